@@ -1,0 +1,72 @@
+"""Shelves: folders where one file is one member and the file's name is the member's name.
+
+A shelf is listed from the file system, so nothing is imported to know what is there, and adding a file is all it
+takes to add a member.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from degla.errors import InputError
+
+_PACKAGE = Path(__file__).parent
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known name nearest to `name`, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One folder of members, each a module of that name.
+
+    Attributes:
+        package: dotted name of the folder, for example ``degla.objectives``.
+        noun: what a member is called in messages, for example ``term``.
+    """
+
+    package: str
+    noun: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the members' files lie."""
+        return _PACKAGE.joinpath(*self.package.split(".")[1:])
+
+    def names(self) -> list[str]:
+        """Sorted names of all members, read from the folder without importing anything."""
+        return sorted(path.stem for path in self.folder.glob("*.py") if not path.stem.startswith("_"))
+
+    def summary(self, name: str) -> str:
+        """First line of a member's module docstring, read without importing it."""
+        text = (self.folder / f"{name}.py").read_text(encoding="utf-8")
+        lines = (ast.get_docstring(ast.parse(text)) or "").splitlines()
+        return lines[0] if lines else ""
+
+    def load(self, name: str) -> ModuleType:
+        """Import the member called `name`.
+
+        Raises:
+            InputError: there is no such member; the message lists those that exist and the nearest name.
+        """
+        names = self.names()
+        if name not in names:
+            raise InputError(
+                f"unknown {self.noun} {name!r}.{did_you_mean(name, names)} Known: {', '.join(names)}."
+            )
+        return importlib.import_module(f"{self.package}.{name}")
+
+
+TERMS = Shelf("degla.objectives", "term")
+RULES = Shelf("degla.negatives.rules", "rule")
+BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark")
+RECIPES = Shelf("degla.recipes", "recipe")
