@@ -1,0 +1,207 @@
+"""The one scoring: embeddings and gold answers enter, verdicts leave; float32, ties seen, non-finite numbers
+refused.
+
+Every similarity is a cosine in float32 between rows brought to length one in float32, whatever precision the
+model wrote them in. Rows that are equal bit by bit get equal similarities, so that a tie is a fact about the
+model and not about the order in which a matrix product adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from degla.errors import DeglaError
+
+if TYPE_CHECKING:
+    from degla.evaluation.benchmarks import Tie
+
+Rows = NDArray[np.float32]
+_TIE_WORTH = {"strict": 0.0, "half": 0.5, "lenient": 1.0}
+_CHUNK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class PairVerdicts:
+    """Verdicts of N items of equal shape, in the order of the items.
+
+    Attributes:
+        text_ok: `[N]` float64: of each image, every true text is above every false one.
+        image_ok: `[N]`: of each text, every image it is true of is above every other.
+        group_ok: `[N]`: both (their product).
+        text_ties, image_ties: `[N]` int: comparisons of a positive with a negative that came out equal.
+        margin: `[N]` float32: the smallest lead of a positive over a negative, over both directions.
+    """
+
+    text_ok: NDArray[np.float64]
+    image_ok: NDArray[np.float64]
+    group_ok: NDArray[np.float64]
+    text_ties: NDArray[np.int64]
+    image_ties: NDArray[np.int64]
+    margin: Rows
+
+
+@dataclass(frozen=True)
+class RankVerdicts:
+    """Verdicts of N queries that each pick from candidates.
+
+    Attributes:
+        better: `[N]` int: false candidates strictly above the best true one.
+        ties: `[N]` int: false candidates exactly equal to it.
+        margin: `[N]` float32: lead of the best true candidate over the best false one.
+    """
+
+    better: NDArray[np.int64]
+    ties: NDArray[np.int64]
+    margin: Rows
+
+    def within(self, k: int, tie: Tie) -> NDArray[np.float64]:
+        """Worth `[N]` of "the true one is among the first k".
+
+        Strict puts it behind its ties, lenient before them; half is the expectation over a random order of
+        the ties, which for k = 1 and one tie is 1/2.
+        """
+        if tie == "half":
+            return np.clip((k - self.better) / (self.ties + 1), 0.0, 1.0)
+        rank = self.better + (self.ties if tie == "strict" else 0)
+        return (rank < k).astype(np.float64)
+
+
+def unit_rows(rows: NDArray[Any]) -> Rows:
+    """Bring rows `[N, D]` of any float type to length one in float32; rows of zeros and non-finite rows stay
+    bad.""" wide = np.asarray(rows, dtype=np.float32) with np.errstate(invalid="ignore", divide="ignore",
+    over="ignore"):
+        return np.asarray(wide / np.sqrt((wide * wide).sum(axis=-1, keepdims=True)), dtype=np.float32)
+
+
+def pair_similarities(images: Rows, texts: Rows, image_index: NDArray[Any], text_index: NDArray[Any]) -> Rows:
+    """Cosines `[N, K, L]` of the items' own images and texts.
+
+    Args:
+        images: `[I, D]` unit rows, of which `image_index` `[N, K]` picks.
+        texts: `[J, D]` unit rows, of which `text_index` `[N, L]` picks.
+        image_index: see `images`.
+        text_index: see `texts`.
+    """
+    count, K, L = len(image_index), image_index.shape[1], text_index.shape[1]
+    result = np.empty((count, K, L), dtype=np.float32)
+    step = max(1, _CHUNK_BYTES // (4 * K * L * max(1, images.shape[1])))
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        # Multiply and sum along the row: the order of addition is the same for every pair. A matrix product
+        adds # edge columns in another order and so breaks ties of identical rows by one unit in the last
+        place. product = images[image_index[part]][:, :, None, :] * texts[text_index[part]][:, None, :, :]
+        result[part] = product.sum(axis=-1)
+    return result
+
+
+def score_pairs(
+    similarities: NDArray[Any], gold: NDArray[Any], *, tie: Tie, ids: Sequence[str] = ()
+) -> PairVerdicts:
+    """Score N items of K images and L texts.
+
+    For each image, every text that is true of it is compared with every text that is not; a comparison is
+    worth 1 where the true one is strictly above, the tie's worth where they are equal, else 0; an item's
+    worth is the product. `image_ok` does the same down the columns.
+
+    Args:
+        similarities: `[N, K, L]`, finite.
+        gold: `[N, K, L]` of 0 and 1.
+        tie: what an exact tie is worth.
+        ids: N names for the error message.
+
+    Raises:
+        DeglaError: a similarity is not finite; the first such item is named.
+    """
+    values = np.asarray(similarities, dtype=np.float32)
+    truth = np.asarray(gold, dtype=bool)
+    if values.shape != truth.shape or values.ndim != 3:
+        raise ValueError(f"similarities {values.shape} and gold {truth.shape} must be the same [N, K, L]")
+    _refuse_non_finite(values.reshape(len(values), -1), ids, "item")
+    text_ok, text_ties, text_margin = _compare(values, truth, tie)
+    image_ok, image_ties, image_margin = _compare(values.swapaxes(1, 2), truth.swapaxes(1, 2), tie)
+    return PairVerdicts(
+        text_ok, image_ok, text_ok * image_ok, text_ties, image_ties, np.minimum(text_margin, image_margin)
+    )
+
+
+def _compare(
+    values: Rows, truth: NDArray[np.bool_], tie: Tie
+) -> tuple[NDArray[np.float64], NDArray[np.int64], Rows]:
+    """Worth, ties and smallest margin `[N]` of true against false entries along the last axis."""
+    asked = truth[..., :, None] & ~truth[..., None, :]
+    lead = values[..., :, None] - values[..., None, :]
+    above = values[..., :, None] > values[..., None, :]
+    equal = values[..., :, None] == values[..., None, :]
+    worth = np.where(asked, np.where(above, 1.0, np.where(equal, _TIE_WORTH[tie], 0.0)), 1.0)
+    count = len(values)
+    margin = np.where(asked, lead, np.inf).reshape(count, -1).min(axis=1).astype(np.float32)
+    return (
+        worth.reshape(count, -1).prod(axis=1),
+        (asked & equal).reshape(count, -1).sum(axis=1).astype(np.int64),
+        margin,
+    )
+
+
+def class_rows(prompts: Rows, classes: int) -> Rows:
+    """One unit row a class: the mean of its unit prompt embeddings, brought back to length one.
+
+    Args:
+        prompts: `[classes * templates, D]` unit rows, a class's templates one after the other.
+        classes: number of classes.
+    """
+    return unit_rows(prompts.reshape(classes, -1, prompts.shape[1]).mean(axis=1, dtype=np.float32))
+
+
+def rank(queries: Rows, candidates: Rows, truth: Sequence[Sequence[int]], ids: Sequence[str]) -> RankVerdicts:
+    """Rank the candidates of each query by cosine and find where its best true one stands.
+
+    Args:
+        queries: `[N, D]` unit rows.
+        candidates: `[M, D]` unit rows.
+        truth: N lists of indices of the true candidates, none of them empty.
+        ids: N names for the error message.
+
+    Raises:
+        DeglaError: a similarity is not finite; the first such query is named.
+    """
+    # Candidates that are equal bit by bit are scored once: a matrix product could tell them apart by
+    rounding. distinct, inverse = _distinct(candidates) count = len(queries) better = np.empty(count,
+    dtype=np.int64) ties = np.empty(count, dtype=np.int64) margin = np.empty(count, dtype=np.float32) step =
+    max(1, _CHUNK_BYTES // (4 * max(1, len(candidates)))) for start in range(0, count, step):
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = (queries[start : start + step] @ distinct.T)[:, inverse]
+        _refuse_non_finite(values, ids[start : start + step], "query")
+        for offset, row in enumerate(values):
+            wrong = np.ones(len(row), dtype=bool)
+            wrong[list(truth[start + offset])] = False
+            best, rivals = row[~wrong].max(), row[wrong]
+            better[start + offset] = (rivals > best).sum()
+            ties[start + offset] = (rivals == best).sum()
+            margin[start + offset] = best - rivals.max() if len(rivals) else np.inf
+    return RankVerdicts(better, ties, margin)
+
+
+def _distinct(rows: Rows) -> tuple[Rows, NDArray[np.int64]]:
+    """Rows without repetition, and for each old row the index of its new one."""
+    seen: dict[bytes, int] = {}
+    inverse = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in rows], dtype=np.int64)
+    first = np.zeros(len(seen), dtype=np.int64)
+    first[inverse[::-1]] = np.arange(len(rows))[::-1]
+    return rows[first], inverse
+
+
+def _refuse_non_finite(values: NDArray[Any], ids: Sequence[str], noun: str) -> None:
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        index = int(bad.argmax())
+        name = ids[index] if index < len(ids) else f"number {index}"
+        raise DeglaError(
+            f"{noun} {name!r}: the model's similarity is {values[index][~np.isfinite(values[index])][0]}, in "
+            f"{int(bad.sum())} of {len(values)}. A model that overflows cannot be scored: load it in fp32, or
+            look " "at its training for a loss that became NaN."
+        )

@@ -1,0 +1,202 @@
+"""Recognition domains: what the model learns in pre-training only, and may forget in fine-tuning.
+
+Each domain has classes, prompt templates for zero-shot recognition, phrases for pre-training captions and a painter.
+Captions are English as the picture shows it; `{}` is the class, `{colour}` the colour of what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from PIL import Image
+
+from degla.world import sprites
+from degla.world.captions import PREFIXES
+from degla.world.claims import Phrase
+from degla.world.painting import Picture, blank, paint_thing, random_finish
+from degla.world.patterns import PATTERNS, paint_pattern
+from degla.world.places import PLACES, paint_place
+from degla.world.scenes import Thing, background_for, sample_thing, tint_of
+from degla.world.vocabulary import COLOURS, SHAPES
+
+EMOJI: Final = (
+    ("dog", "\U0001f436"), ("cat", "\U0001f431"), ("horse", "\U0001f40e"), ("cow", "\U0001f42e"),
+    ("pig", "\U0001f437"), ("elephant", "\U0001f418"), ("lion", "\U0001f981"), ("tiger", "\U0001f42f"),
+    ("bear", "\U0001f43b"), ("panda", "\U0001f43c"), ("monkey", "\U0001f435"), ("rabbit", "\U0001f430"),
+    ("frog", "\U0001f438"), ("chicken", "\U0001f414"), ("penguin", "\U0001f427"), ("fish", "\U0001f41f"),
+    ("whale", "\U0001f433"), ("turtle", "\U0001f422"), ("butterfly", "\U0001f98b"), ("bee", "\U0001f41d"),
+    ("apple", "\U0001f34e"), ("banana", "\U0001f34c"), ("watermelon", "\U0001f349"), ("strawberry", "\U0001f353"),
+    ("pineapple", "\U0001f34d"), ("cherry", "\U0001f352"), ("lemon", "\U0001f34b"), ("carrot", "\U0001f955"),
+    ("corn", "\U0001f33d"), ("tomato", "\U0001f345"), ("pizza", "\U0001f355"), ("hamburger", "\U0001f354"),
+    ("bread", "\U0001f35e"), ("cheese", "\U0001f9c0"), ("egg", "\U0001f95a"), ("cake", "\U0001f370"),
+    ("donut", "\U0001f369"), ("cookie", "\U0001f36a"), ("ice cream", "\U0001f366"), ("popcorn", "\U0001f37f"),
+    ("car", "\U0001f697"), ("bus", "\U0001f68c"), ("bicycle", "\U0001f6b2"), ("airplane", "\u2708\ufe0f"),
+    ("rocket", "\U0001f680"), ("train", "\U0001f682"), ("house", "\U0001f3e0"), ("clock", "\u23f0"),
+    ("phone", "\U0001f4f1"), ("camera", "\U0001f4f7"), ("book", "\U0001f4d5"), ("key", "\U0001f511"),
+    ("umbrella", "\u2614"), ("guitar", "\U0001f3b8"), ("trumpet", "\U0001f3ba"), ("hat", "\U0001f3a9"),
+    ("shoe", "\U0001f45f"), ("hammer", "\U0001f528"), ("scissors", "\u2702\ufe0f"), ("light bulb", "\U0001f4a1"),
+)  # fmt: skip
+"""Name and sign of every emoji: 20 animals, 20 foods, 20 things. The order is the sprite sheet's."""
+
+NUMBERS: Final = ("one", "two", "three", "four", "five", "six")
+DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz"
+_NO_PLURAL_S: Final = {"cross": "crosses", "hexagon": "hexagons"}
+_MASS_NOUNS: Final = frozenset({"bread", "cheese", "corn", "popcorn", "pizza", "ice cream", "scissors"})
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture of a class, with one caption that a person might have written."""
+
+    picture: Picture
+    caption: str
+
+
+Painter = Callable[[str, Random], Drawing]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One recognition test: classes that a picture is told apart by."""
+
+    name: str
+    classes: tuple[str, ...]
+    """Names as they stand in the prompts, with their article where they need one."""
+    templates: tuple[str, ...]
+    paint: Painter
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of a blind model."""
+        return 1 / len(self.classes)
+
+
+def _caption(phrase: str, rng: Random) -> str:
+    return rng.choice(PREFIXES) + phrase
+
+
+def plural(shape: str) -> str:
+    """The shape's plural."""
+    return _NO_PLURAL_S.get(shape, shape + "s")
+
+
+def with_article(noun: str) -> str:
+    """The noun with "a" or "an", or alone where English has no article."""
+    if noun in _MASS_NOUNS:
+        return noun
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _paint_sign(sign: str, phrase: str, rng: Random) -> Drawing:
+    colour = rng.choice(COLOURS)
+    tint = tint_of(colour, rng)
+    canvas = blank(background_for(rng, tint))
+    side = rng.randint(64, 104)
+    mask = sprites.glyph(sign, rng.randrange(len(sprites.FACES))).resize((side, side), Image.Resampling.BILINEAR)
+    mask = mask.rotate(rng.gauss(0, 6), Image.Resampling.BILINEAR)
+    left, top = (round(64 - side / 2 + rng.uniform(-13, 13)) for _ in range(2))
+    canvas.paste(tint, (left, top), mask)
+    if rng.random() < 0.15:
+        phrase = f"{phrase} in {colour}"
+    return Drawing(random_finish(canvas, rng), _caption(phrase, rng))
+
+
+def _paint_letter(name: str, rng: Random) -> Drawing:
+    letter = name[-1]
+    phrase = rng.choice(("the letter {}", "the letter {}", "a letter {}", "the capital letter {}")).format(letter)
+    return _paint_sign(letter.upper(), phrase, rng)
+
+
+def _paint_digit(name: str, rng: Random) -> Drawing:
+    word = name.split()[-1]
+    value = DIGITS.index(word)
+    said = rng.choice((word, word, str(value)))
+    phrase = rng.choice(("the number {}", "the number {}", "the digit {}", "a number {}")).format(said)
+    return _paint_sign(str(value), phrase, rng)
+
+
+def _paint_emoji(name: str, rng: Random) -> Drawing:
+    noun = name.removeprefix("a ").removeprefix("an ")
+    index = next(i for i, (known, _) in enumerate(EMOJI) if known == noun)
+    side = rng.randint(56, 100)
+    sprite = sprites.emoji(index)
+    if rng.random() < 0.5:
+        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    sprite = sprite.resize((side, side), Image.Resampling.BILINEAR).rotate(rng.gauss(0, 10), Image.Resampling.BILINEAR)
+    canvas = blank(background_for(rng))
+    left, top = (round(64 - side / 2 + rng.uniform(-14, 14)) for _ in range(2))
+    canvas.paste(sprite, (left, top), sprite)
+    return Drawing(random_finish(canvas, rng), _caption(name, rng))
+
+
+def _paint_pattern(name: str, rng: Random) -> Drawing:
+    ground, ink = rng.sample(COLOURS, 2)
+    canvas = paint_pattern(name, ground=tint_of(ground, rng), ink=tint_of(ink, rng), rng=rng)
+    phrase = rng.choice(("a pattern of {}", "a {} pattern", "{}", "{} on a wall")).format(name)
+    if rng.random() < 0.35:
+        phrase = f"{phrase} in {ground} and {ink}"
+    return Drawing(random_finish(canvas, rng), _caption(phrase, rng))
+
+
+def _paint_shape(name: str, rng: Random) -> Drawing:
+    shape = name.split()[-1]
+    radius = rng.uniform(11, 24)
+    x, y = (rng.uniform(radius + 2, 62 - radius) for _ in range(2))
+    thing = sample_thing(rng, shape=shape, colour=rng.choice(COLOURS), x=x, y=y, radius=radius)
+    canvas = blank(background_for(rng, thing.tint))
+    paint_thing(canvas, thing)
+    colour = thing.colour if rng.random() < 0.6 else None
+    texture = thing.texture if rng.random() < 0.5 else None
+    return Drawing(random_finish(canvas, rng), _caption(str(Phrase(shape, colour, texture)), rng))
+
+
+def _paint_count(name: str, rng: Random) -> Drawing:
+    count = NUMBERS.index(name.split()[0]) + 1
+    shape, colour = rng.choice(SHAPES), rng.choice(COLOURS)
+    tint = tint_of(colour, rng)
+    canvas = blank(background_for(rng, tint))
+    for cell in rng.sample(range(9), count):
+        x, y = (12 + 20 * place + rng.uniform(-2.5, 2.5) for place in (cell % 3, cell // 3))
+        paint_thing(canvas, Thing(shape, colour, None, x, y, rng.uniform(6, 8.5), rng.gauss(0, 7), tint))
+    noun = shape if count == 1 else plural(shape)
+    if rng.random() < 0.4:
+        noun = "shape" if count == 1 else "shapes"
+    adjective = f"{colour} " if rng.random() < 0.4 else ""
+    return Drawing(random_finish(canvas, rng), _caption(f"{NUMBERS[count - 1]} {adjective}{noun}", rng))
+
+
+def _paint_place(name: str, rng: Random) -> Drawing:
+    phrase = rng.choice(("{}", "{}", "a view of {}", "a landscape with {}")).format(name)
+    bare = name.removeprefix("the ").removeprefix("a ").removeprefix("an ")
+    return Drawing(random_finish(paint_place(bare, rng), rng), _caption(phrase, rng))
+
+
+_TEMPLATES: Final = ("{}", "a photo of {}", "a picture of {}", "a drawing of {}", "this is {}")
+_EMOJI_NAMES: Final = tuple(with_article(name) for name, _ in EMOJI)
+_PLACE_NAMES: Final = {"desert": "a desert", "forest": "a forest", "city": "a city", "meadow": "a meadow",
+                       "beach": "a beach", "ocean": "the ocean", "night sky": "the night sky", "sunset": "a sunset"}  # fmt: skip
+
+DOMAINS: Final[dict[str, Domain]] = {
+    domain.name: domain
+    for domain in (
+        Domain("letter", tuple(f"the letter {a}" for a in _ALPHABET), _TEMPLATES, _paint_letter),
+        Domain("digit", tuple(f"the number {d}" for d in DIGITS), _TEMPLATES, _paint_digit),
+        Domain("animal", _EMOJI_NAMES[:20], _TEMPLATES, _paint_emoji),
+        Domain("food", _EMOJI_NAMES[20:40], _TEMPLATES, _paint_emoji),
+        Domain("thing", _EMOJI_NAMES[40:], _TEMPLATES, _paint_emoji),
+        Domain("pattern", PATTERNS, ("{}", "a pattern of {}", "a picture of {}", "a {} pattern", "{} on a wall"), _paint_pattern),
+        Domain("shape", tuple(with_article(shape) for shape in SHAPES), _TEMPLATES, _paint_shape),
+        Domain("count", ("one shape", *(f"{n} shapes" for n in NUMBERS[1:])), _TEMPLATES, _paint_count),
+        Domain("place", tuple(_PLACE_NAMES.get(place, place) for place in PLACES), _TEMPLATES, _paint_place),
+    )
+}
+"""The nine domains by name."""
+
+
+def class_slug(name: str) -> str:
+    """The class as a folder name: "the letter a" becomes "the-letter-a"."""
+    return name.replace(" ", "-")

@@ -1,0 +1,60 @@
+"""The pre-training mixture: scenes with loose captions, and the recognition domains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from degla.world.captions import loose_caption
+from degla.world.domains import DOMAINS
+from degla.world.painting import Picture, render
+from degla.world.scenes import Split, sample_scene_of, stream
+from degla.world.vocabulary import FULL
+
+SHARES: Final[dict[str, float]] = {
+    "scene": 0.25,
+    "shape": 0.19,
+    "letter": 0.20,
+    "digit": 0.11,
+    "animal": 0.03,
+    "food": 0.03,
+    "thing": 0.03,
+    "pattern": 0.08,
+    "count": 0.06,
+    "place": 0.02,
+}
+"""Share of each source in pre-training. Fine distinctions (letters, shapes) need more than emoji, which look alike."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture with a caption. Two examples with one `key` fit each other's captions."""
+
+    picture: Picture
+    caption: str
+    key: str
+
+
+def sample_example(rng: Random, *, split: Split = "train") -> Example:
+    """One pair of the mixture."""
+    source = rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
+    if source == "scene":
+        scene = sample_scene_of(split, rng, vocabulary=FULL)
+        caption = loose_caption(scene, rng)
+        return Example(render(scene), caption, caption)
+    domain = DOMAINS[source]
+    name = rng.choice(domain.classes)
+    drawing = domain.paint(name, rng)
+    key = drawing.caption if source == "shape" else f"{source}/{name}"
+    return Example(drawing.picture, drawing.caption, key)
+
+
+def batches(*, size: int, seed: int, start: int = 0, split: Split = "train") -> Iterator[list[Example]]:
+    """Endless batches; batch number n depends on the seed and n only, so a run resumes exactly."""
+    number = start
+    while True:
+        rng = stream("mixture", split, seed, number)
+        yield [sample_example(rng, split=split) for _ in range(size)]
+        number += 1

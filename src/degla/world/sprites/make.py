@@ -1,0 +1,66 @@
+"""Makes the sprite sheets again: `python -m degla.world.sprites.make`.
+
+Needs the fonts once (Debian: fonts-noto-color-emoji, fonts-dejavu); the package itself never does. New sheets change
+the pictures of the world: raise `WORLD_VERSION` and pre-train again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from degla.world.domains import EMOJI
+from degla.world.sprites import EMOJI_COLUMNS, EMOJI_SIDE, FACES, GLYPH_SIDE, SHEETS, SIGNS
+
+_NOTO_STRIKE = 109
+"""Noto Color Emoji holds bitmaps of one size only (pixels)."""
+
+
+def emoji_sheet(font_file: Path) -> Image.Image:
+    """All emoji of the world, RGBA."""
+    font = ImageFont.truetype(str(font_file), _NOTO_STRIKE)
+    rows = -(-len(EMOJI) // EMOJI_COLUMNS)
+    sheet = Image.new("RGBA", (EMOJI_COLUMNS * EMOJI_SIDE, rows * EMOJI_SIDE))
+    for index, (_, sign) in enumerate(EMOJI):
+        large = Image.new("RGBA", (200, 200))
+        ImageDraw.Draw(large).text((30, 30), sign, font=font, embedded_color=True)
+        box = large.getbbox()
+        if box is None:
+            raise SystemExit(f"{font_file} has no drawing for {sign!r}")
+        sprite = large.crop(box)
+        sprite.thumbnail((EMOJI_SIDE, EMOJI_SIDE), Image.Resampling.LANCZOS)
+        row, column = divmod(index, EMOJI_COLUMNS)
+        left = column * EMOJI_SIDE + (EMOJI_SIDE - sprite.width) // 2
+        top = row * EMOJI_SIDE + (EMOJI_SIDE - sprite.height) // 2
+        sheet.paste(sprite, (left, top))
+    return sheet
+
+
+def glyph_sheet(folder: Path) -> Image.Image:
+    """All letters and digits in all faces, 16 grey levels."""
+    sheet = Image.new("L", (len(SIGNS) * GLYPH_SIDE, len(FACES) * GLYPH_SIDE))
+    for row, face in enumerate(FACES):
+        font = ImageFont.truetype(str(folder / f"{face}.ttf"), 70)
+        for column, sign in enumerate(SIGNS):
+            cell = Image.new("L", (GLYPH_SIDE, GLYPH_SIDE))
+            middle = GLYPH_SIDE / 2
+            ImageDraw.Draw(cell).text((middle, middle), sign, font=font, fill=255, anchor="mm")
+            sheet.paste(cell, (column * GLYPH_SIDE, row * GLYPH_SIDE))
+    return sheet.point([round(value / 17) * 17 for value in range(256)])
+
+
+def main() -> None:
+    """Write both sheets beside this file, or into `--out`."""
+    parser = argparse.ArgumentParser(description="Make the sprite sheets of the embedded world again.")
+    parser.add_argument("--noto", type=Path, default=Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"))
+    parser.add_argument("--dejavu", type=Path, default=Path("/usr/share/fonts/truetype/dejavu"))
+    parser.add_argument("--out", type=Path, default=SHEETS)
+    arguments = parser.parse_args()
+    emoji_sheet(arguments.noto).save(arguments.out / "emoji.png", optimize=True)
+    glyph_sheet(arguments.dejavu).save(arguments.out / "glyphs.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()
