@@ -1,0 +1,186 @@
+"""Checkpoint folders that open_clip itself loads, and the state of a run beside the weights."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from degla.errors import DeglaError, InputError
+from degla.model.encoder import Encoder
+from degla.model.load import CONFIG_NAME, WEIGHTS_NAME
+from degla.model.teacher import Teacher
+
+TEACHER_NAME = "teacher.safetensors"
+OPTIMIZER_NAME = "optimizer.pt"
+STATE_NAME = "state.json"
+_STEP = re.compile(r"^step-(\d+)$")
+
+
+def save_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` loads, with its tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model_config = json.loads(json.dumps(encoder.description.model_config))
+    for file in encoder.description.tokenizer_files:
+        target = folder / file.name
+        if target.resolve() != file.resolve():
+            shutil.copyfile(file, target)
+        text = model_config.get("text_cfg", {})
+        if "hf_tokenizer_name" not in text:
+            # open_clip takes a relative path from the working directory; `load_encoder` looks beside this file first.
+            text.setdefault("tokenizer_kwargs", {})["bpe_path"] = str(_final(folder).resolve() / file.name)
+    config = {"model_cfg": model_config, "preprocess_cfg": encoder.description.preprocess_config}
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    weights = {name: value.detach().cpu().contiguous() for name, value in encoder.clip.state_dict().items()}
+    note = {"format": "pt", "quick_gelu": "true" if encoder.description.quick_gelu else "false"}
+    save_file(weights, folder / WEIGHTS_NAME, metadata=note)
+
+
+def _final(folder: Path) -> Path:
+    """Where a folder that is still being written will be."""
+    return folder.with_name(folder.name.removesuffix(".partial"))
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder to write to, and put it in place only when all of it is on the disk.
+
+    Raises:
+        DeglaError: the disk is full or not writable; what was there before is untouched.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        for path in sorted(partial.rglob("*")):
+            if path.is_file():
+                with path.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.replace(folder)
+        _sync_folder(folder.parent)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        if not full and not isinstance(error, OSError | SafetensorError):
+            # torch.save reports a short write as a RuntimeError of its archive writer.
+            if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+                raise
+            full = True
+        newest = latest_checkpoint(folder.parent) if folder.parent.is_dir() else None
+        kept = f" The last complete checkpoint is {newest}." if newest else ""
+        cause = "the disk is full" if full else str(error)
+        raise DeglaError(f"{folder}: the checkpoint could not be written: {cause}.{kept} Free space, then --resume.") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    encoder: Encoder,
+    teacher: Teacher | None,
+    optimizer: torch.optim.Optimizer,
+    tensors: dict[str, Any],
+    state: dict[str, Any],
+    config: dict[str, Any],
+) -> None:
+    """Write everything that a run needs to go on, complete or not at all.
+
+    Args:
+        folder: the checkpoint's own folder, ``RUN/step-N``.
+        tensors: further tensors by name (memory of terms, random states), stored beside the optimiser's.
+        state: plain values: step, epoch, position in the epoch, ...
+        config: the run's configuration as plain values.
+    """
+    with written_whole(folder) as partial:
+        save_encoder(encoder, partial)
+        if teacher is not None:
+            weights = {name: value.cpu().contiguous() for name, value in teacher.encoder.clip.state_dict().items()}
+            save_file(weights, partial / TEACHER_NAME, metadata={"format": "pt", "kind": teacher.config.kind})
+        torch.save({"optimizer": optimizer.state_dict(), **tensors}, partial / OPTIMIZER_NAME)
+        (partial / STATE_NAME).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_checkpoint(
+    folder: Path, *, encoder: Encoder, teacher: Teacher | None, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Put a checkpoint's weights, teacher and optimiser into place; returns its `state` and `tensors`.
+
+    Raises:
+        InputError: a file is missing or damaged, or its parameters are not exactly those of the model.
+    """
+    _load_weights(encoder, folder / WEIGHTS_NAME)
+    if teacher is not None:
+        if not (folder / TEACHER_NAME).is_file():
+            raise InputError(f"{folder}: {TEACHER_NAME} is missing, but the objective needs a teacher.")
+        _load_weights(teacher.encoder, folder / TEACHER_NAME)
+    try:
+        tensors: dict[str, Any] = torch.load(folder / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+        optimizer.load_state_dict(tensors.pop("optimizer"))
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: {Path(str(error.filename)).name} is missing; this is no checkpoint of a run.") from None
+    except (RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{folder}: damaged checkpoint: {error}. Use an earlier one.") from None
+    return state, tensors
+
+
+def _load_weights(encoder: Encoder, path: Path) -> None:
+    try:
+        encoder.clip.load_state_dict(load_file(path), strict=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; this is no complete checkpoint.") from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged weights file: {error}. Use an earlier checkpoint.") from None
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise InputError(
+            f"{path}: these weights do not fit {encoder.name}: {' '.join(lines[1:3])}. "
+            "Name the model that the checkpoint was made from."
+        ) from None
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The run's complete checkpoints, oldest first."""
+    found = []
+    if run.is_dir():
+        for path in run.iterdir():
+            match = _STEP.match(path.name)
+            if match and (path / STATE_NAME).is_file() and (path / WEIGHTS_NAME).is_file():
+                found.append((int(match.group(1)), path))
+    return [path for _, path in sorted(found)]
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest complete checkpoint of a run, or None."""
+    complete = checkpoints(run)
+    return complete[-1] if complete else None
+
+
+def remove_old_checkpoints(run: Path, *, keep: int, best: Path | None) -> None:
+    """Delete all but the last `keep` checkpoints and the best one; 0 keeps all."""
+    if keep <= 0:
+        return
+    for path in checkpoints(run)[:-keep]:
+        if best is None or path.name != best.name:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,142 @@
+"""`Encoder`: any open_clip model behind two calls, with its tokenizer, its transforms and its identity."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from degla.model.text import can_trim, encode_trimmed
+
+Tokenize = Callable[[list[str]], Int[Tensor, "texts context"]]
+Transform = Callable[[Any], Float[Tensor, "3 height width"]]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model is beyond its weights: all that a checkpoint folder must say so that others load the same thing.
+
+    Attributes:
+        name: how the user named it.
+        model_config: open_clip's `model_cfg`.
+        preprocess_config: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize mode.
+        tokenizer_files: files that the tokenizer is read from where it is not open_clip's own.
+    """
+
+    name: str
+    model_config: dict[str, Any]
+    preprocess_config: dict[str, Any]
+    tokenizer_files: tuple[Path, ...] = field(default=())
+
+    @property
+    def quick_gelu(self) -> bool:
+        """Whether the activation is QuickGELU, x sigmoid(1.702 x), rather than GELU."""
+        return bool(self.model_config.get("quick_gelu", False))
+
+    @property
+    def activation(self) -> str:
+        """Name of the activation function, "quick_gelu" or "gelu"."""
+        return "quick_gelu" if self.quick_gelu else "gelu"
+
+
+class Encoder(nn.Module):
+    """An open_clip model whose embeddings are unit rows in float32.
+
+    Args:
+        clip: the open_clip model; its parameters are this module's only ones.
+        description: name, configuration and tokenizer files.
+        tokenize: texts to padded token numbers [texts, context].
+        transform: the model's own evaluation transform, a PIL image to [3, height, width].
+    """
+
+    def __init__(
+        self, clip: nn.Module, *, description: Description, tokenize: Tokenize, transform: Transform
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        self.description = description
+        self.tokenize = tokenize
+        self.transform = transform
+        self.trims = can_trim(clip)
+        self.precision = "fp32"
+
+    @property
+    def name(self) -> str:
+        """How the user named the model."""
+        return self.description.name
+
+    @property
+    def activation(self) -> str:
+        """"quick_gelu" or "gelu"."""
+        return self.description.activation
+
+    @property
+    def context_length(self) -> int:
+        """Largest number of tokens of a text."""
+        return int(self.description.model_config["text_cfg"].get("context_length", 77))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.clip.parameters()).device
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """1 over the temperature: the exponential of the learnt `logit_scale`."""
+        return self.clip.logit_scale.exp().reshape(())
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over names, shapes and values of all parameters and stored buffers; costs one pass over the weights."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.clip.state_dict().items()):
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def encode_images(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Unit embeddings of transformed images."""
+        with self._kernels():
+            rows = self.clip.encode_image(images)
+        return nn.functional.normalize(rows.float(), dim=-1)
+
+    def encode_captions(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts dim"]:
+        """Unit embeddings of tokenised texts.
+
+        Args:
+            tokens: any length up to the context length where `trims` is true, else exactly the context length.
+        """
+        with self._kernels():
+            rows = encode_trimmed(self.clip, tokens) if self.trims else self.clip.encode_text(tokens)
+        return nn.functional.normalize(rows.float(), dim=-1)
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        captions: Int[Tensor, "batch length"],
+        negatives: Int[Tensor, "batch negatives length"],
+    ) -> tuple[
+        Float[Tensor, "batch dim"], Float[Tensor, "batch dim"], Float[Tensor, "batch negatives dim"], Float[Tensor, ""]
+    ]:
+        """Embeddings of images, captions and negatives, and the scale: the one call that data-parallel training wraps."""
+        batch, count, length = negatives.shape
+        texts = torch.cat([captions, negatives.reshape(batch * count, length)])
+        rows = self.encode_captions(texts)
+        return self.encode_images(images), rows[:batch], rows[batch:].reshape(batch, count, -1), self.scale
+
+    @contextlib.contextmanager
+    def _kernels(self) -> Iterator[None]:
+        # PyTorch's flash attention for CPUs has a slow backward pass; the plain kernel is faster at these lengths.
+        if self.device.type == "cpu":
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+        else:
+            yield

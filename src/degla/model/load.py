@@ -1,0 +1,224 @@
+"""Models by name: checkpoint folders and runs, open_clip architectures with a tag or a file, hub ids, the embedded world."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from degla.errors import InputError
+from degla.model.encoder import Description, Encoder
+from degla.shelf import did_you_mean
+
+CONFIG_NAME = "open_clip_config.json"
+WEIGHTS_NAME = "open_clip_model.safetensors"
+
+FORMS = (
+    "a run or checkpoint folder, ARCHITECTURE:TAG (for example ViT-B-32-quickgelu:openai), ARCHITECTURE:FILE, "
+    "ARCHITECTURE:random, hf-hub:ORGANISATION/NAME, or world (the embedded model)"
+)
+
+
+def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0) -> Encoder:
+    """Load any model that `degla` knows to name, in float32 and evaluation mode.
+
+    Args:
+        name: one of the forms in `FORMS`.
+        device: where its parameters go.
+        seed: for ARCHITECTURE:random.
+
+    Raises:
+        InputError: no such model, weights of another architecture, or weights made with another activation.
+    """
+    if name == "world":
+        from degla.world import world_model_folder
+
+        encoder = _from_folder(world_model_folder(), name=name)
+    elif name.startswith("hf-hub:"):
+        encoder = _from_open_clip(name, pretrained=None, name=name)
+    elif Path(name.removeprefix("local-dir:")).is_dir():
+        encoder = _from_folder(_checkpoint_folder(Path(name.removeprefix("local-dir:"))), name=name)
+    else:
+        encoder = _from_architecture(name, seed=seed)
+    encoder = encoder.to(device).float()
+    encoder.eval()
+    return encoder
+
+
+def _checkpoint_folder(folder: Path) -> Path:
+    """The folder itself if it holds a model, else the newest checkpoint of the run that it is."""
+    if (folder / CONFIG_NAME).is_file():
+        return folder
+    from degla.model.checkpoint import latest_checkpoint
+
+    newest = latest_checkpoint(folder)
+    if newest is None:
+        raise InputError(
+            f"{folder}: neither a model ({CONFIG_NAME} is missing) nor a run with a complete checkpoint (step-N)."
+        )
+    return newest
+
+
+def _from_folder(folder: Path, *, name: str) -> Encoder:
+    try:
+        text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
+        config = json.loads(text)
+        model_config, preprocess = config["model_cfg"], config.get("preprocess_cfg", {})
+    except OSError as error:
+        raise InputError(f"{folder / CONFIG_NAME}: cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / CONFIG_NAME}: not an open_clip configuration (no 'model_cfg').") from None
+    _check_recorded_activation(folder / WEIGHTS_NAME, quick_gelu=bool(model_config.get("quick_gelu", False)))
+    return _from_open_clip(f"local-dir:{folder}", pretrained=None, name=name, preprocess=preprocess)
+
+
+def _from_architecture(name: str, *, seed: int) -> Encoder:
+    import open_clip
+
+    architecture, _, source = name.partition(":")
+    known = open_clip.list_models()
+    if architecture not in known:
+        raise InputError(f"unknown model {name!r}.{did_you_mean(architecture, known)} A model is {FORMS}.")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not source:
+        raise InputError(
+            f"{name!r} names an architecture without weights. Add :TAG ({', '.join(tags) or 'none known'}), "
+            ":FILE or :random."
+        )
+    config = open_clip.get_model_config(architecture)
+    quick_gelu = bool(config.get("quick_gelu", False))
+    if source == "random":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _from_open_clip(architecture, pretrained=None, name=name)
+    path = Path(source)
+    if path.exists():
+        _check_recorded_activation(path, quick_gelu=quick_gelu)
+        return _from_open_clip(architecture, pretrained=source, name=name)
+    if source not in tags:
+        twin = architecture.removesuffix("-quickgelu") if quick_gelu else architecture + "-quickgelu"
+        if source in open_clip.list_pretrained_tags_by_model(twin):
+            raise _activation_error(name, twin, quick_gelu=quick_gelu)
+        raise InputError(
+            f"{name!r}: no file {source!r} and no pre-trained tag of that name.{did_you_mean(source, tags)} "
+            f"Tags of {architecture}: {', '.join(tags) or 'none'}."
+        )
+    made_with = bool((open_clip.get_pretrained_cfg(architecture, source) or {}).get("quick_gelu", False))
+    if made_with != quick_gelu:
+        twin = architecture + "-quickgelu" if made_with else architecture.removesuffix("-quickgelu")
+        raise _activation_error(name, twin, quick_gelu=quick_gelu)
+    return _from_open_clip(architecture, pretrained=source, name=name)
+
+
+def _activation_error(name: str, twin: str, *, quick_gelu: bool) -> InputError:
+    wrong, right = ("QuickGELU", "GELU") if quick_gelu else ("GELU", "QuickGELU")
+    return InputError(
+        f"{name}: these weights were made with {right}, and this architecture computes {wrong}; "
+        f"every number would be wrong. Use {twin} instead."
+    )
+
+
+def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> None:
+    """Compare the activation with what the weights' file or its neighbour records, where either does."""
+    recorded: bool | None = None
+    if path.suffix == ".safetensors" and path.is_file():
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as weights:
+                note = (weights.metadata() or {}).get("quick_gelu")
+        except SafetensorError as error:
+            raise InputError(f"{path}: damaged weights file: {error}. Use an earlier checkpoint.") from None
+        recorded = None if note is None else note == "true"
+    elif path.is_file() and _is_torchscript(path):
+        recorded = True  # OpenAI's own archives, all made with QuickGELU.
+    beside = path.parent / CONFIG_NAME
+    if recorded is None and beside.is_file():
+        try:
+            recorded = bool(json.loads(beside.read_text(encoding="utf-8"))["model_cfg"].get("quick_gelu", False))
+        except (ValueError, KeyError):
+            recorded = None
+    if recorded is not None and recorded != quick_gelu:
+        made, computes = ("QuickGELU", "GELU") if recorded else ("GELU", "QuickGELU")
+        raise InputError(
+            f"{path}: these weights were made with {made}, and the configuration asks for {computes}; every number "
+            f"would be wrong. Use the architecture {'with' if recorded else 'without'} the ending '-quickgelu'"
+            f"{', or set quick_gelu in ' + CONFIG_NAME if path.name == WEIGHTS_NAME else ''}."
+        )
+
+
+def _is_torchscript(path: Path) -> bool:
+    import zipfile
+
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(Path(entry).name == "constants.pkl" for entry in archive.namelist())
+
+
+def _from_open_clip(
+    source: str, *, pretrained: str | None, name: str, preprocess: dict[str, Any] | None = None
+) -> Encoder:
+    import open_clip
+
+    level = logging.getLogger().level
+    try:
+        # open_clip announces each step at the root logger and warns about the activation; both are settled here.
+        logging.getLogger().setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*[Qq]uick_?[Gg][Ee][Ll][Uu].*")
+            clip, _, transform = open_clip.create_model_and_transforms(source, pretrained=pretrained)
+    except UserWarning as error:
+        raise InputError(f"{name}: {error}. Use the architecture whose activation fits the weights.") from None
+    except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        raise InputError(f"{name}: {_first_lines(str(error))}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: cannot be loaded: {_first_lines(str(error))}") from None
+    finally:
+        logging.getLogger().setLevel(level)
+    if pretrained is None and source.startswith("local-dir:"):
+        folder = Path(source.removeprefix("local-dir:"))
+        model_config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))["model_cfg"]
+        files = _tokenizer_files(folder, model_config)
+    else:
+        model_config, files = dict(open_clip.get_model_config(source)), ()
+    tokenize = open_clip.get_tokenizer(source, **_tokenizer_arguments(files, model_config))
+    description = Description(
+        name=name,
+        model_config=model_config,
+        preprocess_config=dict(open_clip.model.get_model_preprocess_cfg(clip)) | (preprocess or {}),
+        tokenizer_files=files,
+    )
+    return Encoder(clip, description=description, tokenize=tokenize, transform=transform)
+
+
+def _tokenizer_files(folder: Path, model_config: dict[str, Any]) -> tuple[Path, ...]:
+    text = model_config.get("text_cfg", {})
+    if "hf_tokenizer_name" in text:
+        names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
+                 "vocab.txt", "spiece.model", "sentencepiece.bpe.model")  # fmt: skip
+        return tuple(folder / name for name in names if (folder / name).is_file())
+    recorded = text.get("tokenizer_kwargs", {}).get("bpe_path")
+    if not recorded:
+        return ()
+    # The recorded path was right where the folder was written; what counts is the file that came along with it.
+    for candidate in (folder / Path(recorded).name, Path(recorded)):
+        if candidate.is_file():
+            return (candidate.resolve(),)
+    raise InputError(f"{folder}: the tokenizer's file {Path(recorded).name!r} is missing beside {CONFIG_NAME}.")
+
+
+def _tokenizer_arguments(files: tuple[Path, ...], model_config: dict[str, Any]) -> dict[str, Any]:
+    if files and "hf_tokenizer_name" not in model_config.get("text_cfg", {}):
+        return {"bpe_path": str(files[0])}
+    return {}
+
+
+def _first_lines(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[:4]) + (f" ... and {len(lines) - 4} more lines" if len(lines) > 4 else "")

@@ -1,0 +1,110 @@
+"""`Teacher`: a copy of the student that is never trained, frozen or averaged after each step, always in float32."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from degla.errors import InputError
+from degla.model.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """How the teacher follows the student."""
+
+    kind: Literal["average", "frozen"] = "average"
+    """Exponential moving average of the student, or the student as it was at the start; "average" or "frozen"."""
+    decay: float = 0.9996
+    """Share of the OLD teacher kept per step, 0 to 1 (0.9996 in arXiv 2504.16801, for about 8,000 steps)."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Decay over the run: constant, or rising from `decay` to 1 along half a cosine; "constant" or "cosine"."""
+
+    def decay_at(self, step: int, *, steps: int) -> float:
+        """Decay of the update after step number `step` (from 0) of a run of `steps` steps."""
+        if self.kind == "frozen":
+            return 1.0
+        if self.schedule == "constant":
+            return self.decay
+        progress = min(step / max(steps - 1, 1), 1.0)
+        return 1.0 - (1.0 - self.decay) * (1.0 + math.cos(math.pi * progress)) / 2
+
+
+class Teacher(nn.Module):
+    """A copy of the student under an averaging rule.
+
+    Updates go by parameter name over strictly equal sets of names, after the optimiser's step and the clamp of the
+    scale; buffers are copied. Parameters stay in float32, where an increment of 1 - decay is not rounded away, and in
+    place, so that references to them stay good.
+
+    Args:
+        student: the encoder to copy; it is not changed.
+        config: the averaging rule.
+
+    Raises:
+        InputError: a decay outside 0 to 1.
+    """
+
+    def __init__(self, student: Encoder, config: TeacherConfig) -> None:
+        super().__init__()
+        if not 0.0 <= config.decay <= 1.0:
+            raise InputError(f"teacher.decay is {config.decay}; the share of the old teacher lies between 0 and 1.")
+        self.config = config
+        self.encoder = copy.deepcopy(student).float()
+        self.encoder.requires_grad_(False)
+        self.encoder.eval()
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in evaluation mode, whatever is asked: a teacher has no training mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        images: Float[Tensor, "batch 3 height width"] | None,
+        texts: Int[Tensor, "texts length"] | None,
+    ) -> tuple[Float[Tensor, "batch dim"] | None, Float[Tensor, "texts dim"] | None]:
+        """Unit embeddings of what is given, without gradient."""
+        return (
+            None if images is None else self.encoder.encode_images(images),
+            None if texts is None else self.encoder.encode_captions(texts),
+        )
+
+    @torch.no_grad()
+    def update(self, student: Encoder, *, decay: float) -> None:
+        """Move every parameter to ``decay * teacher + (1 - decay) * student`` and copy the buffers.
+
+        Args:
+            student: the bare encoder, not a wrapper around it.
+            decay: share of the old teacher that is kept; 1 leaves it untouched.
+
+        Raises:
+            ValueError: the two have different parameters or buffers, or different shapes.
+        """
+        if self.config.kind == "frozen":
+            return
+        mine, yours = self._matched(self.encoder.clip.named_parameters(), student.clip.named_parameters())
+        torch._foreach_lerp_(mine, yours, 1.0 - decay)
+        mine, yours = self._matched(self.encoder.clip.named_buffers(), student.clip.named_buffers())
+        for own, other in zip(mine, yours, strict=True):
+            own.copy_(other)
+
+    @staticmethod
+    def _matched(
+        own: Iterable[tuple[str, Tensor]], other: Iterable[tuple[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        mine, yours = dict(own), dict(other)
+        if mine.keys() != yours.keys():
+            odd = sorted(mine.keys() ^ yours.keys())[:3]
+            raise ValueError(f"student and teacher differ in their parameters, for example {', '.join(odd)}")
+        for name, value in mine.items():
+            if value.shape != yours[name].shape:
+                raise ValueError(f"student and teacher differ in the shape of {name}")
+        return list(mine.values()), [yours[name].to(mine[name].dtype) for name in mine]
