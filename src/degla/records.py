@@ -193,7 +193,7 @@ class ItemVerdict(Record):
     group: dict[str, str] = Field(default_factory=dict)
     ok: dict[str, float]
     ties: dict[str, int]
-    margin: float
+    margin: float | None
     degenerate: bool = False
 
 

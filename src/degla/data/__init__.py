@@ -1,1 +1,15 @@
-"""ROOM 2 - data: captions, accepted negatives and images enter; batches with a negatives axis and a mask leave."""
+"""ROOM 2 - data: captions, accepted negatives and images enter; batches with a negatives axis leave.
+
+sources.py     a caption or negatives file of any known format -> validated records (torch-free)
+formats/       SHELF: one file format a file; the file's name is the format's name
+columns.py     which field of a row holds what
+pairs.py       captions + accepted negatives -> rows (torch-free)
+images.py      files -> RGB pictures, decoded completely or refused by name (torch-free)
+transforms.py  RGB pictures -> tensors
+randomness.py  the one source of chance: a pure function of (seed, epoch, index)
+batches.py     the contract types `Pair` and `Batch`
+dataset.py     rows -> pairs
+plan.py        which rows meet in which batch, on which device, at which step
+collate.py     pairs -> a batch
+loader.py      all of it as one torch DataLoader for one epoch
+"""

@@ -72,9 +72,9 @@ class RankVerdicts:
 
 
 def unit_rows(rows: NDArray[Any]) -> Rows:
-    """Bring rows `[N, D]` of any float type to length one in float32; rows of zeros and non-finite rows stay
-    bad.""" wide = np.asarray(rows, dtype=np.float32) with np.errstate(invalid="ignore", divide="ignore",
-    over="ignore"):
+    """Bring rows `[N, D]` of any float type to length one in float32; zero or non-finite rows become NaN."""
+    wide = np.asarray(rows, dtype=np.float32)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         return np.asarray(wide / np.sqrt((wide * wide).sum(axis=-1, keepdims=True)), dtype=np.float32)
 
 
@@ -93,8 +93,8 @@ def pair_similarities(images: Rows, texts: Rows, image_index: NDArray[Any], text
     for start in range(0, count, step):
         part = slice(start, start + step)
         # Multiply and sum along the row: the order of addition is the same for every pair. A matrix product
-        adds # edge columns in another order and so breaks ties of identical rows by one unit in the last
-        place. product = images[image_index[part]][:, :, None, :] * texts[text_index[part]][:, None, :, :]
+        # adds edge columns in another order and so breaks ties of identical rows by one last bit.
+        product = images[image_index[part]][:, :, None, :] * texts[text_index[part]][:, None, :, :]
         result[part] = product.sum(axis=-1)
     return result
 
@@ -169,10 +169,14 @@ def rank(queries: Rows, candidates: Rows, truth: Sequence[Sequence[int]], ids: S
     Raises:
         DeglaError: a similarity is not finite; the first such query is named.
     """
-    # Candidates that are equal bit by bit are scored once: a matrix product could tell them apart by
-    rounding. distinct, inverse = _distinct(candidates) count = len(queries) better = np.empty(count,
-    dtype=np.int64) ties = np.empty(count, dtype=np.int64) margin = np.empty(count, dtype=np.float32) step =
-    max(1, _CHUNK_BYTES // (4 * max(1, len(candidates)))) for start in range(0, count, step):
+    # Equal candidates are scored once: a matrix product could tell them apart by rounding.
+    distinct, inverse = _distinct(candidates)
+    count = len(queries)
+    better = np.empty(count, dtype=np.int64)
+    ties = np.empty(count, dtype=np.int64)
+    margin = np.empty(count, dtype=np.float32)
+    step = max(1, _CHUNK_BYTES // (4 * max(1, len(candidates))))
+    for start in range(0, count, step):
         with np.errstate(invalid="ignore", over="ignore"):
             values = (queries[start : start + step] @ distinct.T)[:, inverse]
         _refuse_non_finite(values, ids[start : start + step], "query")
@@ -201,7 +205,7 @@ def _refuse_non_finite(values: NDArray[Any], ids: Sequence[str], noun: str) -> N
         index = int(bad.argmax())
         name = ids[index] if index < len(ids) else f"number {index}"
         raise DeglaError(
-            f"{noun} {name!r}: the model's similarity is {values[index][~np.isfinite(values[index])][0]}, in "
-            f"{int(bad.sum())} of {len(values)}. A model that overflows cannot be scored: load it in fp32, or
-            look " "at its training for a loss that became NaN."
+            f"{noun} {name!r}: the model's similarity is {values[index][~np.isfinite(values[index])][0]} "
+            f"(in {int(bad.sum())} of {len(values)}). A model that overflows cannot be scored: load it in "
+            "fp32, or look at its training for a loss that became NaN."
         )

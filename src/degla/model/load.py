@@ -83,6 +83,8 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
     architecture, _, source = name.partition(":")
     known = open_clip.list_models()
     if architecture not in known:
+        if "/" in name or "\\" in name:
+            raise InputError(f"{name}: no such folder. A model is {FORMS}.")
         raise InputError(f"unknown model {name!r}.{did_you_mean(architecture, known)} A model is {FORMS}.")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not source:

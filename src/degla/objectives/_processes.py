@@ -67,10 +67,13 @@ class Processes:
         return torch.cat(parts).to(tensor.dtype)
 
     def total(self, tensor: Tensor) -> Tensor:
-        """Sum over processes, without gradient."""
+        """Sum over processes, without gradient, on the tensor's own device."""
         tensor = tensor.detach().clone()
         if self.count > 1:
-            dist.all_reduce(tensor)
+            # NCCL moves only what lies on its GPU; a flag made on the host takes the trip there.
+            wire = tensor.cuda() if dist.get_backend() == "nccl" else tensor
+            dist.all_reduce(wire)
+            tensor = wire.to(tensor.device)
         return tensor
 
     def mean(self, values: Float[Tensor, "..."], keep: Bool[Tensor, "..."] | None = None) -> Float[Tensor, ""]:

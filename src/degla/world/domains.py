@@ -43,6 +43,9 @@ EMOJI: Final = (
 
 NUMBERS: Final = ("one", "two", "three", "four", "five", "six")
 DIGITS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_PLURAL_PREFIXES: Final = tuple(
+    prefix.replace("there is", "there are") for prefix in PREFIXES if prefix not in ("this is ", "here is ")
+)
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz"
 _NO_PLURAL_S: Final = {"cross": "crosses", "hexagon": "hexagons"}
 _MASS_NOUNS: Final = frozenset({"bread", "cheese", "corn", "popcorn", "pizza", "ice cream", "scissors"})
@@ -77,6 +80,11 @@ class Domain:
 
 def _caption(phrase: str, rng: Random) -> str:
     return rng.choice(PREFIXES) + phrase
+
+
+def _plural_caption(phrase: str, rng: Random) -> str:
+    """As `_caption`, without the beginnings that need a singular."""
+    return rng.choice(_PLURAL_PREFIXES) + phrase
 
 
 def plural(shape: str) -> str:
@@ -139,7 +147,7 @@ def _paint_pattern(name: str, rng: Random) -> Drawing:
     phrase = rng.choice(("a pattern of {}", "a {} pattern", "{}", "{} on a wall")).format(name)
     if rng.random() < 0.35:
         phrase = f"{phrase} in {ground} and {ink}"
-    return Drawing(random_finish(canvas, rng), _caption(phrase, rng))
+    return Drawing(random_finish(canvas, rng), _plural_caption(phrase, rng))
 
 
 def _paint_shape(name: str, rng: Random) -> Drawing:
@@ -166,7 +174,8 @@ def _paint_count(name: str, rng: Random) -> Drawing:
     if rng.random() < 0.4:
         noun = "shape" if count == 1 else "shapes"
     adjective = f"{colour} " if rng.random() < 0.4 else ""
-    return Drawing(random_finish(canvas, rng), _caption(f"{NUMBERS[count - 1]} {adjective}{noun}", rng))
+    said = _caption if count == 1 else _plural_caption
+    return Drawing(random_finish(canvas, rng), said(f"{NUMBERS[count - 1]} {adjective}{noun}", rng))
 
 
 def _paint_place(name: str, rng: Random) -> Drawing:
@@ -190,7 +199,7 @@ DOMAINS: Final[dict[str, Domain]] = {
         Domain("thing", _EMOJI_NAMES[40:], _TEMPLATES, _paint_emoji),
         Domain("pattern", PATTERNS, ("{}", "a pattern of {}", "a picture of {}", "a {} pattern", "{} on a wall"), _paint_pattern),
         Domain("shape", tuple(with_article(shape) for shape in SHAPES), _TEMPLATES, _paint_shape),
-        Domain("count", ("one shape", *(f"{n} shapes" for n in NUMBERS[1:])), _TEMPLATES, _paint_count),
+        Domain("count", ("one shape", *(f"{n} shapes" for n in NUMBERS[1:])), (*_TEMPLATES[:4], "we see {}"), _paint_count),
         Domain("place", tuple(_PLACE_NAMES.get(place, place) for place in PLACES), _TEMPLATES, _paint_place),
     )
 }

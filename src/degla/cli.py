@@ -1,0 +1,304 @@
+"""The verbs of the command line: parsing only. Whatever is heavy is imported when a verb runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from degla import __version__
+from degla.errors import DeglaError, InputError
+from degla.shelf import BENCHMARKS, RECIPES, RULES, TERMS, Shelf, did_you_mean
+
+SHELVES: dict[str, Shelf] = {"recipes": RECIPES, "terms": TERMS, "rules": RULES, "benchmarks": BENCHMARKS}
+
+_ABOUT = """Teach CLIP-like models composition without making them forget what they knew.
+
+  degla demo                                   the whole pipeline on the embedded world, with a report
+  degla negatives CAPTIONS --out FILE          make hard negative captions
+  degla train RECIPE --data.captions FILE --data.images FOLDER --data.negatives FILE --out RUN
+  degla train --resume RUN                     go on exactly where RUN stopped
+  degla evaluate MODEL... --benchmarks NAME... --root DATA --out results.json
+  degla report RESULTS... --out report.html
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status: 0 done, 1 failed, 2 wrong usage or input."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("degla").setLevel(logging.INFO)
+    try:
+        if words[:1] == ["train"]:
+            return _train(words[1:])
+        parser = _parser()
+        if words and not words[0].startswith("-") and words[0] not in _VERBS:
+            raise InputError(f"unknown command {words[0]!r}.{did_you_mean(words[0], _VERBS)} See degla --help.")
+        given = parser.parse_args(words)
+        if not hasattr(given, "run"):
+            parser.print_help()
+            return 0
+        return int(given.run(given) or 0)
+    except DeglaError as error:
+        sys.stderr.write(f"degla: {error}\n")
+        return error.exit_status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        sys.stderr.write("degla: stopped.\n")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="degla", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"degla {__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, (summary, describe, run) in _VERBS.items():
+        verb = verbs.add_parser(name, help=summary, description=summary)
+        describe(verb)
+        verb.set_defaults(run=run)
+    return parser
+
+
+def _describe_demo(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--out", type=Path, default=Path("demo"), help="folder for all that the demo makes (demo)")
+    verb.add_argument("--quick", action="store_true", help="fewer pairs, steps and items: a look, not a measurement")
+    verb.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each method, with seeds 0 to N-1 (1)")
+    verb.add_argument("--json", action="store_true", help="print the table as JSON")
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from degla.demo import demo
+
+    if given.seeds < 1:
+        raise InputError(f"--seeds is {given.seeds}; give 1 or more.")
+    table = demo(given.out, quick=given.quick, seeds=given.seeds)
+    if given.json:
+        sys.stdout.write(json.dumps(table, indent=2) + "\n")
+    return 0
+
+
+def _describe_negatives(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
+    verb.add_argument("--out", type=Path, required=True, help="JSONL file; an existing one is continued")
+    verb.add_argument("--rules", nargs="+", metavar="RULE", help="rules of the shelf (all: see degla ls rules)")
+    verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives a caption and rule (1)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of the choices (0)")
+    verb.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
+    _describe_columns(verb)
+    verb.add_argument("--json", action="store_true", help="print the counts as JSON")
+
+
+def _describe_columns(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--format", default="auto", help="format of CAPTIONS; told from the file by default")
+    verb.add_argument("--id-column", default="id", help="column of the caption id (id)")
+    verb.add_argument("--image-column", default="image", help="column of the image path (image)")
+    verb.add_argument("--text-column", default="text", help="column of the caption (text)")
+    verb.add_argument("--image-id-column", default="image_id", help="column of the image id (image_id)")
+
+
+def _negatives(given: argparse.Namespace) -> int:
+    from degla.data.sources import Columns, read_captions
+    from degla.negatives.generate import generate
+
+    columns = Columns(
+        id=given.id_column, image=given.image_column, text=given.text_column, image_id=given.image_id_column
+    )
+    summary = generate(
+        read_captions(given.captions, format=given.format, columns=columns),
+        rules=given.rules or RULES.names(),
+        out=given.out,
+        seed=given.seed,
+        per_rule=given.per_rule,
+        workers=given.workers,
+        progress=True,
+    )
+    if given.json:
+        sys.stdout.write(json.dumps(summary.plain()) + "\n")
+    else:
+        _show(summary.render())
+    return 0
+
+
+def _describe_evaluate(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("models", nargs="+", metavar="MODEL", help="run or checkpoint folder, ARCHITECTURE:TAG, world, ...")
+    verb.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME", help="see degla ls benchmarks")
+    verb.add_argument("--root", type=Path, required=True, help="folder that holds the benchmarks' data")
+    verb.add_argument("--out", type=Path, required=True, help="JSON file; with several models, one file each, numbered")
+    verb.add_argument("--label", nargs="+", help="names for the report, one a model (the model's own name)")
+    verb.add_argument("--tie", choices=["strict", "half", "lenient"], help="tie rule (each benchmark's own)")
+    verb.add_argument("--allow-missing", action="store_true", help="score what is there, and say what is missing")
+    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of random choices and intervals (0)")
+    verb.add_argument("--json", action="store_true", help="print the results as JSON")
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    if given.label and len(given.label) != len(given.models):
+        raise InputError(f"{len(given.label)} labels for {len(given.models)} models; give one a model.")
+    for name in given.benchmarks:
+        if name not in BENCHMARKS.names():
+            BENCHMARKS.load(name)
+    import torch
+
+    from degla.evaluation.report import show_result
+    from degla.evaluation.run import evaluate, save_result
+    from degla.model.load import load_encoder
+
+    device = given.device if given.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    for number, name in enumerate(given.models):
+        result = evaluate(
+            load_encoder(name, device=device),
+            benchmarks=given.benchmarks,
+            root=given.root,
+            seed=given.seed,
+            tie=given.tie,
+            allow_missing=given.allow_missing,
+            label=given.label[number] if given.label else None,
+            training_seed=None,
+        )
+        several = len(given.models) > 1
+        out = given.out.with_stem(f"{given.out.stem}-{number + 1}") if several else given.out
+        save_result(result, out)
+        if given.json:
+            sys.stdout.write(result.model_dump_json() + "\n")
+        else:
+            _show(show_result(result))
+            sys.stderr.write(f"written: {out}\n")
+    return 0
+
+
+def _describe_report(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="JSON files of degla evaluate, or folders")
+    verb.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file; Markdown is written beside it")
+    verb.add_argument("--baseline", help="label that gains and losses are counted from (the first)")
+    verb.add_argument("--json", action="store_true", help="print the table as JSON")
+
+
+def _report(given: argparse.Namespace) -> int:
+    from degla.evaluation.report import report
+
+    table = report(given.results, out=given.out, baseline=given.baseline)
+    if given.json:
+        sys.stdout.write(json.dumps(table, indent=2) + "\n")
+    else:
+        sys.stderr.write(f"written: {given.out} and {given.out.with_suffix('.md')}\n")
+    return 0
+
+
+def _describe_ls(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("shelf", nargs="?", choices=sorted(SHELVES), help="one shelf only")
+    verb.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def _ls(given: argparse.Namespace) -> int:
+    chosen = {name: shelf for name, shelf in SHELVES.items() if given.shelf in (None, name)}
+    members = {name: {item: shelf.summary(item) for item in shelf.names()} for name, shelf in chosen.items()}
+    if given.json:
+        sys.stdout.write(json.dumps(members, indent=2) + "\n")
+        return 0
+    for name, items in members.items():
+        sys.stdout.write(f"{name}\n")
+        width = max((len(item) for item in items), default=0)
+        for item, summary in items.items():
+            sys.stdout.write(f"  {item:<{width}}  {summary}\n")
+    return 0
+
+
+def _describe_world(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("action", choices=["draw", "pretrain"], help="draw pairs and benchmark, or pre-train the model")
+    verb.add_argument("--out", type=Path, required=True, help="folder to write to")
+    verb.add_argument("--pairs", type=int, help="draw: training pairs (8000); pretrain: pairs seen")
+    verb.add_argument("--seed", type=int, default=0, help="seed (0)")
+
+
+def _world(given: argparse.Namespace) -> int:
+    if given.action == "pretrain":
+        from degla.world.pretrain import pretrain
+
+        pretrain(given.out, seed=given.seed, **({"pairs": given.pairs} if given.pairs else {}))
+        return 0
+    from degla.world.draw import draw_benchmark, draw_pairs
+
+    draw_pairs(given.out / "pairs", count=given.pairs or 8000, seed=given.seed)
+    draw_benchmark(given.out / "benchmark", split="test", seed=given.seed)
+    sys.stderr.write(f"written: {given.out}/pairs and {given.out}/benchmark\n")
+    return 0
+
+
+def _train(words: list[str]) -> int:
+    """`degla train RECIPE [flags]` or `degla train --resume RUN [flags]`: every field of TrainConfig is a flag."""
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(
+            "usage: degla train RECIPE [FLAGS] | degla train --resume RUN [FLAGS]\n\n"
+            "Every field of the configuration is a flag; degla train RECIPE --help lists them all with the recipe's\n"
+            "values.\n\nrecipes:\n"
+        )
+        for name in RECIPES.names():
+            sys.stdout.write(f"  {name:<16} {RECIPES.summary(name)}\n")
+        return 0 if words else 2
+    resume = words[0] == "--resume"
+    if resume and len(words) < 2:
+        raise InputError("--resume needs the run's folder: degla train --resume RUN")
+    if not resume and words[0].startswith("-"):
+        raise InputError(f"a recipe comes first: degla train RECIPE ... Recipes: {', '.join(RECIPES.names())}.")
+    if not resume:
+        _known_recipe(words[0])
+
+    import tyro
+
+    from degla.config import TrainConfig
+    from degla.training.resume import check_unchanged, read_config
+
+    default: Any = read_config(Path(words[1])) if resume else getattr(RECIPES.load(words[0]), words[0])()
+    rest = words[2:] if resume else words[1:]
+    config = tyro.cli(
+        TrainConfig, args=rest, default=default, prog=f"degla train {' '.join(words[: 2 if resume else 1])}"
+    )
+    if resume:
+        check_unchanged(default, config)
+
+    from degla.training.loop import train
+
+    outcome = train(config, resume=resume)
+    sys.stderr.write(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {outcome.folder}\n")
+    return 0
+
+
+def _known_recipe(name: str) -> None:
+    if name not in RECIPES.names():
+        raise InputError(
+            f"unknown recipe {name!r}.{did_you_mean(name, RECIPES.names())} Known: {', '.join(RECIPES.names())}."
+        )
+
+
+def _show(table: object) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def _describe_train(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("recipe")
+
+
+_VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
+    "demo": ("the whole pipeline on the embedded world, with a report", _describe_demo, _demo),
+    "negatives": ("make hard negative captions", _describe_negatives, _negatives),
+    "train": ("fine-tune a model by a recipe", _describe_train, lambda given: _train([given.recipe])),
+    "evaluate": ("measure models on benchmarks", _describe_evaluate, _evaluate),
+    "report": ("one page from results", _describe_report, _report),
+    "ls": ("what is on the shelves", _describe_ls, _ls),
+    "world": ("the embedded world: draw its data, pre-train its model", _describe_world, _world),
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main())

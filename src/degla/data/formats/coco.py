@@ -1,0 +1,69 @@
+"""COCO captions as published at cocodataset.org: a JSON object with the lists "images" and "annotations"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from degla.data.columns import Columns, Placed, caption
+from degla.data.formats._json import describe, first_character, read_json
+from degla.errors import InputError
+
+_EXAMPLE = (
+    'Needed: {"images": [{"id": 9, "file_name": "000000000009.jpg"}], '
+    '"annotations": [{"id": 1, "image_id": 9, "caption": "A dog on a sofa."}]}.'
+)
+
+
+def claims(path: Path) -> bool:
+    """A .json file that starts with an object."""
+    return path.is_file() and path.suffix.lower() == ".json" and first_character(path) == "{"
+
+
+def captions(path: Path, columns: Columns) -> Iterator[Placed]:
+    """One caption an annotation, in the file's order, under the annotation's id and with the image's file name.
+
+    Raises:
+        InputError: the file has another shape, or a record lacks a field or names an image that is not there.
+    """
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: found {describe(document)} where COCO captions are an object. {_EXAMPLE}")
+    for key in ("images", "annotations"):
+        if not isinstance(document.get(key), list):
+            found = describe(document[key]) if key in document else describe(document)
+            raise InputError(f"{path}: the list {key!r} is missing: found {found}. {_EXAMPLE}")
+
+    files: dict[int, str] = {}
+    for number, image in enumerate(document["images"]):
+        where = f"{path} images[{number}]"
+        name = _whole(image, "id", where=where)
+        file = image.get("file_name")
+        if not isinstance(file, str) or not file:
+            raise InputError(f"{where}: field 'file_name' is {describe(file)}; a text is needed. {_EXAMPLE}")
+        if files.setdefault(name, file) != file:
+            raise InputError(f"{where}: image id {name} stands for two files, {files[name]!r} and {file!r}.")
+
+    for number, annotation in enumerate(document["annotations"]):
+        where = f"{path} annotations[{number}]"
+        image_id = _whole(annotation, "image_id", where=where)
+        if image_id not in files:
+            raise InputError(f"{where}: field 'image_id': no entry of 'images' has the id {image_id}.")
+        if "caption" not in annotation:
+            raise InputError(f"{where}: no field 'caption': found {describe(annotation)}. {_EXAMPLE}")
+        fields = {
+            "id": str(_whole(annotation, "id", where=where)),
+            "image": files[image_id],
+            "text": annotation["caption"],
+            "image_id": str(image_id),
+        }
+        yield where, caption(fields, where=where, text_field="caption")
+
+
+def _whole(record: object, field: str, *, where: str) -> int:
+    if not isinstance(record, dict) or field not in record:
+        raise InputError(f"{where}: no field {field!r}: found {describe(record)}. {_EXAMPLE}")
+    value = record[field]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{where}: field {field!r} is {describe(value)}, not a whole number. {_EXAMPLE}")
+    return value

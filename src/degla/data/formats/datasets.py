@@ -1,0 +1,102 @@
+"""Folders that the Hugging Face `datasets` library wrote with save_to_disk; pictures in them are used in place.
+
+A picture that lies inside such a folder has no path of its own. Its `CaptionRecord.image` is a reference
+instead, "dataset:FOLDER#COLUMN/ROW", which `images.read_image` follows; nothing is unpacked or copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from degla.data.columns import Columns, Placed, captions_of_row
+from degla.errors import InputError
+
+PREFIX = "dataset:"
+_ROWS = 1024
+
+
+def claims(path: Path) -> bool:
+    """Folders."""
+    return path.is_dir()
+
+
+def captions(path: Path, columns: Columns) -> Iterator[Placed]:
+    """One caption (or list of captions) a row; the pictures' bytes are not touched.
+
+    Raises:
+        InputError: `datasets` is not installed, the folder is none of its, has several splits, or lacks a column.
+    """
+    dataset = _open(str(path.absolute()))
+    columns = columns.settle(dataset.column_names, where=str(path))
+    table_rows = dataset.select_columns(columns.names()).with_format("arrow").iter(batch_size=_ROWS)
+    number = 0
+    for table in table_rows:
+        images = _image_names(table.column(columns.image), path=path, column=columns.image, first=number)
+        rest = table.drop_columns([columns.image]).to_pylist()
+        for image, row in zip(images, rest, strict=True):
+            where = f"{path} row {number}"
+            whole = {**row, columns.image: image}
+            yield from captions_of_row(whole, columns=columns, where=where, number=number)
+            number += 1
+
+
+def read_image_bytes(reference: str) -> bytes:
+    """The encoded picture behind a "dataset:FOLDER#COLUMN/ROW" reference.
+
+    Raises:
+        InputError: the reference leads nowhere.
+    """
+    folder, _, place = reference.removeprefix(PREFIX).rpartition("#")
+    column, _, row = place.rpartition("/")
+    dataset = _open(folder)
+    if not row.isdigit() or column not in dataset.column_names or int(row) >= len(dataset):
+        raise InputError(f"{reference}: there is no such picture; {folder} has {len(dataset)} rows.")
+    table = dataset.select_columns([column]).with_format("arrow")[int(row)]
+    value: bytes | None = table.column(column)[0]["bytes"].as_py()
+    if value is None:
+        raise InputError(f"{reference}: the picture's bytes are missing from the dataset.")
+    return value
+
+
+def _image_names(images: Any, *, path: Path, column: str, first: int) -> list[object]:
+    """Paths as they are; a reference for every picture whose bytes lie in the dataset."""
+    import pyarrow as arrow
+
+    if not arrow.types.is_struct(images.type):
+        names: list[object] = images.to_pylist()
+        return names
+    inside, outside = [], []
+    for chunk in images.chunks:
+        # Only the validity bits and the paths are read here, never the pictures.
+        inside.extend(chunk.field("bytes").is_valid().to_pylist())
+        outside.extend(chunk.field("path").to_pylist())
+    return [
+        f"{PREFIX}{path.absolute()}#{column}/{first + offset}" if stored else file
+        for offset, (stored, file) in enumerate(zip(inside, outside, strict=True))
+    ]
+
+
+# One opened dataset a folder and process: a memory map, which forked workers share and spawned ones open.
+@lru_cache(maxsize=8)
+def _open(folder: str) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise InputError(
+            f"{folder}: reading this folder needs the `datasets` library: pip install 'degla[datasets]'"
+        ) from None
+    try:
+        dataset = datasets.load_from_disk(folder)
+    except Exception as error:  # the library raises many kinds for a folder that is not its own
+        raise InputError(
+            f"{folder}: not a folder that datasets' save_to_disk wrote ({error}). "
+            "Give a caption file, or the folder of one saved dataset."
+        ) from None
+    if isinstance(dataset, datasets.DatasetDict):
+        names = ", ".join(dataset)
+        example = f"{folder}/{next(iter(dataset))}"
+        raise InputError(f"{folder}: holds several splits ({names}). Give the folder of one, as {example}.")
+    return dataset

@@ -1,0 +1,23 @@
+"""Tab-separated values with a header line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from degla.data.columns import Columns, Placed
+from degla.data.formats.csv import read_table
+
+
+def claims(path: Path) -> bool:
+    """Files called .tsv or .tab."""
+    return path.suffix.lower() in (".tsv", ".tab")
+
+
+def captions(path: Path, columns: Columns) -> Iterator[Placed]:
+    """One caption a row.
+
+    Raises:
+        InputError: the header lacks a column, or a row has a wrong number of cells or an empty one.
+    """
+    return read_table(path, columns, delimiter="\t")

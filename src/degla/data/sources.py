@@ -1,0 +1,96 @@
+"""Reads captions and negatives from files: any format of the shelf `formats` in, one kind of record out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from degla.data.columns import DEFAULT_COLUMNS, Columns, Placed
+from degla.errors import InputError
+from degla.records import CaptionRecord, NegativeRecord
+from degla.shelf import Shelf
+
+__all__ = ["FORMATS", "Columns", "read_captions", "read_negatives"]
+
+FORMATS = Shelf("degla.data.formats", "file format")
+
+
+def read_captions(
+    path: Path, *, format: str = "auto", columns: Columns = DEFAULT_COLUMNS
+) -> Iterator[CaptionRecord]:
+    """Read the captions of a file, validated, in the file's order.
+
+    Args:
+        path: the file, or the folder of a Hugging Face dataset.
+        format: a member of the shelf `formats`, or "auto" to tell it from the path and the first bytes.
+        columns: which field holds what, for the formats that have named fields.
+
+    Raises:
+        InputError: at once where the file is missing or of no known format; while reading where a record is
+            wrong, an id occurs twice, or the file holds no caption.
+    """
+    member = _choose(path, format=format, ability="captions")
+    return _unique(member.captions(path, columns), path=path)
+
+
+def read_negatives(path: Path, *, format: str = "auto") -> Iterator[NegativeRecord]:
+    """Read the negatives of a file, validated, in the file's order; refused ones too.
+
+    Args:
+        path: the file.
+        format: a member of the shelf `formats` that holds negatives, or "auto".
+
+    Raises:
+        InputError: at once where the file is missing or of no known format; while reading where a record is
+            wrong or the file holds no negative.
+    """
+    member = _choose(path, format=format, ability="negatives")
+    return _some(member.negatives(path), path=path)
+
+
+def _choose(path: Path, *, format: str, ability: str) -> ModuleType:
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder; {ability} are read from it.")
+    if format == "auto":
+        members = [FORMATS.load(name) for name in FORMATS.names()]
+        able = [member for member in members if hasattr(member, ability)]
+        for member in able:
+            if member.claims(path):
+                return member
+        if path.is_file() and path.stat().st_size == 0:
+            raise InputError(f"{path}: the file is empty.")
+        names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
+        raise InputError(
+            f"{path}: cannot tell how its {ability} are written. Say it with format=..., one of: {names}."
+        )
+    member = FORMATS.load(format)
+    if not hasattr(member, ability):
+        names = ", ".join(name for name in FORMATS.names() if hasattr(FORMATS.load(name), ability))
+        raise InputError(f"{path}: format {format!r} does not hold {ability}. Formats that do: {names}.")
+    if path.is_dir() and not member.claims(path):
+        raise InputError(f"{path}: is a folder; format {format!r} is read from a file.")
+    return member
+
+
+def _unique(captions: Iterator[Placed], *, path: Path) -> Iterator[CaptionRecord]:
+    places: dict[str, str] = {}
+    for where, record in captions:
+        earlier = places.setdefault(record.id, where)
+        if earlier is not where:
+            raise InputError(
+                f"{where}: caption id {record.id!r} was used before, at {earlier}. Negatives are joined "
+                "by it, so give every caption its own id."
+            )
+        yield record
+    if not places:
+        raise InputError(f"{path}: the file holds no caption.")
+
+
+def _some(negatives: Iterator[NegativeRecord], *, path: Path) -> Iterator[NegativeRecord]:
+    empty = True
+    for record in negatives:
+        empty = False
+        yield record
+    if empty:
+        raise InputError(f"{path}: the file holds no negative.")

@@ -1,0 +1,150 @@
+"""The embedded world's own benchmark: composition, recognition and retrieval with exact ground truth.
+
+Two texts an item, so a blind model scores 0.5. Swapped and shuffled negatives hold exactly the words of their positives:
+a model that ignores word order ties on them, scores 0 under the strict rule and cannot be better than 0.5 under any.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from degla.errors import InputError
+from degla.evaluation.benchmarks import Average, Benchmark, Classification, Entry, Metric, Part, Retrieval
+from degla.records import CaptionRecord, ItemImage, PairItem, Record, read_jsonl, validate
+
+_SWAPS = ("swap_noun", "swap_adjective", "swap_phrase")
+_KINDS = ("replace_noun", "replace_adjective", "replace_relation", *_SWAPS, "add_attribute")
+_RECOGNITION = ("letter", "digit", "animal", "food", "thing", "pattern", "shape", "count", "place")
+_RETRIEVAL = ("mixed", "scenes")
+
+ORDER_BLIND_CEILING = {f"{domain}/{kind}": 0.0 for domain in ("id", "ood") for kind in (*_SWAPS, "order")}
+"""Best strict score of a model that ignores word order, for the parts where it is exact: every item is a tie."""
+
+
+class _Classes(Record):
+    """`classes.json` of a recognition domain."""
+
+    classes: tuple[str, ...] = Field(min_length=2)
+    templates: tuple[str, ...] = Field(min_length=1)
+    folders: tuple[str, ...]
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read a folder that `degla.world.draw.draw_benchmark` drew: pair items, then recognition, then retrieval."""
+    yield from read_jsonl(PairItem, root / "items.jsonl")
+    for name in _RECOGNITION:
+        yield _recognition(root, name)
+    for name in _RETRIEVAL:
+        yield _retrieval(root, name)
+
+
+def _recognition(root: Path, name: str) -> Classification:
+    file = root / "recognition" / name / "classes.json"
+    description = validate(_Classes, _read_json(file), where=str(file))
+    images: list[ItemImage] = []
+    labels: list[int] = []
+    for label, folder in enumerate(description.folders):
+        for image in sorted((file.parent / folder).glob("*.png")):
+            images.append(ItemImage(path=image.relative_to(root).as_posix()))
+            labels.append(label)
+    if not images:
+        raise InputError(f"{file.parent}: holds no image; draw the benchmark again into an empty folder.")
+    return Classification(
+        benchmark="world",
+        part=f"recognition/{name}",
+        images=tuple(images),
+        labels=tuple(labels),
+        classes=description.classes,
+        templates=description.templates,
+    )
+
+
+def _retrieval(root: Path, name: str) -> Retrieval:
+    numbers: dict[str, int] = {}
+    owners: dict[str, list[int]] = {}
+    for record in read_jsonl(CaptionRecord, root / "retrieval" / f"{name}.jsonl"):
+        number = numbers.setdefault(record.image, len(numbers))
+        owners.setdefault(record.text, []).append(number)
+    return Retrieval(
+        benchmark="world",
+        part=f"retrieval/{name}",
+        images=tuple(ItemImage(path=path) for path in numbers),
+        texts=tuple(owners),
+        owners=tuple(map(tuple, owners.values())),
+    )
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}: not JSON: {error.msg} in line {error.lineno}.") from None
+
+
+def _prepare(root: Path) -> None:
+    from degla.world.draw import MARKER, draw_benchmark
+
+    # A folder that the user drew with settings of their own is complete as it is.
+    if not (root / MARKER).exists():
+        draw_benchmark(root)
+
+
+_PAIR = (Metric(chance=0.5),)
+_TOP1 = (Metric(verdict="top1"),)
+_RECALL = (
+    Metric(name="image_to_text@1", verdict="image_to_text@1"),
+    Metric(name="text_to_image@1", verdict="text_to_image@1"),
+)
+
+BENCHMARK = Benchmark(
+    name="world",
+    title="Embedded world",
+    paper="degla, docs/world.md",
+    licence="MIT; emoji sprites SIL OFL 1.1 (Noto), glyph sprites DejaVu licence",
+    source="drawn by this package: degla.world.draw.draw_benchmark",
+    layout="\n".join(
+        (
+            "items.jsonl",
+            "images/{id,ood,mixed,scenes}/NNNNNN.png",
+            "recognition/DOMAIN/classes.json",
+            "recognition/DOMAIN/CLASS/NNN.png",
+            "retrieval/{mixed,scenes}.jsonl",
+        )
+    ),
+    citation="",
+    parts=(
+        *(
+            Part(name=f"{domain}/{kind}", family=kind.partition("_")[0], metrics=_PAIR, tie="strict")
+            for domain in ("id", "ood")
+            for kind in (*_KINDS, "order")
+        ),
+        *(Part(name=f"recognition/{name}", family="recognition", metrics=_TOP1) for name in _RECOGNITION),
+        *(Part(name=f"retrieval/{name}", family="retrieval", metrics=_RECALL) for name in _RETRIEVAL),
+    ),
+    items=items,
+    annotations=("items.jsonl", "recognition/*/classes.json", "retrieval/*.jsonl"),
+    averages=(
+        Average(name="composition.id", of=tuple(f"id/{kind}" for kind in _KINDS)),
+        Average(name="swap.id", of=tuple(f"id/{kind}" for kind in _SWAPS)),
+        Average(name="order.id", of=("id/order",)),
+        Average(name="composition.ood", of=tuple(f"ood/{kind}" for kind in _KINDS)),
+        Average(name="swap.ood", of=tuple(f"ood/{kind}" for kind in _SWAPS)),
+        Average(name="order.ood", of=("ood/order",)),
+        Average(name="recognition", of=tuple(f"recognition/{name}" for name in _RECOGNITION)),
+    ),
+    headline={
+        "composition": "composition.id",
+        "swap": "swap.id",
+        "order": "order.id",
+        "recognition": "recognition",
+        "retrieval": "retrieval/mixed",
+    },
+    prepare=_prepare,
+)

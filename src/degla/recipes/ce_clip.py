@@ -1,0 +1,27 @@
+"""CE-CLIP (arXiv 2306.08832): NegCLIP's contrast, intra-modal contrast and ranking with an adaptive threshold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from degla.config import TrainConfig
+from degla.objectives._sum import terms
+from degla.objectives.contrastive import Contrastive
+from degla.objectives.cross_modal_rank import CrossModalRank
+from degla.objectives.intra_modal import IntraModal
+from degla.recipes.negclip import negclip
+
+
+def ce_clip() -> TrainConfig:
+    """CE-CLIP with the weights of DeGLA's reproduction, 0.2 and 0.4 (its own script has 0.3 and 0.2, lr 5e-6)."""
+    base = negclip()
+    return replace(
+        base,
+        recipe="ce_clip",
+        objective=terms(
+            contrastive=Contrastive(negative_scope="batch"),
+            intra_modal=IntraModal(weight=0.2),
+            cross_modal_rank=CrossModalRank(weight=0.4),
+        ),
+        optim=replace(base.optim, weight_decay=0.1),
+    )

@@ -1,0 +1,19 @@
+"""Plain contrastive fine-tuning on image-caption pairs, without negatives: the baseline of all others."""
+
+from __future__ import annotations
+
+from degla.config import DataConfig, LoopConfig, OptimConfig, TrainConfig
+from degla.objectives._sum import terms
+from degla.objectives.contrastive import Contrastive
+
+
+def clip() -> TrainConfig:
+    """CLIP fine-tuned as in the compared papers: ViT-B/32 of OpenAI, lr 1e-6, batch 256, 5 epochs (NegCLIP's README)."""
+    return TrainConfig(
+        recipe="clip",
+        model="ViT-B-32-quickgelu:openai",
+        data=DataConfig(negatives_per_caption=0),
+        objective=terms(contrastive=Contrastive(negative_scope="none")),
+        optim=OptimConfig(lr=1e-6, weight_decay=0.1, warmup_steps=50),
+        train=LoopConfig(batch_size=256, epochs=5),
+    )

@@ -1,0 +1,26 @@
+"""NegCLIP (ICLR 2023): contrast with the hard negatives of the whole batch as further texts for every image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from degla.config import DataConfig, TrainConfig
+from degla.objectives._sum import terms
+from degla.objectives.contrastive import Contrastive
+from degla.recipes.clip import clip
+
+
+def negclip() -> TrainConfig:
+    """NegCLIP's text side with DeGLA's data form, K = 4 (arXiv 2504.16801, comparison runs).
+
+    NegCLIP's README trains with weight decay 0.2 (its parser's default) and one negative a caption; its hard *images*
+    are not part of this recipe.
+    """
+    base = clip()
+    return replace(
+        base,
+        recipe="negclip",
+        data=DataConfig(negatives_per_caption=4),
+        objective=terms(contrastive=Contrastive(negative_scope="batch")),
+        optim=replace(base.optim, weight_decay=0.2),
+    )

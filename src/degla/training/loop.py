@@ -1,0 +1,205 @@
+"""The method on one screen: pairs → embeddings of student and teacher → objective → step → checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from degla.config import TrainConfig, to_plain
+from degla.errors import DeglaError, InputError
+from degla.model.checkpoint import checkpoints, latest_checkpoint
+from degla.model.encoder import Encoder
+from degla.model.load import load_encoder
+from degla.model.teacher import Teacher
+from degla.objectives import Processes
+from degla.objectives._sum import Objective
+from degla.training.interrupt import StopRequest
+from degla.training.metrics import Metrics
+from degla.training.optim import build_optimizer
+from degla.training.pairs import Pairs, open_pairs
+from degla.training.precision import choose_precision
+from degla.training.randomness import seed_everything
+from degla.training.runstate import Position, RunState
+from degla.training.step import NonFiniteLossError, Trainer
+from degla.training.validation import Validation
+
+log = logging.getLogger("degla.train")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        folder: the last checkpoint.
+        step: steps taken in all.
+        finished: False where a signal stopped it before its end.
+        values: what the last step logged.
+    """
+
+    folder: Path
+    step: int
+    finished: bool
+    values: dict[str, float]
+
+
+def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
+    """Fine-tune a model; the run's folder holds configuration, metrics and checkpoints.
+
+    Args:
+        config: a recipe with its data and folder filled in.
+        resume: go on from the newest checkpoint in `config.out`, exactly as if it had never stopped.
+
+    Raises:
+        InputError: something given is wrong; nothing was trained.
+        DeglaError: the loss stopped being finite (the batch's ids are in `nonfinite.json`), or the disk is full.
+    """
+    config.check()
+    assert config.out is not None
+    run = config.out
+    _open_folder(run, resume=resume)
+    seed_everything(config.train.seed)
+    accelerator = _accelerator(config)
+    processes = Processes.current()
+
+    encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
+    pairs = open_pairs(config, encoder=encoder, processes=processes)
+    steps = config.train.steps or config.train.epochs * pairs.steps_per_epoch
+    trainer = _build_trainer(config, accelerator, encoder, processes, pairs=pairs, steps=steps)
+    state = RunState(run, config=config, trainer=trainer)
+    position = state.load() if resume else Position()
+    validation = Validation(
+        config.validation, run=run, label=config.recipe, seed=config.train.seed, start=position.step,
+        active=accelerator.is_main_process,
+    )  # fmt: skip
+
+    if accelerator.is_main_process:
+        (run / "config.json").write_text(json.dumps(to_plain(config), indent=2) + "\n", encoding="utf-8")
+    accelerator.init_trackers("degla", config=_flat(to_plain(config)))
+    values: dict[str, Any] = {}
+    with (
+        StopRequest() as stop,
+        Metrics(
+            run, start=position.step, steps=steps, every_steps=config.tracking.every_steps,
+            pairs_per_step=config.train.batch_size, active=accelerator.is_main_process, tracker=accelerator.log,
+        ) as metrics,
+    ):  # fmt: skip
+        while position.step < steps and not stop.agreed(processes):
+            for batch in pairs.batches(position.epoch, start=position.batch, device=accelerator.device):
+                try:
+                    values = trainer.step(batch, number=position.step)
+                except NonFiniteLossError as error:
+                    raise _nonfinite(run, batch.ids, position, cause=error, rank=processes.rank) from None
+                position = position.after_batch()
+                metrics.record(position.step, epoch=position.epoch, values=values)
+                scored = validation.due(position.step)
+                if scored:
+                    metrics.write(position.step, validation.score(encoder, position.step))
+                if position.step == steps or stop.agreed(processes):
+                    break
+                if state.due(position.step) or scored:
+                    state.save(position, best=validation.best)
+            else:
+                position = position.after_epoch()
+                if validation.due_at_epoch_end:
+                    metrics.write(position.step, validation.score(encoder, position.step))
+                state.save(position, best=validation.best)
+        folder = state.save(position, best=validation.best)
+    accelerator.end_training()
+    finished = position.step == steps
+    if not finished:
+        log.warning("stopped by %s after step %d of %d; go on with: degla train --resume %s", stop.name,
+                    position.step, steps, run)  # fmt: skip
+    return Outcome(folder, position.step, finished, {name: float(value) for name, value in values.items()})
+
+
+def _open_folder(run: Path, *, resume: bool) -> None:
+    if resume and latest_checkpoint(run) is None:
+        raise InputError(f"{run}: no complete checkpoint to go on from; start the run without --resume.")
+    if not resume and checkpoints(run):
+        raise InputError(f"{run}: already holds a run. Go on with --resume {run}, or give another --out.")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / ".writable").touch()
+        (run / ".writable").unlink()
+    except OSError as error:
+        raise InputError(f"{run}: the run's folder cannot be written: {error.strerror}.") from None
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    device = Accelerator().device
+    precision = choose_precision(config.train.precision, device=device)
+    # accelerate keeps one global state and refuses a second run of another precision in the same process.
+    AcceleratorState._reset_state()
+    return Accelerator(
+        mixed_precision=precision,
+        log_with=list(config.tracking.trackers) or None,
+        project_dir=str(config.out),
+        step_scheduler_with_optimizer=False,
+    )
+
+
+def _build_trainer(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    encoder: Encoder,
+    processes: Processes,
+    *,
+    pairs: Pairs,
+    steps: int,
+) -> Trainer:
+    objective = Objective(config.objective, rules=len(pairs.rules))
+    teacher = Teacher(encoder, config.teacher) if objective.needs else None
+    _freeze(encoder, config)
+    encoder.train()
+    encoder.precision = accelerator.mixed_precision
+    optimizer = build_optimizer(encoder, config.optim)
+    student = accelerator.prepare_model(encoder)
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    if config.data.duplicates == "mask" and "contrastive" in objective.active:
+        objective.active["contrastive"] = replace(objective.active["contrastive"], mask_same_image=True)  # type: ignore[type-var]
+    return Trainer(
+        config=config, accelerator=accelerator, encoder=encoder, student=student, teacher=teacher,
+        objective=objective, optimizer=optimizer, processes=processes, steps=steps,
+    )  # fmt: skip
+
+
+def _freeze(encoder: Encoder, config: TrainConfig) -> None:
+    for name, parameter in encoder.clip.named_parameters():
+        if name in ("logit_scale", "logit_bias"):
+            parameter.requires_grad_(config.train.train_scale and name == "logit_scale")
+        elif name.startswith("visual."):
+            parameter.requires_grad_(config.train.train_image_tower)
+        else:
+            parameter.requires_grad_(config.train.train_text_tower)
+    if not any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise InputError("nothing is left to train: one of --train.train-image-tower, -text-tower, -scale must be on.")
+
+
+def _nonfinite(run: Path, ids: tuple[str, ...], position: Position, *, cause: Exception, rank: int) -> DeglaError:
+    note = run / ("nonfinite.json" if rank == 0 else f"nonfinite-{rank}.json")
+    note.write_text(
+        json.dumps({"step": position.step + 1, "epoch": position.epoch, "caption_ids": list(ids)}, indent=2) + "\n"
+    )
+    newest = latest_checkpoint(run)
+    return DeglaError(
+        f"{cause}; nothing was changed by this step. The captions of its batch are listed in {note}. "
+        + (f"The last checkpoint is {newest}. " if newest else "")
+        + "A lower --optim.lr, --optim.clip-norm 1 or --train.precision fp32 often helps."
+    )
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values if isinstance(values, int | float | str | bool) else str(values)}
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}.{name}" if prefix else name)
+    return flat

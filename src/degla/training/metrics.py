@@ -1,0 +1,98 @@
+"""What a run says while it trains: metrics.jsonl always, accelerate's trackers by name, a progress bar or log lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+log = logging.getLogger("degla.train")
+
+
+class Metrics:
+    """Writes one JSON line every few steps and shows progress; only the main process is given one that is `active`.
+
+    Args:
+        folder: the run's folder; lines go to ``metrics.jsonl`` in it.
+        start: steps already taken; later lines of an earlier, interrupted process are cut off.
+        steps: length of the run.
+        every_steps: steps between lines.
+        pairs_per_step: pairs of the global batch, for the rate.
+        active: False makes every call do nothing.
+        tracker: accelerate's `log`, called with values and step.
+    """
+
+    def __init__(
+        self, folder: Path, *, start: int, steps: int, every_steps: int, pairs_per_step: int, active: bool, tracker: Any
+    ) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.start, self.steps, self.every_steps = start, steps, every_steps
+        self.pairs_per_step, self.active, self.tracker = pairs_per_step, active, tracker
+        self._since = (start, time.perf_counter())
+        self._said = time.perf_counter()
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("[bold]training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=console, disable=not (active and console.is_terminal), transient=True,
+        )  # fmt: skip
+        self._lines = active and not console.is_terminal
+        self._task = self._bar.add_task("", total=steps, completed=start, note="")
+
+    def __enter__(self) -> Metrics:
+        if self.active:
+            self._forget_after(self.start)
+            self._stream = self.path.open("a", encoding="utf-8")
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        if self.active:
+            self._stream.close()
+
+    def _forget_after(self, step: int) -> None:
+        if not self.path.is_file():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError):
+                continue  # A line that was torn when the process ended.
+        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def record(self, step: int, *, epoch: int, values: dict[str, Tensor | float]) -> None:
+        """Note step number `step` (1 for the first); a line is written every `every_steps` and at the last."""
+        if not self.active or (step % self.every_steps and step != self.steps):
+            return
+        plain = {name: float(value) for name, value in values.items()}
+        before, then = self._since
+        now = time.perf_counter()
+        rate = (step - before) * self.pairs_per_step / max(now - then, 1e-9)
+        self._since = (step, now)
+        self.write(step, {"epoch": epoch, **plain, "pairs_per_second": round(rate, 2)})
+        terms = " ".join(f"{name} {value:.4g}" for name, value in plain.items() if name not in ("lr", "scale"))
+        self._bar.update(self._task, completed=step, note=f"{terms}  {rate:.0f} pairs/s")
+        if self._lines and (now - self._said > 10 or step == self.steps):
+            self._said = now
+            left = (self.steps - step) * self.pairs_per_step / max(rate, 1e-9)
+            log.info("step %d/%d  %s  %.0f pairs/s  %.0f s left", step, self.steps, terms, rate, left)
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Append one line for a step, and tell the trackers."""
+        if not self.active or not values:
+            return
+        self._stream.write(json.dumps({"step": step, **values}) + "\n")
+        self._stream.flush()
+        self.tracker({name: value for name, value in values.items() if isinstance(value, int | float)}, step=step)

@@ -1,0 +1,152 @@
+"""The state of a run between steps: when to write it, and how to take it up again bit for bit."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from degla.config import TrainConfig, to_plain
+from degla.errors import InputError
+from degla.model.checkpoint import (
+    latest_checkpoint,
+    load_checkpoint,
+    remove_old_checkpoints,
+    save_checkpoint,
+)
+from degla.training.randomness import random_state, set_random_state
+from degla.training.step import Trainer
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: data are a pure function of seed, epoch and batch, so this is all there is to know.
+
+    Attributes:
+        step: optimiser steps taken.
+        epoch: number of the running pass, from 0.
+        batch: batches of this pass already used.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+
+    def after_batch(self) -> Position:
+        """One batch on."""
+        return replace(self, step=self.step + 1, batch=self.batch + 1)
+
+    def after_epoch(self) -> Position:
+        """At the start of the next pass."""
+        return replace(self, epoch=self.epoch + 1, batch=0)
+
+
+class RunState:
+    """Writes and reads the checkpoints of one run.
+
+    Args:
+        run: the run's folder.
+        config: its configuration.
+        trainer: what is saved and restored.
+    """
+
+    def __init__(self, run: Path, *, config: TrainConfig, trainer: Trainer) -> None:
+        self.run, self.config, self.trainer = run, config, trainer
+        self._saved = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint should be written after step number `step` (from 1); the same on all processes."""
+        wanted = self.config.checkpoint
+        if wanted.every_steps and step % wanted.every_steps == 0:
+            return True
+        old = bool(wanted.every_minutes) and time.monotonic() - self._saved > 60 * wanted.every_minutes
+        if self.trainer.processes.count == 1:
+            return old
+        # Clocks differ; ask rarely, so that no step waits for the answer.
+        return step % 20 == 0 and bool(self.trainer.processes.total(torch.tensor(float(old))) > 0)
+
+    def save(self, position: Position, *, best: str | None) -> Path:
+        """Write ``RUN/step-N``, note the best one and remove what is no longer kept."""
+        folder = self.run / f"step-{position.step}"
+        states = self._gather(random_state())
+        if self.trainer.accelerator.is_main_process:
+            scaler = self.trainer.accelerator.scaler
+            save_checkpoint(
+                folder,
+                encoder=self.trainer.encoder,
+                teacher=self.trainer.teacher,
+                optimizer=_bare(self.trainer.optimizer),
+                tensors={
+                    "random": states,
+                    "memory": self.trainer.objective.memory,
+                    "scaler": scaler.state_dict() if scaler is not None else {},
+                },
+                state={
+                    **asdict(position),
+                    "steps": self.trainer.steps,
+                    "processes": self.trainer.processes.count,
+                    "best": best,
+                    "versions": _versions(),
+                },
+                config=to_plain(self.config),
+            )
+            (self.run / "best.json").write_text(json.dumps({"checkpoint": best}) + "\n", encoding="utf-8")
+            remove_old_checkpoints(self.run, keep=self.config.checkpoint.keep, best=Path(best) if best else None)
+        self.trainer.accelerator.wait_for_everyone()
+        self._saved = time.monotonic()
+        return folder
+
+    def load(self) -> Position:
+        """Take up the newest checkpoint; returns where it stood.
+
+        Raises:
+            InputError: no checkpoint, a damaged one, or one of a run of another length.
+        """
+        folder = latest_checkpoint(self.run)
+        if folder is None:
+            raise InputError(f"{self.run}: no complete checkpoint to go on from.")
+        state, tensors = load_checkpoint(
+            folder,
+            encoder=self.trainer.encoder,
+            teacher=self.trainer.teacher,
+            optimizer=_bare(self.trainer.optimizer),
+        )
+        if state["steps"] != self.trainer.steps:
+            raise InputError(
+                f"{folder}: the run had {state['steps']} steps and would now have {self.trainer.steps}; "
+                "the data files have changed since. Put the old ones back, or start a new run from this checkpoint "
+                f"with --model {folder}."
+            )
+        self.trainer.objective.memory |= tensors["memory"]
+        if self.trainer.accelerator.scaler is not None and tensors["scaler"]:
+            self.trainer.accelerator.scaler.load_state_dict(tensors["scaler"])
+        rank = self.trainer.processes.rank
+        if rank < len(tensors["random"]):
+            set_random_state(tensors["random"][rank])
+        return Position(step=state["step"], epoch=state["epoch"], batch=state["batch"])
+
+    def _gather(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        if self.trainer.processes.count == 1:
+            return [state]
+        states: list[Any] = [None] * self.trainer.processes.count
+        dist.all_gather_object(states, state)
+        return states
+
+
+def _bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser inside accelerate's wrapper."""
+    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner
+
+
+def _versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import version
+
+    names = ("degla", "torch", "open_clip_torch", "accelerate")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

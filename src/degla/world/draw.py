@@ -1,0 +1,210 @@
+"""Draws the world to disk in the forms that a user's own data has: pictures, captions, benchmark folders.
+
+The files depend on the settings and `WORLD_VERSION` only. A folder that is already drawn with the same settings is left
+as it is; one with other settings is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from PIL import Image
+
+from degla.errors import InputError
+from degla.records import CaptionRecord, ItemImage, PairItem, write_jsonl
+from degla.world.captions import full_caption
+from degla.world.domains import DOMAINS, class_slug
+from degla.world.items import FAMILIES, make_contrast
+from degla.world.mixture import Example, sample_example
+from degla.world.painting import Picture, render
+from degla.world.scenes import WORLD_VERSION, Scene, is_out_of_domain, sample_scene_of, stream
+from degla.world.vocabulary import FULL, IN_DOMAIN
+
+MARKER: Final = "world.json"
+"""Written last: a folder without it is not complete."""
+
+
+@dataclass(frozen=True)
+class DrawnPairs:
+    """What `draw_pairs` wrote."""
+
+    captions: Path
+    """JSONL of `CaptionRecord`; `image` is relative to `images`."""
+    images: Path
+
+
+def _is_drawn(folder: Path, settings: dict[str, Any]) -> bool:
+    marker = folder / MARKER
+    if not marker.exists():
+        return False
+    found = json.loads(marker.read_text(encoding="utf-8"))
+    if found != settings:
+        raise InputError(f"{marker}: this folder was drawn with {found}, not with {settings}; choose another folder.")
+    return True
+
+
+def _finish(folder: Path, settings: dict[str, Any]) -> None:
+    (folder / MARKER).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _save(picture: Picture, file: Path) -> None:
+    Image.fromarray(picture).save(file, compress_level=1)
+
+
+def draw_pairs(folder: Path, *, count: int = 8000, seed: int = 0, captions_per_image: int = 5) -> DrawnPairs:
+    """Draw scenes of the fine-tuning vocabulary with full captions.
+
+    Args:
+        folder: where `images/` and `captions.jsonl` go.
+        count: number of scenes; 8,000 take a few seconds.
+        seed: another seed gives other scenes, always of the training split.
+        captions_per_image: differently worded captions of one scene.
+
+    Raises:
+        InputError: the folder was drawn with other settings.
+    """
+    drawn = DrawnPairs(captions=folder / "captions.jsonl", images=folder / "images")
+    settings = {
+        "what": "pairs", "version": WORLD_VERSION, "count": count, "seed": seed, "captions_per_image": captions_per_image,
+    }  # fmt: skip
+    if _is_drawn(folder, settings):
+        return drawn
+    drawn.images.mkdir(parents=True, exist_ok=True)
+
+    def records() -> Iterator[CaptionRecord]:
+        for number in range(count):
+            rng = stream("pairs", seed, number)
+            scene = sample_scene_of("train", rng, vocabulary=IN_DOMAIN)
+            name = f"{number:06d}"
+            _save(render(scene), drawn.images / f"{name}.png")
+            texts = [full_caption(scene, rng) for _ in range(captions_per_image)]
+            for index, text in enumerate(texts):
+                yield CaptionRecord(id=f"{name}-{index}", image=f"{name}.png", text=text, image_id=name)
+
+    write_jsonl(drawn.captions, records())
+    _finish(folder, settings)
+    return drawn
+
+
+def draw_benchmark(
+    folder: Path,
+    *,
+    split: Literal["validation", "test"] = "test",
+    items_per_part: int = 1000,
+    images_per_class: int = 20,
+    retrieval_images: int = 500,
+    seed: int = 0,
+) -> Path:
+    """Draw the world's benchmark: compositional items, recognition domains, retrieval. Returns the folder.
+
+    Args:
+        folder: the benchmark's root.
+        split: choose settings on "validation", report "test"; their scenes are disjoint in content.
+        items_per_part: scenes of each vocabulary, with one item of every family each.
+        images_per_class: pictures of each class of each recognition domain.
+        retrieval_images: pictures of each retrieval part.
+        seed: another seed gives other pictures of the same split.
+
+    Raises:
+        InputError: the folder was drawn with other settings.
+    """
+    settings = {
+        "what": "benchmark", "version": WORLD_VERSION, "split": split, "items_per_part": items_per_part,
+        "images_per_class": images_per_class, "retrieval_images": retrieval_images, "seed": seed,
+    }  # fmt: skip
+    if _is_drawn(folder, settings):
+        return folder
+    for name in ("images/id", "images/ood", "images/mixed", "images/scenes", "retrieval"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / "items.jsonl", _items(folder, split=split, count=items_per_part, seed=seed))
+    _draw_recognition(folder, split=split, count=images_per_class, seed=seed)
+    mixed = _mixed_examples(split=split, count=retrieval_images, seed=seed)
+    write_jsonl(folder / "retrieval" / "mixed.jsonl", _matches(folder, "mixed", mixed))
+    scenes = _scene_examples(split=split, count=retrieval_images, seed=seed)
+    write_jsonl(folder / "retrieval" / "scenes.jsonl", _matches(folder, "scenes", scenes))
+    _finish(folder, settings)
+    return folder
+
+
+def benchmark_scenes(
+    split: Literal["validation", "test"], *, domain: Literal["id", "ood"], count: int, seed: int
+) -> Iterator[Scene]:
+    """The scenes behind the compositional items; "ood" scenes have a word that fine-tuning never sees."""
+    for number in range(count):
+        rng = stream("items", split, domain, seed, number)
+        if domain == "id":
+            yield sample_scene_of(split, rng, vocabulary=IN_DOMAIN)
+        else:
+            yield sample_scene_of(split, rng, vocabulary=FULL, accept=is_out_of_domain)
+
+
+def _items(folder: Path, *, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[PairItem]:
+    domains: tuple[Literal["id", "ood"], ...] = ("id", "ood")
+    for domain in domains:
+        vocabulary = IN_DOMAIN if domain == "id" else FULL
+        for number, scene in enumerate(benchmark_scenes(split, domain=domain, count=count, seed=seed)):
+            path = f"images/{domain}/{number:06d}.png"
+            _save(render(scene), folder / path)
+            for family in FAMILIES:
+                rng = stream("texts", split, domain, seed, number, family)
+                contrast = make_contrast(scene, family, vocabulary=vocabulary, rng=rng)
+                yield PairItem(
+                    id=f"world/{domain}/{family}/{number:06d}",
+                    benchmark="world",
+                    part=f"{domain}/{family}",
+                    images=(ItemImage(path=path),),
+                    texts=(contrast.positive, contrast.negative),
+                    gold=((1, 0),),
+                    group={"relation": scene.relation},
+                    meta={"scene": scene.content},
+                )
+
+
+def _draw_recognition(folder: Path, *, split: str, count: int, seed: int) -> None:
+    for domain in DOMAINS.values():
+        root = folder / "recognition" / domain.name
+        folders = [class_slug(name) for name in domain.classes]
+        for name, slug in zip(domain.classes, folders, strict=True):
+            (root / slug).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                drawing = domain.paint(name, stream("recognition", split, domain.name, seed, name, number))
+                _save(drawing.picture, root / slug / f"{number:03d}.png")
+        description = {"classes": domain.classes, "templates": domain.templates, "folders": folders}
+        (root / "classes.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def _mixed_examples(*, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[Example]:
+    for number in range(count):
+        yield sample_example(stream("mixed", split, seed, number), split=split)
+
+
+def _scene_examples(*, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[Example]:
+    seen: set[str] = set()
+    number = 0
+    while len(seen) < count:
+        rng = stream("scenes", split, seed, number)
+        number += 1
+        scene = sample_scene_of(split, rng, vocabulary=IN_DOMAIN)
+        if scene.content not in seen:
+            seen.add(scene.content)
+            yield Example(render(scene), full_caption(scene, rng), scene.content)
+
+
+def _matches(folder: Path, part: str, examples: Iterable[Example]) -> Iterator[CaptionRecord]:
+    """One row for each text and each picture that it fits; the rows of one text stand together."""
+    texts: dict[str, str] = {}
+    owners: dict[str, list[str]] = {}
+    for number, example in enumerate(examples):
+        name = f"{number:06d}"
+        _save(example.picture, folder / "images" / part / f"{name}.png")
+        texts.setdefault(example.caption, example.key)
+        owners.setdefault(example.key, []).append(name)
+    for index, (text, key) in enumerate(texts.items()):
+        for name in owners[key]:
+            yield CaptionRecord(
+                id=f"{index:06d}-{name}", image=f"images/{part}/{name}.png", text=text, image_id=name
+            )

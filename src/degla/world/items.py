@@ -1,0 +1,152 @@
+"""Items of the compositional benchmark: a scene, a true caption and a caption that is false of it.
+
+Negatives are made from the ground truth and checked against it, so no item depends on a language model or a tagger.
+Swapped and shuffled negatives hold exactly the words of their positives, articles included: a model that ignores word
+order ties on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final
+
+from degla.errors import DeglaError
+from degla.world.captions import FULL_TEMPLATES, say
+from degla.world.claims import Claim, Phrase, full_claim
+from degla.world.scenes import Scene
+from degla.world.vocabulary import INVERSE, TEXTURES, Vocabulary
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two texts about one scene: `positive` is true of it, `negative` is not."""
+
+    family: str
+    positive: str
+    negative: str
+
+
+def _side(claim: Claim, rng: Random) -> tuple[Phrase, Callable[[Phrase], Claim]]:
+    """One of the claim's two phrases, and how to put another in its place."""
+    if rng.random() < 0.5:
+        return claim.subject, lambda phrase: replace(claim, subject=phrase)
+    return claim.object, lambda phrase: replace(claim, object=phrase)
+
+
+def _other(word: str | None, words: tuple[str, ...], rng: Random, *, used: tuple[str | None, ...] = ()) -> str:
+    return rng.choice([candidate for candidate in words if candidate != word and candidate not in used])
+
+
+def _replace_noun(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
+    phrase, put = _side(claim, rng)
+    used = (claim.subject.shape, claim.object.shape)
+    return claim, put(replace(phrase, shape=_other(phrase.shape, vocabulary.shapes, rng, used=used)))
+
+
+def _replace_adjective(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
+    phrase, put = _side(claim, rng)
+    if phrase.texture is not None and rng.random() < 0.5:
+        return claim, put(replace(phrase, texture=_other(phrase.texture, TEXTURES, rng)))
+    used = (claim.subject.colour, claim.object.colour)
+    return claim, put(replace(phrase, colour=_other(phrase.colour, vocabulary.colours, rng, used=used)))
+
+
+def _replace_relation(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
+    """The inverse relation: any other would be told by the arrangement alone, without knowing which is which."""
+    return claim, replace(claim, relation=INVERSE[claim.relation])
+
+
+def _swap_noun(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
+    one, other = claim.subject, claim.object
+    return claim, replace(
+        claim, subject=replace(one, shape=other.shape), object=replace(other, shape=one.shape)
+    )
+
+
+def _swap_adjective(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
+    """Swap colours, or textures where both things have one, or all adjectives where "a" would become "an"."""
+    one, other = claim.subject, claim.object
+    swapped = replace(
+        claim, subject=replace(one, colour=other.colour), object=replace(other, colour=one.colour)
+    )
+    if one.texture and other.texture and one.texture != other.texture and rng.random() < 0.3:
+        swapped = replace(
+            claim, subject=replace(one, texture=other.texture), object=replace(other, texture=one.texture)
+        )
+    if _words(swapped) != _words(claim):
+        swapped = replace(
+            claim, subject=replace(other, shape=one.shape), object=replace(one, shape=other.shape)
+        )
+    return claim, swapped
+
+
+def _swap_phrase(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
+    return claim, replace(claim, subject=claim.object, object=claim.subject)
+
+
+def _add_attribute(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
+    """The positive leaves one attribute unsaid, the negative adds a wrong one."""
+    phrase, put = _side(claim, rng)
+    if rng.random() < 0.5:
+        wrong = _other(phrase.texture, TEXTURES, rng)
+        return put(replace(phrase, texture=None)), put(replace(phrase, texture=wrong))
+    used = (claim.subject.colour, claim.object.colour)
+    wrong = _other(phrase.colour, vocabulary.colours, rng, used=used)
+    return put(replace(phrase, colour=None)), put(replace(phrase, colour=wrong))
+
+
+_FALSIFY: Final[dict[str, Callable[[Claim, Vocabulary, Random], tuple[Claim, Claim]]]] = {
+    "replace_noun": _replace_noun,
+    "replace_adjective": _replace_adjective,
+    "replace_relation": _replace_relation,
+    "swap_noun": _swap_noun,
+    "swap_adjective": _swap_adjective,
+    "swap_phrase": _swap_phrase,
+    "add_attribute": _add_attribute,
+}
+
+FAMILIES: Final = (*_FALSIFY, "order")
+"""What a negative breaks; `order` shuffles the words of the whole caption."""
+
+
+def _words(claim: Claim) -> list[str]:
+    return sorted(f"{claim.subject} {claim.object}".split())
+
+
+def _shuffled(text: str, rng: Random) -> str:
+    words = text.split()
+    while True:
+        shuffled = " ".join(rng.sample(words, len(words)))
+        if shuffled != text:
+            return shuffled
+
+
+def make_contrast(scene: Scene, family: str, *, vocabulary: Vocabulary, rng: Random) -> Contrast:
+    """A positive and a negative of one family for a scene, in one template and wording.
+
+    Args:
+        scene: the ground truth.
+        family: one of `FAMILIES`.
+        vocabulary: where replacing words come from.
+        rng: chooses template, side, wording and replacement.
+
+    Raises:
+        DeglaError: the positive is not true or the negative is not false; a fault of this package.
+    """
+    claim = full_claim(scene)
+    if rng.random() < 0.5:
+        claim = claim.turned
+    template, wording = rng.choice(FULL_TEMPLATES), rng.randrange(2)
+    if family == "order":
+        text = say(claim, template=template, wording=wording)
+        return Contrast(family, text, _shuffled(text, rng))
+    positive, negative = _FALSIFY[family](claim, vocabulary, rng)
+    if not positive.true_of(scene) or negative.true_of(scene):
+        raise DeglaError(f"{family}: {positive} must be true and {negative} false of {scene.content!r}.")
+    return Contrast(
+        family,
+        say(positive, template=template, wording=wording),
+        say(negative, template=template, wording=wording),
+    )

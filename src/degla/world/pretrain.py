@@ -1,0 +1,184 @@
+"""Pre-trains the world model from nothing: `python -m degla.world.pretrain --out DIR`.
+
+Plain InfoNCE over the mixture, drawn while it trains. Batch number n depends on the seed and n only and the state is
+saved as it goes, so a stopped run goes on with the same command. One thread is bit-reproducible.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from degla.world import world_vocabulary_file
+from degla.world.mixture import Example, batches
+from degla.world.model_folder import PREPROCESS, model_config, write_model_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHIFT_PIXELS = 3
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Settings of a pre-training run."""
+
+    steps: int = 10_000
+    batch: int = 128
+    """Pairs a step."""
+    rate: float = 1e-3
+    warmup: int = 100
+    """Steps."""
+    decay: float = 0.1
+    """Weight decay of matrices; vectors have none."""
+    seed: int = 0
+    save_every: int = 250
+    """Steps."""
+
+    def rate_at(self, step: int) -> float:
+        """Linear warm-up, then a cosine to zero."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        return self.rate * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
+
+
+def encode_trimmed(model: Any, tokens: Tensor) -> Tensor:
+    """open_clip's `encode_text` for sequences shorter than the context: tables are cut to the tokens' length."""
+    length = tokens.shape[1]
+    rows = model.token_embedding(tokens) + model.positional_embedding[:length]
+    rows = model.ln_final(model.transformer(rows, attn_mask=model.attn_mask[:length, :length]))
+    last = tokens.argmax(dim=-1)  # the end token has the highest number
+    pooled: Tensor = rows[range(len(rows)), last] @ model.text_projection
+    return pooled
+
+
+def trim(tokens: Tensor) -> Tensor:
+    """Cut the padding that no text of the batch needs. [B, 32] to [B, longest]."""
+    return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
+
+
+def to_tensor(pictures: Iterable[np.ndarray[Any, np.dtype[np.uint8]]]) -> Tensor:
+    """Pictures, [64, 64, 3] uint8 each, as the model's normalised input [B, 3, 64, 64]."""
+    import torch
+
+    stacked = torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2).float()
+    return (stacked / 255 - PREPROCESS["mean"][0]) / PREPROCESS["std"][0]
+
+
+def contrastive_loss(image: Tensor, caption: Tensor, *, scale: Tensor, keys: list[str]) -> Tensor:
+    """Symmetric InfoNCE; pairs that fit each other's captions (equal keys) are not set against each other."""
+    import torch
+    from torch.nn.functional import cross_entropy, normalize
+
+    similarity = scale * normalize(image.float(), dim=-1) @ normalize(caption.float(), dim=-1).T
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    same = torch.tensor([numbers[key] for key in keys])
+    twins = (same[:, None] == same[None, :]).fill_diagonal_(False)
+    similarity = similarity.masked_fill(twins, float("-inf"))
+    target = torch.arange(len(keys))
+    return (cross_entropy(similarity, target) + cross_entropy(similarity.T, target)) / 2
+
+
+def _optimizer(model: Any, settings: Pretraining) -> Any:
+    import torch
+
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": settings.decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98), eps=1e-6, foreach=True)
+
+
+def _step(model: Any, optimizer: Any, examples: list[Example], *, tokenizer: Any, generator: Any) -> float:
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    images = to_tensor(example.picture for example in examples)
+    across, down = torch.randint(-SHIFT_PIXELS, SHIFT_PIXELS + 1, (2,), generator=generator).tolist()
+    images = torch.roll(images, (down, across), dims=(2, 3))
+    tokens = trim(tokenizer([example.caption for example in examples]))
+    # The mathematical attention kernel: the CPU's flash backward is slow in bfloat16.
+    with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", torch.bfloat16):
+        image, caption = model.encode_image(images), encode_trimmed(model, tokens)
+    scale = model.logit_scale.exp()
+    loss = contrastive_loss(image, caption, scale=scale, keys=[example.key for example in examples])
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    with torch.no_grad():
+        model.logit_scale.clamp_(max=math.log(100))
+    return float(loss.detach())
+
+
+def pretrain(out: Path, *, settings: Pretraining, say: Callable[[str], None] = print) -> Path:
+    """Pre-train, or go on where `out/state.pt` stopped. Returns the model folder `out`, usable after every save."""
+    import open_clip
+    import torch
+    from open_clip.tokenizer import SimpleTokenizer
+
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(settings.seed)
+    tokenizer = SimpleTokenizer(bpe_path=str(world_vocabulary_file()), context_length=32)
+    model = open_clip.CLIP(**model_config(vocabulary_size=tokenizer.vocab_size))
+    optimizer = _optimizer(model, settings)
+    start = 0
+    if (out / "state.pt").exists():
+        state = torch.load(out / "state.pt", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        start = state["step"]
+        say(f"going on at step {start}")
+    model.train()
+    parameters = sum(p.numel() for p in model.parameters())
+    say(f"{parameters:,} parameters, {settings.steps} steps of {settings.batch} pairs")
+    began, recent = time.time(), 0.0
+    stream = batches(size=settings.batch, seed=settings.seed, start=start)
+    for step in range(start, settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.rate_at(step)
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        loss = _step(model, optimizer, next(stream), tokenizer=tokenizer, generator=generator)
+        recent = loss if step == start else 0.98 * recent + 0.02 * loss
+        done = step + 1
+        if done % 50 == 0 or done == settings.steps:
+            pace = (done - start) * settings.batch / (time.time() - began)
+            scale = math.exp(model.logit_scale.item())
+            say(f"step {done} loss {recent:.3f} scale {scale:.1f} pairs/s {pace:.0f} seconds {time.time() - began:.0f}")
+        if done % settings.save_every == 0 or done == settings.steps:
+            saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
+            torch.save(saved, out / "state.pt.part")
+            (out / "state.pt.part").replace(out / "state.pt")
+            provenance = json.dumps({**asdict(settings), "step": done, "pairs": done * settings.batch})
+            write_model_folder(out, model.state_dict(), vocabulary_size=tokenizer.vocab_size, provenance=provenance)
+    return out
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="degla.world.pretrain", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model and of the state to go on from")
+    parser.add_argument("--steps", type=int, default=Pretraining.steps)
+    parser.add_argument("--batch", type=int, default=Pretraining.batch, help="pairs a step")
+    parser.add_argument("--rate", type=float, default=Pretraining.rate)
+    parser.add_argument("--seed", type=int, default=Pretraining.seed)
+    parser.add_argument("--threads", type=int, default=1, help="one is bit-reproducible")
+    arguments = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    settings = Pretraining(
+        steps=arguments.steps, batch=arguments.batch, rate=arguments.rate, seed=arguments.seed
+    )
+    pretrain(arguments.out, settings=settings, say=lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    main()

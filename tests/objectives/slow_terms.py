@@ -1,0 +1,163 @@
+"""Every term once more, as slow loops over scalars, written from the formulas and not from the package.
+
+Each function takes unit rows and returns the value, and says which leaves must get a gradient in this very batch.
+Symbols: v image, t caption, n negative, y teacher, s scale; i, j, c run over pairs and k over negatives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from degla.objectives import Embeddings, Target
+
+Answer = tuple[Tensor, set[str]]
+
+
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=first.dtype)
+    for one, other in zip(first.unbind(), second.unbind(), strict=True):
+        total = total + one * other
+    return total
+
+
+def _mean(values: list[Tensor], like: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=like.dtype)
+    for value in values:
+        total = total + value
+    return total / len(values) if values else total
+
+
+def _cross_entropy(positive: Tensor, others: list[Tensor]) -> Tensor:
+    """-log e^p / (e^p + sum e^o), with the exponentials written out."""
+    denominator = positive.exp()
+    for other in others:
+        denominator = denominator + other.exp()
+    return -(positive.exp() / denominator).log()
+
+
+def contrastive(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, valid, s = student.image, student.caption, student.negative, student.valid, student.scale
+    pairs, negatives = valid.shape
+    rows = []
+    met = False
+    met_negative = False
+    for i in range(pairs):
+        others = []
+        for j in range(pairs):
+            same = term.mask_same_image and int(student.group[i]) == int(student.group[j])
+            if j != i and not same:
+                others.append(j)
+        met = met or bool(others)
+        to_texts = [s * _dot(v[i], t[j]) for j in others]
+        for c in range(pairs):
+            for k in range(negatives):
+                meets = term.negative_scope == "batch" or (term.negative_scope == "own" and c == i)
+                if meets and bool(valid[c, k]):
+                    to_texts.append(s * _dot(v[i], n[c, k]))
+                    met_negative = True
+        positive = s * _dot(v[i], t[i])
+        image_to_text = _cross_entropy(positive, to_texts)
+        text_to_image = _cross_entropy(positive, [s * _dot(t[i], v[j]) for j in others])
+        rows.append(image_to_text / 2 + text_to_image / 2)
+    moved = {"image", "caption", "scale"} if met or met_negative else set()
+    return _mean(rows, s), moved | ({"negative"} if met_negative else set())
+
+
+def image_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, valid, s = student.image, student.caption, student.negative, student.valid, student.scale
+    pairs, negatives = valid.shape
+    rows = []
+    for i in range(pairs):
+        others = [s * _dot(v[i], n[i, k]) for k in range(negatives) if bool(valid[i, k])]
+        if others:
+            rows.append(_cross_entropy(s * _dot(v[i], t[i]), others))
+    return _mean(rows, s), {"image", "caption", "negative", "scale"} if rows else set()
+
+
+def text_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    t, n, valid, scale = student.caption, student.negative, student.valid, term.fixed_scale
+    assert teacher.caption is not None
+    pairs, negatives = valid.shape
+    # The rows of the flattened negatives: caption 0's first, then caption 1's.
+    flat = [(c, k) for c in range(pairs) for k in range(negatives)]
+    rows = []
+    for i in range(pairs):
+        met = [(i, k) for k in range(negatives)]
+        if term.pairing == "published":
+            met = [flat[i + m * pairs] for m in range(negatives)]
+        others = [scale * _dot(t[i], n[c, k]) for c, k in met if bool(valid[c, k])]
+        if others:
+            rows.append(_cross_entropy(scale * _dot(t[i], teacher.caption[i]), others))
+    return _mean(rows, t), {"caption", "negative"} if rows else set()
+
+
+def self_distillation(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    assert teacher.image is not None and teacher.caption is not None and teacher.negative is not None
+    pairs, negatives = student.valid.shape
+    images, texts = [], []
+    moved = {"image", "caption"}
+    for i in range(pairs):
+        gap = student.image[i] - teacher.image[i]
+        images.append(_dot(gap, gap))
+        gap = student.caption[i] - teacher.caption[i]
+        texts.append(_dot(gap, gap))
+        for k in range(negatives):
+            if bool(student.valid[i, k]):
+                gap = student.negative[i, k] - teacher.negative[i, k]
+                texts.append(_dot(gap, gap))
+                moved.add("negative")
+    return term.image * _mean(images, student.image) + term.text * _mean(texts, student.image), moved
+
+
+def intra_modal(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, valid, s = student.image, student.caption, student.negative, student.valid, student.scale
+    pairs, negatives = valid.shape
+    met = [(c, k) for c in range(pairs) for k in range(negatives) if bool(valid[c, k])]
+    rows = []
+    for i in range(pairs):
+        logits = [s * _dot(t[i], n[c, k]) for c, k in met]
+        if term.target == "correct":
+            rows.append(_cross_entropy(s * _dot(v[i], t[i]), logits))
+        elif logits:
+            rows.append(_cross_entropy(logits[0], logits[1:]))
+    if term.target == "correct":
+        return _mean(rows, s), {"image", "caption", "negative", "scale"} if met else set()
+    return _mean(rows, s), {"caption", "negative", "scale"} if len(met) > 1 else set()
+
+
+def cross_modal_rank(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, valid, s = student.image, student.caption, student.negative, student.valid, student.scale
+    pairs, negatives = valid.shape
+    gaps = []
+    active = False
+    for i in range(pairs):
+        for k in range(negatives):
+            if bool(valid[i, k]):
+                gap = memory[int(student.rule[i, k])] + s * _dot(v[i], n[i, k]) - s * _dot(v[i], t[i])
+                above = gap.item() > 0
+                active = active or above
+                gaps.append(gap if above else 0 * gap)
+    if term.reduction == "all":
+        gaps += [s.new_zeros(())] * (pairs * negatives - len(gaps))
+    return _mean(gaps, s), {"image", "caption", "negative", "scale"} if active else set()
+
+
+def next_thresholds(term: Any, student: Embeddings, memory: Tensor) -> list[float]:
+    """The thresholds of the next step: mean positive of all rows minus mean valid negative of the rule, clamped."""
+    s = student.scale.item()
+    pairs, negatives = student.valid.shape
+    positive = sum(s * _dot(student.image[i], student.caption[i]).item() for i in range(pairs)) / pairs
+    thresholds = []
+    for rule, old in enumerate(memory.tolist()):
+        of_rule = [
+            s * _dot(student.image[i], student.negative[i, k]).item()
+            for i in range(pairs)
+            for k in range(negatives)
+            if bool(student.valid[i, k]) and int(student.rule[i, k]) == rule
+        ]
+        gap = positive - sum(of_rule) / len(of_rule) if of_rule else old
+        thresholds.append(min(max(gap, 0.0), term.upper) if of_rule else old)
+    return thresholds

@@ -1,0 +1,157 @@
+"""Builders that the tests of the objective terms share: random batches, all settings of a term, values with gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from degla.objectives import Embeddings, Processes, StatefulTerm, Target
+from degla.objectives._sum import term_class
+
+RULES = 3
+LEAVES = ("image", "caption", "negative", "scale")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One random batch. The leaves are rows of any length and the logarithm of the scale, all with gradient."""
+
+    leaves: dict[str, Tensor]
+    teacher: dict[str, Tensor]
+    valid: Tensor
+    group: Tensor
+    rule: Tensor
+    memory: Tensor
+    """Thresholds of a term with memory, one a rule."""
+
+    @property
+    def pairs(self) -> int:
+        return self.valid.shape[0]
+
+    @property
+    def negatives(self) -> int:
+        return self.valid.shape[1]
+
+    def student(self) -> Embeddings:
+        """Unit rows, in the graph of the leaves."""
+        unit = {name: _unit(self.leaves[name]) for name in ("image", "caption", "negative")}
+        return Embeddings(
+            **unit, valid=self.valid, scale=self.leaves["scale"].exp(), group=self.group, rule=self.rule
+        )
+
+    def target(self, parts: typing.Iterable[str] = ("image", "caption", "negative")) -> Target:
+        """The teacher's unit rows, only the parts named."""
+        return Target(**{part: _unit(self.teacher[part]) for part in parts})
+
+    def to(self, dtype: torch.dtype) -> Case:
+        """The same numbers in another precision, with leaves of their own."""
+
+        def cast(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value.detach().to(dtype) for name, value in tensors.items()}
+
+        leaves = {name: value.requires_grad_() for name, value in cast(self.leaves).items()}
+        return dataclasses.replace(self, leaves=leaves, teacher=cast(self.teacher), memory=self.memory.to(dtype))
+
+    def altered(self, **leaves: Tensor) -> Case:
+        """A copy with leaves of its own, some of them replaced."""
+        fresh = {name: value.detach().clone() for name, value in {**self.leaves, **leaves}.items()}
+        return dataclasses.replace(self, leaves={name: value.requires_grad_() for name, value in fresh.items()})
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+Mask = Literal["all", "random", "one empty row", "none"]
+MASKS: tuple[Mask, ...] = typing.get_args(Mask)
+
+
+def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random", seed: int = 0) -> Case:
+    """A random batch in float64. Same seed, same numbers."""
+    random = torch.Generator().manual_seed(seed)
+
+    def rows(*shape: int) -> Tensor:
+        return torch.randn(*shape, dim, generator=random, dtype=torch.float64)
+
+    valid = torch.ones(pairs, negatives, dtype=torch.bool)
+    if mask == "random":
+        valid = torch.rand(pairs, negatives, generator=random) < 0.6
+    elif mask == "one empty row":
+        valid[int(torch.randint(pairs, (), generator=random))] = False
+    elif mask == "none":
+        valid[:] = False
+    rule = torch.randint(RULES, (pairs, negatives), generator=random).masked_fill(~valid, -1)
+    leaves = {
+        "image": rows(pairs),
+        "caption": rows(pairs),
+        "negative": rows(pairs, negatives),
+        "scale": torch.rand((), generator=random, dtype=torch.float64) * 2,
+    }
+    return Case(
+        leaves={name: value.requires_grad_() for name, value in leaves.items()},
+        teacher={"image": rows(pairs), "caption": rows(pairs), "negative": rows(pairs, negatives)},
+        valid=valid,
+        group=torch.randint(max(pairs - 1, 1), (pairs,), generator=random),
+        rule=rule,
+        memory=torch.rand(RULES, generator=random, dtype=torch.float64) * 3,
+    )
+
+
+def all_settings(name: str) -> list[Any]:
+    """The term with its defaults for numbers, once for every combination of its options and switches."""
+    found = term_class(name)
+    hints = typing.get_type_hints(found)
+    options: dict[str, tuple[Any, ...]] = {}
+    for field in dataclasses.fields(found):
+        hint = hints[field.name]
+        if typing.get_origin(hint) is Literal:
+            options[field.name] = typing.get_args(hint)
+        elif hint is bool:
+            options[field.name] = (False, True)
+    chosen = (dict(zip(options, values, strict=True)) for values in itertools.product(*options.values()))
+    return [found(**settings) for settings in chosen]
+
+
+def is_published(term: Any) -> bool:
+    """Whether the term reproduces a published defect, which no law of ours binds."""
+    return "published" in (getattr(term, field.name) for field in dataclasses.fields(term))
+
+
+def describe(term: Any) -> str:
+    """A short name for the settings of a term: the class and its options."""
+    options = [getattr(term, field.name) for field in dataclasses.fields(term)]
+    return "-".join([type(term).__name__, *(str(option) for option in options if isinstance(option, str | bool))])
+
+
+def evaluate(
+    term: Any, student: Embeddings, target: Target, memory: Tensor, processes: Processes | None = None
+) -> Tensor:
+    """The value of a term, of a stateful one under `memory`."""
+    processes = processes or Processes()
+    if isinstance(term, StatefulTerm):
+        return term.recall(student, target, processes, memory)[0]
+    value: Tensor = term(student, target, processes)
+    return value
+
+
+def gradients(value: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gradient of the value for each leaf; zeros where it does not depend on one."""
+    if not value.requires_grad:
+        return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+    pairs = zip(leaves.items(), found, strict=True)
+    return {name: torch.zeros_like(leaf) if grad is None else grad for (name, leaf), grad in pairs}
+
+
+def small_shapes() -> Iterator[tuple[int, int, int]]:
+    """(pairs, negatives, dim): every B of 1..5 with every K of 0..4, dimensions 3..8 in turn."""
+    dims = itertools.cycle(range(3, 9))
+    for pairs in range(1, 6):
+        for negatives in range(5):
+            yield pairs, negatives, next(dims)
