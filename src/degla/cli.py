@@ -129,7 +129,9 @@ def _negatives(given: argparse.Namespace) -> int:
 
 
 def _describe_evaluate(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("models", nargs="+", metavar="MODEL", help="run or checkpoint folder, ARCHITECTURE:TAG, world, ...")
+    verb.add_argument(
+        "models", nargs="+", metavar="MODEL", help="run or checkpoint folder, ARCHITECTURE:TAG, world, ..."
+    )
     verb.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME", help="see degla ls benchmarks")
     verb.add_argument("--root", type=Path, required=True, help="folder that holds the benchmarks' data")
     verb.add_argument("--out", type=Path, required=True, help="JSON file; with several models, one file each, numbered")
@@ -177,7 +179,9 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 
 def _describe_report(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="JSON files of degla evaluate, or folders")
+    verb.add_argument(
+        "results", nargs="+", type=Path, metavar="RESULTS", help="JSON files of degla evaluate, or folders"
+    )
     verb.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file; Markdown is written beside it")
     verb.add_argument("--baseline", help="label that gains and losses are counted from (the first)")
     verb.add_argument("--json", action="store_true", help="print the table as JSON")

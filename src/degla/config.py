@@ -144,7 +144,7 @@ class TrainConfig:
     """Folder of the run."""
     data: DataConfig = DataConfig()
     objective: Terms = field(default_factory=terms)
-    teacher: TeacherConfig = TeacherConfig()
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     optim: OptimConfig = OptimConfig()
     train: LoopConfig = LoopConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -60,9 +60,7 @@ class Shelf:
         """
         names = self.names()
         if name not in names:
-            raise InputError(
-                f"unknown {self.noun} {name!r}.{did_you_mean(name, names)} Known: {', '.join(names)}."
-            )
+            raise InputError(f"unknown {self.noun} {name!r}.{did_you_mean(name, names)} Known: {', '.join(names)}.")
         return importlib.import_module(f"{self.package}.{name}")
 
 

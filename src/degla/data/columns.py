@@ -23,7 +23,7 @@ class Columns:
         image: holds the image's path, relative to the image folder or absolute.
         text: holds the caption, or a list of captions of the image (their ids get "-0", "-1", ... appended).
         image_id: holds the image's name; None takes the image's path for it.
-            A file without the column "id" or "image_id" is read as with None, unless another name was asked for.
+            A file that lacks "id" or "image_id" is read as with None; another name must be there.
         image_pattern: the image's path made from its number, for the published DeGLA file, which names none.
     """
 

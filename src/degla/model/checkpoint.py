@@ -82,7 +82,9 @@ def written_whole(folder: Path) -> Iterator[Path]:
         newest = latest_checkpoint(folder.parent) if folder.parent.is_dir() else None
         kept = f" The last complete checkpoint is {newest}." if newest else ""
         cause = "the disk is full" if full else str(error)
-        raise DeglaError(f"{folder}: the checkpoint could not be written: {cause}.{kept} Free space, then --resume.") from None
+        raise DeglaError(
+            f"{folder}: the checkpoint could not be written: {cause}.{kept} Free space, then --resume."
+        ) from None
 
 
 def _sync_folder(folder: Path) -> None:
@@ -139,7 +141,9 @@ def load_checkpoint(
         state: dict[str, Any] = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
         optimizer.load_state_dict(tensors.pop("optimizer"))
     except FileNotFoundError as error:
-        raise InputError(f"{folder}: {Path(str(error.filename)).name} is missing; this is no checkpoint of a run.") from None
+        raise InputError(
+            f"{folder}: {Path(str(error.filename)).name} is missing; this is no checkpoint of a run."
+        ) from None
     except (RuntimeError, ValueError, KeyError, EOFError) as error:
         raise InputError(f"{folder}: damaged checkpoint: {error}. Use an earlier one.") from None
     return state, tensors

@@ -57,11 +57,9 @@ class Encoder(nn.Module):
         transform: the model's own evaluation transform, a PIL image to [3, height, width].
     """
 
-    def __init__(
-        self, clip: nn.Module, *, description: Description, tokenize: Tokenize, transform: Transform
-    ) -> None:
+    def __init__(self, clip: nn.Module, *, description: Description, tokenize: Tokenize, transform: Transform) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip: Any = clip  # open_clip's models share methods but no typed base.
         self.description = description
         self.tokenize = tokenize
         self.transform = transform
@@ -75,7 +73,7 @@ class Encoder(nn.Module):
 
     @property
     def activation(self) -> str:
-        """"quick_gelu" or "gelu"."""
+        """ "quick_gelu" or "gelu"."""
         return self.description.activation
 
     @property
@@ -86,16 +84,18 @@ class Encoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(self.clip.parameters()).device
+        device: torch.device = self.clip.logit_scale.device
+        return device
 
     @property
     def scale(self) -> Float[Tensor, ""]:
         """1 over the temperature: the exponential of the learnt `logit_scale`."""
-        return self.clip.logit_scale.exp().reshape(())
+        scale: Tensor = self.clip.logit_scale.exp().reshape(())
+        return scale
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over names, shapes and values of all parameters and stored buffers; costs one pass over the weights."""
+        """sha256 over names, shapes and values of all parameters and stored buffers; reads all weights."""
         digest = hashlib.sha256()
         for name, value in sorted(self.clip.state_dict().items()):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
@@ -124,9 +124,12 @@ class Encoder(nn.Module):
         captions: Int[Tensor, "batch length"],
         negatives: Int[Tensor, "batch negatives length"],
     ) -> tuple[
-        Float[Tensor, "batch dim"], Float[Tensor, "batch dim"], Float[Tensor, "batch negatives dim"], Float[Tensor, ""]
+        Float[Tensor, "batch dim"],
+        Float[Tensor, "batch dim"],
+        Float[Tensor, "batch negatives dim"],
+        Float[Tensor, ""],
     ]:
-        """Embeddings of images, captions and negatives, and the scale: the one call that data-parallel training wraps."""
+        """Embeddings of images, captions and negatives, and the scale: the call that data-parallel training wraps."""
         batch, count, length = negatives.shape
         texts = torch.cat([captions, negatives.reshape(batch * count, length)])
         rows = self.encode_captions(texts)

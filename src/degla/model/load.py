@@ -1,4 +1,4 @@
-"""Models by name: checkpoint folders and runs, open_clip architectures with a tag or a file, hub ids, the embedded world."""
+"""Models by name: checkpoint folders, open_clip architectures with a tag or a file, hub ids, the embedded world."""
 
 from __future__ import annotations
 

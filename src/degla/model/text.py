@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -62,8 +62,6 @@ def encode_trimmed(clip: nn.Module, tokens: Int[Tensor, "texts length"]) -> Floa
     # Reading the end token first spares the final normalisation of all other positions.
     pooled = tower.ln_final(outputs[torch.arange(len(tokens), device=tokens.device), end])
     projection = tower.text_projection
-    if projection is None:
-        return pooled
-    if isinstance(projection, nn.Linear):
-        return projection(pooled)
-    return pooled @ projection
+    if projection is not None:
+        pooled = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+    return cast(Tensor, pooled)

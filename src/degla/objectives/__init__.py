@@ -48,7 +48,7 @@ class Target:
     caption: Float[Tensor, "batch dim"] | None = None
     negative: Float[Tensor, "batch negatives dim"] | None = None
 
-    def require(self, part: Part) -> Float[Tensor, "..."]:
+    def require(self, part: Part) -> Float[Tensor, ...]:
         """Return one part; a missing one is a mistake of the caller and raises LookupError."""
         value: Tensor | None = getattr(self, part)
         if value is None:
@@ -66,7 +66,9 @@ class Term(Protocol):
     """
 
     @property
-    def weight(self) -> float: ...
+    def weight(self) -> float:
+        """Factor of the term, >= 0."""
+        ...
 
     needs: ClassVar[frozenset[Part]]
 
@@ -80,7 +82,9 @@ class StatefulTerm(Protocol):
     """A term with memory from step to step. The memory is one small tensor, kept in the checkpoint."""
 
     @property
-    def weight(self) -> float: ...
+    def weight(self) -> float:
+        """Factor of the term, >= 0."""
+        ...
 
     needs: ClassVar[frozenset[Part]]
 

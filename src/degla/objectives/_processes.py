@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -55,7 +55,7 @@ class Processes:
 
     def gather(self, tensor: Float[Tensor, "batch ..."]) -> Float[Tensor, "all ..."]:
         """Rows of all processes in rank order; gradients of all processes flow back to each row's owner."""
-        return tensor if self.count == 1 else _Gather.apply(tensor)
+        return tensor if self.count == 1 else cast(Tensor, _Gather.apply(tensor))  # type: ignore[no-untyped-call]
 
     def gather_constant(self, tensor: Tensor) -> Tensor:
         """Rows of all processes in rank order, without gradient (masks, indices)."""
@@ -76,7 +76,7 @@ class Processes:
             tensor = wire.to(tensor.device)
         return tensor
 
-    def mean(self, values: Float[Tensor, "..."], keep: Bool[Tensor, "..."] | None = None) -> Float[Tensor, ""]:
+    def mean(self, values: Float[Tensor, ...], keep: Bool[Tensor, ...] | None = None) -> Float[Tensor, ""]:
         """This process's share of the mean over all kept entries of all processes.
 
         Args:

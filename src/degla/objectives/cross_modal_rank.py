@@ -23,8 +23,9 @@ class CrossModalRank:
     Scope:    local - an image meets only its caption and that caption's negatives; the threshold is shared
     Source:   CE-CLIP, arXiv 2306.08832, cross-modal rank with adaptive threshold
     Differs:  the released code finds invalid negatives by a logit of exactly 0, divides 0 by 0 where a type has none
-              (CE-4 in docs/decisions), forgets the thresholds at each epoch and in checkpoints (CE-7). Here they are masked,
-              a rule without a negative in the batch keeps its threshold, and the memory is part of the checkpoint.
+              (CE-4 in docs/decisions), forgets the thresholds at each epoch and in checkpoints (CE-7). Here they
+              are masked, a rule without a negative in the batch keeps its threshold, and the memory is part of the
+              checkpoint.
               `reduction="all"` divides by all B K places as published (CE-6).
     Cost:     none beyond the shared encoder pass
     """

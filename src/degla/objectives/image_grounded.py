@@ -31,7 +31,8 @@ class ImageGrounded:
     Shapes:   see Embeddings; returns a scalar, the mean over pairs that have a valid negative
     Scope:    local - an image meets only its caption and that caption's negatives; no gather
     Source:   arXiv 2504.16801, image-grounded contrast; TSVLC (CVPR 2023) before it
-    Differs:  the released code masks a B x B(1+K) matrix built on the CPU (D-15 in docs/decisions) and has no validity mask
+    Differs:  the released code masks a B x B(1+K) matrix built on the CPU (D-15 in docs/decisions) and
+              has no validity mask
     Cost:     none beyond the shared encoder pass
     """
 

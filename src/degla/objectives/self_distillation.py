@@ -21,7 +21,8 @@ class SelfDistillation:
     Scope:    local - no gather
     Source:   arXiv 2504.16801, self-distillation
     Differs:  the released code takes the *sum* over the global batch with weight 0.005, so that its strength changes
-              with B and K (D-13 in docs/decisions); `published_sum` converts such a weight into this batch-independent form
+              with B and K (D-13 in docs/decisions); `published_sum` converts such a weight into this
+              batch-independent form
     Cost:     one teacher forward of images, captions and negatives
     """
 

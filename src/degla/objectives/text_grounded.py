@@ -49,7 +49,10 @@ class TextGrounded:
         self, student: Embeddings, processes: Processes
     ) -> tuple[Float[Tensor, "batch negatives dim"], Bool[Tensor, "batch negatives"]]:
         """The negatives that the released mask selects, as if they were the row's own."""
-        everyone, everyone_valid = processes.gather(student.negative), processes.gather_constant(student.valid)
+        everyone, everyone_valid = (
+            processes.gather(student.negative),
+            processes.gather_constant(student.valid),
+        )
         total, count, _ = everyone.shape
         rows = len(student.caption)
         own = torch.arange(rows, device=everyone.device) + processes.rank * rows

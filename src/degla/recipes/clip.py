@@ -8,7 +8,7 @@ from degla.objectives.contrastive import Contrastive
 
 
 def clip() -> TrainConfig:
-    """CLIP fine-tuned as in the compared papers: ViT-B/32 of OpenAI, lr 1e-6, batch 256, 5 epochs (NegCLIP's README)."""
+    """CLIP fine-tuned as in the compared papers: OpenAI ViT-B/32, lr 1e-6, batch 256, 5 epochs (NegCLIP README)."""
     return TrainConfig(
         recipe="clip",
         model="ViT-B-32-quickgelu:openai",

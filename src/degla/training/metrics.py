@@ -10,7 +10,14 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
 
 log = logging.getLogger("degla.train")
@@ -30,7 +37,15 @@ class Metrics:
     """
 
     def __init__(
-        self, folder: Path, *, start: int, steps: int, every_steps: int, pairs_per_step: int, active: bool, tracker: Any
+        self,
+        folder: Path,
+        *,
+        start: int,
+        steps: int,
+        every_steps: int,
+        pairs_per_step: int,
+        active: bool,
+        tracker: Any,
     ) -> None:
         self.path = folder / "metrics.jsonl"
         self.start, self.steps, self.every_steps = start, steps, every_steps

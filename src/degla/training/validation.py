@@ -24,9 +24,7 @@ class Validation:
         active: False, on all processes but the main one, makes nothing be evaluated.
     """
 
-    def __init__(
-        self, config: ValidationConfig, *, run: Path, label: str, seed: int, start: int, active: bool
-    ) -> None:
+    def __init__(self, config: ValidationConfig, *, run: Path, label: str, seed: int, start: int, active: bool) -> None:
         if config.benchmarks and config.root is None:
             raise InputError("--validation.benchmarks needs --validation.root, the folder of their data.")
         self.config, self.run, self.label, self.seed = config, run, label, seed

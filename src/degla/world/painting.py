@@ -96,17 +96,18 @@ def _dotted(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], shade: Co
             draw.ellipse((x, y, x + 5, y + 5), fill=shade)
 
 
-def _checkered(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], shade: Colour) -> None:
+def _plaid(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], shade: Colour) -> None:
     left, top, right, bottom = box
-    for row, y in enumerate(range(top, bottom, 9)):
-        for x in range(left + 9 * (row % 2), right, 18):
-            draw.rectangle((x, y, x + 8, y + 8), fill=shade)
+    for y in range(top + 2, bottom, 12):
+        draw.rectangle((left, y, right, y + 3), fill=shade)
+    for x in range(left + 2, right, 12):
+        draw.rectangle((x, top, x + 3, bottom), fill=shade)
 
 
 _TEXTURES: Final[dict[str, Callable[[ImageDraw.ImageDraw, tuple[int, int, int, int], Colour], None]]] = {
     "striped": _striped,
     "dotted": _dotted,
-    "checkered": _checkered,
+    "plaid": _plaid,
 }
 
 

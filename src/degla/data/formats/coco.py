@@ -21,7 +21,7 @@ def claims(path: Path) -> bool:
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
-    """One caption an annotation, in the file's order, under the annotation's id and with the image's file name.
+    """One caption an annotation, in the file's order, under the annotation's id.
 
     Raises:
         InputError: the file has another shape, or a record lacks a field or names an image that is not there.

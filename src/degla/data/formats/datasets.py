@@ -1,4 +1,4 @@
-"""Folders that the Hugging Face `datasets` library wrote with save_to_disk; pictures in them are used in place.
+"""Folders that Hugging Face `datasets` wrote with save_to_disk; pictures in them are used in place.
 
 A picture that lies inside such a folder has no path of its own. Its `CaptionRecord.image` is a reference
 instead, "dataset:FOLDER#COLUMN/ROW", which `images.read_image` follows; nothing is unpacked or copied.
@@ -27,7 +27,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """One caption (or list of captions) a row; the pictures' bytes are not touched.
 
     Raises:
-        InputError: `datasets` is not installed, the folder is none of its, has several splits, or lacks a column.
+        InputError: `datasets` is not installed, or the folder is none of its, has splits, or lacks a column.
     """
     dataset = _open(str(path.absolute()))
     columns = columns.settle(dataset.column_names, where=str(path))

@@ -31,7 +31,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         if isinstance(row[columns.image], bytes | dict):
             raise InputError(
                 f"{where}: column {columns.image!r} holds the pictures themselves; a path is needed. Open "
-                "the file with the `datasets` library, call save_to_disk(FOLDER) and give that folder instead."
+                "the file with the `datasets` library, call save_to_disk(FOLDER) and give that folder."
             )
         yield from captions_of_row(row, columns=columns, where=where, number=number)
 

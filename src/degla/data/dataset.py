@@ -1,0 +1,121 @@
+"""Rows to pairs: every pair is a pure function of (seed, epoch, index), so workers and resumes need no state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as arrow
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from degla.data.batches import Pair
+from degla.data.images import read_image
+from degla.data.pairs import PairRow, image_groups, rule_names
+from degla.data.randomness import stream
+from degla.data.transforms import Transform
+from degla.errors import InputError
+
+Tokenize = Callable[[list[str]], Int[Tensor, "texts context"]]
+Key = tuple[int, int]
+"""(epoch, index of the row)."""
+
+
+class PairDataset(Dataset[Pair]):
+    """Training pairs by (epoch, index).
+
+    Args:
+        rows: at least one.
+        folder: what relative image paths are relative to.
+        transform: a picture and a generator to [3, height, width]; must be picklable for spawned workers.
+        tokenize: texts to padded token numbers [texts, context]; must be picklable for spawned workers.
+        negatives_per_caption: K, 0 or more; rows with fewer negatives are masked.
+        seed: of crops and draws.
+        draw: "random" draws K of a row's negatives without replacement in every epoch; "first" takes its first K
+            always, as the published code does.
+
+    Raises:
+        InputError: there is no row.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[PairRow],
+        *,
+        folder: Path,
+        transform: Transform,
+        tokenize: Tokenize,
+        negatives_per_caption: int,
+        seed: int,
+        draw: Literal["random", "first"] = "random",
+    ) -> None:
+        if not rows:
+            raise InputError("there is no pair to train on.")
+        if negatives_per_caption < 0:
+            raise InputError(f"negatives_per_caption is {negatives_per_caption}; it must be 0 or more.")
+        self.folder = folder
+        self.transform = transform
+        self.tokenize = tokenize
+        self.negatives_per_caption = negatives_per_caption
+        self.seed = seed
+        self.draw = draw
+        self.rules = rule_names(rows)
+        """Names of the rules; `Pair.rule` numbers them."""
+        self.groups = image_groups(rows)
+        """One number a row, equal exactly where two rows show the same image; what `BatchPlan` needs."""
+        # Arrow columns instead of millions of Python objects: reading those in forked workers would count references
+        # and so copy all of their memory into every worker.
+        text = arrow.large_string()
+        numbers = {rule: number for number, rule in enumerate(self.rules)}
+        self._ids = arrow.array([row.caption.id for row in rows], text)
+        self._images = arrow.array([row.caption.image for row in rows], text)
+        self._captions = arrow.array([row.caption.text for row in rows], text)
+        self._negatives = arrow.array([row.negatives for row in rows], arrow.large_list(text))
+        rule_rows = [[numbers[rule] for rule in row.rules] for row in rows]
+        self._rules = arrow.array(rule_rows, arrow.large_list(arrow.int64()))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, key: Key) -> Pair:
+        """The pair of row `index` in `epoch`.
+
+        Raises:
+            ImageError: the image is missing or damaged; names its path and the caption id.
+        """
+        epoch, index = key
+        caption_id = self._ids[index].as_py()
+        picture = read_image(self._images[index].as_py(), folder=self.folder, caption_id=caption_id)
+        image = self.transform(picture, stream("crop", seed=self.seed, epoch=epoch, index=index))
+
+        texts, rules = self._drawn(epoch, index)
+        tokens = self.tokenize([self._captions[index].as_py(), *texts]).long()
+        caption = tokens[0]
+        missing = self.negatives_per_caption - len(texts)
+        negative = torch.cat([tokens[1:], caption.expand(missing, -1)])
+        # A long text is cut at the context length; a negative that differs only behind the cut is no negative.
+        # This also marks the repeated captions that stand for missing negatives.
+        valid = (negative != caption).any(dim=-1)
+        rule = torch.tensor(rules + [-1] * missing, dtype=torch.int64)
+        return Pair(
+            image=image,
+            caption=caption,
+            negative=negative,
+            valid=valid,
+            rule=torch.where(valid, rule, -1),
+            group=self.groups[index],
+            id=caption_id,
+        )
+
+    def _drawn(self, epoch: int, index: int) -> tuple[list[str], list[int]]:
+        texts, rules = self._negatives[index].as_py(), self._rules[index].as_py()
+        count = min(self.negatives_per_caption, len(texts))
+        chosen: Sequence[int] = range(count)
+        if self.draw == "random":
+            chosen = stream("negatives", seed=self.seed, epoch=epoch, index=index).sample(
+                range(len(texts)), count
+            )
+        return [texts[number] for number in chosen], [rules[number] for number in chosen]

@@ -1,0 +1,129 @@
+"""Looks at every image of the rows before training, so that a damaged one does not end a run after hours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from degla.data.formats.datasets import PREFIX
+from degla.data.images import ImageError, damaged, locate, open_image, read_image
+from degla.data.pairs import PairRow
+from degla.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+_SHOWN = 5  # damaged images named in a message
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be used: its path as the captions name it, the captions about it, and what is wrong."""
+
+    image: str
+    caption_ids: tuple[str, ...]
+    message: str
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """The result of a check: how many different images were looked at, and those that cannot be used."""
+
+    checked: int
+    bad: tuple[BadImage, ...]
+
+    def summary(self) -> str:
+        """Count, and the first few messages, one a line."""
+        lines = [f"{len(self.bad)} of {self.checked} images cannot be used."]
+        lines += [bad.message for bad in self.bad[:_SHOWN]]
+        if len(self.bad) > _SHOWN:
+            lines.append(f"... and {len(self.bad) - _SHOWN} more.")
+        return "\n".join(lines)
+
+
+def check_images(
+    rows: Sequence[PairRow],
+    folder: Path,
+    workers: int = 4,
+    *,
+    depth: Literal["exists", "decode"] = "decode",
+) -> ImageReport:
+    """Look at each different image of the rows once, in threads (Pillow decodes outside Python's lock).
+
+    Args:
+        rows: whose images.
+        folder: what relative paths are relative to.
+        workers: threads, 1 or more.
+        depth: "exists" only asks for the files; "decode" reads every one to its end, as training will.
+    """
+    captions: dict[str, list[str]] = {}
+    for row in rows:
+        captions.setdefault(row.caption.image, []).append(row.caption.id)
+    look = partial(_exists if depth == "exists" else _decodes, folder=folder)
+    with ThreadPoolExecutor(max_workers=max(workers, 1)) as threads:
+        firsts = (ids[0] for ids in captions.values())
+        messages = list(threads.map(look, captions, firsts))
+    bad = tuple(
+        BadImage(image, tuple(ids), message)
+        for (image, ids), message in zip(captions.items(), messages, strict=True)
+        if message is not None
+    )
+    return ImageReport(checked=len(captions), bad=bad)
+
+
+def usable_rows(
+    rows: Sequence[PairRow], folder: Path, *, bad_images: Literal["stop", "skip"] = "stop", workers: int = 4
+) -> list[PairRow]:
+    """The rows to train on, in order.
+
+    "stop" asks for every file at once and leaves decoding to the training, which ends at the first damaged image.
+    "skip" decodes every image beforehand, leaves the rows of bad ones out and names them in the log, so that every
+    epoch has the same rows.
+
+    Raises:
+        InputError: "stop" and a file is missing; or no row is left.
+    """
+    report = check_images(rows, folder, workers, depth="exists" if bad_images == "stop" else "decode")
+    if not report.bad:
+        return list(rows)
+    if bad_images == "stop":
+        raise InputError(report.summary() + "\nTo train without them, set bad_images to 'skip'.")
+    bad = {entry.image for entry in report.bad}
+    kept = [row for row in rows if row.caption.image not in bad]
+    if not kept:
+        raise InputError("no image can be used.\n" + report.summary())
+    _log.warning("%d rows are left out. %s", len(rows) - len(kept), report.summary())
+    for entry in report.bad[_SHOWN:]:
+        _log.info("%s", entry.message)
+    return kept
+
+
+def _exists(image: str, caption_id: str, *, folder: Path) -> str | None:
+    place = locate(image, folder)
+    if place.startswith(PREFIX) or Path(place).is_file():
+        return None
+    return (
+        f"{place}: the image of caption {caption_id!r} is missing. "
+        f"Check the image folder ({folder}) that paths are relative to."
+    )
+
+
+def _decodes(image: str, caption_id: str, *, folder: Path) -> str | None:
+    try:
+        picture = open_image(image, folder=folder, caption_id=caption_id)
+        if picture.format != "JPEG":
+            read_image(image, folder=folder, caption_id=caption_id)
+            return None
+        try:
+            # An eighth of the size: all compressed data is still read, but the costly transform is skipped.
+            picture.draft("L", (1, 1))
+            picture.load()
+        except Exception as error:  # as in `read_image`
+            raise damaged(image, folder=folder, caption_id=caption_id, error=error) from None
+    except (ImageError, InputError) as error:
+        return str(error)
+    return None

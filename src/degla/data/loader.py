@@ -1,0 +1,93 @@
+"""Dataset and plan as one torch DataLoader for one epoch, from any step of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from degla.data.batches import Batch
+from degla.data.collate import Collate
+from degla.data.dataset import Key, PairDataset
+from degla.data.images import ImageError
+from degla.data.plan import BatchPlan
+from degla.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class EpochSampler(Sampler[list[Key]]):
+    """The batches of one epoch of a plan, from one step on."""
+
+    plan: BatchPlan
+    epoch: int
+    start: int = 0
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return self.plan.batches(self.epoch, start=self.start)
+
+    def __len__(self) -> int:
+        return len(self.plan) - self.start
+
+
+class PairLoader(DataLoader[Batch]):
+    """A DataLoader whose workers' errors about images read like those of the main process."""
+
+    def __iter__(self) -> Any:
+        try:
+            yield from super().__iter__()
+        except ImageError as error:
+            # torch puts the worker's traceback before the message; the message alone says what to do.
+            raise ImageError(str(error).rpartition("ImageError: ")[2].strip()) from None
+
+
+def make_loader(
+    dataset: PairDataset,
+    plan: BatchPlan,
+    *,
+    epoch: int,
+    start: int = 0,
+    workers: int = 0,
+    prefetch: int = 2,
+    trim: bool = False,
+    multiple: int = 1,
+    pin_memory: bool = False,
+    start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+) -> DataLoader[Batch]:
+    """Batches of one epoch, in the plan's order whatever the number of workers.
+
+    Args:
+        dataset: pairs by (epoch, index).
+        plan: made from `dataset.groups`.
+        epoch: from 0.
+        start: first step; a resumed run gives the step that it stopped before.
+        workers: processes that decode and transform beside this one; 0 does it here.
+        prefetch: batches that each worker prepares ahead.
+        trim: cut texts to the longest of the batch (see `Collate`).
+        multiple: round trimmed lengths up to a multiple of this.
+        pin_memory: put batches into page-locked memory, for a GPU.
+        start_method: how workers are started; None takes the platform's.
+
+    Raises:
+        InputError: the plan was made for other rows.
+    """
+    if len(plan.groups) != len(dataset):
+        raise InputError(f"the plan orders {len(plan.groups)} rows, but the dataset has {len(dataset)}.")
+    loader: DataLoader[Batch] = PairLoader(
+        dataset,  # type: ignore[arg-type]  # it holds pairs, of which the collate makes batches
+        batch_sampler=EpochSampler(plan, epoch, start),
+        collate_fn=Collate(trim=trim, multiple=multiple),
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
+        worker_init_fn=_start_worker,
+        pin_memory=pin_memory,
+        multiprocessing_context=start_method if workers else None,
+    )
+    return loader
+
+
+def _start_worker(number: int) -> None:
+    # One thread each: workers that share the cores would only wait for each other.
+    torch.set_num_threads(1)

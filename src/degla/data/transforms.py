@@ -1,0 +1,108 @@
+"""RGB pictures to normalised tensors: the crop of training, and the model's own transform for everything else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+_ATTEMPTS = 10
+
+
+class Transform(Protocol):
+    """What a dataset calls: a picture and the generator of its row and epoch to a tensor."""
+
+    def __call__(self, picture: Image.Image, rng: Random) -> Float[Tensor, "3 height width"]:
+        """Transform one RGB picture; equal generators give equal tensors."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """What a model expects of its images.
+
+    Attributes:
+        size: height and width, pixels.
+        mean: of red, green and blue, on the scale 0 to 1.
+        std: of red, green and blue, on the scale 0 to 1.
+        interpolation: how pictures are resized; antialiased where they shrink.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    def to_tensor(self, picture: Image.Image) -> Float[Tensor, "3 height width"]:
+        """Scale the bytes to 0..1, subtract the mean and divide by the standard deviation."""
+        pixels = torch.from_numpy(np.array(picture, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+        mean = torch.tensor(self.mean).view(3, 1, 1)
+        std = torch.tensor(self.std).view(3, 1, 1)
+        return pixels.float().div_(255).sub_(mean).div_(std)
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """A random part of the picture, resized to the model's size: the training transform of every compared paper.
+
+    Attributes:
+        image: what the model expects.
+        scale: smallest and largest share of the picture's area, 0 to 1 (0.9 to 1 in NegCLIP and arXiv 2504.16801).
+        ratio: smallest and largest width over height of the part.
+    """
+
+    image: ImageTransform
+    scale: tuple[float, float] = (0.9, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __call__(self, picture: Image.Image, rng: Random) -> Float[Tensor, "3 height width"]:
+        """Cut, resize and normalise."""
+        left, top, width, height = draw_box(picture.size, scale=self.scale, ratio=self.ratio, rng=rng)
+        # Cut before resizing: Pillow's `box` would let the filter see pixels outside the part.
+        part = picture.crop((left, top, left + width, top + height))
+        size = (self.image.size, self.image.size)
+        return self.image.to_tensor(part.resize(size, _FILTERS[self.image.interpolation]))
+
+
+@dataclass(frozen=True)
+class WithoutChance:
+    """A transform that uses no generator, for example the model's own evaluation transform."""
+
+    transform: Callable[[Image.Image], Tensor]
+
+    def __call__(self, picture: Image.Image, rng: Random) -> Float[Tensor, "3 height width"]:
+        """Apply it; `rng` is left alone."""
+        return self.transform(picture)
+
+
+def draw_box(
+    size: tuple[int, int], *, scale: tuple[float, float], ratio: tuple[float, float], rng: Random
+) -> tuple[int, int, int, int]:
+    """Draw (left, top, width, height) in pixels: area uniform in `scale`, log of the ratio uniform.
+
+    After ten draws that do not fit, the largest centred part with an allowed ratio is taken.
+    """
+    full_width, full_height = size
+    for _ in range(_ATTEMPTS):
+        area = full_width * full_height * rng.uniform(*scale)
+        shape = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        width, height = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+        if 0 < width <= full_width and 0 < height <= full_height:
+            left = rng.randint(0, full_width - width)
+            top = rng.randint(0, full_height - height)
+            return left, top, width, height
+    width = min(full_width, max(1, round(full_height * ratio[1])))
+    height = min(full_height, max(1, round(full_width / ratio[0])))
+    return (full_width - width) // 2, (full_height - height) // 2, width, height

@@ -1,0 +1,299 @@
+"""Everyday words: which groups they belong to, what may replace them, and which pairs must never replace each other.
+
+Two files of `lexicon_data/`: `groups.toml`, written by hand, says what may be drawn; `wordnet.tsv`, derived from
+WordNet 3.0 by `lexicon_build`, says what must be refused (same sense, above or below, part and whole).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from degla.errors import DeglaError
+
+DATA_FOLDER = Path(__file__).parent / "lexicon_data"
+TABLE_NAME = "wordnet.tsv"
+GROUPS_NAME = "groups.toml"
+
+Relation = Literal["", "synonym", "hypernym", "part", "compatible"]
+"""Why one word must not replace another; "" where it may."""
+
+_PART_DEPTH = 3
+"""Steps from part to whole that are followed: thumb, hand, arm, body."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Words of one sort; words of two clusters exclude each other.
+
+    Attributes:
+        name: as in `groups.toml`.
+        clusters: words of one cluster may be true of the same thing.
+        draws: the words that replacements are drawn from.
+        living: nouns: people and animals.
+        mass: nouns: the draws have no plural and no "a".
+        of: adjectives: "living" or "thing" where the group applies to one of the two only, else "".
+    """
+
+    name: str
+    clusters: tuple[frozenset[str], ...]
+    draws: tuple[str, ...]
+    living: bool = False
+    mass: bool = False
+    of: str = ""
+
+    def cluster(self, word: str) -> frozenset[str]:
+        """The cluster of a word; empty where the group does not list it."""
+        return next((cluster for cluster in self.clusters if word in cluster), frozenset())
+
+
+def read_groups() -> dict[str, Any]:
+    """The hand-written groups as nested tables."""
+    return tomllib.loads((DATA_FOLDER / GROUPS_NAME).read_text(encoding="utf-8"))
+
+
+@cache
+def digest() -> str:
+    """SHA-256 of both files, 16 hexadecimal digits: the same digest gives the same negatives."""
+    content = b"".join((DATA_FOLDER / name).read_bytes() for name in (GROUPS_NAME, TABLE_NAME))
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+class Lexicon:
+    """The word tables in memory; `lexicon()` gives the one that is shared.
+
+    Words are lower-case dictionary forms throughout.
+    """
+
+    def __init__(self, groups: dict[str, Any], table: str) -> None:
+        self.nouns = _groups(groups["nouns"])
+        self.adjectives = _groups(groups["adjectives"])
+        self.words = {name: frozenset(words) for name, words in groups["words"].items()}
+        self._noun_groups = _members(self.nouns)
+        self._adjective_groups = _members(self.adjectives)
+        self._noun_senses: dict[str, tuple[int, ...]] = {}
+        self._noun_counts: dict[str, int] = {}
+        self._anchored: dict[str, str] = {}
+        self._above: dict[int, tuple[int, ...]] = {}
+        self._wholes: dict[int, tuple[int, ...]] = {}
+        self._adjective_senses: dict[str, tuple[int, ...]] = {}
+        self._adjective_counts: dict[str, int] = {}
+        self._near: dict[int, tuple[int, ...]] = {}
+        self._opposites: dict[str, list[str]] = {}
+        self._names: set[str] = set()
+        for line in table.splitlines():
+            sort, *fields = line.split("\t")
+            if sort == "n":
+                self._noun_senses[fields[0]] = _numbers(fields[3])
+                self._noun_counts[fields[0]] = int(fields[1])
+                self._anchored[fields[0]] = fields[2]
+            elif sort == "s":
+                self._above[int(fields[0])] = _numbers(fields[1])
+                self._wholes[int(fields[0])] = _numbers(fields[2])
+            elif sort == "a":
+                self._adjective_senses[fields[0]] = _numbers(fields[3])
+                self._adjective_counts[fields[0]] = int(fields[1])
+            elif sort == "r":
+                self._near[int(fields[0])] = _numbers(fields[1])
+            elif sort == "x":
+                self._opposites.setdefault(fields[0], []).append(fields[1])
+            else:
+                self._names.add(fields[0])
+
+    def is_noun(self, word: str) -> bool:
+        """Whether the word is a noun of the tables."""
+        return word in self._noun_senses or word in self._noun_groups
+
+    def is_adjective(self, word: str) -> bool:
+        """Whether the word is an adjective of the tables."""
+        return word in self._adjective_senses or word in self._adjective_groups
+
+    def is_attribute(self, word: str) -> bool:
+        """Whether the word belongs to a hand-written adjective group: colours, sizes, materials, ..."""
+        return word in self._adjective_groups
+
+    def is_in_group(self, word: str, group: str) -> bool:
+        """Whether a noun or adjective is listed in the group of that name."""
+        return any(one.name == group for one in (*self._noun_groups.get(word, ()), *self._adjective_groups.get(word, ())))
+
+    def is_name(self, first: str, head: str) -> bool:
+        """Whether the two words name one thing, as "fire hydrant" does."""
+        return f"{first} {head}" in self._names
+
+    def is_mass(self, word: str) -> bool:
+        """Whether the noun takes no plural and no "a"."""
+        return word in self.words["mass"]
+
+    def noun_groups(self, word: str) -> tuple[Group, ...]:
+        """The groups of a noun: those that list it, else the one anchored nearest above its first sense."""
+        listed = self._noun_groups.get(word)
+        if listed:
+            return listed
+        anchored = self._anchored.get(word)
+        return (self.nouns[anchored],) if anchored else ()
+
+    def is_living(self, word: str) -> bool:
+        """Whether the noun names a person or an animal."""
+        groups = self.noun_groups(word)
+        return bool(groups) and groups[0].living
+
+    def noun_choices(self, word: str, *, mass: bool) -> tuple[str, ...]:
+        """Everyday nouns that may replace a noun: of its group, of another cluster, unrelated in WordNet.
+
+        Args:
+            word: the noun to replace.
+            mass: whether the place takes a noun without plural and "a" ("covered with _").
+        """
+        return _noun_choices(self, word, mass)
+
+    def adjective_choices(self, word: str, *, living: bool) -> tuple[str, ...]:
+        """Everyday adjectives that exclude an adjective: another cluster of its group, else its antonyms.
+
+        Args:
+            word: the adjective to replace.
+            living: whether it describes a person or an animal: the opposite of an old man is no new man.
+        """
+        sort = "living" if living else "thing"
+        found = [
+            draw
+            for group in self._adjective_groups.get(word, ())
+            if group.of in ("", sort)
+            for draw in group.draws
+            if draw not in group.cluster(word) and not self.adjective_relation(word, draw)
+        ]
+        if not found and word not in self._adjective_groups:
+            found = [
+                other
+                for other in self._opposites.get(word, ())
+                if self._adjective_counts.get(other, 0) >= 3 and other not in self.words["pointing"]
+            ]
+        return tuple(dict.fromkeys(found))
+
+    def noun_relation(self, word: str, other: str) -> Relation:
+        """Why `other` must not replace `word`; symmetric."""
+        return _noun_relation(self, *sorted((word, other)))
+
+    def adjective_relation(self, word: str, other: str) -> Relation:
+        """Why one adjective must not replace the other: only words known to exclude each other may. Symmetric."""
+        if word == other:
+            return "synonym"
+        mine, theirs = self._adjective_groups.get(word, ()), self._adjective_groups.get(other, ())
+        shared = [group for group in mine if group in theirs]
+        if any(group.cluster(word) == group.cluster(other) for group in shared):
+            return "synonym"
+        if set(self._adjective_senses.get(word, ())) & set(self._adjective_senses.get(other, ())) and not shared:
+            return "synonym"
+        if shared or other in self._opposites.get(word, ()) or word in self._opposites.get(other, ()):
+            return ""
+        return "synonym" if self._are_near(word, other) else "compatible"
+
+    def _are_near(self, word: str, other: str) -> bool:
+        mine, theirs = self._adjective_senses.get(word, ()), self._adjective_senses.get(other, ())
+        return any(set(self._near.get(sense, ())) & set(theirs) for sense in mine)
+
+    def over(self, word: str) -> frozenset[int]:
+        """Every sense of a noun and all senses above them."""
+        return _over(self, word)
+
+    def wholes(self, word: str) -> frozenset[int]:
+        """Senses that a noun's senses, or what lies above them, are parts of, up to three steps."""
+        layer, found = set(self.over(word)), set[int]()
+        for _ in range(_PART_DEPTH):
+            layer = {whole for sense in layer for whole in self._wholes.get(sense, ())} - found
+            found |= layer
+        return frozenset(found)
+
+    def senses(self, word: str) -> frozenset[int]:
+        """The senses of a noun."""
+        return frozenset(self._noun_senses.get(word, ()))
+
+    def above(self, sense: int) -> tuple[int, ...]:
+        """The senses directly above one."""
+        return self._above.get(sense, ())
+
+
+@lru_cache(maxsize=None)
+def _over(words: Lexicon, word: str) -> frozenset[int]:
+    found, waiting = set[int](), list(words.senses(word))
+    while waiting:
+        sense = waiting.pop()
+        if sense not in found:
+            found.add(sense)
+            waiting += words.above(sense)
+    return frozenset(found)
+
+
+@lru_cache(maxsize=200_000)
+def _noun_relation(words: Lexicon, word: str, other: str) -> Relation:
+    if word == other or words.senses(word) & words.senses(other):
+        return "synonym"
+    mine, theirs = words.noun_groups(word), words.noun_groups(other)
+    if any(group.cluster(word) and other in group.cluster(word) for group in mine):
+        return "compatible"
+    exclusive = any(group.cluster(word) and group.cluster(other) for group in mine if group in theirs)
+    if words.senses(word) & words.over(other) or words.senses(other) & words.over(word):
+        return "hypernym"
+    if not exclusive and (words.senses(word) & words.wholes(other) or words.senses(other) & words.wholes(word)):
+        return "part"
+    names = {group.name for group in (*mine, *theirs)}
+    people = names & {"person", "someone", "role"}
+    return "compatible" if len(people) > 1 and names == people else ""
+
+
+@lru_cache(maxsize=None)
+def _noun_choices(words: Lexicon, word: str, mass: bool) -> tuple[str, ...]:
+    for group in words.noun_groups(word):
+        cluster = group.cluster(word)
+        found = tuple(
+            draw
+            for draw in group.draws
+            if draw not in cluster and words.is_mass(draw) == mass and not words.noun_relation(word, draw)
+        )
+        if found:
+            return found
+    return ()
+
+
+def _groups(tables: dict[str, Any]) -> dict[str, Group]:
+    groups = {}
+    for name, table in tables.items():
+        clusters = tuple(frozenset(cluster) for cluster in table["clusters"])
+        everything = tuple(word for cluster in table["clusters"] for word in cluster)
+        source = tables[table["draw_from"]] if "draw_from" in table else table
+        draws = tuple(source.get("draw", () if "draw_from" in table else everything))
+        groups[name] = Group(
+            name, clusters, draws, table.get("living", False), table.get("mass", False), table.get("of", "")
+        )
+    return groups
+
+
+def _members(groups: dict[str, Group]) -> dict[str, tuple[Group, ...]]:
+    members: dict[str, tuple[Group, ...]] = {}
+    for group in groups.values():
+        for cluster in group.clusters:
+            for word in cluster:
+                members[word] = (*members.get(word, ()), group)
+    return members
+
+
+def _numbers(field: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in field.split())
+
+
+@cache
+def lexicon() -> Lexicon:
+    """The package's word tables, read once (about a tenth of a second).
+
+    Raises:
+        DeglaError: the tables are not where the package was installed.
+    """
+    try:
+        table = (DATA_FOLDER / TABLE_NAME).read_text(encoding="utf-8")
+        groups = read_groups()
+    except OSError as error:
+        raise DeglaError(f"{error.filename}: the word tables are missing; install degla again.") from None
+    return Lexicon(groups, table)
