@@ -46,7 +46,7 @@ def moved_rows(term: Any, case: Case, changed: int) -> dict[str, set[int]]:
     assert before["caption"].abs().max() > 0
     return {
         leaf: {
-            row for row in range(case.pairs) if not torch.allclose(before[leaf][row], after[leaf][row], atol=1e-12)
+            row for row in range(case.pairs) if not torch.allclose(before[leaf][row], after[leaf][row], rtol=0, atol=1e-14)
         }
         for leaf in ("image", "caption", "negative")
     }
@@ -126,7 +126,7 @@ def test_own_scope_moves_one_image_and_batch_scope_moves_all(changed: int) -> No
                 gradients(Contrastive(negative_scope=scope)(each.student(), Target(), Processes()), each.leaves)
                 for each in (one, two)
             ]
-            if not torch.allclose(moved[0]["negative"][changed], moved[1]["negative"][changed], atol=1e-12):
+            if not torch.allclose(moved[0]["negative"][changed], moved[1]["negative"][changed], rtol=0, atol=1e-14):
                 found.add(row)
         return found
 

@@ -5,11 +5,13 @@ formats/       SHELF: one file format a file; the file's name is the format's na
 columns.py     which field of a row holds what
 pairs.py       captions + accepted negatives -> rows (torch-free)
 images.py      files -> RGB pictures, decoded completely or refused by name (torch-free)
+image_check.py looks at all images before training (torch-free)
 transforms.py  RGB pictures -> tensors
 randomness.py  the one source of chance: a pure function of (seed, epoch, index)
 batches.py     the contract types `Pair` and `Batch`
 dataset.py     rows -> pairs
-plan.py        which rows meet in which batch, on which device, at which step
+plan.py        which rows meet in which batch, on which device, at which step (torch-free)
+spread.py      keeps captions of one image out of one batch
 collate.py     pairs -> a batch
 loader.py      all of it as one torch DataLoader for one epoch
 """

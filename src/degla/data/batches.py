@@ -40,7 +40,7 @@ class Batch:
     Attributes:
         image: float32, normalised.
         caption: int64 token numbers; `tokens` is the context length, or less where the batch was trimmed.
-        negative: int64 token numbers; a masked one repeats its caption, so that its embedding is an ordinary one.
+        negative: int64 token numbers; a masked one repeats its caption: never NaN.
         valid: which negatives are real; the others must not count in any term.
         rule: int64 number of the rule that made each negative, -1 where it is masked.
         group: int64, equal exactly where two rows show the same image, across all devices.

@@ -19,8 +19,8 @@ class Collate:
     Attributes:
         trim: cut `tokens` to the longest text of the batch; only for towers that read the end token
             (`model.text.can_trim`).
-        multiple: round the length up to a multiple of this many tokens, for kernels and compiled graphs that like
-            few different lengths.
+        multiple: round the length up to a multiple of this many tokens, for kernels and compiled graphs that
+            like few different lengths.
     """
 
     trim: bool = False
@@ -48,8 +48,8 @@ class Collate:
 def text_length(tokens: Int[Tensor, "*texts context"]) -> int:
     """Tokens of the longest text, its end token included; 0 without a text.
 
-    The end token has the largest number of CLIP's vocabulary, so it is where `argmax` points, and the padding is 0.
-    Other tokenizers are never cut short: the last token that is not 0 counts as well.
+    The end token has the largest number of CLIP's vocabulary, so `argmax` points at it, and the padding is 0.
+    Texts of other tokenizers are never cut either: the last token that is not 0 counts as well.
     """
     if tokens.numel() == 0:
         return 0

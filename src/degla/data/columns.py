@@ -71,9 +71,7 @@ class Columns:
 DEFAULT_COLUMNS = Columns()
 
 
-def captions_of_row(
-    row: Mapping[str, object], *, columns: Columns, where: str, number: int
-) -> Iterator[Placed]:
+def captions_of_row(row: Mapping[str, object], *, columns: Columns, where: str, number: int) -> Iterator[Placed]:
     """Turn one outside row into its caption records (several where the text is a list).
 
     Args:

@@ -1,4 +1,4 @@
-"""Rows to pairs: every pair is a pure function of (seed, epoch, index), so workers and resumes need no state."""
+"""Rows to pairs: a pair is a pure function of (seed, epoch, index), so workers and resumes need no state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as arrow
 import torch
 from jaxtyping import Int
@@ -34,8 +35,8 @@ class PairDataset(Dataset[Pair]):
         tokenize: texts to padded token numbers [texts, context]; must be picklable for spawned workers.
         negatives_per_caption: K, 0 or more; rows with fewer negatives are masked.
         seed: of crops and draws.
-        draw: "random" draws K of a row's negatives without replacement in every epoch; "first" takes its first K
-            always, as the published code does.
+        draw: "random" draws K of a row's negatives in every epoch, without replacement; "first" always takes
+            its first K, as the published code does.
 
     Raises:
         InputError: there is no row.
@@ -64,10 +65,10 @@ class PairDataset(Dataset[Pair]):
         self.draw = draw
         self.rules = rule_names(rows)
         """Names of the rules; `Pair.rule` numbers them."""
-        self.groups = image_groups(rows)
+        self.groups = np.array(image_groups(rows), dtype=np.int64)
         """One number a row, equal exactly where two rows show the same image; what `BatchPlan` needs."""
-        # Arrow columns instead of millions of Python objects: reading those in forked workers would count references
-        # and so copy all of their memory into every worker.
+        # Arrow columns instead of millions of Python objects: reading those in forked workers would count
+        # references, and so copy all of their memory into every worker.
         text = arrow.large_string()
         numbers = {rule: number for number, rule in enumerate(self.rules)}
         self._ids = arrow.array([row.caption.id for row in rows], text)
@@ -96,8 +97,8 @@ class PairDataset(Dataset[Pair]):
         caption = tokens[0]
         missing = self.negatives_per_caption - len(texts)
         negative = torch.cat([tokens[1:], caption.expand(missing, -1)])
-        # A long text is cut at the context length; a negative that differs only behind the cut is no negative.
-        # This also marks the repeated captions that stand for missing negatives.
+        # A long text is cut at the context length; one that differs only behind the cut is no negative. This
+        # also marks the repeated captions that stand for missing negatives.
         valid = (negative != caption).any(dim=-1)
         rule = torch.tensor(rules + [-1] * missing, dtype=torch.int64)
         return Pair(
@@ -106,7 +107,7 @@ class PairDataset(Dataset[Pair]):
             negative=negative,
             valid=valid,
             rule=torch.where(valid, rule, -1),
-            group=self.groups[index],
+            group=int(self.groups[index]),
             id=caption_id,
         )
 
@@ -115,7 +116,5 @@ class PairDataset(Dataset[Pair]):
         count = min(self.negatives_per_caption, len(texts))
         chosen: Sequence[int] = range(count)
         if self.draw == "random":
-            chosen = stream("negatives", seed=self.seed, epoch=epoch, index=index).sample(
-                range(len(texts)), count
-            )
+            chosen = stream("negatives", seed=self.seed, epoch=epoch, index=index).sample(range(len(texts)), count)
         return [texts[number] for number in chosen], [rules[number] for number in chosen]

@@ -22,7 +22,7 @@ _SHOWN = 5  # damaged images named in a message
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image that cannot be used: its path as the captions name it, the captions about it, and what is wrong."""
+    """An image that cannot be used: its path in the captions, the captions about it, and what is wrong."""
 
     image: str
     caption_ids: tuple[str, ...]
@@ -80,9 +80,9 @@ def usable_rows(
 ) -> list[PairRow]:
     """The rows to train on, in order.
 
-    "stop" asks for every file at once and leaves decoding to the training, which ends at the first damaged image.
-    "skip" decodes every image beforehand, leaves the rows of bad ones out and names them in the log, so that every
-    epoch has the same rows.
+    "stop" asks whether every file is there and leaves decoding to the training, which ends at the first damaged
+    image. "skip" decodes every image beforehand, leaves the rows of bad ones out and names them in the log, so
+    that every epoch has the same rows.
 
     Raises:
         InputError: "stop" and a file is missing; or no row is left.

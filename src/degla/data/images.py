@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from degla.data.formats.datasets import PREFIX, read_image_bytes
 from degla.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded: a quarter of a gibibyte as RGB, Pillow's own limit for a warning."""
@@ -27,8 +30,8 @@ def locate(image: str, folder: Path) -> str:
 def read_image(image: str, *, folder: Path, caption_id: str) -> Image.Image:
     """Decode one image completely into mode RGB, upright.
 
-    The rotation that a camera wrote into EXIF is applied. Grey, palette and CMYK pictures are converted, 16-bit grey
-    is brought to 8 bits, transparent pixels show white, and an animation gives its first picture.
+    The rotation that a camera wrote into EXIF is applied. Grey, palette and CMYK pictures are converted, 16-bit
+    grey is brought to 8 bits, transparent pixels show white, and an animation gives its first picture.
 
     Args:
         image: `CaptionRecord.image`.
@@ -41,7 +44,7 @@ def read_image(image: str, *, folder: Path, caption_id: str) -> Image.Image:
     picture = open_image(image, folder=folder, caption_id=caption_id)
     try:
         picture.load()
-        return to_rgb(ImageOps.exif_transpose(picture))
+        return to_rgb(upright(picture))
     except Exception as error:  # Pillow's decoders raise a dozen unrelated kinds for damaged files
         raise damaged(image, folder=folder, caption_id=caption_id, error=error) from None
 
@@ -52,21 +55,19 @@ def open_image(image: str, *, folder: Path, caption_id: str) -> Image.Image:
     Raises:
         ImageError: the file is missing, not an image, or larger than `MAX_PIXELS`.
     """
-    # Some libraries switch this on for the whole process, and then cut-off files decode to half grey pictures.
+    # Some libraries switch this on for the whole process; cut-off files then decode to half grey pictures.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     place = locate(image, folder)
     whose = f"{place}: the image of caption {caption_id!r}"
     try:
         content = read_image_bytes(place) if place.startswith(PREFIX) else Path(place).read_bytes()
     except FileNotFoundError:
-        raise ImageError(
-            f"{whose} is missing. Check the image folder ({folder}) that paths are relative to."
-        ) from None
+        raise ImageError(f"{whose} is missing. Check the image folder ({folder}) that paths are relative to.") from None
     except OSError as error:
         raise ImageError(f"{whose} cannot be read: {error.strerror}.") from None
-    bomb = (
-        f"{whose} has more than {MAX_PIXELS:,} pixels and is not decoded. Make it smaller, or leave it out."
-    )
+    except InputError as error:
+        raise ImageError(f"{whose} cannot be read: {error}") from None
+    bomb = f"{whose} has more than {MAX_PIXELS:,} pixels and is not decoded. Make it smaller, or leave it out."
     try:
         picture = Image.open(io.BytesIO(content))
     except UnidentifiedImageError:
@@ -89,6 +90,15 @@ def damaged(image: str, *, folder: Path, caption_id: str, error: Exception) -> I
     )
 
 
+def upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF block says; a block that cannot be read (they often cannot) turns nothing."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception as error:  # EXIF is parsed by the same decoders
+        _log.debug("EXIF orientation passed over: %s", error)
+        return picture
+
+
 def to_rgb(picture: Image.Image) -> Image.Image:
     """Convert a decoded picture of any mode to RGB.
 
@@ -102,7 +112,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         values = np.asarray(picture)
         if values.size and (values.min() < 0 or values.max() > 65535):
             raise ValueError("its pixels are whole numbers beyond 16 bits; save it with 8 bits a channel")
-        return Image.fromarray((values >> 8).astype(np.uint8), "L").convert("RGB")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode == "F":
         raise ValueError("its pixels are floating point numbers; save it with 8 bits a channel")
     if picture.has_transparency_data:

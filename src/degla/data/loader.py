@@ -84,6 +84,8 @@ def make_loader(
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
         multiprocessing_context=start_method if workers else None,
+        # Its own generator: drawing a seed for workers must not move the global one, which a resumed run restores.
+        generator=torch.Generator(),
     )
     return loader
 

@@ -101,8 +101,8 @@ def join_and_report(
         without_negatives: what happens to captions that end with no negative.
 
     Raises:
-        InputError: there is no caption; no negative belongs to any caption; none is usable; or K is larger than
-            what any row has.
+        InputError: there is no caption; no negative belongs to any caption; none is usable; or K is larger
+            than what any row has.
     """
     known = {caption.id: caption for caption in captions}
     if not known:
@@ -130,8 +130,8 @@ def join_and_report(
     largest = max(len(row.negatives) for row in rows)
     if negatives_per_caption > largest:
         raise InputError(
-            f"{negatives_per_caption} negatives a caption are wanted, but no caption has more than {largest} that "
-            f"can be used. Set negatives_per_caption to {largest} or less, or make more negatives."
+            f"{negatives_per_caption} negatives a caption are wanted, but no caption has more than {largest} "
+            f"that can be used. Set negatives_per_caption to {largest} or less, or make more negatives."
         )
     counts = Counter(len(row.negatives) for row in rows)
     report = JoinReport(
@@ -188,8 +188,8 @@ def _nothing_left(known: Sequence[str], strangers: Sequence[str], dropped: Mappi
         return "the negatives are empty. Make them with `degla negatives`, or set negatives_per_caption to 0."
     if strangers:
         return (
-            "no negative belongs to any caption. Caption ids of the captions: "
-            f"{', '.join(map(repr, known[:_EXAMPLES]))}; of the negatives: {', '.join(map(repr, strangers))}. "
+            "no negative belongs to any caption. Caption ids in the captions file: "
+            f"{', '.join(map(repr, known[:_EXAMPLES]))}; in the negatives: {', '.join(map(repr, strangers))}. "
             "Give the captions file that the negatives were made from, with the same columns."
         )
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
@@ -199,8 +199,8 @@ def _nothing_left(known: Sequence[str], strangers: Sequence[str], dropped: Mappi
 def said_words(text: str) -> tuple[str, ...]:
     """The words of a text as a listener hears them: without case, punctuation and white space.
 
-    Two texts with equal words say the same thing, so neither is a negative of the other. A text without any word
-    (only signs) stands for itself.
+    Two texts with equal words say the same thing, so neither is a negative of the other. A text without any
+    word (only signs) stands for itself.
     """
     plain = unicodedata.normalize("NFKC", text).casefold()
     spaced = "".join(" " if unicodedata.category(character)[0] == "P" else character for character in plain)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from degla.data.randomness import stream
+from degla.data.spread import Rows, spread
 from degla.errors import InputError
 
+_log = logging.getLogger(__name__)
+
 Key = tuple[int, int]
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
     """The order of an epoch, cut into global batches, of which each device takes its own contiguous part.
 
-    One device with batches of 8 and two devices with batches of 4 see the same global batches in the same order.
-    Nothing is stored to resume: `batches(epoch, start=step)` goes on where a run stopped.
+    One device with batches of 8 and two devices with batches of 4 see the same global batches in the same
+    order. Nothing is stored to resume: `batches(epoch, start=step)` goes on where a run stopped.
 
     Attributes:
         groups: one number a row, equal exactly where two rows show the same image.
@@ -30,15 +31,15 @@ class BatchPlan:
         world_size: number of devices.
         rank: number of this device, from 0.
         seed: of the order.
-        duplicates: "avoid" spreads rows of one image over different global batches, as far as that is possible.
-        drop_last: leave out the rows that do not fill a global batch (other rows in every epoch). Otherwise they
-            make a short last batch, in equal parts; fewer than `world_size` rows are left out even then.
+        duplicates: "avoid" spreads rows of one image over different global batches, as far as possible.
+        drop_last: leave out the rows that do not fill a global batch (other rows in every epoch). Otherwise
+            they make a short last batch, in equal parts; up to `world_size` - 1 rows are left out even then.
 
     Raises:
         InputError: a number is out of range, or there are fewer rows than one global batch holds.
     """
 
-    groups: Sequence[int]
+    groups: Sequence[int] | Rows
     batch_size: int
     world_size: int = 1
     rank: int = 0
@@ -58,7 +59,8 @@ class BatchPlan:
             raise InputError(
                 f"{len(self.groups)} pairs do not fill one global batch of {self.global_size} "
                 f"({self.batch_size} on each of {self.world_size} devices). "
-                f"Set the batch size to at most {len(self.groups) // self.world_size} a device, or give more pairs."
+                f"At most {len(self.groups) // self.world_size} a device can be filled: "
+                "make the batches smaller, or give more pairs."
             )
 
     @property
@@ -79,120 +81,39 @@ class BatchPlan:
         """
         if not 0 <= start <= len(self):
             raise InputError(f"step {start} is not in the epoch, which has {len(self)} steps.")
-        for rows in self.global_batches(epoch)[start:]:
+        batches = self.global_batches(epoch)
+        if self.duplicates == "avoid" and self.rank == 0 and (left := self._meetings(batches)):
+            _log.warning(
+                "epoch %d: %d rows share a batch with another caption of their image; with %d steps of %d pairs "
+                "it cannot be avoided.",
+                epoch,
+                left,
+                len(self),
+                self.global_size,
+            )
+        for rows in batches[start:]:
             own = len(rows) // self.world_size
             mine = rows[self.rank * own : (self.rank + 1) * own]
             yield [(epoch, row) for row in mine.tolist()]
 
     def collisions(self, epoch: int) -> int:
         """Rows of the epoch that meet an earlier row of their own image in their global batch."""
+        return self._meetings(self.global_batches(epoch))
+
+    def _meetings(self, batches: Sequence[Rows]) -> int:
         groups = np.asarray(self.groups)
-        return sum(len(rows) - len(np.unique(groups[rows])) for rows in self.global_batches(epoch))
+        return sum(len(rows) - len(np.unique(groups[rows])) for rows in batches)
 
     def global_batches(self, epoch: int) -> list[Rows]:
         """The rows of each step over all devices, in order; device r takes the r-th equal part."""
-        rng = np.random.Generator(
-            np.random.PCG64(stream("order", seed=self.seed, epoch=epoch).getrandbits(128))
-        )
+        rng = np.random.Generator(np.random.PCG64(stream("order", seed=self.seed, epoch=epoch).getrandbits(128)))
         order = rng.permutation(len(self.groups))
-        steps = len(self)
-        if steps * self.global_size > len(order):
-            ends = [*range(self.global_size, len(order), self.global_size)]
-            ends.append(len(order) - len(order) % self.world_size)
-        else:
-            ends = [self.global_size * (step + 1) for step in range(steps)]
+        whole = len(order) // self.global_size * self.global_size
+        ends = list(range(self.global_size, whole + 1, self.global_size))
+        if not self.drop_last and whole < len(order):
+            ends.append(len(order))
         if self.duplicates == "avoid":
             order = spread(order, groups=np.asarray(self.groups), ends=ends)
-        return np.split(order, ends)[:-1]
-
-
-def spread(order: Rows, *, groups: Rows, ends: Sequence[int]) -> Rows:
-    """Exchange as few rows as needed so that no batch holds two rows of one group, as far as that is possible.
-
-    With batches of equal size the number of rows that still meet their own group is the smallest possible: take a
-    group that is twice in batch b and not in batch c. If c holds some group twice, one of these can be exchanged for
-    it; otherwise c has as many groups as places, b has fewer, so c has one that b lacks. Either exchange takes one
-    meeting away, so none is left unless the group is in all batches; before that, groups with more rows than batches
-    are exchanged for rows that no batch holds. tests/data/test_plan.py compares with that smallest number.
-
-    Args:
-        order: a permutation of all rows.
-        groups: the group of each row.
-        ends: where each batch ends in `order`; rows behind the last end are in no batch.
-    """
-    order = order.copy()
-    starts = [0, *ends[:-1]]
-    codes = np.unique(groups, return_inverse=True)[1]
-    held = [Counter(codes[order[start:end]].tolist()) for start, end in zip(starts, ends, strict=True)]
-    _use_left_over_rows(order, codes=codes, starts=starts, ends=ends, held=held)
-    for batch, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        if len(held[batch]) == end - start:
-            continue
-        for place in range(start, end):
-            group = int(codes[order[place]])
-            if held[batch][group] < 2:
-                continue
-            partner = _partner(group, batch, order=order, codes=codes, starts=starts, ends=ends, held=held)
-            if partner is not None:
-                other, other_place = partner
-                given = int(codes[order[other_place]])
-                order[[place, other_place]] = order[[other_place, place]]
-                _move(held[batch], out=group, into=given)
-                _move(held[other], out=given, into=group)
-    return order
-
-
-def _partner(
-    group: int,
-    batch: int,
-    *,
-    order: Rows,
-    codes: Rows,
-    starts: Sequence[int],
-    ends: Sequence[int],
-    held: list[Counter[int]],
-) -> tuple[int, int] | None:
-    """A batch without `group`, and a place in it whose row `batch` can take without making a new meeting."""
-    count = len(held)
-    for step in range(1, count):
-        other = (batch + step) % count
-        if group in held[other]:
-            continue
-        for place in range(starts[other], ends[other]):
-            given = int(codes[order[place]])
-            if given not in held[batch] or held[other][given] > 1:
-                return other, place
-    return None
-
-
-def _use_left_over_rows(
-    order: Rows, *, codes: Rows, starts: Sequence[int], ends: Sequence[int], held: list[Counter[int]]
-) -> None:
-    """Exchange rows of groups with more rows than there are batches for left-over rows of rarer groups."""
-    batches, last = len(ends), ends[-1]
-    used = np.bincount(codes[order[:last]], minlength=int(codes.max()) + 1)
-    if last == len(order) or used.max() <= batches:
-        return
-    spare = [place for place in range(last, len(order)) if used[codes[order[place]]] < batches]
-    for batch, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        for place in range(start, end):
-            group = int(codes[order[place]])
-            if used[group] <= batches or held[batch][group] < 2:
-                continue
-            while spare and used[codes[order[spare[-1]]]] >= batches:
-                spare.pop()
-            if not spare:
-                return
-            given_place = spare.pop()
-            given = int(codes[order[given_place]])
-            order[[place, given_place]] = order[[given_place, place]]
-            _move(held[batch], out=group, into=given)
-            used[group] -= 1
-            used[given] += 1
-
-
-def _move(held: Counter[int], *, out: int, into: int) -> None:
-    held[into] += 1
-    held[out] -= 1
-    if not held[out]:
-        del held[out]
+        # The short batch is cut to equal parts last, so that the order before it is the same for all world sizes.
+        batches = [rows[: len(rows) // self.world_size * self.world_size] for rows in np.split(order, ends)[:-1]]
+        return batches[: len(self)]

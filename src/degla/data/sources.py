@@ -16,9 +16,7 @@ __all__ = ["FORMATS", "Columns", "read_captions", "read_negatives"]
 FORMATS = Shelf("degla.data.formats", "file format")
 
 
-def read_captions(
-    path: Path, *, format: str = "auto", columns: Columns = DEFAULT_COLUMNS
-) -> Iterator[CaptionRecord]:
+def read_captions(path: Path, *, format: str = "auto", columns: Columns = DEFAULT_COLUMNS) -> Iterator[CaptionRecord]:
     """Read the captions of a file, validated, in the file's order.
 
     Args:
@@ -61,9 +59,7 @@ def _choose(path: Path, *, format: str, ability: str) -> ModuleType:
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
-        raise InputError(
-            f"{path}: cannot tell how its {ability} are written. Say it with format=..., one of: {names}."
-        )
+        raise InputError(f"{path}: cannot tell how its {ability} are written. Say it with format=..., one of: {names}.")
     member = FORMATS.load(format)
     if not hasattr(member, ability):
         names = ", ".join(name for name in FORMATS.names() if hasattr(FORMATS.load(name), ability))

@@ -1,4 +1,4 @@
-"""RGB pictures to normalised tensors: the crop of training, and the model's own transform for everything else."""
+"""RGB pictures to normalised tensors: the crop of training, and the model's own transform elsewhere."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class ImageTransform:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A random part of the picture, resized to the model's size: the training transform of every compared paper.
+    """A random part of the picture, resized to the model's size: the training of every compared paper.
 
     Attributes:
         image: what the model expects.
-        scale: smallest and largest share of the picture's area, 0 to 1 (0.9 to 1 in NegCLIP and arXiv 2504.16801).
+        scale: smallest and largest share of the picture's area, (0.9 and 1 in NegCLIP and DeGLA).
         ratio: smallest and largest width over height of the part.
     """
 

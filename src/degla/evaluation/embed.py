@@ -1,7 +1,7 @@
 """The embedding table: every distinct image and text of all asked benchmarks enters once, unit rows leave.
 
-Texts are told apart by their tokens, not by their letters: two texts that the tokenizer reads alike get the very
-same row, so that they tie exactly, as they must.
+Texts are told apart by their tokens, not by their letters: two texts that the tokenizer reads alike get the
+very same row, so that they tie exactly, as they must.
 """
 
 from __future__ import annotations
@@ -136,10 +136,7 @@ class Embedder:
 
         keys = [self._key("image", f"{self.root / image.path}|{image.crop}") for image in images]
         todo = [index for index, key in enumerate(keys) if key not in self.cache]
-        batches = [
-            todo[start : start + self.images_per_batch]
-            for start in range(0, len(todo), self.images_per_batch)
-        ]
+        batches = [todo[start : start + self.images_per_batch] for start in range(0, len(todo), self.images_per_batch)]
         with (
             ThreadPoolExecutor(self.workers or os.cpu_count() or 1, thread_name_prefix="degla-image") as pool,
             self.progress.task("images", len(todo)) as advance,
@@ -190,8 +187,7 @@ class Embedder:
             tokens.extend(np.asarray(torch.as_tensor(block).cpu(), dtype=np.int64))
         distinct: dict[bytes, int] = {}
         text_row = {
-            text: distinct.setdefault(row.tobytes(), len(distinct))
-            for text, row in zip(texts, tokens, strict=True)
+            text: distinct.setdefault(row.tobytes(), len(distinct)) for text, row in zip(texts, tokens, strict=True)
         }
         sequences = [np.frombuffer(row, dtype=np.int64) for row in distinct]
         keys = [self._key("text", hashlib.sha256(row.tobytes()).hexdigest()) for row in sequences]

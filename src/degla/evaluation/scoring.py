@@ -99,9 +99,7 @@ def pair_similarities(images: Rows, texts: Rows, image_index: NDArray[Any], text
     return result
 
 
-def score_pairs(
-    similarities: NDArray[Any], gold: NDArray[Any], *, tie: Tie, ids: Sequence[str] = ()
-) -> PairVerdicts:
+def score_pairs(similarities: NDArray[Any], gold: NDArray[Any], *, tie: Tie, ids: Sequence[str] = ()) -> PairVerdicts:
     """Score N items of K images and L texts.
 
     For each image, every text that is true of it is compared with every text that is not; a comparison is
@@ -129,9 +127,7 @@ def score_pairs(
     )
 
 
-def _compare(
-    values: Rows, truth: NDArray[np.bool_], tie: Tie
-) -> tuple[NDArray[np.float64], NDArray[np.int64], Rows]:
+def _compare(values: Rows, truth: NDArray[np.bool_], tie: Tie) -> tuple[NDArray[np.float64], NDArray[np.int64], Rows]:
     """Worth, ties and smallest margin `[N]` of true against false entries along the last axis."""
     asked = truth[..., :, None] & ~truth[..., None, :]
     lead = values[..., :, None] - values[..., None, :]

@@ -34,6 +34,7 @@ class Group:
         name: as in `groups.toml`.
         clusters: words of one cluster may be true of the same thing.
         draws: the words that replacements are drawn from.
+        above: words that are true of the whole group ("seating" of every chair).
         living: nouns: people and animals.
         mass: nouns: the draws have no plural and no "a".
         of: adjectives: "living" or "thing" where the group applies to one of the two only, else "".
@@ -42,6 +43,7 @@ class Group:
     name: str
     clusters: tuple[frozenset[str], ...]
     draws: tuple[str, ...]
+    above: frozenset[str] = frozenset()
     living: bool = False
     mass: bool = False
     of: str = ""
@@ -229,15 +231,20 @@ def _over(words: Lexicon, word: str) -> frozenset[int]:
 
 @lru_cache(maxsize=200_000)
 def _noun_relation(words: Lexicon, word: str, other: str) -> Relation:
-    if word == other or words.senses(word) & words.senses(other):
+    if word == other:
         return "synonym"
     mine, theirs = words.noun_groups(word), words.noun_groups(other)
-    if any(group.cluster(word) and other in group.cluster(word) for group in mine):
+    if any(other in group.cluster(word) for group in mine):
         return "compatible"
-    exclusive = any(group.cluster(word) and group.cluster(other) for group in mine if group in theirs)
+    if any(other in group.above for group in mine) or any(word in group.above for group in theirs):
+        return "hypernym"
+    if any(group.cluster(word) and group.cluster(other) for group in mine if group in theirs):
+        return ""  # WordNet's rarer senses would make a boy a man and a bus a car
+    if words.senses(word) & words.senses(other):
+        return "synonym"
     if words.senses(word) & words.over(other) or words.senses(other) & words.over(word):
         return "hypernym"
-    if not exclusive and (words.senses(word) & words.wholes(other) or words.senses(other) & words.wholes(word)):
+    if words.senses(word) & words.wholes(other) or words.senses(other) & words.wholes(word):
         return "part"
     names = {group.name for group in (*mine, *theirs)}
     people = names & {"person", "someone", "role"}
@@ -266,7 +273,13 @@ def _groups(tables: dict[str, Any]) -> dict[str, Group]:
         source = tables[table["draw_from"]] if "draw_from" in table else table
         draws = tuple(source.get("draw", () if "draw_from" in table else everything))
         groups[name] = Group(
-            name, clusters, draws, table.get("living", False), table.get("mass", False), table.get("of", "")
+            name,
+            clusters,
+            draws,
+            frozenset(table.get("above", ())),
+            table.get("living", False),
+            table.get("mass", False),
+            table.get("of", ""),
         )
     return groups
 

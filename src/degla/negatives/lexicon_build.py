@@ -104,17 +104,18 @@ def build(wordnet: Path) -> str:
     }
     lines, kept, common = [], dict[int, int](), set[str]()
     for word, offsets in sorted(index.items()):
-        if not _WORD.fullmatch(word) or not any(word in nouns[offset].words for offset in offsets):
-            continue  # a name, written with a capital letter only
+        offsets = [offset for offset in offsets if word in nouns[offset].words][:_SENSES_KEPT]
+        if not _WORD.fullmatch(word) or not offsets:
+            continue  # written with a capital letter: a name
         group = _nearest(offsets[0], nouns, anchors)
         count = counts.get((word, "n"), 0)
         if not (count or word in listed or group):
             continue
         if count or word in listed:
             common.add(word)
-        for offset in offsets[:_SENSES_KEPT]:
+        for offset in offsets:
             _keep(offset, nouns, kept)
-        senses = " ".join(str(kept[offset]) for offset in offsets[:_SENSES_KEPT])
+        senses = " ".join(str(kept[offset]) for offset in offsets)
         lines.append(f"n\t{word}\t{count}\t{group}\t{senses}")
     wholes = _wholes(nouns)
     for offset, number in sorted(kept.items(), key=lambda pair: pair[1]):

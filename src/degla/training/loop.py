@@ -70,7 +70,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
 
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
     pairs = open_pairs(config, encoder=encoder, processes=processes)
-    steps = config.train.steps or config.train.epochs * pairs.steps_per_epoch
+    steps = config.train.steps or config.train.epochs * len(pairs.plan)
     trainer = _build_trainer(config, accelerator, encoder, processes, pairs=pairs, steps=steps)
     state = RunState(run, config=config, trainer=trainer)
     position = state.load() if resume else Position()
@@ -154,7 +154,7 @@ def _build_trainer(
     pairs: Pairs,
     steps: int,
 ) -> Trainer:
-    objective = Objective(config.objective, rules=len(pairs.rules))
+    objective = Objective(config.objective, rules=len(pairs.dataset.rules))
     teacher = Teacher(encoder, config.teacher) if objective.needs else None
     _freeze(encoder, config)
     encoder.train()

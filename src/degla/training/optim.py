@@ -17,13 +17,14 @@ def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str
 
     The rule is open_clip's: no decay below two dimensions or where the name contains bn, ln, bias or logit_scale.
     """
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         without = parameter.ndim < 2 or any(part in name for part in _NO_DECAY)
         (others if without else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, object]] = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 

@@ -1,7 +1,7 @@
-"""The embedded world: pictures with exact ground truth, and a small CLIP pre-trained on them that ships with the package.
+"""The embedded world: pictures with exact ground truth, and a small CLIP pre-trained on them, shipped here.
 
-In: a seed. Out: pairs to fine-tune on and benchmarks of composition, recognition and retrieval, on disk in the forms that
-a user's own data has (`draw.draw_pairs`, `draw.draw_benchmark`), and a model folder that open_clip loads.
+In: a seed. Out: pairs to fine-tune on and benchmarks of composition, recognition and retrieval, on disk in the
+forms that a user's own data has (`draw.draw_pairs`, `draw.draw_benchmark`), and a model folder for open_clip.
 Contract: `world_model_folder`, `world_vocabulary_file`.
 """
 

@@ -19,9 +19,7 @@ class Phrase:
     def true_of(self, thing: Thing) -> bool:
         """Whether everything mentioned fits the thing."""
         return (
-            self.shape == thing.shape
-            and self.colour in (None, thing.colour)
-            and self.texture in (None, thing.texture)
+            self.shape == thing.shape and self.colour in (None, thing.colour) and self.texture in (None, thing.texture)
         )
 
     def __str__(self) -> str:
@@ -41,8 +39,9 @@ class Claim:
     def true_of(self, scene: Scene) -> bool:
         """Whether some two things of the scene make the claim true."""
         return any(
-            self.subject.true_of(one) and self.object.true_of(other) and scene.holds(self.relation, subject=one)
+            self.subject.true_of(one) and self.object.true_of(other)
             for one, other in ((scene.first, scene.second), (scene.second, scene.first))
+            if scene.holds(self.relation, subject=one)
         )
 
     @property

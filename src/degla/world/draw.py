@@ -69,7 +69,8 @@ def draw_pairs(folder: Path, *, count: int = 8000, seed: int = 0, captions_per_i
     """
     drawn = DrawnPairs(captions=folder / "captions.jsonl", images=folder / "images")
     settings = {
-        "what": "pairs", "version": WORLD_VERSION, "count": count, "seed": seed, "captions_per_image": captions_per_image,
+        "what": "pairs", "version": WORLD_VERSION, "count": count, "seed": seed,
+        "captions_per_image": captions_per_image,
     }  # fmt: skip
     if _is_drawn(folder, settings):
         return drawn
@@ -205,6 +206,4 @@ def _matches(folder: Path, part: str, examples: Iterable[Example]) -> Iterator[C
         owners.setdefault(example.key, []).append(name)
     for index, (text, key) in enumerate(texts.items()):
         for name in owners[key]:
-            yield CaptionRecord(
-                id=f"{index:06d}-{name}", image=f"images/{part}/{name}.png", text=text, image_id=name
-            )
+            yield CaptionRecord(id=f"{index:06d}-{name}", image=f"images/{part}/{name}.png", text=text, image_id=name)

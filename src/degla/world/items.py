@@ -35,22 +35,22 @@ def _side(claim: Claim, rng: Random) -> tuple[Phrase, Callable[[Phrase], Claim]]
     return claim.object, lambda phrase: replace(claim, object=phrase)
 
 
-def _other(word: str | None, words: tuple[str, ...], rng: Random, *, used: tuple[str | None, ...] = ()) -> str:
-    return rng.choice([candidate for candidate in words if candidate != word and candidate not in used])
+def _other(words: tuple[str, ...], rng: Random, *, than: tuple[str | None, ...]) -> str:
+    return rng.choice([word for word in words if word not in than])
 
 
 def _replace_noun(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
     phrase, put = _side(claim, rng)
     used = (claim.subject.shape, claim.object.shape)
-    return claim, put(replace(phrase, shape=_other(phrase.shape, vocabulary.shapes, rng, used=used)))
+    return claim, put(replace(phrase, shape=_other(vocabulary.shapes, rng, than=used)))
 
 
 def _replace_adjective(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
     phrase, put = _side(claim, rng)
     if phrase.texture is not None and rng.random() < 0.5:
-        return claim, put(replace(phrase, texture=_other(phrase.texture, TEXTURES, rng)))
+        return claim, put(replace(phrase, texture=_other(TEXTURES, rng, than=(phrase.texture,))))
     used = (claim.subject.colour, claim.object.colour)
-    return claim, put(replace(phrase, colour=_other(phrase.colour, vocabulary.colours, rng, used=used)))
+    return claim, put(replace(phrase, colour=_other(vocabulary.colours, rng, than=used)))
 
 
 def _replace_relation(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
@@ -60,25 +60,19 @@ def _replace_relation(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tupl
 
 def _swap_noun(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
     one, other = claim.subject, claim.object
-    return claim, replace(
-        claim, subject=replace(one, shape=other.shape), object=replace(other, shape=one.shape)
-    )
+    return claim, replace(claim, subject=replace(one, shape=other.shape), object=replace(other, shape=one.shape))
 
 
 def _swap_adjective(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
     """Swap colours, or textures where both things have one, or all adjectives where "a" would become "an"."""
     one, other = claim.subject, claim.object
-    swapped = replace(
-        claim, subject=replace(one, colour=other.colour), object=replace(other, colour=one.colour)
-    )
+    swapped = replace(claim, subject=replace(one, colour=other.colour), object=replace(other, colour=one.colour))
     if one.texture and other.texture and one.texture != other.texture and rng.random() < 0.3:
         swapped = replace(
             claim, subject=replace(one, texture=other.texture), object=replace(other, texture=one.texture)
         )
     if _words(swapped) != _words(claim):
-        swapped = replace(
-            claim, subject=replace(other, shape=one.shape), object=replace(one, shape=other.shape)
-        )
+        swapped = replace(claim, subject=replace(other, shape=one.shape), object=replace(one, shape=other.shape))
     return claim, swapped
 
 
@@ -90,10 +84,10 @@ def _add_attribute(claim: Claim, vocabulary: Vocabulary, rng: Random) -> tuple[C
     """The positive leaves one attribute unsaid, the negative adds a wrong one."""
     phrase, put = _side(claim, rng)
     if rng.random() < 0.5:
-        wrong = _other(phrase.texture, TEXTURES, rng)
+        wrong = _other(TEXTURES, rng, than=(phrase.texture,))
         return put(replace(phrase, texture=None)), put(replace(phrase, texture=wrong))
     used = (claim.subject.colour, claim.object.colour)
-    wrong = _other(phrase.colour, vocabulary.colours, rng, used=used)
+    wrong = _other(vocabulary.colours, rng, than=used)
     return put(replace(phrase, colour=None)), put(replace(phrase, colour=wrong))
 
 

@@ -14,9 +14,9 @@ from degla.world.scenes import Split, sample_scene_of, stream
 from degla.world.vocabulary import FULL
 
 SHARES: Final[dict[str, float]] = {
-    "scene": 0.25,
-    "shape": 0.19,
-    "letter": 0.20,
+    "scene": 0.22,
+    "shape": 0.20,
+    "letter": 0.22,
     "digit": 0.11,
     "animal": 0.03,
     "food": 0.03,

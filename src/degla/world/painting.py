@@ -1,4 +1,4 @@
-"""Painting with Pillow: shapes, textures, scenes. Everything is drawn at twice the size and halved, which smooths edges."""
+"""Painting with Pillow: shapes, textures, scenes. Drawn at twice the size and halved, for smooth edges."""
 
 from __future__ import annotations
 
@@ -48,7 +48,12 @@ def _heart() -> Points:
 
 def _cross() -> Points:
     a = 0.36
-    return [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+    quarter = [(-a, -a), (-a, -1.0), (a, -1.0)]
+    points: Points = []
+    for _ in range(4):
+        points += quarter
+        quarter = [(-y, x) for x, y in quarter]
+    return points
 
 
 OUTLINES: Final[dict[str, Points]] = {
@@ -138,7 +143,7 @@ def _noise_bank() -> NDArray[np.float32]:
 
 def finish(canvas: Image.Image, *, noise: float = 0.0, grain: int = 0) -> Picture:
     """Halve a canvas to 64 x 64 and add pixel noise of the given standard deviation (grey levels)."""
-    picture = np.asarray(canvas.reduce(2))
+    picture: Picture = np.asarray(canvas.reduce(2))
     if noise <= 0:
         return picture
     count = picture.size

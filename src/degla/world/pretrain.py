@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -31,7 +32,6 @@ SHIFT_PIXELS = 3
 class Pretraining:
     """Settings of a pre-training run."""
 
-    steps: int = 10_000
     batch: int = 128
     """Pairs a step."""
     rate: float = 1e-3
@@ -39,15 +39,15 @@ class Pretraining:
     """Steps."""
     decay: float = 0.1
     """Weight decay of matrices; vectors have none."""
-    seed: int = 0
     save_every: int = 250
     """Steps."""
 
-    def rate_at(self, step: int) -> float:
+    def rate_at(self, step: int, *, steps: int) -> float:
         """Linear warm-up, then a cosine to zero."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
-        return self.rate * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
+        share = (step - self.warmup) / max(1, steps - self.warmup)
+        return self.rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def encode_trimmed(model: Any, tokens: Tensor) -> Tensor:
@@ -70,7 +70,8 @@ def to_tensor(pictures: Iterable[np.ndarray[Any, np.dtype[np.uint8]]]) -> Tensor
     import torch
 
     stacked = torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2).float()
-    return (stacked / 255 - PREPROCESS["mean"][0]) / PREPROCESS["std"][0]
+    mean, std = float(PREPROCESS["mean"][0]), float(PREPROCESS["std"][0])
+    return (stacked / 255 - mean) / std
 
 
 def contrastive_loss(image: Tensor, caption: Tensor, *, scale: Tensor, keys: list[str]) -> Tensor:
@@ -110,7 +111,7 @@ def _step(model: Any, optimizer: Any, examples: list[Example], *, tokenizer: Any
     scale = model.logit_scale.exp()
     loss = contrastive_loss(image, caption, scale=scale, keys=[example.key for example in examples])
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     with torch.no_grad():
@@ -118,14 +119,36 @@ def _step(model: Any, optimizer: Any, examples: list[Example], *, tokenizer: Any
     return float(loss.detach())
 
 
-def pretrain(out: Path, *, settings: Pretraining, say: Callable[[str], None] = print) -> Path:
-    """Pre-train, or go on where `out/state.pt` stopped. Returns the model folder `out`, usable after every save."""
+def say_at_once(line: str) -> None:
+    """One line to standard output, visible at once in a log."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def pretrain(
+    out: Path,
+    *,
+    pairs: int = 1_024_000,
+    seed: int = 0,
+    settings: Pretraining = Pretraining(),
+    say: Callable[[str], None] = say_at_once,
+) -> Path:
+    """Pre-train, or go on where `out/state.pt` stopped. Returns the model folder `out`, usable after every save.
+
+    Args:
+        out: folder of the model and of the state to go on from.
+        pairs: image-caption pairs to see in all; the schedule's length. A million take half an hour on one core.
+        seed: of the first weights and of the pictures.
+        settings: everything else.
+        say: takes progress lines.
+    """
     import open_clip
     import torch
     from open_clip.tokenizer import SimpleTokenizer
 
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(seed)
+    steps = max(1, pairs // settings.batch)
     tokenizer = SimpleTokenizer(bpe_path=str(world_vocabulary_file()), context_length=32)
     model = open_clip.CLIP(**model_config(vocabulary_size=tokenizer.vocab_size))
     optimizer = _optimizer(model, settings)
@@ -138,26 +161,27 @@ def pretrain(out: Path, *, settings: Pretraining, say: Callable[[str], None] = p
         say(f"going on at step {start}")
     model.train()
     parameters = sum(p.numel() for p in model.parameters())
-    say(f"{parameters:,} parameters, {settings.steps} steps of {settings.batch} pairs")
+    say(f"{parameters:,} parameters, {steps} steps of {settings.batch} pairs")
     began, recent = time.time(), 0.0
-    stream = batches(size=settings.batch, seed=settings.seed, start=start)
-    for step in range(start, settings.steps):
+    stream = batches(size=settings.batch, seed=seed, start=start)
+    for step in range(start, steps):
         for group in optimizer.param_groups:
-            group["lr"] = settings.rate_at(step)
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+            group["lr"] = settings.rate_at(step, steps=steps)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         loss = _step(model, optimizer, next(stream), tokenizer=tokenizer, generator=generator)
         recent = loss if step == start else 0.98 * recent + 0.02 * loss
         done = step + 1
-        if done % 50 == 0 or done == settings.steps:
-            pace = (done - start) * settings.batch / (time.time() - began)
-            scale = math.exp(model.logit_scale.item())
-            say(f"step {done} loss {recent:.3f} scale {scale:.1f} pairs/s {pace:.0f} seconds {time.time() - began:.0f}")
-        if done % settings.save_every == 0 or done == settings.steps:
+        if done % 50 == 0 or done == steps:
+            scale, seconds = math.exp(model.logit_scale.item()), time.time() - began
+            pace = (done - start) * settings.batch / seconds
+            say(f"step {done} loss {recent:.3f} scale {scale:.1f} pairs/s {pace:.0f} seconds {seconds:.0f}")
+        if done % settings.save_every == 0 or done == steps:
             saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
             torch.save(saved, out / "state.pt.part")
             (out / "state.pt.part").replace(out / "state.pt")
-            provenance = json.dumps({**asdict(settings), "step": done, "pairs": done * settings.batch})
-            write_model_folder(out, model.state_dict(), vocabulary_size=tokenizer.vocab_size, provenance=provenance)
+            provenance = json.dumps({**asdict(settings), "seed": seed, "steps": steps, "pairs": done * settings.batch})
+            size = tokenizer.vocab_size
+            write_model_folder(out, model.state_dict(), vocabulary_size=size, provenance=provenance)
     return out
 
 
@@ -165,19 +189,14 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="degla.world.pretrain", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model and of the state to go on from")
-    parser.add_argument("--steps", type=int, default=Pretraining.steps)
-    parser.add_argument("--batch", type=int, default=Pretraining.batch, help="pairs a step")
-    parser.add_argument("--rate", type=float, default=Pretraining.rate)
-    parser.add_argument("--seed", type=int, default=Pretraining.seed)
+    parser.add_argument("--pairs", type=int, default=1_024_000, help="image-caption pairs to see in all")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="one is bit-reproducible")
     arguments = parser.parse_args()
     import torch
 
     torch.set_num_threads(arguments.threads)
-    settings = Pretraining(
-        steps=arguments.steps, batch=arguments.batch, rate=arguments.rate, seed=arguments.seed
-    )
-    pretrain(arguments.out, settings=settings, say=lambda line: print(line, flush=True))
+    pretrain(arguments.out, pairs=arguments.pairs, seed=arguments.seed)
 
 
 if __name__ == "__main__":

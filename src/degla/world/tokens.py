@@ -7,10 +7,11 @@ pieces), while the token table shrinks from 49,408 rows to about 2,250 and the m
 from __future__ import annotations
 
 import gzip
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from degla.world.captions import FULL_TEMPLATES, JOINERS, PREFIXES
+from degla.world.captions import FULL_TEMPLATES, JOINERS, NESTINGS, PREFIXES
 from degla.world.domains import DIGITS, DOMAINS, NUMBERS, plural
 from degla.world.vocabulary import COLOURS, SHAPES, TEXTURES, WORDINGS
 
@@ -19,18 +20,20 @@ KEPT_MERGES: Final = 1500
 
 _OTHER_WORDS: Final = (
     "capital letter number digit pattern wall view landscape shape shapes plain solid grey colored small large big "
-    "red-colored behind between near outside front back top bottom middle side upper lower two three objects not no"
+    "red-colored behind between near outside front back top bottom middle side upper lower "
+    "two three objects not no"
 )
 
 
 def world_words() -> list[str]:
     """Every word that the world's captions and prompts are made of, sorted."""
-    texts = [*FULL_TEMPLATES, *PREFIXES, *JOINERS, *SHAPES, *COLOURS, *TEXTURES, *NUMBERS, *DIGITS, _OTHER_WORDS]
+    texts = [*FULL_TEMPLATES, *PREFIXES, *JOINERS, *SHAPES, *COLOURS, *TEXTURES, *NUMBERS, *DIGITS]
+    texts += [*NESTINGS, _OTHER_WORDS]
     texts += [plural(shape) for shape in SHAPES]
     texts += [wording for wordings in WORDINGS.values() for wording in wordings]
     for domain in DOMAINS.values():
         texts += [*domain.classes, *domain.templates]
-    words = {word.strip("{}") for text in texts for word in text.split()}
+    words = {word.strip("{}") for text in texts for word in text.replace(",", "").split()}
     return sorted(words - {"", "subject", "object", "relation"})
 
 
@@ -39,7 +42,7 @@ def _merges_of(word: str, ranks: dict[tuple[str, str], int]) -> set[tuple[str, s
     pieces = [*word[:-1], word[-1] + "</w>"]
     used: set[tuple[str, str]] = set()
     while len(pieces) > 1:
-        best = min(zip(pieces, pieces[1:], strict=False), key=lambda pair: ranks.get(pair, len(ranks)))
+        best = min(pairwise(pieces), key=lambda pair: ranks.get(pair, len(ranks)))
         if best not in ranks:
             break
         used.add(best)

@@ -23,9 +23,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
     except json.JSONDecodeError as error:
         lines = "" if error.lineno > 1 else " Files with one record a line are called .jsonl."
-        raise InputError(
-            f"{path} line {error.lineno}: not JSON: {error.msg} at column {error.colno}.{lines}"
-        ) from None
+        raise InputError(f"{path} line {error.lineno}: not JSON: {error.msg} at column {error.colno}.{lines}") from None
 
 
 def first_character(path: Path) -> str:

@@ -1,7 +1,7 @@
 """The embedded world's own benchmark: composition, recognition and retrieval with exact ground truth.
 
-Two texts an item, so a blind model scores 0.5. Swapped and shuffled negatives hold exactly the words of their positives:
-a model that ignores word order ties on them, scores 0 under the strict rule and cannot be better than 0.5 under any.
+Two texts an item, so a blind model scores 0.5. Swapped and shuffled negatives hold exactly the words of their
+positives: a model that ignores word order ties on all of them and scores 0 under the strict rule.
 """
 
 from __future__ import annotations

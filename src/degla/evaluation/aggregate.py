@@ -1,0 +1,203 @@
+"""From verdicts to scores: the items of each part enter; its metrics and the named averages, with intervals, leave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from degla.errors import DeglaError
+from degla.evaluation.benchmarks import Average, Benchmark, Metric, Part
+from degla.evaluation.statistics import (
+    Values,
+    cluster_draws,
+    cluster_numbers,
+    grouped_mean,
+    percentile_interval,
+    proportion_interval,
+)
+from degla.evaluation.verdicts import Judged
+from degla.records import Interval, Score
+
+
+@dataclass(frozen=True)
+class _Column:
+    """The numbers behind one metric of one part: `worth`, `chance`, `clusters`, `groups`, `tied` are `[n]`."""
+
+    part: str
+    metric: Metric
+    worth: Values
+    chance: Values
+    clusters: NDArray[np.int64]
+    groups: NDArray[np.int64] | None
+    tied: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A score and its value in every bootstrap draw."""
+
+    score: Score
+    draws: Values
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one benchmark.
+
+    Attributes:
+        parts: a part's name to its scores, its own first; parts without a scored item are absent.
+        averages: the named averages whose parts are all there, in order.
+    """
+
+    parts: dict[str, tuple[Score, ...]]
+    averages: tuple[Score, ...]
+
+
+def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0) -> Scores:
+    """Average verdicts to scores.
+
+    The interval of a plain mean over items that share no image is exact binomial; every other one is a bootstrap in
+    which images are drawn, all parts of the benchmark in the same draw, since parts ask about the same images.
+
+    Raises:
+        DeglaError: a metric's verdict is missing; the benchmark's file is at fault.
+    """
+    clusters = cluster_numbers([row.verdict.image for row in judged])
+    members: dict[str, list[int]] = {}
+    for index, row in enumerate(judged):
+        members.setdefault(row.verdict.part, []).append(index)
+    columns = [
+        column
+        for name, indices in members.items()
+        for metric in benchmark.part(name).metrics
+        if (column := _column(benchmark.part(name), name, metric, indices, judged, clusters)) is not None
+    ]
+    drawn = _draw(columns, int(clusters.max()) + 1 if len(clusters) else 0, seed)
+    parts: dict[str, tuple[Score, ...]] = {}
+    for column, entry in zip(columns, drawn, strict=True):
+        parts[column.part] = (*parts.get(column.part, ()), entry.score)
+    return Scores(parts, tuple(_averages(benchmark, list(zip(columns, drawn, strict=True)))))
+
+
+def _column(
+    part: Part,
+    name: str,
+    metric: Metric,
+    indices: Sequence[int],
+    judged: Sequence[Judged],
+    clusters: NDArray[np.int64],
+) -> _Column | None:
+    chosen = [index for index in indices if metric.verdict in judged[index].verdict.ok]
+    if not chosen:
+        raise DeglaError(f"part {name!r}: metric {metric.name!r} averages {metric.verdict!r}, which no item has.")
+    names = [judged[index].verdict.group.get(metric.group, "") for index in chosen] if metric.group else []
+    if names:
+        sizes = {value: names.count(value) for value in set(names)}
+        left = [
+            row for row, value in enumerate(names) if value not in metric.exclude and sizes[value] >= metric.minimum
+        ]
+        chosen, names = [chosen[row] for row in left], [names[row] for row in left]
+        if not chosen:
+            return None
+    rows = [judged[index] for index in chosen]
+    return _Column(
+        part=name,
+        metric=metric,
+        worth=np.array([row.verdict.ok[metric.verdict] for row in rows], dtype=np.float64),
+        chance=np.array([row.chance.get(metric.verdict, math.nan) for row in rows], dtype=np.float64),
+        clusters=clusters[chosen],
+        groups=cluster_numbers(names) if names else None,
+        tied=np.array([row.verdict.ties[metric.verdict] > 0 for row in rows], dtype=bool),
+    )
+
+
+def _draw(columns: Sequence[_Column], clusters: int, seed: int) -> list[_Drawn]:
+    draws: list[list[float]] = [[] for _ in columns]
+    for counts in cluster_draws(clusters, seed=seed):
+        for values, column in zip(draws, columns, strict=True):
+            values.append(grouped_mean(column.worth, column.groups, counts[column.clusters]))
+    return [_scored(column, np.array(values)) for column, values in zip(columns, draws, strict=True)]
+
+
+def _scored(column: _Column, draws: Values) -> _Drawn:
+    chance: float | None = column.metric.chance
+    if chance is None:
+        counted = grouped_mean(column.chance, column.groups)
+        chance = None if math.isnan(counted) else counted
+    score = Score(
+        name=column.part,
+        metric=column.metric.name,
+        value=_unit(grouped_mean(column.worth, column.groups)),
+        n=len(column.worth),
+        ties=int(column.tied.sum()),
+        chance=chance,
+        interval=_item_interval(column, draws),
+    )
+    return _Drawn(score, draws)
+
+
+def _item_interval(column: _Column, draws: Values) -> Interval | None:
+    distinct = len(np.unique(column.clusters))
+    binary = bool(np.isin(column.worth, (0.0, 1.0)).all())
+    if column.groups is None and binary and distinct == len(column.worth):
+        return proportion_interval(int(column.worth.sum()), len(column.worth))
+    return percentile_interval(draws, method="bootstrap over images") if distinct > 1 else None
+
+
+def _averages(benchmark: Benchmark, columns: Sequence[tuple[_Column, _Drawn]]) -> list[Score]:
+    made: dict[str, _Drawn] = {}
+    for average in benchmark.averages:
+        members = _members(average, columns, made)
+        if not members:
+            continue
+        values = np.array([member.score.value for member in members])
+        draws = np.stack([member.draws for member in members])
+        sizes = np.array([member.score.n for member in members], dtype=np.float64)
+        weights = sizes / sizes.sum() if average.how == "micro" else np.full(len(members), 1 / len(members))
+        chances = [member.score.chance for member in members]
+        known = [chance for chance in chances if chance is not None]
+        combined: Values = weights @ draws
+        made[average.name] = _Drawn(
+            Score(
+                name=average.name,
+                metric=average.how,
+                value=_unit(float(weights @ values)),
+                n=int(sizes.sum()),
+                ties=sum(member.score.ties for member in members),
+                chance=_unit(float(weights @ np.array(known))) if len(known) == len(chances) else None,
+                interval=percentile_interval(combined, method="bootstrap over images")
+                if np.isfinite(combined).any() and sizes.sum() > 1
+                else None,
+            ),
+            combined,
+        )
+    return [drawn.score for drawn in made.values()]
+
+
+def _members(average: Average, columns: Sequence[tuple[_Column, _Drawn]], made: dict[str, _Drawn]) -> list[_Drawn]:
+    """What the average is of; empty where a named part has no scored item, since half an average misleads."""
+    first: dict[str, _Drawn] = {}
+    for column, drawn in columns:
+        if average.metric in ("", column.metric.name):
+            first.setdefault(column.part, drawn)
+    members: dict[str, Any] = {}
+    for pattern in average.of:
+        if pattern in made:
+            members[pattern] = made[pattern]
+            continue
+        fitting = {name: drawn for name, drawn in first.items() if fnmatchcase(name, pattern)}
+        if not fitting:
+            return []
+        members |= fitting
+    return list(members.values())
+
+
+def _unit(value: float) -> float:
+    """Clip a mean of values from 0 to 1 whose rounding went over an end by a bit."""
+    return min(1.0, max(0.0, value))

@@ -1,0 +1,97 @@
+"""SugarCrepe: 7,511 fluent false captions of COCO photographs, by replacing, swapping and adding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from degla.errors import InputError
+from degla.evaluation.benchmarks import Average, Benchmark, Entry, Part
+from degla.records import ItemImage, PairItem, Record, validate
+
+_COUNTS = {
+    "replace_obj": 1652,
+    "replace_att": 788,
+    "replace_rel": 1406,
+    "swap_obj": 245,
+    "swap_att": 666,
+    "add_obj": 2062,
+    "add_att": 692,
+}
+_FAMILIES = ("replace", "swap", "add")
+
+
+class _Row(Record):
+    """One entry of an annotation file."""
+
+    filename: str = Field(min_length=1)
+    caption: str = Field(min_length=1)
+    negative_caption: str = Field(min_length=1)
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read the seven files; keys need not be contiguous (swap_obj lacks "108" since 2023-11)."""
+    for part in _COUNTS:
+        file = root / "sugarcrepe" / f"{part}.json"
+        try:
+            rows = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(
+                f"{file}: cannot be read: {error.strerror}. Get it from {BENCHMARK.source}; it must lie so:\n"
+                f"{BENCHMARK.layout}"
+            ) from None
+        except ValueError as error:
+            raise InputError(f"{file}: not JSON: {error}. Fetch the file again.") from None
+        if not isinstance(rows, dict):
+            raise InputError(f"{file}: must be one JSON object of numbered items, got a {type(rows).__name__}.")
+        for key, row in rows.items():
+            read = validate(_Row, row, where=f"{file} item {key!r}")
+            yield PairItem(
+                id=f"sugarcrepe/{part}/{key}",
+                benchmark="sugarcrepe",
+                part=part,
+                images=(ItemImage(path=f"coco/val2017/{read.filename}"),),
+                texts=(read.caption, read.negative_caption),
+                gold=((1, 0),),
+            )
+
+
+BENCHMARK = Benchmark(
+    name="sugarcrepe",
+    title="SugarCrepe",
+    paper="arXiv 2306.14610",
+    licence="annotations MIT; images COCO val2017, Flickr terms of each image",
+    source="https://github.com/RAIVNLab/sugar-crepe (data/*.json) and https://cocodataset.org (val2017)",
+    layout="sugarcrepe/{replace_obj,replace_att,replace_rel,swap_obj,swap_att,add_obj,add_att}.json\n"
+    "coco/val2017/*.jpg",
+    citation=(
+        "@inproceedings{hsieh2023sugarcrepe, title={SugarCrepe: Fixing Hackable Benchmarks for Vision-Language "
+        "Compositionality}, author={Hsieh, Cheng-Yu and Zhang, Jieyu and Ma, Zixian and Kembhavi, Aniruddha and "
+        "Krishna, Ranjay}, booktitle={NeurIPS Datasets and Benchmarks}, year={2023}}"
+    ),
+    parts=tuple(Part(name=name, family=name.split("_")[0], n=n) for name, n in _COUNTS.items()),
+    averages=(
+        *(Average(name=f"{family}.macro", of=(f"{family}_*",)) for family in _FAMILIES),
+        *(Average(name=f"{family}.micro", of=(f"{family}_*",), how="micro") for family in _FAMILIES),
+        Average(name="macro3", of=tuple(f"{family}.micro" for family in _FAMILIES)),
+        Average(name="macro7", of=tuple(_COUNTS)),
+        Average(name="micro", of=tuple(_COUNTS), how="micro"),
+    ),
+    headline={"composition": "macro7", "swap": "swap.macro"},
+    published={
+        "ViT-B-32-quickgelu:openai (fp32)": {
+            "replace_obj": 0.9092,
+            "replace_att": 0.8008,
+            "replace_rel": 0.6920,
+            "swap_obj": 0.6122,
+            "swap_att": 0.6396,
+            "add_obj": 0.7721,
+            "add_att": 0.6879,
+        }
+    },
+    items=items,
+    annotations=("sugarcrepe/*.json",),
+)

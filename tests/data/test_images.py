@@ -1,0 +1,240 @@
+"""Pictures are decoded completely and as they look, or refused by name."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import struct
+import zlib
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFile
+
+from degla.data.image_check import check_images, usable_rows
+from degla.data.images import ImageError, read_image
+from degla.data.pairs import PairRow
+from degla.data.sources import read_captions
+from degla.data.transforms import ImageTransform, RandomCrop, WithoutChance, draw_box
+from degla.errors import InputError
+from degla.records import CaptionRecord
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def photograph(width: int = 64, height: int = 48) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height))
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG that claims a size in its header and holds almost nothing."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def write_wrong_images(folder: Path) -> dict[str, str]:
+    """File name -> what its message must say."""
+    photograph(320, 240).save(folder / "whole.jpg", quality=95)
+    content = (folder / "whole.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(content[: len(content) // 2])
+    photograph(320, 240).save(folder / "whole2.jpg", quality=95, progressive=True)
+    content = (folder / "whole2.jpg").read_bytes()
+    (folder / "cut_progressive.jpg").write_bytes(content[: len(content) // 2])
+    photograph(320, 240).save(folder / "whole.png")
+    content = (folder / "whole.png").read_bytes()
+    (folder / "cut.png").write_bytes(content[: len(content) // 2])
+    (folder / "text.jpg").write_text("A dog on a sofa.")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "bomb.png").write_bytes(png_of_size(30_000, 30_000))
+    (folder / "small_bomb.png").write_bytes(png_of_size(10_000, 10_000))
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(folder / "float.tiff")
+    (folder / "folder.jpg").mkdir()
+    return {
+        "missing.jpg": "is missing. Check the image folder",
+        "cut.jpg": "is damaged or cut off",
+        "cut_progressive.jpg": "is damaged or cut off",
+        "cut.png": "is damaged or cut off",
+        "text.jpg": "is not an image in any format that Pillow reads: it starts with b'A dog on a sofa.'",
+        "empty.jpg": "the file is empty",
+        "bomb.png": "more than 89,478,485 pixels",
+        "small_bomb.png": "more than 89,478,485 pixels",
+        "float.tiff": "floating point",
+        "folder.jpg": "cannot be read",
+    }
+
+
+def rows_for(*images: str) -> list[PairRow]:
+    return [
+        PairRow(CaptionRecord(id=f"caption {number}", image=image, text="A dog.", image_id=image), (), ())
+        for number, image in enumerate(images)
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_every_wrong_image_is_named_when_read_and_when_checked(tmp_path: Path) -> None:
+    wrong = write_wrong_images(tmp_path)
+    report = check_images(rows_for("whole.jpg", *wrong, "whole.png", "whole.jpg"), tmp_path, 2)
+    assert report.checked == len(wrong) + 2
+    assert [entry.image for entry in report.bad] == list(wrong)
+    for entry in report.bad:
+        with pytest.raises(ImageError) as caught:
+            read_image(entry.image, folder=tmp_path, caption_id=entry.caption_ids[0])
+        for message in (str(caught.value), entry.message):
+            assert wrong[entry.image] in message
+            assert str(tmp_path / entry.image) in message
+            assert repr(entry.caption_ids[0]) in message
+
+
+def test_cut_off_files_are_refused_even_where_another_library_allows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_wrong_images(tmp_path)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(ImageError, match="cut off"):
+        read_image("cut.jpg", folder=tmp_path, caption_id="1")
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert len(check_images(rows_for("cut.jpg"), tmp_path).bad) == 1
+
+
+def test_usable_rows_stops_or_skips(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_wrong_images(tmp_path)
+    rows = rows_for("whole.jpg", "cut.jpg", "whole.png", "cut.jpg")
+    assert usable_rows(rows, tmp_path, bad_images="stop") == rows
+    with caplog.at_level(logging.WARNING):
+        assert usable_rows(rows, tmp_path, bad_images="skip") == [rows[0], rows[2]]
+    assert "2 rows are left out. 1 of 3 images cannot be used." in caplog.text
+    assert str(tmp_path / "cut.jpg") in caplog.text
+    with pytest.raises(InputError, match=r"1 of 2 images cannot be used\.\n.*gone\.jpg.*\n.*set bad_images to 'skip'"):
+        usable_rows(rows_for("whole.jpg", "gone.jpg"), tmp_path, bad_images="stop")
+    with pytest.raises(InputError, match="no image can be used"):
+        usable_rows(rows_for("text.jpg"), tmp_path, bad_images="skip")
+
+
+def save(folder: Path, picture: Image.Image, name: str, **options: object) -> np.ndarray:
+    picture.save(folder / name, **options)
+    read = read_image(name, folder=folder, caption_id="1")
+    assert read.mode == "RGB"
+    return np.asarray(read).astype(int)
+
+
+def test_modes_become_rgb_as_they_look(tmp_path: Path) -> None:
+    grey = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (8, 1))
+    wide = save(tmp_path, Image.fromarray(grey.astype(np.uint16) * 257), "grey16.png")
+    assert (wide == grey[..., None]).all()
+    assert (save(tmp_path, Image.fromarray(grey), "grey.png") == grey[..., None]).all()
+
+    colour = photograph()
+    expected = np.asarray(colour).astype(int)
+    cmyk = save(tmp_path, colour.convert("CMYK"), "cmyk.jpg", quality=100, subsampling=0)
+    assert np.abs(cmyk - expected).mean() < 3
+    palette = colour.quantize(256)
+    assert (save(tmp_path, palette, "palette.png") == np.asarray(palette.convert("RGB"))).all()
+
+    clear = np.zeros((2, 2, 4), dtype=np.uint8)
+    clear[0] = (10, 20, 30, 255)
+    seen = save(tmp_path, Image.fromarray(clear), "alpha.png")
+    assert seen[0].tolist() == [[10, 20, 30]] * 2
+    assert seen[1].tolist() == [[255, 255, 255]] * 2
+    holes = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
+    holes.putpalette([9, 9, 9, 50, 60, 70])
+    assert save(tmp_path, holes, "holes.png", transparency=0).tolist() == [[[255] * 3, [50, 60, 70]]]
+    frames = [Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")]
+    assert (save(tmp_path, frames[0], "moving.gif", save_all=True, append_images=frames[1:])[0, 0] == [255, 0, 0]).all()
+
+
+def test_exif_orientation_is_applied_and_a_broken_block_is_passed_over(tmp_path: Path) -> None:
+    picture = photograph(64, 48)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = save(tmp_path, picture, "turned.png", exif=exif)
+    assert (turned == np.rot90(np.asarray(picture), k=-1)).all()
+    assert save(tmp_path, picture, "broken.jpg", exif=b"Exif\x00\x00nonsense").shape == (48, 64, 3)
+
+
+MODEL = ImageTransform(size=32, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+
+
+def test_crop_equals_torchvision_for_the_same_box() -> None:
+    functional = pytest.importorskip("torchvision.transforms.v2.functional")
+    picture = photograph(97, 61)
+    crop = RandomCrop(MODEL)
+    for seed in range(5):
+        left, top, width, height = draw_box(picture.size, scale=crop.scale, ratio=crop.ratio, rng=Random(seed))
+        part = functional.resized_crop(
+            picture, top, left, height, width, [32, 32], interpolation=Image.Resampling.BICUBIC, antialias=True
+        )
+        expected = functional.normalize(functional.pil_to_tensor(part).float() / 255, MODEL.mean, MODEL.std)
+        torch.testing.assert_close(crop(picture, Random(seed)), expected, rtol=0, atol=1e-6)
+
+
+def test_boxes_keep_their_promises_and_have_torchvisions_distribution() -> None:
+    transforms = pytest.importorskip("torchvision.transforms")
+    rng = Random(0)
+    torch.manual_seed(0)
+    for size in ((640, 480), (100, 400), (50, 1000)):
+        mine, theirs = [], []
+        empty = torch.empty(3, size[1], size[0])
+        for _ in range(500):
+            left, top, width, height = draw_box(size, scale=(0.9, 1.0), ratio=(3 / 4, 4 / 3), rng=rng)
+            assert 0 <= left <= size[0] - width and 0 <= top <= size[1] - height and width > 0 < height
+            assert 0.74 < width / height < 1.35
+            mine.append((width, height, left, top))
+            top, left, height, width = transforms.RandomResizedCrop.get_params(empty, (0.9, 1.0), (3 / 4, 4 / 3))
+            theirs.append((width, height, left, top))
+        gap = np.abs(np.mean(mine, axis=0) - np.mean(theirs, axis=0))
+        noise = (np.std(mine, axis=0) + np.std(theirs, axis=0) + 1e-9) / math.sqrt(500)
+        assert (gap < 4 * noise + 1e-6).all(), (size, gap, noise)
+
+
+def test_transforms_depend_on_their_generator_alone() -> None:
+    picture = photograph()
+    crop = RandomCrop(MODEL)
+    assert torch.equal(crop(picture, Random(1)), crop(picture, Random(1)))
+    assert not torch.equal(crop(picture, Random(1)), crop(picture, Random(2)))
+    fixed = WithoutChance(MODEL.to_tensor)
+    assert torch.equal(fixed(picture, Random(1)), fixed(picture, Random(2)))
+
+
+def test_pictures_inside_a_dataset_are_read_in_place(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    outside = photograph(32, 16)
+    outside.save(tmp_path / "outside.png")
+    stored = []
+    for number in range(3):
+        content = io.BytesIO()
+        Image.new("RGB", (8 + number, 8), (number, 0, 0)).save(content, "PNG")
+        stored.append({"bytes": content.getvalue(), "path": f"{number}.png"})
+    stored.append({"bytes": None, "path": str(tmp_path / "outside.png")})
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Sequence(datasets.Value("string"))})
+    table = datasets.Dataset.from_dict({"image": stored, "text": [["A.", "B."]] * 4}, features=features)
+    table.select([2, 1, 3]).save_to_disk(tmp_path / "pictures")
+
+    captions = list(read_captions(tmp_path / "pictures"))
+    assert [caption.id for caption in captions] == ["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"]
+    assert captions[0].image_id == captions[1].image_id != captions[2].image_id
+    sizes = [read_image(caption.image, folder=tmp_path, caption_id=caption.id).size for caption in captions]
+    assert sizes == [(10, 8), (10, 8), (9, 8), (9, 8), (32, 16), (32, 16)]
+    rows = [PairRow(caption, (), ()) for caption in captions]
+    assert check_images(rows, tmp_path).bad == ()
+    with pytest.raises(ImageError, match=r"caption 'x' cannot be read: .*there is no such picture"):
+        read_image(captions[0].image.replace("/0", "/7"), folder=tmp_path, caption_id="x")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data with the real photographs is not here")
+def test_the_real_photographs_decode() -> None:
+    folder = SHARED / "coco" / "val2017"
+    captions = read_captions(SHARED / "coco" / "annotations" / "captions_val2017.json")
+    rows = [PairRow(caption, (), ()) for caption in captions]
+    report = check_images(rows, folder, 2)
+    assert (report.checked, report.bad) == (85, ())
+    picture = read_image(rows[0].caption.image, folder=folder, caption_id=rows[0].caption.id)
+    assert RandomCrop(ImageTransform(224, MODEL.mean, MODEL.std))(picture, Random(0)).shape == (3, 224, 224)

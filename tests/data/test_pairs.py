@@ -1,0 +1,94 @@
+"""Captions meet their accepted negatives, and what is dropped is counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from degla.data.pairs import PairRow, image_groups, join, join_and_report, rule_names, said_words
+from degla.errors import InputError
+from degla.records import CaptionRecord, NegativeRecord
+
+
+def caption(id: str, text: str = "A dog on a sofa.", image: str = "a.jpg") -> CaptionRecord:
+    return CaptionRecord(id=id, image=image, text=text, image_id=image)
+
+
+def negative(caption_id: str, text: str | None, *, rule: str = "swap_nouns", accepted: bool = True) -> NegativeRecord:
+    return NegativeRecord(
+        caption_id=caption_id, rule=rule, kind="order", text=text, source="rules", accepted=accepted, reason=""
+    )
+
+
+def test_join_keeps_the_captions_order_and_counts_what_it_drops() -> None:
+    captions = [caption("1"), caption("2", "A cat."), caption("3", "A bird.", image="b.jpg")]
+    negatives = [
+        negative("3", "A fish.", rule="replace_nouns"),
+        negative("1", "A sofa on a dog."),
+        negative("1", "a  SOFA on a dog", rule="reshuffle_order"),
+        negative("1", "A dog, on a sofa"),
+        negative("1", "A cat on a sofa.", accepted=False),
+        negative("1", None),
+        negative("1", "A cat on a sofa.", rule="replace_nouns"),
+        negative("9", "A cow."),
+    ]
+    rows, report = join_and_report(captions, negatives, negatives_per_caption=2)
+    assert rows == [
+        PairRow(captions[0], ("A sofa on a dog.", "A cat on a sofa."), ("swap_nouns", "replace_nouns")),
+        PairRow(captions[1], (), ()),
+        PairRow(captions[2], ("A fish.",), ("replace_nouns",)),
+    ]
+    assert (report.captions, report.rows, report.images, report.negatives) == (3, 3, 2, 3)
+    assert dict(report.per_row) == {0: 1, 1: 1, 2: 1}
+    assert dict(report.dropped) == {
+        "equal to their caption": 1,
+        "not accepted by the checks": 1,
+        "of captions that are not in the captions file": 1,
+        "said twice": 1,
+        "without text": 1,
+    }
+    assert "3 pairs of 2 images with 3 negatives" in report.summary()
+    assert image_groups(rows) == [0, 0, 1]
+    assert rule_names(rows) == ("replace_nouns", "swap_nouns")
+
+    kept, report = join_and_report(captions, negatives, without_negatives="drop")
+    assert [row.caption.id for row in kept] == ["1", "3"]
+    assert report.dropped["captions without a negative"] == 1
+
+
+def test_join_without_negatives() -> None:
+    assert join([caption("1")], None) == [PairRow(caption("1"), (), ())]
+    with pytest.raises(InputError, match=r"4 negatives a caption are wanted, but no file of negatives is given"):
+        join([caption("1")], None, negatives_per_caption=4)
+
+
+def test_nothing_matches_shows_ids_of_both_sides() -> None:
+    with pytest.raises(InputError, match=r"in the captions file: '1', '2'; in the negatives: '1-0', '2-0'") as caught:
+        join([caption("1"), caption("2")], [negative("1-0", "A"), negative("1-0", "B"), negative("2-0", "C")])
+    assert "same columns" in str(caught.value)
+
+
+def test_empty_data_and_too_large_k() -> None:
+    with pytest.raises(InputError, match="the captions are empty"):
+        join([], [negative("1", "A")])
+    with pytest.raises(InputError, match=r"the negatives are empty\. Make them with `degla negatives`"):
+        join([caption("1")], [])
+    with pytest.raises(InputError, match=r"no negative can be used: 1 equal to their caption, 1 not accepted"):
+        join([caption("1")], [negative("1", "A dog on a sofa"), negative("1", "B", accepted=False)])
+    with pytest.raises(InputError, match=r"3 negatives .* no caption has more than 2 .* to 2 or less"):
+        join([caption("1")], [negative("1", "A"), negative("1", "B")], negatives_per_caption=3)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("A dog.", "a dog", True),
+        ("A red-haired man", "A red haired man!", True),
+        ("A dog bites a man", "A man bites a dog", False),
+        ("The dog's ball", "The dogs ball", False),
+        ("ＡＢＣ", "abc", True),
+        ("कि", "का", False),
+        ("?", "!", False),
+    ],
+)
+def test_said_words(one: str, other: str, equal: bool) -> None:
+    assert (said_words(one) == said_words(other)) is equal

@@ -1,0 +1,307 @@
+"""Every format gives the same records, and every wrong file a message that says where, what and what to do."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from degla.data.sources import FORMATS, Columns, read_captions, read_negatives
+from degla.errors import InputError
+from degla.records import CaptionRecord, NegativeRecord, write_jsonl
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+RECORDS = [
+    CaptionRecord(id="11", image="000000000009.jpg", text='A dog, on a "sofa".', image_id="9"),
+    CaptionRecord(id="12", image="000000000009.jpg", text="Ein Hund auf einem Sofa – müde", image_id="9"),
+    CaptionRecord(id="13", image="000000000025.jpg", text="A giraffe eats leaves.", image_id="25"),
+]
+COCO = {
+    "info": {"year": 2014},
+    "images": [{"id": 9, "file_name": "000000000009.jpg"}, {"id": 25, "file_name": "000000000025.jpg"}],
+    "annotations": [
+        {"id": 11, "image_id": 9, "caption": ' A dog, on a "sofa".\n'},
+        {"id": 12, "image_id": 9, "caption": "Ein Hund auf einem Sofa – müde"},
+        {"id": 13, "image_id": 25, "caption": "A giraffe eats leaves."},
+    ],
+}
+DEGLA = [
+    {"image_id": 9, "original": "A dog on a sofa. ", "enhanced": ["A sofa on a dog.", "A cat on a sofa."]},
+    {"image_id": 25, "original": "A giraffe eats.", "enhanced": ["A zebra eats.", "  "]},
+    {"image_id": 9, "original": "A tired dog.", "enhanced": ["A lively dog."]},
+]
+
+
+def write_json(path: Path, value: object) -> Path:
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return path
+
+
+def write_table(path: Path, rows: list[dict[str, object]], delimiter: str) -> Path:
+    with path.open("w", encoding="utf-8-sig", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def as_rows() -> list[dict[str, object]]:
+    return [{**record.model_dump(), "width": 640} for record in RECORDS]
+
+
+def make(name: str, folder: Path) -> Path:
+    if name == "coco":
+        return write_json(folder / "captions.json", COCO)
+    if name == "jsonl":
+        write_jsonl(folder / "captions.jsonl", RECORDS)
+        return folder / "captions.jsonl"
+    if name == "csv":
+        return write_table(folder / "captions.csv", as_rows(), ",")
+    if name == "tsv":
+        return write_table(folder / "captions.tsv", as_rows(), "\t")
+    if name == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(as_rows()), folder / "captions.parquet")
+        return folder / "captions.parquet"
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list(as_rows()).save_to_disk(folder / "captions")
+    return folder / "captions"
+
+
+@pytest.mark.parametrize("chosen", ["auto", "named"])
+@pytest.mark.parametrize("name", ["coco", "jsonl", "csv", "tsv", "parquet", "datasets"])
+def test_every_format_gives_the_same_records(name: str, chosen: str, tmp_path: Path) -> None:
+    path = make(name, tmp_path)
+    assert list(read_captions(path, format="auto" if chosen == "auto" else name)) == RECORDS
+
+
+def test_the_shelf_is_what_is_tested() -> None:
+    assert FORMATS.names() == ["coco", "csv", "datasets", "degla", "jsonl", "parquet", "tsv"]
+    for name in FORMATS.names():
+        assert FORMATS.summary(name).endswith("."), name
+
+
+@pytest.mark.parametrize("name", ["jsonl", "csv", "tsv", "parquet", "datasets"])
+def test_named_columns_and_numbered_captions(name: str, tmp_path: Path) -> None:
+    rows = [{"filepath": "a.jpg", "title": " A dog. "}, {"filepath": "b.jpg", "title": "A cat."}]
+    path = tmp_path / f"captions.{name}"
+    if name == "jsonl":
+        path.write_text("\n\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    elif name == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif name == "datasets":
+        pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(path)
+    else:
+        write_table(path, rows, "," if name == "csv" else "\t")
+    columns = Columns(image="filepath", text="title")
+    assert list(read_captions(path, columns=columns)) == [
+        CaptionRecord(id="0", image="a.jpg", text="A dog.", image_id="a.jpg"),
+        CaptionRecord(id="1", image="b.jpg", text="A cat.", image_id="b.jpg"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["jsonl", "parquet", "datasets"])
+def test_a_list_of_captions_becomes_one_record_each(name: str, tmp_path: Path) -> None:
+    rows = [{"id": 7, "image": "a.jpg", "text": ["A dog.", "A pet."]}]
+    path = tmp_path / f"captions.{name}"
+    if name == "jsonl":
+        path.write_text(json.dumps(rows[0]), encoding="utf-8")
+    elif name == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(path)
+    found = [(record.id, record.text, record.image_id) for record in read_captions(path)]
+    assert found == [("7-0", "A dog.", "a.jpg"), ("7-1", "A pet.", "a.jpg")]
+
+
+def test_published_file_holds_captions_and_negatives(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "degla.json", DEGLA)
+    captions = list(read_captions(path))
+    assert [(record.id, record.text) for record in captions] == [
+        ("9-0", "A dog on a sofa."),
+        ("25-0", "A giraffe eats."),
+        ("9-1", "A tired dog."),
+    ]
+    assert captions[0].image == "COCO_train2014_000000000009.jpg"
+    assert captions[0].image_id == captions[2].image_id == "9"
+    negatives = list(read_negatives(path))
+    assert [(record.caption_id, record.text, record.accepted) for record in negatives] == [
+        ("9-0", "A sofa on a dog.", True),
+        ("9-0", "A cat on a sofa.", True),
+        ("25-0", "A zebra eats.", True),
+        ("25-0", None, False),
+        ("9-1", "A lively dog.", True),
+    ]
+    assert {record.rule for record in negatives} == {"published"}
+    renamed = read_captions(path, columns=Columns(image_pattern="train2017/{image_id:06d}.png"))
+    assert next(renamed).image == "train2017/000009.png"
+    with pytest.raises(InputError, match=r"image_pattern '\{image\}' cannot be filled in"):
+        list(read_captions(path, columns=Columns(image_pattern="{image}")))
+
+
+def test_negatives_as_jsonl_and_parquet(tmp_path: Path) -> None:
+    records = [
+        NegativeRecord(caption_id="1", rule="swap_nouns", kind="order", text="A b.", source="rules", accepted=True),
+        NegativeRecord(
+            caption_id="2", rule="swap_nouns", kind="order", text=None, source="rules", accepted=False, reason="few"
+        ),
+    ]
+    write_jsonl(tmp_path / "negatives.jsonl", records)
+    table = pyarrow.Table.from_pylist([record.model_dump() for record in records])
+    pyarrow.parquet.write_table(table, tmp_path / "negatives.parquet")
+    assert list(read_negatives(tmp_path / "negatives.jsonl")) == records
+    assert list(read_negatives(tmp_path / "negatives.parquet")) == records
+    pyarrow.parquet.write_table(table.drop_columns(["rule"]), tmp_path / "wrong.parquet")
+    with pytest.raises(InputError, match=r"wrong\.parquet row 0: field 'rule': Field required"):
+        list(read_negatives(tmp_path / "wrong.parquet"))
+
+
+def row(**changes: object) -> dict[str, object]:
+    return {"id": "1", "image": "a.jpg", "text": "A dog.", "image_id": "1", **changes}
+
+
+def lines(*rows: object) -> str:
+    return "\n".join(json.dumps(entry) for entry in rows)
+
+
+WRONG = {
+    "wrong type": ("c.jsonl", lines(row(), row(id="2", text=5)), "c.jsonl line 2: field 'text': Input should be a"),
+    "wrong id": ("c.jsonl", lines(row(), row(id=1.5)), "c.jsonl line 2: field 'id': Input should be a valid string"),
+    "null id": ("c.jsonl", lines(row(id=None)), "c.jsonl line 1: field 'id' is empty; an id is needed"),
+    "blank text": ("c.jsonl", lines(row(text=" \n")), "c.jsonl line 1: field 'text' (caption id '1') holds no text"),
+    "missing": (
+        "c.jsonl",
+        lines({"id": "1", "image": "a.jpg", "texts": "A dog."}),
+        "no field 'text' for the text. Did you mean 'texts'? Found: id, image, texts. Name the right field",
+    ),
+    "missing later": ("c.jsonl", lines(row(), {"image": "a", "text": "b"}), "c.jsonl line 2: there is no field 'id'"),
+    "twice": (
+        "c.jsonl",
+        lines(row(), row(id="2"), row(text="A cat.")),
+        "c.jsonl line 3: caption id '1' was used before, at {folder}/c.jsonl line 1",
+    ),
+    "empty": ("c.jsonl", "\n", "c.jsonl: the file holds no caption"),
+    "not json": ("c.jsonl", lines(row()) + "\n{'id'", "c.jsonl line 2: not JSON"),
+    "a list": ("c.jsonl", "[1]", "c.jsonl line 1: found a list of 1 entries where an object is needed"),
+    "json empty": ("c.json", "", "c.json: the file is empty"),
+    "json broken": ("c.json", '{"images": [}', "c.json line 1: not JSON: Expecting value at column 13"),
+    "jsonl as json": ("c.json", lines(row(), row(id="2")), "c.json line 2: not JSON: Extra data"),
+    "coco lacks annotations": (
+        "c.json",
+        json.dumps({"images": [], "sentences": []}),
+        "the list 'annotations' is missing: found an object with the keys 'images', 'sentences'. Needed: {",
+    ),
+    "coco of instances": (
+        "c.json",
+        json.dumps({"images": [{"id": 1, "file_name": "a"}], "annotations": [{"id": 1, "image_id": 1, "bbox": []}]}),
+        "annotations[0]: no field 'caption': found an object with the keys 'id', 'image_id', 'bbox'. Needed: {",
+    ),
+    "coco unknown image": (
+        "c.json",
+        json.dumps({"images": [], "annotations": [{"id": 1, "image_id": 4, "caption": "A dog."}]}),
+        "c.json annotations[0]: field 'image_id': no entry of 'images' has the id 4",
+    ),
+    "coco wrong id": (
+        "c.json",
+        json.dumps({"images": [{"id": "x", "file_name": "a"}], "annotations": []}),
+        "c.json images[0]: field 'id' is the text 'x', not a whole number",
+    ),
+    "coco wrong caption": (
+        "c.json",
+        json.dumps({"images": [{"id": 1, "file_name": "a"}], "annotations": [{"id": 1, "image_id": 1, "caption": 3}]}),
+        "c.json annotations[0]: field 'text': Input should be a valid string (got 3)",
+    ),
+    "coco empty": ("c.json", json.dumps({"images": [], "annotations": []}), "c.json: the file holds no caption"),
+    "degla of captions": ("c.json", json.dumps([row()]), "c.json record 0: found an object with the keys 'id'"),
+    "degla wrong type": (
+        "c.json",
+        json.dumps([{"image_id": 1, "original": "A", "enhanced": ["b", 7]}]),
+        "c.json record 0: field 'enhanced.1': Input should be a valid string (got 7)",
+    ),
+    "csv cells": ("c.csv", "image,text\na.jpg,A dog, a cat\n", "c.csv line 2: 3 cells where the header has 2"),
+    "csv header": ("c.csv", "picture,text\na,b\n", "c.csv line 1 (comma-separated header): there is no field 'image'"),
+    "csv blank": ("c.csv", "image,text\na.jpg,\n", "c.csv line 2: field 'text' (caption id '0') holds no text"),
+    "csv quotes": ("c.csv", 'image,text\na.jpg,"A dog\n', "not comma-separated values"),
+    "parquet": ("c.parquet", "no", "c.parquet: not a Parquet file that can be read"),
+    "unknown": ("c.txt", "A dog.", "cannot tell how its captions are written. Say it with format=..., one of: coco,"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_files_say_where_and_what(case: str, tmp_path: Path) -> None:
+    name, content, message = WRONG[case]
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        list(read_captions(tmp_path / name))
+    assert message.replace("{folder}", str(tmp_path)) in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_wrong_shape_for_the_named_format(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "c.json", [])
+    with pytest.raises(InputError, match=r"found an empty list where COCO captions are an object\. Needed: \{"):
+        list(read_captions(path, format="coco"))
+    path = write_json(tmp_path / "d.json", {"image_id": 1})
+    with pytest.raises(InputError, match=r"an object with the keys 'image_id' where a list is needed\. Needed: \["):
+        list(read_captions(path, format="degla"))
+    with pytest.raises(InputError, match=r"unknown file format 'cocoo'\. Did you mean 'coco'\?"):
+        read_captions(path, format="cocoo")
+    with pytest.raises(InputError, match=r"format 'csv' does not hold negatives\. Formats that do: degla, jsonl, par"):
+        read_negatives(path, format="csv")
+    with pytest.raises(InputError, match="there is no such file"):
+        read_captions(tmp_path / "nothing.json")
+    with pytest.raises(InputError, match="is a folder; format 'csv' is read from a file"):
+        read_captions(tmp_path, format="csv")
+    (tmp_path / "latin.jsonl").write_bytes('{"text": "müde"}'.encode("latin-1"))
+    with pytest.raises(InputError, match=r"latin\.jsonl: not UTF-8 text"):
+        list(read_captions(tmp_path / "latin.jsonl"))
+    (tmp_path / "negatives.jsonl").write_text("\n")
+    with pytest.raises(InputError, match="holds no negative"):
+        list(read_negatives(tmp_path / "negatives.jsonl"))
+
+
+def test_parquet_with_pictures_inside_names_the_remedy(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": b"x", "path": None}, "text": "A dog."}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "c.parquet")
+    with pytest.raises(InputError, match="holds the pictures themselves"):
+        list(read_captions(tmp_path / "c.parquet"))
+
+
+def test_dataset_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    one = datasets.Dataset.from_list([row()])
+    datasets.DatasetDict({"train": one, "test": one}).save_to_disk(tmp_path / "splits")
+    with pytest.raises(InputError, match=r"several splits \(train, test\)\. Give the folder of one, as .*splits/train"):
+        list(read_captions(tmp_path / "splits"))
+    assert len(list(read_captions(tmp_path / "splits" / "train"))) == 1
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match="not a folder that datasets' save_to_disk wrote"):
+        list(read_captions(tmp_path / "other"))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"pip install 'degla\[datasets\]'"):
+        list(read_captions(tmp_path / "other"))
+
+
+def test_reading_needs_no_torch(tmp_path: Path) -> None:
+    path = make("coco", tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from degla.data.sources import read_captions;"
+        "import degla.data.pairs, degla.data.plan, degla.data.images, degla.data.image_check;"
+        f"list(read_captions(Path({str(path)!r}))); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data with the real COCO files is not here")
+def test_the_official_coco_file() -> None:
+    records = list(read_captions(SHARED / "coco" / "annotations" / "captions_val2017.json"))
+    assert len(records) == 425
+    assert len({record.image_id for record in records}) == 85
+    assert all((SHARED / "coco" / "val2017" / record.image).is_file() for record in records)
+    assert all(record.text == record.text.strip() for record in records)

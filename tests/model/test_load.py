@@ -1,0 +1,114 @@
+"""Every way to name a model, and every way to name it wrongly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from degla.errors import InputError
+from degla.model.average import average_weights
+from degla.model.checkpoint import save_encoder
+from degla.model.load import load_encoder
+from tests.tiny import CAPTIONS, write_model
+
+
+def test_saved_folder_is_what_open_clip_loads(tiny_model: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    save_encoder(encoder, tmp_path / "saved")
+    again = load_encoder(str(tmp_path / "saved"))
+    assert again.fingerprint == encoder.fingerprint
+    assert again.activation == "quick_gelu"
+    theirs, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'saved'}")
+    theirs.eval()
+    tokens, images = encoder.tokenize(CAPTIONS), torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        expected = theirs.encode_text(tokens, normalize=True), theirs.encode_image(images, normalize=True)
+        torch.testing.assert_close(again.encode_captions(tokens), expected[0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(again.encode_images(images), expected[1], rtol=0, atol=1e-6)
+    picture = Image.effect_mandelbrot((50, 40), (-2, -1.5, 1, 1.5), 20).convert("RGB")
+    assert torch.equal(transform(picture), encoder.transform(picture))
+
+
+def test_the_embedded_model_keeps_its_tokenizer_through_save_and_move(tmp_path: Path) -> None:
+    encoder = load_encoder("world")
+    save_encoder(encoder, tmp_path / "saved")
+    shutil.move(tmp_path / "saved", tmp_path / "moved")
+    again = load_encoder(str(tmp_path / "moved"))
+    assert torch.equal(again.tokenize(CAPTIONS), encoder.tokenize(CAPTIONS))
+    assert again.tokenize(CAPTIONS).max() < 4000, "the embedded model has a small vocabulary of its own"
+    assert again.fingerprint == encoder.fingerprint
+
+
+def test_quick_gelu_is_not_gelu(tmp_path: Path) -> None:
+    quick = load_encoder(str(write_model(tmp_path / "quick")))
+    plain = load_encoder(str(write_model(tmp_path / "plain", quick_gelu=False)))
+    tokens = quick.tokenize(CAPTIONS)
+    assert (quick.encode_captions(tokens) - plain.encode_captions(tokens)).abs().max() > 1e-5
+
+
+def test_a_checkpoint_with_its_activation_edited_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    save_encoder(load_encoder(str(tiny_model)), tmp_path / "saved")
+    path = tmp_path / "saved" / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["quick_gelu"] = False
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match="made with QuickGELU, and the configuration asks for GELU"):
+        load_encoder(str(tmp_path / "saved"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ViT-B-32:openai", "made with QuickGELU.*Use ViT-B-32-quickgelu instead"),
+        ("ViT-B-32-quickgelu:laion2b_s34b_b79k", "made with GELU.*Use ViT-B-32 instead"),
+        ("ViT-B-32", "names an architecture without weights"),
+        ("ViT-B-23:openai", "unknown model.*Did you mean 'ViT-B-"),
+        ("ViT-B-32-quickgelu:openia", "no pre-trained tag.*Did you mean 'openai'"),
+        ("./no/such/folder", "no such folder"),
+    ],
+)
+def test_wrong_names_say_what_is_right(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_encoder(name)
+
+
+def test_weights_of_another_architecture(tiny_model: Path, tmp_path: Path) -> None:
+    other = write_model(tmp_path / "other", embed_dim=8)
+    shutil.copy(other / "open_clip_model.safetensors", tmp_path / "weights.safetensors")
+    folder = tmp_path / "mixed"
+    shutil.copytree(tiny_model, folder)
+    shutil.copy(tmp_path / "weights.safetensors", folder / "open_clip_model.safetensors")
+    with pytest.raises(InputError, match="size mismatch"):
+        load_encoder(str(folder))
+
+
+def test_a_folder_without_a_model_and_a_damaged_file(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="neither a model"):
+        load_encoder(str(tmp_path))
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_model, folder)
+    (folder / "open_clip_model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(InputError, match="damaged weights file"):
+        load_encoder(str(folder))
+    (folder / "open_clip_config.json").write_text("{")
+    with pytest.raises(InputError, match="not an open_clip configuration"):
+        load_encoder(str(folder))
+
+
+def test_weight_averaging(tmp_path: Path) -> None:
+    base = load_encoder(str(write_model(tmp_path / "a", seed=1)))
+    tuned = load_encoder(str(write_model(tmp_path / "b", seed=2)))
+    assert average_weights(base, tuned, share=0).fingerprint == base.fingerprint
+    assert average_weights(base, tuned, share=1).fingerprint == tuned.fingerprint
+    half = average_weights(base, tuned, share=0.25).clip.visual.conv1.weight
+    torch.testing.assert_close(half, 0.75 * base.clip.visual.conv1.weight + 0.25 * tuned.clip.visual.conv1.weight)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        average_weights(base, tuned, share=1.5)
+    with pytest.raises(InputError, match="different architectures"):
+        average_weights(base, load_encoder(str(write_model(tmp_path / "c", embed_dim=8))), share=0.5)

@@ -1,0 +1,166 @@
+"""One process of the distributed tests: its rows of the global batch through a small encoder and every term."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from term_cases import MASKS, RULES, all_settings, describe
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from degla.objectives import Embeddings, Processes, StatefulTerm, Target
+from degla.objectives._sum import Objective
+from degla.objectives.contrastive import Contrastive
+from degla.objectives.cross_modal_rank import CrossModalRank
+from degla.objectives.image_grounded import ImageGrounded
+from degla.objectives.intra_modal import IntraModal
+from degla.objectives.self_distillation import SelfDistillation
+from degla.objectives.text_grounded import TextGrounded
+from degla.shelf import TERMS
+
+PAIRS, NEGATIVES, DIM = 8, 3, 5
+ALL_MASKS = (*MASKS, "first half empty", "only the last row")
+Outcome = dict[str, Tensor]
+
+
+class Encoder(nn.Module):
+    """Two small towers and a learnt scale, in float64."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.image = nn.Linear(4, DIM, dtype=torch.float64)
+        self.text = nn.Linear(6, DIM, dtype=torch.float64)
+        self.logit_scale = nn.Parameter(torch.tensor(1.2, dtype=torch.float64))
+
+    def forward(self, image: Tensor, caption: Tensor, negative: Tensor) -> tuple[Tensor, ...]:
+        rows = self.image(image), self.text(caption), self.text(negative)
+        return (*(nn.functional.normalize(each, dim=-1) for each in rows), self.logit_scale.exp())
+
+
+def global_batch(mask: str) -> dict[str, Tensor]:
+    """Inputs of the 8 pairs, the same in every process."""
+    random = torch.Generator().manual_seed(50 + ALL_MASKS.index(mask))
+    valid = torch.ones(PAIRS, NEGATIVES, dtype=torch.bool)
+    if mask == "random":
+        valid = torch.rand(PAIRS, NEGATIVES, generator=random) < 0.5
+    elif mask == "one empty row":
+        valid[5] = False
+    elif mask == "none":
+        valid[:] = False
+    elif mask == "first half empty":
+        valid[: PAIRS // 2] = False
+    elif mask == "only the last row":
+        valid[:-1] = False
+    return {
+        "image": torch.randn(PAIRS, 4, generator=random, dtype=torch.float64),
+        "caption": torch.randn(PAIRS, 6, generator=random, dtype=torch.float64),
+        "negative": torch.randn(PAIRS, NEGATIVES, 6, generator=random, dtype=torch.float64),
+        "valid": valid,
+        "group": torch.tensor([0, 1, 2, 0, 1, 3, 0, 3]),
+        "rule": torch.randint(RULES, (PAIRS, NEGATIVES), generator=random).masked_fill(~valid, -1),
+    }
+
+
+def embed(encoder: nn.Module, batch: dict[str, Tensor]) -> Embeddings:
+    image, caption, negative, scale = encoder(batch["image"], batch["caption"], batch["negative"])
+    given = {name: batch[name] for name in ("valid", "group", "rule")}
+    return Embeddings(image=image, caption=caption, negative=negative, scale=scale, **given)
+
+
+def sums() -> dict[str, dict[str, Any]]:
+    """The objectives of whole methods."""
+    return {
+        "sum of DeGLA": {
+            "contrastive": Contrastive(),
+            "image_grounded": ImageGrounded(),
+            "text_grounded": TextGrounded(),
+            "self_distillation": SelfDistillation(),
+        },
+        "sum of CE-CLIP": {
+            "contrastive": Contrastive(),
+            "intra_modal": IntraModal(),
+            "cross_modal_rank": CrossModalRank(),
+        },
+    }
+
+
+def outcomes(processes: Processes) -> Iterator[tuple[str, Outcome]]:
+    """Loss, gradients and memory of every term and sum under every mask, as a data-parallel trainer sees them."""
+    alone = [term for name in TERMS.names() for term in all_settings(name)]
+    singles = {describe(term): {type(term).__name__: term} for term in alone}
+    for title, chosen in {**singles, **sums()}.items():
+        for mask in ALL_MASKS:
+            yield f"{title}, mask {mask}", _outcome(chosen, mask, processes, with_ddp=title in sums())
+
+
+def _outcome(chosen: dict[str, Any], mask: str, processes: Processes, *, with_ddp: bool) -> Outcome:
+    encoder, teacher = Encoder(seed=1), Encoder(seed=2)
+    rows = PAIRS // processes.count
+    batch = {
+        name: each[processes.rank * rows : (processes.rank + 1) * rows] for name, each in global_batch(mask).items()
+    }
+    wrapped = DistributedDataParallel(encoder) if with_ddp and dist.is_initialized() else encoder
+    student = embed(wrapped, batch)
+    with torch.no_grad():
+        said = embed(teacher, batch)
+    objective = Objective(chosen, rules=RULES)
+    for name, term in chosen.items():
+        if isinstance(term, StatefulTerm):
+            objective.memory[name] = torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64)
+    target = Target(image=said.image, caption=said.caption, negative=said.negative)
+    loss, values = objective(student, target, processes)
+    loss.backward()
+
+    found: Outcome = {"loss": _average(loss.detach(), processes)}
+    for name, value in values.items():
+        found[f"value {name}"] = _average(value, processes)
+    for name, parameter in encoder.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        # DistributedDataParallel has averaged already.
+        found[f"gradient {name}"] = gradient if wrapped is not encoder else _average(gradient, processes)
+    found |= {f"memory {name}": memory for name, memory in objective.memory.items()}
+    return found
+
+
+def _average(value: Tensor, processes: Processes) -> Tensor:
+    value = value.clone()
+    if processes.count > 1:
+        dist.all_reduce(value)
+    return value / processes.count
+
+
+def _shared_gradient(processes: Processes) -> Outcome:
+    """Gathering beside another reader of the same gradient: what flows back to the other must not be touched."""
+    gathered, beside = (torch.ones(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    everyone = torch.ones(2 * processes.count, 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.arange(1.0, 2 * processes.count * 3 + 1, dtype=torch.float64).view(-1, 3)
+    ((processes.gather(gathered) + everyone) * weights).sum().backward()
+    start = 2 * processes.rank
+    assert gathered.grad is not None and everyone.grad is not None and beside.grad is None
+    return {
+        "beside": everyone.grad - weights,
+        "gathered": gathered.grad - processes.count * weights[start : start + 2],
+    }
+
+
+def work(rank: int, count: int, folder: str) -> None:
+    """Run one process and leave what it found in the folder."""
+    torch.set_num_threads(1)
+    meeting = (Path(folder) / "meeting").as_uri()
+    dist.init_process_group(
+        "gloo", init_method=meeting, rank=rank, world_size=count, timeout=timedelta(seconds=60)
+    )
+    try:
+        processes = Processes.current()
+        assert (processes.count, processes.rank) == (count, rank)
+        found = dict(outcomes(processes))
+        found["gather"] = _shared_gradient(processes)
+        torch.save(found, Path(folder) / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()

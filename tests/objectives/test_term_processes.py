@@ -1,0 +1,60 @@
+"""The same 8 pairs on 1, 2 and 4 real processes: one loss and one gradient for every term, every mask, and the sums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import process_worker
+import pytest
+import torch
+from process_worker import Outcome, outcomes
+
+from degla.objectives import Processes
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Outcome]:
+    """What one process finds without torch.distributed."""
+    return dict(outcomes(Processes()))
+
+
+def run(count: int, folder: Path) -> list[dict[str, Outcome]]:
+    """Every process's outcomes, in rank order."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OMP_NUM_THREADS", "1")
+        torch.multiprocessing.spawn(process_worker.work, args=(count, str(folder)), nprocs=count)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
+
+
+def test_the_single_process_has_something_to_compare(alone: dict[str, Outcome]) -> None:
+    """Empty or all-zero gradients would compare equal for any code."""
+    for title, found in alone.items():
+        if not title.endswith("mask none"):
+            assert found["loss"].item() > 0, title
+            # A target among one caption's negatives leaves the text tower; every term moves that one.
+            assert found["gradient text.weight"].abs().max() > 1e-6, title
+    for mask in process_worker.ALL_MASKS:
+        for name in ("image.weight", "image.bias", "text.weight", "text.bias", "logit_scale"):
+            assert alone[f"sum of DeGLA, mask {mask}"][f"gradient {name}"].abs().max() > 1e-6, (mask, name)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_loss_and_gradients_do_not_depend_on_the_number_of_processes(
+    count: int, alone: dict[str, Outcome], tmp_path: Path
+) -> None:
+    wrong = []
+    for rank, found in enumerate(run(count, tmp_path)):
+        shared = found.pop("gather")
+        for what, gap in shared.items():
+            if gap.abs().max() > 0:
+                wrong.append(f"process {rank}: gathering beside another reader: gradient of {what} off by {gap.abs().max()}")
+        assert found.keys() == alone.keys()
+        for title, expected in alone.items():
+            assert found[title].keys() == expected.keys()
+            for what, value in expected.items():
+                gap = (found[title][what] - value).abs().max().item()
+                if not gap < 1e-10:
+                    wrong.append(f"process {rank}: {title}: {what} differs by {gap:.3g}")
+    assert not wrong, "\n".join(wrong[:40])

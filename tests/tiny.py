@@ -1,0 +1,73 @@
+"""A CLIP of a few thousand parameters in open_clip's folder form, and picture-caption data to go with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+CONFIG: dict[str, Any] = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+CAPTIONS = [
+    "a red square above a blue circle",
+    "a green star beside a yellow heart",
+    "two small dogs on a wooden bench",
+    "an old man with a white hat",
+    "a cat",
+    "three black birds over the quiet grey sea at night",
+]
+
+
+def write_model(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
+    """Random weights as a `local-dir:` folder; `changes` replace fields of the configuration."""
+    import open_clip
+
+    config = CONFIG | changes
+    folder.mkdir(parents=True)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}}))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        options = {name: value for name, value in config.items() if name != "custom_text"}
+        kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+        weights = kind(**options).state_dict()
+    save_file({name: value.contiguous() for name, value in weights.items()}, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def write_pairs(folder: Path, *, images: int = 12, captions_per_image: int = 2) -> dict[str, Path]:
+    """Coloured noise with captions and one to three negatives each, as files."""
+    (folder / "images").mkdir(parents=True)
+    captions, negatives = [], []
+    generator = numpy.random.default_rng(0)
+    for image in range(images):
+        name = f"{image:03d}.png"
+        pixels = generator.integers(0, 255, (40, 36, 3), dtype=numpy.uint8)
+        Image.fromarray(pixels).save(folder / "images" / name)
+        for number in range(captions_per_image):
+            key = f"{image}-{number}"
+            text = CAPTIONS[(image + number) % len(CAPTIONS)]
+            captions.append({"id": key, "image": name, "text": text, "image_id": str(image)})
+            for kind, rule in enumerate(["reshuffle_order", "swap_nouns", "replace_nouns"][: 1 + image % 3]):
+                words = text.split()
+                changed = " ".join(words[::-1] if kind == 0 else [*words[1:], f"thing{kind}"])
+                negatives.append(
+                    {"caption_id": key, "rule": rule, "kind": "order", "text": changed, "source": "test",
+                     "accepted": True}  # fmt: skip
+                )
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in captions))
+    (folder / "negatives.jsonl").write_text("".join(json.dumps(row) + "\n" for row in negatives))
+    return {
+        "captions": folder / "captions.jsonl",
+        "images": folder / "images",
+        "negatives": folder / "negatives.jsonl",
+    }

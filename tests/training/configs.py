@@ -1,0 +1,26 @@
+"""Recipes at the size of the tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from degla.config import CheckpointConfig, LoopConfig, TrackingConfig, TrainConfig
+from degla.shelf import RECIPES
+
+
+def tiny_config(recipe: str, *, model: Path, pairs: dict[str, Path], out: Path, **loop: Any) -> TrainConfig:
+    """A recipe on the tiny model and pairs: batches of 4 with 2 negatives, one checkpoint a pass."""
+    config: TrainConfig = getattr(RECIPES.load(recipe), recipe)()
+    wanted = 2 if config.data.negatives_per_caption else 0
+    return replace(
+        config,
+        model=str(model),
+        out=out,
+        data=replace(config.data, **pairs, negatives_per_caption=wanted),
+        optim=replace(config.optim, lr=1e-3, warmup_steps=2),
+        train=LoopConfig(**{"batch_size": 4, "steps": 4, "precision": "fp32", "seed": 3} | loop),
+        checkpoint=CheckpointConfig(every_minutes=0, keep=0),
+        tracking=TrackingConfig(every_steps=1),
+    )

@@ -1,0 +1,182 @@
+"""Training: what moves, what stays, what is written, what stops it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from degla.config import LoopConfig, ValidationConfig
+from degla.errors import DeglaError, InputError
+from degla.model.checkpoint import checkpoints
+from degla.model.load import load_encoder
+from degla.objectives._sum import terms
+from degla.objectives.contrastive import Contrastive
+from degla.shelf import RECIPES
+from degla.training import step as step_module
+from degla.training.loop import train
+from tests.training.configs import tiny_config
+
+Pairs = dict[str, Path]
+
+
+def _lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("recipe", RECIPES.names())
+def test_every_recipe_trains(recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    outcome = train(config)
+    assert outcome.finished and outcome.step == 2
+    active = {name for name, term in config.objective.items() if term.weight > 0}
+    for line in _lines(tmp_path / "run"):
+        assert active <= line.keys()
+        assert not (set(config.objective) - active) & line.keys(), "a term of weight 0 was computed"
+        assert all(math.isfinite(line[name]) for name in active | {"loss", "lr", "scale"})
+    needs_teacher = any(term.needs for term in config.objective.values() if term.weight > 0)
+    assert (outcome.folder / "teacher.safetensors").is_file() == needs_teacher
+
+
+def test_everything_trainable_moves_and_the_loss_falls(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=30)
+    outcome = train(config)
+    before, after = load_encoder(str(tiny_model)).clip, load_encoder(str(outcome.folder)).clip
+    after = dict(after.named_parameters())
+    stuck = [name for name, value in before.named_parameters() if torch.equal(value, after[name])]
+    assert stuck == []
+    losses = [line["loss"] for line in _lines(tmp_path / "run")]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert {line["epoch"] for line in _lines(tmp_path / "run")} == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("tower", ["image", "text", "scale"])
+def test_frozen_parts_stay(tower: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=3)
+    names = {"image": "train_image_tower", "text": "train_text_tower", "scale": "train_scale"}
+    config = replace(config, train=replace(config.train, **{names[tower]: False}))
+    outcome = train(config)
+    after = dict(load_encoder(str(outcome.folder)).clip.named_parameters())
+    for name, value in load_encoder(str(tiny_model)).clip.named_parameters():
+        part = "scale" if name == "logit_scale" else "image" if name.startswith("visual.") else "text"
+        assert torch.equal(value, after[name]) == (part == tower), name
+
+
+def test_nothing_to_train_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    nothing = LoopConfig(train_image_tower=False, train_text_tower=False, train_scale=False)
+    with pytest.raises(InputError, match="nothing is left to train"):
+        train(replace(config, train=replace(nothing, batch_size=4)))
+
+
+def test_scale_is_clamped_before_the_teacher_follows(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
+    config = replace(config, optim=replace(config.optim, max_scale=2.0), teacher=replace(config.teacher, decay=0.0))
+    outcome = train(config)
+    from safetensors.torch import load_file
+
+    teacher = load_file(outcome.folder / "teacher.safetensors")
+    assert load_encoder(str(outcome.folder)).scale.item() == pytest.approx(2.0)
+    assert teacher["logit_scale"].exp().item() == pytest.approx(2.0)
+
+
+def test_trimming_changes_nothing(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    values = []
+    for trim in (True, False):
+        config = tiny_config(
+            "degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / str(trim), steps=3, trim=trim
+        )
+        values.append(train(config).values)
+    for name, value in values[0].items():
+        assert value == pytest.approx(values[1][name], rel=1e-5), name
+
+
+def test_bf16_is_close_and_weights_stay_fp32(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        config = tiny_config(
+            "degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / precision, steps=2, precision=precision
+        )
+        outcome = train(config)
+        losses[precision] = outcome.values["loss"]
+        assert {value.dtype for value in load_encoder(str(outcome.folder)).clip.parameters()} == {torch.float32}
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def test_zero_weight_asks_for_no_teacher(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from degla.model.teacher import Teacher
+
+    monkeypatch.setattr(Teacher, "encode", lambda *_: pytest.fail("the teacher was run"))
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
+    config = replace(config, objective=terms(contrastive=Contrastive()))
+    assert train(config).finished
+
+
+def test_nonfinite_loss_stops_with_the_batch_written_down(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=6)
+    config = replace(config, checkpoint=replace(config.checkpoint, every_steps=2))
+    original = step_module.Trainer._student_embeddings
+
+    def poisoned(self: Any, batch: Any) -> Any:
+        embeddings = original(self, batch)
+        poisoned.ids = batch.ids  # type: ignore[attr-defined]
+        poisoned.count += 1  # type: ignore[attr-defined]
+        return replace(embeddings, image=embeddings.image * math.nan) if poisoned.count == 4 else embeddings  # type: ignore[attr-defined]
+
+    poisoned.count = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(step_module.Trainer, "_student_embeddings", poisoned)
+    with pytest.raises(DeglaError, match=r"step 4: the loss is nan.*nonfinite\.json.*step-2"):
+        train(config)
+    note = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
+    assert note["step"] == 4 and note["caption_ids"] == list(poisoned.ids)  # type: ignore[attr-defined]
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-2"]
+
+
+def test_old_checkpoints_go_and_the_best_stays(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from degla.training.validation import Validation
+
+    scores = {2: 0.5, 4: 0.9, 6: 0.7, 8: 0.6}
+
+    def score(self: Validation, encoder: object, step: int) -> dict[str, float]:
+        self._note({"step": step, "score": scores[step]})
+        return {"validation/composition": scores[step]}
+
+    monkeypatch.setattr(Validation, "score", score)
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=8)
+    config = replace(
+        config,
+        checkpoint=replace(config.checkpoint, keep=1),
+        validation=ValidationConfig(benchmarks=("world",), root=tmp_path, every_steps=2),
+    )
+    train(config)
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-4", "step-8"]
+    assert json.loads((tmp_path / "run" / "best.json").read_text()) == {"checkpoint": "step-4"}
+    assert {line["step"]: line["validation/composition"] for line in _lines(tmp_path / "run")
+            if "validation/composition" in line} == scores  # fmt: skip
+
+
+def test_a_used_folder_and_missing_inputs_are_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
+    train(config)
+    with pytest.raises(InputError, match="already holds a run"):
+        train(config)
+    for field, message in [("captions", "no captions"), ("images", "no images"), ("negatives", "draws 2 negatives")]:
+        broken = replace(config, out=tmp_path / field, data=replace(config.data, **{field: None}))
+        with pytest.raises(InputError, match=message):
+            train(broken)
+    with pytest.raises(InputError, match="do not fill one global batch"):
+        train(replace(config, out=tmp_path / "large", train=replace(config.train, batch_size=64)))
+    with pytest.raises(InputError, match="no caption has more than 3"):
+        train(replace(config, out=tmp_path / "many", data=replace(config.data, negatives_per_caption=9)))

@@ -1,0 +1,73 @@
+"""The same run under one, two and four processes: losses and weights agree; a run moves between them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+Pairs = dict[str, Path]
+
+
+def _run(processes: int, *words: str) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*(launch if processes > 1 else [sys.executable]), "-m", "degla", "train", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def _flags(model: Path, pairs: Pairs, out: Path) -> list[str]:
+    return ["degla", "--model", str(model), "--out", str(out), "--data.captions", str(pairs["captions"]),
+            "--data.images", str(pairs["images"]), "--data.negatives", str(pairs["negatives"]),
+            "--data.negatives-per-caption", "2", "--train.batch-size", "8", "--train.steps", "4", "--optim.lr", "1e-3",
+            "--train.precision", "fp32", "--tracking.every-steps", "1", "--checkpoint.every-minutes", "0",
+            "--checkpoint.every-steps", "2", "--checkpoint.keep", "0", "--objective.intra-modal.weight", "0.1",
+            "--objective.cross-modal-rank.weight", "0.2"]  # fmt: skip
+
+
+def _metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def single(tiny_model: Path, tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("single") / "run"
+    _run(1, *_flags(tiny_model, tiny_pairs, out))
+    return out
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_number_of_processes_changes_nothing(
+    processes: int, single: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    _run(processes, *_flags(tiny_model, tiny_pairs, out))
+    for one, many in zip(_metrics(single), _metrics(out), strict=True):
+        for name in one.keys() - {"pairs_per_second"}:
+            assert many[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), (one["step"], name)
+    for name in ("open_clip_model.safetensors", "teacher.safetensors"):
+        left, right = load_file(single / "step-4" / name), load_file(out / "step-4" / name)
+        for key, value in left.items():
+            # Adam's first steps turn tiny gradients, where the order of sums shows, into steps of the learning rate.
+            torch.testing.assert_close(right[key], value, rtol=0, atol=2e-4)
+            assert (right[key] - value).abs().mean() < 2e-6
+
+
+def test_a_run_of_two_processes_goes_on_in_one(
+    single: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    _run(2, *_flags(tiny_model, tiny_pairs, out))
+    (out / "step-4" / "state.json").unlink()
+    _run(1, "--resume", str(out))
+    assert [row["step"] for row in _metrics(out)] == [1, 2, 3, 4]
+    for one, moved in zip(_metrics(single), _metrics(out), strict=True):
+        assert moved["loss"] == pytest.approx(one["loss"], rel=1e-4)

@@ -1,0 +1,178 @@
+"""A run that was stopped and taken up again in a new process equals one that never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from degla.cli import main
+from degla.config import differences, from_plain, to_plain
+from degla.errors import DeglaError, InputError
+from degla.model import checkpoint as checkpoint_module
+from degla.model.checkpoint import checkpoints
+from degla.training.loop import train
+from tests.training.configs import tiny_config
+
+Pairs = dict[str, Path]
+FLAGS = ["--optim.lr", "1e-3", "--train.batch-size", "4", "--data.negatives-per-caption", "2", "--train.seed", "5",
+         "--checkpoint.every-minutes", "0", "--checkpoint.keep", "0", "--tracking.every-steps", "1",
+         "--objective.cross-modal-rank.weight", "0.3", "--train.steps", "8"]  # fmt: skip
+
+
+def _command(model: Path, pairs: Pairs, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "degla", "train", "degla", "--model", str(model), "--out", str(out),
+            "--data.captions", str(pairs["captions"]), "--data.images", str(pairs["images"]),
+            "--data.negatives", str(pairs["negatives"]), *FLAGS, *more]  # fmt: skip
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def _assert_equal_checkpoints(one: Path, other: Path) -> None:
+    for name in ("open_clip_model.safetensors", "teacher.safetensors"):
+        left, right = load_file(one / name), load_file(other / name)
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left), name
+    left, right = (torch.load(path / "optimizer.pt", weights_only=True) for path in (one, other))
+    assert left["optimizer"]["param_groups"] == right["optimizer"]["param_groups"]
+    for number, state in left["optimizer"]["state"].items():
+        assert all(torch.equal(value, right["optimizer"]["state"][number][key]) for key, value in state.items())
+    assert all(torch.equal(left["memory"][name], right["memory"][name]) for name in left["memory"])
+    assert left["memory"]["cross_modal_rank"].abs().max() > 0, "the thresholds never moved; the test shows nothing"
+    assert torch.equal(left["random"][0]["torch"], right["random"][0]["torch"])
+    assert left["random"][0]["python"] == right["random"][0]["python"]
+    states = [json.loads((path / "state.json").read_text()) for path in (one, other)]
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_resume_is_bit_equal_through_a_new_process_in_mid_epoch(
+    precision: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    flags = ("--train.precision", precision)
+    whole = _command(tiny_model, tiny_pairs, tmp_path / "whole", *flags)
+    subprocess.run(whole, check=True, env=_environment(), capture_output=True)
+    # Six steps make an epoch: step 3 is in the middle of the first, and the run ends in the second.
+    parts = _command(tiny_model, tiny_pairs, tmp_path / "parts", *flags, "--checkpoint.every-steps", "3")
+    subprocess.run(parts, check=True, env=_environment(), capture_output=True)
+    for later in checkpoints(tmp_path / "parts"):
+        if later.name != "step-3":
+            (later / "state.json").unlink()
+    resume = [sys.executable, "-m", "degla", "train", "--resume", str(tmp_path / "parts")]
+    done = subprocess.run(resume, env=_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    _assert_equal_checkpoints(tmp_path / "whole" / "step-8", tmp_path / "parts" / "step-8")
+    metrics = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+               for name in ("whole", "parts")]  # fmt: skip
+    assert [row["step"] for row in metrics[1]] == list(range(1, 9))
+    assert [row["loss"] for row in metrics[0]] == [row["loss"] for row in metrics[1]]
+
+
+def test_sigterm_saves_and_exits_clean(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    endless = _command(tiny_model, tiny_pairs, run, "--train.steps", "100000")
+    process = subprocess.Popen(endless, env=_environment(), stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(600):
+            if (run / "metrics.jsonl").is_file() and len((run / "metrics.jsonl").read_text().splitlines()) > 3:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, messages = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, messages
+    assert "stopped by SIGTERM" in messages and f"degla train --resume {run}" in messages
+    newest = checkpoints(run)[-1]
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert newest.name == f"step-{steps[-1]}"
+    assert json.loads((newest / "state.json").read_text())["step"] == steps[-1]
+    assert not list(run.glob("*.partial"))
+
+
+def test_resume_with_a_changed_configuration_names_the_field(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train(tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=run, steps=2))
+    assert main(["train", "--resume", str(run), "--optim.lr", "0.5", "--objective.text-grounded.weight", "3"]) == 2
+    message = capsys.readouterr().err
+    assert "--optim.lr was 0.001 and is now 0.5" in message
+    assert "--objective.text-grounded.weight was 0.1 and is now 3.0" in message
+    assert main(["train", "--resume", str(run), "--checkpoint.keep", "7"]) == 0
+    assert main(["train", "--resume", str(tmp_path / "none")]) == 2
+    assert "no such run folder" in capsys.readouterr().err
+
+
+def test_resume_after_the_data_changed_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=None, epochs=1)
+    train(config)
+    lines = tiny_pairs["captions"].read_text().splitlines(keepends=True)
+    shorter = tmp_path / "captions.jsonl"
+    shorter.write_text("".join(lines[:8]))
+    with pytest.raises(InputError, match="the run had 6 steps and would now have 2"):
+        train(replace(config, data=replace(config.data, captions=shorter)), resume=True)
+
+
+def test_full_disk_leaves_the_old_checkpoint(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=4)
+    config = replace(config, checkpoint=replace(config.checkpoint, every_steps=2))
+    original = checkpoint_module.save_file
+
+    def full(weights: object, path: Path, **options: object) -> None:
+        if "step-4" in str(path) and path.name == "teacher.safetensors":
+            raise OSError(28, "No space left on device")
+        original(weights, path, **options)
+
+    monkeypatch.setattr(checkpoint_module, "save_file", full)
+    with pytest.raises(DeglaError, match=r"step-4: .*disk is full.*last complete checkpoint is .*step-2"):
+        train(config)
+    monkeypatch.undo()
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-2"]
+    assert not list((tmp_path / "run").glob("*.partial"))
+    assert train(config, resume=True).step == 4
+
+
+def test_damaged_checkpoints_are_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    folder = train(config).folder
+    for name, message in [("optimizer.pt", "damaged checkpoint"), ("teacher.safetensors", "damaged weights file")]:
+        kept = (folder / name).read_bytes()
+        (folder / name).write_bytes(kept[: len(kept) // 2])
+        with pytest.raises(InputError, match=message):
+            train(config, resume=True)
+        (folder / name).unlink()
+        with pytest.raises(InputError, match="missing"):
+            train(config, resume=True)
+        (folder / name).write_bytes(kept)
+
+
+def test_a_run_without_its_teacher_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    plain = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    train(plain)
+    degla = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    with pytest.raises(InputError, match=r"teacher\.safetensors is missing"):
+        train(degla, resume=True)
+
+
+def test_configurations_survive_json(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("ce_clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    plain = json.loads(json.dumps(to_plain(config)))
+    assert from_plain(plain, where="test") == config
+    assert differences(config, from_plain(plain, where="test")) == []
+    plain["optim"]["learning"] = 3
+    with pytest.raises(InputError, match="config.json: optim: unknown field 'learning'"):
+        from_plain(plain, where="config.json")

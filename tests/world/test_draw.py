@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from degla.errors import InputError
+from degla.evaluation.benchmarks import Classification, Retrieval
+from degla.evaluation.benchmarks.world import BENCHMARK, ORDER_BLIND_CEILING
+from degla.records import CaptionRecord, PairItem, read_jsonl
+from degla.world.draw import MARKER, benchmark_scenes, draw_benchmark, draw_pairs
+from degla.world.items import FAMILIES
+from degla.world.scenes import sample_scene_of, stream
+
+
+def fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "validation"
+    return draw_benchmark(folder, split="validation", items_per_part=6, images_per_class=1, retrieval_images=20)
+
+
+def test_pairs_are_drawn_once_and_the_same_everywhere(tmp_path: Path) -> None:
+    drawn = draw_pairs(tmp_path / "a", count=12, seed=5, captions_per_image=3)
+    records = list(read_jsonl(CaptionRecord, drawn.captions))
+    assert len(records) == 36
+    assert len({record.id for record in records}) == 36
+    assert len({record.image_id for record in records}) == 12
+    for record in records:
+        assert Image.open(drawn.images / record.image).size == (64, 64)
+    stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "a").rglob("*")}
+    assert draw_pairs(tmp_path / "a", count=12, seed=5, captions_per_image=3) == drawn
+    assert stamps == {file: file.stat().st_mtime_ns for file in (tmp_path / "a").rglob("*")}
+    draw_pairs(tmp_path / "b", count=12, seed=5, captions_per_image=3)
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    draw_pairs(tmp_path, count=2)
+    with pytest.raises(InputError, match=MARKER):
+        draw_pairs(tmp_path, count=3)
+
+
+def test_interrupted_folder_is_drawn_again(tmp_path: Path) -> None:
+    drawn = draw_pairs(tmp_path, count=3)
+    (tmp_path / MARKER).unlink()
+    drawn.captions.unlink()
+    draw_pairs(tmp_path, count=3)
+    assert drawn.captions.exists()
+    assert (tmp_path / MARKER).exists()
+
+
+def test_benchmark_reads_what_was_drawn(benchmark: Path) -> None:
+    entries = list(BENCHMARK.items(benchmark))
+    pairs = [entry for entry in entries if isinstance(entry, PairItem)]
+    assert len(pairs) == 2 * 6 * len(FAMILIES)
+    classified = [entry for entry in entries if isinstance(entry, Classification)]
+    assert len(classified) == 9
+    retrieval = [entry for entry in entries if isinstance(entry, Retrieval)]
+    assert [len(entry.images) for entry in retrieval] == [20, 20]
+    for entry in entries:
+        assert BENCHMARK.part(entry.part).name == entry.part
+        for image in entry.images:
+            assert (benchmark / image.path).exists()
+    for entry in retrieval:
+        assert {owner for owners in entry.owners for owner in owners} == set(range(20))
+
+
+def test_parts_and_averages_fit(benchmark: Path) -> None:
+    names = [part.name for part in BENCHMARK.parts] + [average.name for average in BENCHMARK.averages]
+    assert len(names) == len(set(names))
+    assert {entry.part for entry in BENCHMARK.items(benchmark)} == {part.name for part in BENCHMARK.parts}
+    assert set(ORDER_BLIND_CEILING) <= set(names)
+    assert set(BENCHMARK.headline.values()) <= set(names)
+    for average in BENCHMARK.averages:
+        assert set(average.of) <= set(names)
+
+
+def test_order_blind_models_tie_where_the_ceiling_says_so(benchmark: Path) -> None:
+    for entry in BENCHMARK.items(benchmark):
+        if isinstance(entry, PairItem):
+            positive, negative = (sorted(text.split()) for text in entry.texts)
+            assert (positive == negative) == (entry.part in ORDER_BLIND_CEILING)
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"items\.jsonl"):
+        list(BENCHMARK.items(tmp_path))
+
+
+def test_tested_scenes_are_never_trained_on() -> None:
+    trained = {sample_scene_of("train", stream("pairs", 0, number)).content for number in range(1500)}
+    for split in ("validation", "test"):
+        tested = {scene.content for scene in benchmark_scenes(split, domain="id", count=300, seed=0)}
+        assert not trained & tested
