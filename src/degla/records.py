@@ -297,6 +297,7 @@ class Result(Record):
         date: when it was made, UTC, ISO 8601.
         versions: of degla, torch, open_clip, python.
         items_file: name of the file beside this one that holds every item's verdict; "" before it is saved.
+        items_count: number of verdicts in it.
         items: every item's verdict; not part of the JSON file.
     """
 
@@ -308,4 +309,5 @@ class Result(Record):
     versions: dict[str, str]
     benchmarks: tuple[BenchmarkResult, ...] = Field(min_length=1)
     items_file: str = ""
+    items_count: int = 0
     items: tuple[ItemVerdict, ...] = Field(default=(), exclude=True, repr=False)

@@ -115,52 +115,54 @@ def _outcome(chosen: dict[str, Any], mask: str, processes: Processes, *, with_dd
             objective.memory[name] = torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64)
     target = Target(image=said.image, caption=said.caption, negative=said.negative)
     loss, values = objective(student, target, processes)
-    loss.backward()
+    if loss.requires_grad:
+        loss.backward()
 
-    found: Outcome = {"loss": _average(loss.detach(), processes)}
-    for name, value in values.items():
-        found[f"value {name}"] = _average(value, processes)
-    for name, parameter in encoder.named_parameters():
-        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        # DistributedDataParallel has averaged already.
-        found[f"gradient {name}"] = gradient if wrapped is not encoder else _average(gradient, processes)
-    found |= {f"memory {name}": memory for name, memory in objective.memory.items()}
-    return found
+    own: Outcome = {"loss": loss.detach(), **{f"value {name}": value for name, value in values.items()}}
+    gradients = {
+        f"gradient {name}": torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in encoder.named_parameters()
+    }
+    memory = {f"memory {name}": memory for name, memory in objective.memory.items()}
+    if wrapped is not encoder:  # DistributedDataParallel has averaged the gradients already.
+        return _average(own, processes) | gradients | memory
+    return _average(own | gradients, processes) | memory
 
 
-def _average(value: Tensor, processes: Processes) -> Tensor:
-    value = value.clone()
+def _average(values: Outcome, processes: Processes) -> Outcome:
+    """The mean over processes, in one message."""
+    message = torch.cat([value.flatten() for value in values.values()])
     if processes.count > 1:
-        dist.all_reduce(value)
-    return value / processes.count
+        dist.all_reduce(message)
+    parts = (message / processes.count).split([value.numel() for value in values.values()])
+    return {name: part.view_as(value) for (name, value), part in zip(values.items(), parts, strict=True)}
 
 
 def _shared_gradient(processes: Processes) -> Outcome:
     """Gathering beside another reader of the same gradient: what flows back to the other must not be touched."""
-    gathered, beside = (torch.ones(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    gathered = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
     everyone = torch.ones(2 * processes.count, 3, dtype=torch.float64, requires_grad=True)
+    # A node older than the gathering goes backward after it, so that it would see a gradient changed in place.
+    older = everyone * 1.0
     weights = torch.arange(1.0, 2 * processes.count * 3 + 1, dtype=torch.float64).view(-1, 3)
-    ((processes.gather(gathered) + everyone) * weights).sum().backward()
+    ((processes.gather(gathered) + older) * weights).sum().backward()
     start = 2 * processes.rank
-    assert gathered.grad is not None and everyone.grad is not None and beside.grad is None
+    assert gathered.grad is not None and everyone.grad is not None
     return {
         "beside": everyone.grad - weights,
         "gathered": gathered.grad - processes.count * weights[start : start + 2],
     }
 
 
-def work(rank: int, count: int, folder: str) -> None:
-    """Run one process and leave what it found in the folder."""
+def work(rank: int, count: int, folder: str, what: str) -> None:
+    """Run one process and leave what it found about "terms" or "gather" in the folder."""
     torch.set_num_threads(1)
     meeting = (Path(folder) / "meeting").as_uri()
-    dist.init_process_group(
-        "gloo", init_method=meeting, rank=rank, world_size=count, timeout=timedelta(seconds=60)
-    )
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=timedelta(seconds=60))
     try:
         processes = Processes.current()
         assert (processes.count, processes.rank) == (count, rank)
-        found = dict(outcomes(processes))
-        found["gather"] = _shared_gradient(processes)
+        found = dict(outcomes(processes)) if what == "terms" else {"gather": _shared_gradient(processes)}
         torch.save(found, Path(folder) / f"{rank}.pt")
     finally:
         dist.destroy_process_group()

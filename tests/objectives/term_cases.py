@@ -41,9 +41,7 @@ class Case:
     def student(self) -> Embeddings:
         """Unit rows, in the graph of the leaves."""
         unit = {name: _unit(self.leaves[name]) for name in ("image", "caption", "negative")}
-        return Embeddings(
-            **unit, valid=self.valid, scale=self.leaves["scale"].exp(), group=self.group, rule=self.rule
-        )
+        return Embeddings(**unit, valid=self.valid, scale=self.leaves["scale"].exp(), group=self.group, rule=self.rule)
 
     def target(self, parts: typing.Iterable[str] = ("image", "caption", "negative")) -> Target:
         """The teacher's unit rows, only the parts named."""

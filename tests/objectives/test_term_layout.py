@@ -26,9 +26,7 @@ def is_local(name: str) -> bool:
     return next(line for line in text.splitlines() if line.startswith("Scope:")).split()[1] == "local"
 
 
-LOCAL = [
-    term for name in TERMS.names() if is_local(name) for term in all_settings(name) if not is_published(term)
-]
+LOCAL = [term for name in TERMS.names() if is_local(name) for term in all_settings(name) if not is_published(term)]
 
 
 def moved_rows(term: Any, case: Case, changed: int) -> dict[str, set[int]]:
@@ -46,7 +44,9 @@ def moved_rows(term: Any, case: Case, changed: int) -> dict[str, set[int]]:
     assert before["caption"].abs().max() > 0
     return {
         leaf: {
-            row for row in range(case.pairs) if not torch.allclose(before[leaf][row], after[leaf][row], rtol=0, atol=1e-14)
+            row
+            for row in range(case.pairs)
+            if not torch.allclose(before[leaf][row], after[leaf][row], rtol=0, atol=1e-14)
         }
         for leaf in ("image", "caption", "negative")
     }

@@ -29,9 +29,7 @@ SETTINGS = [(name, term) for name in WITH_LOOP for term in all_settings(name)] +
 def cases() -> list[tuple[str, Case]]:
     """Every small shape with masks of each kind, random ones twice."""
     found = []
-    for seed, ((pairs, negatives, dim), mask) in enumerate(
-        itertools.product(small_shapes(), (*MASKS, "random"))
-    ):
+    for seed, ((pairs, negatives, dim), mask) in enumerate(itertools.product(small_shapes(), (*MASKS, "random"))):
         name = f"B={pairs} K={negatives} D={dim} mask={mask} seed={seed}"
         found.append((name, make_case(pairs, negatives, dim, mask=mask, seed=seed)))
     return found
@@ -57,7 +55,9 @@ def compare(name: str, term: Any, case: Case) -> set[str]:
     for leaf in LEAVES:
         if leaf in moved:
             assert slow[leaf].numel() > 0 and slow[leaf].abs().max() > 1e-9, f"nothing to compare in {leaf}"
-            torch.testing.assert_close(fast[leaf], slow[leaf], **TOLERANCE, msg=lambda text, leaf=leaf: f"{leaf}: {text}")
+            torch.testing.assert_close(
+                fast[leaf], slow[leaf], **TOLERANCE, msg=lambda text, leaf=leaf: f"{leaf}: {text}"
+            )
         else:
             assert torch.count_nonzero(slow[leaf]) == 0 or slow[leaf].abs().max() < 1e-12, leaf
             assert fast[leaf].abs().sum() < 1e-12, f"{leaf} must not move"

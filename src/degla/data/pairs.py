@@ -157,6 +157,7 @@ def _match(
     Counts the others in `dropped` by reason, and puts the first few unknown caption ids into `strangers`.
     """
     matched: dict[str, list[NegativeRecord]] = {}
+    own_words: dict[str, tuple[str, ...]] = {}
     seen: dict[str, set[tuple[str, ...]]] = {}
     for negative in negatives:
         caption = known.get(negative.caption_id)
@@ -172,8 +173,10 @@ def _match(
             dropped["without text"] += 1
         else:
             words = said_words(negative.text)
-            earlier = seen.setdefault(caption.id, set())
-            if words == said_words(caption.text):
+            if caption.id not in seen:
+                own_words[caption.id], seen[caption.id] = said_words(caption.text), set()
+            earlier = seen[caption.id]
+            if words == own_words[caption.id]:
                 dropped["equal to their caption"] += 1
             elif words in earlier:
                 dropped["said twice"] += 1
@@ -203,8 +206,18 @@ def said_words(text: str) -> tuple[str, ...]:
     word (only signs) stands for itself.
     """
     plain = unicodedata.normalize("NFKC", text).casefold()
-    spaced = "".join(" " if unicodedata.category(character)[0] == "P" else character for character in plain)
-    return tuple(spaced.split()) or (plain.strip(),)
+    return tuple(plain.translate(_SPACES).split()) or (plain.strip(),)
+
+
+class _PunctuationToSpace(dict[int, int]):
+    """A table for `str.translate` over all of Unicode, filled as characters come up."""
+
+    def __missing__(self, code: int) -> int:
+        self[code] = ord(" ") if unicodedata.category(chr(code)).startswith("P") else code
+        return self[code]
+
+
+_SPACES = _PunctuationToSpace()
 
 
 def image_groups(rows: Sequence[PairRow]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,9 @@ def spread(order: Rows, *, groups: Rows, ends: Sequence[int]) -> Rows:
         for place in range(start, end):
             # The row that comes in may meet another in its turn; every exchange leaves fewer meetings.
             while held[batch][group := int(codes[order[place]])] > 1 and group not in everywhere:
-                partner = _partner(group, batch, order=order, codes=codes, starts=starts, ends=ends, held=held)
+                partner = _partner(
+                    group, batch, place - start, order=order, codes=codes, starts=starts, ends=ends, held=held
+                )
                 if partner is None:
                     everywhere.add(group)
                     break
@@ -53,6 +56,7 @@ def spread(order: Rows, *, groups: Rows, ends: Sequence[int]) -> Rows:
 def _partner(
     group: int,
     batch: int,
+    offset: int,
     *,
     order: Rows,
     codes: Rows,
@@ -66,7 +70,9 @@ def _partner(
         other = (batch + step) % count
         if group in held[other]:
             continue
-        for place in range(starts[other], ends[other]):
+        # The search goes round from `offset`: from the first place, all rows there would soon be exchanged ones.
+        first = min(starts[other] + offset, ends[other])
+        for place in chain(range(first, ends[other]), range(starts[other], first)):
             given = int(codes[order[place]])
             if given not in held[batch] or held[other][given] > 1:
                 return other, place

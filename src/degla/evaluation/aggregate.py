@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import DeglaError
-from degla.evaluation.benchmarks import Average, Benchmark, Metric, Part
+from degla.evaluation.benchmarks import Average, Benchmark, Metric
 from degla.evaluation.statistics import (
     Values,
     cluster_draws,
@@ -22,7 +23,7 @@ from degla.evaluation.statistics import (
     proportion_interval,
 )
 from degla.evaluation.verdicts import Judged
-from degla.records import Interval, Score
+from degla.records import Interval, ItemVerdict, Score
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,28 @@ def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0) 
     Raises:
         DeglaError: a metric's verdict is missing; the benchmark's file is at fault.
     """
+    columns, drawn = _draw_all(benchmark, judged, seed)
+    parts: dict[str, tuple[Score, ...]] = {}
+    for column, entry in zip(columns, drawn, strict=True):
+        parts[column.part] = (*parts.get(column.part, ()), entry.score)
+    averages = _averages(benchmark, list(zip(columns, drawn, strict=True)))
+    return Scores(parts, tuple(average.score for average in averages))
+
+
+def drawn_values(
+    benchmark: Benchmark, verdicts: Sequence[ItemVerdict], *, seed: int = 0
+) -> dict[tuple[str, str], Values]:
+    """Every score's value in each bootstrap draw, by (name of part or average, metric).
+
+    Two models' verdicts on the same items in the same order, drawn with one seed, are drawn alike: the difference
+    of their values is a paired bootstrap.
+    """
+    columns, drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], seed)
+    rows = [*drawn, *_averages(benchmark, list(zip(columns, drawn, strict=True)))]
+    return {(row.score.name, row.score.metric): row.draws for row in rows}
+
+
+def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int) -> tuple[list[_Column], list[_Drawn]]:
     clusters = cluster_numbers([row.verdict.image for row in judged])
     members: dict[str, list[int]] = {}
     for index, row in enumerate(judged):
@@ -76,17 +99,12 @@ def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0) 
         column
         for name, indices in members.items()
         for metric in benchmark.part(name).metrics
-        if (column := _column(benchmark.part(name), name, metric, indices, judged, clusters)) is not None
+        if (column := _column(name, metric, indices, judged, clusters)) is not None
     ]
-    drawn = _draw(columns, int(clusters.max()) + 1 if len(clusters) else 0, seed)
-    parts: dict[str, tuple[Score, ...]] = {}
-    for column, entry in zip(columns, drawn, strict=True):
-        parts[column.part] = (*parts.get(column.part, ()), entry.score)
-    return Scores(parts, tuple(_averages(benchmark, list(zip(columns, drawn, strict=True)))))
+    return columns, _draw(columns, int(clusters.max()) + 1 if len(clusters) else 0, seed)
 
 
 def _column(
-    part: Part,
     name: str,
     metric: Metric,
     indices: Sequence[int],
@@ -98,7 +116,7 @@ def _column(
         raise DeglaError(f"part {name!r}: metric {metric.name!r} averages {metric.verdict!r}, which no item has.")
     names = [judged[index].verdict.group.get(metric.group, "") for index in chosen] if metric.group else []
     if names:
-        sizes = {value: names.count(value) for value in set(names)}
+        sizes = Counter(names)
         left = [
             row for row, value in enumerate(names) if value not in metric.exclude and sizes[value] >= metric.minimum
         ]
@@ -150,7 +168,7 @@ def _item_interval(column: _Column, draws: Values) -> Interval | None:
     return percentile_interval(draws, method="bootstrap over images") if distinct > 1 else None
 
 
-def _averages(benchmark: Benchmark, columns: Sequence[tuple[_Column, _Drawn]]) -> list[Score]:
+def _averages(benchmark: Benchmark, columns: Sequence[tuple[_Column, _Drawn]]) -> list[_Drawn]:
     made: dict[str, _Drawn] = {}
     for average in benchmark.averages:
         members = _members(average, columns, made)
@@ -177,7 +195,7 @@ def _averages(benchmark: Benchmark, columns: Sequence[tuple[_Column, _Drawn]]) -
             ),
             combined,
         )
-    return [drawn.score for drawn in made.values()]
+    return list(made.values())
 
 
 def _members(average: Average, columns: Sequence[tuple[_Column, _Drawn]], made: dict[str, _Drawn]) -> list[_Drawn]:

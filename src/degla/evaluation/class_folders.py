@@ -3,8 +3,8 @@
     FOLDER/classes.json        optional: names and prompts
     FOLDER/<class>/*.jpg       the images of one class
 
-`classes.json` is `{"classes": {"n01440764": "tench", ...} | ["tench", ...], "templates": ["a photo of a {}."]}`. A list of
-names is matched with the sorted subfolders, one by one. Without the file a class is called as its folder is, with
+`classes.json` is `{"classes": {"n01440764": "tench", ...} | ["tench", ...], "templates": ["a photo of a {}."]}`. A list
+of names is matched with the sorted subfolders, one by one. Without the file a class is called as its folder is, with
 spaces for underscores, and the only prompt is "a photo of a {}.".
 """
 

@@ -122,6 +122,11 @@ class Lexicon:
         """Whether a noun or adjective is listed in the group of that name."""
         return any(one.name == group for one in (*self._noun_groups.get(word, ()), *self._adjective_groups.get(word, ())))
 
+    def share_group(self, word: str, other: str, sort: Literal["nouns", "adjectives"]) -> bool:
+        """Whether one hand-written group lists both words."""
+        groups = self._noun_groups if sort == "nouns" else self._adjective_groups
+        return any(group in groups.get(other, ()) for group in groups.get(word, ()))
+
     def is_name(self, first: str, head: str) -> bool:
         """Whether the two words name one thing, as "fire hydrant" does."""
         return f"{first} {head}" in self._names

@@ -103,7 +103,7 @@ def _tag(texts: Iterable[str]) -> Iterator[Caption]:
     documents = (
         Doc(
             pipeline.vocab,
-            words=[piece for piece, _ in pieces],
+            words=[piece.lower() if text.isupper() else piece for piece, _ in pieces],
             spaces=[after for _, after in pieces[1:]] + [False] if pieces else [],
         )
         for _, pieces in listed
@@ -146,6 +146,10 @@ def _mend(tokens: list[Token]) -> list[Token]:
         token = mended[place]
         after = mended[place + 1] if place + 1 < len(mended) else None
         before = tokens[place - 1] if place else None
+        if token.lower in ("left", "right") and after is not None and after.lower == "of":
+            if before is not None and before.tag not in ("DT", "IN", "JJ") or _is_shape(before):
+                mended[place] = replace(token, tag="RB", lemma=token.lower)
+            continue
         heads_noun = after is not None and (after.tag in _NOUN_TAGS or after.tag == "JJ") and not after.glued
         if known.is_attribute(token.lower) and heads_noun and token.tag not in ("DT", "IN", "JJ"):
             follows = before is not None and (before.tag in ("DT", "CD", "JJ") or known.is_attribute(before.lower))
@@ -158,9 +162,13 @@ def _mend(tokens: list[Token]) -> list[Token]:
         if not described or heads_noun or token.tag in _NOUN_TAGS:
             continue
         noun = words.singular(token.lower)
-        if known.is_in_group(noun, "shape") or (
+        if _is_shape(token) or (
             token.tag in ("VBD", "VBZ", "VBP", "VB") and known.noun_groups(noun) and before is not None
             and (before.tag == "DT" or known.is_in_group(before.lower, "colour"))
         ):
             mended[place] = replace(token, tag="NNS" if words.is_plural(token.lower) else "NN", lemma=noun)
     return mended
+
+
+def _is_shape(token: Token | None) -> bool:
+    return token is not None and lexicon().is_in_group(words.singular(token.lower), "shape")

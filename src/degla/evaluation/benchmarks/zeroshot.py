@@ -29,7 +29,7 @@ BENCHMARK = Benchmark(
     layout="\n".join(
         (
             "zeroshot/DATASET/CLASS/*.jpg",
-            'zeroshot/DATASET/classes.json    optional {"classes": {"CLASS": "name"}, "templates": ["a photo of a {}."]}',
+            'zeroshot/DATASET/classes.json  optional: {"classes": {"CLASS": "name"}, "templates": ["{}."]}',
         )
     ),
     citation=(

@@ -1,0 +1,280 @@
+"""Results side by side: files of several methods and seeds enter, rows with spreads, gains and warnings leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.evaluation.aggregate import drawn_values
+from degla.evaluation.results import load_result
+from degla.evaluation.statistics import (
+    Difference,
+    Values,
+    percentile_interval,
+    seed_difference,
+    seed_spread,
+)
+from degla.evaluation.warnings import warnings_of
+from degla.records import BenchmarkResult, Interval, Result, Score
+from degla.shelf import BENCHMARKS, did_you_mean
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the report: the results that share a label.
+
+    Attributes:
+        results: training seed to result.
+        paths: training seed to file.
+    """
+
+    label: str
+    results: Mapping[int | None, Result]
+    paths: Mapping[int | None, Path]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method's number in one row; all values from 0 to 1.
+
+    Attributes:
+        mean: over seeds.
+        deviation: sample standard deviation over seeds; None for one seed.
+        interval: 95 % over seeds; over items where there is one seed.
+        values: training seed (as text; "-" for none) to value.
+        ties: items with a tie, the most of any seed.
+        n: items.
+        gain: against the baseline; None for the baseline itself and where the two cannot be compared.
+        best: highest of all methods, and every difference to the others has an interval above 0.
+    """
+
+    mean: float
+    deviation: float | None
+    interval: Interval | None
+    values: dict[str, float]
+    ties: int
+    n: int
+    gain: Difference | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part or named average of one benchmark, with a cell a method.
+
+    Attributes:
+        title: as printed; in the headline the column ("composition"), else the name.
+        name: of the part or average in the benchmark.
+        kind: "part" or "average".
+        family: of a part, else "".
+        tie: of a part, else "".
+        comparable: all methods answered the same questions under the same tie rule.
+    """
+
+    title: str
+    benchmark: str
+    name: str
+    metric: str
+    kind: str
+    family: str
+    tie: str
+    n: int
+    chance: float | None
+    comparable: bool
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that a report shows.
+
+    Attributes:
+        methods: in the order of the rows, the baseline first.
+        baseline: label that gains are counted against; None: no gains.
+        headline: one row a column of the first table.
+        rows: every part and every average, benchmark by benchmark.
+        warnings: sentences.
+    """
+
+    methods: tuple[Method, ...]
+    baseline: str | None
+    headline: tuple[Row, ...]
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+
+def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison:
+    """Read results and set them side by side.
+
+    Args:
+        paths: result files; those with one label are one method and must differ in their training seed.
+        baseline: label that gains and losses are counted against.
+
+    Raises:
+        InputError: no file, a file is wrong, two results with one label and seed, an unknown baseline.
+    """
+    if not paths:
+        raise InputError("no result was given. Make one with `degla evaluate MODEL --out results.json`.")
+    methods = _group(paths)
+    if baseline is not None:
+        if baseline not in methods:
+            raise InputError(
+                f"no result has the label {baseline!r} of the baseline.{did_you_mean(baseline, methods)} "
+                f"Labels: {', '.join(methods)}."
+            )
+        methods = {baseline: methods[baseline], **methods}
+    ordered = tuple(methods.values())
+    rows: list[Row] = []
+    headline: list[Row] = []
+    for name in _benchmarks(ordered):
+        made = _rows(name, ordered, baseline)
+        rows += made
+        headline += _headline(name, ordered, made)
+    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings_of(ordered_results(ordered))))
+
+
+def ordered_results(methods: Sequence[Method]) -> list[tuple[str, Result]]:
+    """(label, result) of all results in the order of the report."""
+    return [(method.label, result) for method in methods for result in method.results.values()]
+
+
+def _group(paths: Sequence[Path]) -> dict[str, Method]:
+    methods: dict[str, Method] = {}
+    for path in paths:
+        result = load_result(path)
+        label, seed = result.model.label, result.training_seed
+        method = methods.get(label, Method(label, {}, {}))
+        if seed in method.paths:
+            raise InputError(
+                f"{path}: label {label!r} with training seed {seed} is already in {method.paths[seed]}. "
+                "Give each run its own seed, or each method its own label, when you evaluate."
+            )
+        methods[label] = Method(label, {**method.results, seed: result}, {**method.paths, seed: path})
+    return methods
+
+
+def _benchmarks(methods: Sequence[Method]) -> list[str]:
+    return list(
+        dict.fromkeys(benchmark.name for _, result in ordered_results(methods) for benchmark in result.benchmarks)
+    )
+
+
+def _rows(name: str, methods: Sequence[Method], baseline: str | None) -> list[Row]:
+    found: dict[tuple[str, str, str, str, str], dict[str, dict[int | None, Score]]] = {}
+    questions: set[str] = set()
+    rules: dict[str, set[str]] = {}
+    for method in methods:
+        for seed, result in method.results.items():
+            for benchmark in (entry for entry in result.benchmarks if entry.name == name):
+                questions.add(benchmark.items_sha256)
+                for part in benchmark.parts:
+                    rules.setdefault(part.name, set()).add(part.tie)
+                for key, score in _scores(benchmark):
+                    found.setdefault(key, {}).setdefault(method.label, {})[seed] = score
+    one_rule = all(len(rule) == 1 for rule in rules.values())
+    rows = []
+    for (kind, title, metric, family, tie), cells in found.items():
+        comparable = len(questions) == 1 and one_rule
+        first = next(iter(next(iter(cells.values())).values()))
+        rows.append(
+            Row(
+                title=title,
+                benchmark=name,
+                name=title,
+                metric=metric,
+                kind=kind,
+                family=family,
+                tie=tie,
+                n=first.n,
+                chance=first.chance,
+                comparable=comparable,
+                cells=_cells(name, (title, metric), cells, methods, baseline if comparable else None, comparable),
+            )
+        )
+    # A part's tie rule is part of its key, so two rules give two rows; parts stand before averages.
+    return sorted(rows, key=lambda row: row.kind != "part")
+
+
+def _scores(benchmark: BenchmarkResult) -> list[tuple[tuple[str, str, str, str, str], Score]]:
+    rows = [
+        (("part", part.name, score.metric, part.family, part.tie), score)
+        for part in benchmark.parts
+        for score in part.scores
+    ]
+    return rows + [(("average", score.name, score.metric, "", ""), score) for score in benchmark.averages]
+
+
+def _cells(
+    benchmark: str,
+    key: tuple[str, str],
+    scores: Mapping[str, Mapping[int | None, Score]],
+    methods: Sequence[Method],
+    baseline: str | None,
+    comparable: bool,
+) -> dict[str, Cell]:
+    by_label = {method.label: method for method in methods}
+    values = {label: {seed: score.value for seed, score in seeds.items()} for label, seeds in scores.items()}
+
+    def difference(first: str, second: str) -> Difference:
+        over_seeds = seed_difference(values[first], values[second])
+        if over_seeds.interval is not None:
+            return over_seeds
+        interval = _item_difference(benchmark, key, by_label[first], by_label[second])
+        return Difference(over_seeds.value, interval, over_seeds.n)
+
+    leader = max(values, key=lambda label: seed_spread(list(values[label].values())).mean)
+    rivals = [label for label in values if label != leader]
+    leads = bool(rivals) and comparable
+    for rival in rivals if leads else ():
+        gap = difference(leader, rival)
+        leads = leads and gap.significant and gap.value > 0
+    cells = {}
+    for label, seeds in scores.items():
+        spread = seed_spread(list(values[label].values()))
+        gain = (
+            difference(label, baseline) if baseline is not None and baseline in values and label != baseline else None
+        )
+        cells[label] = Cell(
+            mean=spread.mean,
+            deviation=spread.deviation,
+            interval=spread.interval if spread.n > 1 else next(iter(seeds.values())).interval,
+            values={"-" if seed is None else str(seed): value for seed, value in values[label].items()},
+            ties=max(score.ties for score in seeds.values()),
+            n=next(iter(seeds.values())).n,
+            gain=gain,
+            best=leads and label == leader,
+        )
+    return cells
+
+
+def _item_difference(benchmark: str, key: tuple[str, str], first: Method, second: Method) -> Interval | None:
+    """Paired bootstrap over images of two single results; None where their items are not the same or not there."""
+    draws = [_drawn(next(iter(method.paths.values())), benchmark) for method in (first, second)]
+    (one_ids, one), (other_ids, other) = draws
+    if one_ids != other_ids or key not in one or key not in other:
+        return None
+    return percentile_interval(one[key] - other[key], method="paired bootstrap over images")
+
+
+@cache
+def _drawn(path: Path, benchmark: str) -> tuple[tuple[str, ...], dict[tuple[str, str], Values]]:
+    verdicts = [row for row in load_result(path, items=True).items if row.benchmark == benchmark]
+    ids = tuple(row.id for row in verdicts)
+    return ids, drawn_values(BENCHMARKS.load(benchmark).BENCHMARK, verdicts)
+
+
+def _headline(name: str, methods: Sequence[Method], rows: Sequence[Row]) -> list[Row]:
+    columns: dict[str, str] = {}
+    for _, result in ordered_results(methods):
+        for benchmark in result.benchmarks:
+            if benchmark.name == name:
+                columns = {**benchmark.headline, **columns}
+    made = []
+    for column, source in columns.items():
+        row = next((row for row in rows if row.name == source), None)
+        if row is not None:
+            made.append(Row(**{**row.__dict__, "title": column}))
+    return made

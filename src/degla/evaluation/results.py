@@ -1,0 +1,85 @@
+"""Results on disk: `NAME.json` for the numbers, `NAME.items.jsonl` beside it for every item's verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.records import ItemVerdict, Result, read_jsonl, validate, write_jsonl
+
+
+def save_result(result: Result, path: Path) -> Path:
+    """Write a result and its items; a file that is there is replaced, complete or not at all.
+
+    Args:
+        result: with its items.
+        path: ends in ".json"; the folder is made.
+
+    Returns:
+        The path of the items.
+
+    Raises:
+        InputError: the name does not end in ".json", or the folder cannot be written.
+    """
+    if path.suffix != ".json":
+        raise InputError(f"{path}: the name of a result must end in .json (the items go to NAME.items.jsonl).")
+    items = path.with_name(f"{path.stem}.items.jsonl")
+    saved = result.model_copy(update={"items_file": items.name, "items_count": len(result.items)})
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(items, result.items)
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(saved.model_dump_json(indent=1) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}.") from None
+    return items
+
+
+def load_result(path: Path, *, items: bool = False) -> Result:
+    """Read a result, and with `items` every item's verdict too.
+
+    Raises:
+        InputError: the file is missing, is no result, was written by another version, or its items are missing or
+            incomplete.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: not JSON: {error.msg} in line {error.lineno}. A result is what `degla evaluate` writes."
+        ) from None
+    version = row.get("schema_version") if isinstance(row, dict) else None
+    if version is None:
+        raise InputError(f"{path}: not a result: field 'schema_version' is missing. Give what `degla evaluate` wrote.")
+    if version != Result.model_fields["schema_version"].default:
+        raise InputError(
+            f"{path}: field 'schema_version' is {version!r}, this version of degla reads "
+            f"{Result.model_fields['schema_version'].default}. Evaluate again, or use the version that wrote it "
+            f"({_version(row)})."
+        )
+    result = validate(Result, row, where=str(path))
+    if not items:
+        return result
+    beside = path.with_name(result.items_file) if result.items_file else path.with_suffix(".items.jsonl")
+    verdicts = tuple(read_jsonl(ItemVerdict, beside))
+    if len(verdicts) != result.items_count:
+        raise InputError(
+            f"{beside}: holds {len(verdicts)} items, {path.name} was made from {result.items_count}. "
+            "Evaluate again, or bring the two files of one run together."
+        )
+    return result.model_copy(update={"items": verdicts})
+
+
+def _version(row: dict[str, object]) -> str:
+    versions = row.get("versions")
+    return f"degla {versions.get('degla', 'unknown')}" if isinstance(versions, dict) else "unknown"

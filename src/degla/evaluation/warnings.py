@@ -1,0 +1,81 @@
+"""What a reader must know before believing a number: missing images, ties, impossible items, unlike settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from degla.records import BenchmarkResult, Result
+
+
+def warnings_of(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
+    """Yield one sentence a warning.
+
+    Args:
+        results: (label, result) in the order of the report.
+    """
+    names = list(dict.fromkeys(entry.name for _, result in results for entry in result.benchmarks))
+    for name in names:
+        entries = [(label, entry) for label, result in results for entry in result.benchmarks if entry.name == name]
+        yield from _of_benchmark(entries)
+    yield from _unlike(results)
+
+
+def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[str]:
+    title = entries[0][1].title
+    missing = max(entries, key=lambda entry: entry[1].missing_images)[1]
+    if missing.missing_images:
+        scored = sum(part.scores[0].n for part in missing.parts)
+        left_out = sum(part.missing for part in missing.parts)
+        yield (
+            f"{title}: {missing.missing_images} images were missing, so {left_out} of {left_out + scored} items are "
+            "not in the score. It must not be compared with published numbers."
+        )
+    for part in missing.parts:
+        found = part.scores[0].n + part.missing + part.filtered
+        if part.published_n is not None and part.family != "retrieval" and found != part.published_n:
+            yield f"{title}, {part.name}: the files hold {found} items, the published ones {part.published_n}."
+    labels: dict[str, tuple[int, int]] = {}
+    for label, entry in entries:
+        ties = sum(part.scores[0].ties for part in entry.parts)
+        n = sum(part.scores[0].n for part in entry.parts)
+        if ties > labels.get(label, (0, n))[0]:
+            labels[label] = (ties, n)
+    for label, (ties, n) in labels.items():
+        rules = ", ".join(sorted({part.tie for _, entry in entries for part in entry.parts}))
+        yield (
+            f"{title}, {label}: {ties} of {n} items tie exactly (tie rule: {rules}). A model that ignores word order, "
+            "or half-precision embeddings, can cause that."
+        )
+    degenerate = max(sum(part.degenerate for part in entry.parts) for _, entry in entries)
+    if degenerate:
+        yield (
+            f"{title}: in {degenerate} items a true and a false text are the same tokens, so no model can tell them "
+            "apart."
+        )
+    if len({entry.items_sha256 for _, entry in entries}) > 1:
+        yield f"{title}: not all results answer the same questions; no gain and no best is shown for it."
+    rules_of = {tuple((part.name, part.tie) for part in entry.parts) for _, entry in entries}
+    if len(rules_of) > 1 and len({rule for rules in rules_of for _, rule in rules}) > 1:
+        yield f"{title}: results were scored under different tie rules; no gain and no best is shown for it."
+
+
+def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
+    readers: tuple[tuple[str, Callable[[Result], str]], ...] = (
+        ("activation function", lambda result: result.model.activation),
+        ("precision", lambda result: result.model.precision),
+        ("version of degla", lambda result: result.versions.get("degla", "unknown")),
+        ("version of torch", lambda result: result.versions.get("torch", "unknown")),
+    )
+    for noun, read in readers:
+        values = sorted({read(result) for _, result in results})
+        if len(values) > 1:
+            yield f"The results differ in the {noun}: {', '.join(values)}. It can move scores by points."
+    seeds = {label: 0 for label, _ in results}
+    for label, _ in results:
+        seeds[label] += 1
+    single = [label for label, count in seeds.items() if count == 1]
+    if len(single) < len(seeds) and single:
+        yield (
+            f"One result only for {', '.join(single)}: intervals there are over items, not over training seeds, and "
+            "gains against it take it as fixed."
+        )

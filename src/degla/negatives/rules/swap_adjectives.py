@@ -1,0 +1,83 @@
+"""Exchanges two adjectives of different noun phrases: "a red ball in a blue box" -> "a blue ball in a red box".
+
+Adjectives of one phrase are never exchanged, nor words for the same ("big", "large"), nor is an adjective put beside
+one that it contradicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from random import Random
+
+from degla.negatives import words
+from degla.negatives.chunks import Chunk, adjectives, find_chunks
+from degla.negatives.edits import exchange, write
+from degla.negatives.lexicon import lexicon
+from degla.negatives.meaning import content_of, meaning
+from degla.negatives.phrases import Caption
+from degla.negatives.replies import proposals
+from degla.negatives.rules import Chat, Example
+from degla.negatives.tokens import Token
+from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+
+
+@dataclass(frozen=True)
+class SwapAdjectives:
+    """Exchange two adjectives.
+
+    Source: arXiv 2504.16801, rule (c) (methods.md 2.3). Differs: only between phrases, and only where the meaning changes.
+    """
+
+    kind: str = "attribute"
+    """What the negatives break."""
+
+    def ask(self, caption: Caption, examples: Sequence[Example]) -> Chat | None:
+        """None: the grammar enumerates the exchanges."""
+        return None
+
+    def read(self, caption: Caption, reply: str | None, rng: Random) -> list[str]:
+        """Captions with two adjectives exchanged, or the one in a model's reply."""
+        return proposals(
+            reply, lambda: [write(caption, tokens) for tokens, reason in _exchanges(caption) if not reason], rng
+        )
+
+    def check(self, caption: Caption, negative: str) -> Verdict:
+        """Exactly two adjectives of different phrases exchanged, and the meaning changed."""
+        content = words.content(negative)
+        if content == caption.content:
+            return refused("same_text")
+        reasons = [reason for tokens, reason in _exchanges(caption) if content_of(tokens) == content]
+        if not reasons:
+            return refused("not_rule")
+        return ACCEPTED if "" in reasons else refused(reasons[0])
+
+
+def _exchanges(caption: Caption) -> Iterator[tuple[list[Token], str]]:
+    """Every exchange of two adjectives of different phrases, and why it is none ("" where it is)."""
+    tokens = caption.tokens
+    places = [(chunk, place) for chunk in caption.chunks for place in adjectives(tokens, chunk)]
+    own = None
+    for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
+        if first_chunk is second_chunk or tokens[first].lower == tokens[second].lower:
+            continue
+        changed = exchange(tokens, (first, first + 1), (second, second + 1))
+        if lexicon().adjective_relation(tokens[first].lower, tokens[second].lower) == "synonym":
+            yield changed, "synonym"
+        elif _clashes(tokens, first_chunk, first, tokens[second]) or _clashes(tokens, second_chunk, second, tokens[first]):
+            yield changed, "already_in_caption"
+        else:
+            own = own or meaning(tokens, caption.chunks)
+            yield changed, "same_meaning" if meaning(changed, find_chunks(changed)) == own else ""
+
+
+def _clashes(tokens: Sequence[Token], chunk: Chunk, place: int, adjective: Token) -> bool:
+    """Whether another adjective of the phrase is the same, or of the same sort, as the one that would come in."""
+    others = [tokens[other].lower for other in adjectives(tokens, chunk) if other != place]
+    return any(
+        other == adjective.lower or lexicon().share_group(other, adjective.lower, "adjectives") for other in others
+    )
+
+
+RULE = SwapAdjectives()

@@ -1,0 +1,93 @@
+"""Exchanges two nouns of different phrases, each in the other's number: "two cats on a mat" -> "two mats on a cat".
+
+Adjectives and articles stay where they are. Nouns of one list or on both sides of "next to" are left alone where the
+exchange would say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from random import Random
+
+from degla.negatives import words
+from degla.negatives.chunks import Chunk, determiner, find_chunks, nouns
+from degla.negatives.edits import exchange, inflect, write
+from degla.negatives.lexicon import lexicon
+from degla.negatives.meaning import content_of, meaning
+from degla.negatives.phrases import Caption
+from degla.negatives.replies import proposals
+from degla.negatives.rules import Chat, Example
+from degla.negatives.tokens import Token
+from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+
+
+@dataclass(frozen=True)
+class SwapNouns:
+    """Exchange two nouns.
+
+    Source: arXiv 2504.16801, rule (b) (methods.md 2.3). Differs: only whole words move, never equal nouns (CE-9).
+    """
+
+    kind: str = "object"
+    """What the negatives break."""
+
+    def ask(self, caption: Caption, examples: Sequence[Example]) -> Chat | None:
+        """None: the grammar enumerates the exchanges."""
+        return None
+
+    def read(self, caption: Caption, reply: str | None, rng: Random) -> list[str]:
+        """Captions with two nouns exchanged, things that can be seen first; or the one in a model's reply."""
+        found = proposals(
+            reply, lambda: [write(caption, tokens) for tokens, reason in _exchanges(caption) if not reason], rng
+        )
+        return found
+
+    def check(self, caption: Caption, negative: str) -> Verdict:
+        """Exactly two nouns exchanged, not in one phrase or list, and the meaning changed."""
+        content = words.content(negative)
+        if content == caption.content:
+            return refused("same_text")
+        reasons = [reason for tokens, reason in _exchanges(caption) if content_of(tokens) == content]
+        if not reasons:
+            return refused("not_rule")
+        return ACCEPTED if "" in reasons else refused(reasons[0])
+
+
+def _exchanges(caption: Caption) -> Iterator[tuple[list[Token], str]]:
+    """Every exchange of two nouns, and why it is none ("" where it is)."""
+    tokens = caption.tokens
+    places = [(chunk, span) for chunk in caption.chunks for span in nouns(tokens, chunk)]
+    own = None
+    for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
+        if first_chunk is second_chunk:
+            continue
+        one, other = tokens[first[1] - 1], tokens[second[1] - 1]
+        changed = list(tokens)
+        changed[first[1] - 1] = inflect(one, like=other)
+        changed[second[1] - 1] = inflect(other, like=one)
+        changed = exchange(changed, first, second)
+        if one.lemma == other.lemma or lexicon().noun_relation(one.lemma, other.lemma) == "synonym":
+            yield changed, "synonym"
+        elif not (_fits(caption, one, second_chunk, other) and _fits(caption, other, first_chunk, one)):
+            yield changed, "agreement"
+        else:
+            own = own or meaning(tokens, caption.chunks)
+            yield changed, "same_meaning" if meaning(changed, find_chunks(changed)) == own else ""
+
+
+def _fits(caption: Caption, noun: Token, chunk: Chunk, slot: Token) -> bool:
+    """Whether a noun can stand where another one stands: no "a water", no "two pants" for "two cats"."""
+    words_known = lexicon().words
+    mass, many = lexicon().is_mass(noun.lemma), slot.tag in ("NNS", "NNPS")
+    article = determiner(caption.tokens, chunk)
+    if mass and (many or (article is not None and article.lower in words.DETERMINERS_OF_ONE | words.DETERMINERS_OF_MANY)):
+        return False
+    if noun.lemma in words_known["plural_only"] and noun.lemma != "people" and not many:
+        return False
+    counted = not mass and not many and article is None
+    return not (counted and lexicon().is_mass(slot.lemma))
+
+
+RULE = SwapNouns()

@@ -1,0 +1,52 @@
+"""What a check answers: accepted, or refused for a named reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+REASONS: Final[dict[str, str]] = {
+    "no_candidate": "the rule finds nothing in this caption to change",
+    "empty_caption": "the caption has no words",
+    "long_caption": "the caption has more than 80 words",
+    "not_english": "fewer than half of the caption's words are in an English dictionary",
+    "empty": "the negative has no words",
+    "too_long": "the negative has more than half as many words again as the caption, and over three more",
+    "same_text": "equal to the caption apart from case, punctuation, spaces and a/an",
+    "article": 'an "a" or "an" does not suit the next word',
+    "not_rule": "the change is not the one that the rule promises",
+    "same_meaning": "other words' order, same meaning: a list, one phrase's adjectives, the sides of 'next to'",
+    "agreement": "a verb, number or article no longer suits its noun",
+    "synonym": "the new word means the same as the old one",
+    "hypernym": "the new word is more general or more special than the old one",
+    "part": "the new word is a part or the whole of the old one",
+    "compatible": "the new word can be true of the same thing as the old one",
+    "unknown_word": "the new word is not in the word tables, so that it cannot be known to differ",
+    "already_in_caption": "the new word, or one that means as much, is in the caption already",
+    "duplicate": "equal to another negative of this caption",
+    "duplicate_caption": "equal to another caption of the same image, hence true",
+}
+"""Every reason that a record may carry, explained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer of a check.
+
+    Attributes:
+        accepted: whether the negative passed.
+        reason: a key of `REASONS` where it was refused, else "".
+    """
+
+    accepted: bool
+    reason: str = ""
+
+
+ACCEPTED: Final = Verdict(True)
+
+
+def refused(reason: str) -> Verdict:
+    """A refusal; `reason` must be a key of `REASONS`."""
+    if reason not in REASONS:
+        raise ValueError(f"{reason!r} is not a reason of REASONS")
+    return Verdict(False, reason)

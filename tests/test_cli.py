@@ -1,0 +1,181 @@
+"""The command line: starts at once, lists the shelves, and answers wrong input with what to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from degla.cli import SHELVES, main
+
+Pairs = dict[str, Path]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["ls"], ["ls", "recipes", "--json"], ["train", "--help"], ["report", "--help"], ["--version"]]
+)
+def test_starts_in_half_a_second_without_torch(words: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from degla.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'open_clip', 'spacy', 'matplotlib', 'transformers'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    best = float("inf")
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        best = min(best, time.perf_counter() - started)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+    assert best < 0.5
+
+
+def test_ls_names_every_file_of_every_shelf(capsys: Capture) -> None:
+    assert main(["ls", "--json"]) == 0
+    members = json.loads(capsys.readouterr().out)
+    assert members.keys() == SHELVES.keys()
+    for name, shelf in SHELVES.items():
+        assert list(members[name]) == shelf.names()
+        assert all(members[name].values()), f"a member of {name} has no docstring"
+    assert {"clip", "negclip", "ce_clip", "degla", "degla_published", "smoke"} <= members["recipes"].keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
+        (["train", "dgla"], "unknown recipe 'dgla'. Did you mean 'degla'?"),
+        (["train", "--optim.lr", "1"], "a recipe comes first"),
+        (["train", "--resume"], "--resume needs the run's folder"),
+        (["train", "degla"], "no captions: give --data.captions FILE"),
+        (["train", "degla", "--train.batch-size", "0"], "--train.batch-size is 0; it must be 1 or more"),
+        (["demo", "--seeds", "0"], "--seeds is 0"),
+        (["evaluate", "world", "--benchmarks", "sugarcrap", "--root", ".", "--out", "x.json"], "Did you mean 'sugarcrepe'"),
+        (["evaluate", "world", "--benchmarks", "world", "--root", ".", "--out", "x.json", "--label", "a", "b"],
+         "2 labels for 1 models"),
+        (["negatives", "no/such/captions.json", "--out", "x.jsonl"], "no/such/captions.json"),
+    ],
+)  # fmt: skip
+def test_wrong_words_say_what_is_right(words: list[str], message: str, capsys: Capture) -> None:
+    assert main(words) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and printed.startswith("degla: ") and "Traceback" not in printed
+
+
+def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "degla", "--optim.leraning-rate", "1"])
+    assert stopped.value.code == 2
+    assert "--optim." in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "degla", "--optim.lr", "fast"])
+    assert stopped.value.code == 2
+
+
+@pytest.fixture
+def words(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> dict[str, str]:
+    """Flags of a run that works, to be broken one by one."""
+    return {
+        "--model": str(tiny_model),
+        "--data.captions": str(tiny_pairs["captions"]),
+        "--data.images": str(tiny_pairs["images"]),
+        "--data.negatives": str(tiny_pairs["negatives"]),
+        "--data.negatives-per-caption": "2",
+        "--train.batch-size": "4",
+        "--train.steps": "6",
+        "--out": str(tmp_path / "run"),
+    }
+
+
+def _train(words: dict[str, str]) -> int:
+    return main(["train", "negclip", *(part for pair in words.items() for part in pair)])
+
+
+def _copy_images(pairs: Pairs, folder: Path) -> Path:
+    folder.mkdir()
+    for path in pairs["images"].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_the_run_that_is_broken_below_works(words: dict[str, str], capsys: Capture) -> None:
+    assert _train(words) == 0
+    assert "finished at step 6" in capsys.readouterr().err
+
+
+def test_missing_image(
+    words: dict[str, str],
+    tiny_pairs: Pairs,
+    tmp_path: Path,
+    capsys: Capture,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    images = _copy_images(tiny_pairs, tmp_path / "images")
+    (images / "003.png").unlink()
+    assert _train(words | {"--data.images": str(images)}) == 2
+    message = capsys.readouterr().err
+    assert "003.png" in message and "3-0" in message and "missing" in message
+    assert _train(words | {"--data.images": str(images), "--data.bad-images": "skip"}) == 0
+    assert "003.png" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text"])
+def test_damaged_image(
+    damage: str,
+    words: dict[str, str],
+    tiny_pairs: Pairs,
+    tmp_path: Path,
+    capsys: Capture,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    images = _copy_images(tiny_pairs, tmp_path / "images")
+    whole = (images / "004.png").read_bytes()
+    (images / "004.png").write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"this is no picture")
+    assert _train(words | {"--data.images": str(images)}) == 2
+    assert "004.png" in capsys.readouterr().err
+    assert _train(words | {"--data.images": str(images), "--data.bad-images": "skip", "--out": str(tmp_path / "b")}) == 0
+    assert "004.png" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ('{"id": "1", "image": "000.png", "text": 7}\n', ["line 1", "text"]),
+        ('{"id": "1", "image": "000.png", "text": "a cat"}\nno json\n', ["line 2", "JSON"]),
+        ("", ["holds no caption"]),
+    ],
+)
+def test_wrong_captions(content: str, parts: list[str], words: dict[str, str], tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "captions.jsonl"
+    path.write_text(content)
+    assert _train(words | {"--data.captions": str(path)}) == 2
+    message = capsys.readouterr().err
+    assert all(part in message for part in ["captions.jsonl", *parts]), message
+
+
+def test_negatives_that_match_nothing(words: dict[str, str], tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "negatives.jsonl"
+    row = {"caption_id": "elsewhere", "rule": "swap_nouns", "kind": "object", "text": "x y", "source": "t", "accepted": True}
+    path.write_text(json.dumps(row) + "\n")
+    assert _train(words | {"--data.negatives": str(path)}) == 2
+    message = capsys.readouterr().err
+    assert "elsewhere" in message and "0-0" in message
+
+
+def test_k_larger_than_any_row(words: dict[str, str], capsys: Capture) -> None:
+    assert _train(words | {"--data.negatives-per-caption": "9"}) == 2
+    assert "no caption has more than 3" in capsys.readouterr().err
+
+
+def test_folder_that_cannot_be_written(words: dict[str, str], tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "file").write_text("")
+    assert _train(words | {"--out": str(tmp_path / "file" / "run")}) == 2
+    assert "cannot be written" in capsys.readouterr().err
