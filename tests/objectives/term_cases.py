@@ -1,4 +1,4 @@
-"""Builders that the tests of the objective terms share: random batches, all settings of a term, values with gradients."""
+"""Builders shared by the tests of the terms: random batches, every setting of a term, values with gradients."""
 
 from __future__ import annotations
 

@@ -197,11 +197,8 @@ def test_inputs_are_left_alone(term: Any) -> None:
     assert torch.equal(memory, case.memory)
 
 
-@every_name
-def test_a_memory_is_one_small_tensor(name: str) -> None:
-    term = term_class(name)()
-    if not isinstance(term, StatefulTerm):
-        pytest.skip("no memory")
+@pytest.mark.parametrize("term", [term for term in EVERY if isinstance(term, StatefulTerm)], ids=describe)
+def test_a_memory_is_one_small_tensor(term: StatefulTerm) -> None:
     start = term.start(4)
     case = make_case(4, 3, mask="random", seed=37).to(torch.float32)
     _, after = term.recall(case.student(), case.target(), ONE, start)

@@ -78,7 +78,7 @@ def test_value_and_gradients_equal_those_of_the_formula(name: str, term: Any) ->
     assert compared["caption"] >= 40, f"too few batches with a gradient: {compared}"
 
 
-@pytest.mark.parametrize("term", all_settings("cross_modal_rank") + [CrossModalRank(upper=0.5)], ids=describe)
+@pytest.mark.parametrize("term", [*all_settings("cross_modal_rank"), CrossModalRank(upper=0.5)], ids=describe)
 def test_thresholds_equal_those_of_the_formula(term: CrossModalRank) -> None:
     clamped = {"low": 0, "high": 0, "free": 0, "kept": 0}
     for text, case in cases():

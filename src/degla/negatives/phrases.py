@@ -103,10 +103,10 @@ def _tag(texts: Iterable[str]) -> Iterator[Caption]:
     documents = (
         Doc(
             pipeline.vocab,
-            words=[piece.lower() if text.isupper() else piece for piece, _ in pieces],
+            words=[piece.lower() if shouted else piece for piece, _ in pieces],
             spaces=[after for _, after in pieces[1:]] + [False] if pieces else [],
         )
-        for _, pieces in listed
+        for pieces, shouted in ((pieces, text.isupper()) for text, pieces in listed)
     )
     for (text, pieces), document in zip(listed, pipeline.pipe(documents, batch_size=_BATCH), strict=True):
         tokens = [
