@@ -141,7 +141,9 @@ def test_damaged_image(
     (images / "004.png").write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"this is no picture")
     assert _train(words | {"--data.images": str(images)}) == 2
     assert "004.png" in capsys.readouterr().err
-    assert _train(words | {"--data.images": str(images), "--data.bad-images": "skip", "--out": str(tmp_path / "b")}) == 0
+    assert (
+        _train(words | {"--data.images": str(images), "--data.bad-images": "skip", "--out": str(tmp_path / "b")}) == 0
+    )
     assert "004.png" in caplog.text
 
 
@@ -163,7 +165,14 @@ def test_wrong_captions(content: str, parts: list[str], words: dict[str, str], t
 
 def test_negatives_that_match_nothing(words: dict[str, str], tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "negatives.jsonl"
-    row = {"caption_id": "elsewhere", "rule": "swap_nouns", "kind": "object", "text": "x y", "source": "t", "accepted": True}
+    row = {
+        "caption_id": "elsewhere",
+        "rule": "swap_nouns",
+        "kind": "object",
+        "text": "x y",
+        "source": "t",
+        "accepted": True,
+    }
     path.write_text(json.dumps(row) + "\n")
     assert _train(words | {"--data.negatives": str(path)}) == 2
     message = capsys.readouterr().err

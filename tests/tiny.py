@@ -61,8 +61,14 @@ def write_pairs(folder: Path, *, images: int = 12, captions_per_image: int = 2) 
                 words = text.split()
                 changed = " ".join(words[::-1] if kind == 0 else [*words[1:], f"thing{kind}"])
                 negatives.append(
-                    {"caption_id": key, "rule": rule, "kind": "order", "text": changed, "source": "test",
-                     "accepted": True}  # fmt: skip
+                    {
+                        "caption_id": key,
+                        "rule": rule,
+                        "kind": "order",
+                        "text": changed,
+                        "source": "test",
+                        "accepted": True,
+                    }  # fmt: skip
                 )
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in captions))
     (folder / "negatives.jsonl").write_text("".join(json.dumps(row) + "\n" for row in negatives))

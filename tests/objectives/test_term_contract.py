@@ -30,13 +30,6 @@ every_name = pytest.mark.parametrize("name", NAMES)
 every_term = pytest.mark.parametrize("term", EVERY, ids=describe)
 
 
-def known_defect(reason: str, *broken: str) -> pytest.MarkDecorator:
-    """Every term, with those named (by `describe`) expected to fail until the package is mended."""
-    mark = pytest.mark.xfail(strict=True, reason=reason)
-    params = [pytest.param(term, marks=mark if describe(term) in broken else (), id=describe(term)) for term in EVERY]
-    return pytest.mark.parametrize("term", params)
-
-
 def value_of(term: Any, case: Case, target: Target | None = None) -> torch.Tensor:
     """The value under thresholds high enough that a ranking term is at work."""
     return evaluate(term, case.student(), target or case.target(), case.memory + 3)
@@ -110,7 +103,7 @@ def test_the_gradient_reaches_the_student(term: Any, mask: Any) -> None:
     assert found["caption"].abs().max() > 1e-6
 
 
-@known_defect("Target.require does not detach", "SelfDistillation", "TextGrounded-own", "TextGrounded-published")
+@every_term
 def test_the_gradient_never_reaches_the_teacher(term: Any) -> None:
     case = make_case(4, 3, mask="all", seed=31)
     for rows in case.teacher.values():
@@ -143,10 +136,7 @@ def test_invalid_places_leak_nothing(term: Any) -> None:
     check_leaks(term, 1e3)
 
 
-@known_defect(
-    "0 times NaN in the backward of a masked logit",
-    *(describe(term) for term in EVERY if describe(term) not in ("Contrastive-none-False", "Contrastive-none-True")),
-)
+@every_term
 @pytest.mark.parametrize("junk", [float("nan"), float("inf"), float("-inf")])
 def test_invalid_places_that_are_no_numbers_leak_nothing(term: Any, junk: float) -> None:
     check_leaks(term, junk)
@@ -173,7 +163,7 @@ def check_leaks(term: Any, junk: float) -> None:
     assert found["negative"].isfinite().all()
 
 
-@known_defect("a constant instead of a zero in the graph", "IntraModal-published")
+@every_term
 @pytest.mark.parametrize(("pairs", "negatives", "mask"), [(1, 0, "all"), (1, 2, "none"), (3, 0, "all"), (4, 2, "none")])
 def test_batches_without_a_negative_are_finite_and_can_go_backward(
     term: Any, pairs: int, negatives: int, mask: Any

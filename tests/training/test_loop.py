@@ -88,9 +88,7 @@ def test_scale_is_clamped_before_the_teacher_follows(tiny_model: Path, tiny_pair
 def test_trimming_changes_nothing(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     values = []
     for trim in (True, False):
-        config = tiny_config(
-            "degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / str(trim), steps=3, trim=trim
-        )
+        config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / str(trim), steps=3, trim=trim)
         values.append(train(config).values)
     for name, value in values[0].items():
         assert value == pytest.approx(values[1][name], rel=1e-5), name

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import drawn_values
+from degla.evaluation.caveats import caveats_of
 from degla.evaluation.results import load_result
 from degla.evaluation.statistics import (
     Difference,
@@ -17,7 +18,6 @@ from degla.evaluation.statistics import (
     seed_difference,
     seed_spread,
 )
-from degla.evaluation.warnings import warnings_of
 from degla.records import BenchmarkResult, Interval, Result, Score
 from degla.shelf import BENCHMARKS, did_you_mean
 
@@ -133,7 +133,7 @@ def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison
         made = _rows(name, ordered, baseline)
         rows += made
         headline += _headline(name, ordered, made)
-    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings_of(ordered_results(ordered))))
+    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(caveats_of(ordered_results(ordered))))
 
 
 def ordered_results(methods: Sequence[Method]) -> list[tuple[str, Result]]:
@@ -252,15 +252,22 @@ def _cells(
 
 def _item_difference(benchmark: str, key: tuple[str, str], first: Method, second: Method) -> Interval | None:
     """Paired bootstrap over images of two single results; None where their items are not the same or not there."""
-    draws = [_drawn(next(iter(method.paths.values())), benchmark) for method in (first, second)]
-    (one_ids, one), (other_ids, other) = draws
+    if benchmark not in BENCHMARKS.names():
+        return None
+    (one_ids, one), (other_ids, other) = (
+        _drawn(path, path.stat().st_mtime_ns, benchmark)
+        for path in (next(iter(first.paths.values())), next(iter(second.paths.values())))
+    )
     if one_ids != other_ids or key not in one or key not in other:
         return None
     return percentile_interval(one[key] - other[key], method="paired bootstrap over images")
 
 
-@cache
-def _drawn(path: Path, benchmark: str) -> tuple[tuple[str, ...], dict[tuple[str, str], Values]]:
+@lru_cache(maxsize=64)
+def _drawn(path: Path, modified: int, benchmark: str) -> tuple[tuple[str, ...], dict[tuple[str, str], Values]]:
+    """Ids of a result's items and the draws of its scores; `modified` makes a changed file a new key."""
+    if not path.with_name(load_result(path).items_file).is_file():
+        return (), {}
     verdicts = [row for row in load_result(path, items=True).items if row.benchmark == benchmark]
     ids = tuple(row.id for row in verdicts)
     return ids, drawn_values(BENCHMARKS.load(benchmark).BENCHMARK, verdicts)

@@ -72,7 +72,11 @@ def _end(tokens: Sequence[Token], start: int) -> int:
         token = tokens[place]
         following = tokens[place + 1] if place + 1 < len(tokens) else None
         if token.tag in _DETERMINERS:
-            if place > start and tokens[place - 1].tag != "PDT" and tokens[place - 1].lower not in ("all", "both", "half"):
+            if (
+                place > start
+                and tokens[place - 1].tag != "PDT"
+                and tokens[place - 1].lower not in ("all", "both", "half")
+            ):
                 break
         elif token.tag in _NOUNS:
             if head >= 0 and token.lower in words["where"] and following is not None and following.lower == "of":
@@ -93,8 +97,10 @@ def _end(tokens: Sequence[Token], start: int) -> int:
             if following is None or following.tag not in _ADJECTIVES | {"VBN"}:
                 break
         elif token.tag == "CC" or token.text == ",":
-            if place == start or following is None or not (
-                tokens[place - 1].tag in _ADJECTIVES and following.tag in _ADJECTIVES | {"VBN"}
+            if (
+                place == start
+                or following is None
+                or not (tokens[place - 1].tag in _ADJECTIVES and following.tag in _ADJECTIVES | {"VBN"})
             ):
                 break
         else:
@@ -110,7 +116,11 @@ def _role(tokens: Sequence[Token], end: int) -> Role:
     following = tokens[end].lower if end < len(tokens) else ""
     if head.lemma in words["frame"] or head.lower in words["frame"]:
         return "frame"
-    return "where" if head.lower in words["where"] and (following == "of" or head.lower not in ("side", "top")) else "thing"
+    return (
+        "where"
+        if head.lower in words["where"] and (following == "of" or head.lower not in ("side", "top"))
+        else "thing"
+    )
 
 
 def _is_measured(tokens: Sequence[Token], measure: Chunk, chunk: Chunk) -> bool:
@@ -132,8 +142,10 @@ def number(tokens: Sequence[Token], chunk: Chunk) -> Number:
     if chunk.core != chunk.start or head.lower in lexicon().words["invariant"]:
         return "any"
     if head.tag in _PRONOUNS:
-        return "any" if head.lower in ("you", "who", "which", "that", "there") else (
-            "many" if head.lower in ("they", "we", "i", "them", "us") else "one"
+        return (
+            "any"
+            if head.lower in ("you", "who", "which", "that", "there")
+            else ("many" if head.lower in ("they", "we", "i", "them", "us") else "one")
         )
     return "many" if head.tag in ("NNS", "NNPS") or head.lower == "people" else "one"
 
@@ -192,6 +204,10 @@ def adjectives(tokens: Sequence[Token], chunk: Chunk) -> list[int]:
     for place in range(chunk.core, start):
         token = tokens[place]
         describes = token.is_adjective or (token.tag in ("VBN", "VBG") and known.is_attribute(token.lower))
-        if describes and token.lower not in known.words["pointing"] and (place == start or tokens[place + 1].tag != "POS"):
+        if (
+            describes
+            and token.lower not in known.words["pointing"]
+            and (place == start or tokens[place + 1].tag != "POS")
+        ):
             found.append(place)
     return found

@@ -53,7 +53,13 @@ def write(caption: Caption, tokens: Sequence[Token]) -> str:
     texts = []
     for token in tokens:
         text = token.text
-        if sentence_case and token is first and first.tag not in ("NNP", "NNPS") and text != "I" and not text[1:2].isupper():
+        if (
+            sentence_case
+            and token is first
+            and first.tag not in ("NNP", "NNPS")
+            and text != "I"
+            and not text[1:2].isupper()
+        ):
             text = text[0].lower() + text[1:]
         texts.append(text)
     texts = words.fit_articles(texts)

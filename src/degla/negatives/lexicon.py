@@ -120,7 +120,9 @@ class Lexicon:
 
     def is_in_group(self, word: str, group: str) -> bool:
         """Whether a noun or adjective is listed in the group of that name."""
-        return any(one.name == group for one in (*self._noun_groups.get(word, ()), *self._adjective_groups.get(word, ())))
+        return any(
+            one.name == group for one in (*self._noun_groups.get(word, ()), *self._adjective_groups.get(word, ()))
+        )
 
     def share_group(self, word: str, other: str, sort: Literal["nouns", "adjectives"]) -> bool:
         """Whether one hand-written group lists both words."""
@@ -223,7 +225,7 @@ class Lexicon:
         return self._above.get(sense, ())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _over(words: Lexicon, word: str) -> frozenset[int]:
     found, waiting = set[int](), list(words.senses(word))
     while waiting:
@@ -256,7 +258,7 @@ def _noun_relation(words: Lexicon, word: str, other: str) -> Relation:
     return "compatible" if len(people) > 1 and names == people else ""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _noun_choices(words: Lexicon, word: str, mass: bool) -> tuple[str, ...]:
     for group in words.noun_groups(word):
         cluster = group.cluster(word)

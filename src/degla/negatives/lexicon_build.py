@@ -99,9 +99,7 @@ def build(wordnet: Path) -> str:
     counts = read_counts(wordnet / "cntlist.rev")
     nouns, index = read_synsets(wordnet / "data.noun"), read_index(wordnet / "index.noun")
     anchors = _anchors(groups["nouns"], index)
-    listed = {
-        word for group in groups["nouns"].values() for cluster in group["clusters"] for word in cluster
-    }
+    listed = {word for group in groups["nouns"].values() for cluster in group["clusters"] for word in cluster}
     lines, kept, common = [], dict[int, int](), set[str]()
     for word, offsets in sorted(index.items()):
         offsets = [offset for offset in offsets if word in nouns[offset].words][:_SENSES_KEPT]

@@ -24,10 +24,14 @@ SYMMETRIC: Final = frozenset(
 """Connectors whose two sides can change places without a change of meaning, or nearly so."""
 
 _JOINERS: Final = frozenset({"and", "or", "&", ",", "and also", ", and", "as well as", ", or", "nor"})
-_POSTURES: Final = frozenset({"stand", "sit", "lie", "lay", "park", "be", "pose", "rest", "wait", "walk", "stay", "seat", "place", "hang", "set"})
+_POSTURES: Final = frozenset(
+    {"stand", "sit", "lie", "lay", "park", "be", "pose", "rest", "wait", "walk", "stay", "seat", "place", "hang", "set"}
+)
 _EMPTY: Final = frozenset({"DT", "MD", "EX", "PDT", "HYPH", ".", "''", "``", ":", "-LRB-", "-RRB-", "NFP"})
 _PREPOSITIONS: Final = frozenset({"IN", "TO", "RP"})
-_COPULAS: Final = frozenset({"is", "are", "was", "were", "be", "been", "being", "am", "'s", "'re", "has", "have", "had"})
+_COPULAS: Final = frozenset(
+    {"is", "are", "was", "were", "be", "been", "being", "am", "'s", "'re", "has", "have", "had"}
+)
 
 
 @dataclass
@@ -140,7 +144,12 @@ def _connector(gap: Sequence[Token]) -> tuple[str, list[str]]:
                 joining.append(token.lower)
             else:
                 verbs.append(token.lemma)
-        elif token.tag in _PREPOSITIONS or token.tag == "CC" or token.text == "," or token.lower in ("next", "left", "right", "close"):
+        elif (
+            token.tag in _PREPOSITIONS
+            or token.tag == "CC"
+            or token.text == ","
+            or token.lower in ("next", "left", "right", "close")
+        ):
             joining.append(token.lower)
         elif token.tag[:2] in ("JJ", "RB") and token.tag != "RB":
             verbs.append(token.lower)

@@ -50,7 +50,9 @@ class Caption:
     @cached_property
     def vocabulary(self) -> frozenset[str]:
         """Every word of the caption, as written (lower case) and in its dictionary form."""
-        return frozenset(form for token in self.tokens for form in (token.lower, token.lemma, words.singular(token.lower)))
+        return frozenset(
+            form for token in self.tokens for form in (token.lower, token.lemma, words.singular(token.lower))
+        )
 
 
 @cache
@@ -147,7 +149,7 @@ def _mend(tokens: list[Token]) -> list[Token]:
         after = mended[place + 1] if place + 1 < len(mended) else None
         before = tokens[place - 1] if place else None
         if token.lower in ("left", "right") and after is not None and after.lower == "of":
-            if before is not None and before.tag not in ("DT", "IN", "JJ") or _is_shape(before):
+            if (before is not None and before.tag not in ("DT", "IN", "JJ")) or _is_shape(before):
                 mended[place] = replace(token, tag="RB", lemma=token.lower)
             continue
         heads_noun = after is not None and (after.tag in _NOUN_TAGS or after.tag == "JJ") and not after.glued
@@ -163,7 +165,9 @@ def _mend(tokens: list[Token]) -> list[Token]:
             continue
         noun = words.singular(token.lower)
         if _is_shape(token) or (
-            token.tag in ("VBD", "VBZ", "VBP", "VB") and known.noun_groups(noun) and before is not None
+            token.tag in ("VBD", "VBZ", "VBP", "VB")
+            and known.noun_groups(noun)
+            and before is not None
             and (before.tag == "DT" or known.is_in_group(before.lower, "colour"))
         ):
             mended[place] = replace(token, tag="NNS" if words.is_plural(token.lower) else "NN", lemma=noun)

@@ -19,9 +19,7 @@ def replaced_word(caption: Caption, negative: str) -> tuple[int, str]:
     content = words.content(negative)
     if len(content) != len(places):
         return -1, "?"
-    changed = [
-        (place, new) for place, old, new in zip(places, caption.content, content, strict=True) if old != new
-    ]
+    changed = [(place, new) for place, old, new in zip(places, caption.content, content, strict=True) if old != new]
     if not changed:
         return -1, ""
     return changed[0] if len(changed) == 1 else (-1, "?")

@@ -15,7 +15,8 @@ _PIECE: Final = re.compile(
 )
 _AN: Final = re.compile(r"(?:[aeiou]|hour|honest|honou?r|heir|x-ray\b|[fhlmnrsx]\b|8|11\b|18\b)", re.IGNORECASE)
 _NOT_AN: Final = re.compile(
-    r"(?:one\b|ones\b|once|one-|ubi|uf[ao]|uk[ue]|ur[ai]|us[aeiu]|ut[ei]|uni(?!n|m)|eu|ewe|usa\b|uk\b|u\b|u-)", re.IGNORECASE
+    r"(?:one\b|ones\b|once|one-|ubi|uf[ao]|uk[ue]|ur[ai]|us[aeiu]|ut[ei]|uni(?!n|m)|eu|ewe|usa\b|uk\b|u\b|u-)",
+    re.IGNORECASE,
 )
 
 DETERMINERS_OF_ONE: Final = frozenset({"a", "an", "one", "this", "that", "each", "every", "another", "1"})

@@ -24,7 +24,8 @@ class Embeddings:
     Attributes:
         image: image embeddings of this process's pairs.
         caption: caption embeddings, one for each image.
-        negative: embeddings of the K negatives of each caption; where `valid` is False they mean nothing.
+        negative: embeddings of the K negatives of each caption; zeros, without gradient, where `valid` is False,
+            whatever was given there.
         valid: which negatives exist.
         scale: 1 over the temperature, already exponentiated; carries the gradient of the learnt temperature.
         group: equal exactly where two rows show the same image.
@@ -39,6 +40,10 @@ class Embeddings:
     group: Int[Tensor, " batch"]
     rule: Int[Tensor, "batch negatives"]
 
+    def __post_init__(self) -> None:
+        # A masked logit still passes 0 times its input back, which is not 0 where the input is not finite.
+        object.__setattr__(self, "negative", self.negative.masked_fill(~self.valid[..., None], 0.0))
+
 
 @dataclass(frozen=True)
 class Target:
@@ -49,11 +54,11 @@ class Target:
     negative: Float[Tensor, "batch negatives dim"] | None = None
 
     def require(self, part: Part) -> Float[Tensor, ...]:
-        """Return one part; a missing one is a mistake of the caller and raises LookupError."""
+        """Return one part, cut off from any graph; a missing one is a mistake of the caller and raises LookupError."""
         value: Tensor | None = getattr(self, part)
         if value is None:
             raise LookupError(f"the teacher was not asked for its {part} embeddings; add it to `needs`")
-        return value
+        return value.detach()
 
 
 @runtime_checkable

@@ -45,6 +45,6 @@ class IntraModal:
             everything = torch.cat([positive[:, None], logits], dim=1)
             return processes.mean(torch.logsumexp(everything, dim=1) - positive)
         if not bool(valid.any()):
-            return processes.mean(torch.zeros_like(positive))
+            return processes.mean(0.0 * positive)
         first = int(valid.flatten().to(torch.uint8).argmax())
         return processes.mean(torch.logsumexp(logits, dim=1) - logits[:, first])

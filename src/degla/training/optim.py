@@ -24,7 +24,10 @@ def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str
             continue
         without = parameter.ndim < 2 or any(part in name for part in _NO_DECAY)
         (others if without else decayed).append(parameter)
-    groups: list[dict[str, object]] = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, object]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 

@@ -76,9 +76,12 @@ def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
     inside = {place for chunk in caption.chunks for place in range(chunk.start, chunk.end)}
     for chunk in caption.chunks:
         for place in adjectives(tokens, chunk):
-            names = known.is_name(tokens[place].lower, tokens[place + 1].lemma) and not known.is_in_group(tokens[place].lower, "colour")
+            names = known.is_name(tokens[place].lower, tokens[place + 1].lemma) and not known.is_in_group(
+                tokens[place].lower, "colour"
+            )
             shades = tokens[place].lower in _SHADES and (
-                known.is_in_group(tokens[place + 1].lower, "colour") or tokens[place + 1].lower in ("colored", "coloured")
+                known.is_in_group(tokens[place + 1].lower, "colour")
+                or tokens[place + 1].lower in ("colored", "coloured")
             )
             if not names and not shades:
                 yield place, known.is_living(tokens[chunk.head].lemma)

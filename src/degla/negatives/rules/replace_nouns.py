@@ -58,7 +58,7 @@ class ReplaceNouns:
         lemma = words.singular(word)
         if not lexicon().is_noun(lemma):
             return refused("unknown_word")
-        if _form(caption, place, lemma) != word or lexicon().is_mass(lemma) and _counts(caption, place):
+        if _form(caption, place, lemma) != word or (lexicon().is_mass(lemma) and _counts(caption, place)):
             return refused("agreement")
         relation = lexicon().noun_relation(caption.tokens[place].lemma, lemma)
         if relation:
@@ -74,7 +74,8 @@ def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
             head = end - 1
             before = tokens[head - 1] if head > chunk.start else None
             named = before is not None and (
-                lexicon().is_name(before.lower, tokens[head].lemma) and not lexicon().is_in_group(before.lower, "colour")
+                lexicon().is_name(before.lower, tokens[head].lemma)
+                and not lexicon().is_in_group(before.lower, "colour")
             )
             if not named and tokens[head].lemma not in lexicon().words["frame"] and start <= head:
                 yield head, _is_mass_place(caption, chunk, head)
@@ -112,7 +113,9 @@ def _is_taken(caption: Caption, place: int, lemma: str) -> bool:
     """Whether the caption has the word, a word for as much, or a pronoun that contradicts it."""
     if lemma in caption.vocabulary or words.plural(lemma) in caption.vocabulary:
         return True
-    if (lemma in ("man", "boy") and caption.vocabulary & _FEMALE) or (lemma in ("woman", "girl") and caption.vocabulary & _MALE):
+    if (lemma in ("man", "boy") and caption.vocabulary & _FEMALE) or (
+        lemma in ("woman", "girl") and caption.vocabulary & _MALE
+    ):
         return True
     return any(
         lexicon().noun_relation(token.lemma, lemma) in ("synonym", "hypernym", "compatible")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from random import Random
 from typing import Final
 
@@ -18,7 +18,7 @@ from degla.negatives.chunks import Chunk, determiner_fits, find_chunks
 from degla.negatives.edits import exchange, rotate, write
 from degla.negatives.meaning import meaning, subject_numbers, tagged
 from degla.negatives.phrases import Caption
-from degla.negatives.replies import proposals
+from degla.negatives.replies import MOST_CANDIDATES, proposals
 from degla.negatives.rules import Chat, Example
 from degla.negatives.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
@@ -46,7 +46,12 @@ class ReshuffleOrder:
 
     def read(self, caption: Caption, reply: str | None, rng: Random) -> list[str]:
         """Orders of the caption's phrases, or the one order in a model's reply."""
-        return proposals(reply, lambda: [write(caption, tokens) for tokens in self._orders(caption)], rng)
+        if reply is not None:
+            return proposals(reply, list, rng)
+        orders = list(self._permutations(caption))
+        rng.shuffle(orders)
+        texts = dict.fromkeys(write(caption, tokens) for tokens in orders)
+        return list(islice((text for text in texts if self.check(caption, text).accepted), MOST_CANDIDATES))
 
     def check(self, caption: Caption, negative: str) -> Verdict:
         """Same words, other order, other meaning; articles, numbers and verbs still suit their nouns."""
@@ -57,11 +62,6 @@ class ReshuffleOrder:
         if tokens is None or Counter(content) != Counter(caption.content):
             return refused("not_rule")
         return _judge(caption, tokens)
-
-    def _orders(self, caption: Caption) -> Iterator[list[Token]]:
-        for tokens in self._permutations(caption):
-            if _judge(caption, tokens).accepted:
-                yield tokens
 
     def _permutations(self, caption: Caption) -> Iterator[list[Token]]:
         spans = [(chunk.start, chunk.end) for chunk in caption.chunks if _is_movable(caption.tokens, chunk)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from random import Random
 
@@ -54,7 +55,12 @@ class SwapAdjectives:
         return ACCEPTED if "" in reasons else refused(reasons[0])
 
 
-def _exchanges(caption: Caption) -> Iterator[tuple[list[Token], str]]:
+@lru_cache(maxsize=16)
+def _exchanges(caption: Caption) -> tuple[tuple[list[Token], str], ...]:
+    return tuple(_every_exchange(caption))
+
+
+def _every_exchange(caption: Caption) -> Iterator[tuple[list[Token], str]]:
     """Every exchange of two adjectives of different phrases, and why it is none ("" where it is)."""
     tokens = caption.tokens
     places = [(chunk, place) for chunk in caption.chunks for place in adjectives(tokens, chunk)]
@@ -65,7 +71,9 @@ def _exchanges(caption: Caption) -> Iterator[tuple[list[Token], str]]:
         changed = exchange(tokens, (first, first + 1), (second, second + 1))
         if lexicon().adjective_relation(tokens[first].lower, tokens[second].lower) == "synonym":
             yield changed, "synonym"
-        elif _clashes(tokens, first_chunk, first, tokens[second]) or _clashes(tokens, second_chunk, second, tokens[first]):
+        elif _clashes(tokens, first_chunk, first, tokens[second]) or _clashes(
+            tokens, second_chunk, second, tokens[first]
+        ):
             yield changed, "already_in_caption"
         else:
             own = own or meaning(tokens, caption.chunks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from random import Random
 
@@ -38,11 +39,10 @@ class SwapNouns:
         return None
 
     def read(self, caption: Caption, reply: str | None, rng: Random) -> list[str]:
-        """Captions with two nouns exchanged, things that can be seen first; or the one in a model's reply."""
-        found = proposals(
+        """Captions with two nouns exchanged, or the one in a model's reply."""
+        return proposals(
             reply, lambda: [write(caption, tokens) for tokens, reason in _exchanges(caption) if not reason], rng
         )
-        return found
 
     def check(self, caption: Caption, negative: str) -> Verdict:
         """Exactly two nouns exchanged, not in one phrase or list, and the meaning changed."""
@@ -55,7 +55,12 @@ class SwapNouns:
         return ACCEPTED if "" in reasons else refused(reasons[0])
 
 
-def _exchanges(caption: Caption) -> Iterator[tuple[list[Token], str]]:
+@lru_cache(maxsize=16)
+def _exchanges(caption: Caption) -> tuple[tuple[list[Token], str], ...]:
+    return tuple(_every_exchange(caption))
+
+
+def _every_exchange(caption: Caption) -> Iterator[tuple[list[Token], str]]:
     """Every exchange of two nouns, and why it is none ("" where it is)."""
     tokens = caption.tokens
     places = [(chunk, span) for chunk in caption.chunks for span in nouns(tokens, chunk)]
@@ -82,7 +87,9 @@ def _fits(caption: Caption, noun: Token, chunk: Chunk, slot: Token) -> bool:
     words_known = lexicon().words
     mass, many = lexicon().is_mass(noun.lemma), slot.tag in ("NNS", "NNPS")
     article = determiner(caption.tokens, chunk)
-    if mass and (many or (article is not None and article.lower in words.DETERMINERS_OF_ONE | words.DETERMINERS_OF_MANY)):
+    if mass and (
+        many or (article is not None and article.lower in words.DETERMINERS_OF_ONE | words.DETERMINERS_OF_MANY)
+    ):
         return False
     if noun.lemma in words_known["plural_only"] and noun.lemma != "people" and not many:
         return False

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from degla.records import BenchmarkResult, Result
 
 
-def warnings_of(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
+def caveats_of(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
     """Yield one sentence a warning.
 
     Args:
