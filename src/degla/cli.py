@@ -122,7 +122,16 @@ def _negatives(given: argparse.Namespace) -> int:
         progress=True,
     )
     if given.json:
-        sys.stdout.write(json.dumps(summary.plain()) + "\n")
+        counts = {
+            "captions": summary.captions,
+            "accepted": dict(summary.accepted),
+            "refused": {f"{rule}: {reason}": count for (rule, reason), count in sorted(summary.reasons.items())},
+            "skipped": dict(summary.skipped),
+            "share_covered": summary.share_covered,
+            "negatives_a_caption": summary.mean,
+            "seconds": summary.seconds,
+        }
+        sys.stdout.write(json.dumps(counts, indent=2) + "\n")
     else:
         _show(summary.render())
     return 0
@@ -151,8 +160,9 @@ def _evaluate(given: argparse.Namespace) -> int:
             BENCHMARKS.load(name)
     import torch
 
-    from degla.evaluation.report import show_result
-    from degla.evaluation.run import evaluate, save_result
+    from degla.evaluation.results import save_result
+    from degla.evaluation.run import evaluate
+    from degla.evaluation.terminal import render_result
     from degla.model.load import load_encoder
 
     device = given.device if given.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
@@ -173,7 +183,7 @@ def _evaluate(given: argparse.Namespace) -> int:
         if given.json:
             sys.stdout.write(result.model_dump_json() + "\n")
         else:
-            _show(show_result(result))
+            _show(render_result(result))
             sys.stderr.write(f"written: {out}\n")
     return 0
 
@@ -190,7 +200,8 @@ def _describe_report(verb: argparse.ArgumentParser) -> None:
 def _report(given: argparse.Namespace) -> int:
     from degla.evaluation.report import report
 
-    table = report(given.results, out=given.out, baseline=given.baseline)
+    files = [file for path in given.results for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    table = report(files, out=given.out, baseline=given.baseline)
     if given.json:
         sys.stdout.write(json.dumps(table, indent=2) + "\n")
     else:

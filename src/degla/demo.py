@@ -19,7 +19,8 @@ from degla.config import CheckpointConfig, LoopConfig, TrackingConfig, TrainConf
 from degla.data.sources import read_captions
 from degla.errors import InputError
 from degla.evaluation.report import report
-from degla.evaluation.run import evaluate, save_result
+from degla.evaluation.results import save_result
+from degla.evaluation.run import evaluate
 from degla.model.average import average_weights
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
@@ -111,7 +112,7 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
             workers=os.cpu_count() or 1,
             progress=True,
         )
-        log.info("%s", summary)
+        log.info("%.2f negatives a caption, of %d captions", summary.mean, summary.captions)
 
     results: list[Path] = []
 

@@ -23,9 +23,42 @@ LONGEST_CAPTION: Final = 80
 
 _ENGLISH_SHARE: Final = 0.5
 _CASELESS_ENGLISH: Final = frozenset(
-    {"a", "the", "of", "in", "on", "with", "and", "is", "are", "to", "at", "by", "for", "from", "his", "her", "its", "their",
-     "it", "that", "this", "two", "an", "or", "as", "who", "while", "some", "into", "up", "has", "near", "over"}
-)  # fmt: skip
+    {
+        "a",
+        "the",
+        "of",
+        "in",
+        "on",
+        "with",
+        "and",
+        "is",
+        "are",
+        "to",
+        "at",
+        "by",
+        "for",
+        "from",
+        "his",
+        "her",
+        "its",
+        "their",
+        "it",
+        "that",
+        "this",
+        "two",
+        "an",
+        "or",
+        "as",
+        "who",
+        "while",
+        "some",
+        "into",
+        "up",
+        "has",
+        "near",
+        "over",
+    }
+)
 
 
 def check_caption(text: str) -> Verdict:

@@ -85,7 +85,8 @@ def _end(tokens: Sequence[Token], start: int) -> int:
         elif token.tag == "POS" and head >= 0 and following is not None and following.tag in _NOUNS | _ADJECTIVES:
             head = -1
         elif head >= 0:
-            break
+            if not _modifies_later(tokens, place):
+                break
         elif token.tag == "CD" or token.tag in _ADJECTIVES:
             continue
         elif token.tag in ("VBN", "VBG"):
@@ -108,6 +109,19 @@ def _end(tokens: Sequence[Token], start: int) -> int:
     return head + 1 if head >= start else start
 
 
+def _modifies_later(tokens: Sequence[Token], place: int) -> bool:
+    """Whether a participle after a noun belongs to a noun to come, as in "a stone covered walkway"."""
+    token = tokens[place]
+    following = tokens[place + 1] if place + 1 < len(tokens) else None
+    return (
+        token.tag in ("VBN", "VBG")
+        and token.role == "amod"
+        and following is not None
+        and following.tag in _NOUNS | _ADJECTIVES
+        and token.governor > place
+    )
+
+
 def _role(tokens: Sequence[Token], end: int) -> Role:
     head = tokens[end - 1]
     words = lexicon().words
@@ -116,11 +130,8 @@ def _role(tokens: Sequence[Token], end: int) -> Role:
     following = tokens[end].lower if end < len(tokens) else ""
     if head.lemma in words["frame"] or head.lower in words["frame"]:
         return "frame"
-    return (
-        "where"
-        if head.lower in words["where"] and (following == "of" or head.lower not in ("side", "top"))
-        else "thing"
-    )
+    place_word = head.lemma in words["where"] or head.lower in words["where"]
+    return "where" if place_word and (following == "of" or head.lower != "top") else "thing"
 
 
 def _is_measured(tokens: Sequence[Token], measure: Chunk, chunk: Chunk) -> bool:
@@ -174,7 +185,7 @@ def nouns(tokens: Sequence[Token], chunk: Chunk) -> list[tuple[int, int]]:
 
     A noun before the head belongs to it: "birthday cupcake" is one span, and so is "hot dog".
     """
-    if chunk.role != "thing":
+    if chunk.role != "thing" or tokens[chunk.head].lemma in lexicon().words["generic"]:
         return []
     spans = [_span(tokens, chunk.core, chunk.head)]
     if chunk.core != chunk.start:
@@ -200,14 +211,21 @@ def adjectives(tokens: Sequence[Token], chunk: Chunk) -> list[int]:
         return []
     known = lexicon()
     start, _ = _span(tokens, chunk.core, chunk.head)
-    found = []
-    for place in range(chunk.core, start):
-        token = tokens[place]
-        describes = token.is_adjective or (token.tag in ("VBN", "VBG") and known.is_attribute(token.lower))
-        if (
-            describes
-            and token.lower not in known.words["pointing"]
-            and (place == start or tokens[place + 1].tag != "POS")
-        ):
-            found.append(place)
-    return found
+    person = known.is_person(tokens[chunk.head].lemma)
+    return [
+        place
+        for place in range(chunk.core, start)
+        if _describes(tokens, place) and not (person and known.is_in_group(tokens[place].lower, "colour"))
+    ]
+
+
+def _describes(tokens: Sequence[Token], place: int) -> bool:
+    """Whether the word is an adjective of the head noun, and none that counts, points or belongs to a participle."""
+    token, following = tokens[place], tokens[place + 1]
+    attribute = lexicon().is_attribute
+    return (
+        (token.is_adjective or (token.tag in ("VBN", "VBG") and attribute(token.lower)))
+        and token.lower not in lexicon().words["pointing"]
+        and following.tag != "POS"
+        and not (following.tag in ("VBN", "VBG") and not attribute(following.lower))
+    )

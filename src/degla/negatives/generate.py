@@ -202,7 +202,7 @@ def _draw(
                 accepted=verdict.accepted,
                 reason=verdict.reason,
                 draw=draw,
-            )  # fmt: skip
+            )
         )
         if verdict.accepted:
             taken.add(words.content(text))

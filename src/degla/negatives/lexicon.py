@@ -137,6 +137,22 @@ class Lexicon:
         """Whether the noun takes no plural and no "a"."""
         return word in self.words["mass"]
 
+    def adjective_groups(self, word: str) -> tuple[Group, ...]:
+        """The hand-written groups of an adjective."""
+        return self._adjective_groups.get(word, ())
+
+    def opposites(self, word: str) -> tuple[str, ...]:
+        """WordNet's antonyms of an adjective."""
+        return tuple(self._opposites.get(word, ()))
+
+    def is_everyday(self, adjective: str) -> bool:
+        """Whether WordNet's own texts have the adjective at least three times."""
+        return self._adjective_counts.get(adjective, 0) >= 3
+
+    def is_person(self, noun: str) -> bool:
+        """Whether the noun names a person."""
+        return any(group.name in ("person", "someone", "role") for group in self.noun_groups(noun)[:1])
+
     def noun_groups(self, word: str) -> tuple[Group, ...]:
         """The groups of a noun: those that list it, else the one anchored nearest above its first sense."""
         listed = self._noun_groups.get(word)
@@ -166,21 +182,7 @@ class Lexicon:
             word: the adjective to replace.
             living: whether it describes a person or an animal: the opposite of an old man is no new man.
         """
-        sort = "living" if living else "thing"
-        found = [
-            draw
-            for group in self._adjective_groups.get(word, ())
-            if group.of in ("", sort)
-            for draw in group.draws
-            if draw not in group.cluster(word) and not self.adjective_relation(word, draw)
-        ]
-        if not found and word not in self._adjective_groups:
-            found = [
-                other
-                for other in self._opposites.get(word, ())
-                if self._adjective_counts.get(other, 0) >= 3 and other not in self.words["pointing"]
-            ]
-        return tuple(dict.fromkeys(found))
+        return _adjective_choices(self, word, "living" if living else "thing")
 
     def noun_relation(self, word: str, other: str) -> Relation:
         """Why `other` must not replace `word`; symmetric."""

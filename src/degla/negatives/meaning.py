@@ -17,10 +17,35 @@ from degla.negatives.chunks import Chunk, Number, find_chunks, number
 from degla.negatives.tokens import Token
 
 SYMMETRIC: Final = frozenset(
-    {"with", "near", "beside", "alongside", "by", "nearby", "next to", "close to", "along with", "adjacent to", "together with",
-     "side by side with", "across from", "opposite", "facing", "touching", "plus", "against", "amongst", "among", "not far from",
-     "right next to", "standing by", "meeting", "surrounded by", "accompanied by"}
-)  # fmt: skip
+    {
+        "with",
+        "near",
+        "beside",
+        "alongside",
+        "by",
+        "nearby",
+        "next to",
+        "close to",
+        "along with",
+        "adjacent to",
+        "together with",
+        "side by side with",
+        "across from",
+        "opposite",
+        "facing",
+        "touching",
+        "plus",
+        "against",
+        "amongst",
+        "among",
+        "not far from",
+        "right next to",
+        "standing by",
+        "meeting",
+        "surrounded by",
+        "accompanied by",
+    }
+)
 """Connectors whose two sides can change places without a change of meaning, or nearly so."""
 
 _JOINERS: Final = frozenset({"and", "or", "&", ",", "and also", ", and", "as well as", ", or", "nor"})
@@ -91,13 +116,16 @@ def _read(
     agreeing: list[_Unit | None] = []  # the subject of each finite verb; None: the phrase to come ("there is _")
     start = 0
     where = ""
+    relative = False  # "who" came last: the next verb belongs to the phrase before it
     for chunk in [*chunks, None]:
         gap = tokens[start : chunk.start if chunk else len(tokens)]
         start = chunk.end if chunk else start
         connector, said = _connector(gap)
         subject = next((unit for unit in reversed(units) if not unit.preposition), None)
-        agreeing += [subject for token in gap if _is_finite(token)]
         last = units[-1] if units else None
+        relative = relative or any(token.tag == "WDT" for token in gap)
+        agreeing += [last if relative else subject for token in gap if _is_finite(token)]
+        relative = chunk is not None and tokens[chunk.head].tag == "WP"
         verbs += [(word, last) for word in said if last]
         waiting += [word for word in said if not last]
         if chunk is None:

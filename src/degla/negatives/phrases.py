@@ -1,6 +1,6 @@
 """A caption with parts of speech: tokens, dictionary forms and noun phrases. Tagged in batches by spaCy.
 
-Only tagger, parser and attribute rules run (about 1,200 short captions a second on one core); everything after that
+Only tagger and parser run (about 1,200 short captions a second on one core); everything after that
 works on tokens, so no candidate is ever parsed again.
 """
 
@@ -60,7 +60,7 @@ def _pipeline() -> Any:
     try:
         import spacy
 
-        return spacy.load(TAGGER_PACKAGE, exclude=["ner", "lemmatizer"])
+        return spacy.load(TAGGER_PACKAGE, exclude=["ner", "lemmatizer", "attribute_ruler"])
     except (ImportError, OSError) as error:
         raise InputError(
             f"the English tagger {TAGGER_PACKAGE} cannot be loaded ({error}). Install it: "

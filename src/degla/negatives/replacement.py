@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from degla.negatives import words
@@ -25,16 +25,24 @@ def replaced_word(caption: Caption, negative: str) -> tuple[int, str]:
     return changed[0] if len(changed) == 1 else (-1, "?")
 
 
-def pick_spread(choices: Sequence[tuple[int, list[str]]], rng: Random) -> list[tuple[int, str]]:
+def pick_spread(
+    choices: Sequence[tuple[int, Sequence[str]]], rng: Random, *, accept: Callable[[int, str], bool]
+) -> list[tuple[int, str]]:
     """Draw (place, word) pairs at random without repeats: every place once before any place twice.
 
     Args:
         choices: for each place the words that may stand there.
         rng: draws the places and the words.
+        accept: the last word on a pair; asked only for pairs that are drawn.
     """
     queues = [(place, rng.sample(found, len(found))) for place, found in choices if found]
     rng.shuffle(queues)
     picked: list[tuple[int, str]] = []
     while len(picked) < MOST_CANDIDATES and any(found for _, found in queues):
-        picked += [(place, found.pop()) for place, found in queues if found]
+        for place, found in queues:
+            while found:
+                word = found.pop()
+                if accept(place, word):
+                    picked.append((place, word))
+                    break
     return picked[:MOST_CANDIDATES]

@@ -13,7 +13,7 @@ from degla.negatives.words import repair_articles
 _LABEL: Final = re.compile(r"^(?:output|answer|negative|new caption|caption|rewritten|result)\s*:\s*", re.IGNORECASE)
 _QUOTES: Final = "\"'“”‘’` "
 
-MOST_CANDIDATES: Final = 8
+MOST_CANDIDATES: Final = 6
 """Candidates that a rule gives for one caption; enough to pass over duplicates."""
 
 

@@ -19,6 +19,8 @@ _NOT_AN: Final = re.compile(
     re.IGNORECASE,
 )
 
+_ARTICLES: Final = frozenset({"a", "an", "A", "An", "AN"})
+
 DETERMINERS_OF_ONE: Final = frozenset({"a", "an", "one", "this", "that", "each", "every", "another", "1"})
 DETERMINERS_OF_MANY: Final = frozenset(
     {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "these", "those", "several", "many",
@@ -42,6 +44,7 @@ def is_word(piece: str) -> bool:
     return piece[0].isalnum() or len(piece) > 1
 
 
+@lru_cache(maxsize=65_536)
 def content(text: str) -> tuple[str, ...]:
     """Lower-case words without punctuation, "an" written "a": two texts with equal content say the same thing."""
     return tuple("a" if piece.lower() == "an" else piece.lower() for piece, _ in split(text) if is_word(piece))
@@ -56,7 +59,7 @@ def fit_articles(words: Sequence[str]) -> list[str]:
     """Set every "a" and "an" to what the next word asks for; letter case is kept."""
     fitted = list(words)
     for place, word in enumerate(words[:-1]):
-        if word.lower() in ("a", "an"):
+        if word in _ARTICLES:
             right = article(words[place + 1])
             if word.lower() != right:
                 fitted[place] = right.capitalize() if word[0] == "A" else right

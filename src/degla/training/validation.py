@@ -59,6 +59,7 @@ class Validation:
     def score(self, encoder: Encoder, step: int) -> dict[str, float]:
         """Evaluate, and return the named averages with the prefix ``validation/``."""
         from degla.evaluation.run import evaluate
+        from degla.evaluation.terminal import named_scores
 
         if not self.active:
             return {}
@@ -71,7 +72,7 @@ class Validation:
             )  # fmt: skip
         finally:
             encoder.train()
-        averages = result.averages
+        averages = named_scores(result)
         if self.config.score not in averages:
             raise InputError(
                 f"--validation.score {self.config.score!r} is no average of these benchmarks."

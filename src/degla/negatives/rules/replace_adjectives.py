@@ -41,10 +41,13 @@ class ReplaceAdjectives:
         """Captions with one adjective replaced, or the one in a model's reply."""
         if reply is not None:
             return proposals(reply, list, rng)
-        choices = [(place, self._choices(caption, place, living)) for place, living in _places(caption)]
+        choices = [
+            (place, lexicon().adjective_choices(caption.tokens[place].lower, living=living))
+            for place, living in _places(caption)
+        ]
         return [
             write(caption, substitute(caption.tokens, place, word, lemma=word))
-            for place, word in pick_spread(choices, rng)
+            for place, word in pick_spread(choices, rng, accept=lambda place, word: _fits(caption, place, word))
         ]
 
     def check(self, caption: Caption, negative: str) -> Verdict:
@@ -59,15 +62,11 @@ class ReplaceAdjectives:
         relation = lexicon().adjective_relation(caption.tokens[place].lower, word)
         return refused(relation) if relation else ACCEPTED
 
-    def _choices(self, caption: Caption, place: int, living: bool) -> list[str]:
-        token = caption.tokens[place]
-        before = caption.tokens[place - 1].lower if place else ""
-        shaded = before in _SHADES
-        return [
-            word
-            for word in lexicon().adjective_choices(token.lower, living=living)
-            if word not in caption.vocabulary and not (shaded and word in ("black", "white", "gray"))
-        ]
+
+def _fits(caption: Caption, place: int, word: str) -> bool:
+    """Not in the caption already, and no "dark white"."""
+    shaded = place > 0 and caption.tokens[place - 1].lower in _SHADES
+    return word not in caption.vocabulary and not (shaded and word in ("black", "white", "gray"))
 
 
 def _places(caption: Caption) -> Iterator[tuple[int, bool]]:

@@ -46,11 +46,11 @@ class ReplaceNouns:
         choices = [(place, _choices(caption, place, mass)) for place, mass in _places(caption)]
         return [
             write(caption, substitute(caption.tokens, place, _form(caption, place, word), lemma=word))
-            for place, word in pick_spread(choices, rng)
+            for place, word in pick_spread(choices, rng, accept=lambda place, word: not _is_taken(caption, place, word))
         ]
 
     def check(self, caption: Caption, negative: str) -> Verdict:
-        """Exactly one noun is another one of the same number, unrelated to it and to every other noun of the caption."""
+        """Exactly one noun is another one of the same number, unrelated to it and to the caption's others."""
         place, word = replaced_word(caption, negative)
         places = dict(_places(caption))
         if place < 0 or place not in places:
@@ -101,12 +101,12 @@ def _form(caption: Caption, place: int, lemma: str) -> str:
     return lemma
 
 
-def _choices(caption: Caption, place: int, mass: bool) -> list[str]:
+def _choices(caption: Caption, place: int, mass: bool) -> tuple[str, ...]:
     token = caption.tokens[place]
     found = lexicon().noun_choices(token.lemma, mass=mass)
-    plain = lexicon().words["plural_only"]
-    many = token.tag in ("NNS", "NNPS")
-    return [word for word in found if (many or word not in plain) and not _is_taken(caption, place, word)]
+    if token.tag in ("NNS", "NNPS"):
+        return found
+    return tuple(word for word in found if word not in lexicon().words["plural_only"])
 
 
 def _is_taken(caption: Caption, place: int, lemma: str) -> bool:

@@ -24,8 +24,23 @@ from degla.negatives.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _PLACING: Final = frozenset(
-    {"on", "in", "under", "above", "over", "below", "behind", "inside", "outside", "around", "beneath", "through", "across", "into"}
-)  # fmt: skip
+    {
+        "on",
+        "in",
+        "under",
+        "above",
+        "over",
+        "below",
+        "behind",
+        "inside",
+        "outside",
+        "around",
+        "beneath",
+        "through",
+        "across",
+        "into",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -64,15 +79,18 @@ class ReshuffleOrder:
         return _judge(caption, tokens)
 
     def _permutations(self, caption: Caption) -> Iterator[list[Token]]:
+        starts = {place for chunk in caption.chunks for place in (chunk.start, chunk.core)}
+        if _loose_articles(caption.tokens, starts):
+            return  # the tagger did not understand the caption
         spans = [(chunk.start, chunk.end) for chunk in caption.chunks if _is_movable(caption.tokens, chunk)]
         for first, second in combinations(spans, 2):
             yield exchange(caption.tokens, first, second)
         if self.rotations:
             for three in combinations(spans[:5], 3):
                 yield rotate(caption.tokens, three)
-        for first, second in combinations(_exchangeable(caption), 2):
-            if _same_sort(caption.tokens, first, second):
-                yield exchange(caption.tokens, (first, first + 1), (second, second + 1))
+        for one, other in combinations(_exchangeable(caption), 2):
+            if _same_sort(caption.tokens, one, other):
+                yield exchange(caption.tokens, (one, one + 1), (other, other + 1))
 
 
 def _is_movable(tokens: Sequence[Token], chunk: Chunk) -> bool:

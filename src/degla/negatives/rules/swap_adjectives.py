@@ -28,7 +28,8 @@ from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 class SwapAdjectives:
     """Exchange two adjectives.
 
-    Source: arXiv 2504.16801, rule (c) (methods.md 2.3). Differs: only between phrases, and only where the meaning changes.
+    Source: arXiv 2504.16801, rule (c) (methods.md 2.3). Differs: only between phrases, and
+    only where the meaning changes.
     """
 
     kind: str = "attribute"
@@ -75,6 +76,8 @@ def _every_exchange(caption: Caption) -> Iterator[tuple[list[Token], str]]:
             tokens, second_chunk, second, tokens[first]
         ):
             yield changed, "already_in_caption"
+        elif _colours_person(tokens, first_chunk, second) or _colours_person(tokens, second_chunk, first):
+            yield changed, "person_colour"
         else:
             own = own or meaning(tokens, caption.chunks)
             yield changed, "same_meaning" if meaning(changed, find_chunks(changed)) == own else ""
@@ -86,6 +89,11 @@ def _clashes(tokens: Sequence[Token], chunk: Chunk, place: int, adjective: Token
     return any(
         other == adjective.lower or lexicon().share_group(other, adjective.lower, "adjectives") for other in others
     )
+
+
+def _colours_person(tokens: Sequence[Token], chunk: Chunk, place: int) -> bool:
+    known = lexicon()
+    return known.is_in_group(tokens[place].lower, "colour") and known.is_person(tokens[chunk.head].lemma)
 
 
 RULE = SwapAdjectives()

@@ -75,26 +75,30 @@ def _every_exchange(caption: Caption) -> Iterator[tuple[list[Token], str]]:
         changed = exchange(changed, first, second)
         if one.lemma == other.lemma or lexicon().noun_relation(one.lemma, other.lemma) == "synonym":
             yield changed, "synonym"
-        elif not (_fits(caption, one, second_chunk, other) and _fits(caption, other, first_chunk, one)):
+        elif not (
+            _fits(caption, one, first_chunk, second_chunk, other)
+            and _fits(caption, other, second_chunk, first_chunk, one)
+        ):
             yield changed, "agreement"
         else:
             own = own or meaning(tokens, caption.chunks)
             yield changed, "same_meaning" if meaning(changed, find_chunks(changed)) == own else ""
 
 
-def _fits(caption: Caption, noun: Token, chunk: Chunk, slot: Token) -> bool:
-    """Whether a noun can stand where another one stands: no "a water", no "two pants" for "two cats"."""
+def _fits(caption: Caption, noun: Token, own: Chunk, chunk: Chunk, slot: Token) -> bool:
+    """Whether a noun can stand where another one stands: no "a water", no bare "dog" for "water"."""
     words_known = lexicon().words
     mass, many = lexicon().is_mass(noun.lemma), slot.tag in ("NNS", "NNPS")
-    article = determiner(caption.tokens, chunk)
+    article, own_article = determiner(caption.tokens, chunk), determiner(caption.tokens, own)
     if mass and (
         many or (article is not None and article.lower in words.DETERMINERS_OF_ONE | words.DETERMINERS_OF_MANY)
     ):
         return False
     if noun.lemma in words_known["plural_only"] and noun.lemma != "people" and not many:
         return False
-    counted = not mass and not many and article is None
-    return not (counted and lexicon().is_mass(slot.lemma))
+    if many or (mass and article is not None):
+        return True
+    return (article is None) == (own_article is None)
 
 
 RULE = SwapNouns()

@@ -1,0 +1,54 @@
+"""One result for the terminal, and its scores by name."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.table import Table
+
+from degla.records import BenchmarkResult, Result, Score
+
+
+def named_scores(result: Result) -> dict[str, float]:
+    """Scores by name, 0 to 1: the headline's columns ("composition", "recognition", ...), then parts and averages.
+
+    A name that two benchmarks share belongs to the first of them.
+    """
+    scores: dict[str, float] = {}
+    for benchmark in result.benchmarks:
+        own = {score.name: score.value for score in _all(benchmark)}
+        columns = {column: own[name] for column, name in benchmark.headline.items() if name in own}
+        scores = columns | own | scores
+    return scores
+
+
+def render_result(result: Result) -> Group:
+    """A table a benchmark: every part and named average in points, with its 95 % interval, items, ties and chance."""
+    tables = []
+    for benchmark in result.benchmarks:
+        table = Table(title=f"{benchmark.title}: {result.model.label}", title_justify="left")
+        table.add_column("part")
+        for heading in ("score", "95 %", "items", "ties", "chance"):
+            table.add_column(heading, justify="right")
+        for part in benchmark.parts:
+            for score in part.scores:
+                extra = "" if score is part.scores[0] else f" ({score.metric})"
+                table.add_row(*_cells(score, name=part.name + extra))
+        if benchmark.averages:
+            table.add_section()
+        for score in benchmark.averages:
+            table.add_row(*_cells(score, name=score.name))
+        if benchmark.missing_images:
+            table.caption = f"{benchmark.missing_images} images are missing; the scores cover what is there."
+        tables.append(table)
+    return Group(*tables)
+
+
+def _all(benchmark: BenchmarkResult) -> list[Score]:
+    return [part.scores[0] for part in benchmark.parts] + list(benchmark.averages)
+
+
+def _cells(score: Score, *, name: str) -> tuple[str, ...]:
+    interval = score.interval
+    spread = f"{100 * interval.low:.1f} - {100 * interval.high:.1f}" if interval else ""
+    chance = "" if score.chance is None else f"{100 * score.chance:.1f}"
+    return name, f"{100 * score.value:.1f}", spread, str(score.n), str(score.ties), chance
