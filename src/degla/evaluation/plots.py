@@ -55,7 +55,7 @@ def colours(comparison: Comparison) -> dict[str, str]:
 @_styled
 def frontier(across: Row, up: Row, comparison: Comparison) -> str:
     """One point a method: composition (x) against what the model still recognises (y), with 95 % bars."""
-    figure, axes = _figure(5.6, 4.6)
+    figure, axes = _figure(4.7, 4.1)
     palette = colours(comparison)
     labels = [method.label for method in comparison.methods if {method.label} <= across.cells.keys() & up.cells.keys()]
     points = {label: (100 * across.cells[label].mean, 100 * up.cells[label].mean) for label in labels}
@@ -87,7 +87,7 @@ def family_bars(family: str, rows: Sequence[Row], comparison: Comparison) -> str
     from degla.evaluation.statistics import seed_spread
 
     labels = [method.label for method in comparison.methods if any(method.label in row.cells for row in rows)]
-    figure, axes = _figure(4.4, 0.75 + 0.36 * len(labels))
+    figure, axes = _figure(3.6, 0.6 + 0.3 * len(labels))
     palette = colours(comparison)
     ceiling = 100.0
     for place, label in enumerate(labels):
@@ -110,7 +110,7 @@ def family_bars(family: str, rows: Sequence[Row], comparison: Comparison) -> str
                 markeredgewidth=0.8,
                 zorder=5,
             )
-        axes.text(ceiling + 2, place, f"{100 * spread.mean:.1f}", va="center", ha="left", color=_INK, fontsize=_FONT)
+        axes.text(ceiling + 3, place, f"{100 * spread.mean:.1f}", va="center", ha="left", color=_INK, fontsize=_FONT)
     chances = [row.chance for row in rows if row.chance is not None]
     if chances:
         axes.axvline(100 * sum(chances) / len(chances), color=_SOFT, linewidth=1.1, linestyle=(0, (2, 2)), zorder=3)

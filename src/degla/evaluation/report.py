@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -94,7 +95,7 @@ def provenance(method: Method) -> Data:
 def render_html(comparison: Comparison) -> str:
     """The whole page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     from degla.evaluation.plots import colours, family_bars, frontier
 
@@ -106,6 +107,8 @@ def render_html(comparison: Comparison) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=percent, gain=gain, chance=chance, spread=spread)
+    # Long names may break on a phone, but only where a word ends.
+    environment.filters["breakable"] = lambda name: Markup(re.sub(r"([/_.])", r"\1<wbr>", str(escape(name))))
     frontiers = [(across, up, Markup(frontier(across, up, comparison))) for across, up in _frontier_rows(comparison)]
     bars = [
         (benchmark, family, rows, Markup(family_bars(family, rows, comparison)))

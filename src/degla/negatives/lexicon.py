@@ -7,55 +7,19 @@ WordNet 3.0 by `lexicon_build`, says what must be refused (same sense, above or 
 from __future__ import annotations
 
 import hashlib
-import tomllib
-from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 from degla.errors import DeglaError
+from degla.negatives.groups import DATA_FOLDER, GROUPS_NAME, Group, make_groups, members, read_groups
 
-DATA_FOLDER = Path(__file__).parent / "lexicon_data"
 TABLE_NAME = "wordnet.tsv"
-GROUPS_NAME = "groups.toml"
 
 Relation = Literal["", "synonym", "hypernym", "part", "compatible"]
 """Why one word must not replace another; "" where it may."""
 
 _PART_DEPTH = 3
 """Steps from part to whole that are followed: thumb, hand, arm, body."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Words of one sort; words of two clusters exclude each other.
-
-    Attributes:
-        name: as in `groups.toml`.
-        clusters: words of one cluster may be true of the same thing.
-        draws: the words that replacements are drawn from.
-        above: words that are true of the whole group ("seating" of every chair).
-        living: nouns: people and animals.
-        mass: nouns: the draws have no plural and no "a".
-        of: adjectives: "living" or "thing" where the group applies to one of the two only, else "".
-    """
-
-    name: str
-    clusters: tuple[frozenset[str], ...]
-    draws: tuple[str, ...]
-    above: frozenset[str] = frozenset()
-    living: bool = False
-    mass: bool = False
-    of: str = ""
-
-    def cluster(self, word: str) -> frozenset[str]:
-        """The cluster of a word; empty where the group does not list it."""
-        return next((cluster for cluster in self.clusters if word in cluster), frozenset())
-
-
-def read_groups() -> dict[str, Any]:
-    """The hand-written groups as nested tables."""
-    return tomllib.loads((DATA_FOLDER / GROUPS_NAME).read_text(encoding="utf-8"))
 
 
 @cache
@@ -72,11 +36,11 @@ class Lexicon:
     """
 
     def __init__(self, groups: dict[str, Any], table: str) -> None:
-        self.nouns = _groups(groups["nouns"])
-        self.adjectives = _groups(groups["adjectives"])
+        self.nouns = make_groups(groups["nouns"])
+        self.adjectives = make_groups(groups["adjectives"])
         self.words = {name: frozenset(words) for name, words in groups["words"].items()}
-        self._noun_groups = _members(self.nouns)
-        self._adjective_groups = _members(self.adjectives)
+        self._noun_groups = members(self.nouns)
+        self._adjective_groups = members(self.adjectives)
         self._noun_senses: dict[str, tuple[int, ...]] = {}
         self._noun_counts: dict[str, int] = {}
         self._anchored: dict[str, str] = {}
@@ -261,6 +225,21 @@ def _noun_relation(words: Lexicon, word: str, other: str) -> Relation:
 
 
 @cache
+def _adjective_choices(words: Lexicon, word: str, sort: str) -> tuple[str, ...]:
+    found = [
+        draw
+        for group in words.adjective_groups(word)
+        if group.of in ("", sort)
+        for draw in group.draws
+        if draw not in group.cluster(word) and not words.adjective_relation(word, draw)
+    ]
+    if not found and not words.adjective_groups(word):
+        pointing = words.words["pointing"]
+        found = [other for other in words.opposites(word) if words.is_everyday(other) and other not in pointing]
+    return tuple(dict.fromkeys(found))
+
+
+@cache
 def _noun_choices(words: Lexicon, word: str, mass: bool) -> tuple[str, ...]:
     for group in words.noun_groups(word):
         cluster = group.cluster(word)
@@ -272,34 +251,6 @@ def _noun_choices(words: Lexicon, word: str, mass: bool) -> tuple[str, ...]:
         if found:
             return found
     return ()
-
-
-def _groups(tables: dict[str, Any]) -> dict[str, Group]:
-    groups = {}
-    for name, table in tables.items():
-        clusters = tuple(frozenset(cluster) for cluster in table["clusters"])
-        everything = tuple(word for cluster in table["clusters"] for word in cluster)
-        source = tables[table["draw_from"]] if "draw_from" in table else table
-        draws = tuple(source.get("draw", () if "draw_from" in table else everything))
-        groups[name] = Group(
-            name,
-            clusters,
-            draws,
-            frozenset(table.get("above", ())),
-            table.get("living", False),
-            table.get("mass", False),
-            table.get("of", ""),
-        )
-    return groups
-
-
-def _members(groups: dict[str, Group]) -> dict[str, tuple[Group, ...]]:
-    members: dict[str, tuple[Group, ...]] = {}
-    for group in groups.values():
-        for cluster in group.clusters:
-            for word in cluster:
-                members[word] = (*members.get(word, ()), group)
-    return members
 
 
 def _numbers(field: str) -> tuple[int, ...]:

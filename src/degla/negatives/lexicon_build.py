@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from degla.errors import InputError
-from degla.negatives.lexicon import DATA_FOLDER, TABLE_NAME, read_groups
+from degla.negatives.groups import DATA_FOLDER, read_groups
+from degla.negatives.lexicon import TABLE_NAME
 
 LOG = logging.getLogger(__name__)
 

@@ -1,0 +1,73 @@
+"""Groups of everyday words, written by hand in `lexicon_data/groups.toml`: what may be drawn as a replacement."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DATA_FOLDER = Path(__file__).parent / "lexicon_data"
+GROUPS_NAME = "groups.toml"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Words of one sort; words of two clusters exclude each other.
+
+    Attributes:
+        name: as in `groups.toml`.
+        clusters: words of one cluster may be true of the same thing.
+        draws: the words that replacements are drawn from.
+        above: words that are true of the whole group ("seating" of every chair).
+        living: nouns: people and animals.
+        mass: nouns: the draws have no plural and no "a".
+        of: adjectives: "living" or "thing" where the group applies to one of the two only, else "".
+    """
+
+    name: str
+    clusters: tuple[frozenset[str], ...]
+    draws: tuple[str, ...]
+    above: frozenset[str] = frozenset()
+    living: bool = False
+    mass: bool = False
+    of: str = ""
+
+    def cluster(self, word: str) -> frozenset[str]:
+        """The cluster of a word; empty where the group does not list it."""
+        return next((cluster for cluster in self.clusters if word in cluster), frozenset())
+
+
+def read_groups() -> dict[str, Any]:
+    """The hand-written groups as nested tables."""
+    return tomllib.loads((DATA_FOLDER / GROUPS_NAME).read_text(encoding="utf-8"))
+
+
+def make_groups(tables: dict[str, Any]) -> dict[str, Group]:
+    """The groups of one section of `groups.toml`, by name."""
+    groups = {}
+    for name, table in tables.items():
+        clusters = tuple(frozenset(cluster) for cluster in table["clusters"])
+        everything = tuple(word for cluster in table["clusters"] for word in cluster)
+        source = tables[table["draw_from"]] if "draw_from" in table else table
+        draws = tuple(source.get("draw", () if "draw_from" in table else everything))
+        groups[name] = Group(
+            name,
+            clusters,
+            draws,
+            frozenset(table.get("above", ())),
+            table.get("living", False),
+            table.get("mass", False),
+            table.get("of", ""),
+        )
+    return groups
+
+
+def members(groups: dict[str, Group]) -> dict[str, tuple[Group, ...]]:
+    """The groups that list a word, by word."""
+    found: dict[str, tuple[Group, ...]] = {}
+    for group in groups.values():
+        for cluster in group.clusters:
+            for word in cluster:
+                found[word] = (*found.get(word, ()), group)
+    return found
