@@ -113,7 +113,7 @@ def knowing(truth: dict[str, list[str]], colours: dict[str, tuple[int, int, int]
 
     def text_row(tokens: tuple[int, ...]) -> np.ndarray:
         row = np.zeros(len(names) + 1)
-        row[owners[tokens] if tokens in owners else -1] = 1.0
+        row[owners.get(tokens, -1)] = 1.0
         return row / np.linalg.norm(row)
 
     return FakeEncoder(image_row, text_row, name="liar" if lying else "oracle")

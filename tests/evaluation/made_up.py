@@ -49,7 +49,7 @@ def draw_result(
                         ties={key: int(label.startswith("clip") and number % 20 == 0) for key in ok},
                         margin=0.1,
                     ),
-                    {key: 0.1 if which == 3 else 0.5 for key in ok},
+                    dict.fromkeys(ok, 0.1 if which == 3 else 0.5),
                 )
             )
     scores = aggregate(benchmark, judged)

@@ -1,1 +1,13 @@
-"""ROOM 5 - evaluation: models and benchmarks enter; results with provenance, and a report, leave."""
+"""ROOM 5 - evaluation: models and benchmarks enter; results with provenance, and a report, leave.
+
+benchmarks/     SHELF: data about each benchmark, and its questions
+embed           every distinct image and text once, to unit rows          (contract: `embed.Encoder`)
+scoring         rows and gold answers to right, wrong, tied
+verdicts        one row an item: `records.ItemVerdict`
+aggregate       verdicts to scores of parts and named averages, with intervals
+run             all of the above: `evaluate` gives a `records.Result`
+results         results to disk and back
+statistics      intervals and tests, over items and over training seeds
+comparison      results of several methods and seeds side by side; caveats says what to beware of
+report          the page, with plots and templates
+"""

@@ -115,7 +115,7 @@ def _modifies_later(tokens: Sequence[Token], place: int) -> bool:
     following = tokens[place + 1] if place + 1 < len(tokens) else None
     return (
         token.tag in ("VBN", "VBG")
-        and token.role == "amod"
+        and token.role in ("amod", "acl", "nmod", "compound")
         and following is not None
         and following.tag in _NOUNS | _ADJECTIVES
         and token.governor > place
@@ -150,7 +150,12 @@ def _is_measured(tokens: Sequence[Token], measure: Chunk, chunk: Chunk) -> bool:
 def number(tokens: Sequence[Token], chunk: Chunk) -> Number:
     """Whether a phrase counts as one or many for a verb; "any" where both are said ("a group of people is/are")."""
     head = tokens[chunk.head]
-    if chunk.core != chunk.start or head.lower in lexicon().words["invariant"]:
+    if chunk.core != chunk.start:
+        holder = tokens[chunk.core - 2]
+        if holder.lemma not in lexicon().words["container"]:
+            return "any"
+        head = holder
+    if head.lower in lexicon().words["invariant"]:
         return "any"
     if head.tag in _PRONOUNS:
         return (
@@ -200,8 +205,7 @@ def _span(tokens: Sequence[Token], first: int, head: int) -> tuple[int, int]:
     while start - 1 >= first and tokens[start - 1].is_noun and tokens[start].tag != "POS":
         start -= 1
     if start == head and start - 1 >= first and tokens[start - 1].is_adjective:
-        name = lexicon().is_name(tokens[start - 1].lower, tokens[head].lemma)
-        start -= name and not lexicon().is_in_group(tokens[start - 1].lower, "colour")
+        start -= lexicon().is_name(tokens[start - 1].lower, tokens[head].lemma)
     return start, head + 1
 
 

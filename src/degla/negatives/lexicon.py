@@ -41,6 +41,7 @@ class Lexicon:
         self.words = {name: frozenset(words) for name, words in groups["words"].items()}
         self._noun_groups = members(self.nouns)
         self._adjective_groups = members(self.adjectives)
+        self._generals = frozenset().union(*(group.above for group in self.nouns.values()))
         self._noun_senses: dict[str, tuple[int, ...]] = {}
         self._noun_counts: dict[str, int] = {}
         self._anchored: dict[str, str] = {}
@@ -72,7 +73,7 @@ class Lexicon:
 
     def is_noun(self, word: str) -> bool:
         """Whether the word is a noun of the tables."""
-        return word in self._noun_senses or word in self._noun_groups
+        return word in self._noun_senses or word in self._noun_groups or word in self._generals
 
     def is_adjective(self, word: str) -> bool:
         """Whether the word is an adjective of the tables."""
@@ -95,7 +96,8 @@ class Lexicon:
 
     def is_name(self, first: str, head: str) -> bool:
         """Whether the two words name one thing, as "fire hydrant" does."""
-        return f"{first} {head}" in self._names
+        name = f"{first} {head}"
+        return name in self.words["names"] or (name in self._names and not self.is_attribute(first))
 
     def is_mass(self, word: str) -> bool:
         """Whether the noun takes no plural and no "a"."""

@@ -71,7 +71,7 @@ def read_counts(path: Path) -> dict[tuple[str, str], int]:
     """Read ``cntlist.rev``: how often a word was tagged in WordNet's own texts, by (word, "n" | "v" | "a" | "r")."""
     counts: dict[tuple[str, str], int] = {}
     letter = {"1": "n", "2": "v", "3": "a", "4": "r", "5": "a"}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in _data_lines(path):
         key, _, number = line.split()
         word, sense = key.split("%")
         place = (word, letter[sense[0]])

@@ -95,9 +95,14 @@ def meaning(tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> M
     return Meaning(bare, frozenset(bag.items()), frozenset(said.items()))
 
 
-def subject_numbers(tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> tuple[Number, ...]:
-    """For each verb form that agrees with its subject, whether the subject is one or many ("any": both fit)."""
-    return _read(tokens, find_chunks(tokens) if chunks is None else chunks)[2]
+def disagreements(tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> int:
+    """How many verbs do not suit the number of their subject ("a table are set")."""
+    numbers = _read(tokens, find_chunks(tokens) if chunks is None else chunks)[2]
+    verbs = [token for token in tokens if _is_finite(token)]
+    return sum(
+        subject not in ("any", "one" if verb.tag == "VBZ" or verb.lower == "was" else "many")
+        for subject, verb in zip(numbers, verbs, strict=False)
+    )
 
 
 def _key(tokens: Sequence[Token], chunk: Chunk) -> Hashable:
@@ -112,7 +117,7 @@ def _read(
 ) -> tuple[list[_Unit], list[tuple[str, _Unit | None]], tuple[Number, ...]]:
     units: list[_Unit] = []
     verbs: list[tuple[str, _Unit | None]] = []
-    waiting: list[str] = []  # verbs before any phrase
+    waiting: list[str] = []  # verbs before any bare phrase
     agreeing: list[_Unit | None] = []  # the subject of each finite verb; None: the phrase to come ("there is _")
     start = 0
     where = ""
@@ -126,8 +131,10 @@ def _read(
         relative = relative or any(token.tag == "WDT" for token in gap)
         agreeing += [last if relative else subject for token in gap if _is_finite(token)]
         relative = chunk is not None and tokens[chunk.head].tag == "WP"
-        verbs += [(word, last) for word in said if last]
-        waiting += [word for word in said if not last]
+        if subject:
+            verbs += [(word, last) for word in said]
+        else:
+            waiting += said  # "over the dog jumps the fox": the verb's phrase comes after it
         if chunk is None:
             break
         if chunk.role == "where":
@@ -145,7 +152,7 @@ def _read(
             last.number = "many" if joins else last.number
         else:
             units.append(_Unit("" if connector in _JOINERS else connector, [key], count))
-        if waiting and units:
+        if waiting and not units[-1].preposition:
             verbs += [(word, units[-1]) for word in waiting]
             waiting = []
     numbers = _resolve(agreeing, units)

@@ -158,6 +158,10 @@ def _mend(tokens: list[Token]) -> list[Token]:
             if token.tag in _NOUN_TAGS or follows:
                 mended[place] = replace(token, tag="JJ", lemma=token.lower)
             continue
+        if token.tag in ("RB", "JJ") and before is not None and before.tag in _NOUN_TAGS and not heads_noun:
+            if known.is_name(before.lower, words.singular(token.lower)):  # "a fire hydrant"
+                mended[place] = replace(token, tag="NN", lemma=token.lower)
+            continue
         described = before is not None and (
             before.tag in ("DT", "PRP$") or (known.is_attribute(before.lower) and before.tag not in ("RB", "IN"))
         )

@@ -19,6 +19,10 @@ _NOT_AN: Final = re.compile(
     re.IGNORECASE,
 )
 
+_SPELT: Final = re.compile(r"[fhlmnrsx][^aeiouy\W_]*", re.IGNORECASE)
+"""Said letter by letter, beginning with a vowel sound: "LCD", "mp3"."""
+_SHORT: Final = frozenset({"mr", "mrs", "ms", "st", "ft", "rd", "hrs", "sq"})
+
 _ARTICLES: Final = frozenset({"a", "an", "A", "An", "AN"})
 
 DETERMINERS_OF_ONE: Final = frozenset({"a", "an", "one", "this", "that", "each", "every", "another", "1"})
@@ -52,6 +56,8 @@ def content(text: str) -> tuple[str, ...]:
 
 def article(word: str) -> str:
     """ "a" or "an", by how the word after it begins to sound."""
+    if _SPELT.fullmatch(word) and word.lower() not in _SHORT:
+        return "an"
     return "an" if _AN.match(word) and not _NOT_AN.match(word) else "a"
 
 
@@ -62,7 +68,8 @@ def fit_articles(words: Sequence[str]) -> list[str]:
         if word in _ARTICLES:
             right = article(words[place + 1])
             if word.lower() != right:
-                fitted[place] = right.capitalize() if word[0] == "A" else right
+                shouted = words[place + 1].isupper() and len(words[place + 1]) > 1
+                fitted[place] = right if word[0] == "a" else right.upper() if shouted else right.capitalize()
     return fitted
 
 
@@ -97,6 +104,8 @@ def plural(noun: str) -> str:
     words = lexicon().words
     if noun in words["plural_only"] or noun in words["invariant"]:
         return noun
+    if noun == "person":
+        return "people"
     if "-" in noun:
         first, _, last = noun.rpartition("-")
         return f"{first}-{plural(last)}"

@@ -56,6 +56,7 @@ def write_model_folder(folder: Path, state: Mapping[str, Tensor], *, vocabulary_
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     half = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in state.items()}
     save_file(half, folder / WEIGHTS_FILE, metadata={"format": "pt", "provenance": provenance})
+    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors writes files that only their owner can read
     copy = folder / world_vocabulary_file().name
     if copy.resolve() != world_vocabulary_file().resolve():
         shutil.copyfile(world_vocabulary_file(), copy)

@@ -22,6 +22,9 @@ from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _SHADES: Final = frozenset({"light", "dark", "bright", "deep", "pale"})
 
+_CHILDREN: Final = frozenset({"boy", "girl", "child", "kid", "baby", "toddler", "infant", "teenager"})
+"""No opposite of "young" suits them."""
+
 
 @dataclass(frozen=True)
 class ReplaceAdjectives:
@@ -75,14 +78,13 @@ def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
     inside = {place for chunk in caption.chunks for place in range(chunk.start, chunk.end)}
     for chunk in caption.chunks:
         for place in adjectives(tokens, chunk):
-            names = known.is_name(tokens[place].lower, tokens[place + 1].lemma) and not known.is_in_group(
-                tokens[place].lower, "colour"
-            )
+            names = known.is_name(tokens[place].lower, tokens[place + 1].lemma)
             shades = tokens[place].lower in _SHADES and (
                 known.is_in_group(tokens[place + 1].lower, "colour")
                 or tokens[place + 1].lower in ("colored", "coloured")
             )
-            if not names and not shades:
+            grown = tokens[chunk.head].lemma in _CHILDREN and known.is_in_group(tokens[place].lower, "age_living")
+            if not names and not shades and not grown:
                 yield place, known.is_living(tokens[chunk.head].lemma)
     for place, token in enumerate(tokens):
         if place in inside or not token.is_adjective or token.role != "acomp":

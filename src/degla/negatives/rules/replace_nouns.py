@@ -12,7 +12,7 @@ from random import Random
 from typing import Final
 
 from degla.negatives import words
-from degla.negatives.chunks import Chunk, determiner, nouns
+from degla.negatives.chunks import Chunk, determiner, determiner_fits, nouns
 from degla.negatives.edits import substitute, write
 from degla.negatives.lexicon import lexicon
 from degla.negatives.phrases import Caption
@@ -70,13 +70,12 @@ def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
     """Indices of the nouns that can be replaced, and whether their place takes a noun without plural and "a"."""
     tokens = caption.tokens
     for chunk in caption.chunks:
+        if not determiner_fits(tokens, chunk):
+            continue  # "a dogs": what is wrong already gives no sound negative
         for start, end in nouns(tokens, chunk):
             head = end - 1
             before = tokens[head - 1] if head > chunk.start else None
-            named = before is not None and (
-                lexicon().is_name(before.lower, tokens[head].lemma)
-                and not lexicon().is_in_group(before.lower, "colour")
-            )
+            named = before is not None and (lexicon().is_name(before.lower, tokens[head].lemma))
             if not named and tokens[head].lemma not in lexicon().words["frame"] and start <= head:
                 yield head, _is_mass_place(caption, chunk, head)
 

@@ -9,38 +9,35 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations, islice, pairwise
 from random import Random
 from typing import Final
 
 from degla.negatives import words
 from degla.negatives.chunks import Chunk, determiner_fits, find_chunks
 from degla.negatives.edits import exchange, rotate, write
-from degla.negatives.meaning import meaning, subject_numbers, tagged
+from degla.negatives.meaning import disagreements, meaning, tagged
 from degla.negatives.phrases import Caption
 from degla.negatives.replies import MOST_CANDIDATES, proposals
 from degla.negatives.rules import Chat, Example
 from degla.negatives.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
-_PLACING: Final = frozenset(
-    {
-        "on",
-        "in",
-        "under",
-        "above",
-        "over",
-        "below",
-        "behind",
-        "inside",
-        "outside",
-        "around",
-        "beneath",
-        "through",
-        "across",
-        "into",
-    }
-)
+_PLACING: Final = {
+    word: sort
+    for sort, alike in enumerate(
+        (
+            ("on", "over", "above"),
+            ("under", "below", "beneath"),
+            ("in", "inside", "within"),
+            ("behind",),
+            ("outside",),
+            ("around",),
+        )
+    )
+    for word in alike
+}
+"""Prepositions that may change places with one of another number."""
 
 
 @dataclass(frozen=True)
@@ -79,23 +76,36 @@ class ReshuffleOrder:
         return _judge(caption, tokens)
 
     def _permutations(self, caption: Caption) -> Iterator[list[Token]]:
-        starts = {place for chunk in caption.chunks for place in (chunk.start, chunk.core)}
-        if _loose_articles(caption.tokens, starts):
+        if _loose_ends(caption.tokens, caption.chunks):
             return  # the tagger did not understand the caption
-        spans = [(chunk.start, chunk.end) for chunk in caption.chunks if _is_movable(caption.tokens, chunk)]
+        spans = _movable(caption)
         for first, second in combinations(spans, 2):
             yield exchange(caption.tokens, first, second)
         if self.rotations:
             for three in combinations(spans[:5], 3):
                 yield rotate(caption.tokens, three)
         for one, other in combinations(_exchangeable(caption), 2):
-            if _same_sort(caption.tokens, one, other):
+            if _same_sort(caption, one, other):
                 yield exchange(caption.tokens, (one, one + 1), (other, other + 1))
 
 
-def _is_movable(tokens: Sequence[Token], chunk: Chunk) -> bool:
-    """Things only, and no "his dog": a pronoun must not come before what it stands for."""
-    return chunk.role == "thing" and all(token.tag not in ("PRP$", "PRP") for token in tokens[chunk.start : chunk.end])
+def _movable(caption: Caption) -> list[tuple[int, int]]:
+    """Spans of phrases that can change places: things, with what "of" ties to them.
+
+    None with "his" or "it" inside: a pronoun must not come before what it stands for.
+    """
+    spans: list[tuple[int, int]] = []
+    for chunk in caption.chunks:
+        tied = chunk.start > 0 and caption.tokens[chunk.start - 1].lower == "of"
+        if tied and spans and spans[-1][1] == chunk.start - 1:
+            spans[-1] = (spans[-1][0], chunk.end)
+        elif chunk.role == "thing":
+            spans.append((chunk.start, chunk.end))
+    return [
+        (start, end)
+        for start, end in spans
+        if all(token.tag not in ("PRP$", "PRP") for token in caption.tokens[start:end])
+    ]
 
 
 def _exchangeable(caption: Caption) -> list[int]:
@@ -107,13 +117,19 @@ def _exchangeable(caption: Caption) -> list[int]:
     ]
 
 
-def _same_sort(tokens: Sequence[Token], first: int, second: int) -> bool:
+def _same_sort(caption: Caption, first: int, second: int) -> bool:
     """Whether two words between phrases can stand for each other: placing prepositions, or verbs used alike."""
+    tokens = caption.tokens
     one, other = tokens[first], tokens[second]
     if one.lemma == other.lemma or "have" in (one.lemma, other.lemma) or "be" in (one.lemma, other.lemma):
         return False
     if one.lower in _PLACING and other.lower in _PLACING:
-        return one.tag == other.tag == "IN" and _takes_phrase(tokens, first) and _takes_phrase(tokens, second)
+        things = {chunk.start for chunk in caption.chunks if chunk.role == "thing"}
+        return (
+            _PLACING[one.lower] != _PLACING[other.lower]
+            and one.tag == other.tag == "IN"
+            and {first + 1, second + 1} <= things
+        )
     alike = one.is_verb and one.tag == other.tag
     return alike and _takes_phrase(tokens, first) == _takes_phrase(tokens, second)
 
@@ -125,24 +141,28 @@ def _takes_phrase(tokens: Sequence[Token], place: int) -> bool:
 
 def _judge(caption: Caption, tokens: Sequence[Token]) -> Verdict:
     chunks = find_chunks(tokens)
-    starts = {place for chunk in chunks for place in (chunk.start, chunk.core)}
-    original = {place for chunk in caption.chunks for place in (chunk.start, chunk.core)}
-    if _loose_articles(tokens, starts) > _loose_articles(caption.tokens, original):
+    if meaning(tokens, chunks) == meaning(caption.tokens, caption.chunks):
+        return refused("same_meaning")
+    if _loose_ends(tokens, chunks) > _loose_ends(caption.tokens, caption.chunks):
         return refused("agreement")
     misfits = sum(not determiner_fits(tokens, chunk) for chunk in chunks)
     if misfits > sum(not determiner_fits(caption.tokens, chunk) for chunk in caption.chunks):
         return refused("agreement")
-    if meaning(tokens, chunks) == meaning(caption.tokens, caption.chunks):
-        return refused("same_meaning")
-    before, after = subject_numbers(caption.tokens, caption.chunks), subject_numbers(tokens, chunks)
-    if len(before) != len(after) or any(a != b and "any" not in (a, b) for a, b in zip(before, after, strict=True)):
+    if disagreements(tokens, chunks) > disagreements(caption.tokens, caption.chunks):
         return refused("agreement")
     return ACCEPTED
 
 
-def _loose_articles(tokens: Sequence[Token], starts: set[int]) -> int:
-    """Articles that begin no phrase."""
-    return sum(token.lower in ("a", "an", "the") and place not in starts for place, token in enumerate(tokens))
+def _loose_ends(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> int:
+    """Articles that begin no phrase, phrases with nothing between them, prepositions with nothing after them."""
+    starts = {place for chunk in chunks for place in (chunk.start, chunk.core)}
+    articles = sum(token.lower in ("a", "an", "the") and place not in starts for place, token in enumerate(tokens))
+    touching = sum(one.end == other.start for one, other in pairwise(chunks))
+    prepositions = sum(
+        token.tag == "IN" and (place + 1 == len(tokens) or tokens[place + 1].tag in (".", ",", "CC"))
+        for place, token in enumerate(tokens)
+    )
+    return articles + touching + prepositions
 
 
 RULE = ReshuffleOrder()

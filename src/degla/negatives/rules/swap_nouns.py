@@ -13,7 +13,7 @@ from itertools import combinations
 from random import Random
 
 from degla.negatives import words
-from degla.negatives.chunks import Chunk, determiner, find_chunks, nouns
+from degla.negatives.chunks import Chunk, determiner, determiner_fits, find_chunks, nouns
 from degla.negatives.edits import exchange, inflect, write
 from degla.negatives.lexicon import lexicon
 from degla.negatives.meaning import content_of, meaning
@@ -63,7 +63,9 @@ def _exchanges(caption: Caption) -> tuple[tuple[list[Token], str], ...]:
 def _every_exchange(caption: Caption) -> Iterator[tuple[list[Token], str]]:
     """Every exchange of two nouns, and why it is none ("" where it is)."""
     tokens = caption.tokens
-    places = [(chunk, span) for chunk in caption.chunks for span in nouns(tokens, chunk)]
+    places = [
+        (chunk, span) for chunk in caption.chunks if determiner_fits(tokens, chunk) for span in nouns(tokens, chunk)[:1]
+    ]
     own = None
     for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
         if first_chunk is second_chunk:

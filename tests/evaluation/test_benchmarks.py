@@ -1,0 +1,176 @@
+"""Members of the shelf keep its form; SugarCrepe against a literal, one-item-at-a-time twin; folders of classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from degla.errors import InputError
+from degla.evaluation.benchmarks import Benchmark
+from degla.evaluation.run import evaluate
+from degla.model.encoder import Description, Encoder
+from degla.shelf import BENCHMARKS
+from tests.evaluation.fake_encoders import bag_of_words, spreading
+
+COUNTS = {
+    "replace_obj": 1652,
+    "replace_att": 788,
+    "replace_rel": 1406,
+    "swap_obj": 245,
+    "swap_att": 666,
+    "add_obj": 2062,
+    "add_att": 692,
+}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS.names())
+def test_member_is_complete(name: str) -> None:
+    benchmark = BENCHMARKS.load(name).BENCHMARK
+    assert isinstance(benchmark, Benchmark)
+    assert benchmark.name == name
+    assert all((benchmark.title, benchmark.paper, benchmark.licence, benchmark.source, benchmark.layout))
+    patterns = {part.name for part in benchmark.parts}
+    names: list[str] = []
+    for average in benchmark.averages:
+        for member in average.of:
+            assert "*" in member or member in patterns or member in names or "*" in patterns
+        names.append(average.name)
+    assert len(set(names)) == len(names)
+    for source in benchmark.headline.values():
+        assert source in names or benchmark.part(source)
+
+
+def test_sugarcrepe_counts_are_the_published_ones(shared_data: Path) -> None:
+    benchmark = BENCHMARKS.load("sugarcrepe").BENCHMARK
+    items = list(benchmark.items(shared_data))
+    assert {part: sum(item.part == part for item in items) for part in COUNTS} == COUNTS
+    assert len({item.id for item in items}) == 7511
+    assert "sugarcrepe/swap_obj/108" not in {item.id for item in items}
+    averages = {average.name for average in benchmark.averages}
+    assert {"replace.macro", "replace.micro", "swap.macro", "add.micro", "macro7", "micro"} <= averages
+
+
+def tiny_encoder() -> Encoder:
+    torch.manual_seed(0)
+    config = {
+        "embed_dim": 64,
+        "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+    }
+    return Encoder(
+        open_clip.CLIP(**config).eval(),
+        description=Description("tiny", config, {}),
+        tokenize=open_clip.get_tokenizer("ViT-B-32"),
+        transform=open_clip.image_transform(64, is_train=False),
+    )
+
+
+def literal_sugarcrepe(encoder: Encoder, root: Path) -> dict[str, bool]:
+    """One item at a time, whole token rows, one image a forward: what the protocol says and nothing else."""
+    right: dict[str, bool] = {}
+    for part in COUNTS:
+        for key, row in json.loads((root / "sugarcrepe" / f"{part}.json").read_text()).items():
+            path = root / "coco" / "val2017" / row["filename"]
+            if not path.exists():
+                continue
+            with torch.no_grad():
+                image = encoder.clip.encode_image(encoder.transform(Image.open(path).convert("RGB"))[None])
+                texts = encoder.clip.encode_text(encoder.tokenize([row["caption"], row["negative_caption"]]))
+            cosines = [torch.nn.functional.cosine_similarity(image[0], text, dim=0).item() for text in texts]
+            right[f"sugarcrepe/{part}/{key}"] = cosines[0] > cosines[1]
+    return right
+
+
+def test_sugarcrepe_equals_the_literal_protocol_item_by_item(shared_data: Path) -> None:
+    encoder = tiny_encoder()
+    result = evaluate(encoder, benchmarks=["sugarcrepe"], root=shared_data, allow_missing=True, progress=False)
+    expected = literal_sugarcrepe(encoder, shared_data)
+    assert len(expected) == 148
+    assert {item.id: item.ok["text_ok"] == 1 for item in result.items} == expected
+    assert 0.2 < sum(expected.values()) / 148 < 0.8
+    for part in result.benchmarks[0].parts:
+        members = [right for name, right in expected.items() if name.split("/")[1] == part.name]
+        assert part.scores[0].value == pytest.approx(sum(members) / len(members))
+        assert part.scores[0].n + part.missing == COUNTS[part.name]
+    with pytest.raises(InputError, match=r"images are not under .*--allow-missing"):
+        evaluate(encoder, benchmarks=["sugarcrepe"], root=shared_data, progress=False)
+
+
+def test_a_bag_of_words_ties_on_swaps(shared_data: Path) -> None:
+    result = evaluate(bag_of_words(), benchmarks=["sugarcrepe"], root=shared_data, allow_missing=True, progress=False)
+    swaps = [part for part in result.benchmarks[0].parts if part.family == "swap"]
+    assert sum(part.scores[0].ties for part in swaps) > 5
+    assert sum(part.scores[0].ties for part in result.benchmarks[0].parts if part.family == "replace") == 0
+
+
+def test_wrong_sugarcrepe_files_are_named(tmp_path: Path) -> None:
+    items = BENCHMARKS.load("sugarcrepe").BENCHMARK.items
+    with pytest.raises(InputError, match=r"replace_obj\.json: cannot be read.*github"):
+        list(items(tmp_path))
+    (tmp_path / "sugarcrepe").mkdir()
+    file = tmp_path / "sugarcrepe" / "replace_obj.json"
+    file.write_text('{"0": {"filename": "a.jpg", "caption": "x"}}')
+    with pytest.raises(InputError, match=r"replace_obj\.json item '0': field 'negative_caption'"):
+        list(items(tmp_path))
+    file.write_text("[]")
+    with pytest.raises(InputError, match="one JSON object"):
+        list(items(tmp_path))
+
+
+def write_folders(root: Path, description: object) -> Path:
+    folder = root / "zeroshot" / "toys"
+    for number, name in enumerate(("red_ball", "blue_cube")):
+        (folder / name).mkdir(parents=True)
+        for copy in range(2 + number):
+            Image.new("RGB", (8, 8), (100 * number, 0, copy)).save(folder / name / f"{copy}.png")
+    if description is not None:
+        (folder / "classes.json").write_text(json.dumps(description))
+    return folder
+
+
+def test_class_folders_are_read(tmp_path: Path) -> None:
+    write_folders(tmp_path, {"classes": {"red_ball": "ball", "blue_cube": "cube"}, "templates": ["a {}.", "one {}"]})
+    (entry,) = BENCHMARKS.load("zeroshot").BENCHMARK.items(tmp_path)
+    assert entry.classes == ("cube", "ball")
+    assert entry.labels == (0, 0, 0, 1, 1)
+    assert entry.images[0].path == "zeroshot/toys/blue_cube/0.png"
+    result = evaluate(spreading(), benchmarks=["zeroshot"], root=tmp_path, progress=False)
+    top1, per_class = result.benchmarks[0].parts[0].scores
+    right = {item.id: item.ok["top1"] for item in result.items}
+    cubes = [worth for name, worth in right.items() if "blue_cube" in name]
+    balls = [worth for name, worth in right.items() if "red_ball" in name]
+    assert top1.value == pytest.approx(sum(right.values()) / 5)
+    assert per_class.value == pytest.approx((sum(cubes) / 3 + sum(balls) / 2) / 2)
+    assert top1.chance == 0.5
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"classes": {"red_ball": "ball"}}, "no name for folder 'blue_cube'"),
+        ({"classes": {"red_ball": "b", "blue_cube": "c", "cone": "d"}}, "no folder 'cone'"),
+        ({"classes": ["a"]}, "1 names for 2 subfolders"),
+        ({"templates": ["a photo"]}, "exactly one"),
+        ({"names": []}, "field 'names'"),
+    ],
+)
+def test_wrong_classes_file_is_named(tmp_path: Path, description: object, message: str) -> None:
+    write_folders(tmp_path, description)
+    with pytest.raises(InputError, match=message) as caught:
+        list(BENCHMARKS.load("zeroshot").BENCHMARK.items(tmp_path))
+    assert "classes.json" in str(caught.value)
+
+
+def test_plain_class_folders_need_no_file(tmp_path: Path) -> None:
+    folder = write_folders(tmp_path, None)
+    (entry,) = BENCHMARKS.load("zeroshot").BENCHMARK.items(tmp_path)
+    assert entry.classes == ("blue cube", "red ball")
+    for image in (folder / "red_ball").iterdir():
+        image.unlink()
+    with pytest.raises(InputError, match=r"red_ball: no image of class 'red ball'"):
+        list(BENCHMARKS.load("zeroshot").BENCHMARK.items(tmp_path))

@@ -1,0 +1,171 @@
+"""The report: one page that needs nothing else, honest about gains, quick to start."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from degla.errors import InputError
+from degla.evaluation.comparison import compare
+from degla.evaluation.report import report
+from degla.evaluation.results import load_result, save_result
+from degla.shelf import BENCHMARKS
+from tests.evaluation.made_up import LEVELS, draw_result, write_results
+
+BASELINE = "clip (no training)"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_results(tmp_path_factory.mktemp("results"), n=40)
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.requests: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.names.append(value or "")
+            if name in ("src", "href", "xlink:href") and not (value or "").startswith("#"):
+                self.requests.append(value or "")
+
+
+def test_page_is_whole_and_alone(results: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    data = report(results, out=out, baseline=BASELINE)
+    text = out.read_text(encoding="utf-8")
+    page = Page()
+    page.feed(text)
+    assert page.requests == []
+    assert not re.search(r"@import|url\(\s*['\"]?https?:", text)
+    assert page.tags.count("svg") == 1 + 6
+    assert len(set(page.names)) == len(page.names)
+    for label in LEVELS:
+        assert label in text
+        assert label in out.with_suffix(".md").read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in text
+    assert "#010203" not in text
+    json.dumps(data)
+    assert data["methods"][0]["label"] == BASELINE
+
+
+def test_numbers_are_those_of_the_results(results: list[Path]) -> None:
+    comparison = compare(results, baseline=BASELINE)
+    by_title = {row.title: row for row in comparison.headline}
+    assert list(by_title) == ["composition", "swap", "order", "recognition", "retrieval"]
+    values = [
+        next(score.value for score in result.benchmarks[0].averages if score.name == "composition.id")
+        for path in results
+        if (result := load_result(path)).model.label == "degla"
+    ]
+    cell = by_title["composition"].cells["degla"]
+    assert cell.mean == pytest.approx(np.mean(values))
+    assert cell.deviation == pytest.approx(np.std(values, ddof=1))
+    base = by_title["composition"].cells[BASELINE]
+    assert base.gain is None
+    assert cell.gain is not None
+    assert cell.gain.value == pytest.approx(cell.mean - base.mean)
+    lost = by_title["recognition"].cells["ce-clip"].gain
+    assert lost is not None
+    assert lost.significant
+    assert lost.value < -0.2
+
+
+def test_best_is_only_said_where_it_is_significant(results: list[Path], tmp_path: Path) -> None:
+    close = compare(results)
+    order = next(row for row in close.headline if row.title == "order")
+    assert not any(cell.best for cell in order.cells.values())
+    benchmark = BENCHMARKS.load("world").BENCHMARK
+    paths = []
+    for label, level in (("high", 0.95), ("low", 0.5)):
+        for seed in range(3):
+            path = tmp_path / f"{label}-{seed}.json"
+            save_result(draw_result(label, (level,) * 4, seed, benchmark=benchmark, n=40), path)
+            paths.append(path)
+    clear = compare(paths)
+    assert all(row.cells["high"].best and not row.cells["low"].best for row in clear.headline)
+
+
+def test_single_results_are_compared_over_items(tmp_path: Path) -> None:
+    benchmark = BENCHMARKS.load("world").BENCHMARK
+    for label, level in (("one", 0.9), ("two", 0.5)):
+        save_result(draw_result(label, (level,) * 4, None, benchmark=benchmark, n=40), tmp_path / f"{label}.json")
+    paths = [tmp_path / "one.json", tmp_path / "two.json"]
+    gain = compare(paths, baseline="two").headline[0].cells["one"].gain
+    assert gain is not None
+    assert gain.interval is not None
+    assert gain.interval.method == "paired bootstrap over images"
+    assert gain.interval.low < gain.value < gain.interval.high
+    assert gain.significant
+    # Without the items there is no interval, and nothing is called better.
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    copies = [alone / path.name for path in paths]
+    for path, copy in zip(paths, copies, strict=True):
+        copy.write_text(path.read_text())
+    cell = compare(copies, baseline="two").headline[0].cells["one"]
+    assert cell.gain is not None
+    assert (cell.gain.interval, cell.gain.significant, cell.best) == (None, False, False)
+
+
+def test_unlike_questions_give_no_gain(results: list[Path], tmp_path: Path) -> None:
+    result = load_result(results[1], items=True)
+    other = result.benchmarks[0].model_copy(
+        update={"items_sha256": "b" * 64, "missing_images": 7, "title": result.benchmarks[0].title}
+    )
+    path = tmp_path / "other.json"
+    model = result.model.model_copy(update={"label": "other", "activation": "gelu"})
+    save_result(result.model_copy(update={"benchmarks": (other,), "model": model}), path)
+    comparison = compare([*results, path], baseline=BASELINE)
+    assert all(cell.gain is None and not cell.best for row in comparison.rows for cell in row.cells.values())
+    text = " ".join(comparison.warnings)
+    assert "not all results answer the same questions" in text
+    assert "7 images were missing" in text
+    assert "activation function: gelu, quick_gelu" in text
+    assert "tie exactly" in text
+
+
+def test_bad_input_is_named(results: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no result was given"):
+        report([], out=tmp_path / "r.html")
+    with pytest.raises(InputError, match=r"'negclap'.*Did you mean 'negclip'"):
+        report(results, out=tmp_path / "r.html", baseline="negclap")
+    with pytest.raises(InputError, match=r"must end in \.html"):
+        report(results, out=tmp_path / "r.pdf")
+    copy = tmp_path / "copy.json"
+    copy.write_text(results[1].read_text())
+    with pytest.raises(InputError, match=r"copy\.json: label 'fine-tuned clip' with training seed 0 is already in"):
+        report([*results, copy], out=tmp_path / "r.html")
+
+
+def test_labels_are_text_not_markup(tmp_path: Path) -> None:
+    benchmark = BENCHMARKS.load("world").BENCHMARK
+    path = tmp_path / "x.json"
+    save_result(draw_result("<script>alert(1)</script> $x_1$", (0.6,) * 4, 0, benchmark=benchmark, n=20), path)
+    report([path], out=tmp_path / "r.html")
+    assert "<script" not in (tmp_path / "r.html").read_text()
+
+
+def test_start_needs_no_torch_and_little_time() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); import degla.evaluation.report; "
+        "took = time.perf_counter() - start; "
+        "print(took, sorted({'torch', 'matplotlib', 'jinja2', 'scipy', 'open_clip'} & set(sys.modules)))"
+    )
+    outputs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in "12"]
+    took, loaded = min(output.stdout.split(maxsplit=1) for output in outputs)
+    assert loaded.strip() == "[]"
+    assert float(took) < 0.5

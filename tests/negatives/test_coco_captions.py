@@ -1,0 +1,44 @@
+"""Coverage and cleanliness on real captions, where `../shared/data` is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from degla.negatives import words
+from degla.negatives.generate import generate
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl
+
+ANNOTATIONS = Path(__file__).parents[3] / "shared/data/coco/annotations/captions_val2017.json"
+RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
+
+
+@pytest.mark.skipif(not ANNOTATIONS.exists(), reason="../shared/data has no COCO captions")
+def test_coverage_and_cleanliness(tmp_path: Path) -> None:
+    captions = [
+        CaptionRecord(
+            id=str(row["id"]), image=f"{row['image_id']:012}.jpg", text=row["caption"], image_id=str(row["image_id"])
+        )
+        for row in json.loads(ANNOTATIONS.read_text(encoding="utf-8"))["annotations"]
+    ]
+    out = tmp_path / "negatives.jsonl"
+    summary = generate(captions, rules=RULES, out=out, seed=0, progress=False)
+    assert len(captions) == 425
+    assert not summary.skipped
+    assert summary.share_covered >= 0.99
+    assert summary.mean >= 2.7
+    covered = {rule: summary.covered[rule] / len(captions) for rule in RULES}
+    assert covered["reshuffle_order"] >= 0.75
+    assert covered["swap_nouns"] >= 0.65
+    assert covered["swap_adjectives"] >= 0.04
+    assert covered["replace_adjectives"] >= 0.3
+    assert covered["replace_nouns"] >= 0.94
+    texts = {caption.id: caption.text for caption in captions}
+    for row in read_jsonl(NegativeRecord, out):
+        if row.accepted:
+            assert row.text
+            assert words.articles_fit(row.text)
+            assert words.content(row.text) != words.content(texts[row.caption_id])
+            assert row.text[0].isupper() == texts[row.caption_id].strip()[0].isupper()

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+from rich.console import Console
+
+from degla.errors import InputError
+from degla.negatives import phrases
+from degla.negatives.checks import check_caption
+from degla.negatives.generate import Task, draw_rng, generate, make_rows
+from degla.negatives.verdicts import REASONS, refused
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl
+from degla.shelf import RULES
+
+PAPER = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
+TEXTS = [
+    "A red ball under a blue table.",
+    "a dog chasing a cat",
+    "Ein kleiner Junge spielt mit einem Ball im Garten",
+    "...",
+    "An old man riding a bicycle past a tall brick building",
+    "two cats and three dogs",
+    "a cat chasing a dog",
+    "A striped circle above a dotted square",
+    "一只狗在公园里",
+    "word " * 90,
+]
+
+
+def records(texts: list[str]) -> list[CaptionRecord]:
+    return [
+        CaptionRecord(
+            id=f"c{index}", image=f"{index}.jpg", text=text, image_id="shared" if text.startswith("a") else str(index)
+        )
+        for index, text in enumerate(texts)
+    ]
+
+
+def run(out: Path, texts: list[str] = TEXTS, **changes: object) -> list[NegativeRecord]:
+    settings = {"rules": PAPER, "seed": 3, "progress": False, **changes}
+    generate(records(texts), out=out, **settings)  # type: ignore[arg-type]
+    return list(read_jsonl(NegativeRecord, out))
+
+
+def test_every_pair_has_rows_in_order_and_reasons_are_named(tmp_path: Path) -> None:
+    rows = run(tmp_path / "negatives.jsonl")
+    pairs = list(dict.fromkeys((row.caption_id, row.rule) for row in rows))
+    assert pairs == [(f"c{index}", rule) for index in range(len(TEXTS)) for rule in PAPER]
+    for row in rows:
+        assert row.accepted == (row.reason == "")
+        assert row.reason in REASONS or row.accepted
+        assert (row.text is None) == (row.reason in ("no_candidate", "not_english", "empty_caption", "long_caption"))
+        assert row.source == "rules"
+    by_caption = {row.caption_id: row.reason for row in rows}
+    assert by_caption["c2"] == by_caption["c8"] == "not_english"
+    assert by_caption["c3"] == "empty_caption"
+    assert by_caption["c9"] == "long_caption"
+
+
+def test_negatives_of_one_caption_differ_and_none_is_a_caption_of_its_image(tmp_path: Path) -> None:
+    rows = run(tmp_path / "negatives.jsonl", per_rule=3)
+    for index, text in enumerate(TEXTS):
+        accepted = [row.text for row in rows if row.caption_id == f"c{index}" and row.accepted]
+        assert len(set(accepted)) == len(accepted)
+        assert text not in accepted
+    # "a cat chasing a dog" is a true caption of the same image
+    refusals = [row for row in rows if row.text == "a cat chasing a dog" and row.caption_id == "c1"]
+    assert {row.reason for row in refusals} == {"duplicate_caption"}
+
+
+def test_summary_counts_what_is_in_the_file(tmp_path: Path) -> None:
+    out = tmp_path / "negatives.jsonl"
+    summary = generate(records(TEXTS), rules=PAPER, out=out, seed=3, progress=False)
+    rows = list(read_jsonl(NegativeRecord, out))
+    assert sum(summary.accepted.values()) == sum(row.accepted for row in rows)
+    assert sum(summary.reasons.values()) == sum(not row.accepted for row in rows)
+    assert summary.skipped == {"not_english": 2, "empty_caption": 1, "long_caption": 1}
+    assert summary.share_covered == len({row.caption_id for row in rows if row.accepted}) / len(TEXTS)
+    again = generate(records(TEXTS), rules=PAPER, out=out, seed=3, progress=False)
+    assert (again.accepted, again.reasons, again.coverage) == (summary.accepted, summary.reasons, summary.coverage)
+    console = Console(width=140)
+    with console.capture() as capture:
+        console.print(summary.render())
+    assert "not_english 2" in capture.get()
+    assert "swap_adjectives" in capture.get()
+
+
+def test_seed_decides(tmp_path: Path) -> None:
+    first = run(tmp_path / "a.jsonl")
+    assert first == run(tmp_path / "b.jsonl")
+    assert first != run(tmp_path / "c.jsonl", seed=4)
+    assert draw_rng(1, "c", "r").random() == draw_rng(1, "c", "r").random() != draw_rng(1, "r", "c").random()
+
+
+def test_a_run_stopped_at_any_byte_ends_in_the_same_file(tmp_path: Path) -> None:
+    out = tmp_path / "negatives.jsonl"
+    run(out, per_rule=2)
+    whole = out.read_bytes()
+    rng = Random(0)
+    for cut in [0, 1, len(whole) - 1, *(rng.randrange(len(whole)) for _ in range(25))]:
+        out.write_bytes(whole[:cut])
+        run(out, per_rule=2)
+        assert out.read_bytes() == whole, cut
+    out.write_bytes(whole[: whole.index(b"\n", len(whole) // 2) + 1] + b"torn, without an end")
+    run(out, per_rule=2)
+    assert out.read_bytes() == whole
+
+
+def test_finished_pairs_are_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "negatives.jsonl"
+    run(out)
+    asked: list[str] = []
+    real = make_rows
+
+    def spy(tasks: list[Task], *rest: object) -> list[NegativeRecord]:
+        for task in tasks:
+            asked.extend(rule for rule in PAPER if rule not in dict(task.done))
+        return real(tasks, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("degla.negatives.generate.make_rows", spy)
+    run(out)
+    assert asked == ["replace_nouns"]  # the last pair only: it might have lacked rows
+
+
+def test_workers_make_the_same_file(tmp_path: Path) -> None:
+    colours = ("red", "blue", "green", "old", "big", "wet", "new")
+    things = ("dog", "cat", "ball", "hat", "cup", "box", "bag", "car")
+    seats = ("table", "bench", "chair", "bed", "desk")
+    texts = [f"A {a} {b} under a wooden {c} in a park" for a in colours for b in things for c in seats]
+    assert len(texts) == 280  # two batches
+    run(tmp_path / "one.jsonl", texts)
+    run(tmp_path / "two.jsonl", texts, workers=2)
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"seed": 4}, "seed: 3 there, 4 now"), ({"rules": PAPER[:2]}, "rules"), ({"per_rule": 2}, "per_rule"),
+     ({"texts": [*TEXTS[:-1], "a new caption"]}, "captions_sha256")],
+)  # fmt: skip
+def test_a_file_made_with_other_settings_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    out = tmp_path / "negatives.jsonl"
+    run(out)
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=message):
+        run(out, **changes)  # type: ignore[arg-type]
+    assert out.read_bytes() == before
+
+
+def test_a_file_without_manifest_or_with_moved_rows_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "negatives.jsonl"
+    run(out)
+    lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
+    out.write_text("".join([lines[-1], *lines[:-1]]), encoding="utf-8")
+    with pytest.raises(InputError, match="line 1: caption_id and rule"):
+        run(out)
+    beside = tmp_path / "negatives.jsonl.manifest.json"
+    assert json.loads(beside.read_text(encoding="utf-8"))["seed"] == 3
+    beside.unlink()
+    with pytest.raises(InputError, match="manifest"):
+        run(out)
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    out = tmp_path / "negatives.jsonl"
+    with pytest.raises(InputError, match="swap_nouns"):
+        run(out, rules=("swap_noun",))
+    with pytest.raises(InputError, match="c0"):
+        generate([*records(TEXTS[:1]), *records(TEXTS[:1])], rules=PAPER, out=out, seed=0, progress=False)
+    with pytest.raises(InputError, match="per_rule"):
+        run(out, per_rule=0)
+    assert not out.exists()
+    with pytest.raises(ValueError, match="no_such_reason"):
+        refused("no_such_reason")
+
+
+def test_a_missing_tagger_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    phrases._pipeline.cache_clear()
+    monkeypatch.setattr(phrases, "TAGGER_PACKAGE", "en_no_such_package")
+    with pytest.raises(InputError, match="pip install"):
+        phrases._pipeline()
+    phrases._pipeline.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Un chien court dans le parc avec son maître", "Der Hund schläft auf dem Sofa", "Dos gatos negros sobre la mesa",
+     "собака в парке"],
+)  # fmt: skip
+def test_other_languages_are_passed_over(text: str) -> None:
+    assert check_caption(text).reason == "not_english"
+
+
+@pytest.mark.parametrize(
+    "text", ["skateboarder grinding handrail", "A tog is leashd to a post", "two dogs", "Nokia phone"]
+)
+def test_short_and_misspelt_english_is_english(text: str) -> None:
+    assert check_caption(text).accepted
+
+
+def test_all_rules_of_the_shelf_are_loadable_by_generate(tmp_path: Path) -> None:
+    assert set(PAPER) <= set(RULES.names())
+    rows = run(tmp_path / "all.jsonl", TEXTS[:1], rules=tuple(RULES.names()))
+    assert {row.rule for row in rows} == set(RULES.names())
