@@ -31,6 +31,8 @@ _ABOUT = """Teach CLIP-like models composition without making them forget what t
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status: 0 done, 1 failed, 2 wrong usage or input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # OpenMP threads that spin while they wait take the processor from others; read once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("degla").setLevel(logging.INFO)
     try:

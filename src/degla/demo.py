@@ -12,9 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-# Two OpenMP threads that spin while they wait take the processor from each other; this must be set before torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
 from degla.config import CheckpointConfig, LoopConfig, TrackingConfig, TrainConfig
 from degla.data.sources import read_captions
 from degla.errors import InputError
