@@ -60,16 +60,8 @@ def write_pairs(folder: Path, *, images: int = 12, captions_per_image: int = 2) 
             for kind, rule in enumerate(["reshuffle_order", "swap_nouns", "replace_nouns"][: 1 + image % 3]):
                 words = text.split()
                 changed = " ".join(words[::-1] if kind == 0 else [*words[1:], f"thing{kind}"])
-                negatives.append(
-                    {
-                        "caption_id": key,
-                        "rule": rule,
-                        "kind": "order",
-                        "text": changed,
-                        "source": "test",
-                        "accepted": True,
-                    }  # fmt: skip
-                )
+                row = {"caption_id": key, "rule": rule, "kind": "order", "text": changed, "source": "test"}
+                negatives.append(row | {"accepted": True})
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in captions))
     (folder / "negatives.jsonl").write_text("".join(json.dumps(row) + "\n" for row in negatives))
     return {

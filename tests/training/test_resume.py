@@ -174,5 +174,5 @@ def test_configurations_survive_json(tiny_model: Path, tiny_pairs: Pairs, tmp_pa
     assert from_plain(plain, where="test") == config
     assert differences(config, from_plain(plain, where="test")) == []
     plain["optim"]["learning"] = 3
-    with pytest.raises(InputError, match="config.json: optim: unknown field 'learning'"):
+    with pytest.raises(InputError, match=r"config\.json: optim: unknown field 'learning'"):
         from_plain(plain, where="config.json")

@@ -133,7 +133,7 @@ class Encoder(nn.Module):
         batch, count, length = negatives.shape
         texts = torch.cat([captions, negatives.reshape(batch * count, length)])
         rows = self.encode_captions(texts)
-        return self.encode_images(images), rows[:batch], rows[batch:].unflatten(0, (batch, count)), self.scale
+        return self.encode_images(images), rows[:batch], torch.unflatten(rows[batch:], 0, (batch, count)), self.scale
 
     @contextlib.contextmanager
     def _kernels(self) -> Iterator[None]:

@@ -108,5 +108,5 @@ class Trainer:
             if "caption" in needs:
                 parts["caption"], captions = captions[:rows], captions[rows:]
             if "negative" in needs:
-                parts["negative"] = captions.unflatten(0, (rows, count))
+                parts["negative"] = torch.unflatten(captions, 0, (rows, count))
         return Target(**parts)
