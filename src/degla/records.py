@@ -78,10 +78,16 @@ class ItemImage(Record):
 class PairItem(Record):
     """One question of a compositional benchmark: K images, L texts, and which text is true of which image.
 
+    A question without images asks the text encoder alone: which of the texts say the same.
+
     Attributes:
         id: unique, "benchmark/part/key".
-        gold: K rows of L entries, 1 where the text is true of the image.
-        group: names to average over, for example the relation.
+        images: K images; none where only texts are compared.
+        texts: L texts.
+        gold: K rows of L entries, 1 where the text is true of the image; without images one row, 1 for the texts that
+            say the same.
+        group: names to average over, for example the relation. "image" names the picture that a question without
+            images is about, since questions about one picture are not independent.
         keep: False where the protocol's filter leaves the item out; `reason` says which filter.
         meta: everything else of the source record, unchanged.
     """
@@ -89,7 +95,7 @@ class PairItem(Record):
     id: str = Field(min_length=1)
     benchmark: str
     part: str
-    images: tuple[ItemImage, ...] = Field(min_length=1)
+    images: tuple[ItemImage, ...]
     texts: tuple[str, ...] = Field(min_length=1)
     gold: tuple[tuple[Literal[0, 1], ...], ...]
     group: dict[str, str] = Field(default_factory=dict)
@@ -99,8 +105,11 @@ class PairItem(Record):
 
     @model_validator(mode="after")
     def _gold_fits(self) -> PairItem:
-        if len(self.gold) != len(self.images) or any(len(row) != len(self.texts) for row in self.gold):
-            raise ValueError(f"gold must be {len(self.images)} rows of {len(self.texts)} entries")
+        rows = len(self.images) or 1
+        if len(self.gold) != rows or any(len(row) != len(self.texts) for row in self.gold):
+            raise ValueError(f"gold must be {rows} rows of {len(self.texts)} entries")
+        if not self.images and sum(self.gold[0]) < 2:
+            raise ValueError("without images, gold needs at least two texts that say the same")
         for name, lines in (("row", self.gold), ("column", tuple(zip(*self.gold, strict=True)))):
             if any(0 in line and 1 not in line for line in lines) and (name == "row" or len(self.images) > 1):
                 raise ValueError(f"every {name} of gold that has a negative needs a positive")
@@ -176,10 +185,10 @@ class ItemVerdict(Record):
 
     Attributes:
         id: the item's name, "benchmark/part/key"; two results on the same items are joined by it.
-        image: path of the (first) image; items that share it are not independent.
+        image: path of the (first) image; items that share it are not independent. Without an image, its own id.
         group: names that metrics average over, for example the class or the relation.
-        ok: verdict's name (text_ok, image_ok, group_ok, top1, image_to_text@5, ...) to its worth: 1 right, 0
-            wrong, between them only where the tie rule is "half".
+        ok: verdict's name (text_ok, image_ok, group_ok, text_only_ok, top1, image_to_text@5, ...) to its worth: 1
+            right, 0 wrong, between them only where the tie rule is "half".
         ties: verdict's name to the number of positive-negative comparisons that were exactly equal.
         margin: smallest lead of a positive over its negative, a difference of cosines; below 0 where one
             lost.

@@ -120,16 +120,49 @@ def score_pairs(similarities: NDArray[Any], gold: NDArray[Any], *, tie: Tie, ids
     if values.shape != truth.shape or values.ndim != 3:
         raise ValueError(f"similarities {values.shape} and gold {truth.shape} must be the same [N, K, L]")
     _refuse_non_finite(values.reshape(len(values), -1), ids, "item")
-    text_ok, text_ties, text_margin = _compare(values, truth, tie)
-    image_ok, image_ties, image_margin = _compare(values.swapaxes(1, 2), truth.swapaxes(1, 2), tie)
+    text_ok, text_ties, text_margin = _compare(values, _asked(truth), tie)
+    image_ok, image_ties, image_margin = _compare(values.swapaxes(1, 2), _asked(truth.swapaxes(1, 2)), tie)
     return PairVerdicts(
         text_ok, image_ok, text_ok * image_ok, text_ties, image_ties, np.minimum(text_margin, image_margin)
     )
 
 
-def _compare(values: Rows, truth: NDArray[np.bool_], tie: Tie) -> tuple[NDArray[np.float64], NDArray[np.int64], Rows]:
-    """Worth, ties and smallest margin `[N]` of true against false entries along the last axis."""
-    asked = truth[..., :, None] & ~truth[..., None, :]
+def score_texts(
+    similarities: NDArray[Any], same: NDArray[Any], *, tie: Tie, ids: Sequence[str] = ()
+) -> tuple[NDArray[np.float64], NDArray[np.int64], Rows]:
+    """Score N items of L texts without an image.
+
+    Each text that says the same as another must be closer to it than to any text that says something else. With two
+    that say the same, p and q, and one other, n: p-q must be above both p-n and q-n.
+
+    Args:
+        similarities: `[N, L, L]` of texts with texts, finite.
+        same: `[N, L]`, 1 for the texts that say the same.
+        tie: what an exact tie is worth.
+        ids: N names for the error message.
+
+    Returns:
+        Worth, number of ties and smallest margin, `[N]` each.
+
+    Raises:
+        DeglaError: a similarity is not finite; the first such item is named.
+    """
+    values = np.asarray(similarities, dtype=np.float32)
+    alike = np.asarray(same, dtype=bool)
+    if values.shape != (*alike.shape, alike.shape[-1]):
+        raise ValueError(f"similarities {values.shape} must be [N, L, L] for same {alike.shape}")
+    _refuse_non_finite(values.reshape(len(values), -1), ids, "item")
+    partners = alike[:, :, None] & alike[:, None, :] & ~np.eye(alike.shape[1], dtype=bool)
+    return _compare(values, partners[..., None] & ~alike[:, None, None, :], tie)
+
+
+def _asked(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which entry (third axis) is compared with which (fourth): the true ones with the false ones of their row."""
+    return truth[..., :, None] & ~truth[..., None, :]
+
+
+def _compare(values: Rows, asked: NDArray[np.bool_], tie: Tie) -> tuple[NDArray[np.float64], NDArray[np.int64], Rows]:
+    """Worth, ties and smallest margin `[N]` of the asked comparisons along the last axis of `values`."""
     lead = values[..., :, None] - values[..., None, :]
     above = values[..., :, None] > values[..., None, :]
     equal = values[..., :, None] == values[..., None, :]

@@ -9,14 +9,16 @@ from functools import cache
 from itertools import permutations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from degla.errors import InputError
 from degla.evaluation.benchmarks import Benchmark, Classification, Entry, Retrieval, Tie
 from degla.evaluation.embed import Embeddings
-from degla.evaluation.scoring import class_rows, pair_similarities, rank, score_pairs
+from degla.evaluation.scoring import class_rows, pair_similarities, rank, score_pairs, score_texts
 from degla.records import ItemImage, ItemVerdict, PairItem
 
 RECALL = (1, 5, 10)
+Gold = tuple[tuple[int, ...], ...]
 _LARGEST_ENUMERATED = 6
 
 
@@ -73,47 +75,88 @@ def judge(
 def _judge_pairs(
     benchmark: Benchmark, items: Sequence[PairItem], embeddings: Embeddings, tie: Tie | None
 ) -> list[Judged]:
-    shapes: dict[tuple[int, int, Tie], list[int]] = {}
+    alike: dict[tuple[int, Gold, Tie], list[int]] = {}
     for index, item in enumerate(items):
         rule = tie or benchmark.part(item.part).tie
-        shapes.setdefault((len(item.images), len(item.texts), rule), []).append(index)
+        alike.setdefault((len(item.images), item.gold, rule), []).append(index)
     result: dict[int, Judged] = {}
-    for (K, _, rule), members in shapes.items():
+    for (K, gold, rule), members in alike.items():
         chosen = [items[index] for index in members]
-        image_index = np.array([[embeddings.image_row[image] for image in item.images] for item in chosen])
-        text_index = np.array([[embeddings.text_row[text] for text in item.texts] for item in chosen])
-        verdicts = score_pairs(
-            pair_similarities(embeddings.images, embeddings.texts, image_index, text_index),
-            np.array([item.gold for item in chosen]),
-            tie=rule,
-            ids=[item.id for item in chosen],
+        worths = (
+            _compare_images(chosen, gold, embeddings, rule) if K else _compare_texts(chosen, gold, embeddings, rule)
         )
         for row, (index, item) in enumerate(zip(members, chosen, strict=True)):
-            if not math.isfinite(verdicts.margin[row]):
+            if not math.isfinite(worths.margin[row]):
                 raise InputError(f"item {item.id!r}: no text or image is false in its gold, nothing to compare.")
-            text_ties, image_ties = int(verdicts.text_ties[row]), int(verdicts.image_ties[row])
-            ok, ties = {"text_ok": float(verdicts.text_ok[row])}, {"text_ok": text_ties}
-            if K > 1:
-                ok |= {"image_ok": float(verdicts.image_ok[row]), "group_ok": float(verdicts.group_ok[row])}
-                ties |= {"image_ok": image_ties, "group_ok": text_ties + image_ties}
             verdict = ItemVerdict(
                 id=item.id,
                 benchmark=item.benchmark,
                 part=item.part,
-                image=item.images[0].path,
+                image=item.images[0].path if K else item.group.get("image", item.id),
                 group=item.group,
-                ok=ok,
-                ties=ties,
-                margin=float(verdicts.margin[row]),
-                degenerate=_is_degenerate(item, text_index[row]),
+                ok={key: float(values[row]) for key, values in worths.ok.items()},
+                ties={key: int(values[row]) for key, values in worths.ties.items()},
+                margin=float(worths.margin[row]),
+                degenerate=_is_degenerate(item, embeddings),
             )
-            chance = {key: worth for key, worth in chance_of(item.gold).items() if key in ok}
-            result[index] = Judged(verdict, chance)
+            result[index] = Judged(verdict, worths.chance)
     return [result[index] for index in range(len(items))]
 
 
-def _is_degenerate(item: PairItem, text_rows: np.ndarray) -> bool:
+@dataclass(frozen=True)
+class _Worths:
+    """Verdicts of N items of one gold: by key, worth and ties `[N]`; margin `[N]`; chance by key."""
+
+    ok: dict[str, NDArray[np.float64]]
+    ties: dict[str, NDArray[np.int64]]
+    margin: NDArray[np.float32]
+    chance: dict[str, float]
+
+
+def _compare_images(items: Sequence[PairItem], gold: Gold, embeddings: Embeddings, rule: Tie) -> _Worths:
+    ids = [item.id for item in items]
+    image_index = np.array([[embeddings.image_row[image] for image in item.images] for item in items])
+    similarities = pair_similarities(embeddings.images, embeddings.texts, image_index, _text_index(items, embeddings))
+    truth = np.broadcast_to(np.array(gold), similarities.shape)
+    verdicts = score_pairs(similarities, truth, tie=rule, ids=ids)
+    chance = chance_of(gold)
+    ok, ties = {"text_ok": verdicts.text_ok}, {"text_ok": verdicts.text_ties}
+    if len(gold) > 1:
+        ok |= {"image_ok": verdicts.image_ok, "group_ok": verdicts.group_ok}
+        ties |= {"image_ok": verdicts.image_ties, "group_ok": verdicts.text_ties + verdicts.image_ties}
+    elif sum(gold[0]) > 1:
+        false = [column for column, true in enumerate(gold[0]) if not true]
+        for number, column in enumerate((column for column, true in enumerate(gold[0]) if true), start=1):
+            columns = [column, *false]
+            alone = score_pairs(
+                similarities[:, :, columns],
+                np.broadcast_to([1] + [0] * len(false), (len(items), 1, len(columns))),
+                tie=rule,
+                ids=ids,
+            )
+            ok[f"text_ok.{number}"], ties[f"text_ok.{number}"] = alone.text_ok, alone.text_ties
+            chance = chance | {f"text_ok.{number}": 1 / len(columns)}
+    return _Worths(ok, ties, verdicts.margin, {key: worth for key, worth in chance.items() if key in ok})
+
+
+def _compare_texts(items: Sequence[PairItem], gold: Gold, embeddings: Embeddings, rule: Tie) -> _Worths:
+    index = _text_index(items, embeddings)
+    similarities = pair_similarities(embeddings.texts, embeddings.texts, index, index)
+    ok, ties, margin = score_texts(
+        similarities, np.broadcast_to(gold[0], index.shape), tie=rule, ids=[item.id for item in items]
+    )
+    # Two that say the same have one similarity, which must be the largest of itself and two with each other text.
+    chance = {"text_only_ok": 1 / (1 + 2 * (len(gold[0]) - 2))} if sum(gold[0]) == 2 else {}
+    return _Worths({"text_only_ok": ok}, {"text_only_ok": ties}, margin, chance)
+
+
+def _text_index(items: Sequence[PairItem], embeddings: Embeddings) -> NDArray[np.int64]:
+    return np.array([[embeddings.text_row[text] for text in item.texts] for item in items])
+
+
+def _is_degenerate(item: PairItem, embeddings: Embeddings) -> bool:
     """Whether some image has a true and a false text of the same tokens (which share one row of the table)."""
+    text_rows = [embeddings.text_row[text] for text in item.texts]
     return any(
         text_rows[true] == text_rows[false]
         for gold in item.gold
@@ -203,7 +246,7 @@ def _blind_recall(candidates: int, true: int, k: int) -> float:
 
 
 @cache
-def chance_of(gold: tuple[tuple[int, ...], ...]) -> dict[str, float]:
+def chance_of(gold: Gold) -> dict[str, float]:
     """Worth of an item for a model whose similarities are independent random numbers.
 
     A row with p true and n false texts is right in 1 of C(p + n, p) orders; rows are independent, and so are

@@ -4,7 +4,7 @@ One file is one benchmark and holds **data about the benchmark**, no scoring. It
 `BENCHMARK`, a `Benchmark`, whose `items` is a function of the root folder:
 
     def items(root: Path) -> Iterator[Entry]:
-        ...yield PairItem(...)            # image-text questions: K images, L texts, a gold matrix
+        ...yield PairItem(...)            # image-text questions: K images, L texts, a gold matrix (text only: K = 0)
         ...or   Classification(...)       # one a part: images, labels, class names, prompt templates
         ...or   Retrieval(...)            # one a part: images, texts, which text is true of which images
 
@@ -107,8 +107,10 @@ class Metric:
 
     Attributes:
         name: as printed, for example "accuracy" or "mean_per_class".
-        verdict: key of `ItemVerdict.ok` to average. `PairItem`: text_ok, image_ok, group_ok;
-            `Classification`: top1; `Retrieval`: image_to_text@k, text_to_image@k with k of 1, 5, 10.
+        verdict: key of `ItemVerdict.ok` to average. `PairItem`: text_ok, image_ok, group_ok; text_ok.1, text_ok.2,
+            ... where one image has several true texts (the first, the second alone against every false one);
+            text_only_ok where it has no images. `Classification`: top1; `Retrieval`: image_to_text@k,
+            text_to_image@k with k of 1, 5, 10.
         chance: the score of a blind model, 0 to 1; None: counted from the items (1 / classes, k / candidates,
             or the share of orders of L random similarities that are right).
         group: name in `ItemVerdict.group` to average over first (each group counts the same); "": every item
@@ -136,6 +138,7 @@ class Part:
         n: published number of items; None where it depends on the user's folder. Another number is an error.
         metrics: the first is the part's score.
         tie: what a tie is worth in the published protocol.
+        optional: the user's folder may lack the whole part; what is there of it must be complete all the same.
     """
 
     name: str
@@ -143,6 +146,7 @@ class Part:
     n: int | None = None
     metrics: tuple[Metric, ...] = (Metric(),)
     tie: Tie = "strict"
+    optional: bool = False
 
 
 @dataclass(frozen=True)

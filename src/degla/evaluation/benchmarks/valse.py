@@ -1,0 +1,146 @@
+"""VALSE: 8,782 captions against foils of one linguistic phenomenon each; the 7,702 that people found valid are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from degla.errors import InputError
+from degla.evaluation.annotations import read_object
+from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
+from degla.records import ItemImage, PairItem, Record, validate
+
+_PIECES = {
+    "existence": ("existence", 534),
+    "plurals": ("plurality", 1000),
+    "counting-hard": ("counting", 1000),
+    "counting-small-quant": ("counting", 1000),
+    "counting-adversarial": ("counting", 756),
+    "relations": ("relation", 614),
+    "action-replacement": ("action", 779),
+    "actant-swap": ("action", 1042),
+    "coreference-standard": ("coreference", 916),
+    "coreference-hard": ("coreference", 141),
+    "foil-it": ("noun", 1000),
+}
+_VALID_VOTES = 2
+_FOLDERS = (
+    ("v7w_", "vg/"),
+    ("COCO_train2014_", "coco/train2014/"),
+    ("COCO_val2014_", "coco/val2014/"),
+    ("VisualDialog_val2018_", "visdial/val2018/"),
+)
+
+
+class _Votes(Record):
+    """How many of three people said that the caption, the foil or neither is true of the image."""
+
+    caption: int = Field(ge=0)
+    foil: int = Field(ge=0)
+    other: int = Field(ge=0)
+
+
+class _Row(Record, extra="ignore"):
+    """The fields of an entry that are used; the rest differs from piece to piece and goes to `meta` unchanged."""
+
+    dataset: str
+    image_file: str = Field(min_length=1)
+    caption: str = Field(min_length=1)
+    foil: str = Field(min_length=1)
+    mturk: _Votes
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read the eleven files; keys are unique only within a file."""
+    for piece in _PIECES:
+        file = root / "valse" / f"{piece}.json"
+        for key, row in read_object(file, BENCHMARK).items():
+            where = f"{file} item {key!r}"
+            read = validate(_Row, row, where=where)
+            keep = read.mturk.caption >= _VALID_VOTES
+            yield PairItem(
+                id=f"valse/{piece}/{key}",
+                benchmark="valse",
+                part=piece,
+                images=(ItemImage(path=_image_path(read, where)),),
+                texts=(read.caption, read.foil),
+                gold=((1, 0),),
+                keep=keep,
+                reason="" if keep else f"only {read.mturk.caption} of 3 people chose the caption",
+                meta=_rest(row),
+            )
+
+
+def _image_path(row: _Row, where: str) -> str:
+    """Where an image lies: by the name's beginning, else by the data set (COCO 2017 and SWiG name files alike)."""
+    for beginning, folder in _FOLDERS:
+        if row.image_file.startswith(beginning):
+            # Visual7W took its images from Visual Genome and put v7w_ before the number.
+            return folder + (row.image_file.removeprefix(beginning) if beginning == "v7w_" else row.image_file)
+    if row.dataset in ("coco2017", "coco_2017"):
+        return f"coco/val2017/{row.image_file}"
+    if row.dataset == "SWiG":
+        return f"swig/images_512/{row.image_file}"
+    raise InputError(
+        f"{where}: field 'dataset': {row.dataset!r} with image {row.image_file!r} is none of Visual7W, COCO, SWiG, "
+        "VisDial. Fetch the file again."
+    )
+
+
+def _rest(row: Any) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in ("image_file", "caption", "foil")}
+
+
+_COUNTING = ("counting-hard", "counting-small-quant", "counting-adversarial")
+_ACTIONS = ("action-replacement", "actant-swap")
+_COREFERENCE = ("coreference-standard", "coreference-hard")
+
+BENCHMARK = Benchmark(
+    name="valse",
+    title="VALSE",
+    paper="arXiv 2112.07566",
+    licence="annotations MIT; images of Visual Genome (CC BY 4.0), COCO (Flickr terms of each image), SWiG, VisDial",
+    source="https://github.com/Heidelberg-NLP/VALSE (data/*.json); images: visualgenome.org (Visual7W's own archive is "
+    "gone, its v7w_N.jpg is Visual Genome's N.jpg), cocodataset.org, github.com/allenai/swig, visualdialog.org",
+    layout="\n".join(
+        (
+            f"valse/{{{','.join(_PIECES)}}}.json",
+            "vg/N.jpg                        Visual Genome, both parts in one folder (existence, counting)",
+            "coco/val2017/*.jpg              plurals, relations",
+            "coco/{train2014,val2014}/*.jpg  coreference-standard, foil-it",
+            "swig/images_512/*.jpg           actions",
+            "visdial/val2018/*.jpg           coreference-hard",
+        )
+    ),
+    citation=(
+        "@inproceedings{parcalabescu2022valse, title={VALSE: A Task-Independent Benchmark for Vision and Language "
+        "Models Centered on Linguistic Phenomena}, author={Parcalabescu, Letitia and Cafagna, Michele and Muradjan, "
+        "Lilitta and Frank, Anette and Calixto, Iacer and Gatt, Albert}, booktitle={ACL}, year={2022}}"
+    ),
+    parts=tuple(
+        Part(name=name, family=family, n=n, metrics=(Metric(chance=0.5),)) for name, (family, n) in _PIECES.items()
+    ),
+    averages=(
+        Average(name="counting", of=_COUNTING),
+        Average(name="actions", of=_ACTIONS),
+        Average(name="coreference", of=_COREFERENCE),
+        # The average of the tables of CE-CLIP and DeGLA: counting enters three times.
+        Average(name="mean11", of=tuple(_PIECES)),
+        # The plain mean of the nine columns that those tables print.
+        Average(
+            name="mean9",
+            of=("existence", "plurals", "counting", "relations", *_ACTIONS, *_COREFERENCE, "foil-it"),
+        ),
+        # vl_compo's, and so FSC-CLIP's and READ-CLIP's.
+        Average(
+            name="mean7", of=("existence", "plurals", "counting", "relations", "actions", "coreference", "foil-it")
+        ),
+        Average(name="micro", of=tuple(_PIECES), how="micro"),
+    ),
+    headline={"composition": "mean11"},
+    items=items,
+    annotations=("valse/*.json",),
+)

@@ -1,0 +1,51 @@
+"""The demo, at a size that shows that every stage is there and that the report says what was run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from degla import demo as room
+from degla.cli import main
+from degla.evaluation.results import load_result
+from degla.model.load import load_encoder
+
+
+def test_the_whole_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = room.Size(
+        scenes=96, captions_per_image=1, steps=3, items_per_part=12, images_per_class=1, retrieval_images=8
+    )
+    monkeypatch.setattr(room, "QUICK", small)
+    out = tmp_path / "demo"
+    assert main(["demo", "--quick", "--out", str(out), "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+
+    labels = ["base", "clip", "negclip", "negclip averaged 0.5", "ce_clip", "degla", "degla averaged 0.7"]
+    assert [method["label"] for method in table["methods"]] == labels
+    page = (out / "report.html").read_text()
+    assert all(label in page for label in labels)
+    assert "<svg" in page or "data:image/png" in page
+    assert 'src="http' not in page and 'href="http' not in page, "the page asks for something outside it"
+    assert (out / "report.md").is_file()
+
+    fingerprints = {load_result(path).model.fingerprint for path in (out / "results").glob("*-*.json")}
+    assert len(fingerprints) == len(labels), "two methods gave the same model"
+    negatives = [json.loads(line) for line in (out / "negatives-96.jsonl").read_text().splitlines()]
+    assert {row["rule"] for row in negatives} == set(room.RULES)
+    base = load_encoder("world").fingerprint
+    assert load_result(out / "results" / "base-0.json").model.fingerprint == base
+
+    # A second demo in the same folder replaces the first and draws nothing again.
+    drawn = (out / "world" / "pairs-96" / "captions.jsonl").stat().st_mtime_ns
+    assert main(["demo", "--quick", "--out", str(out)]) == 0
+    assert (out / "world" / "pairs-96" / "captions.jsonl").stat().st_mtime_ns == drawn
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["demo", "--quick", "--out", str(tmp_path / "file" / "demo")]) == 2
+    assert "cannot be written" in capsys.readouterr().err

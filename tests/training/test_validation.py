@@ -1,0 +1,63 @@
+"""Evaluation during training on a real benchmark: scores are written, the best is known, a wrong name is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from degla.config import ValidationConfig
+from degla.errors import InputError
+from degla.training.loop import train
+from degla.world.draw import draw_benchmark
+from tests.training.configs import tiny_config
+
+Pairs = dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_benchmark(
+        tmp_path_factory.mktemp("world") / "validation",
+        split="validation",
+        items_per_part=10,
+        images_per_class=1,
+        retrieval_images=10,
+    )
+
+
+def test_scores_are_written_and_the_best_is_kept(
+    benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=4)
+    config = replace(config, validation=ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=2))
+    train(config)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "validation.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert all(0 <= row[name] <= 1 for row in rows for name in ("score", "composition", "swap", "recognition"))
+    assert all(row["score"] == row["composition"] == row["composition.id"] for row in rows)
+    best = max(rows, key=lambda row: (row["score"], -row["step"]))["step"]
+    assert json.loads((tmp_path / "run" / "best.json").read_text()) == {"checkpoint": f"step-{best}"}
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    logged = {line["step"]: line["validation/composition"] for line in lines if "validation/composition" in line}
+    assert logged == {row["step"]: row["composition"] for row in rows}
+
+
+def test_evaluating_does_not_change_the_training(
+    benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    plain = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "plain", steps=4)
+    watched = replace(plain, out=tmp_path / "watched")
+    watched = replace(watched, validation=ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1))
+    assert train(plain).values == train(watched).values
+
+
+def test_wrong_names_are_told(benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "a", steps=2)
+    wrong = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1, score="compositoin")
+    with pytest.raises(InputError, match="Did you mean 'composition'"):
+        train(replace(config, validation=wrong))
+    with pytest.raises(InputError, match=r"needs --validation\.root"):
+        train(replace(config, out=tmp_path / "b", validation=ValidationConfig(benchmarks=("world",))))
