@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from degla import __version__
+from degla.cli_train import train_verb
 from degla.errors import DeglaError, InputError
 from degla.shelf import BENCHMARKS, RECIPES, RULES, TERMS, Shelf, did_you_mean
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("degla").setLevel(logging.INFO)
     try:
         if words[:1] == ["train"]:
-            return _train(words[1:])
+            return train_verb(words[1:])
         parser = _parser()
         if words and not words[0].startswith("-") and words[0] not in _VERBS:
             raise InputError(f"unknown command {words[0]!r}.{did_you_mean(words[0], _VERBS)} See degla --help.")
@@ -124,16 +124,7 @@ def _negatives(given: argparse.Namespace) -> int:
         progress=True,
     )
     if given.json:
-        counts = {
-            "captions": summary.captions,
-            "accepted": dict(summary.accepted),
-            "refused": {f"{rule}: {reason}": count for (rule, reason), count in sorted(summary.reasons.items())},
-            "skipped": dict(summary.skipped),
-            "share_covered": summary.share_covered,
-            "negatives_a_caption": summary.mean,
-            "seconds": summary.seconds,
-        }
-        sys.stdout.write(json.dumps(counts, indent=2) + "\n")
+        sys.stdout.write(json.dumps(summary.plain(), indent=2) + "\n")
     else:
         _show(summary.render())
     return 0
@@ -251,52 +242,6 @@ def _world(given: argparse.Namespace) -> int:
     return 0
 
 
-def _train(words: list[str]) -> int:
-    """`degla train RECIPE [flags]` or `degla train --resume RUN [flags]`: every field of TrainConfig is a flag."""
-    if not words or words[0] in ("-h", "--help"):
-        sys.stdout.write(
-            "usage: degla train RECIPE [FLAGS] | degla train --resume RUN [FLAGS]\n\n"
-            "Every field of the configuration is a flag; degla train RECIPE --help lists them all with the recipe's\n"
-            "values.\n\nrecipes:\n"
-        )
-        for name in RECIPES.names():
-            sys.stdout.write(f"  {name:<16} {RECIPES.summary(name)}\n")
-        return 0 if words else 2
-    resume = words[0] == "--resume"
-    if resume and len(words) < 2:
-        raise InputError("--resume needs the run's folder: degla train --resume RUN")
-    if not resume and words[0].startswith("-"):
-        raise InputError(f"a recipe comes first: degla train RECIPE ... Recipes: {', '.join(RECIPES.names())}.")
-    if not resume:
-        _known_recipe(words[0])
-
-    import tyro
-
-    from degla.config import TrainConfig
-    from degla.training.resume import check_unchanged, read_config
-
-    default: Any = read_config(Path(words[1])) if resume else getattr(RECIPES.load(words[0]), words[0])()
-    rest = words[2:] if resume else words[1:]
-    config = tyro.cli(
-        TrainConfig, args=rest, default=default, prog=f"degla train {' '.join(words[: 2 if resume else 1])}"
-    )
-    if resume:
-        check_unchanged(default, config)
-
-    from degla.training.loop import train
-
-    outcome = train(config, resume=resume)
-    sys.stderr.write(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {outcome.folder}\n")
-    return 0
-
-
-def _known_recipe(name: str) -> None:
-    if name not in RECIPES.names():
-        raise InputError(
-            f"unknown recipe {name!r}.{did_you_mean(name, RECIPES.names())} Known: {', '.join(RECIPES.names())}."
-        )
-
-
 def _show(table: object) -> None:
     from rich.console import Console
 
@@ -310,7 +255,7 @@ def _describe_train(verb: argparse.ArgumentParser) -> None:
 _VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
     "demo": ("the whole pipeline on the embedded world, with a report", _describe_demo, _demo),
     "negatives": ("make hard negative captions", _describe_negatives, _negatives),
-    "train": ("fine-tune a model by a recipe", _describe_train, lambda given: _train([given.recipe])),
+    "train": ("fine-tune a model by a recipe", _describe_train, lambda given: train_verb([given.recipe])),
     "evaluate": ("measure models on benchmarks", _describe_evaluate, _evaluate),
     "report": ("one page from results", _describe_report, _report),
     "ls": ("what is on the shelves", _describe_ls, _ls),

@@ -180,7 +180,7 @@ def _measure(encoder: Encoder, *, label: str, seed: int | None, benchmark: Path,
 
 
 def _watch(jobs: Sequence[Job], futures: Sequence[Future[list[Path]]]) -> None:
-    """Show how far every run is, read from its metrics; ends when all are done, raises what the first failure raised."""
+    """Show how far every run is, read from its metrics, until all are done; raises what the first failure raised."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:

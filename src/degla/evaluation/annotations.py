@@ -1,4 +1,4 @@
-"""Annotation files of published benchmarks: JSON of others enters, rows with their keys leave, wrong files are named."""
+"""Annotation files of published benchmarks: JSON enters, rows with their keys leave, wrong files are named."""
 
 from __future__ import annotations
 

@@ -60,6 +60,18 @@ class Summary:
         """Accepted negatives a caption."""
         return sum(self.accepted.values()) / self.captions if self.captions else 0.0
 
+    def plain(self) -> dict[str, object]:
+        """The counts as JSON values."""
+        return {
+            "captions": self.captions,
+            "accepted": dict(self.accepted),
+            "refused": {f"{rule}: {reason}": count for (rule, reason), count in sorted(self.reasons.items())},
+            "skipped": dict(self.skipped),
+            "share_covered": self.share_covered,
+            "negatives_a_caption": self.mean,
+            "seconds": self.seconds,
+        }
+
     def render(self) -> Group:
         """A table for a terminal: one line a rule, then reasons, then the totals."""
         table = Table(title="Hard negatives", title_justify="left")

@@ -1,4 +1,4 @@
-"""VALSE: 8,782 captions against foils of one linguistic phenomenon each; the 7,702 that people found valid are scored."""
+"""VALSE: captions against foils, one linguistic phenomenon a file; 7,702 of 8,782 items are valid and scored."""
 
 from __future__ import annotations
 
@@ -134,9 +134,20 @@ BENCHMARK = Benchmark(
             name="mean9",
             of=("existence", "plurals", "counting", "relations", *_ACTIONS, *_COREFERENCE, "foil-it"),
         ),
-        # vl_compo's, and so FSC-CLIP's and READ-CLIP's.
         Average(
             name="mean7", of=("existence", "plurals", "counting", "relations", "actions", "coreference", "foil-it")
+        ),
+        # The same seven with every item of a phenomenon counting the same; gives vl_compo's 67.6 of OpenAI ViT-B/32.
+        *(
+            Average(name=f"{name}.micro", of=of, how="micro")
+            for name, of in (("counting", _COUNTING), ("actions", _ACTIONS), ("coreference", _COREFERENCE))
+        ),
+        Average(
+            name="mean7.micro",
+            of=(
+                *("existence", "plurals", "counting.micro", "relations"),
+                *("actions.micro", "coreference.micro", "foil-it"),
+            ),
         ),
         Average(name="micro", of=tuple(_PIECES), how="micro"),
     ),

@@ -30,7 +30,7 @@ _CHILDREN: Final = frozenset({"boy", "girl", "child", "kid", "baby", "toddler", 
 class ReplaceAdjectives:
     """Replace one adjective.
 
-    Source: arXiv 2504.16801, rule (d) (methods.md 2.3). Differs: the new word is known to exclude the old one.
+    Source: arXiv 2504.16801, rule (d). Differs: the new word is known to exclude the old one.
     """
 
     kind: str = "attribute"

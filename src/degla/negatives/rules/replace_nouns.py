@@ -29,7 +29,7 @@ _FEMALE: Final = frozenset({"her", "she", "hers", "herself"})
 class ReplaceNouns:
     """Replace one noun.
 
-    Source: arXiv 2504.16801, rule (e) (methods.md 2.3). Differs: the new word is refused where it may be true (CE-9).
+    Source: arXiv 2504.16801, rule (e). Differs: the new word is refused where it may be true (CE-9).
     """
 
     kind: str = "object"

@@ -44,7 +44,7 @@ _PLACING: Final = {
 class ReshuffleOrder:
     """Permute a caption: same words, another meaning.
 
-    Source: arXiv 2504.16801, rule (a), "reshuffle the whole sentence" (methods.md 2.3). Differs: phrases stay whole.
+    Source: arXiv 2504.16801, rule (a), "reshuffle the whole sentence". Differs: phrases stay whole.
     """
 
     kind: str = "order"

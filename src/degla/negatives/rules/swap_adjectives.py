@@ -12,23 +12,22 @@ from functools import lru_cache
 from itertools import combinations
 from random import Random
 
-from degla.negatives import words
 from degla.negatives.chunks import Chunk, adjectives, find_chunks
-from degla.negatives.edits import exchange, write
+from degla.negatives.edits import exchange
+from degla.negatives.exchanges import check_exchange, read_exchange
 from degla.negatives.lexicon import lexicon
-from degla.negatives.meaning import content_of, meaning
+from degla.negatives.meaning import meaning
 from degla.negatives.phrases import Caption
-from degla.negatives.replies import proposals
 from degla.negatives.rules import Chat, Example
 from degla.negatives.tokens import Token
-from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+from degla.negatives.verdicts import Verdict
 
 
 @dataclass(frozen=True)
 class SwapAdjectives:
     """Exchange two adjectives.
 
-    Source: arXiv 2504.16801, rule (c) (methods.md 2.3). Differs: only between phrases, and
+    Source: arXiv 2504.16801, rule (c). Differs: only between phrases, and
     only where the meaning changes.
     """
 
@@ -41,19 +40,11 @@ class SwapAdjectives:
 
     def read(self, caption: Caption, reply: str | None, rng: Random) -> list[str]:
         """Captions with two adjectives exchanged, or the one in a model's reply."""
-        return proposals(
-            reply, lambda: [write(caption, tokens) for tokens, reason in _exchanges(caption) if not reason], rng
-        )
+        return read_exchange(caption, reply, rng, exchanges=_exchanges)
 
     def check(self, caption: Caption, negative: str) -> Verdict:
         """Exactly two adjectives of different phrases exchanged, and the meaning changed."""
-        content = words.content(negative)
-        if content == caption.content:
-            return refused("same_text")
-        reasons = [reason for tokens, reason in _exchanges(caption) if content_of(tokens) == content]
-        if not reasons:
-            return refused("not_rule")
-        return ACCEPTED if "" in reasons else refused(reasons[0])
+        return check_exchange(caption, negative, exchanges=_exchanges)
 
 
 @lru_cache(maxsize=16)
