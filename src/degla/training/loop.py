@@ -137,12 +137,15 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     precision = choose_precision(config.train.precision, device=device)
     # accelerate keeps one global state and refuses a second run of another precision in the same process.
     AcceleratorState._reset_state()
-    return Accelerator(
-        mixed_precision=precision,
-        log_with=list(config.tracking.trackers) or None,
-        project_dir=str(config.out),
-        step_scheduler_with_optimizer=False,
-    )
+    wanted = list(config.tracking.trackers)
+    try:
+        accelerator = Accelerator(mixed_precision=precision, log_with=wanted or None, project_dir=str(config.out))
+    except ValueError as error:
+        raise InputError(f"--tracking.trackers {' '.join(wanted)}: {error}") from None
+    missing = set(wanted) - {tracker if isinstance(tracker, str) else tracker.value for tracker in accelerator.log_with}
+    if missing:
+        raise InputError(f"--tracking.trackers: {', '.join(sorted(missing))} is not installed here.")
+    return accelerator
 
 
 def _build_trainer(

@@ -15,9 +15,9 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from torch import Tensor
 
 log = logging.getLogger("degla.train")
@@ -54,10 +54,18 @@ class Metrics:
         self._said = time.perf_counter()
         console = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("[bold]training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            console=console, disable=not (active and console.is_terminal), transient=True,
-        )  # fmt: skip
+            TextColumn("[bold]training"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("left", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+            # Last, and cut first on a narrow terminal: the terms.
+            TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            console=console,
+            expand=True,
+            disable=not (active and console.is_terminal),
+            transient=True,
+        )
         self._lines = active and not console.is_terminal
         self._task = self._bar.add_task("", total=steps, completed=start, note="")
 
@@ -98,7 +106,7 @@ class Metrics:
         self._since = (step, now)
         self.write(step, {"epoch": epoch, **plain, "pairs_per_second": round(rate, 2)})
         terms = " ".join(f"{name} {value:.4g}" for name, value in plain.items() if name not in ("lr", "scale"))
-        self._bar.update(self._task, completed=step, note=f"{terms}  {rate:.0f} pairs/s")
+        self._bar.update(self._task, completed=step, note=f"{rate:.0f} pairs/s  {terms}")
         if self._lines and (now - self._said > 10 or step == self.steps):
             self._said = now
             left = (self.steps - step) * self.pairs_per_step / max(rate, 1e-9)

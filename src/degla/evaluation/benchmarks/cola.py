@@ -1,0 +1,67 @@
+"""COLA, multi-object: 210 pairs of Visual Genome images whose captions exchange the attributes of two objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, RootModel
+
+from degla.evaluation.annotations import read_list
+from degla.evaluation.benchmarks import Benchmark, Entry, Metric, Part
+from degla.records import ItemImage, PairItem, validate
+
+_Address = Annotated[str, Field(pattern=r"^https?://[^ ]+/\d+\.jpg$")]
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _Row(RootModel[tuple[_Address, _Text, _Address, _Text]]):
+    """Address and caption of the first image, address and caption of the second."""
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read the one file; of an image's address only the file's name, Visual Genome's number, is used."""
+    file = root / "cola" / "COLA_multiobjects_matching_benchmark.json"
+    for index, row in enumerate(read_list(file, BENCHMARK)):
+        first, first_caption, second, second_caption = validate(_Row, row, where=f"{file} item {index}").root
+        yield PairItem(
+            id=f"cola/multi_object/{index}",
+            benchmark="cola",
+            part="multi_object",
+            images=tuple(ItemImage(path=f"vg/{address.rpartition('/')[2]}") for address in (first, second)),
+            texts=(first_caption, second_caption),
+            gold=((1, 0), (0, 1)),
+        )
+
+
+BENCHMARK = Benchmark(
+    name="cola",
+    title="COLA (multi-object)",
+    paper="arXiv 2305.03689",
+    licence="annotations MIT; images of Visual Genome, CC BY 4.0",
+    source="https://github.com/arijitray1993/COLA (data/*.json) and visualgenome.org or GQA (images by number)",
+    layout="cola/COLA_multiobjects_matching_benchmark.json\n"
+    "vg/N.jpg  Visual Genome, both parts in one folder, or GQA's images",
+    citation=(
+        "@inproceedings{ray2023cola, title={COLA: A Benchmark for Compositional Text-to-image Retrieval}, "
+        "author={Ray, Arijit and Radenovic, Filip and Dubey, Abhimanyu and Plummer, Bryan A. and Krishna, Ranjay and "
+        "Saenko, Kate}, booktitle={NeurIPS Datasets and Benchmarks}, year={2023}}"
+    ),
+    parts=(
+        Part(
+            name="multi_object",
+            family="attribute",
+            n=210,
+            # The published number: of each caption, the right image above the other one. Text and group are extras.
+            metrics=(
+                Metric(name="image", verdict="image_ok"),
+                Metric(name="text", verdict="text_ok"),
+                Metric(name="group", verdict="group_ok"),
+            ),
+        ),
+    ),
+    headline={"composition": "multi_object"},
+    items=items,
+    annotations=("cola/COLA_multiobjects_matching_benchmark.json",),
+)

@@ -1,0 +1,104 @@
+"""SugarCrepe++: two true captions against a false one, asked of image and texts and of the texts alone; 4,757 items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from degla.evaluation.annotations import read_list
+from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
+from degla.records import ItemImage, PairItem, Record, validate
+
+_COUNTS = {"replace_obj": 1652, "replace_att": 788, "replace_rel": 1406, "swap_obj": 245, "swap_att": 666}
+_TEXT_ONLY = "text_only"
+
+
+class _Row(Record):
+    """One entry of an annotation file; the captions are edited, so it is not SugarCrepe with a column more."""
+
+    id: int = Field(ge=0)
+    filename: str = Field(min_length=1)
+    caption: str = Field(min_length=1)
+    caption2: str = Field(min_length=1)
+    negative_caption: str = Field(min_length=1)
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read the five files: each row gives a question about the image (ITT) and one about the texts alone (TOT)."""
+    for part in _COUNTS:
+        file = root / "sugarcrepe_pp" / f"{part}.json"
+        for index, row in enumerate(read_list(file, BENCHMARK)):
+            read = validate(_Row, row, where=f"{file} item {index}")
+            image = f"coco/val2017/{read.filename}"
+            texts = (read.caption, read.caption2, read.negative_caption)
+            yield PairItem(
+                id=f"sugarcrepe_pp/{part}/{read.id}",
+                benchmark="sugarcrepe_pp",
+                part=part,
+                images=(ItemImage(path=image),),
+                texts=texts,
+                gold=((1, 1, 0),),
+            )
+            yield PairItem(
+                id=f"sugarcrepe_pp/{_TEXT_ONLY}/{part}/{read.id}",
+                benchmark="sugarcrepe_pp",
+                part=f"{_TEXT_ONLY}/{part}",
+                images=(),
+                texts=texts,
+                gold=((1, 1, 0),),
+                group={"image": image},
+            )
+
+
+BENCHMARK = Benchmark(
+    name="sugarcrepe_pp",
+    title="SugarCrepe++",
+    paper="arXiv 2406.11171",
+    licence="annotations CC BY 4.0; images COCO val2017, Flickr terms of each image",
+    source="https://github.com/Sri-Harsha/scpp (data/*.json) and https://cocodataset.org (val2017)",
+    layout=f"sugarcrepe_pp/{{{','.join(_COUNTS)}}}.json\ncoco/val2017/*.jpg  (the text-only parts need none)",
+    citation=(
+        "@inproceedings{dumpala2024sugarcrepe, title={SUGARCREPE++ Dataset: Vision-Language Model Sensitivity to "
+        "Semantic and Lexical Alterations}, author={Dumpala, Sri Harsha and Jaiswal, Aman and Sastry, Chandramouli "
+        "and Milios, Evangelos and Oore, Sageev and Sajjad, Hassan}, booktitle={NeurIPS Datasets and Benchmarks}, "
+        "year={2024}}"
+    ),
+    parts=(
+        *(
+            Part(
+                name=name,
+                family=name.split("_")[0],
+                n=n,
+                metrics=(
+                    Metric(name="image_to_text"),
+                    Metric(name="caption", verdict="text_ok.1"),
+                    Metric(name="caption2", verdict="text_ok.2"),
+                ),
+            )
+            for name, n in _COUNTS.items()
+        ),
+        *(
+            Part(
+                name=f"{_TEXT_ONLY}/{name}",
+                family=_TEXT_ONLY,
+                n=n,
+                metrics=(Metric(name=_TEXT_ONLY, verdict="text_only_ok"),),
+            )
+            for name, n in _COUNTS.items()
+        ),
+    ),
+    # The paper prints the five numbers only; these averages are ours.
+    averages=(
+        Average(name="replace.macro", of=("replace_*",)),
+        Average(name="swap.macro", of=("swap_*",)),
+        Average(name="macro5", of=tuple(_COUNTS)),
+        Average(name="micro", of=tuple(_COUNTS), how="micro"),
+        Average(name=f"{_TEXT_ONLY}.macro5", of=tuple(f"{_TEXT_ONLY}/{name}" for name in _COUNTS)),
+        Average(name=f"{_TEXT_ONLY}.micro", of=tuple(f"{_TEXT_ONLY}/{name}" for name in _COUNTS), how="micro"),
+    ),
+    headline={"composition": "macro5", "swap": "swap.macro"},
+    items=items,
+    annotations=("sugarcrepe_pp/*.json",),
+)

@@ -1,0 +1,56 @@
+"""metrics.jsonl, the trackers, and what a resumed run does to the lines behind its checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from degla.config import TrackingConfig
+from degla.errors import InputError
+from degla.training.loop import train
+from degla.training.metrics import Metrics
+from tests.training.configs import tiny_config
+
+Pairs = dict[str, Path]
+
+
+def test_lines_come_every_few_steps_and_at_the_end(tmp_path: Path) -> None:
+    told: list[tuple[int, dict[str, float]]] = []
+
+    def tracker(values: dict[str, float], *, step: int) -> None:
+        told.append((step, values))
+
+    options = {"steps": 7, "every_steps": 3, "pairs_per_step": 4, "active": True, "tracker": tracker}
+    with Metrics(tmp_path, start=0, **options) as metrics:  # type: ignore[arg-type]
+        for step in range(1, 8):
+            metrics.record(step, epoch=0, values={"loss": step / 10})
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["loss"]) for row in rows] == [(3, 0.3), (6, 0.6), (7, 0.7)]
+    assert all(row["pairs_per_second"] > 0 and row["epoch"] == 0 for row in rows)
+    assert [step for step, _ in told] == [3, 6, 7]
+
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 8, "lo')  # The process died here.
+    with Metrics(tmp_path, start=3, **options) as metrics:  # type: ignore[arg-type]
+        metrics.record(6, epoch=0, values={"loss": 0.5})
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["loss"]) for row in rows] == [(3, 0.3), (6, 0.5)]
+
+
+def test_inactive_metrics_write_nothing(tmp_path: Path) -> None:
+    options = {"steps": 2, "every_steps": 1, "pairs_per_step": 4, "tracker": None}
+    with Metrics(tmp_path, start=0, active=False, **options) as metrics:  # type: ignore[arg-type]
+        metrics.record(1, epoch=0, values={"loss": 1.0})
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_trackers_by_name(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    train(replace(config, tracking=TrackingConfig(every_steps=1, trackers=("tensorboard",))))
+    assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
+    with pytest.raises(InputError, match="nonsense"):
+        train(replace(config, out=tmp_path / "b", tracking=TrackingConfig(trackers=("nonsense",))))
