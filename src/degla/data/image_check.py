@@ -91,7 +91,7 @@ def usable_rows(
     if not report.bad:
         return list(rows)
     if bad_images == "stop":
-        raise InputError(report.summary() + "\nTo train without them, set bad_images to 'skip'.")
+        raise InputError(report.summary() + "\nTo train without them, give --data.bad-images skip.")
     bad = {entry.image for entry in report.bad}
     kept = [row for row in rows if row.caption.image not in bad]
     if not kept:

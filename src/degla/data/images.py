@@ -86,7 +86,7 @@ def damaged(image: str, *, folder: Path, caption_id: str, error: Exception) -> I
     """The error for a file whose pixels cannot be decoded."""
     return ImageError(
         f"{locate(image, folder)}: the image of caption {caption_id!r} is damaged or cut off: {error}. "
-        "Fetch the file again, or leave its rows out with bad_images 'skip'."
+        "Fetch the file again, or leave its rows out with --data.bad-images skip."
     )
 
 

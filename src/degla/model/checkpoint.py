@@ -65,6 +65,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
         yield partial
         for path in sorted(partial.rglob("*")):
             if path.is_file():
+                path.chmod(0o666 & ~_umask())  # safetensors makes its files for their owner alone.
                 with path.open("rb") as stream:
                     os.fsync(stream.fileno())
         if folder.exists():
@@ -85,6 +86,13 @@ def written_whole(folder: Path) -> Iterator[Path]:
         raise DeglaError(
             f"{folder}: the checkpoint could not be written: {cause}.{kept} Free space, then --resume."
         ) from None
+
+
+def _umask() -> int:
+    # There is no way to read it without setting it.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -133,15 +135,24 @@ def _open_folder(run: Path, *, resume: bool) -> None:
 
 
 def _accelerator(config: TrainConfig) -> Accelerator:
-    device = Accelerator().device
+    # Left to itself, accelerate takes several processes without a GPU for as many runs of one process.
+    on_cpu = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    device = Accelerator(cpu=on_cpu).device
     precision = choose_precision(config.train.precision, device=device)
     # accelerate keeps one global state and refuses a second run of another precision in the same process.
     AcceleratorState._reset_state()
     wanted = list(config.tracking.trackers)
     try:
-        accelerator = Accelerator(mixed_precision=precision, log_with=wanted or None, project_dir=str(config.out))
+        accelerator = Accelerator(
+            cpu=on_cpu, mixed_precision=precision, log_with=wanted or None, project_dir=str(config.out)
+        )
     except ValueError as error:
         raise InputError(f"--tracking.trackers {' '.join(wanted)}: {error}") from None
+    if accelerator.num_processes != Processes.current().count:
+        raise DeglaError(
+            f"{Processes.current().count} processes were started, but accelerate works with {accelerator.num_processes}; "
+            "start them with torchrun or accelerate launch."
+        )
     missing = set(wanted) - {tracker if isinstance(tracker, str) else tracker.value for tracker in accelerator.log_with}
     if missing:
         raise InputError(f"--tracking.trackers: {', '.join(sorted(missing))} is not installed here.")

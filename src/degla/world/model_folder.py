@@ -19,7 +19,7 @@ CONTEXT_TOKENS: Final = 32
 
 
 def model_config(*, vocabulary_size: int) -> dict[str, Any]:
-    """open_clip's `model_cfg` of the world model: 64 pixels, patch 16, 3.2 million parameters."""
+    """open_clip's `model_cfg` of the world model: 64 pixels, patch 16, 3.35 million parameters."""
     return {
         "embed_dim": 256,
         "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 192, "layers": 5, "head_width": 32},

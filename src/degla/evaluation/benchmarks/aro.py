@@ -1,0 +1,189 @@
+"""ARO: relations and attributes of Visual Genome exchanged, and captions of COCO and Flickr30k in a wrong order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, RootModel
+
+from degla.errors import InputError
+from degla.evaluation.annotations import read_list
+from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
+from degla.evaluation.excluded_relations import EXCLUDED_RELATIONS
+from degla.evaluation.karpathy import COCO, FLICKR30K, is_there, read_blip
+from degla.evaluation.perturb import perturb, prepare
+from degla.records import ItemImage, PairItem, Record, validate
+
+PUBLISHED_SEED = 1
+"""Default seed of the official script, for the order of the words."""
+
+_LISTS = {"vg_relation": "visual_genome_relation.json", "vg_attribution": "visual_genome_attribution.json"}
+_ORDERS = {"coco_order": COCO, "flickr30k_order": FLICKR30K}
+_SEEDS = "order_seeds.json"
+_SMALLEST_PAIR = 25
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _Boxed(Record, extra="ignore"):
+    """What the two Visual Genome lists share: the box is cut out before the model's own transform."""
+
+    image_path: str = Field(pattern=r"^[^/\\]+\.jpg$")
+    true_caption: _Text
+    false_caption: _Text
+    bbox_x: int = Field(ge=0)
+    bbox_y: int = Field(ge=0)
+    bbox_w: int = Field(gt=0)
+    bbox_h: int = Field(gt=0)
+
+
+class _Relation(_Boxed):
+    relation_name: _Text
+
+
+class _Attribution(_Boxed):
+    attributes: tuple[_Text, _Text]
+
+
+class _Seeds(RootModel[Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]]):
+    """Seeds of the word orders, the first for the part without a seed in its name."""
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read those of the four parts whose annotation file is there; the orders are made here, one set a seed."""
+    lists = [part for part, name in _LISTS.items() if (root / "aro" / name).exists()]
+    orders = [part for part, split in _ORDERS.items() if is_there(root, split, original=False)]
+    if not lists and not orders:
+        raise InputError(
+            f"{root}: holds no file of ARO. Get them from {BENCHMARK.source}; they must lie so:\n{BENCHMARK.layout}"
+        )
+    for part in lists:
+        yield from _visual_genome(root, part)
+    for part in orders:
+        for number, seed in enumerate(_seeds(root)):
+            yield from _order(root, part, name=part if number == 0 else f"{part}/seed{seed}", seed=seed)
+
+
+def _visual_genome(root: Path, part: str) -> Iterator[PairItem]:
+    file = root / "aro" / _LISTS[part]
+    for index, row in enumerate(read_list(file, BENCHMARK)):
+        where = f"{file} item {index}"
+        read: _Relation | _Attribution
+        if part == "vg_relation":
+            read = validate(_Relation, row, where=where)
+            group = {"relation": read.relation_name}
+        else:
+            read = validate(_Attribution, row, where=where)
+            group = {"attributes": "_".join(read.attributes)}
+        crop = (read.bbox_x, read.bbox_y, read.bbox_w, read.bbox_h)
+        yield PairItem(
+            id=f"aro/{part}/{index}",
+            benchmark="aro",
+            part=part,
+            images=(ItemImage(path=f"vg/{read.image_path}", crop=crop),),
+            texts=(read.true_caption, read.false_caption),
+            gold=((1, 0),),
+            group=group,
+            meta=_rest(row),
+        )
+
+
+def _rest(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in _Boxed.model_fields}
+
+
+def _order(root: Path, part: str, *, name: str, seed: int) -> Iterator[PairItem]:
+    questions = [
+        (f"{number}-{place}", image, caption)
+        for number, (image, captions) in enumerate(read_blip(root, _ORDERS[part], BENCHMARK))
+        for place, caption in enumerate(captions)
+    ]
+    orders = perturb([caption for _, _, caption in questions], seed=seed)
+    for (key, image, caption), wrong in zip(questions, orders, strict=True):
+        yield PairItem(
+            id=f"aro/{name}/{key}",
+            benchmark="aro",
+            part=name,
+            images=(ItemImage(path=image),),
+            texts=(prepare(caption), *wrong),
+            gold=((1, 0, 0, 0, 0),),
+        )
+
+
+def _seeds(root: Path) -> tuple[int, ...]:
+    file = root / "aro" / _SEEDS
+    if not file.exists():
+        return (PUBLISHED_SEED,)
+    seeds = validate(_Seeds, read_list(file, BENCHMARK), where=str(file)).root
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"{file}: a seed stands there twice; each must be named once.")
+    return seeds
+
+
+def _macro(group: str, **settings: Any) -> tuple[Metric, ...]:
+    """The published number first; then every item counted the same, as UniBench and mteb have it."""
+    return (Metric(name="macro", chance=0.5, group=group, **settings), Metric(name="micro", chance=0.5))
+
+
+BENCHMARK = Benchmark(
+    name="aro",
+    title="ARO",
+    paper="arXiv 2210.01936",
+    licence="annotations MIT; images of Visual Genome CC BY 4.0; COCO, Flickr terms of each image; Flickr30k, research "
+    "only",
+    source="https://github.com/mertyg/vision-language-models-are-bows (its Google Drive links; vgr_vga_images.zip is "
+    "unpacked into vg/) and, for the orders, https://storage.googleapis.com/sfr-vision-language-research/datasets/"
+    "{coco_karpathy_test,flickr30k_test}.json with the images of COCO and Flickr30k",
+    layout="\n".join(
+        (
+            "aro/visual_genome_relation.json       each of the four parts may be left out",
+            "aro/visual_genome_attribution.json",
+            "aro/order_seeds.json                  optional: seeds of the word orders, [1] if there is none",
+            "karpathy/coco_karpathy_test.json      COCO-Order",
+            "karpathy/flickr30k_test.json          Flickr30k-Order",
+            "vg/N.jpg",
+            "coco/val2014/*.jpg",
+            "flickr30k-images/*.jpg",
+        )
+    ),
+    citation=(
+        "@inproceedings{yuksekgonul2023when, title={When and why Vision-Language Models behave like Bags-of-Words, and "
+        "what to do about it?}, author={Yuksekgonul, Mert and Bianchi, Federico and Kalluri, Pratyusha and Jurafsky, "
+        "Dan and Zou, James}, booktitle={ICLR}, year={2023}}"
+    ),
+    parts=(
+        Part(
+            name="vg_relation",
+            family="relation",
+            n=23937,
+            metrics=_macro("relation", exclude=EXCLUDED_RELATIONS),
+            optional=True,
+        ),
+        Part(
+            name="vg_attribution",
+            family="attribute",
+            n=28748,
+            metrics=_macro("attributes", minimum=_SMALLEST_PAIR),
+            optional=True,
+        ),
+        # Lenient: in a fifth of the captions a shuffle gives the caption back, which the official code counts as right.
+        *(
+            Part(name=name, family="order", n=split.captions, tie="lenient", optional=True)
+            for name, split in _ORDERS.items()
+        ),
+        *(Part(name=f"{name}/seed*", family="order", tie="lenient", optional=True) for name in _ORDERS),
+    ),
+    averages=(
+        # The mean over the seeds that were asked for; of one seed where there is one.
+        *(Average(name=f"{name}.mean", of=(f"{name}*",)) for name in _ORDERS),
+        Average(name="order", of=tuple(f"{name}.mean" for name in _ORDERS)),
+        Average(name="mean4", of=("vg_relation", "vg_attribution", *(f"{name}.mean" for name in _ORDERS))),
+    ),
+    headline={"composition": "mean4", "order": "order"},
+    items=items,
+    annotations=(
+        *(f"aro/{name}" for name in (*_LISTS.values(), _SEEDS)),
+        *(f"karpathy/{split.blip}" for split in _ORDERS.values()),
+    ),
+)

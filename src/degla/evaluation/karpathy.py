@@ -1,0 +1,95 @@
+"""Karpathy's test split of COCO and Flickr30k: either published form of it enters, images with their captions leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from degla.errors import InputError
+from degla.evaluation.annotations import read_list, read_object
+from degla.evaluation.benchmarks import Benchmark
+from degla.records import Record, validate
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class KarpathySplit:
+    """Where a data set's split lies and what its published test split holds.
+
+    Attributes:
+        blip: name in `karpathy/` of the list of test images that BLIP made and ARO uses.
+        original: name in `karpathy/` of Karpathy's own file, which holds all splits.
+        prefix: put before the image paths of the first form, which are relative to the data set's folder.
+        folder: where the images of the second form lie.
+        images: number of test images.
+        captions: number of test captions.
+    """
+
+    blip: str
+    original: str
+    prefix: str
+    folder: str
+    images: int
+    captions: int
+
+
+COCO = KarpathySplit("coco_karpathy_test.json", "dataset_coco.json", "coco/", "coco/val2014/", 5000, 25010)
+FLICKR30K = KarpathySplit("flickr30k_test.json", "dataset_flickr30k.json", "", "flickr30k-images/", 1000, 5000)
+
+
+class _BlipRow(Record, extra="ignore"):
+    image: Text
+    caption: Annotated[tuple[Text, ...], Field(min_length=1)]
+
+
+class _Sentence(Record, extra="ignore"):
+    raw: Text
+
+
+class _OriginalRow(Record, extra="ignore"):
+    filename: Text
+    split: Text
+    sentences: Annotated[tuple[_Sentence, ...], Field(min_length=1)]
+
+
+def read_blip(root: Path, split: KarpathySplit, benchmark: Benchmark) -> list[tuple[str, tuple[str, ...]]]:
+    """Path and captions of each test image from the list form, in its order.
+
+    Raises:
+        InputError: the file is missing or wrong.
+    """
+    file = root / "karpathy" / split.blip
+    rows = (
+        validate(_BlipRow, row, where=f"{file} item {index}") for index, row in enumerate(read_list(file, benchmark))
+    )
+    return [(split.prefix + row.image, row.caption) for row in rows]
+
+
+def read_either(root: Path, split: KarpathySplit, benchmark: Benchmark) -> list[tuple[str, tuple[str, ...]]]:
+    """Path and captions of each test image from the form that is there, the list form where both are.
+
+    Raises:
+        InputError: neither file is there, or it is wrong.
+    """
+    if (root / "karpathy" / split.blip).exists():
+        return read_blip(root, split, benchmark)
+    file = root / "karpathy" / split.original
+    images = read_object(file, benchmark).get("images")
+    if not isinstance(images, list):
+        raise InputError(f"{file}: field 'images': must be a list. Fetch the file again.")
+    rows = (validate(_OriginalRow, row, where=f"{file} image {index}") for index, row in enumerate(images))
+    return [
+        (split.folder + row.filename, tuple(sentence.raw for sentence in row.sentences))
+        for row in rows
+        if row.split == "test"
+    ]
+
+
+def is_there(root: Path, split: KarpathySplit, *, original: bool = True) -> bool:
+    """Whether a file of the split is under the root; `original` allows Karpathy's own."""
+    names = (split.blip, split.original) if original else (split.blip,)
+    return any((root / "karpathy" / name).exists() for name in names)

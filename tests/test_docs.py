@@ -1,0 +1,204 @@
+"""README and docs: commands use verbs and flags that exist, stated defaults are right, links lead somewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import shlex
+import unicodedata
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tyro
+
+from degla.cli import _parser
+from degla.config import TrainConfig
+from degla.objectives._sum import terms
+from degla.shelf import BENCHMARKS, RECIPES, RULES
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND_PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+_FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`(degla [^`]+)`")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_ROW = re.compile(r"^\| `--([\w.-]+\.[\w-]+)` \| (?:`([^`]*)`|(none)) \|", re.MULTILINE)
+
+
+def _name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def _words_of(line: str) -> list[str] | None:
+    """What follows `degla` in a shell line, behind variables and launchers; None where the line runs something else."""
+    words = shlex.split(line, comments=True)
+    while words and re.fullmatch(r"\$|[A-Z_]+=\S*", words[0]):
+        words = words[1:]
+    if not words:
+        return None
+    program = Path(words[0]).name
+    if program == "degla":
+        return words[1:]
+    if program in ("torchrun", "python", "python3") and "degla" in words:
+        place = words.index("degla")
+        return words[place + 1 :] if words[place - 1] == "-m" else None
+    return None
+
+
+def _commands(page: Path) -> Iterator[list[str]]:
+    """The words of every `degla` command in a page's shell blocks."""
+    for _, language, block in _FENCE.findall(page.read_text(encoding="utf-8")):
+        if language in ("", "sh", "bash", "console"):
+            for line in block.replace("\\\n", " ").splitlines():
+                # Blocks without a language may hold prose with an apostrophe; only commands need to be shell.
+                if "degla" in line and (words := _words_of(line)) is not None:
+                    yield words
+
+
+def _mentions(page: Path) -> Iterator[list[str]]:
+    """The words of every `degla ...` in running text; they may be cut short and hold placeholders."""
+    for text in _INLINE.findall(_FENCE.sub("", page.read_text(encoding="utf-8"))):
+        yield text.split()[1:]
+
+
+@cache
+def _flags(verb: str) -> frozenset[str]:
+    """Every long flag of a verb."""
+    if verb == "train":
+        known = {"--help", "--resume", "--" + "recipe"}
+        return frozenset(known | {f"--{name}" for name in _fields()} | {f"--{_negated(name)}" for name in _fields()})
+    for action in _parser()._subparsers._group_actions:  # type: ignore[union-attr]
+        return frozenset(action.choices[verb]._option_string_actions)  # type: ignore[index,call-overload]
+    raise AssertionError
+
+
+def _negated(name: str) -> str:
+    section, _, field = name.rpartition(".")
+    return f"{section}.no-{field}"
+
+
+@cache
+def _fields() -> dict[str, object]:
+    """Every flag of the configuration, without its dashes, and its default."""
+    config, found = TrainConfig(), dict[str, object]()
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if entry.name == "objective":
+            for name, term in terms().items():
+                found |= _leaves(type(term)(), f"objective.{name}")
+        elif dataclasses.is_dataclass(value):
+            found |= _leaves(value, entry.name)
+        else:
+            found[entry.name] = value
+    return {name.replace("_", "-"): value for name, value in found.items()}
+
+
+def _leaves(value: object, prefix: str) -> dict[str, object]:
+    return {f"{prefix}.{entry.name}": getattr(value, entry.name) for entry in dataclasses.fields(value)}  # type: ignore[arg-type]
+
+
+def _refusal(words: list[str]) -> str:
+    """What the command line has against a command; "" where it takes it. Nothing is run."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            if words[0] == "train":
+                recipe = "degla" if words[1] == "--resume" else words[1]
+                if recipe not in RECIPES.names():
+                    return f"no recipe {recipe!r}"
+                default = getattr(RECIPES.load(recipe), recipe)()
+                tyro.cli(TrainConfig, args=words[3 if words[1] == "--resume" else 2 :], default=default)
+                return ""
+            given = _parser().parse_args(words)
+    except SystemExit as stopped:
+        return "" if stopped.code == 0 else said.getvalue()
+    for shelf, names in ((BENCHMARKS, getattr(given, "benchmarks", None)), (RULES, getattr(given, "rules", None))):
+        for name in names or ():
+            if name not in shelf.names():
+                return f"no {shelf.noun} {name!r}"
+    return ""
+
+
+COMMANDS = [(page, words) for page in COMMAND_PAGES for words in _commands(page)]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert {words[0] for _, words in COMMANDS} >= {"demo", "negatives", "train", "evaluate", "report", "world"}
+    assert sum(1 for page in COMMAND_PAGES for _ in _mentions(page)) > 20
+    assert _refusal(["train", "degla", "--optim.leraning-rate", "1"])
+    assert _refusal(["train", "dgla"])
+    assert _refusal(["evaluate", "world", "--benchmarks", "sugarcrap", "--root", "data", "--out", "x.json"])
+    assert _refusal(["negatives", "captions.json", "--outt", "x.jsonl"])
+
+
+@pytest.mark.parametrize("page", COMMAND_PAGES, ids=_name)
+def test_commands_are_taken_by_the_command_line(page: Path) -> None:
+    for words in _commands(page):
+        assert not (refusal := _refusal(words)), f"degla {' '.join(words)}\n{refusal}"
+
+
+@pytest.mark.parametrize("page", COMMAND_PAGES, ids=_name)
+def test_commands_in_running_text_use_known_verbs_and_flags(page: Path) -> None:
+    verbs = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    for words in _mentions(page):
+        if words[0] in ("...", "--help", "--version"):
+            continue
+        assert words[0] in verbs, f"degla {' '.join(words)}"  # type: ignore[operator]
+        for word in words[1:]:
+            flag = word.partition("=")[0]
+            if flag.startswith("--"):
+                assert flag in _flags(words[0]), f"degla {' '.join(words)}: no flag {flag}"
+
+
+@pytest.mark.parametrize("page", COMMAND_PAGES, ids=_name)
+def test_flags_in_tables_exist_and_have_the_stated_default(page: Path) -> None:
+    for name, stated, none in _ROW.findall(page.read_text(encoding="utf-8")):
+        assert name in _fields(), f"no flag --{name}"
+        default = _fields()[name]
+        assert ("none" if default in (None, ()) else str(default)) == (none or stated), f"--{name}"
+
+
+def test_every_flag_of_the_configuration_has_a_row() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in COMMAND_PAGES)
+    shown = {name for name, _, _ in _ROW.findall(text)}
+    missing = [name for name in _fields() if "." in name and not name.startswith("objective.") and name not in shown]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_relative_links_resolve(page: Path) -> None:
+    for target in _LINK.findall(_FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        place = (page.parent / file).resolve() if file else page
+        if place == ROOT / "docs" / "log.md" and not place.exists():
+            pytest.xfail("docs/log.md is not written yet")
+        assert place.exists(), f"{_name(page)}: {target}"
+        if anchor and place.suffix == ".md":
+            assert anchor in _anchors(place), f"{_name(page)}: {target}"
+
+
+@cache
+def _anchors(page: Path) -> frozenset[str]:
+    headings = re.findall(r"^#+ +(.+?) *$", _FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return frozenset(_slug(heading) for heading in headings)
+
+
+def _slug(heading: str) -> str:
+    """A heading's anchor, as mkdocs makes it."""
+    plain = unicodedata.normalize("NFKD", heading.replace("`", "")).encode("ascii", "ignore").decode()
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", plain).strip().lower())
+
+
+def test_the_navigation_holds_the_pages() -> None:
+    listed = set(re.findall(r": ([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    for name in listed:
+        assert (ROOT / "docs" / name).is_file(), name
+    # Decisions and the log are written beside the work, one at a time; the build names those not listed.
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"log.md"} <= listed
