@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from degla import __version__
+from degla.cli_evaluate import describe_evaluate, run_evaluate
 from degla.cli_train import train_verb
 from degla.errors import DeglaError, InputError
 from degla.shelf import BENCHMARKS, RECIPES, RULES, TERMS, Shelf, did_you_mean
@@ -130,57 +131,6 @@ def _negatives(given: argparse.Namespace) -> int:
     return 0
 
 
-def _describe_evaluate(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "models", nargs="+", metavar="MODEL", help="run or checkpoint folder, ARCHITECTURE:TAG, world, ..."
-    )
-    verb.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME", help="see degla ls benchmarks")
-    verb.add_argument("--root", type=Path, required=True, help="folder that holds the benchmarks' data")
-    verb.add_argument("--out", type=Path, required=True, help="JSON file; with several models, one file each, numbered")
-    verb.add_argument("--label", nargs="+", help="names for the report, one a model (the model's own name)")
-    verb.add_argument("--tie", choices=["strict", "half", "lenient"], help="tie rule (each benchmark's own)")
-    verb.add_argument("--allow-missing", action="store_true", help="score what is there, and say what is missing")
-    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
-    verb.add_argument("--seed", type=int, default=0, help="seed of random choices and intervals (0)")
-    verb.add_argument("--json", action="store_true", help="print the results as JSON")
-
-
-def _evaluate(given: argparse.Namespace) -> int:
-    if given.label and len(given.label) != len(given.models):
-        raise InputError(f"{len(given.label)} labels for {len(given.models)} models; give one a model.")
-    for name in given.benchmarks:
-        if name not in BENCHMARKS.names():
-            BENCHMARKS.load(name)
-    import torch
-
-    from degla.evaluation.results import save_result
-    from degla.evaluation.run import evaluate
-    from degla.evaluation.terminal import render_result
-    from degla.model.load import load_encoder
-
-    device = given.device if given.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    for number, name in enumerate(given.models):
-        result = evaluate(
-            load_encoder(name, device=device),
-            benchmarks=given.benchmarks,
-            root=given.root,
-            seed=given.seed,
-            tie=given.tie,
-            allow_missing=given.allow_missing,
-            label=given.label[number] if given.label else None,
-            training_seed=None,
-        )
-        several = len(given.models) > 1
-        out = given.out.with_stem(f"{given.out.stem}-{number + 1}") if several else given.out
-        save_result(result, out)
-        if given.json:
-            sys.stdout.write(result.model_dump_json() + "\n")
-        else:
-            _show(render_result(result))
-            sys.stderr.write(f"written: {out}\n")
-    return 0
-
-
 def _describe_report(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "results", nargs="+", type=Path, metavar="RESULTS", help="JSON files of degla evaluate, or folders"
@@ -256,7 +206,7 @@ _VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable
     "demo": ("the whole pipeline on the embedded world, with a report", _describe_demo, _demo),
     "negatives": ("make hard negative captions", _describe_negatives, _negatives),
     "train": ("fine-tune a model by a recipe", _describe_train, lambda given: train_verb([given.recipe])),
-    "evaluate": ("measure models on benchmarks", _describe_evaluate, _evaluate),
+    "evaluate": ("measure models on benchmarks", describe_evaluate, run_evaluate),
     "report": ("one page from results", _describe_report, _report),
     "ls": ("what is on the shelves", _describe_ls, _ls),
     "world": ("the embedded world: draw its data, pre-train its model", _describe_world, _world),

@@ -125,7 +125,7 @@ class DiskCache(MutableMapping[str, Rows]):
     def _file(self, key: str) -> _File:
         name, _, content = key.partition(":")
         if not content or not name.isalnum():
-            raise KeyError(f"{key!r}: keys are IDENTITY:KIND:CONTENT, the identity of letters and digits")
+            raise ValueError(f"{key!r}: keys are IDENTITY:KIND:CONTENT, the identity of letters and digits")
         if name not in self._files:
             self._files[name] = _File(self.folder / f"{name}.sqlite")
         return self._files[name]
@@ -174,14 +174,15 @@ class _File:
         ]
         if not rows or self._given_up:
             return 0
+        written = 0
         with self._safely(), self._open(create=True) as connection:
             assert connection is not None
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", rows)
             connection.execute("COMMIT")
             self.waiting = {key: row for key, row in self.waiting.items() if not np.isfinite(row).all()}
-            return len(rows)
-        return 0
+            written = len(rows)
+        return written
 
     def delete(self, key: str) -> bool:
         there = self.waiting.pop(key, None) is not None
@@ -205,17 +206,11 @@ class _File:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT, isolation_level=None)
             self._connection = connection
-            connection.execute("BEGIN IMMEDIATE")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if version == 0 and tables == 0:
-                connection.execute(
-                    "CREATE TABLE rows (key TEXT PRIMARY KEY, row BLOB NOT NULL, checksum BLOB NOT NULL) STRICT"
-                )
-                connection.execute(f"PRAGMA user_version = {FORMAT}")
-            elif version != FORMAT:
-                raise sqlite3.DatabaseError(f"written in form {version}, this version of degla reads {FORMAT}")
-            connection.execute("COMMIT")
+            if _version(connection) != FORMAT:
+                # Another process may be making the same file: who comes second finds it made.
+                connection.execute("BEGIN IMMEDIATE")
+                _make_table(connection)
+                connection.execute("COMMIT")
         yield self._connection
 
     @contextlib.contextmanager
@@ -241,6 +236,20 @@ class _File:
                 "%s: rows of the cache of embeddings are damaged; they are embedded and written anew.", self.path
             )
         return None
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _make_table(connection: sqlite3.Connection) -> None:
+    version = _version(connection)
+    if version == FORMAT:
+        return
+    if version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise sqlite3.DatabaseError(f"written in form {version}, this version of degla reads {FORMAT}")
+    connection.execute("CREATE TABLE rows (key TEXT PRIMARY KEY, row BLOB NOT NULL, checksum BLOB NOT NULL)")
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
 
 
 def _checksum(key: str, data: bytes) -> bytes:

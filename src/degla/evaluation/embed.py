@@ -1,13 +1,14 @@
 """The embedding table: every distinct image and text of all asked benchmarks enters once, unit rows leave.
 
 Texts are told apart by their tokens, not by their letters: two texts that the tokenizer reads alike get the
-very same row, so that they tie exactly, as they must.
+very same row, so that they tie exactly, as they must. Images are told apart by their files' bytes, not by their names.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import DeglaError, InputError
+from degla.evaluation.identity import file_digest
 from degla.evaluation.progress import Progress
 from degla.evaluation.scoring import Rows, unit_rows
 from degla.records import ItemImage
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Cache = MutableMapping[str, Rows]
-"""Rows `[D]` by key. A dict keeps them in memory; anything that behaves like one may keep them elsewhere."""
+"""Rows `[D]` by key, IDENTITY:KIND:CONTENT. A dict keeps them in memory, `disk_cache.DiskCache` on the disk."""
 
 
 class Encoder(Protocol):
@@ -104,7 +106,8 @@ class Embedder:
         texts_per_batch: likewise.
         workers: threads that open and transform images; 0: one a core.
         cache: rows of earlier runs, read and filled.
-        identity: tells models apart in a cache that they share: weights, activation and precision.
+        identity: tells models apart in a cache that they share, see `identity.identity_of`; needed where the cache
+            outlives the call.
         progress: where to show how far it is.
     """
 
@@ -134,34 +137,47 @@ class Embedder:
     def _images(self, images: list[ItemImage]) -> tuple[dict[ItemImage, int], Rows]:
         import torch
 
-        keys = [self._key("image", f"{self.root / image.path}|{image.crop}") for image in images]
-        todo = [index for index, key in enumerate(keys) if key not in self.cache]
-        batches = [todo[start : start + self.images_per_batch] for start in range(0, len(todo), self.images_per_batch)]
-        with (
-            ThreadPoolExecutor(self.workers or os.cpu_count() or 1, thread_name_prefix="degla-image") as pool,
-            self.progress.task("images", len(todo)) as advance,
-        ):
-            ahead: dict[int, list[Future[Tensor]]] = {}
+        paths = list(dict.fromkeys(image.path for image in images))
+        with ThreadPoolExecutor(self.workers or os.cpu_count() or 1, thread_name_prefix="degla-image") as pool:
             try:
-                for number, batch in enumerate(batches):
-                    # Three batches are in flight, so memory stays small however long the list is.
-                    for later in range(number, min(number + 3, len(batches))):
-                        if later not in ahead:
-                            ahead[later] = [pool.submit(self._open, images[i]) for i in batches[later]]
-                    pixels = torch.stack([future.result() for future in ahead.pop(number)])
-                    rows = self.encoder.encode_images(pixels.to(self.encoder.device))
-                    self._keep([keys[i] for i in batch], rows)
-                    advance(len(batch))
+                digests = dict(
+                    zip(paths, pool.map(file_digest, (self.root / path for path in paths), chunksize=16), strict=True)
+                )
+                numbers: dict[str, int] = {}
+                image_row = {
+                    image: numbers.setdefault(self._key("image", f"{digests[image.path]}:{image.crop}"), len(numbers))
+                    for image in images
+                }
+                asked = {number: image for image, number in reversed(image_row.items())}
+                table = _Table(list(numbers), self.cache)
+                batches = _batches(table.todo, self.images_per_batch)
+                ahead: dict[int, list[Future[Tensor]]] = {}
+                with self.progress.task("images", len(table.todo)) as advance:
+                    for place, batch in enumerate(batches):
+                        # Three batches are in flight, so memory stays small however long the list is.
+                        for later in range(place, min(place + 3, len(batches))):
+                            if later not in ahead:
+                                ahead[later] = [
+                                    pool.submit(self._open, asked[number], digests[asked[number].path])
+                                    for number in batches[later]
+                                ]
+                        pixels = torch.stack([future.result() for future in ahead.pop(place)])
+                        rows = self.encoder.encode_images(pixels.to(self.encoder.device))
+                        table.keep(batch, self._unit(rows, len(batch)))
+                        advance(len(batch))
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-        return {image: row for row, image in enumerate(images)}, self._gather(keys)
+        return image_row, table.stacked()
 
-    def _open(self, image: ItemImage) -> Tensor:
+    def _open(self, image: ItemImage, digest: str) -> Tensor:
         from PIL import Image
 
         path = self.root / image.path
         try:
-            with Image.open(path) as opened:
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise InputError(f"{path}: was changed while it was read. Evaluate again when nobody writes to it.")
+            with Image.open(io.BytesIO(content)) as opened:
                 picture = opened.convert("RGB")
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"{path}: cannot be read as an image: {error}. Fetch the file again.") from None
@@ -190,35 +206,51 @@ class Embedder:
             text: distinct.setdefault(row.tobytes(), len(distinct)) for text, row in zip(texts, tokens, strict=True)
         }
         sequences = [np.frombuffer(row, dtype=np.int64) for row in distinct]
-        keys = [self._key("text", hashlib.sha256(row.tobytes()).hexdigest()) for row in sequences]
         lengths = [int(row.nonzero()[0][-1]) + 1 if row.any() else 1 for row in sequences]
-        todo = sorted((i for i, key in enumerate(keys) if key not in self.cache), key=lambda i: lengths[i])
-        with self.progress.task("texts", len(todo)) as advance:
-            for start in range(0, len(todo), self.texts_per_batch):
-                batch = todo[start : start + self.texts_per_batch]
+        table = _Table([self._key("text", hashlib.sha256(row).hexdigest()) for row in distinct], self.cache)
+        with self.progress.task("texts", len(table.todo)) as advance:
+            for batch in _batches(sorted(table.todo, key=lambda i: lengths[i]), self.texts_per_batch):
                 stacked = np.stack([sequences[i] for i in batch])
                 if self.encoder.trims:
                     stacked = stacked[:, : lengths[batch[-1]]]
                 rows = self.encoder.encode_captions(torch.from_numpy(stacked.copy()).to(self.encoder.device))
-                self._keep([keys[i] for i in batch], rows)
+                table.keep(batch, self._unit(rows, len(batch)))
                 advance(len(batch))
-        return text_row, self._gather(keys)
+        return text_row, table.stacked()
 
     def _key(self, kind: str, content: str) -> str:
         return f"{self.identity}:{kind}:{content}"
 
-    def _keep(self, keys: Sequence[str], rows: Tensor) -> None:
+    def _unit(self, rows: Tensor, count: int) -> Rows:
         values = unit_rows(rows.detach().float().cpu().numpy())
-        if values.ndim != 2 or len(values) != len(keys):
+        if values.ndim != 2 or len(values) != count:
             raise DeglaError(
-                f"model {self.encoder.name!r} returned {tuple(values.shape)} for {len(keys)} inputs; "
-                f"one row each, [{len(keys)}, dimension], is needed."
+                f"model {self.encoder.name!r} returned {tuple(values.shape)} for {count} inputs; "
+                f"one row each, [{count}, dimension], is needed."
             )
-        for key, value in zip(keys, values, strict=True):
-            self.cache[key] = value
+        return values
 
-    def _gather(self, keys: Sequence[str]) -> Rows:
-        return np.stack([self.cache[key] for key in keys]) if keys else np.empty((0, 0), dtype=np.float32)
+
+class _Table:
+    """One row a key: those that the cache has, and those that are still to do."""
+
+    def __init__(self, keys: Sequence[str], cache: Cache) -> None:
+        self._keys, self._cache = keys, cache
+        # The rows are held here too: a cache may forget, a table may not.
+        self._rows: list[Rows | None] = [cache.get(key) for key in keys]
+        self.todo = [index for index, row in enumerate(self._rows) if row is None]
+
+    def keep(self, batch: Sequence[int], rows: Rows) -> None:
+        for index, row in zip(batch, rows, strict=True):
+            self._rows[index] = self._cache[self._keys[index]] = row
+
+    def stacked(self) -> Rows:
+        rows = [row for row in self._rows if row is not None]
+        return np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
+
+
+def _batches(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
 @contextlib.contextmanager

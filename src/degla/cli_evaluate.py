@@ -1,0 +1,116 @@
+"""`degla evaluate`: models and names of benchmarks become results."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from degla.errors import InputError
+from degla.shelf import BENCHMARKS
+
+if TYPE_CHECKING:
+    from degla.evaluation.disk_cache import DiskCache
+
+log = logging.getLogger(__name__)
+
+
+def describe_evaluate(verb: argparse.ArgumentParser) -> None:
+    """Add the arguments of `degla evaluate`."""
+    verb.add_argument(
+        "models", nargs="+", metavar="MODEL", help="run or checkpoint folder, ARCHITECTURE:TAG, world, ..."
+    )
+    _describe_benchmarks(verb)
+    verb.add_argument("--out", type=Path, required=True, help="JSON file; with several models, one file each, numbered")
+    verb.add_argument("--label", nargs="+", help="names for the report, one a model (the model's own name)")
+    verb.add_argument("--json", action="store_true", help="print the results as JSON")
+
+
+def _describe_benchmarks(verb: argparse.ArgumentParser) -> None:
+    """Arguments of every verb that scores models."""
+    verb.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME", help="see degla ls benchmarks")
+    verb.add_argument("--root", type=Path, required=True, help="folder that holds the benchmarks' data")
+    verb.add_argument("--tie", choices=["strict", "half", "lenient"], help="tie rule (each benchmark's own)")
+    verb.add_argument("--allow-missing", action="store_true", help="score what is there, and say what is missing")
+    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of random choices and intervals (0)")
+    cache = verb.add_mutually_exclusive_group()
+    cache.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder of embeddings of earlier runs (DEGLA_CACHE, else degla/embeddings in the user's cache folder)",
+    )
+    cache.add_argument("--no-cache", action="store_true", help="embed everything anew and keep nothing")
+
+
+def run_evaluate(given: argparse.Namespace) -> int:
+    """Score each model and write its result."""
+    if given.label and len(given.label) != len(given.models):
+        raise InputError(f"{len(given.label)} labels for {len(given.models)} models; give one a model.")
+    _check_benchmarks(given.benchmarks)
+
+    from degla.evaluation.results import save_result
+    from degla.evaluation.run import evaluate
+    from degla.evaluation.terminal import render_result
+    from degla.model.load import load_encoder
+
+    with _cache(given) as cache:
+        for number, name in enumerate(given.models):
+            result = evaluate(
+                load_encoder(name, device=_device(given.device)),
+                benchmarks=given.benchmarks,
+                root=given.root,
+                seed=given.seed,
+                tie=given.tie,
+                allow_missing=given.allow_missing,
+                label=given.label[number] if given.label else None,
+                training_seed=None,
+                cache=cache,
+            )
+            several = len(given.models) > 1
+            out = given.out.with_stem(f"{given.out.stem}-{number + 1}") if several else given.out
+            save_result(result, out)
+            if given.json:
+                sys.stdout.write(result.model_dump_json() + "\n")
+            else:
+                _show(render_result(result))
+                sys.stderr.write(f"written: {out}\n")
+    return 0
+
+
+def _check_benchmarks(names: list[str]) -> None:
+    """Refuse a wrong name before anything heavy is imported."""
+    for name in names:
+        if name not in BENCHMARKS.names():
+            BENCHMARKS.load(name)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    return name if name != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextlib.contextmanager
+def _cache(given: argparse.Namespace) -> Iterator[DiskCache | None]:
+    from degla.evaluation.disk_cache import DiskCache, default_cache_folder, open_cache
+
+    if given.no_cache:
+        yield None
+        return
+    # A folder that was asked for must work; the usual one only saves time.
+    with open_cache(given.cache) if given.cache else DiskCache(default_cache_folder()) as cache:
+        yield cache
+    if cache.read or cache.written:
+        log.info("%s: %d embeddings read, %d written.", cache.folder, cache.read, cache.written)
+
+
+def _show(table: object) -> None:
+    from rich.console import Console
+
+    Console().print(table)

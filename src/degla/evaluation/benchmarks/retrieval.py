@@ -1,0 +1,98 @@
+"""Retrieval both ways on COCO 5k and Flickr30k 1k (Karpathy's test split), and on any file of captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part, Retrieval
+from degla.evaluation.karpathy import COCO, FLICKR30K, is_there, read_either
+from degla.records import CaptionRecord, ItemImage, read_jsonl
+
+_SPLITS = {"coco": COCO, "flickr30k": FLICKR30K}
+_RECALL = (1, 5, 10)
+_DIRECTIONS = ("image_to_text", "text_to_image")
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """One part for each Karpathy split that is there, then one for each `retrieval/*.jsonl`; captions as written."""
+    splits = [part for part, split in _SPLITS.items() if is_there(root, split)]
+    files = sorted((root / "retrieval").glob("*.jsonl"))
+    if not splits and not files:
+        raise InputError(
+            f"{root}: holds nothing to retrieve. Get it from {BENCHMARK.source}; it must lie so:\n{BENCHMARK.layout}"
+        )
+    for part in splits:
+        split = _SPLITS[part]
+        rows = read_either(root, split, BENCHMARK)
+        captions = sum(len(texts) for _, texts in rows)
+        if len(rows) == split.images and captions != split.captions:
+            raise InputError(
+                f"{root / 'karpathy'}: {part} has {captions} captions of {len(rows)} test images, Karpathy's split has "
+                f"{split.captions}. Another selection of images or of captions gives other numbers: take the file from "
+                f"{BENCHMARK.source}, or put captions of your own in retrieval/NAME.jsonl."
+            )
+        yield _retrieval(part, [(image, text) for image, texts in rows for text in texts])
+    for file in files:
+        pairs = [(record.image, record.text) for record in read_jsonl(CaptionRecord, file)]
+        if not pairs:
+            raise InputError(f"{file}: holds no caption; write one JSON record with id, image, text, image_id a line.")
+        yield _retrieval(f"captions/{file.stem}", pairs)
+
+
+def _retrieval(part: str, pairs: Sequence[tuple[str, str]]) -> Retrieval:
+    """Every caption is a text of its own, also where two images have the same: it is true of its own image only."""
+    numbers: dict[str, int] = {}
+    owners = tuple((numbers.setdefault(image, len(numbers)),) for image, _ in pairs)
+    return Retrieval(
+        benchmark="retrieval",
+        part=part,
+        images=tuple(ItemImage(path=path) for path in numbers),
+        texts=tuple(text for _, text in pairs),
+        owners=owners,
+    )
+
+
+_METRICS = tuple(Metric(name=f"{way}@{k}", verdict=f"{way}@{k}") for k in _RECALL for way in _DIRECTIONS)
+
+BENCHMARK = Benchmark(
+    name="retrieval",
+    title="Image-text retrieval",
+    paper="arXiv 1412.2306 (the splits)",
+    licence="COCO captions CC BY 4.0, images Flickr terms of each image; Flickr30k research and education only",
+    source="https://huggingface.co/datasets/openflamingo/eval_benchmark (dataset_coco.json, dataset_flickr30k.json) or "
+    "https://storage.googleapis.com/sfr-vision-language-research/datasets/{coco_karpathy_test,flickr30k_test}.json; "
+    "images: cocodataset.org (val2014), https://forms.illinois.edu/sec/229675 (Flickr30k)",
+    layout="\n".join(
+        (
+            "karpathy/{coco_karpathy_test,dataset_coco}.json         one of them; each part may be left out",
+            "karpathy/{flickr30k_test,dataset_flickr30k}.json        one of them",
+            "coco/val2014/*.jpg",
+            "flickr30k-images/*.jpg",
+            'retrieval/NAME.jsonl   your own: {"id": "1", "image": "under the root", "text": "...", "image_id": "1"}',
+        )
+    ),
+    citation=(
+        "@inproceedings{karpathy2015deep, title={Deep Visual-Semantic Alignments for Generating Image Descriptions}, "
+        "author={Karpathy, Andrej and Fei-Fei, Li}, booktitle={CVPR}, year={2015}}"
+    ),
+    # Published scripts order equals arbitrarily; here the true one stands before its equals, and ties are counted.
+    parts=(
+        *(
+            Part(name=name, family="retrieval", n=split.images, metrics=_METRICS, tie="lenient", optional=True)
+            for name, split in _SPLITS.items()
+        ),
+        Part(name="captions/*", family="retrieval", metrics=_METRICS, tie="lenient", optional=True),
+    ),
+    averages=(
+        *(Average(name=f"{way}@1", of=("*",), metric=f"{way}@1") for way in _DIRECTIONS),
+        Average(name="recall@1", of=tuple(f"{way}@1" for way in _DIRECTIONS)),
+    ),
+    headline={"retrieval": "recall@1"},
+    items=items,
+    annotations=(
+        *(f"karpathy/{name}" for split in _SPLITS.values() for name in (split.blip, split.original)),
+        "retrieval/*.jsonl",
+    ),
+)

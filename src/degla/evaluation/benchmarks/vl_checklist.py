@@ -1,0 +1,97 @@
+"""VL-CheckList's format: captions against ones with a replaced object, attribute or relation, in the user's files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, RootModel
+
+from degla.errors import InputError
+from degla.evaluation.annotations import read_list
+from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
+from degla.records import ItemImage, PairItem, Record, validate
+
+_FAMILIES = ("attribute", "object", "relation")
+_CORPORA = {"vg": "vg", "vaw": "vg", "swig": "swig/images_512", "hake": "hake"}
+_Texts = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
+
+class _Captions(Record):
+    POS: _Texts
+    NEG: _Texts
+
+
+class _Row(RootModel[tuple[Annotated[str, Field(min_length=1)], _Captions]]):
+    """An image's path, as its corpus names it, and its captions."""
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read every file under `vl_checklist`; a part is a file's path without its ending, in lower case."""
+    folder = root / "vl_checklist"
+    files = sorted(folder.rglob("*.json"))
+    if not files:
+        raise InputError(
+            f"{folder}: no file there. Get them from {BENCHMARK.source}; they must lie so:\n{BENCHMARK.layout}"
+        )
+    for file in files:
+        part = file.relative_to(folder).with_suffix("").as_posix().lower()
+        if part.split("/")[0] not in _FAMILIES:
+            raise InputError(f"{file}: must lie in one of the folders {', '.join(_FAMILIES)} of {folder}.")
+        images = _image_folder(file, part)
+        for index, row in enumerate(read_list(file, BENCHMARK)):
+            image, captions = validate(_Row, row, where=f"{file} item {index}").root
+            yield PairItem(
+                id=f"vl_checklist/{part}/{index}",
+                benchmark="vl_checklist",
+                part=part,
+                images=(ItemImage(path=_image_path(images, image)),),
+                texts=(*captions.POS, *captions.NEG),
+                gold=((1,) * len(captions.POS) + (0,) * len(captions.NEG),),
+            )
+
+
+def _image_folder(file: Path, part: str) -> str:
+    for word in re.split(r"[/_]", part):
+        if word in _CORPORA:
+            return _CORPORA[word]
+    raise InputError(f"{file}: its path must say which corpus the images are from: {', '.join(_CORPORA)}.")
+
+
+def _image_path(folder: str, name: str) -> str:
+    """Visual Genome's two parts lie in one folder here, SWiG's images in one as they come; HAKE keeps its folders."""
+    return f"{folder}/{name if folder == 'hake' else name.rpartition('/')[2]}"
+
+
+BENCHMARK = Benchmark(
+    name="vl_checklist",
+    title="VL-CheckList",
+    paper="arXiv 2207.00221",
+    licence="annotations state none; images of Visual Genome CC BY 4.0, SWiG, HAKE (its PIC images are gone)",
+    source="https://github.com/om-ai-lab/VL-CheckList (data/); images: visualgenome.org, github.com/allenai/swig, "
+    "github.com/DirtyHarryLYL/HAKE",
+    layout="\n".join(
+        (
+            "vl_checklist/{Attribute,Object,Relation}/**/*.json   with vg, vaw, swig or hake in each path",
+            "vg/N.jpg                 Visual Genome, both parts in one folder",
+            "swig/images_512/*.jpg",
+            "hake/...                 as the files name them",
+        )
+    ),
+    citation=(
+        "@article{zhao2022vlchecklist, title={VL-CheckList: Evaluating Pre-trained Vision-Language Models with "
+        "Objects, Attributes and Relations}, author={Zhao, Tiancheng and Zhang, Tianqi and Zhu, Mingwei and Shen, "
+        "Haozhan and Lee, Kyusong and Lu, Xiaopeng and Yin, Jianwei}, journal={arXiv:2207.00221}, year={2022}}"
+    ),
+    parts=tuple(Part(name=f"{family}/*", family=family, metrics=(Metric(),), optional=True) for family in _FAMILIES),
+    # Means of the files of a family, then of the families; papers differ in which files they take.
+    averages=(
+        *(Average(name=family, of=(f"{family}/*",)) for family in _FAMILIES),
+        Average(name="mean3", of=_FAMILIES),
+    ),
+    headline={"composition": "mean3"},
+    items=items,
+    annotations=("vl_checklist/**/*.json",),
+)

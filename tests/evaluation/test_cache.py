@@ -1,0 +1,292 @@
+"""Embeddings on disk: nothing is embedded twice, nothing wrong is believed, two processes do not disturb each other."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from degla.errors import InputError
+from degla.evaluation.disk_cache import DiskCache, default_cache_folder, open_cache
+from degla.evaluation.embed import Embedder
+from degla.evaluation.identity import identity_of, preprocessing_digest
+from degla.evaluation.run import evaluate
+from degla.records import ItemImage, Result
+from tests.evaluation.fake_encoders import FakeEncoder, spread_row, spreading
+
+KEY = "a1b2:image:" + "c" * 64
+
+
+def run(encoder: FakeEncoder, root: Path, folder: Path) -> Result:
+    with open_cache(folder) as cache:
+        return evaluate(encoder, benchmarks=["small"], root=root, progress=False, cache=cache)
+
+
+def seen(encoder: FakeEncoder) -> tuple[int, int]:
+    return encoder.images_seen, encoder.texts_seen
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def only_file(folder: Path) -> Path:
+    (file,) = folder.glob("*.sqlite")
+    return file
+
+
+def test_the_second_run_embeds_nothing_and_says_the_same(small_root: Path, folder: Path) -> None:
+    first, second = spreading(), spreading()
+    one = run(first, small_root, folder)
+    two = run(second, small_root, folder)
+    assert seen(first) == (6, 18)
+    assert seen(second) == (0, 0)
+    assert two.items == one.items
+    assert two.benchmarks == one.benchmarks
+    fresh = evaluate(spreading(), benchmarks=["small"], root=small_root, progress=False)
+    assert fresh.items == one.items
+
+
+def test_rows_come_back_bit_by_bit(folder: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(1000, 7)).astype(np.float32)
+    with DiskCache(folder) as cache:
+        cache.update({f"a1:text:{number}": row for number, row in enumerate(rows)})
+        assert len(cache) == 1000
+    with DiskCache(folder) as again:
+        assert sorted(again) == sorted(f"a1:text:{number}" for number in range(1000))
+        for number, row in enumerate(rows):
+            found = again[f"a1:text:{number}"]
+            assert found.dtype == np.float32
+            assert found.tobytes() == row.tobytes()
+        assert again.read == 1000
+        del again["a1:text:3"]
+        assert "a1:text:3" not in again
+        with pytest.raises(KeyError):
+            again["a1:text:3"]
+        with pytest.raises(ValueError, match="IDENTITY:KIND:CONTENT"):
+            again["../elsewhere:text:3"] = rows[0]
+
+
+def test_a_changed_image_of_the_same_name_is_embedded_again(small_root: Path, folder: Path) -> None:
+    run(spreading(), small_root, folder)
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(small_root / "4.png")
+    changed = spreading()
+    after = run(changed, small_root, folder)
+    assert seen(changed) == (1, 0)
+    fresh = evaluate(spreading(), benchmarks=["small"], root=small_root, progress=False)
+    assert after.items == fresh.items
+
+
+def test_names_and_places_of_images_do_not_matter(small_root: Path, folder: Path, tmp_path: Path) -> None:
+    run(spreading(), small_root, folder)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in small_root.glob("*.png"):
+        shutil.copy(path, elsewhere / path.name)
+    moved = spreading()
+    run(moved, elsewhere, folder)
+    assert seen(moved) == (0, 0)
+
+
+def test_the_same_bytes_under_two_names_are_one_row(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9), (5, 6, 7)).save(tmp_path / "a.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
+    encoder = spreading()
+    images = [ItemImage(path="a.png"), ItemImage(path="b.png"), ItemImage(path="a.png", crop=(0, 0, 4, 4))]
+    table = Embedder(encoder, root=tmp_path).embed(images, [])
+    assert [table.image_row[image] for image in images] == [0, 0, 1]
+    assert encoder.images_seen == 2
+
+
+def brighter(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image.resize((8, 8)), dtype=np.float32) / 250).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda encoder: setattr(encoder, "fingerprint", "e" * 64),
+        lambda encoder: setattr(encoder, "precision", "bf16"),
+        lambda encoder: setattr(encoder, "activation", "gelu"),
+        lambda encoder: setattr(encoder, "transform", brighter),
+    ],
+    ids=["weights", "precision", "activation", "preprocessing"],
+)
+def test_another_model_does_not_hit(small_root: Path, folder: Path, change: Callable[[FakeEncoder], None]) -> None:
+    run(spreading(), small_root, folder)
+    other = spreading()
+    change(other)
+    run(other, small_root, folder)
+    assert seen(other) == (6, 18)
+    assert len(list(folder.glob("*.sqlite"))) == 2
+
+
+def test_preprocessing_is_told_by_what_it_does() -> None:
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+
+    def made(size: int = 32, how: InterpolationMode = InterpolationMode.BICUBIC, mean: float = 0.5) -> Compose:
+        return Compose([Resize(size, how), CenterCrop(size), ToTensor(), Normalize([mean] * 3, [0.5] * 3)])
+
+    def digest(transform: Compose) -> str:
+        return preprocessing_digest(transform)
+
+    assert digest(made()) == digest(made())
+    variants = [made(), made(33), made(how=InterpolationMode.BILINEAR), made(mean=0.501)]
+    variants.append(Compose([Resize((32, 32)), ToTensor(), Normalize([0.5] * 3, [0.5] * 3)]))
+    assert len({digest(variant) for variant in variants}) == 5
+
+
+def test_the_device_counts(small_root: Path) -> None:
+    one, other = spreading(), spreading()
+    other.device = "cuda:1"
+    assert identity_of(one) != identity_of(other)
+    one.device = "cuda:0"
+    assert identity_of(one) == identity_of(other)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "other form", "other tables"])
+def test_a_damaged_file_is_told_and_not_believed(
+    damage: str, small_root: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = run(spreading(), small_root, folder)
+    file = only_file(folder)
+    if damage == "garbage":
+        file.write_bytes(b"not a database at all " * 400)
+    elif damage == "truncated":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    else:
+        if damage == "other tables":
+            file.unlink()
+        connection = sqlite3.connect(file)
+        connection.execute("PRAGMA user_version = 7" if damage == "other form" else "CREATE TABLE mine (a)")
+        connection.commit()
+        connection.close()
+    before = file.read_bytes()
+    encoder = spreading()
+    with caplog.at_level(logging.WARNING):
+        after = run(encoder, small_root, folder)
+    assert after.items == whole.items
+    assert seen(encoder) == (6, 18)
+    assert str(file) in caplog.text and "cannot be used" in caplog.text
+    assert caplog.text.count("cannot be used") == 1
+    assert file.read_bytes() == before
+
+
+def test_a_changed_byte_in_a_row_is_noticed_and_mended(
+    small_root: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = run(spreading(), small_root, folder)
+    connection = sqlite3.connect(only_file(folder))
+    damaged = connection.execute("SELECT key, row FROM rows LIMIT 3").fetchall()
+    for key, row in damaged:
+        connection.execute("UPDATE rows SET row = ? WHERE key = ?", (bytes([row[0] ^ 1]) + row[1:], key))
+    connection.commit()
+    connection.close()
+    encoder = spreading()
+    with caplog.at_level(logging.WARNING):
+        after = run(encoder, small_root, folder)
+    assert sum(seen(encoder)) == 3
+    assert after.items == whole.items
+    assert caplog.text.count("damaged") == 1
+    mended = spreading()
+    run(mended, small_root, folder)
+    assert seen(mended) == (0, 0)
+
+
+def test_rows_that_are_not_finite_are_never_written(folder: Path) -> None:
+    with DiskCache(folder) as cache:
+        cache[KEY] = np.array([1, np.nan], dtype=np.float32)
+        cache[KEY + "d"] = np.ones(2, dtype=np.float32)
+        assert KEY in cache
+    with DiskCache(folder) as again:
+        assert KEY not in again
+        assert KEY + "d" in again
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        open_cache(tmp_path / "file" / "cache")
+    with caplog.at_level(logging.WARNING), DiskCache(tmp_path / "file" / "cache") as cache:
+        cache[KEY] = np.ones(3, dtype=np.float32)
+        cache.flush()
+        assert cache[KEY].tolist() == [1, 1, 1]
+    assert "cannot be used" in caplog.text
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from degla.evaluation.disk_cache import DiskCache
+folder, first = Path(sys.argv[1]), int(sys.argv[2])
+with DiskCache(folder) as cache:
+    for number in range(first, first + 3000):
+        if cache.get(f"a1:text:{number}") is None:
+            cache[f"a1:text:{number}"] = np.full(64, number, dtype=np.float32)
+        if number % 50 == 0:
+            cache.flush()
+            print(number, flush=True)
+"""
+
+
+def writer(folder: Path, first: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(folder), str(first)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_processes_fill_one_file_at_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    both = [writer(folder, first) for first in (0, 1500)]
+    assert [process.communicate(timeout=120)[1] for process in both] == ["", ""]
+    with DiskCache(folder) as cache:
+        assert len(cache) == 4500
+        assert all(cache[f"a1:text:{number}"][0] == number for number in range(0, 4500, 7))
+    assert not caplog.records
+
+
+def test_a_killed_writer_leaves_whole_rows(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    process = writer(folder, 0)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "500\n":
+            break
+    time.sleep(0.01)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with DiskCache(folder) as cache:
+        assert 501 <= len(cache) < 3000
+        assert all((cache[key] == int(key.rpartition(":")[2])).all() for key in cache)
+    assert not caplog.records
+
+
+def test_where_the_cache_is(tmp_path: Path) -> None:
+    home = Path("~/.cache").expanduser() / "degla" / "embeddings"
+    assert default_cache_folder({}) == home
+    assert default_cache_folder({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "degla" / "embeddings"
+    assert default_cache_folder({"XDG_CACHE_HOME": "relative"}) == home
+    assert default_cache_folder({"DEGLA_CACHE": str(tmp_path / "x"), "XDG_CACHE_HOME": "/y"}) == tmp_path / "x"
+
+
+def test_an_image_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (9, 9), (5, 6, 7)).save(tmp_path / "a.png")
+    monkeypatch.setattr("degla.evaluation.embed.file_digest", lambda path: "0" * 64)
+    with pytest.raises(InputError, match=r"a\.png: was changed while it was read"):
+        Embedder(spreading(), root=tmp_path).embed([ItemImage(path="a.png")], [])
+
+
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
+    encoder = FakeEncoder(lambda image: spread_row(b"a", 8), lambda tokens: spread_row(b"b", 8))
+    with pytest.raises(InputError, match=r"none\.png: cannot be read as an image"):
+        Embedder(encoder, root=tmp_path).embed([ItemImage(path="none.png")], [])
