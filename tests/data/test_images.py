@@ -113,7 +113,7 @@ def test_usable_rows_stops_or_skips(tmp_path: Path, caplog: pytest.LogCaptureFix
         assert usable_rows(rows, tmp_path, bad_images="skip") == [rows[0], rows[2]]
     assert "2 rows are left out. 1 of 3 images cannot be used." in caplog.text
     assert str(tmp_path / "cut.jpg") in caplog.text
-    with pytest.raises(InputError, match=r"1 of 2 images cannot be used\.\n.*gone\.jpg.*\n.*give --data.bad-images skip"):
+    with pytest.raises(InputError, match=r"1 of 2 images cannot be used\.\n.*gone\.jpg.*\n.*--data\.bad-images skip"):
         usable_rows(rows_for("whole.jpg", "gone.jpg"), tmp_path, bad_images="stop")
     with pytest.raises(InputError, match="no image can be used"):
         usable_rows(rows_for("text.jpg"), tmp_path, bad_images="skip")

@@ -150,8 +150,8 @@ def _accelerator(config: TrainConfig) -> Accelerator:
         raise InputError(f"--tracking.trackers {' '.join(wanted)}: {error}") from None
     if accelerator.num_processes != Processes.current().count:
         raise DeglaError(
-            f"{Processes.current().count} processes were started, but accelerate works with {accelerator.num_processes}; "
-            "start them with torchrun or accelerate launch."
+            f"{Processes.current().count} processes were started, but accelerate works with "
+            f"{accelerator.num_processes}; start them with torchrun or accelerate launch."
         )
     missing = set(wanted) - {tracker if isinstance(tracker, str) else tracker.value for tracker in accelerator.log_with}
     if missing:
