@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from degla import __version__
-from degla.cli_evaluate import describe_evaluate, run_evaluate
+from degla.cli_evaluate import describe_evaluate, describe_interpolate, run_evaluate, run_interpolate
 from degla.cli_train import train_verb
 from degla.errors import DeglaError, InputError
 from degla.shelf import BENCHMARKS, RECIPES, RULES, TERMS, Shelf, did_you_mean
@@ -24,7 +24,9 @@ _ABOUT = """Teach CLIP-like models composition without making them forget what t
   degla negatives CAPTIONS --out FILE          make hard negative captions
   degla train RECIPE --data.captions FILE --data.images FOLDER --data.negatives FILE --out RUN
   degla train --resume RUN                     go on exactly where RUN stopped
+  degla ls benchmarks --root DATA              what a folder holds of each benchmark
   degla evaluate MODEL... --benchmarks NAME... --root DATA --out results.json
+  degla interpolate BASE TUNED --benchmarks NAME... --root DATA --out DIR
   degla report RESULTS... --out report.html
 """
 
@@ -154,10 +156,15 @@ def _report(given: argparse.Namespace) -> int:
 
 def _describe_ls(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("shelf", nargs="?", choices=sorted(SHELVES), help="one shelf only")
+    verb.add_argument("--root", type=Path, help="with benchmarks: say what of each this folder holds, and what lacks")
     verb.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def _ls(given: argparse.Namespace) -> int:
+    if given.root is not None:
+        if given.shelf != "benchmarks":
+            raise InputError("--root goes with the shelf of benchmarks: degla ls benchmarks --root DATA.")
+        return _ls_found(given)
     chosen = {name: shelf for name, shelf in SHELVES.items() if given.shelf in (None, name)}
     members = {name: {item: shelf.summary(item) for item in shelf.names()} for name, shelf in chosen.items()}
     if given.json:
@@ -168,6 +175,17 @@ def _ls(given: argparse.Namespace) -> int:
         width = max((len(item) for item in items), default=0)
         for item, summary in items.items():
             sys.stdout.write(f"  {item:<{width}}  {summary}\n")
+    return 0
+
+
+def _ls_found(given: argparse.Namespace) -> int:
+    from degla.evaluation.inventory import render_inventory, take_inventory
+
+    found = take_inventory(given.root)
+    if given.json:
+        sys.stdout.write(json.dumps([row.model_dump() for row in found], indent=2) + "\n")
+    else:
+        _show(render_inventory(found))
     return 0
 
 
@@ -207,6 +225,11 @@ _VERBS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable
     "negatives": ("make hard negative captions", _describe_negatives, _negatives),
     "train": ("fine-tune a model by a recipe", _describe_train, lambda given: train_verb([given.recipe])),
     "evaluate": ("measure models on benchmarks", describe_evaluate, run_evaluate),
+    "interpolate": (
+        "measure averages of a model and its fine-tuned self, and keep the best",
+        describe_interpolate,
+        run_interpolate,
+    ),
     "report": ("one page from results", _describe_report, _report),
     "ls": ("what is on the shelves", _describe_ls, _ls),
     "world": ("the embedded world: draw its data, pre-train its model", _describe_world, _world),

@@ -16,10 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
+from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.disk_cache import DiskCache, default_cache_folder, open_cache
 from degla.evaluation.embed import Embedder
 from degla.evaluation.identity import identity_of, preprocessing_digest
+from degla.evaluation.results import load_result
 from degla.evaluation.run import evaluate
 from degla.records import ItemImage, Result
 from tests.evaluation.fake_encoders import FakeEncoder, spread_row, spreading
@@ -290,3 +292,37 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
     encoder = FakeEncoder(lambda image: spread_row(b"a", 8), lambda tokens: spread_row(b"b", 8))
     with pytest.raises(InputError, match=r"none\.png: cannot be read as an image"):
         Embedder(encoder, root=tmp_path).embed([ItemImage(path="none.png")], [])
+
+
+def test_the_command_uses_the_cache(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, colour in (("red", (250, 0, 0)), ("blue", (0, 0, 250))):
+        (tmp_path / "data" / "zeroshot" / "colours" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 30), colour).save(tmp_path / "data" / "zeroshot" / "colours" / name / "0.png")
+    monkeypatch.delenv("DEGLA_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+
+    def command(*flags: str) -> tuple[Result, str]:
+        out = tmp_path / "result.json"
+        words = ["evaluate", str(tiny_model), "--benchmarks", "zeroshot", "--root", str(tmp_path / "data"), *flags]
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="degla.cli_evaluate"):
+            assert main([*words, "--out", str(out), "--json"]) == 0
+        said = [record.getMessage() for record in caplog.records if record.name == "degla.cli_evaluate"]
+        return load_result(out, items=True), " ".join(said)
+
+    first, said = command()
+    assert said == f"{tmp_path}/xdg/degla/embeddings: 0 embeddings read, 4 written."
+    second, said = command()
+    assert said.endswith(": 4 embeddings read, 0 written.")
+    assert second.items == first.items
+    fresh, said = command("--no-cache")
+    assert said == "" and fresh.items == first.items
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "mine"))
+    assert command()[1].startswith(f"{tmp_path}/mine: 0 embeddings read")
+    assert command("--cache", str(tmp_path / "other"))[1].startswith(f"{tmp_path}/other: 0 embeddings read")
+    (tmp_path / "file").write_text("")
+    assert main(["evaluate", "world", "--benchmarks", "zeroshot", "--root", str(tmp_path / "data"), "--out",
+                 str(tmp_path / "x.json"), "--cache", str(tmp_path / "file" / "deep")]) == 2  # fmt: skip
+    assert not (tmp_path / "x.json").exists()

@@ -84,6 +84,13 @@ def test_equals_the_literal_protocol_item_by_item(shared_data: Path) -> None:
     assert 0.1 < right["text_ok"] / photographs < min(right["text_ok.1"], right["text_ok.2"]) / photographs < 0.9
     assert 0.05 < right["text_only_ok"] / texts_only < 0.95
     parts = {part.name: part for part in result.benchmarks[0].parts}
+    for number, (metric, key) in enumerate(
+        (("image_to_text", "text_ok"), ("caption", "text_ok.1"), ("caption2", "text_ok.2"))
+    ):
+        found = [parts[name].scores[number] for name in COUNTS]
+        assert {score.metric for score in found} == {metric}
+        assert sum(score.value * score.n for score in found) == pytest.approx(right[key])
+    assert len({right[key] for key in ("text_ok", "text_ok.1", "text_ok.2")}) == 3
     assert parts["text_only/swap_obj"].degenerate == 2
     assert {name: part.scores[0].n for name, part in parts.items() if "/" in name} == {
         f"text_only/{name}": count for name, count in COUNTS.items()

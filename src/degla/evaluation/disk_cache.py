@@ -207,6 +207,8 @@ class _File:
             connection = sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT, isolation_level=None)
             self._connection = connection
             if _version(connection) != FORMAT:
+                # A row of 512 numbers takes over half of SQLite's usual page, which would waste the other half.
+                connection.execute("PRAGMA page_size = 16384")
                 # Another process may be making the same file: who comes second finds it made.
                 connection.execute("BEGIN IMMEDIATE")
                 _make_table(connection)

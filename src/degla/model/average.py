@@ -11,29 +11,65 @@ from degla.errors import InputError
 from degla.model.encoder import Encoder
 
 
+def check_alike(base: Encoder, tuned: Encoder) -> None:
+    """Refuse two models whose weights cannot stand for one another.
+
+    Raises:
+        InputError: they differ in parameters, activation, preprocessing or tokenizer; the message says in which.
+    """
+    pair = f"{base.name} and {tuned.name}"
+    mine, yours = base.clip.state_dict(), tuned.clip.state_dict()
+    if {name: value.shape for name, value in mine.items()} != {name: value.shape for name, value in yours.items()}:
+        raise InputError(f"{pair} are of different architectures and cannot be averaged.")
+    if base.activation != tuned.activation:
+        raise InputError(
+            f"{pair} cannot be averaged: one computes {base.activation}, the other {tuned.activation}. "
+            "Name the base that the other was fine-tuned from."
+        )
+    first, second = base.description.preprocess_config, tuned.description.preprocess_config
+    for field in sorted(first.keys() & second.keys()):
+        if _plain(first[field]) != _plain(second[field]):
+            raise InputError(
+                f"{pair} cannot be averaged: their preprocessing differs in {field!r}, {first[field]} and "
+                f"{second[field]}."
+            )
+    words = ["A photo of a cat, and 3 dogs!"]
+    tokens, others = base.tokenize(words), tuned.tokenize(words)
+    if tokens.shape != others.shape or not bool((tokens == others).all()):
+        raise InputError(f"{pair} cannot be averaged: their tokenizers number the same text differently.")
+
+
 @torch.no_grad()
 def average_weights(base: Encoder, tuned: Encoder, *, share: float) -> Encoder:
     """A new encoder whose parameters are ``(1 - share) * base + share * tuned``.
 
     Args:
         base: the model before fine-tuning.
-        tuned: the fine-tuned model, of the same architecture.
-        share: share of the tuned model, 0 to 1.
+        tuned: the fine-tuned model, of the same architecture, activation, preprocessing and tokenizer.
+        share: share of the tuned model, 0 to 1; at 0 and at 1 the weights are exactly those of the one model.
 
     Raises:
-        InputError: a share outside 0 to 1, or models of different parameters.
+        InputError: a share outside 0 to 1, or models that cannot stand for one another.
     """
     if not 0 <= share <= 1:
         raise InputError(f"the share of the tuned model is {share}; it lies between 0 and 1.")
+    check_alike(base, tuned)
     mine, yours = base.clip.state_dict(), tuned.clip.state_dict()
-    if {name: value.shape for name, value in mine.items()} != {name: value.shape for name, value in yours.items()}:
-        raise InputError(f"{base.name} and {tuned.name} are of different architectures and cannot be averaged.")
     averaged = copy.deepcopy(base)
     averaged.description = replace(base.description, name=f"{share:g} x {tuned.name} + {1 - share:g} x {base.name}")
     averaged.clip.load_state_dict(
         {
-            name: torch.lerp(value, yours[name].to(value.device), share) if value.is_floating_point() else value
+            name: torch.lerp(value, yours[name].to(value.device, value.dtype), share)
+            if value.is_floating_point() and 0 < share < 1
+            else (yours[name] if share == 1 else value)
             for name, value in mine.items()
         }
     )
     return averaged
+
+
+def _plain(value: object) -> object:
+    """JSON has lists where open_clip has tuples, and one number where both sides are alike."""
+    if isinstance(value, list | tuple):
+        return value[0] if len(set(value)) == 1 else tuple(value)
+    return value

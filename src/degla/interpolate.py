@@ -1,0 +1,313 @@
+"""The way from a model to the one it was fine-tuned to: every average of the two is measured, the best one is kept.
+
+Averages of weights often gain most of what fine-tuning gained and lose much less of what it lost (WiSE-FT, arXiv
+2109.01903).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from degla.errors import InputError
+from degla.evaluation.benchmarks import Benchmark
+from degla.evaluation.questions import ask
+from degla.evaluation.report import report
+from degla.evaluation.results import save_result
+from degla.evaluation.run import evaluate
+from degla.evaluation.terminal import named_scores
+from degla.model.average import average_weights, check_alike
+from degla.model.checkpoint import save_encoder, written_whole
+from degla.model.load import load_encoder
+from degla.records import Result
+from degla.shelf import BENCHMARKS, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from degla.evaluation.embed import Cache
+
+log = logging.getLogger(__name__)
+
+POINTS_TO_LOSE = 1.0
+"""Largest loss of the kept score against the base, in points, where no other limit is given."""
+CHOSEN = "chosen"
+"""Name of the chosen checkpoint's folder."""
+NOTE = "Alpha was chosen on these very items: to say how good the choice is, evaluate it on others."
+_NOTE_NAME = "interpolation.json"
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Point:
+    """One average of the two models.
+
+    Attributes:
+        alpha: share of the tuned model, 0 to 1.
+        gain, kept: its scores by the two names that the choice looks at, 0 to 1.
+        file: its result.
+    """
+
+    alpha: float
+    gain: float
+    kept: float
+    file: Path
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All averages that were measured, and the chosen one.
+
+    Attributes:
+        points: by rising alpha, the base first.
+        gain, kept: names of the scores.
+        limit: least kept score of a choice, 0 to 1.
+        rule: a sentence that says what chose.
+    """
+
+    points: tuple[Point, ...]
+    gain: str
+    kept: str
+    limit: float
+    rule: str
+    chosen: Point
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values, ready for JSON; scores from 0 to 1."""
+        values = asdict(self) | {"note": NOTE}
+        for point in [*values["points"], values["chosen"]]:
+            point["file"] = point["file"].name
+        return values
+
+
+def interpolate(
+    base: str,
+    tuned: str,
+    *,
+    alphas: Sequence[float],
+    benchmarks: Sequence[str],
+    root: Path,
+    out: Path,
+    gain: str = "composition",
+    kept: str = "recognition",
+    keep: float | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    tie: Literal["strict", "half", "lenient"] | None = None,
+    allow_missing: bool = False,
+    cache: Cache | None = None,
+    progress: bool = True,
+) -> Sweep:
+    """Measure averages of two models, report them and write the chosen one as a checkpoint folder.
+
+    Writes under `out`: ``results/alpha-A.json`` with every item's verdict, ``report.html`` and ``report.md``,
+    ``frontier.svg``, ``sweep.json`` and ``chosen/``, a folder that open_clip loads.
+
+    Args:
+        base: the model before fine-tuning, in any form that `load_encoder` knows.
+        tuned: the fine-tuned model.
+        alphas: shares of the tuned model, 0 to 1; the base (0) is always measured too.
+        benchmarks: names on the shelf.
+        root: folder that holds their data.
+        out: folder to write to.
+        gain: score to raise: a column of the report's first table, a part or a named average; written
+            BENCHMARK:NAME it is the one of that benchmark, else of the first benchmark that has it.
+        kept: score to keep, named likewise.
+        keep: least kept score of the choice, points (percent); None: `POINTS_TO_LOSE` below the base's own.
+        device: where to compute.
+        seed: of the bootstrap behind the intervals.
+        tie: tie rule; None: each benchmark's own.
+        allow_missing: score what is there where images are missing.
+        cache: embeddings of earlier runs.
+        progress: show how far it is on stderr.
+
+    Raises:
+        InputError: wrong alphas, names of scores that the benchmarks do not have, models that cannot be averaged, or a
+            limit that no average keeps (the results are written all the same).
+    """
+    shares = _checked_alphas(alphas)
+    if keep is not None and not 0 <= keep <= 100:
+        raise InputError(f"--keep is {keep:g}; it is a score in points, 0 to 100.")
+    _check_names(benchmarks, root, (gain, kept), allow_missing=allow_missing)
+    first, second = load_encoder(base, device=device), load_encoder(tuned, device=device)
+    check_alike(first, second)
+    _remove_earlier(out)
+    points = []
+    for share in shares:
+        file = out / "results" / f"alpha-{share:g}.json"
+        result = evaluate(
+            average_weights(first, second, share=share),
+            benchmarks=benchmarks,
+            root=root,
+            seed=seed,
+            tie=tie,
+            allow_missing=allow_missing,
+            label=_label(share),
+            progress=progress,
+            cache=cache,
+        )
+        save_result(result, file)
+        scores = scores_of(result)
+        _refuse_unknown((gain, kept), list(scores))
+        points.append(Point(share, scores[gain], scores[kept], file))
+        log.info("alpha %g: %s %.1f, %s %.1f", share, gain, 100 * scores[gain], kept, 100 * scores[kept])
+    report([point.file for point in points], out=out / "report.html", baseline=_label(0))
+    sweep = choose(points, gain=gain, kept=kept, keep=keep)
+    (out / "frontier.svg").write_text(_draw(sweep), encoding="utf-8")
+    (out / "sweep.json").write_text(json.dumps(sweep.plain(), indent=2) + "\n", encoding="utf-8")
+    with written_whole(out / CHOSEN) as folder:
+        save_encoder(average_weights(first, second, share=sweep.chosen.alpha), folder)
+        note = {"base": base, "tuned": tuned, "benchmarks": list(benchmarks), **sweep.plain()}
+        (folder / _NOTE_NAME).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    return sweep
+
+
+def choose(points: Sequence[Point], *, gain: str, kept: str, keep: float | None = None) -> Sweep:
+    """Of the points that keep enough, the one with the best gain; of equals the one that keeps most, then the smallest.
+
+    Args:
+        points: by rising alpha; the first is the base where `keep` is None.
+        gain, kept: names of their scores.
+        keep: least kept score, points (percent); None: `POINTS_TO_LOSE` below the first point's.
+
+    Raises:
+        InputError: no point keeps enough.
+    """
+    limit = points[0].kept - POINTS_TO_LOSE / 100 if keep is None else keep / 100
+    allowed = [point for point in points if point.kept >= limit - _ROUNDING]
+    if not allowed:
+        best = max(points, key=lambda point: point.kept)
+        raise InputError(
+            f"no average keeps {100 * limit:.1f} points of {kept}; the most is {100 * best.kept:.1f}, at alpha "
+            f"{best.alpha:g}. Lower --keep. The results are written, no checkpoint was chosen."
+        )
+    chosen = max(allowed, key=lambda point: (point.gain, point.kept, -point.alpha))
+    where = (
+        f"at most {POINTS_TO_LOSE:g} point below the base's {100 * points[0].kept:.1f}"
+        if keep is None
+        else f"at least {keep:g}"
+    )
+    rule = (
+        f"alpha {chosen.alpha:g}: the best {gain} ({100 * chosen.gain:.1f}) of the {len(allowed)} of {len(points)} "
+        f"alphas that keep {kept} {where} points"
+    )
+    return Sweep(tuple(points), gain, kept, limit, rule, chosen)
+
+
+def scores_of(result: Result) -> dict[str, float]:
+    """A result's scores by name, 0 to 1, as `named_scores`, and each as BENCHMARK:NAME too."""
+    scores = named_scores(result)
+    for benchmark in result.benchmarks:
+        own = named_scores(result.model_copy(update={"benchmarks": (benchmark,)}))
+        scores |= {f"{benchmark.name}:{name}": value for name, value in own.items()}
+    return scores
+
+
+def render_sweep(sweep: Sweep) -> Table:
+    """Every alpha with its two scores and their change against the base, in points."""
+    from rich.table import Table
+
+    table = Table(caption=f"{sweep.rule}.\n{NOTE}", caption_justify="left")
+    for heading in ("alpha", sweep.gain, "gained", sweep.kept, "lost or won", "", ""):
+        table.add_column(heading, justify="right" if heading else "left")
+    start = sweep.points[0]
+    for point in sweep.points:
+        table.add_row(
+            f"{point.alpha:g}",
+            f"{100 * point.gain:.1f}",
+            f"{100 * (point.gain - start.gain):+.1f}",
+            f"{100 * point.kept:.1f}",
+            f"{100 * (point.kept - start.kept):+.1f}",
+            "" if point.kept >= sweep.limit - _ROUNDING else "keeps too little",
+            "chosen" if point is sweep.chosen else "",
+        )
+    return table
+
+
+def _label(share: float) -> str:
+    return {0.0: "base", 1.0: "tuned"}.get(share, f"alpha {share:g}")
+
+
+def _checked_alphas(alphas: Sequence[float]) -> list[float]:
+    if not alphas:
+        raise InputError("no alpha was given. Give shares of the tuned model: --alphas 0 0.25 0.5 0.75 1.")
+    for alpha in alphas:
+        if not 0 <= alpha <= 1:
+            raise InputError(f"alpha {alpha:g}: a share of the tuned model lies between 0 and 1.")
+    if 0 not in alphas:
+        log.info("alpha 0, the base, is measured too: gains and losses are counted from it.")
+    shares = sorted({0.0, *map(float, alphas)})
+    names = [f"{share:g}" for share in shares]
+    if len(set(names)) < len(names):
+        raise InputError("two alphas are the same in six digits; give each once.")
+    return shares
+
+
+def _remove_earlier(out: Path) -> None:
+    """Take away what an earlier sweep chose: if this one ends early, it must not pass for this one's."""
+    folder = out / CHOSEN
+    if (folder / _NOTE_NAME).is_file():
+        shutil.rmtree(folder)
+    elif folder.exists():
+        raise InputError(f"{folder}: is there and was not made by degla interpolate. Choose another --out.")
+    (out / "sweep.json").unlink(missing_ok=True)
+
+
+def _check_names(benchmarks: Sequence[str], root: Path, names: Sequence[str], *, allow_missing: bool) -> None:
+    """Refuse scores that the benchmarks do not have before hours are spent on the first of them."""
+    known: dict[str, None] = {}
+    for name in dict.fromkeys(benchmarks):
+        benchmark: Benchmark = BENCHMARKS.load(name).BENCHMARK
+        parts = list(ask(benchmark, root, allow_missing=allow_missing).counts)
+        own = dict.fromkeys(
+            [*_columns(benchmark, parts), *parts, *(average.name for average in benchmark.averages)],
+        )
+        known |= own | {f"{name}:{score}": None for score in own}
+    _refuse_unknown(names, list(known))
+
+
+def _columns(benchmark: Benchmark, parts: Sequence[str]) -> list[str]:
+    averages = {average.name for average in benchmark.averages}
+    return [
+        column
+        for column, source in benchmark.headline.items()
+        if source in averages or any(fnmatchcase(part, source) for part in parts)
+    ]
+
+
+def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
+    for flag, name in zip(("--gain", "--kept"), names, strict=True):
+        if name not in known:
+            plain = [score for score in known if ":" not in score]
+            raise InputError(
+                f"{flag} {name!r}: the benchmarks have no such part or named average.{did_you_mean(name, known)} "
+                f"Known: {', '.join(plain)}."
+            )
+
+
+def _draw(sweep: Sweep) -> str:
+    """The frontier of the two scores as a picture of its own."""
+    from degla.evaluation.comparison import compare, ordered_results
+    from degla.evaluation.plots import frontier
+
+    comparison = compare([point.file for point in sweep.points], baseline=_label(0))
+    # As `scores_of` has it: the first benchmark that has the name, its parts and averages before its columns.
+    order = [benchmark.name for _, result in ordered_results(comparison.methods) for benchmark in result.benchmarks]
+    found = sorted([*comparison.rows, *comparison.headline], key=lambda row: order.index(row.benchmark))
+    across, up = (
+        next(row for row in found if name in (row.title, f"{row.benchmark}:{row.title}"))
+        for name in (sweep.gain, sweep.kept)
+    )
+    picture = frontier(across, up, comparison)
+    # Alone it has no page to take its colours from.
+    return re.sub(r"var\(--(\w+)\)", lambda found: _INKS.get(found[1], "#888888"), picture)
+
+
+_INKS = {"ink": "#1c2126", "soft": "#7a838c", "rule": "#d8dde2"}

@@ -1,0 +1,205 @@
+"""Averages of two models: exact ends, the rule that chooses, wrong names refused early, what is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from degla.cli import main
+from degla.errors import InputError
+from degla.evaluation.disk_cache import DiskCache
+from degla.evaluation.results import load_result
+from degla.evaluation.run import evaluate
+from degla.interpolate import Point, Sweep, choose, interpolate
+from degla.model.average import average_weights, check_alike
+from degla.model.checkpoint import save_encoder
+from degla.model.encoder import Encoder
+from degla.model.load import load_encoder
+from degla.world.draw import draw_benchmark
+from tests.tiny import write_model
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_benchmark(
+        tmp_path_factory.mktemp("world"), split="validation", items_per_part=6, images_per_class=1, retrieval_images=6
+    )
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("pair")
+    return str(write_model(folder / "base", seed=0)), str(write_model(folder / "tuned", seed=1))
+
+
+def points(*rows: tuple[float, float, float]) -> list[Point]:
+    return [Point(alpha, gain, kept, Path(f"alpha-{alpha:g}.json")) for alpha, gain, kept in rows]
+
+
+def chosen(rows: list[Point], keep: float | None = None) -> float:
+    return choose(rows, gain="composition", kept="recognition", keep=keep).chosen.alpha
+
+
+FRONTIER = points((0, 0.50, 0.800), (0.25, 0.58, 0.795), (0.5, 0.64, 0.790), (0.75, 0.68, 0.76), (1, 0.66, 0.70))
+
+
+@pytest.mark.parametrize(
+    ("keep", "alpha"), [(None, 0.5), (79.0, 0.5), (79.1, 0.25), (80.0, 0.0), (76.0, 0.75), (0.0, 0.75)]
+)
+def test_the_best_gain_of_those_that_keep_enough(keep: float | None, alpha: float) -> None:
+    assert chosen(FRONTIER, keep) == alpha
+
+
+def test_the_rule_is_said_and_its_failure_too() -> None:
+    sweep = choose(FRONTIER, gain="composition", kept="recognition")
+    assert sweep.rule == (
+        "alpha 0.5: the best composition (64.0) of the 3 of 5 alphas that keep recognition at most 1 point below the "
+        "base's 80.0 points"
+    )
+    assert "at least 76 points" in choose(FRONTIER, gain="composition", kept="recognition", keep=76).rule
+    with pytest.raises(InputError, match=r"no average keeps 90\.0 points.*the most is 80\.0, at alpha 0\. Lower"):
+        chosen(FRONTIER, 90)
+
+
+def test_equal_gains_take_what_keeps_most_and_then_the_smallest() -> None:
+    assert chosen(points((0, 0.5, 0.8), (0.5, 0.6, 0.80), (1, 0.6, 0.81))) == 1
+    assert chosen(points((0, 0.5, 0.8), (0.5, 0.6, 0.80), (1, 0.6, 0.80))) == 0.5
+    assert chosen(points((0, 0.5, 0.8), (0.5, 0.4, 0.9))) == 0
+
+
+def sweep_of(models: tuple[str, str], world: Path, out: Path, **settings: object) -> Sweep:
+    options: dict[str, object] = {"alphas": [0, 0.5, 1], "benchmarks": ["world"], "root": world, "progress": False}
+    return interpolate(*models, out=out, **(options | settings))  # type: ignore[arg-type]
+
+
+def test_every_alpha_is_measured_and_the_chosen_one_loads(models: tuple[str, str], world: Path, tmp_path: Path) -> None:
+    sweep = sweep_of(models, world, tmp_path / "out")
+    assert [point.alpha for point in sweep.points] == [0, 0.5, 1]
+    for point in sweep.points:
+        result = load_result(point.file, items=True)
+        assert result.model.label == {0: "base", 1: "tuned"}.get(point.alpha, f"alpha {point.alpha:g}")
+        averages = {score.name: score.value for score in result.benchmarks[0].averages}
+        assert (point.gain, point.kept) == (averages["composition.id"], averages["recognition"])
+    for name, point in zip(models, (sweep.points[0], sweep.points[-1]), strict=True):
+        alone = evaluate(load_encoder(name), benchmarks=["world"], root=world, progress=False)
+        ours = load_result(point.file, items=True)
+        assert ours.model.fingerprint == alone.model.fingerprint
+        assert ours.items == alone.items
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "alpha 0.5" in page and "more composition" in page
+    picture = (tmp_path / "out" / "frontier.svg").read_text()
+    assert picture.startswith("<svg") and "var(--" not in picture and "alpha 0.5" in picture
+    assert json.loads((tmp_path / "out" / "sweep.json").read_text())["chosen"]["alpha"] == sweep.chosen.alpha
+
+    folder = tmp_path / "out" / "chosen"
+    note = json.loads((folder / "interpolation.json").read_text())
+    assert note["base"] == models[0] and note["rule"] == sweep.rule
+    loaded, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    base, tuned = map(load_encoder, models)
+    wanted = average_weights(base, tuned, share=sweep.chosen.alpha)
+    for name, value in wanted.clip.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+    assert load_encoder(str(folder)).fingerprint == load_result(sweep.chosen.file).model.fingerprint
+    assert transform(Image.new("RGB", (50, 40))).shape == (3, 32, 32)
+
+
+def test_the_second_sweep_embeds_nothing_again(models: tuple[str, str], world: Path, tmp_path: Path) -> None:
+    with DiskCache(tmp_path / "cache") as cache:
+        one = sweep_of(models, world, tmp_path / "one", cache=cache, alphas=[0.5])
+    with DiskCache(tmp_path / "cache") as again:
+        two = sweep_of(models, world, tmp_path / "two", cache=again, alphas=[0.5])
+    assert [point.alpha for point in one.points] == [0, 0.5]
+    assert again.written == 0 and again.read == cache.written > 0
+    assert [(point.gain, point.kept) for point in one.points] == [(point.gain, point.kept) for point in two.points]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gain": "compositon"}, r"--gain 'compositon': .*Did you mean 'composition'\? Known: composition, swap"),
+        ({"kept": "recognision"}, r"--kept 'recognision': .*Did you mean 'recognition'"),
+        ({"gain": "world:swap.idd"}, r"Did you mean 'world:swap\.id'"),
+        ({"alphas": [0, 1.5]}, r"alpha 1\.5: a share of the tuned model lies between 0 and 1"),
+        ({"alphas": []}, "no alpha was given"),
+        ({"alphas": [0.1, 0.10000001]}, "the same in six digits"),
+        ({"keep": 101}, "--keep is 101"),
+        ({"benchmarks": ["wrold"]}, "Did you mean 'world'"),
+    ],
+)
+def test_wrong_wishes_are_refused_before_anything_is_loaded(
+    settings: dict[str, object], message: str, world: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        sweep_of(("no/such/base", "no/such/tuned"), world, tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_scores_can_be_chosen_by(models: tuple[str, str], world: Path, tmp_path: Path) -> None:
+    sweep = sweep_of(models, world, tmp_path, gain="ood/swap_noun", kept="world:recognition/letter", alphas=[1])
+    parts = {part.name: part.scores[0].value for part in load_result(sweep.points[1].file).benchmarks[0].parts}
+    assert (sweep.points[1].gain, sweep.points[1].kept) == (parts["ood/swap_noun"], parts["recognition/letter"])
+    picture = re.sub(r"<[^>]+>", "", (tmp_path / "frontier.svg").read_text())
+    assert "ood/swap_noun" in picture and "recognition/letter" in picture
+
+
+def changed(encoder: Encoder, **fields: object) -> Encoder:
+    for name, value in fields.items():
+        getattr(encoder.description, name.partition("__")[0])[name.partition("__")[2]] = value
+    return encoder
+
+
+def test_models_that_cannot_stand_for_one_another_are_refused(tmp_path: Path, models: tuple[str, str]) -> None:
+    base = load_encoder(models[0])
+    gelu = load_encoder(str(write_model(tmp_path / "gelu", quick_gelu=False)))
+    with pytest.raises(InputError, match="one computes quick_gelu, the other gelu"):
+        check_alike(base, gelu)
+    with pytest.raises(InputError, match="different architectures"):
+        check_alike(base, load_encoder(str(write_model(tmp_path / "small", embed_dim=8))))
+    with pytest.raises(InputError, match="preprocessing differs in 'mean'"):
+        check_alike(base, changed(load_encoder(models[1]), preprocess_config__mean=[0.1, 0.2, 0.3]))
+    other = load_encoder(models[1])
+    other.tokenize = lambda texts: base.tokenize([text.upper() + "s" for text in texts])
+    with pytest.raises(InputError, match="tokenizers"):
+        check_alike(base, other)
+    check_alike(base, load_encoder(models[1]))
+
+
+def test_a_folder_of_the_users_own_is_left_alone(models: tuple[str, str], world: Path, tmp_path: Path) -> None:
+    (tmp_path / "chosen").mkdir()
+    (tmp_path / "chosen" / "precious.txt").write_text("mine")
+    with pytest.raises(InputError, match="was not made by degla interpolate"):
+        sweep_of(models, world, tmp_path)
+    assert (tmp_path / "chosen" / "precious.txt").read_text() == "mine"
+
+
+def test_the_embedded_model_and_its_checkpoint_are_alike(tmp_path: Path) -> None:
+    base = load_encoder("world")
+    save_encoder(base, tmp_path / "saved")
+    check_alike(base, load_encoder(str(tmp_path / "saved")))
+
+
+def test_the_command(models: tuple[str, str], world: Path, tmp_path: Path, capsys: Capture) -> None:
+    words = ["interpolate", *models, "--alphas", "0.5", "1", "--benchmarks", "world", "--root", str(world)]
+    words += ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    assert main([*words, "--json"]) == 0
+    sweep = json.loads(capsys.readouterr().out)
+    assert [point["alpha"] for point in sweep["points"]] == [0, 0.5, 1]
+    assert sweep["rule"].startswith(f"alpha {sweep['chosen']['alpha']:g}: the best composition")
+    assert "chosen on these very items" in sweep["note"]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    assert "chosen" in captured.out and "report.html" in captured.err
+    assert main([*words, "--keep", "100"]) == 2
+    assert "no average keeps 100.0 points of recognition" in capsys.readouterr().err
+    # What the sweep before chose must not pass for this one's choice.
+    assert not (tmp_path / "out" / "chosen").exists() and not (tmp_path / "out" / "sweep.json").exists()
+    assert main([*words, "--kept", "recognized"]) == 2
+    assert "Did you mean 'recognition'" in capsys.readouterr().err
