@@ -72,10 +72,14 @@ def test_wrong_words_say_what_is_right(words: list[str], message: str, capsys: C
 
 
 def test_wrong_flags_say_what_is_right(capsys: Capture) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["train", "degla", "--optim.leraning-rate", "1"])
-    assert stopped.value.code == 2
-    assert "--optim." in capsys.readouterr().err
+    for flag, hint in [
+        ("--optim.weight-decai", "Did you mean 'optim.weight-decay'?"),
+        ("--train.bach_size=3", "Did you mean 'train.batch-size'?"),
+        ("--objective.text-grunded.weight", "Did you mean 'objective.text-grounded.weight'?"),
+        ("--optim.learning-rate", "optim.lr"),
+    ]:
+        assert main(["train", "degla", flag, "1"]) == 2
+        assert hint in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
         main(["train", "degla", "--optim.lr", "fast"])
     assert stopped.value.code == 2

@@ -13,10 +13,11 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import InputError
+from degla.evaluation.choice import Point, Sweep, choose
 from degla.evaluation.disk_cache import DiskCache
 from degla.evaluation.results import load_result
 from degla.evaluation.run import evaluate
-from degla.interpolate import Point, Sweep, choose, interpolate
+from degla.interpolate import interpolate
 from degla.model.average import average_weights, check_alike
 from degla.model.checkpoint import save_encoder
 from degla.model.encoder import Encoder

@@ -116,7 +116,8 @@ def run_interpolate(given: argparse.Namespace) -> int:
     """Measure the averages, write the report and the chosen checkpoint."""
     _check_benchmarks(given.benchmarks)
 
-    from degla.interpolate import CHOSEN, interpolate, render_sweep
+    from degla.evaluation.choice import render_sweep
+    from degla.interpolate import CHOSEN, interpolate
 
     with _cache(given) as cache:
         sweep = interpolate(

@@ -230,6 +230,17 @@ def _build(kind: type[Any], values: dict[str, Any], *, where: str) -> Any:
     return kind(**arguments)
 
 
+def flags(config: Any, *, prefix: str = "") -> dict[str, bool]:
+    """Names of all flags of a configuration, without dashes in front, and whether each is a true-or-false switch."""
+    values = to_plain(config)
+    if isinstance(values, dict):
+        found: dict[str, bool] = {}
+        for name, value in values.items():
+            found |= flags(value, prefix=f"{prefix}.{name}" if prefix else name)
+        return found
+    return {prefix.replace("_", "-"): isinstance(values, bool)}
+
+
 def differences(old: Any, new: Any, *, prefix: str = "") -> list[tuple[str, Any, Any]]:
     """Flags whose values differ between two configurations: (name, old value, new value)."""
     old, new = to_plain(old), to_plain(new)

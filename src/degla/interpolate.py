@@ -11,13 +11,13 @@ import logging
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from degla.errors import InputError
 from degla.evaluation.benchmarks import Benchmark
+from degla.evaluation.choice import Point, Sweep, choose
 from degla.evaluation.questions import ask
 from degla.evaluation.report import report
 from degla.evaluation.results import save_result
@@ -30,61 +30,13 @@ from degla.records import Result
 from degla.shelf import BENCHMARKS, did_you_mean
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from degla.evaluation.embed import Cache
 
 log = logging.getLogger(__name__)
 
-POINTS_TO_LOSE = 1.0
-"""Largest loss of the kept score against the base, in points, where no other limit is given."""
 CHOSEN = "chosen"
 """Name of the chosen checkpoint's folder."""
-NOTE = "Alpha was chosen on these very items: to say how good the choice is, evaluate it on others."
 _NOTE_NAME = "interpolation.json"
-_ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Point:
-    """One average of the two models.
-
-    Attributes:
-        alpha: share of the tuned model, 0 to 1.
-        gain, kept: its scores by the two names that the choice looks at, 0 to 1.
-        file: its result.
-    """
-
-    alpha: float
-    gain: float
-    kept: float
-    file: Path
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """All averages that were measured, and the chosen one.
-
-    Attributes:
-        points: by rising alpha, the base first.
-        gain, kept: names of the scores.
-        limit: least kept score of a choice, 0 to 1.
-        rule: a sentence that says what chose.
-    """
-
-    points: tuple[Point, ...]
-    gain: str
-    kept: str
-    limit: float
-    rule: str
-    chosen: Point
-
-    def plain(self) -> dict[str, Any]:
-        """As plain values, ready for JSON; scores from 0 to 1."""
-        values = asdict(self) | {"note": NOTE}
-        for point in [*values["points"], values["chosen"]]:
-            point["file"] = point["file"].name
-        return values
 
 
 def interpolate(
@@ -120,7 +72,7 @@ def interpolate(
         gain: score to raise: a column of the report's first table, a part or a named average; written
             BENCHMARK:NAME it is the one of that benchmark, else of the first benchmark that has it.
         kept: score to keep, named likewise.
-        keep: least kept score of the choice, points (percent); None: `POINTS_TO_LOSE` below the base's own.
+        keep: least kept score of the choice, points (percent); None: `choice.POINTS_TO_LOSE` below the base's own.
         device: where to compute.
         seed: of the bootstrap behind the intervals.
         tie: tie rule; None: each benchmark's own.
@@ -169,38 +121,6 @@ def interpolate(
     return sweep
 
 
-def choose(points: Sequence[Point], *, gain: str, kept: str, keep: float | None = None) -> Sweep:
-    """Of the points that keep enough, the one with the best gain; of equals the one that keeps most, then the smallest.
-
-    Args:
-        points: by rising alpha; the first is the base where `keep` is None.
-        gain, kept: names of their scores.
-        keep: least kept score, points (percent); None: `POINTS_TO_LOSE` below the first point's.
-
-    Raises:
-        InputError: no point keeps enough.
-    """
-    limit = points[0].kept - POINTS_TO_LOSE / 100 if keep is None else keep / 100
-    allowed = [point for point in points if point.kept >= limit - _ROUNDING]
-    if not allowed:
-        best = max(points, key=lambda point: point.kept)
-        raise InputError(
-            f"no average keeps {100 * limit:.1f} points of {kept}; the most is {100 * best.kept:.1f}, at alpha "
-            f"{best.alpha:g}. Lower --keep. The results are written, no checkpoint was chosen."
-        )
-    chosen = max(allowed, key=lambda point: (point.gain, point.kept, -point.alpha))
-    where = (
-        f"at most {POINTS_TO_LOSE:g} point below the base's {100 * points[0].kept:.1f}"
-        if keep is None
-        else f"at least {keep:g}"
-    )
-    rule = (
-        f"alpha {chosen.alpha:g}: the best {gain} ({100 * chosen.gain:.1f}) of the {len(allowed)} of {len(points)} "
-        f"alphas that keep {kept} {where} points"
-    )
-    return Sweep(tuple(points), gain, kept, limit, rule, chosen)
-
-
 def scores_of(result: Result) -> dict[str, float]:
     """A result's scores by name, 0 to 1, as `named_scores`, and each as BENCHMARK:NAME too."""
     scores = named_scores(result)
@@ -208,27 +128,6 @@ def scores_of(result: Result) -> dict[str, float]:
         own = named_scores(result.model_copy(update={"benchmarks": (benchmark,)}))
         scores |= {f"{benchmark.name}:{name}": value for name, value in own.items()}
     return scores
-
-
-def render_sweep(sweep: Sweep) -> Table:
-    """Every alpha with its two scores and their change against the base, in points."""
-    from rich.table import Table
-
-    table = Table(caption=f"{sweep.rule}.\n{NOTE}", caption_justify="left")
-    for heading in ("alpha", sweep.gain, "gained", sweep.kept, "lost or won", "", ""):
-        table.add_column(heading, justify="right" if heading else "left")
-    start = sweep.points[0]
-    for point in sweep.points:
-        table.add_row(
-            f"{point.alpha:g}",
-            f"{100 * point.gain:.1f}",
-            f"{100 * (point.gain - start.gain):+.1f}",
-            f"{100 * point.kept:.1f}",
-            f"{100 * (point.kept - start.kept):+.1f}",
-            "" if point.kept >= sweep.limit - _ROUNDING else "keeps too little",
-            "chosen" if point is sweep.chosen else "",
-        )
-    return table
 
 
 def _label(share: float) -> str:

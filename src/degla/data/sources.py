@@ -59,7 +59,9 @@ def _choose(path: Path, *, format: str, ability: str) -> ModuleType:
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
-        raise InputError(f"{path}: cannot tell how its {ability} are written. Say it with format=..., one of: {names}.")
+        raise InputError(
+            f"{path}: cannot tell how its {ability} are written. Name its format (--format, in training --data.format), one of: {names}."
+        )
     member = FORMATS.load(format)
     if not hasattr(member, ability):
         names = ", ".join(name for name in FORMATS.names() if hasattr(FORMATS.load(name), ability))
