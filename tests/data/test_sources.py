@@ -229,7 +229,7 @@ WRONG = {
     "csv blank": ("c.csv", "image,text\na.jpg,\n", "c.csv line 2: field 'text' (caption id '0') holds no text"),
     "csv quotes": ("c.csv", 'image,text\na.jpg,"A dog\n', "not comma-separated values"),
     "parquet": ("c.parquet", "no", "c.parquet: not a Parquet file that can be read"),
-    "unknown": ("c.txt", "A dog.", "cannot tell how its captions are written. Name its format (--format, in training --data.format), one of: coco,"),
+    "unknown": ("c.txt", "A dog.", "cannot tell how its captions are written. Name the format (--format"),
 }  # fmt: skip
 
 

@@ -60,7 +60,8 @@ def _choose(path: Path, *, format: str, ability: str) -> ModuleType:
             raise InputError(f"{path}: the file is empty.")
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
         raise InputError(
-            f"{path}: cannot tell how its {ability} are written. Name its format (--format, in training --data.format), one of: {names}."
+            f"{path}: cannot tell how its {ability} are written. Name the format (--format, in training "
+            f"--data.format), one of: {names}."
         )
     member = FORMATS.load(format)
     if not hasattr(member, ability):
