@@ -96,18 +96,22 @@ def render_sweep(sweep: Sweep) -> Table:
     """Every alpha with its two scores and their change against the base, in points."""
     from rich.table import Table
 
-    table = Table(caption=f"{sweep.rule}.\n{NOTE}", caption_justify="left")
-    for heading in ("alpha", sweep.gain, "gained", sweep.kept, "lost or won", "", ""):
-        table.add_column(heading, justify="right" if heading else "left")
+    note = f"{sweep.rule}.\n{NOTE}"
+    if sweep.chosen.alpha == 0 and len(sweep.points) > 1:
+        note += "\nNo average gains within this limit; --keep POINTS sets another one."
+    table = Table(caption=note, caption_justify="left")
+    for heading in ("alpha", sweep.gain, "change", sweep.kept, "change"):
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("")
     start = sweep.points[0]
     for point in sweep.points:
+        said = "keeps too little" if point.kept < sweep.limit - _ROUNDING else ""
         table.add_row(
             f"{point.alpha:g}",
             f"{100 * point.gain:.1f}",
             f"{100 * (point.gain - start.gain):+.1f}",
             f"{100 * point.kept:.1f}",
             f"{100 * (point.kept - start.kept):+.1f}",
-            "" if point.kept >= sweep.limit - _ROUNDING else "keeps too little",
-            "chosen" if point is sweep.chosen else "",
+            "chosen" if point is sweep.chosen else said,
         )
     return table
