@@ -128,6 +128,8 @@ class TrackingConfig:
 
     every_steps: int = 10
     """Steps between two lines of metrics.jsonl, 1 or more."""
+    progress: bool = True
+    """Show a progress bar, or lines where stderr is no terminal; true or false."""
     trackers: tuple[str, ...] = ()
     """Names of accelerate trackers to feed besides metrics.jsonl: tensorboard, wandb, mlflow, ..."""
 

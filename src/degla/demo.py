@@ -78,7 +78,7 @@ def demo_config(recipe: TrainConfig, *, steps: int, seed: int) -> TrainConfig:
         optim=replace(recipe.optim, lr=4e-4, warmup_steps=20, weight_decay=0.1, clip_norm=1.0),
         train=LoopConfig(batch_size=32, steps=steps, seed=seed),
         checkpoint=CheckpointConfig(every_minutes=0, keep=1),
-        tracking=TrackingConfig(every_steps=10),
+        tracking=TrackingConfig(every_steps=10, progress=False),
     )
 
 

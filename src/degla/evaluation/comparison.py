@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import drawn_values
 from degla.evaluation.caveats import caveats_of
+from degla.evaluation.ceilings import ceilings_of
 from degla.evaluation.results import load_result
 from degla.evaluation.statistics import (
     Difference,
@@ -71,6 +72,7 @@ class Row:
         kind: "part" or "average".
         family: of a part, else "".
         tie: of a part, else "".
+        ceiling: the best of a model that ignores word order, where the benchmark states it (see `ceilings.py`).
         comparable: all methods answered the same questions under the same tie rule.
     """
 
@@ -85,6 +87,7 @@ class Row:
     chance: float | None
     comparable: bool
     cells: dict[str, Cell]
+    ceiling: float | None = None
 
 
 @dataclass(frozen=True)
@@ -174,11 +177,14 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None) -> list[Ro
                     rules.setdefault(part.name, set()).add(part.tie)
                 for key, score in _scores(benchmark):
                     found.setdefault(key, {}).setdefault(method.label, {})[seed] = score
+    ceilings = ceilings_of(name, rules)
+    firsts: dict[str, str] = {}
     one_rule = all(len(rule) == 1 for rule in rules.values())
     rows = []
     for (kind, title, metric, family, tie), cells in found.items():
         comparable = len(questions) == 1 and one_rule
         first = next(iter(next(iter(cells.values())).values()))
+        firsts.setdefault(title, metric)
         rows.append(
             Row(
                 title=title,
@@ -194,6 +200,7 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None) -> list[Ro
                 cells=_cells(name, (title, metric), cells, methods, baseline if comparable else None, comparable),
             )
         )
+    rows = [replace(row, ceiling=ceilings.get(row.name)) if row.metric == firsts[row.name] else row for row in rows]
     # A part's tie rule is part of its key, so two rules give two rows; parts stand before averages.
     return sorted(rows, key=lambda row: row.kind != "part")
 

@@ -88,10 +88,16 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
     with (
         StopRequest() as stop,
         Metrics(
-            run, start=position.step, steps=steps, every_steps=config.tracking.every_steps,
-            pairs_per_step=config.train.batch_size, active=accelerator.is_main_process, tracker=accelerator.log,
+            run,
+            start=position.step,
+            steps=steps,
+            every_steps=config.tracking.every_steps,
+            pairs_per_step=config.train.batch_size,
+            active=accelerator.is_main_process,
+            tracker=accelerator.log,
+            progress=config.tracking.progress,
         ) as metrics,
-    ):  # fmt: skip
+    ):
         while position.step < steps and not stop.agreed(processes):
             for batch in pairs.batches(position.epoch, start=position.batch, device=accelerator.device):
                 try:

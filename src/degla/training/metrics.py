@@ -33,6 +33,7 @@ class Metrics:
         every_steps: steps between lines.
         pairs_per_step: pairs of the global batch, for the rate.
         active: False makes every call do nothing.
+        progress: show a bar on a terminal, lines elsewhere.
         tracker: accelerate's `log`, called with values and step.
     """
 
@@ -46,6 +47,7 @@ class Metrics:
         pairs_per_step: int,
         active: bool,
         tracker: Any,
+        progress: bool = True,
     ) -> None:
         self.path = folder / "metrics.jsonl"
         self.start, self.steps, self.every_steps = start, steps, every_steps
@@ -63,10 +65,10 @@ class Metrics:
             TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=console,
             expand=True,
-            disable=not (active and console.is_terminal),
+            disable=not (active and console.is_terminal and progress),
             transient=True,
         )
-        self._lines = active and not console.is_terminal
+        self._lines = active and progress and not console.is_terminal
         self._task = self._bar.add_task("", total=steps, completed=start, note="")
 
     def __enter__(self) -> Metrics:

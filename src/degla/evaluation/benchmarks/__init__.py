@@ -139,6 +139,8 @@ class Part:
         metrics: the first is the part's score.
         tie: what a tie is worth in the published protocol.
         optional: the user's folder may lack the whole part; what is there of it must be complete all the same.
+        ceiling: best value, 0 to 1, of the first metric that a model which ignores word order can reach under `tie`;
+            None where it is not known exactly.
     """
 
     name: str
@@ -147,6 +149,7 @@ class Part:
     metrics: tuple[Metric, ...] = (Metric(),)
     tie: Tie = "strict"
     optional: bool = False
+    ceiling: float | None = None
 
 
 @dataclass(frozen=True)

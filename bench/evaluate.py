@@ -1,0 +1,212 @@
+"""`degla evaluate` on all seven SugarCrepe parts against the official loop, one item at a time, on one model.
+
+Both run here, on the same weights and photographs; their verdicts must agree item by item. What makes the difference
+is switched on one after another: each distinct image and text once, batches, trimmed texts, parallel decoding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+
+from degla.evaluation import embed
+from degla.evaluation.benchmarks.sugarcrepe import BENCHMARK
+from degla.evaluation.embed import Embedder
+from degla.evaluation.progress import Progress
+from degla.evaluation.questions import ask
+from degla.evaluation.run import evaluate
+from degla.evaluation.verdicts import images_of, texts_of
+from degla.model.encoder import Encoder
+from degla.model.load import load_encoder
+
+NAMES = (
+    "official loop",
+    "+ each once",
+    "+ batches",
+    "+ trimmed texts",
+    "+ parallel decoding",
+    "evaluate, cold cache",
+    "evaluate, warm cache",
+)
+
+
+class Inline(Executor):
+    """Work done at once, in the caller's thread: decoding that is not parallel."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Take what a pool of threads takes."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call now."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def parts_of(encoder: Encoder, *, trims: bool, parallel: bool) -> Iterator[None]:
+    """Switch trimming and parallel decoding off where they are not asked for."""
+    could = encoder.trims
+    encoder.trims = could and trims
+    with mock.patch.object(embed, "ThreadPoolExecutor", embed.ThreadPoolExecutor if parallel else Inline):
+        try:
+            yield
+        finally:
+            encoder.trims = could
+
+
+@torch.no_grad()
+def official(encoder: Encoder, root: Path) -> dict[str, bool]:
+    """The official protocol as written: one item at a time, texts padded, nothing remembered."""
+    right = {}
+    for part in BENCHMARK.parts:
+        rows = json.loads((root / "sugarcrepe" / f"{part.name}.json").read_text(encoding="utf-8"))
+        for key, row in rows.items():
+            file = root / "coco" / "val2017" / row["filename"]
+            if not file.is_file():
+                continue
+            with Image.open(file) as opened:
+                pixels = encoder.transform(opened.convert("RGB")).unsqueeze(0)
+            true = encoder.clip.encode_text(encoder.tokenize([row["caption"]]), normalize=True)
+            false = encoder.clip.encode_text(encoder.tokenize([row["negative_caption"]]), normalize=True)
+            picture = encoder.clip.encode_image(pixels, normalize=True)
+            right[f"sugarcrepe/{part.name}/{key}"] = bool((picture @ true.T).item() > (picture @ false.T).item())
+    return right
+
+
+def dense(root: Path, folder: Path) -> Path:
+    """The benchmark's own items an image (4.8; 1.7 where only these photographs are there), on as many photographs.
+
+    The photographs stand for the first images of the complete annotations: times are those of the real thing, scores
+    mean nothing.
+    """
+    pictures = sorted((root / "coco" / "val2017").glob("*.jpg"))
+    rows = {
+        part.name: json.loads((root / "sugarcrepe" / f"{part.name}.json").read_text(encoding="utf-8"))
+        for part in BENCHMARK.parts
+    }
+    names = sorted({row["filename"] for items in rows.values() for row in items.values()})
+    # Evenly spread, so that the items an image are those of the whole.
+    chosen = [names[number * len(names) // len(pictures)] for number in range(len(pictures))][::3]
+    (folder / "sugarcrepe").mkdir()
+    (folder / "coco" / "val2017").mkdir(parents=True)
+    for name, items in rows.items():
+        (folder / "sugarcrepe" / f"{name}.json").write_text(json.dumps(items), encoding="utf-8")
+    for name, picture in zip(chosen, pictures, strict=False):
+        (folder / "coco" / "val2017" / name).symlink_to(picture.resolve())
+    return folder
+
+
+def one_pair(encoder: Encoder, root: Path) -> tuple[list[float], int]:
+    """Seconds of each of `NAMES`, and the number of items; everything one after the other in this process."""
+    seconds = []
+    started = time.perf_counter()
+    right = official(encoder, root)
+    seconds.append(time.perf_counter() - started)
+    for images, texts, trims, parallel in (
+        (1, 1, False, False),
+        (64, 256, False, False),
+        (64, 256, True, False),
+        (64, 256, True, True),
+    ):
+        with parts_of(encoder, trims=trims, parallel=parallel):
+            started = time.perf_counter()
+            entries = ask(BENCHMARK, root, allow_missing=True).entries
+            embedder = Embedder(encoder, root, images_per_batch=images, texts_per_batch=texts, progress=Progress(False))
+            embedder.embed(images_of(entries), (text for entry in entries for text in texts_of(entry)))
+            seconds.append(time.perf_counter() - started)
+    cache: dict[str, Any] = {}
+    for _ in range(2):
+        started = time.perf_counter()
+        result = evaluate(
+            encoder, benchmarks=["sugarcrepe"], root=root, allow_missing=True, progress=False, cache=cache
+        )
+        seconds.append(time.perf_counter() - started)
+    differing = [
+        item.id for item in result.items if not item.degenerate and item.ok["text_ok"] != float(right[item.id])
+    ]
+    if differing or len(result.items) != len(right):
+        sys.exit(f"{len(differing)} of {len(right)} verdicts differ from the official loop's: {differing[:5]}")
+    return seconds, len(right)
+
+
+def report(pairs: list[list[float]]) -> None:
+    """Medians over the pairs; shares are of the seconds saved from the official loop to the cold evaluation."""
+    middle = [statistics.median(values) for values in zip(*pairs, strict=True)]
+    ratios = [statistics.median(pair[0] / pair[number] for pair in pairs) for number in range(len(NAMES))]
+    saved = middle[0] - middle[5]
+    print(f"{'':24}{'seconds':>9}{'ratio':>8}{'step':>8}{'share of the gain':>20}")
+    for number, name in enumerate(NAMES):
+        step = f"{middle[number - 1] / middle[number]:8.2f}" if 0 < number < 6 else " " * 8
+        share = f"{(middle[number - 1] - middle[number]) / saved:20.0%}" if 0 < number < 6 else ""
+        print(f"{name:24}{middle[number]:9.2f}{ratios[number]:8.1f}{step}{share}")
+    for number in (5, 6):
+        each = [pair[0] / pair[number] for pair in pairs]
+        print(f"{NAMES[number]}: ratio {ratios[number]:.1f} ({min(each):.1f} to {max(each):.1f}, {len(pairs)} pairs)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, nargs="?", default=Path("../shared/data"), help="sugarcrepe/, coco/val2017/")
+    parser.add_argument("--model", default="ViT-B-32-quickgelu:random", help="any model's name, for example world")
+    parser.add_argument("--runs", type=int, default=3, help="pairs")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch's")
+    parser.add_argument(
+        "--dense",
+        action="store_true",
+        help="every third photograph in place of an image of the complete benchmark, for its items an image",
+    )
+    given = parser.parse_args()
+    logging.getLogger("degla").setLevel(logging.ERROR)
+    torch.set_num_threads(given.threads)
+    encoder = load_encoder(given.model)
+    with tempfile.TemporaryDirectory() as folder:
+        root = dense(given.root, Path(folder)) if given.dense else given.root
+        entries = ask(BENCHMARK, root, allow_missing=True).entries
+        images, texts = list(images_of(entries)), [text for entry in entries for text in texts_of(entry)]
+        print(
+            f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {given.threads} threads, load "
+            f"{os.getloadavg()[0]:.1f}; Python {platform.python_version()}, torch {torch.__version__}, open_clip "
+            f"{open_clip.__version__}, numpy {np.__version__}"
+        )
+        print(
+            f"{given.model}, fp32: {len(entries)} items, {len(set(images))} images, {len(set(texts))} texts"
+            f"{'; items an image as in the complete benchmark' if given.dense else ''}"
+        )
+        # The first calls pay for what is loaded late; they are not counted.
+        with torch.no_grad(), Image.open(root / images[0].path) as opened:
+            encoder.encode_images(encoder.transform(opened.convert("RGB")).unsqueeze(0))
+            encoder.clip.encode_text(encoder.tokenize(texts[:1]))
+        pairs = []
+        for number in range(given.runs):
+            seconds, items = one_pair(encoder, root)
+            pairs.append(seconds)
+            print(f"pair {number + 1}: {items} verdicts equal the official loop's, load {os.getloadavg()[0]:.1f}")
+        report(pairs)
+
+
+if __name__ == "__main__":
+    main()

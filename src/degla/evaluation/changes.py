@@ -1,0 +1,216 @@
+"""The items that changed most: verdicts of a baseline and of each other method enter, ten items a method leave."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from degla.errors import InputError
+from degla.evaluation.comparison import Comparison, Method
+from degla.evaluation.results import load_result
+from degla.evaluation.thumbnails import thumbnail
+from degla.records import ItemImage, PairItem, read_jsonl
+from degla.shelf import BENCHMARKS
+
+logger = logging.getLogger(__name__)
+COUNT = 10
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one method answers one item, over its seeds.
+
+    Attributes:
+        margin: mean lead of the true text over the best false one, a difference of cosines.
+        right: seeds whose answer is right.
+        seeds: number of seeds.
+    """
+
+    margin: float
+    right: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """One item before and after.
+
+    Attributes:
+        image: path of its (first) image, relative to the benchmark's root; its own id where it has none.
+        images: number of its images; 0 where that is not known.
+        change: of the margin.
+        true, false: texts that are true of the first image, and that are not; none where they are not known.
+        picture: `data:` address of a thumbnail; "" where the file was not found.
+    """
+
+    id: str
+    benchmark: str
+    part: str
+    image: str
+    change: float
+    before: Standing
+    after: Standing
+    true: tuple[str, ...] = ()
+    false: tuple[str, ...] = ()
+    images: int = 0
+    picture: str = ""
+
+
+class _Row(BaseModel):
+    """What is needed of an `ItemVerdict`: half a million of them are read for one report."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    id: str
+    benchmark: str
+    part: str
+    image: str
+    group: dict[str, str] = {}
+    ok: dict[str, float]
+    margin: float | None
+
+
+@dataclass
+class _Tally:
+    row: _Row
+    margin: float = 0.0
+    right: int = 0
+    seeds: int = 0
+
+    def standing(self) -> Standing:
+        return Standing(self.margin / self.seeds, self.right, self.seeds)
+
+
+def largest_changes(
+    comparison: Comparison, *, root: Path | None = None, count: int = COUNT
+) -> dict[str, tuple[Change, ...]]:
+    """The items whose margin moved most from the baseline to each other method, averaged over seeds, largest first.
+
+    Retrieval is left out: its margins are against thousands of texts that no page can show. Methods without verdicts
+    beside their results, or that were asked other questions, are left out too.
+
+    Args:
+        root: folder that holds the benchmarks' files: where texts and pictures are looked up. None: neither is shown.
+        count: items a method.
+
+    Raises:
+        InputError: a file of verdicts is damaged, or belongs to another result.
+    """
+    base = next((method for method in comparison.methods if method.label == comparison.baseline), None)
+    others = [method for method in comparison.methods if method is not base]
+    if base is None or not others:
+        return {}
+    before = _tallies(base)
+    found: dict[str, tuple[Change, ...]] = {}
+    for method in others if before else ():
+        alike = _alike(base, method)
+        after = _tallies(method)
+        changes = (
+            _change(before[name], tally)
+            for name, tally in after.items()
+            if name in before and tally.row.benchmark in alike
+        )
+        chosen = sorted(changes, key=lambda change: (-abs(change.change), change.id))[:count]
+        if chosen:
+            found[method.label] = tuple(chosen)
+    return found if root is None else _illustrated(found, root)
+
+
+def _tallies(method: Method) -> dict[str, _Tally]:
+    """Id to sums over seeds, of the items that every seed answered; empty where a file of verdicts is not there."""
+    tallies: dict[str, _Tally] = {}
+    for path in method.paths.values():
+        for row in _rows(path):
+            if row.margin is None or any("@" in verdict for verdict in row.ok):
+                continue
+            tally = tallies.setdefault(row.id, _Tally(row))
+            tally.margin += row.margin
+            # The first verdict is the part's own; half a point for a tie is not a right answer.
+            tally.right += next(iter(row.ok.values()), 0.0) == 1.0
+            tally.seeds += 1
+    return {name: tally for name, tally in tallies.items() if tally.seeds == len(method.paths)}
+
+
+def _rows(path: Path) -> Iterator[_Row]:
+    result = load_result(path)
+    beside = path.with_name(result.items_file) if result.items_file else path.with_suffix(".items.jsonl")
+    if not beside.is_file():
+        return
+    number = 0
+    for number, row in enumerate(read_jsonl(_Row, beside), start=1):  # noqa: B007
+        yield row
+    if number != result.items_count:
+        raise InputError(
+            f"{beside}: holds {number} items, {path.name} was made from {result.items_count}. "
+            "Evaluate again, or bring the two files of one run together."
+        )
+
+
+def _alike(first: Method, second: Method) -> set[str]:
+    """Benchmarks of which all results of both methods answer the same questions."""
+    digests: dict[str, set[str]] = {}
+    for result in (*first.results.values(), *second.results.values()):
+        for entry in result.benchmarks:
+            digests.setdefault(entry.name, set()).add(entry.items_sha256)
+    return {name for name, values in digests.items() if len(values) == 1}
+
+
+def _change(before: _Tally, after: _Tally) -> Change:
+    row, was, now = after.row, before.standing(), after.standing()
+    return Change(
+        id=row.id,
+        benchmark=row.benchmark,
+        part=row.part,
+        image=row.image,
+        change=now.margin - was.margin,
+        before=was,
+        after=now,
+        # A classification's question is its image; the answer is the class.
+        true=(row.group["class"],) if "top1" in row.ok and "class" in row.group else (),
+        images=1 if "top1" in row.ok else 0,
+    )
+
+
+def _illustrated(found: Mapping[str, Sequence[Change]], root: Path) -> dict[str, tuple[Change, ...]]:
+    """The same with texts and pictures, as far as the root folder has them."""
+    wanted: dict[str, set[str]] = {}
+    for change in (change for changes in found.values() for change in changes):
+        wanted.setdefault(change.benchmark, set()).add(change.id)
+    items = {item.id: item for name, ids in wanted.items() for item in _items(name, ids, root)}
+    return {
+        label: tuple(_illustrate(change, items.get(change.id), root) for change in changes)
+        for label, changes in found.items()
+    }
+
+
+def _items(name: str, ids: set[str], root: Path) -> Iterable[PairItem]:
+    if name not in BENCHMARKS.names() or not root.is_dir():
+        return []
+    try:
+        return [
+            entry
+            for entry in BENCHMARKS.load(name).BENCHMARK.items(root)
+            if isinstance(entry, PairItem) and entry.id in ids
+        ]
+    except InputError as error:
+        logger.warning("The report shows no texts of %s: %s", name, error)
+        return []
+
+
+def _illustrate(change: Change, item: PairItem | None, root: Path) -> Change:
+    if item is not None and item.images and item.images[0].path != change.image:
+        logger.warning("%s: the item of that name under %s is about another image.", change.id, root)
+        return change
+    image = item.images[0] if item is not None and item.images else ItemImage(path=change.image)
+    change = replace(change, picture=thumbnail(image, root=root) or "")
+    if item is None:
+        return change
+    return replace(
+        change,
+        true=tuple(text for text, gold in zip(item.texts, item.gold[0], strict=True) if gold),
+        false=tuple(text for text, gold in zip(item.texts, item.gold[0], strict=True) if not gold),
+        images=len(item.images),
+    )
