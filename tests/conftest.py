@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Nothing that a test embeds may come from, or go to, the user's own cache.
+os.environ["DEGLA_CACHE"] = tempfile.mkdtemp(prefix="degla-tests-")
+atexit.register(shutil.rmtree, os.environ["DEGLA_CACHE"], ignore_errors=True)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

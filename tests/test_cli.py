@@ -193,3 +193,27 @@ def test_folder_that_cannot_be_written(words: dict[str, str], tmp_path: Path, ca
     (tmp_path / "file").write_text("")
     assert _train(words | {"--out": str(tmp_path / "file" / "run")}) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_seeds_of_one_method_become_one_row_of_the_report(
+    words: dict[str, str], tmp_path: Path, capsys: Capture
+) -> None:
+    from degla.evaluation.results import load_result
+    from degla.world.draw import draw_benchmark
+
+    root = draw_benchmark(tmp_path / "world", items_per_part=8, images_per_class=1, retrieval_images=8)
+    models = [words["--model"]]
+    for seed in ("3", "4"):
+        models.append(str(tmp_path / f"run-{seed}"))
+        assert _train(words | {"--train.seed": seed, "--train.steps": "1", "--out": models[-1]}) == 0
+    results = tmp_path / "results"
+    scored = ["evaluate", *models, "--benchmarks", "world", "--root", str(root), "--out", str(results / "r.json")]
+    assert main([*scored, "--label", "a base", "negclip", "negclip"]) == 0
+    assert [load_result(results / f"r-{n}.json").training_seed for n in (1, 2, 3)] == [None, 3, 4]
+    capsys.readouterr()
+    assert main(["report", str(results), "--out", str(tmp_path / "report.html"), "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert [method["label"] for method in table["methods"]] == ["a base", "negclip"]
+    assert "a base" in (tmp_path / "report.md").read_text() and "[" in (tmp_path / "report.md").read_text()
+    assert main([*scored[:-1], "results.txt"]) == 2
+    assert "must end in .json" in capsys.readouterr().err

@@ -144,9 +144,11 @@ def _describe_report(verb: argparse.ArgumentParser) -> None:
 
 def _report(given: argparse.Namespace) -> int:
     from degla.evaluation.report import report
+    from degla.evaluation.results import load_result
 
     files = [file for path in given.results for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
-    table = report(files, out=given.out, baseline=given.baseline)
+    baseline = given.baseline or (load_result(files[0]).model.label if files else None)
+    table = report(files, out=given.out, baseline=baseline)
     if given.json:
         sys.stdout.write(json.dumps(table, indent=2) + "\n")
     else:
@@ -198,8 +200,11 @@ def _describe_world(verb: argparse.ArgumentParser) -> None:
 
 def _world(given: argparse.Namespace) -> int:
     if given.action == "pretrain":
+        import torch
+
         from degla.world.pretrain import pretrain
 
+        torch.set_num_threads(1)  # One is bit-reproducible.
         pretrain(given.out, seed=given.seed, **({"pairs": given.pairs} if given.pairs else {}))
         return 0
     from degla.world.draw import draw_benchmark, draw_pairs

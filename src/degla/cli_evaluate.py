@@ -53,11 +53,14 @@ def run_evaluate(given: argparse.Namespace) -> int:
     """Score each model and write its result."""
     if given.label and len(given.label) != len(given.models):
         raise InputError(f"{len(given.label)} labels for {len(given.models)} models; give one a model.")
+    if given.out.suffix != ".json":
+        raise InputError(f"--out {given.out}: the name of a result must end in .json.")
     _check_benchmarks(given.benchmarks)
 
     from degla.evaluation.results import save_result
     from degla.evaluation.run import evaluate
     from degla.evaluation.terminal import render_result
+    from degla.model.checkpoint import recorded_seed
     from degla.model.load import load_encoder
 
     with _cache(given) as cache:
@@ -70,7 +73,7 @@ def run_evaluate(given: argparse.Namespace) -> int:
                 tie=given.tie,
                 allow_missing=given.allow_missing,
                 label=given.label[number] if given.label else None,
-                training_seed=None,
+                training_seed=recorded_seed(name),
                 cache=cache,
             )
             several = len(given.models) > 1

@@ -189,6 +189,17 @@ def latest_checkpoint(run: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
+def recorded_seed(name: str) -> int | None:
+    """The training seed of a run or checkpoint folder, or None for any other model."""
+    path = Path(name)
+    folder = path if (path / STATE_NAME).is_file() else latest_checkpoint(path)
+    try:
+        config = json.loads(((folder or path) / "config.json").read_text(encoding="utf-8"))
+        return int(config["train"]["seed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def remove_old_checkpoints(run: Path, *, keep: int, best: Path | None) -> None:
     """Delete all but the last `keep` checkpoints and the best one; 0 keeps all."""
     if keep <= 0:
