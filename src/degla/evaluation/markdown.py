@@ -1,0 +1,60 @@
+"""The report as Markdown: the same tables, sentences and items as the page, without pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from degla.evaluation.changes import Change
+from degla.evaluation.comparison import Cell, Comparison
+from degla.evaluation.in_print import PrintedTable
+from degla.evaluation.sources import provenance, titles_of
+from degla.evaluation.wording import answered, chance, gain, margin, percent, spread
+
+
+def render_markdown(comparison: Comparison) -> str:
+    """The tables and warnings as Markdown."""
+    lines = ["# Report", ""]
+    lines += [f"> **Note.** {warning}" for warning in comparison.warnings]
+    several = len({row.benchmark for row in comparison.headline}) > 1
+    titles = titles_of(comparison)
+    if comparison.headline:
+        heads = [f"{row.title} ({titles[row.benchmark]})" if several else row.title for row in comparison.headline]
+        lines += ["", "## At a glance", "", _line(["method", "seeds", *heads]), _line(["---"] * (len(heads) + 2))]
+        for method in comparison.methods:
+            cells = [_markdown_cell(row.cells.get(method.label)) for row in comparison.headline]
+            lines.append(_line([method.label, str(len(method.results)), *cells]))
+    for name, title in titles.items():
+        rows = [row for row in comparison.rows if row.benchmark == name]
+        labels = [method.label for method in comparison.methods]
+        lines += ["", f"## {title}", ""]
+        lines += [_line(["part", "metric", "n", "chance", *labels]), _line(["---"] * (len(labels) + 4))]
+        for row in rows:
+            cells = [_markdown_cell(row.cells.get(label)) for label in labels]
+            lines.append(_line([row.name, row.metric, str(row.n), chance(row.chance), *cells]))
+    lines += [
+        "",
+        "Percent, mean ± standard deviation over training seeds; in points with a 95 % interval against "
+        f"{comparison.baseline or 'no baseline'}. Bold: above every other method, each interval of the difference "
+        "above 0.",
+        "",
+    ]
+    for source in map(provenance, comparison.methods):
+        lines.append(
+            f"* {source['label']}: {', '.join(source['models'])}; {'/'.join(source['activation'])}, "
+            f"{'/'.join(source['precision'])}; seeds {source['seeds'] or '-'}; {'; '.join(source['versions'])}; "
+            f"{', '.join(source['files'])}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "–"
+    text = percent(cell.mean) + spread(cell)
+    text = f"**{text}**" if cell.best else text
+    ties = f" ({cell.ties} ties)" if cell.ties else ""
+    return text + (f"; {gain(cell)}" if cell.gain else "") + ties
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
