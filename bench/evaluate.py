@@ -13,7 +13,6 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -97,29 +96,6 @@ def official(encoder: Encoder, root: Path) -> dict[str, bool]:
     return right
 
 
-def dense(root: Path, folder: Path) -> Path:
-    """The benchmark's own items an image (4.8; 1.7 where only these photographs are there), on as many photographs.
-
-    The photographs stand for the first images of the complete annotations: times are those of the real thing, scores
-    mean nothing.
-    """
-    pictures = sorted((root / "coco" / "val2017").glob("*.jpg"))
-    rows = {
-        part.name: json.loads((root / "sugarcrepe" / f"{part.name}.json").read_text(encoding="utf-8"))
-        for part in BENCHMARK.parts
-    }
-    names = sorted({row["filename"] for items in rows.values() for row in items.values()})
-    # Evenly spread, so that the items an image are those of the whole.
-    chosen = [names[number * len(names) // len(pictures)] for number in range(len(pictures))][::3]
-    (folder / "sugarcrepe").mkdir()
-    (folder / "coco" / "val2017").mkdir(parents=True)
-    for name, items in rows.items():
-        (folder / "sugarcrepe" / f"{name}.json").write_text(json.dumps(items), encoding="utf-8")
-    for name, picture in zip(chosen, pictures, strict=False):
-        (folder / "coco" / "val2017" / name).symlink_to(picture.resolve())
-    return folder
-
-
 def one_pair(encoder: Encoder, root: Path) -> tuple[list[float], int]:
     """Seconds of each of `NAMES`, and the number of items; everything one after the other in this process."""
     seconds = []
@@ -174,38 +150,28 @@ def main() -> None:
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random", help="any model's name, for example world")
     parser.add_argument("--runs", type=int, default=3, help="pairs")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch's")
-    parser.add_argument(
-        "--dense",
-        action="store_true",
-        help="every third photograph in place of an image of the complete benchmark, for its items an image",
-    )
     given = parser.parse_args()
     logging.getLogger("degla").setLevel(logging.ERROR)
     torch.set_num_threads(given.threads)
     encoder = load_encoder(given.model)
-    with tempfile.TemporaryDirectory() as folder:
-        root = dense(given.root, Path(folder)) if given.dense else given.root
-        entries = ask(BENCHMARK, root, allow_missing=True).entries
-        images, texts = list(images_of(entries)), [text for entry in entries for text in texts_of(entry)]
-        print(
-            f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {given.threads} threads, load "
-            f"{os.getloadavg()[0]:.1f}; Python {platform.python_version()}, torch {torch.__version__}, open_clip "
-            f"{open_clip.__version__}, numpy {np.__version__}"
-        )
-        print(
-            f"{given.model}, fp32: {len(entries)} items, {len(set(images))} images, {len(set(texts))} texts"
-            f"{'; items an image as in the complete benchmark' if given.dense else ''}"
-        )
-        # The first calls pay for what is loaded late; they are not counted.
-        with torch.no_grad(), Image.open(root / images[0].path) as opened:
-            encoder.encode_images(encoder.transform(opened.convert("RGB")).unsqueeze(0))
-            encoder.clip.encode_text(encoder.tokenize(texts[:1]))
-        pairs = []
-        for number in range(given.runs):
-            seconds, items = one_pair(encoder, root)
-            pairs.append(seconds)
-            print(f"pair {number + 1}: {items} verdicts equal the official loop's, load {os.getloadavg()[0]:.1f}")
-        report(pairs)
+    entries = ask(BENCHMARK, given.root, allow_missing=True).entries
+    images, texts = list(images_of(entries)), [text for entry in entries for text in texts_of(entry)]
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {given.threads} threads, load "
+        f"{os.getloadavg()[0]:.1f}; Python {platform.python_version()}, torch {torch.__version__}, open_clip "
+        f"{open_clip.__version__}, numpy {np.__version__}"
+    )
+    print(f"{given.model}, fp32: {len(entries)} items, {len(set(images))} images, {len(set(texts))} texts")
+    # The first calls pay for what is loaded late; they are not counted.
+    with torch.no_grad(), Image.open(given.root / images[0].path) as opened:
+        encoder.encode_images(encoder.transform(opened.convert("RGB")).unsqueeze(0))
+        encoder.clip.encode_text(encoder.tokenize(texts[:1]))
+    pairs = []
+    for number in range(given.runs):
+        seconds, items = one_pair(encoder, given.root)
+        pairs.append(seconds)
+        print(f"pair {number + 1}: {items} verdicts equal the official loop's, load {os.getloadavg()[0]:.1f}")
+    report(pairs)
 
 
 if __name__ == "__main__":

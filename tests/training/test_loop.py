@@ -118,6 +118,29 @@ def test_zero_weight_asks_for_no_teacher(
     assert train(config).finished
 
 
+def test_captions_of_one_image_are_avoided_or_masked(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    losses = {}
+    for duplicates in ("allow", "mask"):
+        config = tiny_config(
+            "clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / duplicates, steps=1, batch_size=24
+        )
+        losses[duplicates] = train(replace(config, data=replace(config.data, duplicates=duplicates))).values["loss"]
+    # All 24 rows, two an image: each row loses one candidate of 24 on either side.
+    assert losses["mask"] == pytest.approx(losses["allow"] - math.log(24 / 23), abs=0.02)
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "avoid", steps=4, batch_size=12)
+    groups: list[int] = []
+    original = step_module.Trainer._student_embeddings
+
+    def watched(self: Any, batch: Any) -> Any:
+        groups.append(len(set(batch.group.tolist())))
+        return original(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step_module.Trainer, "_student_embeddings", watched)
+        train(config)
+    assert groups == [12, 12, 12, 12]
+
+
 def test_nonfinite_loss_stops_with_the_batch_written_down(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
