@@ -15,8 +15,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,7 +29,7 @@ import open_clip
 import torch
 from PIL import Image
 
-from degla.evaluation import embed
+from degla.evaluation import embed, run
 from degla.evaluation.benchmarks.sugarcrepe import BENCHMARK
 from degla.evaluation.embed import Embedder
 from degla.evaluation.progress import Progress
@@ -70,7 +71,7 @@ def parts_of(encoder: Encoder, *, trims: bool, parallel: bool) -> Iterator[None]
     """Switch trimming and parallel decoding off where they are not asked for."""
     could = encoder.trims
     encoder.trims = could and trims
-    with mock.patch.object(embed, "ThreadPoolExecutor", embed.ThreadPoolExecutor if parallel else Inline):
+    with mock.patch.object(embed, "ThreadPoolExecutor", ThreadPoolExecutor if parallel else Inline):
         try:
             yield
         finally:
@@ -96,7 +97,7 @@ def official(encoder: Encoder, root: Path) -> dict[str, bool]:
     return right
 
 
-def one_pair(encoder: Encoder, root: Path) -> tuple[list[float], int]:
+def one_pair(encoder: Encoder, root: Path, *, images_per_batch: int, texts_per_batch: int) -> tuple[list[float], int]:
     """Seconds of each of `NAMES`, and the number of items; everything one after the other in this process."""
     seconds = []
     started = time.perf_counter()
@@ -104,9 +105,9 @@ def one_pair(encoder: Encoder, root: Path) -> tuple[list[float], int]:
     seconds.append(time.perf_counter() - started)
     for images, texts, trims, parallel in (
         (1, 1, False, False),
-        (64, 256, False, False),
-        (64, 256, True, False),
-        (64, 256, True, True),
+        (images_per_batch, texts_per_batch, False, False),
+        (images_per_batch, texts_per_batch, True, False),
+        (images_per_batch, texts_per_batch, True, True),
     ):
         with parts_of(encoder, trims=trims, parallel=parallel):
             started = time.perf_counter()
@@ -117,9 +118,11 @@ def one_pair(encoder: Encoder, root: Path) -> tuple[list[float], int]:
     cache: dict[str, Any] = {}
     for _ in range(2):
         started = time.perf_counter()
-        result = evaluate(
-            encoder, benchmarks=["sugarcrepe"], root=root, allow_missing=True, progress=False, cache=cache
-        )
+        made = partial(Embedder, images_per_batch=images_per_batch, texts_per_batch=texts_per_batch)
+        with mock.patch.object(run, "Embedder", made):
+            result = evaluate(
+                encoder, benchmarks=["sugarcrepe"], root=root, allow_missing=True, progress=False, cache=cache
+            )
         seconds.append(time.perf_counter() - started)
     differing = [
         item.id for item in result.items if not item.degenerate and item.ok["text_ok"] != float(right[item.id])
@@ -150,6 +153,8 @@ def main() -> None:
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random", help="any model's name, for example world")
     parser.add_argument("--runs", type=int, default=3, help="pairs")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch's")
+    for kind, number in (("images", Embedder.images_per_batch), ("texts", Embedder.texts_per_batch)):
+        parser.add_argument(f"--{kind}-per-batch", type=int, default=number, help="%(default)s: degla's own")
     given = parser.parse_args()
     logging.getLogger("degla").setLevel(logging.ERROR)
     torch.set_num_threads(given.threads)
@@ -161,14 +166,19 @@ def main() -> None:
         f"{os.getloadavg()[0]:.1f}; Python {platform.python_version()}, torch {torch.__version__}, open_clip "
         f"{open_clip.__version__}, numpy {np.__version__}"
     )
-    print(f"{given.model}, fp32: {len(entries)} items, {len(set(images))} images, {len(set(texts))} texts")
+    print(
+        f"{given.model}, fp32: {len(entries)} items, {len(set(images))} images, {len(set(texts))} texts, "
+        f"{given.images_per_batch} images or {given.texts_per_batch} texts a batch"
+    )
     # The first calls pay for what is loaded late; they are not counted.
     with torch.no_grad(), Image.open(given.root / images[0].path) as opened:
         encoder.encode_images(encoder.transform(opened.convert("RGB")).unsqueeze(0))
         encoder.clip.encode_text(encoder.tokenize(texts[:1]))
     pairs = []
     for number in range(given.runs):
-        seconds, items = one_pair(encoder, given.root)
+        seconds, items = one_pair(
+            encoder, given.root, images_per_batch=given.images_per_batch, texts_per_batch=given.texts_per_batch
+        )
         pairs.append(seconds)
         print(f"pair {number + 1}: {items} verdicts equal the official loop's, load {os.getloadavg()[0]:.1f}")
     report(pairs)

@@ -113,7 +113,8 @@ def largest_changes(
             for name, tally in after.items()
             if name in before and tally.row.benchmark in alike
         )
-        chosen = sorted(changes, key=lambda change: (-abs(change.change), change.id))[:count]
+        moved = (change for change in changes if change.change)
+        chosen = sorted(moved, key=lambda change: (-abs(change.change), change.id))[:count]
         if chosen:
             found[method.label] = tuple(chosen)
     return found if root is None else _illustrated(found, root)
@@ -189,15 +190,15 @@ def _illustrated(found: Mapping[str, Sequence[Change]], root: Path) -> dict[str,
 def _items(name: str, ids: set[str], root: Path) -> Iterable[PairItem]:
     if name not in BENCHMARKS.names() or not root.is_dir():
         return []
+    found: list[PairItem] = []
     try:
-        return [
-            entry
-            for entry in BENCHMARKS.load(name).BENCHMARK.items(root)
-            if isinstance(entry, PairItem) and entry.id in ids
-        ]
+        for entry in BENCHMARKS.load(name).BENCHMARK.items(root):
+            if isinstance(entry, PairItem) and entry.id in ids:
+                found.append(entry)
     except InputError as error:
-        logger.warning("The report shows no texts of %s: %s", name, error)
-        return []
+        # What was read before the fault is shown; the scores of the report need none of it.
+        logger.warning("The report cannot show all texts of %s: %s", name, error)
+    return found
 
 
 def _illustrate(change: Change, item: PairItem | None, root: Path) -> Change:

@@ -11,7 +11,12 @@ from degla.evaluation.sources import provenance, titles_of
 from degla.evaluation.wording import answered, chance, gain, margin, percent, spread
 
 
-def render_markdown(comparison: Comparison) -> str:
+def render_markdown(
+    comparison: Comparison,
+    *,
+    printed: Sequence[PrintedTable] = (),
+    changed: Mapping[str, Sequence[Change]] | None = None,
+) -> str:
     """The tables and warnings as Markdown."""
     lines = ["# Report", ""]
     lines += [f"> **Note.** {warning}" for warning in comparison.warnings]
@@ -27,10 +32,15 @@ def render_markdown(comparison: Comparison) -> str:
         rows = [row for row in comparison.rows if row.benchmark == name]
         labels = [method.label for method in comparison.methods]
         lines += ["", f"## {title}", ""]
-        lines += [_line(["part", "metric", "n", "chance", *labels]), _line(["---"] * (len(labels) + 4))]
+        ceiling = ["order-blind ceiling"] if any(row.ceiling is not None for row in rows) else []
+        heads = ["part", "metric", "n", "chance", *ceiling, *labels]
+        lines += [_line(heads), _line(["---"] * len(heads))]
         for row in rows:
             cells = [_markdown_cell(row.cells.get(label)) for label in labels]
-            lines.append(_line([row.name, row.metric, str(row.n), chance(row.chance), *cells]))
+            known = [chance(row.ceiling)] if ceiling else []
+            lines.append(_line([row.name, row.metric, str(row.n), chance(row.chance), *known, *cells]))
+        for table in (table for table in printed if table.benchmark == name):
+            lines += ["", *_printed(table, labels)]
     lines += [
         "",
         "Percent, mean ± standard deviation over training seeds; in points with a 95 % interval against "
@@ -38,6 +48,7 @@ def render_markdown(comparison: Comparison) -> str:
         "above 0.",
         "",
     ]
+    lines += _changed(changed or {}, comparison.baseline)
     for source in map(provenance, comparison.methods):
         lines.append(
             f"* {source['label']}: {', '.join(source['models'])}; {'/'.join(source['activation'])}, "
@@ -45,6 +56,33 @@ def render_markdown(comparison: Comparison) -> str:
             f"{', '.join(source['files'])}"
         )
     return "\n".join(lines) + "\n"
+
+
+def _printed(table: PrintedTable, labels: Sequence[str]) -> Iterator[str]:
+    yield f"**Published, not measured here** ({table.source}; {table.setting})"
+    yield ""
+    yield _line(["model", *table.columns])
+    yield _line(["---"] * (len(table.columns) + 1))
+    for label in labels:
+        cells = [table.measured[column].cells.get(label) for column in table.columns]
+        yield _line([f"{label} (measured here)", *("–" if cell is None else percent(cell.mean) for cell in cells)])
+    for row in table.rows:
+        name = f"{row.model} (published)" + (f" ({row.note})" if row.note else "")
+        yield _line([name, *(chance(row.values.get(column)) for column in table.columns)])
+
+
+def _changed(changed: Mapping[str, Sequence[Change]], baseline: str | None) -> Iterator[str]:
+    for label, changes in changed.items():
+        yield f"## Changed most: {label} against {baseline}"
+        yield ""
+        for change in changes:
+            true = " / ".join(change.true) or change.id
+            false = f" (false: {' / '.join(change.false)})" if change.false else ""
+            yield (
+                f"* {change.part}: {true}{false}. Margin {margin(change.before.margin)} "
+                f"to {margin(change.after.margin)}; {answered(change.before)}, then {answered(change.after)}."
+            )
+        yield ""
 
 
 def _markdown_cell(cell: Cell | None) -> str:

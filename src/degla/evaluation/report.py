@@ -3,48 +3,69 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from degla import __version__
 from degla.errors import InputError
-from degla.evaluation.comparison import Cell, Comparison, Method, Row, compare
+from degla.evaluation.changes import Change, largest_changes
+from degla.evaluation.comparison import Comparison, Row, compare
+from degla.evaluation.in_print import PrintedTable, tables_in_print
+from degla.evaluation.markdown import render_markdown
+from degla.evaluation.sources import Data, benchmark_sources, provenance, titles_of
+from degla.evaluation.wording import answered, chance, gain, margin, percent, spread
 
-Data = dict[str, Any]
 _TEMPLATE = "report.html.j2"
 
 
-def report(results: Sequence[Path], *, out: Path, baseline: str | None = None) -> Data:
+def report(
+    results: Sequence[Path],
+    *,
+    out: Path,
+    baseline: str | None = None,
+    root: Path | None = None,
+    published: bool = True,
+) -> Data:
     """Write `out` (HTML, nothing outside it is needed) and the same tables as Markdown beside it.
 
     Args:
         results: what `degla evaluate` wrote; results with one label are one method over training seeds.
         out: ends in ".html"; the Markdown file has the ending ".md".
         baseline: label that gains and losses are counted against.
+        root: folder that holds the benchmarks' files; texts and pictures of the items that changed most come from it.
+        published: show scores in print of the same parts, labelled as not measured here.
 
     Returns:
-        The same as plain data: methods, headline, rows, warnings; scores from 0 to 1.
+        The same as plain data: methods, headline, rows, warnings, published tables, items that changed most (without
+        their pictures); scores from 0 to 1.
 
     Raises:
-        InputError: see `compare`; or `out` does not end in ".html" or cannot be written.
+        InputError: see `compare` and `largest_changes`; or `out` does not end in ".html" or cannot be written.
     """
     if out.suffix != ".html":
         raise InputError(f"{out}: the name of a report must end in .html (the Markdown goes to NAME.md).")
     comparison = compare(results, baseline=baseline)
-    page, text = render_html(comparison), render_markdown(comparison)
+    printed = tables_in_print(comparison) if published else ()
+    changed = largest_changes(comparison, root=root)
+    page = render_html(comparison, printed=printed, changed=changed)
+    text = render_markdown(comparison, printed=printed, changed=changed)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")
         out.with_suffix(".md").write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}.") from None
-    return as_data(comparison)
+    return as_data(comparison, printed=printed, changed=changed)
 
 
-def as_data(comparison: Comparison) -> Data:
+def as_data(
+    comparison: Comparison,
+    *,
+    printed: Sequence[PrintedTable] = (),
+    changed: Mapping[str, Sequence[Change]] | None = None,
+) -> Data:
     """The comparison as plain lists and dicts, ready for JSON."""
     return {
         "baseline": comparison.baseline,
@@ -52,6 +73,11 @@ def as_data(comparison: Comparison) -> Data:
         "headline": [_plain(row) for row in comparison.headline],
         "rows": [_plain(row) for row in comparison.rows],
         "warnings": list(comparison.warnings),
+        "published": [_plain_table(table) for table in printed],
+        "changed": {
+            label: [{name: value for name, value in asdict(change).items() if name != "picture"} for change in changes]
+            for label, changes in (changed or {}).items()
+        },
     }
 
 
@@ -70,7 +96,23 @@ def _plain(row: Row) -> Data:
     return data
 
 
-def render_html(comparison: Comparison) -> str:
+def _plain_table(table: PrintedTable) -> Data:
+    return {
+        "benchmark": table.benchmark,
+        "title": table.title,
+        "source": table.source,
+        "setting": table.setting,
+        "measured_here": False,
+        "rows": [asdict(row) for row in table.rows],
+    }
+
+
+def render_html(
+    comparison: Comparison,
+    *,
+    printed: Sequence[PrintedTable] = (),
+    changed: Mapping[str, Sequence[Change]] | None = None,
+) -> str:
     """The whole page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup, escape
@@ -84,7 +126,9 @@ def render_html(comparison: Comparison) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, gain=gain, chance=chance, spread=spread)
+    environment.filters.update(
+        percent=percent, gain=gain, chance=chance, spread=spread, margin=margin, answered=answered
+    )
     # Long names may break on a phone, but only where a word ends.
     environment.filters["breakable"] = lambda name: Markup(re.sub(r"([/_.])", r"\1<wbr>", str(escape(name))))
     frontiers = [(across, up, Markup(frontier(across, up, comparison))) for across, up in _frontier_rows(comparison)]
@@ -94,13 +138,16 @@ def render_html(comparison: Comparison) -> str:
     ]
     return environment.get_template(_TEMPLATE).render(
         comparison=comparison,
-        titles=_titles(comparison),
-        papers=_benchmarks(comparison),
+        titles=titles_of(comparison),
+        papers=benchmark_sources(comparison),
         several=len({row.benchmark for row in comparison.headline}) > 1,
         provenance=[provenance(method) for method in comparison.methods],
         colours=colours(comparison),
         frontiers=frontiers,
         bars=bars,
+        printed=printed,
+        changed=changed or {},
+        ceilings={row.benchmark for row in comparison.rows if row.ceiling is not None},
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )

@@ -1,0 +1,162 @@
+"""What stands beside the scores: numbers in print, order-blind ceilings, the items that changed most."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from degla.errors import InputError
+from degla.evaluation.changes import largest_changes
+from degla.evaluation.comparison import compare
+from degla.evaluation.in_print import tables_in_print
+from degla.evaluation.published import published_scores
+from degla.evaluation.report import report
+from degla.evaluation.results import save_result
+from degla.evaluation.thumbnails import LARGEST, thumbnail
+from degla.records import ItemImage, PairItem, Result, write_jsonl
+from degla.shelf import BENCHMARKS
+from tests.evaluation.made_up import draw_result
+
+
+def _save(folder: Path, result: Result) -> Path:
+    path = folder / f"{result.model.label}-{result.training_seed}.json"
+    save_result(result, path)
+    return path
+
+
+def _made(name: str, label: str, seed: int | None = None) -> Result:
+    return draw_result(label, (0.7,) * 4, seed, benchmark=BENCHMARKS.load(name).BENCHMARK, n=20)
+
+
+def _world(folder: Path) -> list[Path]:
+    """A baseline and a method with two seeds that moved three items, by different amounts."""
+    paths = [_save(folder, _made("world", "base"))]
+    moved = {"world/id/swap_noun/3": -0.5, "world/recognition/food/2": 0.3, "world/id/order/1": 0.2}
+    for seed in (0, 1):
+        result = _made("world", "tuned", seed)
+        items = [
+            row.model_copy(
+                update={
+                    "margin": 0.1 + moved.get(row.id, 0.0) * (0.5 + seed),
+                    "ok": dict.fromkeys(row.ok, float(moved.get(row.id, 0.0) >= 0)),
+                }
+            )
+            for row in result.items
+        ]
+        # A retrieval item moves most of all, and is not shown.
+        items = [row.model_copy(update={"margin": 9.0}) if "@" in next(iter(row.ok)) else row for row in items]
+        paths.append(_save(folder, result.model_copy(update={"items": tuple(items)})))
+    return paths
+
+
+def _root(folder: Path) -> Path:
+    item = PairItem(
+        id="world/id/swap_noun/3",
+        benchmark="world",
+        part="id/swap_noun",
+        images=(ItemImage(path="images/id/3.png"),),
+        texts=("a cat on a <hat>", "a hat on a cat"),
+        gold=((1, 0),),
+    )
+    (folder / "images/id").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "images/id/3.png")
+    write_jsonl(folder / "items.jsonl", [item])
+    return folder
+
+
+def test_published_rows_stand_beside_and_count_for_nothing(tmp_path: Path) -> None:
+    paths = [_save(tmp_path, _made("sugarcrepe", label)) for label in ("one", "two")]
+    data = report(paths, out=tmp_path / "with.html", baseline="one")
+    without = report(paths, out=tmp_path / "without.html", baseline="one", published=False)
+    assert without["published"] == []
+    assert "not measured here" not in (tmp_path / "without.html").read_text()
+    assert {key: data[key] for key in ("rows", "headline")} == {key: without[key] for key in ("rows", "headline")}
+    for ending in ("html", "md"):
+        text = (tmp_path / f"with.{ending}").read_text()
+        assert re.search("ublished, not measured here", text)
+        assert "arXiv 2504.16801, table 3" in text
+    table = next(entry for entry in data["published"] if "table 3" in entry["source"])
+    row = next(entry for entry in table["rows"] if entry["model"] == "DeGLA")
+    assert row["values"] == pytest.approx(published_scores("sugarcrepe")["DeGLA, arXiv 2504.16801, table 3"])
+
+
+def test_published_rows_are_of_the_same_parts(tmp_path: Path) -> None:
+    result = _made("sugarcrepe", "one")
+    entry = result.benchmarks[0]
+    changes = {"add_obj": {"missing": 3}, "add_att": {"tie": "half"}, "swap_obj": {"published_n": 245}}
+    parts = tuple(part.model_copy(update=changes.get(part.name, {})) for part in entry.parts)
+    other = result.model_copy(update={"benchmarks": (entry.model_copy(update={"parts": parts}),)})
+    table = tables_in_print(compare([_save(tmp_path, other)]))[0]
+    assert set(table.columns) == {"replace_obj", "replace_att", "replace_rel", "swap_att"}
+    assert tables_in_print(compare([_save(tmp_path, _made("world", "one"))])) == ()
+
+
+def test_ceilings_are_the_benchmarks_own(tmp_path: Path) -> None:
+    result = _made("world", "one")
+    rows = {(row.name, row.metric): row.ceiling for row in compare([_save(tmp_path, result)]).rows}
+    assert rows["id/swap_noun", "accuracy"] == rows["swap.id", "macro"] == rows["order.ood", "macro"] == 0
+    assert rows["id/replace_noun", "accuracy"] is rows["composition.id", "macro"] is None
+    report([tmp_path / "one-None.json"], out=tmp_path / "r.html")
+    assert "order-blind ceiling 0.0" in (tmp_path / "r.html").read_text()
+    # Under another tie rule a model that ignores order wins half of each tie: the ceiling does not hold.
+    entry = result.benchmarks[0]
+    parts = tuple(part.model_copy(update={"tie": "half"}) for part in entry.parts)
+    lenient = result.model_copy(update={"benchmarks": (entry.model_copy(update={"parts": parts}),)})
+    assert all(row.ceiling is None for row in compare([_save(tmp_path, lenient)]).rows)
+
+
+def test_items_that_changed_most(tmp_path: Path) -> None:
+    paths = _world(tmp_path)
+    changes = largest_changes(compare(paths, baseline="base"), count=3)["tuned"]
+    assert [(change.id, round(change.change, 6)) for change in changes] == [
+        ("world/id/swap_noun/3", -0.5),
+        ("world/recognition/food/2", 0.3),
+        ("world/id/order/1", 0.2),
+    ]
+    assert (changes[0].after.right, changes[0].after.seeds, changes[0].before.seeds) == (0, 2, 1)
+    assert changes[1].true == ("2",)
+    assert largest_changes(compare(paths)) == {}
+
+
+def test_page_shows_texts_and_pictures_where_they_are(tmp_path: Path) -> None:
+    paths, root = _world(tmp_path), _root(tmp_path / "root")
+    (root / "recognition").mkdir()
+    report(paths, out=tmp_path / "bare.html", baseline="base")
+    bare = (tmp_path / "bare.html").read_text()
+    assert "What changed most" in bare
+    assert "<img" not in bare
+    # The root lacks the recognition files: what was read before is not lost, and the page is written.
+    report(paths, out=tmp_path / "full.html", baseline="base", root=root)
+    full = (tmp_path / "full.html").read_text()
+    assert full.count("<img") == 1
+    assert all(len(address) <= LARGEST for address in re.findall(r"base64,([^\"]+)", full))
+    assert "a cat on a &lt;hat&gt;" in full
+    assert "a hat on a cat" in (tmp_path / "full.md").read_text()
+
+
+def test_missing_or_damaged_verdicts(tmp_path: Path) -> None:
+    paths = _world(tmp_path)
+    items = tmp_path / "tuned-1.items.jsonl"
+    items.write_text("".join(items.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(InputError, match=r"tuned-1\.items\.jsonl: holds \d+ items, tuned-1\.json was made from"):
+        largest_changes(compare(paths, baseline="base"))
+    items.unlink()
+    assert largest_changes(compare(paths, baseline="base")) == {}
+
+
+def test_thumbnails_stay_small_and_inside(tmp_path: Path) -> None:
+    root = _root(tmp_path / "root")
+    (root / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "outside.png").write_bytes((root / "images/id/3.png").read_bytes())
+    whole = thumbnail(ItemImage(path="images/id/3.png"), root=root)
+    cut = thumbnail(ItemImage(path="images/id/3.png", crop=(0, 0, 20, 20)), root=root)
+    assert whole is not None
+    assert cut is not None
+    assert whole != cut
+    for path in ("broken.png", "none.png", "../outside.png", str(tmp_path / "outside.png")):
+        assert thumbnail(ItemImage(path=path), root=root) is None

@@ -1,0 +1,85 @@
+"""Ranking by blocks of queries: the same verdicts as from the whole matrix, and memory that the candidates bound."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from degla.errors import DeglaError
+from degla.evaluation import scoring
+from degla.evaluation.scoring import RankVerdicts, Rows, rank, unit_rows
+
+DIMENSIONS = 24
+
+
+def made(queries: int, candidates: int) -> tuple[Rows, Rows, list[list[int]]]:
+    """Queries near their true candidates; a third of the candidates and of the queries stands twice."""
+    generator = np.random.default_rng(5)
+    rows = generator.normal(size=(candidates, DIMENSIONS))
+    rows[-(candidates // 3) :] = rows[: candidates // 3]
+    truth = [sorted({number % candidates, (7 * number + 3) % candidates}) for number in range(queries)]
+    asked = np.stack([rows[true[0]] for true in truth]) + 1.5 * generator.normal(size=(queries, DIMENSIONS))
+    asked[-(queries // 3) :] = asked[: queries // 3]
+    return unit_rows(asked), unit_rows(rows), truth
+
+
+def whole(queries: Rows, candidates: Rows, truth: list[list[int]]) -> tuple[list[int], list[int], list[float]]:
+    """One matrix in float64, every candidate compared in a loop; equal rows are told by their values."""
+    cosines = queries.astype(np.float64) @ candidates.astype(np.float64).T
+    better, ties, margins = [], [], []
+    for number, true in enumerate(truth):
+        best = max(true, key=lambda index: cosines[number, index])
+        wrong = [index for index in range(len(candidates)) if index not in true]
+        tied = [index for index in wrong if (candidates[index] == candidates[best]).all()]
+        ties.append(len(tied))
+        better.append(sum(cosines[number, index] > cosines[number, best] for index in wrong if index not in tied))
+        margins.append(cosines[number, best] - max(cosines[number, index] for index in wrong))
+    return better, ties, margins
+
+
+def in_blocks(monkeypatch: pytest.MonkeyPatch, rows: int, candidates: int) -> None:
+    monkeypatch.setattr(scoring, "_CHUNK_BYTES", 4 * candidates * rows)
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 64, 100, 1000])
+def test_blocks_equal_the_whole(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """101 queries, so that the last block is a rest: of one row where blocks are of 2 and of 100."""
+    queries, candidates, truth = made(101, 60)
+    better, ties, margins = whole(queries, candidates, truth)
+    in_blocks(monkeypatch, block, len(candidates))
+    found = rank(queries, candidates, truth, [str(number) for number in range(101)])
+    assert found.better.tolist() == better
+    assert found.ties.tolist() == ties
+    np.testing.assert_allclose(found.margin, margins, atol=1e-6)
+    # A tie is a margin of zero to the last bit wherever nothing is better.
+    assert set(found.margin[(found.better == 0) & (found.ties > 0)].tolist()) == {0.0}
+    assert 0 < np.mean(ties) < 1
+    assert 0 < found.within(1, "strict").mean() < found.within(1, "lenient").mean() < 1
+
+
+@pytest.mark.parametrize("block", [1, 7])
+def test_a_bad_query_is_named_in_whatever_block(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    queries, candidates, truth = made(20, 12)
+    queries[16] = np.nan
+    in_blocks(monkeypatch, block, len(candidates))
+    with pytest.raises(DeglaError, match="query '16'"):
+        rank(queries, candidates, truth, [str(number) for number in range(20)])
+
+
+def test_memory_is_bounded_by_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times the queries need no second matrix: what grows is three numbers a query."""
+    peaks = []
+    for count in (500, 2000):
+        queries, candidates, truth = made(count, 400)
+        ids = [str(number) for number in range(count)]
+        in_blocks(monkeypatch, 50, len(candidates))
+        tracemalloc.start()
+        try:
+            verdicts: RankVerdicts = rank(queries, candidates, truth, ids)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert len(verdicts.better) == count
+    assert peaks[1] < peaks[0] + 100_000 < 4 * 2000 * 400
