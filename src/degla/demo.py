@@ -130,7 +130,7 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
         jobs.append(Job(method, config, benchmark, out / "results", share))
     with _stage("fine-tuning and evaluating"):
         results = _run(jobs, base=(benchmark, out / "results"))
-    table = report(results, out=out / "report.html", baseline="base")
+    table = report(results, out=out / "report.html", baseline="base", root=benchmark)
     log.info("%.0f s in all. Open %s", time.monotonic() - started, out / "report.html")
     return table
 
