@@ -29,7 +29,7 @@ def test_starts_in_half_a_second_without_torch(words: list[str]) -> None:
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     best = float("inf")
-    for _ in range(3):
+    for _ in range(5):
         started = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
         best = min(best, time.perf_counter() - started)

@@ -69,7 +69,7 @@ def test_equals_the_literal_protocol_on_real_captions(shared_data: Path, seed: i
     assert got == literal_orders(captions, tag(captions), seed)
     true = [prepare(caption) for caption in captions]
     assert true == [literal_prepare(caption) for caption in captions]
-    # benchmarks.md: in about a fifth of the captions a shuffle gives the caption back.
+    # In about a fifth of the captions a shuffle gives the caption back.
     same = sum(caption in row for caption, row in zip(true, got, strict=True)) / len(true)
     assert 0.12 < same < 0.26
     fewer = sum(len({caption, *row}) < 5 for caption, row in zip(true, got, strict=True)) / len(true)
