@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from degla import __version__
-from degla.cli_evaluate import describe_evaluate, describe_interpolate, run_evaluate, run_interpolate
+from degla.cli_evaluate import describe_evaluate, describe_interpolate, run_evaluate, run_interpolate, show
 from degla.cli_train import train_verb
 from degla.errors import DeglaError, InputError
 from degla.shelf import BENCHMARKS, RECIPES, RULES, TERMS, Shelf, did_you_mean
@@ -129,7 +129,7 @@ def _negatives(given: argparse.Namespace) -> int:
     if given.json:
         sys.stdout.write(json.dumps(summary.plain(), indent=2) + "\n")
     else:
-        _show(summary.render())
+        show(summary.render())
     return 0
 
 
@@ -191,7 +191,7 @@ def _ls_found(given: argparse.Namespace) -> int:
     if given.json:
         sys.stdout.write(json.dumps([row.model_dump() for row in found], indent=2) + "\n")
     else:
-        _show(render_inventory(found))
+        show(render_inventory(found))
     return 0
 
 
@@ -217,12 +217,6 @@ def _world(given: argparse.Namespace) -> int:
     draw_benchmark(given.out / "benchmark", split="test", seed=given.seed)
     sys.stderr.write(f"written: {given.out}/pairs and {given.out}/benchmark\n")
     return 0
-
-
-def _show(table: object) -> None:
-    from rich.console import Console
-
-    Console().print(table)
 
 
 def _describe_train(verb: argparse.ArgumentParser) -> None:

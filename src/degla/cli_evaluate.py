@@ -82,7 +82,7 @@ def run_evaluate(given: argparse.Namespace) -> int:
             if given.json:
                 sys.stdout.write(result.model_dump_json() + "\n")
             else:
-                _show(render_result(result))
+                show(render_result(result))
                 sys.stderr.write(f"written: {out}\n")
     return 0
 
@@ -142,7 +142,7 @@ def run_interpolate(given: argparse.Namespace) -> int:
     if given.json:
         sys.stdout.write(json.dumps(sweep.plain(), indent=2) + "\n")
     else:
-        _show(render_sweep(sweep))
+        show(render_sweep(sweep))
         sys.stderr.write(f"written: {given.out / 'report.html'} and the chosen model, {given.out / CHOSEN}\n")
     return 0
 
@@ -174,7 +174,8 @@ def _cache(given: argparse.Namespace) -> Iterator[DiskCache | None]:
         log.info("%s: %d embeddings read, %d written.", cache.folder, cache.read, cache.written)
 
 
-def _show(table: object) -> None:
+def show(table: object) -> None:
+    """Print a table of rich to stdout."""
     from rich.console import Console
 
     Console().print(table)
