@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from degla.cli import SHELVES, main
+from degla.cli import main
+from degla.shelf import SHELVES
 
 Pairs = dict[str, Path]
 Capture = pytest.CaptureFixture[str]

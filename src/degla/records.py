@@ -51,6 +51,8 @@ class NegativeRecord(Record):
         accepted: True where every check passed.
         reason: name of the check that refused it, or of the cause that there is none; "" where accepted.
         draw: number of the attempt, 0 for the first.
+        form: how it was made: "grammar", or the form that a language model answered in ("write", "choose", "fill").
+        score: mean log-likelihood a token (nats) by the language model that made it, where it tells.
     """
 
     caption_id: str = Field(min_length=1)
@@ -61,6 +63,8 @@ class NegativeRecord(Record):
     accepted: bool
     reason: str = ""
     draw: int = Field(default=0, ge=0)
+    form: Literal["", "grammar", "write", "choose", "fill"] = ""
+    score: float | None = None
 
 
 class ItemImage(Record):

@@ -68,3 +68,7 @@ TERMS = Shelf("degla.objectives", "term")
 RULES = Shelf("degla.negatives.rules", "rule")
 BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark")
 RECIPES = Shelf("degla.recipes", "recipe")
+VERBS = Shelf("degla.verbs", "command")
+
+SHELVES: dict[str, Shelf] = {"recipes": RECIPES, "terms": TERMS, "rules": RULES, "benchmarks": BENCHMARKS}
+"""What `degla ls` shows."""

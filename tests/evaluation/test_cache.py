@@ -307,9 +307,9 @@ def test_the_command_uses_the_cache(
         out = tmp_path / "result.json"
         words = ["evaluate", str(tiny_model), "--benchmarks", "zeroshot", "--root", str(tmp_path / "data"), *flags]
         caplog.clear()
-        with caplog.at_level(logging.INFO, logger="degla.cli_evaluate"):
+        with caplog.at_level(logging.INFO, logger="degla.verbs"):
             assert main([*words, "--out", str(out), "--json"]) == 0
-        said = [record.getMessage() for record in caplog.records if record.name == "degla.cli_evaluate"]
+        said = [record.getMessage() for record in caplog.records if record.name == "degla.verbs._scoring"]
         return load_result(out, items=True), " ".join(said)
 
     first, said = command()

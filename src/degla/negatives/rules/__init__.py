@@ -6,7 +6,7 @@ One file is one rule; the file's name is the rule's name. A file holds
 * one frozen dataclass that keeps the contract `NegativeRule` below; its fields are the rule's settings,
 * ``RULE``, an instance of it with the default settings.
 
-Nothing else has to be touched to add a rule: `degla.shelf.RULES` finds the file, `load_rule` gives its ``RULE``, and
+A rule whose change is one word keeps `FillingRule` too. Nothing else has to be touched to add a rule: `degla.shelf.RULES` finds the file, `load_rule` gives its ``RULE``, and
 the contract test runs over everything that lies here. A rule promises that it never returns its caption and that
 whatever it proposes itself passes its own `check`.
 """
@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
+from degla.negatives.llm import Chat, Slot
 from degla.negatives.phrases import Caption
 from degla.negatives.verdicts import Verdict
 from degla.shelf import RULES
@@ -25,22 +26,26 @@ from degla.shelf import RULES
 
 @dataclass(frozen=True)
 class Example:
-    """A hand-written caption with a negative that a rule would make of it."""
+    """A caption with a negative that a rule makes of it, accepted by a person; negatives/examples holds them."""
 
     caption: str
     negative: str
 
 
-@dataclass(frozen=True)
-class Message:
-    """One turn of a chat."""
+@runtime_checkable
+class FillingRule(Protocol):
+    """A rule that replaces or adds single words, so that a language model can propose the words."""
 
-    role: Literal["system", "user", "assistant"]
-    content: str
+    def slots(self, caption: Caption) -> tuple[Slot, ...]:
+        """The places where a word may be replaced or added; none where the grammar finds no place."""
+        ...
 
+    def fill(self, caption: Caption, slot: Slot, word: str) -> str | None:
+        """The caption with a proposed word in a place, inflected to fit; None where the word cannot stand there.
 
-Chat = tuple[Message, ...]
-"""A request to a language model."""
+        What it returns may still be refused by `check`.
+        """
+        ...
 
 
 @runtime_checkable
@@ -53,7 +58,11 @@ class NegativeRule(Protocol):
         ...
 
     def ask(self, caption: Caption, examples: Sequence[Example]) -> Chat | None:
-        """The request to a language model; None where the grammar alone makes the negatives."""
+        """The request to a language model; None where a model is of no use for this caption.
+
+        Fixed instruction first, then the examples as turns of user and assistant, then the caption, so that a server's
+        prefix cache serves it.
+        """
         ...
 
     def read(self, caption: Caption, reply: str | None, rng: Random) -> list[str]:

@@ -14,10 +14,11 @@ from typing import Final
 from degla.negatives.chunks import adjectives
 from degla.negatives.edits import substitute, write
 from degla.negatives.lexicon import lexicon
+from degla.negatives.llm import Chat
 from degla.negatives.phrases import Caption
 from degla.negatives.replacement import pick_spread, replaced_word
 from degla.negatives.replies import proposals
-from degla.negatives.rules import Chat, Example
+from degla.negatives.rules import Example
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _SHADES: Final = frozenset({"light", "dark", "bright", "deep", "pale"})

@@ -15,10 +15,11 @@ from degla.negatives import words
 from degla.negatives.chunks import Chunk, determiner, determiner_fits, nouns
 from degla.negatives.edits import substitute, write
 from degla.negatives.lexicon import lexicon
+from degla.negatives.llm import Chat
 from degla.negatives.phrases import Caption
 from degla.negatives.replacement import pick_spread, replaced_word
 from degla.negatives.replies import proposals
-from degla.negatives.rules import Chat, Example
+from degla.negatives.rules import Example
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _MALE: Final = frozenset({"his", "he", "him", "himself"})

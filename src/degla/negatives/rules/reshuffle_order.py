@@ -16,10 +16,11 @@ from typing import Final
 from degla.negatives import words
 from degla.negatives.chunks import Chunk, determiner_fits, find_chunks
 from degla.negatives.edits import exchange, rotate, write
+from degla.negatives.llm import Chat
 from degla.negatives.meaning import disagreements, meaning, tagged
 from degla.negatives.phrases import Caption
 from degla.negatives.replies import MOST_CANDIDATES, proposals
-from degla.negatives.rules import Chat, Example
+from degla.negatives.rules import Example
 from degla.negatives.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 

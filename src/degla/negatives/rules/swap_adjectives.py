@@ -16,9 +16,10 @@ from degla.negatives.chunks import Chunk, adjectives, find_chunks
 from degla.negatives.edits import exchange
 from degla.negatives.exchanges import check_exchange, read_exchange
 from degla.negatives.lexicon import lexicon
+from degla.negatives.llm import Chat
 from degla.negatives.meaning import meaning
 from degla.negatives.phrases import Caption
-from degla.negatives.rules import Chat, Example
+from degla.negatives.rules import Example
 from degla.negatives.tokens import Token
 from degla.negatives.verdicts import Verdict
 

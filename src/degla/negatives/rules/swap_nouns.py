@@ -17,9 +17,10 @@ from degla.negatives.chunks import Chunk, determiner, determiner_fits, find_chun
 from degla.negatives.edits import exchange, inflect
 from degla.negatives.exchanges import check_exchange, read_exchange
 from degla.negatives.lexicon import lexicon
+from degla.negatives.llm import Chat
 from degla.negatives.meaning import meaning
 from degla.negatives.phrases import Caption
-from degla.negatives.rules import Chat, Example
+from degla.negatives.rules import Example
 from degla.negatives.tokens import Token
 from degla.negatives.verdicts import Verdict
 

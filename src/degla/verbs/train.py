@@ -1,4 +1,4 @@
-"""`degla train`: a recipe and flags, or a run to go on with, become one configuration."""
+"""fine-tune a model by a recipe, or go on with a run: every field of the configuration is a flag"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from degla.errors import InputError
 from degla.shelf import RECIPES, did_you_mean
 
 
-def train_verb(words: list[str]) -> int:
+def run_words(words: list[str]) -> int:
     """`degla train RECIPE [flags]` or `degla train --resume RUN [flags]`: every field of TrainConfig is a flag."""
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(

@@ -1,0 +1,64 @@
+"""Arguments and set-up of every verb that scores models."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from degla.shelf import BENCHMARKS
+
+if TYPE_CHECKING:
+    from degla.evaluation.disk_cache import DiskCache
+
+log = logging.getLogger(__name__)
+
+
+def describe_benchmarks(verb: argparse.ArgumentParser) -> None:
+    """Arguments of every verb that scores models."""
+    verb.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME", help="see degla ls benchmarks")
+    verb.add_argument("--root", type=Path, required=True, help="folder that holds the benchmarks' data")
+    verb.add_argument("--tie", choices=["strict", "half", "lenient"], help="tie rule (each benchmark's own)")
+    verb.add_argument("--allow-missing", action="store_true", help="score what is there, and say what is missing")
+    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of random choices and intervals (0)")
+    folder = verb.add_mutually_exclusive_group()
+    folder.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder of embeddings of earlier runs (DEGLA_CACHE, else degla/embeddings in the user's cache folder)",
+    )
+    folder.add_argument("--no-cache", action="store_true", help="embed everything anew and keep nothing")
+
+
+def check_benchmarks(names: list[str]) -> None:
+    """Refuse a wrong name before anything heavy is imported."""
+    for name in names:
+        if name not in BENCHMARKS.names():
+            BENCHMARKS.load(name)
+
+
+def device(name: str) -> str:
+    """The device of that name; "auto" is the graphics card where there is one."""
+    import torch
+
+    return name if name != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextlib.contextmanager
+def cache(given: argparse.Namespace) -> Iterator[DiskCache | None]:
+    """The embeddings of earlier runs that the arguments name, or None."""
+    from degla.evaluation.disk_cache import DiskCache, default_cache_folder, open_cache
+
+    if given.no_cache:
+        yield None
+        return
+    # A folder that was asked for must work; the usual one only saves time.
+    with open_cache(given.cache) if given.cache else DiskCache(default_cache_folder()) as found:
+        yield found
+    if found.read or found.written:
+        log.info("%s: %d embeddings read, %d written.", found.folder, found.read, found.written)

@@ -1,0 +1,60 @@
+"""measure models on benchmarks"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.verbs._scoring import cache, check_benchmarks, describe_benchmarks, device
+from degla.verbs._terminal import show
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    """Add the arguments of `degla evaluate`."""
+    verb.add_argument(
+        "models", nargs="+", metavar="MODEL", help="run or checkpoint folder, ARCHITECTURE:TAG, world, ..."
+    )
+    describe_benchmarks(verb)
+    verb.add_argument("--out", type=Path, required=True, help="JSON file; with several models, one file each, numbered")
+    verb.add_argument("--label", nargs="+", help="names for the report, one a model (the model's own name)")
+    verb.add_argument("--json", action="store_true", help="print the results as JSON")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Score each model and write its result."""
+    if given.label and len(given.label) != len(given.models):
+        raise InputError(f"{len(given.label)} labels for {len(given.models)} models; give one a model.")
+    if given.out.suffix != ".json":
+        raise InputError(f"--out {given.out}: the name of a result must end in .json.")
+    check_benchmarks(given.benchmarks)
+
+    from degla.evaluation.results import save_result
+    from degla.evaluation.run import evaluate
+    from degla.evaluation.terminal import render_result
+    from degla.model.checkpoint import recorded_seed
+    from degla.model.load import load_encoder
+
+    with cache(given) as embeddings:
+        for number, name in enumerate(given.models):
+            result = evaluate(
+                load_encoder(name, device=device(given.device)),
+                benchmarks=given.benchmarks,
+                root=given.root,
+                seed=given.seed,
+                tie=given.tie,
+                allow_missing=given.allow_missing,
+                label=given.label[number] if given.label else None,
+                training_seed=recorded_seed(name),
+                cache=embeddings,
+            )
+            several = len(given.models) > 1
+            out = given.out.with_stem(f"{given.out.stem}-{number + 1}") if several else given.out
+            save_result(result, out)
+            if given.json:
+                sys.stdout.write(result.model_dump_json() + "\n")
+            else:
+                show(render_result(result))
+                sys.stderr.write(f"written: {out}\n")
+    return 0

@@ -1,0 +1,71 @@
+"""measure averages of a model and its fine-tuned self, and keep the best"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from degla.verbs._scoring import cache, check_benchmarks, describe_benchmarks, device
+from degla.verbs._terminal import show
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    """Add the arguments of `degla interpolate`."""
+    verb.add_argument("base", metavar="BASE", help="the model before fine-tuning, as for degla evaluate")
+    verb.add_argument("tuned", metavar="TUNED", help="the fine-tuned model")
+    verb.add_argument(
+        "--alphas",
+        nargs="+",
+        type=float,
+        default=[0.0, 0.25, 0.5, 0.75, 1.0],
+        metavar="SHARE",
+        help="shares of the tuned weights, 0 to 1 (0 0.25 0.5 0.75 1)",
+    )
+    describe_benchmarks(verb)
+    verb.add_argument("--out", type=Path, required=True, help="folder for results, report and the chosen checkpoint")
+    name = "column of the report, part or named average, or BENCHMARK:NAME"
+    verb.add_argument("--gain", default="composition", metavar="NAME", help=f"score to raise: {name} (composition)")
+    verb.add_argument(
+        "--kept", default="recognition", metavar="NAME", help="score to keep, named likewise (recognition)"
+    )
+    verb.add_argument(
+        "--keep",
+        type=float,
+        metavar="POINTS",
+        help="least kept score of the choice, in percent (1 point below the base's own)",
+    )
+    verb.add_argument("--json", action="store_true", help="print the sweep as JSON")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Measure the averages, write the report and the chosen checkpoint."""
+    check_benchmarks(given.benchmarks)
+
+    from degla.evaluation.choice import render_sweep
+    from degla.interpolate import CHOSEN, interpolate
+
+    with cache(given) as embeddings:
+        sweep = interpolate(
+            given.base,
+            given.tuned,
+            alphas=given.alphas,
+            benchmarks=given.benchmarks,
+            root=given.root,
+            out=given.out,
+            gain=given.gain,
+            kept=given.kept,
+            keep=given.keep,
+            device=device(given.device),
+            seed=given.seed,
+            tie=given.tie,
+            allow_missing=given.allow_missing,
+            cache=embeddings,
+        )
+    if given.json:
+        sys.stdout.write(json.dumps(sweep.plain(), indent=2) + "\n")
+    else:
+        show(render_sweep(sweep))
+        sys.stderr.write(f"written: {given.out / 'report.html'} and the chosen model, {given.out / CHOSEN}\n")
+    return 0

@@ -1,0 +1,47 @@
+"""what is on the shelves"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.shelf import SHELVES
+from degla.verbs._terminal import show
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("shelf", nargs="?", choices=sorted(SHELVES), help="one shelf only")
+    verb.add_argument("--root", type=Path, help="with benchmarks: say what of each this folder holds, and what lacks")
+    verb.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(given: argparse.Namespace) -> int:
+    if given.root is not None:
+        if given.shelf != "benchmarks":
+            raise InputError("--root goes with the shelf of benchmarks: degla ls benchmarks --root DATA.")
+        return _ls_found(given)
+    chosen = {name: shelf for name, shelf in SHELVES.items() if given.shelf in (None, name)}
+    members = {name: {item: shelf.summary(item) for item in shelf.names()} for name, shelf in chosen.items()}
+    if given.json:
+        sys.stdout.write(json.dumps(members, indent=2) + "\n")
+        return 0
+    for name, items in members.items():
+        sys.stdout.write(f"{name}\n")
+        width = max((len(item) for item in items), default=0)
+        for item, summary in items.items():
+            sys.stdout.write(f"  {item:<{width}}  {summary}\n")
+    return 0
+
+
+def _ls_found(given: argparse.Namespace) -> int:
+    from degla.evaluation.inventory import render_inventory, take_inventory
+
+    found = take_inventory(given.root)
+    if given.json:
+        sys.stdout.write(json.dumps([row.model_dump() for row in found], indent=2) + "\n")
+    else:
+        show(render_inventory(found))
+    return 0

@@ -1,0 +1,35 @@
+"""one page from results"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "results", nargs="+", type=Path, metavar="RESULTS", help="JSON files of degla evaluate, or folders"
+    )
+    verb.add_argument("--out", type=Path, default=Path("report.html"), help="HTML file; Markdown is written beside it")
+    verb.add_argument("--baseline", help="label that gains and losses are counted from (the first)")
+    verb.add_argument(
+        "--root", type=Path, help="folder of the benchmarks' data, for pictures of the items that changed most"
+    )
+    verb.add_argument("--no-published", action="store_true", help="leave out numbers in print")
+    verb.add_argument("--json", action="store_true", help="print the table as JSON")
+
+
+def run(given: argparse.Namespace) -> int:
+    from degla.evaluation.report import report
+    from degla.evaluation.results import load_result
+
+    files = [file for path in given.results for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    baseline = given.baseline or (load_result(files[0]).model.label if files else None)
+    table = report(files, out=given.out, baseline=baseline, root=given.root, published=not given.no_published)
+    if given.json:
+        sys.stdout.write(json.dumps(table, indent=2) + "\n")
+    else:
+        sys.stderr.write(f"written: {given.out} and {given.out.with_suffix('.md')}\n")
+    return 0
