@@ -6,9 +6,9 @@ One file is one rule; the file's name is the rule's name. A file holds
 * one frozen dataclass that keeps the contract `NegativeRule` below; its fields are the rule's settings,
 * ``RULE``, an instance of it with the default settings.
 
-A rule whose change is one word keeps `FillingRule` too. Nothing else has to be touched to add a rule: `degla.shelf.RULES` finds the file, `load_rule` gives its ``RULE``, and
-the contract test runs over everything that lies here. A rule promises that it never returns its caption and that
-whatever it proposes itself passes its own `check`.
+A rule whose change is one word keeps `FillingRule` too. Nothing else has to be touched to add a rule:
+`degla.shelf.RULES` finds the file, `load_rule` gives its ``RULE``, and the contract test runs over everything that lies
+here. A rule promises that it never returns its caption and that whatever it proposes itself passes its own `check`.
 """
 
 from __future__ import annotations
