@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from term_cases import MASKS, RULES, all_settings, describe
+from term_cases import MASKS, RULES, all_settings, at_work, describe
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -92,7 +92,7 @@ def sums() -> dict[str, dict[str, Any]]:
 
 def outcomes(processes: Processes) -> Iterator[tuple[str, Outcome]]:
     """Loss, gradients and memory of every term and sum under every mask, as a data-parallel trainer sees them."""
-    alone = [term for name in TERMS.names() for term in all_settings(name)]
+    alone = [at_work(term) for name in TERMS.names() for term in all_settings(name)]
     singles = {describe(term): {type(term).__name__: term} for term in alone}
     for title, chosen in {**singles, **sums()}.items():
         for mask in ALL_MASKS:

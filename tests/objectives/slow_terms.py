@@ -73,8 +73,87 @@ def image_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tens
     for i in range(pairs):
         others = [s * _dot(v[i], n[i, k]) for k in range(negatives) if bool(valid[i, k])]
         if others:
-            rows.append(_cross_entropy(s * _dot(v[i], t[i]), others))
+            rows.append(_calibrated(s * _dot(v[i], t[i]), others, smoothing=term.smoothing, focus=term.focus))
     return _mean(rows, s), {"image", "caption", "negative", "scale"} if rows else set()
+
+
+def _calibrated(positive: Tensor, others: list[Tensor], *, smoothing: float, focus: float) -> Tensor:
+    """FSC-CLIP's row: every candidate's share, with its part of the smoothed target and its focal factor."""
+    exponentials = [logit.exp() for logit in (positive, *others)]
+    total = sum(exponentials, torch.zeros_like(positive))
+    loss = torch.zeros_like(positive)
+    for place, each in enumerate(exponentials):
+        share = each / total
+        target = smoothing / len(exponentials) + (1 - smoothing if place == 0 else 0.0)
+        loss = loss - target * (1 - share) ** focus * share.log()
+    return loss
+
+
+def own_hinge(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, valid = student.image, student.caption, student.negative, student.valid
+    gaps = []
+    active = False
+    for i in range(valid.shape[0]):
+        for k in range(valid.shape[1]):
+            if bool(valid[i, k]):
+                gap = term.margin + _dot(v[i], n[i, k]) - _dot(v[i], t[i])
+                active = active or gap.item() > 0
+                gaps.append(gap if gap.item() > 0 else 0 * gap)
+    return _mean(gaps, v), {"image", "caption", "negative"} if active else set()
+
+
+def hardest_hinge(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t = student.image, student.caption
+    pairs = v.shape[0]
+    rows = []
+    active = False
+    for i in range(pairs):
+        others = [
+            j
+            for j in range(pairs)
+            if j != i and not (term.mask_same_image and int(student.group[i]) == int(student.group[j]))
+        ]
+        positive = _dot(v[i], t[i])
+        texts = [_dot(v[i], t[j]) for j in others]
+        images = [_dot(t[i], v[j]) for j in others]
+        worst_text = max(texts, key=Tensor.item) if texts else v.new_tensor(-1.0)
+        if memory[0].item() < term.mean_steps:
+            worst_image = _mean([_dot(t[i], v[j]) for j in range(pairs)], v)
+        else:
+            worst_image = max(images, key=Tensor.item) if images else v.new_tensor(-1.0)
+        row = torch.zeros((), dtype=v.dtype)
+        for worst in (worst_text, worst_image):
+            gap = term.margin + worst - positive
+            if gap.item() > 0:
+                row = row + gap
+                # Alone in the batch, the mean of all images is the pair itself: a constant.
+                is_itself = pairs == 1 and worst is worst_image and memory[0].item() < term.mean_steps
+                active = active or not is_itself
+        rows.append(row)
+    return _mean(rows, v), {"image", "caption"} if active else set()
+
+
+def logit_distillation(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, scale, temperature = student.image, student.caption, student.scale.detach(), term.temperature
+    assert teacher.image is not None and teacher.caption is not None
+    pairs = v.shape[0]
+
+    def share(first: Tensor, second: Tensor, i: int) -> list[Tensor]:
+        logits = [(scale * _dot(first[i], second[j]) / temperature).exp() for j in range(pairs)]
+        total = sum(logits, torch.zeros_like(scale))
+        return [logit / total for logit in logits]
+
+    rows = []
+    for i in range(pairs):
+        row = torch.zeros((), dtype=v.dtype)
+        for wanted, found in (
+            (share(teacher.image, teacher.caption, i), share(v, t, i)),
+            (share(teacher.caption, teacher.image, i), share(t, v, i)),
+        ):
+            for target, value in zip(wanted, found, strict=True):
+                row = row - temperature**2 * target * value.log()
+        rows.append(row)
+    return _mean(rows, v), {"image", "caption"} if pairs > 1 else set()
 
 
 def text_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:

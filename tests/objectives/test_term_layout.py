@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from term_cases import Case, all_settings, describe, evaluate, gradients, is_published, make_case
+from term_cases import Case, all_settings, at_work, describe, evaluate, gradients, is_published, make_case
 from torch import Tensor
 
 from degla.objectives import Embeddings, Processes, Target
@@ -26,7 +26,9 @@ def is_local(name: str) -> bool:
     return next(line for line in text.splitlines() if line.startswith("Scope:")).split()[1] == "local"
 
 
-LOCAL = [term for name in TERMS.names() if is_local(name) for term in all_settings(name) if not is_published(term)]
+LOCAL = [
+    at_work(term) for name in TERMS.names() if is_local(name) for term in all_settings(name) if not is_published(term)
+]
 
 
 def moved_rows(term: Any, case: Case, changed: int) -> dict[str, set[int]]:

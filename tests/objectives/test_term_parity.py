@@ -13,6 +13,10 @@ from term_cases import LEAVES, MASKS, Case, all_settings, describe, evaluate, gr
 from degla.objectives import Processes
 from degla.objectives._sum import term_class
 from degla.objectives.cross_modal_rank import CrossModalRank
+from degla.objectives.hardest_hinge import HardestHinge
+from degla.objectives.image_grounded import ImageGrounded
+from degla.objectives.logit_distillation import LogitDistillation
+from degla.objectives.own_hinge import OwnHinge
 from degla.objectives.self_distillation import SelfDistillation
 from degla.objectives.text_grounded import TextGrounded
 from degla.shelf import TERMS
@@ -23,6 +27,14 @@ SETTINGS = [(name, term) for name in WITH_LOOP for term in all_settings(name)] +
     ("text_grounded", TextGrounded(fixed_scale=3.0)),
     ("self_distillation", SelfDistillation(image=0.5, text=2.0)),
     ("cross_modal_rank", CrossModalRank(upper=0.5)),
+    ("image_grounded", ImageGrounded(smoothing=0.2)),
+    ("image_grounded", ImageGrounded(focus=2.0)),
+    ("image_grounded", ImageGrounded(smoothing=0.02, focus=2.0)),
+    ("hardest_hinge", HardestHinge(mean_steps=0)),
+    ("hardest_hinge", HardestHinge(margin=1.5, mean_steps=0, mask_same_image=True)),
+    ("hardest_hinge", HardestHinge(margin=1.5, mean_steps=2)),
+    ("logit_distillation", LogitDistillation(temperature=0.5)),
+    ("own_hinge", OwnHinge(margin=1.0)),
 ]
 
 

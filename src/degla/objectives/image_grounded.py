@@ -22,22 +22,59 @@ def own_negatives_loss(
     return torch.logsumexp(logits, dim=1) - positive
 
 
+def calibrated_own_negatives_loss(
+    positive: Float[Tensor, " batch"],
+    negative: Float[Tensor, "batch negatives"],
+    valid: Bool[Tensor, "batch negatives"],
+    *,
+    smoothing: float,
+    focus: float,
+) -> Float[Tensor, " batch"]:
+    """`own_negatives_loss` with smoothed targets and a focal factor; equal to it where both are 0.
+
+    With p the softmax over the caption and its K_i valid negatives, and the target y, which is smoothing / (1 + K_i)
+    everywhere and 1 - smoothing more for the caption: - sum_c y_c (1 - p_c)^focus log p_c.
+
+    Source: FSC-CLIP, arXiv 2410.05210, selective calibrated regularisation.
+    """
+    if smoothing == 0 and focus == 0:
+        return own_negatives_loss(positive, negative, valid)
+    logits = torch.cat([positive[:, None], negative.masked_fill(~valid, -torch.inf)], dim=1)
+    log_share = logits - torch.logsumexp(logits, dim=1, keepdim=True)
+    there = torch.cat([valid.new_ones(len(valid), 1), valid], dim=1)
+    log_share = log_share.masked_fill(~there, 0.0)  # 0 times -inf is no number.
+    even = smoothing / there.sum(dim=1, keepdim=True).to(logits.dtype)
+    target = even * there
+    target[:, 0] += 1 - smoothing
+    rest = -torch.expm1(log_share)  # 1 - p, exact where p is near 1.
+    # A power of an exact 0 has no gradient below 1; the clamp cuts it off there.
+    weight = rest.clamp(min=1e-12) ** focus if focus else torch.ones_like(rest)
+    return -(target * weight * log_share).sum(dim=1)
+
+
 @dataclass(frozen=True)
 class ImageGrounded:
     """Pull each image to its caption; push the caption's own negatives away from the image.
 
     Formula:  mean_i -log e^{s<v_i,t_i>} / (e^{s<v_i,t_i>} + sum_k e^{s<v_i,n_ik>})
-              v: images, t: captions, n: valid negatives, s: `scale`
+              v: images, t: captions, n: valid negatives, s: `scale`; with smoothing b or focus g instead
+              mean_i - sum_c y_c (1 - p_c)^g log p_c, p: the softmax over the caption and its K_i negatives,
+              y: b / (1 + K_i) everywhere, and 1 - b more for the caption
     Shapes:   see Embeddings; returns a scalar, the mean over pairs that have a valid negative
     Scope:    local - an image meets only its caption and that caption's negatives; no gather
-    Source:   arXiv 2504.16801, image-grounded contrast; TSVLC (CVPR 2023) before it
+    Source:   arXiv 2504.16801, image-grounded contrast; TSVLC (CVPR 2023) before it; smoothing and focus FSC-CLIP,
+              arXiv 2410.05210, where missing negatives have the logit 0 (F-1); here they are left out
     Differs:  the released code masks a B x B(1+K) matrix built on the CPU (D-15 in docs/decisions) and
               has no validity mask
     Cost:     none beyond the shared encoder pass
     """
 
     weight: float = 0.1
-    """Factor of the term, >= 0 (0.1 in arXiv 2504.16801)."""
+    """Factor of the term, >= 0 (0.1 in arXiv 2504.16801; 0.5 in FSC-CLIP)."""
+    smoothing: float = 0.0
+    """Share of the target that is spread evenly, 0 to 1 (0.02 in FSC-CLIP)."""
+    focus: float = 0.0
+    """Exponent that makes sure rows count less, >= 0 (2 in FSC-CLIP)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset()
 
@@ -45,5 +82,7 @@ class ImageGrounded:
         """Mean over the pairs of all processes that have a valid negative."""
         positive = student.scale * (student.image * student.caption).sum(-1)
         negative = student.scale * torch.einsum("bd,bkd->bk", student.image, student.negative)
-        losses = own_negatives_loss(positive, negative, student.valid)
+        losses = calibrated_own_negatives_loss(
+            positive, negative, student.valid, smoothing=self.smoothing, focus=self.focus
+        )
         return processes.mean(losses, student.valid.any(dim=1))
