@@ -1,25 +1,47 @@
-"""Captions a second of all rules on captions not seen before, then of each rule on captions already tagged."""
+"""Captions a second and memory: of the rules alone, and of the pipeline around a scripted language model.
+
+``negatives.py CAPTIONS`` measures each rule on the captions of the file, without a model. ``--pipeline 100000`` repeats
+the captions up to that number with ids of their own and asks a model that answers at once from a table. Texts that come
+again are tagged and judged once (the pipeline remembers), so the figure is that of requests, journal, order and rows;
+``--distinct`` gives every caption a text of its own, so that tagging and checking are in the figure.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import resource
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from degla.data.sources import read_captions
 from degla.negatives.generate import generate
+from degla.negatives.llm import Request
+from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.phrases import parse
+from degla.negatives.rules import load_rule
 from degla.records import CaptionRecord
 from degla.shelf import RULES
+
+PAPER = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="any captions file")
+    parser.add_argument("--pipeline", type=int, metavar="N", help="captions that go through the pipeline")
+    parser.add_argument("--rules", nargs="+", default=PAPER, help="rules of the pipeline (the paper's five)")
+    parser.add_argument("--distinct", action="store_true", help="every caption has a text of its own")
     given = parser.parse_args()
-    captions = list(read_captions(given.captions))
     parse(["A warm-up loads the tagger and its tables."])
+    if given.pipeline:
+        measure_pipeline(given.captions, given.pipeline, given.rules, distinct=given.distinct)
+        return
+    captions = list(read_captions(given.captions))
     print(f"{'':<20} {'captions/s':>10}  accepted a caption")
     measure("all rules, cold", RULES.names(), captions)
     for name in RULES.names():
@@ -32,6 +54,84 @@ def measure(title: str, rules: list[str], captions: list[CaptionRecord]) -> None
         summary = generate(captions, rules=rules, out=Path(folder) / "negatives.jsonl", seed=0, progress=False)
         rate = len(captions) / (time.perf_counter() - started)
     print(f"{title:<20} {rate:10.0f}  {summary.mean:.2f}")
+
+
+def measure_pipeline(path: Path, count: int, rules: list[str], *, distinct: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "captions.jsonl"
+        texts = repeat_captions(list(read_captions(path)), count, source, distinct=distinct)
+        model = ScriptedModel(partial(answer, answers(texts, rules)), capacity=64, remember=False)
+        watch = MemoryWatch()
+        cpu, started = time.process_time(), time.perf_counter()
+        summary = generate(
+            partial(stream, source), rules=rules, out=Path(folder) / "out.jsonl", seed=0, model=model, progress=False
+        )
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    print(f"{count:,} captions, {len(texts):,} texts, {len(rules)} rules, {summary.attempts:,} requests")
+    print(
+        f"{count / cpu:,.0f} captions and {summary.attempts / cpu:,.0f} requests a processor-second ({seconds:.0f} s wall)"
+    )
+    print(f"{summary.mean:.2f} negatives a caption, {summary.share_accepted:.0%} of the rows accepted")
+    print("memory in MB at each tenth:", " ".join(f"{megabytes:.0f}" for megabytes in watch.tenths()))
+    print(f"most: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+def repeat_captions(captions: list[CaptionRecord], count: int, out: Path, *, distinct: bool) -> list[str]:
+    """Write the captions again and again with ids and images of their own; returns the texts, each once."""
+    texts: dict[str, None] = {}
+    with out.open("w", encoding="utf-8") as stream:
+        for number in range(count):
+            record = captions[number % len(captions)]
+            turn = number // len(captions)
+            text = f"{record.text.rstrip('. ')} on day {turn}" if distinct else record.text
+            texts[text] = None
+            row = {"id": f"{number}", "image": record.image, "text": text, "image_id": f"{record.image_id}-{turn}"}
+            stream.write(json.dumps(row) + "\n")
+    return list(texts) if not distinct else [record.text for record in captions]
+
+
+def stream(path: Path) -> Iterator[CaptionRecord]:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield CaptionRecord.model_validate_json(line)
+
+
+def answers(texts: list[str], rules: list[str]) -> dict[tuple[str, str], str]:
+    """For every text and rule the negative that the grammar likes best; the caption itself where it has none."""
+    from degla.negatives.questions import draw_rng
+
+    found = {}
+    for caption in parse(texts):
+        for name in rules:
+            candidates = load_rule(name).read(caption, None, draw_rng(0, caption.text, name))
+            found[caption.text, name] = candidates[0] if candidates else caption.text
+    return found
+
+
+def answer(table: dict[tuple[str, str], str], request: Request) -> str | None:
+    if request.form != "write":
+        return None
+    base, day, turn = request.caption.partition(" on day ")
+    found = table.get((request.caption, request.key.rule)) or table.get((base, request.key.rule))
+    return None if found is None else found.rstrip(". ") + day + turn if day else found
+
+
+class MemoryWatch:
+    """Notes the memory of this process ten times a second."""
+
+    def __init__(self) -> None:
+        self._seen: list[float] = []
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def tenths(self) -> list[float]:
+        step = max(1, len(self._seen) // 10)
+        return [max(self._seen[start : start + step]) for start in range(0, len(self._seen), step)]
+
+    def _look(self) -> None:
+        while True:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self._seen.append(pages * resource.getpagesize() / 2**20)
+            time.sleep(0.1)
 
 
 if __name__ == "__main__":

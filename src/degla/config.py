@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from degla.errors import InputError
+from degla.model.adapters import AdapterConfig
 from degla.model.teacher import TeacherConfig
 from degla.objectives._sum import Terms, term_class, terms
 from degla.shelf import did_you_mean
@@ -84,8 +85,14 @@ class LoopConfig:
     """Optimiser steps of the whole run; `epochs` passes by default."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast: bf16 where the device computes it natively (auto), or as named; weights stay fp32."""
+    chunk_size: int | None = None
+    """Pairs of a process that are embedded at a time, 1 or more: gradients of the whole batch in the memory of so many."""
     trim: bool = True
-    """Cut texts to the longest of the batch where that is exact; true or false."""
+    """Compute no padding and no shared beginning of texts twice, where that is exact; true or false."""
+    compile: bool = False
+    """Compile both towers with torch.compile (needs a C++ compiler on CPUs); true or false."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass, for less memory and a third more time; true or false."""
     seed: int = 0
     """Seed of order, crops and draws of negatives, 0 or more."""
     train_image_tower: bool = True
@@ -94,6 +101,10 @@ class LoopConfig:
     """Train the text tower; true or false."""
     train_scale: bool = True
     """Train the scale; true or false."""
+    freeze_image_blocks: int = 0
+    """First blocks of the image tower, and what comes before them, that are not trained; 0 or more."""
+    freeze_text_blocks: int = 0
+    """First blocks of the text tower, and what comes before them, that are not trained; 0 or more."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     objective: Terms = field(default_factory=terms)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    adapter: AdapterConfig = AdapterConfig()
     optim: OptimConfig = OptimConfig()
     train: LoopConfig = LoopConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -162,6 +174,11 @@ class TrainConfig:
         rules: list[tuple[str, float, bool, str]] = [
             ("train.batch-size", self.train.batch_size, self.train.batch_size >= 1, "1 or more"),
             ("train.epochs", self.train.epochs, self.train.epochs >= 1, "1 or more"),
+            ("train.chunk-size", self.train.chunk_size or 1, (self.train.chunk_size or 1) >= 1, "1 or more"),
+            ("train.freeze-image-blocks", self.train.freeze_image_blocks, self.train.freeze_image_blocks >= 0, "0 or more"),
+            ("train.freeze-text-blocks", self.train.freeze_text_blocks, self.train.freeze_text_blocks >= 0, "0 or more"),
+            ("adapter.rank", self.adapter.rank, self.adapter.rank >= 0, "0 or more"),
+            ("adapter.alpha", self.adapter.alpha, self.adapter.alpha > 0, "above 0"),
             ("train.steps", self.train.steps or 1, (self.train.steps or 1) >= 1, "1 or more"),
             ("optim.lr", self.optim.lr, self.optim.lr > 0, "above 0"),
             ("optim.warmup-steps", self.optim.warmup_steps, self.optim.warmup_steps >= 0, "0 or more"),

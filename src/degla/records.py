@@ -148,15 +148,20 @@ def read_jsonl(model: type[RecordType], path: Path) -> Iterator[RecordType]:
     """Read one validated record a line; blank lines are passed over.
 
     Raises:
-        InputError: the file is missing, a line is not JSON, or a record has a wrong field (file and line
-            named).
+        InputError: see `read_json_lines`; or a record has a wrong field.
+    """
+    for where, row in read_json_lines(path):
+        yield validate(model, row, where=where)
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Every line that is not blank, parsed, behind its place: ("captions.jsonl line 3", {...}).
+
+    Raises:
+        InputError: the file cannot be read, is not UTF-8 text, or a line is not JSON (file and line named).
     """
     try:
-        stream = path.open(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
-    with stream:
-        try:
+        with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
                     continue
@@ -165,9 +170,11 @@ def read_jsonl(model: type[RecordType], path: Path) -> Iterator[RecordType]:
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
                     raise InputError(f"{where}: not JSON: {error.msg} at column {error.colno}.") from None
-                yield validate(model, row, where=where)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
+                yield where, row
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:

@@ -115,7 +115,7 @@ def test_workers_change_nothing(tmp_path: Path, start_method: str) -> None:
         dataset = dataset_in(tmp_path, seed=5)
         plan = BatchPlan(dataset.groups, batch_size=3, seed=5, duplicates="avoid")
         loader = make_loader(
-            dataset, plan, epoch=epoch, start=start, workers=workers, trim=True, start_method=start_method
+            dataset, plan, epoch=epoch, start=start, workers=workers, collate=Collate(trim=True), start_method=start_method
         )
         assert len(loader) == 3 - start
         return list(loader)
@@ -145,7 +145,7 @@ def test_pairs_are_functions_of_seed_epoch_and_index(tmp_path: Path) -> None:
 def test_without_negatives_the_axis_is_empty(tmp_path: Path) -> None:
     dataset = dataset_in(tmp_path, negatives=0)
     plan = BatchPlan(dataset.groups, batch_size=4)
-    batch = next(iter(make_loader(dataset, plan, epoch=0, trim=True)))
+    batch = next(iter(make_loader(dataset, plan, epoch=0, collate=Collate(trim=True))))
     assert batch.negative.shape == (4, 0, 6) and batch.valid.shape == (4, 0) and batch.caption.shape == (4, 6)
 
 
@@ -244,7 +244,7 @@ def test_real_photographs_and_clips_tokenizer() -> None:
         seed=0,
     )
     plan = BatchPlan(dataset.groups, batch_size=4, duplicates="avoid")
-    for step, batch in enumerate(make_loader(dataset, plan, epoch=0, trim=True, workers=2)):
+    for step, batch in enumerate(make_loader(dataset, plan, epoch=0, collate=Collate(trim=True), workers=2)):
         texts = [text_of[name] for name in batch.ids]
         length = int(tokenizer(texts).argmax(-1).max()) + 1
         assert length <= batch.caption.shape[1] < 77

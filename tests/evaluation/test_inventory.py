@@ -54,8 +54,8 @@ def test_wrong_files_do_not_stop_the_others(tmp_path: Path) -> None:
     (tmp_path / "sugarcrepe").mkdir()
     (tmp_path / "sugarcrepe" / "replace_obj.json").write_text("{")
     for name in ("cat", "dog"):
-        (tmp_path / "zeroshot" / "pets" / name).mkdir(parents=True)
-        Image.new("RGB", (4, 4)).save(tmp_path / "zeroshot" / "pets" / name / "0.png")
+        (tmp_path / "zeroshot" / "animals" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "zeroshot" / "animals" / name / "0.png")
     found = {row.name: row for row in take_inventory(tmp_path, names=["sugarcrepe", "zeroshot"])}
     assert found["sugarcrepe"].state == "incomplete"
     assert "replace_obj.json: not JSON" in found["sugarcrepe"].notes[0]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from degla.model.load import load_encoder
-from degla.model.text import can_trim
+from degla.model.text import can_trim, encode_tree, encode_trimmed
+from degla.prefixes import GrowTree
 from tests.tiny import CAPTIONS, CONFIG, write_model
 
 TEXT = CONFIG["text_cfg"]
@@ -35,13 +36,14 @@ def test_trimming_is_exact(tmp_path: Path, changes: dict[str, object]) -> None:
     assert longest < tokens.shape[1]
     whole = torch.nn.functional.normalize(encoder.clip.encode_text(tokens), dim=-1)
     for length in (longest, longest + 1, tokens.shape[1]):
-        trimmed = encoder.encode_captions(tokens[:, :length])
+        trimmed = torch.nn.functional.normalize(encode_trimmed(encoder.clip, tokens[:, :length]), dim=-1)
         torch.testing.assert_close(trimmed.double(), whole, rtol=0, atol=2e-7)
 
     whole.square()[:, 0].sum().backward()
     expected = encoder.clip.visual.conv1.weight.grad, _token_gradient(encoder)
     encoder.zero_grad(set_to_none=True)
-    encoder.encode_captions(tokens[:, :longest]).square()[:, 0].sum().backward()
+    trimmed = torch.nn.functional.normalize(encode_trimmed(encoder.clip, tokens[:, :longest]), dim=-1)
+    trimmed.square()[:, 0].sum().backward()
     assert expected[0] is None
     torch.testing.assert_close(_token_gradient(encoder), expected[1], rtol=1e-5, atol=1e-7)
     assert expected[1].abs().max() > 0
@@ -63,16 +65,74 @@ def test_trimming_is_refused_where_it_would_change_embeddings(tmp_path: Path, ch
     torch.testing.assert_close(encoder.encode_captions(tokens), expected)
 
 
-def test_forward_keeps_each_negative_with_its_caption(tiny_model: Path) -> None:
+@pytest.mark.parametrize("changes", EXACT.values(), ids=EXACT.keys())
+def test_trees_are_exact(tmp_path: Path, changes: dict[str, object]) -> None:
+    encoder = load_encoder(str(write_model(tmp_path / "model", **changes))).double()
+    texts = [*CAPTIONS, "a red square above a green circle", CAPTIONS[1], "a red square above", ""]
+    tokens = encoder.tokenize(texts)
+    assert encoder.grow is not None
+    tree = encoder.grow(tokens)
+    assert len(tree.path) == len(texts) - 1, "a text that occurs twice was not taken once"
+    assert len(tree.token) < int((tokens != 0).sum()), "nothing was shared; the test shows nothing"
+
+    weights = torch.randn(len(texts), 16 if "embed_dim" not in changes else 32, dtype=torch.float64)
+    gradients = []
+    for rows in (
+        torch.nn.functional.normalize(encoder.clip.encode_text(tokens), dim=-1),
+        torch.nn.functional.normalize(encode_tree(encoder.clip, tree), dim=-1),
+    ):
+        encoder.zero_grad(set_to_none=True)
+        (rows * weights).sum().backward()
+        gradients.append({name: value.grad.clone() for name, value in encoder.named_parameters() if value.grad is not None})
+    torch.testing.assert_close(rows, torch.nn.functional.normalize(encoder.clip.encode_text(tokens), dim=-1))
+    assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 20
+    for name, expected in gradients[0].items():
+        assert expected.abs().max() > 0, name
+        torch.testing.assert_close(gradients[1][name], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_a_tree_gives_its_texts_back(multiple: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.zeros(40, 12, dtype=torch.long)
+    for row in tokens:
+        length = int(torch.randint(1, 11, (), generator=generator))
+        row[:length] = torch.randint(1, 4, (length,), generator=generator)
+        row[length] = 9
+    tree = GrowTree(multiple=multiple)(tokens)
+    assert tree.path.shape[1] % multiple == 0 or tree.path.shape[1] == 12
+    for number, row in enumerate(tokens):
+        which = tree.text[number]
+        path = tree.path[which, : tree.end[which] + 1]
+        assert torch.equal(tree.token[path], row[: int(row.argmax()) + 1])
+        assert torch.equal(tree.position[path], torch.arange(len(path)))
+    assert torch.equal(tree.path.flatten()[tree.source], torch.arange(len(tree.token)))
+    beginnings = {tuple(row[: n + 1].tolist()) for row in tokens for n in range(int(row.argmax()) + 1)}
+    assert len(tree.token) == len(beginnings)
+
+
+@pytest.mark.parametrize("changes", REFUSED.values(), ids=REFUSED.keys())
+def test_trees_are_refused_where_they_would_change_embeddings(tmp_path: Path, changes: dict[str, object]) -> None:
+    assert load_encoder(str(write_model(tmp_path / "model", **changes))).grow is None
+
+
+def test_trees_are_refused_for_blocks_that_are_not_known(tmp_path: Path) -> None:
+    custom = {"custom_text": True, "text_cfg": TEXT | {"block_type": "custom", "qk_norm": True}}
+    encoder = load_encoder(str(write_model(tmp_path / "model", **custom)))
+    assert encoder.trims and encoder.grow is None
+    tokens = encoder.tokenize(CAPTIONS)
+    expected = torch.nn.functional.normalize(encoder.clip.encode_text(tokens), dim=-1)
+    torch.testing.assert_close(encoder.encode_captions(tokens), expected)
+
+
+def test_forward_gives_images_texts_and_scale(tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model)).eval()
-    captions = encoder.tokenize(CAPTIONS[:3])
-    negatives = torch.stack([encoder.tokenize([CAPTIONS[3 + k], CAPTIONS[k]]) for k in range(3)])
+    tokens = encoder.tokenize(CAPTIONS)
     with torch.no_grad():
-        images, texts, rows, scale = encoder(torch.randn(3, 3, 32, 32), captions, negatives)
-        for b in range(3):
-            for k in range(2):
-                torch.testing.assert_close(rows[b, k], encoder.encode_captions(negatives[b, k : k + 1])[0])
-    assert rows.shape == (3, 2, 16) and images.shape == texts.shape == (3, 16)
+        images, texts, scale = encoder(torch.randn(3, 3, 32, 32), tokens)
+        for number in range(len(CAPTIONS)):
+            torch.testing.assert_close(texts[number], encoder.encode_captions(tokens[number : number + 1])[0])
+    assert images.shape == (3, 16) and texts.shape == (6, 16)
     torch.testing.assert_close(scale, encoder.clip.logit_scale.exp())
-    for unit in (images, texts, rows):
+    for unit in (images, texts):
         torch.testing.assert_close(unit.norm(dim=-1), torch.ones(unit.shape[:-1]))

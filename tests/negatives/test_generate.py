@@ -10,7 +10,11 @@ from rich.console import Console
 from degla.errors import InputError
 from degla.negatives import phrases
 from degla.negatives.checks import check_caption
-from degla.negatives.generate import Task, draw_rng, generate, make_rows
+from degla.negatives.dialogue import Maker
+from degla.negatives.generate import generate
+from degla.negatives.pipeline import make_rows
+from degla.negatives.questions import draw_rng
+from degla.negatives.stream import Batch
 from degla.negatives.verdicts import REASONS, refused
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.shelf import RULES
@@ -115,10 +119,10 @@ def test_finished_pairs_are_not_made_again(tmp_path: Path, monkeypatch: pytest.M
     asked: list[str] = []
     real = make_rows
 
-    def spy(tasks: list[Task], *rest: object) -> list[NegativeRecord]:
-        for task in tasks:
+    def spy(batch: Batch, maker: Maker) -> tuple[list[NegativeRecord], int]:
+        for task in batch.tasks:
             asked.extend(rule for rule in PAPER if rule not in dict(task.done))
-        return real(tasks, *rest)  # type: ignore[arg-type]
+        return real(batch, maker)
 
     monkeypatch.setattr("degla.negatives.generate.make_rows", spy)
     run(out)

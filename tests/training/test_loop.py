@@ -131,9 +131,9 @@ def test_captions_of_one_image_are_avoided_or_masked(tiny_model: Path, tiny_pair
     groups: list[int] = []
     original = step_module.Trainer._student_embeddings
 
-    def watched(self: Any, batch: Any) -> Any:
+    def watched(self: Any, batch: Any, part: Any) -> Any:
         groups.append(len(set(batch.group.tolist())))
-        return original(self, batch)
+        return original(self, batch, part)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step_module.Trainer, "_student_embeddings", watched)
@@ -141,25 +141,34 @@ def test_captions_of_one_image_are_avoided_or_masked(tiny_model: Path, tiny_pair
     assert groups == [12, 12, 12, 12]
 
 
+@pytest.mark.parametrize("every_steps", [1, 50])
 def test_nonfinite_loss_stops_with_the_batch_written_down(
-    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    every_steps: int, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=6)
-    config = replace(config, checkpoint=replace(config.checkpoint, every_steps=2))
+    config = replace(
+        config,
+        checkpoint=replace(config.checkpoint, every_steps=2),
+        tracking=replace(config.tracking, every_steps=every_steps),
+    )
     original = step_module.Trainer._student_embeddings
+    poisoned: list[tuple[str, ...]] = []
+    states: list[tuple[str, float]] = []
 
-    def poisoned(self: Any, batch: Any) -> Any:
-        embeddings = original(self, batch)
-        poisoned.ids = batch.ids  # type: ignore[attr-defined]
-        poisoned.count += 1  # type: ignore[attr-defined]
-        return replace(embeddings, image=embeddings.image * math.nan) if poisoned.count == 4 else embeddings  # type: ignore[attr-defined]
+    def poison(self: Any, batch: Any, part: Any) -> Any:
+        embeddings = original(self, batch, part)
+        poisoned.append(batch.ids)
+        states.append((self.encoder.fingerprint, float(len(self.optimizer.state))))
+        return replace(embeddings, image=embeddings.image * math.nan) if len(poisoned) == 3 else embeddings
 
-    poisoned.count = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(step_module.Trainer, "_student_embeddings", poisoned)
-    with pytest.raises(DeglaError, match=r"step 4: the loss is nan.*nonfinite\.json.*step-2"):
+    monkeypatch.setattr(step_module.Trainer, "_student_embeddings", poison)
+    with pytest.raises(DeglaError, match=r"step 3: the loss is nan.*nonfinite\.json.*step-2"):
         train(config)
     note = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
-    assert note["step"] == 4 and note["caption_ids"] == list(poisoned.ids)  # type: ignore[attr-defined]
+    assert note["step"] == 3 and note["epoch"] == 0 and note["caption_ids"] == list(poisoned[2])
+    # Where nobody looked at once a fourth step was taken; it found the weights as the third had found them.
+    assert len(poisoned) == (3 if every_steps == 1 else 4)
+    assert states[-1][0] == states[2][0] != states[1][0]
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-2"]
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from degla.prefixes import PrefixTree
+
+Texts = Int[Tensor, "texts length"] | PrefixTree
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,9 @@ class Batch:
         rule: int64 number of the rule that made each negative, -1 where it is masked.
         group: int64, equal exactly where two rows show the same image, across all devices.
         ids: `CaptionRecord.id` of each row.
+        trees: the texts of `parts` in the form of the text tower, where it takes trees: first the part's captions,
+            then their negatives.
+        caption_trees: the captions alone, where a teacher reads no negatives.
     """
 
     image: Float[Tensor, "batch 3 height width"]
@@ -54,9 +63,23 @@ class Batch:
     rule: Int[Tensor, "batch negatives"]
     group: Int[Tensor, " batch"]
     ids: tuple[str, ...]
+    trees: tuple[PrefixTree, ...] = ()
+    caption_trees: tuple[PrefixTree, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def parts(self, size: int) -> Iterator[BatchPart]:
+        """Consecutive rows, `size` at a time, which must be what the trees were made for."""
+        for number, start in enumerate(range(0, len(self), size)):
+            rows = slice(start, min(start + size, len(self)))
+            caption, negative = self.caption[rows], self.negative[rows]
+            yield BatchPart(
+                rows=rows,
+                image=self.image[rows],
+                texts=self.trees[number] if self.trees else torch.cat([caption, negative.flatten(0, 1)]),
+                captions=self.caption_trees[number] if self.caption_trees else caption,
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by field name."""
@@ -68,10 +91,34 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same batch on a device; `non_blocking` overlaps the copy where memory is pinned."""
-        moved = {name: value.to(device, non_blocking=non_blocking) for name, value in self.tensors().items()}
-        return dataclasses.replace(self, **moved)  # type: ignore[arg-type]
+        return self._mapped(lambda value: value.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, for fast copies to a GPU."""
-        pinned = {name: value.pin_memory() for name, value in self.tensors().items()}
-        return dataclasses.replace(self, **pinned)  # type: ignore[arg-type]
+        return self._mapped(lambda value: value.pin_memory())
+
+    def _mapped(self, change: Callable[[Any], Any]) -> Batch:
+        return dataclasses.replace(
+            self,
+            **{name: change(value) for name, value in self.tensors().items()},
+            trees=tuple(change(tree) for tree in self.trees),
+            caption_trees=tuple(change(tree) for tree in self.caption_trees),
+        )
+
+
+@dataclass(frozen=True)
+class BatchPart:
+    """Some rows of a batch, as the towers take them.
+
+    Attributes:
+        rows: which rows of the batch.
+        image: their images.
+        texts: their captions, then the negatives of each caption in turn: the one place where the negatives' axis is
+            flattened.
+        captions: their captions alone.
+    """
+
+    rows: slice
+    image: Float[Tensor, "part 3 height width"]
+    texts: Texts
+    captions: Texts

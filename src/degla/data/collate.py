@@ -1,15 +1,16 @@
-"""Pairs to one batch: stacks, and cuts texts to the longest of the batch where that changes nothing."""
+"""Pairs to one batch: stacks, cuts texts to the longest of the batch, and finds what they share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from degla.data.batches import Batch, Pair
+from degla.prefixes import GrowTree
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,16 @@ class Collate:
             (`model.text.can_trim`).
         multiple: round the length up to a multiple of this many tokens, for kernels and compiled graphs that
             like few different lengths.
+        grow: makes the trees of texts that the text tower takes; None gives it tokens.
+        part_size: rows a tree; all of the batch by default.
+        caption_trees: make trees of the captions alone, too.
     """
 
     trim: bool = False
     multiple: int = 1
+    grow: GrowTree | None = None
+    part_size: int | None = None
+    caption_trees: bool = False
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
         """Stack pairs, in order."""
@@ -34,7 +41,7 @@ class Collate:
             longest = max(text_length(caption), text_length(negative))
             length = min(caption.shape[-1], -(-longest // self.multiple) * self.multiple)
             caption, negative = caption[..., :length].contiguous(), negative[..., :length].contiguous()
-        return Batch(
+        batch = Batch(
             image=torch.stack([pair.image for pair in pairs]),
             caption=caption,
             negative=negative,
@@ -43,6 +50,13 @@ class Collate:
             group=torch.tensor([pair.group for pair in pairs], dtype=torch.int64),
             ids=tuple(pair.id for pair in pairs),
         )
+        return batch if self.grow is None else self._with_trees(batch, self.grow)
+
+    def _with_trees(self, batch: Batch, grow: GrowTree) -> Batch:
+        parts = list(batch.parts(self.part_size or len(batch)))
+        trees = tuple(grow(part.texts) for part in parts if isinstance(part.texts, Tensor))
+        captions = [part.captions for part in parts if isinstance(part.captions, Tensor)] if self.caption_trees else []
+        return replace(batch, trees=trees, caption_trees=tuple(grow(tokens) for tokens in captions))
 
 
 def text_length(tokens: Int[Tensor, "*texts context"]) -> int:

@@ -17,6 +17,9 @@ from degla.data.plan import BatchPlan
 from degla.errors import InputError
 
 
+_PLAIN = Collate()
+
+
 @dataclass(frozen=True, eq=False)
 class EpochSampler(Sampler[list[Key]]):
     """The batches of one epoch of a plan, from one step on."""
@@ -51,8 +54,7 @@ def make_loader(
     start: int = 0,
     workers: int = 0,
     prefetch: int = 2,
-    trim: bool = False,
-    multiple: int = 1,
+    collate: Collate = _PLAIN,
     pin_memory: bool = False,
     start_method: Literal["fork", "spawn", "forkserver"] | None = None,
 ) -> DataLoader[Batch]:
@@ -65,8 +67,7 @@ def make_loader(
         start: first step; a resumed run gives the step that it stopped before.
         workers: processes that decode and transform beside this one; 0 does it here.
         prefetch: batches that each worker prepares ahead.
-        trim: cut texts to the longest of the batch (see `Collate`).
-        multiple: round trimmed lengths up to a multiple of this.
+        collate: how pairs become a batch.
         pin_memory: put batches into page-locked memory, for a GPU.
         start_method: how workers are started; None takes the platform's.
 
@@ -78,7 +79,7 @@ def make_loader(
     loader: DataLoader[Batch] = PairLoader(
         dataset,  # type: ignore[arg-type]  # it holds pairs, of which the collate makes batches
         batch_sampler=EpochSampler(plan, epoch, start),
-        collate_fn=Collate(trim=trim, multiple=multiple),
+        collate_fn=collate,
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         worker_init_fn=_start_worker,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
 
 from degla.data.columns import DEFAULT_COLUMNS, Columns, Placed
 from degla.errors import InputError
@@ -14,6 +17,8 @@ from degla.shelf import Shelf
 __all__ = ["FORMATS", "Columns", "read_captions", "read_negatives"]
 
 FORMATS = Shelf("degla.data.formats", "file format")
+
+_RECENT = 65_536  # names that are held in a set before they are sorted in
 
 
 def read_captions(path: Path, *, format: str = "auto", columns: Columns = DEFAULT_COLUMNS) -> Iterator[CaptionRecord]:
@@ -29,7 +34,7 @@ def read_captions(path: Path, *, format: str = "auto", columns: Columns = DEFAUL
             wrong, an id occurs twice, or the file holds no caption.
     """
     member = _choose(path, format=format, ability="captions")
-    return _unique(member.captions(path, columns), path=path)
+    return _unique(lambda: member.captions(path, columns), path=path)
 
 
 def read_negatives(path: Path, *, format: str = "auto") -> Iterator[NegativeRecord]:
@@ -72,18 +77,42 @@ def _choose(path: Path, *, format: str, ability: str) -> ModuleType:
     return member
 
 
-def _unique(captions: Iterator[Placed], *, path: Path) -> Iterator[CaptionRecord]:
-    places: dict[str, str] = {}
-    for where, record in captions:
-        earlier = places.setdefault(record.id, where)
-        if earlier is not where:
-            raise InputError(
-                f"{where}: caption id {record.id!r} was used before, at {earlier}. Negatives are joined "
-                "by it, so give every caption its own id."
-            )
+def _unique(captions: Callable[[], Iterator[Placed]], *, path: Path) -> Iterator[CaptionRecord]:
+    seen = _Seen()
+    empty = True
+    for where, record in captions():
+        empty = False
+        if seen.add(record.id):
+            earlier = next(place for place, other in captions() if other.id == record.id or place == where)
+            if earlier != where:
+                raise InputError(
+                    f"{where}: caption id {record.id!r} was used before, at {earlier}. Negatives are joined "
+                    "by it, so give every caption its own id."
+                )
         yield record
-    if not places:
+    if empty:
         raise InputError(f"{path}: the file holds no caption.")
+
+
+class _Seen:
+    """Names seen so far, as hashes: 8 bytes each, so that millions of captions can be streamed."""
+
+    def __init__(self) -> None:
+        self._recent: set[int] = set()
+        self._older: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def add(self, name: str) -> bool:
+        """Note a name; whether it was there before, as far as its hash tells."""
+        number = hash(name)
+        known = number in self._recent
+        if not known and len(self._older):
+            place = int(self._older.searchsorted(number))
+            known = place < len(self._older) and int(self._older[place]) == number
+        self._recent.add(number)
+        if len(self._recent) == _RECENT:
+            joined = [self._older, np.fromiter(self._recent, dtype=np.int64, count=_RECENT)]
+            self._older, self._recent = np.sort(np.concatenate(joined)), set()
+        return known
 
 
 def _some(negatives: Iterator[NegativeRecord], *, path: Path) -> Iterator[NegativeRecord]:

@@ -5,51 +5,67 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Benchmark
 
 
-def read_object(file: Path, benchmark: Benchmark) -> dict[str, Any]:
+class Published(Protocol):
+    """What a message says of files that lack: where to get them, and how they must lie."""
+
+    @property
+    def source(self) -> str:
+        """Where a user gets the files."""
+
+    @property
+    def layout(self) -> str:
+        """How they must lie, one path a line."""
+
+
+def read_object(file: Path, published: Published) -> dict[str, Any]:
     """The members of a file that is one JSON object, in the file's order.
 
     Raises:
         InputError: the file is missing (the message says where to get it and how it must lie), is not JSON, is not an
             object or holds a key twice.
     """
-    content = _read(file, benchmark)
+    content = _read(file, published)
     if not isinstance(content, dict):
         raise InputError(f"{file}: must be one JSON object, got a {type(content).__name__}. Fetch the file again.")
     return content
 
 
-def read_list(file: Path, benchmark: Benchmark) -> list[Any]:
+def read_list(file: Path, published: Published) -> list[Any]:
     """The elements of a file that is one JSON list; raises like `read_object`."""
-    content = _read(file, benchmark)
+    content = _read(file, published)
     if not isinstance(content, list):
         raise InputError(f"{file}: must be one JSON list, got a {type(content).__name__}. Fetch the file again.")
     return content
 
 
-def read_lines(file: Path, benchmark: Benchmark) -> Iterator[tuple[int, Any]]:
+def read_lines(file: Path, published: Published) -> Iterator[tuple[int, Any]]:
     """Line numbers, from 1, and contents of a file with one JSON value a line; raises like `read_object`."""
-    for number, line in enumerate(_text(file, benchmark).splitlines(), start=1):
+    for number, line in enumerate(read_text(file, published).splitlines(), start=1):
         if line.strip():
             yield number, _parse(line, f"{file} line {number}")
 
 
-def _read(file: Path, benchmark: Benchmark) -> Any:
-    return _parse(_text(file, benchmark), str(file))
+def _read(file: Path, published: Published) -> Any:
+    return _parse(read_text(file, published), str(file))
 
 
-def _text(file: Path, benchmark: Benchmark) -> str:
+def read_text(file: Path, published: Published) -> str:
+    """The whole of a text file.
+
+    Raises:
+        InputError: the file is missing (the message says where to get it and how it must lie) or not UTF-8.
+    """
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"{file}: cannot be read: {error.strerror}. Get it from {benchmark.source}; the files must lie so:\n"
-            f"{benchmark.layout}"
+            f"{file}: cannot be read: {error.strerror}. Get it from {published.source}; the files must lie so:\n"
+            f"{published.layout}"
         ) from None
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 text ({error.reason} at byte {error.start}). Fetch it again.") from None

@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from degla.evaluation.overlap import Leakage
+from degla.evaluation.results import TracedResult
 from degla.records import BenchmarkResult, Result
 
+_NAMED = 3
 
-def caveats_of(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
+
+def caveats_of(
+    results: Sequence[tuple[str, TracedResult]], *, floors: Sequence[tuple[str, Result]] = ()
+) -> Iterator[str]:
     """Yield one sentence a warning.
 
     Args:
         results: (label, result) in the order of the report.
+        floors: likewise, of models that cannot know the answer.
     """
+    titles = {entry.name: entry.title for _, result in results for entry in result.benchmarks}
     names = list(dict.fromkeys(entry.name for _, result in results for entry in result.benchmarks))
     for name in names:
         entries = [(label, entry) for label, result in results for entry in result.benchmarks if entry.name == name]
         yield from _of_benchmark(entries)
     yield from _unlike(results)
+    for label, result in results:
+        yield from _trained_on(label, result.leakage, titles)
+    for label, floor in floors:
+        for entry in floor.benchmarks if floor.model.name.startswith("blind") else ():
+            yield from _answered_blind(label, entry)
+
+
+def _trained_on(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -> Iterator[str]:
+    for overlap in leakage.overlaps if leakage else ():
+        if overlap.shared:
+            ways = [
+                f"{count} by {way}"
+                for count, way in ((overlap.by_id, "COCO id"), (overlap.by_content, "content"))
+                if count
+            ]
+            yield (
+                f"{titles.get(overlap.benchmark, overlap.benchmark)}, {label}: {overlap.shared} of {overlap.images} "
+                f"benchmark images are in the training data ({', '.join(ways)}), for example {overlap.examples[0]}."
+            )
+
+
+def _answered_blind(label: str, entry: BenchmarkResult) -> Iterator[str]:
+    """Parts that a blind floor answers better than chance."""
+    given_away = [
+        f"{part.name} {100 * score.value:.0f} % (chance {100 * score.chance:.0f} %)"
+        for part in entry.parts
+        for score in part.scores[:1]
+        if score.chance is not None and score.interval is not None and score.interval.low > score.chance
+    ]
+    if given_away:
+        more = f" and {len(given_away) - _NAMED} more parts" if len(given_away) > _NAMED else ""
+        yield f"{entry.title}: {label} answers without looking at the image: {', '.join(given_away[:_NAMED])}{more}."
 
 
 def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[str]:

@@ -71,14 +71,23 @@ def read_class_folder(folder: Path, *, root: Path, benchmark: str, part: str) ->
     return validate(Classification, row, where=str(file if file.exists() else folder))
 
 
-def _names(file: Path, folders: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def read_classes_file(file: Path) -> ClassesFile:
+    """Read `classes.json`; where it is not there, what holds without it.
+
+    Raises:
+        InputError: not JSON, or a field is wrong.
+    """
     if not file.exists():
-        return tuple(name.replace("_", " ") for name in folders), DEFAULT_TEMPLATES
+        return ClassesFile()
     try:
         row = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{file}: not readable as JSON: {error}.") from None
-    read = validate(ClassesFile, row, where=str(file))
+    return validate(ClassesFile, row, where=str(file))
+
+
+def _names(file: Path, folders: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    read = read_classes_file(file)
     if read.classes is None:
         return tuple(name.replace("_", " ") for name in folders), read.templates
     if isinstance(read.classes, dict):

@@ -11,7 +11,9 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import drawn_values
 from degla.evaluation.caveats import caveats_of
 from degla.evaluation.ceilings import ceilings_of
-from degla.evaluation.results import load_result
+from degla.evaluation.floors import is_floor
+from degla.evaluation.keyed_scores import ScoreKey, floor_values, keyed_scores
+from degla.evaluation.results import TracedResult, load_result
 from degla.evaluation.statistics import (
     Difference,
     Values,
@@ -19,7 +21,7 @@ from degla.evaluation.statistics import (
     seed_difference,
     seed_spread,
 )
-from degla.records import BenchmarkResult, Interval, Result, Score
+from degla.records import Interval, Score
 from degla.shelf import BENCHMARKS, did_you_mean
 
 
@@ -33,7 +35,7 @@ class Method:
     """
 
     label: str
-    results: Mapping[int | None, Result]
+    results: Mapping[int | None, TracedResult]
     paths: Mapping[int | None, Path]
 
 
@@ -74,6 +76,7 @@ class Row:
         tie: of a part, else "".
         ceiling: the best of a model that ignores word order, where the benchmark states it (see `ceilings.py`).
         comparable: all methods answered the same questions under the same tie rule.
+        floors: label of a floor (`floors.py`) to its score on the same questions, 0 to 1.
     """
 
     title: str
@@ -88,6 +91,7 @@ class Row:
     comparable: bool
     cells: dict[str, Cell]
     ceiling: float | None = None
+    floors: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class Comparison:
         headline: one row a column of the first table.
         rows: every part and every average, benchmark by benchmark.
         warnings: sentences.
+        floors: models that cannot know the answer; they stand beside chance, not among the methods.
     """
 
     methods: tuple[Method, ...]
@@ -107,6 +112,7 @@ class Comparison:
     headline: tuple[Row, ...]
     rows: tuple[Row, ...]
     warnings: tuple[str, ...] = field(default=())
+    floors: tuple[Method, ...] = ()
 
 
 def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison:
@@ -129,17 +135,18 @@ def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison
                 f"Labels: {', '.join(methods)}."
             )
         methods = {baseline: methods[baseline], **methods}
-    ordered = tuple(methods.values())
+    ordered, floors = _apart(methods, baseline)
     rows: list[Row] = []
     headline: list[Row] = []
     for name in _benchmarks(ordered):
-        made = _rows(name, ordered, baseline)
+        made = _rows(name, ordered, baseline, floors)
         rows += made
         headline += _headline(name, ordered, made)
-    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(caveats_of(ordered_results(ordered))))
+    warnings = caveats_of(ordered_results(ordered), floors=ordered_results(floors))
+    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors)
 
 
-def ordered_results(methods: Sequence[Method]) -> list[tuple[str, Result]]:
+def ordered_results(methods: Sequence[Method]) -> list[tuple[str, TracedResult]]:
     """(label, result) of all results in the order of the report."""
     return [(method.label, result) for method in methods for result in method.results.values()]
 
@@ -159,14 +166,25 @@ def _group(paths: Sequence[Path]) -> dict[str, Method]:
     return methods
 
 
+def _apart(methods: Mapping[str, Method], baseline: str | None) -> tuple[tuple[Method, ...], tuple[Method, ...]]:
+    """Methods, and floors; a floor that gains are counted from, or that has no other company, is a method."""
+    low = [
+        method
+        for label, method in methods.items()
+        if label != baseline and all(is_floor(result.model.name) for result in method.results.values())
+    ]
+    high = [method for method in methods.values() if method not in low]
+    return (tuple(high), tuple(low)) if high else (tuple(low), ())
+
+
 def _benchmarks(methods: Sequence[Method]) -> list[str]:
     return list(
         dict.fromkeys(benchmark.name for _, result in ordered_results(methods) for benchmark in result.benchmarks)
     )
 
 
-def _rows(name: str, methods: Sequence[Method], baseline: str | None) -> list[Row]:
-    found: dict[tuple[str, str, str, str, str], dict[str, dict[int | None, Score]]] = {}
+def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Sequence[Method]) -> list[Row]:
+    found: dict[ScoreKey, dict[str, dict[int | None, Score]]] = {}
     questions: set[str] = set()
     rules: dict[str, set[str]] = {}
     for method in methods:
@@ -175,9 +193,10 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None) -> list[Ro
                 questions.add(benchmark.items_sha256)
                 for part in benchmark.parts:
                     rules.setdefault(part.name, set()).add(part.tie)
-                for key, score in _scores(benchmark):
+                for key, score in keyed_scores(benchmark):
                     found.setdefault(key, {}).setdefault(method.label, {})[seed] = score
     ceilings = ceilings_of(name, rules)
+    beside = floor_values({floor.label: list(floor.results.values()) for floor in floors}, name, questions=questions)
     firsts: dict[str, str] = {}
     one_rule = all(len(rule) == 1 for rule in rules.values())
     rows = []
@@ -198,20 +217,12 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None) -> list[Ro
                 chance=first.chance,
                 comparable=comparable,
                 cells=_cells(name, (title, metric), cells, methods, baseline if comparable else None, comparable),
+                floors=beside.get((kind, title, metric, family, tie), {}),
             )
         )
     rows = [replace(row, ceiling=ceilings.get(row.name)) if row.metric == firsts[row.name] else row for row in rows]
     # A part's tie rule is part of its key, so two rules give two rows; parts stand before averages.
     return sorted(rows, key=lambda row: row.kind != "part")
-
-
-def _scores(benchmark: BenchmarkResult) -> list[tuple[tuple[str, str, str, str, str], Score]]:
-    rows = [
-        (("part", part.name, score.metric, part.family, part.tie), score)
-        for part in benchmark.parts
-        for score in part.scores
-    ]
-    return rows + [(("average", score.name, score.metric, "", ""), score) for score in benchmark.averages]
 
 
 def _cells(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import DeglaError, InputError
-from degla.evaluation.identity import file_digest
+from degla.evaluation.identity import content_digest
+from degla.evaluation.pictures import decode, read_picture
+from degla.evaluation.processes import Processes
 from degla.evaluation.progress import Progress
 from degla.evaluation.scoring import Rows, unit_rows
 from degla.records import ItemImage
@@ -109,6 +111,7 @@ class Embedder:
         identity: tells models apart in a cache that they share, see `identity.identity_of`; needed where the cache
             outlives the call.
         progress: where to show how far it is.
+        processes: among which the work is shared; only the first gets the rows.
     """
 
     encoder: Encoder
@@ -119,6 +122,7 @@ class Embedder:
     cache: Cache = field(default_factory=dict)
     identity: str = ""
     progress: Progress = field(default_factory=Progress)
+    processes: Processes = field(default_factory=Processes)
 
     def embed(self, images: Iterable[ItemImage], texts: Iterable[str]) -> Embeddings:
         """Embed every distinct image and text once.
@@ -137,50 +141,71 @@ class Embedder:
     def _images(self, images: list[ItemImage]) -> tuple[dict[ItemImage, int], Rows]:
         import torch
 
-        paths = list(dict.fromkeys(image.path for image in images))
         with ThreadPoolExecutor(self.workers or os.cpu_count() or 1, thread_name_prefix="degla-image") as pool:
             try:
-                digests = dict(
-                    zip(paths, pool.map(file_digest, (self.root / path for path in paths), chunksize=16), strict=True)
-                )
+                digests = self._digests(list(dict.fromkeys(image.path for image in images)), pool)
                 numbers: dict[str, int] = {}
                 image_row = {
                     image: numbers.setdefault(self._key("image", f"{digests[image.path]}:{image.crop}"), len(numbers))
                     for image in images
                 }
                 asked = {number: image for image, number in reversed(image_row.items())}
-                table = _Table(list(numbers), self.cache)
+                table = Table(list(numbers), self.cache, self.processes)
                 batches = _batches(table.todo, self.images_per_batch)
+                mine = list(self.processes.share(batches))
                 ahead: dict[int, list[Future[Tensor]]] = {}
-                with self.progress.task("images", len(table.todo)) as advance:
-                    for place, batch in enumerate(batches):
-                        # Three batches are in flight, so memory stays small however long the list is.
-                        for later in range(place, min(place + 3, len(batches))):
-                            if later not in ahead:
-                                ahead[later] = [
-                                    pool.submit(self._open, asked[number], digests[asked[number].path])
-                                    for number in batches[later]
-                                ]
-                        pixels = torch.stack([future.result() for future in ahead.pop(place)])
-                        rows = self.encoder.encode_images(pixels.to(self.encoder.device))
-                        table.keep(batch, self._unit(rows, len(batch)))
-                        advance(len(batch))
+
+                def embed(place: int) -> Rows:
+                    # Three batches are in flight, so memory stays small however long the list is.
+                    for later in range(place, min(place + 3, len(mine))):
+                        if later not in ahead:
+                            ahead[later] = [
+                                pool.submit(self._open, asked[number], digests[asked[number].path])
+                                for number in mine[later]
+                            ]
+                    pixels = torch.stack([future.result() for future in ahead.pop(place)])
+                    rows = self.encoder.encode_images(pixels.to(self.encoder.device))
+                    return self._unit(rows, len(mine[place]))
+
+                self._fill(table, batches, embed, name="images")
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
         return image_row, table.stacked()
 
-    def _open(self, image: ItemImage, digest: str) -> Tensor:
-        from PIL import Image
+    def _digests(self, paths: list[str], pool: ThreadPoolExecutor) -> dict[str, str]:
+        """sha256 of the content of each image; every process reads its share of the files."""
 
+        def read() -> dict[str, str]:
+            mine = self.processes.share(paths)
+            found = pool.map(lambda path: content_digest(self.root, path), mine, chunksize=16)
+            return dict(zip(mine, found, strict=True))
+
+        return {path: digest for found in self.processes.together(read) for path, digest in found.items()}
+
+    def _fill(self, table: Table, batches: Sequence[Sequence[int]], embed: Callable[[int], Rows], *, name: str) -> None:
+        """Embed all batches, one a process in each round; their borders do not depend on the number of processes.
+
+        Args:
+            table: takes the rows.
+            batches: of all processes.
+            embed: number of a batch in this process's share to its rows.
+            name: what is embedded, for the progress.
+        """
+        count, rank = self.processes.count, self.processes.rank
+        with self.progress.task(name, len(table.todo)) as advance:
+            for place, start in enumerate(range(0, len(batches), count)):
+                now = batches[start : start + count]
+                work = partial(embed, place) if rank < len(now) else _nothing
+                for batch, rows in zip(now, self.processes.together(work), strict=False):
+                    table.keep(batch, rows)
+                    advance(len(batch))
+
+    def _open(self, image: ItemImage, digest: str) -> Tensor:
+        content = read_picture(self.root, image.path)
         path = self.root / image.path
-        try:
-            content = path.read_bytes()
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise InputError(f"{path}: was changed while it was read. Evaluate again when nobody writes to it.")
-            with Image.open(io.BytesIO(content)) as opened:
-                picture = opened.convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path}: cannot be read as an image: {error}. Fetch the file again.") from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise InputError(f"{path}: was changed while it was read. Evaluate again when nobody writes to it.")
+        picture = decode(content, str(path))
         if image.crop is not None:
             x, y, width, height = image.crop
             if width <= 0 or height <= 0 or x < 0 or y < 0:
@@ -207,15 +232,24 @@ class Embedder:
         }
         sequences = [np.frombuffer(row, dtype=np.int64) for row in distinct]
         lengths = [int(row.nonzero()[0][-1]) + 1 if row.any() else 1 for row in sequences]
-        table = _Table([self._key("text", hashlib.sha256(row).hexdigest()) for row in distinct], self.cache)
-        with self.progress.task("texts", len(table.todo)) as advance:
-            for batch in _batches(sorted(table.todo, key=lambda i: lengths[i]), self.texts_per_batch):
-                stacked = np.stack([sequences[i] for i in batch])
-                if self.encoder.trims:
-                    stacked = stacked[:, : lengths[batch[-1]]]
-                rows = self.encoder.encode_captions(torch.from_numpy(stacked.copy()).to(self.encoder.device))
-                table.keep(batch, self._unit(rows, len(batch)))
-                advance(len(batch))
+        keys = [self._key("text", hashlib.sha256(row).hexdigest()) for row in distinct]
+        table = Table(keys, self.cache, self.processes)
+        # Texts that begin alike come together where the tower computes a shared beginning once; else equal lengths do.
+        bytes_of = list(distinct)
+        grows = getattr(self.encoder, "grow", None) is not None
+        order = sorted(table.todo, key=lambda i: bytes_of[i] if grows else lengths[i])
+        batches = _batches(order, self.texts_per_batch)
+        mine = self.processes.share(batches)
+
+        def embed(place: int) -> Rows:
+            batch = mine[place]
+            stacked = np.stack([sequences[i] for i in batch])
+            if self.encoder.trims:
+                stacked = stacked[:, : max(lengths[i] for i in batch)]
+            rows = self.encoder.encode_captions(torch.from_numpy(stacked.copy()).to(self.encoder.device))
+            return self._unit(rows, len(batch))
+
+        self._fill(table, batches, embed, name="texts")
         return text_row, table.stacked()
 
     def _key(self, kind: str, content: str) -> str:
@@ -231,22 +265,32 @@ class Embedder:
         return values
 
 
-class _Table:
-    """One row a key: those that the cache has, and those that are still to do."""
+class Table:
+    """One row a key: those that the cache has, and those that are still to do. The first process alone has rows."""
 
-    def __init__(self, keys: Sequence[str], cache: Cache) -> None:
-        self._keys, self._cache = keys, cache
+    def __init__(self, keys: Sequence[str], cache: Cache, processes: Processes) -> None:
+        self._keys, self._cache, self._first = keys, cache, processes.first
         # The rows are held here too: a cache may forget, a table may not.
-        self._rows: list[Rows | None] = [cache.get(key) for key in keys]
-        self.todo = [index for index, row in enumerate(self._rows) if row is None]
+        self._rows: list[Rows | None] = [cache.get(key) if self._first else None for key in keys]
+        # What the first process has of earlier runs is what all of them need not do.
+        self.todo: list[int] = processes.from_first(
+            lambda: [index for index, row in enumerate(self._rows) if row is None]
+        )
 
     def keep(self, batch: Sequence[int], rows: Rows) -> None:
-        for index, row in zip(batch, rows, strict=True):
-            self._rows[index] = self._cache[self._keys[index]] = row
+        """Take the rows of a batch of numbers."""
+        if self._first:
+            for index, row in zip(batch, rows, strict=True):
+                self._rows[index] = self._cache[self._keys[index]] = row
 
     def stacked(self) -> Rows:
+        """All rows, by number."""
         rows = [row for row in self._rows if row is not None]
         return np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
+
+
+def _nothing() -> Rows:
+    return np.empty((0, 0), dtype=np.float32)
 
 
 def _batches(numbers: Sequence[int], size: int) -> list[Sequence[int]]:

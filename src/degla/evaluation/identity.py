@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from degla.errors import InputError
+from degla.evaluation.pictures import read_picture
 
 if TYPE_CHECKING:
     from degla.evaluation.embed import Encoder
@@ -55,17 +55,13 @@ def preprocessing_digest(transform: Any) -> str:
     return hashlib.sha256(f"{pixels.dtype}{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes.
+def content_digest(root: Path, path: str) -> str:
+    """sha256 of a picture's bytes, wherever it lies; see `pictures`.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: it cannot be read.
     """
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as an image: {error.strerror}. Fetch the file again.") from None
+    return hashlib.sha256(read_picture(root, path)).hexdigest()
 
 
 @cache

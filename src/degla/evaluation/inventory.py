@@ -95,7 +95,8 @@ def _look(benchmark: Benchmark, root: Path) -> BenchmarkFound:
     try:
         entries = list(benchmark.items(root))
     except InputError as error:
-        if not any(next(root.glob(pattern), None) for pattern in benchmark.annotations):
+        begun = [root / benchmark.name, *(path for pattern in benchmark.annotations for path in root.glob(pattern))]
+        if not any(path.exists() for path in begun):
             note = ("`degla evaluate` makes it by itself.",) if benchmark.prepare is not None else ()
             return found.model_copy(update={"notes": note})
         # The message's first line says what is wrong; the layout that may follow has its own place.

@@ -33,11 +33,13 @@ def render_markdown(
         labels = [method.label for method in comparison.methods]
         lines += ["", f"## {title}", ""]
         ceiling = ["order-blind ceiling"] if any(row.ceiling is not None for row in rows) else []
-        heads = ["part", "metric", "n", "chance", *ceiling, *labels]
+        floors = [floor.label for floor in comparison.floors]
+        heads = ["part", "metric", "n", "chance", *floors, *ceiling, *labels]
         lines += [_line(heads), _line(["---"] * len(heads))]
         for row in rows:
             cells = [_markdown_cell(row.cells.get(label)) for label in labels]
-            known = [chance(row.ceiling)] if ceiling else []
+            known = [chance(row.floors.get(label)) for label in floors]
+            known += [chance(row.ceiling)] if ceiling else []
             lines.append(_line([row.name, row.metric, str(row.n), chance(row.chance), *known, *cells]))
         for table in (table for table in printed if table.benchmark == name):
             lines += ["", *_printed(table, labels)]
@@ -49,11 +51,11 @@ def render_markdown(
         "",
     ]
     lines += _changed(changed or {}, comparison.baseline)
-    for source in map(provenance, comparison.methods):
+    for source in map(provenance, (*comparison.methods, *comparison.floors)):
         lines.append(
             f"* {source['label']}: {', '.join(source['models'])}; {'/'.join(source['activation'])}, "
             f"{'/'.join(source['precision'])}; seeds {source['seeds'] or '-'}; {'; '.join(source['versions'])}; "
-            f"{', '.join(source['files'])}"
+            f"training data: {'; '.join(source['training_data'])}; {', '.join(source['files'])}"
         )
     return "\n".join(lines) + "\n"
 

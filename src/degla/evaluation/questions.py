@@ -9,6 +9,7 @@ from pathlib import Path
 
 from degla.errors import InputError
 from degla.evaluation.benchmarks import Benchmark, Classification, Entry, Retrieval
+from degla.evaluation.pictures import is_there
 from degla.evaluation.verdicts import images_of
 from degla.records import ItemImage, PairItem
 
@@ -96,7 +97,7 @@ def kept_of(entries: Iterable[Entry]) -> list[Entry]:
 def images_under(root: Path, entries: Iterable[Entry]) -> tuple[list[str], set[str]]:
     """Paths of all distinct images of the entries, and those of them that are not under the root."""
     paths = list(dict.fromkeys(image.path for image in images_of(entries)))
-    return paths, {path for path in paths if not (root / path).is_file()}
+    return paths, {path for path in paths if not is_there(root, path)}
 
 
 def count(entries: Iterable[Entry]) -> dict[str, int]:

@@ -70,6 +70,7 @@ def as_data(
     return {
         "baseline": comparison.baseline,
         "methods": [provenance(method) for method in comparison.methods],
+        "floors": [provenance(floor) for floor in comparison.floors],
         "headline": [_plain(row) for row in comparison.headline],
         "rows": [_plain(row) for row in comparison.rows],
         "warnings": list(comparison.warnings),
@@ -141,7 +142,7 @@ def render_html(
         titles=titles_of(comparison),
         papers=benchmark_sources(comparison),
         several=len({row.benchmark for row in comparison.headline}) > 1,
-        provenance=[provenance(method) for method in comparison.methods],
+        provenance=[provenance(method) for method in (*comparison.methods, *comparison.floors)],
         colours=colours(comparison),
         frontiers=frontiers,
         bars=bars,

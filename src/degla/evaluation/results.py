@@ -7,7 +7,18 @@ import os
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.evaluation.overlap import Leakage
 from degla.records import ItemVerdict, Result, read_jsonl, validate, write_jsonl
+
+
+class TracedResult(Result):
+    """A result that also says which of its images its model was trained on.
+
+    Attributes:
+        leakage: None where nothing is known of the model's training data.
+    """
+
+    leakage: Leakage | None = None
 
 
 def save_result(result: Result, path: Path) -> Path:
@@ -41,7 +52,7 @@ def save_result(result: Result, path: Path) -> Path:
     return items
 
 
-def load_result(path: Path, *, items: bool = False) -> Result:
+def load_result(path: Path, *, items: bool = False) -> TracedResult:
     """Read a result, and with `items` every item's verdict too.
 
     Raises:
@@ -67,7 +78,7 @@ def load_result(path: Path, *, items: bool = False) -> Result:
             f"{Result.model_fields['schema_version'].default}. Evaluate again, or use the version that wrote it "
             f"({_version(row)})."
         )
-    result = validate(Result, row, where=str(path))
+    result = validate(TracedResult, row, where=str(path))
     if not items:
         return result
     beside = path.with_name(result.items_file) if result.items_file else path.with_suffix(".items.jsonl")

@@ -16,10 +16,13 @@ from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmarks import Benchmark, Entry, Tie
 from degla.evaluation.embed import Cache, Embedder, Embeddings, Encoder
 from degla.evaluation.identity import identity_of
+from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage
+from degla.evaluation.processes import Processes
 from degla.evaluation.progress import Progress
 from degla.evaluation.questions import Questions, ask
+from degla.evaluation.results import TracedResult
 from degla.evaluation.verdicts import images_of, judge, texts_of
-from degla.records import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result
+from degla.records import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult
 from degla.shelf import BENCHMARKS
 
 _EXAMPLES = 5
@@ -38,8 +41,12 @@ def evaluate(
     training_seed: int | None = None,
     progress: bool = True,
     cache: Cache | None = None,
-) -> Result:
+    training: TrainingImages | None = None,
+) -> TracedResult:
     """Score a model; every distinct image and text of all benchmarks is embedded once.
+
+    Where `torch.distributed` is set up, all processes call this alike, share the embedding and get the same result; the
+    first of them reads and fills the cache and scores.
 
     Args:
         encoder: the model.
@@ -52,6 +59,7 @@ def evaluate(
         training_seed: of the run that made the model.
         progress: show how far it is on stderr.
         cache: embedded rows of earlier calls, read and filled; see `disk_cache.DiskCache`. None: this call's own.
+        training: images that the model was fine-tuned on; the result says which of them are asked about.
 
     Raises:
         InputError: an unknown benchmark, files missing or wrong, images missing.
@@ -66,17 +74,22 @@ def evaluate(
     entries = list(chain.from_iterable(asked.entries for asked in questions))
     fingerprint = encoder.fingerprint
     identity = "" if cache is None else identity_of(encoder, fingerprint=fingerprint)
+    processes = Processes.current()
     embedder = Embedder(
         encoder,
         root=root,
         cache={} if cache is None else cache,
         identity=identity,
-        progress=Progress(progress),
+        progress=Progress(progress and processes.first),
+        processes=processes,
     )
     embeddings = embedder.embed(images_of(entries), chain.from_iterable(map(texts_of, entries)))
-    scored = [_score(asked, embeddings, root=root, seed=seed, tie=tie) for asked in questions]
+    scored = processes.from_first(
+        lambda: [_score(asked, embeddings, root=root, seed=seed, tie=tie) for asked in questions]
+    )
+    leakage = processes.from_first(lambda: None if training is None else _leakage(training, questions, root=root))
     items = tuple(chain.from_iterable(verdicts for _, verdicts in scored))
-    return Result(
+    return TracedResult(
         model=ModelProvenance(
             name=encoder.name,
             label=label or encoder.name,
@@ -91,7 +104,13 @@ def evaluate(
         benchmarks=tuple(result for result, _ in scored),
         items=items,
         items_count=len(items),
+        leakage=leakage,
     )
+
+
+def _leakage(training: TrainingImages, questions: Iterable[Questions], *, root: Path) -> Leakage:
+    paths = ((asked.benchmark.name, [image.path for image in images_of(asked.entries)]) for asked in questions)
+    return find_leakage(training, paths, root=root)
 
 
 def _score(

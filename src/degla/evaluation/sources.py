@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from degla.evaluation.comparison import Comparison, Method
+from degla.evaluation.results import TracedResult
 
 Data = dict[str, Any]
 
@@ -28,8 +29,18 @@ def provenance(method: Method) -> Data:
             ", ".join(f"{name} {value}" for name, value in result.versions.items()) for result in results
         ),
         "dates": distinct(result.date for result in results),
+        "training_data": distinct(_training_data(result) for result in results),
         "files": [path.name for path in method.paths.values()],
     }
+
+
+def _training_data(result: TracedResult) -> str:
+    """What is known of the images that the model was fine-tuned on."""
+    leakage = result.leakage
+    if leakage is None:
+        return "not known"
+    shared = [f"{overlap.shared} of {overlap.images} of {overlap.benchmark}" for overlap in leakage.overlaps]
+    return f"{', '.join(leakage.captions)}: {leakage.images} images, among them {', '.join(shared) or 'none'}"
 
 
 def benchmark_sources(comparison: Comparison) -> dict[str, Data]:

@@ -172,6 +172,8 @@ def _judge_classification(entry: Classification, embeddings: Embeddings, tie: Ti
     ids = [f"{entry.benchmark}/{entry.part}/{image.path}" for image in entry.images]
     ranks = rank(images, class_rows(prompts, len(entry.classes)), [[label] for label in entry.labels], ids)
     top1 = ranks.within(1, tie)
+    # ImageNet has classes of equal names, which are classes all the same.
+    names = [f"{name} ({label})" if entry.classes.count(name) > 1 else name for label, name in enumerate(entry.classes)]
     return [
         Judged(
             ItemVerdict(
@@ -179,7 +181,7 @@ def _judge_classification(entry: Classification, embeddings: Embeddings, tie: Ti
                 benchmark=entry.benchmark,
                 part=entry.part,
                 image=image.path,
-                group={"class": entry.classes[entry.labels[index]]},
+                group={"class": names[entry.labels[index]]},
                 ok={"top1": float(top1[index])},
                 ties={"top1": int(ranks.ties[index])},
                 margin=float(ranks.margin[index]),

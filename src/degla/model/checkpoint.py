@@ -15,13 +15,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from degla.errors import DeglaError, InputError
+from degla.model.adapters import adapter_state, has_adapters, load_adapter_state, merged_state
 from degla.model.encoder import Encoder
 from degla.model.load import CONFIG_NAME, WEIGHTS_NAME
 from degla.model.teacher import Teacher
 
 TEACHER_NAME = "teacher.safetensors"
+ADAPTERS_NAME = "adapters.safetensors"
+TEACHER_ADAPTERS_NAME = "teacher_adapters.safetensors"
 OPTIMIZER_NAME = "optimizer.pt"
 STATE_NAME = "state.json"
 _STEP = re.compile(r"^step-(\d+)$")
@@ -41,9 +45,13 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
             text.setdefault("tokenizer_kwargs", {})["bpe_path"] = str(_final(folder).resolve() / file.name)
     config = {"model_cfg": model_config, "preprocess_cfg": encoder.description.preprocess_config}
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    weights = {name: value.detach().cpu().contiguous() for name, value in encoder.clip.state_dict().items()}
+    weights = _plain(merged_state(encoder.clip))
     note = {"format": "pt", "quick_gelu": "true" if encoder.description.quick_gelu else "false"}
     save_file(weights, folder / WEIGHTS_NAME, metadata=note)
+
+
+def _plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
 
 
 def _final(folder: Path) -> Path:
@@ -124,8 +132,12 @@ def save_checkpoint(
     with written_whole(folder) as partial:
         save_encoder(encoder, partial)
         if teacher is not None:
-            weights = {name: value.cpu().contiguous() for name, value in teacher.encoder.clip.state_dict().items()}
+            weights = _plain(merged_state(teacher.encoder.clip))
             save_file(weights, partial / TEACHER_NAME, metadata={"format": "pt", "kind": teacher.config.kind})
+        if has_adapters(encoder.clip):
+            save_file(_plain(adapter_state(encoder.clip)), partial / ADAPTERS_NAME)
+            if teacher is not None:
+                save_file(_plain(adapter_state(teacher.encoder.clip)), partial / TEACHER_ADAPTERS_NAME)
         torch.save({"optimizer": optimizer.state_dict(), **tensors}, partial / OPTIMIZER_NAME)
         (partial / STATE_NAME).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -139,11 +151,12 @@ def load_checkpoint(
     Raises:
         InputError: a file is missing or damaged, or its parameters are not exactly those of the model.
     """
-    _load_weights(encoder, folder / WEIGHTS_NAME)
+    adapted = has_adapters(encoder.clip)
+    _load_weights(encoder, folder / (ADAPTERS_NAME if adapted else WEIGHTS_NAME))
     if teacher is not None:
         if not (folder / TEACHER_NAME).is_file():
             raise InputError(f"{folder}: {TEACHER_NAME} is missing, but the objective needs a teacher.")
-        _load_weights(teacher.encoder, folder / TEACHER_NAME)
+        _load_weights(teacher.encoder, folder / (TEACHER_ADAPTERS_NAME if adapted else TEACHER_NAME))
     try:
         tensors: dict[str, Any] = torch.load(folder / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
         state: dict[str, Any] = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
@@ -159,7 +172,10 @@ def load_checkpoint(
 
 def _load_weights(encoder: Encoder, path: Path) -> None:
     try:
-        encoder.clip.load_state_dict(load_file(path), strict=True)
+        if has_adapters(encoder.clip):
+            load_adapter_state(encoder.clip, load_file(path))
+        else:
+            encoder.clip.load_state_dict(load_file(path), strict=True)
     except FileNotFoundError:
         raise InputError(f"{path}: missing; this is no complete checkpoint.") from None
     except SafetensorError as error:

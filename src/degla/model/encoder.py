@@ -14,7 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from degla.model.text import can_trim, encode_trimmed
+from degla.errors import InputError
+from degla.model.image import encode_class_token, reads_class_token
+from degla.model.text import can_trim, encode_tree, encode_trimmed, tree_grower
+from degla.prefixes import GrowTree, PrefixTree
 
 Tokenize = Callable[[list[str]], Int[Tensor, "texts context"]]
 Transform = Callable[[Any], Float[Tensor, "3 height width"]]
@@ -64,7 +67,15 @@ class Encoder(nn.Module):
         self.tokenize = tokenize
         self.transform = transform
         self.trims = can_trim(clip)
+        self.grow: GrowTree | None = tree_grower(clip)
+        """Makes trees of shared beginnings for this text tower; None where they would not be exact, or to pad."""
         self.precision = "fp32"
+        self._plain_kernels = True
+        self._encode_tree: Callable[[Any, PrefixTree], Tensor] = encode_tree
+        self._encode_image: Callable[[Any, Tensor], Tensor] | None = None
+        self.reads_class_token = reads_class_token(clip)
+        if self.reads_class_token:
+            self._encode_image = encode_class_token
 
     @property
     def name(self) -> str:
@@ -104,41 +115,58 @@ class Encoder(nn.Module):
 
     def encode_images(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Unit embeddings of transformed images."""
-        with self._kernels():
-            rows = self.clip.encode_image(images)
+        if self._encode_image is not None:
+            rows = self._encode_image(self.clip, images)
+        else:
+            with self._kernels():
+                rows = self.clip.encode_image(images)
         return nn.functional.normalize(rows.float(), dim=-1)
 
-    def encode_captions(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts dim"]:
+    def encode_captions(self, texts: Int[Tensor, "texts length"] | PrefixTree) -> Float[Tensor, "texts dim"]:
         """Unit embeddings of tokenised texts.
 
         Args:
-            tokens: any length up to the context length where `trims` is true, else exactly the context length.
+            texts: token numbers of any length up to the context length where `trims` is true, else exactly the
+                context length; or a tree of texts made by `grow`, which saves making it here.
         """
-        with self._kernels():
-            rows = encode_trimmed(self.clip, tokens) if self.trims else self.clip.encode_text(tokens)
+        if isinstance(texts, Tensor) and self.grow is not None:
+            texts = self.grow(texts).to(texts.device)
+        if isinstance(texts, PrefixTree):
+            rows = self._encode_tree(self.clip, texts)
+        else:
+            with self._kernels():
+                rows = encode_trimmed(self.clip, texts) if self.trims else self.clip.encode_text(texts)
         return nn.functional.normalize(rows.float(), dim=-1)
 
     def forward(
-        self,
-        images: Float[Tensor, "batch 3 height width"],
-        captions: Int[Tensor, "batch length"],
-        negatives: Int[Tensor, "batch negatives length"],
-    ) -> tuple[
-        Float[Tensor, "batch dim"],
-        Float[Tensor, "batch dim"],
-        Float[Tensor, "batch negatives dim"],
-        Float[Tensor, ""],
-    ]:
-        """Embeddings of images, captions and negatives, and the scale: the call that data-parallel training wraps."""
-        batch, count, length = negatives.shape
-        texts = torch.cat([captions, negatives.reshape(batch * count, length)])
-        rows = self.encode_captions(texts)
-        return self.encode_images(images), rows[:batch], torch.unflatten(rows[batch:], 0, (batch, count)), self.scale
+        self, images: Float[Tensor, "batch 3 height width"], texts: Int[Tensor, "texts length"] | PrefixTree
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "texts dim"], Float[Tensor, ""]]:
+        """Embeddings of images and texts, and the scale: the call that data-parallel training wraps."""
+        return self.encode_images(images), self.encode_captions(texts), self.scale
+
+    def compile(self, *args: Any, **options: Any) -> None:  # type: ignore[override]
+        """Compile both towers, once for all numbers of texts and nodes."""
+        self._encode_tree = torch.compile(encode_tree, dynamic=True)
+        if self._encode_image is not None:
+            self._encode_image = torch.compile(encode_class_token)
+
+    def checkpoint_gradients(self) -> None:
+        """Keep no activations inside the blocks; the backward pass computes them again.
+
+        Raises:
+            InputError: a tower has no such option.
+        """
+        try:
+            self.clip.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError, NotImplementedError, TypeError):
+            raise InputError(f"{self.name}: has no gradient checkpointing; leave the flag out.") from None
+        # The second pass runs outside `_kernels`, and must take the same ones.
+        self._plain_kernels = False
 
     @contextlib.contextmanager
     def _kernels(self) -> Iterator[None]:
         # PyTorch's flash attention for CPUs has a slow backward pass; the plain kernel is faster at these lengths.
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and self._plain_kernels:
             with sdpa_kernel(SDPBackend.MATH):
                 yield
         else:

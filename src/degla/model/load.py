@@ -58,6 +58,13 @@ def _checkpoint_folder(folder: Path) -> Path:
 
     newest = latest_checkpoint(folder)
     if newest is None:
+        from degla.model.transformers_folder import is_transformers_folder
+
+        if is_transformers_folder(folder):
+            raise InputError(
+                f"{folder}: a folder of transformers; `degla evaluate` takes it as it is, training and averaging need "
+                f"open_clip's form ({CONFIG_NAME})."
+            )
         raise InputError(
             f"{folder}: neither a model ({CONFIG_NAME} is missing) nor a run with a complete checkpoint (step-N)."
         )
@@ -81,6 +88,8 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
     import open_clip
 
     architecture, _, source = name.partition(":")
+    if architecture in ("random", "blind"):
+        raise InputError(f"{name}: can be scored by `degla evaluate`, but it is no network to train or average.")
     known = open_clip.list_models()
     if architecture not in known:
         if "/" in name or "\\" in name:

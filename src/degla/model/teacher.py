@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from degla.errors import InputError
 from degla.model.encoder import Encoder
+from degla.prefixes import PrefixTree
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class TeacherConfig:
 
 
 class Teacher(nn.Module):
-    """A copy of the student under an averaging rule.
+    """A copy of the student under an averaging rule; parameters that are not trained are shared, not copied.
 
     Updates go by parameter name over strictly equal sets of names, after the optimiser's step and the clamp of the
     scale; buffers are copied. Parameters stay in float32, where an increment of 1 - decay is not rounded away, and in
@@ -57,7 +58,9 @@ class Teacher(nn.Module):
         if not 0.0 <= config.decay <= 1.0:
             raise InputError(f"teacher.decay is {config.decay}; the share of the old teacher lies between 0 and 1.")
         self.config = config
-        self.encoder = copy.deepcopy(student).float()
+        # What is not trained never differs from the student's, and is the same memory.
+        shared = {id(value): value for value in student.parameters() if not value.requires_grad}
+        self.encoder = copy.deepcopy(student, memo=shared).float()  # type: ignore[arg-type]
         self.encoder.requires_grad_(False)
         self.encoder.eval()
 
@@ -69,7 +72,7 @@ class Teacher(nn.Module):
     def encode(
         self,
         images: Float[Tensor, "batch 3 height width"] | None,
-        texts: Int[Tensor, "texts length"] | None,
+        texts: Int[Tensor, "texts length"] | PrefixTree | None,
     ) -> tuple[Float[Tensor, "batch dim"] | None, Float[Tensor, "texts dim"] | None]:
         """Unit embeddings of what is given, without gradient."""
         return (
@@ -91,7 +94,9 @@ class Teacher(nn.Module):
         if self.config.kind == "frozen":
             return
         mine, yours = self._matched(self.encoder.clip.named_parameters(), student.clip.named_parameters())
-        torch._foreach_lerp_(mine, yours, 1.0 - decay)
+        moving = [number for number, own in enumerate(mine) if own is not yours[number]]
+        if moving:
+            torch._foreach_lerp_([mine[n] for n in moving], [yours[n] for n in moving], 1.0 - decay)
         mine, yours = self._matched(self.encoder.clip.named_buffers(), student.clip.named_buffers())
         for own, other in zip(mine, yours, strict=True):
             own.copy_(other)

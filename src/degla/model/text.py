@@ -1,4 +1,4 @@
-"""Text towers on trimmed sequences: exact where attention is causal and the embedding is read at the end token."""
+"""Text towers that compute no padding: exact where attention is causal and the embedding is read at the end token."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from degla.model.block import attention, known_blocks, run_blocks, run_last_block, split_heads
+from degla.prefixes import GrowTree, PrefixTree
 
 
 def text_tower(clip: nn.Module) -> Any:
@@ -60,8 +63,69 @@ def encode_trimmed(clip: nn.Module, tokens: Int[Tensor, "texts length"]) -> Floa
         number = getattr(tower, "text_eos_id", None) or tower.eos_id
         end = (tokens == number).int().argmax(dim=-1)
     # Reading the end token first spares the final normalisation of all other positions.
-    pooled = tower.ln_final(outputs[torch.arange(len(tokens), device=tokens.device), end])
+    pooled = outputs[torch.arange(len(tokens), device=tokens.device), end]
+    return _project(tower, pooled)
+
+
+def _project(tower: Any, pooled: Float[Tensor, "texts width"]) -> Float[Tensor, "texts dim"]:
+    pooled = tower.ln_final(pooled)
     projection = tower.text_projection
     if projection is not None:
         pooled = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
     return cast(Tensor, pooled)
+
+
+def tree_grower(clip: nn.Module, *, multiple: int = 1) -> GrowTree | None:
+    """What makes trees of texts for this tower; None where shared beginnings would not be exact.
+
+    Exact where `can_trim` holds and all blocks are open_clip's plain ones.
+    """
+    if not can_trim(clip) or not known_blocks(text_tower(clip).transformer):
+        return None
+    tower = text_tower(clip)
+    if pool_type(clip) == "argmax":
+        return GrowTree(multiple=multiple)
+    return GrowTree(end_token=int(getattr(tower, "text_eos_id", None) or tower.eos_id), multiple=multiple)
+
+
+def encode_tree(clip: nn.Module, tree: PrefixTree) -> Float[Tensor, "texts dim"]:
+    """Run a causal text tower once over every different beginning of the texts.
+
+    All that works on single tokens - most of the work - runs over the tree's nodes; attention runs over whole texts,
+    whose queries, keys and values are put together from the nodes on their path.
+
+    Args:
+        clip: a model for which `tree_grower` gives something.
+        tree: made by it.
+
+    Returns:
+        One vector a text, not normalised.
+    """
+    tower = text_tower(clip)
+    heads = tower.transformer.resblocks[0].attn.num_heads
+    texts, length = tree.path.shape
+    path = tree.path.flatten()
+    reached = (torch.arange(length, device=path.device) <= tree.end[:, None])[:, None, None]
+    last = tree.path.gather(1, tree.end[:, None])[:, 0]
+
+    def along(rows: Tensor) -> Tensor:
+        return split_heads(rows.index_select(0, path).view(texts, length, -1), heads)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        together = torch.cat([query, key, value], dim=-1).index_select(0, path).view(texts, length, -1)
+        parts = (split_heads(rows, heads) for rows in together.chunk(3, dim=-1))
+        attended = attention(*parts, is_causal=True)
+        return attended.transpose(1, 2).reshape(texts * length, -1).index_select(0, tree.source)
+
+    def attend_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        alone = split_heads(query[:, None], heads)
+        attended = attention(alone, along(key), along(value), attn_mask=reached)
+        return attended.transpose(1, 2).reshape(texts, -1)
+
+    dtype = tower.transformer.get_cast_dtype()
+    states = tower.token_embedding(tree.token).to(dtype) + tower.positional_embedding[tree.position].to(dtype)
+    states = run_blocks(tower.transformer, states, attend, training=tower.transformer.training)
+    ends = run_last_block(
+        tower.transformer.resblocks[-1], states, attend_once, read=lambda rows: rows.index_select(0, last)
+    )
+    return _project(tower, ends).index_select(0, tree.text)

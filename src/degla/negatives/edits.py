@@ -26,14 +26,32 @@ def rotate(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> list[To
     return [*result, *tokens[place:]]
 
 
-def substitute(tokens: Sequence[Token], place: int, word: str, *, lemma: str) -> list[Token]:
-    """The tokens with one word replaced, capitals kept."""
-    old = tokens[place]
+def substitute(tokens: Sequence[Token], place: tuple[int, int], word: str, *, lemma: str) -> list[Token]:
+    """The tokens with those from `place[0]` to before `place[1]` replaced by one word, capitals kept."""
+    start, end = place
+    old, head = tokens[start], tokens[end - 1]
     if old.text.isupper() and len(old.text) > 1:
         word = word.upper()
     elif old.text[0].isupper():
         word = word[0].upper() + word[1:]
-    return [*tokens[:place], replace(old, text=word, lower=word.lower(), lemma=lemma), *tokens[place + 1 :]]
+    new = replace(head, text=word, lower=word.lower(), lemma=lemma, glued=old.glued)
+    return [*tokens[:start], new, *tokens[end:]]
+
+
+def insert(caption: Caption, tokens: Sequence[Token], place: int, texts: Sequence[str], *, tag: str) -> list[Token]:
+    """The tokens with words put in before `place`, in capitals where the whole caption is.
+
+    Args:
+        caption: what the tokens were made from.
+        tokens: its tokens, changed or not.
+        place: index of the token that the words come before; the number of tokens for the end.
+        texts: the words, lower case.
+        tag: part of speech of the last one.
+    """
+    shouted = caption.text.isupper() and len(caption.text) > 1
+    new = [Token(text.upper() if shouted else text, text, "DT", text) for text in texts]
+    new[-1] = replace(new[-1], tag=tag)
+    return [*tokens[:place], *new, *tokens[place:]]
 
 
 def inflect(token: Token, *, like: Token) -> Token:
@@ -43,7 +61,8 @@ def inflect(token: Token, *, like: Token) -> Token:
         return token
     one = "person" if token.lemma == "people" else token.lemma
     form = words.plural(one) if many else one
-    return replace(token, text=form, lower=form, tag="NNS" if many else "NN")
+    shouted = token.text.isupper() and len(token.text) > 1
+    return replace(token, text=form.upper() if shouted else form, lower=form, tag="NNS" if many else "NN")
 
 
 def write(caption: Caption, tokens: Sequence[Token]) -> str:

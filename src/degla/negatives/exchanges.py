@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
 from degla.negatives import words
 from degla.negatives.edits import write
+from degla.negatives.grammar import GrammarRule
 from degla.negatives.meaning import content_of
 from degla.negatives.phrases import Caption
-from degla.negatives.replies import proposals
 from degla.negatives.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
-Exchanges = Callable[[Caption], Sequence[tuple[list[Token], str]]]
-"""Every exchange in a caption as changed tokens, with the reason that speaks against it ("" where none does)."""
+Exchange = tuple[list[Token], str]
+"""Changed tokens, with the reason that speaks against them ("" where none does)."""
 
 
-def read_exchange(caption: Caption, reply: str | None, rng: Random, *, exchanges: Exchanges) -> list[str]:
-    """The exchanges that nothing speaks against, in random order, or the one in a model's reply."""
-    return proposals(
-        reply, lambda: [write(caption, tokens) for tokens, reason in exchanges(caption) if not reason], rng
-    )
+@dataclass(frozen=True)
+class ExchangingRule(GrammarRule):
+    """A rule that puts two pieces of a caption in each other's place; a member says which."""
+
+    @abstractmethod
+    def exchanges(self, caption: Caption) -> Iterator[Exchange]:
+        """Every exchange of two pieces, also those that something speaks against."""
+
+    def applies(self, caption: Caption) -> bool:
+        """Whether there are two things to exchange, or to take from."""
+        return sum(chunk.role == "thing" for chunk in caption.chunks) > 1
+
+    def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
+        """The exchanges that nothing speaks against."""
+        texts = list(dict.fromkeys(write(caption, tokens) for tokens, reason in _listed(self, caption) if not reason))
+        rng.shuffle(texts)
+        return texts[:most]
+
+    def check(self, caption: Caption, negative: str) -> Verdict:
+        """Whether a text is one of the exchanges, and what speaks against it."""
+        content = words.content(negative)
+        if content == caption.content:
+            return refused("same_text")
+        reasons = [reason for tokens, reason in _listed(self, caption) if content_of(tokens) == content]
+        if not reasons:
+            return refused("not_rule")
+        return ACCEPTED if "" in reasons else refused(reasons[0])
 
 
-def check_exchange(caption: Caption, negative: str, *, exchanges: Exchanges) -> Verdict:
-    """Whether a text is one of the exchanges, and what speaks against it."""
-    content = words.content(negative)
-    if content == caption.content:
-        return refused("same_text")
-    reasons = [reason for tokens, reason in exchanges(caption) if content_of(tokens) == content]
-    if not reasons:
-        return refused("not_rule")
-    return ACCEPTED if "" in reasons else refused(reasons[0])
+@lru_cache(maxsize=64)
+def _listed(rule: ExchangingRule, caption: Caption) -> tuple[Exchange, ...]:
+    """A rule's exchanges in a caption, kept because `check` asks for them once more for every candidate."""
+    return tuple(rule.exchanges(caption))

@@ -9,6 +9,8 @@ from typing import Any
 
 DATA_FOLDER = Path(__file__).parent / "lexicon_data"
 GROUPS_NAME = "groups.toml"
+RELATIONS_NAME = "relations.toml"
+ADDITIONS_NAME = "additions.toml"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,26 @@ from functools import cache, lru_cache
 from typing import Any, Literal
 
 from degla.errors import DeglaError
-from degla.negatives.groups import DATA_FOLDER, GROUPS_NAME, Group, make_groups, members, read_groups
+from degla.negatives.groups import (
+    ADDITIONS_NAME,
+    DATA_FOLDER,
+    GROUPS_NAME,
+    RELATIONS_NAME,
+    Group,
+    make_groups,
+    members,
+    read_groups,
+)
 
 TABLE_NAME = "wordnet.tsv"
+DATA_FILES = (GROUPS_NAME, TABLE_NAME, RELATIONS_NAME, ADDITIONS_NAME)
 
 Relation = Literal["", "synonym", "hypernym", "part", "compatible"]
 """Why one word must not replace another; "" where it may."""
+
+_PEOPLE = ("person", "someone", "role")
+_KINDS = ("mammal", "bird", "other_animal", "fruit", "vegetable", "instrument")
+"""Groups whose members exclude each other, also those that are not listed: WordNet has one place for each."""
 
 _PART_DEPTH = 3
 """Steps from part to whole that are followed: thumb, hand, arm, body."""
@@ -24,8 +38,8 @@ _PART_DEPTH = 3
 
 @cache
 def digest() -> str:
-    """SHA-256 of both files, 16 hexadecimal digits: the same digest gives the same negatives."""
-    content = b"".join((DATA_FOLDER / name).read_bytes() for name in (GROUPS_NAME, TABLE_NAME))
+    """SHA-256 of all files of word tables, 16 hexadecimal digits: the same digest gives the same negatives."""
+    content = b"".join((DATA_FOLDER / name).read_bytes() for name in DATA_FILES)
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -116,8 +130,20 @@ class Lexicon:
         return self._adjective_counts.get(adjective, 0) >= 3
 
     def is_person(self, noun: str) -> bool:
-        """Whether the noun names a person."""
-        return any(group.name in ("person", "someone", "role") for group in self.noun_groups(noun)[:1])
+        """Whether the noun names a person: by its group, else by WordNet's first sense."""
+        groups = self.noun_groups(noun)
+        if groups:
+            return groups[0].name in _PEOPLE
+        return bool(set(self.senses_in_order("person")[:1]) & _over(self, self.senses_in_order(noun)[:1]))
+
+    def is_concrete(self, word: str) -> bool:
+        """Whether a noun names something that a picture can show: it is in a group, or WordNet's first sense is matter.
+
+        What a dog and sand have in common and happiness has not is being a physical thing.
+        """
+        if self.noun_groups(word) or word in self._generals:
+            return True
+        return bool(_over(self, self.senses_in_order(word)[:1]) & _matter(self))
 
     def noun_groups(self, word: str) -> tuple[Group, ...]:
         """The groups of a noun: those that list it, else the one anchored nearest above its first sense."""
@@ -130,7 +156,7 @@ class Lexicon:
     def is_living(self, word: str) -> bool:
         """Whether the noun names a person or an animal."""
         groups = self.noun_groups(word)
-        return bool(groups) and groups[0].living
+        return groups[0].living if groups else self.is_person(word)
 
     def noun_choices(self, word: str, *, mass: bool) -> tuple[str, ...]:
         """Everyday nouns that may replace a noun: of its group, of another cluster, unrelated in WordNet.
@@ -174,7 +200,7 @@ class Lexicon:
 
     def over(self, word: str) -> frozenset[int]:
         """Every sense of a noun and all senses above them."""
-        return _over(self, word)
+        return _over(self, self._noun_senses.get(word, ()))
 
     def wholes(self, word: str) -> frozenset[int]:
         """Senses that a noun's senses, or what lies above them, are parts of, up to three steps."""
@@ -183,6 +209,10 @@ class Lexicon:
             layer = {whole for sense in layer for whole in self._wholes.get(sense, ())} - found
             found |= layer
         return frozenset(found)
+
+    def senses_in_order(self, word: str) -> tuple[int, ...]:
+        """The senses of a noun, most frequent first."""
+        return self._noun_senses.get(word, ())
 
     def senses(self, word: str) -> frozenset[int]:
         """The senses of a noun."""
@@ -194,8 +224,15 @@ class Lexicon:
 
 
 @cache
-def _over(words: Lexicon, word: str) -> frozenset[int]:
-    found, waiting = set[int](), list(words.senses(word))
+def _matter(words: Lexicon) -> frozenset[int]:
+    """The senses that are above every physical thing and above nothing else."""
+    dog, sand, happiness = (_over(words, words.senses_in_order(word)[:1]) for word in ("dog", "sand", "happiness"))
+    return dog & sand - happiness
+
+
+@cache
+def _over(words: Lexicon, senses: tuple[int, ...]) -> frozenset[int]:
+    found, waiting = set[int](), list(senses)
     while waiting:
         sense = waiting.pop()
         if sense not in found:
@@ -221,9 +258,12 @@ def _noun_relation(words: Lexicon, word: str, other: str) -> Relation:
         return "hypernym"
     if words.senses(word) & words.wholes(other) or words.senses(other) & words.wholes(word):
         return "part"
-    names = {group.name for group in (*mine, *theirs)}
-    people = names & {"person", "someone", "role"}
-    return "compatible" if len(people) > 1 and names == people else ""
+    if words.is_person(word) and words.is_person(other):
+        return "compatible"  # a worker may be a person, a woman or a tourist
+    if any(group in theirs and group.name in _KINDS for group in mine):
+        return ""
+    parents = [{up for one in words.senses_in_order(name)[:1] for up in words.above(one)} for name in (word, other)]
+    return "compatible" if parents[0] & parents[1] else ""
 
 
 @cache

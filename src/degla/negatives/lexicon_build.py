@@ -28,6 +28,9 @@ _PARTS = {"%p", "%m", "%s"}
 _SENSES_KEPT = 6
 """Senses of a noun beyond the sixth are too rare to refuse a replacement for."""
 
+_THINGS = (("artifact", 1), ("food", 1), ("food", 2), ("person", 1))
+"""Nouns whose first sense is below one of these senses are kept, however rare: a language model may propose them."""
+
 
 @dataclass
 class Synset:
@@ -101,6 +104,7 @@ def build(wordnet: Path) -> str:
     nouns, index = read_synsets(wordnet / "data.noun"), read_index(wordnet / "index.noun")
     anchors = _anchors(groups["nouns"], index)
     listed = {word for group in groups["nouns"].values() for cluster in group["clusters"] for word in cluster}
+    things = {index[word][int(number) - 1] for word, number in _THINGS}
     lines, kept, common = [], dict[int, int](), set[str]()
     for word, offsets in sorted(index.items()):
         offsets = [offset for offset in offsets if word in nouns[offset].words][:_SENSES_KEPT]
@@ -108,7 +112,7 @@ def build(wordnet: Path) -> str:
             continue  # written with a capital letter: a name
         group = _nearest(offsets[0], nouns, anchors)
         count = counts.get((word, "n"), 0)
-        if not (count or word in listed or group):
+        if not (count or word in listed or group or _is_under(offsets[0], nouns, things)):
             continue
         if count or word in listed:
             common.add(word)
@@ -151,6 +155,19 @@ def _nearest(offset: int, nouns: dict[int, Synset], anchors: dict[int, str]) -> 
         layer = [target for sense in layer for target in nouns[sense].targets(_HYPERNYMS) if target not in seen]
         seen.update(layer)
     return ""
+
+
+def _is_under(offset: int, nouns: dict[int, Synset], roots: set[int]) -> bool:
+    """Whether a sense is one of the roots or lies below one."""
+    seen, waiting = {offset}, [offset]
+    while waiting:
+        sense = waiting.pop()
+        if sense in roots:
+            return True
+        above = [target for target in nouns[sense].targets(_HYPERNYMS) if target not in seen]
+        seen.update(above)
+        waiting += above
+    return False
 
 
 def _keep(offset: int, nouns: dict[int, Synset], kept: dict[int, int]) -> None:

@@ -1,28 +1,27 @@
-"""The negatives' file on disk: its manifest, where an earlier run stopped, appending, progress."""
+"""The negatives' file on disk: its manifest, where an earlier run stopped, appending."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Final
 
 from degla import __version__
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.negatives import lexicon
+from degla.negatives.journal import PASSING
 from degla.negatives.phrases import tagger_version
+from degla.negatives.stream import CaptionStream, hash_text
 from degla.negatives.summary import Summary
-from degla.records import CaptionRecord, NegativeRecord, validate
+from degla.records import NegativeRecord, validate
 
-LOG = logging.getLogger(__name__)
-
-_LOG_EVERY: Final = 5_000
-"""Captions between two progress lines where there is no terminal."""
+_STARTED: Final = "started"
+"""The manifest's only entry that may differ when a file is continued."""
+_PASSING_REASONS: Final = frozenset(f"model_{outcome}" for outcome in PASSING)
 
 Done = tuple[tuple[str, tuple[str, ...]], ...]
 """The rules that are finished for one caption, each with the texts that it made."""
@@ -33,67 +32,127 @@ class Output:
     """An open file of negatives.
 
     Attributes:
+        path: where it is.
         stream: where rows are appended.
         captions_done: captions at the beginning of the list that have all their rows.
         partly: finished rules of the caption after those, by its id.
     """
 
+    path: Path
     stream: IO[bytes]
     captions_done: int = 0
     partly: dict[str, Done] = field(default_factory=dict)
 
     def write(self, rows: Sequence[NegativeRecord]) -> None:
-        """Append rows and hand them to the operating system."""
-        self.stream.write("".join(row.model_dump_json() + "\n" for row in rows).encode())
-        self.stream.flush()
+        """Append rows and hand them to the operating system.
+
+        Raises:
+            DeglaError: the disk is full, or the file cannot be written any more.
+        """
+        try:
+            self.stream.write("".join(row.model_dump_json() + "\n" for row in rows).encode())
+            self.stream.flush()
+        except OSError as error:
+            raise DeglaError(
+                f"{self.path}: cannot be written: {error.strerror}. Mend that; the same command goes on."
+            ) from None
 
 
-def manifest(captions: Sequence[CaptionRecord], *, rules: Sequence[str], seed: int, per_rule: int) -> dict[str, Any]:
-    """Everything that decides what is in the file."""
-    digest = hashlib.sha256()
-    for record in captions:
-        digest.update(f"{record.id}\t{record.image_id}\t{record.text}\n".encode())
-    return {
+def manifest(
+    captions: CaptionStream, *, rules: Sequence[str], seed: int, per_rule: int, model: Mapping[str, object] | None
+) -> dict[str, Any]:
+    """Everything that decides what is in the file.
+
+    Args:
+        captions: all captions.
+        rules: names, in the order of the rows.
+        seed: of all draws.
+        per_rule: accepted negatives of one rule for one caption, at most.
+        model: what describes the language model, its prompts and examples; None where there is none.
+    """
+    settings: dict[str, Any] = {
         "captions": len(captions),
-        "captions_sha256": digest.hexdigest(),
+        "captions_sha256": captions.sha256,
         "rules": list(rules),
         "seed": seed,
         "per_rule": per_rule,
         "degla": __version__,
         "lexicon": lexicon.digest(),
         "tagger": tagger_version(),
+        **(model or {}),
     }
+    found: dict[str, Any] = json.loads(json.dumps(settings))  # as it will be read again
+    return found
 
 
 @contextmanager
 def continue_output(
-    out: Path, settings: dict[str, Any], captions: Sequence[CaptionRecord], rules: Sequence[str], summary: Summary
+    out: Path,
+    settings: dict[str, Any],
+    captions: CaptionStream,
+    rules: Sequence[str],
+    summary: Summary,
 ) -> Iterator[Output]:
     """Open the file where an earlier run stopped, or make it; rows that stay are added to the summary.
 
+    Where a language model could not be reached, rows are cut off from there on: the requests are made again, and
+    the journal has all other replies.
+
     Raises:
-        InputError: the file was made with other settings or captions, or is no file of negatives.
+        InputError: the file was made with other settings or captions, is no file of negatives, cannot be written, or
+            is being written by another run.
     """
-    beside = out.with_name(out.name + ".manifest.json")
+    beside = manifest_path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if out.exists() and out.stat().st_size and not beside.exists():
-            raise InputError(
-                f"{out}: exists, but {beside.name} does not, so that it cannot be continued. "
-                "Move it away or choose another --out."
-            )
+        for path in (out, journal_path(out)):
+            if path.exists() and path.stat().st_size and not beside.exists():
+                raise InputError(
+                    f"{path}: exists, but {beside.name} does not, so that it cannot be continued. "
+                    "Move it away or choose another --out."
+                )
         if beside.exists():
             _compare(out, _read_manifest(beside), settings)
         else:
             partial = beside.with_name(beside.name + ".partial")
-            partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            started = {_STARTED: datetime.now(UTC).isoformat(timespec="seconds")}
+            partial.write_text(json.dumps({**settings, **started}, indent=2) + "\n", encoding="utf-8")
             partial.replace(beside)
-        with out.open("ab+") as stream:
-            output = Output(stream)
-            _find_end(out, output, captions, rules, summary)
-            yield output
+        stream = out.open("ab+")
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}. Choose another --out.") from None
+    try:
+        _lock(out, stream)
+        output = Output(out, stream)
+        _find_end(output, captions, rules, summary)
+        yield output
+    finally:
+        with suppress(OSError):  # what could not be written was reported by `Output.write`
+            stream.close()
+
+
+def manifest_path(out: Path) -> Path:
+    """Where the manifest of a file of negatives lies."""
+    return out.with_name(out.name + ".manifest.json")
+
+
+def journal_path(out: Path) -> Path:
+    """Where the replies of the language model lie that a file of negatives was made with."""
+    return out.with_name(out.name + ".replies.jsonl")
+
+
+def _lock(out: Path, stream: IO[bytes]) -> None:
+    """Refuse to write what another run is writing; file systems without locks are let pass."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has none
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{out}: another run is writing it. Wait for it or choose another --out.") from None
+    except OSError:
+        return
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -107,23 +166,21 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _compare(out: Path, found: dict[str, Any], settings: dict[str, Any]) -> None:
-    different = [name for name in settings if found.get(name) != settings[name]]
+    names = dict.fromkeys([*settings, *found])
+    different = [name for name in names if name != _STARTED and found.get(name) != settings.get(name)]
     if different:
-        listed = "; ".join(f"{name}: {found.get(name)!r} there, {settings[name]!r} now" for name in different)
+        listed = "; ".join(f"{name}: {found.get(name)!r} there, {settings.get(name)!r} now" for name in different)
         raise InputError(
             f"{out}: made with other settings or captions ({listed}). "
-            "Choose another --out, or delete the file and its manifest to begin again."
+            "Choose another --out, or delete the file and what lies beside it to begin again."
         )
 
 
-def _find_end(
-    out: Path, output: Output, captions: Sequence[CaptionRecord], rules: Sequence[str], summary: Summary
-) -> None:
+def _find_end(output: Output, captions: CaptionStream, rules: Sequence[str], summary: Summary) -> None:
     """Keep the rows of finished (caption, rule) pairs and cut off what follows.
 
     The last pair in the file may lack rows, so it is made again; a torn last line belongs to it or follows it.
     """
-    pairs = ((record.id, rule) for record in captions for rule in rules)
     current: tuple[str, str] | None = None
     kept = position = 0  # bytes: end of the finished pairs, end of the rows read
     pending: list[NegativeRecord] = []
@@ -133,24 +190,27 @@ def _find_end(
     for line_number, line in enumerate(output.stream, start=1):
         if not line.endswith(b"\n"):
             break
-        row = _row(out, line_number, line)
+        row = _row(output.path, line_number, line)
         pair = (row.caption_id, row.rule)
         if pair != current:
+            if any(earlier.reason in _PASSING_REASONS for earlier in pending):
+                break
             finished += _finish(pending, texts, summary)
             kept = position
             current, pending = pair, []
-            if pair != (expected := next(pairs, None)):
+            place, rule = divmod(finished, len(rules))
+            if place == len(captions) or hash_text(pair[0]) != captions.ids[place] or pair[1] != rules[rule]:
                 raise InputError(
-                    f"{out} line {line_number}: caption_id and rule are {pair}, expected {expected}: "
-                    "rows were changed or moved. Delete the file and its manifest to begin again."
+                    f"{output.path} line {line_number}: caption_id and rule are {pair}, not those of caption {place} "
+                    f"and rule {rules[rule]}: rows were changed or moved. Delete the file and its manifest to begin "
+                    "again."
                 )
         pending.append(row)
         position += len(line)
     output.stream.truncate(kept)
     output.captions_done, rest = divmod(finished, len(rules))
     if rest:
-        record = captions[output.captions_done]
-        output.partly = {record.id: tuple(texts[record.id].items())}
+        output.partly = {name: tuple(made.items()) for name, made in texts.items()}
 
 
 def _finish(rows: Sequence[NegativeRecord], texts: dict[str, dict[str, tuple[str, ...]]], summary: Summary) -> int:
@@ -167,42 +227,12 @@ def _finish(rows: Sequence[NegativeRecord], texts: dict[str, dict[str, tuple[str
 
 
 def _row(out: Path, number: int, line: bytes) -> NegativeRecord:
-    where = f"{out} line {number}"
     try:
-        parsed = json.loads(line)
+        return NegativeRecord.model_validate_json(line)
     except ValueError:
-        raise InputError(f"{where}: not JSON. Delete the file and its manifest to begin again.") from None
-    return validate(NegativeRecord, parsed, where=where)
-
-
-class Progress:
-    """A bar on a terminal; elsewhere a log line every 5,000 captions."""
-
-    def __init__(self, total: int, done: int) -> None:
-        from rich.console import Console
-        from rich.progress import Progress as Bar
-
-        self._total, self._done, self._said = total, done, done // _LOG_EVERY
-        console = Console(stderr=True)
-        self._bar = Bar(console=console, transient=True) if console.is_terminal else None
-        self._task = self._bar.add_task("negatives", total=total, completed=done) if self._bar else None
-
-    def __enter__(self) -> Progress:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def advance(self, captions: int) -> None:
-        """Say that some captions more are finished."""
-        self._done += captions
-        if self._bar and self._task is not None:
-            self._bar.advance(self._task, captions)
-        elif self._done // _LOG_EVERY != self._said:
-            self._said = self._done // _LOG_EVERY
-            LOG.info("negatives: %d of %d captions", self._done, self._total)
+        where = f"{out} line {number}"
+        try:
+            parsed = json.loads(line)
+        except ValueError:
+            raise InputError(f"{where}: not JSON. Delete the file and its manifest to begin again.") from None
+        return validate(NegativeRecord, parsed, where=where)

@@ -123,18 +123,10 @@ def _token(piece: str, tag: str, role: str, head: int, spaced: bool) -> Token:
     return Token(piece, lower, tag, _lemma(lower, tag), role, head, not spaced)
 
 
-@cache
-def _verb_lemma(word: str) -> str:
-    from lemminflect import getLemma  # type: ignore[import-untyped, unused-ignore]
-
-    forms = getLemma(word, "VERB")
-    return str(forms[0]) if forms else word
-
-
 def _lemma(word: str, tag: str) -> str:
     if tag in _NOUN_TAGS:
         return words.singular(word)
-    return _verb_lemma(word) if tag.startswith("VB") else word
+    return words.verb(word) if tag.startswith("VB") else word
 
 
 def _mend(tokens: list[Token]) -> list[Token]:

@@ -1,15 +1,21 @@
-"""What a run over captions made: counts of every rule and reason, coverage, time."""
+"""What a run over captions made: counts of every rule and reason, coverage, what the language model answered, time."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from rich.console import Group
 from rich.table import Table
 
+from degla.negatives.llm import Reply
 from degla.records import NegativeRecord
+
+_SKIPPING: Final = frozenset({"empty_caption", "long_caption", "not_english"})
+_NAMED: Final = 5
+"""Skipped captions that are named for each reason; the file has them all."""
 
 
 @dataclass
@@ -22,9 +28,15 @@ class Summary:
         accepted: accepted negatives, by rule.
         reasons: refused rows, by (rule, reason).
         covered: captions with at least one accepted negative, by rule.
-        coverage: accepted negatives, by caption id; ids without one are missing.
+        coverage: captions, by their number of accepted negatives; captions without one are not in it.
         skipped: captions that no rule could use ("not_english", ...), by reason.
+        skipped_ids: the first few of their ids, by reason.
+        outcomes: replies of the language model, by outcome ("answered", "malformed", ...).
+        attempts: requests sent, retries included.
+        repaired: replies that were not in the form asked for and were mended.
+        counts: what else the model counted, for example {"retry: 429": 2}.
         seconds: wall time of the last run.
+        stopped: name of the signal that ended the last run before its end, or "".
     """
 
     rules: tuple[str, ...]
@@ -32,33 +44,72 @@ class Summary:
     accepted: Counter[str] = field(default_factory=Counter)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     covered: Counter[str] = field(default_factory=Counter)
-    coverage: Counter[str] = field(default_factory=Counter)
+    coverage: Counter[int] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
+    skipped_ids: dict[str, list[str]] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    attempts: int = 0
+    repaired: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    stopped: str = ""
+    _last: tuple[str, int] = ("", 0)  # the caption that came last, with its accepted negatives so far
 
     def add(self, rows: Sequence[NegativeRecord]) -> None:
-        """Count rows; all rows of one caption and rule come in one call."""
+        """Count rows; all rows of one caption and rule come in one call, and those of one caption after each other."""
         covered = set()
         for row in rows:
             if row.accepted:
                 self.accepted[row.rule] += 1
-                self.coverage[row.caption_id] += 1
+                self._cover(row.caption_id)
                 covered.add((row.caption_id, row.rule))
             else:
                 self.reasons[row.rule, row.reason] += 1
                 if row.reason in _SKIPPING and row.rule == self.rules[0]:
                     self.skipped[row.reason] += 1
+                    named = self.skipped_ids.setdefault(row.reason, [])
+                    if len(named) < _NAMED:
+                        named.append(row.caption_id)
         self.covered.update(rule for _, rule in covered)
+
+    def _cover(self, caption_id: str) -> None:
+        last, count = self._last
+        if caption_id == last:
+            self.coverage[count] -= 1
+            if not self.coverage[count]:
+                del self.coverage[count]
+        else:
+            count = 0
+        self.coverage[count + 1] += 1
+        self._last = (caption_id, count + 1)
+
+    def add_reply(self, reply: Reply) -> None:
+        """Count one reply of a language model."""
+        self.outcomes[reply.outcome] += 1
+        self.attempts += reply.attempts
+        self.repaired += reply.repaired
+        self.counts.update(reply.counts)
 
     @property
     def share_covered(self) -> float:
         """Share of the captions that have at least one negative."""
-        return len(self.coverage) / self.captions if self.captions else 0.0
+        return self.coverage.total() / self.captions if self.captions else 0.0
+
+    @property
+    def share_accepted(self) -> float:
+        """Share of the rows that are negatives."""
+        accepted = self.accepted.total()
+        return accepted / (accepted + self.reasons.total()) if accepted else 0.0
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Replies without an answer, by outcome."""
+        return Counter({outcome: count for outcome, count in self.outcomes.items() if outcome != "answered"})
 
     @property
     def mean(self) -> float:
         """Accepted negatives a caption."""
-        return sum(self.accepted.values()) / self.captions if self.captions else 0.0
+        return self.accepted.total() / self.captions if self.captions else 0.0
 
     def plain(self) -> dict[str, object]:
         """The counts as JSON values."""
@@ -67,9 +118,15 @@ class Summary:
             "accepted": dict(self.accepted),
             "refused": {f"{rule}: {reason}": count for (rule, reason), count in sorted(self.reasons.items())},
             "skipped": dict(self.skipped),
+            "skipped_ids": self.skipped_ids,
             "share_covered": self.share_covered,
             "negatives_a_caption": self.mean,
+            "replies": dict(self.outcomes),
+            "requests": self.attempts,
+            "repaired": self.repaired,
+            "counts": dict(self.counts),
             "seconds": self.seconds,
+            "stopped": self.stopped,
         }
 
     def render(self) -> Group:
@@ -87,11 +144,11 @@ class Summary:
             f"{self.mean:.2f} negatives a caption, {self.seconds:.1f} s"
         ]
         if self.skipped:
-            lines.append(
-                "skipped captions: "
-                + ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
-            )
+            listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
+            lines.append(f"skipped captions: {listed}")
+            lines += [f"  {reason}: {', '.join(ids)}" for reason, ids in sorted(self.skipped_ids.items())]
+        if self.outcomes:
+            counted = [*sorted(self.outcomes.items()), ("mended", self.repaired), *sorted(self.counts.items())]
+            listed = ", ".join(f"{name} {count:,}" for name, count in counted if count)
+            lines.append(f"language model: {self.attempts:,} requests; replies: {listed}")
         return Group(table, *lines)
-
-
-_SKIPPING = frozenset({"empty_caption", "long_caption", "not_english"})

@@ -43,6 +43,12 @@ def split(text: str) -> tuple[tuple[str, bool], ...]:
     return tuple(pieces)
 
 
+@lru_cache(maxsize=4_096)
+def spans(text: str) -> tuple[tuple[int, int], ...]:
+    """Where the pieces of `split` begin and end in the text."""
+    return tuple(match.span() for match in _PIECE.finditer(text))
+
+
 def is_word(piece: str) -> bool:
     """Whether a piece has a letter or digit in it."""
     return piece[0].isalnum() or len(piece) > 1
@@ -153,3 +159,23 @@ def _is_known(word: str) -> bool:
 
     known = lexicon()
     return bool(getAllLemmas(word)) or known.is_noun(word) or known.is_adjective(word)
+
+
+@lru_cache(maxsize=65_536)
+def verb(form: str) -> str:
+    """The dictionary form of a verb, whatever its form; lower case."""
+    from lemminflect import getLemma
+
+    forms = getLemma(form, "VERB")
+    return str(forms[0]) if forms else form
+
+
+@lru_cache(maxsize=65_536)
+def conjugate(verb: str, tag: str) -> str:
+    """A verb in the form that a Penn Treebank tag names: "VBG" of "sit" is "sitting"."""
+    from lemminflect import getInflection
+
+    if verb == "lie":
+        return {"VBG": "lying", "VBD": "lay", "VBN": "lain", "VBZ": "lies"}.get(tag, "lie")
+    forms = getInflection(verb, tag)
+    return str(forms[0]) if forms else verb

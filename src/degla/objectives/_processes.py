@@ -53,6 +53,10 @@ class Processes:
             return cls(count=dist.get_world_size(), rank=dist.get_rank())
         return cls()
 
+    def own_rows(self, rows: int) -> slice:
+        """Where the rows of this process, so many as every process has, lie among the gathered ones."""
+        return slice(self.rank * rows, (self.rank + 1) * rows)
+
     def gather(self, tensor: Float[Tensor, "batch ..."]) -> Float[Tensor, "all ..."]:
         """Rows of all processes in rank order; gradients of all processes flow back to each row's owner."""
         return tensor if self.count == 1 else cast(Tensor, _Gather.apply(tensor))  # type: ignore[no-untyped-call]
@@ -85,7 +89,8 @@ class Processes:
                 are infinite. Where none is left anywhere the mean is 0.
         """
         if keep is None:
-            count = torch.tensor(float(values.numel()), device=values.device)
+            # Filled there, not copied there: a copy would wait for the device.
+            count = torch.full((), float(values.numel()), device=values.device)
             kept = values
         else:
             count = keep.sum().to(values.dtype)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.objectives import Embeddings, Part, Processes, Target
+from degla.objectives._partition import log_partition
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,11 @@ class IntraModal:
         """Mean over the pairs of all processes."""
         negatives = processes.gather(student.negative)
         valid = processes.gather_constant(student.valid)
-        logits = student.scale * torch.einsum("bd,ckd->bck", student.caption, negatives)
-        logits = logits.masked_fill(~valid, -torch.inf).flatten(1)
         positive = student.scale * (student.image * student.caption).sum(-1)
+        among = log_partition(student.caption, negatives.flatten(0, 1), student.scale, absent=~valid.flatten())
         if self.target == "correct":
-            everything = torch.cat([positive[:, None], logits], dim=1)
-            return processes.mean(torch.logsumexp(everything, dim=1) - positive)
+            return processes.mean(torch.logaddexp(among, positive) - positive)
         if not bool(valid.any()):
             return processes.mean(0.0 * positive)
-        first = int(valid.flatten().to(torch.uint8).argmax())
-        return processes.mean(torch.logsumexp(logits, dim=1) - logits[:, first])
+        first = negatives.flatten(0, 1)[int(valid.flatten().to(torch.uint8).argmax())]
+        return processes.mean(among - student.scale * (student.caption @ first))

@@ -11,6 +11,9 @@ import torch
 from degla.objectives import Processes
 
 
+_STEPS_BETWEEN_QUESTIONS = 10
+
+
 class StopRequest:
     """Inside the ``with`` block, SIGTERM and SIGINT only leave a note; a second SIGINT ends at once."""
 
@@ -37,8 +40,13 @@ class StopRequest:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
 
-    def agreed(self, processes: Processes) -> bool:
-        """Whether any process was asked to stop; the same answer on all of them."""
+    def agreed(self, processes: Processes, step: int = 0) -> bool:
+        """Whether any process was asked to stop; the same answer on all of them.
+
+        Several processes ask each other only every few steps, because the answer makes them wait for the device.
+        """
         if processes.count == 1:
             return self.name is not None
+        if step % _STEPS_BETWEEN_QUESTIONS:
+            return False
         return bool(processes.total(torch.tensor(float(self.name is not None))) > 0)

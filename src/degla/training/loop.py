@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from degla.model.load import load_encoder
 from degla.model.teacher import Teacher
 from degla.objectives import Processes
 from degla.objectives._sum import Objective
+from degla.training.finite import NonFiniteLossError
 from degla.training.interrupt import StopRequest
 from degla.training.metrics import Metrics
 from degla.training.optim import build_optimizer
@@ -28,7 +31,8 @@ from degla.training.pairs import Pairs, open_pairs
 from degla.training.precision import choose_precision
 from degla.training.randomness import seed_everything
 from degla.training.runstate import Position, RunState
-from degla.training.step import NonFiniteLossError, Trainer
+from degla.training.step import Trainer
+from degla.training.trainable import choose_trainable
 from degla.training.validation import Validation
 
 log = logging.getLogger("degla.train")
@@ -86,6 +90,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
     accelerator.init_trackers("degla", config=_flat(to_plain(config)))
     values: dict[str, Any] = {}
     with (
+        _told(run, rank=processes.rank, steps_per_epoch=len(pairs.plan)),
         StopRequest() as stop,
         Metrics(
             run,
@@ -100,21 +105,21 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
     ):
         while position.step < steps and not stop.agreed(processes):
             for batch in pairs.batches(position.epoch, start=position.batch, device=accelerator.device):
-                try:
-                    values = trainer.step(batch, number=position.step)
-                except NonFiniteLossError as error:
-                    raise _nonfinite(run, batch.ids, position, cause=error, rank=processes.rank) from None
+                values = trainer.step(batch, number=position.step)
                 position = position.after_batch()
-                metrics.record(position.step, epoch=position.epoch, values=values)
                 scored = validation.due(position.step)
+                if scored or metrics.due(position.step):
+                    trainer.watch.look()
+                metrics.record(position.step, epoch=position.epoch, values=values)
                 if scored:
                     metrics.write(position.step, validation.score(encoder, position.step))
-                if position.step == steps or stop.agreed(processes):
+                if position.step == steps or stop.agreed(processes, position.step):
                     break
                 if state.due(position.step) or scored:
                     state.save(position, best=validation.best)
             else:
                 position = position.after_epoch()
+                trainer.watch.look()
                 if validation.due_at_epoch_end:
                     metrics.write(position.step, validation.score(encoder, position.step))
                 state.save(position, best=validation.best)
@@ -175,10 +180,16 @@ def _build_trainer(
     steps: int,
 ) -> Trainer:
     objective = Objective(config.objective, rules=len(pairs.dataset.rules))
+    choose_trainable(encoder, config)
     teacher = Teacher(encoder, config.teacher) if objective.needs else None
-    _freeze(encoder, config)
     encoder.train()
     encoder.precision = accelerator.mixed_precision
+    if config.train.gradient_checkpointing:
+        encoder.checkpoint_gradients()
+    if config.train.compile:
+        encoder.compile()
+        if teacher is not None:
+            teacher.encoder.compile()
     optimizer = build_optimizer(encoder, config.optim)
     student = accelerator.prepare_model(encoder)
     optimizer = accelerator.prepare_optimizer(optimizer)
@@ -190,29 +201,21 @@ def _build_trainer(
     )  # fmt: skip
 
 
-def _freeze(encoder: Encoder, config: TrainConfig) -> None:
-    for name, parameter in encoder.clip.named_parameters():
-        if name in ("logit_scale", "logit_bias"):
-            parameter.requires_grad_(config.train.train_scale and name == "logit_scale")
-        elif name.startswith("visual."):
-            parameter.requires_grad_(config.train.train_image_tower)
-        else:
-            parameter.requires_grad_(config.train.train_text_tower)
-    if not any(parameter.requires_grad for parameter in encoder.parameters()):
-        raise InputError("nothing is left to train: one of --train.train-image-tower, -text-tower, -scale must be on.")
-
-
-def _nonfinite(run: Path, ids: tuple[str, ...], position: Position, *, cause: Exception, rank: int) -> DeglaError:
-    note = run / ("nonfinite.json" if rank == 0 else f"nonfinite-{rank}.json")
-    note.write_text(
-        json.dumps({"step": position.step + 1, "epoch": position.epoch, "caption_ids": list(ids)}, indent=2) + "\n"
-    )
-    newest = latest_checkpoint(run)
-    return DeglaError(
-        f"{cause}; nothing was changed by this step. The captions of its batch are listed in {note}. "
-        + (f"The last checkpoint is {newest}. " if newest else "")
-        + "A lower --optim.lr, --optim.clip-norm 1 or --train.precision fp32 often helps."
-    )
+@contextlib.contextmanager
+def _told(run: Path, *, rank: int, steps_per_epoch: int) -> Iterator[None]:
+    """Write down the batch of a loss that was not finite, and say what to do."""
+    try:
+        yield
+    except NonFiniteLossError as error:
+        note = run / ("nonfinite.json" if rank == 0 else f"nonfinite-{rank}.json")
+        found = {"step": error.step, "epoch": (error.step - 1) // steps_per_epoch, "caption_ids": list(error.ids)}
+        note.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        newest = latest_checkpoint(run)
+        raise DeglaError(
+            f"{error}; it changed no checkpoint. The captions of its batch are listed in {note}. "
+            + (f"The last checkpoint is {newest}. " if newest else "")
+            + "A lower --optim.lr, --optim.clip-norm 1 or --train.precision fp32 often helps."
+        ) from None
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

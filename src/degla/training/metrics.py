@@ -97,9 +97,13 @@ class Metrics:
                 continue  # A line that was torn when the process ended.
         self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
+    def due(self, step: int) -> bool:
+        """Whether a line is written after step number `step`; the same on all processes."""
+        return step % self.every_steps == 0 or step == self.steps
+
     def record(self, step: int, *, epoch: int, values: dict[str, Tensor | float]) -> None:
         """Note step number `step` (1 for the first); a line is written every `every_steps` and at the last."""
-        if not self.active or (step % self.every_steps and step != self.steps):
+        if not self.active or not self.due(step):
             return
         plain = {name: float(value) for name, value in values.items()}
         before, then = self._since

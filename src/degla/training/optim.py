@@ -38,7 +38,15 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
+        # One kernel over all parameters, which also skips its step on the device where the loss is not finite.
+        fused=all(parameter.device.type in ("cpu", "cuda") for parameter in module.parameters()),
     )
+
+
+def bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser inside accelerate's wrapper."""
+    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner
 
 
 def learning_rate(step: int, *, steps: int, config: OptimConfig) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from degla.config import DataConfig, TrainConfig
 from degla.data.batches import Batch
+from degla.data.collate import Collate
 from degla.data.dataset import PairDataset
 from degla.data.image_check import usable_rows
 from degla.data.loader import make_loader
@@ -19,7 +20,7 @@ from degla.data.sources import Columns, read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
 from degla.errors import InputError
 from degla.model.encoder import Encoder
-from degla.objectives import Processes
+from degla.objectives import Part, Processes
 
 
 def read_rows(data: DataConfig) -> list[PairRow]:
@@ -57,20 +58,21 @@ class Pairs:
         dataset: pairs by (epoch, index); its `rules` are what a batch's `rule` numbers mean.
         plan: the order, the same for any number of processes.
         workers: processes that decode beside this one.
-        trim: cut texts to the longest of the batch.
+        collate: how pairs become a batch.
     """
 
     dataset: PairDataset
     plan: BatchPlan
     workers: int
-    trim: bool
+    collate: Collate
 
     def batches(self, epoch: int, *, start: int, device: torch.device) -> Iterator[Batch]:
         """This process's batches of one epoch from position `start`; a pure function of seed, epoch and position."""
         on_gpu = device.type == "cuda"
         loader = make_loader(
-            self.dataset, self.plan, epoch=epoch, start=start, workers=self.workers, trim=self.trim, pin_memory=on_gpu
-        )
+            self.dataset, self.plan, epoch=epoch, start=start, workers=self.workers, collate=self.collate,
+            pin_memory=on_gpu,
+        )  # fmt: skip
         for batch in loader:
             yield batch.to(device, non_blocking=on_gpu)
 
@@ -105,7 +107,25 @@ def open_pairs(config: TrainConfig, *, encoder: Encoder, processes: Processes) -
         seed=loop.seed,
         duplicates="avoid" if data.duplicates == "avoid" else "allow",
     )
-    return Pairs(dataset, plan, workers=data.workers, trim=loop.trim and encoder.trims)
+    collate = choose_collate(config, encoder, part_size=loop.chunk_size)
+    return Pairs(dataset, plan, workers=data.workers, collate=collate)
+
+
+def choose_collate(config: TrainConfig, encoder: Encoder, *, part_size: int | None) -> Collate:
+    """How pairs become batches of this encoder; tells it to pad texts where the configuration says so."""
+    if not config.train.trim:
+        encoder.grow = None
+        return Collate()
+    if encoder.grow is not None and config.train.compile:
+        # Few different lengths for compiled kernels; the number of nodes is left to vary.
+        encoder.grow = replace(encoder.grow, multiple=8)
+    needs = frozenset[Part]().union(*(term.needs for term in config.objective.values() if term.weight > 0))
+    return Collate(
+        trim=encoder.trims,
+        grow=encoder.grow,
+        part_size=part_size,
+        caption_trees="caption" in needs and "negative" not in needs and config.data.negatives_per_caption > 0,
+    )
 
 
 def image_transform(encoder: Encoder) -> ImageTransform:

@@ -19,6 +19,7 @@ from degla.model.checkpoint import (
     remove_old_checkpoints,
     save_checkpoint,
 )
+from degla.training.optim import bare
 from degla.training.randomness import random_state, set_random_state
 from degla.training.step import Trainer
 
@@ -71,7 +72,12 @@ class RunState:
         return step % 20 == 0 and bool(self.trainer.processes.total(torch.tensor(float(old))) > 0)
 
     def save(self, position: Position, *, best: str | None) -> Path:
-        """Write ``RUN/step-N``, note the best one and remove what is no longer kept."""
+        """Write ``RUN/step-N``, note the best one and remove what is no longer kept.
+
+        Raises:
+            NonFiniteLossError: a step since the last look went wrong; nothing is written.
+        """
+        self.trainer.watch.look()
         folder = self.run / f"step-{position.step}"
         states = self._gather(random_state())
         if self.trainer.accelerator.is_main_process:
@@ -80,7 +86,7 @@ class RunState:
                 folder,
                 encoder=self.trainer.encoder,
                 teacher=self.trainer.teacher,
-                optimizer=_bare(self.trainer.optimizer),
+                optimizer=bare(self.trainer.optimizer),
                 tensors={
                     "random": states,
                     "memory": self.trainer.objective.memory,
@@ -114,7 +120,7 @@ class RunState:
             folder,
             encoder=self.trainer.encoder,
             teacher=self.trainer.teacher,
-            optimizer=_bare(self.trainer.optimizer),
+            optimizer=bare(self.trainer.optimizer),
         )
         if state["steps"] != self.trainer.steps:
             raise InputError(
@@ -136,12 +142,6 @@ class RunState:
         states: list[Any] = [None] * self.trainer.processes.count
         dist.all_gather_object(states, state)
         return states
-
-
-def _bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimiser inside accelerate's wrapper."""
-    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return inner
 
 
 def _versions() -> dict[str, str]:

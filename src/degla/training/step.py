@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from degla.config import TrainConfig
-from degla.data.batches import Batch
-from degla.errors import DeglaError
+from degla.data.batches import Batch, BatchPart
 from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
 from degla.objectives import Embeddings, Processes, Target
 from degla.objectives._sum import Objective
-from degla.training.optim import learning_rate
-
-
-class NonFiniteLossError(DeglaError):
-    """The loss is not a number or infinite; the step was not taken."""
+from degla.training.caching import GradientCache
+from degla.training.embed import teacher_target, to_embeddings
+from degla.training.finite import FiniteWatch
+from degla.training.optim import bare, learning_rate
 
 
 @dataclass
 class Trainer:
-    """All that one step needs.
+    """All that one step needs. No step waits for the device; `watch` says later whether all losses were finite.
 
     Attributes:
         encoder: the bare student.
         student: the student as wrapped for the processes at hand.
         teacher: None where no term of the objective needs one.
         steps: length of the whole run.
+        watch: the losses that nobody has looked at yet.
     """
 
     config: TrainConfig
@@ -44,31 +42,21 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     processes: Processes
     steps: int
+    watch: FiniteWatch = field(default_factory=FiniteWatch)
 
     def step(self, batch: Batch, *, number: int) -> dict[str, Tensor | float]:
-        """Take step `number` (from 0) on one batch; returns what to log, averaged over processes.
-
-        Raises:
-            NonFiniteLossError: before anything is changed.
-        """
+        """Take step `number` (from 0) on one batch; returns what to log, averaged over processes."""
         rate = learning_rate(number, steps=self.steps, config=self.config.optim)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-        student = self._student_embeddings(batch)
-        with self.accelerator.autocast():
-            teacher = self._teacher_embeddings(batch)
-        loss, values = self.objective(student, teacher, self.processes)
+        loss, values = self.backward(batch)
+        shown = self.processes.total(torch.stack([loss, *values.values()])) / self.processes.count
+        self.watch.note(number + 1, loss=shown[0], ids=batch.ids)
 
-        shown = self.processes.total(torch.stack([loss.detach(), *values.values()])) / self.processes.count
-        if not bool(torch.isfinite(shown[0])):
-            raise NonFiniteLossError(f"step {number + 1}: the loss is {shown[0].item()}")
-
-        self.accelerator.backward(loss)
         if self.config.optim.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.student.parameters(), self.config.optim.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._update(shown[0])
         with torch.no_grad():
             self.encoder.clip.logit_scale.clamp_(0.0, math.log(self.config.optim.max_scale))
         if self.teacher is not None:
@@ -77,36 +65,36 @@ class Trainer:
         return {"loss": shown[0], **dict(zip(values, shown[1:], strict=True)), "lr": rate,
                 "scale": self.encoder.scale.detach()}  # fmt: skip
 
-    def _student_embeddings(self, batch: Batch) -> Embeddings:
-        image, caption, negative, scale = self.student(batch.image, batch.caption, batch.negative)
-        return Embeddings(
-            image=image.float(),
-            caption=caption.float(),
-            negative=negative.float(),
-            valid=batch.valid,
-            scale=cast(Tensor, scale).float(),
-            group=batch.group,
-            rule=batch.rule,
-        )
+    def backward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and values of the terms, without gradient; the parameters hold the gradients."""
+        parts = list(batch.parts(self.part_size(batch)))
+        target = self._target(parts, negatives=batch.negative.shape[1])
+        if len(parts) == 1:
+            loss, values = self.objective(self._student_embeddings(batch, parts[0]), target, self.processes)
+            self.accelerator.backward(loss)
+        else:
+            cache = GradientCache(self.encoder, parts, accelerator=self.accelerator)
+            student = to_embeddings(cache.rows, scale=cache.scale, batch=batch)
+            loss, values = self.objective(student, target, self.processes)
+            cache.backward(loss, self.student)
+        return loss.detach(), values
 
-    def _teacher_embeddings(self, batch: Batch) -> Target:
-        """The teacher sees the same images and tokens, and only those that some term reads."""
-        needs = self.objective.needs
-        if self.teacher is None or not needs:
-            return Target()
-        rows, count, length = batch.negative.shape
-        texts = []
-        if "caption" in needs:
-            texts.append(batch.caption)
-        if "negative" in needs:
-            texts.append(batch.negative.reshape(rows * count, length))
-        images, captions = self.teacher.encode(
-            batch.image if "image" in needs else None, torch.cat(texts) if texts else None
-        )
-        parts: dict[str, Any] = {"image": images}
-        if captions is not None:
-            if "caption" in needs:
-                parts["caption"], captions = captions[:rows], captions[rows:]
-            if "negative" in needs:
-                parts["negative"] = torch.unflatten(captions, 0, (rows, count))
-        return Target(**parts)
+    def part_size(self, batch: Batch) -> int:
+        """Pairs of this process that are embedded at a time."""
+        return min(self.config.train.chunk_size or len(batch), len(batch))
+
+    def _update(self, loss: Tensor) -> None:
+        """Take the optimiser's step, unless the loss is not finite: the fused kernel sees to that on the device."""
+        optimizer = bare(self.optimizer)
+        if self.accelerator.scaler is None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.found_inf = (~torch.isfinite(loss)).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _student_embeddings(self, batch: Batch, part: BatchPart) -> Embeddings:
+        image, text, scale = self.student(part.image, part.texts)
+        return to_embeddings([(image, text)], scale=scale, batch=batch)
+
+    def _target(self, parts: list[BatchPart], *, negatives: int) -> Target:
+        with self.accelerator.autocast():
+            return teacher_target(self.teacher, parts, needs=self.objective.needs, negatives=negatives)

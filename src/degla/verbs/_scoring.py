@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,10 +44,12 @@ def check_benchmarks(names: list[str]) -> None:
 
 
 def device(name: str) -> str:
-    """The device of that name; "auto" is the graphics card where there is one."""
+    """The device of that name; "auto" is a graphics card where there is one, of several processes each its own."""
     import torch
 
-    return name if name != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if name != "auto":
+        return name
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 @contextlib.contextmanager

@@ -14,7 +14,10 @@ from degla.verbs._terminal import show
 def describe(verb: argparse.ArgumentParser) -> None:
     """Add the arguments of `degla evaluate`."""
     verb.add_argument(
-        "models", nargs="+", metavar="MODEL", help="run or checkpoint folder, ARCHITECTURE:TAG, world, ..."
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="run or checkpoint folder, ARCHITECTURE:TAG, folder of transformers, world, random, blind, ...",
     )
     describe_benchmarks(verb)
     verb.add_argument("--out", type=Path, required=True, help="JSON file; with several models, one file each, numbered")
@@ -30,25 +33,33 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(f"--out {given.out}: the name of a result must end in .json.")
     check_benchmarks(given.benchmarks)
 
+    from degla.evaluation.floors import is_floor, seed_of
+    from degla.evaluation.models import load_model
+    from degla.evaluation.overlap import training_images
+    from degla.evaluation.processes import joined_processes
     from degla.evaluation.results import save_result
     from degla.evaluation.run import evaluate
     from degla.evaluation.terminal import render_result
     from degla.model.checkpoint import recorded_seed
-    from degla.model.load import load_encoder
 
-    with cache(given) as embeddings:
+    with joined_processes() as processes, cache(given) as embeddings:
         for number, name in enumerate(given.models):
+            floor = is_floor(name)
             result = evaluate(
-                load_encoder(name, device=device(given.device)),
+                load_model(name, device=device(given.device)),
                 benchmarks=given.benchmarks,
                 root=given.root,
                 seed=given.seed,
                 tie=given.tie,
                 allow_missing=given.allow_missing,
                 label=given.label[number] if given.label else None,
-                training_seed=recorded_seed(name),
-                cache=embeddings,
+                training_seed=seed_of(name) if floor else recorded_seed(name),
+                training=training_images(name),
+                # A floor is made anew in less time than it takes to read.
+                cache=None if floor else embeddings,
             )
+            if not processes.first:
+                continue
             several = len(given.models) > 1
             out = given.out.with_stem(f"{given.out.stem}-{number + 1}") if several else given.out
             save_result(result, out)

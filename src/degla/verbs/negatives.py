@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
+from degla.errors import InputError
 from degla.shelf import RULES
 from degla.verbs._captions import columns, describe_columns
+from degla.verbs._language_model import describe_model, model_options
 from degla.verbs._terminal import show
 
 
@@ -19,22 +22,44 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives a caption and rule (1)")
     verb.add_argument("--seed", type=int, default=0, help="seed of the choices (0)")
     verb.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
+    verb.add_argument("--engine", choices=["local", "ray"], default="local", help="this machine, or a Ray cluster")
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")
+    describe_model(verb)
+    verb.add_argument("--form", choices=["write", "choose", "both"], help="how the model may answer (both)")
+    verb.add_argument(
+        "--example-sets",
+        type=int,
+        metavar="N",
+        help="fixed draws of examples a rule, for prefix caches; 0 draws anew for every request (0; embedded: 1)",
+    )
 
 
 def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_captions
     from degla.negatives.generate import generate
+    from degla.negatives.llm.select import open_model
 
+    options = model_options(given)
+    asks = given.llm != "rules"
+    for name in ("form", "example_sets"):
+        if getattr(given, name) is not None and not asks:
+            raise InputError(f"--{name.replace('_', '-')} goes with a language model; this run has --llm rules.")
+    sets = given.example_sets if given.example_sets is not None else int(given.llm == "embedded")
     summary = generate(
-        read_captions(given.captions, format=given.format, columns=columns(given)),
+        partial(read_captions, given.captions, format=given.format, columns=columns(given)),
         rules=given.rules or RULES.names(),
         out=given.out,
         seed=given.seed,
         per_rule=given.per_rule,
         workers=given.workers,
         progress=True,
+        model=partial(open_model, given.llm, options) if asks else None,
+        form=given.form or "both",
+        examples=given.examples,
+        example_sets=sets,
+        examples_folder=given.examples_folder,
+        engine=given.engine,
     )
     if given.json:
         sys.stdout.write(json.dumps(summary.plain(), indent=2) + "\n")

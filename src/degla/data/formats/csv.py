@@ -1,13 +1,16 @@
-"""Comma-separated values with a header line."""
+"""Comma-separated values with a header line; negatives in the form of NegCLIP, a list in a cell."""
 
 from __future__ import annotations
 
+import ast
 import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from degla.data.columns import Columns, Placed, captions_of_row
 from degla.errors import InputError
+from degla.records import NegativeRecord
+from degla.shelf import did_you_mean
 
 
 def claims(path: Path) -> bool:
@@ -24,13 +27,83 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     return read_table(path, columns, delimiter=",")
 
 
+def negatives(path: Path) -> Iterator[NegativeRecord]:
+    """Every text of the lists in the column "neg_caption", as an accepted negative.
+
+    Raises:
+        InputError: see `read_negatives`.
+    """
+    return read_negatives(path, delimiter=",")
+
+
 def read_table(path: Path, columns: Columns, *, delimiter: str) -> Iterator[Placed]:
     """Read the captions of a text table with a header line and quotes as RFC 4180 writes them.
 
     Raises:
         InputError: names the file, the line and the column.
     """
-    kind = "comma" if delimiter == "," else "tab"
+    for number, (where, row) in enumerate(_rows(path, delimiter=delimiter)):
+        if number == 0:
+            columns = columns.settle(list(row), where=f"{path} line 1 ({_kind(delimiter)}-separated header)")
+        yield from captions_of_row(row, columns=columns, where=where, number=number)
+
+
+def read_negatives(path: Path, *, delimiter: str) -> Iterator[NegativeRecord]:
+    """Read the negatives of a table in the form of NegCLIP (github.com/vinid/neg_clip).
+
+    A row's caption has the id in the column "id" or, where there is none, the row's number from 0, as `read_table`
+    has it. The cell "neg_caption" is a list of texts as Python writes it; a column "neg_rule", a list of as many names,
+    says which rule made each.
+
+    Raises:
+        InputError: names the file, the line and the column.
+    """
+    for number, (where, row) in enumerate(_rows(path, delimiter=delimiter)):
+        if _TEXTS not in row:
+            raise InputError(
+                f"{path} line 1: there is no column {_TEXTS!r}.{did_you_mean(_TEXTS, row)} A list of negatives in each "
+                f"""cell is needed, for example ['A cat.', "A dog's bed."]. Found: {", ".join(row)}."""
+            )
+        texts = _list(row[_TEXTS], column=_TEXTS, where=where)
+        rules = _list(row[_RULES], column=_RULES, where=where) if _RULES in row else ["published"] * len(texts)
+        if len(rules) != len(texts):
+            raise InputError(f"{where}: {len(texts)} texts in {_TEXTS!r} but {len(rules)} names in {_RULES!r}.")
+        for draw, (text, rule) in enumerate(zip(texts, rules, strict=True)):
+            stripped = text.strip()
+            yield NegativeRecord(
+                caption_id=row.get("id") or str(number),
+                rule=rule or "published",
+                kind="unknown",
+                text=stripped or None,
+                source="published",
+                accepted=bool(stripped),
+                reason="" if stripped else "empty",
+                draw=draw,
+            )
+
+
+_TEXTS, _RULES = "neg_caption", "neg_rule"
+
+
+def _list(cell: str, *, column: str, where: str) -> list[str]:
+    try:
+        found = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise InputError(f"{where}: column {column!r} is {cell[:60]!r}; a list of texts as Python writes it is needed.")
+    return found
+
+
+def _kind(delimiter: str) -> str:
+    return "comma" if delimiter == "," else "tab"
+
+
+def _rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every row that is not blank, by the header's names, behind its place: ("captions.csv line 3", {...})."""
+    kind = _kind(delimiter)
+    # A cell may hold a caption's whole list of negatives.
+    csv.field_size_limit(max(csv.field_size_limit(), 1 << 24))
     try:
         # Spreadsheets put a byte order mark before the first column's name; utf-8-sig takes it away.
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -38,8 +111,6 @@ def read_table(path: Path, columns: Columns, *, delimiter: str) -> Iterator[Plac
             header = next(reader, None)
             if header is None:
                 return
-            columns = columns.settle(header, where=f"{path} line 1 ({kind}-separated header)")
-            number = 0
             for cells in reader:
                 if not cells:
                     continue
@@ -49,9 +120,7 @@ def read_table(path: Path, columns: Columns, *, delimiter: str) -> Iterator[Plac
                         f"{where}: {len(cells)} cells where the header has {len(header)}. "
                         f"Put text that holds a {kind} into double quotes."
                     )
-                row = dict(zip(header, cells, strict=True))
-                yield from captions_of_row(row, columns=columns, where=where, number=number)
-                number += 1
+                yield where, dict(zip(header, cells, strict=True))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:

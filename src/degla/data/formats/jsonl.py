@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from degla.data.columns import Columns, Placed, captions_of_row
 from degla.data.formats._json import describe
 from degla.errors import InputError
-from degla.records import NegativeRecord, read_jsonl
+from degla.records import NegativeRecord, read_json_lines, read_jsonl
 
 
 def claims(path: Path) -> bool:
@@ -23,27 +22,12 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     Raises:
         InputError: a line is not a JSON object, or has a wrong field (file and line named).
     """
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            for line_number, line in enumerate(stream, start=1):
-                if not line.strip():
-                    continue
-                where = f"{path} line {line_number}"
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise InputError(f"{where}: not JSON: {error.msg} at column {error.colno}.") from None
-                if not isinstance(row, dict):
-                    raise InputError(f"{where}: found {describe(row)} where an object is needed.")
-                if number == 0:
-                    columns = columns.settle(list(row), where=where)
-                yield from captions_of_row(row, columns=columns, where=where, number=number)
-                number += 1
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
+    for number, (where, row) in enumerate(read_json_lines(path)):
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: found {describe(row)} where an object is needed.")
+        if number == 0:
+            columns = columns.settle(list(row), where=where)
+        yield from captions_of_row(row, columns=columns, where=where, number=number)
 
 
 def negatives(path: Path) -> Iterator[NegativeRecord]:

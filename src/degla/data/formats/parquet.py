@@ -11,6 +11,7 @@ from degla.errors import InputError
 from degla.records import NegativeRecord, validate
 
 _ROWS = 4096  # rows decoded at a time: a few megabytes of text
+_PACKED = b"degla.packed"  # in the schema's metadata of files that `degla negatives pack` wrote
 
 
 def claims(path: Path) -> bool:
@@ -37,12 +38,16 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
 
 
 def negatives(path: Path) -> Iterator[NegativeRecord]:
-    """One `NegativeRecord` a row.
+    """One `NegativeRecord` a row. The captions that `degla negatives pack` puts beside them are passed over.
 
     Raises:
         InputError: it is not a Parquet file, or a row has a wrong field.
     """
-    for number, row in enumerate(_rows(_open(path), None, path=path)):
+    file = _open(path)
+    names: list[str] = file.schema_arrow.names
+    if _PACKED in (file.schema_arrow.metadata or {}):
+        names = [name for name in names if name in NegativeRecord.model_fields]
+    for number, row in enumerate(_rows(file, names, path=path)):
         yield validate(NegativeRecord, row, where=f"{path} row {number}")
 
 
@@ -61,6 +66,21 @@ def _rows(file: Any, names: list[str] | None, *, path: Path) -> Iterator[dict[st
 
     try:
         for batch in file.iter_batches(batch_size=_ROWS, columns=names):
-            yield from batch.to_pylist()
+            columns = [_values(column) for column in batch.columns]
+            for values in zip(*columns, strict=True):
+                yield dict(zip(batch.schema.names, values, strict=True))
     except (arrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: the Parquet file is damaged: {error}") from None
+
+
+def _values(column: Any) -> list[Any]:
+    """A column as Python values. Texts go through numpy, which is several times faster than `to_pylist`."""
+    from pyarrow import types
+
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if types.is_string(column.type) or types.is_large_string(column.type):
+        values: list[Any] = column.to_numpy(zero_copy_only=False).tolist()
+    else:
+        values = column.to_pylist()
+    return values

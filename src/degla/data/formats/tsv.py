@@ -1,4 +1,4 @@
-"""Tab-separated values with a header line."""
+"""Tab-separated values with a header line; negatives in the form of NegCLIP, a list in a cell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from degla.data.columns import Columns, Placed
-from degla.data.formats.csv import read_table
+from degla.data.formats.csv import read_negatives, read_table
+from degla.records import NegativeRecord
 
 
 def claims(path: Path) -> bool:
@@ -21,3 +22,12 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         InputError: the header lacks a column, or a row has a wrong number of cells or an empty one.
     """
     return read_table(path, columns, delimiter="\t")
+
+
+def negatives(path: Path) -> Iterator[NegativeRecord]:
+    """Every text of the lists in the column "neg_caption", as an accepted negative.
+
+    Raises:
+        InputError: see `csv.read_negatives`.
+    """
+    return read_negatives(path, delimiter="\t")

@@ -1,4 +1,7 @@
-"""Zero-shot classification of any image folders: what a model recognises without having been trained for it."""
+"""Zero-shot classification: what a model recognises without having been trained for it.
+
+The eleven data sets of the paper have their own class names and prompts; any other folder is one of the user's.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +10,35 @@ from pathlib import Path
 
 from degla.errors import InputError
 from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
-from degla.evaluation.class_folders import read_class_folder
+from degla.evaluation.data_sets import NAMES, data_set
+from degla.evaluation.data_sets.reading import read_data_set
 
 
 def items(root: Path) -> Iterator[Entry]:
-    """One classification for each folder in `root/zeroshot`, in the order of their names."""
+    """One classification for each folder in `root/zeroshot`: the published ones in their order, then the user's own."""
     folder = root / "zeroshot"
-    parts = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    if not parts:
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if not there:
         raise InputError(f"{folder}: no data set there. It must hold\n{BENCHMARK.layout}")
-    for part in parts:
-        yield read_class_folder(part, root=root, benchmark="zeroshot", part=part.name)
+    for name in [*(name for name in NAMES if name in there), *(name for name in there if name not in NAMES)]:
+        yield read_data_set(folder / name, root=root)
 
+
+_PUBLISHED = tuple(data_set(name) for name in NAMES)
 
 BENCHMARK = Benchmark(
     name="zeroshot",
     title="Zero-shot classification",
     paper="arXiv 2103.00020, section 3.1",
-    licence="of the data sets that the user brings",
-    source="the user's own folders; class names and prompts of 26 data sets: openai/CLIP, data/prompts.md (MIT)",
+    licence="; ".join([*(f"{about.title}: {about.licence}" for about in _PUBLISHED), "of your own data sets"]),
+    source="\n".join(f"{about.name}: {about.source}" for about in _PUBLISHED),
     layout="\n".join(
         (
-            "zeroshot/DATASET/CLASS/*.jpg",
-            'zeroshot/DATASET/classes.json  optional: {"classes": {"CLASS": "name"}, "templates": ["{}."]}',
+            *(about.layout for about in _PUBLISHED),
+            "zeroshot/NAME/{test,val}/CLASS/*.jpg    instead of any of these layouts: one folder a class",
+            "zeroshot/NAME/{test/,}*.tar             or WebDataset: x.jpg, x.cls; classnames.txt beside them, optional",
+            "zeroshot/DATASET/CLASS/*.jpg            your own, under any other name",
+            'zeroshot/DATASET/classes.json           optional: {"classes": {"CLASS": "name"}, "templates": ["{}."]}',
         )
     ),
     citation=(
@@ -37,6 +46,7 @@ BENCHMARK = Benchmark(
         "Supervision}, author={Radford, Alec and Kim, Jong Wook and others}, booktitle={ICML}, year={2021}}"
     ),
     parts=(
+        *(about.part for about in _PUBLISHED),
         Part(
             name="*",
             family="recognition",
@@ -47,10 +57,17 @@ BENCHMARK = Benchmark(
         ),
     ),
     averages=(
-        Average(name="mean", of=("*",)),
-        Average(name="mean.per_class", of=("*",), metric="mean_per_class"),
+        # Of the eleven, each by the paper's metric; then of what is there, whatever it is.
+        Average(name="mean", of=NAMES),
+        Average(name="mean.there", of=("*",)),
+        Average(name="mean.there.top1", of=("*",), metric="top1"),
+        Average(name="mean.there.per_class", of=("*",), metric="mean_per_class"),
     ),
-    headline={"recognition": "mean"},
+    headline={"recognition": "mean.there"},
     items=items,
-    annotations=("zeroshot/*/classes.json",),
+    annotations=(
+        *(f"zeroshot/{about.name}/{file}" for about in _PUBLISHED for file in about.annotations),
+        "zeroshot/*/classes.json",
+        "zeroshot/*/classnames.txt",
+    ),
 )

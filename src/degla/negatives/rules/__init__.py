@@ -6,7 +6,8 @@ One file is one rule; the file's name is the rule's name. A file holds
 * one frozen dataclass that keeps the contract `NegativeRule` below; its fields are the rule's settings,
 * ``RULE``, an instance of it with the default settings.
 
-A rule whose change is one word keeps `FillingRule` too. Nothing else has to be touched to add a rule:
+`grammar.GrammarRule` is a frame to derive from, `replacement.ReplacingRule` and `exchanges.ExchangingRule` are narrower
+ones. A rule whose change is one word keeps `FillingRule` too. Nothing else has to be touched to add a rule:
 `degla.shelf.RULES` finds the file, `load_rule` gives its ``RULE``, and the contract test runs over everything that lies
 here. A rule promises that it never returns its caption and that whatever it proposes itself passes its own `check`.
 """
@@ -16,12 +17,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Protocol, cast, runtime_checkable
+from typing import Final, Protocol, cast, runtime_checkable
 
 from degla.negatives.llm import Chat, Slot
 from degla.negatives.phrases import Caption
+from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.verdicts import Verdict
 from degla.shelf import RULES
+
+PAPER_RULES: Final = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
+"""The five rules of arXiv 2504.16801, in the paper's order; the others of the shelf are this package's own."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +59,26 @@ class NegativeRule(Protocol):
 
     @property
     def kind(self) -> str:
-        """What a negative breaks: "order", "object", "attribute", "relation", ..."""
+        """What a negative breaks: "order", "object", "attribute", "relation", "negation" or "number"."""
         ...
 
     def ask(self, caption: Caption, examples: Sequence[Example]) -> Chat | None:
         """The request to a language model; None where a model is of no use for this caption.
 
         Fixed instruction first, then the examples as turns of user and assistant, then the caption, so that a server's
-        prefix cache serves it.
+        prefix cache serves it (`prompts.build_chat`).
         """
         ...
 
-    def read(self, caption: Caption, reply: str | None, rng: Random) -> list[str]:
-        """Proposed negatives, best first: those of the grammar, or the one in a language model's reply."""
+    def read(self, caption: Caption, reply: str | None, rng: Random, *, most: int = MOST_CANDIDATES) -> list[str]:
+        """Proposed negatives: those of the grammar in random order, or the one in a language model's reply.
+
+        Args:
+            caption: the tagged caption.
+            reply: a language model's answer to `ask`; None for the grammar's own candidates.
+            rng: draws among the grammar's candidates and decides their order.
+            most: candidates of the grammar at most.
+        """
         ...
 
     def check(self, caption: Caption, negative: str) -> Verdict:

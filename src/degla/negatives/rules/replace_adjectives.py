@@ -6,19 +6,15 @@ whether it describes a living thing decides between the opposites of "old".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from random import Random
 from typing import Final
 
+from degla.negatives import words
 from degla.negatives.chunks import adjectives
-from degla.negatives.edits import substitute, write
 from degla.negatives.lexicon import lexicon
-from degla.negatives.llm import Chat
 from degla.negatives.phrases import Caption
-from degla.negatives.replacement import pick_spread, replaced_word
-from degla.negatives.replies import proposals
-from degla.negatives.rules import Example
+from degla.negatives.replacement import Place, ReplacingRule, find_change
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _SHADES: Final = frozenset({"light", "dark", "bright", "deep", "pale"})
@@ -28,7 +24,7 @@ _CHILDREN: Final = frozenset({"boy", "girl", "child", "kid", "baby", "toddler", 
 
 
 @dataclass(frozen=True)
-class ReplaceAdjectives:
+class ReplaceAdjectives(ReplacingRule):
     """Replace one adjective.
 
     Source: arXiv 2504.16801, rule (d). Differs: the new word is known to exclude the old one.
@@ -36,41 +32,43 @@ class ReplaceAdjectives:
 
     kind: str = "attribute"
     """What the negatives break."""
+    instruction: str = (
+        "Replace one adjective by another of its sort that cannot be true of the same thing: a colour by another "
+        "colour, a material by another material, a size by the opposite."
+    )
+    """What a language model is told to change."""
 
-    def ask(self, caption: Caption, examples: Sequence[Example]) -> Chat | None:
-        """None: the word tables give the replacements."""
-        return None
-
-    def read(self, caption: Caption, reply: str | None, rng: Random) -> list[str]:
-        """Captions with one adjective replaced, or the one in a model's reply."""
-        if reply is not None:
-            return proposals(reply, list, rng)
-        choices = [
-            (place, lexicon().adjective_choices(caption.tokens[place].lower, living=living))
+    def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
+        """The adjectives that can be replaced, each with those that exclude it."""
+        return {
+            (place, place + 1): lexicon().adjective_choices(caption.tokens[place].lower, living=living)
             for place, living in _places(caption)
-        ]
-        return [
-            write(caption, substitute(caption.tokens, place, word, lemma=word))
-            for place, word in pick_spread(choices, rng, accept=lambda place, word: _fits(caption, place, word))
-        ]
+        }
+
+    def accepts(self, caption: Caption, place: Place, word: str) -> bool:
+        """Not in the caption already, and no "dark white"."""
+        shaded = place[0] > 0 and caption.tokens[place[0] - 1].lower in _SHADES
+        return word not in caption.vocabulary and not (shaded and word in ("black", "white", "gray"))
+
+    def form(self, caption: Caption, place: Place, word: str) -> str | None:
+        """The word itself."""
+        return word
 
     def check(self, caption: Caption, negative: str) -> Verdict:
         """Exactly one adjective is another one, which excludes it and is not in the caption."""
-        place, word = replaced_word(caption, negative)
-        if place < 0 or place not in dict(_places(caption)):
-            return refused("same_text" if word == "" else "not_rule")
+        content = words.content(negative)
+        if content == caption.content:
+            return refused("same_text")
+        change = find_change(caption.tokens, content)
+        if len(change.words) != 1 or (change.start, change.end) not in self.places(caption):
+            return refused("not_rule")
+        word = change.words[0]
         if not lexicon().is_adjective(word):
             return refused("unknown_word")
         if word in caption.vocabulary:
             return refused("already_in_caption")
-        relation = lexicon().adjective_relation(caption.tokens[place].lower, word)
+        relation = lexicon().adjective_relation(caption.tokens[change.start].lower, word)
         return refused(relation) if relation else ACCEPTED
-
-
-def _fits(caption: Caption, place: int, word: str) -> bool:
-    """Not in the caption already, and no "dark white"."""
-    shaded = place > 0 and caption.tokens[place - 1].lower in _SHADES
-    return word not in caption.vocabulary and not (shaded and word in ("black", "white", "gray"))
 
 
 def _places(caption: Caption) -> Iterator[tuple[int, bool]]:

@@ -1,33 +1,32 @@
 """Replaces one noun by another everyday noun of its sort that cannot be the same thing: an animal by an animal.
 
 Never by a synonym, something more general or special, a part or whole, or a word that the caption has already. The
-noun keeps its number; a noun without plural ("water") is replaced by one without.
+noun keeps its number; a noun without plural ("water") is replaced by one without. A compound counts as one noun: "a
+tennis racket" may become "an umbrella".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Final
 
 from degla.negatives import words
 from degla.negatives.chunks import Chunk, determiner, determiner_fits, nouns
-from degla.negatives.edits import substitute, write
-from degla.negatives.lexicon import lexicon
-from degla.negatives.llm import Chat
+from degla.negatives.lexicon import Relation, lexicon
 from degla.negatives.phrases import Caption
-from degla.negatives.replacement import pick_spread, replaced_word
-from degla.negatives.replies import proposals
-from degla.negatives.rules import Example
+from degla.negatives.replacement import Place, ReplacingRule, find_change
+from degla.negatives.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _MALE: Final = frozenset({"his", "he", "him", "himself"})
 _FEMALE: Final = frozenset({"her", "she", "hers", "herself"})
+_LONGEST: Final = 3
+"""Words of a compound that may come in."""
 
 
 @dataclass(frozen=True)
-class ReplaceNouns:
+class ReplaceNouns(ReplacingRule):
     """Replace one noun.
 
     Source: arXiv 2504.16801, rule (e). Differs: the new word is refused where it may be true (CE-9).
@@ -35,81 +34,124 @@ class ReplaceNouns:
 
     kind: str = "object"
     """What the negatives break."""
+    instruction: str = (
+        "Replace one noun by the name of a different thing of the same sort that would fit into the scene as well. "
+        "Never by a synonym, a more general or more special word, a part or the whole of the thing."
+    )
+    """What a language model is told to change."""
 
-    def ask(self, caption: Caption, examples: Sequence[Example]) -> Chat | None:
-        """None: the word tables give the replacements."""
-        return None
+    def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
+        """The nouns and compounds that can be replaced, each with the words that may stand there."""
+        return {span: _choices(caption, chunk, span) for chunk, span in _places(caption)}
 
-    def read(self, caption: Caption, reply: str | None, rng: Random) -> list[str]:
-        """Captions with one noun replaced, or the one in a model's reply."""
-        if reply is not None:
-            return proposals(reply, list, rng)
-        choices = [(place, _choices(caption, place, mass)) for place, mass in _places(caption)]
-        return [
-            write(caption, substitute(caption.tokens, place, _form(caption, place, word), lemma=word))
-            for place, word in pick_spread(choices, rng, accept=lambda place, word: not _is_taken(caption, place, word))
-        ]
+    def accepts(self, caption: Caption, place: Place, word: str) -> bool:
+        """Not in the caption already, nor a word that may be true of what is replaced."""
+        return not _is_taken(caption, place, word) and not _relation(caption, place, (word,))
+
+    def form(self, caption: Caption, place: Place, word: str) -> str | None:
+        """The noun in the number of its place; None for a noun that cannot have that number."""
+        lemma = words.singular(word)
+        return _form(caption, place, lemma) if _stands(caption, place, lemma) else None
 
     def check(self, caption: Caption, negative: str) -> Verdict:
         """Exactly one noun is another one of the same number, unrelated to it and to the caption's others."""
-        place, word = replaced_word(caption, negative)
-        places = dict(_places(caption))
-        if place < 0 or place not in places:
-            return refused("same_text" if word == "" else "not_rule")
-        lemma = words.singular(word)
-        if not lexicon().is_noun(lemma):
-            return refused("unknown_word")
-        if _form(caption, place, lemma) != word or (lexicon().is_mass(lemma) and _counts(caption, place)):
+        content = words.content(negative)
+        if content == caption.content:
+            return refused("same_text")
+        change = find_change(caption.tokens, content)
+        place = next(
+            (span for _, span in _places(caption) if span[0] <= change.start and change.end <= span[1]), None
+        )
+        if place is None:
+            return refused("not_rule")
+        kept = [token.lower for token in caption.tokens[place[0] : place[1]]]
+        new = (*kept[: change.start - place[0]], *change.words, *kept[change.end - place[0] :])
+        if not 0 < len(new) <= _LONGEST or new[-1] == kept[-1]:
+            return refused("not_rule")
+        lemma = words.singular(new[-1])
+        if not all(_is_nominal(new, at) for at in range(len(new))):
+            return refused("unknown_word" if len(new) == 1 or not lexicon().is_noun(lemma) else "not_rule")
+        if not _stands(caption, place, lemma) or _form(caption, place, lemma) != new[-1]:
             return refused("agreement")
-        relation = lexicon().noun_relation(caption.tokens[place].lemma, lemma)
+        relation = _relation(caption, place, new)
         if relation:
             return refused(relation)
+        if not lexicon().is_concrete(lemma):
+            return refused("abstract")
         return refused("already_in_caption") if _is_taken(caption, place, lemma) else ACCEPTED
 
 
-def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
-    """Indices of the nouns that can be replaced, and whether their place takes a noun without plural and "a"."""
+def _places(caption: Caption) -> Iterator[tuple[Chunk, Place]]:
+    """Phrases with the spans of their nouns that can be replaced."""
     tokens = caption.tokens
     for chunk in caption.chunks:
         if not determiner_fits(tokens, chunk):
             continue  # "a dogs": what is wrong already gives no sound negative
         for start, end in nouns(tokens, chunk):
-            head = end - 1
-            before = tokens[head - 1] if head > chunk.start else None
-            named = before is not None and (lexicon().is_name(before.lower, tokens[head].lemma))
-            if not named and tokens[head].lemma not in lexicon().words["frame"] and start <= head:
-                yield head, _is_mass_place(caption, chunk, head)
+            if tokens[end - 1].lemma not in lexicon().words["frame"]:
+                yield chunk, (start, end)
 
 
-def _is_mass_place(caption: Caption, chunk: Chunk, head: int) -> bool:
-    token = caption.tokens[head]
-    return token.tag not in ("NNS", "NNPS") and lexicon().is_mass(token.lemma) and not _counts(caption, head, chunk)
+def _is_nominal(new: Sequence[str], at: int) -> bool:
+    """Whether a word of a new compound is a noun, or makes a name with the next one ("hot dog")."""
+    known = lexicon()
+    return known.is_noun(words.singular(new[at])) or (
+        at + 1 < len(new) and known.is_name(new[at], words.singular(new[at + 1]))
+    )
 
 
-def _counts(caption: Caption, place: int, chunk: Chunk | None = None) -> bool:
+def _chunk(caption: Caption, place: Place) -> Chunk:
+    return next(one for one in caption.chunks if one.start <= place[0] < one.end)
+
+
+def _is_many(token: Token) -> bool:
+    return token.tag in ("NNS", "NNPS") or token.lower == "people"
+
+
+def _counts(caption: Caption, place: Place) -> bool:
     """Whether the noun here is plural or has "a", "one", "two", ... before it."""
-    chunk = chunk or next(one for one in caption.chunks if one.start <= place < one.end)
-    first = determiner(caption.tokens, chunk) if place == chunk.head else caption.tokens[chunk.start]
+    chunk, head = _chunk(caption, place), place[1] - 1
+    first = determiner(caption.tokens, chunk) if head == chunk.head else caption.tokens[chunk.start]
     counting = words.DETERMINERS_OF_ONE | words.DETERMINERS_OF_MANY
-    return caption.tokens[place].tag in ("NNS", "NNPS") or (first is not None and first.lower in counting)
+    return caption.tokens[head].tag in ("NNS", "NNPS") or (first is not None and first.lower in counting)
 
 
-def _form(caption: Caption, place: int, lemma: str) -> str:
-    """The noun in the number that its place asks for."""
-    if caption.tokens[place].tag in ("NNS", "NNPS") or caption.tokens[place].lower == "people":
+def _stands(caption: Caption, place: Place, lemma: str) -> bool:
+    """Whether a noun can have the number of its place: no "a pants", no "two waters"."""
+    known, many = lexicon(), _is_many(caption.tokens[place[1] - 1])
+    if lemma in known.words["plural_only"]:
+        return many
+    return not (known.is_mass(lemma) and _counts(caption, place))
+
+
+def _form(caption: Caption, place: Place, lemma: str) -> str:
+    if _is_many(caption.tokens[place[1] - 1]):
         return words.plural("person" if lemma == "people" else lemma)
     return lemma
 
 
-def _choices(caption: Caption, place: int, mass: bool) -> tuple[str, ...]:
-    token = caption.tokens[place]
-    found = lexicon().noun_choices(token.lemma, mass=mass)
-    if token.tag in ("NNS", "NNPS"):
-        return found
-    return tuple(word for word in found if word not in lexicon().words["plural_only"])
+def _choices(caption: Caption, chunk: Chunk, place: Place) -> tuple[str, ...]:
+    """What may be drawn: of the sort of the name as a whole ("hotdog"), else of its head."""
+    token, known = caption.tokens[place[1] - 1], lexicon()
+    mass = not _is_many(token) and known.is_mass(token.lemma) and not _counts(caption, place)
+    name = "".join(one.lower for one in caption.tokens[place[0] : place[1] - 1]) + token.lemma
+    sort = name if place[1] - place[0] > 1 and known.noun_groups(name) else token.lemma
+    found = known.noun_choices(sort, mass=mass)
+    return found if _is_many(token) else tuple(word for word in found if word not in known.words["plural_only"])
 
 
-def _is_taken(caption: Caption, place: int, lemma: str) -> bool:
+def _relation(caption: Caption, place: Place, new: Sequence[str]) -> Relation:
+    """Why a compound must not come in for the one that is there."""
+    known = lexicon()
+    *modifiers, head = caption.tokens[place[0] : place[1]]
+    lemma = words.singular(new[-1])
+    if head.lemma in map(words.singular, new) or any(lemma == one.lemma for one in modifiers):
+        return "compatible"  # "a cake" and "a cake slice", "a pizza slice" and "a pizza"
+    names = [head.lemma, "".join(one.lower for one in modifiers) + head.lemma, *(one.lemma for one in modifiers)]
+    return next((found for name in names if (found := known.noun_relation(name, lemma))), "")
+
+
+def _is_taken(caption: Caption, place: Place, lemma: str) -> bool:
     """Whether the caption has the word, a word for as much, or a pronoun that contradicts it."""
     if lemma in caption.vocabulary or words.plural(lemma) in caption.vocabulary:
         return True
@@ -120,7 +162,7 @@ def _is_taken(caption: Caption, place: int, lemma: str) -> bool:
     return any(
         lexicon().noun_relation(token.lemma, lemma) in ("synonym", "hypernym", "compatible")
         for other, token in enumerate(caption.tokens)
-        if other != place and token.is_noun
+        if not place[0] <= other < place[1] and token.is_noun
     )
 
 

@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice, pairwise
+from itertools import combinations, islice
 from random import Random
 from typing import Final
 
 from degla.negatives import words
-from degla.negatives.chunks import Chunk, determiner_fits, find_chunks
 from degla.negatives.edits import exchange, rotate, write
-from degla.negatives.llm import Chat
-from degla.negatives.meaning import disagreements, meaning, tagged
+from degla.negatives.grammar import GrammarRule
+from degla.negatives.meaning import tagged
+from degla.negatives.orders import judge_order, loose_ends, movable
 from degla.negatives.phrases import Caption
-from degla.negatives.replies import MOST_CANDIDATES, proposals
-from degla.negatives.rules import Example
 from degla.negatives.tokens import Token
-from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+from degla.negatives.verdicts import Verdict, refused
 
 _PLACING: Final = {
     word: sort
@@ -42,7 +40,7 @@ _PLACING: Final = {
 
 
 @dataclass(frozen=True)
-class ReshuffleOrder:
+class ReshuffleOrder(GrammarRule):
     """Permute a caption: same words, another meaning.
 
     Source: arXiv 2504.16801, rule (a), "reshuffle the whole sentence". Differs: phrases stay whole.
@@ -50,21 +48,24 @@ class ReshuffleOrder:
 
     kind: str = "order"
     """What the negatives break."""
+    instruction: str = (
+        "Put the words of the caption in another order, so that its things change places or roles. Use exactly the "
+        "same words, each as often as before."
+    )
+    """What a language model is told to change."""
     rotations: bool = True
     """Whether three phrases may change places in a circle, besides two."""
 
-    def ask(self, caption: Caption, examples: Sequence[Example]) -> Chat | None:
-        """None: the grammar enumerates the orders."""
-        return None
+    def applies(self, caption: Caption) -> bool:
+        """Whether there are two things."""
+        return sum(chunk.role == "thing" for chunk in caption.chunks) > 1
 
-    def read(self, caption: Caption, reply: str | None, rng: Random) -> list[str]:
-        """Orders of the caption's phrases, or the one order in a model's reply."""
-        if reply is not None:
-            return proposals(reply, list, rng)
+    def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
+        """Orders of the caption's phrases, prepositions and verbs."""
         orders = list(self._permutations(caption))
         rng.shuffle(orders)
         texts = dict.fromkeys(write(caption, tokens) for tokens in orders)
-        return list(islice((text for text in texts if self.check(caption, text).accepted), MOST_CANDIDATES))
+        return list(islice((text for text in texts if self.check(caption, text).accepted), most))
 
     def check(self, caption: Caption, negative: str) -> Verdict:
         """Same words, other order, other meaning; articles, numbers and verbs still suit their nouns."""
@@ -74,12 +75,12 @@ class ReshuffleOrder:
         tokens = tagged(caption.tokens, negative)
         if tokens is None or Counter(content) != Counter(caption.content):
             return refused("not_rule")
-        return _judge(caption, tokens)
+        return judge_order(caption, tokens)
 
     def _permutations(self, caption: Caption) -> Iterator[list[Token]]:
-        if _loose_ends(caption.tokens, caption.chunks):
+        if loose_ends(caption.tokens, caption.chunks):
             return  # the tagger did not understand the caption
-        spans = _movable(caption)
+        spans = movable(caption)
         for first, second in combinations(spans, 2):
             yield exchange(caption.tokens, first, second)
         if self.rotations:
@@ -88,25 +89,6 @@ class ReshuffleOrder:
         for one, other in combinations(_exchangeable(caption), 2):
             if _same_sort(caption, one, other):
                 yield exchange(caption.tokens, (one, one + 1), (other, other + 1))
-
-
-def _movable(caption: Caption) -> list[tuple[int, int]]:
-    """Spans of phrases that can change places: things, with what "of" ties to them.
-
-    None with "his" or "it" inside: a pronoun must not come before what it stands for.
-    """
-    spans: list[tuple[int, int]] = []
-    for chunk in caption.chunks:
-        tied = chunk.start > 0 and caption.tokens[chunk.start - 1].lower == "of"
-        if tied and spans and spans[-1][1] == chunk.start - 1:
-            spans[-1] = (spans[-1][0], chunk.end)
-        elif chunk.role == "thing":
-            spans.append((chunk.start, chunk.end))
-    return [
-        (start, end)
-        for start, end in spans
-        if all(token.tag not in ("PRP$", "PRP") for token in caption.tokens[start:end])
-    ]
 
 
 def _exchangeable(caption: Caption) -> list[int]:
@@ -138,32 +120,6 @@ def _same_sort(caption: Caption, first: int, second: int) -> bool:
 def _takes_phrase(tokens: Sequence[Token], place: int) -> bool:
     following = tokens[place + 1].tag if place + 1 < len(tokens) else ""
     return following in ("DT", "PRP$", "CD", "JJ", "NN", "NNS", "NNP", "PRP")
-
-
-def _judge(caption: Caption, tokens: Sequence[Token]) -> Verdict:
-    chunks = find_chunks(tokens)
-    if meaning(tokens, chunks) == meaning(caption.tokens, caption.chunks):
-        return refused("same_meaning")
-    if _loose_ends(tokens, chunks) > _loose_ends(caption.tokens, caption.chunks):
-        return refused("agreement")
-    misfits = sum(not determiner_fits(tokens, chunk) for chunk in chunks)
-    if misfits > sum(not determiner_fits(caption.tokens, chunk) for chunk in caption.chunks):
-        return refused("agreement")
-    if disagreements(tokens, chunks) > disagreements(caption.tokens, caption.chunks):
-        return refused("agreement")
-    return ACCEPTED
-
-
-def _loose_ends(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> int:
-    """Articles that begin no phrase, phrases with nothing between them, prepositions with nothing after them."""
-    starts = {place for chunk in chunks for place in (chunk.start, chunk.core)}
-    articles = sum(token.lower in ("a", "an", "the") and place not in starts for place, token in enumerate(tokens))
-    touching = sum(one.end == other.start for one, other in pairwise(chunks))
-    prepositions = sum(
-        token.tag == "IN" and (place + 1 == len(tokens) or tokens[place + 1].tag in (".", ",", "CC"))
-        for place, token in enumerate(tokens)
-    )
-    return articles + touching + prepositions
 
 
 RULE = ReshuffleOrder()

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import combinations
-from random import Random
+from typing import Final
 
 from degla.negatives.chunks import Chunk, adjectives, find_chunks
 from degla.negatives.edits import exchange
-from degla.negatives.exchanges import check_exchange, read_exchange
+from degla.negatives.exchanges import Exchange, ExchangingRule
 from degla.negatives.lexicon import lexicon
-from degla.negatives.llm import Chat
 from degla.negatives.meaning import meaning
 from degla.negatives.phrases import Caption
-from degla.negatives.rules import Example
 from degla.negatives.tokens import Token
-from degla.negatives.verdicts import Verdict
+
+_DESCRIBING: Final = frozenset({"JJ", "JJR", "JJS", "VBN", "VBG", "NN"})
+"""Tags that an adjective may be given; nouns because of materials ("brick")."""
 
 
 @dataclass(frozen=True)
-class SwapAdjectives:
+class SwapAdjectives(ExchangingRule):
     """Exchange two adjectives.
 
     Source: arXiv 2504.16801, rule (c). Differs: only between phrases, and
@@ -34,45 +33,35 @@ class SwapAdjectives:
 
     kind: str = "attribute"
     """What the negatives break."""
+    instruction: str = (
+        "Exchange two adjectives that describe different things. The nouns stay where they are."
+    )
+    """What a language model is told to change."""
 
-    def ask(self, caption: Caption, examples: Sequence[Example]) -> Chat | None:
-        """None: the grammar enumerates the exchanges."""
-        return None
+    def applies(self, caption: Caption) -> bool:
+        """Whether two words may be adjectives."""
+        return super().applies(caption) and sum(token.tag in _DESCRIBING for token in caption.tokens) > 1
 
-    def read(self, caption: Caption, reply: str | None, rng: Random) -> list[str]:
-        """Captions with two adjectives exchanged, or the one in a model's reply."""
-        return read_exchange(caption, reply, rng, exchanges=_exchanges)
-
-    def check(self, caption: Caption, negative: str) -> Verdict:
-        """Exactly two adjectives of different phrases exchanged, and the meaning changed."""
-        return check_exchange(caption, negative, exchanges=_exchanges)
-
-
-@lru_cache(maxsize=16)
-def _exchanges(caption: Caption) -> tuple[tuple[list[Token], str], ...]:
-    return tuple(_every_exchange(caption))
-
-
-def _every_exchange(caption: Caption) -> Iterator[tuple[list[Token], str]]:
-    """Every exchange of two adjectives of different phrases, and why it is none ("" where it is)."""
-    tokens = caption.tokens
-    places = [(chunk, place) for chunk in caption.chunks for place in adjectives(tokens, chunk)]
-    own = None
-    for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
-        if first_chunk is second_chunk or tokens[first].lower == tokens[second].lower:
-            continue
-        changed = exchange(tokens, (first, first + 1), (second, second + 1))
-        if lexicon().adjective_relation(tokens[first].lower, tokens[second].lower) == "synonym":
-            yield changed, "synonym"
-        elif _clashes(tokens, first_chunk, first, tokens[second]) or _clashes(
-            tokens, second_chunk, second, tokens[first]
-        ):
-            yield changed, "already_in_caption"
-        elif _colours_person(tokens, first_chunk, second) or _colours_person(tokens, second_chunk, first):
-            yield changed, "person_colour"
-        else:
-            own = own or meaning(tokens, caption.chunks)
-            yield changed, "same_meaning" if meaning(changed, find_chunks(changed)) == own else ""
+    def exchanges(self, caption: Caption) -> Iterator[Exchange]:
+        """Every exchange of two adjectives of different phrases, and why it is none ("" where it is)."""
+        tokens = caption.tokens
+        places = [(chunk, place) for chunk in caption.chunks for place in adjectives(tokens, chunk)]
+        own = None
+        for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
+            if first_chunk is second_chunk or tokens[first].lower == tokens[second].lower:
+                continue
+            changed = exchange(tokens, (first, first + 1), (second, second + 1))
+            if lexicon().adjective_relation(tokens[first].lower, tokens[second].lower) == "synonym":
+                yield changed, "synonym"
+            elif _clashes(tokens, first_chunk, first, tokens[second]) or _clashes(
+                tokens, second_chunk, second, tokens[first]
+            ):
+                yield changed, "already_in_caption"
+            elif _colours_person(tokens, first_chunk, second) or _colours_person(tokens, second_chunk, first):
+                yield changed, "person_colour"
+            else:
+                own = own or meaning(tokens, caption.chunks)
+                yield changed, "same_meaning" if meaning(changed, find_chunks(changed)) == own else ""
 
 
 def _clashes(tokens: Sequence[Token], chunk: Chunk, place: int, adjective: Token) -> bool:

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import combinations
-from random import Random
 
 from degla.negatives import words
 from degla.negatives.chunks import Chunk, determiner, determiner_fits, find_chunks, nouns
 from degla.negatives.edits import exchange, inflect
-from degla.negatives.exchanges import check_exchange, read_exchange
+from degla.negatives.exchanges import Exchange, ExchangingRule
 from degla.negatives.lexicon import lexicon
-from degla.negatives.llm import Chat
 from degla.negatives.meaning import meaning
 from degla.negatives.phrases import Caption
-from degla.negatives.rules import Example
 from degla.negatives.tokens import Token
-from degla.negatives.verdicts import Verdict
 
 
 @dataclass(frozen=True)
-class SwapNouns:
+class SwapNouns(ExchangingRule):
     """Exchange two nouns.
 
     Source: arXiv 2504.16801, rule (b). Differs: only whole words move, never equal nouns (CE-9).
@@ -34,50 +29,36 @@ class SwapNouns:
 
     kind: str = "object"
     """What the negatives break."""
+    instruction: str = (
+        "Exchange two nouns that name different things. Numbers, articles and adjectives stay where they are."
+    )
+    """What a language model is told to change."""
 
-    def ask(self, caption: Caption, examples: Sequence[Example]) -> Chat | None:
-        """None: the grammar enumerates the exchanges."""
-        return None
-
-    def read(self, caption: Caption, reply: str | None, rng: Random) -> list[str]:
-        """Captions with two nouns exchanged, or the one in a model's reply."""
-        return read_exchange(caption, reply, rng, exchanges=_exchanges)
-
-    def check(self, caption: Caption, negative: str) -> Verdict:
-        """Exactly two nouns exchanged, not in one phrase or list, and the meaning changed."""
-        return check_exchange(caption, negative, exchanges=_exchanges)
-
-
-@lru_cache(maxsize=16)
-def _exchanges(caption: Caption) -> tuple[tuple[list[Token], str], ...]:
-    return tuple(_every_exchange(caption))
-
-
-def _every_exchange(caption: Caption) -> Iterator[tuple[list[Token], str]]:
-    """Every exchange of two nouns, and why it is none ("" where it is)."""
-    tokens = caption.tokens
-    places = [
-        (chunk, span) for chunk in caption.chunks if determiner_fits(tokens, chunk) for span in nouns(tokens, chunk)[:1]
-    ]
-    own = None
-    for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
-        if first_chunk is second_chunk:
-            continue
-        one, other = tokens[first[1] - 1], tokens[second[1] - 1]
-        changed = list(tokens)
-        changed[first[1] - 1] = inflect(one, like=other)
-        changed[second[1] - 1] = inflect(other, like=one)
-        changed = exchange(changed, first, second)
-        if one.lemma == other.lemma or lexicon().noun_relation(one.lemma, other.lemma) == "synonym":
-            yield changed, "synonym"
-        elif not (
-            _fits(caption, one, first_chunk, second_chunk, other)
-            and _fits(caption, other, second_chunk, first_chunk, one)
-        ):
-            yield changed, "agreement"
-        else:
-            own = own or meaning(tokens, caption.chunks)
-            yield changed, "same_meaning" if meaning(changed, find_chunks(changed)) == own else ""
+    def exchanges(self, caption: Caption) -> Iterator[Exchange]:
+        """Every exchange of two nouns, and why it is none ("" where it is)."""
+        tokens = caption.tokens
+        places = [
+            (chunk, span) for chunk in caption.chunks if determiner_fits(tokens, chunk) for span in nouns(tokens, chunk)[:1]
+        ]
+        own = None
+        for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
+            if first_chunk is second_chunk:
+                continue
+            one, other = tokens[first[1] - 1], tokens[second[1] - 1]
+            changed = list(tokens)
+            changed[first[1] - 1] = inflect(one, like=other)
+            changed[second[1] - 1] = inflect(other, like=one)
+            changed = exchange(changed, first, second)
+            if one.lemma == other.lemma or lexicon().noun_relation(one.lemma, other.lemma) == "synonym":
+                yield changed, "synonym"
+            elif not (
+                _fits(caption, one, first_chunk, second_chunk, other)
+                and _fits(caption, other, second_chunk, first_chunk, one)
+            ):
+                yield changed, "agreement"
+            else:
+                own = own or meaning(tokens, caption.chunks)
+                yield changed, "same_meaning" if meaning(changed, find_chunks(changed)) == own else ""
 
 
 def _fits(caption: Caption, noun: Token, own: Chunk, chunk: Chunk, slot: Token) -> bool:

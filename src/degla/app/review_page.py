@@ -1,0 +1,252 @@
+"""The review on a page for the browser: one draft at a time, keyboard first, on this machine only, without network."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from threading import RLock
+from typing import Any, Final
+from urllib.parse import quote
+
+from degla.errors import InputError
+from degla.negatives.draft import Draft
+from degla.negatives.review import draft_key, judge_text, mark_changes
+from degla.negatives.review_files import Review
+from degla.negatives.verdicts import REASONS, Verdict
+
+_HERE: Final = Path(__file__).parent
+_FONTS: Final = ("system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
+_HELP: Final = (
+    "Keys: <kbd>a</kbd> accept, <kbd>e</kbd> edit, <kbd>r</kbd> reject, <kbd>u</kbd> undo, <kbd>←</kbd> <kbd>→</kbd> "
+    "look around. While editing: <kbd>Ctrl</kbd>+<kbd>Enter</kbd> accepts, <kbd>Esc</kbd> leaves the text."
+)
+
+
+class Page:
+    """What the page shows and does; the widgets of `build` only pass its answers on.
+
+    Attributes:
+        review: the open review.
+        images: folder of the captions' images, where they are at hand.
+    """
+
+    def __init__(self, review: Review, images: Path | None) -> None:
+        self.review, self.images = review, images
+        self._lock = RLock()
+
+    def act(self, action: str, key: str, text: str) -> tuple[str, str, str, str, str, str]:
+        """Do what a button says to the draft that the browser shows, and give the page anew.
+
+        Args:
+            action: "accept", "reject", "undo", "next" or "previous".
+            key: the draft that the browser shows; another tab may have gone on meanwhile.
+            text: what stands in the text field.
+
+        Raises:
+            InputError: the text cannot be accepted, or a file cannot be written.
+        """
+        with self._lock:
+            state = self.review.state
+            state.show(key)
+            if action == "accept":
+                self.review.decide(state.accept(text))
+            elif action == "reject":
+                self.review.decide(state.reject())
+            elif action == "undo":
+                decision = state.undo()
+                if decision is None:
+                    raise InputError("there is nothing to undo.")
+                self.review.decide(decision)
+            else:
+                state.move(1 if action == "next" else -1)
+            return self.show()
+
+    def show(self) -> tuple[str, str, str, str, str, str]:
+        """Progress, picture, texts, verdict (HTML), the text field and the key of the draft that is shown."""
+        with self._lock:
+            state = self.review.state
+            texts, verdict = self.judge(state.key, state.text())
+            return self._progress(), self._picture(state.draft), texts, verdict, state.text(), state.key
+
+    def judge(self, key: str, text: str) -> tuple[str, str]:
+        """The two texts with their differences, and the verdict on a text that is being edited (HTML)."""
+        with self._lock:
+            state = self.review.state
+            draft = state.find(key) or state.draft
+            choice = state.choice(key)
+        same = text == draft.negative
+        verdict = Verdict(draft.accepted, draft.reason) if same else judge_text(draft, text)
+        return _texts(draft, text), _verdict(verdict, "" if choice is None else choice.action)
+
+    def image_file(self, key: str) -> Path | None:
+        """The image of a draft's caption; None where it is not in the folder of images."""
+        draft = self.review.state.find(key)
+        if self.images is None or draft is None or not draft.image:
+            return None
+        file = (self.images / draft.image).resolve()
+        return file if file.is_relative_to(self.images.resolve()) and file.is_file() else None
+
+    def _progress(self) -> str:
+        state = self.review.state
+        total, accepted = len(state.drafts), len(state.accepted)
+        counts = f"{state.decided} of {total} decided: {accepted} accepted, {state.decided - accepted} rejected"
+        done = ""
+        if state.is_done:
+            files = ", ".join(f"<code>{escape(str(self.review.file(rule)))}</code>" for rule in self.review.rules)
+            done = f'<p class="done">All drafts are decided. The accepted ones are in {files}.</p>'
+        return (
+            f'<div class="counts" role="status"><span>{counts}</span><span>draft {state.position + 1}</span></div>'
+            f'<progress max="{total}" value="{state.decided}" aria-label="Drafts decided"></progress>{done}'
+        )
+
+    def _picture(self, draft: Draft) -> str:
+        key = self.review.state.key
+        if self.image_file(key) is None:
+            return ""
+        return f'<img src="/picture/{quote(key)}" alt="The picture that the caption describes">'
+
+
+def serve(review: Review, *, images: Path | None = None, port: int = 7860) -> None:
+    """Serve the page on 127.0.0.1 until the process is stopped (Ctrl-C); every decision is on disk at once.
+
+    Args:
+        review: the open review.
+        images: folder that the drafts' image paths are relative to.
+        port: TCP port; 0 takes a free one.
+
+    Raises:
+        InputError: there is no such folder, gradio is not installed, or the port is taken.
+    """
+    if images is not None and not images.is_dir():
+        raise InputError(f"{images}: there is no such folder of images.")
+    page = Page(review, images)
+    judge_text(review.state.draft, review.state.text())  # loads the tagger now, not at the first edit
+    application = build(page)
+    import uvicorn
+
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(
+                f"port {port} cannot be used: {error.strerror}. Give another --port; 0 finds one."
+            ) from None
+        sys.stdout.write(f"Review at http://127.0.0.1:{listener.getsockname()[1]}  (Ctrl-C ends; nothing is lost)\n")
+        sys.stdout.flush()
+        uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
+
+
+def build(page: Page) -> Any:
+    """The web application (ASGI) of a page.
+
+    Raises:
+        InputError: gradio is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import gradio
+    except ImportError:
+        raise InputError("the page needs gradio: pip install 'degla[app]'. The terminal form needs nothing.") from None
+    from fastapi import FastAPI
+    from fastapi.responses import FileResponse, Response
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    application = FastAPI(openapi_url=None)
+    application.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+
+    def picture(key: str) -> Response:
+        file = page.image_file(key)
+        return Response(status_code=404) if file is None else FileResponse(file)
+
+    application.get("/picture/{key}", response_model=None)(picture)
+    return gradio.mount_gradio_app(
+        application,
+        _lay_out(gradio, page),
+        path="/",
+        server_name="127.0.0.1",
+        theme=gradio.themes.Base(font=_FONTS, font_mono=("ui-monospace", "Consolas", "monospace")),
+        css=(_HERE / "review_page.css").read_text(encoding="utf-8"),
+        js=(_HERE / "review_page.js").read_text(encoding="utf-8"),
+        footer_links=[],
+        run_history=False,
+        mcp_server=False,
+        ssr_mode=False,
+        show_error=True,
+    )
+
+
+def _lay_out(gradio: Any, page: Page) -> Any:
+    with gradio.Blocks(analytics_enabled=False, title="degla: review of examples") as blocks:
+        progress = gradio.HTML(elem_id="review-progress")
+        with gradio.Row(elem_id="review-draft"):
+            picture = gradio.HTML(elem_id="review-picture")
+            texts = gradio.HTML(elem_id="review-texts")
+        verdict = gradio.HTML(elem_id="review-verdict")
+        text = gradio.Textbox(label="Negative, as it will be accepted", elem_id="review-text", lines=2, max_lines=6)
+        key = gradio.Textbox(elem_id="review-key", visible="hidden")
+        buttons = {}
+        with gradio.Row(elem_id="review-decide"):
+            for action, label, variant in (
+                ("accept", "Accept (a)", "primary"),
+                ("edit", "Edit (e)", "secondary"),
+                ("reject", "Reject (r)", "stop"),
+                ("undo", "Undo (u)", "secondary"),
+            ):
+                buttons[action] = gradio.Button(label, variant=variant, elem_id=f"review-{action}", min_width=120)
+        with gradio.Row(elem_id="review-move"):
+            buttons["previous"] = gradio.Button("← Previous", size="sm", elem_id="review-previous", min_width=120)
+            buttons["next"] = gradio.Button("Next →", size="sm", elem_id="review-next", min_width=120)
+        gradio.HTML(f"<p>{_HELP}</p>", elem_id="review-help")
+        shown = [progress, picture, texts, verdict, text, key]
+        quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        for action, button in buttons.items():
+            if action == "edit":
+                button.click(None, js="() => window.deglaReview.edit()")
+            else:
+                button.click(_handler(gradio, page, action), [key, text], shown, **quiet).then(
+                    None, [key], js="(key) => window.deglaReview.done(key)"
+                )
+        text.input(page.judge, [key, text], [texts, verdict], trigger_mode="always_last", **quiet)
+        blocks.load(page.show, None, shown, **quiet)
+    return blocks
+
+
+def _handler(gradio: Any, page: Page, action: str) -> Callable[[str, str], Any]:
+    def handle(key: str, text: str) -> Any:
+        try:
+            return page.act(action, key, text)
+        except InputError as error:
+            raise gradio.Error(str(error), title="Not done", print_exception=False) from None
+
+    return handle
+
+
+def _texts(draft: Draft, text: str) -> str:
+    old, new = mark_changes(draft.caption, text)
+    source = f" by {escape(draft.source)}" if draft.source else ""
+    return (
+        f'<h1 data-key="{draft_key(draft)}">{escape(draft.rule)}<small>{source}</small></h1>'
+        f"<dl><dt>Caption</dt><dd>{_marked(old, 'old')}</dd>"
+        f"<dt>Negative</dt><dd>{_marked(new, 'new')}</dd></dl>"
+    )
+
+
+def _marked(pieces: list[tuple[str, bool]], name: str) -> str:
+    return "".join(
+        f'<mark class="{name}">{escape(piece)}</mark>' if changed else escape(piece) for piece, changed in pieces
+    )
+
+
+def _verdict(verdict: Verdict, action: str) -> str:
+    decided = f'<span class="decided {action}">{action}ed</span>' if action else '<span class="decided">open</span>'
+    if verdict.accepted:
+        return f'<p role="status"><span class="passed">✓ checks passed</span> {decided}</p>'
+    why = escape(REASONS.get(verdict.reason, verdict.reason))
+    name = escape(verdict.reason)
+    return f'<p role="status"><span class="refused">✗ {name}</span> <span>{why}</span> {decided}</p>'

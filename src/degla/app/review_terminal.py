@@ -1,0 +1,144 @@
+"""The review in a terminal: one key a decision; through a pipe, one line a decision."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from degla.errors import InputError
+from degla.negatives.review import judge_text, mark_changes
+from degla.negatives.review_files import Review
+from degla.negatives.verdicts import REASONS
+
+_KEYS = "a accept   e edit   r reject   u undo   s skip   b back   q quit"
+
+
+def review_in_terminal(review: Review, *, keys: TextIO | None = None, console: Console | None = None) -> None:
+    """Show draft after draft and take a key for each, until all are decided or the person quits.
+
+    Args:
+        review: the open review; every decision is on disk before the next draft is shown.
+        keys: where keys come from, stdin by default. On a terminal one key is enough; elsewhere each line begins with
+            one, and the text of an "e" is the rest of its line or the next line.
+        console: where drafts are shown.
+    """
+    keys = sys.stdin if keys is None else keys
+    console = Console(highlight=False) if console is None else console
+    read = _read_key if keys.isatty() else _read_line
+    console.print(_KEYS, style="dim")
+    shown = ""
+    while not review.state.is_done:
+        if shown != review.state.key:
+            _show(review, console)
+            shown = review.state.key
+        command = read(keys)
+        if command is None or command[0] == "q":
+            break
+        try:
+            shown = "" if _obey(review, command, keys, console) else shown
+        except InputError as error:
+            console.print(f"{error}", style="red")
+    state = review.state
+    console.print(
+        f"{state.decided} of {len(state.drafts)} decided, {len(state.accepted)} accepted: "
+        + ", ".join(str(review.file(rule)) for rule in review.rules),
+        soft_wrap=True,
+    )
+
+
+def _obey(review: Review, command: str, keys: TextIO, console: Console) -> bool:
+    """Do what a command says; returns whether the draft is to be shown again even if it is the same."""
+    state, key = review.state, command[0].lower()
+    if key == "a":
+        review.decide(state.accept(state.text()))
+    elif key == "r":
+        review.decide(state.reject())
+    elif key == "e":
+        text = command[1:].strip() or _read_text(keys, state.text())
+        if text:
+            decision = state.accept(text)
+            verdict = judge_text(state.draft, text)
+            if not verdict.accepted:
+                console.print(_verdict(verdict.accepted, verdict.reason))
+            review.decide(decision)
+    elif key == "u":
+        undone = state.undo()
+        if undone is None:
+            raise InputError("nothing to undo.")
+        review.decide(undone)
+    elif key == "s":
+        state.skip()
+    elif key == "b":
+        state.move(-1)
+    else:
+        raise InputError(f"no command {key!r}. Keys: {_KEYS}")
+    return True
+
+
+def _show(review: Review, console: Console) -> None:
+    state = review.state
+    draft, text = state.draft, state.text()
+    console.rule(f"{state.position + 1}/{len(state.drafts)}  {draft.rule}  ({len(state.accepted)} accepted)")
+    verdict = (draft.accepted, draft.reason)
+    if text != draft.negative:
+        judged = judge_text(draft, text)
+        verdict = (judged.accepted, judged.reason)
+    for label, pieces in zip(("caption ", "negative"), mark_changes(draft.caption, text), strict=True):
+        line = Text(f"{label}  ", style="dim")
+        for piece, changed in pieces:
+            line.append(piece, style="bold reverse" if changed else "not dim")
+        console.print(line, soft_wrap=True)
+    if draft.image:
+        console.print(Text(f"image     {draft.image}", style="dim"), soft_wrap=True)
+    console.print(_verdict(*verdict))
+    choice = state.choice(state.key)
+    if choice:
+        console.print(Text(f"decided   {choice.action}ed", style="dim"))
+
+
+def _verdict(accepted: bool, reason: str) -> Text:
+    if accepted:
+        return Text("checks    passed", style="green")
+    return Text(f"checks    {reason}: {REASONS.get(reason, 'refused')}", style="yellow")
+
+
+def _read_line(keys: TextIO) -> str | None:
+    """The next line that is not blank; None at the end."""
+    for line in iter(keys.readline, ""):
+        if line.strip():
+            return line.strip()
+    return None
+
+
+def _read_key(keys: TextIO) -> str | None:
+    """One key of a terminal, without a return."""
+    import termios
+    import tty
+
+    before = termios.tcgetattr(keys)
+    try:
+        tty.setcbreak(keys)
+        key = keys.read(1)
+    finally:
+        termios.tcsetattr(keys, termios.TCSADRAIN, before)
+    return None if key in ("", "\x04") else key
+
+
+def _read_text(keys: TextIO, text: str) -> str:
+    """A new text: on a terminal the old one is there to be changed; elsewhere the next line."""
+    if not keys.isatty():
+        return keys.readline().strip()
+    import readline
+
+    fill: Callable[[], None] = lambda: readline.insert_text(text)  # noqa: E731
+    readline.set_startup_hook(fill)
+    try:
+        return input("negative  ").strip()
+    except EOFError:
+        return ""
+    finally:
+        readline.set_startup_hook()

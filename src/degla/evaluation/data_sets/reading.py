@@ -1,0 +1,131 @@
+"""One data set in whatever layout it lies: a folder enters, a `Classification` leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.evaluation.benchmarks import Classification
+from degla.evaluation.class_folders import IMAGE_SUFFIXES, read_class_folder, read_classes_file
+from degla.evaluation.data_sets import NAMES, DataSet, data_set
+from degla.evaluation.data_sets.official import OFFICIAL
+from degla.evaluation.data_sets.tars import find_tars, labelled_members
+from degla.evaluation.pictures import MARK
+from degla.records import ItemImage, validate
+from degla.shelf import did_you_mean
+
+BENCHMARK_NAME = "zeroshot"
+CLASS_NAMES_FILE = "classnames.txt"
+"""Names of the classes of tar archives, one a line in the order of the labels, as CLIP_benchmark writes it."""
+
+
+def read_data_set(folder: Path, *, root: Path) -> Classification:
+    """Read one folder: a published data set if it has one's name, else one with classes of its own.
+
+    The published layout is preferred to tars, and tars to one folder a class (in `test`, in `val` or in the folder).
+
+    Raises:
+        InputError: files are missing or wrong, or a class is not known.
+    """
+    if folder.name in NAMES:
+        return _read_published(folder, data_set(folder.name), root=root)
+    if find_tars(folder):
+        return _read_own_tars(folder, root=root)
+    return read_class_folder(folder, root=root, benchmark=BENCHMARK_NAME, part=folder.name)
+
+
+def _read_published(folder: Path, about: DataSet, *, root: Path) -> Classification:
+    names = tuple(about.classes.values())
+    probe, reader = OFFICIAL.get(about.name, ("", None))
+    tars = find_tars(folder)
+    if reader is not None and (folder / probe).exists():
+        labelled: Iterable[tuple[str, int]] = _numbered(reader(folder, about), folder, about)
+    elif tars:
+        names = _names_of_tars(folder, expected=len(names)) or names
+        labelled = _read_tars(tars, folder, classes=len(names))
+    else:
+        labelled = _numbered(_class_folders(folder, about), folder, about)
+    return _classification(labelled, folder, root=root, classes=names, templates=about.templates)
+
+
+def _numbered(labelled: Iterable[tuple[str, str]], folder: Path, about: DataSet) -> Iterator[tuple[str, int]]:
+    """The same with the classes' numbers for their names."""
+    for path, key in labelled:
+        label = about.label_of(key)
+        if label is None:
+            raise InputError(
+                f"{folder}: {path} is of class {key!r}, which {about.title} does not have."
+                f"{did_you_mean(key, about.classes)}"
+            )
+        yield path, label
+
+
+def _class_folders(folder: Path, about: DataSet) -> Iterator[tuple[str, str]]:
+    base = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), folder)
+    kinds = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not kinds:
+        raise InputError(
+            f"{folder}: holds nothing of {about.title}. Get it from {about.source}; it must lie so:\n{about.layout}\n"
+            f"or as one folder a class in zeroshot/{about.name}/test/, or as tars of WebDataset in it."
+        )
+    for kind in kinds:
+        for path in sorted(kind.rglob("*")):
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+                yield path.relative_to(folder).as_posix(), kind.name
+
+
+def _read_own_tars(folder: Path, *, root: Path) -> Classification:
+    names = _names_of_tars(folder)
+    if not names:
+        raise InputError(f"{folder}: {CLASS_NAMES_FILE} is missing, the names of the tars' classes, one a line.")
+    labelled = _read_tars(find_tars(folder), folder, classes=len(names))
+    templates = read_classes_file(folder / "classes.json").templates
+    return _classification(labelled, folder, root=root, classes=names, templates=templates)
+
+
+def _names_of_tars(folder: Path, *, expected: int | None = None) -> tuple[str, ...]:
+    """What `classnames.txt` says; nothing where it is not there."""
+    file = folder / CLASS_NAMES_FILE
+    if not file.exists():
+        return ()
+    try:
+        names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read as text: {error}.") from None
+    if expected is not None and len(names) != expected:
+        raise InputError(f"{file}: names {len(names)} classes, the data set has {expected}.")
+    return names
+
+
+def _read_tars(tars: Sequence[Path], folder: Path, *, classes: int) -> Iterator[tuple[str, int]]:
+    for tar in tars:
+        for name, label in labelled_members(tar):
+            if label >= classes:
+                raise InputError(
+                    f"{tar}: {name!r} has label {label}, the largest of {classes} classes is {classes - 1}."
+                )
+            yield f"{tar.relative_to(folder).as_posix()}{MARK}{name}", label
+
+
+def _classification(
+    labelled: Iterable[tuple[str, int]],
+    folder: Path,
+    *,
+    root: Path,
+    classes: Sequence[str],
+    templates: Sequence[str],
+) -> Classification:
+    rows = list(labelled)
+    if not rows:
+        raise InputError(f"{folder}: holds no image.")
+    place = folder.relative_to(root).as_posix()
+    row = {
+        "benchmark": BENCHMARK_NAME,
+        "part": folder.name,
+        "images": tuple(ItemImage(path=f"{place}/{path}") for path, _ in rows),
+        "labels": tuple(label for _, label in rows),
+        "classes": tuple(classes),
+        "templates": tuple(templates),
+    }
+    return validate(Classification, row, where=str(folder))

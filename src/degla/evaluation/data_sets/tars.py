@@ -1,0 +1,91 @@
+"""WebDataset archives: `*.tar` of pictures and labels enter, the place of every member leaves; nothing is unpacked."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.evaluation.class_folders import IMAGE_SUFFIXES
+
+LABEL_SUFFIX = ".cls"
+
+
+def find_tars(folder: Path) -> list[Path]:
+    """The archives of a folder, or of its subfolder `test`, by name."""
+    return sorted(folder.glob("*.tar")) or sorted((folder / "test").glob("*.tar"))
+
+
+def members_of(tar: Path) -> dict[str, tuple[int, int]]:
+    """Name of each file in an archive to its first byte and its size in bytes.
+
+    Raises:
+        InputError: it is no uncompressed tar, or holds a name twice.
+    """
+    try:
+        state = tar.stat()
+    except OSError as error:
+        raise InputError(f"{tar}: cannot be read: {error.strerror}.") from None
+    return _members(tar, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _members(tar: Path, modified: int, size: int) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    try:
+        with tarfile.open(tar, mode="r:") as archive:
+            for member in archive:
+                if not member.isfile():
+                    continue
+                if member.name in found:
+                    raise InputError(f"{tar}: member {member.name!r} stands there twice; names must be unique.")
+                found[member.name] = member.offset_data, member.size
+                if member.offset_data + member.size > size:
+                    raise InputError(f"{tar}: ends inside member {member.name!r}. Fetch the file again.")
+    except (tarfile.TarError, OSError) as error:
+        raise InputError(f"{tar}: cannot be read as an uncompressed tar: {error}. Fetch the file again.") from None
+    return found
+
+
+def read_member(tar: Path, name: str) -> bytes:
+    """Content of one member.
+
+    Raises:
+        InputError: the archive cannot be read, or has no such member.
+    """
+    try:
+        start, size = members_of(tar)[name]
+    except KeyError:
+        raise InputError(f"{tar}: has no member {name!r}. Fetch the file again.") from None
+    with tar.open("rb") as stream:
+        stream.seek(start)
+        return stream.read(size)
+
+
+def labelled_members(tar: Path) -> Iterator[tuple[str, int]]:
+    """Name and label of each picture: members that are equal up to the first dot of their name belong together.
+
+    Raises:
+        InputError: a picture without label, a label without picture, or one that is no number.
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for name in members_of(tar):
+        folder, slash, file = name.rpartition("/")
+        stem, dot, rest = file.partition(".")
+        suffix = f".{rest.rpartition('.')[2].lower()}" if dot else ""
+        kind = "picture" if suffix in IMAGE_SUFFIXES else "label" if f".{rest}" == LABEL_SUFFIX else ""
+        if kind:
+            group = groups.setdefault(folder + slash + stem, {})
+            if kind in group:
+                raise InputError(f"{tar}: record {stem!r} has two members for its {kind}: {group[kind]!r}, {name!r}.")
+            group[kind] = name
+    for key, group in groups.items():
+        for kind, suffix in (("picture", "an image's ending"), ("label", LABEL_SUFFIX)):
+            if kind not in group:
+                raise InputError(f"{tar}: record {key!r} has no {kind} (a member with {suffix}).")
+        text = read_member(tar, group["label"]).decode("ascii", errors="replace").strip()
+        if not text.isdecimal():
+            raise InputError(f"{tar}: member {group['label']!r} must be the number of a class, from 0, got {text!r}.")
+        yield group["picture"], int(text)

@@ -1,0 +1,205 @@
+"""Leakage: the images that a model was fine-tuned on enter, and those of a benchmark; what both have leaves.
+
+Two images are the same where their names carry the same COCO id, or their files the same bytes. What the model saw
+before fine-tuning is not known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from degla.errors import InputError
+from degla.evaluation.pictures import read_picture, size_of
+from degla.records import Record
+
+logger = logging.getLogger(__name__)
+_EXAMPLES = 3
+_COCO_NAME = re.compile(r"^(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})\.\w+$")
+
+
+class Overlap(Record):
+    """Images that a benchmark and the training data have in common.
+
+    Attributes:
+        benchmark: its name.
+        images: distinct images of the items that were scored.
+        by_id: of them, those whose COCO id is in the training data.
+        by_content: of them, those whose file is byte by byte in the training data and whose id is not.
+        examples: paths of the first few.
+    """
+
+    benchmark: str
+    images: int = Field(ge=0)
+    by_id: int = Field(ge=0)
+    by_content: int = Field(ge=0)
+    examples: tuple[str, ...] = ()
+
+    @property
+    def shared(self) -> int:
+        """Images that are in the training data, for either reason."""
+        return self.by_id + self.by_content
+
+
+class Leakage(Record):
+    """What is known of a model's fine-tuning data beside the benchmarks.
+
+    Attributes:
+        captions: names of the captions files.
+        images: distinct images in them.
+        overlaps: one a benchmark.
+    """
+
+    captions: tuple[str, ...]
+    images: int = Field(ge=0)
+    overlaps: tuple[Overlap, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The images that a model was fine-tuned on.
+
+    Attributes:
+        captions: the captions files.
+        files: the images' full paths.
+    """
+
+    captions: tuple[Path, ...]
+    files: frozenset[Path]
+
+
+def training_images(name: str) -> TrainingImages | None:
+    """The images behind a run or checkpoint folder, and behind the run that it began from, if it began from one.
+
+    Returns:
+        None for any other model, and, with a warning, where the captions file cannot be read any more.
+    """
+    captions: list[Path] = []
+    files: set[Path] = set()
+    for config in _configs(name):
+        data = config["data"]
+        try:
+            files |= _image_files(data)
+        except (InputError, KeyError, TypeError) as error:
+            logger.warning("%s: whether benchmark images were trained on is not known: %s", name, error)
+            return None
+        captions.append(Path(data["captions"]))
+    return TrainingImages(tuple(captions), frozenset(files)) if captions else None
+
+
+def _configs(name: str) -> Iterator[dict[str, Any]]:
+    """Configuration of a run, and of each run that an earlier one began from."""
+    seen: set[str] = set()
+    while name not in seen:
+        seen.add(name)
+        config = _config(Path(name.removeprefix("local-dir:")))
+        if config is None:
+            return
+        yield config
+        name = str(config.get("model", ""))
+
+
+def _config(folder: Path) -> dict[str, Any] | None:
+    from degla.model.checkpoint import latest_checkpoint
+
+    if not folder.is_dir():
+        return None
+    for place in (folder, latest_checkpoint(folder)):
+        try:
+            config = json.loads(((place or folder) / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        # A folder of transformers has a config.json too, without training data.
+        if isinstance(config, dict) and isinstance(config.get("data"), dict) and config["data"].get("captions"):
+            return config
+    return None
+
+
+def _image_files(data: dict[str, Any]) -> set[Path]:
+    from degla.data.sources import Columns, read_captions
+
+    names = {
+        field: data[setting]
+        for field, setting in (
+            ("id", "id_column"),
+            ("image", "image_column"),
+            ("text", "text_column"),
+            ("image_id", "image_id_column"),
+            ("image_pattern", "image_pattern"),
+        )
+        if setting in data
+    }
+    folder = Path(data["images"])
+    records = read_captions(Path(data["captions"]), format=data.get("format", "auto"), columns=Columns(**names))
+    return {folder / record.image for record in records}
+
+
+def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Iterable[str]]], *, root: Path) -> Leakage:
+    """Look for the images of benchmarks among those of the training.
+
+    Files are read only where a training image has the very size of a benchmark image: another size is another file.
+
+    Args:
+        training: see `training_images`.
+        benchmarks: name, and paths of the images of its scored items.
+        root: folder that those paths are relative to.
+    """
+    ids = {number for file in training.files if (number := coco_id(file.name)) is not None}
+    by_size: dict[int, list[Path]] = {}
+    for file in training.files:
+        try:
+            by_size.setdefault(file.stat().st_size, []).append(file)
+        except OSError:
+            continue  # gone since, or inside a data set's file: its name is all that can be compared
+    return Leakage(
+        captions=tuple(path.name for path in training.captions),
+        images=len(training.files),
+        overlaps=tuple(
+            _overlap(name, list(dict.fromkeys(paths)), ids, by_size, root=root) for name, paths in benchmarks
+        ),
+    )
+
+
+def _overlap(name: str, paths: list[str], ids: set[str], by_size: dict[int, list[Path]], *, root: Path) -> Overlap:
+    same_id = [path for path in paths if coco_id(path.rpartition("/")[2]) in ids]
+    rest = sorted(set(paths) - set(same_id))
+    same_content = [path for path in rest if _is_among(path, by_size.get(size_of(root, path), []), root=root)]
+    return Overlap(
+        benchmark=name,
+        images=len(paths),
+        by_id=len(same_id),
+        by_content=len(same_content),
+        examples=tuple([*same_id, *same_content][:_EXAMPLES]),
+    )
+
+
+def coco_id(file_name: str) -> str | None:
+    """The twelve digits of `COCO_val2014_000000391895.jpg` and `000000391895.jpg`; None for any other name.
+
+    The splits of 2014 and 2017 share out the same images, so the digits alone name one.
+    """
+    found = _COCO_NAME.match(file_name)
+    return found[1] if found else None
+
+
+def _is_among(path: str, files: list[Path], *, root: Path) -> bool:
+    if not files:
+        return False
+    digest = hashlib.sha256(read_picture(root, path)).hexdigest()
+    return any(digest == _digest(file, file.stat().st_mtime_ns) for file in files)
+
+
+@lru_cache(maxsize=1 << 17)
+def _digest(file: Path, modified: int) -> str:
+    """sha256 of a file; `modified` makes a changed file a new key."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

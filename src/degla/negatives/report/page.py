@@ -1,0 +1,189 @@
+"""The report as one HTML page that needs nothing outside itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from degla import __version__
+from degla.errors import InputError
+from degla.negatives.report import plots
+from degla.negatives.report.counts import Drawn, mean
+from degla.negatives.report.differences import Span, mark_changes
+from degla.negatives.report.examine import Examination, frequent, rule_names
+from degla.negatives.report.proportions import wilson
+from degla.negatives.report.terminal import percent, with_interval
+from degla.negatives.verdicts import REASONS
+
+_TEMPLATE: Final = "negatives.html.j2"
+_EXTREME: Final = 0.9
+"""Accuracy of the blind test above which a rule is named on top of the page."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A caption and a negative to read, changed words marked; `reason` is "" where it was accepted."""
+
+    caption_id: str
+    caption: tuple[Span, ...]
+    negative: tuple[Span, ...]
+    source: str
+    reason: str
+
+
+def write_page(files: Sequence[Examination], out: Path) -> None:
+    """Write the page, complete or not at all.
+
+    Raises:
+        InputError: `out` does not end in ".html" or cannot be written.
+    """
+    if out.suffix.lower() != ".html":
+        raise InputError(f"{out}: the name of a report must end in .html.")
+    page = render_page(files)
+    partial = out.with_name(out.name + ".partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(page, encoding="utf-8")
+        partial.replace(out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}. Choose another --out.") from None
+
+
+def render_page(files: Sequence[Examination]) -> str:
+    """The whole page as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup, escape
+
+    environment = Environment(
+        loader=PackageLoader("degla.negatives.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, with_interval=with_interval, mean=mean)
+    # Long names may break on a phone, but only where a word ends.
+    environment.filters["breakable"] = lambda name: Markup(re.sub(r"([/_.])", r"\1<wbr>", str(escape(name))))
+    return environment.get_template(_TEMPLATE).render(
+        files=files,
+        rules=rule_names(files),
+        notes=notes(files),
+        colours=plots.colours(files),
+        drawings={name: Markup(drawing) for name, drawing in _drawings(files).items()},
+        wilson=wilson,
+        frequent=frequent,
+        samples=_samples(files),
+        reasons=_reasons(files),
+        outcomes=_outcomes(files),
+        facts={file.label: _facts(file) for file in files},
+        version=__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def notes(files: Sequence[Examination]) -> list[str]:
+    """What a reader should know before believing a number."""
+    found = []
+    for file in files:
+        counts = file.counts
+        if counts.strangers:
+            found.append(
+                f"{file.label}: {counts.strangers:,} of {counts.rows:,} rows belong to no caption of the captions file "
+                f"(for example {counts.stranger_ids[0]!r}) and are counted nowhere."
+            )
+        stated = (file.manifest or {}).get("captions")
+        if isinstance(stated, int) and stated != counts.captions:
+            found.append(f"{file.label}: made from {stated:,} captions, counted against {counts.captions:,}.")
+        if file.manifest is None:
+            found.append(f"{file.label}: no manifest lies beside it, so nothing is known of how it was made.")
+        told = [name for name, blind in file.blind.items() if blind.accuracy.low > _EXTREME]
+        if told:
+            found.append(
+                f"{file.label}: the text alone gives nearly all negatives of {', '.join(told)} away; a model can learn "
+                "to refuse them without looking at the image."
+            )
+        untested = [rule.name for rule in file.rules if rule.accepted and rule.name not in file.blind]
+        if untested and file.blind:
+            found.append(f"{file.label}: too few negatives of {', '.join(untested)} for the blind test.")
+    return found
+
+
+def _drawings(files: Sequence[Examination]) -> dict[str, str]:
+    found = {
+        "coverage": plots.coverage(files),
+        "rules_a_caption": plots.rules_a_caption(files),
+        "lengths": plots.lengths(files),
+        "distances": plots.distances(files),
+        "blind": "",
+        "likelier": "",
+    }
+    if any(file.blind for file in files):
+        known = {file.label: {name: blind.accuracy for name, blind in file.blind.items()} for file in files}
+        found["blind"] = plots.shares(files, known, name="blind", label="told from the text alone (%), chance 50")
+    if any(file.likelier for file in files):
+        known = {file.label: dict(file.likelier) for file in files}
+        found["likelier"] = plots.shares(files, known, name="likelier", label="caption likelier than negative (%)")
+    return found
+
+
+def _samples(files: Sequence[Examination]) -> dict[str, dict[str, list[Sample]]]:
+    """Rule to label to samples, accepted ones first."""
+    found: dict[str, dict[str, list[Sample]]] = {}
+    for name in rule_names(files):
+        for file in files:
+            rule = file.counts.rules.get(name)
+            if rule is not None and (drawn := [*rule.to_read.kept, *rule.refused_to_read.kept]):
+                found.setdefault(name, {})[file.label] = [_sample(each) for each in drawn]
+    return found
+
+
+def _sample(drawn: Drawn) -> Sample:
+    caption, negative = mark_changes(drawn.caption.text, drawn.negative)
+    record = drawn.record
+    source = f"{record.source}, {record.form}" if record.form not in ("", "grammar") else record.source
+    return Sample(drawn.caption_id, caption, negative, source, record.reason if not record.accepted else "")
+
+
+def _reasons(files: Sequence[Examination]) -> list[tuple[str, str, dict[str, Counter[str]]]]:
+    """(reason, what it means, label to rule to rows), the most frequent first."""
+    total: Counter[str] = Counter()
+    for file in files:
+        for rule in file.rules:
+            total.update(rule.reasons)
+    return [
+        (
+            reason,
+            REASONS.get(reason, ""),
+            {
+                file.label: Counter({rule.name: rule.reasons[reason] for rule in file.rules if rule.reasons[reason]})
+                for file in files
+            },
+        )
+        for reason, _ in total.most_common()
+    ]
+
+
+def _outcomes(files: Sequence[Examination]) -> list[str]:
+    """All outcomes that came up, the most frequent first."""
+    total: Counter[str] = Counter()
+    for file in files:
+        if file.outcomes is not None:
+            total.update(file.outcomes.by_outcome())
+    return [outcome for outcome, _ in total.most_common()]
+
+
+def _facts(file: Examination) -> list[tuple[str, str]]:
+    """What the manifest says, as text."""
+    facts = [("file", file.name), ("rows", f"{file.counts.rows:,}")]
+    sources: Counter[tuple[str, str]] = sum((rule.sources for rule in file.rules), Counter())
+    made = [f"{source}{', ' + form if form else ''}: {times:,}" for (source, form), times in sources.most_common()]
+    facts.append(("accepted, by source", "; ".join(made) or "none"))
+    for name, value in (file.manifest or {}).items():
+        facts.append((name.replace("_", " "), value if isinstance(value, str) else json.dumps(value)))
+    return facts

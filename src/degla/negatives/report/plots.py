@@ -1,0 +1,222 @@
+"""Plots of the report as inline SVG: few kinds, all in colours that follow the page's light or dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Final, ParamSpec
+
+from degla.negatives.report.blind import CHANCE
+from degla.negatives.report.counts import RuleCounts
+from degla.negatives.report.examine import Examination, rule_names
+from degla.negatives.report.proportions import Proportion
+
+_INK, _SOFT, _RULE = "#010203", "#010204", "#010205"
+_PAGE_COLOURS: Final = {_INK: "var(--ink)", _SOFT: "var(--soft)", _RULE: "var(--rule)"}
+PALETTE: Final = ("#3b82c4", "#d9772b", "#3f9b5f", "#b8569b", "#8a6fd1", "#b08b1e", "#2a9d9d", "#d0505a")
+_WIDTH: Final = 4.7
+"""Inches: at this width letters are as large as the page's on a phone."""
+_STYLE: Final[Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 10.0,
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "degla",
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _SOFT,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+}
+Arguments = ParamSpec("Arguments")
+
+
+def _styled(plot: Callable[Arguments, str]) -> Callable[Arguments, str]:
+    """Draw in this page's style and leave the process's own matplotlib settings as they were."""
+
+    @wraps(plot)
+    def draw(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str:
+        import matplotlib
+
+        with matplotlib.rc_context(_STYLE):
+            return plot(*args, **kwargs)
+
+    return draw
+
+
+def colours(files: Sequence[Examination]) -> dict[str, str]:
+    """A file's colour, by its label, the same everywhere on the page."""
+    return {file.label: PALETTE[place % len(PALETTE)] for place, file in enumerate(files)}
+
+
+@_styled
+def coverage(files: Sequence[Examination]) -> str:
+    """One bar a rule and file: captions that have an accepted negative of the rule, percent."""
+    names, palette = rule_names(files), colours(files)
+    figure, axes = _figure(0.7 + len(names) * (0.16 + 0.16 * len(files)))
+    height = 0.8 / len(files)
+    for place, file in enumerate(files):
+        for row, name in enumerate(names):
+            if rule := file.counts.rules.get(name):
+                at, share = _row_of(row, place, len(files)), 100 * rule.covered / file.counts.captions
+                axes.barh(at, share, height=0.9 * height, color=palette[file.label], zorder=2)
+                axes.text(share + 1.2, at, f"{share:.0f}", va="center", fontsize=8.5 if len(files) == 1 else 7.5)
+    axes.set_xlim(0, 108)
+    _name_rows(axes, names)
+    axes.set_xlabel("captions with an accepted negative (%)")
+    return _finish(figure, axes, "coverage", grid="x")
+
+
+@_styled
+def rules_a_caption(files: Sequence[Examination]) -> str:
+    """Share of captions by the number of different rules that they have a negative of."""
+    palette = colours(files)
+    figure, axes = _figure(2.7)
+    most = max(max(file.counts.rules_a_caption) for file in files)
+    width = 0.84 / len(files)
+    for place, file in enumerate(files):
+        counts = file.counts.rules_a_caption
+        heights = [100 * counts[number] / file.counts.captions for number in range(most + 1)]
+        middles = [number - 0.42 + width * (place + 0.5) for number in range(most + 1)]
+        axes.bar(middles, heights, width=0.9 * width, color=palette[file.label], zorder=2)
+    axes.set_xticks(range(most + 1))
+    axes.set_xlabel("different rules a caption")
+    axes.set_ylabel("captions (%)")
+    return _finish(figure, axes, "rules-a-caption", grid="y")
+
+
+@_styled
+def lengths(files: Sequence[Examination]) -> str:
+    """Lengths of captions (grey, of the first file) and of their negatives, words; share of pairs."""
+    palette = colours(files)
+    figure, axes = _figure(2.7)
+    _distribution(axes, _summed(files[0], lambda rule: rule.caption_lengths), colour=_SOFT, filled=True)
+    for file in files:
+        _distribution(axes, _summed(file, lambda rule: rule.lengths), colour=palette[file.label])
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("words")
+    axes.set_ylabel("accepted pairs (%)")
+    return _finish(figure, axes, "lengths", grid="y")
+
+
+@_styled
+def distances(files: Sequence[Examination]) -> str:
+    """Words to change from the caption to the negative: mean, and the range of the middle 80 % of pairs."""
+    names, palette = rule_names(files), colours(files)
+    figure, axes = _figure(0.7 + len(names) * (0.16 + 0.16 * len(files)))
+    for place, file in enumerate(files):
+        for row, name in enumerate(names):
+            rule = file.counts.rules.get(name)
+            if rule is None or not rule.accepted:
+                continue
+            at = _row_of(row, place, len(files))
+            low, high = quantile(rule.distances, 0.1), quantile(rule.distances, 0.9)
+            middle = sum(value * times for value, times in rule.distances.items()) / rule.accepted
+            axes.plot((low, high), (at, at), color=palette[file.label], linewidth=3, alpha=0.45, solid_capstyle="round")
+            axes.plot(middle, at, "o", color=palette[file.label], markersize=6, zorder=4)
+    axes.set_xlim(left=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _name_rows(axes, names)
+    axes.set_xlabel("words inserted, deleted or replaced")
+    return _finish(figure, axes, "distances", grid="x")
+
+
+@_styled
+def shares(
+    files: Sequence[Examination], found: Mapping[str, Mapping[str, Proportion]], *, name: str, label: str
+) -> str:
+    """A dot and its 95 % bar a rule and file; chance is a line.
+
+    Args:
+        files: in their order.
+        found: label of the file to rule to share.
+        name: of the plot.
+        label: of the axis.
+    """
+    names = [rule for rule in rule_names(files) if any(rule in known for known in found.values())]
+    palette = colours(files)
+    figure, axes = _figure(0.7 + len(names) * (0.16 + 0.16 * len(files)))
+    for place, file in enumerate(files):
+        for row, rule in enumerate(names):
+            share = found[file.label].get(rule)
+            if share is None:
+                continue
+            at, colour = _row_of(row, place, len(files)), palette[file.label]
+            axes.plot((100 * share.low, 100 * share.high), (at, at), color=colour, linewidth=1.8, alpha=0.7)
+            axes.plot(100 * share.share, at, "o", color=colour, markersize=6.5, zorder=4)
+    axes.axvline(100 * CHANCE, color=_SOFT, linewidth=1.1, linestyle=(0, (3, 3)), zorder=1)
+    low = min([100 * share.low for known in found.values() for share in known.values()] + [44.0])
+    axes.set_xlim(max(0.0, low - 3), 101)
+    _name_rows(axes, names)
+    axes.set_xlabel(label)
+    return _finish(figure, axes, name, grid="x")
+
+
+def quantile(counts: Counter[int], level: float) -> int:
+    """The smallest value that at least a share `level` of the counted numbers does not exceed."""
+    wanted, reached = level * sum(counts.values()), 0
+    for value, times in sorted(counts.items()):
+        reached += times
+        if reached >= wanted:
+            return value
+    raise ValueError("no number was counted")
+
+
+def _summed(file: Examination, part: Callable[[RuleCounts], Counter[int]]) -> Counter[int]:
+    return sum((part(rule) for rule in file.rules), Counter())
+
+
+def _distribution(axes: Any, counts: Counter[int], *, colour: str, filled: bool = False) -> None:
+    total = sum(counts.values())
+    if not total:
+        return
+    values = range(max(min(counts) - 1, 0), quantile(counts, 0.995) + 2)
+    heights = [100 * counts[value] / total for value in values]
+    if filled:
+        axes.fill_between(values, heights, step="mid", color=colour, alpha=0.28, linewidth=0)
+    else:
+        axes.step(values, heights, where="mid", color=colour, linewidth=1.8)
+
+
+def _row_of(row: int, place: int, files: int) -> float:
+    return row - 0.4 + 0.8 / files * (place + 0.5)
+
+
+def _figure(height: float) -> tuple[Any, Any]:
+    """A figure of its own, without pyplot: nothing of the user's matplotlib is touched."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, height))
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _name_rows(axes: Any, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+
+
+def _finish(figure: Any, axes: Any, name: str, *, grid: str) -> str:
+    """The figure as an `<svg>` element that can stand beside others in one page."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(True, axis=grid, color=_RULE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    figure.tight_layout(pad=0.4)
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    for placeholder, variable in _PAGE_COLOURS.items():
+        text = text.replace(placeholder, variable)
+    # Names inside an SVG are names of the whole page: make them this plot's own.
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+    return re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)

@@ -1,0 +1,154 @@
+"""Sheets for a person to read: drawn negatives, shuffled, without a word on what made them; the key is another file.
+
+A sheet is a TSV file with the columns of `COLUMNS`. The reader writes y or n into "different" (is it grammatical and
+really different from the caption?) and "plausible" (could there be such a picture?), and remarks into "note". The key
+has one line for each file that a text came from.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from degla.errors import InputError
+from degla.negatives.caption_index import CaptionIndex
+from degla.negatives.report.counts import Drawn
+from degla.records import NegativeRecord
+
+COLUMNS: Final = ("id", "rule", "caption", "negative", "different", "plausible", "note")
+KEY_COLUMNS: Final = ("id", "file", "source", "form", "caption_id")
+
+
+def key_path(sheet: Path) -> Path:
+    """Where the key of a sheet lies: ``readings.tsv`` has ``readings.key.tsv``."""
+    return sheet.with_name(f"{sheet.stem}.key{sheet.suffix}")
+
+
+def draw_sheet(
+    records: Iterable[NegativeRecord], captions: CaptionIndex, *, per_rule: int, seed: int
+) -> dict[str, list[Drawn]]:
+    """Accepted negatives of each rule, drawn by the hash of their caption.
+
+    Several files are so read on the same captions as far as they have negatives of them.
+
+    Args:
+        records: of one file.
+        captions: what they were made from.
+        per_rule: negatives a rule, at most.
+        seed: of the draw.
+
+    Raises:
+        InputError: no accepted negative belongs to any caption.
+    """
+    kept: dict[str, list[tuple[int, int, Drawn]]] = {}
+    for number, record in enumerate(records):
+        if not record.accepted or record.text is None:
+            continue
+        caption = captions.find(record.caption_id)
+        if caption is None:
+            continue
+        own = kept.setdefault(record.rule, [])
+        entry = (-_hash(seed, record), -number, Drawn(record.caption_id, caption, record))
+        if len(own) < per_rule:
+            heapq.heappush(own, entry)
+        elif entry[:2] > own[0][:2]:
+            heapq.heapreplace(own, entry)
+    if not kept:
+        raise InputError("there is nothing to read: no accepted negative belongs to any caption of the captions file.")
+    return {
+        rule: [drawn for *_, drawn in sorted(own, reverse=True, key=lambda entry: entry[:2])]
+        for rule, own in kept.items()
+    }
+
+
+def _hash(seed: int, record: NegativeRecord) -> int:
+    text = f"{seed}\n{record.rule}\n{record.caption_id}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def write_sheet(drawn: Mapping[str, Mapping[str, Sequence[Drawn]]], sheet: Path, *, seed: int) -> Path:
+    """Write the sheet and its key; a text that several files have is read once.
+
+    Args:
+        drawn: label of the file to rule to what was drawn from it.
+        sheet: the TSV file.
+        seed: of the order.
+
+    Returns:
+        The path of the key.
+
+    Raises:
+        InputError: the sheet or its key exists already, or cannot be written.
+    """
+    key = key_path(sheet)
+    for path in (sheet, key):
+        if path.exists():
+            raise InputError(f"{path}: exists, perhaps with verdicts in it. Move it away or choose another --sheet.")
+    origins: dict[tuple[str, str, str], list[tuple[str, str, str, str]]] = {}
+    for label, rules in drawn.items():
+        for rule, rows in rules.items():
+            for row in rows:
+                text = (rule, _one_line(row.caption.text), _one_line(row.negative))
+                origin = (label, row.record.source, row.record.form, row.caption_id)
+                origins.setdefault(text, []).append(origin)
+    texts = sorted(origins)
+    Random(seed).shuffle(texts)
+    width = len(str(len(texts)))
+    named = [(f"{number:0{width}}", text) for number, text in enumerate(texts, start=1)]
+    _write(sheet, COLUMNS, ((name, *text, "", "", "") for name, text in named))
+    _write(key, KEY_COLUMNS, ((name, *origin) for name, text in named for origin in origins[text]))
+    return key
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(rows)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}. Choose another --sheet.") from None
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a sheet or key with their lines; columns may stand in any order and there may be more.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, or a row has too few cells.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, delimiter="\t", strict=True)
+            header = next(reader, [])
+            lacking = [name for name in columns if name not in header]
+            if lacking:
+                raise InputError(
+                    f"{path} line 1: no column {lacking[0]!r}; a tab-separated table with the columns "
+                    f"{', '.join(columns)} is needed."
+                )
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if len(cells) > len(header):
+                    raise InputError(
+                        f"{path} line {reader.line_num}: {len(cells)} cells, the header has {len(header)}."
+                    )
+                # Editors and spreadsheets take empty cells off a line's end.
+                filled = [*cells, *[""] * (len(header) - len(cells))]
+                yield reader.line_num, dict(zip(header, filled, strict=True))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
+    except csv.Error as error:
+        raise InputError(f"{path} line {reader.line_num}: not tab-separated values: {error}.") from None

@@ -1,0 +1,160 @@
+"""The report on a terminal of eighty columns: files, then rules with their files below them, reasons and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from degla.negatives.report.counts import RuleCounts, mean
+from degla.negatives.report.examine import Examination, frequent, rule_names
+from degla.negatives.report.proportions import Proportion, wilson
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+_EXPLAINED: Final = (
+    "accepted %: of the rows with a text. captions %: with an accepted negative. changed: words.\n"
+    "blind %: pairs in which a classifier that sees the texts only tells the caption, chance 50 [95 %].\n"
+)
+
+
+def percent(share: Proportion | None) -> str:
+    """ "67.3"; a dash where nothing is known."""
+    return f"{100 * share.share:.1f}" if share is not None and share.n else "-"
+
+
+def with_interval(share: Proportion | None) -> str:
+    """ "67.3 [65.0, 69.5]"; a dash where nothing is known."""
+    if share is None or not share.n:
+        return "-"
+    return f"{100 * share.share:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+
+
+def _narrow(share: Proportion | None) -> str:
+    if share is None or not share.n:
+        return "-"
+    return f"{100 * share.share:.0f} [{100 * share.low:.0f}-{100 * share.high:.0f}]"
+
+
+def render(files: Sequence[Examination]) -> Group:
+    """All tables."""
+    from rich.console import Group
+
+    parts: list[Table | str] = [_files(files), _rules(files), _EXPLAINED, _words(files), _reasons(files)]
+    if any(file.outcomes for file in files):
+        parts.append(_answers(files))
+    for file in files:
+        if file.counts.strangers:
+            parts.append(
+                f"{file.label}: {file.counts.strangers:,} rows belong to no caption of the captions file "
+                f"({', '.join(file.counts.stranger_ids)}, ...) and are counted nowhere."
+            )
+    return Group(*parts)
+
+
+def _table(title: str, first: str, numbers: Sequence[str], *, last: str = "") -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column(first, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    if last:
+        table.add_column(last, overflow="fold")
+    return table
+
+
+def _files(files: Sequence[Examination]) -> Table:
+    table = _table("Hard negatives", "file", ["captions", "covered %", "a caption", "rules a caption", "blind %"])
+    for file in files:
+        counts, blind = file.counts, file.blind_all
+        table.add_row(
+            file.label,
+            f"{counts.captions:,}",
+            percent(file.covered),
+            f"{mean(counts.negatives_a_caption):.2f}",
+            f"{mean(counts.rules_a_caption):.2f}",
+            _narrow(blind.accuracy if blind else None),
+        )
+    return table
+
+
+def _rules(files: Sequence[Examination]) -> Table:
+    judged = any(file.likelier for file in files)
+    numbers = ["accepted", "accepted %", "captions %", "changed", "blind %", *(["likelier %"] if judged else [])]
+    table = _table("By rule", "rule", numbers)
+
+    def cells(file: Examination, rule: RuleCounts) -> list[str]:
+        blind = file.blind.get(rule.name)
+        return [
+            f"{rule.accepted:,}",
+            percent(wilson(rule.accepted, rule.proposed)),
+            percent(wilson(rule.covered, file.counts.captions)),
+            f"{mean(rule.distances):.1f}" if rule.accepted else "-",
+            _narrow(blind.accuracy if blind else None),
+            *([_narrow(file.likelier.get(rule.name))] if judged else []),
+        ]
+
+    _fill(table, files, cells)
+    return table
+
+
+def _words(files: Sequence[Examination]) -> Table:
+    table = _table(
+        "Words put in", "rule", ["words", "different", "entropy, bits"], last="most frequent, % of the words put in"
+    )
+
+    def cells(_: Examination, rule: RuleCounts) -> list[str]:
+        named = frequent(rule.put_in, more=rule.more_words, number=6)
+        return [
+            f"{sum(rule.put_in.values()) + rule.more_words:,}",
+            f"{len(rule.put_in):,}",
+            f"{rule.entropy:.2f}",
+            ", ".join(f"{word} {100 * share:.1f}" for word, share in named),
+        ]
+
+    _fill(table, files, cells, where=lambda rule: bool(rule.put_in))
+    return table
+
+
+def _reasons(files: Sequence[Examination]) -> Table:
+    table = _table("Refused, or nothing to propose", "rule", [], last="rows by reason")
+
+    def cells(_: Examination, rule: RuleCounts) -> list[str]:
+        return [", ".join(f"{reason} {times:,}" for reason, times in rule.reasons.most_common())]
+
+    _fill(table, files, cells, where=lambda rule: bool(rule.reasons))
+    return table
+
+
+def _answers(files: Sequence[Examination]) -> Table:
+    table = _table("Answers of the language model", "file", ["requests", "sent", "repaired"], last="by outcome")
+    for file in files:
+        if file.outcomes is not None:
+            listed = [*file.outcomes.by_outcome().most_common(), *sorted(file.outcomes.counts.items())]
+            table.add_row(
+                file.label,
+                f"{file.outcomes.requests:,}",
+                f"{file.outcomes.attempts:,}",
+                f"{file.outcomes.repaired:,}",
+                ", ".join(f"{outcome} {times:,}" for outcome, times in listed),
+            )
+    return table
+
+
+def _fill(
+    table: Table,
+    files: Sequence[Examination],
+    cells: Callable[[Examination, RuleCounts], list[str]],
+    *,
+    where: Callable[[RuleCounts], bool] = lambda rule: True,
+) -> None:
+    """One line a rule; where there are several files, a line for each below the rule's name."""
+    for name in rule_names(files):
+        found = [(file, rule) for file in files if (rule := file.counts.rules.get(name)) is not None and where(rule)]
+        if len(files) > 1 and found:
+            table.add_row(name)
+        for file, rule in found:
+            table.add_row(f"  {file.label}" if len(files) > 1 else name, *cells(file, rule))

@@ -1,0 +1,114 @@
+"""Adds an adjective to a noun: "a dog on a sofa" -> "a spotted dog on a sofa".
+
+Only what is seen and said: a colour, pattern, material, damage ..., never size, age or beauty, which may be true of
+anything, nor what is typical of the noun ("green grass"). The noun must have no adjective of that sort already. Which
+adjectives are drawn for which sort of noun is in `lexicon_data/additions.toml`: seldom true, never remarkable in a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from degla.negatives import words
+from degla.negatives.additions import additions
+from degla.negatives.chunks import Chunk, adjectives, determiner_fits, nouns
+from degla.negatives.edits import insert, write
+from degla.negatives.lexicon import lexicon
+from degla.negatives.phrases import Caption
+from degla.negatives.replacement import Place, ReplacingRule, find_change
+from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+
+_MOST_ADJECTIVES = 1
+"""Adjectives that a noun may have already; more read like a list."""
+
+
+@dataclass(frozen=True)
+class AddAttribute(ReplacingRule):
+    """Add one adjective.
+
+    Source: the attribute additions of SugarCrepe (arXiv 2306.14610). Differs: single adjectives, by lists.
+    """
+
+    kind: str = "attribute"
+    """What the negatives break."""
+    instruction: str = (
+        "Add one adjective to one noun: a colour, a pattern, a material or a state that the thing could have, but that a "
+        "picture of the caption would not show. No size, age or judgement."
+    )
+    """What a language model is told to change."""
+
+    def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
+        """Empty places before nouns, each with the adjectives that may be added there."""
+        return {
+            (place, place): additions().attributes(caption.tokens[head].lemma)
+            for _, place, head in _places(caption)
+        }
+
+    def accepts(self, caption: Caption, place: Place, word: str) -> bool:
+        """Nothing speaks against the adjective."""
+        chunk, head = _at(caption, place[0])
+        return not _objection(caption, chunk, head, word)
+
+    def form(self, caption: Caption, place: Place, word: str) -> str | None:
+        """The word itself, where it is an adjective."""
+        return word if lexicon().is_adjective(word) else None
+
+    def put(self, caption: Caption, place: Place, word: str) -> str | None:
+        """The caption with an adjective put in."""
+        form = self.form(caption, place, word)
+        return None if form is None else write(caption, insert(caption, caption.tokens, place[0], [form], tag="JJ"))
+
+    def check(self, caption: Caption, negative: str) -> Verdict:
+        """Exactly one adjective more, before a noun that has none of its sort, and not likely to be true."""
+        content = words.content(negative)
+        if content == caption.content:
+            return refused("same_text")
+        change = find_change(caption.tokens, content)
+        found = [(chunk, head) for chunk, _, head in _places(caption) if chunk.core <= change.start <= head]
+        if change.end != change.start or len(change.words) != 1 or not found:
+            return refused("not_rule")
+        word = change.words[0]
+        if not lexicon().is_adjective(word):
+            return refused("unknown_word")
+        chunk, head = found[0]
+        reason = _objection(caption, chunk, head, word)
+        return refused(reason) if reason else ACCEPTED
+
+
+def _places(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
+    """Phrases, where an adjective may be put in, and the noun that it describes."""
+    tokens = caption.tokens
+    for chunk in caption.chunks:
+        if not determiner_fits(tokens, chunk) or any(token.tag == "POS" for token in tokens[chunk.start : chunk.end]):
+            continue
+        for start, end in nouns(tokens, chunk)[:1]:
+            own = adjectives(tokens, chunk)
+            between = tokens[chunk.core : start]
+            plain = all(token.tag in ("DT", "CD", "PRP$") or token.is_adjective for token in between)
+            if plain and len(own) <= _MOST_ADJECTIVES and not tokens[end - 1].tag.startswith("NNP"):
+                yield chunk, start, end - 1
+
+
+def _at(caption: Caption, place: int) -> tuple[Chunk, int]:
+    return next((chunk, head) for chunk, start, head in _places(caption) if start == place)
+
+
+def _objection(caption: Caption, chunk: Chunk, head: int, word: str) -> str:
+    """What speaks against an adjective for a noun; "" where nothing does."""
+    known, noun = lexicon(), caption.tokens[head].lemma
+    if word in caption.vocabulary:
+        return "already_in_caption"
+    if known.is_in_group(word, "colour") and known.is_person(noun):
+        return "person_colour"
+    if _has_sort(caption, range(chunk.core, head), word):
+        return "compatible"
+    return "still_true" if additions().may_be_true(word, noun) else ""
+
+
+def _has_sort(caption: Caption, places: Sequence[int], word: str) -> bool:
+    """Whether one of the words before the noun says the same sort of thing ("a red wooden chair": colour, material)."""
+    return any(lexicon().share_group(caption.tokens[place].lower, word, "adjectives") for place in places)
+
+
+RULE = AddAttribute()

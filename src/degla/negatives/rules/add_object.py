@@ -1,0 +1,197 @@
+"""Adds a thing beside a thing: "a dog on a sofa" -> "a dog and a turtle on a sofa".
+
+The addition is one that a caption would mention if it were there, that fits into the scene and is seldom in it, by the
+lists of `lexicon_data/additions.toml`; what a picture may hold unsaid (walls, clothes, cups) is refused. A verb whose
+subject grows takes the plural.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from degla.negatives import words
+from degla.negatives.additions import additions
+from degla.negatives.agreement import agreeing_verbs, in_number
+from degla.negatives.chunks import Chunk, determiner_fits, number
+from degla.negatives.edits import insert, write
+from degla.negatives.lexicon import lexicon
+from degla.negatives.llm import Slot
+from degla.negatives.phrases import Caption
+from degla.negatives.replacement import Place, ReplacingRule, find_change
+from degla.negatives.tokens import Token
+from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+
+_CONNECTORS: Final = (("and",), ("with",), ("beside",), ("next", "to"), ("near",))
+_SINGULAR: Final = frozenset({"a", "an", "one", "another"})
+_CLOSING: Final = frozenset({"IN", "TO", "CC"})
+_OPEN: Final = frozenset({"with", "near", "beside", "to", "by", "behind"})
+"""Prepositions that tie no place to their noun: nothing is "on a table and a turtle"."""
+_LONGEST: Final = 5
+"""Words of a phrase that may come in, its article included."""
+
+
+@dataclass(frozen=True)
+class AddObject(ReplacingRule):
+    """Add one thing.
+
+    Source: the object additions of SugarCrepe (arXiv 2306.14610). Differs: only things that captions mention.
+    """
+
+    kind: str = "object"
+    """What the negatives break."""
+    instruction: str = (
+        'Add one thing beside a thing of the caption, with "and": something that fits into the scene, that the caption '
+        "would mention if it were there, and that a picture of the caption would not show. No background, clothes or parts."
+    )
+    """What a language model is told to change."""
+
+    def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
+        """Empty places behind noun phrases, each with the nouns of things that may be added there."""
+        return {
+            (chunk.end, chunk.end): additions().objects(caption.tokens[chunk.head].lemma)
+            for chunk in _extendable(caption)
+        }
+
+    def accepts(self, caption: Caption, place: Place, word: str) -> bool:
+        """Nothing speaks against the thing."""
+        return not _objection(caption, word)
+
+    def form(self, caption: Caption, place: Place, word: str) -> str | None:
+        """The noun in its dictionary form, where it can have "a" before it."""
+        lemma, known = words.singular(word), lexicon()
+        countable = not known.is_mass(lemma) and lemma not in known.words["plural_only"]
+        return lemma if known.is_noun(lemma) and countable else None
+
+    def put(self, caption: Caption, place: Place, word: str) -> str | None:
+        """The caption with "and a ..." put in, and the verb in the plural where it is the subject."""
+        form = self.form(caption, place, word)
+        tokens = _grown(caption, _ending(caption, place[0]))
+        if form is None or tokens is None:
+            return None
+        return write(caption, insert(caption, tokens, place[0], ["and", words.article(form), form], tag="NN"))
+
+    def slots(self, caption: Caption) -> tuple[Slot, ...]:
+        """The places behind "and a" where a thing may be added."""
+        return tuple(
+            Slot(f"{slot.before} and a", slot.after, slot.word) for slot in super().slots(caption)
+        )
+
+    def fill(self, caption: Caption, slot: Slot, word: str) -> str | None:
+        """The caption with a proposed thing in a place; None where it cannot stand there."""
+        return super().fill(caption, Slot(slot.before.removesuffix(" and a"), slot.after, slot.word), word)
+
+    def check(self, caption: Caption, negative: str) -> Verdict:
+        """Exactly one thing more, beside a thing of the caption, that a picture of the caption would not hold."""
+        content = words.content(negative)
+        if content == caption.content:
+            return refused("same_text")
+        for chunk in _extendable(caption):
+            for connector in _CONNECTORS:
+                tokens = _grown(caption, chunk) if connector == ("and",) else caption.tokens
+                phrase = None if tokens is None else _added(tokens, chunk, content, connector)
+                if phrase:
+                    reason = _judge(caption, phrase)
+                    return refused(reason) if reason else ACCEPTED
+        return refused("not_rule")
+
+
+def _extendable(caption: Caption) -> Iterator[Chunk]:
+    """Phrases behind which "and a ..." can stand: in no list, with no "of" or "who" behind them, no pronoun for them."""
+    tokens = caption.tokens
+    for place, chunk in enumerate(caption.chunks):
+        before = tokens[chunk.start - 1] if chunk.start else None
+        framed = place > 0 and caption.chunks[place - 1].role == "frame"
+        after = tokens[chunk.end] if chunk.end < len(tokens) else None
+        if chunk.role != "thing" or not determiner_fits(tokens, chunk):
+            continue
+        if before is not None and not framed and (before.tag in _CLOSING or before.text == ",") and before.lower not in _OPEN:
+            continue
+        if tokens[chunk.head].lemma in lexicon().words["generic"] or tokens[chunk.head].tag.startswith("NNP"):
+            continue
+        if after is not None and (
+            after.tag in ("CC", "POS", "WDT", "WP", ",", "HYPH", "RP", "CD", "NN", "NNS", "NNP", "RBR") or after.lower in ("of", "that", "&", "or")
+        ):
+            continue
+        pronouns = any(token.tag in ("PRP", "PRP$") for token in tokens[chunk.end :])
+        if place == 0 and pronouns:
+            continue
+        yield chunk
+
+
+def _ending(caption: Caption, place: int) -> Chunk:
+    return next(chunk for chunk in caption.chunks if chunk.end == place)
+
+
+def _grown(caption: Caption, chunk: Chunk) -> Sequence[Token] | None:
+    """The caption's tokens with the verbs of a phrase in the plural; None where one cannot be."""
+    tokens = list(caption.tokens)
+    if number(tokens, chunk) == "many":
+        return tokens
+    holder = chunk.core - 2 if chunk.core != chunk.start else chunk.head
+    for place in {*agreeing_verbs(caption, chunk.head), *agreeing_verbs(caption, holder)}:
+        if any(one.role == "expl" and one.governor in (place, tokens[place].governor) for one in tokens):
+            continue  # "there is a dog and a cat"
+        verb = in_number(tokens[place], many=True)
+        if verb is None:
+            return None
+        tokens[place] = verb
+    return tokens
+
+
+def _added(
+    tokens: Sequence[Token], chunk: Chunk, content: Sequence[str], connector: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The phrase that a text adds behind a phrase of the caption with a connector; empty where it does something else."""
+    before = [token for token in tokens[: chunk.end] if words.is_word(token.text)]
+    after = [token for token in tokens[chunk.end :] if words.is_word(token.text)]
+    inserted = len(content) - len(before) - len(after)
+    middle = tuple(content[len(before) : len(before) + inserted])
+    if inserted <= len(connector) or middle[: len(connector)] != connector:
+        return ()
+    rest = (*content[: len(before)], *content[len(before) + inserted :])
+    same = rest == tuple("a" if token.lower == "an" else token.lower for token in (*before, *after))
+    return middle[len(connector) :] if same else ()
+
+
+def _judge(caption: Caption, phrase: Sequence[str]) -> str:
+    """What speaks against an added phrase: an article or number, adjectives, a noun."""
+    known = lexicon()
+    if len(phrase) > _LONGEST:
+        return "not_rule"
+    lemma = words.singular(phrase[-1])
+    if not known.is_noun(lemma):
+        return "unknown_word"
+    first, many = phrase[0], words.is_plural(phrase[-1])
+    counts = first in words.DETERMINERS_OF_MANY or first == "some"
+    if first not in _SINGULAR and not counts and not (len(phrase) == 1 and (many or known.is_mass(lemma))):
+        return "agreement"
+    if (many or known.is_mass(lemma)) and first in _SINGULAR:
+        return "agreement"
+    if counts and not many and lemma not in known.words["invariant"] and not (first == "some" and known.is_mass(lemma)):
+        return "agreement"
+    between = phrase[1:-1]
+    if not all(known.is_adjective(word) or known.is_noun(words.singular(word)) for word in between):
+        return "not_rule"
+    return _objection(caption, lemma)
+
+
+def _objection(caption: Caption, lemma: str) -> str:
+    """What speaks against a thing's coming in; "" where nothing does."""
+    known = lexicon()
+    if lemma in caption.vocabulary or words.plural(lemma) in caption.vocabulary:
+        return "already_in_caption"
+    for token in caption.tokens:
+        if token.is_noun:
+            relation = known.noun_relation(token.lemma, lemma)
+            if relation == "part":
+                return "still_true"
+            if relation and not (relation == "compatible" and known.is_person(lemma)):
+                return "already_in_caption"
+    if not known.is_concrete(lemma):
+        return "abstract"
+    return "still_true" if additions().may_be_present(lemma) else ""
+
+
+RULE = AddObject()

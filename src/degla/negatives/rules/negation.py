@@ -1,0 +1,234 @@
+"""Denies a part of the caption: "a man not riding a horse", "a sofa without a dog", "there is no dog on the sofa".
+
+One thing, one property or one deed is denied, never two; a caption with a negation already is left alone. Nothing else
+changes, not even a comma, so that the negation itself is all that tells the texts apart (the published CC-Neg lost its
+commas in the negated texts alone). Image, caption and this negative are CoN-CLIP's data but for its distractor: an image
+of which the negative is true, which no text can supply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final
+
+from degla.negatives import words
+from degla.negatives.agreement import agreeing_verbs
+from degla.negatives.chunks import Chunk, number
+from degla.negatives.edits import insert, write
+from degla.negatives.grammar import GrammarRule
+from degla.negatives.lexicon import lexicon
+from degla.negatives.meaning import content_of
+from degla.negatives.phrases import Caption
+from degla.negatives.tokens import Token
+from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+
+_NEGATIVE: Final = frozenset({"no", "not", "n't", "never", "without", "nobody", "nothing", "none", "neither", "nor"})
+_ARTICLES: Final = frozenset({"a", "an", "the", "some"})
+_AUXILIARIES: Final = frozenset({"is", "are", "was", "were"})
+_PLACING: Final = frozenset({"on", "in", "under", "inside", "at", "above", "behind", "beside", "near", "below", "beneath"})
+
+Denial = tuple[str, list[Token]]
+"""A form of negation, and the tokens of the negative."""
+
+
+@dataclass(frozen=True)
+class Negation(GrammarRule):
+    """Deny one thing, property or deed.
+
+    Source: CoN-CLIP (arXiv 2403.20312) and its data CC-Neg, whose texts a language model wrote. Differs: by grammar;
+    punctuation stays.
+    """
+
+    kind: str = "negation"
+    """What the negatives break."""
+    instruction: str = (
+        'Deny one part of the caption with "no", "not" or "without": that a thing is there, or that somebody does '
+        "something. Deny only one thing, and only what the caption says."
+    )
+    """What a language model is told to change."""
+
+    def applies(self, caption: Caption) -> bool:
+        """Whether there is something to deny and nothing denied yet."""
+        return not _is_negative(caption.content) and any(chunk.role == "thing" for chunk in caption.chunks)
+
+    def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
+        """Denials in random order: every form once before any form twice."""
+        forms: dict[str, list[str]] = {}
+        for form, tokens in _denials(caption, free=False):
+            forms.setdefault(form, []).append(write(caption, tokens))
+        queues = list(forms.values())
+        for queue in queues:
+            rng.shuffle(queue)
+        rng.shuffle(queues)
+        longest = max(map(len, queues), default=0)
+        found = [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
+        return list(dict.fromkeys(found))[:most]
+
+    def check(self, caption: Caption, negative: str) -> Verdict:
+        """Exactly one denial of what the caption says; articles before nouns are free to suit it."""
+        content = words.content(negative)
+        if content == caption.content:
+            return refused("same_text")
+        if _is_negative(caption.content) or sum(word in _NEGATIVE for word in content) != 1:
+            return refused("not_rule")
+        bare = _without_articles(content)
+        same = any(_without_articles(content_of(tokens)) == bare for _, tokens in _denials(caption, free=True))
+        return ACCEPTED if same else refused("not_rule")
+
+
+def _is_negative(content: Sequence[str]) -> bool:
+    return any(word in _NEGATIVE for word in content)
+
+
+def _without_articles(content: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for word in content if word not in _ARTICLES)
+
+
+def _denials(caption: Caption, *, free: bool) -> Iterator[Denial]:
+    """Every denial that the grammar sees.
+
+    Args:
+        caption: the caption.
+        free: also those that read less well, for judging what a language model wrote.
+    """
+    if _is_negative(caption.content):
+        return
+    yield from _denied_deeds(caption, free=free)
+    yield from _denied_companions(caption)
+    yield from _denied_existence(caption)
+    yield from _denied_things(caption, free=free)
+
+
+def _denied_deeds(caption: Caption, *, free: bool) -> Iterator[Denial]:
+    """ "is not sitting", "does not ride", "a man not riding", "a dog not on a sofa"."""
+    tokens = caption.tokens
+    inside = {place for chunk in caption.chunks for place in range(chunk.start, chunk.end)}
+    for place, token in enumerate(tokens):
+        if place in inside or not place:
+            continue
+        if token.lower in _AUXILIARIES and place + 1 < len(tokens):
+            existential = any(one.lower == "there" for one in tokens[max(0, place - 1) : place + 2])
+            if not existential:
+                yield "deed", insert(caption, tokens, place + 1, ["not"], tag="RB")
+                if free:
+                    yield "deed", insert(caption, tokens, place + 1, ["n't"], tag="RB")
+        elif token.tag in ("VBG", "VBN") and _is_participle(caption, place):
+            yield "deed", insert(caption, tokens, place, ["not"], tag="RB")
+        elif token.tag in ("VBZ", "VBP") and token.lemma not in ("be", "have") and agreeing_verbs(caption, _subject(caption, place)):
+            do = "does" if token.tag == "VBZ" else "do"
+            plain = _in_case(replace(token, text=token.lemma, lower=token.lemma, tag="VB"), token)
+            changed = [*tokens[:place], plain, *tokens[place + 1 :]]
+            yield "deed", insert(caption, changed, place, [do, "not"], tag="RB")
+        elif free and token.lower in _PLACING and tokens[place - 1].is_noun:
+            yield "deed", insert(caption, tokens, place, ["not"], tag="RB")
+
+
+def _in_case(token: Token, like: Token) -> Token:
+    shouted = like.text.isupper() and len(like.text) > 1
+    return replace(token, text=token.text.upper()) if shouted else token
+
+
+def _is_participle(caption: Caption, place: int) -> bool:
+    """Whether a participle says what the noun right before it does: "a man riding", not "is riding" nor "go skiing"."""
+    tokens = caption.tokens
+    before = tokens[place - 1]
+    ends = {chunk.end for chunk in caption.chunks if chunk.role == "thing"}
+    return place in ends and before.is_noun and tokens[place].role in ("acl", "ROOT", "advcl", "conj", "ccomp", "amod", "pcomp")
+
+
+def _subject(caption: Caption, place: int) -> int:
+    return next((at for at, one in enumerate(caption.tokens) if one.governor == place and one.role.startswith("nsubj")), -1)
+
+
+def _denied_companions(caption: Caption) -> Iterator[Denial]:
+    """ "with a hat" -> "without a hat", "a dog and a cat" -> "a dog but no cat"."""
+    tokens = caption.tokens
+    chunks = {chunk.start: chunk for chunk in caption.chunks if chunk.role == "thing"}
+    ends = {chunk.end for chunk in caption.chunks if chunk.role == "thing"}
+    for place, token in enumerate(tokens):
+        chunk = chunks.get(place + 1)
+        if chunk is None or not place:
+            continue
+        if token.lower == "with" and place in ends:
+            new = _in_case(replace(token, text="without", lower="without"), token)
+            yield "companion", [*tokens[:place], new, *tokens[place + 1 :]]
+        joined = token.lower == "and" and place in ends and not _is_subject(caption, chunk) and not _is_listed(caption, place)
+        if joined and tokens[chunk.start].lower in ("a", "an", "some"):
+            but = _in_case(replace(token, text="but", lower="but"), token)
+            changed = [*tokens[:place], but, *tokens[chunk.start + 1 :]]
+            yield "companion", insert(caption, changed, place + 1, ["no"], tag="DT")
+
+
+def _is_listed(caption: Caption, place: int) -> bool:
+    return any(token.text == "," for token in caption.tokens[:place])
+
+
+def _is_subject(caption: Caption, chunk: Chunk) -> bool:
+    """Whether a finite verb comes after the phrase: "a dog but no cat are" is no English."""
+    return any(token.tag in ("VBZ", "VBP") or token.lower in ("was", "were") for token in caption.tokens[chunk.end :])
+
+
+def _denied_existence(caption: Caption) -> Iterator[Denial]:
+    """ "a dog on a sofa" -> "there is no dog on a sofa"; "there is a dog" -> "there is no dog"."""
+    tokens, chunks = caption.tokens, caption.chunks
+    lower = [token.lower for token in tokens]
+    if not chunks:
+        return
+    if lower[:1] == ["there"] and len(lower) > 2 and lower[1] in _AUXILIARIES:
+        chunk = next((one for one in chunks if one.start == 2), None)
+        if chunk is not None and lower[2] in ("a", "an", "some"):
+            changed = [*tokens[:2], *tokens[3:]]
+            yield "existence", insert(caption, changed, 2, ["no"], tag="DT")
+        return
+    first = chunks[0]
+    finite = any(token.tag in ("VBZ", "VBP", "VBD", "MD") for token in tokens)
+    joined = any(token.tag == "CC" or token.text in (",", ";", ":") for token in tokens)
+    if first.start != 0 or first.role != "thing" or finite or joined or tokens[0].tag.startswith("NNP"):
+        return
+    skip = 1 if lower[0] in ("a", "an", "some", "several", "many") else 0
+    if not skip and (tokens[0].tag in ("DT", "CD", "PRP$")):
+        return
+    noun = tokens[first.head if first.core == first.start else first.core - 2]
+    many = noun.tag in ("NNS", "NNPS") or noun.lower == "people"
+    rest = list(tokens[skip:])
+    if rest and not skip:
+        rest[0] = _lowered(caption, rest[0])
+    yield "existence", insert(caption, rest, 0, ["there", "are" if many else "is", "no"], tag="DT")
+
+
+def _lowered(caption: Caption, token: Token) -> Token:
+    keep = (caption.text.isupper() and len(caption.text) > 1) or token.text[1:2].isupper()
+    return token if keep else replace(token, text=token.text[0].lower() + token.text[1:])
+
+
+def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
+    """ "a dog on a sofa" -> "a sofa without a dog"; "wearing a hat" -> "wearing no hat"."""
+    tokens, chunks = caption.tokens, caption.chunks
+    things = [chunk for chunk in chunks if chunk.role == "thing"]
+    for chunk in things:
+        before = tokens[chunk.start - 1] if chunk.start else None
+        if before is not None and before.is_verb and before.tag in ("VBG", "VBZ", "VBP") and before.lemma not in ("be",):
+            if tokens[chunk.start].lower in ("a", "an", "some") and before.lower not in _AUXILIARIES:
+                changed = [*tokens[: chunk.start], *tokens[chunk.start + 1 :]]
+                if free or before.lemma in ("wear", "have", "hold", "carry"):
+                    yield "thing", insert(caption, changed, chunk.start, ["no"], tag="DT")
+    if len(chunks) < 2 or chunks[0].role != "thing" or chunks[0].start != 0 or chunks[1].role != "thing":
+        return
+    one, other = chunks[0], chunks[1]
+    between = tokens[one.end : other.start]
+    simple = len(between) == 1 and between[0].lower in _PLACING
+    if not simple or any(token.tag in ("PRP$", "PRP") for token in tokens[: other.end]) or tokens[0].tag.startswith("NNP"):
+        return
+    if other.end < len(tokens) and tokens[other.end].lower in ("of", "that", "which", "who"):
+        return
+    if lexicon().is_person(tokens[other.head].lemma) or number(tokens, one) == "any":
+        return
+    phrase = list(tokens[one.start : one.end])
+    phrase[0] = _lowered(caption, phrase[0])
+    changed = [*tokens[other.start : other.end], *phrase, *tokens[other.end :]]
+    yield "thing", insert(caption, changed, other.end - other.start, ["without"], tag="IN")
+
+
+RULE = Negation()

@@ -1,0 +1,157 @@
+"""Replaces one verb or preposition by one that excludes it: "a dog under a table", "a man feeding a horse".
+
+The new word is of another cluster of a group of `lexicon_data/relations.toml` that suits the nouns around it; a verb
+keeps its form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from degla.negatives import words
+from degla.negatives.lexicon import lexicon
+from degla.negatives.phrases import Caption
+from degla.negatives.relations import Sort, relations
+from degla.negatives.replacement import Place, ReplacingRule, find_change
+from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+
+_PARTICLES: Final = frozenset({"up", "down", "out", "off", "away", "together", "back", "over", "around"})
+
+
+@dataclass(frozen=True)
+class ReplaceRelation(ReplacingRule):
+    """Replace one verb or preposition.
+
+    Source: the relation negatives of SugarCrepe (arXiv 2306.14610) and CE-CLIP (arXiv 2306.08832). Differs: only words
+    that are known to exclude each other; "near" never stands for "beside".
+    """
+
+    kind: str = "relation"
+    """What the negatives break."""
+    instruction: str = (
+        "Replace one verb or one preposition by another of the same form, so that the things do something else or stand "
+        "in another place to each other. The two words must not be true together."
+    )
+    """What a language model is told to change."""
+
+    def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
+        """The verbs and prepositions that can be replaced, each with the words that may stand there."""
+        return dict((*_prepositions(caption), *_verbs(caption)))
+
+    def form(self, caption: Caption, place: Place, word: str) -> str | None:
+        """A preposition as it is, a verb in the form of the one that it replaces."""
+        known = relations()
+        if _sort(caption, place) == "prepositions":
+            return word if known.is_known("prepositions", word) else None
+        token, lemma = caption.tokens[place[0]], words.verb(word)
+        if not known.is_known("verbs", lemma):
+            return None
+        resultative = known.words["resultative"]
+        if token.tag in ("VBG", "VBN") and (lemma in resultative or token.lemma in resultative | {"seat"}):
+            return words.conjugate(lemma, "VBN" if lemma in resultative else "VBG")
+        return None if lemma in resultative else words.conjugate(lemma, token.tag)
+
+    def check(self, caption: Caption, negative: str) -> Verdict:
+        """Exactly one verb or preposition is another one, which excludes it; a verb has the form of the old one."""
+        content = words.content(negative)
+        if content == caption.content:
+            return refused("same_text")
+        change = find_change(caption.tokens, content)
+        place = next((one for one in self.places(caption) if one[0] <= change.start and change.end <= one[1]), None)
+        if place is None:
+            return refused("not_rule")
+        kept = [token.lower for token in caption.tokens[place[0] : place[1]]]
+        new = " ".join((*kept[: change.start - place[0]], *change.words, *kept[change.end - place[0] :]))
+        sort = _sort(caption, place)
+        if sort == "verbs":
+            if len(new.split()) != 1:
+                return refused("not_rule")
+            lemma = words.verb(new)
+            if not relations().is_known("verbs", lemma):
+                return refused("unknown_word")
+            if self.form(caption, place, lemma) != new:
+                return refused("agreement")
+            reason = relations().relation("verbs", caption.tokens[place[0]].lemma, lemma)
+        elif not relations().is_known("prepositions", new):
+            return refused("not_rule" if len(new.split()) != 1 else "unknown_word")
+        else:
+            reason = relations().relation("prepositions", " ".join(kept), new)
+        return refused(reason) if reason else ACCEPTED
+
+
+def _sort(caption: Caption, place: Place) -> Sort:
+    return "verbs" if place[1] - place[0] == 1 and caption.tokens[place[0]].is_verb else "prepositions"
+
+
+def _sorts(caption: Caption, head: int) -> tuple[str, ...]:
+    """The groups of a noun, with "living" or "thing"."""
+    token = caption.tokens[head]
+    if token.tag in ("PRP", "WP"):
+        return ("person", "living") if token.lower in ("he", "she", "him", "her", "who", "they", "them") else ()
+    lemma = token.lemma
+    groups = tuple(group.name for group in lexicon().noun_groups(lemma))
+    return (*groups, "living" if lexicon().is_living(lemma) else "thing") if groups else ()
+
+
+def _prepositions(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
+    """Prepositions before a noun phrase, with what may replace them."""
+    known, tokens = relations(), caption.tokens
+    lower = [token.lower for token in tokens]
+    starts = {chunk.start: chunk for chunk in caption.chunks if chunk.role == "thing"}
+    place = 1
+    while place < len(tokens):
+        end = known.match(lower, place)
+        chunk = starts.get(end)
+        if end > place and chunk is not None and not _is_bound(caption, place):
+            words_there = " ".join(lower[place:end])
+            yield (place, end), known.choices("prepositions", words_there, objects=_sorts(caption, chunk.head))
+        place = max(end, place + 1)
+
+
+def _is_bound(caption: Caption, place: int) -> bool:
+    """Whether the word before keeps its preposition ("covered with", "ridden by"), or there is none to keep apart."""
+    before, token = caption.tokens[place - 1], caption.tokens[place]
+    if before.lower in ("of", ",") or token.is_verb:
+        return before.lower == "of"
+    passive = before.tag == "VBN" and token.lower == "by"
+    return passive or (before.is_verb and before.lemma in relations().words["bound"]) or before.tag in ("IN", "TO")
+
+
+def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
+    """Verbs that a group lists, with what may replace them."""
+    tokens, known = caption.tokens, relations()
+    inside = {place for chunk in caption.chunks for place in range(chunk.start, chunk.end)}
+    starts = {chunk.start: chunk for chunk in caption.chunks}
+    for place, token in enumerate(tokens):
+        if not token.is_verb or place in inside or not known.is_known("verbs", token.lemma):
+            continue
+        following = tokens[place + 1] if place + 1 < len(tokens) else None
+        phrase = starts.get(place + 1)
+        if following is not None and following.lower in _PARTICLES and place + 2 not in starts:
+            continue
+        objects = _sorts(caption, phrase.head) if phrase else ()
+        head = _subject(caption, place)
+        subjects = _sorts(caption, head) if head is not None else ()
+        unclear = phrase is not None and not objects
+        yield (
+            (place, place + 1),
+            () if unclear else known.choices("verbs", token.lemma, objects=objects, subjects=subjects),
+        )
+
+
+def _subject(caption: Caption, place: int) -> int | None:
+    """Index of the noun that does what the verb says, as far as the parse tells."""
+    tokens = caption.tokens
+    token = tokens[place]
+    if token.role == "acl" and 0 <= token.governor < place and tokens[token.governor].is_noun:
+        return token.governor
+    own = [index for index, one in enumerate(tokens) if one.governor == place and one.role in ("nsubj", "nsubjpass")]
+    if own:
+        return own[0]
+    before = [chunk.head for chunk in caption.chunks if chunk.end <= place and chunk.role in ("thing", "pronoun")]
+    return before[0] if before else None
+
+
+RULE = ReplaceRelation()

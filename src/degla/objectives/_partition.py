@@ -1,0 +1,90 @@
+"""The log of a softmax's denominator over very many candidates, without ever holding all logits at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+BLOCK_LOGITS = 2**21
+"""Logits that are held at a time: 8 MiB in float32, which also fits a processor's cache."""
+
+Absent = Callable[[slice], Bool[Tensor, "rows candidates"]]
+
+
+def log_partition(
+    queries: Float[Tensor, "batch dim"],
+    candidates: Float[Tensor, "candidates dim"],
+    scale: Float[Tensor, ""],
+    *,
+    absent: Absent | Bool[Tensor, " candidates"] | None = None,
+    target: Int[Tensor, " batch"] | None = None,
+    block_logits: int = BLOCK_LOGITS,
+) -> Float[Tensor, " batch"]:
+    """log sum_c e^{s<q, c>} for each query, less the logit of its target where it has one (its cross-entropy); the backward pass computes the logits again, block by block.
+
+    Args:
+        queries: one row a softmax.
+        candidates: what every query is compared with.
+        scale: factor of the similarities; may carry a gradient.
+        absent: candidates that do not count, for all queries alike, or a function from a slice of the queries to
+            those of its rows. They get no gradient. Where none is left the result is -inf and has no gradient.
+        target: a candidate of each query, which must not be absent.
+        block_logits: bound on the logits that are held at a time.
+    """
+    size = max(1, block_logits // max(len(candidates), 1))
+    blocks = [slice(start, min(start + size, len(queries))) for start in range(0, len(queries), size)]
+    return cast(Tensor, _LogPartition.apply(queries, candidates, scale, absent, target, blocks))  # type: ignore[no-untyped-call]
+
+
+class _LogPartition(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        candidates: Tensor,
+        scale: Tensor,
+        absent: Any,
+        target: Tensor | None,
+        blocks: list[slice],
+    ) -> Tensor:
+        whole = queries.new_empty(len(queries))
+        chosen = torch.zeros_like(whole)
+        for rows in blocks:
+            logits = _logits(queries[rows], candidates, scale, absent, rows)
+            whole[rows] = logits.logsumexp(dim=1)
+            if target is not None:
+                chosen[rows] = logits.gather(1, target[rows, None])[:, 0]
+        ctx.save_for_backward(queries, candidates, scale, whole)
+        ctx.absent, ctx.target, ctx.blocks = absent, target, blocks
+        return whole - chosen
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[misc]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        queries, candidates, scale, whole = ctx.saved_tensors
+        to_queries = torch.empty_like(queries)
+        to_candidates = torch.zeros_like(candidates)
+        to_scale = torch.zeros_like(scale)
+        # A row without any candidate is -inf; its shares are 0, not -inf less -inf.
+        shift = torch.where(torch.isinf(whole), torch.zeros_like(whole), whole)
+        for rows in ctx.blocks:
+            shares = _logits(queries[rows], candidates, scale, ctx.absent, rows)
+            shares = shares.sub_(shift[rows, None]).exp_().mul_(gradient[rows, None])
+            if ctx.target is not None:
+                shares.scatter_add_(1, ctx.target[rows, None], -gradient[rows, None])
+            unscaled = shares @ candidates
+            to_queries[rows] = scale * unscaled
+            to_candidates.addmm_(shares.T, scale * queries[rows])
+            to_scale += (unscaled * queries[rows]).sum()
+        return to_queries, to_candidates, to_scale, None, None, None
+
+
+def _logits(queries: Tensor, candidates: Tensor, scale: Tensor, absent: Any, rows: slice) -> Tensor:
+    logits = (scale * queries) @ candidates.T
+    if absent is None:
+        return logits
+    return logits.masked_fill_(absent(rows) if callable(absent) else absent, -torch.inf)

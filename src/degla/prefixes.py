@@ -1,0 +1,98 @@
+"""`PrefixTree`: texts as a tree of shared beginnings, so that a causal tower computes each beginning once."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PrefixTree:
+    """What a causal text tower needs to know of some texts: their different beginnings, each of them once.
+
+    A node is a beginning of one or more texts: a token behind its predecessors. Where attention is causal, the state
+    of a token depends on nothing else, so all texts that begin alike share it. What stands behind an end token has no
+    node, and two equal texts are one.
+
+    Attributes:
+        token: token number of each node; nodes are in order of their position.
+        position: position of each node in its texts, from 0.
+        path: nodes from the first to the end token of each *different* text; 0 behind the end token.
+        source: place in the flattened `path` where each node occurs first.
+        end: length of each different text less one: the place of its end token in `path`.
+        text: which different text each given text is.
+    """
+
+    token: Int[Tensor, " nodes"]
+    position: Int[Tensor, " nodes"]
+    path: Int[Tensor, "different length"]
+    source: Int[Tensor, " nodes"]
+    end: Int[Tensor, " different"]
+    text: Int[Tensor, " texts"]
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by field name."""
+        return {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PrefixTree:
+        """The same tree on a device."""
+        return PrefixTree(**{k: v.to(device, non_blocking=non_blocking) for k, v in self.tensors().items()})
+
+    def pin_memory(self) -> PrefixTree:
+        """The same tree in page-locked memory."""
+        return PrefixTree(**{name: value.pin_memory() for name, value in self.tensors().items()})
+
+
+@dataclass(frozen=True)
+class GrowTree:
+    """Builds trees for one tower's way to mark the end of a text; picklable, for workers that make batches.
+
+    Attributes:
+        end_token: number of the end token; None where it is the largest number of the text, as in CLIP's vocabulary.
+        multiple: round the length of `path` up to a multiple of this, for compiled graphs that like few shapes.
+    """
+
+    end_token: int | None = None
+    multiple: int = 1
+
+    def __call__(self, tokens: Int[Tensor, "texts length"]) -> PrefixTree:
+        """The tree of padded texts; a text without its end token is taken to its first token, as the towers do."""
+        rows = tokens.cpu().numpy()
+        texts, context = rows.shape
+        end = rows.argmax(axis=1) if self.end_token is None else (rows == self.end_token).argmax(axis=1)
+        longest = int(end.max(initial=0)) + 1
+        rows = np.where(np.arange(longest) <= end[:, None], rows[:, :longest], -1)
+        different, text = np.unique(rows, axis=0, return_inverse=True)
+        text = text.reshape(texts)  # NumPy 2.0 alone gives it two axes.
+        end = (different >= 0).sum(axis=1) - 1
+
+        length = min(context, -(-longest // self.multiple) * self.multiple)
+        path = np.zeros((len(different), length), dtype=np.int64)
+        token, source = [], []
+        nodes = 0
+        for position in range(longest if len(different) else 0):
+            alive = np.flatnonzero(end >= position)
+            before = path[alive, position - 1] if position else np.zeros(len(alive), dtype=np.int64)
+            key = before * (int(rows.max()) + 1) + different[alive, position]
+            _, first, which = np.unique(key, return_index=True, return_inverse=True)
+            path[alive, position] = nodes + which.reshape(-1)
+            token.append(different[alive[first], position])
+            source.append(alive[first] * length + position)
+            nodes += len(first)
+        counts = [len(part) for part in token]
+        return PrefixTree(
+            token=torch.from_numpy(np.concatenate([*token, np.zeros(0, dtype=np.int64)])),
+            position=torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
+            path=torch.from_numpy(path),
+            source=torch.from_numpy(np.concatenate([*source, np.zeros(0, dtype=np.int64)])),
+            end=torch.from_numpy(end.astype(np.int64)),
+            text=torch.from_numpy(text.astype(np.int64)),
+        )

@@ -1,0 +1,46 @@
+"""have a language model draft examples of a rule from your captions"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from degla.verbs._captions import columns, describe_columns
+from degla.verbs._language_model import describe_model, model_options
+from degla.verbs._terminal import show
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--rule", required=True, help="rule of the shelf (see degla ls rules)")
+    verb.add_argument("--captions", type=Path, required=True, help="captions in any form that degla negatives reads")
+    verb.add_argument("--out", type=Path, required=True, help="JSONL file of drafts; the same command goes on with it")
+    verb.add_argument("--count", type=int, default=60, metavar="N", help="captions to make drafts from (60)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of the choice of captions and examples (0)")
+    describe_columns(verb)
+    describe_model(verb)
+
+
+def run(given: argparse.Namespace) -> int:
+    from degla.data.sources import read_captions
+    from degla.negatives.draft import draft_examples
+    from degla.negatives.llm.select import open_model
+    from degla.negatives.rules import load_rule
+
+    load_rule(given.rule)
+    options = model_options(given)
+    drafts, summary = draft_examples(
+        read_captions(given.captions, format=given.format, columns=columns(given)),
+        rule=given.rule,
+        model=None if given.llm == "rules" else partial(open_model, given.llm, options),
+        out=given.out,
+        count=given.count,
+        shown=given.examples,
+        example_sets=1 if given.llm == "embedded" else 0,
+        seed=given.seed,
+        examples_folder=given.examples_folder,
+    )
+    show(summary.render())
+    sys.stdout.write(f"{drafts} drafts in {given.out}; select with degla examples review.\n")
+    return 0

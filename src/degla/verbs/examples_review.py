@@ -1,0 +1,66 @@
+"""select drafted examples by keyboard, in the terminal or on a page"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from degla.verbs._captions import columns, describe_columns
+
+if TYPE_CHECKING:
+    from degla.negatives.draft import Draft
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("drafts", type=Path, help="drafts of degla examples draft; with --captions a file of negatives")
+    verb.add_argument("--out", type=Path, required=True, help="folder of RULE.yaml files, or one .yaml file")
+    verb.add_argument("--rules", nargs="+", metavar="RULE", help="review only these rules (all)")
+    verb.add_argument("--page", action="store_true", help="a page for the browser instead of the terminal")
+    verb.add_argument("--images", type=Path, metavar="DIR", help="page: show each caption's image from this folder")
+    verb.add_argument("--port", type=int, default=7860, help="page: port on 127.0.0.1; 0 takes a free one (7860)")
+    verb.add_argument("--captions", type=Path, help="DRAFTS are generated negatives of these captions")
+    verb.add_argument("--count", type=int, default=60, help="with --captions: negatives to review, at random (60)")
+    verb.add_argument("--refused", action="store_true", help="with --captions: also what the checks refused")
+    verb.add_argument("--seed", type=int, default=0, help="with --captions: seed of the choice (0)")
+    describe_columns(verb)
+
+
+def run(given: argparse.Namespace) -> int:
+    from degla.negatives.review_files import Review
+
+    drafts = _drafts(given)
+    log = given.drafts.with_name(given.drafts.name + ".review.jsonl")
+    with Review(drafts, log=log, out=given.out) as review:
+        if given.page:
+            from degla.app.review_page import serve
+
+            serve(review, images=given.images, port=given.port)
+        else:
+            from degla.app.review_terminal import review_in_terminal
+
+            review_in_terminal(review)
+    return 0
+
+
+def _drafts(given: argparse.Namespace) -> list[Draft]:
+    from degla.errors import InputError
+    from degla.negatives.draft import draw_drafts, read_drafts, read_negatives
+    from degla.shelf import RULES, did_you_mean
+
+    for rule in given.rules or ():
+        if rule not in RULES.names():
+            raise InputError(f"unknown rule {rule!r}.{did_you_mean(rule, RULES.names())}")
+    if given.captions is None:
+        drafts = [draft for draft in read_drafts(given.drafts) if not given.rules or draft.rule in given.rules]
+    else:
+        from degla.data.sources import read_captions
+
+        captions = read_captions(given.captions, format=given.format, columns=columns(given))
+        found = read_negatives(given.drafts, captions, rules=given.rules or (), accepted_only=not given.refused)
+        drafts = draw_drafts(found, count=given.count, seed=given.seed)
+    if not drafts:
+        raise InputError(
+            f"{given.drafts}: holds no drafts" + (f" of {', '.join(given.rules)}." if given.rules else ".")
+        )
+    return drafts

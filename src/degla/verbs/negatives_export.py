@@ -1,0 +1,51 @@
+"""write negatives in the form of the released DeGLA or NegCLIP code"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from degla.verbs._captions import columns, describe_columns
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("file", type=Path, metavar="FILE", help="negatives, JSONL or Parquet")
+    verb.add_argument("--captions", type=Path, required=True, help="the captions that they were made from")
+    verb.add_argument(
+        "--to",
+        choices=("degla-json", "csv"),
+        required=True,
+        help="the published DeGLA json, or NegCLIP's table (tab-separated where OUT ends in .tsv)",
+    )
+    verb.add_argument("--out", type=Path, required=True, help="file to write")
+    verb.add_argument(
+        "--missing",
+        choices=("fill", "blank", "drop"),
+        default="fill",
+        help="degla-json: what stands for rules that have nothing: other negatives, an empty text, or the caption is "
+        "left out (fill)",
+    )
+    verb.add_argument("--images", type=Path, metavar="FOLDER", help="csv: folder to put before the images' paths")
+    verb.add_argument("--seed", type=int, default=0, help="csv: seed of the rows in neg_image (0)")
+    describe_columns(verb)
+    verb.add_argument("--json", action="store_true", help="print the counts as JSON")
+
+
+def run(given: argparse.Namespace) -> int:
+    from degla.data.sources import read_captions, read_negatives
+    from degla.negatives.caption_index import CaptionIndex
+    from degla.negatives.export import export_degla_json, export_table
+
+    records = read_negatives(given.file)
+    with CaptionIndex(read_captions(given.captions, format=given.format, columns=columns(given))) as captions:
+        if given.to == "degla-json":
+            summary = export_degla_json(records, captions, given.out, missing=given.missing)
+        else:
+            summary = export_table(records, captions, given.out, images=given.images, seed=given.seed)
+    if given.json:
+        sys.stdout.write(json.dumps(summary.plain(), indent=2) + "\n")
+    else:
+        sys.stderr.write(f"written: {given.out}: " + "\n".join(summary.sentences()) + "\n")
+    return 0

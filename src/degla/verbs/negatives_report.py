@@ -1,0 +1,127 @@
+"""show what is in files of negatives, and count readings"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.verbs._captions import columns, describe_columns
+from degla.verbs._terminal import show
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("files", nargs="*", type=Path, metavar="FILE", help="JSONL or Parquet files of negatives")
+    verb.add_argument("--captions", type=Path, help="the captions that they were made from")
+    verb.add_argument("--label", nargs="+", metavar="NAME", help="what each file is called (its name)")
+    verb.add_argument("--out", type=Path, help="HTML page to write")
+    verb.add_argument("--samples", type=int, default=8, metavar="N", help="negatives a rule to show on the page (8)")
+    verb.add_argument(
+        "--blind-pairs",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="pairs a rule that the text-only classifier learns from and is tested on; 0 leaves the test out (2000)",
+    )
+    verb.add_argument(
+        "--likelihood",
+        metavar="MODEL",
+        nargs="?",
+        const="embedded",
+        help="compare likelihoods too, by the embedded language model or a model of that name, file or folder",
+    )
+    verb.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
+    verb.add_argument("--sheet", type=Path, help="TSV to write for a person to read, with its key beside it")
+    verb.add_argument(
+        "--per-rule", type=int, default=20, metavar="N", help="negatives a rule and file in the sheet (20)"
+    )
+    verb.add_argument("--read", nargs="+", type=Path, metavar="SHEET", help="count the verdicts of filled sheets")
+    describe_columns(verb)
+    verb.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+
+def run(given: argparse.Namespace) -> int:
+    if given.read:
+        return _count_verdicts(given)
+    if not given.files or given.captions is None:
+        raise InputError(
+            "give files of negatives and --captions, or --read with filled sheets. See degla negatives report --help."
+        )
+    if given.samples < 0 or given.blind_pairs < 0 or given.per_rule < 1:
+        raise InputError("--samples and --blind-pairs must be 0 or more, --per-rule 1 or more.")
+    from degla.data.sources import read_captions, read_negatives
+    from degla.negatives.caption_index import CaptionIndex
+    from degla.negatives.report.examine import as_data, examine
+    from degla.negatives.report.sheet import draw_sheet, write_sheet
+
+    labels = label_files(given.files, given.label)
+    for path in (given.out, given.sheet):
+        if path is not None and path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file.")
+    named = read_captions(given.captions, format=given.format, columns=columns(given))
+    with CaptionIndex(named) as captions:
+        if given.sheet is not None:
+            drawn = {
+                label: draw_sheet(read_negatives(path), captions, per_rule=given.per_rule, seed=given.seed)
+                for label, path in labels.items()
+            }
+            key = write_sheet(drawn, given.sheet, seed=given.seed)
+            sys.stderr.write(f"written: {given.sheet}; which text is from where: {key}\n")
+            return 0
+        judge = None
+        if given.likelihood:
+            from degla.negatives.report.likelihood import Judge
+
+            judge = Judge(given.likelihood)
+        found = [
+            examine(
+                path,
+                read_negatives(path),
+                captions,
+                label=label,
+                samples=given.samples,
+                tested=given.blind_pairs,
+                seed=given.seed,
+                likelier=judge,
+                judge=judge.name if judge else "",
+            )
+            for label, path in labels.items()
+        ]
+    if given.out is not None:
+        from degla.negatives.report.page import write_page
+
+        write_page(found, given.out)
+    if given.json:
+        sys.stdout.write(json.dumps([as_data(each) for each in found], indent=2) + "\n")
+    else:
+        from degla.negatives.report.terminal import render
+
+        show(render(found))
+    if given.out is not None:
+        sys.stderr.write(f"written: {given.out}\n")
+    return 0
+
+
+def label_files(files: list[Path], labels: list[str] | None) -> dict[str, Path]:
+    """What each file is called; file names without their ending where nothing is given."""
+    names = labels or [path.stem for path in files]
+    if len(names) != len(files):
+        raise InputError(f"--label gives {len(names)} names for {len(files)} files.")
+    if len(set(names)) != len(names):
+        raise InputError(f"two files are called {max(names, key=names.count)!r}. Name them with --label.")
+    return dict(zip(names, files, strict=True))
+
+
+def _count_verdicts(given: argparse.Namespace) -> int:
+    from degla.negatives.report.verdict_counts import count_verdicts, render_markdown
+
+    if given.files:
+        raise InputError("--read counts filled sheets; files of negatives are not read with it.")
+    counted = count_verdicts(given.read)
+    if given.json:
+        sys.stdout.write(json.dumps([each.plain() for each in counted], indent=2) + "\n")
+    else:
+        sys.stdout.write(render_markdown(counted))
+    return 0

@@ -1,0 +1,206 @@
+"""The review page in a real browser: keys, files, a killed server, no request to anywhere else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from degla.app.review_page import Page
+from degla.errors import InputError
+from degla.negatives.draft import Draft
+from degla.negatives.review import draft_key
+from degla.negatives.review_files import Review
+from degla.records import read_jsonl, write_jsonl
+
+ANIMALS = ("dog", "cat", "horse", "goat", "cow", "duck", "fox", "bear", "lion", "mouse", "rabbit", "swan")
+DRAFTS = [
+    Draft(
+        rule="swap_nouns",
+        caption=f"A {one} stands behind a {other}.",
+        negative=f"A {other} stands behind a {one}." if place % 5 else f"A {one} stands near a {other}.",
+        accepted=place % 5 != 0,
+        reason="" if place % 5 else "not_rule",
+        source="scripted",
+        image="one.png" if place == 0 else "../secret.png" if place == 1 else "",
+    )
+    for place, (one, other) in enumerate(
+        [(one, other) for one in ANIMALS[:5] for other in ANIMALS[5:9]],
+    )
+]
+
+
+@pytest.fixture
+def drafts(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (32, 24), "red").save(tmp_path / "images" / "one.png")
+    Image.new("RGB", (32, 24), "blue").save(tmp_path / "secret.png")
+    write_jsonl(tmp_path / "drafts.jsonl", DRAFTS)
+    return tmp_path / "drafts.jsonl"
+
+
+@contextmanager
+def served(drafts: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of a running page, and its process."""
+    command = [sys.executable, "-m", "degla", "examples", "review", str(drafts), "--page", "--port", "0"]
+    command += ["--out", str(drafts.parent / "out"), "--images", str(drafts.parent / "images")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"NO_PROXY": "*"}) as process:
+        try:
+            assert process.stdout is not None
+            address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+            assert address, "the page did not start"
+            yield address.group(), process
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium is installed: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Visitor:
+    """A person at the keyboard, and whatever the browser complains of."""
+
+    def __init__(self, browser: Any, address: str, **context: Any) -> None:
+        self.tab = browser.new_context(**context).new_page()
+        self.troubles: list[str] = []
+        self.tab.on("console", lambda said: self._note(said.type in ("error", "warning"), f"console: {said.text}"))
+        self.tab.on("pageerror", lambda error: self._note(True, f"error: {error}"))
+        self.tab.on("requestfailed", lambda asked: self._note(True, f"failed: {asked.url}"))
+        self.tab.on(
+            "request", lambda asked: self._note(not asked.url.startswith((address, "data:", "blob:")), asked.url)
+        )
+        self.tab.goto(address)
+        self.tab.wait_for_selector("#review-texts h1", timeout=30_000)
+
+    def _note(self, wrong: bool, text: str) -> None:
+        if wrong:
+            self.troubles.append(text)
+
+    def press(self, key: str) -> None:
+        """Press a key and wait for the page to have answered."""
+        self.tab.keyboard.press(key)
+        self.tab.wait_for_function("!window.deglaReview.isBusy()", timeout=10_000)
+
+    def expect(self, selector: str, text: str) -> None:
+        """Wait until an element says something."""
+        self.tab.wait_for_function(
+            "([selector, text]) => document.querySelector(selector)?.innerText.includes(text)",
+            arg=[selector, text],
+            timeout=10_000,
+        )
+
+
+def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path) -> None:
+    file = drafts.parent / "out" / "swap_nouns.yaml"
+    with served(drafts) as (address, process):
+        person = Visitor(browser, address)
+        person.tab.wait_for_function("document.querySelector('#review-picture img')?.naturalWidth == 32")
+        person.expect("#review-verdict", "not_rule")
+        person.press("r")  # 0
+        assert person.tab.locator("#review-picture img").count() == 0  # its image lies outside the folder
+        person.expect("#review-verdict", "checks passed")
+        for _ in range(4):
+            person.press("a")  # 1 to 4
+        person.tab.keyboard.press("e")  # 5: refused, mended
+        person.tab.keyboard.press("ControlOrMeta+a")
+        person.tab.keyboard.type("A bear stands behind a cat.")
+        person.expect("#review-verdict", "not_rule")
+        person.tab.keyboard.press("ControlOrMeta+a")
+        person.tab.keyboard.type("A fox stands behind a cat.")
+        person.expect("#review-texts", "A fox stands behind a cat.")
+        person.expect("#review-verdict", "checks passed")
+        person.press("ControlOrMeta+Enter")
+        person.press("r")  # 6 ...
+        person.press("u")
+        person.expect("#review-progress", "6 of 20 decided: 5 accepted, 1 rejected")
+        person.press("ArrowRight")
+        person.press("a")  # 7
+        person.press("ArrowLeft")
+        person.press("ArrowLeft")
+        person.expect("#review-texts", DRAFTS[6].caption)
+        person.press("a")  # 6 after all
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert [trouble for trouble in person.troubles if "failed" not in trouble] == []
+        person.tab.close()
+    with served(drafts) as (address, process):
+        person = Visitor(browser, address, viewport={"width": 390, "height": 844})
+        person.expect("#review-progress", "8 of 20 decided: 7 accepted, 1 rejected")
+        person.expect("#review-texts", DRAFTS[8].caption)
+        assert person.tab.evaluate("document.documentElement.scrollWidth") == 390
+        for place in range(8, 20):
+            person.press("r" if place % 5 == 0 else "a")
+        person.expect("#review-progress", "All drafts are decided")
+        assert person.tab.locator("button:visible").evaluate_all("all => all.every(one => one.innerText.trim())")
+        assert person.tab.get_by_label("Negative, as it will be accepted").count() == 1
+        assert person.troubles == []
+    texts = [draft.negative for draft in DRAFTS]
+    order = [1, 2, 3, 4, 5, 7, 6, 8, 9, 11, 12, 13, 14, 16, 17, 18, 19]
+    texts[5] = "A fox stands behind a cat."
+    written = yaml.safe_load(file.read_text())
+    assert written == {
+        "rule": "swap_nouns",
+        "examples": [{"caption": DRAFTS[place].caption, "negative": texts[place]} for place in order],
+    }
+
+
+@pytest.fixture
+def page(drafts: Path) -> Iterator[Page]:
+    with Review(list(read_jsonl(Draft, drafts)), log=drafts.with_suffix(".log"), out=drafts.parent / "out") as review:
+        yield Page(review, drafts.parent / "images")
+
+
+def test_a_key_pressed_on_an_old_draft_decides_that_draft(page: Page) -> None:
+    first, second = (draft_key(draft) for draft in DRAFTS[1:3])
+    page.act("accept", first, DRAFTS[1].negative)
+    page.act("accept", first, DRAFTS[1].negative)
+    assert page.review.state.choice(second) is None
+    assert len(page.review.log.read_text().splitlines()) == 1
+    page.act("reject", first, "")
+    assert page.review.state.accepted == []
+
+
+def test_texts_are_shown_as_text(page: Page) -> None:
+    key = draft_key(DRAFTS[0])
+    texts, verdict = page.judge(key, "<script>alert(1)</script> & so on")
+    assert "<script>" not in texts and "&lt;script&gt;" in texts and "&amp;" in texts
+    assert "not_rule" in verdict
+
+
+def test_only_pictures_of_the_folder_are_served(page: Page) -> None:
+    from fastapi.testclient import TestClient
+
+    from degla.app.review_page import build
+
+    client = TestClient(build(page), base_url="http://127.0.0.1")
+    assert client.get(f"/picture/{draft_key(DRAFTS[0])}").headers["content-type"] == "image/png"
+    assert client.get(f"/picture/{draft_key(DRAFTS[1])}").status_code == 404
+    assert client.get("/picture/unknown").status_code == 404
+    assert client.get("/", headers={"host": "elsewhere.example"}).status_code == 400
+
+
+def test_an_empty_text_is_not_accepted(page: Page) -> None:
+    with pytest.raises(InputError, match="no words"):
+        page.act("accept", draft_key(DRAFTS[1]), "  ")
+    with pytest.raises(InputError, match="nothing to undo"):
+        page.act("undo", draft_key(DRAFTS[1]), "")

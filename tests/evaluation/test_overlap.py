@@ -1,0 +1,148 @@
+"""Benchmark images that a model was fine-tuned on are found, by COCO id and by content, and told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from degla.cli import main
+from degla.config import DataConfig, TrainConfig, to_plain
+from degla.evaluation import overlap
+from degla.evaluation.comparison import compare
+from degla.evaluation.overlap import TrainingImages, coco_id, find_leakage, training_images
+from degla.evaluation.report import report
+from degla.evaluation.results import load_result, save_result
+from degla.evaluation.run import evaluate
+from degla.model.checkpoint import save_encoder
+from degla.model.load import load_encoder
+from tests.evaluation.fake_encoders import spreading
+
+
+def training(folder: Path, *names: str) -> TrainingImages:
+    return TrainingImages((folder / "captions.jsonl",), frozenset(folder / name for name in names))
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("000000391895.jpg", "000000391895"),
+        ("COCO_val2014_000000391895.jpg", "000000391895"),
+        ("COCO_train2014_000000000009.jpg", "000000000009"),
+        ("v7w_2410049.jpg", None),
+        ("2410049.jpg", None),
+        ("1007129816.jpg", None),
+        ("0000003918950.jpg", None),
+        ("VisualDialog_val2018_000000254080.jpg", None),
+    ],
+)
+def test_ids_of_coco(name: str, number: str | None) -> None:
+    assert coco_id(name) == number
+
+
+def test_images_are_found_by_id_and_by_content(tmp_path: Path) -> None:
+    mine, root = tmp_path / "mine", tmp_path / "root"
+    (mine / "deep").mkdir(parents=True)
+    (root / "coco").mkdir(parents=True)
+    for number in range(4):
+        Image.new("RGB", (9, 9), (40 * number, 0, 0)).save(root / f"{number}.png")
+    # 0 is there under another name; 1 has the same size in bytes but another content; 2 is another size.
+    shutil.copy(root / "0.png", mine / "deep" / "other.png")
+    raw = bytearray((root / "1.png").read_bytes())
+    raw[-1] ^= 1
+    (mine / "1.png").write_bytes(raw)
+    (mine / "2.png").write_bytes(b"x")
+    Image.new("RGB", (9, 9)).save(root / "coco" / "000000000042.jpg")
+    images = training(mine, "deep/other.png", "1.png", "2.png", "COCO_train2014_000000000042.jpg", "gone.png")
+    paths = ["0.png", "1.png", "2.png", "3.png", "coco/000000000042.jpg", "0.png"]
+    found = find_leakage(images, [("a", paths), ("b", ["3.png"])], root=root)
+    first, second = found.overlaps
+    assert (first.images, first.by_id, first.by_content, first.shared) == (5, 1, 1, 2)
+    assert first.examples == ("coco/000000000042.jpg", "0.png")
+    assert (second.images, second.shared) == (1, 0)
+    assert found.captions == ("captions.jsonl",) and found.images == 5
+
+
+def test_only_files_of_the_very_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        (tmp_path / f"{number}.png").write_bytes(b"x" * number)
+    read: list[str] = []
+    whole = overlap._digest
+    monkeypatch.setattr(overlap, "_digest", lambda file, modified: read.append(file.name) or whole(file, modified))
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "a.png").write_bytes(b"y" * 7)
+    images = training(tmp_path, *(f"{number}.png" for number in range(20)))
+    assert find_leakage(images, [("a", ["a.png"])], root=tmp_path / "root").overlaps[0].shared == 0
+    assert read == ["7.png"]
+
+
+@pytest.fixture
+def run(small_root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run trained on two of the small benchmark's pictures, begun from a run trained on a third."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, images, base in (
+        ("first", ["5.png"], str(tiny_model)),
+        ("second", ["0.png", "1.png"], str(folder / "first")),
+    ):
+        rows = [{"id": f"{name}{image}", "image": image, "text": "a", "image_id": image} for image in images]
+        captions = folder / f"{name}.jsonl"
+        captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config = TrainConfig(model=base, data=DataConfig(captions=captions, images=small_root))
+        save_encoder(load_encoder(str(tiny_model)), folder / name / "step-3")
+        for place in (folder / name, folder / name / "step-3"):
+            (place / "config.json").write_text(json.dumps(to_plain(config)))
+        (folder / name / "step-3" / "state.json").write_text("{}")
+    return folder / "second"
+
+
+def test_a_run_and_what_it_began_from_are_known(run: Path, small_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for place in (run, run / "step-3"):
+        found = training_images(str(place))
+        assert found is not None
+        assert sorted(file.name for file in found.files) == ["0.png", "1.png", "5.png"]
+        assert [path.name for path in found.captions] == ["second.jsonl", "first.jsonl"]
+    assert training_images("ViT-B-32-quickgelu:openai") is None
+    assert training_images("world") is None
+    assert not caplog.records
+    (run.parent / "first.jsonl").unlink()
+    assert training_images(str(run)) is None
+    assert "whether benchmark images were trained on is not known" in caplog.text and "first.jsonl" in caplog.text
+
+
+def test_result_and_report_say_so(run: Path, small_root: Path, tmp_path: Path) -> None:
+    result = evaluate(
+        spreading(), benchmarks=["small"], root=small_root, progress=False, training=training_images(str(run))
+    )
+    save_result(result, tmp_path / "tuned.json")
+    again = load_result(tmp_path / "tuned.json")
+    assert again.leakage == result.leakage and again.leakage is not None
+    (found,) = again.leakage.overlaps
+    assert (found.benchmark, found.images, found.by_id, found.by_content) == ("small", 6, 0, 3)
+    (warning,) = compare([tmp_path / "tuned.json"]).warnings
+    assert warning == (
+        "Small, fake: 3 of 6 benchmark images are in the training data (3 by content), for example 0.png."
+    )
+    data = report([tmp_path / "tuned.json"], out=tmp_path / "report.html")
+    assert data["methods"][0]["training_data"] == ["second.jsonl, first.jsonl: 3 images, among them 3 of 6 of small"]
+    assert "3 of 6 benchmark images are in the training data" in (tmp_path / "report.html").read_text()
+    assert "training data: second.jsonl" in (tmp_path / "report.md").read_text()
+    unknown = evaluate(spreading(), benchmarks=["small"], root=small_root, progress=False)
+    save_result(unknown, tmp_path / "base.json")
+    assert report([tmp_path / "base.json"], out=tmp_path / "report.html")["methods"][0]["training_data"] == [
+        "not known"
+    ]
+
+
+def test_the_command_looks_by_itself(run: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for name, number in (("red", 0), ("blue", 3)):
+        (root / "zeroshot" / "colours" / name).mkdir(parents=True)
+        shutil.copy(tmp_path / f"{number}.png", root / "zeroshot" / "colours" / name / "a.png")
+    words = ["evaluate", str(run), "--benchmarks", "zeroshot", "--root", str(root), "--no-cache", "--json"]
+    assert main([*words, "--out", str(tmp_path / "out.json")]) == 0
+    leakage = load_result(tmp_path / "out.json").leakage
+    assert leakage is not None
+    assert (leakage.overlaps[0].images, leakage.overlaps[0].by_content) == (2, 1)

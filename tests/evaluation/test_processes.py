@@ -1,0 +1,88 @@
+"""One evaluation in one and in two processes that `torchrun` starts: equal to the bit, and equally wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from degla.errors import InputError
+from degla.evaluation.processes import Processes, joined_processes
+from degla.world.draw import draw_benchmark
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    return draw_benchmark(folder, split="test", items_per_part=10, images_per_class=2, retrieval_images=12)
+
+
+def command(root: Path, out: Path, *flags: str, processes: int) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    words = [
+        "-m",
+        "degla",
+        "evaluate",
+        "world",
+        "--benchmarks",
+        "world",
+        "--root",
+        str(root),
+        "--out",
+        str(out),
+        "--json",
+    ]
+    command = [*(launch if processes > 1 else [sys.executable]), *words, *flags]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def read(out: Path) -> tuple[dict[str, Any], bytes]:
+    row = json.loads(out.read_text())
+    del row["date"]
+    return row, out.with_name("result.items.jsonl").read_bytes()
+
+
+def test_the_number_of_processes_changes_nothing(world: Path, tmp_path: Path) -> None:
+    alone, many = tmp_path / "alone" / "result.json", tmp_path / "many" / "result.json"
+    done = command(world, alone, "--no-cache", processes=1)
+    assert done.returncode == 0, done.stderr
+    cache = tmp_path / "cache"
+    done = command(world, many, "--cache", str(cache), processes=2)
+    assert done.returncode == 0, done.stderr
+    assert read(many) == read(alone)
+    assert len(done.stdout.splitlines()) == 1, "the first process alone prints"
+    (said,) = (line for line in done.stderr.splitlines() if "embeddings read" in line)
+    written = int(said.rpartition("read, ")[2].split()[0])
+    assert written > 150, "several batches, so that both processes have some"
+    again = command(world, many, "--cache", str(cache), processes=2)
+    assert f"{written} embeddings read, 0 written" in again.stderr, again.stderr
+    assert read(many) == read(alone)
+
+
+def test_an_image_that_one_process_cannot_read_ends_all(world: Path, tmp_path: Path) -> None:
+    root = draw_benchmark(tmp_path / "w", split="test", items_per_part=10, images_per_class=2, retrieval_images=12)
+    victim = sorted((root / "images" / "id").glob("*.png"))[-1]
+    victim.write_bytes(victim.read_bytes()[:200])
+    done = command(root, tmp_path / "result.json", "--no-cache", processes=2)
+    assert done.returncode != 0
+    assert f"{victim}: cannot be read as an image" in done.stderr
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_shares_are_whole_and_a_broken_environment_is_told() -> None:
+    work = list(range(7))
+    shares = [list(Processes(rank=rank, count=3).share(work)) for rank in range(3)]
+    assert sorted(sum(shares, [])) == work and max(map(len, shares)) - min(map(len, shares)) == 1
+    with joined_processes({}) as alone:
+        assert alone == Processes() and alone.first
+    with (
+        pytest.raises(InputError, match=r"WORLD_SIZE is 2 but RANK, MASTER_ADDR, MASTER_PORT is not set.*torchrun"),
+        joined_processes({"WORLD_SIZE": "2"}),
+    ):
+        pass

@@ -1,0 +1,85 @@
+"""A varied script for the scripted model and small runs with it, which several test files share."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from random import Random
+
+from degla.negatives.generate import generate
+from degla.negatives.llm import Reply, Request
+from degla.negatives.llm.scripted import ScriptedModel
+from degla.negatives.phrases import parse_one
+from degla.negatives.rules import load_rule
+from degla.negatives.summary import Summary
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl
+
+RULES = ("reshuffle_order", "swap_nouns", "replace_adjectives", "replace_nouns")
+TEXTS = [
+    "A red ball under a blue table.",
+    "a dog chasing a cat",
+    "Ein kleiner Junge spielt mit einem Ball im Garten",
+    "An old man riding a bicycle past a tall brick building",
+    "two cats and three dogs",
+    "a cat chasing a dog",
+    "A woman with a black umbrella walks across a wet street",
+    "A small bird sits behind a large glass window",
+]
+
+
+def records(texts: list[str]) -> list[CaptionRecord]:
+    return [
+        CaptionRecord(
+            id=f"c{index}", image=f"{index}.jpg", text=text, image_id="shared" if text.startswith("a") else str(index)
+        )
+        for index, text in enumerate(texts)
+    ]
+
+
+def varied(request: Request) -> str | Reply | None:
+    """Good, wrong and useless answers, decided by the request alone."""
+    rng = Random(f"{request.key}{request.form}")
+    if request.form == "fill":
+        return "horse zorblax elephant table red"
+    if request.form == "choose":
+        return Reply(request.key, "implausible") if rng.random() < 0.2 else rng.choice(request.choices)
+    kind = rng.choice(["good", "good", "good", "other", "copy", "nonsense", "silent", "refusing", "long"])
+    caption = parse_one(request.caption)
+    if kind == "good":
+        return next(iter(load_rule(request.key.rule).read(caption, None, rng)), "no idea")
+    if kind == "other":
+        return next(iter(load_rule("swap_nouns").read(caption, None, rng)), "no idea")
+    if kind == "refusing":
+        return Reply(request.key, "refused", detail="I cannot help with that.")
+    return {"copy": request.caption, "nonsense": "Sure! Here it is", "silent": "", "long": "and " * 80}[kind]
+
+
+def run(out: Path, model: ScriptedModel, texts: list[str] = TEXTS, **changes: object) -> Summary:
+    settings = {"rules": RULES, "seed": 3, "per_rule": 2, "examples": 0, "progress": False, **changes}
+    return generate(records(texts), out=out, model=model, **settings)  # type: ignore[arg-type]
+
+
+def rows_of(out: Path) -> list[NegativeRecord]:
+    return list(read_jsonl(NegativeRecord, out))
+
+
+def many(count: int) -> list[str]:
+    colours, things = ("red", "blue", "green", "old", "wet"), ("dog", "cat", "ball", "hat", "cup", "box", "bag")
+    seats = ("table", "bench")
+    return [f"A {colours[n % 5]} {things[n // 5 % 7]} under a wooden {seats[n // 35 % 2]}" for n in range(count)]
+
+
+def fatal(request: Request, *, folder: Path, killed_at: int) -> str | Reply | None:
+    """As `varied`; notes every request, and the first process that is asked so many times dies, once."""
+    notes = folder / f"{os.getpid()}.asked"
+    with notes.open("a") as stream:
+        stream.write(json.dumps([request.key.caption_id, request.key.rule, request.key.draw]) + "\n")
+    if len(notes.read_text().splitlines()) == killed_at:
+        try:
+            (folder / "killed").touch(exist_ok=False)
+        except FileExistsError:
+            return varied(request)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return varied(request)

@@ -1,0 +1,92 @@
+"""What is read out of a model's answer, in the shapes in which models answer."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from degla.negatives.replies import read_reply
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "A mat on a dog.",
+        "  A mat on a dog.  \n",
+        '"A mat on a dog."',
+        "“A mat on a dog.”",
+        "**A mat on a dog.**",
+        "`A mat on a dog.`",
+        "1. A mat on a dog.",
+        "- A mat on a dog.",
+        "Negative: A mat on a dog.",
+        "**Negative caption:** A mat on a dog.",
+        "The rewritten caption is: A mat on a dog.",
+        'Here\'s the new caption: "A mat on a dog." It exchanges two nouns.',
+        "Sure! Here is the negative caption:\n\nA mat on a dog.",
+        "Certainly, here is one:\n\n1. A mat on a dog.\n2. A dog on a cat.",
+        "A dog on a mat. -> A mat on a dog.",
+        "A mat on a dog.\n\nExplanation: the nouns are exchanged.",
+        "<think>Which nouns? A dog, a mat.\n</think>\n\nA mat on a dog.",
+        "Which nouns? A dog, a mat.\n</think>\nA mat on a dog.",
+        '{"negative": "A mat on a dog."}',
+        '{\n  "negative" : "A mat on a dog."\n}\nI exchanged the nouns.',
+        '{"caption": "A dog on a mat.", "negative": "A mat on a dog."}',
+        '{"result": "A mat on a dog."}',
+        '{"negative": "A mat on a dog.", "why": ',
+        '```json\n{"negative": "A mat on a dog."}\n```',
+        "```\nA mat on a dog.\n```",
+        'Here it is:\n```json\n{"negative": "A mat on a dog."}\n```\nEnjoy!',
+        '["A mat on a dog."]',
+        "A mat on an dog.",
+        '"A mat on a dog.',
+        'A mat on a dog."',
+        "'A mat on a dog.'",
+    ],
+)
+def test_shapes(reply: str) -> None:
+    assert read_reply(reply) == "A mat on a dog."
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        " \n ",
+        "...",
+        "12",
+        "<think>A mat on a dog.",
+        '{"answer": 12}',
+        '{"a": "A mat", "b": "A dog"}',
+        "{}",
+        '{"neg',
+    ],
+)
+def test_nothing_to_read(reply: str) -> None:
+    assert read_reply(reply) == ""
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "2 dogs on a mat.",
+        "A sign that says: stop",
+        "A sign that says 'stop'",
+        "The man's hat is red",
+        "Here comes a train",
+        "A view of a city at 5:30 in the evening",
+        "A well-known man - in a hat - eats",
+        "An answer written on a board",
+        'A shirt that says "no" on it',
+    ],
+)
+def test_captions_stay_as_they_are(caption: str) -> None:
+    assert read_reply(caption) == caption
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read(reply: str) -> None:
+    found = read_reply(reply)
+    assert found == found.strip() and "\n" not in found
+    assert found == "" or any(letter.isalpha() for letter in found)

@@ -1,0 +1,512 @@
+"""`ServerModel` against a real HTTP server on loopback that answers, fails and lies as each test says."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from degla.errors import DeglaError, InputError
+from degla.negatives.llm import Form, Key, LanguageModel, Message, Reply, Request
+from degla.negatives.llm.exchange import key_digest
+from degla.negatives.llm.server import ServerModel
+from tests.negatives.flaky_server import Flaky, Received, Response, Server, completion, failure, say, schema_of, serving
+
+CHOICES = ("A mat on a dog.", "2 dogs on a mat.", "A dog on a cat.")
+SECRET = "sk-very-secret-123"
+
+
+def ask(number: int, form: Form = "write", *, text: str = "", choices: tuple[str, ...] = CHOICES) -> Request:
+    caption = text or f"A dog number {number} on a mat."
+    chat = (
+        Message("system", "Make it false."),
+        Message("user", "A cup on a table."),
+        Message("assistant", "A table on a cup."),
+        Message("user", caption),
+    )
+    return Request(Key(f"c{number}", "swap_nouns", 0), form, chat, caption, choices if form == "choose" else ())
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ServerModel]]:
+    """Opens models with short pauses and closes them."""
+    monkeypatch.setenv("DEGLA_API_KEY", SECRET)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    opened: list[ServerModel] = []
+
+    def open_model(*servers: Server | str, **settings: Any) -> ServerModel:
+        urls = [server if isinstance(server, str) else server.url for server in servers]
+        model = ServerModel(urls, settings.pop("model", "m"), **{"backoff": 0.01, "timeout": 5.0, **settings})
+        opened.append(model)
+        return model
+
+    yield open_model
+    for model in opened:
+        model.close()
+
+
+def replies(model: ServerModel, *requests: Request) -> dict[str, Reply]:
+    """All replies by caption."""
+    for request in requests:
+        model.start(request)
+    found: dict[str, Reply] = {}
+    while came := model.finished():
+        found |= {reply.key.caption_id: reply for reply in came}
+    assert len(found) == len(requests)
+    return found
+
+
+def reply(model: ServerModel, form: Form = "write", **more: Any) -> Reply:
+    return replies(model, ask(0, form, **more))["c0"]
+
+
+def script(*responses: Response) -> Callable[[Received], Response]:
+    """Gives the responses in turn, then obeys."""
+    return lambda received: responses[received.number] if received.number < len(responses) else say(received)
+
+
+# What is sent
+
+
+def test_request(connect: Callable[..., ServerModel]) -> None:
+    with serving(say) as server:
+        model = connect(server, temperature=0.7, max_tokens=50, seed=3, model="llama")
+        assert isinstance(model, LanguageModel)
+        assert (model.name, model.forms) == ("openai:llama", ("write", "choose"))
+        answers = replies(model, ask(1), ask(2, "choose"))
+    assert answers["c1"] == Reply(
+        Key("c1", "swap_nouns", 0),
+        "answered",
+        text="dog number 1 on a mat. A",
+        counts={"prompt_tokens": 100, "completion_tokens": 10, "cached_tokens": 60},
+    )
+    assert answers["c2"].text in CHOICES and not answers["c2"].repaired
+    written, chosen = sorted(server.asked(), key=lambda received: "response_format" in received.body)
+    assert written.headers["authorization"] == f"Bearer {SECRET}"
+    assert written.key == key_digest(Key("c1", "swap_nouns", 0))
+    chat = [(turn["role"], turn["content"]) for turn in written.body.pop("messages")]
+    assert chat == [(message.role, message.content) for message in ask(1).chat]
+    assert written.body == {"model": "llama", "temperature": 0.7, "seed": 3, "max_tokens": 50}
+    # The list of choices stands in the last turn alone: everything before it is the same for all captions.
+    assert [turn["content"] for turn in chosen.body["messages"][:3]] == [message.content for message in ask(2).chat[:3]]
+    last = chosen.body["messages"][3]["content"]
+    assert last.startswith("A dog number 2 on a mat.") and "2. 2 dogs on a mat." in last
+    assert schema_of(chosen.body)["properties"]["negative"]["enum"] == list(CHOICES)
+
+
+def test_default_temperature(connect: Callable[..., ServerModel]) -> None:
+    with serving(say) as server:
+        replies(connect(server), ask(1), ask(2, "choose"))
+    sent = {"response_format" in received.body: received.body.get("temperature") for received in server.asked()}
+    assert sent == {False: None, True: 0.0}
+
+
+def test_structured(connect: Callable[..., ServerModel]) -> None:
+    with serving(say) as server:
+        answer = reply(connect(server, structured=True))
+        assert schema_of(server.asked()[-1].body)["properties"]["negative"] == {"type": "string"}
+        assert answer.outcome == "answered" and json.loads(answer.text).keys() == {"negative"}
+        assert reply(connect(server, structured=False), "choose").text in CHOICES
+        assert schema_of(server.asked()[-1].body) is None
+
+
+def test_many_at_once_are_taken_and_wait(connect: Callable[..., ServerModel]) -> None:
+    with serving(lambda received: Response(body=say(received).body, delay=0.01)) as server:
+        model = connect(server, concurrency=20)
+        started = time.monotonic()
+        for number in range(300):
+            model.start(ask(number))
+        assert time.monotonic() - started < 0.1
+        assert model.capacity >= 20
+        seen = Counter[Key]()
+        while came := model.finished():
+            seen.update(reply.key for reply in came)
+        assert len(seen) == 300 and set(seen.values()) == {1}
+        assert model.finished() == []
+        assert 8 <= server.most_at_once <= 20
+
+
+# What is retried
+
+
+@pytest.mark.parametrize(
+    ("kind", "response"),
+    [
+        ("500", failure(500, "fell over")),
+        ("503", failure(503, "loading")),
+        ("408", failure(408, "late")),
+        ("409", failure(409, "conflict")),
+        ("429", Response(429, {"error": "slow down"}, {"retry-after": "0"})),
+        ("half reply", Response(body=completion("A mat on a dog."), keep=60)),
+        ("connection", Response(keep=0)),
+        ("bad body", Response(body=b"<html>Bad gateway</html>")),
+        ("bad body", Response(body=b'{"choices": [{"mess')),
+        ("bad body", Response(body={"choices": []})),
+        ("502", Response(body={"error": {"code": 502, "message": "upstream"}})),
+        ("timeout", Response(body=completion("late"), delay=2)),
+    ],
+)
+def test_passing_faults(connect: Callable[..., ServerModel], kind: str, response: Response) -> None:
+    with serving(script(response, response)) as server:
+        answer = reply(connect(server, timeout=0.2))
+        assert answer.outcome == "answered" and answer.text == "dog number 0 on a mat. A"
+        assert answer.counts[f"retry: {kind}"] == 2 and answer.attempts == 3
+        assert [received.headers["x-client-request-id"][-2:] for received in server.asked()] == ["-1", "-2", "-3"]
+
+
+def test_given_up(connect: Callable[..., ServerModel]) -> None:
+    def respond(received: Received) -> Response:
+        return failure(500, f"broken at {received.headers['host']}") if "number 0 " in received.last else say(received)
+
+    with serving(respond) as server:
+        answers = replies(connect(server, retries=2), ask(0), ask(1))
+    assert answers["c1"].outcome == "answered"
+    assert answers["c0"].outcome == "unreachable" and answers["c0"].attempts == 3
+    assert answers["c0"].counts == {"retry: 500": 2}
+    assert "broken at" in answers["c0"].detail and "127.0.0.1" not in answers["c0"].detail
+
+
+@pytest.mark.parametrize("header", [("retry-after", "0.3"), ("retry-after-ms", "300")])
+def test_retry_after_holds_the_server(connect: Callable[..., ServerModel], header: tuple[str, str]) -> None:
+    times: list[float] = []
+
+    def respond(received: Received) -> Response:
+        times.append(time.monotonic())
+        return Response(429, {"error": "slow down"}, dict([header])) if received.number == 0 else say(received)
+
+    with serving(respond) as server:
+        model = connect(server, concurrency=1)
+        answers = replies(model, ask(0), ask(1), ask(2))
+    assert {answer.outcome for answer in answers.values()} == {"answered"}
+    # Not only the request that was put off waits: the limit is the account's.
+    assert times[1] - times[0] >= 0.29 and times[3] - times[1] < 0.25
+
+
+def test_rate_limit_headers(connect: Callable[..., ServerModel]) -> None:
+    times: list[float] = []
+
+    def respond(received: Received) -> Response:
+        times.append(time.monotonic())
+        told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
+        return Response(body=say(received).body, headers=told if received.number == 0 else {})
+
+    with serving(respond) as server:
+        replies(connect(server, concurrency=1), ask(0), ask(1), ask(2))
+    assert times[1] - times[0] >= 0.29 and times[2] - times[1] < 0.25
+
+
+def test_everything_at_once(connect: Callable[..., ServerModel]) -> None:
+    requests = [ask(number, "choose" if number % 2 else "write") for number in range(200)]
+    with serving(Flaky(faults=0)) as server:
+        undisturbed = replies(connect(server), *requests)
+    with serving(Flaky(seed=1, faults=0.3, hang=0.5)) as server:
+        disturbed = replies(connect(server, timeout=0.1), *requests)
+    assert {(key, answer.outcome, answer.text) for key, answer in disturbed.items()} == {
+        (key, answer.outcome, answer.text) for key, answer in undisturbed.items()
+    }
+    outcomes = Counter(answer.outcome for answer in disturbed.values())
+    assert outcomes["answered"] > 150 and outcomes.keys() >= {"refused", "empty", "malformed", "cut_off"}
+    counted = Counter[str]()
+    for answer in disturbed.values():
+        counted.update(answer.counts)
+    assert sum(count for kind, count in counted.items() if kind.startswith("retry: ")) > 30
+    assert sum(answer.attempts for answer in disturbed.values()) == len(server.asked())
+
+
+# What is an answer about the request
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "outcome", "detail"),
+    [
+        (400, "This model's maximum context length is 4096 tokens.", "too_long", "4096"),
+        (400, "the request exceeds the available context size (9031 tokens)", "too_long", "9031"),
+        (413, "payload", "too_long", "payload"),
+        (500, "Input is too long for the context window", "too_long", "too long"),
+        (400, "messages must alternate", "rejected", "alternate"),
+        (422, "bad turn", "rejected", "bad turn"),
+        (400, "The response was filtered (content_filter)", "refused", "filtered"),
+    ],
+)
+def test_answers_about_the_request(
+    connect: Callable[..., ServerModel], status: int, body: str, outcome: str, detail: str
+) -> None:
+    with serving(lambda received: failure(status, body) if "number 0 " in received.last else say(received)) as server:
+        answers = replies(connect(server), ask(0), ask(1))
+    assert answers["c0"].outcome == outcome and detail in answers["c0"].detail
+    assert answers["c0"].attempts == 1 and answers["c1"].outcome == "answered"
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (completion("I'm sorry, but I can't assist with that."), "refused"),
+        (completion("I cannot fulfil this request."), "refused"),
+        (completion('{"negative": "I am sorry, I can not do it."}'), "refused"),
+        (completion(None, refusal="No."), "refused"),
+        (completion("A mat", finish="content_filter"), "refused"),
+        (completion(""), "empty"),
+        (completion(None), "empty"),
+        (completion("<think>Hm.</think>"), "empty"),
+        (completion("A mat on a d", finish="length"), "cut_off"),
+        (completion("<think>Let me see", finish="length"), "cut_off"),
+        (completion("A mat on a dog.\nThis is false because", finish="length"), "answered"),
+        (completion("12 - 3"), "malformed"),
+        (completion("<think>Hm.</think>A mat on a dog."), "answered"),
+        (completion([{"type": "text", "text": "A mat on a dog."}]), "answered"),  # type: ignore[arg-type]
+    ],
+)
+def test_outcomes_of_writing(connect: Callable[..., ServerModel], body: dict[str, Any], outcome: str) -> None:
+    with serving(lambda received: Response(body=body)) as server:
+        answer = reply(connect(server))
+    assert answer.outcome == outcome
+    assert answer.counts["completion_tokens"] == 10
+
+
+# Choosing
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("3", CHOICES[2]),
+        ("3. A dog on a cat.", CHOICES[2]),
+        ("Answer: 2", CHOICES[1]),
+        ("**1**", CHOICES[0]),
+        ("The answer is 1.", CHOICES[0]),
+        ("a MAT on a dog", CHOICES[0]),
+        ("2 dogs on a mat", CHOICES[1]),
+        ('I choose "A dog on a cat."', CHOICES[2]),
+        ("<think>1 or 2?</think>\n2", CHOICES[1]),
+        ('```json\n{"negative": "A dog on a cat."}\n```', CHOICES[2]),
+        ("4", None),
+        ("2 cats on a mat", None),
+        ("A mat on a dog. A dog on a cat.", None),
+        ("A whale", None),
+    ],
+)
+def test_choice_in_words(connect: Callable[..., ServerModel], said: str, text: str | None) -> None:
+    with serving(lambda received: Response(body=completion(said))) as server:
+        answer = reply(connect(server, structured=False), "choose")
+    assert (answer.outcome, answer.text) == (("answered", text) if text else ("malformed", ""))
+    assert not answer.repaired
+
+
+def test_schema_ignored(connect: Callable[..., ServerModel], caplog: pytest.LogCaptureFixture) -> None:
+    def respond(received: Received) -> Response:
+        return Response(body=completion("2" if received.last.endswith("number alone.") else "A mat on a dog"))
+
+    with serving(respond) as server, caplog.at_level(logging.WARNING):
+        model = connect(server, concurrency=1)
+        answers = replies(model, *(ask(number, "choose") for number in range(10)))
+        bodies = [received.body for received in server.asked()]
+    assert {answer.text for answer in answers.values()} == {CHOICES[0], CHOICES[1]}
+    assert [answers[f"c{number}"].repaired for number in range(10)] == [True] * 3 + [False] * 7
+    assert sum(answer.counts.get("schema: ignored", 0) for answer in answers.values()) == 3
+    assert ["response_format" in body for body in bodies] == [True] * 3 + [False] * 7
+    assert len(caplog.messages) == 1 and "ignores it" in caplog.text and SECRET not in caplog.text
+
+
+def test_schema_refused(connect: Callable[..., ServerModel], caplog: pytest.LogCaptureFixture) -> None:
+    def respond(received: Received) -> Response:
+        if received.body.get("response_format", {}).get("type") == "json_schema":
+            return failure(400, "Input should be 'text' or 'json_object': body.response_format.type")
+        return say(received)
+
+    with serving(respond) as server:
+        answers = replies(connect(server, concurrency=1), *(ask(number, "choose") for number in range(5)))
+        kinds = [received.body["response_format"]["type"] for received in server.asked()]
+    assert {answer.outcome for answer in answers.values()} == {"answered"}
+    assert kinds == ["json_schema", *["json_object"] * 5]
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_schema_fails_without_saying_so(connect: Callable[..., ServerModel], status: int) -> None:
+    def respond(received: Received) -> Response:
+        return failure(status, "oops") if "response_format" in received.body else say(received)
+
+    with serving(respond) as server:
+        answers = replies(connect(server, concurrency=1), *(ask(number, "choose") for number in range(12)))
+        kinds = ["response_format" in received.body for received in server.asked()]
+    assert {answer.outcome for answer in answers.values()} == {"answered"}
+    assert True in kinds and kinds[-4:] == [False] * 4
+
+
+def test_stray_errors_do_not_end_the_schema(connect: Callable[..., ServerModel]) -> None:
+    with serving(script(failure(500, "fell over"), failure(500, "fell over"))) as server:
+        model = connect(server, concurrency=1)
+        answers = replies(model, *(ask(number, "choose") for number in range(6)))
+        assert sum(answer.counts.get("retry: 500", 0) for answer in answers.values()) == 2
+        reply(model, "choose")
+        assert server.asked()[-1].body["response_format"]["type"] == "json_schema"
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("max_tokens", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."),
+        ("temperature", "Unsupported value: 'temperature' does not support 0.5 with this model."),
+        ("seed", '[{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]'),
+    ],
+)
+def test_fields_that_a_server_does_not_take(connect: Callable[..., ServerModel], field: str, message: str) -> None:
+    with serving(lambda received: failure(400, message) if field in received.body else say(received)) as server:
+        answers = replies(connect(server, concurrency=1, temperature=0.5), *(ask(number) for number in range(4)))
+        assert {answer.outcome for answer in answers.values()} == {"answered"}
+        assert [field in received.body for received in server.asked()] == [True, False, False, False, False]
+        if field == "max_tokens":
+            assert server.asked()[-1].body["max_completion_tokens"] == 160
+
+
+# What ends a run
+
+
+def stops(model: ServerModel, *requests: Request) -> str:
+    for request in requests or (ask(0),):
+        model.start(request)
+    with pytest.raises(DeglaError) as caught:
+        while model.finished():
+            pass
+    with pytest.raises(DeglaError):
+        model.finished()
+    assert SECRET not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_wrong_key(connect: Callable[..., ServerModel], monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    with serving(lambda received: failure(status, f"Incorrect API key provided: {SECRET} (sk-ver***123).")) as server:
+        message = stops(connect(server))
+        assert "Incorrect API key provided: [hidden]" in message and "DEGLA_API_KEY" in message and "***" not in message
+        monkeypatch.delenv("DEGLA_API_KEY")
+        assert "no key was sent" in stops(connect(server))
+        assert server.asked()[-1].headers["authorization"] == "Bearer none"
+        monkeypatch.setenv("OPENAI_API_KEY", "other")
+        assert "OPENAI_API_KEY" in stops(connect(server))
+
+
+def test_unknown_model(connect: Callable[..., ServerModel]) -> None:
+    def respond(received: Received) -> Response:
+        if received.path.endswith("/models"):
+            return Response(body={"data": [{"id": "llama-3.1-8b"}, {"id": "qwen"}]})
+        return failure(404, "The model `m` does not exist.", code="model_not_found")
+
+    with serving(respond) as server:
+        message = stops(connect(server))
+    assert "The model `m` does not exist." in message and "llama-3.1-8b, qwen" in message and "--model" in message
+
+
+def test_wrong_path(connect: Callable[..., ServerModel]) -> None:
+    with serving(lambda received: Response(404, {"detail": "Not Found"})) as server:
+        message = stops(connect(server.url.removesuffix("/v1")))
+    assert "Not Found" in message and "/v1" in message
+
+
+def test_no_credit_and_long_waits(connect: Callable[..., ServerModel]) -> None:
+    spent = failure(429, "You exceeded your current quota.", code="insufficient_quota")
+    with serving(lambda received: spent) as server:
+        assert "nothing left to spend" in stops(connect(server))
+    tomorrow = Response(429, {"error": {"message": "daily limit"}}, {"retry-after": "40000"})
+    with serving(lambda received: tomorrow) as server:
+        assert "11.1 hours" in stops(connect(server))
+
+
+def test_unreachable_from_the_start(connect: Callable[..., ServerModel]) -> None:
+    with serving(say) as server:
+        url = server.url.replace("//", "//user:pass%20word@")
+    started = time.monotonic()
+    message = stops(connect(url), *(ask(number) for number in range(20)))
+    assert time.monotonic() - started < 3
+    assert f"127.0.0.1:{server.port}" in message and "--base-url" in message
+    assert "pass" not in message and "user" not in message
+
+
+def test_all_servers_gone(connect: Callable[..., ServerModel]) -> None:
+    with serving(say) as first, serving(say) as second:
+        model = connect(first, second, backoff=0.002, retries=3)
+        replies(model, *(ask(number) for number in range(20)))
+    for number in range(200):
+        model.start(ask(number))
+    given_up: list[Reply] = []
+    with pytest.raises(DeglaError, match="No server has answered for"):
+        while True:
+            given_up += model.finished()
+    assert {answer.outcome for answer in given_up} <= {"unreachable"} and len(given_up) < 200
+
+
+# Several servers
+
+
+def test_balanced(connect: Callable[..., ServerModel]) -> None:
+    def slow(seconds: float) -> Callable[[Received], Response]:
+        return lambda received: Response(body=say(received).body, delay=seconds)
+
+    with serving(slow(0.005)) as quick, serving(slow(0.02)) as lame:
+        replies(connect(quick, lame, concurrency=8), *(ask(number) for number in range(300)))
+        assert len(quick.asked()) > 1.5 * len(lame.asked()) > 15
+
+
+def test_a_dead_server_rests_and_is_tried_again(connect: Callable[..., ServerModel]) -> None:
+    down = True
+
+    def respond(received: Received) -> Response:
+        return Response(keep=0) if down else say(received)
+
+    with serving(lambda received: Response(body=say(received).body, delay=0.002)) as good, serving(respond) as bad:
+        model = connect(good, bad, backoff=0.005)
+        answers = replies(model, *(ask(number) for number in range(300)))
+        assert {answer.outcome for answer in answers.values()} == {"answered"}
+        assert len(bad.asked()) < 60
+        down = False
+        time.sleep(0.35)
+        before = len(bad.asked())
+        replies(model, *(ask(number) for number in range(300, 700)))
+        assert len(bad.asked()) - before > 100
+
+
+# Settings
+
+
+def test_describe_names_neither_host_nor_key(connect: Callable[..., ServerModel]) -> None:
+    with serving(say) as server:
+        model = connect(server, temperature=0.5)
+        told = json.dumps(model.describe()) + model.name + repr(model.__dict__.keys())
+    assert "127.0.0.1" not in told and str(server.port) not in told and SECRET not in told
+    assert model.describe()["temperature"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"base_urls": []},
+        {"base_urls": ["localhost:8000"]},
+        {"base_urls": ["http://host:port/v1"]},
+        {"model": " "},
+        {"concurrency": 0},
+        {"timeout": 0.0},
+        {"retries": -1},
+        {"temperature": 3.0},
+        {"max_tokens": 0},
+    ],
+)
+def test_bad_settings(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        ServerModel(**{"base_urls": ["http://localhost:1/v1"], "model": "m", **settings})
+
+
+def test_close_with_requests_under_way(connect: Callable[..., ServerModel]) -> None:
+    with serving(lambda received: Response(body=say(received).body, delay=30)) as server:
+        model = connect(server)
+        for number in range(100):
+            model.start(ask(number))
+        time.sleep(0.05)
+        started = time.monotonic()
+        model.close()
+        model.close()
+        assert time.monotonic() - started < 2

@@ -1,0 +1,57 @@
+"""The first step's loss and gradients under any number of processes; run by torch.distributed.run or imported."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from degla.config import TrainConfig, from_plain
+from degla.model.load import load_encoder
+from degla.objectives import Processes
+from degla.training.loop import _accelerator, _build_trainer
+from degla.training.pairs import open_pairs
+from degla.training.step import Trainer
+
+Gradients = dict[str, torch.Tensor]
+
+
+def first_step(config: TrainConfig, *, double: bool = False) -> tuple[torch.Tensor, Gradients, Trainer]:
+    """Loss of the first batch, over all processes, and the gradient of every parameter."""
+    accelerator = _accelerator(config)
+    processes = Processes.current()
+    encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
+    pairs = open_pairs(config, encoder=encoder, processes=processes)
+    trainer = _build_trainer(config, accelerator, encoder, processes, pairs=pairs, steps=10)
+    if trainer.teacher is not None:
+        # A teacher that equals its student would hide the distillation's gradient.
+        generator = torch.Generator().manual_seed(1)
+        for value in trainer.teacher.encoder.parameters():
+            value.data.mul_(1 + 0.1 * torch.randn(value.shape, generator=generator))
+    batch = next(iter(pairs.batches(0, start=0, device=accelerator.device)))
+    if double:
+        encoder.double()
+        batch = replace(batch, image=batch.image.double())
+    loss, _ = trainer.backward(batch)
+    named = trainer.encoder.named_parameters()
+    gradients = {name: value.grad.clone() for name, value in named if value.grad is not None}
+    return processes.total(loss) / processes.count, gradients, trainer
+
+
+def main() -> None:
+    out, *plain = sys.argv[1:]
+    found: dict[str, Any] = {}
+    for text in plain:
+        config = from_plain(json.loads(text), where="test")
+        loss, gradients, _ = first_step(config)
+        found[f"{config.train.chunk_size}"] = {"loss": loss, "gradients": gradients}
+    if Processes.current().rank == 0:
+        torch.save(found, Path(out))
+
+
+if __name__ == "__main__":
+    main()

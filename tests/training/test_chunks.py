@@ -1,0 +1,148 @@
+"""Gradient caching: a batch embedded in chunks has the loss and the gradients of the whole, in much less memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from degla.config import to_plain
+from degla.training.loop import train
+from tests.training.configs import tiny_config
+from tests.training.gradient_worker import Gradients, first_step
+
+Pairs = dict[str, Path]
+
+
+def _everything(model: Path, pairs: Pairs, out: Path, **loop: Any) -> Any:
+    """Every term of the shelf in one objective."""
+    config = tiny_config("degla", model=model, pairs=pairs, out=out, **{"batch_size": 8} | loop)
+    return replace(config, objective={name: replace(term, weight=term.weight or 0.3)
+                                      for name, term in config.objective.items()})  # fmt: skip
+
+
+def _compare(left: Gradients, right: Gradients, *, relative: float) -> None:
+    assert left.keys() == right.keys() and "clip.logit_scale" in left and len(left) > 50
+    for name, expected in left.items():
+        assert expected.abs().max() > 0, name
+        gap = (right[name] - expected).abs().max() / expected.abs().max()
+        assert gap < relative, (name, gap.item())
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 8])
+def test_chunks_have_the_gradients_of_the_whole(
+    chunk_size: int, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    whole = first_step(_everything(tiny_model, tiny_pairs, tmp_path))
+    chunked = first_step(_everything(tiny_model, tiny_pairs, tmp_path, chunk_size=chunk_size))
+    torch.testing.assert_close(whole[0], chunked[0], rtol=1e-6, atol=0)
+    _compare(whole[1], chunked[1], relative=1e-5)
+    for name, memory in whole[2].objective.memory.items():
+        torch.testing.assert_close(chunked[2].objective.memory[name], memory)
+
+
+@pytest.mark.parametrize("trim", [True, False])
+def test_mixed_precision_and_padding(trim: bool, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"precision": "bf16", "trim": trim}
+    whole = first_step(_everything(tiny_model, tiny_pairs, tmp_path, **options))
+    chunked = first_step(_everything(tiny_model, tiny_pairs, tmp_path, chunk_size=2, **options))
+    torch.testing.assert_close(whole[0], chunked[0], rtol=1e-4, atol=0)
+    _compare(whole[1], chunked[1], relative=0.05)
+
+
+@pytest.mark.parametrize("recipe", ["clip", "negclip", "ce_clip", "degla_published"])
+def test_every_kind_of_recipe(recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    steps = []
+    for chunk_size in (None, 3):
+        config = tiny_config(
+            recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path, batch_size=8, chunk_size=chunk_size
+        )
+        steps.append(first_step(config))
+    torch.testing.assert_close(steps[0][0], steps[1][0], rtol=1e-6, atol=0)
+    _compare(steps[0][1], steps[1][1], relative=2e-5)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_and_chunks_change_no_gradient(
+    processes: int, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    whole = first_step(_everything(tiny_model, tiny_pairs, tmp_path))
+    small = 8 // processes // 2
+    configs = [_everything(tiny_model, tiny_pairs, tmp_path, chunk_size=size) for size in (None, small)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    worker = Path(__file__).with_name("gradient_worker.py")
+    words = [json.dumps(to_plain(config)) for config in configs]
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [*launch, str(worker), str(tmp_path / "found.pt"), *words],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    assert found.keys() == {"None", str(small)}
+    for step in found.values():
+        torch.testing.assert_close(step["loss"], whole[0], rtol=1e-5, atol=0)
+        _compare(whole[1], {name.removeprefix("module."): value for name, value in step["gradients"].items()},
+                 relative=1e-5)  # fmt: skip
+
+
+def test_a_run_in_chunks_resumes_bit_for_bit(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    whole = _everything(tiny_model, tiny_pairs, tmp_path / "whole", steps=4, chunk_size=3)
+    train(whole)
+    half = replace(whole, out=tmp_path / "half", checkpoint=replace(whole.checkpoint, every_steps=2))
+    train(half)
+    for name in ("step-3", "step-4"):
+        if (tmp_path / "half" / name).is_dir():
+            (tmp_path / "half" / name / "state.json").unlink()
+    train(half, resume=True)
+    for name in ("open_clip_model.safetensors", "teacher.safetensors"):
+        left, right = (load_file(tmp_path / run / "step-4" / name) for run in ("whole", "half"))
+        assert all(torch.equal(value, right[key]) for key, value in left.items()), name
+
+
+_MEMORY = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from degla.config import from_plain
+import json
+from tests.training.gradient_worker import first_step
+config = from_plain(json.loads(sys.argv[1]), where="test")
+import degla.training.step as step
+original = step.Trainer.backward
+def watched(self, batch):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = original(self, batch)
+    print("grown", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return result
+step.Trainer.backward = watched
+first_step(config)
+"""
+
+
+def test_a_large_batch_fits_where_the_whole_needs_four_times_as_much(tmp_path: Path) -> None:
+    from tests.tiny import CONFIG, write_model, write_pairs
+
+    model = write_model(tmp_path / "model", vision_cfg=CONFIG["vision_cfg"] | {"patch_size": 8, "layers": 5})
+    pairs = write_pairs(tmp_path / "pairs", images=512)
+    grown = {}
+    for chunk_size in (32, None):
+        config = _everything(model, pairs, tmp_path / "run", batch_size=1024, chunk_size=chunk_size)
+        config = replace(config, data=replace(config.data, negatives_per_caption=3))
+        done = subprocess.run(
+            [sys.executable, "-c", _MEMORY.format(root=str(Path(__file__).parents[2])), json.dumps(to_plain(config))],
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        grown[chunk_size] = int(done.stdout.split("grown")[1])
+    print(grown)
+    assert grown[None] > 4 * grown[32], grown
