@@ -1,4 +1,4 @@
-"""Captions a second and memory: of the rules alone, and of the pipeline around a scripted language model.
+"""Captions a processor-second and memory: of the rules alone, and of the pipeline around a scripted language model.
 
 ``negatives.py CAPTIONS`` measures each rule on the captions of the file, without a model. ``--pipeline 100000`` repeats
 the captions up to that number with ids of their own and asks a model that answers at once from a table. Texts that come
@@ -42,7 +42,7 @@ def main() -> None:
         measure_pipeline(given.captions, given.pipeline, given.rules, distinct=given.distinct)
         return
     captions = list(read_captions(given.captions))
-    print(f"{'':<20} {'captions/s':>10}  accepted a caption")
+    print(f"{'captions a processor-second':>31}  accepted a caption")
     measure("all rules, cold", RULES.names(), captions)
     for name in RULES.names():
         measure(name, [name], captions)
@@ -50,10 +50,10 @@ def main() -> None:
 
 def measure(title: str, rules: list[str], captions: list[CaptionRecord]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
+        started = time.process_time()
         summary = generate(captions, rules=rules, out=Path(folder) / "negatives.jsonl", seed=0, progress=False)
-        rate = len(captions) / (time.perf_counter() - started)
-    print(f"{title:<20} {rate:10.0f}  {summary.mean:.2f}")
+        rate = len(captions) / (time.process_time() - started)
+    print(f"{title:<20} {rate:10.0f}  {summary.mean:18.2f}")
 
 
 def measure_pipeline(path: Path, count: int, rules: list[str], *, distinct: bool) -> None:
@@ -69,7 +69,7 @@ def measure_pipeline(path: Path, count: int, rules: list[str], *, distinct: bool
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     print(f"{count:,} captions, {len(texts):,} texts, {len(rules)} rules, {summary.attempts:,} requests")
     print(
-        f"{count / cpu:,.0f} captions and {summary.attempts / cpu:,.0f} requests a processor-second ({seconds:.0f} s wall)"
+        f"{count / cpu:,.0f} captions, {summary.attempts / cpu:,.0f} requests a processor-second; {seconds:.0f} s wall"
     )
     print(f"{summary.mean:.2f} negatives a caption, {summary.share_accepted:.0%} of the rows accepted")
     print("memory in MB at each tenth:", " ".join(f"{megabytes:.0f}" for megabytes in watch.tenths()))

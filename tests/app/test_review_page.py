@@ -116,6 +116,8 @@ def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path) -> No
         person = Visitor(browser, address)
         person.tab.wait_for_function("document.querySelector('#review-picture img')?.naturalWidth == 32")
         person.expect("#review-verdict", "not_rule")
+        person.press("u")
+        person.expect("#review-verdict", "there is nothing to undo")
         person.press("r")  # 0
         assert person.tab.locator("#review-picture img").count() == 0  # its image lies outside the folder
         person.expect("#review-verdict", "checks passed")

@@ -305,3 +305,53 @@ def test_the_official_coco_file() -> None:
     assert len({record.image_id for record in records}) == 85
     assert all((SHARED / "coco" / "val2017" / record.image).is_file() for record in records)
     assert all(record.text == record.text.strip() for record in records)
+
+
+@pytest.mark.parametrize("name", ["n.csv", "n.tsv"])
+def test_negatives_in_the_form_of_negclip(name: str, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"title": "A dog.", "filepath": "a.jpg", "neg_caption": ["A cat.", "It's a pig."], "neg_image": [1]},
+        {"title": "A cow.", "filepath": "b.jpg", "neg_caption": ["  "], "neg_image": [0]},
+    ]
+    path = write_table(tmp_path / name, rows, "," if name == "n.csv" else "\t")
+    assert [(row.caption_id, row.text, row.accepted, row.rule, row.draw) for row in read_negatives(path)] == [
+        ("0", "A cat.", True, "published", 0),
+        ("0", "It's a pig.", True, "published", 1),
+        ("1", None, False, "published", 0),
+    ]
+    assert [row.id for row in read_captions(path, columns=Columns(image="filepath", text="title"))] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("title,neg_captoin\nA,[]\n", "there is no column 'neg_caption'. Did you mean 'neg_captoin'?"),
+        ("neg_caption\nA cat.\n", "line 2: column 'neg_caption' is 'A cat.'; a list of texts as Python writes it"),
+        ("neg_caption\n[3]\n", "a list of texts as Python writes it is needed"),
+        ("neg_caption\n__import__('os').getcwd()\n", "a list of texts as Python writes it is needed"),
+        ("neg_caption,neg_rule\n['a'],\"['b', 'c']\"\n", "1 texts in 'neg_caption' but 2 names in 'neg_rule'"),
+    ],
+)
+def test_wrong_tables_of_negclip(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "n.csv").write_text(content)
+    with pytest.raises(InputError) as caught:
+        list(read_negatives(tmp_path / "n.csv"))
+    assert message in str(caught.value)
+
+
+def test_an_id_that_comes_twice_far_apart_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("degla.data.sources._RECENT", 8)
+    captions = [CaptionRecord(id=f"c{number}", image="a.jpg", text="A dog.", image_id="a") for number in range(50)]
+    write_jsonl(tmp_path / "c.jsonl", captions)
+    assert list(read_captions(tmp_path / "c.jsonl")) == captions
+    for first, second in ((0, 49), (31, 33), (5, 6)):
+        twice = [*captions[:second], captions[first], *captions[second + 1 :]]
+        write_jsonl(tmp_path / "c.jsonl", twice)
+        with pytest.raises(
+            InputError, match=rf"line {second + 1}: caption id 'c{first}' was used before, at .*line {first + 1}\."
+        ):
+            list(read_captions(tmp_path / "c.jsonl"))
+    # Equal hashes of different ids are no repetition.
+    monkeypatch.setattr("degla.data.sources.hash", lambda name: 1, raising=False)
+    write_jsonl(tmp_path / "c.jsonl", captions)
+    assert list(read_captions(tmp_path / "c.jsonl")) == captions

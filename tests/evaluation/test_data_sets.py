@@ -19,7 +19,7 @@ from degla.evaluation.pictures import decode, is_there, read_picture
 from degla.evaluation.run import evaluate
 from degla.shelf import BENCHMARKS
 from tests.evaluation.fake_encoders import FakeEncoder, knowing, spreading
-from tests.evaluation.published_layouts import COLOURS, WRITERS, encoded, picture, pickled, write_tar
+from tests.evaluation.published_layouts import COLOURS, WRITERS, encoded, pickled, picture, write_tar
 
 SIZES = {
     "cifar10": (10, 18, 10000), "cifar100": (100, 18, 10000), "food101": (101, 1, 25250), "pets": (37, 1, 3669),

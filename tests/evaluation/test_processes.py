@@ -78,7 +78,10 @@ def test_an_image_that_one_process_cannot_read_ends_all(world: Path, tmp_path: P
 def test_shares_are_whole_and_a_broken_environment_is_told() -> None:
     work = list(range(7))
     shares = [list(Processes(rank=rank, count=3).share(work)) for rank in range(3)]
-    assert sorted(sum(shares, [])) == work and max(map(len, shares)) - min(map(len, shares)) == 1
+    assert (
+        sorted(number for share in shares for number in share) == work
+        and max(map(len, shares)) - min(map(len, shares)) == 1
+    )
     with joined_processes({}) as alone:
         assert alone == Processes() and alone.first
     with (

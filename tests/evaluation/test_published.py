@@ -127,4 +127,4 @@ def test_item_weighted_groups_of_sugarcrepe() -> None:
         assert averages[f"{family}.micro"] == pytest.approx(expected)
     mean = sum(averages[f"{family}.micro"] for family in ("replace", "swap", "add")) / 3
     assert averages["macro3"] == pytest.approx(mean)
-    assert benchmark.published == {"ViT-B-32-quickgelu:openai (fp32)": pytest.approx(columns)}
+    assert [round(100 * columns[name], 2) for name in sizes] == [90.92, 80.08, 69.20, 61.22, 63.96, 77.21, 68.79]

@@ -143,7 +143,7 @@ def test_orders_that_say_the_same_are_refused(name: str, caption: str, negative:
 
 REFUSED = [
     ("swap_adjectives", "the leafy green bush", "the green leafy bush", "not_rule"),
-    ("swap_adjectives", "a red round cup on a round box", "a round round cup on a red box", "already_in_caption"),
+    ("swap_adjectives", "a big red cup on a blue box", "a blue red cup on a big box", "already_in_caption"),
     ("swap_adjectives", "a big dog behind a large cat", "a large dog behind a big cat", "synonym"),
     ("swap_adjectives", "a young man with a black umbrella", "a black man with a young umbrella", "person_colour"),
     ("replace_nouns", "Two workers on a roof", "Two people on a roof", "compatible"),
@@ -203,7 +203,7 @@ def test_acceptances(name: str, caption: str, negative: str) -> None:
 def test_names_of_two_words_are_not_broken() -> None:
     for seed in range(10):
         for negative in proposals("replace_nouns", "a dog near a fire hydrant", seed):
-            assert "fire hydrant" in negative
+            assert ("fire" in negative) == ("hydrant" in negative) == ("fire hydrant" in negative)
         for negative in proposals("replace_adjectives", "a big hot dog on a paper plate", seed):
             assert "hot dog" in negative
 
@@ -214,7 +214,7 @@ def test_frames_and_place_words_stay() -> None:
         for seed in range(5):
             for negative in proposals(name, text, seed):
                 assert negative.startswith("a small image of ")
-                assert " to the left of " in negative
+                assert " to the left of " in negative or name == "replace_relation"
 
 
 def test_pronouns_keep_their_gender() -> None:

@@ -116,12 +116,12 @@ def test_structured(connect: Callable[..., ServerModel]) -> None:
 
 
 def test_many_at_once_are_taken_and_wait(connect: Callable[..., ServerModel]) -> None:
-    with serving(lambda received: Response(body=say(received).body, delay=0.01)) as server:
+    with serving(lambda received: Response(body=say(received).body, delay=0.05)) as server:
         model = connect(server, concurrency=20)
         started = time.monotonic()
         for number in range(300):
             model.start(ask(number))
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 0.5  # the answers take 0.75 s at least
         assert model.capacity >= 20
         seen = Counter[Key]()
         while came := model.finished():
@@ -153,7 +153,7 @@ def test_many_at_once_are_taken_and_wait(connect: Callable[..., ServerModel]) ->
 )
 def test_passing_faults(connect: Callable[..., ServerModel], kind: str, response: Response) -> None:
     with serving(script(response, response)) as server:
-        answer = reply(connect(server, timeout=0.2))
+        answer = reply(connect(server, timeout=0.4 if kind == "timeout" else 10.0))
         assert answer.outcome == "answered" and answer.text == "dog number 0 on a mat. A"
         assert answer.counts[f"retry: {kind}"] == 2 and answer.attempts == 3
         assert [received.headers["x-client-request-id"][-2:] for received in server.asked()] == ["-1", "-2", "-3"]
@@ -171,7 +171,7 @@ def test_given_up(connect: Callable[..., ServerModel]) -> None:
     assert "broken at" in answers["c0"].detail and "127.0.0.1" not in answers["c0"].detail
 
 
-@pytest.mark.parametrize("header", [("retry-after", "0.3"), ("retry-after-ms", "300")])
+@pytest.mark.parametrize("header", [("retry-after", "0.5"), ("retry-after-ms", "500")])
 def test_retry_after_holds_the_server(connect: Callable[..., ServerModel], header: tuple[str, str]) -> None:
     times: list[float] = []
 
@@ -184,7 +184,7 @@ def test_retry_after_holds_the_server(connect: Callable[..., ServerModel], heade
         answers = replies(model, ask(0), ask(1), ask(2))
     assert {answer.outcome for answer in answers.values()} == {"answered"}
     # Not only the request that was put off waits: the limit is the account's.
-    assert times[1] - times[0] >= 0.29 and times[3] - times[1] < 0.25
+    assert times[1] - times[0] >= 0.49 and times[3] - times[1] < 0.45
 
 
 def test_rate_limit_headers(connect: Callable[..., ServerModel]) -> None:
@@ -192,20 +192,20 @@ def test_rate_limit_headers(connect: Callable[..., ServerModel]) -> None:
 
     def respond(received: Received) -> Response:
         times.append(time.monotonic())
-        told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
+        told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "500ms"}
         return Response(body=say(received).body, headers=told if received.number == 0 else {})
 
     with serving(respond) as server:
         replies(connect(server, concurrency=1), ask(0), ask(1), ask(2))
-    assert times[1] - times[0] >= 0.29 and times[2] - times[1] < 0.25
+    assert times[1] - times[0] >= 0.49 and times[2] - times[1] < 0.45
 
 
 def test_everything_at_once(connect: Callable[..., ServerModel]) -> None:
     requests = [ask(number, "choose" if number % 2 else "write") for number in range(200)]
     with serving(Flaky(faults=0)) as server:
         undisturbed = replies(connect(server), *requests)
-    with serving(Flaky(seed=1, faults=0.3, hang=0.5)) as server:
-        disturbed = replies(connect(server, timeout=0.1), *requests)
+    with serving(Flaky(seed=1, faults=0.3, hang=1.5)) as server:
+        disturbed = replies(connect(server, timeout=0.5), *requests)
     assert {(key, answer.outcome, answer.text) for key, answer in disturbed.items()} == {
         (key, answer.outcome, answer.text) for key, answer in undisturbed.items()
     }
@@ -422,7 +422,7 @@ def test_unreachable_from_the_start(connect: Callable[..., ServerModel]) -> None
         url = server.url.replace("//", "//user:pass%20word@")
     started = time.monotonic()
     message = stops(connect(url), *(ask(number) for number in range(20)))
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 10
     assert f"127.0.0.1:{server.port}" in message and "--base-url" in message
     assert "pass" not in message and "user" not in message
 
@@ -440,6 +440,15 @@ def test_all_servers_gone(connect: Callable[..., ServerModel]) -> None:
     assert {answer.outcome for answer in given_up} <= {"unreachable"} and len(given_up) < 200
 
 
+def test_a_pause_without_requests_is_no_silence(connect: Callable[..., ServerModel]) -> None:
+    fault = failure(503, "loading")
+    with serving(script(Response(body=completion("A mat on a dog.")), fault, fault, fault, fault)) as server:
+        model = connect(server, backoff=0.001)
+        assert reply(model).outcome == "answered"
+        time.sleep(0.7)  # longer than a server may be silent
+        assert reply(model).attempts == 5
+
+
 # Several servers
 
 
@@ -447,8 +456,8 @@ def test_balanced(connect: Callable[..., ServerModel]) -> None:
     def slow(seconds: float) -> Callable[[Received], Response]:
         return lambda received: Response(body=say(received).body, delay=seconds)
 
-    with serving(slow(0.005)) as quick, serving(slow(0.02)) as lame:
-        replies(connect(quick, lame, concurrency=8), *(ask(number) for number in range(300)))
+    with serving(slow(0.02)) as quick, serving(slow(0.1)) as lame:
+        replies(connect(quick, lame, concurrency=8), *(ask(number) for number in range(150)))
         assert len(quick.asked()) > 1.5 * len(lame.asked()) > 15
 
 
@@ -460,14 +469,14 @@ def test_a_dead_server_rests_and_is_tried_again(connect: Callable[..., ServerMod
 
     with serving(lambda received: Response(body=say(received).body, delay=0.002)) as good, serving(respond) as bad:
         model = connect(good, bad, backoff=0.005)
-        answers = replies(model, *(ask(number) for number in range(300)))
+        answers = replies(model, *(ask(number) for number in range(150)))
         assert {answer.outcome for answer in answers.values()} == {"answered"}
         assert len(bad.asked()) < 60
         down = False
         time.sleep(0.35)
         before = len(bad.asked())
-        replies(model, *(ask(number) for number in range(300, 700)))
-        assert len(bad.asked()) - before > 100
+        replies(model, *(ask(number) for number in range(150, 400)))
+        assert len(bad.asked()) - before > 20
 
 
 # Settings
@@ -509,4 +518,4 @@ def test_close_with_requests_under_way(connect: Callable[..., ServerModel]) -> N
         started = time.monotonic()
         model.close()
         model.close()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10

@@ -13,7 +13,7 @@ import torch
 from degla.config import TrainConfig, from_plain
 from degla.model.load import load_encoder
 from degla.objectives import Processes
-from degla.training.loop import _accelerator, _build_trainer
+from degla.training.loop import build_trainer, open_accelerator
 from degla.training.pairs import open_pairs
 from degla.training.step import Trainer
 
@@ -22,11 +22,13 @@ Gradients = dict[str, torch.Tensor]
 
 def first_step(config: TrainConfig, *, double: bool = False) -> tuple[torch.Tensor, Gradients, Trainer]:
     """Loss of the first batch, over all processes, and the gradient of every parameter."""
-    accelerator = _accelerator(config)
+    accelerator = open_accelerator(config)
     processes = Processes.current()
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
     pairs = open_pairs(config, encoder=encoder, processes=processes)
-    trainer = _build_trainer(config, accelerator, encoder, processes, pairs=pairs, steps=10)
+    trainer = build_trainer(
+        config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=10
+    )
     if trainer.teacher is not None:
         # A teacher that equals its student would hide the distillation's gradient.
         generator = torch.Generator().manual_seed(1)

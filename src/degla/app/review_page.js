@@ -7,6 +7,7 @@
     ArrowRight: "review-next",
   };
   let busy = false;
+  let patience;
   const field = () => document.querySelector("#review-text textarea");
   window.deglaReview = {
     // The answer has come. The next key counts once the draft that it is about can be seen.
@@ -29,6 +30,8 @@
     const button = document.getElementById(id);
     if (busy || !button) return;
     busy = true;
+    clearTimeout(patience);
+    patience = setTimeout(() => { busy = false; }, 5000); // the server is gone, or has failed
     button.click();
   };
   document.addEventListener("keydown", (event) => {

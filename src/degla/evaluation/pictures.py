@@ -67,8 +67,10 @@ def decode(content: bytes, where: str) -> Image:
     Raises:
         InputError: not an image, a truncated one, or one of so many pixels that it must be meant to do harm.
     """
-    from PIL import Image
+    from PIL import Image, ImageFile
 
+    # Some libraries switch this on for the whole process; cut-off files then decode to half grey pictures.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(io.BytesIO(content)) as opened:
             return opened.convert("RGB")

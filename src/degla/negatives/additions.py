@@ -46,14 +46,17 @@ class Additions:
         sorts = {group.name for group in lexicon().noun_groups(noun)}
         return noun in self._words["present_nouns"] or bool(sorts & self._words["present"])
 
+    def is_vague(self, adjective: str) -> bool:
+        """Whether an adjective says a size, an age, a judgement or the like."""
+        return any(group.name in self._words["vague"] for group in lexicon().adjective_groups(adjective))
+
     def may_be_true(self, adjective: str, noun: str) -> bool:
         """Whether an adjective is typical of a noun, vague, or of no sort that is known to be seen and said."""
         if adjective in self._typical.get(noun, ()):
             return True
-        groups = {group.name for group in lexicon().adjective_groups(adjective)}
         if adjective in self._drawn:
             return False
-        return not groups or bool(groups & self._words["vague"])
+        return not lexicon().adjective_groups(adjective) or self.is_vague(adjective)
 
 
 def _lists(tables: dict[str, Any]) -> tuple[_List, ...]:

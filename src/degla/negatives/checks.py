@@ -6,9 +6,13 @@ No candidate is tagged again: words are compared with the caption's own tokens a
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from degla.negatives import words
+from degla.negatives.lexicon import lexicon
+from degla.negatives.paraphrase import says_the_same
 from degla.negatives.phrases import Caption
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
@@ -20,6 +24,10 @@ Content = tuple[str, ...]
 
 LONGEST_CAPTION: Final = 80
 """Words; CLIP's tokenizer cuts at 77 tokens anyway."""
+
+CONTEXT: Final = 75
+"""Tokens of a text that CLIP reads, besides the marks of start and end."""
+_MAY_DOUBLE: Final = frozenset({"that", "had", "very", "so", "bye", "ha", "knock", "choo", "yum"})
 
 _ENGLISH_SHARE: Final = 0.5
 _CASELESS_ENGLISH: Final = frozenset(
@@ -72,6 +80,8 @@ def check_caption(text: str) -> Verdict:
         return refused("empty_caption")
     if len(content) > LONGEST_CAPTION:
         return refused("long_caption")
+    if len(content) > _SURE and estimate_tokens(text) > CONTEXT:
+        return refused("over_context")
     known = sum(word in _CASELESS_ENGLISH or (word.isascii() and words.is_known(word)) for word in content)
     share = known / len(content)
     functions = sum(word in _CASELESS_ENGLISH for word in content)
@@ -80,8 +90,26 @@ def check_caption(text: str) -> Verdict:
     return ACCEPTED
 
 
+def estimate_tokens(text: str) -> int:
+    """About how many tokens CLIP's tokenizer makes of a text, without the marks of start and end.
+
+    No tokenizer is needed to make negatives, so this is an estimate, meant to be high rather than low: a mark or digit
+    is one token, a word of the dictionary one (two beyond ten letters), any other word one for three letters.
+    """
+    return sum(_estimate(piece) for piece, _ in words.split(text))
+
+
+@lru_cache(maxsize=65_536)
+def _estimate(piece: str) -> int:
+    letters = sum(letter.isalpha() for letter in piece)
+    others = len(piece) - letters
+    if letters == len(piece) and words.is_known(piece):
+        return 1 + (letters > 10)
+    return others + -(-letters // 3)
+
+
 def check_text(caption: Caption, negative: str) -> Verdict:
-    """Checks that hold for every rule: not empty, not too long, not the caption's own text, articles right."""
+    """Checks that hold for every rule: length, not what the caption says, articles, numbers, banned words."""
     content = words.content(negative)
     if not content:
         return refused("empty")
@@ -89,9 +117,49 @@ def check_text(caption: Caption, negative: str) -> Verdict:
         return refused("too_long")
     if content == caption.content:
         return refused("same_text")
+    reason = _flaw(caption, content)
+    if reason:
+        return refused(reason)
+    if len(content) > _SURE and estimate_tokens(negative) > CONTEXT:
+        return refused("over_context")
     if not words.articles_fit(negative) and words.articles_fit(caption.text):
         return refused("article")
     return ACCEPTED
+
+
+_SURE: Final = 20
+"""Words that are never more than the context holds."""
+
+
+def _flaw(caption: Caption, content: Content) -> str:
+    """What is wrong with the words of a negative, whatever the rule: banned, doubled, badly counted, a paraphrase."""
+    known = lexicon()
+    own = set(pairwise(caption.content))
+    for word in content:
+        if word in known.words["banned"] and word not in caption.content:
+            return "banned_word"
+    for place, (word, following) in enumerate(pairwise(content)):
+        if (word, following) in own:
+            continue
+        if word == following and word not in _MAY_DOUBLE:
+            return "doubled_word"
+        if _miscounts(word, following, content[place + 2 : place + 3]):
+            return "agreement"
+    return "near_paraphrase" if says_the_same(caption.content, content) else ""
+
+
+def _miscounts(word: str, noun: str, after: Content) -> bool:
+    """Whether a number or article stands before an everyday noun of the other number: "two dog", "a dogs"."""
+    one, many = word in ("a", "one", "every", "each"), word in words.DETERMINERS_OF_MANY
+    if not (one or many):
+        return False
+    known, lemma = lexicon(), words.singular(noun)
+    if not known.is_listed(lemma) or known.is_adjective(noun) or lemma in known.words["invariant"]:
+        return False
+    if after and known.is_noun(words.singular(after[0])):
+        return False  # "two dog houses"
+    plural = noun != lemma or lemma in known.words["plural_only"]
+    return plural if one else not plural and not known.is_mass(lemma)
 
 
 def judge(

@@ -20,6 +20,7 @@ from degla.negatives.caption_index import CaptionIndex
 from degla.negatives.checks import check_caption
 from degla.negatives.generate import ModelSource, generate
 from degla.negatives.phrases import parse
+from degla.negatives.questions import FormChoice
 from degla.negatives.rules import load_rule
 from degla.negatives.summary import Summary
 from degla.records import CaptionRecord, NegativeRecord, Record, read_jsonl, write_jsonl
@@ -61,6 +62,7 @@ def draft_examples(
     model: ModelSource | None,
     out: Path,
     count: int = 60,
+    form: FormChoice = "both",
     shown: int = 5,
     example_sets: int = 0,
     seed: int = 0,
@@ -76,6 +78,7 @@ def draft_examples(
         out: the file of drafts. The rows and replies behind it lie beside it, ``<out>.rows.jsonl`` and so on: the same
             call goes on with a run that was stopped, and pays for no reply twice.
         count: captions to make drafts from.
+        form: how the model may answer, see `generate`.
         shown: accepted examples that the model sees in a request.
         example_sets: fixed draws of examples, see `generate`.
         seed: decides which captions and examples are drawn.
@@ -103,6 +106,7 @@ def draft_examples(
         seed=seed,
         progress=progress,
         model=model,
+        form=form,
         examples=shown,
         example_sets=example_sets,
         examples_folder=examples_folder,

@@ -13,13 +13,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import IO, Any, Final, Literal
 
 from degla.errors import InputError
-from degla.negatives.caption_index import CaptionIndex, IndexedCaption, open_temporary_database
+from degla.negatives.by_caption import Gathered, Negatives
+from degla.negatives.caption_index import CaptionIndex
 from degla.records import NegativeRecord
 
 POSITIONS: Final = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
@@ -51,58 +52,13 @@ class ExportSummary:
 
     def plain(self) -> dict[str, Any]:
         """JSON values."""
-        return asdict(self)
+        return {**vars(self), "left_out": dict(sorted(self.left_out.items()))}
 
     def sentences(self) -> list[str]:
         """For a terminal."""
         left_out = ", ".join(f"{times:,} {what}" for what, times in sorted(self.left_out.items()))
         lines = [f"{self.captions:,} captions with {self.negatives:,} negatives; left out: {left_out or 'nothing'}."]
         return [*lines, *self.notes]
-
-
-@dataclass(frozen=True, slots=True)
-class Negatives:
-    """A caption with its accepted negatives, (rule, text) in the order of the rows."""
-
-    id: str
-    caption: IndexedCaption
-    texts: tuple[tuple[str, str], ...]
-
-
-class Gathered:
-    """Accepted negatives by caption, in the order of the captions, whatever the order of the rows; on disk."""
-
-    def __init__(self, records: Iterable[NegativeRecord], captions: CaptionIndex, summary: ExportSummary) -> None:
-        """Read all rows once; those that cannot be used are counted."""
-        self._captions = captions
-        self._database = open_temporary_database()
-        self._database.execute("CREATE TABLE negatives (caption INTEGER, rule TEXT, text TEXT)")
-        self._database.executemany("INSERT INTO negatives VALUES (?, ?, ?)", self._rows(records, summary))
-        self._database.execute("CREATE INDEX by_caption ON negatives (caption)")
-
-    def _rows(self, records: Iterable[NegativeRecord], summary: ExportSummary) -> Iterator[tuple[int, str, str]]:
-        for record in records:
-            caption = self._captions.find(record.caption_id)
-            if caption is None:
-                summary.left_out["negatives of captions that are not in the captions file"] += 1
-            elif not record.accepted:
-                summary.left_out["negatives not accepted by the checks"] += 1
-            elif record.text is None or not record.text.strip():
-                summary.left_out["negatives without text"] += 1
-            else:
-                yield caption.number, record.rule, record.text
-
-    def __iter__(self) -> Iterator[Negatives]:
-        """Every caption, those without a negative too."""
-        for caption_id, caption in self._captions:
-            found = self._database.execute(
-                "SELECT rule, text FROM negatives WHERE caption = ? ORDER BY rowid", (caption.number,)
-            )
-            yield Negatives(caption_id, caption, tuple(found.fetchall()))
-
-    def close(self) -> None:
-        """Free the disk."""
-        self._database.close()
 
 
 def export_degla_json(
@@ -123,7 +79,7 @@ def export_degla_json(
         InputError: no caption can be exported, or `out` cannot be written.
     """
     summary = ExportSummary()
-    gathered = Gathered(records, captions, summary)
+    gathered = Gathered(records, captions, summary.left_out)
     blanks = other_names = 0
     try:
         with _writing(out) as stream:
@@ -228,7 +184,7 @@ def export_table(
         InputError: no caption has a negative, or `out` cannot be written.
     """
     summary = ExportSummary()
-    gathered = Gathered(records, captions, summary)
+    gathered = Gathered(records, captions, summary.left_out)
     try:
         rows_of: list[int] = []
         numbers: dict[str, int] = {}

@@ -194,9 +194,10 @@ def _write_all(rows: Rows, output: Output, summary: Summary, bar: Progress | Non
     written = output.captions_done
     try:
         for made, captions in rows:
-            output.write(made)
-            summary.add(made)
-            written += captions
+            if captions:
+                output.write(made)
+                summary.add(made)
+                written += captions
             if bar is not None:
                 bar.advance(captions)
             if stop.name is not None:
@@ -204,10 +205,13 @@ def _write_all(rows: Rows, output: Output, summary: Summary, bar: Progress | Non
     except Stopped:
         pass
     except DeglaError:
-        LOG.warning("%d of %d captions are finished; the same command goes on.", written, summary.captions)
+        LOG.warning("%s; the same command goes on.", _how_far(written, summary))
         raise
     if stop.name is not None and written < summary.captions:
         summary.stopped = stop.name
-        LOG.warning(
-            "stopped by %s after %d of %d captions; the same command goes on.", stop.name, written, summary.captions
-        )
+        LOG.warning("stopped by %s: %s; the same command goes on.", stop.name, _how_far(written, summary))
+
+
+def _how_far(written: int, summary: Summary) -> str:
+    replies = f", {summary.outcomes.total():,} replies kept" if summary.outcomes else ""
+    return f"{written:,} of {summary.captions:,} captions finished{replies}"

@@ -136,6 +136,10 @@ class Lexicon:
             return groups[0].name in _PEOPLE
         return bool(set(self.senses_in_order("person")[:1]) & _over(self, self.senses_in_order(noun)[:1]))
 
+    def is_listed(self, noun: str) -> bool:
+        """Whether a hand-written group lists the noun."""
+        return noun in self._noun_groups
+
     def is_concrete(self, word: str) -> bool:
         """Whether a noun names something that a picture can show: it is in a group, or WordNet's first sense is matter.
 
@@ -202,9 +206,17 @@ class Lexicon:
         """Every sense of a noun and all senses above them."""
         return _over(self, self._noun_senses.get(word, ()))
 
-    def wholes(self, word: str) -> frozenset[int]:
-        """Senses that a noun's senses, or what lies above them, are parts of, up to three steps."""
-        layer, found = set(self.over(word)), set[int]()
+    def is_part(self, part: str, whole: str) -> bool:
+        """Whether one thing is a part of the other in any sense, or in the first senses of some sort of the other."""
+        first = _over(self, self.senses_in_order(whole)[:1])
+        return bool(
+            self.senses(whole) & self._wholes_over(self.over(part))
+            or first & self._wholes_over(frozenset(self.senses_in_order(part)[:1]))
+        )
+
+    def _wholes_over(self, senses: frozenset[int]) -> frozenset[int]:
+        """Senses that any of the given ones is a part of, up to three steps."""
+        layer, found = set(senses), set[int]()
         for _ in range(_PART_DEPTH):
             layer = {whole for sense in layer for whole in self._wholes.get(sense, ())} - found
             found |= layer
@@ -256,7 +268,7 @@ def _noun_relation(words: Lexicon, word: str, other: str) -> Relation:
         return "synonym"
     if words.senses(word) & words.over(other) or words.senses(other) & words.over(word):
         return "hypernym"
-    if words.senses(word) & words.wholes(other) or words.senses(other) & words.wholes(word):
+    if words.is_part(word, other) or words.is_part(other, word):
         return "part"
     if words.is_person(word) and words.is_person(other):
         return "compatible"  # a worker may be a person, a woman or a tourist

@@ -88,21 +88,21 @@ class Meaning:
 
 def meaning(tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> Meaning:
     """The meaning of a tagged text; `chunks` where they are known already."""
-    units, verbs, _ = _read(tokens, find_chunks(tokens) if chunks is None else chunks)
+    return meaning_and_disagreements(tokens, find_chunks(tokens) if chunks is None else chunks)[0]
+
+
+def meaning_and_disagreements(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> tuple[Meaning, int]:
+    """The meaning, and how many verbs do not suit the number of their subject ("a table are set")."""
+    units, spoken, numbers = _read(tokens, chunks)
     bare = tuple(unit.frozen() for unit in units if not unit.preposition)
     bag = Counter(unit.frozen() for unit in units if unit.preposition)
-    said = Counter((word, unit.frozen() if unit else None) for word, unit in verbs)
-    return Meaning(bare, frozenset(bag.items()), frozenset(said.items()))
-
-
-def disagreements(tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> int:
-    """How many verbs do not suit the number of their subject ("a table are set")."""
-    numbers = _read(tokens, find_chunks(tokens) if chunks is None else chunks)[2]
-    verbs = [token for token in tokens if _is_finite(token)]
-    return sum(
+    said = Counter((word, unit.frozen() if unit else None) for word, unit in spoken)
+    finite = [token for token in tokens if _is_finite(token)]
+    wrong = sum(
         subject not in ("any", "one" if verb.tag == "VBZ" or verb.lower == "was" else "many")
-        for subject, verb in zip(numbers, verbs, strict=False)
+        for subject, verb in zip(numbers, finite, strict=False)
     )
+    return Meaning(bare, frozenset(bag.items()), frozenset(said.items())), wrong
 
 
 def _key(tokens: Sequence[Token], chunk: Chunk) -> Hashable:

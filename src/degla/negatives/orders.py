@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from degla.negatives.chunks import Chunk, determiner_fits, find_chunks
-from degla.negatives.meaning import disagreements, meaning
+from degla.negatives.meaning import Meaning, meaning_and_disagreements
 from degla.negatives.phrases import Caption
 from degla.negatives.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
@@ -33,17 +35,34 @@ def movable(caption: Caption) -> list[tuple[int, int]]:
 
 def judge_order(caption: Caption, tokens: Sequence[Token]) -> Verdict:
     """Whether the caption's own tokens in another order say something else, with numbers and verbs that suit."""
-    chunks = find_chunks(tokens)
-    if meaning(tokens, chunks) == meaning(caption.tokens, caption.chunks):
+    own, new = _own_state(caption), _state(tokens, find_chunks(tokens))
+    if new.meaning == own.meaning:
         return refused("same_meaning")
-    if loose_ends(tokens, chunks) > loose_ends(caption.tokens, caption.chunks):
-        return refused("agreement")
+    return (
+        refused("agreement")
+        if any(bad > before for bad, before in zip(new.flaws, own.flaws, strict=True))
+        else ACCEPTED
+    )
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a text says, and how many loose ends, determiners and verbs in it do not suit."""
+
+    meaning: Meaning
+    flaws: tuple[int, int, int]
+
+
+def _state(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> _State:
+    said, verbs = meaning_and_disagreements(tokens, chunks)
     misfits = sum(not determiner_fits(tokens, chunk) for chunk in chunks)
-    if misfits > sum(not determiner_fits(caption.tokens, chunk) for chunk in caption.chunks):
-        return refused("agreement")
-    if disagreements(tokens, chunks) > disagreements(caption.tokens, caption.chunks):
-        return refused("agreement")
-    return ACCEPTED
+    return _State(said, (loose_ends(tokens, chunks), misfits, verbs))
+
+
+@lru_cache(maxsize=64)
+def _own_state(caption: Caption) -> _State:
+    """A caption's state, kept because every order is compared with it."""
+    return _state(caption.tokens, caption.chunks)
 
 
 def loose_ends(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> int:

@@ -10,7 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -57,7 +57,7 @@ class PackSummary:
     def plain(self) -> dict[str, Any]:
         """JSON values."""
         left_out = {f"{rule}: {reason}": times for (rule, reason), times in sorted(self.left_out.items())}
-        return {**asdict(self), "left_out": left_out}
+        return {**vars(self), "left_out": left_out}
 
     def sentence(self) -> str:
         """For a terminal."""

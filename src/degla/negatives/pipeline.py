@@ -145,7 +145,7 @@ class Pipeline:
     _order: deque[_Work] = field(default_factory=deque)
 
     def run(self, batches: Iterator[Tagged]) -> Rows:
-        """Rows of captions that are finished, in order, and how many captions they are.
+        """Rows of captions that are finished, in order, and how many captions they are; none at times.
 
         Ends early where a signal came. What is under way then is made again by a later run.
 
@@ -167,9 +167,7 @@ class Pipeline:
                 _, _, _, request, work = heappop(self._ready)
                 self._under_way[request.key] = (request, work)
                 self.model.start(request)
-            rows, captions = self._written()
-            if captions:
-                yield rows, captions
+            yield self._written()  # often none: a look at how far it is
             if self._under_way:
                 with self.stop.waiting():
                     found = self.model.finished()

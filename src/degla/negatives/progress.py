@@ -64,5 +64,7 @@ class Progress:
             left = round((self._total - self._done) / rate)
             parts.append(f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left")
         parts.append(f"{self._summary.share_accepted:.0%} accepted")
+        if self._summary.outcomes:
+            parts.append(f"replies {self._summary.outcomes.total():,}")
         parts += [f"{outcome} {count:,}" for outcome, count in self._summary.failures.most_common()]
         return ", ".join(parts)

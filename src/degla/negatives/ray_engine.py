@@ -68,7 +68,7 @@ def run_on_ray(
     """
     ray = _import_ray()
     if journal is not None:
-        _take_in(parts_folder(out), journal)
+        take_in(parts_folder(out), journal)
         journal.index(finished)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     started = not ray.is_initialized()
@@ -211,7 +211,7 @@ def _part(folder: Path, start: int) -> Path:
     return folder / f"{start:012}.jsonl"
 
 
-def _take_in(folder: Path, journal: Journal) -> None:
+def take_in(folder: Path, journal: Journal) -> None:
     """Move what unfinished batches of an earlier run were answered into the journal."""
     for path in sorted(folder.glob("*.jsonl")):
         with path.open("ab+") as stream:

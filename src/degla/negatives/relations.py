@@ -34,6 +34,11 @@ class RelationGroup:
         """The cluster of a word; empty where the group does not list it."""
         return next((cluster for cluster in self.clusters if word in cluster), frozenset())
 
+    def suits(self, sort: Sort, objects: Collection[str], subjects: Collection[str]) -> bool:
+        """Whether the group is for a word with such nouns behind and before it."""
+        behind = bool(self.objects & set(objects)) if self.objects else sort == "prepositions" or not objects
+        return behind and (not self.subjects or bool(self.subjects & set(subjects)))
+
 
 class Relations:
     """The groups in memory; `relations()` gives the ones that are shared. Verbs are dictionary forms."""
@@ -55,9 +60,16 @@ class Relations:
         """Whether a group lists the word."""
         return word in self._listed[sort]
 
-    def relation(self, sort: Sort, word: str, other: str) -> str:
-        """Why one word must not replace the other: only words of two clusters of one group may. Symmetric."""
+    def relation(
+        self, sort: Sort, word: str, other: str, *, objects: Collection[str] = (), subjects: Collection[str] = ()
+    ) -> str:
+        """Why one word must not replace the other: only words of two clusters of one group may. Symmetric.
+
+        Groups that suit what stands around the word decide, where both words are in one: people sit or stand, a vase
+        that sits stands as well.
+        """
         shared = [group for group in self._listed[sort].get(word, ()) if group.cluster(other)]
+        shared = [group for group in shared if group.suits(sort, objects, subjects)] or shared
         if word == other or any(group.cluster(word) == group.cluster(other) for group in shared):
             return "synonym"
         return "" if shared else "compatible"
@@ -76,10 +88,10 @@ class Relations:
         found = [
             draw
             for group in self._listed[sort].get(word, ())
-            if (group.objects & set(objects) if group.objects else sort == "prepositions" or not objects)
-            and (not group.subjects or group.subjects & set(subjects))
+            if group.suits(sort, objects, subjects)
             for draw in group.draws
-            if draw not in group.cluster(word) and not self.relation(sort, word, draw)
+            if draw not in group.cluster(word)
+            and not self.relation(sort, word, draw, objects=objects, subjects=subjects)
         ]
         return tuple(dict.fromkeys(found))
 

@@ -10,6 +10,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from itertools import groupby
+from operator import itemgetter
 from typing import Final, Literal
 
 from degla.errors import InputError
@@ -187,20 +189,28 @@ def judge_text(draft: Draft, negative: str) -> Verdict:
 
 
 def mark_changes(caption: str, negative: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Both texts in pieces, each with whether it is changed; the pieces of a text put together are the text."""
-    first, second = caption.split(" "), negative.split(" ")
-    plain = [[word.lower().strip(_MARKS) for word in text] for text in (first, second)]
-    matcher = SequenceMatcher(a=plain[0], b=plain[1], autojunk=False)
-    old: list[tuple[str, bool]] = []
-    new: list[tuple[str, bool]] = []
-    for name, i, j, k, m in matcher.get_opcodes():
-        _add(old, first[i:j], name != "equal", last=j == len(first))
-        _add(new, second[k:m], name != "equal", last=m == len(second))
-    return old, new
+    """Both texts in pieces, each with whether it is changed; the pieces of a text put together are the text.
+
+    Words are compared place by place, or aligned where that marks fewer; letter case and marks at their ends are no
+    change.
+    """
+    old, new = caption.split(" "), negative.split(" ")
+    first, second = ([word.lower().strip(_MARKS) for word in text] for text in (old, new))
+    marks = [True] * len(old), [True] * len(new)
+    for block in SequenceMatcher(a=first, b=second, autojunk=False).get_matching_blocks():
+        marks[0][block.a : block.a + block.size] = [False] * block.size
+        marks[1][block.b : block.b + block.size] = [False] * block.size
+    if len(old) == len(new):
+        by_place = [one != other for one, other in zip(first, second, strict=True)]
+        if sum(by_place) <= sum(marks[0]):
+            marks = by_place, by_place
+    return _pieces(old, marks[0]), _pieces(new, marks[1])
 
 
-def _add(pieces: list[tuple[str, bool]], found: Sequence[str], changed: bool, *, last: bool) -> None:
-    if found:
-        pieces.append((" ".join(found), changed))
-        if not last:
+def _pieces(text: Sequence[str], marks: Sequence[bool]) -> list[tuple[str, bool]]:
+    pieces: list[tuple[str, bool]] = []
+    for changed, run in groupby(zip(text, marks, strict=True), key=itemgetter(1)):
+        if pieces:
             pieces.append((" ", False))
+        pieces.append((" ".join(word for word, _ in run), changed))
+    return pieces

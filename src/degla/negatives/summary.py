@@ -13,7 +13,7 @@ from rich.table import Table
 from degla.negatives.llm import Reply
 from degla.records import NegativeRecord
 
-_SKIPPING: Final = frozenset({"empty_caption", "long_caption", "not_english"})
+_SKIPPING: Final = frozenset({"empty_caption", "long_caption", "not_english", "over_context"})
 _NAMED: Final = 5
 """Skipped captions that are named for each reason; the file has them all."""
 
@@ -65,7 +65,7 @@ class Summary:
                 covered.add((row.caption_id, row.rule))
             else:
                 self.reasons[row.rule, row.reason] += 1
-                if row.reason in _SKIPPING and row.rule == self.rules[0]:
+                if row.reason in _SKIPPING and row.text is None and row.rule == self.rules[0]:
                     self.skipped[row.reason] += 1
                     named = self.skipped_ids.setdefault(row.reason, [])
                     if len(named) < _NAMED:

@@ -28,7 +28,7 @@ REASONS: Final[dict[str, str]] = {
     "still_true": "what was added or changed may be true of the picture all the same",
     "near_paraphrase": "the same words apart from articles and auxiliary verbs, or in the passive: it says the same",
     "banned_word": "a word that no training text should have, or talk about the task, that the caption has not",
-    "over_context": "more tokens than the text encoder reads (77), so that the end would be cut off",
+    "over_context": "about more tokens than CLIP reads (77 with start and end), so that the end would be cut off",
     "doubled_word": "a word stands twice in a row",
     "implausible": "far less likely than the caption by a language model",
     "model_refused": "the language model declined",

@@ -71,13 +71,15 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
     run = config.out
     _open_folder(run, resume=resume)
     seed_everything(config.train.seed)
-    accelerator = _accelerator(config)
+    accelerator = open_accelerator(config)
     processes = Processes.current()
 
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
     pairs = open_pairs(config, encoder=encoder, processes=processes)
     steps = config.train.steps or config.train.epochs * len(pairs.plan)
-    trainer = _build_trainer(config, accelerator, encoder, processes, pairs=pairs, steps=steps)
+    trainer = build_trainer(
+        config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=steps
+    )
     state = RunState(run, config=config, trainer=trainer)
     position = state.load() if resume else Position()
     validation = Validation(
@@ -145,7 +147,7 @@ def _open_folder(run: Path, *, resume: bool) -> None:
         raise InputError(f"{run}: the run's folder cannot be written: {error.strerror}.") from None
 
 
-def _accelerator(config: TrainConfig) -> Accelerator:
+def open_accelerator(config: TrainConfig) -> Accelerator:
     # Left to itself, accelerate takes several processes without a GPU for as many runs of one process.
     on_cpu = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     device = Accelerator(cpu=on_cpu).device
@@ -170,16 +172,16 @@ def _accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-def _build_trainer(
+def build_trainer(
     config: TrainConfig,
     accelerator: Accelerator,
     encoder: Encoder,
     processes: Processes,
     *,
-    pairs: Pairs,
+    rules: int,
     steps: int,
 ) -> Trainer:
-    objective = Objective(config.objective, rules=len(pairs.dataset.rules))
+    objective = Objective(config.objective, rules=rules)
     choose_trainable(encoder, config)
     teacher = Teacher(encoder, config.teacher) if objective.needs else None
     encoder.train()

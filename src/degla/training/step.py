@@ -56,9 +56,7 @@ class Trainer:
 
         if self.config.optim.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.student.parameters(), self.config.optim.clip_norm)
-        self._update(shown[0])
-        with torch.no_grad():
-            self.encoder.clip.logit_scale.clamp_(0.0, math.log(self.config.optim.max_scale))
+        self.update(shown[0])
         if self.teacher is not None:
             decay = self.config.teacher.decay_at(number, steps=self.steps)
             self.teacher.update(self.encoder, decay=decay)
@@ -83,13 +81,18 @@ class Trainer:
         """Pairs of this process that are embedded at a time."""
         return min(self.config.train.chunk_size or len(batch), len(batch))
 
-    def _update(self, loss: Tensor) -> None:
-        """Take the optimiser's step, unless the loss is not finite: the fused kernel sees to that on the device."""
+    def update(self, loss: Tensor) -> None:
+        """The optimiser's step and the clamp of the scale.
+
+        Where `loss` is not finite no parameter moves: the fused kernel sees to that on the device.
+        """
         optimizer = bare(self.optimizer)
         if self.accelerator.scaler is None and getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.found_inf = (~torch.isfinite(loss)).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self.encoder.clip.logit_scale.clamp_(0.0, math.log(self.config.optim.max_scale))
 
     def _student_embeddings(self, batch: Batch, part: BatchPart) -> Embeddings:
         image, text, scale = self.student(part.image, part.texts)

@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from degla.errors import DeglaError
 from degla.verbs._captions import columns, describe_columns
 from degla.verbs._language_model import describe_model, model_options
 from degla.verbs._terminal import show
@@ -36,11 +37,15 @@ def run(given: argparse.Namespace) -> int:
         model=None if given.llm == "rules" else partial(open_model, given.llm, options),
         out=given.out,
         count=given.count,
+        # A small model that writes freely copies the caption; a large one is asked for its own words alone.
+        form="both" if given.llm == "embedded" else "write",
         shown=given.examples,
         example_sets=1 if given.llm == "embedded" else 0,
         seed=given.seed,
         examples_folder=given.examples_folder,
     )
     show(summary.render())
+    if not drafts:
+        raise DeglaError("no draft came of it, for the reasons above; when they are mended, the same command goes on.")
     sys.stdout.write(f"{drafts} drafts in {given.out}; select with degla examples review.\n")
     return 0

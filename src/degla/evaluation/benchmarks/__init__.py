@@ -187,7 +187,6 @@ class Benchmark:
         averages: named combinations of parts, in order.
         headline: column of the report's first table ("composition", "swap", "order", "recognition",
             "retrieval") to the name of the average or part that fills it.
-        published: scores in print to compare with, "model" to {part or average: value 0 to 1}.
         prepare: for a benchmark that this package can make itself: writes what is missing under the root.
     """
 
@@ -203,7 +202,6 @@ class Benchmark:
     annotations: tuple[str, ...]
     averages: tuple[Average, ...] = ()
     headline: Mapping[str, str] = field(default_factory=dict)
-    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     prepare: Callable[[Path], None] | None = None
 
     def part(self, name: str) -> Part:

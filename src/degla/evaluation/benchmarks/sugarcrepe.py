@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
 
-from degla.errors import InputError
+from degla.evaluation.annotations import read_object
 from degla.evaluation.benchmarks import Average, Benchmark, Entry, Part
 from degla.records import ItemImage, PairItem, Record, validate
 
@@ -36,18 +35,7 @@ def items(root: Path) -> Iterator[Entry]:
     """Read the seven files; keys need not be contiguous (swap_obj lacks "108" since 2023-11)."""
     for part in _COUNTS:
         file = root / "sugarcrepe" / f"{part}.json"
-        try:
-            rows = json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(
-                f"{file}: cannot be read: {error.strerror}. Get it from {BENCHMARK.source}; it must lie so:\n"
-                f"{BENCHMARK.layout}"
-            ) from None
-        except ValueError as error:
-            raise InputError(f"{file}: not JSON: {error}. Fetch the file again.") from None
-        if not isinstance(rows, dict):
-            raise InputError(f"{file}: must be one JSON object of numbered items, got a {type(rows).__name__}.")
-        for key, row in rows.items():
+        for key, row in read_object(file, BENCHMARK).items():
             read = validate(_Row, row, where=f"{file} item {key!r}")
             yield PairItem(
                 id=f"sugarcrepe/{part}/{key}",
@@ -81,17 +69,6 @@ BENCHMARK = Benchmark(
         Average(name="micro", of=tuple(_COUNTS), how="micro"),
     ),
     headline={"composition": "macro7", "swap": "swap.macro"},
-    published={
-        "ViT-B-32-quickgelu:openai (fp32)": {
-            "replace_obj": 0.9092,
-            "replace_att": 0.8008,
-            "replace_rel": 0.6920,
-            "swap_obj": 0.6122,
-            "swap_att": 0.6396,
-            "add_obj": 0.7721,
-            "add_att": 0.6879,
-        }
-    },
     items=items,
     annotations=("sugarcrepe/*.json",),
 )

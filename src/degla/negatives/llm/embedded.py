@@ -167,9 +167,9 @@ class EmbeddedModel:
         behind = [tree.add(tokens, after=last) for tokens in texts[1:]]
         plain = [tree.add(tokens, after=alone) for tokens in texts]
         computed = self.likelihood.compute(tree)
-        caption, *others = (_mean(computed.path(tree, path)) for path in plain)
+        caption, *others = (computed.mean(tree, path) for path in plain)
         return [
-            Ranked(text, _mean(computed.path(tree, path)), caption - other)
+            Ranked(text, computed.mean(tree, path), caption - other)
             for text, path, other in zip(request.choices, behind, others, strict=True)
         ]
 
@@ -205,10 +205,6 @@ def _is_question(request: Request) -> bool:
 
 def _reply(request: Request, chosen: Ranked) -> Reply:
     return Reply(request.key, "answered", text=chosen.text, score=chosen.likelihood)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 def _draw(ranked: Sequence[Ranked], temperature: float, rng: Random) -> Ranked:

@@ -10,17 +10,14 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from degla.negatives.llm.likelihood import Likelihood, Tree
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-PROPOSALS: Final = 32
+PROPOSALS: Final = 16
 """Beginnings of words that are followed at each place."""
-_PIECES: Final = 4
-"""Tokens of a word, at most."""
+_PIECES: Final = 2
+"""Tokens of a word, at most: everyday words have no more, and every one costs a pass."""
 _OPENING: Final = re.compile(r"[Ġ▁][A-Za-z]+")
 _GOING_ON: Final = re.compile(r"[A-Za-z]+")
 
@@ -29,17 +26,16 @@ class Vocabulary:
     """Which tokens begin a word and which go on with one, of a tokenizer that marks spaces as GPT-2's or Llama's do."""
 
     def __init__(self, likelihood: Likelihood) -> None:
-        import torch
-
-        size = int(likelihood.model.get_input_embeddings().weight.shape[0])
+        weight = likelihood.model.get_input_embeddings().weight
+        size = int(weight.shape[0])
         tokenizer = likelihood.tokenizer
         known = len(tokenizer)
         tokens = [*tokenizer.convert_ids_to_tokens(list(range(min(size, known)))), *[""] * (size - known)]
         self.letters = [(token or "").lstrip("Ġ▁") for token in tokens]
         """Each token's letters."""
-        self.opens = torch.tensor([bool(_OPENING.fullmatch(token or "")) for token in tokens])
+        self.opens = weight.new_tensor([bool(_OPENING.fullmatch(token or "")) for token in tokens]).bool()
         """`[vocabulary]`, True for a space and letters."""
-        self.goes_on = torch.tensor([bool(_GOING_ON.fullmatch(token or "")) for token in tokens])
+        self.goes_on = weight.new_tensor([bool(_GOING_ON.fullmatch(token or "")) for token in tokens]).bool()
         """`[vocabulary]`, True for letters alone."""
 
 
@@ -104,5 +100,5 @@ def _follow(
     return longer
 
 
-def _only(values: Tensor, allowed: Tensor) -> Tensor:
+def _only(values: Any, allowed: Any) -> Any:
     return values.masked_fill(~allowed, -math.inf)

@@ -145,7 +145,7 @@ class Pool:
         self._outstanding = 0
         self._waiting: deque[asyncio.Future[Endpoint]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._last_answer = time.monotonic()
+        self._failing_since: float | None = None  # no server has answered since
 
     async def take(self) -> Endpoint:
         """A server for one request; waits until one has room. `give_back` must follow."""
@@ -166,8 +166,9 @@ class Pool:
         now = time.monotonic()
         if fault is None:
             endpoint.failed_in_row = 0
-            self._last_answer = now
+            self._failing_since = None
         else:
+            self._failing_since = now if self._failing_since is None else self._failing_since
             endpoint.failed_in_row += 1
             endpoint.last_fault = fault
             if endpoint.failed_in_row >= _REST_AFTER:
@@ -179,9 +180,9 @@ class Pool:
         """Raises `DeglaError` where nothing has answered for long: at once, so to speak, if nothing ever did."""
         ever = any(endpoint.answers for endpoint in self.endpoints)
         faults = [endpoint.last_fault for endpoint in self.endpoints if endpoint.failed_in_row >= _REST_AFTER]
-        if len(faults) < len(self.endpoints):
+        if len(faults) < len(self.endpoints) or self._failing_since is None:
             return
-        silent = time.monotonic() - self._last_answer
+        silent = time.monotonic() - self._failing_since
         if not ever and silent > 20 * self._backoff and all(fault and fault.lost for fault in faults):
             said = "; ".join(
                 f"{endpoint.host} ({endpoint.last_fault.message})" for endpoint in self.endpoints if endpoint.last_fault

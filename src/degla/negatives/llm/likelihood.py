@@ -9,12 +9,14 @@ call, so that a run that is stopped and continued gives the same.
 from __future__ import annotations
 
 import inspect
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from degla.errors import InputError
+from degla.negatives.llm.weights import find_weights, load
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,6 +122,10 @@ class Computed:
         found: list[float] = self.rows[parents, tokens].tolist()
         return found
 
+    def mean(self, tree: Tree, nodes: Sequence[int]) -> float:
+        """Mean of `path`."""
+        return math.fsum(self.path(tree, nodes)) / len(nodes)
+
 
 class Likelihood:
     """A causal language model of transformers and its tokenizer, asked for likelihoods. For one thread.
@@ -200,6 +206,19 @@ class Likelihood:
         logits = self._pass(tree, new.start, torch.tensor(wanted) - new.start)
         return Computed(torch.log_softmax(logits.float(), dim=-1), {node: row for row, node in enumerate(wanted)})
 
+    def drops(self, caption: str, texts: Sequence[str]) -> list[float]:
+        """By how much each text is less likely than the caption: nats a token, both behind nothing.
+
+        Raises:
+            TooLongError: one of them does not fit the context.
+        """
+        tree = Tree()
+        start = tree.add((self.start,), after=-2)[-1]
+        paths = [tree.add(self.encode(" " + text), after=start) for text in (caption, *texts)]
+        computed = self.compute(tree)
+        first, *others = (computed.mean(tree, path) for path in paths)
+        return [first - other for other in others]
+
     def _extend(self, beginning: Beginning, part: Tokens) -> Beginning:
         import torch
 
@@ -217,7 +236,7 @@ class Likelihood:
             raise TooLongError(f"{max(tree.depths) + 1} tokens; the language model reads {self.context}")
         with torch.inference_mode():
             # A plain cache even for models with sliding windows: the context is no longer than their window.
-            cache = DynamicCache()
+            cache: Any = DynamicCache()
             for number, (keys, values) in enumerate(tree.layers):
                 cache.update(keys, values, number)
             output = self.model(
@@ -253,6 +272,12 @@ class Likelihood:
             raise InputError(f"a language model of the sort {kind!r} cannot be used: {_NEED} ({error})") from error
         finally:
             self._kept.clear()
+
+
+def open_likelihood(model: str | None = None) -> tuple[Likelihood, str]:
+    """A language model and its name; `model` as `weights.find_weights` takes it."""
+    weights = find_weights(model)
+    return Likelihood(*load(weights)), weights.name
 
 
 _NEED: Final = "it must be a causal transformer whose attention takes a mask, such as Llama, Qwen2 or Gemma."

@@ -8,6 +8,7 @@ half a model.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import io
 import json
@@ -109,7 +110,7 @@ def load(weights: Weights, *, precision: str | None = None) -> tuple[Any, Any]:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(weights.folder, local_files_only=True)
             # "eager" takes the trees' masks in a tenth less time than "sdpa" (bfloat16, one thread).
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 weights.folder, dtype=dtype, attn_implementation="eager", local_files_only=True
             )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -238,7 +239,7 @@ def _convert(file: Path, folder: Path) -> None:
             described.pop("quantization_config", None)
             config = type(packed.config)(**described)
             config.architectures = [type(packed).__name__]
-            model = type(packed)(config)
+            model: Any = type(packed)(config)
             model.load_state_dict(packed.state_dict())
             model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="1TB")
             tokenizer.save_pretrained(folder)
@@ -264,8 +265,7 @@ def _folder_digest(folder: Path) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers' bars and advice off the terminal."""
-    from transformers.utils import logging as spoken
-
+    spoken: Any = importlib.import_module("transformers.utils.logging")
     level = spoken.get_verbosity()
     bars = spoken.is_progress_bar_enabled()
     spoken.set_verbosity_error()

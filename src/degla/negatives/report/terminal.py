@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _EXPLAINED: Final = (
-    "accepted %: of the rows with a text. captions %: with an accepted negative. changed: words.\n"
-    "blind %: pairs in which a classifier that sees the texts only tells the caption, chance 50 [95 %].\n"
+    "accepted %: of rows with a text. captions %: with an accepted negative.\n"
+    "changed: words. blind %: pairs in which a classifier tells the caption from\n"
+    "the texts alone, chance 50, in brackets 95 %.\n"
 )
 
 
@@ -40,15 +41,18 @@ def _narrow(share: Proportion | None) -> str:
 def render(files: Sequence[Examination]) -> Group:
     """All tables."""
     from rich.console import Group
+    from rich.text import Text
 
-    parts: list[Table | str] = [_files(files), _rules(files), _EXPLAINED, _words(files), _reasons(files)]
+    parts: list[Table | Text] = [_files(files), _rules(files), Text(_EXPLAINED), _words(files), _reasons(files)]
     if any(file.outcomes for file in files):
         parts.append(_answers(files))
     for file in files:
         if file.counts.strangers:
             parts.append(
-                f"{file.label}: {file.counts.strangers:,} rows belong to no caption of the captions file "
-                f"({', '.join(file.counts.stranger_ids)}, ...) and are counted nowhere."
+                Text(
+                    f"{file.label}: {file.counts.strangers:,} rows belong to no caption of the captions file "
+                    f"({', '.join(file.counts.stranger_ids)}, ...) and are counted nowhere."
+                )
             )
     return Group(*parts)
 
@@ -66,11 +70,19 @@ def _table(title: str, first: str, numbers: Sequence[str], *, last: str = "") ->
     return table
 
 
+def _add(table: Table, *cells: str) -> None:
+    """A row of texts; what stands in square brackets in them is no markup."""
+    from rich.text import Text
+
+    table.add_row(*(Text(cell) for cell in cells))
+
+
 def _files(files: Sequence[Examination]) -> Table:
-    table = _table("Hard negatives", "file", ["captions", "covered %", "a caption", "rules a caption", "blind %"])
+    table = _table("Hard negatives", "file", ["captions", "covered %", "negatives each", "rules each", "blind %"])
     for file in files:
         counts, blind = file.counts, file.blind_all
-        table.add_row(
+        _add(
+            table,
             file.label,
             f"{counts.captions:,}",
             percent(file.covered),
@@ -134,7 +146,8 @@ def _answers(files: Sequence[Examination]) -> Table:
     for file in files:
         if file.outcomes is not None:
             listed = [*file.outcomes.by_outcome().most_common(), *sorted(file.outcomes.counts.items())]
-            table.add_row(
+            _add(
+                table,
                 file.label,
                 f"{file.outcomes.requests:,}",
                 f"{file.outcomes.attempts:,}",
@@ -155,6 +168,6 @@ def _fill(
     for name in rule_names(files):
         found = [(file, rule) for file in files if (rule := file.counts.rules.get(name)) is not None and where(rule)]
         if len(files) > 1 and found:
-            table.add_row(name)
+            _add(table, name)
         for file, rule in found:
-            table.add_row(f"  {file.label}" if len(files) > 1 else name, *cells(file, rule))
+            _add(table, f"  {file.label}" if len(files) > 1 else name, *cells(file, rule))

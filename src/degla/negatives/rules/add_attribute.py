@@ -2,7 +2,7 @@
 
 Only what is seen and said: a colour, pattern, material, damage ..., never size, age or beauty, which may be true of
 anything, nor what is typical of the noun ("green grass"). The noun must have no adjective of that sort already. Which
-adjectives are drawn for which sort of noun is in `lexicon_data/additions.toml`: seldom true, never remarkable in a text.
+adjectives are drawn for which sort of noun is in `lexicon_data/additions.toml`: seldom true, and fit to be seen.
 """
 
 from __future__ import annotations
@@ -33,16 +33,15 @@ class AddAttribute(ReplacingRule):
     kind: str = "attribute"
     """What the negatives break."""
     instruction: str = (
-        "Add one adjective to one noun: a colour, a pattern, a material or a state that the thing could have, but that a "
-        "picture of the caption would not show. No size, age or judgement."
+        "Add one adjective to one noun: a colour, a pattern, a material or a state that the thing could have, but that "
+        "a picture of the caption would not show. No size, age or judgement."
     )
     """What a language model is told to change."""
 
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
         """Empty places before nouns, each with the adjectives that may be added there."""
         return {
-            (place, place): additions().attributes(caption.tokens[head].lemma)
-            for _, place, head in _places(caption)
+            (place, place): additions().attributes(caption.tokens[head].lemma) for _, place, head in _places(caption)
         }
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
@@ -87,7 +86,9 @@ def _places(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
             between = tokens[chunk.core : start]
             plain = all(token.tag in ("DT", "CD", "PRP$") or token.is_adjective for token in between)
             if plain and len(own) <= _MOST_ADJECTIVES and not tokens[end - 1].tag.startswith("NNP"):
-                yield chunk, start, end - 1
+                # "a big striped dog", but "a striped blue star" and "a flooded professional court"
+                graded = all(additions().is_vague(tokens[place].lower) for place in own)
+                yield chunk, start if graded else own[0], end - 1
 
 
 def _at(caption: Caption, place: int) -> tuple[Chunk, int]:

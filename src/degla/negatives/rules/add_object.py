@@ -19,13 +19,15 @@ from degla.negatives.edits import insert, write
 from degla.negatives.lexicon import lexicon
 from degla.negatives.llm import Slot
 from degla.negatives.phrases import Caption
-from degla.negatives.replacement import Place, ReplacingRule, find_change
+from degla.negatives.replacement import Place, ReplacingRule
 from degla.negatives.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _CONNECTORS: Final = (("and",), ("with",), ("beside",), ("next", "to"), ("near",))
 _SINGULAR: Final = frozenset({"a", "an", "one", "another"})
 _CLOSING: Final = frozenset({"IN", "TO", "CC"})
+_SCENES: Final = frozenset({"room", "place", "game", "time_of_day", "weather"})
+"""Sorts of nouns that hold the scene instead of being in it."""
 _OPEN: Final = frozenset({"with", "near", "beside", "to", "by", "behind"})
 """Prepositions that tie no place to their noun: nothing is "on a table and a turtle"."""
 _LONGEST: Final = 5
@@ -43,7 +45,8 @@ class AddObject(ReplacingRule):
     """What the negatives break."""
     instruction: str = (
         'Add one thing beside a thing of the caption, with "and": something that fits into the scene, that the caption '
-        "would mention if it were there, and that a picture of the caption would not show. No background, clothes or parts."
+        "would mention if it were there, and that a picture of the caption would not show. No background, clothes or "
+        "parts."
     )
     """What a language model is told to change."""
 
@@ -74,9 +77,7 @@ class AddObject(ReplacingRule):
 
     def slots(self, caption: Caption) -> tuple[Slot, ...]:
         """The places behind "and a" where a thing may be added."""
-        return tuple(
-            Slot(f"{slot.before} and a", slot.after, slot.word) for slot in super().slots(caption)
-        )
+        return tuple(Slot(f"{slot.before} and a", slot.after, slot.word) for slot in super().slots(caption))
 
     def fill(self, caption: Caption, slot: Slot, word: str) -> str | None:
         """The caption with a proposed thing in a place; None where it cannot stand there."""
@@ -98,20 +99,28 @@ class AddObject(ReplacingRule):
 
 
 def _extendable(caption: Caption) -> Iterator[Chunk]:
-    """Phrases behind which "and a ..." can stand: in no list, with no "of" or "who" behind them, no pronoun for them."""
+    """Phrases behind which "and a ..." can stand: in no list, no "of" or "who" behind them, no pronoun for them."""
     tokens = caption.tokens
     for place, chunk in enumerate(caption.chunks):
         before = tokens[chunk.start - 1] if chunk.start else None
-        framed = place > 0 and caption.chunks[place - 1].role == "frame"
+        framed = place > 0 and caption.chunks[place - 1].role == "frame" and before is not None and before.lower == "of"
         after = tokens[chunk.end] if chunk.end < len(tokens) else None
         if chunk.role != "thing" or not determiner_fits(tokens, chunk):
             continue
-        if before is not None and not framed and (before.tag in _CLOSING or before.text == ",") and before.lower not in _OPEN:
+        if (
+            before is not None
+            and not framed
+            and (before.tag in _CLOSING or before.text == ",")
+            and before.lower not in _OPEN
+        ):
             continue
-        if tokens[chunk.head].lemma in lexicon().words["generic"] or tokens[chunk.head].tag.startswith("NNP"):
+        head = tokens[chunk.head]
+        sorts = {group.name for group in lexicon().noun_groups(head.lemma)}
+        if head.lemma in lexicon().words["generic"] or head.tag.startswith("NNP") or sorts & _SCENES:
             continue
         if after is not None and (
-            after.tag in ("CC", "POS", "WDT", "WP", ",", "HYPH", "RP", "CD", "NN", "NNS", "NNP", "RBR") or after.lower in ("of", "that", "&", "or")
+            after.tag in ("CC", "POS", "WDT", "WP", ",", "HYPH", "RP", "CD", "NN", "NNS", "NNP", "RBR")
+            or after.lower in ("of", "that", "&", "or")
         ):
             continue
         pronouns = any(token.tag in ("PRP", "PRP$") for token in tokens[chunk.end :])
@@ -143,7 +152,7 @@ def _grown(caption: Caption, chunk: Chunk) -> Sequence[Token] | None:
 def _added(
     tokens: Sequence[Token], chunk: Chunk, content: Sequence[str], connector: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """The phrase that a text adds behind a phrase of the caption with a connector; empty where it does something else."""
+    """The phrase that a text adds behind one of the caption with a connector; empty where it does something else."""
     before = [token for token in tokens[: chunk.end] if words.is_word(token.text)]
     after = [token for token in tokens[chunk.end :] if words.is_word(token.text)]
     inserted = len(content) - len(before) - len(after)
@@ -187,7 +196,7 @@ def _objection(caption: Caption, lemma: str) -> str:
             relation = known.noun_relation(token.lemma, lemma)
             if relation == "part":
                 return "still_true"
-            if relation and not (relation == "compatible" and known.is_person(lemma)):
+            if relation and (relation == "synonym" or not known.is_person(lemma)):
                 return "already_in_caption"
     if not known.is_concrete(lemma):
         return "abstract"

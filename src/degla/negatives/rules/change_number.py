@@ -51,8 +51,8 @@ class ChangeNumber(GrammarRule):
     kind: str = "number"
     """What the negatives break."""
     instruction: str = (
-        "Change how many there are of one thing: another number, or a number in place of \"a\". Put the noun, and the verb "
-        "where it is the subject, into the singular or plural that the number asks for."
+        'Change how many there are of one thing: another number, or a number in place of "a". Put the noun, and the '
+        "verb where it is the subject, into the singular or plural that the number asks for."
     )
     """What a language model is told to change."""
 
@@ -61,7 +61,7 @@ class ChangeNumber(GrammarRule):
         return any(True for _ in _counted(caption))
 
     def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
-        """Captions with another number, near the old one: every phrase once before any twice, places and mounts last."""
+        """Captions with another number, near the old one: each phrase once before any twice, places and mounts last."""
         queues: list[list[str]] = []
         counted = list(_counted(caption))
         rng.shuffle(counted)
@@ -89,7 +89,7 @@ class ChangeNumber(GrammarRule):
         for chunk, place, noun in _counted(caption):
             before = sum(words.is_word(token.text) for token in caption.tokens[:place])
             new = content[before] if before < len(content) else ""
-            if new not in _COUNTS and new not in _VAGUE or len(content) != len(caption.content):
+            if (new not in _COUNTS and new not in _VAGUE) or len(content) != len(caption.content):
                 continue
             tokens = _changed(caption, chunk, place, noun, new)
             if tokens is not None and content_of(tokens) == content:
@@ -141,16 +141,26 @@ def _counted(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
         if any(token.tag == "POS" or token.lower in _WORDS for token in tokens[chunk.start + 1 : noun]):
             continue
         measured = chunk.core != chunk.start and head.lemma not in known.words["container"]
-        if measured or known.is_mass(head.lemma) or head.lemma in known.words["generic"] or not determiner_fits(tokens, chunk):
+        if (
+            measured
+            or known.is_mass(head.lemma)
+            or head.lemma in known.words["generic"]
+            or not determiner_fits(tokens, chunk)
+        ):
             continue
-        if head.lemma in known.words["plural_only"] and head.lemma != "people":
+        if (head.lemma in known.words["plural_only"] and head.lemma != "people") or not known.is_noun(head.lemma):
             continue
+        many = head.tag in ("NNS", "NNPS") or head.lower == "people"
+        if many != (_COUNTS.get(first.lower, 2) > 1) and head.lemma not in known.words["invariant"]:
+            continue  # "various color"
         yield chunk, chunk.start, noun
 
 
 def _is_setting(caption: Caption, chunk: Chunk) -> bool:
     """Whether the phrase is where something is, or what is ridden or worn: seldom more or fewer than said."""
     before = caption.tokens[chunk.start - 1] if chunk.start else None
+    if any(group.name in ("room", "place") for group in lexicon().noun_groups(caption.tokens[chunk.head].lemma)):
+        return True
     return before is not None and ((before.tag == "IN" and before.lower != "with") or before.lemma in _MOUNTING)
 
 

@@ -2,8 +2,8 @@
 
 One thing, one property or one deed is denied, never two; a caption with a negation already is left alone. Nothing else
 changes, not even a comma, so that the negation itself is all that tells the texts apart (the published CC-Neg lost its
-commas in the negated texts alone). Image, caption and this negative are CoN-CLIP's data but for its distractor: an image
-of which the negative is true, which no text can supply.
+commas in the negated texts alone). Image, caption and this negative are CoN-CLIP's data but for its distractor: an
+image of which the negative is true, which no text can supply.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 _NEGATIVE: Final = frozenset({"no", "not", "n't", "never", "without", "nobody", "nothing", "none", "neither", "nor"})
 _ARTICLES: Final = frozenset({"a", "an", "the", "some"})
 _AUXILIARIES: Final = frozenset({"is", "are", "was", "were"})
-_PLACING: Final = frozenset({"on", "in", "under", "inside", "at", "above", "behind", "beside", "near", "below", "beneath"})
+_PLACING: Final = frozenset(
+    {"on", "in", "under", "inside", "at", "above", "behind", "beside", "near", "below", "beneath"}
+)
 
 Denial = tuple[str, list[Token]]
 """A form of negation, and the tokens of the negative."""
@@ -116,7 +118,11 @@ def _denied_deeds(caption: Caption, *, free: bool) -> Iterator[Denial]:
                     yield "deed", insert(caption, tokens, place + 1, ["n't"], tag="RB")
         elif token.tag in ("VBG", "VBN") and _is_participle(caption, place):
             yield "deed", insert(caption, tokens, place, ["not"], tag="RB")
-        elif token.tag in ("VBZ", "VBP") and token.lemma not in ("be", "have") and agreeing_verbs(caption, _subject(caption, place)):
+        elif (
+            token.tag in ("VBZ", "VBP")
+            and token.lemma not in ("be", "have")
+            and agreeing_verbs(caption, _subject(caption, place))
+        ):
             do = "does" if token.tag == "VBZ" else "do"
             plain = _in_case(replace(token, text=token.lemma, lower=token.lemma, tag="VB"), token)
             changed = [*tokens[:place], plain, *tokens[place + 1 :]]
@@ -135,11 +141,17 @@ def _is_participle(caption: Caption, place: int) -> bool:
     tokens = caption.tokens
     before = tokens[place - 1]
     ends = {chunk.end for chunk in caption.chunks if chunk.role == "thing"}
-    return place in ends and before.is_noun and tokens[place].role in ("acl", "ROOT", "advcl", "conj", "ccomp", "amod", "pcomp")
+    return (
+        place in ends
+        and before.is_noun
+        and tokens[place].role in ("acl", "ROOT", "advcl", "conj", "ccomp", "amod", "pcomp")
+    )
 
 
 def _subject(caption: Caption, place: int) -> int:
-    return next((at for at, one in enumerate(caption.tokens) if one.governor == place and one.role.startswith("nsubj")), -1)
+    return next(
+        (at for at, one in enumerate(caption.tokens) if one.governor == place and one.role.startswith("nsubj")), -1
+    )
 
 
 def _denied_companions(caption: Caption) -> Iterator[Denial]:
@@ -154,7 +166,12 @@ def _denied_companions(caption: Caption) -> Iterator[Denial]:
         if token.lower == "with" and place in ends:
             new = _in_case(replace(token, text="without", lower="without"), token)
             yield "companion", [*tokens[:place], new, *tokens[place + 1 :]]
-        joined = token.lower == "and" and place in ends and not _is_subject(caption, chunk) and not _is_listed(caption, place)
+        joined = (
+            token.lower == "and"
+            and place in ends
+            and not _is_subject(caption, chunk)
+            and not _is_listed(caption, place)
+        )
         if joined and tokens[chunk.start].lower in ("a", "an", "some"):
             but = _in_case(replace(token, text="but", lower="but"), token)
             changed = [*tokens[:place], but, *tokens[chunk.start + 1 :]]
@@ -209,19 +226,25 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
     things = [chunk for chunk in chunks if chunk.role == "thing"]
     for chunk in things:
         before = tokens[chunk.start - 1] if chunk.start else None
-        if before is not None and before.is_verb and before.tag in ("VBG", "VBZ", "VBP") and before.lemma not in ("be",):
-            if tokens[chunk.start].lower in ("a", "an", "some") and before.lower not in _AUXILIARIES:
-                changed = [*tokens[: chunk.start], *tokens[chunk.start + 1 :]]
-                if free or before.lemma in ("wear", "have", "hold", "carry"):
-                    yield "thing", insert(caption, changed, chunk.start, ["no"], tag="DT")
+        if before is None or before.tag not in ("VBG", "VBZ", "VBP") or before.lemma == "be":
+            continue
+        joined = chunk.end < len(tokens) and tokens[chunk.end].lower in ("and", ",")
+        reads_well = before.lemma in ("wear", "have", "hold", "carry") and not joined
+        if tokens[chunk.start].lower in ("a", "an", "some") and (free or reads_well):
+            changed = [*tokens[: chunk.start], *tokens[chunk.start + 1 :]]
+            yield "thing", insert(caption, changed, chunk.start, ["no"], tag="DT")
     if len(chunks) < 2 or chunks[0].role != "thing" or chunks[0].start != 0 or chunks[1].role != "thing":
         return
     one, other = chunks[0], chunks[1]
     between = tokens[one.end : other.start]
     simple = len(between) == 1 and between[0].lower in _PLACING
-    if not simple or any(token.tag in ("PRP$", "PRP") for token in tokens[: other.end]) or tokens[0].tag.startswith("NNP"):
+    if (
+        not simple
+        or any(token.tag in ("PRP$", "PRP") for token in tokens[: other.end])
+        or tokens[0].tag.startswith("NNP")
+    ):
         return
-    if other.end < len(tokens) and tokens[other.end].lower in ("of", "that", "which", "who"):
+    if other.end < len(tokens) and tokens[other.end].lower in ("of", "that", "which", "who", "with", "and"):
         return
     if lexicon().is_person(tokens[other.head].lemma) or number(tokens, one) == "any":
         return

@@ -59,9 +59,7 @@ class ReplaceNouns(ReplacingRule):
         if content == caption.content:
             return refused("same_text")
         change = find_change(caption.tokens, content)
-        place = next(
-            (span for _, span in _places(caption) if span[0] <= change.start and change.end <= span[1]), None
-        )
+        place = next((span for _, span in _places(caption) if span[0] <= change.start and change.end <= span[1]), None)
         if place is None:
             return refused("not_rule")
         kept = [token.lower for token in caption.tokens[place[0] : place[1]]]

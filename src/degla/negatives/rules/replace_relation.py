@@ -31,14 +31,22 @@ class ReplaceRelation(ReplacingRule):
     kind: str = "relation"
     """What the negatives break."""
     instruction: str = (
-        "Replace one verb or one preposition by another of the same form, so that the things do something else or stand "
-        "in another place to each other. The two words must not be true together."
+        "Replace one verb or one preposition by another of the same form, so that the things do something else or "
+        "stand in another place to each other. The two words must not be true together."
     )
     """What a language model is told to change."""
 
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
         """The verbs and prepositions that can be replaced, each with the words that may stand there."""
         return dict((*_prepositions(caption), *_verbs(caption)))
+
+    def accepts(self, caption: Caption, place: Place, word: str) -> bool:
+        """No second "in front of", nothing that stands still "down the street"."""
+        if _sort(caption, place) == "prepositions":
+            return f" {word} " not in f" {' '.join(caption.content)} "
+        following = caption.tokens[place[1]].lower if place[1] < len(caption.tokens) else ""
+        known = relations().words
+        return not (word in known["staying"] and following in known["directions"])
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
         """A preposition as it is, a verb in the form of the one that it replaces."""
@@ -73,11 +81,14 @@ class ReplaceRelation(ReplacingRule):
                 return refused("unknown_word")
             if self.form(caption, place, lemma) != new:
                 return refused("agreement")
-            reason = relations().relation("verbs", caption.tokens[place[0]].lemma, lemma)
+            objects, subjects = _surroundings(caption, place[0])
+            old = caption.tokens[place[0]].lemma
+            reason = relations().relation("verbs", old, lemma, objects=objects, subjects=subjects)
         elif not relations().is_known("prepositions", new):
             return refused("not_rule" if len(new.split()) != 1 else "unknown_word")
         else:
-            reason = relations().relation("prepositions", " ".join(kept), new)
+            chunk = next(one for one in caption.chunks if one.start == place[1])
+            reason = relations().relation("prepositions", " ".join(kept), new, objects=_sorts(caption, chunk.head))
         return refused(reason) if reason else ACCEPTED
 
 
@@ -129,16 +140,26 @@ def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
             continue
         following = tokens[place + 1] if place + 1 < len(tokens) else None
         phrase = starts.get(place + 1)
-        if following is not None and following.lower in _PARTICLES and place + 2 not in starts:
+        if following is not None and (
+            following.lower == "for" or (following.lower in _PARTICLES and place + 2 not in starts)
+        ):
             continue
-        objects = _sorts(caption, phrase.head) if phrase else ()
-        head = _subject(caption, place)
-        subjects = _sorts(caption, head) if head is not None else ()
+        objects, subjects = _surroundings(caption, place)
         unclear = phrase is not None and not objects
         yield (
             (place, place + 1),
             () if unclear else known.choices("verbs", token.lemma, objects=objects, subjects=subjects),
         )
+
+
+def _surroundings(caption: Caption, place: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The groups of the noun right behind a verb, and of the one that does what it says."""
+    phrase = next((chunk for chunk in caption.chunks if chunk.start == place + 1), None)
+    head = _subject(caption, place)
+    return (
+        _sorts(caption, phrase.head) if phrase else (),
+        _sorts(caption, head) if head is not None else (),
+    )
 
 
 def _subject(caption: Caption, place: int) -> int | None:

@@ -19,8 +19,8 @@ from degla.negatives.meaning import meaning
 from degla.negatives.phrases import Caption
 from degla.negatives.tokens import Token
 
-_DESCRIBING: Final = frozenset({"JJ", "JJR", "JJS", "VBN", "VBG", "NN"})
-"""Tags that an adjective may be given; nouns because of materials ("brick")."""
+_DESCRIBING: Final = frozenset({"JJ", "JJR", "JJS", "VBN", "VBG"})
+"""Tags that an adjective may be given."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,15 @@ class SwapAdjectives(ExchangingRule):
 
     kind: str = "attribute"
     """What the negatives break."""
-    instruction: str = (
-        "Exchange two adjectives that describe different things. The nouns stay where they are."
-    )
+    instruction: str = "Exchange two adjectives that describe different things. The nouns stay where they are."
     """What a language model is told to change."""
 
     def applies(self, caption: Caption) -> bool:
         """Whether two words may be adjectives."""
-        return super().applies(caption) and sum(token.tag in _DESCRIBING for token in caption.tokens) > 1
+        return (
+            super().applies(caption)
+            and sum(token.tag in _DESCRIBING or lexicon().is_attribute(token.lower) for token in caption.tokens) > 1
+        )
 
     def exchanges(self, caption: Caption) -> Iterator[Exchange]:
         """Every exchange of two adjectives of different phrases, and why it is none ("" where it is)."""

@@ -6,7 +6,7 @@ exchange would say the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -38,7 +38,10 @@ class SwapNouns(ExchangingRule):
         """Every exchange of two nouns, and why it is none ("" where it is)."""
         tokens = caption.tokens
         places = [
-            (chunk, span) for chunk in caption.chunks if determiner_fits(tokens, chunk) for span in nouns(tokens, chunk)[:1]
+            (chunk, span)
+            for chunk in caption.chunks
+            if determiner_fits(tokens, chunk)
+            for span in nouns(tokens, chunk)[:1]
         ]
         own = None
         for (first_chunk, first), (second_chunk, second) in combinations(places, 2):

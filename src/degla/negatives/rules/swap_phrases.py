@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
+from degla.negatives.chunks import Chunk, Number, number
 from degla.negatives.edits import exchange
 from degla.negatives.exchanges import Exchange, ExchangingRule
+from degla.negatives.lexicon import lexicon
 from degla.negatives.orders import judge_order, loose_ends, movable
 from degla.negatives.phrases import Caption
 
@@ -36,8 +38,13 @@ class SwapPhrases(ExchangingRule):
         """Every exchange of two phrases of which one is more than article and noun, and why it is none."""
         if loose_ends(caption.tokens, caption.chunks):
             return  # the tagger did not understand the caption
+        finite = any(token.tag in ("VBZ", "VBP") or token.lower in ("was", "were") for token in caption.tokens)
         for first, second in combinations(movable(caption), 2):
             if not (_is_rich(caption, first) or _is_rich(caption, second)):
+                continue
+            if not (_is_whole(caption, first) and _is_whole(caption, second)):
+                continue  # "red laptop on a table": a phrase without its article fits its own place only
+            if finite and _number(caption, first) != _number(caption, second):
                 continue
             changed = exchange(caption.tokens, first, second)
             yield changed, judge_order(caption, changed).reason
@@ -46,6 +53,26 @@ class SwapPhrases(ExchangingRule):
 def _is_rich(caption: Caption, span: tuple[int, int]) -> bool:
     """Whether a phrase has more than an article and a noun or compound."""
     return any(not token.is_noun and token.tag != "DT" for token in caption.tokens[span[0] : span[1]])
+
+
+def _chunk(caption: Caption, span: tuple[int, int]) -> Chunk:
+    return next(chunk for chunk in caption.chunks if chunk.start == span[0])
+
+
+def _number(caption: Caption, span: tuple[int, int]) -> Number:
+    return number(caption.tokens, _chunk(caption, span))
+
+
+def _is_whole(caption: Caption, span: tuple[int, int]) -> bool:
+    """Whether a phrase has an article or number where its noun needs one."""
+    chunk = _chunk(caption, span)
+    noun = caption.tokens[chunk.head if chunk.core == chunk.start else chunk.core - 2]
+    return (
+        caption.tokens[span[0]].tag in ("DT", "CD", "PRP$", "PDT")
+        or noun.tag in ("NNS", "NNPS")
+        or noun.lower == "people"
+        or lexicon().is_mass(noun.lemma)
+    )
 
 
 RULE = SwapPhrases()

@@ -1,0 +1,186 @@
+"""Kills `degla negatives` at random moments while a faulty server answers; compares with a run that nobody disturbs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from random import Random
+
+SERVER = Path(__file__).parents[1] / "tests" / "negatives" / "flaky_server.py"
+RULES = ("reshuffle_order", "swap_nouns", "replace_adjectives")
+MOST_SECONDS = 120.0
+"""A run that takes longer counts as hung."""
+
+
+@dataclass
+class Outcome:
+    """What a series of kills showed.
+
+    Attributes:
+        kills: processes that were killed while they worked.
+        before_reply: of them, killed before the process had a reply.
+        equal: whether the file equals that of the undisturbed run, byte by byte.
+        rows: lines of the file.
+        requests: that reached the server, retries included.
+        keys: different ones.
+        asked_again: requests for keys whose reply was in the journal already.
+        repaid: keys under way when a process died, which had to be asked again.
+        counts: what the journal's replies count.
+    """
+
+    kills: int = 0
+    before_reply: int = 0
+    equal: bool = False
+    rows: int = 0
+    requests: int = 0
+    keys: int = 0
+    asked_again: int = 0
+    repaid: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def write_captions(path: Path, number: int) -> None:
+    """Different captions in which every rule finds something to do."""
+    sizes, colours = ("small", "large", "old", "tall"), ("red", "white", "black", "green", "brown")
+    animals, things = ("dog", "cat", "horse", "bird", "sheep"), ("bench", "table", "car", "tree", "wall", "boat")
+    drawn = list(product(sizes, colours, animals, things))
+    Random(0).shuffle(drawn)
+    lines = [
+        {"id": f"c{index}", "image": f"{index}.jpg", "text": f"A {size} {animal} stands next to a {colour} {thing}."}
+        for index, (size, colour, animal, thing) in enumerate(drawn[:number])
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@contextlib.contextmanager
+def serve(log: Path, *, faults: float, seed: int) -> Iterator[str]:
+    """A server in a process of its own; its base URL."""
+    command = [sys.executable, str(SERVER), "--faults", str(faults), "--seed", str(seed), "--log", str(log)]
+    server = subprocess.Popen([*command, "--delay", "0.02", "--hang", "1.5"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def start(captions: Path, out: Path, url: str) -> subprocess.Popen[bytes]:
+    """The command, as a user gives it."""
+    command = [sys.executable, "-m", "degla", "negatives", str(captions), "--out", str(out), "--rules", *RULES]
+    command += ["--llm", "openai", "--base-url", url, "--model", "m", "--timeout", "0.7", "--seed", "5"]
+    return subprocess.Popen([*command, "--concurrency", "16"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    """Wait until it has ended well."""
+    _, errors = process.communicate(timeout=MOST_SECONDS)
+    assert process.returncode == 0, errors.decode()
+
+
+def digest(caption_id: str, rule: str, draw: int) -> str:
+    """The name of a key in the server's log, as the header's documentation says."""
+    return hashlib.sha256(f"{caption_id}\n{rule}\n{draw}".encode()).hexdigest()[:32]
+
+
+def read_journal(out: Path) -> list[dict[str, object]]:
+    """The whole lines of the journal, without those that are worth asking again."""
+    journal = Path(f"{out}.replies.jsonl")
+    lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith(b"\n")]
+    return [row for row in rows if row["outcome"] != "unreachable"]
+
+
+def finished_keys(out: Path) -> set[str]:
+    """Names of the keys whose reply is in the journal."""
+    return {digest(str(row["caption_id"]), str(row["rule"]), int(str(row["draw"]))) for row in read_journal(out)}
+
+
+def read_log(log: Path) -> list[str]:
+    """Names of the keys that the server was asked, in order."""
+    return [line.partition("-")[0] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def survive(folder: Path, *, kills: int, captions: int, faults: float, seed: int) -> Outcome:
+    """Make negatives undisturbed, then with kills, and compare."""
+    rng = Random(seed)
+    write_captions(folder / "captions.jsonl", captions)
+    with serve(folder / "calm.log", faults=0.0, seed=0) as url:
+        finish(start(folder / "captions.jsonl", folder / "calm.jsonl", url))
+    share = max(1, len(read_log(folder / "calm.log")) // (kills + 1))
+    outcome, log, out = Outcome(), folder / "flaky.log", folder / "killed.jsonl"
+    with serve(log, faults=faults, seed=seed) as url:
+        while True:
+            before, finished = len(read_log(log)), finished_keys(out)
+            process = start(folder / "captions.jsonl", out, url)
+            if outcome.kills < kills and _kill_later(process, rng, log=log, asked=before, most=share):
+                outcome.kills += 1
+                outcome.before_reply += finished_keys(out) == finished
+                time.sleep(0.05)  # what the killed process sent last is still on its way into the log
+            else:
+                finish(process)
+            outcome.asked_again += sum(key in finished for key in read_log(log)[before:])
+            outcome.repaid += len(set(read_log(log)[before:]) - finished_keys(out))
+            if process.returncode == 0:
+                break
+    outcome.equal = out.read_bytes() == (folder / "calm.jsonl").read_bytes()
+    outcome.rows = len(out.read_bytes().splitlines())
+    outcome.requests, outcome.keys = len(read_log(log)), len(set(read_log(log)))
+    for row in read_journal(out):
+        outcome.counts[str(row["outcome"])] += 1
+        counts = row.get("counts", {})
+        assert isinstance(counts, dict)
+        outcome.counts.update(counts)
+    return outcome
+
+
+def _kill_later(process: subprocess.Popen[bytes], rng: Random, *, log: Path, asked: int, most: int) -> bool:
+    """Kill the process at a random moment: while it starts, or after some requests; False where it ended before."""
+    if rng.random() < 0.15:
+        time.sleep(rng.uniform(0.0, 2.0))
+    else:
+        target = asked + rng.randint(1, most)
+        while process.poll() is None and len(read_log(log)) < target:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.1))
+    if process.poll() is not None:
+        return False
+    process.kill()
+    process.communicate()
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--captions", type=int, default=200)
+    parser.add_argument("--faults", type=float, default=0.25, help="share of arrivals that fail")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = survive(
+            Path(folder), kills=given.kills, captions=given.captions, faults=given.faults, seed=given.seed
+        )
+    print(f"kill -9:                        {outcome.kills}, {outcome.before_reply} of them before a reply came")
+    print(f"file equal to undisturbed run:  {'yes' if outcome.equal else 'NO'} ({outcome.rows} rows)")
+    print(f"requests of finished keys:      {outcome.asked_again}")
+    print(f"keys under way when killed:     {outcome.repaid}")
+    print(f"requests, keys:                 {outcome.requests}, {outcome.keys}")
+    print(f"replies in the journal:         {dict(sorted(outcome.counts.items()))}")
+    print(f"seconds:                        {time.monotonic() - started:.0f}")
+
+
+if __name__ == "__main__":
+    main()

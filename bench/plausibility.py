@@ -1,0 +1,222 @@
+"""Plausibility and diversity of negatives under a judge model, limits of `implausible`, speed of the embedded model.
+
+    python bench/plausibility.py limits
+    python bench/plausibility.py judge CAPTIONS --negatives rules=FILE embedded=FILE --sugarcrepe DIR --judge MODEL
+    python bench/plausibility.py temperature CAPTIONS --rules swap_nouns replace_nouns
+    python bench/plausibility.py speed CAPTIONS
+
+A ratio of perplexities is exp of the mean drop a token: 1 is as likely as the caption, 2 half as likely a token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from degla.data.sources import read_captions, read_negatives
+from degla.negatives.examples import load_examples
+from degla.negatives.llm import Reply, Request
+from degla.negatives.llm.embedded import EmbeddedModel, Ranked, _draw
+from degla.negatives.llm.likelihood import Likelihood, open_likelihood
+from degla.negatives.phrases import parse
+from degla.negatives.plausibility import largest_drop
+from degla.negatives.rules import load_rule
+from degla.shelf import RULES
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(required=True)
+    limits = actions.add_parser("limits")
+    limits.set_defaults(run=show_limits)
+    judge = actions.add_parser("judge")
+    judge.add_argument("captions", type=Path)
+    judge.add_argument("--negatives", nargs="*", default=[], metavar="NAME=FILE")
+    judge.add_argument("--sugarcrepe", type=Path, help="folder of its seven files")
+    judge.add_argument("--items", type=int, default=200, help="items a file of SugarCrepe (200)")
+    judge.add_argument("--judge", help="GGUF, folder or hub id (the embedded model)")
+    judge.set_defaults(run=show_judged)
+    for name, run in (("temperature", show_temperature), ("speed", show_speed)):
+        action = actions.add_parser(name)
+        action.add_argument("captions", type=Path)
+        action.add_argument("--rules", nargs="+", default=None)
+        action.add_argument("--count", type=int, default=40, help="captions (40)")
+        action.set_defaults(run=run)
+    given = parser.parse_args()
+    given.run(given)
+
+
+def show_limits(given: argparse.Namespace) -> None:
+    """Quantiles of the drop of the shipped examples, and which share of the grammar's candidates passes the limit."""
+    import torch
+
+    torch.set_num_threads(1)
+    likelihood, name = open_likelihood()
+    print(
+        f"{name}\n{'rule':<20} {'n':>3} {'50 %':>6} {'90 %':>6} {'95 %':>6} {'limit':>6}  candidates that pass"
+    )
+    for rule in RULES.names():
+        examples = load_examples(rule)
+        written, grammar = [], []
+        for example, caption in zip(examples, parse([one.caption for one in examples]), strict=True):
+            candidates = load_rule(rule).read(caption, None, Random(0))
+            first, *others = likelihood.drops(example.caption, [example.negative, *candidates])
+            written.append(first)
+            grammar += others
+        quantiles = " ".join(f"{np.quantile(written, share):6.2f}" for share in (0.5, 0.9, 0.95))
+        limit = largest_drop(rule)
+        passed = np.mean(np.array(grammar) <= limit)
+        print(f"{rule:<20} {len(written):>3} {quantiles} {limit:6.2f}  {passed:.0%} of {len(grammar)}")
+
+
+def show_judged(given: argparse.Namespace) -> None:
+    """Coverage, ratio of perplexities and diversity of files of negatives, and of SugarCrepe's negatives."""
+    import torch
+
+    torch.set_num_threads(1)
+    likelihood, name = open_likelihood(given.judge)
+    captions = {record.id: record.text for record in read_captions(given.captions)}
+    print(f"judge {name}\n{'':<32} {'covered':>8} {'accepted':>8} {'ratio':>6} {'median':>6} {'words':>6} {'bits':>5}")
+    for entry in given.negatives:
+        label, _, file = entry.partition("=")
+        rows = list(read_negatives(Path(file)))
+        for rule in dict.fromkeys(row.rule for row in rows):
+            mine = [row for row in rows if row.rule == rule]
+            kept = [(captions[row.caption_id], row.text) for row in mine if row.accepted and row.text]
+            proposed = sum(row.text is not None for row in mine)
+            covered = len({row.caption_id for row in mine if row.accepted}) / len(captions)
+            accepted = len(kept) / max(proposed, 1)
+            print(f"{label + ' ' + rule:<32} {covered:8.0%} {accepted:8.0%} {_judged(likelihood, kept)}", flush=True)
+    if given.sugarcrepe:
+        for file in sorted(given.sugarcrepe.glob("*.json")):
+            items = list(json.loads(file.read_text(encoding="utf-8")).values())
+            drawn = Random(0).sample(items, min(given.items, len(items)))
+            pairs = [(item["caption"], item["negative_caption"]) for item in drawn]
+            print(f"{'SugarCrepe ' + file.stem:<32} {'':>8} {'':>8} {_judged(likelihood, pairs)}", flush=True)
+
+
+def _judged(likelihood: Likelihood, pairs: Sequence[tuple[str, str]]) -> str:
+    if not pairs:
+        return "-"
+    drops = [likelihood.drops(caption, [negative])[0] for caption, negative in pairs]
+    words = Counter(word for pair in pairs for word in _new_words(*pair))
+    return f"{math.exp(np.mean(drops)):6.2f} {math.exp(np.median(drops)):6.2f} {len(words):>6} {_bits(words):5.2f}"
+
+
+def _new_words(caption: str, negative: str) -> Iterable[str]:
+    """The words that a negative has and its caption has not."""
+    return (Counter(negative.lower().strip(".").split()) - Counter(caption.lower().strip(".").split())).elements()
+
+
+def _bits(words: Counter[str]) -> float:
+    shares = np.array(list(words.values())) / max(words.total(), 1)
+    return float(-(shares * np.log2(shares)).sum())
+
+
+class Recorder(EmbeddedModel):
+    """Keeps every ranked list of choices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lists: dict[Request, list[Ranked]] = {}
+
+    def rank(self, request: Request) -> list[Ranked]:
+        found = super().rank(request)
+        self.lists[replace(request, chat=())] = found
+        return found
+
+
+def show_temperature(given: argparse.Namespace) -> None:
+    """What the temperature of the draw costs in likelihood and gives in different words."""
+    from degla.negatives.generate import generate
+
+    model = Recorder()
+    captions = list(read_captions(given.captions))[: given.count]
+    with TemporaryDirectory() as folder:
+        generate(
+            lambda: iter(captions),
+            rules=given.rules or RULES.names(),
+            out=Path(folder) / "negatives.jsonl",
+            seed=0,
+            progress=False,
+            model=lambda: model,
+            example_sets=1,
+        )
+    print(
+        f"{'temperature':<12} {'likelihood':>10} {'ratio':>6} {'words':>6} {'bits':>5}  (ratio under the ranker itself)"
+    )
+    for temperature in (0.0, 0.05, 0.1, 0.2, 0.4, 1e9):
+        words: Counter[str] = Counter()
+        scores, drops = [], []
+        for number, (request, ranked) in enumerate(model.lists.items()):
+            plausible = [one for one in ranked if one.drop <= largest_drop(request.key.rule)]
+            if not plausible:
+                continue
+            chosen = _draw(plausible, temperature, Random(number))
+            scores.append(chosen.likelihood)
+            drops.append(chosen.drop)
+            words.update(_new_words(request.caption, chosen.text))
+        ratio = math.exp(np.mean(drops))
+        print(f"{temperature:<12g} {np.mean(scores):10.3f} {ratio:6.2f} {len(words):>6} {_bits(words):5.2f}")
+
+
+class Stopwatch(EmbeddedModel):
+    """Counts processor seconds by rule and form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: Counter[tuple[str, str]] = Counter()
+        self.requests: Counter[tuple[str, str]] = Counter()
+
+    def _answer(self, request: Request) -> Reply:
+        started = time.process_time()
+        reply = super()._answer(request)
+        self.seconds[request.key.rule, request.form] += time.process_time() - started
+        self.requests[request.key.rule, request.form] += 1
+        return reply
+
+
+def show_speed(given: argparse.Namespace) -> None:
+    """Load time, memory, and requests a processor second on one thread."""
+    from degla.negatives.generate import generate
+
+    started = time.process_time()
+    model = Stopwatch()
+    print(f"loaded in {time.process_time() - started:.1f} processor seconds, {_memory():.2f} GB at most")
+    print(json.dumps(model.describe()))
+    captions = list(read_captions(given.captions))[: given.count]
+    with TemporaryDirectory() as folder:
+        started = time.process_time()
+        generate(
+            lambda: iter(captions),
+            rules=given.rules or RULES.names(),
+            out=Path(folder) / "negatives.jsonl",
+            seed=0,
+            progress=False,
+            model=lambda: model,
+            example_sets=1,
+        )
+        whole = time.process_time() - started
+    for rule, form in sorted(model.requests):
+        count, seconds = model.requests[rule, form], model.seconds[rule, form]
+        print(f"{rule:<20} {form:<7} {count:>4} requests, {count / seconds:5.1f} a processor second")
+    print(f"{len(captions) / whole:.2f} captions a processor second; {_memory():.2f} GB at most")
+
+
+def _memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+if __name__ == "__main__":
+    main()

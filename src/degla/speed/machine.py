@@ -1,0 +1,62 @@
+"""What the device can do: matrix products a second, and the memory that a process has taken at most."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+
+def matmul_peak(device: torch.device, *, bf16: bool, seconds: float = 0.5) -> float:
+    """Floating point operations a second of the fastest of some matrix products of a training step's sizes."""
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    best = 0.0
+    sizes = (
+        [(1024, 768, 3072), (2048, 1024, 4096)] if device.type == "cpu" else [(8192, 8192, 8192), (16384, 4096, 4096)]
+    )
+    for rows, inner, columns in sizes:
+        left = torch.randn(rows, inner, dtype=dtype, device=device)
+        right = torch.randn(columns, inner, dtype=dtype, device=device)
+        functional.linear(left, right)
+        until = time.perf_counter() + seconds / len(sizes)
+        while time.perf_counter() < until:
+            _wait(device)
+            started = time.perf_counter()
+            functional.linear(left, right)
+            _wait(device)
+            best = max(best, 2 * rows * inner * columns / (time.perf_counter() - started))
+    return best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that this process has held at most: on the GPU, or of main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    # Linux counts in kibibytes, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

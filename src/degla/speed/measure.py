@@ -1,0 +1,125 @@
+"""One side of the comparison in a process of its own: `python -m degla.speed.measure SETTINGS OUT`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from degla.speed.workload import Workload
+
+Side = Literal["baseline", "present"]
+
+
+class Settings(BaseModel):
+    """What a process is to measure.
+
+    Attributes:
+        side: which step.
+        precision: "fp32" or "bf16".
+        workload: `Workload` as plain values.
+        steps: that are timed, after one that is not.
+        gradients: file to write loss and gradients of the first step to; None writes none.
+    """
+
+    side: Side
+    precision: Literal["fp32", "bf16"]
+    workload: dict[str, Any]
+    steps: int
+    gradients: Path | None
+
+
+class Measured(BaseModel):
+    """What it found.
+
+    Attributes:
+        loss: of the first step.
+        seconds: of each stage, one number a timed step.
+        memory: bytes held at most.
+        operations: floating point operations of the matrix products of one step, as counted.
+        peak: floating point operations a second of the device's best matrix product in this precision.
+        device: in words.
+    """
+
+    loss: float
+    seconds: dict[str, list[float]]
+    memory: int
+    operations: int
+    peak: float
+    device: str
+
+
+def measure(settings: Settings) -> Measured:
+    """Load the model, take the steps."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from degla.model.load import load_encoder
+    from degla.objectives import Processes
+    from degla.speed.baseline import BaselineStep
+    from degla.speed.machine import device_name, matmul_peak, peak_memory
+    from degla.speed.present import PresentStep
+    from degla.speed.stages import StagedStep, take_step
+    from degla.speed.workload import make_batch
+    from degla.training.loop import build_trainer, open_accelerator
+
+    workload = Workload(**settings.workload)
+    if workload.threads:
+        torch.set_num_threads(workload.threads)
+    device = torch.device(workload.device)
+    bf16 = settings.precision == "bf16"
+    config = workload.config(settings.precision)
+    encoder = load_encoder(workload.model, device=device)
+    batch = make_batch(workload, encoder, precision=settings.precision).to(device)
+    step: StagedStep
+    if settings.side == "baseline":
+        step = BaselineStep(encoder, batch, config=config, autocast=bf16)
+    else:
+        accelerator = open_accelerator(config)
+        trainer = build_trainer(config, accelerator, encoder, Processes(), rules=1, steps=1000)
+        step = PresentStep(trainer, batch)
+
+    # A compiled step is not counted as it runs for the first time: the counter would see the compiler's own work.
+    with FlopCounterMode(display=False) as counter:
+        loss, _ = take_step(step, device=device, update=False)
+    if settings.gradients is not None:
+        torch.save({name: value.cpu() for name, value in step.gradients().items()}, settings.gradients)
+    step.update()
+    step.average()
+    take_step(step, device=device)
+    seconds: dict[str, list[float]] = {}
+    for _ in range(settings.steps):
+        _, stages = take_step(step, device=device)
+        for stage, value in stages.items():
+            seconds.setdefault(stage, []).append(value)
+    return Measured(
+        loss=loss,
+        seconds=seconds,
+        memory=peak_memory(device),
+        operations=counter.get_total_flops(),
+        peak=matmul_peak(device, bf16=bf16),
+        device=device_name(device),
+    )
+
+
+def settings_for(workload: Workload, *, side: Side, precision: str, steps: int, gradients: Path | None) -> Settings:
+    """Settings as they go to the other process."""
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(workload).items()}
+    return Settings(side=side, precision=precision, workload=plain, steps=steps, gradients=gradients)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Read the settings from the first word and write the result to the file named by the second."""
+    settings = Settings.model_validate_json(sys.argv[1])
+    for name in ("captions", "negatives_file"):
+        if settings.workload.get(name) is not None:
+            settings.workload[name] = Path(settings.workload[name])
+    Path(sys.argv[2]).write_text(json.dumps(measure(settings).model_dump()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""have models refuse negatives that are implausible or still true"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from degla.errors import InputError
+from degla.verbs._captions import columns, describe_columns
+from degla.verbs._language_model import describe_model, model_options
+
+if TYPE_CHECKING:
+    from degla.screening import Screen
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("file", type=Path, metavar="FILE", help="negatives, JSONL or Parquet")
+    verb.add_argument("--captions", type=Path, required=True, help="the captions that they were made from")
+    verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
+    verb.add_argument(
+        "--plausibility",
+        metavar="MODEL",
+        nargs="?",
+        const="embedded",
+        help="refuse what is far less likely than its caption, by the embedded model or a GGUF, folder or hub id",
+    )
+    verb.add_argument(
+        "--clip", metavar="MODEL", help="refuse what this image-text model finds as true of the image as the caption"
+    )
+    verb.add_argument("--images", type=Path, metavar="DIR", help="folder of the images, for --clip")
+    verb.add_argument(
+        "--margin",
+        type=float,
+        default=0.0,
+        help="with --clip, a negative is refused from the caption's cosine less this on (0)",
+    )
+    verb.add_argument("--device", default="auto", help="of --clip: cpu, cuda, ... (auto)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of the language model (0)")
+    describe_columns(verb)
+    describe_model(verb)
+    verb.add_argument("--json", action="store_true", help="print the counts as JSON")
+
+
+def run(given: argparse.Namespace) -> int:
+    from degla.data.sources import read_captions, read_negatives
+    from degla.negatives.caption_index import CaptionIndex
+    from degla.screening import screen
+
+    _check(given)
+    captions = read_captions(given.captions, format=given.format, columns=columns(given))
+    with _screens(given) as screens, CaptionIndex(captions) as index:
+        counts = screen(read_negatives(given.file), captions=index, screens=screens, out=given.out)
+        _write_manifest(given, [one.name for one in screens])
+    if given.json:
+        sys.stdout.write(json.dumps(counts.plain(), indent=2) + "\n")
+        return 0
+    sys.stderr.write(f"written: {given.out}: {counts.rows} rows, {counts.accepted} still accepted\n")
+    for (rule, reason), number in sorted(counts.refused.items()):
+        sys.stderr.write(f"  refused: {rule} {reason} {number}\n")
+    for name, number in sorted(counts.undecided.items()):
+        sys.stderr.write(f"  not decided: {name} {number}\n")
+    return 0
+
+
+def _check(given: argparse.Namespace) -> None:
+    if given.plausibility is None and given.clip is None and given.llm == "rules":
+        raise InputError("nothing to judge by: give --plausibility, --llm, --clip, or several.")
+    if (given.clip is None) != (given.images is None):
+        raise InputError("--clip MODEL and --images DIR go together: the model is shown the images.")
+    if given.out.exists() and given.file.exists() and given.out.samefile(given.file):
+        raise InputError(f"{given.out}: is the file that is judged. Choose another --out.")
+
+
+@contextmanager
+def _screens(given: argparse.Namespace) -> Iterator[list[Screen]]:
+    """The screens that the arguments name, the cheapest first."""
+    from degla import screening
+
+    options = model_options(given)
+    with ExitStack() as opened:
+        screens: list[Screen] = []
+        if given.plausibility is not None:
+            from degla.negatives.llm.likelihood import open_likelihood
+
+            likelihood, name = open_likelihood(None if given.plausibility == "embedded" else given.plausibility)
+            screens.append(screening.PlausibilityScreen(likelihood, name))
+        if given.clip is not None:
+            from degla.model.load import load_encoder
+            from degla.verbs._scoring import device
+
+            encoder = load_encoder(given.clip, device=device(given.device))
+            screens.append(screening.PictureScreen(encoder, given.images, given.margin))
+        if given.llm != "rules":
+            from degla.negatives.llm.select import open_model
+
+            model = open_model(given.llm, options)
+            opened.callback(model.close)
+            screens.append(screening.TruthScreen(model))
+        yield screens
+
+
+def _write_manifest(given: argparse.Namespace, names: list[str]) -> None:
+    """The manifest of the negatives goes with them, with the screens' names in it."""
+    from degla.negatives.output import manifest_path
+    from degla.negatives.provenance import read_manifest
+
+    found: dict[str, Any] = dict(read_manifest(given.file) or {})
+    found["judged"] = [*found.get("judged", []), *names]
+    target = manifest_path(given.out)
+    partial = target.with_name(target.name + ".partial")
+    partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    partial.replace(target)

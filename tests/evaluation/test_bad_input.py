@@ -1,0 +1,121 @@
+"""Whatever a user can bring that is wrong ends with an error that names the file and the remedy."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from struct import pack
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from degla.cli import main
+from degla.errors import DeglaError, InputError
+from degla.evaluation.embed import Embedder
+from degla.evaluation.run import evaluate
+from degla.model.load import load_encoder
+from degla.records import ItemImage
+from degla.shelf import BENCHMARKS
+from tests.evaluation.fake_encoders import spreading
+
+Capture = pytest.CaptureFixture[str]
+
+
+def run(root: Path, *names: str) -> None:
+    evaluate(spreading(), benchmarks=names, root=root, progress=False)
+
+
+def write_bomb(path: Path, side: int) -> None:
+    """A PNG of a few bytes whose header promises side x side pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return pack(">I", len(data)) + kind + data + pack(">I", zlib.crc32(kind + data))
+
+    header = pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 1000)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+
+
+def test_a_decompression_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    write_bomb(tmp_path / "bomb.png", 30_000)
+    with pytest.raises(InputError, match=r"bomb\.png: cannot be read as an image: Image size \(900000000 pixels\)"):
+        Embedder(spreading(), root=tmp_path).embed([ItemImage(path="bomb.png")], [])
+
+
+@pytest.mark.parametrize("left", [0.5, 0.98])
+def test_a_truncated_jpeg_is_named(left: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Other libraries switch this on for a whole process: half a picture must not pass for one all the same.
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
+    Image.effect_mandelbrot((300, 200), (-2, -1.5, 1, 1.5), 50).convert("RGB").save(tmp_path / "half.jpg", quality=95)
+    whole = (tmp_path / "half.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: int(left * len(whole))])
+    with pytest.raises(InputError, match=r"half\.jpg: cannot be read as an image: .*truncated"):
+        Embedder(spreading(), root=tmp_path).embed([ItemImage(path="half.jpg")], [])
+
+
+def test_weights_that_are_nan_are_refused_by_item(tiny_model: Path, tmp_path: Path, small_root: Path) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for file in tiny_model.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    weights = load_file(folder / "open_clip_model.safetensors")
+    weights["text_projection"][0, 0] = torch.nan
+    save_file(weights, folder / "open_clip_model.safetensors")
+    with pytest.raises(DeglaError, match=r"item 'small/pair/0': the model's similarity is nan \(in 6 of 6\)"):
+        evaluate(load_encoder(str(folder)), benchmarks=["small"], root=small_root, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "message"),
+    [
+        ("sugarcrepe", "replace_obj.json", '{"7": {"filename": "a.jpg", "caption": "x", "negative_caption": 3}}',
+         r"replace_obj\.json item '7': field 'negative_caption'.*got 3"),
+        ("sugarcrepe", "replace_obj.json", '{"7": 1, "7": 2}', r"replace_obj\.json: the key '7' stands there twice"),
+        ("sugarcrepe", "replace_obj.json", "[1]", r"replace_obj\.json: must be one JSON object, got a list"),
+        ("sugarcrepe", "replace_obj.json", '{"7": ', r"replace_obj\.json: not JSON: .* in line 1, column 7"),
+        ("sugarcrepe_pp", "replace_obj.json", '[{"id": 0, "filename": "a.jpg", "caption": "x"}]',
+         r"replace_obj\.json .*field 'caption2'"),
+        ("valse", "existence.json", '{"k": {"caption": "x"}}', r"existence\.json .*'k'.*field '"),
+        ("cola", "COLA_multiobjects_matching_benchmark.json", '[["u", "c"]]', r"COLA_multi.* field '"),
+    ],
+)  # fmt: skip
+def test_a_wrong_shape_names_file_key_and_field(
+    name: str, file: str, content: str, message: str, tmp_path: Path
+) -> None:
+    layout = BENCHMARKS.load(name).BENCHMARK.layout
+    (tmp_path / layout.split("/")[0]).mkdir()
+    (tmp_path / layout.split("/")[0] / file).write_text(content)
+    with pytest.raises(InputError, match=message):
+        run(tmp_path, name)
+
+
+def test_items_of_one_name_are_refused(tmp_path: Path) -> None:
+    row = {"id": 5, "filename": "a.jpg", "caption": "x", "caption2": "y", "negative_caption": "z"}
+    (tmp_path / "sugarcrepe_pp").mkdir()
+    for part in ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att"):
+        (tmp_path / "sugarcrepe_pp" / f"{part}.json").write_text(json.dumps([row, row]))
+    with pytest.raises(InputError, match=r"(5.*twice|id.*5)"):
+        run(tmp_path, "sugarcrepe_pp")
+
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS.names() if name != "world"])
+def test_a_root_that_lacks_the_data_says_what_from_where_and_how(name: str, tmp_path: Path, capsys: Capture) -> None:
+    benchmark = BENCHMARKS.load(name).BENCHMARK
+    words = ["evaluate", "random", "--benchmarks", name, "--root", str(tmp_path), "--out", str(tmp_path / "o.json")]
+    assert main([*words, "--no-cache"]) == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path) in said and benchmark.layout.split("\n")[0] in said
+    if name != "zeroshot":
+        assert benchmark.source in said
+    assert not (tmp_path / "o.json").exists()
+
+
+def test_a_gelu_checkpoint_of_a_quickgelu_model_ends_the_command(tmp_path: Path, capsys: Capture) -> None:
+    words = ["evaluate", "ViT-B-32:openai", "--benchmarks", "world", "--root", str(tmp_path)]
+    assert main([*words, "--out", str(tmp_path / "o.json"), "--no-cache"]) == 2
+    assert "made with QuickGELU, and this architecture computes GELU" in capsys.readouterr().err
+    assert main(["evaluate", "random", "--benchmarks", "sugarcrap", "--root", ".", "--out", "o.json"]) == 2
+    assert "Did you mean 'sugarcrepe'" in capsys.readouterr().err

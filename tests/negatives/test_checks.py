@@ -1,0 +1,78 @@
+"""Checks that hold for every rule: what a text may not be, whoever wrote it."""
+
+from __future__ import annotations
+
+import typing
+
+import pytest
+
+from degla.negatives import words
+from degla.negatives.checks import check_caption, check_text, estimate_tokens
+from degla.negatives.llm import Outcome
+from degla.negatives.paraphrase import says_the_same
+from degla.negatives.phrases import parse_one
+from degla.negatives.verdicts import REASONS, refused
+
+
+@pytest.mark.parametrize(
+    ("caption", "negative", "reason"),
+    [
+        ("a dog on a sofa", "", "empty"),
+        ("a dog on a sofa", "A dog, on a sofa!", "same_text"),
+        ("a dog on a sofa", "the dog is on the sofa", "near_paraphrase"),
+        ("a man riding a horse", "a horse is being ridden by a man", "near_paraphrase"),
+        ("a cup near a plate", "the cup is next to the plate", "near_paraphrase"),
+        ("a dog on a sofa", "a dog on a a sofa", "doubled_word"),
+        ("a dog on a sofa", "two dog on a sofa", "agreement"),
+        ("a dog on a sofa", "a dogs on a sofa", "agreement"),
+        ("a dog on a sofa", "a naked dog on a sofa", "banned_word"),
+        ("a dog on a sofa", "sorry, a cat", "banned_word"),
+        ("a dog on a sofa", "a orange on a sofa", "article"),
+        ("a dog on a sofa", "a dog on a sofa " * 3, "too_long"),
+        ("a dog on a sofa", "a cat on a sofa", ""),
+        ("a nude statue in a park", "a nude statue in a desert", ""),
+        ("two sheep in a field", "three sheep in a field", ""),
+        ("a glass on a table", "two glass tables", ""),
+        ("a man riding a horse", "a horse riding a man", ""),
+        ("a dog under a bed", "a dog on a bed", ""),
+    ],
+)
+def test_text(caption: str, negative: str, reason: str) -> None:
+    assert check_text(parse_one(caption), negative).reason == reason
+
+
+def test_texts_over_the_context_are_refused() -> None:
+    start, repeated = "a dog on a sofa next to ", "a cat and a skateboarder and "
+    caption = start + repeated * 11 + "a lamp"
+    assert len(words.content(caption)) < 80
+    assert check_caption(caption).reason == "over_context"
+    fitting = start + repeated * 9 + "a lamp"
+    assert check_caption(fitting).accepted
+    longer = fitting.replace("a lamp", "a zyxwvutsrqponmlk qwertzuiopasdfgh")
+    assert check_text(parse_one(fitting), longer).reason == "over_context"
+
+
+def test_tokens_are_estimated_like_clips_tokenizer() -> None:
+    tokenizer = pytest.importorskip("open_clip").get_tokenizer("ViT-B-32")
+    texts = [
+        "A young boy in a red shirt is throwing a ball to a small dog.",
+        "Two black cats are sleeping on a wooden bench, under an umbrella!",
+        "THREE WOMEN ARE PLAYING TENNIS ON A GREEN COURT",
+        "a photo of route 66 in 1995",
+    ]
+    for text in texts:
+        exact = int((tokenizer([text])[0] != 0).sum()) - 2
+        assert abs(estimate_tokens(text) - exact) <= 1, text
+
+
+def test_saying_the_same_is_symmetric() -> None:
+    pairs = [("a young man holding a red cup", "a red cup held by a young man"), ("a dog on a sofa", "a sofa on a dog")]
+    for (one, other), same in zip(pairs, (True, False), strict=True):
+        for first, second in ((one, other), (other, one)):
+            assert says_the_same(words.content(first), words.content(second)) is same
+
+
+def test_every_outcome_of_a_language_model_has_a_reason() -> None:
+    for outcome in typing.get_args(Outcome):
+        assert outcome == "answered" or refused(f"model_{outcome}").reason in REASONS
+    assert refused("implausible").reason == "implausible"

@@ -1,0 +1,141 @@
+"""Drafting: which captions are drawn, what is kept beside a draft, going on, and negatives as drafts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from degla.cli import main
+from degla.errors import DeglaError, InputError
+from degla.negatives.draft import draft_examples, draw_captions, draw_drafts, read_drafts, read_negatives
+from degla.negatives.llm import Request
+from degla.negatives.llm.scripted import ScriptedModel
+from degla.negatives.phrases import parse_one
+from degla.negatives.rules import load_rule
+from degla.records import CaptionRecord, write_jsonl
+
+ANIMALS = ("dog", "cat", "goat", "cow", "fox", "bear", "mouse", "duck")
+CAPTIONS = [
+    CaptionRecord(
+        id=f"{one}-{other}", image=f"{one}.jpg", image_id=f"{one}-{other}", text=f"A {one} stands behind a {other}."
+    )
+    for one in ANIMALS
+    for other in ANIMALS
+    if one != other
+]
+CAPTIONS += [
+    CaptionRecord(id="french", image="f.jpg", image_id="f", text="Un chat noir dort sur le canapé rouge"),
+    CaptionRecord(id="plain", image="p.jpg", image_id="p", text="Raining."),
+]
+
+
+def answer(request: Request) -> str:
+    """Swaps where the first animal is a dog, else does what the rule forbids."""
+    words = request.caption.rstrip(".").split()
+    if words[1] == "dog":
+        words[1], words[-1] = words[-1], words[1]
+        return " ".join(words) + "."
+    return "A " + request.caption.split(" ", 1)[1].replace("behind", "near")
+
+
+def draft(out: Path, model: ScriptedModel | None, **settings: object) -> int:
+    chosen = {"rule": "swap_nouns", "count": 20, "progress": False} | settings
+    return draft_examples(CAPTIONS, model=model, out=out, **chosen)[0]  # type: ignore[arg-type]
+
+
+def test_drafts_carry_the_verdict_and_where_they_come_from(tmp_path: Path) -> None:
+    model = ScriptedModel(answer, forms=("write",))
+    assert draft(tmp_path / "drafts.jsonl", model) == 20
+    drafts = read_drafts(tmp_path / "drafts.jsonl")
+    by_id = {record.id: record for record in CAPTIONS}
+    for one in drafts:
+        record = by_id[one.caption_id]
+        assert (one.caption, one.image, one.source) == (record.text, record.image, "scripted")
+        good = record.text.startswith("A dog")
+        assert (one.accepted, one.reason) == (good, "" if good else "not_rule")
+    assert {one.accepted for one in drafts} == {True, False}
+    assert len({one.caption_id for one in drafts}) == 20
+    examples = {message.content for request in model.asked for message in request.chat[1:-1]}
+    assert len(examples) > 20, "examples are drawn anew for each caption"
+    assert all(len(request.chat) == 2 + 2 * 5 for request in model.asked)
+
+
+def test_captions_are_drawn_at_random_among_those_that_the_rule_can_change() -> None:
+    drawn = [draw_captions(CAPTIONS, rule="swap_nouns", count=20, seed=seed) for seed in range(2)]
+    assert drawn[0] != drawn[1]
+    assert drawn[0] == draw_captions(CAPTIONS[::-1], rule="swap_nouns", count=20, seed=0)
+    every = draw_captions(CAPTIONS, rule="swap_nouns", count=1000, seed=0)
+    assert {record.id for record in every} == {record.id for record in CAPTIONS[:-2]}
+    rule = load_rule("swap_adjectives")
+    assert all(
+        rule.ask(parse_one(one.text), ()) for one in draw_captions(CAPTIONS, rule="swap_adjectives", count=9, seed=0)
+    )
+
+
+def test_the_same_call_goes_on_and_pays_nothing_twice(tmp_path: Path) -> None:
+    draft(tmp_path / "whole.jsonl", ScriptedModel(answer, forms=("write",)))
+    out = tmp_path / "drafts.jsonl"
+    stopped = ScriptedModel(answer, forms=("write",), capacity=4, fail_after=9)
+    with pytest.raises(DeglaError, match="cannot be reached"):
+        draft(out, stopped)
+    later = ScriptedModel(answer, forms=("write",), capacity=4)
+    assert draft(out, later) == 20
+    assert len(later.asked) == 11
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_the_grammar_drafts_without_a_model(tmp_path: Path) -> None:
+    assert draft(tmp_path / "drafts.jsonl", None, count=5) == 5
+    assert all(one.accepted and one.source == "rules" for one in read_drafts(tmp_path / "drafts.jsonl"))
+
+
+def test_wrong_input_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can change none of the captions"):
+        draft_examples(CAPTIONS[-2:], rule="swap_nouns", model=None, out=tmp_path / "a.jsonl", progress=False)
+    (tmp_path / "b.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match="Choose another --out"):
+        draft(tmp_path / "b.jsonl", None)
+    with pytest.raises(InputError, match="line 1: field 'rule'"):
+        read_drafts(tmp_path / "b.jsonl")
+
+
+def test_negatives_become_drafts(tmp_path: Path) -> None:
+    captions = tmp_path / "captions.jsonl"
+    write_jsonl(captions, CAPTIONS[:12])
+    file = tmp_path / "negatives.jsonl"
+    assert main(["negatives", str(captions), "--out", str(file), "--rules", "swap_nouns", "swap_adjectives"]) == 0
+    found = list(read_negatives(file, CAPTIONS))
+    assert len(found) == 12 and all(one.accepted and one.rule == "swap_nouns" and one.image for one in found)
+    assert list(read_negatives(file, CAPTIONS, rules=["swap_adjectives"])) == []
+    with pytest.raises(InputError, match=r"record 1: caption_id 'dog-cat' is not among the captions"):
+        list(read_negatives(file, CAPTIONS[1:]))
+    some = draw_drafts(found, count=5, seed=0)
+    assert len(some) == 5 and some == draw_drafts(found[::-1], count=5, seed=0) != draw_drafts(found, count=5, seed=1)
+
+
+def test_the_command_drafts_by_a_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions, script, out = tmp_path / "captions.jsonl", tmp_path / "script.jsonl", tmp_path / "drafts.jsonl"
+    write_jsonl(captions, CAPTIONS[:3])
+    lines = [{"caption": one.text, "rule": "swap_nouns", "text": f"Bad {one.text}"} for one in CAPTIONS[:3]]
+    script.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["examples", "draft", "--rule", "swap_nouns", "--captions", str(captions), "--out", str(out)]
+    assert main([*command, "--llm", "scripted", "--script", str(script)]) == 0
+    drafts = read_drafts(out)
+    assert {one.source for one in drafts} == {"scripted"} and len(drafts) == 3
+    assert {one.negative for one in drafts if not one.accepted} == {line["text"] for line in lines}
+    assert f"{len(drafts)} drafts in" in capsys.readouterr().out
+    assert main([*command, "--script", str(script)]) == 2
+    assert "--script goes with --llm scripted" in capsys.readouterr().err
+    assert main([*command[:3], "swap_noun", *command[4:]]) == 2
+
+
+def test_a_model_that_never_answers_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions, script = tmp_path / "captions.jsonl", tmp_path / "script.jsonl"
+    write_jsonl(captions, CAPTIONS[:3])
+    script.write_text("")
+    command = ["examples", "draft", "--rule", "swap_nouns", "--captions", str(captions), "--llm", "scripted"]
+    assert main([*command, "--script", str(script), "--out", str(tmp_path / "drafts.jsonl")]) == 1
+    said = capsys.readouterr()
+    assert "model_empty" in said.out and "the same command goes on" in said.err

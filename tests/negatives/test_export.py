@@ -1,0 +1,188 @@
+"""Exports are read back to the same pairs, and what cannot be exported is counted."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from degla.cli import main
+from degla.data.pairs import PairRow, join
+from degla.data.sources import Columns, read_captions, read_negatives
+from degla.negatives.export import POSITIONS
+from degla.records import CaptionRecord, NegativeRecord, write_jsonl
+
+FIVE = {rule: f"{rule} text" for rule in POSITIONS}
+
+
+def caption(number: int, *, image: int | str | None = None) -> CaptionRecord:
+    name = number if image is None else image
+    file = f"COCO_train2014_{name:012d}.jpg" if isinstance(name, int) else f"{name}.jpg"
+    return CaptionRecord(id=f"c{number}", image=file, text=f'Caption "{number}", ü', image_id=str(name))
+
+
+def negatives(number: int, texts: dict[str, str] | list[tuple[str, str]]) -> list[NegativeRecord]:
+    listed = list(texts.items()) if isinstance(texts, dict) else texts
+    return [
+        NegativeRecord(
+            caption_id=f"c{number}", rule=rule, kind="k", text=text, source="rules", accepted=True, draw=draw
+        )
+        for draw, (rule, text) in enumerate(listed)
+    ]
+
+
+class Case:
+    """Captions and negatives on disk, and the command that exports them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.captions = [caption(1), caption(2), caption(3, image=2), caption(4)]
+        self.rows = [
+            *negatives(1, FIVE),
+            *negatives(2, [(rule, f"two {rule}") for rule in POSITIONS[:4]]),
+            *negatives(3, {"swap_nouns": "three, 'b'", "replace_nouns": 'three "e"'}),
+        ]
+
+    def export(self, *words: str, to: str = "degla-json", name: str = "out.json") -> int:
+        write_jsonl(self.folder / "c.jsonl", self.captions)
+        write_jsonl(self.folder / "n.jsonl", self.rows)
+        out = self.folder / name
+        given = ["n.jsonl", "--captions", "c.jsonl"]
+        given = [str(self.folder / word) if not word.startswith("--") else word for word in given]
+        return main(["negatives", "export", *given, "--to", to, "--out", str(out), "--json", *words])
+
+    def read(self, name: str = "out.json") -> list[dict]:
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+    def pairs(self) -> list[PairRow]:
+        return join(self.captions, self.rows)
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+def texts(rows: list[PairRow]) -> list[tuple[str, str, str, frozenset[str]]]:
+    return [(row.caption.image, row.caption.image_id, row.caption.text, frozenset(row.negatives)) for row in rows]
+
+
+def test_degla_json_has_fixed_positions_and_comes_back(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    assert case.export("--missing", "blank") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["captions"], said["negatives"]) == (3, 11)
+    assert said["left_out"] == {"captions without a negative": 1}
+    assert any("1 captions have an empty text among the first 4" in note for note in said["notes"])
+    found = case.read()
+    assert all(list(record) == ["image_id", "original", "enhanced"] for record in found)
+    assert found[0] == {"image_id": 1, "original": 'Caption "1", ü', "enhanced": list(FIVE.values())}
+    assert found[2]["enhanced"] == ["", "three, 'b'", "", "", 'three "e"']
+    out = case.folder / "out.json"
+    back = join(read_captions(out), read_negatives(out), without_negatives="drop")
+    assert texts(back) == texts([row for row in case.pairs() if row.negatives])
+
+
+def test_the_order_of_the_rows_does_not_matter(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    assert case.export("--missing", "blank") == 0
+    straight = case.read()
+    case.rows = case.rows[::-1]
+    assert case.export("--missing", "blank") == 0
+    assert case.read() == straight
+
+
+def test_what_the_released_loader_reads_is_always_four_texts(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.rows += negatives(3, [("add_object", "spare one"), ("swap_nouns", "spare two"), ("negation", "spare three")])
+    case.rows += negatives(
+        4, {"swap_nouns": "b", "negation": "x", "replace_nouns": "e", "add_object": "y", "more": "z"}
+    )
+    case.rows += negatives(1, {"negation": "not in any place"})
+    assert case.export() == 0
+    said = json.loads(capsys.readouterr().out)
+    found = case.read()
+    # The loader takes enhanced[0] to enhanced[3] of every record, whatever they are.
+    assert all(record["enhanced"][position].strip() for record in found for position in range(4))
+    assert found[2]["enhanced"] == ["spare one", "three, 'b'", "spare two", "spare three", 'three "e"']
+    assert found[3]["enhanced"] == ["x", "b", "y", "z", "e"]
+    assert said["left_out"] == {"negatives of rules without position": 1}
+    assert len(found) == 4 and said["notes"] == []
+
+
+def test_a_gap_among_the_first_four_takes_the_fifth(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.captions, case.rows = (
+        [caption(1)],
+        negatives(1, {rule: text for rule, text in FIVE.items() if rule != "swap_adjectives"}),
+    )
+    assert case.export() == 0
+    assert case.read()[0]["enhanced"] == [
+        FIVE[rule] for rule in ("reshuffle_order", "swap_nouns", "replace_nouns", "replace_adjectives")
+    ]
+
+
+def test_captions_left_out_are_counted_with_their_negatives(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.captions.append(caption(5, image="007"))
+    case.rows += negatives(5, FIVE)
+    case.rows += negatives(9, FIVE)
+    case.rows += [row.model_copy(update={"accepted": False, "reason": "synonym"}) for row in negatives(1, FIVE)]
+    for missing, reason in (("fill", "captions with fewer than 4 negatives"), ("drop", "captions that lack a rule")):
+        assert case.export("--missing", missing) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert [record["image_id"] for record in case.read()] == [1, 2]
+        assert said["captions"] == 2 and said["negatives"] == 9
+        assert said["left_out"] == {
+            reason: 1,
+            "captions without a negative": 1,
+            "captions whose image_id is not a whole number": 1,
+            "negatives of captions that are left out": 7,
+            "negatives of captions that are not in the captions file": 5,
+            "negatives not accepted by the checks": 5,
+        }
+
+
+def test_images_of_other_names_are_said(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.captions = [caption(1).model_copy(update={"image": "000000000001.jpg"})]
+    case.rows = negatives(1, FIVE)
+    assert case.export() == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert "1 captions have an image that is not called like COCO_train2014_000000000009.jpg" in note
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("out.csv", ","), ("out.tsv", "\t")])
+def test_table_of_negclip_comes_back(case: Case, name: str, delimiter: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert case.export(to="csv", name=name) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["captions"], said["negatives"]) == (3, 11)
+    assert said["left_out"] == {"captions without a negative": 1}
+    with (case.folder / name).open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter=delimiter))
+    assert {"title", "filepath", "neg_caption", "neg_image"} <= rows[0].keys()
+    assert ast.literal_eval(rows[2]["neg_caption"]) == ["three, 'b'", 'three "e"']
+    for place, row in enumerate(rows):
+        near = ast.literal_eval(row["neg_image"])
+        assert len(near) == 3 and all(rows[other]["image_id"] != rows[place]["image_id"] for other in near)
+    out = case.folder / name
+    columns = Columns(image="filepath", text="title")
+    back = join(read_captions(out, columns=columns), read_negatives(out), without_negatives="drop")
+    wanted = [row for row in case.pairs() if row.negatives]
+    assert back == wanted  # captions with ids and images, negatives in order, rules
+
+
+def test_table_with_a_folder_of_images_and_of_one_image(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.captions = [caption(1), caption(2, image=1)]
+    case.rows = [*negatives(1, FIVE), *negatives(2, FIVE)]
+    assert case.export("--images", "/data/train2014", to="csv", name="out.csv") == 0
+    assert "there is one image only" in json.loads(capsys.readouterr().out)["notes"][0]
+    with (case.folder / "out.csv").open(encoding="utf-8", newline="") as stream:
+        row = next(csv.DictReader(stream))
+    assert row["filepath"] == "/data/train2014/COCO_train2014_000000000001.jpg" and row["neg_image"] == "[]"
+
+
+@pytest.mark.parametrize("to", ["degla-json", "csv"])
+def test_nothing_to_export_leaves_nothing(case: Case, to: str, capsys: pytest.CaptureFixture[str]) -> None:
+    case.rows = [row.model_copy(update={"accepted": False, "reason": "synonym"}) for row in case.rows]
+    assert case.export(to=to) == 2
+    said = capsys.readouterr().err
+    assert "nothing can be exported: " in said and "11 negatives not accepted by the checks" in said
+    assert {path.name for path in case.folder.iterdir()} == {"c.jsonl", "n.jsonl"}

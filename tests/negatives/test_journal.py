@@ -1,0 +1,113 @@
+"""Replies on disk: found by key, healed, never found where asking again may help; and what a full disk does."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from degla.errors import DeglaError, InputError
+from degla.negatives.journal import Journal
+from degla.negatives.llm import Key, Reply
+from degla.negatives.llm.scripted import ScriptedModel
+from degla.negatives.stream import hash_text
+from degla.negatives.summary import Summary
+from tests.negatives.scripted_runs import run, varied
+
+NONE = np.empty(0, np.uint64)
+
+
+def key(number: int, draw: int = 0) -> Key:
+    return Key(f"c{number}", "swap_nouns", draw)
+
+
+def new_summary() -> Summary:
+    return Summary(rules=("swap_nouns",), captions=1)
+
+
+def test_a_reply_comes_back_as_it_was(tmp_path: Path) -> None:
+    reply = Reply(
+        key(0),
+        "answered",
+        text="Zwei 'Hunde' \u2028 und\neine Zeile",
+        words=(("cat", "cow"), ()),
+        score=-1.25,
+        detail="said so",
+        repaired=True,
+        attempts=3,
+        counts={"retry: 429": 2},
+    )
+    bare = Reply(key(1), "implausible", score=0.0)
+    summary = new_summary()
+    with Journal(tmp_path / "replies.jsonl", summary) as journal:
+        journal.index(NONE)
+        journal.keep([("fill", reply), ("choose", bare)])
+    assert (summary.attempts, summary.repaired, summary.counts) == (4, 1, {"retry: 429": 2})
+    again = new_summary()
+    with Journal(tmp_path / "replies.jsonl", again) as journal:
+        journal.index(NONE)
+        assert journal.find(reply.key) == ("fill", reply)
+        assert journal.find(bare.key) == ("choose", bare)
+        assert journal.find(key(2)) is None
+        assert journal.find(key(0, draw=1)) is None
+    assert again.outcomes == summary.outcomes == {"answered": 1, "implausible": 1}
+
+
+def test_only_what_is_still_needed_is_held(tmp_path: Path) -> None:
+    replies = [("write", Reply(key(number), "answered", text=str(number))) for number in range(10)]
+    with Journal(tmp_path / "replies.jsonl", new_summary()) as journal:
+        journal.keep(replies)  # type: ignore[arg-type]
+        journal.index(np.array([hash_text(f"c{number}") for number in range(7)], np.uint64))
+        assert [journal.find(key(number)) is not None for number in range(10)] == [False] * 7 + [True] * 3
+        assert len(journal._hashes) == 3
+
+
+def test_what_could_not_be_reached_is_asked_again_and_the_first_answer_counts(tmp_path: Path) -> None:
+    with Journal(tmp_path / "replies.jsonl", new_summary()) as journal:
+        journal.keep([("write", Reply(key(0), "unreachable")), ("write", Reply(key(0), "answered", text="first"))])
+        journal.keep([("write", Reply(key(0), "answered", text="second")), ("write", Reply(key(1), "unreachable"))])
+        journal.index(NONE)
+        found = journal.find(key(0))
+        assert found is not None
+        assert found[1].text == "first"
+        assert journal.find(key(1)) is None
+        assert [reply.text for _, reply in journal.find_all("c0", ("swap_nouns",))] == ["first"]
+
+
+def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    with Journal(path, new_summary()) as journal:
+        journal.keep([("write", Reply(key(number), "answered", text="x")) for number in range(3)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    with Journal(path, new_summary()) as journal:
+        journal.index(NONE)
+        assert journal.find(key(1)) is not None
+        assert journal.find(key(2)) is None
+        journal.keep([("write", Reply(key(2), "answered", text="x"))])
+    assert path.read_bytes() == whole
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
+    run(undisturbed, ScriptedModel(varied))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size, file in ((3000, r"replies\.jsonl"), (5000, "negatives")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            with pytest.raises(DeglaError, match=f"{file}.*cannot be written: File too large"):
+                run(out, ScriptedModel(varied, shuffle=1))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    run(out, ScriptedModel(varied))
+    assert out.read_bytes() == undisturbed.read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="Choose another --out"):
+        run(tmp_path / "file" / "negatives.jsonl", ScriptedModel(varied))
+    with pytest.raises(InputError, match="Choose another --out"):
+        run(Path("/proc/negatives.jsonl"), ScriptedModel(varied))

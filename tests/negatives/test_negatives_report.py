@@ -1,0 +1,379 @@
+"""The report: counts that are right, a blind test that neither leaks nor sleeps, a page without outside, sheets."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from degla.cli import main
+from degla.negatives.report.blind import Pair, solve_blind
+from degla.negatives.report.counts import entropy
+from degla.negatives.report.differences import compare, mark_changes
+from degla.negatives.report.draws import Reservoir
+from degla.negatives.report.proportions import clustered, wilson
+from degla.negatives.report.sheet import key_path
+from degla.records import CaptionRecord, NegativeRecord, write_jsonl
+
+NOUNS = ("dog", "cat", "horse", "table", "lamp", "boat", "tree", "car", "child", "clock", "plate", "bird")
+
+
+def caption(number: int, text: str, *, image: int | None = None) -> CaptionRecord:
+    name = str(number if image is None else image)
+    return CaptionRecord(id=str(number), image=f"{name}.jpg", text=text, image_id=name)
+
+
+def negative(number: int, rule: str, text: str | None, reason: str = "", **more: object) -> NegativeRecord:
+    return NegativeRecord(
+        caption_id=str(number), rule=rule, kind="object", text=text, source="rules", accepted=not reason, reason=reason,
+        **more,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+CAPTIONS = [
+    caption(1, "A dog on a sofa."),
+    caption(2, "A cat <b>near</b> a [red] lamp."),
+    caption(3, "An old horse."),
+    caption(4, "Nothing."),
+]
+NEGATIVES = [
+    negative(1, "replace_nouns", "A cat on a sofa."),
+    negative(1, "replace_nouns", "A hound on a sofa.", "synonym", draw=1),
+    negative(1, "swap_nouns", "A sofa on a dog."),
+    negative(2, "replace_nouns", "A cat <b>near</b> a [red] tree.", form="write"),
+    negative(2, "swap_nouns", None, "no_candidate"),
+    negative(3, "replace_nouns", "An old cat."),
+    negative(3, "swap_nouns", None, "model_refused"),
+    negative(4, "replace_nouns", None, "no_candidate"),
+    negative(4, "swap_nouns", None, "no_candidate"),
+]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    write_jsonl(tmp_path / "captions.jsonl", CAPTIONS)
+    write_jsonl(tmp_path / "negatives.jsonl", NEGATIVES)
+    return tmp_path / "negatives.jsonl", tmp_path / "captions.jsonl"
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *words: object) -> list[dict]:
+    assert main([str(word) for word in ("negatives", "report", *words, "--json")]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_counts_by_hand(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    negatives, captions = files
+    replies = negatives.with_name(negatives.name + ".replies.jsonl")
+    lines = [
+        {"caption_id": "3", "rule": "swap_nouns", "draw": 0, "form": "write", "outcome": "refused", "attempts": 3,
+         "counts": {"retry: 429": 2}},
+        {"caption_id": "2", "rule": "replace_nouns", "draw": 0, "form": "write", "outcome": "answered",
+         "repaired": True},
+    ]  # fmt: skip
+    replies.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"caption_id": "torn')
+    (found,) = run_json(capsys, negatives, "--captions", captions)
+    assert (found["captions"], found["rows"], found["accepted"]) == (4, 9, 4)
+    assert found["captions_covered"]["count"] == 3
+    assert found["rules_a_caption"] == {"0": 1, "1": 2, "2": 1}
+    assert found["mean_negatives_a_caption"] == 1.0
+    nouns, swap = found["rules"]
+    assert (nouns["rule"], nouns["rows"], nouns["proposed"], nouns["accepted"]) == ("replace_nouns", 5, 4, 3)
+    assert nouns["accepted_of_proposed"]["share"] == 0.75
+    assert nouns["captions_covered"]["share"] == 0.75
+    assert nouns["reasons"] == {"synonym": 1, "no_candidate": 1}
+    assert nouns["most_frequent_words"] == [{"word": "cat", "share": 2 / 3}, {"word": "tree", "share": 1 / 3}]
+    assert nouns["different_words_put_in"] == 2
+    assert nouns["entropy_bits"] == pytest.approx(math.log2(3) - 2 / 3)
+    assert nouns["edit_distances"] == {"1": 3}
+    assert {(each["source"], each["form"]): each["accepted"] for each in nouns["sources"]} == {
+        ("rules", ""): 2,
+        ("rules", "write"): 1,
+    }
+    assert swap["edit_distances"] == {"2": 1} and swap["words_put_in"] == 0
+    assert swap["reasons"] == {"no_candidate": 2, "model_refused": 1}
+    assert nouns["blind"] is None  # three pairs say nothing
+    assert found["outcomes"] == {
+        "outcomes": [["replace_nouns", "write", "answered", 1], ["swap_nouns", "write", "refused", 1]],
+        "repaired": 1,
+        "attempts": 4,
+        "counts": {"retry: 429": 2},
+    }
+
+
+def test_the_order_of_the_rows_changes_no_count(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    negatives, captions = files
+    (straight,) = run_json(capsys, negatives, "--captions", captions)
+    shuffled = negatives.with_name("shuffled.jsonl")
+    write_jsonl(shuffled, Random(3).sample(NEGATIVES, len(NEGATIVES)))
+    (mixed,) = run_json(capsys, shuffled, "--captions", captions)
+    by_name = sorted(mixed["rules"], key=lambda rule: rule["rule"])
+    for one, other in zip(sorted(straight["rules"], key=lambda rule: rule["rule"]), by_name, strict=True):
+        assert {**one, "reasons": Counter(one["reasons"])} == {**other, "reasons": Counter(other["reasons"])}
+    assert mixed["rules_a_caption"] == straight["rules_a_caption"]
+
+
+def test_page_needs_nothing_outside_and_escapes_texts(files: tuple[Path, Path], tmp_path: Path) -> None:
+    negatives, captions = files
+    out = tmp_path / "page.html"
+    second = tmp_path / "second.jsonl"
+    write_jsonl(second, NEGATIVES[:4])
+    words = ["negatives", "report", negatives, second, "--label", "one", "<i>two</i>", "--captions", captions]
+    assert main([*map(str, words), "--out", str(out)]) == 0
+    page = out.read_text(encoding="utf-8")
+    assert "<b>near</b>" not in page and "<i>two</i>" not in page
+    assert "a [red] <mark>tree</mark>" in page and "<mark>lamp</mark>" in page
+    assert "&lt;b&gt;near&lt;/b&gt;" in page
+    assert "refused: synonym" in page
+    # Names of XML are addresses but are never fetched; nothing else points outside.
+    outside = set(re.findall(r"https?://[^\s\"'<)]+", page))
+    assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert not re.search(r"<(script|link|img|iframe|object)\b|@import|url\((?!#)", page)
+    assert "prefers-color-scheme: dark" in page and page.count("<svg") >= 4
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_terminal_takes_brackets_for_text(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    negatives, captions = files
+    assert main(["negatives", "report", str(negatives), "--captions", str(captions), "--label", "[red]x[/red]"]) == 0
+    said = capsys.readouterr().out
+    assert "[red]x[/red]" in said and "model_refused 1" in said
+
+
+def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    negatives, captions = files
+    write_jsonl(negatives, [*NEGATIVES, negative(77, "swap_nouns", "A b.")])
+    assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 0
+    assert "1 rows belong to no caption" in capsys.readouterr().out
+    write_jsonl(negatives, [negative(77, "swap_nouns", "A b.")])
+    assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 2
+    assert (
+        "no negative belongs to any caption; in the negatives the caption ids begin with '77'"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--captions", "{captions}"], "give files of negatives and --captions, or --read"),
+        (["{negatives}"], "give files of negatives and --captions"),
+        (["{negatives}", "{negatives}", "--captions", "{captions}"], "two files are called 'negatives'"),
+        (["{negatives}", "--label", "a", "b", "--captions", "{captions}"], "--label gives 2 names for 1 files"),
+        (["{negatives}", "--captions", "{captions}", "--out", "page.htm"], "must end in .html"),
+        (["{negatives}", "--captions", "{captions}", "--samples", "-1"], "must be 0 or more"),
+    ],
+)
+def test_wrong_use_is_refused(
+    files: tuple[Path, Path], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [word.format(negatives=files[0], captions=files[1]) for word in words]
+    assert main(["negatives", "report", *given]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "distance", "put_in"),
+    [
+        ("A dog.", "a DOG", 0, ()),
+        ("A dog runs.", "An ape runs.", 1, ("ape",)),
+        ("A dog runs.", "A dog runs fast", 1, ("fast",)),
+        ("A big dog runs.", "A dog runs", 1, ()),
+        ("a cat on a mat", "a mat on a cat", 2, ()),
+        ("a cat on a mat", "two mats on a dog", 3, ("two", "mats", "dog")),
+        ("", "a cat", 2, ("a", "cat")),
+    ],
+)
+def test_differences(first: str, second: str, distance: int, put_in: tuple[str, ...]) -> None:
+    found = compare(first, second)
+    assert found.distance == distance
+    assert Counter(found.put_in) == Counter(put_in)
+
+
+def test_marked_spans_are_the_texts_to_the_letter() -> None:
+    random = Random(0)
+    for _ in range(200):
+        texts = ["  ".join(random.choices([*NOUNS, "the", ",", "isn't"], k=random.randrange(1, 9))) for _ in range(2)]
+        for text, spans in zip(texts, mark_changes(*texts), strict=True):
+            assert "".join(span.text for span in spans) == text
+    before, after = mark_changes("A dog on a mat.", "A cat on a mat.")
+    assert [span.text for span in before if span.changed] == ["dog"]
+    assert [span.text for span in after if span.changed] == ["cat"]
+
+
+def pairs_of(change: str, *, count: int, seed: int = 0) -> list[Pair]:
+    random = Random(seed)
+    pairs = []
+    for number in range(count):
+        first, second = random.sample(NOUNS, 2)
+        text = f"a {first} near a {second}"
+        if change == "none":  # which of the two is the caption was tossed up
+            other = f"a {second} near a {first}"
+        elif change == "purple":
+            other = f"a purple {second} near a {first}"
+        else:  # both texts of an image are of one word that comes with no other image
+            word = "".join(random.choices("bcdfghjklmnp", k=6))
+            text, other = f"a {word}x near a {second}", f"a {word}y near a {second}"
+        pairs.append(Pair(text, other, image_id=str(number)))
+    return pairs
+
+
+def test_blind_test_finds_what_gives_away_and_nothing_else() -> None:
+    told = solve_blind(pairs_of("purple", count=200))
+    assert told is not None and told.accuracy.share == 1.0 and told.accuracy.low > 0.95
+    assert any("purple" in cue for cue in told.negative_cues)
+    fair = solve_blind(pairs_of("none", count=600))
+    assert fair is not None and fair.accuracy.low < 0.5 < fair.accuracy.high
+    assert fair.accuracy.high - fair.accuracy.low < 0.12
+
+
+def test_blind_test_does_not_learn_from_the_images_that_it_asks_about() -> None:
+    """Each image has its own nonsense word, in twenty pairs; only a leak could tell which side it is on."""
+    random = Random(1)
+    pairs = []
+    for image in range(30):
+        word = "".join(random.choices("bdgkmpt", k=8))
+        sides = (f"{word} qu", f"{word} zu") if random.random() < 0.5 else (f"{word} zu", f"{word} qu")
+        pairs += [
+            Pair(f"{sides[0]} {NOUNS[place % 12]}", f"{sides[1]} {NOUNS[place % 12]}", str(image))
+            for place in range(20)
+        ]
+    found = solve_blind(pairs)
+    leaking = solve_blind([Pair(pair.caption, pair.negative, str(number)) for number, pair in enumerate(pairs)])
+    assert found is not None and leaking is not None
+    assert leaking.accuracy.share > 0.95
+    assert found.accuracy.share < 0.75
+    # Twenty pairs of one image are worth about one.
+    assert found.accuracy.high - found.accuracy.low > 0.15
+
+
+def test_blind_test_says_nothing_of_few_pairs_and_is_repeatable() -> None:
+    assert solve_blind(pairs_of("purple", count=39)) is None
+    assert solve_blind([Pair("a", "b", str(number % 5)) for number in range(100)]) is None
+    pairs = pairs_of("none", count=100)
+    assert solve_blind(pairs, seed=4) == solve_blind(pairs, seed=4)
+
+
+def test_length_and_capitals() -> None:
+    longer = [Pair(f"a {noun} {other}", f"a {noun} {other} x{number}y", str(number)) for number, (noun, other) in
+              enumerate((one, two) for one in NOUNS for two in NOUNS)]  # fmt: skip
+    found = solve_blind(longer)
+    assert found is not None and found.accuracy.share > 0.95 and "more words" in found.negative_cues
+    # CLIP's tokenizer sees neither capitals nor the number of spaces.
+    same = solve_blind([Pair(pair.caption.upper(), f" {pair.caption}  ", pair.image_id) for pair in longer])
+    assert same is not None and same.accuracy.share == 0.5
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "low", "high"), [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)]
+)
+def test_wilson(count: int, n: int, low: float, high: float) -> None:
+    found = wilson(count, n)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_shares_of_items_that_hang_together() -> None:
+    worth = np.tile([1.0, 0.0], 100)
+    apart = clustered(worth, [str(number) for number in range(200)])
+    together = clustered(np.sort(worth), [str(number // 20) for number in range(200)])
+    assert apart.share == together.share == 0.5
+    assert together.high - together.low > 3 * (apart.high - apart.low)
+    agreed = clustered(np.ones(50), [str(number) for number in range(50)])
+    assert agreed.high == 1.0 and 0.9 < agreed.low < 1.0
+
+
+def test_reservoir_is_fair_and_seeded() -> None:
+    times: Counter[int] = Counter()
+    for seed in range(2000):
+        drawn = Reservoir[int](3, seed=str(seed))
+        for number in range(12):
+            drawn.show(number)
+        times.update(drawn.kept)
+    assert all(420 < times[number] < 580 for number in range(12))  # 500 expected, standard deviation 19
+    assert entropy(Counter("aabb")) == 1.0
+
+
+def read(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.reader(stream, delimiter="\t"))
+
+
+def fill(path: Path, verdicts: Sequence[tuple[str, str, str]]) -> None:
+    header, *rows = read(path)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        filled = [[*row[:4], *verdict] for row, verdict in zip(rows, verdicts, strict=True)]
+        csv.writer(stream, delimiter="\t").writerows([header, *filled])
+
+
+def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions = [caption(number, f"A {noun} on a\tbig rug.") for number, noun in enumerate(NOUNS)]
+    write_jsonl(tmp_path / "c.jsonl", captions)
+    same = [negative(number, "replace_nouns", "A ghost on a big rug.") for number in range(12)]
+    write_jsonl(tmp_path / "a.jsonl", [*same, *(negative(n, "add_object", f"A {NOUNS[n]}.") for n in range(12))])
+    write_jsonl(tmp_path / "b.jsonl", [*same[::-1], negative(3, "swap_nouns", "no", "not_rule")])
+    sheet = tmp_path / "deep" / "sheet.tsv"
+    words = ["negatives", "report", *(str(tmp_path / name) for name in ("a.jsonl", "b.jsonl"))]
+    words += ["--captions", str(tmp_path / "c.jsonl"), "--sheet", str(sheet), "--per-rule", "4", "--seed", "5"]
+    assert main(words) == 0
+    header, *rows = read(sheet)
+    assert header == ["id", "rule", "caption", "negative", "different", "plausible", "note"]
+    # The two files are read on the same captions, and what they share is read once.
+    assert Counter(row[1] for row in rows) == {"replace_nouns": 4, "add_object": 4}
+    assert all("\t" not in row[2] and row[4:] == ["", "", ""] for row in rows)
+    assert "a.jsonl" not in sheet.read_text() and "rules" not in sheet.read_text()
+    keys = read(key_path(sheet))
+    assert Counter((row[1], row[4]) for row in keys[1:]).most_common(1)[0][1] == 2
+    assert Counter(row[1] for row in keys[1:]) == {"a": 8, "b": 4}
+
+    assert main(words) == 2
+    assert "exists, perhaps with verdicts in it" in capsys.readouterr().err
+    assert main(["negatives", "report", "--read", str(sheet)]) == 2
+    assert "no verdict yet" in capsys.readouterr().err
+
+    verdicts = [("", "", "")] * len(rows)
+    places = [place for place, row in enumerate(rows) if row[1] == "replace_nouns"]
+    for place, verdict in zip(
+        places, [("y", "y", ""), ("Y", "n", ""), ("n", "", "no sense"), ("no", "yes", "")], strict=True
+    ):
+        verdicts[place] = verdict
+    fill(sheet, verdicts)
+    assert main(["negatives", "report", "--read", str(sheet)]) == 0
+    said = capsys.readouterr().out
+    for file in ("a", "b"):
+        assert f"| {file} | `replace_nouns` | 4 | 50 [15, 85] | 25 [5, 70] |" in said
+    assert "Not read yet: a 4." in said and "A ghost on a big rug. (no sense)" in said
+    (first, *_) = [each for each in run_json(capsys, "--read", sheet) if each["rule"] == "add_object"]
+    assert first["unread"] == 4 and first["different"]["share"] is None
+
+    fill(sheet, [("y", "", "")] * len(rows))
+    assert main(["negatives", "report", "--read", str(sheet)]) == 2
+    assert "line 2: half filled" in capsys.readouterr().err
+    fill(sheet, [("maybe", "y", "")] * len(rows))
+    assert main(["negatives", "report", "--read", str(sheet)]) == 2
+    assert "column 'different' is 'maybe'; write y, n or nothing" in capsys.readouterr().err
+    key_path(sheet).unlink()
+    fill(sheet, [("y", "y", "")] * len(rows))
+    assert main(["negatives", "report", "--read", str(sheet)]) == 0
+    assert "| all | **all** | 8 | 100 [68, 100] | 100 [68, 100] |" in capsys.readouterr().out
+
+
+SUGARCREPE = Path(__file__).parents[2].parent / "shared" / "data" / "sugarcrepe"
+
+
+@pytest.mark.skipif(not SUGARCREPE.is_dir(), reason="../shared/data/sugarcrepe is not there")
+@pytest.mark.parametrize(
+    ("part", "low", "high"), [("swap_att", 0.58, 0.66), ("swap_obj", 0.62, 0.75), ("add_att", 0.98, 1)]
+)
+def test_blind_test_on_sugarcrepe(part: str, low: float, high: float) -> None:
+    """The figures that docs/negatives-report.md states for comparison."""
+    items = json.loads((SUGARCREPE / f"{part}.json").read_text()).values()
+    found = solve_blind([Pair(item["caption"], item["negative_caption"], item["filename"]) for item in items])
+    assert found is not None and low <= found.accuracy.share <= high

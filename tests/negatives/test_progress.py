@@ -1,0 +1,58 @@
+"""Progress and counts while a run goes on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from degla.negatives.llm import Key, Reply
+from degla.negatives.llm.scripted import ScriptedModel
+from degla.negatives.progress import Progress
+from degla.negatives.summary import Summary
+from degla.records import NegativeRecord
+from tests.negatives.scripted_runs import run, varied
+
+
+def row(caption: str, rule: str, *, reason: str = "") -> NegativeRecord:
+    return NegativeRecord(
+        caption_id=caption, rule=rule, kind="object", text="x", source="s", accepted=not reason, reason=reason
+    )
+
+
+def test_captions_are_counted_by_their_number_of_negatives() -> None:
+    summary = Summary(rules=("one", "two"), captions=4)
+    summary.add([row("a", "one")])
+    summary.add([row("a", "two"), row("a", "two"), row("b", "one", reason="synonym")])
+    summary.add([row("b", "two"), row("c", "one", reason="not_english"), row("c", "two", reason="not_english")])
+    assert summary.coverage == {3: 1, 1: 1}
+    assert (summary.share_covered, summary.mean) == (0.5, 1.0)
+    assert summary.share_accepted == 4 / 7
+    assert summary.covered == {"one": 1, "two": 2}
+    assert (summary.skipped, summary.skipped_ids) == ({"not_english": 1}, {"not_english": ["c"]})
+
+
+def test_lines_tell_rate_time_left_accepted_and_failures(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("degla.negatives.progress.time.monotonic", lambda: now)
+    summary = Summary(rules=("one",), captions=20_000)
+    with caplog.at_level(logging.INFO, "degla"), Progress(20_000, 2_000, summary) as progress:
+        summary.add([row("a", "one"), row("b", "one", reason="synonym")])
+        summary.add_reply(Reply(Key("a", "one", 0), "answered"))
+        summary.add_reply(Reply(Key("b", "one", 0), "malformed", attempts=2))
+        now = 110.0
+        progress.advance(1_000)
+        assert not caplog.records
+        now = 131.0
+        progress.advance(0)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == ("negatives: 3000 of 20000 captions, 32.3/s, 0:08:47 left, 50% accepted, replies 2, malformed 1")
+
+
+def test_a_stopped_run_says_what_it_keeps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Exception, match="cannot be reached"):
+        run(tmp_path / "negatives.jsonl", ScriptedModel(varied, fail_after=5, shuffle=1))
+    assert "of 8 captions finished, 5 replies kept; the same command goes on." in caplog.text

@@ -1,0 +1,77 @@
+"""Likelihoods in the report are those of plain passes, and the share counts captions that are likelier."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from degla.cli import main
+from degla.negatives.caption_index import IndexedCaption
+from degla.negatives.report.counts import Drawn
+from degla.negatives.report.likelihood import Judge
+from degla.records import CaptionRecord, NegativeRecord, write_jsonl
+from tests.negatives.tiny_language_model import CAPTIONS, CONTEXT, write_folder
+
+pytest.importorskip("transformers", reason="the extra degla[embedded] is not installed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def judge(folder: Path) -> Judge:
+    return Judge(str(folder))
+
+
+def plain(judge: Judge, text: str) -> float:
+    likelihood = judge._likelihood
+    tokens = torch.tensor([[likelihood.start, *likelihood.encode(text)]])
+    with torch.inference_mode():
+        logits = torch.log_softmax(likelihood.model(input_ids=tokens).logits.float(), dim=-1)
+    return float(logits[0, :-1].gather(1, tokens[0, 1:, None]).mean())
+
+
+def test_scores_are_means_of_plain_passes(judge: Judge) -> None:
+    texts = [*CAPTIONS, "A man", CAPTIONS[0], "", "horse " * CONTEXT]
+    found = judge.score(texts)
+    assert found[-2:] == [None, None]
+    for text, score in zip(texts[:-2], found[:-2], strict=True):
+        assert score == pytest.approx(plain(judge, text), abs=0.02)
+    assert judge.score([""]) == [None]
+
+
+def test_share_of_likelier_captions(judge: Judge) -> None:
+    scores = {text: plain(judge, text) for text in CAPTIONS}
+    ordered = sorted(CAPTIONS, key=scores.__getitem__)
+    pairs = [(ordered[-1], ordered[0])] * 3 + [(ordered[0], ordered[-1])] + [(ordered[1], ordered[1])] * 2
+
+    def drawn(place: int, caption: str, negative: str) -> Drawn:
+        record = NegativeRecord(caption_id=str(place), rule="r", kind="k", text=negative, source="rules", accepted=True)
+        return Drawn(str(place), IndexedCaption(place, caption, "a.jpg", str(place)), record)
+
+    found = judge([drawn(place, *pair) for place, pair in enumerate(pairs)])
+    assert (found.count, found.n) == (4.0, 6)
+
+
+def test_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions = [
+        CaptionRecord(id=str(n), image=f"{n}.jpg", text=text, image_id=str(n)) for n, text in enumerate(CAPTIONS)
+    ]
+    negatives = [
+        NegativeRecord(caption_id=str(n), rule="r", kind="k", text="zz qq " * 9, source="rules", accepted=True)
+        for n in range(4)
+    ]
+    write_jsonl(tmp_path / "c.jsonl", captions)
+    write_jsonl(tmp_path / "n.jsonl", negatives)
+    words = [str(tmp_path / "n.jsonl"), "--captions", str(tmp_path / "c.jsonl"), "--likelihood", str(folder)]
+    out = tmp_path / "page.html"
+    assert main(["negatives", "report", *words, "--json", "--out", str(out)]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["judge"] and found["rules"][0]["caption_likelier"]["n"] == 4
+    assert found["judge"] in out.read_text() and "caption likelier than negative" in out.read_text()
+    assert main(["negatives", "report", *words[:-1], str(tmp_path / "none.gguf")]) == 2

@@ -1,0 +1,222 @@
+"""Models refuse negatives of a finished file: what stays, what goes, and for which reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from degla.cli import main
+from degla.errors import InputError
+from degla.negatives.caption_index import CaptionIndex
+from degla.negatives.llm import Form, Reply, Request
+from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
+from degla.screening import PictureScreen, PlausibilityScreen, Screened, TruthScreen, screen
+from tests.negatives.tiny_language_model import CAPTIONS, write_folder
+from tests.tiny import write_model
+
+RECORDS = [CaptionRecord(id=str(n), image=f"{n}.png", text=text, image_id=str(n)) for n, text in enumerate(CAPTIONS)]
+
+
+def negative(number: int, text: str | None, *, reason: str = "", rule: str = "replace_nouns") -> NegativeRecord:
+    return NegativeRecord(
+        caption_id=str(number), rule=rule, kind="object", text=text, source="rules", accepted=not reason, reason=reason
+    )
+
+
+ROWS = [
+    negative(0, "A man in a red shirt is riding a brown cow."),
+    negative(0, "A bad one.", reason="not_rule", rule="swap_nouns"),
+    negative(1, "Two small cats sit on a wooden bench next to a big tree."),
+    negative(2, None, reason="no_candidate"),
+    negative(3, "A black dog is sleeping on a blue motorcycle."),
+]
+
+
+class Table:
+    """A screen that answers by text."""
+
+    name = "table"
+
+    def __init__(self, answer: Callable[[str], Verdict | None]) -> None:
+        self.answer, self.seen = answer, list[str]()
+
+    def __call__(self, rows: Sequence[Screened]) -> list[Verdict | None]:
+        self.seen += [row.text for row in rows]
+        return [self.answer(row.text) for row in rows]
+
+
+def test_first_refusal_wins_and_nothing_is_accepted_again(tmp_path: Path) -> None:
+    first = Table(lambda text: refused("implausible") if "cow" in text else ACCEPTED)
+    second = Table(lambda text: None if "cats" in text else refused("still_true"))
+    out = tmp_path / "new" / "judged.jsonl"
+    with CaptionIndex(RECORDS) as index:
+        counts = screen(ROWS, captions=index, screens=[first, second], out=out)
+    written = list(read_jsonl(NegativeRecord, out))
+    assert [row.reason for row in written] == ["implausible", "not_rule", "", "no_candidate", "still_true"]
+    assert [row.accepted for row in written] == [False, False, True, False, False]
+    assert [row.text for row in written] == [row.text for row in ROWS]
+    assert first.seen == [ROWS[0].text, ROWS[2].text, ROWS[4].text]
+    assert second.seen == [ROWS[2].text, ROWS[4].text], "what one screen refused was asked of the next"
+    assert (counts.rows, counts.accepted, counts.undecided) == (5, 1, {"table": 1})
+    assert counts.refused == {("replace_nouns", "implausible"): 1, ("replace_nouns", "still_true"): 1}
+
+
+def test_screening_by_parts_is_complete(tmp_path: Path) -> None:
+    rows = [negative(n % 4, f"a text {n}") for n in range(1000)]
+    table = Table(lambda text: refused("implausible") if text.endswith("7") else ACCEPTED)
+    with CaptionIndex(RECORDS) as index:
+        counts = screen(iter(rows), captions=index, screens=[table], out=tmp_path / "out.jsonl")
+    written = list(read_jsonl(NegativeRecord, tmp_path / "out.jsonl"))
+    assert [row.text for row in written] == [row.text for row in rows]
+    assert [not row.accepted for row in written] == [row.text.endswith("7") for row in rows if row.text]
+    assert counts.accepted == 900
+
+
+def test_unknown_caption_leaves_no_file(tmp_path: Path) -> None:
+    rows = [*ROWS, negative(9, "a text")]
+    with CaptionIndex(RECORDS) as index, pytest.raises(InputError, match="caption '9'"):
+        screen(rows, captions=index, screens=[Table(lambda text: ACCEPTED)], out=tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+class Oracle:
+    """A language model that answers by the question; late, out of order, and a few at a time."""
+
+    name, forms, capacity = "oracle", ("choose",), 2
+    forms: tuple[Form, ...]
+
+    def __init__(self) -> None:
+        self.under_way: list[Request] = []
+        self.most = 0
+
+    def describe(self) -> dict[str, object]:
+        return {}
+
+    def start(self, request: Request) -> None:
+        self.under_way.append(request)
+        self.most = max(self.most, len(self.under_way))
+
+    def finished(self) -> list[Reply]:
+        request = self.under_way.pop()
+        asked = request.chat[-1].content
+        assert request.caption in asked and request.choices == ("yes", "no")
+        if "cats" in asked:
+            return [Reply(request.key, "refused")]
+        return [Reply(request.key, "answered", text="yes" if "cow" in asked else "no")]
+
+    def close(self) -> None:
+        self.under_way.clear()
+
+
+def test_language_model_that_calls_a_negative_true() -> None:
+    oracle = Oracle()
+    with CaptionIndex(RECORDS) as index:
+        rows = [
+            Screened(row, found)
+            for row in (ROWS[0], ROWS[2], ROWS[4], ROWS[4])
+            if (found := index.find(row.caption_id))
+        ]
+    verdicts = TruthScreen(oracle)(rows)
+    assert verdicts == [refused("still_true"), None, ACCEPTED, ACCEPTED]
+    assert oracle.most == 2 and not oracle.under_way
+
+
+def test_plausibility_by_any_model(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="the extra degla[embedded] is not installed")
+    from degla.negatives.llm.likelihood import open_likelihood
+    from degla.negatives.plausibility import check_drop
+
+    likelihood, name = open_likelihood(str(write_folder(tmp_path / "tiny")))
+    texts = ["A man in a red shirt is riding a brown cow.", "zq xj " * 9, "word " * 600]
+    with CaptionIndex(RECORDS) as index:
+        found = index.find("0")
+        assert found is not None
+        verdicts = PlausibilityScreen(likelihood, name)([Screened(negative(0, text), found) for text in texts])
+    drops = likelihood.drops(RECORDS[0].text, texts[:2])
+    assert verdicts == [*(check_drop("replace_nouns", drop) for drop in drops), None]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    import numpy
+    from PIL import Image
+
+    generator = numpy.random.default_rng(0)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for record in RECORDS[:3]:
+        Image.fromarray(generator.integers(0, 255, (40, 36, 3), dtype=numpy.uint8)).save(folder / record.image)
+    return folder
+
+
+def test_picture_margin(tmp_path: Path, pictures: Path) -> None:
+    import torch
+
+    from degla.model.load import load_encoder
+
+    encoder = load_encoder(str(write_model(tmp_path / "model")))
+    with CaptionIndex(RECORDS) as index:
+        rows = [Screened(row, found) for row in (ROWS[0], ROWS[2], ROWS[4]) if (found := index.find(row.caption_id))]
+    leads = []
+    for row in rows[:2]:
+        from PIL import Image
+
+        with torch.inference_mode():
+            image = encoder.encode_images(encoder.transform(Image.open(pictures / row.caption.image))[None])[0]
+            texts = encoder.encode_captions(encoder.tokenize([row.caption.text, row.text]))
+        leads.append(float((texts[0] - texts[1]) @ image))
+    middle = sum(leads) / 2
+    expected = [refused("still_true") if lead <= middle else ACCEPTED for lead in leads]
+    assert {verdict.accepted for verdict in expected} == {True, False}
+    assert PictureScreen(encoder, pictures, middle)(rows) == [*expected, None], "the third has no image"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    captions, negatives = tmp_path / "captions.jsonl", tmp_path / "negatives.jsonl"
+    write_jsonl(captions, RECORDS)
+    write_jsonl(negatives, ROWS)
+    (tmp_path / "negatives.jsonl.manifest.json").write_text('{"seed": 7}')
+    return {"captions": captions, "negatives": negatives, "out": tmp_path / "judged.jsonl"}
+
+
+def test_verb(files: dict[str, Path], tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["negatives", "judge", str(files["negatives"]), "--captions", str(files["captions"]), "--json"]
+    words += ["--clip", str(write_model(tmp_path / "model")), "--images", str(pictures), "--margin", "9"]
+    assert main([*words, "--out", str(files["out"])]) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert counts["refused"] == [["replace_nouns", "still_true", 2]]
+    assert sum(counts["undecided"].values()) == 1 and counts["accepted"] == 1
+    manifest = json.loads((tmp_path / "judged.jsonl.manifest.json").read_text())
+    assert manifest["seed"] == 7 and len(manifest["judged"]) == 1
+    again = [*words, "--out", str(tmp_path / "again.jsonl")]
+    again[2] = str(files["out"])
+    assert main(again) == 0
+    assert len(json.loads((tmp_path / "again.jsonl.manifest.json").read_text())["judged"]) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ([], "nothing to judge by"),
+        (["--clip", "world"], "--images"),
+        (["--plausibility", "./nowhere.gguf"], "no such file or folder"),
+        (["--clip", "world", "--images", ".", "--out", "negatives.jsonl"], "is the file that is judged"),
+    ],
+)
+def test_wrong_use(
+    files: dict[str, Path],
+    wrong: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(files["out"].parent)
+    words = ["negatives", "judge", "negatives.jsonl", "--captions", "captions.jsonl", "--out", "judged.jsonl", *wrong]
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+    assert not files["out"].exists()

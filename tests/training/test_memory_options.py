@@ -1,0 +1,92 @@
+"""Gradient checkpointing and torch.compile change nothing about the gradients, and compile once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from degla.config import LoopConfig
+from degla.errors import InputError
+from degla.model.load import load_encoder
+from tests.training.configs import tiny_config
+from tests.training.gradient_worker import first_step
+
+Pairs = dict[str, Path]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("trim", [True, False])
+def test_gradient_checkpointing_changes_nothing(
+    precision: str, trim: bool, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    steps = []
+    for recompute in (False, True):
+        options: dict[str, Any] = {"gradient_checkpointing": recompute, "precision": precision, "trim": trim}
+        steps.append(first_step(tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path, **options)))
+    relative = 1e-5 if precision == "fp32" else 0.03
+    torch.testing.assert_close(steps[0][0], steps[1][0], rtol=relative, atol=0)
+    for name, expected in steps[0][1].items():
+        gap = (steps[1][1][name] - expected).norm() / expected.norm()
+        assert gap < relative, name
+
+
+def test_checkpointed_blocks_keep_no_activations(tiny_model: Path) -> None:
+    kept = []
+    for recompute in (False, True):
+        encoder = load_encoder(str(tiny_model)).train()
+        if recompute:
+            encoder.checkpoint_gradients()
+        sizes: list[int] = []
+
+        def pack(value: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(value.numel())
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+            encoder.encode_images(torch.randn(8, 3, 32, 32))
+        kept.append(sum(sizes))
+    assert kept[1] < 0.75 * kept[0]
+
+
+def test_compiled_towers_do_not_recompile_per_length(tiny_model: Path) -> None:
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on processors, and there is none")
+    import torch._dynamo.testing as testing
+
+    encoder = load_encoder(str(tiny_model))
+    assert encoder.grow is not None
+    grow = type(encoder.grow)(multiple=8)
+    counter = testing.CompileCounter()
+    encoder.compile(backend=counter)
+    words = ("red blue green small old two three black white wooden quiet grey sea night hat dog cat bench star " * 2).split()
+    with torch.no_grad():
+        for number, length in enumerate([3, 4, 5, 7, 9, 12, 15, 18, 20]):
+            texts = [" ".join(words[start : start + length]) for start in range(2 + number)]
+            tokens = encoder.tokenize(texts)
+            expected = load_encoder(str(tiny_model)).encode_captions(tokens)
+            torch.testing.assert_close(encoder.encode_captions(grow(tokens)), expected, rtol=0, atol=1e-5)
+    assert counter.frame_count <= 2, f"compiled {counter.frame_count} times for nine lengths"
+
+
+def test_compiling_goes_with_the_configuration(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from degla.model.encoder import Encoder
+
+    compiled: list[str] = []
+    monkeypatch.setattr(Encoder, "compile", lambda self: compiled.append(self.name))
+    _, _, trainer = first_step(tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path, compile=True))
+    assert len(compiled) == 2, "student and teacher"
+    assert trainer.encoder.grow is not None and trainer.encoder.grow.multiple == 8
+    assert LoopConfig().compile is False
+
+
+def test_a_model_without_gradient_checkpointing_says_so(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_encoder(str(tiny_model))
+    monkeypatch.setattr(type(encoder.clip), "set_grad_checkpointing", None)
+    with pytest.raises(InputError, match="has no gradient checkpointing"):
+        encoder.checkpoint_gradients()

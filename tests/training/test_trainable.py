@@ -1,0 +1,110 @@
+"""Frozen blocks and adapters: what moves, what stays, what the teacher averages, what a checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from degla.errors import InputError
+from degla.model.adapters import AdapterConfig, add_adapters, merged_state
+from degla.model.load import load_encoder
+from degla.training.loop import train
+from tests.tiny import CAPTIONS, write_model
+from tests.training.configs import tiny_config
+from tests.training.gradient_worker import first_step
+
+Pairs = dict[str, Path]
+
+
+def _moved(model: Path, folder: Path) -> set[str]:
+    after = dict(load_encoder(str(folder)).clip.named_parameters())
+    before = load_encoder(str(model)).clip.named_parameters()
+    return {name for name, value in before if not torch.equal(value, after[name])}
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_first_blocks_stay(tower: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    flags = {f"freeze_{tower}_blocks": 1}
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=3, **flags)
+    moved = _moved(tiny_model, train(config).folder)
+    names = {name for name, _ in load_encoder(str(tiny_model)).clip.named_parameters()}
+    first = "visual.transformer.resblocks.0." if tower == "image" else "transformer.resblocks.0."
+    entrance = ("visual.conv1", "visual.class_embedding", "visual.positional_embedding", "visual.ln_pre")
+    entrance = entrance if tower == "image" else ("token_embedding", "positional_embedding")
+    frozen = {name for name in names if name.startswith((first, *entrance))}
+    assert moved == names - frozen and len(frozen) > 12
+    with pytest.raises(InputError, match=rf"freeze-{tower}-blocks is 9; .* has 2 such blocks"):
+        train(replace(config, out=tmp_path / "b", train=replace(config.train, **{f"freeze_{tower}_blocks": 9})))
+
+
+@pytest.mark.parametrize("parts", ["attention", "all"])
+def test_adapters_start_at_the_base_and_merge_to_equal_outputs(parts: Any, tiny_model: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    tokens, images = encoder.tokenize(CAPTIONS), torch.randn(4, 3, 32, 32)
+    base = encoder.encode_captions(tokens), encoder.encode_images(images)
+    blocks = [f"{tower}transformer.resblocks.{number}" for tower in ("visual.", "") for number in (0, 1)]
+    add_adapters(encoder.clip, AdapterConfig(rank=3, parts=parts), blocks=blocks)
+    assert torch.equal(encoder.encode_captions(tokens), base[0]) and torch.equal(encoder.encode_images(images), base[1])
+
+    generator = torch.Generator().manual_seed(0)
+    adapters = [(name, value) for name, value in encoder.clip.named_parameters() if "lora_" in name]
+    assert len(adapters) == 4 * 2 * (2 if parts == "attention" else 4)
+    for _, value in adapters:
+        value.data = 0.3 * torch.randn(value.shape, generator=generator)
+    with torch.no_grad():
+        changed = encoder.encode_captions(tokens), encoder.encode_images(images)
+    assert (changed[0] - base[0]).abs().max() > 0.01 and (changed[1] - base[1]).abs().max() > 0.01
+    plain = load_encoder(str(tiny_model))
+    plain.clip.load_state_dict(merged_state(encoder.clip), strict=True)
+    with torch.no_grad():
+        torch.testing.assert_close(plain.encode_captions(tokens), changed[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(plain.encode_images(images), changed[1], rtol=0, atol=1e-5)
+
+
+def test_training_with_adapters(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    whole = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", steps=4)
+    whole = replace(whole, adapter=AdapterConfig(rank=2))
+    outcome = train(whole)
+    moved = _moved(tiny_model, outcome.folder)
+    ends = ("in_proj_weight", "out_proj.weight", "c_fc.weight", "c_proj.weight", "logit_scale")
+    assert moved and all(name.endswith(ends) for name in moved)
+    assert len(moved) == 4 * 4 + 1, "an adapter of a block did not move"
+
+    teacher = load_file(outcome.folder / "teacher.safetensors")
+    base = load_encoder(str(tiny_model)).clip.state_dict()
+    assert teacher.keys() == base.keys()
+    assert {name for name, value in teacher.items() if not torch.equal(value, base[name])} == moved
+
+    half = replace(whole, out=tmp_path / "half", checkpoint=replace(whole.checkpoint, every_steps=2))
+    train(half)
+    (tmp_path / "half" / "step-4" / "state.json").unlink()
+    resumed = train(half, resume=True).folder
+    for name in ("open_clip_model", "teacher", "adapters", "teacher_adapters"):
+        left, right = (load_file(folder / f"{name}.safetensors") for folder in (outcome.folder, resumed))
+        assert left and all(torch.equal(value, right[key]) for key, value in left.items()), name
+
+
+def test_the_teacher_shares_what_is_not_trained(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    _, gradients, trainer = first_step(replace(config, adapter=AdapterConfig(rank=2)))
+    assert trainer.teacher is not None
+    theirs = dict(trainer.teacher.encoder.clip.named_parameters())
+    for name, value in trainer.encoder.clip.named_parameters():
+        assert (theirs[name].data_ptr() == value.data_ptr()) != value.requires_grad, name
+        assert not theirs[name].requires_grad
+    assert all("lora_" in name or name == "clip.logit_scale" for name in gradients)
+    assert sum("lora_" in name for name in gradients) == 2 * 4 * 4
+
+
+def test_towers_that_take_no_adapters_are_refused(tiny_pairs: Pairs, tmp_path: Path) -> None:
+    text = {"custom_text": True, "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2,
+                                              "layers": 2, "no_causal_mask": True}}  # fmt: skip
+    model = write_model(tmp_path / "model", **text)
+    config = tiny_config("clip", model=model, pairs=tiny_pairs, out=tmp_path / "run")
+    with pytest.raises(InputError, match="takes no adapters"):
+        train(replace(config, adapter=AdapterConfig(rank=2)))
