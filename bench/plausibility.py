@@ -44,7 +44,7 @@ def main() -> None:
     judge.add_argument("captions", type=Path)
     judge.add_argument("--negatives", nargs="*", default=[], metavar="NAME=FILE")
     judge.add_argument("--sugarcrepe", type=Path, help="folder of its seven files")
-    judge.add_argument("--items", type=int, default=200, help="items a file of SugarCrepe (200)")
+    judge.add_argument("--pairs", type=int, default=200, help="pairs a rule or file of SugarCrepe, drawn (200)")
     judge.add_argument("--judge", help="GGUF, folder or hub id (the embedded model)")
     judge.set_defaults(run=show_judged)
     for name, run in (("temperature", show_temperature), ("speed", show_speed)):
@@ -63,9 +63,7 @@ def show_limits(given: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     likelihood, name = open_likelihood()
-    print(
-        f"{name}\n{'rule':<20} {'n':>3} {'50 %':>6} {'90 %':>6} {'95 %':>6} {'limit':>6}  candidates that pass"
-    )
+    print(f"{name}\n{'rule':<20} {'n':>3} {'50 %':>6} {'90 %':>6} {'95 %':>6} {'limit':>6}  candidates that pass")
     for rule in RULES.names():
         examples = load_examples(rule)
         written, grammar = [], []
@@ -97,19 +95,21 @@ def show_judged(given: argparse.Namespace) -> None:
             proposed = sum(row.text is not None for row in mine)
             covered = len({row.caption_id for row in mine if row.accepted}) / len(captions)
             accepted = len(kept) / max(proposed, 1)
-            print(f"{label + ' ' + rule:<32} {covered:8.0%} {accepted:8.0%} {_judged(likelihood, kept)}", flush=True)
+            judged = _judged(likelihood, kept, given.pairs)
+            print(f"{label + ' ' + rule:<32} {covered:8.0%} {accepted:8.0%} {judged}", flush=True)
     if given.sugarcrepe:
         for file in sorted(given.sugarcrepe.glob("*.json")):
             items = list(json.loads(file.read_text(encoding="utf-8")).values())
-            drawn = Random(0).sample(items, min(given.items, len(items)))
-            pairs = [(item["caption"], item["negative_caption"]) for item in drawn]
-            print(f"{'SugarCrepe ' + file.stem:<32} {'':>8} {'':>8} {_judged(likelihood, pairs)}", flush=True)
+            pairs = [(item["caption"], item["negative_caption"]) for item in items]
+            judged = _judged(likelihood, pairs, given.pairs)
+            print(f"{'SugarCrepe ' + file.stem:<32} {'':>8} {'':>8} {judged}", flush=True)
 
 
-def _judged(likelihood: Likelihood, pairs: Sequence[tuple[str, str]]) -> str:
+def _judged(likelihood: Likelihood, pairs: Sequence[tuple[str, str]], most: int) -> str:
     if not pairs:
         return "-"
-    drops = [likelihood.drops(caption, [negative])[0] for caption, negative in pairs]
+    drawn = Random(0).sample(pairs, min(most, len(pairs)))
+    drops = [likelihood.drops(caption, [negative])[0] for caption, negative in drawn]
     words = Counter(word for pair in pairs for word in _new_words(*pair))
     return f"{math.exp(np.mean(drops)):6.2f} {math.exp(np.median(drops)):6.2f} {len(words):>6} {_bits(words):5.2f}"
 

@@ -160,7 +160,7 @@ def beside_a_real_model(captions: list[CaptionRecord], *, number: int) -> None:
         forms: tuple[Form, ...] = ("choose", "write")
         for form in forms:
             asked = requests(captions, form, number=number, rules=RULES[-2:])
-            model = ServerModel([url], "smollm2", concurrency=4, max_tokens=60)
+            model = ServerModel([url], "smollm2", concurrency=2, timeout=600, max_tokens=60)
             before = cpu_seconds(process)
             wall, own, counted = answer(model, asked)
             model.close()
@@ -174,7 +174,7 @@ def beside_a_real_model(captions: list[CaptionRecord], *, number: int) -> None:
                 out=Path(folder) / "negatives.jsonl",
                 seed=0,
                 progress=False,
-                model=partial(ServerModel, [url], "smollm2", concurrency=4, max_tokens=60),
+                model=partial(ServerModel, [url], "smollm2", concurrency=2, timeout=600, max_tokens=60),
                 example_sets=1,
             )
             wall, own = time.perf_counter() - started, time.process_time() - own
@@ -195,12 +195,16 @@ def _outcomes(counted: Counter[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="any captions file")
-    parser.add_argument("--instant", type=int, default=2000, help="requests to the server that answers at once")
+    parser.add_argument(
+        "--instant", type=int, default=2000, help="requests to the server that answers at once; 0: none"
+    )
     parser.add_argument("--real", type=int, default=48, help="requests to the real model, for each form")
     given = parser.parse_args()
     captions = list(islice(read_captions(given.captions), 100))
-    beside_an_instant_server(captions, number=given.instant)
-    beside_a_real_model(captions, number=given.real)
+    if given.instant:
+        beside_an_instant_server(captions, number=given.instant)
+    if given.real:
+        beside_a_real_model(captions, number=given.real)
 
 
 if __name__ == "__main__":

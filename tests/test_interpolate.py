@@ -98,6 +98,7 @@ def test_every_alpha_is_measured_and_the_chosen_one_loads(models: tuple[str, str
     assert "alpha 0.5" in page and "more composition" in page
     picture = (tmp_path / "out" / "frontier.svg").read_text()
     assert picture.startswith("<svg") and "var(--" not in picture and "alpha 0.5" in picture
+    assert "background:#ffffff" in picture, "dark ink on whatever page it is shown"
     assert json.loads((tmp_path / "out" / "sweep.json").read_text())["chosen"]["alpha"] == sweep.chosen.alpha
 
     folder = tmp_path / "out" / "chosen"
@@ -204,3 +205,10 @@ def test_the_command(models: tuple[str, str], world: Path, tmp_path: Path, capsy
     assert not (tmp_path / "out" / "chosen").exists() and not (tmp_path / "out" / "sweep.json").exists()
     assert main([*words, "--kept", "recognized"]) == 2
     assert "Did you mean 'recognition'" in capsys.readouterr().err
+
+
+def test_the_page_draws_the_two_scores_that_were_weighed(models: tuple[str, str], world: Path, tmp_path: Path) -> None:
+    sweep_of(models, world, tmp_path, gain="swap.id", kept="world:retrieval", alphas=[1])
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("Swap.id gained, retrieval kept") < page.index("Composition gained, recognition kept")
+    assert "swap.id (%)  →  more gained" in page and "retrieval (%)  →  more kept" in page

@@ -45,6 +45,8 @@ class DataConfig:
     """Two captions of one image in a batch: allow, avoid by order, or mask as negatives; "allow", "avoid", "mask"."""
     smallest_crop: float = 0.9
     """Smallest share of the image's area that a random crop keeps, above 0 to 1 (0.9 in all compared papers)."""
+    scaled_decoding: bool = True
+    """Decode JPEG files at no more than the resolution that the crop needs; true or false."""
     workers: int = 0
     """Processes that decode images beside the training process, 0 or more."""
 

@@ -19,7 +19,7 @@ from degla.errors import InputError
 from degla.evaluation.benchmarks import Benchmark
 from degla.evaluation.choice import Point, Sweep, choose
 from degla.evaluation.questions import ask
-from degla.evaluation.report import report
+from degla.evaluation.report import find_row, report
 from degla.evaluation.results import save_result
 from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import named_scores
@@ -110,7 +110,8 @@ def interpolate(
         _refuse_unknown((gain, kept), list(scores))
         points.append(Point(share, scores[gain], scores[kept], file))
         log.info("alpha %g: %s %.1f, %s %.1f", share, gain, 100 * scores[gain], kept, 100 * scores[kept])
-    report([point.file for point in points], out=out / "report.html", baseline=_label(0))
+    files = [point.file for point in points]
+    report(files, out=out / "report.html", baseline=_label(0), weighed=(gain, kept))
     sweep = choose(points, gain=gain, kept=kept, keep=keep)
     (out / "frontier.svg").write_text(_draw(sweep), encoding="utf-8")
     (out / "sweep.json").write_text(json.dumps(sweep.plain(), indent=2) + "\n", encoding="utf-8")
@@ -193,20 +194,14 @@ def _refuse_unknown(names: Sequence[str], known: Sequence[str]) -> None:
 
 def _draw(sweep: Sweep) -> str:
     """The frontier of the two scores as a picture of its own."""
-    from degla.evaluation.comparison import compare, ordered_results
+    from degla.evaluation.comparison import compare
     from degla.evaluation.plots import frontier
 
     comparison = compare([point.file for point in sweep.points], baseline=_label(0))
-    # As `scores_of` has it: the first benchmark that has the name, its parts and averages before its columns.
-    order = [benchmark.name for _, result in ordered_results(comparison.methods) for benchmark in result.benchmarks]
-    found = sorted([*comparison.rows, *comparison.headline], key=lambda row: order.index(row.benchmark))
-    across, up = (
-        next(row for row in found if name in (row.title, f"{row.benchmark}:{row.title}"))
-        for name in (sweep.gain, sweep.kept)
-    )
-    picture = frontier(across, up, comparison)
-    # Alone it has no page to take its colours from.
-    return re.sub(r"var\(--(\w+)\)", lambda found: _INKS.get(found[1], "#888888"), picture)
+    picture = frontier(find_row(comparison, sweep.gain), find_row(comparison, sweep.kept), comparison)
+    # Alone it has no page to take its colours from, and may be shown on a dark one.
+    plain = re.sub(r"var\(--(\w+)\)", lambda found: _INKS.get(found[1], "#888888"), picture)
+    return plain.replace("<svg ", '<svg style="background:#ffffff" ', 1)
 
 
 _INKS = {"ink": "#1c2126", "soft": "#7a838c", "rule": "#d8dde2"}

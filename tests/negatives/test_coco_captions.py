@@ -9,10 +9,11 @@ import pytest
 
 from degla.negatives import words
 from degla.negatives.generate import generate
+from degla.negatives.rules import PAPER_RULES
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 
 ANNOTATIONS = Path(__file__).parents[3] / "shared/data/coco/annotations/captions_val2017.json"
-RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
+FURTHER = ("replace_relation", "swap_phrases", "add_object", "add_attribute", "negation", "change_number")
 
 
 @pytest.mark.skipif(not ANNOTATIONS.exists(), reason="../shared/data has no COCO captions")
@@ -24,17 +25,24 @@ def test_coverage_and_cleanliness(tmp_path: Path) -> None:
         for row in json.loads(ANNOTATIONS.read_text(encoding="utf-8"))["annotations"]
     ]
     out = tmp_path / "negatives.jsonl"
-    summary = generate(captions, rules=RULES, out=out, seed=0, progress=False)
+    summary = generate(captions, rules=(*PAPER_RULES, *FURTHER), out=out, seed=0, progress=False)
     assert len(captions) == 425
     assert not summary.skipped
     assert summary.share_covered >= 0.99
-    assert summary.mean >= 2.7
-    covered = {rule: summary.covered[rule] / len(captions) for rule in RULES}
+    assert summary.mean >= 6.5
+    covered = {rule: summary.covered[rule] / len(captions) for rule in (*PAPER_RULES, *FURTHER)}
     assert covered["reshuffle_order"] >= 0.75
     assert covered["swap_nouns"] >= 0.65
     assert covered["swap_adjectives"] >= 0.04
     assert covered["replace_adjectives"] >= 0.3
     assert covered["replace_nouns"] >= 0.94
+    assert sum(covered[rule] for rule in PAPER_RULES) >= 2.7
+    assert covered["replace_relation"] >= 0.6
+    assert covered["swap_phrases"] >= 0.15
+    assert covered["add_object"] >= 0.7
+    assert covered["add_attribute"] >= 0.9
+    assert covered["negation"] >= 0.85
+    assert covered["change_number"] >= 0.75
     texts = {caption.id: caption.text for caption in captions}
     for row in read_jsonl(NegativeRecord, out):
         if row.accepted:

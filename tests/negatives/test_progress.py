@@ -16,8 +16,9 @@ from tests.negatives.scripted_runs import run, varied
 
 
 def row(caption: str, rule: str, *, reason: str = "") -> NegativeRecord:
+    text = None if reason == "not_english" else "x"
     return NegativeRecord(
-        caption_id=caption, rule=rule, kind="object", text="x", source="s", accepted=not reason, reason=reason
+        caption_id=caption, rule=rule, kind="object", text=text, source="s", accepted=not reason, reason=reason
     )
 
 

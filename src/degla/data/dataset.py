@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from degla.data.batches import Pair
-from degla.data.images import read_image
+from degla.data.images import read_image, read_part
 from degla.data.pairs import PairRow, image_groups, rule_names
 from degla.data.randomness import stream
-from degla.data.transforms import Transform
+from degla.data.transforms import RandomCrop, Transform
 from degla.errors import InputError
 
 Tokenize = Callable[[list[str]], Int[Tensor, "texts context"]]
@@ -37,6 +37,7 @@ class PairDataset(Dataset[Pair]):
         seed: of crops and draws.
         draw: "random" draws K of a row's negatives in every epoch, without replacement; "first" always takes
             its first K, as the published code does.
+        scaled_decoding: decode JPEG files at no more than the resolution that a `RandomCrop` needs.
 
     Raises:
         InputError: there is no row.
@@ -52,6 +53,7 @@ class PairDataset(Dataset[Pair]):
         negatives_per_caption: int,
         seed: int,
         draw: Literal["random", "first"] = "random",
+        scaled_decoding: bool = True,
     ) -> None:
         if not rows:
             raise InputError("there is no pair to train on.")
@@ -63,6 +65,7 @@ class PairDataset(Dataset[Pair]):
         self.negatives_per_caption = negatives_per_caption
         self.seed = seed
         self.draw = draw
+        self.scaled_decoding = scaled_decoding
         self.rules = rule_names(rows)
         """Names of the rules; `Pair.rule` numbers them."""
         self.groups = np.array(image_groups(rows), dtype=np.int64)
@@ -89,8 +92,7 @@ class PairDataset(Dataset[Pair]):
         """
         epoch, index = key
         caption_id = self._ids[index].as_py()
-        picture = read_image(self._images[index].as_py(), folder=self.folder, caption_id=caption_id)
-        image = self.transform(picture, stream("crop", seed=self.seed, epoch=epoch, index=index))
+        image = self._image(self._images[index].as_py(), caption_id, epoch=epoch, index=index)
 
         texts, rules = self._drawn(epoch, index)
         tokens = self.tokenize([self._captions[index].as_py(), *texts]).long()
@@ -110,6 +112,20 @@ class PairDataset(Dataset[Pair]):
             group=int(self.groups[index]),
             id=caption_id,
         )
+
+    def _image(self, image: str, caption_id: str, *, epoch: int, index: int) -> Tensor:
+        rng = stream("crop", seed=self.seed, epoch=epoch, index=index)
+        transform = self.transform
+        if not (self.scaled_decoding and isinstance(transform, RandomCrop)):
+            return transform(read_image(image, folder=self.folder, caption_id=caption_id), rng)
+        part = read_part(
+            image,
+            folder=self.folder,
+            caption_id=caption_id,
+            draw=lambda size: transform.draw(size, rng),
+            least=transform.image.size,
+        )
+        return transform.finish(part)
 
     def _drawn(self, epoch: int, index: int) -> tuple[list[str], list[int]]:
         texts, rules = self._negatives[index].as_py(), self._rules[index].as_py()

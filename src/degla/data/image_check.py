@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from degla.data.formats.datasets import PREFIX
-from degla.data.images import ImageError, damaged, locate, open_image, read_image
+from degla.data.images import ImageError, damaged, is_there, locate, open_image, read_image
 from degla.data.pairs import PairRow
 from degla.errors import InputError
 
@@ -104,7 +103,7 @@ def usable_rows(
 
 def _exists(image: str, caption_id: str, *, folder: Path) -> str | None:
     place = locate(image, folder)
-    if place.startswith(PREFIX) or Path(place).is_file():
+    if is_there(place):
         return None
     return (
         f"{place}: the image of caption {caption_id!r} is missing. "

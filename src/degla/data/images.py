@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,10 @@ from degla.data.formats.datasets import PREFIX, read_image_bytes
 from degla.errors import InputError
 
 _log = logging.getLogger(__name__)
+
+_PACKED = re.compile(r"(?P<shard>.+\.tar)@(?P<start>\d+)\+(?P<size>\d+)")
+_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)
 
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded: a quarter of a gibibyte as RGB, Pillow's own limit for a warning."""
@@ -49,6 +55,58 @@ def read_image(image: str, *, folder: Path, caption_id: str) -> Image.Image:
         raise damaged(image, folder=folder, caption_id=caption_id, error=error) from None
 
 
+Box = tuple[int, int, int, int]
+"""Left, top, width and height in pixels."""
+
+
+def read_part(
+    image: str,
+    *,
+    folder: Path,
+    caption_id: str,
+    draw: Callable[[tuple[int, int]], Box],
+    least: int,
+) -> Image.Image:
+    """Decode what is needed of one image: a part of it, at no more than the resolution that is asked for.
+
+    JPEG files can be decoded at a half, a quarter or an eighth of their size in a fraction of the time. The smallest
+    such size is taken at which the part still has `least` pixels on either side; other files are decoded whole.
+
+    Args:
+        image: `CaptionRecord.image`.
+        folder: what relative paths are relative to.
+        caption_id: for messages.
+        draw: from the upright picture's full width and height to the part.
+        least: pixels on either side of the part that must be left; a very large number decodes all files whole.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    picture = open_image(image, folder=folder, caption_id=caption_id)
+    try:
+        turned = picture.getexif().get(_ORIENTATION, 1) in _SIDEWAYS if picture.format == "JPEG" else False
+        if picture.format == "JPEG":
+            full = picture.size[::-1] if turned else picture.size
+            box = draw(full)
+            factor = next((by for by in (8, 4, 2) if min(box[2:]) // by >= least), 1)
+            if factor > 1:
+                picture.draft(None, (picture.width // factor, picture.height // factor))
+            picture.load()
+            whole = to_rgb(upright(picture))
+        else:
+            picture.load()
+            whole = to_rgb(upright(picture))
+            full = whole.size
+            box = draw(full)
+    except Exception as error:  # as in `read_image`
+        raise damaged(image, folder=folder, caption_id=caption_id, error=error) from None
+    across, down = whole.width / full[0], whole.height / full[1]
+    left, top = round(box[0] * across), round(box[1] * down)
+    right, bottom = round((box[0] + box[2]) * across), round((box[1] + box[3]) * down)
+    # Cut before resizing: Pillow's `box` would let the filter see pixels outside the part.
+    return whole.crop((left, top, right, bottom))
+
+
 def open_image(image: str, *, folder: Path, caption_id: str) -> Image.Image:
     """Read a file and parse its header; the pixels are not decoded yet, and no file stays open.
 
@@ -60,7 +118,7 @@ def open_image(image: str, *, folder: Path, caption_id: str) -> Image.Image:
     place = locate(image, folder)
     whose = f"{place}: the image of caption {caption_id!r}"
     try:
-        content = read_image_bytes(place) if place.startswith(PREFIX) else Path(place).read_bytes()
+        content = read_bytes(place)
     except FileNotFoundError:
         raise ImageError(f"{whose} is missing. Check the image folder ({folder}) that paths are relative to.") from None
     except OSError as error:
@@ -80,6 +138,38 @@ def open_image(image: str, *, folder: Path, caption_id: str) -> Image.Image:
     if picture.width * picture.height > MAX_PIXELS:
         raise ImageError(bomb)
     return picture
+
+
+def read_bytes(place: str) -> bytes:
+    """The bytes of an image file, of a row of a dataset, or of a member of a packed shard.
+
+    Raises:
+        OSError: there is no such file.
+        InputError: the dataset or shard does not hold it.
+    """
+    if place.startswith(PREFIX):
+        return read_image_bytes(place)
+    packed = _PACKED.fullmatch(place)
+    if packed is None:
+        return Path(place).read_bytes()
+    start, size = int(packed["start"]), int(packed["size"])
+    with Path(packed["shard"]).open("rb") as stream:
+        stream.seek(start)
+        content = stream.read(size)
+    if len(content) != size:
+        raise InputError(f"the shard ends before byte {start + size}; pack it again.")
+    return content
+
+
+def is_there(place: str) -> bool:
+    """Whether the file, or the shard that holds it, exists; rows of datasets are taken to."""
+    packed = _PACKED.fullmatch(place)
+    return place.startswith(PREFIX) or Path(packed["shard"] if packed else place).is_file()
+
+
+def packed_place(shard: str, *, start: int, size: int) -> str:
+    """How `CaptionRecord.image` names bytes of a shard: ``SHARD.tar@START+SIZE``."""
+    return f"{shard}@{start}+{size}"
 
 
 def damaged(image: str, *, folder: Path, caption_id: str, error: Exception) -> ImageError:

@@ -54,7 +54,7 @@ def colours(comparison: Comparison) -> dict[str, str]:
 
 @_styled
 def frontier(across: Row, up: Row, comparison: Comparison) -> str:
-    """One point a method: composition (x) against what the model still recognises (y), with 95 % bars."""
+    """One point a method: what was to be gained (x) against what was to be kept (y), with 95 % bars."""
     figure, axes = _figure(4.7, 4.1)
     palette = colours(comparison)
     labels = [method.label for method in comparison.methods if {method.label} <= across.cells.keys() & up.cells.keys()]
@@ -72,7 +72,7 @@ def frontier(across: Row, up: Row, comparison: Comparison) -> str:
         x, y = points[comparison.baseline]
         axes.axvline(x, color=_SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
         axes.axhline(y, color=_SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-    axes.set_xlabel(f"{across.title} (%)  →  more composition")
+    axes.set_xlabel(f"{across.title} (%)  →  more {'composition' if across.title == 'composition' else 'gained'}")
     axes.set_ylabel(f"{up.title} (%)  →  more kept")
     axes.margins(0.16, 0.14)
     _dress(axes)

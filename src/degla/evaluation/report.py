@@ -11,11 +11,12 @@ from pathlib import Path
 from degla import __version__
 from degla.errors import InputError
 from degla.evaluation.changes import Change, largest_changes
-from degla.evaluation.comparison import Comparison, Row, compare
+from degla.evaluation.comparison import Comparison, Row, compare, ordered_results
 from degla.evaluation.in_print import PrintedTable, tables_in_print
 from degla.evaluation.markdown import render_markdown
 from degla.evaluation.sources import Data, benchmark_sources, provenance, titles_of
 from degla.evaluation.wording import answered, chance, gain, margin, percent, spread
+from degla.shelf import did_you_mean
 
 _TEMPLATE = "report.html.j2"
 
@@ -27,6 +28,7 @@ def report(
     baseline: str | None = None,
     root: Path | None = None,
     published: bool = True,
+    weighed: tuple[str, str] | None = None,
 ) -> Data:
     """Write `out` (HTML, nothing outside it is needed) and the same tables as Markdown beside it.
 
@@ -36,6 +38,8 @@ def report(
         baseline: label that gains and losses are counted against.
         root: folder that holds the benchmarks' files; texts and pictures of the items that changed most come from it.
         published: show scores in print of the same parts, labelled as not measured here.
+        weighed: names of the two scores of the first plot, gained and kept, as `find_row` takes them; None: composition
+            against recognition.
 
     Returns:
         The same as plain data: methods, headline, rows, warnings, published tables, items that changed most (without
@@ -49,7 +53,7 @@ def report(
     comparison = compare(results, baseline=baseline)
     printed = tables_in_print(comparison) if published else ()
     changed = largest_changes(comparison, root=root)
-    page = render_html(comparison, printed=printed, changed=changed)
+    page = render_html(comparison, printed=printed, changed=changed, weighed=weighed)
     text = render_markdown(comparison, printed=printed, changed=changed)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -113,6 +117,7 @@ def render_html(
     *,
     printed: Sequence[PrintedTable] = (),
     changed: Mapping[str, Sequence[Change]] | None = None,
+    weighed: tuple[str, str] | None = None,
 ) -> str:
     """The whole page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -132,7 +137,12 @@ def render_html(
     )
     # Long names may break on a phone, but only where a word ends.
     environment.filters["breakable"] = lambda name: Markup(re.sub(r"([/_.])", r"\1<wbr>", str(escape(name))))
-    frontiers = [(across, up, Markup(frontier(across, up, comparison))) for across, up in _frontier_rows(comparison)]
+    pairs = _frontier_rows(comparison)
+    if weighed is not None:
+        chosen = find_row(comparison, weighed[0]), find_row(comparison, weighed[1])
+        # The usual plot of the same two scores would only say it again.
+        pairs = [chosen, *(pair for pair in pairs if [row.name for row in pair] != [row.name for row in chosen])]
+    frontiers = [(across, up, Markup(frontier(across, up, comparison))) for across, up in pairs]
     bars = [
         (benchmark, family, rows, Markup(family_bars(family, rows, comparison)))
         for (benchmark, family), rows in families(comparison).items()
@@ -161,6 +171,23 @@ def families(comparison: Comparison) -> dict[tuple[str, str], list[Row]]:
         if row.kind == "part" and row.comparable:
             found.setdefault((row.benchmark, row.family), {}).setdefault(row.name, row)
     return {key: list(rows.values()) for key, rows in found.items()}
+
+
+def find_row(comparison: Comparison, name: str) -> Row:
+    """The row that goes by a name: a part, a named average or a column of the first table, or BENCHMARK:NAME.
+
+    Where several benchmarks have the name the first is meant, and its parts and averages before its columns.
+
+    Raises:
+        InputError: no benchmark has it.
+    """
+    order = [entry.name for _, result in ordered_results(comparison.methods) for entry in result.benchmarks]
+    found = sorted([*comparison.rows, *comparison.headline], key=lambda row: order.index(row.benchmark))
+    names = {row.title for row in found}
+    for row in found:
+        if name in (row.title, f"{row.benchmark}:{row.title}"):
+            return row
+    raise InputError(f"{name!r}: the results have no such part, average or column.{did_you_mean(name, names)}")
 
 
 def _frontier_rows(comparison: Comparison) -> list[tuple[Row, Row]]:

@@ -7,10 +7,11 @@ WordNet 3.0 by `lexicon_build`, says what must be refused (same sense, above or 
 from __future__ import annotations
 
 import hashlib
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, Literal
 
 from degla.errors import DeglaError
+from degla.negatives.exclusion import PEOPLE, Relation, adjective_choices_in, noun_choices_in, noun_relation_in
 from degla.negatives.groups import (
     ADDITIONS_NAME,
     DATA_FOLDER,
@@ -24,13 +25,6 @@ from degla.negatives.groups import (
 
 TABLE_NAME = "wordnet.tsv"
 DATA_FILES = (GROUPS_NAME, TABLE_NAME, RELATIONS_NAME, ADDITIONS_NAME)
-
-Relation = Literal["", "synonym", "hypernym", "part", "compatible"]
-"""Why one word must not replace another; "" where it may."""
-
-_PEOPLE = ("person", "someone", "role")
-_KINDS = ("mammal", "bird", "other_animal", "fruit", "vegetable", "instrument")
-"""Groups whose members exclude each other, also those that are not listed: WordNet has one place for each."""
 
 _PART_DEPTH = 3
 """Steps from part to whole that are followed: thumb, hand, arm, body."""
@@ -133,7 +127,7 @@ class Lexicon:
         """Whether the noun names a person: by its group, else by WordNet's first sense."""
         groups = self.noun_groups(noun)
         if groups:
-            return groups[0].name in _PEOPLE
+            return groups[0].name in PEOPLE
         return bool(set(self.senses_in_order("person")[:1]) & _over(self, self.senses_in_order(noun)[:1]))
 
     def is_listed(self, noun: str) -> bool:
@@ -169,7 +163,7 @@ class Lexicon:
             word: the noun to replace.
             mass: whether the place takes a noun without plural and "a" ("covered with _").
         """
-        return _noun_choices(self, word, mass)
+        return noun_choices_in(self, word, mass)
 
     def adjective_choices(self, word: str, *, living: bool) -> tuple[str, ...]:
         """Everyday adjectives that exclude an adjective: another cluster of its group, else its antonyms.
@@ -178,11 +172,11 @@ class Lexicon:
             word: the adjective to replace.
             living: whether it describes a person or an animal: the opposite of an old man is no new man.
         """
-        return _adjective_choices(self, word, "living" if living else "thing")
+        return adjective_choices_in(self, word, "living" if living else "thing")
 
     def noun_relation(self, word: str, other: str) -> Relation:
         """Why `other` must not replace `word`; symmetric."""
-        return _noun_relation(self, *sorted((word, other)))
+        return noun_relation_in(self, *sorted((word, other)))
 
     def adjective_relation(self, word: str, other: str) -> Relation:
         """Why one adjective must not replace the other: only words known to exclude each other may. Symmetric."""
@@ -251,60 +245,6 @@ def _over(words: Lexicon, senses: tuple[int, ...]) -> frozenset[int]:
             found.add(sense)
             waiting += words.above(sense)
     return frozenset(found)
-
-
-@lru_cache(maxsize=200_000)
-def _noun_relation(words: Lexicon, word: str, other: str) -> Relation:
-    if word == other:
-        return "synonym"
-    mine, theirs = words.noun_groups(word), words.noun_groups(other)
-    if any(other in group.cluster(word) for group in mine):
-        return "compatible"
-    if any(other in group.above for group in mine) or any(word in group.above for group in theirs):
-        return "hypernym"
-    if any(group.cluster(word) and group.cluster(other) for group in mine if group in theirs):
-        return ""  # WordNet's rarer senses would make a boy a man and a bus a car
-    if words.senses(word) & words.senses(other):
-        return "synonym"
-    if words.senses(word) & words.over(other) or words.senses(other) & words.over(word):
-        return "hypernym"
-    if words.is_part(word, other) or words.is_part(other, word):
-        return "part"
-    if words.is_person(word) and words.is_person(other):
-        return "compatible"  # a worker may be a person, a woman or a tourist
-    if any(group in theirs and group.name in _KINDS for group in mine):
-        return ""
-    parents = [{up for one in words.senses_in_order(name)[:1] for up in words.above(one)} for name in (word, other)]
-    return "compatible" if parents[0] & parents[1] else ""
-
-
-@cache
-def _adjective_choices(words: Lexicon, word: str, sort: str) -> tuple[str, ...]:
-    found = [
-        draw
-        for group in words.adjective_groups(word)
-        if group.of in ("", sort)
-        for draw in group.draws
-        if draw not in group.cluster(word) and not words.adjective_relation(word, draw)
-    ]
-    if not found and not words.adjective_groups(word):
-        pointing = words.words["pointing"]
-        found = [other for other in words.opposites(word) if words.is_everyday(other) and other not in pointing]
-    return tuple(dict.fromkeys(found))
-
-
-@cache
-def _noun_choices(words: Lexicon, word: str, mass: bool) -> tuple[str, ...]:
-    for group in words.noun_groups(word):
-        cluster = group.cluster(word)
-        found = tuple(
-            draw
-            for draw in group.draws
-            if draw not in cluster and words.is_mass(draw) == mass and not words.noun_relation(word, draw)
-        )
-        if found:
-            return found
-    return ()
 
 
 def _numbers(field: str) -> tuple[int, ...]:

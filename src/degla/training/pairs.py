@@ -98,6 +98,7 @@ def open_pairs(config: TrainConfig, *, encoder: Encoder, processes: Processes) -
         tokenize=encoder.tokenize,
         negatives_per_caption=data.negatives_per_caption,
         seed=loop.seed,
+        scaled_decoding=data.scaled_decoding,
     )
     plan = BatchPlan(
         dataset.groups,

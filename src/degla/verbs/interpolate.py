@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
+from degla.errors import InputError
 from degla.verbs._scoring import cache, check_benchmarks, describe_benchmarks, device
 from degla.verbs._terminal import show
 
@@ -42,6 +44,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Measure the averages, write the report and the chosen checkpoint."""
     check_benchmarks(given.benchmarks)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("degla interpolate runs in one process; start it without torchrun.")
 
     from degla.evaluation.choice import render_sweep
     from degla.interpolate import CHOSEN, interpolate

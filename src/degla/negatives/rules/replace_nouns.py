@@ -13,7 +13,8 @@ from typing import Final
 
 from degla.negatives import words
 from degla.negatives.chunks import Chunk, determiner, determiner_fits, nouns
-from degla.negatives.lexicon import Relation, lexicon
+from degla.negatives.exclusion import Relation
+from degla.negatives.lexicon import lexicon
 from degla.negatives.phrases import Caption
 from degla.negatives.replacement import Place, ReplacingRule, find_change
 from degla.negatives.tokens import Token
@@ -87,7 +88,11 @@ def _places(caption: Caption) -> Iterator[tuple[Chunk, Place]]:
             continue  # "a dogs": what is wrong already gives no sound negative
         for start, end in nouns(tokens, chunk):
             if tokens[end - 1].lemma not in lexicon().words["frame"]:
-                yield chunk, (start, end)
+                named = any(
+                    token.tag.startswith("NNP") and token.text[1:].islower() and token.text[0].isupper()
+                    for token in tokens[start : end - 1]
+                )
+                yield chunk, (end - 1 if named else start, end)  # "a Dell laptop" -> "a Dell printer"
 
 
 def _is_nominal(new: Sequence[str], at: int) -> bool:

@@ -1,0 +1,140 @@
+"""Packs pairs for training: WebDataset shards with small pictures, beside captions and negatives that point into them.
+
+Training reads any row at once by its place in a shard, so order, draws and resumes are those of loose files. Other
+programs read the shards as WebDataset does: `KEY.jpg` and `KEY.json` for each picture.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from degla.data.images import packed_place, read_part
+from degla.data.pairs import PairRow
+from degla.errors import InputError
+from degla.records import CaptionRecord, NegativeRecord
+
+CAPTIONS_NAME, NEGATIVES_NAME, SETTINGS_NAME = "captions.jsonl", "negatives.jsonl", "pack.json"
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How pictures are packed.
+
+    Attributes:
+        size: shorter side, pixels; smaller pictures stay as they are.
+        quality: of the JPEG files, 1 to 95.
+        per_shard: pictures a shard.
+        workers: threads that decode and encode.
+    """
+
+    size: int = 256
+    quality: int = 92
+    per_shard: int = 1000
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was written: counts, and bytes of all shards."""
+
+    captions: int
+    negatives: int
+    images: int
+    shards: int
+    bytes: int
+
+
+def pack(
+    rows: Sequence[PairRow], negatives: Iterable[NegativeRecord] = (), *, folder: Path, out: Path, packing: Packing
+) -> Packed:
+    """Write shards, captions and negatives into a new folder.
+
+    Args:
+        rows: captions with their usable negatives, as `join` gives them.
+        negatives: the records that the rows' negatives were joined from; only those that are used are written.
+        folder: what their image paths are relative to.
+        out: made here; must not hold a pack already.
+        packing: size and quality.
+
+    Raises:
+        InputError: the folder holds something; or an image is missing or damaged.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: is not empty; give a new folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    by_image: dict[str, list[PairRow]] = {}
+    for row in rows:
+        by_image.setdefault(row.caption.image, []).append(row)
+    images = list(by_image)
+    captions: dict[str, CaptionRecord] = {}
+    total = 0
+    shrink = partial(_shrink, folder=folder, packing=packing)
+    with ThreadPoolExecutor(max_workers=max(packing.workers, 1)) as threads:
+        for number, start in enumerate(range(0, len(images), packing.per_shard)):
+            some = images[start : start + packing.per_shard]
+            shard = f"pairs-{number:06d}.tar"
+            contents = threads.map(shrink, some, (by_image[image][0].caption.id for image in some))
+            with tarfile.open(out / shard, "w", format=tarfile.USTAR_FORMAT) as tar:
+                for place, (image, content) in enumerate(zip(some, contents, strict=True), start=start):
+                    at = _add(tar, f"{place:09d}.jpg", content)
+                    _add(tar, f"{place:09d}.json", json.dumps(_described(by_image[image])).encode())
+                    where = packed_place(shard, start=at, size=len(content))
+                    for row in by_image[image]:
+                        captions[row.caption.id] = row.caption.model_copy(update={"image": where})
+            total += (out / shard).stat().st_size
+    used = {(row.caption.id, text) for row in rows for text in row.negatives}
+    _write(out / CAPTIONS_NAME, (captions[row.caption.id] for row in rows))
+    kept = [record for record in negatives if record.accepted and (record.caption_id, record.text) in used]
+    if kept:
+        _write(out / NEGATIVES_NAME, kept)
+    settings = {"size": packing.size, "quality": packing.quality, "images": len(images), "captions": len(rows)}
+    (out / SETTINGS_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return Packed(len(rows), len(kept), len(images), -(-len(images) // packing.per_shard), total)
+
+
+def _shrink(image: str, caption_id: str, *, folder: Path, packing: Packing) -> bytes:
+    """The picture as JPEG, its shorter side at most `size`."""
+    whole = read_part(
+        image, folder=folder, caption_id=caption_id, draw=lambda size: (0, 0, *size), least=packing.size
+    )
+    shorter = min(whole.size)
+    if shorter > packing.size:
+        small = (round(whole.width * packing.size / shorter), round(whole.height * packing.size / shorter))
+        whole = whole.resize(small, Image.Resampling.BICUBIC)
+    stream = io.BytesIO()
+    whole.save(stream, "JPEG", quality=packing.quality)
+    return stream.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+    """Append a member; returns where its bytes begin."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    at = tar.offset + tarfile.BLOCKSIZE
+    tar.addfile(entry, io.BytesIO(content))
+    return at
+
+
+def _described(rows: Sequence[PairRow]) -> dict[str, Any]:
+    return {
+        "image_id": rows[0].caption.image_id,
+        "captions": [
+            {"id": row.caption.id, "text": row.caption.text, "negatives": list(row.negatives), "rules": list(row.rules)}
+            for row in rows
+        ],
+    }
+
+
+def _write(path: Path, records: Iterable[CaptionRecord | NegativeRecord]) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)

@@ -1,0 +1,183 @@
+"""Looks at a training configuration: files, model, device, disk, memory, and what limits the speed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from degla.config import TrainConfig
+from degla.data.batches import Batch
+from degla.data.image_check import check_images
+from degla.doctor import Finding
+from degla.doctor.memory import available_memory, estimate_memory
+from degla.errors import InputError
+from degla.model.encoder import Encoder
+from degla.model.load import load_encoder
+from degla.objectives import Processes
+from degla.training.loop import build_trainer, open_accelerator
+from degla.training.pairs import Pairs, open_pairs, read_rows
+from degla.training.step import Trainer
+
+_SAMPLE = 300
+"""Images that are decoded to their end."""
+
+
+def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
+    """Findings one by one, in the order in which training would meet them; ends at the first that is bad.
+
+    Args:
+        config: as `degla train` would take it; `out` may be missing.
+        seconds: for each of the two measurements of speed.
+    """
+    try:
+        yield _files(config)
+        accelerator = open_accelerator(config)
+        encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
+        yield _model(encoder)
+        yield _device(accelerator.device, accelerator.mixed_precision)
+        small = _at_hand(config)
+        pairs = open_pairs(small, encoder=encoder, processes=Processes())
+        trainer = build_trainer(small, accelerator, encoder, Processes(), rules=len(pairs.dataset.rules), steps=1000)
+    except InputError as error:
+        yield Finding("configuration", "bad", str(error), {})
+        return
+    yield _disk(config, encoder, teacher=trainer.teacher is not None)
+    yield _memory(config, trainer, pairs)
+    yield _speed(small, trainer, pairs, seconds=seconds)
+
+
+def _at_hand(config: TrainConfig) -> TrainConfig:
+    """The same with a batch that any machine can hold, decoded by this process alone."""
+    size = min(config.train.batch_size, config.train.chunk_size or 16, 16)
+    return replace(
+        config, train=replace(config.train, batch_size=size, chunk_size=None), data=replace(config.data, workers=0)
+    )
+
+
+def _files(config: TrainConfig) -> Finding:
+    if config.data.captions is None or config.data.images is None:
+        raise InputError("give --data.captions FILE and --data.images FOLDER, as for degla train.")
+    rows = read_rows(config.data)
+    step = max(1, len(rows) // _SAMPLE)
+    there = check_images(rows, config.data.images, depth="exists")
+    decoded = check_images(rows[::step], config.data.images, depth="decode")
+    values = {"rows": len(rows), "images": there.checked, "decoded": decoded.checked}
+    for report in (there, decoded):
+        if report.bad:
+            state = "beware" if config.data.bad_images == "skip" else "bad"
+            return Finding("files", state, report.summary(), values)
+    if len(rows) < config.train.batch_size:
+        return Finding(
+            "files", "bad", f"{len(rows)} pairs do not fill one batch of {config.train.batch_size}; "
+            "give more, or a smaller --train.batch-size.", values,
+        )  # fmt: skip
+    few = sum(len(row.negatives) < config.data.negatives_per_caption for row in rows)
+    text = f"{len(rows)} pairs of {there.checked} images; all are there, {decoded.checked} decoded to their end"
+    if few > len(rows) / 10:
+        text += f". {few} have fewer than {config.data.negatives_per_caption} negatives: their places are empty"
+        return Finding("files", "beware", text + ".", values)
+    return Finding("files", "good", text + ".", values)
+
+
+def _model(encoder: Encoder) -> Finding:
+    count = sum(value.numel() for value in encoder.parameters())
+    text = f"{encoder.name}: {count / 1e6:.1f} million parameters, activation {encoder.activation}"
+    values: dict[str, float | int | str] = {"parameters": count, "activation": encoder.activation}
+    if encoder.grow is None:
+        return Finding("model", "beware", text + "; its text tower needs all texts padded, so texts cost more.", values)
+    return Finding("model", "good", text + "; texts cost what they weigh.", values)
+
+
+def _device(device: torch.device, precision: str) -> Finding:
+    shown = "fp32" if precision == "no" else precision
+    values: dict[str, float | int | str] = {"device": str(device), "precision": shown, "cores": os.cpu_count() or 1}
+    if device.type == "cuda":
+        return Finding("device", "good", f"{torch.cuda.get_device_name(device)} in {shown}.", values)
+    text = f"{os.cpu_count()} processor cores, {torch.get_num_threads()} threads, in {shown}; no GPU."
+    return Finding("device", "good", text, values)
+
+
+def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool) -> Finding:
+    trained = sum(value.numel() for value in encoder.parameters() if value.requires_grad)
+    count = sum(value.numel() for value in encoder.parameters())
+    checkpoint = 4 * (count * (1 + teacher) + 2 * trained)
+    kept = (config.checkpoint.keep or 10) + 2  # the best one, and the one that is being written
+    place = Path(config.out or ".").absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    values: dict[str, float | int | str] = {"checkpoint_bytes": checkpoint, "free_bytes": free}
+    text = f"a checkpoint takes {checkpoint / 1e9:.2f} GB, up to {kept} of them lie there; {free / 1e9:.1f} GB are free"
+    if free < kept * checkpoint:
+        return Finding("disk", "bad" if free < 2 * checkpoint else "beware",
+                       f"{text} at {place}. Free some, or give another --out or a smaller --checkpoint.keep.", values)  # fmt: skip
+    return Finding("disk", "good", text + ".", values)
+
+
+def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs) -> Finding:
+    device = trainer.encoder.device
+    fixed, pair = estimate_memory(trainer, next(pairs.batches(0, start=0, device=device)))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    own = config.train.batch_size // processes
+    held = min(config.train.chunk_size or own, own)
+    need, free = fixed + pair * held, available_memory(device)
+    values: dict[str, float | int | str] = {
+        "fixed_bytes": fixed, "bytes_per_pair": pair, "pairs_held": held, "needed_bytes": need, "free_bytes": free
+    }  # fmt: skip
+    text = (
+        f"about {need / 1e9:.1f} GB: {fixed / 1e9:.1f} GB for weights, gradients, optimiser and teacher, and {pair / 1e6:.1f} MB "
+        f"for each of {held} pairs with {config.data.negatives_per_caption} negatives; {free / 1e9:.1f} GB are free"
+    )
+    if need <= 0.9 * free:
+        return Finding("memory", "good", text + ".", values)
+    fits = int((0.9 * free - fixed) / pair)
+    if fits < 1:
+        return Finding("memory", "bad", text + ". Train adapters (--adapter.rank 16) or freeze a tower.", values)
+    return Finding("memory", "bad", f"{text}. Give --train.chunk-size {fits}, which computes the same.", values)
+
+
+def _speed(config: TrainConfig, trainer: Trainer, pairs: Pairs, *, seconds: float) -> Finding:
+    device = trainer.encoder.device
+    size = config.train.batch_size
+    batches = _endless(pairs, device)
+    next(batches)
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds / 2 or count < 1:
+        batch, count = next(batches), count + 1
+    data = size * count / (time.perf_counter() - started)
+    trainer.step(batch, number=0)
+    trainer.watch.look()
+    started, count = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds or count < 1:
+        trainer.step(batch, number=1)
+        trainer.watch.look()
+        count += 1
+    step = size * count / (time.perf_counter() - started)
+    values: dict[str, float | int | str] = {"data_pairs_per_second": data, "step_pairs_per_second": step, "batch_size": size}
+    text = f"one process decodes {data:.0f} pairs/s, a step takes {step:.1f} pairs/s (batches of {size})"
+    cores = os.cpu_count() or 1
+    if device.type == "cpu":
+        share = (1 / data) / (1 / data + 1 / step)
+        values["data_share"] = share
+        text += f"; both share the processor, data take {share:.1%} of it"
+        if share <= 0.05:
+            return Finding("speed", "good", f"{text}: the step limits.", values)
+        return Finding("speed", "beware", f"{text}. degla pack makes that less.", values)
+    wanted = -(-int(1.2 * step) // max(int(data), 1))
+    values["workers"] = min(wanted, cores)
+    if wanted > cores:
+        return Finding("speed", "beware", f"{text}: data limit. --data.workers {cores}, and degla pack.", values)
+    return Finding("speed", "good", f"{text}: with --data.workers {wanted} the step limits.", values)
+
+
+def _endless(pairs: Pairs, device: torch.device) -> Iterator[Batch]:
+    epoch = 0
+    while True:
+        yield from pairs.batches(epoch, start=0, device=device)
+        epoch += 1

@@ -1,0 +1,51 @@
+"""What a step will need in memory: counted where it can be, measured on a few pairs where not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from degla.data.batches import Batch
+from degla.training.step import Trainer
+
+
+def estimate_memory(trainer: Trainer, batch: Batch) -> tuple[int, int]:
+    """Bytes that any batch needs, and bytes of each pair that is embedded with a graph.
+
+    The first are weights, gradients, Adam's two moments and the teacher; the second the tensors that the backward pass
+    needs, each counted once, measured on `batch`.
+    """
+    trained = sum(value.numel() for value in trainer.encoder.parameters() if value.requires_grad)
+    weights = {value.data_ptr(): value.numel() for value in trainer.encoder.parameters()}
+    if trainer.teacher is not None:
+        weights |= {value.data_ptr(): value.numel() for value in trainer.teacher.encoder.parameters()}
+    fixed = 4 * (sum(weights.values()) + 3 * trained)
+
+    kept: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    (part,) = batch.parts(len(batch))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        rows = trainer.student(part.image, part.texts)
+    del rows
+    return fixed, sum(kept.values()) // len(batch)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on the GPU, or in main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        import os
+
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,36 @@
+"""look at a training configuration before it runs: files, memory, disk, and what limits its speed"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+from degla.verbs._training import configure
+
+_USAGE = (
+    "usage: degla doctor RECIPE [--json] [FLAGS OF degla train]\n\n"
+    "Reads the files, loads the model, decodes and takes a few steps; says what stands in the way, what limits the\n"
+    "speed, and which flags would help. --out may be missing. Exit status 1 where something is bad.\n"
+)
+
+
+def run_words(words: list[str]) -> int:
+    """`degla doctor RECIPE [flags]`, with the flags of `degla train`."""
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(_USAGE)
+        return 0 if words else 2
+    as_json = "--json" in words
+    config = configure([word for word in words if word != "--json"], verb="doctor")
+
+    from degla.doctor.examine import examine
+
+    findings = []
+    for finding in examine(config):
+        findings.append(finding)
+        if not as_json:
+            sys.stdout.write(f"{finding.state:<7} {finding.about:<14} {finding.text}\n")
+            sys.stdout.flush()
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")
+    return int(any(finding.state == "bad" for finding in findings))

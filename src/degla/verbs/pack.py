@@ -1,0 +1,53 @@
+"""pack images, captions and negatives into WebDataset shards that training reads faster than loose files"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.verbs._captions import columns, describe_columns
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
+    verb.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder that image paths are relative to")
+    verb.add_argument("--negatives", type=Path, metavar="FILE", help="negatives by degla negatives")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder of the pack")
+    verb.add_argument("--size", type=int, default=256, metavar="PIXELS", help="shorter side of the pictures (256)")
+    verb.add_argument("--quality", type=int, default=92, metavar="N", help="of the JPEG files, 1 to 95 (92)")
+    verb.add_argument("--per-shard", type=int, default=1000, metavar="N", help="pictures a shard (1000)")
+    verb.add_argument("--workers", type=int, default=2, metavar="N", help="threads (2)")
+    describe_columns(verb)
+    verb.add_argument("--json", action="store_true", help="print the counts as JSON")
+
+
+def run(given: argparse.Namespace) -> int:
+    for name, least, most in (("size", 32, 4096), ("quality", 1, 95), ("per_shard", 1, 10**6), ("workers", 1, 256)):
+        if not least <= getattr(given, name) <= most:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} is {getattr(given, name)}; it must be from {least} to {most}.")
+    if not given.images.is_dir():
+        raise InputError(f"{given.images}: no such folder of images (--images).")
+    from degla.data.pack import CAPTIONS_NAME, NEGATIVES_NAME, Packing, pack
+    from degla.data.pairs import join
+    from degla.data.sources import read_captions, read_negatives
+
+    negatives = list(read_negatives(given.negatives)) if given.negatives is not None else []
+    rows = join(
+        read_captions(given.captions, format=given.format, columns=columns(given)), negatives if negatives else None
+    )
+    packing = Packing(size=given.size, quality=given.quality, per_shard=given.per_shard, workers=given.workers)
+    found = pack(rows, negatives, folder=given.images, out=given.out, packing=packing)
+    if given.json:
+        sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
+        return 0
+    sys.stdout.write(
+        f"{found.images} pictures, {found.captions} captions, {found.negatives} negatives in {found.shards} shards, "
+        f"{found.bytes / 2**20:.1f} MiB.\nTrain with: --data.captions {given.out / CAPTIONS_NAME} --data.images {given.out}"
+        + (f" --data.negatives {given.out / NEGATIVES_NAME}\n" if found.negatives else "\n")
+    )
+    return 0

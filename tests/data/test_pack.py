@@ -1,0 +1,125 @@
+"""Packed pairs: readable by WebDataset, the same rows in training, pictures at the chosen size; scaled decoding."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from degla.cli import main
+from degla.data.images import ImageError, read_bytes, read_image, read_part
+from degla.data.transforms import ImageTransform, RandomCrop
+from degla.model.checkpoint import checkpoints
+from degla.training.loop import train
+from tests.training.configs import tiny_config
+
+Pairs = dict[str, Path]
+
+
+def _smooth(size: tuple[int, int]) -> Image.Image:
+    noise = np.random.default_rng(0).integers(0, 255, (size[1] // 60, size[0] // 60, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def packed(tiny_pairs: Pairs, tmp_path: Path) -> Pairs:
+    out = tmp_path / "pack"
+    words = ["pack", str(tiny_pairs["captions"]), "--images", str(tiny_pairs["images"]), "--negatives",
+             str(tiny_pairs["negatives"]), "--out", str(out), "--size", "34", "--per-shard", "5", "--quality", "95"]  # fmt: skip
+    assert main(words) == 0
+    return {"captions": out / "captions.jsonl", "images": out, "negatives": out / "negatives.jsonl"}
+
+
+def test_shards_are_what_webdataset_reads(packed: Pairs, tiny_pairs: Pairs) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    shards = sorted(str(path) for path in packed["images"].glob("*.tar"))
+    assert len(shards) == 3
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil"))
+    assert len(samples) == 12
+    captions = [row for sample in samples for row in sample["json"]["captions"]]
+    originals = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
+    assert {(row["id"], row["text"]) for row in captions} == {(row["id"], row["text"]) for row in originals}
+    assert all(1 <= len(row["negatives"]) <= 3 for row in captions)
+    assert {sample["jpg"].size for sample in samples} == {(34, 38)}
+
+
+def test_every_caption_points_at_its_own_picture(packed: Pairs, tiny_pairs: Pairs) -> None:
+    names = {row["id"]: row["image"] for row in map(json.loads, tiny_pairs["captions"].read_text().splitlines())}
+    rows = [json.loads(line) for line in packed["captions"].read_text().splitlines()]
+    assert len(rows) == 24
+    originals = {}
+    for name in set(names.values()):
+        whole = read_image(name, folder=tiny_pairs["images"], caption_id="1")
+        originals[name] = np.asarray(whole.resize((34, 38), Image.Resampling.BICUBIC), dtype=float)
+    for row in rows:
+        small = np.asarray(read_image(row["image"], folder=packed["images"], caption_id=row["id"]), dtype=float)
+        nearest = min(originals, key=lambda name: np.abs(small - originals[name]).mean())  # noqa: B023
+        assert nearest == names[row["id"]]
+
+
+def test_training_on_a_pack_resumes_bit_for_bit(packed: Pairs, tiny_model: Path, tmp_path: Path) -> None:
+    whole = tiny_config("degla", model=tiny_model, pairs=packed, out=tmp_path / "whole", steps=8)
+    outcome = train(whole)
+    half = replace(whole, out=tmp_path / "half", checkpoint=replace(whole.checkpoint, every_steps=3))
+    train(half)
+    for later in checkpoints(tmp_path / "half"):
+        if later.name != "step-3":
+            (later / "state.json").unlink()
+    resumed = train(half, resume=True)
+    name = "open_clip_model.safetensors"
+    from safetensors.torch import load_file
+
+    left, right = load_file(outcome.folder / name), load_file(resumed.folder / name)
+    assert all((value == right[key]).all() for key, value in left.items())
+
+
+def test_a_cut_off_shard_and_a_missing_one_are_told(packed: Pairs, capsys: pytest.CaptureFixture[str]) -> None:
+    row = json.loads(packed["captions"].read_text().splitlines()[-1])
+    shard = packed["images"] / row["image"].partition("@")[0]
+    shard.write_bytes(shard.read_bytes()[:600])
+    with pytest.raises(ImageError, match=r"the shard ends before byte \d+; pack it again"):
+        read_image(row["image"], folder=packed["images"], caption_id=row["id"])
+    shard.unlink()
+    with pytest.raises(ImageError, match="is missing"):
+        read_image(row["image"], folder=packed["images"], caption_id=row["id"])
+    assert main(["pack", "x.jsonl", "--images", str(packed["images"]), "--out", "o", "--size", "3"]) == 2
+    assert "--size is 3" in capsys.readouterr().err
+
+
+def test_a_used_folder_is_refused(packed: Pairs, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["pack", str(tiny_pairs["captions"]), "--images", str(tiny_pairs["images"]), "--out", str(packed["images"])]
+    assert main(words) == 2
+    assert "is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 3])
+@pytest.mark.parametrize("size", [(640, 480), (500, 1200)])
+def test_scaled_decoding_is_close_and_decodes_less(orientation: int, size: tuple[int, int], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    _smooth(size).save(tmp_path / "a.jpg", quality=95, exif=exif)
+    crop = RandomCrop(ImageTransform(size=100, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    drawn = crop(read_image("a.jpg", folder=tmp_path, caption_id="1"), Random(3))
+    rng = Random(3)
+    part = read_part("a.jpg", folder=tmp_path, caption_id="1", draw=lambda full: crop.draw(full, rng), least=100)
+    assert 100 <= min(part.size) < 350, "decoded whole"
+    gap = (crop.finish(part) - drawn).abs()
+    assert gap.mean() < 0.03 and gap.max() < 0.25, "on a range of 2"
+
+
+def test_files_that_cannot_be_scaled_give_the_same_pixels(tmp_path: Path) -> None:
+    _smooth((640, 480)).save(tmp_path / "a.png")
+    _smooth((120, 130)).save(tmp_path / "b.jpg")
+    crop = RandomCrop(ImageTransform(size=100, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    for name in ("a.png", "b.jpg"):
+        rng = Random(1)
+        part = read_part(name, folder=tmp_path, caption_id="1", draw=lambda full: crop.draw(full, rng), least=100)  # noqa: B023
+        whole = crop(read_image(name, folder=tmp_path, caption_id="1"), Random(1))
+        assert (crop.finish(part) == whole).all()
+    with pytest.raises(FileNotFoundError):
+        read_bytes(str(tmp_path / "none.tar@0+5"))

@@ -1,0 +1,137 @@
+"""Generation with a language model that is stopped, fails or is torn, and goes on: the file is the undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from degla.errors import DeglaError, InputError
+from degla.negatives.generate import generate
+from degla.negatives.llm import Key, Reply, Request
+from degla.negatives.llm.scripted import ScriptedModel
+from tests.negatives.scripted_runs import RULES, TEXTS, records, rows_of, run, varied
+
+
+def test_unreachable_requests_are_made_again_by_a_later_run(tmp_path: Path) -> None:
+    undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
+    run(undisturbed, ScriptedModel(varied))
+    faults = {Key("c3", "swap_nouns", 0): "unreachable", Key("c6", "replace_nouns", 0): "unreachable"}
+    first = ScriptedModel(varied, faults=dict(faults))  # type: ignore[arg-type]
+    summary = run(out, first)
+    assert summary.outcomes["unreachable"] == 2
+    assert sum(row.reason == "model_unreachable" for row in rows_of(out)) == 2
+    assert out.read_bytes() != undisturbed.read_bytes()
+    second = ScriptedModel(varied)
+    run(out, second)
+    assert out.read_bytes() == undisturbed.read_bytes()
+    answered = {request.key for request in first.asked} - set(faults)
+    asked = [request.key for request in second.asked]
+    assert set(faults) <= set(asked)
+    assert not answered & set(asked)  # nothing is paid twice
+    third = ScriptedModel(varied)
+    run(out, third)
+    assert not third.asked
+
+
+def test_a_server_that_goes_away_costs_nothing_twice(tmp_path: Path) -> None:
+    undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
+    run(undisturbed, ScriptedModel(varied, shuffle=0))
+    ended = False
+    for attempt in range(60):
+        model = ScriptedModel(varied, shuffle=attempt, capacity=5, fail_after=4)
+        try:
+            run(out, model)
+            ended = True
+        except DeglaError as error:
+            assert "cannot be reached" in str(error)
+        if ended:
+            break
+    assert ended
+    assert attempt > 5
+    assert out.read_bytes() == undisturbed.read_bytes()
+    lines = (tmp_path / "negatives.jsonl.replies.jsonl").read_text().splitlines()
+    keys = Counter((row["caption_id"], row["rule"], row["draw"]) for row in map(json.loads, lines))
+    assert set(keys.values()) == {1}
+
+
+def test_files_torn_at_any_byte_end_the_same(tmp_path: Path) -> None:
+    out, journal = tmp_path / "negatives.jsonl", tmp_path / "negatives.jsonl.replies.jsonl"
+    run(out, ScriptedModel(varied, shuffle=5))
+    whole, replies = out.read_bytes(), journal.read_bytes()
+    rng = Random(0)
+    for _ in range(12):
+        out.write_bytes(whole[: rng.randrange(len(whole))])
+        cut = rng.randrange(len(replies))
+        journal.write_bytes(replies[:cut])
+        model = ScriptedModel(varied)
+        run(out, model)
+        assert out.read_bytes() == whole
+        kept = [json.loads(line) for line in replies[:cut].splitlines(keepends=True) if line.endswith(b"\n")]
+        known = {(row["caption_id"], row["rule"], row["draw"]) for row in kept}
+        assert not known & {(one.key.caption_id, one.key.rule, one.key.draw) for one in model.asked}
+        assert journal.read_bytes().endswith(b"\n")
+
+
+def test_a_damaged_journal_is_refused_by_line(tmp_path: Path) -> None:
+    out, journal = tmp_path / "negatives.jsonl", tmp_path / "negatives.jsonl.replies.jsonl"
+    run(out, ScriptedModel(varied))
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join([lines[0], "{]\n", *lines[1:]]))
+    with pytest.raises(InputError, match=r"replies\.jsonl line 2: not JSON"):
+        run(out, ScriptedModel(varied))
+    journal.write_text("".join([lines[0], '{"caption_id": "c1"}\n', *lines[1:]]))
+    with pytest.raises(InputError, match="line 2: field 'rule'"):
+        run(out, ScriptedModel(varied))
+
+
+def test_a_signal_stops_where_nothing_is_lost(tmp_path: Path) -> None:
+    undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
+    run(undisturbed, ScriptedModel(varied))
+    seen = 0
+
+    def signalling(request: Request) -> str | Reply | None:
+        nonlocal seen
+        seen += 1
+        if seen == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return varied(request)
+
+    before = signal.getsignal(signal.SIGTERM)
+    summary = run(out, ScriptedModel(signalling, capacity=3))
+    assert summary.stopped == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert len(rows_of(out)) < len(rows_of(undisturbed))
+    assert not run(out, ScriptedModel(varied)).stopped
+    assert out.read_bytes() == undisturbed.read_bytes()
+
+
+def test_other_model_prompts_or_examples_are_other_settings(tmp_path: Path) -> None:
+    out = tmp_path / "negatives.jsonl"
+    run(out, ScriptedModel(varied))
+    with pytest.raises(InputError, match="source: 'scripted' there, 'other' now"):
+        run(out, ScriptedModel(varied, name="other"))
+    with pytest.raises(InputError, match="form: 'both' there, 'choose' now"):
+        run(out, ScriptedModel(varied), form="choose")
+    with pytest.raises(InputError, match="source: 'scripted' there, None now"):
+        generate(records(TEXTS), rules=RULES, seed=3, per_rule=2, out=out, progress=False)
+    (tmp_path / "negatives.jsonl.manifest.json").unlink()
+    out.unlink()
+    with pytest.raises(InputError, match=r"replies\.jsonl: exists"):
+        run(out, ScriptedModel(varied))
+
+
+def test_one_run_writes_a_file_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "negatives.jsonl"
+
+    def meddling(request: Request) -> str | Reply | None:
+        with pytest.raises(InputError, match="another run is writing it"):
+            run(out, ScriptedModel(varied))
+        return varied(request)
+
+    run(out, ScriptedModel(meddling), TEXTS, rules=RULES)
