@@ -35,8 +35,9 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = {row.caption.image: row for row in join(read_captions(given.captions), None)}
     crop = RandomCrop(ImageTransform(size=given.pixels, mean=MEAN, std=STD))
+    bicubic = transforms.InterpolationMode.BICUBIC
     plain = transforms.Compose([
-        transforms.RandomResizedCrop(given.pixels, scale=(0.9, 1.0), interpolation=transforms.InterpolationMode.BICUBIC),
+        transforms.RandomResizedCrop(given.pixels, scale=(0.9, 1.0), interpolation=bicubic),
         transforms.ToTensor(),
         transforms.Normalize(MEAN, STD),
     ])  # fmt: skip
@@ -78,11 +79,11 @@ def main() -> None:
                 for image, key in loose:
                     read(image, key)
                 seconds[name].append(time.process_time() - started)
-        print(f"{platform.machine()}, one thread, {len(loose)} pictures, {given.pixels} pixels, packed at {given.size}; "
-              f"packing took {packing:.2f} s; processor seconds")  # fmt: skip
+        print(f"{platform.machine()}, one thread, {len(loose)} pictures, {given.pixels} pixels, "
+              f"packed at {given.size}; packing took {packing:.2f} s; processor seconds")  # fmt: skip
         first = statistics.median(seconds["PIL and torchvision, loose files"][1:])
         std = torch.tensor(STD).view(3, 1, 1) * 255
-        for name, read in ways.items():
+        for name in ways:
             taken = statistics.median(seconds[name][1:])
             line = f"{name:<34} {len(loose) / taken:7.0f} images/s  x {first / taken:.2f}"
             if name in ("degla, scaled decoding", "degla, packed"):
@@ -92,7 +93,9 @@ def main() -> None:
                     for i, k in loose
                 ]
                 share = torch.cat(gaps)[::997].quantile(0.99)
-                line += f"  pixels differ by {torch.cat(gaps).mean():.2f} of 255 on average, 99 % by at most {share:.0f}"
+                line += (
+                    f"  pixels differ by {torch.cat(gaps).mean():.2f} of 255 on average, 99 % by at most {share:.0f}"
+                )
             print(line)
 
 

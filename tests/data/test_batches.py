@@ -115,7 +115,13 @@ def test_workers_change_nothing(tmp_path: Path, start_method: str) -> None:
         dataset = dataset_in(tmp_path, seed=5)
         plan = BatchPlan(dataset.groups, batch_size=3, seed=5, duplicates="avoid")
         loader = make_loader(
-            dataset, plan, epoch=epoch, start=start, workers=workers, collate=Collate(trim=True), start_method=start_method
+            dataset,
+            plan,
+            epoch=epoch,
+            start=start,
+            workers=workers,
+            collate=Collate(trim=True),
+            start_method=start_method,
         )
         assert len(loader) == 3 - start
         return list(loader)

@@ -30,7 +30,8 @@ def _smooth(size: tuple[int, int]) -> Image.Image:
 def packed(tiny_pairs: Pairs, tmp_path: Path) -> Pairs:
     out = tmp_path / "pack"
     words = ["pack", str(tiny_pairs["captions"]), "--images", str(tiny_pairs["images"]), "--negatives",
-             str(tiny_pairs["negatives"]), "--out", str(out), "--size", "34", "--per-shard", "5", "--quality", "95"]  # fmt: skip
+             str(tiny_pairs["negatives"]), "--out", str(out), "--size", "34", "--per-shard", "5",
+             "--quality", "95"]  # fmt: skip
     assert main(words) == 0
     return {"captions": out / "captions.jsonl", "images": out, "negatives": out / "negatives.jsonl"}
 
@@ -58,7 +59,7 @@ def test_every_caption_points_at_its_own_picture(packed: Pairs, tiny_pairs: Pair
         originals[name] = np.asarray(whole.resize((34, 38), Image.Resampling.BICUBIC), dtype=float)
     for row in rows:
         small = np.asarray(read_image(row["image"], folder=packed["images"], caption_id=row["id"]), dtype=float)
-        nearest = min(originals, key=lambda name: np.abs(small - originals[name]).mean())  # noqa: B023
+        nearest = min(originals, key=lambda name: np.abs(small - originals[name]).mean())
         assert nearest == names[row["id"]]
 
 

@@ -38,7 +38,11 @@ def test_the_class_token_alone_is_exact(tmp_path: Path, activation: bool, scaled
 
 @pytest.mark.parametrize(
     "changes",
-    [{"pool_type": "avg"}, {"attentional_pool": True, "attn_pooler_heads": 2}, {"block_type": "custom", "qk_norm": True}],
+    [
+        {"pool_type": "avg"},
+        {"attentional_pool": True, "attn_pooler_heads": 2},
+        {"block_type": "custom", "qk_norm": True},
+    ],
     ids=["average", "attention", "other blocks"],
 )
 def test_other_towers_run_as_they_are(tmp_path: Path, changes: dict[str, object]) -> None:

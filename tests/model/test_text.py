@@ -83,7 +83,9 @@ def test_trees_are_exact(tmp_path: Path, changes: dict[str, object]) -> None:
     ):
         encoder.zero_grad(set_to_none=True)
         (rows * weights).sum().backward()
-        gradients.append({name: value.grad.clone() for name, value in encoder.named_parameters() if value.grad is not None})
+        gradients.append(
+            {name: value.grad.clone() for name, value in encoder.named_parameters() if value.grad is not None}
+        )
     torch.testing.assert_close(rows, torch.nn.functional.normalize(encoder.clip.encode_text(tokens), dim=-1))
     assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 20
     for name, expected in gradients[0].items():

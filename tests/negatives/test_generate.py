@@ -7,6 +7,7 @@ from random import Random
 import pytest
 from rich.console import Console
 
+from degla import tagger
 from degla.errors import InputError
 from degla.negatives import phrases
 from degla.negatives.checks import check_caption
@@ -183,7 +184,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 
 def test_a_missing_tagger_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     phrases._pipeline.cache_clear()
-    monkeypatch.setattr(phrases, "TAGGER_PACKAGE", "en_no_such_package")
+    monkeypatch.setattr(tagger, "TAGGER_PACKAGE", "en_no_such_package")
     with pytest.raises(InputError, match="pip install"):
         phrases._pipeline()
     phrases._pipeline.cache_clear()

@@ -9,21 +9,26 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from term_cases import MASKS, RULES, all_settings, at_work, describe
+from term_cases import CLASSES, DENSE, MASKS, PATCHES, POSITIVES, RULES, TOKENS, all_settings, at_work, describe
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from degla.objectives import Embeddings, Processes, StatefulTerm, Target
 from degla.objectives._sum import Objective
+from degla.objectives.class_contrast import ClassContrast
 from degla.objectives.contrastive import Contrastive
 from degla.objectives.cross_modal_rank import CrossModalRank
+from degla.objectives.dense_grounded import DenseGrounded
 from degla.objectives.image_grounded import ImageGrounded
 from degla.objectives.intra_modal import IntraModal
+from degla.objectives.partner_contrastive import PartnerContrastive
 from degla.objectives.self_distillation import SelfDistillation
 from degla.objectives.text_grounded import TextGrounded
 from degla.shelf import TERMS
 
 PAIRS, NEGATIVES, DIM = 8, 3, 5
+IMAGES = ("image", "partner_image", "patch")
+TEXTS = ("caption", "negative", "partner_caption", "positive", "classes", "caption_token", "negative_token")
 ALL_MASKS = (*MASKS, "first half empty", "only the last row")
 Outcome = dict[str, Tensor]
 
@@ -38,39 +43,62 @@ class Encoder(nn.Module):
         self.text = nn.Linear(6, DIM, dtype=torch.float64)
         self.logit_scale = nn.Parameter(torch.tensor(1.2, dtype=torch.float64))
 
-    def forward(self, image: Tensor, caption: Tensor, negative: Tensor) -> tuple[Tensor, ...]:
-        rows = self.image(image), self.text(caption), self.text(negative)
-        return (*(nn.functional.normalize(each, dim=-1) for each in rows), self.logit_scale.exp())
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = {name: self.image(batch[name]) for name in IMAGES} | {name: self.text(batch[name]) for name in TEXTS}
+        unit = {name: nn.functional.normalize(each, dim=-1) for name, each in found.items() if name not in DENSE}
+        return found | unit | {"scale": self.logit_scale.exp()}
 
 
 def global_batch(mask: str) -> dict[str, Tensor]:
     """Inputs of the 8 pairs, the same in every process."""
     random = torch.Generator().manual_seed(50 + ALL_MASKS.index(mask))
-    valid = torch.ones(PAIRS, NEGATIVES, dtype=torch.bool)
-    if mask == "random":
-        valid = torch.rand(PAIRS, NEGATIVES, generator=random) < 0.5
-    elif mask == "one empty row":
-        valid[5] = False
-    elif mask == "none":
-        valid[:] = False
-    elif mask == "first half empty":
-        valid[: PAIRS // 2] = False
-    elif mask == "only the last row":
-        valid[:-1] = False
+
+    def there(*shape: int) -> Tensor:
+        found = torch.ones(*shape, dtype=torch.bool)
+        if mask == "random":
+            found = torch.rand(*shape, generator=random) < 0.5
+        elif mask == "one empty row":
+            found[5] = False
+        elif mask == "none":
+            found[:] = False
+        elif mask == "first half empty":
+            found[: PAIRS // 2] = False
+        elif mask == "only the last row":
+            found[:-1] = False
+        return found
+
+    def images(*shape: int) -> Tensor:
+        return torch.randn(*shape, 4, generator=random, dtype=torch.float64)
+
+    def texts(*shape: int) -> Tensor:
+        return torch.randn(*shape, 6, generator=random, dtype=torch.float64)
+
+    valid = there(PAIRS, NEGATIVES)
     return {
-        "image": torch.randn(PAIRS, 4, generator=random, dtype=torch.float64),
-        "caption": torch.randn(PAIRS, 6, generator=random, dtype=torch.float64),
-        "negative": torch.randn(PAIRS, NEGATIVES, 6, generator=random, dtype=torch.float64),
+        "image": images(PAIRS),
+        "caption": texts(PAIRS),
+        "negative": texts(PAIRS, NEGATIVES),
         "valid": valid,
         "group": torch.tensor([0, 1, 2, 0, 1, 3, 0, 3]),
         "rule": torch.randint(RULES, (PAIRS, NEGATIVES), generator=random).masked_fill(~valid, -1),
+        "partner_image": images(PAIRS),
+        "partner_caption": texts(PAIRS),
+        "partner_valid": there(PAIRS),
+        "positive": texts(PAIRS, POSITIVES),
+        "positive_valid": there(PAIRS, POSITIVES),
+        "patch": images(PAIRS, PATCHES),
+        "caption_token": texts(PAIRS, TOKENS),
+        "caption_token_valid": torch.tensor([True, True, False]).expand(PAIRS, -1),
+        "negative_token": texts(PAIRS, NEGATIVES, TOKENS),
+        "negative_token_valid": torch.tensor([True, False, True]).expand(PAIRS, NEGATIVES, -1),
+        "classes": texts(CLASSES),
+        "label": torch.randint(CLASSES, (PAIRS,), generator=random).masked_fill(~there(PAIRS), -1),
+        "text_group": torch.tensor([0, 1, 0, 2, 3, 1, 0, 4]),
     }
 
 
 def embed(encoder: nn.Module, batch: dict[str, Tensor]) -> Embeddings:
-    image, caption, negative, scale = encoder(batch["image"], batch["caption"], batch["negative"])
-    given = {name: batch[name] for name in ("valid", "group", "rule")}
-    return Embeddings(image=image, caption=caption, negative=negative, scale=scale, **given)
+    return Embeddings(**{**batch, **encoder(batch)})
 
 
 def sums() -> dict[str, dict[str, Any]]:
@@ -86,6 +114,12 @@ def sums() -> dict[str, dict[str, Any]]:
             "contrastive": Contrastive(),
             "intra_modal": IntraModal(),
             "cross_modal_rank": CrossModalRank(),
+        },
+        "sum of terms with further inputs": {
+            "contrastive": Contrastive(),
+            "partner_contrastive": PartnerContrastive(),
+            "dense_grounded": DenseGrounded(),
+            "class_contrast": ClassContrast(),
         },
     }
 
@@ -103,7 +137,8 @@ def _outcome(chosen: dict[str, Any], mask: str, processes: Processes, *, with_dd
     encoder, teacher = Encoder(seed=1), Encoder(seed=2)
     rows = PAIRS // processes.count
     batch = {
-        name: each[processes.rank * rows : (processes.rank + 1) * rows] for name, each in global_batch(mask).items()
+        name: each if name == "classes" else each[processes.rank * rows : (processes.rank + 1) * rows]
+        for name, each in global_batch(mask).items()
     }
     wrapped = DistributedDataParallel(encoder) if with_ddp and dist.is_initialized() else encoder
     student = embed(wrapped, batch)

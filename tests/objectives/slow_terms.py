@@ -240,3 +240,150 @@ def next_thresholds(term: Any, student: Embeddings, memory: Tensor) -> list[floa
         gap = positive - sum(of_rule) / len(of_rule) if of_rule else old
         thresholds.append(min(max(gap, 0.0), term.upper) if of_rule else old)
     return thresholds
+
+
+def partner_contrastive(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    w, u, t, s = student.partner_image, student.partner_caption, student.caption, student.scale
+    assert w is not None and u is not None and student.partner_valid is not None
+    pairs = t.shape[0]
+    there = [i for i in range(pairs) if bool(student.partner_valid[i])]
+    rows = []
+    for i in there:
+        texts = [s * _dot(w[i], u[j]) for j in there if j != i] + [s * _dot(w[i], t[j]) for j in range(pairs)]
+        images = [s * _dot(u[i], w[j]) for j in there if j != i]
+        right = s * _dot(w[i], u[i])
+        rows.append(_cross_entropy(right, texts) / 2 + _cross_entropy(right, images) / 2)
+    return _mean(rows, s), {"partner_image", "partner_caption", "caption", "scale"} if rows else set()
+
+
+def distractor(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, w, u, s = student.image, student.caption, student.partner_image, student.partner_caption, student.scale
+    assert w is not None and u is not None and student.partner_valid is not None
+    pairs = t.shape[0]
+    there = [i for i in range(pairs) if bool(student.partner_valid[i])]
+    first, second, third = [], [], []
+    for i in range(pairs):
+        right = s * _dot(v[i], t[i])
+        texts = [s * _dot(v[i], t[j]) for j in range(pairs) if j != i] + [s * _dot(v[i], u[j]) for j in there]
+        images = [s * _dot(t[i], v[j]) for j in range(pairs) if j != i] + [s * _dot(t[i], w[j]) for j in there]
+        first.append(_cross_entropy(right, texts))
+        second.append(_cross_entropy(right, images))
+        if i in there:
+            others = [s * _dot(w[i], u[j]) for j in there if j != i] + [s * _dot(w[i], t[j]) for j in range(pairs)]
+            third.append(_cross_entropy(s * _dot(w[i], u[i]), others))
+    value = term.image * _mean(first, s) + term.caption * _mean(second, s) + term.distractor * _mean(third, s)
+    moved = {"image", "caption", "scale"} if pairs > 1 or there else set()
+    return value, moved | ({"partner_image", "partner_caption"} if there else set())
+
+
+def text_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, r, there, s = student.image, student.caption, student.positive, student.positive_valid, student.scale
+    assert r is not None and there is not None
+    pairs, positives = there.shape
+    rows = []
+    met = False
+    for i in range(pairs):
+        for p in range(positives):
+            if not bool(there[i, p]):
+                continue
+            others = [
+                (j, q)
+                for j in range(pairs)
+                for q in range(positives)
+                if j != i
+                and bool(there[j, q])
+                and not (term.mask_same_image and int(student.group[i]) == int(student.group[j]))
+            ]
+            met = met or bool(others)
+            row = torch.zeros((), dtype=t.dtype)
+            queries = {"caption": [t], "image": [v], "both": [t, v]}[term.anchor]
+            for query in queries:
+                logits = [s * _dot(query[i], r[j, q]) for j, q in others]
+                row = row + _cross_entropy(s * _dot(query[i], r[i, p]), logits) / len(queries)
+            rows.append(row)
+    anchors = {"caption": {"caption"}, "image": {"image"}, "both": {"caption", "image"}}[term.anchor]
+    return _mean(rows, s), anchors | {"positive", "scale"} if met else set()
+
+
+def text_pull(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    t, r, there = student.caption, student.positive, student.positive_valid
+    assert r is not None and there is not None
+    rows = []
+    for i in range(there.shape[0]):
+        for p in range(there.shape[1]):
+            if bool(there[i, p]):
+                gap = t[i] - r[i, p]
+                rows.append(_dot(gap, gap))
+    return _mean(rows, t), {"caption", "positive"} if rows else set()
+
+
+def class_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, classes, label, s = student.image, student.classes, student.label, student.scale
+    assert classes is not None and label is not None
+    rows = []
+    for i in range(v.shape[0]):
+        if int(label[i]) < 0:
+            continue
+        exponentials = [(s * _dot(v[i], each)).exp() for each in classes.unbind()]
+        total = sum(exponentials, torch.zeros_like(s))
+        row = torch.zeros_like(s)
+        for number, each in enumerate(exponentials):
+            wanted = term.smoothing / len(exponentials) + (1 - term.smoothing if number == int(label[i]) else 0.0)
+            row = row - wanted * (each / total).log()
+        rows.append(row)
+    return _mean(rows, s), {"image", "classes", "scale"} if rows else set()
+
+
+def soft_alignment(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, s, text = student.image, student.caption, student.scale, student.text_group
+    assert text is not None
+    pairs = t.shape[0]
+    rows = []
+    for i in range(pairs):
+        equal = [int(text[i]) == int(text[j]) for j in range(pairs)]
+        row = torch.zeros_like(s)
+        for query, keys in ((v[i], t), (t[i], v)):
+            exponentials = [(s * _dot(query, keys[j])).exp() for j in range(pairs)]
+            total = sum(exponentials, torch.zeros_like(s))
+            for j in range(pairs):
+                wanted = term.smoothing / pairs + ((1 - term.smoothing) / sum(equal) if equal[j] else 0.0)
+                row = row - wanted * (exponentials[j] / total).log()
+        rows.append(row)
+    # Where all texts are one and nothing is smoothed, the targets are even but the rows need not be.
+    return _mean(rows, s), {"image", "caption", "scale"} if pairs > 1 else set()
+
+
+def dense_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    patch, valid, s = student.patch, student.valid, student.scale
+    caption, negative = student.caption_token, student.negative_token
+    assert patch is not None and caption is not None and negative is not None
+    assert student.caption_token_valid is not None and student.negative_token_valid is not None
+
+    def score(patches: Tensor, tokens: Tensor, there: Tensor) -> Tensor:
+        total = torch.zeros_like(s)
+        for token, counts in zip(tokens.unbind(), there.tolist(), strict=True):
+            if not counts:
+                continue
+            products = [(token * each).sum() for each in patches.unbind()]
+            if term.detach_attention:
+                products = [product.detach() for product in products]
+            low, high = min(products, key=Tensor.item), max(products, key=Tensor.item)
+            parts = [(product - low) / (high - low) for product in products]
+            whole = sum(parts, torch.zeros_like(s))
+            seen = torch.zeros_like(token)
+            for part, each in zip(parts, patches.unbind(), strict=True):
+                seen = seen + part / whole * each
+            total = total + (s * (seen * token).sum() / seen.norm() / token.norm()).exp()
+        return total.log()
+
+    rows = []
+    for i in range(valid.shape[0]):
+        others = [
+            score(patch[i], negative[i, k], student.negative_token_valid[i, k])
+            for k in range(valid.shape[1])
+            if bool(valid[i, k])
+        ]
+        if others:
+            own = score(patch[i], caption[i], student.caption_token_valid[i])
+            rows.append(_calibrated(own, others, smoothing=term.smoothing, focus=term.focus))
+    return _mean(rows, s), {"patch", "caption_token", "negative_token", "scale"} if rows else set()

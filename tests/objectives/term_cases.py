@@ -11,11 +11,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from degla.objectives import Embeddings, Processes, StatefulTerm, Target
+from degla.objectives import Embeddings, Processes, StatefulTerm, Target, reads_of
 from degla.objectives._sum import term_class
 
 RULES = 3
-LEAVES = ("image", "caption", "negative", "scale")
+POSITIVES, PATCHES, TOKENS, CLASSES = 2, 4, 3, 3
+UNIT = ("image", "caption", "negative", "partner_image", "partner_caption", "positive", "classes")
+DENSE = ("patch", "caption_token", "negative_token")
+LEAVES = (*UNIT, *DENSE, "scale")
+MASKED = {
+    "negative": "valid",
+    "partner_image": "partner_valid",
+    "partner_caption": "partner_valid",
+    "positive": "positive_valid",
+    "caption_token": "caption_token_valid",
+    "negative_token": "negative_token_valid",
+}
+"""Which mask says where the rows of a leaf exist."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +36,14 @@ class Case:
 
     leaves: dict[str, Tensor]
     teacher: dict[str, Tensor]
-    valid: Tensor
-    group: Tensor
-    rule: Tensor
+    given: dict[str, Tensor]
+    """Masks and numbers: the fields of `Embeddings` without a gradient."""
     memory: Tensor
     """Thresholds of a term with memory, one a rule."""
+
+    @property
+    def valid(self) -> Tensor:
+        return self.given["valid"]
 
     @property
     def pairs(self) -> int:
@@ -40,8 +55,9 @@ class Case:
 
     def student(self) -> Embeddings:
         """Unit rows, in the graph of the leaves."""
-        unit = {name: _unit(self.leaves[name]) for name in ("image", "caption", "negative")}
-        return Embeddings(**unit, valid=self.valid, scale=self.leaves["scale"].exp(), group=self.group, rule=self.rule)
+        unit = {name: _unit(self.leaves[name]) for name in UNIT}
+        dense = {name: self.leaves[name] * 1.0 for name in DENSE}
+        return Embeddings(**unit, **dense, **self.given, scale=self.leaves["scale"].exp())
 
     def target(self, parts: typing.Iterable[str] = ("image", "caption", "negative")) -> Target:
         """The teacher's unit rows, only the parts named."""
@@ -77,13 +93,23 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
     def rows(*shape: int) -> Tensor:
         return torch.randn(*shape, dim, generator=random, dtype=torch.float64)
 
-    valid = torch.ones(pairs, negatives, dtype=torch.bool)
-    if mask == "random":
-        valid = torch.rand(pairs, negatives, generator=random) < 0.6
-    elif mask == "one empty row":
-        valid[int(torch.randint(pairs, (), generator=random))] = False
-    elif mask == "none":
-        valid[:] = False
+    def there(*shape: int, share: float) -> Tensor:
+        """A mask of the kind asked for."""
+        found = torch.ones(*shape, dtype=torch.bool)
+        if mask == "random":
+            found = torch.rand(*shape, generator=random) < share
+        elif mask == "one empty row":
+            found[int(torch.randint(pairs, (), generator=random))] = False
+        elif mask == "none":
+            found[:] = False
+        return found
+
+    def token_masks(*shape: int) -> Tensor:
+        """Texts of one to TOKENS tokens."""
+        lengths = torch.randint(1, TOKENS + 1, shape, generator=random)
+        return torch.arange(TOKENS) < lengths[..., None]
+
+    valid = there(pairs, negatives, share=0.6)
     rule = torch.randint(RULES, (pairs, negatives), generator=random).masked_fill(~valid, -1)
     leaves = {
         "image": rows(pairs),
@@ -91,13 +117,34 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
         "negative": rows(pairs, negatives),
         "scale": torch.rand((), generator=random, dtype=torch.float64) * 2,
     }
+    teacher = {"image": rows(pairs), "caption": rows(pairs), "negative": rows(pairs, negatives)}
+    group = torch.randint(max(pairs - 1, 1), (pairs,), generator=random)
+    memory = torch.rand(RULES, generator=random, dtype=torch.float64) * 3
+    leaves |= {
+        "partner_image": rows(pairs),
+        "partner_caption": rows(pairs),
+        "positive": rows(pairs, POSITIVES),
+        "classes": rows(CLASSES),
+        "patch": rows(pairs, PATCHES),
+        "caption_token": rows(pairs, TOKENS),
+        "negative_token": rows(pairs, negatives, TOKENS),
+    }
+    label = torch.randint(CLASSES, (pairs,), generator=random)
     return Case(
         leaves={name: value.requires_grad_() for name, value in leaves.items()},
-        teacher={"image": rows(pairs), "caption": rows(pairs), "negative": rows(pairs, negatives)},
-        valid=valid,
-        group=torch.randint(max(pairs - 1, 1), (pairs,), generator=random),
-        rule=rule,
-        memory=torch.rand(RULES, generator=random, dtype=torch.float64) * 3,
+        teacher=teacher,
+        given={
+            "valid": valid,
+            "rule": rule,
+            "group": group,
+            "partner_valid": there(pairs, share=0.7),
+            "positive_valid": there(pairs, POSITIVES, share=0.6),
+            "caption_token_valid": token_masks(pairs),
+            "negative_token_valid": token_masks(pairs, negatives) & valid[..., None],
+            "label": label.masked_fill(~there(pairs, share=0.7), -1),
+            "text_group": torch.randint(max(pairs - 1, 1), (pairs,), generator=random),
+        },
+        memory=memory,
     )
 
 
@@ -114,6 +161,21 @@ def all_settings(name: str) -> list[Any]:
             options[field.name] = (False, True)
     chosen = (dict(zip(options, values, strict=True)) for values in itertools.product(*options.values()))
     return [found(**settings) for settings in chosen]
+
+
+LEADING = {
+    "partner": "partner_caption",
+    "positive": "positive",
+    "tokens": "caption_token",
+    "classes": "classes",
+    "text_group": "caption",
+}
+"""The leaf that a term must move which reads an extra part of the embeddings."""
+
+
+def leading_leaf(term: Any) -> str:
+    """The leaf that the term exists to move: the captions, or those of the extra part that it reads."""
+    return next((LEADING[extra] for extra in sorted(reads_of(term))), "caption")
 
 
 def at_work(term: Any) -> Any:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from term_cases import Case, all_settings, describe, evaluate, gradients, make_case
+from term_cases import MASKED, Case, all_settings, describe, evaluate, gradients, leading_leaf, make_case
 
-from degla.objectives import Processes, StatefulTerm, Target, Term
+from degla.objectives import EXTRA_FIELDS, Processes, StatefulTerm, Target, Term, reads_of
 from degla.objectives._sum import term_class
 from degla.shelf import TERMS
 
@@ -48,6 +48,7 @@ def test_a_term_is_a_frozen_dataclass_named_like_its_file(name: str) -> None:
     term = found()
     assert isinstance(term, StatefulTerm) != isinstance(term, Term)
     assert found.needs <= set(PARTS) and isinstance(found.needs, frozenset)
+    assert reads_of(found) <= EXTRA_FIELDS.keys() and isinstance(reads_of(found), frozenset)
     assert math.isfinite(term.weight) and term.weight > 0
     assert TERMS.summary(name).endswith("."), "the module's first line is its summary in `degla ls`"
 
@@ -100,7 +101,7 @@ def test_the_gradient_reaches_the_student(term: Any, mask: Any) -> None:
     assert value.shape == () and value.isfinite() and value.item() > 0
     found = gradients(value, case.leaves)
     assert all(gradient.isfinite().all() for gradient in found.values())
-    assert found["caption"].abs().max() > 1e-6
+    assert found[leading_leaf(term)].abs().max() > 1e-6
 
 
 @every_term
@@ -132,6 +133,26 @@ def test_every_part_that_it_needs_is_read(term: Any) -> None:
 
 
 @every_term
+def test_the_extra_parts_that_it_reads_are_enough(term: Any) -> None:
+    case = make_case(4, 3, mask="random", seed=32)
+    kept = [name for extra in reads_of(term) for name in EXTRA_FIELDS[extra]]
+    dropped = {name: None for names in EXTRA_FIELDS.values() for name in names if name not in kept}
+    assert dropped
+    student = dataclasses.replace(case.student(), **dropped)
+    value = evaluate(term, student, case.target(), case.memory)
+    assert torch.equal(value, evaluate(term, case.student(), case.target(), case.memory))
+
+
+@every_term
+def test_every_extra_part_that_it_reads_is_read(term: Any) -> None:
+    case = make_case(4, 3, mask="all", seed=33)
+    for extra in reads_of(term):
+        missing = dataclasses.replace(case.student(), **dict.fromkeys(EXTRA_FIELDS[extra]))
+        with pytest.raises(LookupError, match=extra):
+            evaluate(term, missing, case.target(), case.memory)
+
+
+@every_term
 @pytest.mark.parametrize("junk", [1e3, float("nan"), float("inf"), float("-inf")])
 def test_invalid_places_leak_nothing(term: Any, junk: float) -> None:
     """Fill the invalid places of student and teacher with junk: nothing may move, and they get gradient 0."""
@@ -140,18 +161,22 @@ def test_invalid_places_leak_nothing(term: Any, junk: float) -> None:
     clean = evaluate(term, case.student(), case.target(), case.memory)
     expected = gradients(clean, case.leaves)
 
-    student, target, hole = case.student(), case.target(), ~case.valid[..., None]
+    student, target = case.student(), case.target()
+    spoiled = {}
+    for name, mask in MASKED.items():
+        hole = ~case.given[mask][..., None]
+        assert hole.any(), f"nothing to spoil in {name}"
+        spoiled[name] = getattr(student, name).detach().masked_fill(hole, junk).requires_grad_()
     assert target.negative is not None
-    negative = student.negative.detach().masked_fill(hole, junk).requires_grad_()
-    spoiled = dataclasses.replace(student, negative=negative)
-    teacher = dataclasses.replace(target, negative=target.negative.masked_fill(hole, junk))
-    value = evaluate(term, spoiled, teacher, case.memory)
+    teacher = dataclasses.replace(target, negative=target.negative.masked_fill(~case.valid[..., None], junk))
+    value = evaluate(term, dataclasses.replace(student, **spoiled), teacher, case.memory)
     torch.testing.assert_close(value, clean, rtol=1e-13, atol=1e-13)
-    found = gradients(value, {**case.leaves, "negative": negative})
-    for leaf in ("image", "caption", "scale"):
+    found = gradients(value, {**case.leaves, **spoiled})
+    for leaf in case.leaves.keys() - spoiled.keys():
         torch.testing.assert_close(found[leaf], expected[leaf], rtol=1e-11, atol=1e-13)
-    assert torch.count_nonzero(found["negative"][~case.valid]) == 0, "an invalid place got a gradient"
-    assert found["negative"].isfinite().all()
+    for name in spoiled:
+        assert torch.count_nonzero(found[name][~case.given[MASKED[name]]]) == 0, f"an invalid place of {name} moved"
+        assert found[name].isfinite().all()
 
 
 @every_term
@@ -172,6 +197,7 @@ def test_inputs_are_left_alone(term: Any) -> None:
     student, target = case.student(), case.target()
     memory = case.memory.clone()
     before = [value.clone() for value in (*vars(student).values(), *vars(target).values())]
+    assert len(before) > 20
     evaluate(term, student, target, memory)
     for old, new in zip(before, (*vars(student).values(), *vars(target).values()), strict=True):
         assert torch.equal(old, new)

@@ -151,15 +151,8 @@ def test_the_order_of_the_pairs_is_without_meaning(term: Any) -> None:
     order = torch.tensor([3, 0, 4, 1, 2])
     student, target = case.student(), case.target()
     assert target.image is not None and target.caption is not None and target.negative is not None
-    shuffled = Embeddings(
-        image=student.image[order],
-        caption=student.caption[order],
-        negative=student.negative[order],
-        valid=student.valid[order],
-        scale=student.scale,
-        group=student.group[order],
-        rule=student.rule[order],
-    )
+    whole = ("scale", "classes")
+    shuffled = Embeddings(**{name: each if name in whole else each[order] for name, each in vars(student).items()})
     teacher = Target(image=target.image[order], caption=target.caption[order], negative=target.negative[order])
     torch.testing.assert_close(
         evaluate(term, shuffled, teacher, case.memory), evaluate(term, student, target, case.memory)

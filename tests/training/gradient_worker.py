@@ -26,9 +26,7 @@ def first_step(config: TrainConfig, *, double: bool = False) -> tuple[torch.Tens
     processes = Processes.current()
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
     pairs = open_pairs(config, encoder=encoder, processes=processes)
-    trainer = build_trainer(
-        config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=10
-    )
+    trainer = build_trainer(config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=10)
     if trainer.teacher is not None:
         # A teacher that equals its student would hide the distillation's gradient.
         generator = torch.Generator().manual_seed(1)

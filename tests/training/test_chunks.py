@@ -134,15 +134,17 @@ def test_a_large_batch_fits_where_the_whole_needs_four_times_as_much(tmp_path: P
 
     model = write_model(tmp_path / "model", vision_cfg=CONFIG["vision_cfg"] | {"patch_size": 8, "layers": 5})
     pairs = write_pairs(tmp_path / "pairs", images=512)
+    rows = [json.loads(line) for line in pairs["negatives"].read_text().splitlines()]
+    more = [row | {"text": f"{row['text']} and {word}"} for row in rows for word in ("more", "less", "that")]
+    pairs["negatives"].write_text("".join(json.dumps(row) + "\n" for row in rows + more))
     grown = {}
-    for chunk_size in (32, None):
+    for chunk_size in (16, None):
         config = _everything(model, pairs, tmp_path / "run", batch_size=1024, chunk_size=chunk_size)
-        config = replace(config, data=replace(config.data, negatives_per_caption=3))
+        config = replace(config, data=replace(config.data, negatives_per_caption=4))
         done = subprocess.run(
             [sys.executable, "-c", _MEMORY.format(root=str(Path(__file__).parents[2])), json.dumps(to_plain(config))],
             env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         grown[chunk_size] = int(done.stdout.split("grown")[1])
-    print(grown)
-    assert grown[None] > 4 * grown[32], grown
+    assert grown[None] > 4 * grown[16], grown

@@ -62,7 +62,9 @@ def test_compiled_towers_do_not_recompile_per_length(tiny_model: Path) -> None:
     grow = type(encoder.grow)(multiple=8)
     counter = testing.CompileCounter()
     encoder.compile(backend=counter)
-    words = ("red blue green small old two three black white wooden quiet grey sea night hat dog cat bench star " * 2).split()
+    words = (
+        "red blue green small old two three black white wooden quiet grey sea night hat dog cat bench star " * 2
+    ).split()
     with torch.no_grad():
         for number, length in enumerate([3, 4, 5, 7, 9, 12, 15, 18, 20]):
             texts = [" ".join(words[start : start + length]) for start in range(2 + number)]

@@ -16,7 +16,6 @@ from degla.data.images import ImageError
 from degla.data.plan import BatchPlan
 from degla.errors import InputError
 
-
 _PLAIN = Collate()
 
 

@@ -104,9 +104,7 @@ def pack(
 
 def _shrink(image: str, caption_id: str, *, folder: Path, packing: Packing) -> bytes:
     """The picture as JPEG, its shorter side at most `size`."""
-    whole = read_part(
-        image, folder=folder, caption_id=caption_id, draw=lambda size: (0, 0, *size), least=packing.size
-    )
+    whole = read_part(image, folder=folder, caption_id=caption_id, draw=lambda size: (0, 0, *size), least=packing.size)
     shorter = min(whole.size)
     if shorter > packing.size:
         small = (round(whole.width * packing.size / shorter), round(whole.height * packing.size / shorter))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,4 +21,4 @@ class Finding:
     about: str
     state: Literal["good", "beware", "bad"]
     text: str
-    values: dict[str, float | int | str]
+    values: Mapping[str, float | int | str]

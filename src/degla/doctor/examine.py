@@ -70,8 +70,8 @@ def _files(config: TrainConfig) -> Finding:
     values = {"rows": len(rows), "images": there.checked, "decoded": decoded.checked}
     for report in (there, decoded):
         if report.bad:
-            state = "beware" if config.data.bad_images == "skip" else "bad"
-            return Finding("files", state, report.summary(), values)
+            skipped = config.data.bad_images == "skip"
+            return Finding("files", "beware" if skipped else "bad", report.summary(), values)
     if len(rows) < config.train.batch_size:
         return Finding(
             "files", "bad", f"{len(rows)} pairs do not fill one batch of {config.train.batch_size}; "
@@ -116,7 +116,8 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool) -> Finding:
     text = f"a checkpoint takes {checkpoint / 1e9:.2f} GB, up to {kept} of them lie there; {free / 1e9:.1f} GB are free"
     if free < kept * checkpoint:
         return Finding("disk", "bad" if free < 2 * checkpoint else "beware",
-                       f"{text} at {place}. Free some, or give another --out or a smaller --checkpoint.keep.", values)  # fmt: skip
+                       f"{text} at {place}. Free some, or give another --out or a smaller --checkpoint.keep.",
+                       values)  # fmt: skip
     return Finding("disk", "good", text + ".", values)
 
 
@@ -131,8 +132,8 @@ def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs) -> Finding:
         "fixed_bytes": fixed, "bytes_per_pair": pair, "pairs_held": held, "needed_bytes": need, "free_bytes": free
     }  # fmt: skip
     text = (
-        f"about {need / 1e9:.1f} GB: {fixed / 1e9:.1f} GB for weights, gradients, optimiser and teacher, and {pair / 1e6:.1f} MB "
-        f"for each of {held} pairs with {config.data.negatives_per_caption} negatives; {free / 1e9:.1f} GB are free"
+        f"about {need / 1e9:.1f} GB: {fixed / 1e9:.1f} GB for weights, gradients, optimiser and teacher, and "
+        f"{pair / 1e6:.1f} MB for each of {held} pairs with {config.data.negatives_per_caption} negatives; {free / 1e9:.1f} GB are free"
     )
     if need <= 0.9 * free:
         return Finding("memory", "good", text + ".", values)
@@ -159,7 +160,11 @@ def _speed(config: TrainConfig, trainer: Trainer, pairs: Pairs, *, seconds: floa
         trainer.watch.look()
         count += 1
     step = size * count / (time.perf_counter() - started)
-    values: dict[str, float | int | str] = {"data_pairs_per_second": data, "step_pairs_per_second": step, "batch_size": size}
+    values: dict[str, float | int | str] = {
+        "data_pairs_per_second": data,
+        "step_pairs_per_second": step,
+        "batch_size": size,
+    }
     text = f"one process decodes {data:.0f} pairs/s, a step takes {step:.1f} pairs/s (batches of {size})"
     cores = os.cpu_count() or 1
     if device.type == "cpu":

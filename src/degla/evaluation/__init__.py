@@ -1,11 +1,15 @@
 """ROOM 5 - evaluation: models and benchmarks enter; results with provenance, and a report, leave.
 
 benchmarks/     SHELF: data about each benchmark, and its questions
+data_sets/      published classification data sets: names, prompts, and every layout in which they lie
+models          whatever can be scored, by name; floors: models that cannot know the answer
 embed           every distinct image and text once, to unit rows          (contract: `embed.Encoder`)
+processes       one evaluation shared among the processes of torchrun
 scoring         rows and gold answers to right, wrong, tied
 verdicts        one row an item: `records.ItemVerdict`
 aggregate       verdicts to scores of parts and named averages, with intervals
-run             all of the above: `evaluate` gives a `records.Result`
+overlap         which benchmark images the model was trained on
+run             all of the above: `evaluate` gives a `results.TracedResult`
 results         results to disk and back
 statistics      intervals and tests, over items and over training seeds
 comparison      results of several methods and seeds side by side; caveats says what to beware of

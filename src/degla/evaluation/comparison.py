@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.aggregate import drawn_values
 from degla.evaluation.caveats import caveats_of
 from degla.evaluation.ceilings import ceilings_of
 from degla.evaluation.floors import is_floor
+from degla.evaluation.item_difference import item_difference
 from degla.evaluation.keyed_scores import ScoreKey, floor_values, keyed_scores
 from degla.evaluation.results import TracedResult, load_result
-from degla.evaluation.statistics import (
-    Difference,
-    Values,
-    percentile_interval,
-    seed_difference,
-    seed_spread,
-)
+from degla.evaluation.statistics import Difference, seed_difference, seed_spread
 from degla.records import Interval, Score
-from degla.shelf import BENCHMARKS, did_you_mean
+from degla.shelf import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -240,7 +233,8 @@ def _cells(
         over_seeds = seed_difference(values[first], values[second])
         if over_seeds.interval is not None:
             return over_seeds
-        interval = _item_difference(benchmark, key, by_label[first], by_label[second])
+        paths = [next(iter(by_label[label].paths.values())) for label in (first, second)]
+        interval = item_difference(benchmark, key, *paths)
         return Difference(over_seeds.value, interval, over_seeds.n)
 
     leader = max(values, key=lambda label: seed_spread(list(values[label].values())).mean)
@@ -266,29 +260,6 @@ def _cells(
             best=leads and label == leader,
         )
     return cells
-
-
-def _item_difference(benchmark: str, key: tuple[str, str], first: Method, second: Method) -> Interval | None:
-    """Paired bootstrap over images of two single results; None where their items are not the same or not there."""
-    if benchmark not in BENCHMARKS.names():
-        return None
-    (one_ids, one), (other_ids, other) = (
-        _drawn(path, path.stat().st_mtime_ns, benchmark)
-        for path in (next(iter(first.paths.values())), next(iter(second.paths.values())))
-    )
-    if one_ids != other_ids or key not in one or key not in other:
-        return None
-    return percentile_interval(one[key] - other[key], method="paired bootstrap over images")
-
-
-@lru_cache(maxsize=64)
-def _drawn(path: Path, modified: int, benchmark: str) -> tuple[tuple[str, ...], dict[tuple[str, str], Values]]:
-    """Ids of a result's items and the draws of its scores; `modified` makes a changed file a new key."""
-    if not path.with_name(load_result(path).items_file).is_file():
-        return (), {}
-    verdicts = [row for row in load_result(path, items=True).items if row.benchmark == benchmark]
-    ids = tuple(row.id for row in verdicts)
-    return ids, drawn_values(BENCHMARKS.load(benchmark).BENCHMARK, verdicts)
 
 
 def _headline(name: str, methods: Sequence[Method], rows: Sequence[Row]) -> list[Row]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import DeglaError, InputError
+from degla.evaluation.embedding_table import Cache, Table, batches_of
 from degla.evaluation.identity import content_digest
 from degla.evaluation.pictures import decode, read_picture
 from degla.evaluation.processes import Processes
@@ -29,9 +30,6 @@ from degla.records import ItemImage
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Cache = MutableMapping[str, Rows]
-"""Rows `[D]` by key, IDENTITY:KIND:CONTENT. A dict keeps them in memory, `disk_cache.DiskCache` on the disk."""
 
 
 class Encoder(Protocol):
@@ -154,7 +152,7 @@ class Embedder:
                 }
                 asked = {number: image for image, number in reversed(image_row.items())}
                 table = Table(list(numbers), self.cache, self.processes)
-                batches = _batches(table.todo, self.images_per_batch or self._size(8, 128))
+                batches = batches_of(table.todo, self.images_per_batch or self._size(8, 128))
                 mine = list(self.processes.share(batches))
                 ahead: dict[int, list[Future[Tensor]]] = {}
 
@@ -241,7 +239,7 @@ class Embedder:
         bytes_of = list(distinct)
         grows = getattr(self.encoder, "grow", None) is not None
         order = sorted(table.todo, key=lambda i: bytes_of[i] if grows else lengths[i])
-        batches = _batches(order, self.texts_per_batch or self._size(32, 512))
+        batches = batches_of(order, self.texts_per_batch or self._size(32, 512))
         mine = self.processes.share(batches)
 
         def embed(place: int) -> Rows:
@@ -272,36 +270,8 @@ class Embedder:
         return values
 
 
-class Table:
-    """One row a key: those that the cache has, and those that are still to do. The first process alone has rows."""
-
-    def __init__(self, keys: Sequence[str], cache: Cache, processes: Processes) -> None:
-        self._keys, self._cache, self._first = keys, cache, processes.first
-        # The rows are held here too: a cache may forget, a table may not.
-        self._rows: list[Rows | None] = [cache.get(key) if self._first else None for key in keys]
-        # What the first process has of earlier runs is what all of them need not do.
-        self.todo: list[int] = processes.from_first(
-            lambda: [index for index, row in enumerate(self._rows) if row is None]
-        )
-
-    def keep(self, batch: Sequence[int], rows: Rows) -> None:
-        """Take the rows of a batch of numbers."""
-        if self._first:
-            for index, row in zip(batch, rows, strict=True):
-                self._rows[index] = self._cache[self._keys[index]] = row
-
-    def stacked(self) -> Rows:
-        """All rows, by number."""
-        rows = [row for row in self._rows if row is not None]
-        return np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
-
-
 def _nothing() -> Rows:
     return np.empty((0, 0), dtype=np.float32)
-
-
-def _batches(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from degla import __version__
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmarks import Benchmark, Entry, Tie
-from degla.evaluation.embed import Cache, Embedder, Embeddings, Encoder
+from degla.evaluation.embed import Embedder, Embeddings, Encoder
+from degla.evaluation.embedding_table import Cache
 from degla.evaluation.identity import identity_of
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage
 from degla.evaluation.processes import Processes

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) by `peft` inside open_clip's blocks, and the weights that they amount to."""
+"""Low-rank adapters (LoRA, arXiv 2106.09685) by `peft` in open_clip's blocks, and the weights that they amount to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AdapterConfig:
     alpha: float = 16.0
     """Numerator of the adapters' factor alpha / rank, > 0."""
     parts: Literal["attention", "all"] = "all"
-    """What gets adapters in each block: the attention's projections, or the feed-forward layers too; "attention" or "all"."""
+    """Layers of each block that get them: only the attention's, or the feed-forward ones too; "attention" or "all"."""
 
 
 def has_adapters(clip: nn.Module) -> bool:
@@ -77,7 +77,9 @@ def _changes(name: str) -> bool:
 @torch.no_grad()
 def merged_state(clip: nn.Module) -> dict[str, Tensor]:
     """The state of a model without adapters that computes the same: each adapter added to its weight."""
-    merged = {name.replace(".base_layer", ""): value for name, value in clip.state_dict().items() if "lora_" not in name}
+    merged = {
+        name.replace(".base_layer", ""): value for name, value in clip.state_dict().items() if "lora_" not in name
+    }
     for name, module in clip.named_modules():
         layer: Any = module
         if not hasattr(module, "lora_A") or not hasattr(module, "base_layer"):

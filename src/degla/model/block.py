@@ -93,10 +93,11 @@ def run_blocks(transformer: Any, states: Tensor, attend: Attend, *, training: bo
 
 
 def _after_attention(block: Any, states: Tensor, attended: Tensor) -> Tensor:
-    attention = block.attn
-    states = states + block.ls_1(getattr(attention, "base_layer", attention).out_proj(attended))
+    attended = getattr(block.attn, "base_layer", block.attn).out_proj(attended)
+    states = states + block.ls_1(attended)
     inner = block.mlp
-    return states + block.ls_2(inner.c_proj(_activate(inner.gelu, inner.c_fc(block.ln_2(states)))))
+    changed: Tensor = states + block.ls_2(inner.c_proj(_activate(inner.gelu, inner.c_fc(block.ln_2(states)))))
+    return changed
 
 
 def _activate(activation: nn.Module, states: Tensor) -> Tensor:

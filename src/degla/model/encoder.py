@@ -144,7 +144,7 @@ class Encoder(nn.Module):
         """Embeddings of images and texts, and the scale: the call that data-parallel training wraps."""
         return self.encode_images(images), self.encode_captions(texts), self.scale
 
-    def compile(self, *, backend: Any = "inductor") -> None:  # type: ignore[override]
+    def compile(self, *, backend: Any = "inductor") -> None:
         """Compile both towers, once for all numbers of texts and nodes."""
         self._encode_tree = torch.compile(encode_tree, dynamic=True, backend=backend)
         if self._encode_image is not None:

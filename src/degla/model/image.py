@@ -28,9 +28,7 @@ def reads_class_token(clip: nn.Module) -> bool:
     )
 
 
-def encode_class_token(
-    clip: nn.Module, images: Float[Tensor, "batch 3 height width"]
-) -> Float[Tensor, "batch dim"]:
+def encode_class_token(clip: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
     """Run a vision transformer for which `reads_class_token` holds; the same vectors, not normalised."""
     visual: Any = clip.visual
     states = visual._embeds(images)

@@ -60,7 +60,7 @@ class Teacher(nn.Module):
         self.config = config
         # What is not trained never differs from the student's, and is the same memory.
         shared = {id(value): value for value in student.parameters() if not value.requires_grad}
-        self.encoder = copy.deepcopy(student, memo=shared).float()  # type: ignore[arg-type]
+        self.encoder = copy.deepcopy(student, memo=shared).float()
         self.encoder.requires_grad_(False)
         self.encoder.eval()
 

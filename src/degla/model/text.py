@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -72,7 +72,7 @@ def _project(tower: Any, pooled: Float[Tensor, "texts width"]) -> Float[Tensor, 
     projection = tower.text_projection
     if projection is not None:
         pooled = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
-    return cast(Tensor, pooled)
+    return pooled
 
 
 def tree_grower(clip: nn.Module, *, multiple: int = 1) -> GrowTree | None:

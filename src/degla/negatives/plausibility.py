@@ -13,17 +13,17 @@ from typing import Final
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 LARGEST_DROP: Final[Mapping[str, float]] = {
-    "add_attribute": 1.0,
+    "add_attribute": 1.05,
     "add_object": 0.45,
-    "change_number": 0.8,
-    "negation": 0.75,
+    "change_number": 0.9,
+    "negation": 0.9,
     "replace_adjectives": 0.65,
     "replace_nouns": 0.7,
-    "replace_relation": 1.05,
+    "replace_relation": 0.85,
     "reshuffle_order": 0.65,
     "swap_adjectives": 0.65,
     "swap_nouns": 0.75,
-    "swap_phrases": 0.75,
+    "swap_phrases": 0.65,
 }
 """Mean log-likelihood a token of the caption less that of the negative, nats, both behind nothing, under
 SmolLM2-135M-Instruct."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from degla.negatives.llm import Chat, Message
@@ -34,6 +35,7 @@ def instruct(rule: str) -> str:
     return f"{_BEFORE} {rule} {_AFTER}"
 
 
+@lru_cache(maxsize=4_096)
 def inert(text: str) -> str:
     """A text as one line that no chat template can take for markup of its own: a space goes into control words.
 

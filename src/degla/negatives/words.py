@@ -32,7 +32,7 @@ DETERMINERS_OF_MANY: Final = frozenset(
 )  # fmt: skip
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4_096)
 def split(text: str) -> tuple[tuple[str, bool], ...]:
     """Split a text into (word or punctuation mark, whether a space or the start comes before it)."""
     pieces = []
@@ -54,7 +54,7 @@ def is_word(piece: str) -> bool:
     return piece[0].isalnum() or len(piece) > 1
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4_096)
 def content(text: str) -> tuple[str, ...]:
     """Lower-case words without punctuation, "an" written "a": two texts with equal content say the same thing."""
     return tuple("a" if piece.lower() == "an" else piece.lower() for piece, _ in split(text) if is_word(piece))

@@ -24,7 +24,9 @@ def log_partition(
     target: Int[Tensor, " batch"] | None = None,
     block_logits: int = BLOCK_LOGITS,
 ) -> Float[Tensor, " batch"]:
-    """log sum_c e^{s<q, c>} for each query, less the logit of its target where it has one (its cross-entropy); the backward pass computes the logits again, block by block.
+    """log sum_c e^{s<q, c>} for each query, less the logit of its target where it has one (its cross-entropy).
+
+    The backward pass computes the logits again, block by block.
 
     Args:
         queries: one row a softmax.
@@ -63,7 +65,7 @@ class _LogPartition(torch.autograd.Function):
         return whole - chosen
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[misc]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         queries, candidates, scale, whole = ctx.saved_tensors
         to_queries = torch.empty_like(queries)

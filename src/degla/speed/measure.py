@@ -109,7 +109,7 @@ def measure(settings: Settings) -> Measured:
 def settings_for(workload: Workload, *, side: Side, precision: str, steps: int, gradients: Path | None) -> Settings:
     """Settings as they go to the other process."""
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(workload).items()}
-    return Settings(side=side, precision=precision, workload=plain, steps=steps, gradients=gradients)  # type: ignore[arg-type]
+    return Settings(side=side, precision=precision, workload=plain, steps=steps, gradients=gradients)
 
 
 def main() -> None:

@@ -57,7 +57,8 @@ class GradientCache:
             student: the student as wrapped for the processes at hand; they exchange gradients once.
         """
         scaler = self.accelerator.scaler
-        (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        scaled: Tensor = loss if scaler is None else scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
         after = _random_state(self.scale.device)
         for number, (part, rows) in enumerate(zip(self.parts, self.rows, strict=True)):
             last = number == len(self.parts) - 1
@@ -69,7 +70,7 @@ class GradientCache:
                 # The scale is one for all parts; its gradient goes along with the last.
                 sent = sent + _product(scale, self.scale) * float(last)
                 if sent.requires_grad:
-                    sent.backward()
+                    sent.backward()  # type: ignore[no-untyped-call]
         _set_random_state(after, self.scale.device)
 
 

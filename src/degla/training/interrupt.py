@@ -10,7 +10,6 @@ import torch
 
 from degla.objectives import Processes
 
-
 _STEPS_BETWEEN_QUESTIONS = 10
 
 

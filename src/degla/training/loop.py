@@ -27,7 +27,7 @@ from degla.training.finite import NonFiniteLossError
 from degla.training.interrupt import StopRequest
 from degla.training.metrics import Metrics
 from degla.training.optim import build_optimizer
-from degla.training.pairs import Pairs, open_pairs
+from degla.training.pairs import open_pairs
 from degla.training.precision import choose_precision
 from degla.training.randomness import seed_everything
 from degla.training.runstate import Position, RunState
@@ -77,9 +77,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
     pairs = open_pairs(config, encoder=encoder, processes=processes)
     steps = config.train.steps or config.train.epochs * len(pairs.plan)
-    trainer = build_trainer(
-        config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=steps
-    )
+    trainer = build_trainer(config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=steps)
     state = RunState(run, config=config, trainer=trainer)
     position = state.load() if resume else Position()
     validation = Validation(
@@ -148,6 +146,12 @@ def _open_folder(run: Path, *, resume: bool) -> None:
 
 
 def open_accelerator(config: TrainConfig) -> Accelerator:
+    """accelerate's view of devices, precision and trackers, as the configuration asks.
+
+    Raises:
+        InputError: an unknown tracker, or one that is not installed.
+        DeglaError: the processes were started in a way that accelerate does not see.
+    """
     # Left to itself, accelerate takes several processes without a GPU for as many runs of one process.
     on_cpu = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     device = Accelerator(cpu=on_cpu).device
@@ -181,6 +185,16 @@ def build_trainer(
     rules: int,
     steps: int,
 ) -> Trainer:
+    """Student, teacher, objective and optimiser of a run.
+
+    Args:
+        config: the run's.
+        accelerator: made by `open_accelerator`.
+        encoder: the student; what is not trained is frozen here.
+        processes: that share each batch.
+        rules: number of rules whose negatives can occur.
+        steps: length of the run.
+    """
     objective = Objective(config.objective, rules=rules)
     choose_trainable(encoder, config)
     teacher = Teacher(encoder, config.teacher) if objective.needs else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,20 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     default: Any = read_config(Path(words[1])) if resume else getattr(RECIPES.load(words[0]), words[0])()
     rest = words[2:] if resume else words[1:]
     _known_flags(rest, known=flags(default))
-    config = tyro.cli(
+    config: TrainConfig = tyro.cli(
         TrainConfig, args=rest, default=default, prog=f"degla {verb} {' '.join(words[: 2 if resume else 1])}"
     )
     if resume:
         check_unchanged(default, config)
     return config
+
+
+def describe_flags(verb: argparse.ArgumentParser) -> None:
+    """Every field of the configuration as a flag, for help; tyro is what reads them."""
+    from degla.config import TrainConfig, flags
+
+    for name, switch in flags(TrainConfig()).items():
+        verb.add_argument(f"--{name}", help=argparse.SUPPRESS, action="store_true" if switch else "store")
 
 
 def _known_recipe(name: str) -> None:

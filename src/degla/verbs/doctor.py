@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from dataclasses import asdict
 
-from degla.verbs._training import configure
+from degla.verbs._training import configure, describe_flags
 
 _USAGE = (
     "usage: degla doctor RECIPE [--json] [FLAGS OF degla train]\n\n"
     "Reads the files, loads the model, decodes and takes a few steps; says what stands in the way, what limits the\n"
     "speed, and which flags would help. --out may be missing. Exit status 1 where something is bad.\n"
 )
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("recipe", help="a recipe; see degla ls recipes")
+    verb.add_argument("--json", action="store_true", help="print as JSON")
+    describe_flags(verb)
 
 
 def run_words(words: list[str]) -> int:

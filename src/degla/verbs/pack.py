@@ -14,7 +14,9 @@ from degla.verbs._captions import columns, describe_columns
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
-    verb.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder that image paths are relative to")
+    verb.add_argument(
+        "--images", type=Path, required=True, metavar="DIR", help="folder that image paths are relative to"
+    )
     verb.add_argument("--negatives", type=Path, metavar="FILE", help="negatives by degla negatives")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder of the pack")
     verb.add_argument("--size", type=int, default=256, metavar="PIXELS", help="shorter side of the pictures (256)")
@@ -47,7 +49,8 @@ def run(given: argparse.Namespace) -> int:
         return 0
     sys.stdout.write(
         f"{found.images} pictures, {found.captions} captions, {found.negatives} negatives in {found.shards} shards, "
-        f"{found.bytes / 2**20:.1f} MiB.\nTrain with: --data.captions {given.out / CAPTIONS_NAME} --data.images {given.out}"
+        f"{found.bytes / 2**20:.1f} MiB.\n"
+        f"Train with: --data.captions {given.out / CAPTIONS_NAME} --data.images {given.out}"
         + (f" --data.negatives {given.out / NEGATIVES_NAME}\n" if found.negatives else "\n")
     )
     return 0

@@ -1,0 +1,36 @@
+"""Text pull: the further true texts of an image lie where its caption lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.objectives import Embeddings, Extra, Part, Processes, Target
+
+
+@dataclass(frozen=True)
+class TextPull:
+    """Pull each caption and the further true texts of its image together; push nothing.
+
+    Formula:  mean_{i,p} |t_i - r_ip|^2
+              t: captions, r: valid positives
+    Shapes:   see Embeddings; returns a scalar; squared Euclidean distance of unit vectors, 0 to 4
+    Scope:    local - a caption meets only its own positives; no gather
+    Source:   CLIC, arXiv 2505.24424: the same two sentences in both orders
+    Differs:  none known; as there, both texts are pulled
+    Cost:     one encoder pass of the positives
+    """
+
+    weight: float = 1.0
+    """Factor of the term, >= 0 (1 in arXiv 2505.24424)."""
+
+    needs: ClassVar[frozenset[Part]] = frozenset()
+    reads: ClassVar[frozenset[Extra]] = frozenset({"positive"})
+
+    def __call__(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the valid positives of all processes."""
+        gap = student.caption[:, None] - student.require("positive")
+        return processes.mean(gap.square().sum(-1), student.require("positive_valid"))

@@ -1,0 +1,15 @@
+"""ROOM 6 - study: a plan enters (recipes x settings x seeds); one table, a frontier and paired tests leave.
+
+plan            the plan's file, validated                            (contract: `plan.Plan`)
+fields          fields of a training configuration by their dotted names
+grid            plan to runs: every arm, setting and seed with its full configuration
+materials       pairs, negatives and benchmarks that the runs share
+tuning          one run in its process: fine-tune, measure, average; what is done already is not done again
+workers         jobs spread over spawned processes; one that fails does not stop the others
+watch           progress of the runs, on a terminal or as lines
+standings       results to one row a model: scores with intervals over seeds, joint score, cost
+significance    paired tests between arms, over seeds and over questions
+chosen          the settings that came out best, as a plan for the test scenes
+plot, page      the frontier; the page, the Markdown and the JSON
+conduct         all of the above in order
+"""

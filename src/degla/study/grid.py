@@ -1,0 +1,124 @@
+"""A plan to its runs: every arm, setting and seed, each with a full training configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from degla.config import CheckpointConfig, TrackingConfig, TrainConfig
+from degla.errors import InputError
+from degla.shelf import RECIPES
+from degla.study.fields import change
+from degla.study.plan import Arm, Plan
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the study, without its data and folder."""
+
+    arm: str
+    """Label of the arm."""
+    setting: tuple[tuple[str, Any], ...]
+    """Fields that the arm's grid varies, with this run's values."""
+    label: str
+    """The arm and its setting, as in tables."""
+    config: TrainConfig
+    rules: tuple[str, ...]
+    """Rules that its negatives are made by, where it has no file of them."""
+    shares: tuple[float, ...]
+    """Shares of the tuned weights in the averages that are measured, the largest first."""
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+        return self.config.train.seed
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return file_name(self.label, self.seed)
+
+    def model_label(self, share: float) -> str:
+        """The name of one of its models in tables."""
+        return self.label if share == 1 else f"{self.label} averaged {share:g}"
+
+
+def file_name(label: str, seed: int | None) -> str:
+    """A label and a seed as the stem of a file's name."""
+    return f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', label).strip('-')}-{0 if seed is None else seed}"
+
+
+def expand(plan: Plan, *, where: str) -> list[Run]:
+    """All runs, all arms of the first seed first: an early look at every arm.
+
+    Args:
+        plan: the plan.
+        where: names its file in messages.
+
+    Raises:
+        InputError: a value of the wrong type, or two runs with one name.
+    """
+    runs = [
+        run for seed in plan.seeds for arm in plan.arms for run in _runs_of(arm, plan=plan, seed=seed, where=where)
+    ]
+    names: dict[str, str] = {}
+    for run in runs:
+        if run.name in names:
+            raise InputError(f"{where}: {names[run.name]!r} and {run.label!r} would share a folder; change a label.")
+        names[run.name] = run.label
+    return runs
+
+
+def _runs_of(arm: Arm, *, plan: Plan, seed: int, where: str) -> list[Run]:
+    recipe: TrainConfig = getattr(RECIPES.load(arm.recipe), arm.recipe)()
+    start = replace(
+        recipe,
+        model=plan.base,
+        checkpoint=CheckpointConfig(every_minutes=5, keep=1),
+        tracking=TrackingConfig(every_steps=10, progress=False),
+    )
+    start = change(start, plan.set, where=f"{where}: set")
+    lists = {name: value for name, value in arm.fields.items() if isinstance(value, list)}
+    single = {name: value for name, value in arm.fields.items() if name not in lists}
+    place = f"{where}: arm {arm.name!r}"
+    empty = [name for name, values in lists.items() if not values]
+    if empty:
+        raise InputError(f"{place}: field {empty[0]!r} is an empty list; give one value or more.")
+    start = change(start, single, where=place)
+    start = replace(start, train=replace(start.train, seed=seed))
+    short = _short_names(list(lists))
+    runs = []
+    for values in product(*lists.values()):
+        setting = tuple(zip(lists, values, strict=True))
+        told = ", ".join(f"{short[name]} {_plain(value)}" for name, value in setting if len(lists[name]) > 1)
+        runs.append(
+            Run(
+                arm=arm.name,
+                setting=setting,
+                label=f"{arm.name} {told}".strip(),
+                config=change(start, dict(setting), where=place),
+                rules=arm.rules or plan.rules,
+                shares=arm.average or plan.average,
+            )
+        )
+    return runs
+
+
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """The last word of each dotted name, or as many as tell it from the others."""
+    short = {}
+    for name in names:
+        parts = name.split(".")
+        for count in range(1, len(parts) + 1):
+            end = ".".join(parts[-count:])
+            if sum(other == end or other.endswith("." + end) for other in names) == 1:
+                break
+        short[name] = end
+    return short
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).rpartition("/")[2]

@@ -1,0 +1,145 @@
+"""What the runs of a study share: pairs, negatives, benchmarks; drawn or made once, and told apart by their contents."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from degla.config import TrainConfig
+from degla.data.columns import Columns
+from degla.data.sources import read_captions
+from degla.errors import DeglaError, InputError
+from degla.negatives.generate import generate
+from degla.shelf import BENCHMARKS
+from degla.study.grid import Run
+from degla.study.plan import Plan
+from degla.world.draw import MARKER, draw_benchmark, draw_pairs
+
+log = logging.getLogger("degla.study")
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Data of the runs, and the benchmarks."""
+
+    configs: tuple[TrainConfig, ...]
+    """Of the runs, in order, with their data filled in."""
+    inputs: tuple[dict[str, str], ...]
+    """What each run is trained on, by contents: a run is made again when it changes."""
+    benchmarks: tuple[str, ...]
+    root: Path
+    questions: str
+    """Digest of the benchmarks' annotation files."""
+
+
+def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
+    """Draw the world where the plan says so, and make the negatives that no file gives.
+
+    Args:
+        plan: the plan.
+        runs: its runs.
+        out: folder of the study; what is made goes to ``data`` in it.
+
+    Raises:
+        InputError: files of the plan are missing or wrong.
+    """
+    folder = out / "data"
+    configs = []
+    digests: dict[Path, str] = {}
+    inputs = []
+    if plan.world is not None:
+        log.info("drawing the world")
+        world = plan.world
+        pairs = draw_pairs(
+            folder / f"pairs-{world.scenes}-{world.captions_per_image}",
+            count=world.scenes,
+            captions_per_image=world.captions_per_image,
+        )
+    for run in runs:
+        data = run.config.data
+        if plan.world is not None:
+            data = replace(data, captions=pairs.captions, images=pairs.images)
+        assert data.captions is not None
+        captions = _digest(data.captions, digests)
+        if data.negatives is None and data.negatives_per_caption:
+            data = replace(data, negatives=_negatives(folder, run.rules, config=run.config, captions=data.captions,
+                                                      digest=captions, made=digests))  # fmt: skip
+        drawn = plan.world is not None and data.images is not None
+        inputs.append(
+            {
+                "captions": captions,
+                "negatives": _digest(data.negatives, digests) if data.negatives else "",
+                "images": _digest(data.images.parent / MARKER, digests) if drawn and data.images else str(data.images),
+            }
+        )
+        configs.append(replace(run.config, data=data, out=out / "runs" / run.name))
+    names, root = _benchmarks(plan, folder)
+    return Materials(tuple(configs), tuple(inputs), names, root, _questions(names, root))
+
+
+def _benchmarks(plan: Plan, folder: Path) -> tuple[tuple[str, ...], Path]:
+    if plan.world is None:
+        assert plan.benchmarks is not None
+        return plan.benchmarks.names, plan.benchmarks.root
+    world = plan.world
+    sizes = f"{world.items_per_part}-{world.images_per_class}-{world.retrieval_images}"
+    root = draw_benchmark(
+        folder / f"benchmark-{world.split}-{sizes}",
+        split=world.split,
+        items_per_part=world.items_per_part,
+        images_per_class=world.images_per_class,
+        retrieval_images=world.retrieval_images,
+    )
+    return ("world",), root
+
+
+def _negatives(
+    folder: Path, rules: tuple[str, ...], *, config: TrainConfig, captions: Path, digest: str, made: dict[Path, str]
+) -> Path:
+    told = hashlib.sha256("\n".join((digest, *rules)).encode()).hexdigest()[:12]
+    path = folder / f"negatives-{told}.jsonl"
+    if path not in made:
+        folder.mkdir(parents=True, exist_ok=True)
+        data = config.data
+        columns = Columns(data.id_column, data.image_column, data.text_column, data.image_id_column, data.image_pattern)
+        log.info("negatives by %s: %s", ", ".join(rules), path)
+        summary = generate(
+            partial(read_captions, captions, format=data.format, columns=columns),
+            rules=rules, out=path, seed=0, progress=True,
+        )  # fmt: skip
+        if summary.stopped:
+            raise DeglaError(f"stopped by {summary.stopped} while negatives were made; the same command goes on.")
+        _digest(path, made)
+    return path
+
+
+def _digest(path: Path, known: dict[Path, str]) -> str:
+    if path not in known:
+        try:
+            with path.open("rb") as stream:
+                known[path] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except IsADirectoryError:
+            known[path] = _digest_of(sorted(file for file in path.rglob("*") if file.is_file()), path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
+    return known[path]
+
+
+def _digest_of(files: Iterable[Path], root: Path) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.relative_to(root).as_posix().encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _questions(names: Iterable[str], root: Path) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        annotations = BENCHMARKS.load(name).BENCHMARK.annotations
+        files = sorted(file for pattern in annotations for file in root.glob(pattern) if file.is_file())
+        digest.update(f"{name} {_digest_of(files, root)}\n".encode())
+    return digest.hexdigest()

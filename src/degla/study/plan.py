@@ -1,0 +1,270 @@
+"""The plan of a study: a small YAML or TOML file, validated, with overrides from the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from degla.errors import InputError
+from degla.records import Record, validate
+from degla.shelf import BENCHMARKS, RECIPES, RULES, did_you_mean
+from degla.study.fields import check_field
+
+PUBLISHED_RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
+"""The five rules of arXiv 2504.16801; none of them changes a relation."""
+_PATHS = ("data.captions", "data.images", "data.negatives", "validation.root")
+Value = bool | int | float | str | None
+
+
+class WorldData(Record):
+    """Pairs and benchmark that are drawn from the embedded world.
+
+    Attributes:
+        scenes: training scenes.
+        captions_per_image: differently worded captions of a scene.
+        split: of the benchmark: choose settings on "validation", report "test".
+        items_per_part: benchmark items of each compositional part.
+        images_per_class: images of each class of the recognition domains.
+        retrieval_images: images of each retrieval part.
+    """
+
+    scenes: int = Field(default=8000, ge=1)
+    captions_per_image: int = Field(default=1, ge=1)
+    split: Literal["validation", "test"] = "test"
+    items_per_part: int = Field(default=1000, ge=1)
+    images_per_class: int = Field(default=20, ge=1)
+    retrieval_images: int = Field(default=500, ge=1)
+
+
+class BenchmarkData(Record):
+    """Benchmarks of the shelf, and the folder with their files."""
+
+    names: tuple[str, ...] = Field(min_length=1)
+    root: Path
+
+    @field_validator("names")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _members(names, BENCHMARKS.names(), "benchmark")
+
+
+class Arm(Record):
+    """One line of the study: a recipe with changed fields; a list of values spans a grid.
+
+    Attributes:
+        recipe: a member of the shelf `recipes`.
+        label: its name in tables; the recipe's by default.
+        rules: rules that its negatives are made by; the plan's by default.
+        average: shares of the tuned weights in averages with the base that are measured; the plan's by default.
+        fields: dotted name of a field of the training configuration to its value, or to the list of its values.
+    """
+
+    recipe: str
+    label: str = ""
+    rules: tuple[str, ...] | None = None
+    average: tuple[float, ...] | None = None
+    fields: dict[str, Value | list[Value]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apart(cls, row: Any) -> Any:
+        """Fields of the training configuration stand beside the arm's own in the file."""
+        if not isinstance(row, dict):
+            return row
+        own = {name: value for name, value in row.items() if name in cls.model_fields}
+        others = {name: value for name, value in row.items() if name not in own}
+        return {**own, "fields": {**(own.get("fields") or {}), **others}}
+
+    @field_validator("recipe")
+    @classmethod
+    def _on_the_shelf(cls, name: str) -> str:
+        return _members((name,), RECIPES.names(), "recipe")[0]
+
+    @field_validator("rules")
+    @classmethod
+    def _known_rules(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return names and _members(names, RULES.names(), "rule")
+
+    @field_validator("average")
+    @classmethod
+    def _shares(cls, shares: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return shares and _checked_shares(shares)
+
+    @property
+    def name(self) -> str:
+        """The label, or else the recipe."""
+        return self.label or self.recipe
+
+
+class Plan(Record):
+    """Recipes x settings x seeds, on given data or on the embedded world.
+
+    Attributes:
+        title: of the page.
+        about: what the study asks, in a few sentences.
+        base: model that is fine-tuned and that gains and losses are counted from, in any form that `degla` takes.
+        world: what is drawn from the embedded world; or else
+        benchmarks: what is measured, where pairs are given as `data.captions` and `data.images` under `set`.
+        rules: rules that negatives are made by where `data.negatives` is not given.
+        set: fields of the training configuration of all arms, by dotted name; an arm's own go before.
+        arms: what is compared.
+        average: shares of the tuned weights in averages with the base that are measured; 1 is the tuned model itself.
+        seeds: training seeds, or their number.
+        price: points of composition that a point of recognition lost costs in the joint score.
+        gain: score that is to rise: a headline column, a named average or a part.
+        kept: score that is to be kept.
+    """
+
+    title: str = "Study"
+    about: str = ""
+    base: str = "world"
+    world: WorldData | None = None
+    benchmarks: BenchmarkData | None = None
+    rules: tuple[str, ...] = PUBLISHED_RULES
+    set: dict[str, Value] = Field(default_factory=dict)
+    arms: tuple[Arm, ...] = Field(min_length=1)
+    average: tuple[float, ...] = (1.0,)
+    seeds: tuple[int, ...] = (0,)
+    price: float = Field(default=1.0, ge=0)
+    gain: str = "composition"
+    kept: str = "recognition"
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _counted(cls, seeds: Any) -> Any:
+        return tuple(range(seeds)) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError("give one seed or more, each once, 0 or above; or their number, 1 or more")
+        return seeds
+
+    @field_validator("rules")
+    @classmethod
+    def _known_rules(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _members(names, RULES.names(), "rule")
+
+    @field_validator("average")
+    @classmethod
+    def _shares(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        return _checked_shares(shares)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Plan:
+        if (self.world is None) == (self.benchmarks is None):
+            raise ValueError("give either 'world', or 'benchmarks' with data.captions and data.images under 'set'")
+        if self.world is None and not {"data.captions", "data.images"} <= self.set.keys():
+            raise ValueError("without 'world', give data.captions and data.images under 'set'")
+        if self.world is not None and {"data.captions", "data.images"} & self.set.keys():
+            raise ValueError("'world' draws the pairs; leave data.captions and data.images out")
+        names = [arm.name for arm in self.arms]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two arms are called {twice[0]!r}; give one of them a 'label'")
+        if "base" in names:
+            raise ValueError("'base' is the untouched model's name; give the arm another 'label'")
+        return self
+
+
+def read_plan(path: Path, *, overrides: Sequence[str] = ()) -> Plan:
+    """Read a plan.
+
+    Args:
+        path: ends in .yaml, .yml or .toml. Paths in it are relative to its folder.
+        overrides: "NAME=VALUE": a field of the plan ("seeds=2", "world.scenes=500"), or a field of the training
+            configuration of every arm, over what the arms say ("train.steps=20").
+
+    Raises:
+        InputError: the file cannot be read, is no plan, or an override names nothing.
+    """
+    values = _parsed(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a plan is a table of fields: title, world, set, arms, seeds, ...")
+    for text in overrides:
+        _override(values, text)
+    plan = validate(Plan, values, where=str(path))
+    for name in plan.set:
+        check_field(name, where=f"{path}: set")
+    for arm in plan.arms:
+        for name in arm.fields:
+            check_field(name, where=f"{path}: arm {arm.name!r}")
+    return _placed(plan, path.parent)
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    try:
+        if path.suffix == ".toml":
+            return tomllib.loads(text)
+        if path.suffix in (".yaml", ".yml"):
+            return yaml.safe_load(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not {path.suffix[1:].upper()}: {' '.join(str(error).split())}.") from None
+    raise InputError(f"{path}: the name of a plan ends in .yaml, .yml or .toml.")
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    name, equals, written = text.partition("=")
+    if not equals:
+        raise InputError(f"--set {text}: write NAME=VALUE, for example --set train.steps=20.")
+    try:
+        value = yaml.safe_load(written)
+    except yaml.YAMLError:
+        value = written
+    first, _, rest = name.partition(".")
+    if first in ("arms", "set"):
+        raise InputError(f"--set {text}: name a field of the plan or of the training configuration itself.")
+    if first in Plan.model_fields:
+        if not rest:
+            values[name] = value
+        elif isinstance(values.get(first), dict):
+            values[first] = {**values[first], rest: value}
+        else:
+            raise InputError(f"--set {text}: the plan has no {first!r} to change.")
+        return
+    check_field(name, where=f"--set {text}")
+    values["set"] = {**(values.get("set") or {}), name: value}
+    for arm in values.get("arms") or []:
+        if isinstance(arm, dict):
+            arm.pop(name, None)
+
+
+def _placed(plan: Plan, folder: Path) -> Plan:
+    """Paths as they are seen from here, not from the plan's folder."""
+
+    def place(fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: ([str(folder / entry) for entry in value] if isinstance(value, list) else str(folder / str(value)))
+            if name in _PATHS and value is not None
+            else value
+            for name, value in fields.items()
+        }
+
+    benchmarks = plan.benchmarks and plan.benchmarks.model_copy(update={"root": folder / plan.benchmarks.root})
+    arms = tuple(arm.model_copy(update={"fields": place(arm.fields)}) for arm in plan.arms)
+    return plan.model_copy(update={"set": place(plan.set), "arms": arms, "benchmarks": benchmarks})
+
+
+def _members(names: tuple[str, ...], known: Sequence[str], noun: str) -> tuple[str, ...]:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown {noun} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}")
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"name one {noun} or more, each once")
+    return names
+
+
+def _checked_shares(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if not shares or len(set(shares)) != len(shares) or not all(0 < share <= 1 for share in shares):
+        raise ValueError("shares of the tuned weights are above 0 and at most 1, each once; 1 is the tuned model")
+    return tuple(sorted(shares, reverse=True))

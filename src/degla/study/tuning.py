@@ -1,0 +1,236 @@
+"""One job in its process: fine-tune, measure the model and its averages with the base. What is done stays done.
+
+``record.json`` in the run's folder says what the run was made from, whether it is finished and what was measured. A job
+whose record says the same does nothing; one whose training has stopped goes on from its checkpoint; one that was made
+from something else is made again, and says what changed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from degla.config import TrainConfig, differences, to_plain
+from degla.errors import DeglaError
+
+_RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One model that a job measures."""
+
+    label: str
+    share: float
+    """Share of the tuned weights in the average with the base; 1 is the tuned model."""
+    path: Path
+    """Where the result goes."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run and its measurements, or the measurement of the base alone."""
+
+    label: str
+    base: str
+    config: TrainConfig | None
+    """With data and folder; None measures the base."""
+    inputs: dict[str, str]
+    """Digests of what the run is trained on."""
+    measures: tuple[Measure, ...]
+    benchmarks: tuple[str, ...]
+    root: Path
+    questions: str
+    """Digest of the benchmarks' questions."""
+    resume: bool = True
+    """Whether what an earlier call did is kept; without it nothing of the run's state is removed at its end either."""
+
+    @property
+    def title(self) -> str:
+        """As told while it runs."""
+        return self.label if self.config is None else f"{self.label}, seed {self.config.train.seed}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training took. Times of processes side by side depend on what else the machine did."""
+
+    seconds: float
+    """In training steps, without loading and evaluation."""
+    pairs_per_second: float
+    """Median over the run."""
+    teacher: bool
+    """Whether a teacher was run."""
+    negatives: int
+    """Negatives a caption."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job did."""
+
+    paths: tuple[Path, ...]
+    """Results, in the order of the job's measures; none where a signal stopped it."""
+    cost: Cost | None = None
+    notes: tuple[str, ...] = ()
+    """What was kept from earlier, resumed or made again, in sentences."""
+    trained: bool = False
+    measured: int = 0
+    """Models that were measured now, not before."""
+
+
+def tune(job: Job) -> Done:
+    """Do what is left of a job.
+
+    Raises:
+        DeglaError: as `degla.training.loop.train` and `degla.evaluation.run.evaluate`.
+    """
+    if job.config is None:
+        folder = job.measures[0].path.with_suffix("")
+        record = _Record.read(folder) if job.resume else _Record()
+        return _measure(job, folder, record, tuned=None)
+    assert job.config.out is not None
+    folder = job.config.out
+    wanted = _identity(job)
+    record = _Record.read(folder) if job.resume else _Record()
+    notes: list[str] = []
+    trained = not (record.finished and record.made_from == wanted and _newest(folder) is not None)
+    if trained:
+        stopped = _train(job.config, folder, record, wanted, notes)
+        if stopped:
+            return Done((), notes=(*notes, stopped))
+        record = _Record(wanted, finished=True, cost=asdict(_cost(job.config)))
+        if job.resume:
+            _drop_state(folder)
+            record.write(folder)
+    done = _measure(job, folder, record, tuned=str(_newest(folder)))
+    return replace(done, notes=(*notes, *done.notes), trained=trained)
+
+
+@dataclass
+class _Record:
+    made_from: dict[str, Any] | None = None
+    finished: bool = False
+    cost: dict[str, Any] | None = None
+    measured: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> _Record:
+        try:
+            return cls(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return cls()  # None yet, or torn: then everything is made again.
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"{_RECORD}.partial"
+        partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        partial.replace(folder / _RECORD)
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """What decides the trained model: the configuration without folders and what is free to change, and the data."""
+    plain = to_plain(job.config)
+    for name in ("out", "checkpoint", "tracking"):
+        plain.pop(name)
+    for name in ("captions", "images", "negatives", "workers"):
+        plain["data"].pop(name)
+    return {**plain, "inputs": job.inputs}
+
+
+def _newest(folder: Path) -> Path | None:
+    from degla.model.checkpoint import latest_checkpoint
+
+    return latest_checkpoint(folder)
+
+
+def _train(
+    config: TrainConfig, folder: Path, record: _Record, wanted: dict[str, Any], notes: list[str]
+) -> str | None:
+    from degla.training.loop import train
+
+    resume = record.made_from == wanted and _newest(folder) is not None
+    if resume:
+        notes.append(f"goes on from {_newest(folder)}")
+    elif folder.exists():
+        changed = differences(record.made_from, wanted) if record.made_from else []
+        if changed:
+            told = "; ".join(f"{name} was {before!r}, is {now!r}" for name, before, now in changed)
+            notes.append(f"made again: {told}")
+        shutil.rmtree(folder)
+    _Record(wanted).write(folder)
+    outcome = train(config, resume=resume)
+    return None if outcome.finished else f"stopped at step {outcome.step}"
+
+
+def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> Done:
+    import torch
+
+    from degla.evaluation.results import load_result, save_result
+    from degla.evaluation.run import evaluate
+    from degla.model.average import average_weights
+    from degla.model.load import load_encoder
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    seed = None if job.config is None else job.config.train.seed
+    known = dict(record.measured or {})
+    loaded = None
+    count = 0
+    for measure in job.measures:
+        made_from = {"benchmarks": list(job.benchmarks), "questions": job.questions, "base": job.base}
+        if job.resume and known.get(measure.label) == made_from and measure.path.is_file():
+            try:
+                load_result(measure.path, items=True)
+                continue
+            except DeglaError:
+                pass  # Damaged: measured again.
+        if loaded is None:
+            loaded = load_encoder(tuned or job.base, device=device)
+        encoder = loaded
+        if tuned is not None and measure.share != 1:
+            encoder = average_weights(load_encoder(job.base, device=device), loaded, share=measure.share)
+        result = evaluate(
+            encoder, benchmarks=job.benchmarks, root=job.root, label=measure.label, training_seed=seed, progress=False
+        )
+        save_result(result, measure.path)
+        known[measure.label] = made_from
+        count += 1
+        if job.resume:
+            record = replace(record, measured=known)
+            record.write(folder)
+    cost = Cost(**record.cost) if record.cost else None
+    return Done(tuple(measure.path for measure in job.measures), cost, measured=count)
+
+
+def _drop_state(folder: Path) -> None:
+    """Keep a finished run's model, drop what only a longer run would need: two thirds of its size."""
+    from degla.model.checkpoint import ADAPTERS_NAME, OPTIMIZER_NAME, TEACHER_ADAPTERS_NAME, TEACHER_NAME
+
+    newest = _newest(folder)
+    assert newest is not None
+    for name in (OPTIMIZER_NAME, TEACHER_NAME, ADAPTERS_NAME, TEACHER_ADAPTERS_NAME):
+        (newest / name).unlink(missing_ok=True)
+
+
+def _cost(config: TrainConfig) -> Cost:
+    """Read from the metrics, which a resumed run continues: what was done twice is counted once."""
+    from degla.objectives._sum import Objective
+
+    assert config.out is not None
+    rates, seconds, before = [], 0.0, 0
+    for line in (config.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row.get("pairs_per_second"):
+            rates.append(row["pairs_per_second"])
+            seconds += (row["step"] - before) * config.train.batch_size / row["pairs_per_second"]
+            before = row["step"]
+    return Cost(
+        seconds=seconds,
+        pairs_per_second=statistics.median(rates) if rates else 0.0,
+        teacher=bool(Objective(config.objective, rules=1).needs),
+        negatives=config.data.negatives_per_caption,
+    )

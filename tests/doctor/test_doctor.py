@@ -1,0 +1,82 @@
+"""`degla doctor`: what it says of good files, of bad ones, of a batch that does not fit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from degla.cli import main
+from degla.doctor import Finding
+from degla.doctor.examine import examine as look
+from degla.doctor.memory import estimate_memory
+from tests.training.configs import tiny_config
+from tests.training.gradient_worker import first_step
+
+Pairs = dict[str, Path]
+
+
+def _findings(config: Any) -> dict[str, Finding]:
+    return {finding.about: finding for finding in look(config, seconds=0.2)}
+
+
+def test_a_good_configuration(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    found = _findings(tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run"))
+    assert list(found) == ["files", "model", "device", "disk", "memory", "speed"]
+    assert found["files"].values == {"rows": 24, "images": 12, "decoded": 12}
+    assert found["speed"].values["step_pairs_per_second"] > 0 and found["speed"].values["data_pairs_per_second"] > 0  # type: ignore[operator]
+    assert not (tmp_path / "run").exists(), "looking at a run began it"
+
+
+def test_bad_files_end_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    empty = tmp_path / "images"
+    empty.mkdir()
+    found = _findings(replace(config, data=replace(config.data, images=empty)))
+    assert found["files"].state == "bad" and "12 of 12 images" in found["files"].text
+    found = _findings(replace(config, data=replace(config.data, captions=None)))
+    assert found["configuration"].state == "bad" and "--data.captions" in found["configuration"].text
+    found = _findings(replace(config, train=replace(config.train, batch_size=64)))
+    assert found["files"].state == "bad" and "do not fill one batch of 64" in found["files"].text
+
+
+def test_a_batch_that_does_not_fit_gets_a_chunk_size(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", batch_size=24)
+    values = _findings(config)["memory"].values
+    fixed, pair = int(values["fixed_bytes"]), int(values["bytes_per_pair"])
+    monkeypatch.setattr("degla.doctor.examine.available_memory", lambda device: int((fixed + 5.5 * pair) / 0.9))
+    found = _findings(config)["memory"]
+    assert found.state == "bad" and "--train.chunk-size 5," in found.text
+    assert _findings(replace(config, train=replace(config.train, chunk_size=5)))["memory"].state == "good"
+
+
+def test_memory_of_a_pair_grows_with_its_negatives(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    from degla.training.pairs import open_pairs
+
+    found = []
+    for count in (1, 3):
+        config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path, batch_size=8)
+        config = replace(config, data=replace(config.data, negatives_per_caption=count))
+        _, _, trainer = first_step(config)
+        pairs = open_pairs(config, encoder=trainer.encoder, processes=trainer.processes)
+        batch = next(pairs.batches(0, start=0, device=torch.device("cpu")))
+        found.append(estimate_memory(trainer, batch))
+    count = sum(value.numel() for value in trainer.encoder.parameters())
+    assert found[0][0] == found[1][0] == 4 * 5 * count, "weights, gradient, two moments, teacher"
+    assert found[1][1] > 1.1 * found[0][1] > 10_000
+
+
+def test_the_command(tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["doctor", "negclip", "--model", str(tiny_model), "--data.images", str(tiny_pairs["images"]), "--json"]
+    assert main([*words, "--data.captions", "none.jsonl"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)
+    assert finding["state"] == "bad" and "none" in finding["text"]
+    assert main(["doctor", "negclpi"]) == 2
+    assert "Did you mean 'negclip'" in capsys.readouterr().err
+    assert main(["doctor"]) == 2

@@ -1,0 +1,82 @@
+"""`degla bench`: both sides have the same loss and gradients, and the ratio is made of what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from degla.cli import main
+from degla.model.load import load_encoder
+from degla.objectives import Processes
+from degla.speed.baseline import BaselineStep
+from degla.speed.compare import Compared
+from degla.speed.measure import Measured
+from degla.speed.present import PresentStep
+from degla.speed.stages import STAGES, take_step
+from degla.speed.workload import Workload, make_batch
+from degla.training.loop import build_trainer, open_accelerator
+
+Pairs = dict[str, Path]
+CPU = torch.device("cpu")
+
+
+def test_both_sides_take_the_same_step(tiny_model: Path, tiny_pairs: Pairs) -> None:
+    workload = Workload(
+        model=str(tiny_model), batch_size=6, negatives=2, captions=tiny_pairs["captions"],
+        negatives_file=tiny_pairs["negatives"],
+    )  # fmt: skip
+    config = workload.config("fp32")
+    encoder = load_encoder(workload.model)
+    batch = make_batch(workload, encoder, precision="fp32")
+    assert batch.valid.all() and batch.negative.shape[:2] == (6, 2)
+    baseline = BaselineStep(load_encoder(workload.model), batch, config=config, autocast=False)
+    assert baseline.tokens.shape == (18, encoder.context_length), "the baseline does not pad"
+    trainer = build_trainer(config, open_accelerator(config), encoder, Processes(), rules=1, steps=10)
+    present = PresentStep(trainer, batch)
+
+    for number in range(2):
+        losses, gradients = [], []
+        for step in (baseline, present):
+            loss, seconds = take_step(step, device=CPU, update=False)
+            losses.append(loss)
+            gradients.append({name: value.clone() for name, value in step.gradients().items()})
+            assert set(seconds) == set(STAGES) - {"optimiser", "average"}
+            step.update()
+            step.average()
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 50
+        for name, expected in gradients[0].items():
+            gap = (gradients[1][name] - expected).norm() / expected.norm()
+            assert gap < (1e-4 if number == 0 else 1e-2), (number, name, gap)
+    own = dict(trainer.teacher.encoder.clip.named_parameters()) if trainer.teacher else {}
+    for name, value in baseline.teacher.named_parameters():
+        torch.testing.assert_close(own[name], value, rtol=0, atol=1e-5)
+
+
+def test_ratios_are_of_what_was_measured() -> None:
+    def side(step: float, memory: int) -> Measured:
+        return Measured(loss=1.0, seconds={name: [step, step, 9.0] for name in STAGES}, memory=memory, operations=900,
+                        peak=1000.0, device="some")  # fmt: skip
+
+    baseline, present = [side(0.4, 80), side(0.8, 100)], [side(0.1, 30), side(0.1, 40)]
+    plain = Compared(Workload(), "bf16", baseline, present, 1e-6, 1e-5, "x").plain()
+    assert plain["ratio"] == pytest.approx(6.0) and plain["ratios"] == pytest.approx([4.0, 8.0])
+    assert plain["seconds"] == pytest.approx(0.9) and plain["pairs_per_second"] == pytest.approx(32 / 0.9)
+    assert plain["memory_share"] == pytest.approx(0.4)
+    assert plain["operations_per_second"] == pytest.approx(1000) and plain["share_of_peak"] == pytest.approx(1.0)
+
+
+def test_the_command(tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bench", "--model", str(tiny_model), "--batch-size", "4", "--negatives", "2", "--captions",
+             str(tiny_pairs["captions"]), "--negatives-file", str(tiny_pairs["negatives"]), "--steps", "1", "--rounds",
+             "1", "--threads", "1", "--device", "cpu", "--json"]  # fmt: skip
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["loss_gap"] < 1e-5 and found["gradient_gap"] < 1e-4
+    assert set(found["stages"]) == set(STAGES) and found["baseline_operations"] > found["operations"] > 0
+    assert found["memory"] > 10**8 and found["ratio"] > 0
+    assert main(["bench", "--batch-size", "0"]) == 2
+    assert "--batch-size is 0" in capsys.readouterr().err
