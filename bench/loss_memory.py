@@ -81,7 +81,8 @@ def main() -> None:
         found[side] = [float(word) for word in done.stdout.split()]
         loss, image, text, grown, seconds = found[side]
         print(
-            f"{side:<9} {grown / 2**20:8.0f} MiB  {seconds:6.2f} processor seconds  loss {loss:.6f}  gradients {image:.6g}, {text:.6g}"
+            f"{side:<9} {grown / 2**20:8.0f} MiB  {seconds:6.2f} processor seconds  loss {loss:.6f}  "
+            f"gradients {image:.6g}, {text:.6g}"
         )
     print(f"{platform.machine()}, B={given.pairs}, K={given.negatives}, D={given.dim}, fp32, "
           f"forward and backward of the whole objective; "

@@ -12,11 +12,14 @@ from term_cases import RULES, evaluate, gradients, make_case
 from degla.errors import InputError
 from degla.objectives import Processes, Target
 from degla.objectives._sum import Objective, term_class, terms
+from degla.objectives.class_contrast import ClassContrast
 from degla.objectives.contrastive import Contrastive
 from degla.objectives.cross_modal_rank import CrossModalRank
+from degla.objectives.dense_grounded import DenseGrounded
 from degla.objectives.image_grounded import ImageGrounded
 from degla.objectives.self_distillation import SelfDistillation
 from degla.objectives.text_grounded import TextGrounded
+from degla.objectives.text_pull import TextPull
 from degla.shelf import TERMS
 
 ONE = Processes()
@@ -39,7 +42,7 @@ def test_the_loss_is_the_weighted_sum_of_the_values() -> None:
         expected = expected + term.weight * value
     torch.testing.assert_close(loss, expected, rtol=1e-14, atol=0)
     found, wanted = gradients(loss, case.leaves), gradients(expected, case.leaves)
-    for leaf in case.leaves:
+    for leaf in ("image", "caption", "negative", "scale"):
         assert found[leaf].abs().max() > 0
         torch.testing.assert_close(found[leaf], wanted[leaf])
 
@@ -87,6 +90,12 @@ def test_needs_are_joined() -> None:
         "caption",
         "negative",
     }
+
+
+def test_the_objective_reads_what_its_active_terms_read() -> None:
+    chosen = terms(dense_grounded=DenseGrounded(), class_contrast=ClassContrast(), text_pull=TextPull(weight=0.0))
+    assert Objective(chosen, rules=1).reads == {"tokens", "classes"}
+    assert Objective(terms(contrastive=Contrastive()), rules=1).reads == frozenset()
 
 
 def test_terms_lists_the_whole_shelf() -> None:

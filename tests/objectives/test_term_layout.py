@@ -7,10 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from term_cases import Case, all_settings, at_work, describe, evaluate, gradients, is_published, make_case
+from term_cases import (
+    Case,
+    all_settings,
+    at_work,
+    describe,
+    evaluate,
+    gradients,
+    is_published,
+    leading_leaf,
+    make_case,
+)
 from torch import Tensor
 
-from degla.objectives import Embeddings, Processes, Target
+from degla.objectives import Embeddings, Processes, Target, reads_of
 from degla.objectives._sum import term_class
 from degla.objectives.contrastive import Contrastive
 from degla.objectives.intra_modal import IntraModal
@@ -18,6 +28,8 @@ from degla.objectives.text_grounded import TextGrounded
 from degla.shelf import TERMS
 
 PAIRS, NEGATIVES = 4, 3
+WHOLE = ("scale", "classes")
+"""The fields of `Embeddings` that are the same for all rows."""
 
 
 def is_local(name: str) -> bool:
@@ -31,26 +43,35 @@ LOCAL = [
 ]
 
 
+OWN = {"tokens": "negative_token", "positive": "positive", "classes": "image"}
+"""The leaf of a row's own rows, negatives apart, that a local term compares it with."""
+
+
+def own_leaf(term: Any) -> str:
+    """The leaf of those rows that belong to one pair alone, as this term sees it."""
+    return next((OWN[extra] for extra in sorted(reads_of(term))), "negative")
+
+
 def moved_rows(term: Any, case: Case, changed: int) -> dict[str, set[int]]:
-    """The rows whose gradient moves when another caption's negatives change; one set for each leaf."""
+    """The rows whose gradient moves when what belongs to one pair alone changes; one set for each leaf."""
     with torch.no_grad():
-        negative = case.leaves["negative"].clone()
-        negative[changed] += torch.randn(negative[changed].shape, dtype=negative.dtype)
-    other = case.altered(negative=negative)
+        rows_of = case.leaves[own_leaf(term)].clone()
+        rows_of[changed] += torch.randn(rows_of[changed].shape, dtype=rows_of.dtype)
+    other = case.altered(**{own_leaf(term): rows_of})
 
     def rows(one: Case) -> dict[str, Tensor]:
         value = evaluate(term, one.student(), one.target(type(term).needs), one.memory)
         return gradients(value, one.leaves)
 
     before, after = rows(case), rows(other)
-    assert before["caption"].abs().max() > 0
+    assert before[leading_leaf(term)].abs().max() > 0
     return {
         leaf: {
             row
             for row in range(case.pairs)
             if not torch.allclose(before[leaf][row], after[leaf][row], rtol=0, atol=1e-14)
         }
-        for leaf in ("image", "caption", "negative")
+        for leaf in case.leaves.keys() - {"scale", "classes"}
     }
 
 
@@ -64,8 +85,8 @@ def test_a_local_term_moves_in_no_other_row(term: Any, changed: int) -> None:
     case = make_case(PAIRS, NEGATIVES, mask="all", seed=changed)
     case.memory[:] = 5.0
     moved = moved_rows(term, case, changed)
-    assert moved["negative"] == {changed}
-    assert moved["image"] <= {changed} and moved["caption"] <= {changed}, moved
+    assert moved[own_leaf(term)] == {changed}
+    assert all(rows <= {changed} for rows in moved.values()), moved
 
 
 @pytest.mark.parametrize("term", LOCAL, ids=describe)
@@ -75,15 +96,7 @@ def test_a_local_term_is_the_mean_of_its_rows(term: Any) -> None:
 
     def row(index: int) -> Tensor:
         part = slice(index, index + 1)
-        one = Embeddings(
-            image=student.image[part],
-            caption=student.caption[part],
-            negative=student.negative[part],
-            valid=student.valid[part],
-            scale=student.scale,
-            group=student.group[part],
-            rule=student.rule[part],
-        )
+        one = Embeddings(**{name: each if name in WHOLE else each[part] for name, each in vars(student).items()})
         assert target.image is not None and target.caption is not None and target.negative is not None
         teacher = Target(image=target.image[part], caption=target.caption[part], negative=target.negative[part])
         return evaluate(term, one, teacher, case.memory)
@@ -151,8 +164,7 @@ def test_the_order_of_the_pairs_is_without_meaning(term: Any) -> None:
     order = torch.tensor([3, 0, 4, 1, 2])
     student, target = case.student(), case.target()
     assert target.image is not None and target.caption is not None and target.negative is not None
-    whole = ("scale", "classes")
-    shuffled = Embeddings(**{name: each if name in whole else each[order] for name, each in vars(student).items()})
+    shuffled = Embeddings(**{name: each if name in WHOLE else each[order] for name, each in vars(student).items()})
     teacher = Target(image=target.image[order], caption=target.caption[order], negative=target.negative[order])
     torch.testing.assert_close(
         evaluate(term, shuffled, teacher, case.memory), evaluate(term, student, target, case.memory)

@@ -31,7 +31,9 @@ def run(count: int, folder: Path, what: str = "terms") -> list[dict[str, Outcome
 def test_the_single_process_has_something_to_compare(alone: dict[str, Outcome]) -> None:
     """Empty or all-zero gradients would compare equal for any code."""
     for title, found in alone.items():
-        if not title.endswith("mask none"):
+        # The positives of one row alone have nothing to be told from.
+        alone_with_itself = title.startswith("TextContrast") and title.endswith("only the last row")
+        if not title.endswith("mask none") and not alone_with_itself:
             assert found["loss"].item() > 0, title
             # A target among one caption's negatives leaves the text tower; every term moves that one.
             assert found["gradient text.weight"].abs().max() > 1e-6, title

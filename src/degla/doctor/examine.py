@@ -54,7 +54,7 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
 
 def _at_hand(config: TrainConfig) -> TrainConfig:
     """The same with a batch that any machine can hold, decoded by this process alone."""
-    size = min(config.train.batch_size, config.train.chunk_size or 16, 16)
+    size = min(config.train.batch_size, 16)
     return replace(
         config, train=replace(config.train, batch_size=size, chunk_size=None), data=replace(config.data, workers=0)
     )
@@ -133,7 +133,8 @@ def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs) -> Finding:
     }  # fmt: skip
     text = (
         f"about {need / 1e9:.1f} GB: {fixed / 1e9:.1f} GB for weights, gradients, optimiser and teacher, and "
-        f"{pair / 1e6:.1f} MB for each of {held} pairs with {config.data.negatives_per_caption} negatives; {free / 1e9:.1f} GB are free"
+        f"{pair / 1e6:.1f} MB for each of {held} pairs with {config.data.negatives_per_caption} negatives; "
+        f"{free / 1e9:.1f} GB are free"
     )
     if need <= 0.9 * free:
         return Finding("memory", "good", text + ".", values)

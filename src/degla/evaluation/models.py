@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from degla.evaluation.embed import Encoder
 
 
+def means_floor(name: str) -> bool:
+    """Whether a user who gives this name means a floor, and not a file or folder that is called so."""
+    return is_floor(name) and not Path(name).exists()
+
+
 def load_model(name: str, *, device: str = "cpu") -> Encoder:
     """Load a model for evaluation.
 
@@ -22,7 +27,7 @@ def load_model(name: str, *, device: str = "cpu") -> Encoder:
     Raises:
         InputError: see `load_floor`, `load_transformers_folder` and `load_encoder`.
     """
-    if is_floor(name) and not Path(name).exists():
+    if means_floor(name):
         return load_floor(name)
     from degla.model.transformers_folder import is_transformers_folder, load_transformers_folder
 

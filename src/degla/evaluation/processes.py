@@ -25,15 +25,6 @@ class Processes:
     rank: int = 0
     count: int = 1
 
-    @classmethod
-    def current(cls) -> Processes:
-        """Those of the running job; a single one where `torch.distributed` is not set up."""
-        import torch.distributed as dist
-
-        if dist.is_available() and dist.is_initialized():
-            return cls(rank=dist.get_rank(), count=dist.get_world_size())
-        return cls()
-
     @property
     def first(self) -> bool:
         """Whether this is the process that keeps the cache, scores and writes."""
@@ -96,6 +87,6 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Pr
         )
     dist.init_process_group("gloo")
     try:
-        yield Processes.current()
+        yield Processes(rank=dist.get_rank(), count=dist.get_world_size())
     finally:
         dist.destroy_process_group()

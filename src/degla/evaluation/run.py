@@ -43,11 +43,9 @@ def evaluate(
     progress: bool = True,
     cache: Cache | None = None,
     training: TrainingImages | None = None,
+    processes: Processes | None = None,
 ) -> TracedResult:
     """Score a model; every distinct image and text of all benchmarks is embedded once.
-
-    Where `torch.distributed` is set up, all processes call this alike, share the embedding and get the same result; the
-    first of them reads and fills the cache and scores.
 
     Args:
         encoder: the model.
@@ -61,6 +59,8 @@ def evaluate(
         progress: show how far it is on stderr.
         cache: embedded rows of earlier calls, read and filled; see `disk_cache.DiskCache`. None: this call's own.
         training: images that the model was fine-tuned on; the result says which of them are asked about.
+        processes: those of one job that all call this alike: they share the embedding and get the same result; the
+            first of them reads and fills the cache and scores. None: this one alone, whatever job it belongs to.
 
     Raises:
         InputError: an unknown benchmark, files missing or wrong, images missing.
@@ -71,11 +71,13 @@ def evaluate(
     if not benchmarks:
         raise InputError(f"no benchmark was named. Known: {', '.join(BENCHMARKS.names())}.")
     chosen: list[Benchmark] = [BENCHMARKS.load(name).BENCHMARK for name in dict.fromkeys(benchmarks)]
+    processes = processes or Processes()
+    # What a benchmark draws by itself is drawn by one process, while the others wait.
+    processes.from_first(lambda: [benchmark.prepare(root) for benchmark in chosen if benchmark.prepare is not None])
     questions = [ask(benchmark, root, allow_missing=allow_missing) for benchmark in chosen]
     entries = list(chain.from_iterable(asked.entries for asked in questions))
     fingerprint = encoder.fingerprint
     identity = "" if cache is None else identity_of(encoder, fingerprint=fingerprint)
-    processes = Processes.current()
     embedder = Embedder(
         encoder,
         root=root,

@@ -8,6 +8,7 @@ import logging
 from pathlib import Path, PurePosixPath
 
 from degla.errors import InputError
+from degla.evaluation.pictures import decode, is_there, read_picture
 from degla.records import ItemImage
 
 logger = logging.getLogger(__name__)
@@ -28,12 +29,15 @@ def thumbnail(image: ItemImage, *, root: Path) -> str | None:
         None where there is no such file, it is no picture, or its path leads out of the folder.
     """
     path = PurePosixPath(image.path)
-    if path.is_absolute() or ".." in path.parts or not (root / path).is_file():
+    if path.is_absolute() or ".." in path.parts or not is_there(root, image.path):
         return None
     from degla.data.images import open_image
 
     try:
-        picture = open_image(image.path, folder=root, caption_id=image.path)
+        if (root / path).is_file():
+            picture = open_image(image.path, folder=root, caption_id=image.path)
+        else:
+            picture = decode(read_picture(root, image.path), image.path)
         if image.crop is None:
             picture.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # a large JPEG is decoded at a fraction of its size
         else:

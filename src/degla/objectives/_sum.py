@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.objectives import Embeddings, Part, Processes, StatefulTerm, Target, Term
+from degla.objectives import Embeddings, Extra, Part, Processes, StatefulTerm, Target, Term, reads_of
 from degla.shelf import TERMS, did_you_mean
 
 Terms = dict[str, Any]
@@ -61,6 +61,11 @@ class Objective:
     def needs(self) -> frozenset[Part]:
         """The parts of the teacher's embeddings that the active terms read; empty means no teacher is run."""
         return frozenset().union(*(term.needs for term in self.active.values()))
+
+    @property
+    def reads(self) -> frozenset[Extra]:
+        """The optional parts of the student's embeddings that the active terms read."""
+        return frozenset[Extra]().union(*(reads_of(term) for term in self.active.values()))
 
     def __call__(
         self, student: Embeddings, teacher: Target, processes: Processes

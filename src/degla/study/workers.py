@@ -158,10 +158,10 @@ def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
 def _end(workers: Sequence[_Worker], *, patience: float) -> None:
     for worker in workers:
         worker.process.terminate()
+        worker.connection.close()
     last = time.monotonic() + patience + 5
     for worker in workers:
         worker.process.join(max(0.0, last - time.monotonic()) if patience else 5)
         if worker.process.is_alive():
             worker.process.kill()
             worker.process.join()
-        worker.connection.close()

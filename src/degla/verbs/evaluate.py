@@ -33,8 +33,8 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(f"--out {given.out}: the name of a result must end in .json.")
     check_benchmarks(given.benchmarks)
 
-    from degla.evaluation.floors import is_floor, seed_of
-    from degla.evaluation.models import load_model
+    from degla.evaluation.floors import seed_of
+    from degla.evaluation.models import load_model, means_floor
     from degla.evaluation.overlap import training_images
     from degla.evaluation.processes import joined_processes
     from degla.evaluation.results import save_result
@@ -44,7 +44,7 @@ def run(given: argparse.Namespace) -> int:
 
     with joined_processes() as processes, cache(given) as embeddings:
         for number, name in enumerate(given.models):
-            floor = is_floor(name)
+            floor = means_floor(name)
             result = evaluate(
                 load_model(name, device=device(given.device)),
                 benchmarks=given.benchmarks,
@@ -55,6 +55,7 @@ def run(given: argparse.Namespace) -> int:
                 label=given.label[number] if given.label else None,
                 training_seed=seed_of(name) if floor else recorded_seed(name),
                 training=training_images(name),
+                processes=processes,
                 # A floor is made anew in less time than it takes to read.
                 cache=None if floor else embeddings,
             )

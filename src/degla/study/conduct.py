@@ -1,0 +1,173 @@
+"""A study from end to end: plan in; results, one table, a frontier and paired tests out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from degla.errors import DeglaError, InputError
+from degla.evaluation.results import load_result
+from degla.evaluation.terminal import named_scores
+from degla.shelf import did_you_mean
+from degla.study.chosen import is_choice, write_chosen
+from degla.study.grid import Run, expand, file_name
+from degla.study.materials import Materials, prepare
+from degla.study.page import Findings, write_all
+from degla.study.plan import Plan
+from degla.study.significance import compare_all
+from degla.study.standings import BASE, Model, tabulate
+from degla.study.tuning import Done, Job, Measure, tune
+from degla.study.watch import Watch
+from degla.study.workers import Ended, default_processes, run_jobs
+
+log = logging.getLogger("degla.study")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that came to nothing."""
+
+    title: str
+    error: str
+
+
+def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: int | None = None) -> Findings:
+    """Do what is left of a study, and write its page.
+
+    Writes under `out`: ``study.html``, ``study.md``, ``study.json``, ``frontier.svg``; ``results/`` with a file a model and
+    seed; ``runs/`` with the models; ``data/``; ``study.log``; ``chosen.yaml`` where an arm had several settings.
+
+    Args:
+        plan: what is compared.
+        out: folder; what an earlier call made there of the same runs is kept.
+        where: names the plan's file in messages and on the page.
+        command: how to make the study again, for the page.
+        processes: at most so many runs at a time, with one thread each; None: one a processor.
+
+    Returns:
+        The table, the tests and what failed.
+
+    Raises:
+        InputError: the plan does not fit its data, or names a score that the benchmarks do not have.
+        DeglaError: the base could not be measured, no run came to an end, or a signal stopped the study.
+    """
+    runs = expand(plan, where=where)
+    handler = _open_log(out)
+    log.addHandler(handler)
+    try:
+        log.info("%s: %d runs, results in %s", where, len(runs), out)
+        materials = prepare(plan, runs, out=out)
+        jobs = _jobs(plan, runs, materials, out=out)
+
+        def check_base(number: int, end: Ended[Done]) -> None:
+            if end.details:
+                handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, end.details, (), None))
+            if number == 0:
+                _check_base(end, plan, jobs[0].measures[0].path, where=where)
+
+        with Watch(jobs, log=log, when_ended=check_base) as watch:
+            ends, signal = run_jobs(tune, jobs, processes=processes or default_processes(), watcher=watch)
+        if signal:
+            raise DeglaError(f"stopped by {signal}; the same command goes on where it stopped.")
+        return _found(plan, runs, jobs, ends, out=out, where=where, command=command)
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _open_log(out: Path) -> logging.Handler:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(out / "study.log", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{out}: the study's folder cannot be written: {error.strerror}.") from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    return handler
+
+
+def _jobs(plan: Plan, runs: Sequence[Run], materials: Materials, *, out: Path) -> list[Job]:
+    start = Job(
+        label=BASE,
+        base=plan.base,
+        config=None,
+        inputs={},
+        measures=(Measure(BASE, 1.0, out / "results" / f"{file_name(BASE, None)}.json"),),
+        benchmarks=materials.benchmarks,
+        root=materials.root,
+        questions=materials.questions,
+    )
+    jobs = [start]
+    for run, config, inputs in zip(runs, materials.configs, materials.inputs, strict=True):
+        measures = tuple(
+            Measure(label, share, out / "results" / f"{file_name(label, run.seed)}.json")
+            for share in run.shares
+            for label in (run.model_label(share),)
+        )
+        jobs.append(replace(start, label=run.label, config=config, inputs=inputs, measures=measures))
+    return jobs
+
+
+def _check_base(end: Ended[Done], plan: Plan, path: Path, *, where: str) -> None:
+    """Stop at once where the base cannot be measured or has not the scores that the plan names."""
+    if end.value is None:
+        raise DeglaError(f"the base model {plan.base!r} could not be measured: {end.error}")
+    known = named_scores(load_result(path))
+    for field, name in (("gain", plan.gain), ("kept", plan.kept)):
+        if name not in known:
+            raise InputError(
+                f"{where}: field {field!r}: the benchmarks have no score {name!r}.{did_you_mean(name, known)} "
+                f"Known: {', '.join(known)}."
+            )
+
+
+def _found(
+    plan: Plan,
+    runs: Sequence[Run],
+    jobs: Sequence[Job],
+    ends: Sequence[Ended[Done] | None],
+    *,
+    out: Path,
+    where: str,
+    command: str,
+) -> Findings:
+    failures = []
+    models = {BASE: Model(BASE, BASE, (), 1.0, {None: load_result(jobs[0].measures[0].path)})}
+    files: dict[str, dict[int | None, Path]] = {}
+    for run, job, end in zip(runs, jobs[1:], ends[1:], strict=True):
+        value = end.value if end is not None else None
+        if value is None or not value.paths:
+            error = end.error if end is not None and end.error else "; ".join(value.notes) if value else "not run"
+            failures.append(Failure(job.title, error))
+            continue
+        for measure in job.measures:
+            model = models.setdefault(measure.label, Model(measure.label, run.arm, run.setting, measure.share))
+            model.results[run.seed] = load_result(measure.path)
+            files.setdefault(measure.label, {})[run.seed] = measure.path
+            if value.cost is not None:
+                model.costs.append(value.cost)
+    if len(models) == 1:
+        told = "; ".join(f"{failure.title}: {failure.error}" for failure in failures[:3])
+        raise DeglaError(f"no run came to an end: {told}. See {out / 'study.log'}.")
+    table = tabulate(_ordered(models, runs), gain=plan.gain, kept=plan.kept, price=plan.price)
+    log.info("testing differences between %d arms", len(table.best) - 1)
+    contenders = {row.label: files[row.label] for row in table.best if row.arm != BASE}
+    tests = compare_all(contenders, scores=(plan.gain, plan.kept)) if len(contenders) > 1 else []
+    findings = Findings(
+        plan=plan, table=table, tests=tuple(tests), choice=is_choice(plan, table), where=where, command=command,
+        failures=tuple((failure.title, failure.error) for failure in failures),
+        base=models[BASE].results[None],
+    )  # fmt: skip
+    write_all(findings, out)
+    if findings.choice:
+        write_chosen(plan, table, out / "chosen.yaml")
+    log.info("open %s", out / "study.html")
+    return findings
+
+
+def _ordered(models: dict[str, Model], runs: Sequence[Run]) -> list[Model]:
+    """The base, then every model in the order of the plan, whatever ended first."""
+    labels = dict.fromkeys(run.model_label(share) for run in runs for share in run.shares)
+    return [models[BASE], *(models[label] for label in labels if label in models)]
+

@@ -1,0 +1,101 @@
+"""A study as Markdown: the same tables as the page, for the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from degla.study.plan import Plan
+from degla.study.significance import Test
+from degla.study.standings import Standing, Table
+from degla.study.wording import interval, p_value, points, seconds, signed, spread
+
+
+def render_markdown(
+    plan: Plan, table: Table, tests: Sequence[Test], warnings: Sequence[str], command: str
+) -> str:
+    """The study's tables and warnings as Markdown."""
+    lines = [f"# {plan.title}", ""]
+    lines += [plan.about, ""] if plan.about else []
+    lines += ["```sh", command, "```", ""] if command else []
+    for warning in warnings:
+        lines += [f"> **Note.** {warning[:1].upper()}{warning[1:]}", ""]
+    lines += [
+        "## At a glance",
+        "",
+        *_table(
+            ["model", "seeds", *table.headline, f"{plan.gain} gained", f"{plan.kept} lost", "joint", ""],
+            (_glance(row, table) for row in table.standings),
+        ),
+        "",
+        f"Percent; gained, lost and joint in points against the base `{plan.base}`. ± is half of a 95 % t-interval of the "
+        f"mean over seeds. Joint: {plan.gain} gained minus {plan.price:g} times {plan.kept} lost. Bold: the best joint "
+        "score of its arm; P: no model gains more without losing more.",
+        "",
+        "![Frontier](frontier.svg)",
+        "",
+        "## By family",
+        "",
+        *_table(
+            ["model", *table.families],
+            ([row.label, *(spread(row.scores[f"family:{name}"]) for name in table.families)] for row in table.best),
+        ),
+        "",
+        "## Cost",
+        "",
+        *_table(["model", "training", "pairs/s", "teacher", "negatives"], (_cost(row) for row in table.best)),
+        "",
+        "Time in training steps of one process, without loading and evaluation, while others ran beside it.",
+        "",
+    ]
+    if tests:
+        lines += ["## Paired tests", "", *_tests(tests), ""]
+        lines += [
+            "First minus second, in points. Seeds: paired t-test over seeds. Questions: paired bootstrap over images of "
+            "verdicts averaged over seeds, normal test by its standard error. p after Holm's correction over all tests of "
+            "its kind. Yes: both below 0.05.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _glance(row: Standing, table: Table) -> list[str]:
+    name = f"**{row.label}**" if row.best else row.label
+    scores = [spread(row.scores[column]) for column in table.headline]
+    seeds = "–" if row.seeds == (None,) else str(len(row.seeds))
+    return [name, seeds, *scores, points(row.gained), points(row.lost), points(row.joint), "P" if row.pareto else ""]
+
+
+def _cost(row: Standing) -> list[str]:
+    cost = row.cost
+    if cost is None:
+        return [row.label, "–", "–", "–", "–"]
+    return [
+        row.label, seconds(cost.seconds), f"{cost.pairs_per_second:.0f}", "yes" if cost.teacher else "no",
+        str(cost.negatives),
+    ]  # fmt: skip
+
+
+def _tests(tests: Iterable[Test]) -> Iterator[str]:
+    rows = []
+    for test in tests:
+        rows.append(
+            [
+                test.first, test.second, test.score, f"{signed(test.over_seeds.value)} {interval(test.over_seeds)}",
+                p_value(test.corrected_seeds), interval(test.over_questions), p_value(test.corrected_questions),
+                "yes" if test.significant else "no",
+            ]
+        )  # fmt: skip
+    heads = ["first", "second", "score", "difference, 95 % over seeds", "p seeds", "95 % over questions", "p questions",
+             "differ"]  # fmt: skip
+    yield from _table(heads, rows)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield _line(heads)
+    yield _line(["---"] * len(heads))
+    for row in rows:
+        yield _line(row)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

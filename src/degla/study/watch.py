@@ -1,0 +1,126 @@
+"""Progress of the runs: a bar for each that runs and one for all on a terminal, a line a run elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from degla.study.tuning import Done, Job
+from degla.study.workers import Ended
+
+_ALL_SHOWN = 12
+"""So few runs keep their bars when they are done."""
+
+
+class Watch:
+    """Shows the state of jobs, read from their metrics.
+
+    Args:
+        jobs: as given to `run_jobs`.
+        log: where the lines go.
+        when_ended: called with the number of a job and how it ended, once a job.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        *,
+        log: logging.Logger,
+        when_ended: Callable[[int, Ended[Done]], None] | None = None,
+    ) -> None:
+        self._jobs, self._log, self._when_ended = jobs, log, when_ended
+        self._console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+        )  # fmt: skip
+        self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._total = self._bars.add_task("all runs", total=len(jobs), note="")
+        shown = len(jobs) <= _ALL_SHOWN
+        self._tasks: list[TaskID] = [
+            self._bars.add_task(job.title, total=_steps(job), note="", start=False, visible=shown) for job in jobs
+        ]
+        self._started: set[int] = set()
+        self._done = 0
+        self._worked = 0
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Watch:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def look(self, running: Sequence[int]) -> None:
+        """Show how far the jobs that run are."""
+        for number in running:
+            task, job = self._tasks[number], self._jobs[number]
+            if number not in self._started:
+                self._started.add(number)
+                self._bars.start_task(task)
+                self._bars.update(task, visible=True)
+            last = _last_metrics(job)
+            if last is None:
+                self._bars.update(task, note="starting" if job.config else "evaluating")
+            elif last["step"] == _steps(job):
+                self._bars.update(task, completed=last["step"], note="evaluating")
+            else:
+                note = f"loss {_loss(last)}  {last.get('pairs_per_second', 0):.0f} pairs/s"
+                self._bars.update(task, completed=last["step"], note=note)
+
+    def ended(self, number: int, end: Ended[Done]) -> None:
+        """Note the end of a job; a line in the log says what came of it."""
+        job, task = self._jobs[number], self._tasks[number]
+        self._done += 1
+        value = end.value
+        fresh = value is None or value.trained or value.measured > 0
+        self._worked += fresh
+        told = end.error and f"failed: {end.error}"
+        told = told or (f"done in {end.seconds:.0f} s" if fresh else "kept from before")
+        notes = "; ".join(value.notes) if value is not None else ""
+        left = ""
+        if self._worked and self._done < len(self._jobs):
+            each = (time.monotonic() - self._since) / self._worked
+            left = f"; about {_duration(each * (len(self._jobs) - self._done))} left"
+        self._bars.update(task, note="failed" if end.error else "done", completed=_steps(job) or 1, total=_steps(job) or 1)
+        self._bars.stop_task(task)
+        if len(self._jobs) > _ALL_SHOWN:
+            self._bars.update(task, visible=False)
+        self._bars.update(self._total, completed=self._done, note=left.removeprefix("; "))
+        line = f"{self._done} of {len(self._jobs)}: {job.title}: {told}" + (f" ({notes})" if notes else "")
+        self._log.log(logging.ERROR if end.error else logging.INFO, "%s%s", line, left)
+        if self._when_ended is not None:
+            self._when_ended(number, end)
+
+
+def _steps(job: Job) -> int | None:
+    return None if job.config is None else job.config.train.steps
+
+
+def _loss(row: dict[str, Any]) -> str:
+    return f"{row['loss']:.3f}" if "loss" in row else "?"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def _last_metrics(job: Job) -> dict[str, Any] | None:
+    if job.config is None:
+        return None
+    path = Path(job.config.out or ".") / "metrics.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return dict(json.loads(lines[-1])) if lines else None
+    except (OSError, ValueError):
+        return None  # Not there yet, or a line is being written.

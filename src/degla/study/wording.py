@@ -1,0 +1,49 @@
+"""Numbers as a study prints them: scores in percent, differences in points, each with its 95 % interval over seeds."""
+
+from __future__ import annotations
+
+from degla.evaluation.statistics import Difference, Spread
+
+
+def mean_of(value: Spread) -> str:
+    """A score in percent, "61.3"."""
+    return f"{100 * value.mean:.1f}"
+
+
+def width(value: Spread) -> str:
+    """Half the interval's width, " ± 0.8"; empty for one seed."""
+    return "" if value.half_width is None else f" ± {100 * value.half_width:.1f}"
+
+
+def spread(value: Spread) -> str:
+    """Mean and interval of a score, "61.3 ± 0.8"."""
+    return mean_of(value) + width(value)
+
+
+def points(value: Spread) -> str:
+    """Mean and interval of a difference, "+3.1 ± 0.8"."""
+    return signed(value.mean) + width(value)
+
+
+def signed(value: float) -> str:
+    """A difference in points, "+3.1" or "−3.1"."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def interval(value: Difference) -> str:
+    """The interval of a difference in points, "[+1.0, +2.0]", or a dash."""
+    if value.interval is None:
+        return "–"
+    return f"[{signed(value.interval.low)}, {signed(value.interval.high)}]"
+
+
+def p_value(value: float | None) -> str:
+    """"0.013", "< 0.001", or a dash."""
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def seconds(value: float) -> str:
+    """"42 s" or "12.3 min"."""
+    return f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min"

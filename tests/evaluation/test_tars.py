@@ -1,0 +1,67 @@
+"""WebDataset tars of a user's own classes: read in place; whatever is wrong with one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from degla.errors import InputError
+from degla.evaluation.run import evaluate
+from tests.evaluation.fake_encoders import spreading
+from tests.evaluation.published_layouts import COLOURS, encoded, write_tar
+from tests.evaluation.test_data_sets import read
+
+
+def test_webdataset_itself_writes_what_is_read(tmp_path: Path) -> None:
+    import webdataset
+
+    folder = tmp_path / "zeroshot" / "mine"
+    folder.mkdir(parents=True)
+    with webdataset.TarWriter(str(folder / "shard-000.tar")) as writer:
+        for number, colour in enumerate(COLOURS):
+            writer.write({"__key__": f"r{number}", "png": Image.new("RGB", (6, 6), colour), "cls": number % 2})
+    with pytest.raises(InputError, match=r"classnames\.txt is missing"):
+        read(tmp_path)
+    (folder / "classnames.txt").write_text("cat\ndog\n")
+    (folder / "classes.json").write_text('{"templates": ["a drawing of a {}."]}')
+    (entry,) = read(tmp_path)
+    assert (entry.part, entry.labels, entry.classes) == ("mine", (0, 1, 0), ("cat", "dog"))
+    assert entry.templates == ("a drawing of a {}.",)
+    result = evaluate(spreading(), benchmarks=["zeroshot"], root=tmp_path, progress=False)
+    assert result.benchmarks[0].parts[0].scores[0].n == 3
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a.jpg": b"x"}, r"record 'a' has no label"),
+        ({"a.cls": b"0"}, r"record 'a' has no picture"),
+        ({"a.jpg": b"x", "a.cls": b"cat"}, r"'a\.cls' must be the number of a class.*'cat'"),
+        ({"a.jpg": b"x", "a.cls": b"7"}, r"label 7, the largest of 2 classes is 1"),
+        ({"a.jpg": b"x", "a.png": b"x", "a.cls": b"1"}, r"two members for its picture"),
+        ({"readme.txt": b"x"}, r"holds no image"),
+    ],
+)
+def test_wrong_tars_are_named(members: dict[str, bytes], message: str, tmp_path: Path) -> None:
+    folder = tmp_path / "zeroshot" / "mine"
+    write_tar(folder / "0.tar", members)
+    (folder / "classnames.txt").write_text("cat\ndog\n")
+    with pytest.raises(InputError, match=message) as caught:
+        read(tmp_path)
+    assert str(folder) in str(caught.value)
+
+
+def test_tars_that_are_cut_or_packed_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "zeroshot" / "mine"
+    members = {"a.png": encoded(COLOURS[0], kind="PNG") * 300, "a.cls": b"1"}
+    write_tar(folder / "0.tar", members)
+    (folder / "classnames.txt").write_text("cat\ndog\n")
+    whole = (folder / "0.tar").read_bytes()
+    (folder / "0.tar").write_bytes(whole[:2000])
+    with pytest.raises(InputError, match=r"0\.tar"):
+        read(tmp_path)
+    write_tar(folder / "0.tar", members, mode="w:gz")
+    with pytest.raises(InputError, match=r"0\.tar: cannot be read as an uncompressed tar"):
+        read(tmp_path)
