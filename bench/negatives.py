@@ -20,9 +20,9 @@ from pathlib import Path
 
 from degla.data.sources import read_captions
 from degla.negatives.generate import generate
+from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.phrases import parse
 from degla.negatives.rules import load_rule
 from degla.records import CaptionRecord
 from degla.shelf import RULES
@@ -98,7 +98,7 @@ def stream(path: Path) -> Iterator[CaptionRecord]:
 
 def answers(texts: list[str], rules: list[str]) -> dict[tuple[str, str], str]:
     """For every text and rule the negative that the grammar likes best; the caption itself where it has none."""
-    from degla.negatives.questions import draw_rng
+    from degla.negatives.run.questions import draw_rng
 
     found = {}
     for caption in parse(texts):

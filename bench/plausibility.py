@@ -26,10 +26,10 @@ import numpy as np
 
 from degla.data.sources import read_captions, read_negatives
 from degla.negatives.examples import load_examples
+from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Reply, Request
 from degla.negatives.llm.embedded import EmbeddedModel, Ranked, _draw
 from degla.negatives.llm.likelihood import Likelihood, open_likelihood
-from degla.negatives.phrases import parse
 from degla.negatives.plausibility import largest_drop
 from degla.negatives.rules import load_rule
 from degla.shelf import RULES

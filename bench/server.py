@@ -21,9 +21,9 @@ from random import Random
 from degla.data.sources import read_captions
 from degla.negatives.examples import draw_examples, load_examples
 from degla.negatives.generate import generate
+from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Form, Key, Request
 from degla.negatives.llm.server import ServerModel
-from degla.negatives.phrases import parse
 from degla.negatives.replies import read_reply
 from degla.negatives.rules import load_rule
 from degla.records import CaptionRecord

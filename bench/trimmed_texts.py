@@ -1,61 +1,77 @@
-"""Text part of a training step, padded to the context length against trimmed to the longest text of the batch."""
+"""Text part of a training step: padded to the context length, trimmed to the longest text, as a tree of beginnings."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from degla.config import DataConfig
 from degla.data.collate import text_length
-from degla.data.sources import read_captions
 from degla.model.load import load_encoder
+from degla.model.text import encode_tree, encode_trimmed
+from degla.speed.machine import device_name
+from degla.training.pairs import read_rows
 
 
-def seconds(encoder: torch.nn.Module, tokens: torch.Tensor, *, autocast: bool) -> float:
-    """Wall time of one forward and backward pass."""
-    started = time.perf_counter()
+def seconds(encode: Callable[[], torch.Tensor], encoder: torch.nn.Module, *, autocast: bool) -> float:
+    """Processor seconds of one forward and backward pass."""
+    started = time.process_time()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        rows = encoder.encode_captions(tokens)
-    rows.square()[:, ::2].sum().backward()
+        rows = torch.nn.functional.normalize(encode().float(), dim=-1)
+    rows[:, ::2].sum().backward()
     encoder.zero_grad(set_to_none=True)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("captions", type=Path, help="any captions file, for example COCO's captions_val2017.json")
+    parser.add_argument("--negatives", type=Path, required=True, help="their negatives, by degla negatives")
     parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
-    parser.add_argument("--texts", type=int, default=80, help="texts a step: B (1 + K), 16 x 5 by default")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--per-caption", type=int, default=4, help="negatives a caption (4)")
+    parser.add_argument("--runs", type=int, default=3)
     given = parser.parse_args()
     encoder = load_encoder(given.model)
-    texts = [record.text for record in read_captions(given.captions)][: given.texts]
-    padded = encoder.tokenize(texts)
-    trimmed = padded[:, : text_length(padded)]
-    with torch.no_grad():
-        gap = (encoder.encode_captions(padded) - encoder.encode_captions(trimmed)).abs().max().item()
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(
-        f"{len(texts)} texts, {padded.shape[1]} tokens padded, {trimmed.shape[1]} trimmed, largest difference {gap:.2g}"
+    data = DataConfig(captions=given.captions, negatives=given.negatives, negatives_per_caption=given.per_caption)
+    rows = [row for row in read_rows(data) if len(row.negatives) >= given.per_caption][: given.batch_size]
+    padded = encoder.tokenize(
+        [text for row in rows for text in (row.caption.text, *row.negatives[: given.per_caption])]
     )
+    trimmed = padded[:, : text_length(padded)].contiguous()
+    assert encoder.grow is not None
+    tree = encoder.grow(padded)
+
+    def trim() -> torch.Tensor:
+        with sdpa_kernel(SDPBackend.MATH):
+            return encode_trimmed(encoder.clip, trimmed)
+
+    ways = {
+        "padded": (lambda: encoder.clip.encode_text(padded), padded.numel()),
+        "trimmed": (trim, trimmed.numel()),
+        "tree": (lambda: encode_tree(encoder.clip, tree), len(tree.token)),
+    }
+    with torch.no_grad():
+        gap = (ways["padded"][0]() - ways["tree"][0]()).abs().max().item()
+    print(f"{device_name(torch.device('cpu'))}; {len(padded)} texts; largest difference of padded and tree {gap:.2g}")
     for autocast in (False, True):
-        pairs = [
-            (seconds(encoder, padded, autocast=autocast), seconds(encoder, trimmed, autocast=autocast))
-            for _ in range(given.runs + 1)
-        ][1:]
-        ratios = [slow / fast for slow, fast in pairs]
-        print(
-            f"{'bf16' if autocast else 'fp32'}: padded {statistics.median(slow for slow, _ in pairs):.2f} s, "
-            f"trimmed {statistics.median(fast for _, fast in pairs):.2f} s, ratio {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f})"
-        )
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(given.runs + 1):
+            for name, (encode, _) in ways.items():
+                taken[name].append(seconds(encode, encoder, autocast=autocast))
+        for name, (_, tokens) in ways.items():
+            ratio = statistics.median(a / b for a, b in zip(taken["padded"][1:], taken[name][1:], strict=True))
+            print(f"{'bf16' if autocast else 'fp32'} {name:<8} {tokens:6d} states  "
+                  f"{statistics.median(taken[name][1:]):6.2f} processor seconds  x {ratio:.2f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from degla.config import CheckpointConfig, LoopConfig, TrackingConfig, TrainConfig
 from degla.data.sources import read_captions
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.evaluation.report import report
-from degla.evaluation.results import save_result
-from degla.evaluation.run import evaluate
-from degla.model.average import average_weights
-from degla.model.encoder import Encoder
-from degla.model.load import load_encoder
 from degla.negatives.generate import generate
 from degla.shelf import RECIPES
-from degla.training.loop import train
+from degla.study.plan import PUBLISHED_RULES
+from degla.study.standings import BASE
+from degla.study.tuning import Done, Job, Measure, tune
+from degla.study.watch import Watch
+from degla.study.workers import Ended, run_jobs
 from degla.world.draw import draw_benchmark, draw_pairs
 
 log = logging.getLogger("degla.demo")
 
-RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
+RULES = PUBLISHED_RULES
 METHODS: dict[str, float | None] = {"degla": 0.7, "ce_clip": None, "negclip": 0.5, "clip": None}
 """Recipes to compare, the longest first, with the share of the tuned weights in an average that is measured too."""
 
@@ -82,18 +74,6 @@ def demo_config(recipe: TrainConfig, *, steps: int, seed: int) -> TrainConfig:
     )
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run of the demo: fine-tune by one recipe with one seed, then measure it and, where asked, its average."""
-
-    method: str
-    config: TrainConfig
-    benchmark: Path
-    results: Path
-    share: float | None
-    """Share of the tuned weights in the average with the base that is measured too; None for no average."""
-
-
 def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
     """Run the pipeline and write ``report.html``; returns the report's table.
 
@@ -104,6 +84,7 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
 
     Raises:
         InputError: the folder cannot be written, or holds a demo of another size.
+        DeglaError: a run failed, or a signal stopped the demo.
     """
     size = QUICK if quick else FULL
     started = time.monotonic()
@@ -122,108 +103,42 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
     with _stage("making hard negatives"):
         summary = generate(read_captions(pairs.captions), rules=RULES, out=negatives, seed=0, progress=True)
         log.info("%.2f negatives a caption, of %d captions", summary.mean, summary.captions)
-    jobs = []
+    base = Job(
+        label=BASE, base="world", config=None, inputs={},
+        measures=(Measure(BASE, 1.0, out / "results" / "base-0.json"),),
+        benchmarks=("world",), root=benchmark, questions="", resume=False,
+    )  # fmt: skip
+    jobs = [base]
     for seed, (method, share) in product(range(seeds), METHODS.items()):
         config = demo_config(getattr(RECIPES.load(method), method)(), steps=size.steps, seed=seed)
         data = replace(config.data, captions=pairs.captions, images=pairs.images, negatives=negatives)
         config = replace(config, data=data, out=out / "runs" / f"{method}-{seed}")
-        jobs.append(Job(method, config, benchmark, out / "results", share))
+        measures = [Measure(method, 1.0, out / "results" / f"{method}-{seed}.json")]
+        if share is not None:
+            name = f"{method} averaged {share:g}"
+            measures.append(Measure(name, share, out / "results" / f"{name.replace(' ', '-')}-{seed}.json"))
+        jobs.append(replace(base, label=method, config=config, measures=tuple(measures)))
     with _stage("fine-tuning and evaluating"):
-        results = _run(jobs, base=(benchmark, out / "results"))
-    table = report(results, out=out / "report.html", baseline="base", root=benchmark)
+        results = _run(jobs)
+    table = report(results, out=out / "report.html", baseline=BASE, root=benchmark)
     log.info("%.0f s in all. Open %s", time.monotonic() - started, out / "report.html")
     return table
 
 
-def _run(jobs: Sequence[Job], *, base: tuple[Path, Path]) -> list[Path]:
+def _run(jobs: list[Job]) -> list[Path]:
     """All jobs, one process a processor: side by side on one thread each they finish sooner than one after another."""
-    workers = min(os.cpu_count() or 1, len(jobs) + 1)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
-        futures = [pool.submit(_measure_base, *base), *(pool.submit(_tune, job) for job in jobs)]
-        try:
-            _watch(jobs, futures)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        # The report shows methods in the order of their results: the base, then from plain to elaborate.
-        return [path for future in (futures[0], *reversed(futures[1:])) for path in future.result()]
 
+    def stop_at_failure(number: int, end: Ended[Done]) -> None:
+        if end.error:
+            raise DeglaError(f"{jobs[number].title}: {end.error}\n{end.details}".rstrip())
 
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    logging.getLogger("degla").setLevel(logging.ERROR)
-
-
-def _tune(job: Job) -> list[Path]:
-    assert job.config.out is not None
-    outcome = train(job.config)
-    if not outcome.finished:
-        return []
-    tuned, seed = load_encoder(str(outcome.folder)), job.config.train.seed
-    paths = [_measure(tuned, label=job.method, seed=seed, benchmark=job.benchmark, results=job.results)]
-    if job.share is not None:
-        averaged = average_weights(load_encoder("world"), tuned, share=job.share)
-        label = f"{job.method} averaged {job.share:g}"
-        paths.append(_measure(averaged, label=label, seed=seed, benchmark=job.benchmark, results=job.results))
-    return paths
-
-
-def _measure_base(benchmark: Path, results: Path) -> list[Path]:
-    return [_measure(load_encoder("world"), label="base", seed=None, benchmark=benchmark, results=results)]
-
-
-def _measure(encoder: Encoder, *, label: str, seed: int | None, benchmark: Path, results: Path) -> Path:
-    path = results / f"{label.replace(' ', '-')}-{0 if seed is None else seed}.json"
-    result = evaluate(encoder, benchmarks=["world"], root=benchmark, label=label, training_seed=seed, progress=False)
-    save_result(result, path)
-    return path
-
-
-def _watch(jobs: Sequence[Job], futures: Sequence[Future[list[Path]]]) -> None:
-    """Show how far every run is, read from its metrics, until all are done; raises what the first failure raised."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        tasks = [
-            bars.add_task(
-                f"{job.method}, seed {job.config.train.seed}", total=job.config.train.steps, note="", start=False
-            )
-            for job in jobs
-        ]
-        said: set[int] = set()
-        pending = set(futures)
-        while pending:
-            done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-            for number, (job, task) in enumerate(zip(jobs, tasks, strict=True)):
-                last = _last_metrics(job)
-                if last and not bars.tasks[number].started:
-                    bars.start_task(task)
-                finished = futures[number + 1].done()
-                if last and not finished:
-                    evaluating = last["step"] == job.config.train.steps
-                    note = (
-                        "evaluating"
-                        if evaluating
-                        else f"loss {last['loss']:.3f}  {last['pairs_per_second']:.0f} pairs/s"
-                    )
-                    bars.update(task, completed=last["step"], note=note)
-                elif finished and number not in said:
-                    said.add(number)
-                    bars.update(task, completed=job.config.train.steps, note="done")
-                    bars.stop_task(task)
-                    if not console.is_terminal:
-                        log.info("%s, seed %d: done", job.method, job.config.train.seed)
-
-
-def _last_metrics(job: Job) -> dict[str, Any] | None:
-    path = Path(job.config.out or ".") / "metrics.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return dict(json.loads(lines[-1])) if lines else None
-    except (OSError, ValueError):
-        return None  # Not there yet, or a line is being written.
+    with Watch(jobs, log=log, when_ended=stop_at_failure) as watch:
+        ends, signal = run_jobs(tune, jobs, processes=os.cpu_count() or 1, watcher=watch)
+    if signal:
+        raise DeglaError(f"stopped by {signal}.")
+    done = [end.value for end in ends if end is not None and end.value is not None]
+    # The report shows methods in the order of their results: the base, then from plain to elaborate.
+    return [path for value in (done[0], *reversed(done[1:])) for path in value.paths]
 
 
 def _prepare(out: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from degla.errors import InputError
-from degla.negatives.caption_index import CaptionIndex, IndexedCaption
+from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.llm import Key, LanguageModel, Message, Outcome, Request
 from degla.negatives.plausibility import check_drop
 from degla.negatives.prompts import inert

@@ -19,9 +19,9 @@ from PIL import Image
 
 from degla.app.review_page import Page
 from degla.errors import InputError
-from degla.negatives.draft import Draft
-from degla.negatives.review import draft_key
-from degla.negatives.review_files import Review
+from degla.negatives.review.decisions import Review
+from degla.negatives.review.draft import Draft
+from degla.negatives.review.state import draft_key
 from degla.records import read_jsonl, write_jsonl
 
 ANIMALS = ("dog", "cat", "horse", "goat", "cow", "duck", "fox", "bear", "lion", "mouse", "rabbit", "swan")

@@ -89,3 +89,35 @@ def test_shares_are_whole_and_a_broken_environment_is_told() -> None:
         joined_processes({"WORLD_SIZE": "2"}),
     ):
         pass
+
+
+def test_one_process_of_a_training_job_evaluates_alone(small_root: Path, tmp_path: Path) -> None:
+    """Validation runs on the main process while the others wait elsewhere: nothing may be exchanged."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "import torch.distributed as dist\n"
+        "rank = int(sys.argv[1])\n"
+        "dist.init_process_group('gloo', init_method='file://' + sys.argv[2], rank=rank, world_size=2)\n"
+        "if rank == 0:\n"
+        "    from degla.evaluation.models import load_model\n"
+        "    from degla.evaluation.run import evaluate\n"
+        "    result = evaluate(load_model('random'), benchmarks=['zeroshot'], root=Path(sys.argv[3]), progress=False)\n"
+        "    print(result.items_count)\n"
+        "dist.barrier()\n"
+    )
+    for name, number in (("red", 0), ("blue", 3)):
+        (small_root / "zeroshot" / "colours" / name).mkdir(parents=True)
+        (small_root / f"{number}.png").rename(small_root / "zeroshot" / "colours" / name / "a.png")
+    words = [sys.executable, "-c", code]
+    both = [
+        subprocess.Popen(
+            [*words, str(rank), str(tmp_path / "meet"), str(small_root)], stdout=subprocess.PIPE, text=True
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        assert both[0].communicate(timeout=120)[0] == "2\n"
+        assert both[1].wait(timeout=60) == 0
+    finally:
+        for process in both:
+            process.kill()

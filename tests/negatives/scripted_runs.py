@@ -9,11 +9,11 @@ from pathlib import Path
 from random import Random
 
 from degla.negatives.generate import generate
+from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Reply, Request
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.phrases import parse_one
 from degla.negatives.rules import load_rule
-from degla.negatives.summary import Summary
+from degla.negatives.run.summary import Summary
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 
 RULES = ("reshuffle_order", "swap_nouns", "replace_adjectives", "replace_nouns")

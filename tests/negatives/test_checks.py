@@ -6,11 +6,11 @@ import typing
 
 import pytest
 
-from degla.negatives import words
 from degla.negatives.checks import check_caption, check_text, estimate_tokens
+from degla.negatives.grammar import words
+from degla.negatives.grammar.paraphrase import says_the_same
+from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Outcome
-from degla.negatives.paraphrase import says_the_same
-from degla.negatives.phrases import parse_one
 from degla.negatives.verdicts import REASONS, refused
 
 

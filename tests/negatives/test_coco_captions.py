@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from degla.negatives import words
 from degla.negatives.generate import generate
+from degla.negatives.grammar import words
 from degla.negatives.rules import PAPER_RULES
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 

@@ -9,10 +9,10 @@ import pytest
 
 from degla.cli import main
 from degla.errors import DeglaError, InputError
-from degla.negatives.draft import draft_examples, draw_captions, draw_drafts, read_drafts, read_negatives
+from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.phrases import parse_one
+from degla.negatives.review.draft import draft_examples, draw_captions, draw_drafts, read_drafts, read_negatives
 from degla.negatives.rules import load_rule
 from degla.records import CaptionRecord, write_jsonl
 

@@ -11,7 +11,6 @@ import pytest
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.negatives import words
 from degla.negatives.checks import judge
 from degla.negatives.examples import (
     SHIPPED,
@@ -22,7 +21,8 @@ from degla.negatives.examples import (
     read_examples,
     write_examples,
 )
-from degla.negatives.phrases import parse
+from degla.negatives.grammar import words
+from degla.negatives.grammar.phrases import parse
 from degla.negatives.rules import load_rule
 from degla.shelf import RULES
 

@@ -12,7 +12,7 @@ import pytest
 from degla.cli import main
 from degla.data.pairs import PairRow, join
 from degla.data.sources import Columns, read_captions, read_negatives
-from degla.negatives.export import POSITIONS
+from degla.negatives.files.export import POSITIONS
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
 
 FIVE = {rule: f"{rule} text" for rule in POSITIONS}

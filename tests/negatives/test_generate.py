@@ -9,13 +9,13 @@ from rich.console import Console
 
 from degla import tagger
 from degla.errors import InputError
-from degla.negatives import phrases
 from degla.negatives.checks import check_caption
-from degla.negatives.dialogue import Maker
 from degla.negatives.generate import generate
-from degla.negatives.pipeline import make_rows
-from degla.negatives.questions import draw_rng
-from degla.negatives.stream import Batch
+from degla.negatives.grammar import phrases
+from degla.negatives.run.dialogue import Maker
+from degla.negatives.run.pipeline import make_rows
+from degla.negatives.run.questions import draw_rng
+from degla.negatives.run.stream import Batch
 from degla.negatives.verdicts import REASONS, refused
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.shelf import RULES

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from degla.errors import DeglaError, InputError
-from degla.negatives.journal import Journal
 from degla.negatives.llm import Key, Reply
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.stream import hash_text
-from degla.negatives.summary import Summary
+from degla.negatives.run.journal import Journal
+from degla.negatives.run.stream import hash_text
+from degla.negatives.run.summary import Summary
 from tests.negatives.scripted_runs import run, varied
 
 NONE = np.empty(0, np.uint64)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from degla.errors import InputError
-from degla.negatives import lexicon_build
-from degla.negatives.groups import DATA_FOLDER, read_groups
-from degla.negatives.lexicon import lexicon
+from degla.negatives.grammar import lexicon_build
+from degla.negatives.grammar.groups import DATA_FOLDER, read_groups
+from degla.negatives.grammar.lexicon import lexicon
 
 SHAPES = ["circle", "square", "triangle", "star", "heart", "cross", "ring", "arrow", "diamond", "hexagon", "crescent",
           "oval", "semicircle", "trapezoid"]  # fmt: skip

@@ -18,8 +18,8 @@ from degla.data.pairs import join
 from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
-from degla.negatives.pack import PACKED_KEY, _schema, pack
-from degla.negatives.provenance import MANIFEST_KEY, read_manifest, read_outcomes
+from degla.negatives.files.pack import PACKED_KEY, _schema, pack
+from degla.negatives.files.provenance import MANIFEST_KEY, read_manifest, read_outcomes
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
 
 MANIFEST = {"captions": 6, "rules": ["swap_nouns", "add_object"], "seed": 3, "model": {"name": "openai:x"}, "date": "d"}
@@ -98,7 +98,7 @@ def test_columns_and_layout(source: Path) -> None:
 
 
 def test_rows_are_cut_into_groups(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("degla.negatives.pack._GROUP", 10)
+    monkeypatch.setattr("degla.negatives.files.pack._GROUP", 10)
     out = source.with_name("n.parquet")
     pack(read_negatives(source), out, source=source, refused=True)
     metadata = pyarrow.parquet.ParquetFile(out).metadata

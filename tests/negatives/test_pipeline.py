@@ -12,7 +12,7 @@ import pytest
 from degla.errors import InputError
 from degla.negatives.llm import Key, Reply, Request
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.stream import BATCH
+from degla.negatives.run.stream import BATCH
 from degla.negatives.verdicts import REASONS
 from degla.records import NegativeRecord
 from tests.negatives.scripted_runs import RULES, TEXTS, many, rows_of, run, varied

@@ -9,8 +9,8 @@ import pytest
 
 from degla.negatives.llm import Key, Reply
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.progress import Progress
-from degla.negatives.summary import Summary
+from degla.negatives.run.progress import Progress
+from degla.negatives.run.summary import Summary
 from degla.records import NegativeRecord
 from tests.negatives.scripted_runs import run, varied
 
@@ -38,7 +38,7 @@ def test_lines_tell_rate_time_left_accepted_and_failures(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("degla.negatives.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("degla.negatives.run.progress.time.monotonic", lambda: now)
     summary = Summary(rules=("one",), captions=20_000)
     with caplog.at_level(logging.INFO, "degla"), Progress(20_000, 2_000, summary) as progress:
         summary.add([row("a", "one"), row("b", "one", reason="synonym")])

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from degla.errors import InputError
-from degla.negatives.dialogue import Maker
 from degla.negatives.generate import generate
-from degla.negatives.journal import Journal
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.questions import Questions
-from degla.negatives.ray_engine import BatchResult, Worker, parts_folder, take_in
-from degla.negatives.stream import BATCH, CaptionStream
-from degla.negatives.summary import Summary
+from degla.negatives.run.dialogue import Maker
+from degla.negatives.run.journal import Journal
+from degla.negatives.run.questions import Questions
+from degla.negatives.run.ray_engine import BatchResult, Worker, parts_folder, take_in
+from degla.negatives.run.stream import BATCH, CaptionStream
+from degla.negatives.run.summary import Summary
 from tests.negatives import scripted_runs
 from tests.negatives.scripted_runs import TEXTS, many, records, rows_of, run, varied
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from degla.cli import main
-from degla.negatives.caption_index import IndexedCaption
+from degla.negatives.files.caption_index import IndexedCaption
 from degla.negatives.report.counts import Drawn
 from degla.negatives.report.likelihood import Judge
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl

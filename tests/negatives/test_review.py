@@ -17,10 +17,10 @@ from rich.console import Console
 
 from degla.app.review_terminal import review_in_terminal
 from degla.errors import InputError
-from degla.negatives.draft import Draft
 from degla.negatives.examples import ExampleEntry, read_examples, write_examples
-from degla.negatives.review import Decision, draft_key, judge_text, mark_changes
-from degla.negatives.review_files import Review
+from degla.negatives.review.decisions import Review
+from degla.negatives.review.draft import Draft
+from degla.negatives.review.state import Decision, draft_key, judge_text, mark_changes
 from degla.records import write_jsonl
 
 DRAFTS = [

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from degla.negatives import words
 from degla.negatives.checks import judge
-from degla.negatives.lexicon import lexicon
-from degla.negatives.phrases import parse_one
+from degla.negatives.grammar import words
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.rules import NegativeRule, load_rule
 from degla.shelf import RULES
 

@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from degla.negatives import words
 from degla.negatives.checks import judge
-from degla.negatives.phrases import parse_one
+from degla.negatives.grammar import words
+from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.rules import PAPER_RULES, Example, FillingRule, load_rule
 from degla.shelf import RULES

@@ -10,7 +10,7 @@ import pytest
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.negatives.caption_index import CaptionIndex
+from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.llm import Form, Reply, Request
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl

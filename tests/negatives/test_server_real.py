@@ -10,9 +10,9 @@ from random import Random
 
 import pytest
 
+from degla.negatives.grammar.phrases import Caption, parse
 from degla.negatives.llm import Form, Key, Reply, Request
 from degla.negatives.llm.server import ServerModel
-from degla.negatives.phrases import Caption, parse
 from degla.negatives.replies import read_reply
 from degla.negatives.rules import Example, load_rule
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from degla.errors import InputError
-from degla.negatives import words
-from degla.negatives.stream import BATCH, CaptionStream, HashedTexts, hash_content
+from degla.negatives.grammar import words
+from degla.negatives.run.stream import BATCH, CaptionStream, HashedTexts, hash_content
 from degla.records import CaptionRecord
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from degla.negatives import words
+from degla.negatives.grammar import words
 
 TEXTS = st.text(alphabet=string.ascii_letters + " '’-.,!\"()0123456789é", max_size=60)
 

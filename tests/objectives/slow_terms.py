@@ -73,14 +73,17 @@ def image_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tens
     for i in range(pairs):
         others = [s * _dot(v[i], n[i, k]) for k in range(negatives) if bool(valid[i, k])]
         if others:
-            rows.append(_calibrated(s * _dot(v[i], t[i]), others, smoothing=term.smoothing, focus=term.focus))
+            rows.append(_calibrated(s * _dot(v[i], t[i]), others, term=term, missing=negatives - len(others)))
     return _mean(rows, s), {"image", "caption", "negative", "scale"} if rows else set()
 
 
-def _calibrated(positive: Tensor, others: list[Tensor], *, smoothing: float, focus: float) -> Tensor:
+def _calibrated(positive: Tensor, others: list[Tensor], *, term: Any, missing: int) -> Tensor:
     """FSC-CLIP's row: every candidate's share, with its part of the smoothed target and its focal factor."""
+    smoothing, focus = term.smoothing, term.focus
     exponentials = [logit.exp() for logit in (positive, *others)]
     total = sum(exponentials, torch.zeros_like(positive))
+    if term.missing == "published":
+        total = total + missing  # e^0 each
     loss = torch.zeros_like(positive)
     for place, each in enumerate(exponentials):
         share = each / total
@@ -385,5 +388,5 @@ def dense_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tens
         ]
         if others:
             own = score(patch[i], caption[i], student.caption_token_valid[i])
-            rows.append(_calibrated(own, others, smoothing=term.smoothing, focus=term.focus))
+            rows.append(_calibrated(own, others, term=term, missing=valid.shape[1] - len(others)))
     return _mean(rows, s), {"patch", "caption_token", "negative_token", "scale"} if rows else set()

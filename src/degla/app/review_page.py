@@ -13,9 +13,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from degla.errors import InputError
-from degla.negatives.draft import Draft
-from degla.negatives.review import draft_key, judge_text, mark_changes
-from degla.negatives.review_files import Review
+from degla.negatives.review.decisions import Review
+from degla.negatives.review.draft import Draft
+from degla.negatives.review.state import draft_key, judge_text, mark_changes
 from degla.negatives.verdicts import REASONS, Verdict
 
 _HERE: Final = Path(__file__).parent

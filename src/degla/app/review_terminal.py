@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from degla.errors import InputError
-from degla.negatives.review import judge_text, mark_changes
-from degla.negatives.review_files import Review
+from degla.negatives.review.decisions import Review
+from degla.negatives.review.state import judge_text, mark_changes
 from degla.negatives.verdicts import REASONS
 
 _KEYS = "a accept   e edit   r reject   u undo   s skip   b back   q quit"

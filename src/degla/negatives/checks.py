@@ -10,10 +10,10 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from degla.negatives import words
-from degla.negatives.lexicon import lexicon
-from degla.negatives.paraphrase import says_the_same
-from degla.negatives.phrases import Caption
+from degla.negatives.grammar import words
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.paraphrase import says_the_same
+from degla.negatives.grammar.phrases import Caption
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 if TYPE_CHECKING:

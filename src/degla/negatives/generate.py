@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Literal
 
 from degla.errors import DeglaError, InputError
-from degla.negatives.dialogue import Maker
-from degla.negatives.interruption import Interruption, Stopped
-from degla.negatives.journal import Journal
 from degla.negatives.llm import LanguageModel
-from degla.negatives.output import Output, continue_output, journal_path, manifest
-from degla.negatives.pipeline import Pipeline, Rows, make_rows, spread, tag
-from degla.negatives.progress import Progress
-from degla.negatives.questions import FormChoice, Questions, load_all_examples, prompt_digests, usable_forms
 from degla.negatives.rules import load_rule
-from degla.negatives.stream import BATCH, Batch, Captions, CaptionStream
-from degla.negatives.summary import Summary
+from degla.negatives.run.dialogue import Maker
+from degla.negatives.run.interruption import Interruption, Stopped
+from degla.negatives.run.journal import Journal
+from degla.negatives.run.output import Output, continue_output, journal_path, manifest
+from degla.negatives.run.pipeline import Pipeline, Rows, make_rows, spread, tag
+from degla.negatives.run.progress import Progress
+from degla.negatives.run.questions import FormChoice, Questions, load_all_examples, prompt_digests, usable_forms
+from degla.negatives.run.stream import BATCH, Batch, Captions, CaptionStream
+from degla.negatives.run.summary import Summary
 from degla.records import NegativeRecord
 
 LOG = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def generate(
         batches = stream.batches(output.captions_done, output.partly)
         rows: Rows
         if engine == "ray":
-            from degla.negatives.ray_engine import run_on_ray
+            from degla.negatives.run.ray_engine import run_on_ray
 
             if isinstance(model, LanguageModel):
                 raise InputError("engine 'ray' opens a model in every worker: give a function that opens one.")

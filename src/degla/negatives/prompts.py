@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from degla.negatives.llm import Chat, Message
 
 if TYPE_CHECKING:
-    from degla.negatives.phrases import Caption
+    from degla.negatives.grammar.phrases import Caption
     from degla.negatives.rules import Example
 
 _BEFORE: Final = "You rewrite captions of pictures so that they become false."

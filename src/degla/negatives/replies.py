@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from degla.negatives.words import repair_articles
+from degla.negatives.grammar.words import repair_articles
 
 _THINKING: Final = re.compile(
     r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)|\A.*</(?:think|thinking|reasoning)>", re.DOTALL

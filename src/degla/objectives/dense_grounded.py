@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from degla.objectives import Embeddings, Extra, Part, Processes, Target
-from degla.objectives.image_grounded import calibrated_own_negatives_loss
+from degla.objectives.image_grounded import Missing, calibrated_own_negatives_loss
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class DenseGrounded:
     Source:   FSC-CLIP, arXiv 2410.05210, local hard-negative loss with selective calibrated regularisation
     Differs:  the released code divides 0 by 0 where a token is equally near all patches (F-2 in docs/decisions), gives
               missing negatives the score 0 (F-1), and takes the mean of each process (F-3). Here such a token looks at
-              all patches alike, missing negatives are left out, and the mean is over all processes. The score is a sum
-              over tokens, as published: of two texts that fit alike, one with twice as many tokens scores log 2 higher
-              (F-7), so that negatives should be about as long as their captions
+              all patches alike, missing negatives are left out (`missing="published"` gives them 0), and the mean is
+              over all processes. The score is a sum over tokens, as published: of two texts that fit alike, one of
+              twice as many tokens scores log 2 higher (F-7), so that negatives should be as long as their captions
     Cost:     the last block of both towers for all patches and tokens; a product [B, 1 + K, tokens, patches]
     """
 
@@ -43,6 +43,8 @@ class DenseGrounded:
     """No gradient through where a token looks, as published; true or false."""
     least_spread: float = 1e-6
     """A token whose largest and smallest product with a patch differ by no more looks at all alike, > 0."""
+    missing: Missing = "left_out"
+    """A negative that is not there is no candidate, or one with the score 0; "left_out" or "published"."""
 
     needs: ClassVar[frozenset[Part]] = frozenset()
     reads: ClassVar[frozenset[Extra]] = frozenset({"tokens"})
@@ -57,7 +59,12 @@ class DenseGrounded:
         )
         score = self._score(patch, token, there, student.scale)
         losses = calibrated_own_negatives_loss(
-            score[:, 0], score[:, 1:], valid, smoothing=self.smoothing, focus=self.focus
+            score[:, 0],
+            score[:, 1:],
+            valid,
+            smoothing=self.smoothing,
+            focus=self.focus,
+            missing=self.missing,
         )
         return processes.mean(losses, valid.any(dim=1))
 

@@ -1,4 +1,4 @@
-"""The settings that came out best, as a plan of their own: chosen on validation scenes, to be reported on test scenes."""
+"""The settings that came out best, as a plan of their own: chosen on validation scenes, reported on test scenes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def chosen_plan(plan: Plan, table: Table) -> dict[str, Any]:
 def write_chosen(plan: Plan, table: Table, path: Path) -> None:
     """Write the plan that `chosen_plan` gives."""
     text = yaml.safe_dump(chosen_plan(plan, table), sort_keys=False, allow_unicode=True, width=110)
-    path.write_text(f"# Made by degla study: each arm at its best setting by the joint score.\n{text}", encoding="utf-8")
+    path.write_text(
+        f"# Made by degla study: each arm at its best setting by the joint score.\n{text}", encoding="utf-8"
+    )
 
 
 def is_choice(plan: Plan, table: Table) -> bool:

@@ -36,8 +36,8 @@ class Failure:
 def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: int | None = None) -> Findings:
     """Do what is left of a study, and write its page.
 
-    Writes under `out`: ``study.html``, ``study.md``, ``study.json``, ``frontier.svg``; ``results/`` with a file a model and
-    seed; ``runs/`` with the models; ``data/``; ``study.log``; ``chosen.yaml`` where an arm had several settings.
+    Writes under `out`: ``study.html``, ``study.md``, ``study.json``, ``frontier.svg``; ``results/`` with a file a model
+    and seed; ``runs/`` with the models; ``data/``; ``study.log``; ``chosen.yaml`` where an arm had several settings.
 
     Args:
         plan: what is compared.
@@ -170,4 +170,3 @@ def _ordered(models: dict[str, Model], runs: Sequence[Run]) -> list[Model]:
     """The base, then every model in the order of the plan, whatever ended first."""
     labels = dict.fromkeys(run.model_label(share) for run in runs for share in run.shares)
     return [models[BASE], *(models[label] for label in labels if label in models)]
-

@@ -61,9 +61,7 @@ def expand(plan: Plan, *, where: str) -> list[Run]:
     Raises:
         InputError: a value of the wrong type, or two runs with one name.
     """
-    runs = [
-        run for seed in plan.seeds for arm in plan.arms for run in _runs_of(arm, plan=plan, seed=seed, where=where)
-    ]
+    runs = [run for seed in plan.seeds for arm in plan.arms for run in _runs_of(arm, plan=plan, seed=seed, where=where)]
     names: dict[str, str] = {}
     for run in runs:
         if run.name in names:

@@ -10,9 +10,7 @@ from degla.study.standings import Standing, Table
 from degla.study.wording import interval, p_value, points, seconds, signed, spread
 
 
-def render_markdown(
-    plan: Plan, table: Table, tests: Sequence[Test], warnings: Sequence[str], command: str
-) -> str:
+def render_markdown(plan: Plan, table: Table, tests: Sequence[Test], warnings: Sequence[str], command: str) -> str:
     """The study's tables and warnings as Markdown."""
     lines = [f"# {plan.title}", ""]
     lines += [plan.about, ""] if plan.about else []
@@ -27,8 +25,8 @@ def render_markdown(
             (_glance(row, table) for row in table.standings),
         ),
         "",
-        f"Percent; gained, lost and joint in points against the base `{plan.base}`. ± is half of a 95 % t-interval of the "
-        f"mean over seeds. Joint: {plan.gain} gained minus {plan.price:g} times {plan.kept} lost. Bold: the best joint "
+        f"Percent; gained, lost and joint in points against the base `{plan.base}`. ± is half of a 95 % t-interval of "
+        f"the mean over seeds. Joint: {plan.gain} gained minus {plan.price:g} times {plan.kept} lost. Bold: the best joint "
         "score of its arm; P: no model gains more without losing more.",
         "",
         "![Frontier](frontier.svg)",
@@ -50,9 +48,9 @@ def render_markdown(
     if tests:
         lines += ["## Paired tests", "", *_tests(tests), ""]
         lines += [
-            "First minus second, in points. Seeds: paired t-test over seeds. Questions: paired bootstrap over images of "
-            "verdicts averaged over seeds, normal test by its standard error. p after Holm's correction over all tests of "
-            "its kind. Yes: both below 0.05.",
+            "First minus second, in points. Seeds: paired t-test over seeds. Questions: paired bootstrap over images "
+            "of verdicts averaged over seeds, normal test by its standard error. p after Holm's correction over all tests "
+            "of its kind. Yes: both below 0.05.",
             "",
         ]
     return "\n".join(lines)

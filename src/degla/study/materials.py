@@ -1,4 +1,4 @@
-"""What the runs of a study share: pairs, negatives, benchmarks; drawn or made once, and told apart by their contents."""
+"""What the runs of a study share: pairs, negatives, benchmarks; made once, and told apart by their contents."""
 
 from __future__ import annotations
 

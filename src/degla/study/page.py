@@ -1,4 +1,4 @@
-"""What a study found, written down: one HTML page that needs nothing else, Markdown, JSON and the frontier's picture."""
+"""What a study found, written down: an HTML page that needs nothing else, Markdown, JSON, the frontier's picture."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class Findings:
         if self.choice:
             test = plan.world is None or plan.world.split == "test"
             found.append(
-                "the best of several settings was taken for an arm on the same questions that it is reported on, so its "
-                "lead is flattered" + (" and the test questions are used up" if test else "") + ". "
+                "the best of several settings was taken for an arm on the same questions that it is reported on, so "
+                "its lead is flattered" + (" and the test questions are used up" if test else "") + ". "
                 "chosen.yaml is the plan that reports the chosen settings on test scenes."
             )
         return found
@@ -158,7 +158,13 @@ def render_html(findings: Findings, picture: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        mean=mean_of, spread=spread, points=points, width=width, p_value=p_value, seconds=seconds, signed=signed,
+        mean=mean_of,
+        spread=spread,
+        points=points,
+        width=width,
+        p_value=p_value,
+        seconds=seconds,
+        signed=signed,
         interval=interval,
     )
     plan = findings.plan

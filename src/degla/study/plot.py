@@ -22,7 +22,7 @@ def arm_colours(table: Table) -> dict[str, str]:
 @plots._styled
 def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
     """An SVG element for a page: lost across, gained up, both in points; rings mark the models that none beats."""
-    figure, axes = plots._figure(5.6, 4.6)
+    figure, axes = plots._figure(4.9, 4.4)
     palette = arm_colours(table)
     base = table.standings[0]
     points: dict[str, tuple[float, float]] = {}

@@ -125,7 +125,7 @@ def tabulate(models: Sequence[Model], *, gain: str, kept: str, price: float) -> 
 def family_scores(result: Result) -> dict[str, tuple[float, int]]:
     """Mean of the first scores of the parts of each family, and their number of items.
 
-    Parts whose names begin alike ("id/", "ood/") are a family of their own where the beginning says more than the family.
+    Parts whose names begin alike ("id/", "ood/") are a family of their own, where the beginning is not the family.
     """
     found: dict[str, list[tuple[float, int]]] = {}
     several = len(result.benchmarks) > 1
@@ -152,7 +152,9 @@ def _marked(rows: Sequence[Standing]) -> list[Standing]:
     for row in rows:
         if row.arm != BASE and (row.arm not in best or row.joint.mean > best[row.arm].joint.mean):
             best[row.arm] = row
-    return [replace(row, best=row in best.values(), pareto=not any(_beats(other, row) for other in rows)) for row in rows]
+    return [
+        replace(row, best=row in best.values(), pareto=not any(_beats(other, row) for other in rows)) for row in rows
+    ]
 
 
 def _beats(one: Standing, other: Standing) -> bool:

@@ -139,6 +139,8 @@ def _identity(job: Job) -> dict[str, Any]:
         plain.pop(name)
     for name in ("captions", "images", "negatives", "workers"):
         plain["data"].pop(name)
+    # Terms that are switched off change nothing, whatever their settings.
+    plain["objective"] = {name: term for name, term in plain["objective"].items() if term["weight"] != 0}
     return {**plain, "inputs": job.inputs}
 
 
@@ -148,9 +150,7 @@ def _newest(folder: Path) -> Path | None:
     return latest_checkpoint(folder)
 
 
-def _train(
-    config: TrainConfig, folder: Path, record: _Record, wanted: dict[str, Any], notes: list[str]
-) -> str | None:
+def _train(config: TrainConfig, folder: Path, record: _Record, wanted: dict[str, Any], notes: list[str]) -> str | None:
     from degla.training.loop import train
 
     resume = record.made_from == wanted and _newest(folder) is not None

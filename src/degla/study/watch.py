@@ -92,7 +92,9 @@ class Watch:
         if self._worked and self._done < len(self._jobs):
             each = (time.monotonic() - self._since) / self._worked
             left = f"; about {_duration(each * (len(self._jobs) - self._done))} left"
-        self._bars.update(task, note="failed" if end.error else "done", completed=_steps(job) or 1, total=_steps(job) or 1)
+        self._bars.update(
+            task, note="failed" if end.error else "done", completed=_steps(job) or 1, total=_steps(job) or 1
+        )
         self._bars.stop_task(task)
         if len(self._jobs) > _ALL_SHOWN:
             self._bars.update(task, visible=False)

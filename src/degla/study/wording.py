@@ -38,12 +38,12 @@ def interval(value: Difference) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """"0.013", "< 0.001", or a dash."""
+    """ "0.013", "< 0.001", or a dash."""
     if value is None:
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def seconds(value: float) -> str:
-    """"42 s" or "12.3 min"."""
+    """ "42 s" or "12.3 min"."""
     return f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min"

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -109,10 +110,8 @@ class _Worker:
 
     def give(self, number: int, job: Any) -> None:
         self.number, self.started = number, time.monotonic()
-        try:
+        with suppress(OSError):  # It has died: `look` says how.
             self.connection.send(job)
-        except OSError:
-            pass  # It has died: `look` says how.
 
     def look(self) -> Ended[Any] | None:
         """How the job ended, or None while it runs."""

@@ -21,7 +21,7 @@ from degla.model.checkpoint import checkpoints, latest_checkpoint
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.model.teacher import Teacher
-from degla.objectives import Processes
+from degla.objectives import Processes, reads_of
 from degla.objectives._sum import Objective
 from degla.training.finite import NonFiniteLossError
 from degla.training.interrupt import StopRequest
@@ -196,6 +196,12 @@ def build_trainer(
         steps: length of the run.
     """
     objective = Objective(config.objective, rules=rules)
+    if objective.reads:
+        asking = ", ".join(name for name, term in objective.active.items() if reads_of(term))
+        raise InputError(
+            f"--objective: {asking} read {', '.join(sorted(objective.reads))}, which batches do not hold; "
+            "set their weight to 0."
+        )
     choose_trainable(encoder, config)
     teacher = Teacher(encoder, config.teacher) if objective.needs else None
     encoder.train()

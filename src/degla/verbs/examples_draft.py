@@ -25,8 +25,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_captions
-    from degla.negatives.draft import draft_examples
     from degla.negatives.llm.select import open_model
+    from degla.negatives.review.draft import draft_examples
     from degla.negatives.rules import load_rule
 
     load_rule(given.rule)

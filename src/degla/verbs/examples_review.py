@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from degla.verbs._captions import columns, describe_columns
 
 if TYPE_CHECKING:
-    from degla.negatives.draft import Draft
+    from degla.negatives.review.draft import Draft
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    from degla.negatives.review_files import Review
+    from degla.negatives.review.decisions import Review
 
     drafts = _drafts(given)
     log = given.drafts.with_name(given.drafts.name + ".review.jsonl")
@@ -45,7 +45,7 @@ def run(given: argparse.Namespace) -> int:
 
 def _drafts(given: argparse.Namespace) -> list[Draft]:
     from degla.errors import InputError
-    from degla.negatives.draft import draw_drafts, read_drafts, read_negatives
+    from degla.negatives.review.draft import draw_drafts, read_drafts, read_negatives
     from degla.shelf import RULES, did_you_mean
 
     for rule in given.rules or ():

@@ -35,8 +35,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_captions, read_negatives
-    from degla.negatives.caption_index import CaptionIndex
-    from degla.negatives.export import export_degla_json, export_table
+    from degla.negatives.files.caption_index import CaptionIndex
+    from degla.negatives.files.export import export_degla_json, export_table
 
     records = read_negatives(given.file)
     with CaptionIndex(read_captions(given.captions, format=given.format, columns=columns(given))) as captions:

@@ -48,7 +48,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_captions, read_negatives
-    from degla.negatives.caption_index import CaptionIndex
+    from degla.negatives.files.caption_index import CaptionIndex
     from degla.screening import screen
 
     _check(given)
@@ -106,8 +106,8 @@ def _screens(given: argparse.Namespace) -> Iterator[list[Screen]]:
 
 def _write_manifest(given: argparse.Namespace, names: list[str]) -> None:
     """The manifest of the negatives goes with them, with the screens' names in it."""
-    from degla.negatives.output import manifest_path
-    from degla.negatives.provenance import read_manifest
+    from degla.negatives.files.provenance import read_manifest
+    from degla.negatives.run.output import manifest_path
 
     found: dict[str, Any] = dict(read_manifest(given.file) or {})
     found["judged"] = [*found.get("judged", []), *names]

@@ -22,8 +22,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_captions, read_negatives
-    from degla.negatives.caption_index import CaptionIndex
-    from degla.negatives.pack import pack
+    from degla.negatives.files.caption_index import CaptionIndex
+    from degla.negatives.files.pack import pack
 
     opened = (
         nullcontext()

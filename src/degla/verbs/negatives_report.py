@@ -52,7 +52,7 @@ def run(given: argparse.Namespace) -> int:
     if given.samples < 0 or given.blind_pairs < 0 or given.per_rule < 1:
         raise InputError("--samples and --blind-pairs must be 0 or more, --per-rule 1 or more.")
     from degla.data.sources import read_captions, read_negatives
-    from degla.negatives.caption_index import CaptionIndex
+    from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.report.examine import as_data, examine
     from degla.negatives.report.sheet import draw_sheet, write_sheet
 

@@ -15,7 +15,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("plan", type=Path, metavar="PLAN", help="YAML or TOML file; see docs/studies.md")
     verb.add_argument("--out", type=Path, required=True, help="folder; what is done there already is kept")
     verb.add_argument("--processes", type=int, metavar="N", help="runs at a time, one thread each (one a processor)")
-    verb.add_argument("--price", type=float, metavar="X", help="joint score: points gained that a point lost costs (the plan's, 1)")
+    verb.add_argument(
+        "--price", type=float, metavar="X", help="joint score: points gained that a point lost costs (the plan's, 1)"
+    )
     verb.add_argument(
         "--set",
         action="append",
@@ -47,9 +49,7 @@ def run(given: argparse.Namespace) -> int:
     words = ["degla", "study", str(given.plan), "--out", str(given.out)]
     words += [word for text in given.set for word in ("--set", text)]
     words += [] if given.price is None else ["--price", f"{given.price:g}"]
-    findings = conduct(
-        plan, out=given.out, where=str(given.plan), command=shlex.join(words), processes=given.processes
-    )
+    findings = conduct(plan, out=given.out, where=str(given.plan), command=shlex.join(words), processes=given.processes)
     if given.json:
         sys.stdout.write(json.dumps(as_data(findings), indent=2) + "\n")
     else:

@@ -101,6 +101,9 @@ _FALSIFY: Final[dict[str, Callable[[Claim, Vocabulary, Random], tuple[Claim, Cla
     "add_attribute": _add_attribute,
 }
 
+CLAIM_FAMILIES: Final = tuple(_FALSIFY)
+"""Families whose negative is a claim about another scene."""
+
 FAMILIES: Final = (*_FALSIFY, "order")
 """What a negative breaks; `order` shuffles the words of the whole caption."""
 
@@ -115,6 +118,18 @@ def _shuffled(text: str, rng: Random) -> str:
         shuffled = " ".join(rng.sample(words, len(words)))
         if shuffled != text:
             return shuffled
+
+
+def falsify(claim: Claim, family: str, *, vocabulary: Vocabulary, rng: Random) -> tuple[Claim, Claim]:
+    """A true claim and a false one, from the full claim about a scene.
+
+    Args:
+        claim: everything that can be said about the scene, from either side.
+        family: one of `CLAIM_FAMILIES`.
+        vocabulary: where replacing words come from.
+        rng: chooses side and replacement.
+    """
+    return _FALSIFY[family](claim, vocabulary, rng)
 
 
 def make_contrast(scene: Scene, family: str, *, vocabulary: Vocabulary, rng: Random) -> Contrast:
@@ -136,7 +151,7 @@ def make_contrast(scene: Scene, family: str, *, vocabulary: Vocabulary, rng: Ran
     if family == "order":
         text = say(claim, template=template, wording=wording)
         return Contrast(family, text, _shuffled(text, rng))
-    positive, negative = _FALSIFY[family](claim, vocabulary, rng)
+    positive, negative = falsify(claim, family, vocabulary=vocabulary, rng=rng)
     if not positive.true_of(scene) or negative.true_of(scene):
         raise DeglaError(f"{family}: {positive} must be true and {negative} false of {scene.content!r}.")
     return Contrast(

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.negatives import words
+from degla.negatives.grammar import words
 from degla.negatives.report.proportions import Proportion, clustered
 
 FOLDS: Final = 5

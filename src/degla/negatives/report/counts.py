@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import InputError
-from degla.negatives import words
-from degla.negatives.caption_index import CaptionIndex, IndexedCaption
+from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
+from degla.negatives.grammar import words
 from degla.negatives.report.differences import compare
 from degla.negatives.report.draws import Reservoir
 from degla.records import NegativeRecord

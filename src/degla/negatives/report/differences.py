@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from degla.negatives import words
+from degla.negatives.grammar import words
 
 
 @dataclass(frozen=True, slots=True)

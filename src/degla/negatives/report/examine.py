@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from degla.negatives.caption_index import CaptionIndex
-from degla.negatives.provenance import Outcomes, read_manifest, read_outcomes
+from degla.negatives.files.caption_index import CaptionIndex
+from degla.negatives.files.provenance import Outcomes, read_manifest, read_outcomes
 from degla.negatives.report.blind import Blind, Pair, solve_blind
 from degla.negatives.report.counts import Drawn, FileCounts, RuleCounts, count, entropy, mean
 from degla.negatives.report.proportions import Proportion, wilson

@@ -16,7 +16,7 @@ from random import Random
 from typing import Final
 
 from degla.errors import InputError
-from degla.negatives.caption_index import CaptionIndex
+from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.counts import Drawn
 from degla.records import NegativeRecord
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Protocol, cast, runtime_checkable
 
+from degla.negatives.grammar.phrases import Caption
 from degla.negatives.llm import Chat, Slot
-from degla.negatives.phrases import Caption
 from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.verdicts import Verdict
 from degla.shelf import RULES

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from degla.negatives import words
-from degla.negatives.additions import additions
-from degla.negatives.chunks import Chunk, adjectives, determiner_fits, nouns
-from degla.negatives.edits import insert, write
-from degla.negatives.lexicon import lexicon
-from degla.negatives.phrases import Caption
-from degla.negatives.replacement import Place, ReplacingRule, find_change
+from degla.negatives.grammar import words
+from degla.negatives.grammar.additions import additions
+from degla.negatives.grammar.chunks import Chunk, adjectives, determiner_fits, nouns
+from degla.negatives.grammar.edits import insert, write
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _MOST_ADJECTIVES = 1

@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from degla.negatives import words
-from degla.negatives.additions import additions
-from degla.negatives.agreement import agreeing_verbs, in_number
-from degla.negatives.chunks import Chunk, determiner_fits, number
-from degla.negatives.edits import insert, write
-from degla.negatives.lexicon import lexicon
+from degla.negatives.grammar import words
+from degla.negatives.grammar.additions import additions
+from degla.negatives.grammar.agreement import agreeing_verbs, in_number
+from degla.negatives.grammar.chunks import Chunk, determiner_fits, number
+from degla.negatives.grammar.edits import insert, write
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.replacement import Place, ReplacingRule
+from degla.negatives.grammar.tokens import Token
 from degla.negatives.llm import Slot
-from degla.negatives.phrases import Caption
-from degla.negatives.replacement import Place, ReplacingRule
-from degla.negatives.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _CONNECTORS: Final = (("and",), ("with",), ("beside",), ("next", "to"), ("near",))

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from degla.negatives import words
-from degla.negatives.agreement import agreeing_verbs, in_number
-from degla.negatives.chunks import Chunk, determiner_fits
-from degla.negatives.edits import inflect, write
-from degla.negatives.grammar import GrammarRule
-from degla.negatives.lexicon import lexicon
-from degla.negatives.meaning import content_of
-from degla.negatives.phrases import Caption
-from degla.negatives.tokens import Token
+from degla.negatives.grammar import words
+from degla.negatives.grammar.agreement import agreeing_verbs, in_number
+from degla.negatives.grammar.chunks import Chunk, determiner_fits
+from degla.negatives.grammar.edits import inflect, write
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.meaning import content_of
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.rule import GrammarRule
+from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _WORDS: Final = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")

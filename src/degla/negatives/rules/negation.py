@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from degla.negatives import words
-from degla.negatives.agreement import agreeing_verbs
-from degla.negatives.chunks import Chunk, number
-from degla.negatives.edits import insert, write
-from degla.negatives.grammar import GrammarRule
-from degla.negatives.lexicon import lexicon
-from degla.negatives.meaning import content_of
-from degla.negatives.phrases import Caption
-from degla.negatives.tokens import Token
+from degla.negatives.grammar import words
+from degla.negatives.grammar.agreement import agreeing_verbs
+from degla.negatives.grammar.chunks import Chunk, number
+from degla.negatives.grammar.edits import insert, write
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.meaning import content_of
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.rule import GrammarRule
+from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _NEGATIVE: Final = frozenset({"no", "not", "n't", "never", "without", "nobody", "nothing", "none", "neither", "nor"})

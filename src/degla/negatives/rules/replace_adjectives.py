@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from degla.negatives import words
-from degla.negatives.chunks import adjectives
-from degla.negatives.lexicon import lexicon
-from degla.negatives.phrases import Caption
-from degla.negatives.replacement import Place, ReplacingRule, find_change
+from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import adjectives
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _SHADES: Final = frozenset({"light", "dark", "bright", "deep", "pale"})

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from degla.negatives import words
-from degla.negatives.chunks import Chunk, determiner, determiner_fits, nouns
-from degla.negatives.exclusion import Relation
-from degla.negatives.lexicon import lexicon
-from degla.negatives.phrases import Caption
-from degla.negatives.replacement import Place, ReplacingRule, find_change
-from degla.negatives.tokens import Token
+from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import Chunk, determiner, determiner_fits, nouns
+from degla.negatives.grammar.exclusion import Relation
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
+from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _MALE: Final = frozenset({"his", "he", "him", "himself"})

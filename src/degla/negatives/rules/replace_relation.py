@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from degla.negatives import words
-from degla.negatives.lexicon import lexicon
-from degla.negatives.phrases import Caption
-from degla.negatives.relations import Sort, relations
-from degla.negatives.replacement import Place, ReplacingRule, find_change
+from degla.negatives.grammar import words
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.relations import Sort, relations
+from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _PARTICLES: Final = frozenset({"up", "down", "out", "off", "away", "together", "back", "over", "around"})

@@ -13,13 +13,13 @@ from itertools import combinations, islice
 from random import Random
 from typing import Final
 
-from degla.negatives import words
-from degla.negatives.edits import exchange, rotate, write
-from degla.negatives.grammar import GrammarRule
-from degla.negatives.meaning import tagged
-from degla.negatives.orders import judge_order, loose_ends, movable
-from degla.negatives.phrases import Caption
-from degla.negatives.tokens import Token
+from degla.negatives.grammar import words
+from degla.negatives.grammar.edits import exchange, rotate, write
+from degla.negatives.grammar.meaning import tagged
+from degla.negatives.grammar.orders import judge_order, loose_ends, movable
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.rule import GrammarRule
+from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import Verdict, refused
 
 _PLACING: Final = {

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
-from degla.negatives.chunks import Chunk, adjectives, find_chunks
-from degla.negatives.edits import exchange
-from degla.negatives.exchanges import Exchange, ExchangingRule
-from degla.negatives.lexicon import lexicon
-from degla.negatives.meaning import meaning
-from degla.negatives.phrases import Caption
-from degla.negatives.tokens import Token
+from degla.negatives.grammar.chunks import Chunk, adjectives, find_chunks
+from degla.negatives.grammar.edits import exchange
+from degla.negatives.grammar.exchanges import Exchange, ExchangingRule
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.meaning import meaning
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.tokens import Token
 
 _DESCRIBING: Final = frozenset({"JJ", "JJR", "JJS", "VBN", "VBG"})
 """Tags that an adjective may be given."""

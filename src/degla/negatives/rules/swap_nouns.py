@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-from degla.negatives import words
-from degla.negatives.chunks import Chunk, determiner, determiner_fits, find_chunks, nouns
-from degla.negatives.edits import exchange, inflect
-from degla.negatives.exchanges import Exchange, ExchangingRule
-from degla.negatives.lexicon import lexicon
-from degla.negatives.meaning import meaning
-from degla.negatives.phrases import Caption
-from degla.negatives.tokens import Token
+from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import Chunk, determiner, determiner_fits, find_chunks, nouns
+from degla.negatives.grammar.edits import exchange, inflect
+from degla.negatives.grammar.exchanges import Exchange, ExchangingRule
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.meaning import meaning
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.tokens import Token
 
 
 @dataclass(frozen=True)

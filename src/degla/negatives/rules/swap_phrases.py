@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-from degla.negatives.chunks import Chunk, Number, number
-from degla.negatives.edits import exchange
-from degla.negatives.exchanges import Exchange, ExchangingRule
-from degla.negatives.lexicon import lexicon
-from degla.negatives.orders import judge_order, loose_ends, movable
-from degla.negatives.phrases import Caption
+from degla.negatives.grammar.chunks import Chunk, Number, number
+from degla.negatives.grammar.edits import exchange
+from degla.negatives.grammar.exchanges import Exchange, ExchangingRule
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.orders import judge_order, loose_ends, movable
+from degla.negatives.grammar.phrases import Caption
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,262 @@
+"""Writes captions and their accepted negatives in the forms that the released training codes read.
+
+DeGLA's json has five texts a caption, one for each rule of the paper, in fixed positions. The released loader takes the
+first four as they stand: a caption with fewer stops it, and an empty text is trained on as if it were a negative.
+NegCLIP reads a table with a list of negatives in a cell (comma-separated, or tab-separated as its authors have it).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import IO, Any, Final, Literal
+
+from degla.errors import InputError
+from degla.negatives.files.by_caption import Gathered, Negatives
+from degla.negatives.files.caption_index import CaptionIndex
+from degla.records import NegativeRecord
+
+POSITIONS: Final = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
+"""The rule of each text of a record of the published json, in the paper's order (arXiv 2504.16801)."""
+READ: Final = 4
+"""Texts of a record that the released loader reads."""
+NEIGHBOURS: Final = 3
+"""Other rows that NegCLIP's table names a row."""
+
+Missing = Literal["fill", "blank", "drop"]
+_IMAGE_NAME: Final = "COCO_train2014_{:012d}.jpg"
+
+
+@dataclass
+class ExportSummary:
+    """What was exported, and what could not be.
+
+    Attributes:
+        captions: captions written.
+        negatives: negatives written.
+        left_out: captions and negatives that were not, by what they are.
+        notes: what the reader of the file should know.
+    """
+
+    captions: int = 0
+    negatives: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def plain(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**vars(self), "left_out": dict(sorted(self.left_out.items()))}
+
+    def sentences(self) -> list[str]:
+        """For a terminal."""
+        left_out = ", ".join(f"{times:,} {what}" for what, times in sorted(self.left_out.items()))
+        lines = [f"{self.captions:,} captions with {self.negatives:,} negatives; left out: {left_out or 'nothing'}."]
+        return [*lines, *self.notes]
+
+
+def export_degla_json(
+    records: Iterable[NegativeRecord], captions: CaptionIndex, out: Path, *, missing: Missing = "fill"
+) -> ExportSummary:
+    """Write the published json: ``[{"image_id": 9, "original": "...", "enhanced": ["...", ...]}, ...]``.
+
+    Args:
+        records: the negatives, in any order.
+        captions: what they were made from; their `image_id` must be a whole number.
+        out: the file.
+        missing: what stands in the positions of rules that have nothing for a caption. "fill": other accepted negatives
+            of the caption, so that the first four are texts; captions with fewer are left out. "blank": an empty
+            text, for readers that know of it (this package does). "drop": captions that lack one of the first four
+            are left out.
+
+    Raises:
+        InputError: no caption can be exported, or `out` cannot be written.
+    """
+    summary = ExportSummary()
+    gathered = Gathered(records, captions, summary.left_out)
+    blanks = other_names = 0
+    try:
+        with _writing(out) as stream:
+            for row in gathered:
+                texts, left = _arrange(row.texts, missing=missing)
+                number = _whole(row.caption.image_id)
+                reason = _reason(row, texts, number=number, missing=missing)
+                if reason:
+                    summary.left_out[reason] += 1
+                    if row.texts:
+                        summary.left_out["negatives of captions that are left out"] += len(row.texts)
+                    continue
+                assert number is not None
+                for rule in left:
+                    known = rule in POSITIONS
+                    summary.left_out[
+                        "further negatives of a rule" if known else "negatives of rules without position"
+                    ] += 1
+                blanks += "" in texts[:READ]
+                other_names += Path(row.caption.image).name != _IMAGE_NAME.format(number)
+                record = {"image_id": number, "original": row.caption.text, "enhanced": texts}
+                stream.write(("[\n" if not summary.captions else ",\n") + json.dumps(record, ensure_ascii=False))
+                summary.captions += 1
+                summary.negatives += sum(map(bool, texts))
+            _refuse_nothing(summary.captions, summary, out)
+            stream.write("\n]\n")
+    finally:
+        gathered.close()
+    if blanks:
+        summary.notes.append(
+            f"{blanks:,} captions have an empty text among the first {READ}: the released DeGLA loader trains on it as "
+            "if it were a negative. --missing fill or drop makes a file without."
+        )
+    if other_names:
+        summary.notes.append(
+            f"{other_names:,} captions have an image that is not called like {_IMAGE_NAME.format(9)}: the file names "
+            "no image, and the released DeGLA loader looks for that name. Here, --data.image-pattern gives another."
+        )
+    return summary
+
+
+def _arrange(texts: Sequence[tuple[str, str]], *, missing: Missing) -> tuple[list[str], list[str]]:
+    """The texts by position, and the rules of those that found no place."""
+    placed: dict[int, str] = {}
+    spare: list[tuple[str, str]] = []
+    for rule, text in texts:
+        position = POSITIONS.index(rule) if rule in POSITIONS else -1
+        if position >= 0 and position not in placed:
+            placed[position] = text
+        else:
+            spare.append((rule, text))
+    if missing == "fill":
+        for position in range(len(POSITIONS)):
+            if position not in placed and spare:
+                placed[position] = spare.pop(0)[1]
+        # The loader reads the first four only: the fifth is worth more in a gap among them.
+        for position in range(READ):
+            if position not in placed and READ in placed:
+                placed[position] = placed.pop(READ)
+    last = max((position for position in placed), default=-1)
+    length = len(POSITIONS) if missing == "blank" else last + 1
+    return [placed.get(position, "") for position in range(length)], [rule for rule, _ in spare]
+
+
+def _reason(row: Negatives, texts: Sequence[str], *, number: int | None, missing: Missing) -> str:
+    """Why a caption cannot be exported; "" where it can."""
+    if number is None:
+        return "captions whose image_id is not a whole number"
+    if not any(texts):
+        return "captions without a negative" if not row.texts else "captions without a negative of the paper's rules"
+    if missing != "blank" and (len(texts) < READ or "" in texts[:READ]):
+        return f"captions with fewer than {READ} negatives" if missing == "fill" else "captions that lack a rule"
+    return ""
+
+
+def _whole(name: str) -> int | None:
+    """The number that a name is, where writing the number gives the name again."""
+    return int(name) if name.isascii() and name.isdigit() and str(int(name)) == name else None
+
+
+def export_table(
+    records: Iterable[NegativeRecord],
+    captions: CaptionIndex,
+    out: Path,
+    *,
+    images: Path | None = None,
+    seed: int = 0,
+) -> ExportSummary:
+    """Write NegCLIP's table: title, filepath, neg_caption (a list), neg_image (a list of row numbers).
+
+    Columns that NegCLIP does not look at: id, image_id, and neg_rule, the rules behind neg_caption. Nobody has looked
+    for similar images here, so the three rows of neg_image are drawn from those of other images.
+
+    Args:
+        records: the negatives, in any order.
+        captions: what they were made from.
+        out: the file; tab-separated where its name ends in ".tsv", else comma-separated.
+        images: folder put before the images' paths.
+        seed: of the drawn rows.
+
+    Raises:
+        InputError: no caption has a negative, or `out` cannot be written.
+    """
+    summary = ExportSummary()
+    gathered = Gathered(records, captions, summary.left_out)
+    try:
+        rows_of: list[int] = []
+        numbers: dict[str, int] = {}
+        for row in gathered:
+            if row.texts:
+                rows_of.append(numbers.setdefault(row.caption.image_id, len(numbers)))
+            else:
+                summary.left_out["captions without a negative"] += 1
+        _refuse_nothing(len(rows_of), summary, out)
+        neighbours = _neighbours(rows_of, images=len(numbers), seed=seed)
+        with _writing(out) as stream:
+            writer = csv.writer(stream, delimiter="\t" if out.suffix.lower() == ".tsv" else ",", lineterminator="\n")
+            writer.writerow(["id", "image_id", "title", "filepath", "neg_caption", "neg_rule", "neg_image"])
+            for row in gathered:
+                if not row.texts:
+                    continue
+                caption = row.caption
+                path = caption.image if images is None else str(images / caption.image)
+                texts, rules = [text for _, text in row.texts], [rule for rule, _ in row.texts]
+                near = neighbours(summary.captions)
+                writer.writerow([row.id, caption.image_id, caption.text, path, texts, rules, near])
+                summary.captions += 1
+                summary.negatives += len(texts)
+    finally:
+        gathered.close()
+    if len(numbers) > 1:
+        summary.notes.append(
+            "neg_image: rows drawn at random from other images; NegCLIP's authors took the most similar ones."
+        )
+    else:
+        summary.notes.append("neg_image is empty: there is one image only. NegCLIP's loader stops there.")
+    return summary
+
+
+def _neighbours(rows_of: Sequence[int], *, images: int, seed: int) -> Callable[[int], list[int]]:
+    """What gives a row's other rows: numbers of rows of other images; none where there is one image."""
+    random = Random(seed)
+
+    def draw(row: int) -> list[int]:
+        found: list[int] = []
+        while images > 1 and len(found) < NEIGHBOURS:
+            other = random.randrange(len(rows_of))
+            if rows_of[other] != rows_of[row]:
+                found.append(other)
+        return found
+
+    return draw
+
+
+def _refuse_nothing(captions: int, summary: ExportSummary, out: Path) -> None:
+    if not captions:
+        left_out = ", ".join(f"{times:,} {what}" for what, times in sorted(summary.left_out.items()))
+        raise InputError(f"{out}: nothing can be exported: {left_out or 'there is no caption'}.")
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[IO[str]]:
+    """A text file that is there complete or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    partial = out.with_name(out.name + ".partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("w", encoding="utf-8", newline="") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror or error}. Choose another --out.") from None

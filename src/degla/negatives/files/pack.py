@@ -1,0 +1,180 @@
+"""Packs negatives into one Parquet file that says how it was made: the run's manifest and counts are in its schema.
+
+Rows keep their order and every field, so that training on the packed file is training on the original. Only a row group
+is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from degla import __version__
+from degla.errors import InputError
+from degla.negatives.files.caption_index import CaptionIndex
+from degla.negatives.files.provenance import (
+    MANIFEST_KEY,
+    OUTCOMES_KEY,
+    PARQUET_ENDINGS,
+    read_manifest,
+    read_outcomes,
+)
+from degla.records import NegativeRecord
+
+PACKED_KEY: Final = b"degla.packed"
+"""Key in the schema's metadata: what was packed, as JSON."""
+
+_GROUP: Final = 65_536
+"""Rows of a row group: some megabytes of text."""
+_REPEATING: Final = ("rule", "kind", "source", "reason", "form")
+"""Columns of few different values: stored as numbers of a dictionary."""
+
+
+@dataclass
+class PackSummary:
+    """What was packed.
+
+    Attributes:
+        rows: rows written.
+        left_out: rows that were not, by (rule, reason): refused ones, unless all were asked for.
+        strangers: rows whose caption is not in the captions file; not written.
+        size: of the file, bytes.
+        seconds: wall time.
+    """
+
+    rows: int = 0
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+    strangers: int = 0
+    size: int = 0
+    seconds: float = 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """JSON values."""
+        left_out = {f"{rule}: {reason}": times for (rule, reason), times in sorted(self.left_out.items())}
+        return {**vars(self), "left_out": left_out}
+
+    def sentence(self) -> str:
+        """For a terminal."""
+        text = f"{self.rows:,} rows, {self.size:,} bytes, {self.seconds:.1f} s"
+        if self.left_out:
+            text += f"; {self.left_out.total():,} refused rows are not in it (--all keeps them)"
+        if self.strangers:
+            text += f"; {self.strangers:,} rows of captions that are not in the captions file are not in it"
+        return text + "."
+
+
+def pack(
+    records: Iterable[NegativeRecord],
+    out: Path,
+    *,
+    source: Path,
+    refused: bool = False,
+    captions: CaptionIndex | None = None,
+) -> PackSummary:
+    """Write negatives as Parquet, complete or not at all.
+
+    Args:
+        records: the rows.
+        out: the file.
+        source: the file that the rows are from; its manifest and journal are looked for beside it.
+        refused: keep refused rows too.
+        captions: adds the columns caption, image and image_id; rows of other captions are left out.
+
+    Raises:
+        InputError: `out` does not end in ".parquet", cannot be written or is the source; or nothing is left to pack.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    if out.suffix.lower() not in PARQUET_ENDINGS:
+        raise InputError(f"{out}: the name of a packed file must end in .parquet.")
+    if out.resolve() == source.resolve():
+        raise InputError(f"{out}: is the file that is packed. Choose another --out.")
+    started = time.monotonic()
+    summary = PackSummary()
+    schema = _schema(captions=captions is not None)
+    described = _describe(source)
+    kept = _keep(records, refused=refused, captions=captions, summary=summary)
+    partial = out.with_name(out.name + ".partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with pyarrow.parquet.ParquetWriter(
+                partial,
+                schema.with_metadata(described),
+                compression="zstd",
+                use_dictionary=list(_REPEATING),
+                write_statistics=["rule", "accepted"],
+            ) as writer:
+                while group := list(islice(kept, _GROUP)):
+                    columns = {name: [row[name] for row in group] for name in schema.names}
+                    writer.write_table(pyarrow.table(columns, schema=schema), row_group_size=_GROUP)
+                    summary.rows += len(group)
+            if not summary.rows:
+                raise InputError(
+                    f"{source}: nothing to pack: {summary.left_out.total():,} rows were refused by the checks (--all "
+                    f"packs them), {summary.strangers:,} belong to no caption of the captions file."
+                )
+            summary.size = partial.stat().st_size
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror or error}. Choose another --out.") from None
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def _schema(*, captions: bool) -> Any:
+    import pyarrow as arrow
+
+    word = arrow.dictionary(arrow.int32(), arrow.string())
+    types = {
+        "caption_id": arrow.string(),
+        "rule": word,
+        "kind": word,
+        "text": arrow.string(),
+        "source": word,
+        "accepted": arrow.bool_(),
+        "reason": word,
+        "draw": arrow.int32(),
+        "form": word,
+        "score": arrow.float64(),
+    }
+    if captions:
+        types |= {"caption": arrow.string(), "image": arrow.string(), "image_id": arrow.string()}
+    return arrow.schema(list(types.items()))
+
+
+def _describe(source: Path) -> dict[bytes, bytes]:
+    """The schema's metadata: what is known of the run, and of the packing."""
+    found = {PACKED_KEY: json.dumps({"from": source.name, "degla": __version__}).encode()}
+    if (manifest := read_manifest(source)) is not None:
+        found[MANIFEST_KEY] = json.dumps(manifest).encode()
+    if (outcomes := read_outcomes(source)) is not None:
+        found[OUTCOMES_KEY] = json.dumps(outcomes.plain()).encode()
+    return found
+
+
+def _keep(
+    records: Iterable[NegativeRecord], *, refused: bool, captions: CaptionIndex | None, summary: PackSummary
+) -> Iterator[dict[str, Any]]:
+    """The rows to write, as columns to values; the others are counted."""
+    for record in records:
+        if not record.accepted and not refused:
+            summary.left_out[record.rule, record.reason or "unnamed"] += 1
+            continue
+        row = dict(record.__dict__)
+        if captions is not None:
+            caption = captions.find(record.caption_id)
+            if caption is None:
+                summary.strangers += 1
+                continue
+            row |= {"caption": caption.text, "image": caption.image, "image_id": caption.image_id}
+        yield row

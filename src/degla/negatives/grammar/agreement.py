@@ -1,0 +1,49 @@
+"""Which verbs suit the number of a noun phrase, and the verb in the other number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from degla.negatives.grammar import words
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.tokens import Token
+
+_MANY: Final = {"is": "are", "was": "were", "has": "have", "does": "do"}
+_ONE: Final = {many: one for one, many in _MANY.items()}
+
+
+def agreeing_verbs(caption: Caption, head: int) -> list[int]:
+    """Indices of the finite verbs whose subject is the noun at `head`, or that say that there is such a thing."""
+    tokens = caption.tokens
+    found = []
+    for place, token in enumerate(tokens):
+        if token.tag not in ("VBZ", "VBP") and token.lower not in ("was", "were"):
+            continue
+        main = token.governor if token.role in ("aux", "auxpass") else place
+        own = [index for index, one in enumerate(tokens) if one.governor == main and one.role in _SUBJECTS]
+        if any(tokens[index].tag in ("WDT", "WP") for index in own):
+            own = [tokens[main].governor]
+        elif any(tokens[index].role == "expl" for index in own):
+            own = [index for index, one in enumerate(tokens) if one.governor == main and one.role in ("attr", "dobj")]
+        if head in own:
+            found.append(place)
+    return found
+
+
+_SUBJECTS: Final = ("nsubj", "nsubjpass", "expl")
+
+
+def in_number(verb: Token, *, many: bool) -> Token | None:
+    """A finite verb with a subject of one or of many; None where it cannot be changed ("'s")."""
+    if verb.lower.startswith(("'", "’")):
+        return None
+    if verb.lower in (_ONE if many else _MANY) or verb.lower in ("did", "had"):
+        return verb
+    form = (_MANY if many else _ONE).get(verb.lower)
+    if form is None:
+        if (verb.tag == "VBP") == many or verb.tag not in ("VBZ", "VBP"):
+            return verb
+        form = verb.lemma if many else words.conjugate(verb.lemma, "VBZ")
+    form = form.upper() if verb.text.isupper() and len(verb.text) > 1 else form
+    return replace(verb, text=form, lower=form.lower(), tag="VBP" if many else "VBZ")

@@ -1,0 +1,73 @@
+"""Which everyday words exclude each other: what may replace a noun or adjective, and why others must not."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from degla.negatives.grammar.lexicon import Lexicon
+
+Relation = Literal["", "synonym", "hypernym", "part", "compatible"]
+"""Why one word must not replace another; "" where it may."""
+
+PEOPLE = ("person", "someone", "role")
+_KINDS = ("mammal", "bird", "other_animal", "fruit", "vegetable", "instrument")
+"""Groups whose members exclude each other, also those that are not listed: WordNet has one place for each."""
+
+
+@lru_cache(maxsize=200_000)
+def noun_relation_in(words: Lexicon, word: str, other: str) -> Relation:
+    """Why one noun must not replace the other; give the two in alphabetical order."""
+    if word == other:
+        return "synonym"
+    mine, theirs = words.noun_groups(word), words.noun_groups(other)
+    if any(other in group.cluster(word) for group in mine):
+        return "compatible"
+    if any(other in group.above for group in mine) or any(word in group.above for group in theirs):
+        return "hypernym"
+    if any(group.cluster(word) and group.cluster(other) for group in mine if group in theirs):
+        return ""  # WordNet's rarer senses would make a boy a man and a bus a car
+    if words.senses(word) & words.senses(other):
+        return "synonym"
+    if words.senses(word) & words.over(other) or words.senses(other) & words.over(word):
+        return "hypernym"
+    if words.is_part(word, other) or words.is_part(other, word):
+        return "part"
+    if words.is_person(word) and words.is_person(other):
+        return "compatible"  # a worker may be a person, a woman or a tourist
+    if any(group in theirs and group.name in _KINDS for group in mine):
+        return ""
+    parents = [{up for one in words.senses_in_order(name)[:1] for up in words.above(one)} for name in (word, other)]
+    return "compatible" if parents[0] & parents[1] else ""
+
+
+@cache
+def adjective_choices_in(words: Lexicon, word: str, sort: str) -> tuple[str, ...]:
+    """Everyday adjectives that exclude an adjective, for a "living" or a "thing"."""
+    found = [
+        draw
+        for group in words.adjective_groups(word)
+        if group.of in ("", sort)
+        for draw in group.draws
+        if draw not in group.cluster(word) and not words.adjective_relation(word, draw)
+    ]
+    if not found and not words.adjective_groups(word):
+        pointing = words.words["pointing"]
+        found = [other for other in words.opposites(word) if words.is_everyday(other) and other not in pointing]
+    return tuple(dict.fromkeys(found))
+
+
+@cache
+def noun_choices_in(words: Lexicon, word: str, mass: bool) -> tuple[str, ...]:
+    """Everyday nouns that may replace a noun, with or without plural."""
+    for group in words.noun_groups(word):
+        cluster = group.cluster(word)
+        found = tuple(
+            draw
+            for draw in group.draws
+            if draw not in cluster and words.is_mass(draw) == mass and not words.noun_relation(word, draw)
+        )
+        if found:
+            return found
+    return ()

@@ -1,0 +1,266 @@
+"""Everyday words: which groups they belong to, what may replace them, and which pairs must never replace each other.
+
+Two files of `lexicon_data/`: `groups.toml`, written by hand, says what may be drawn; `wordnet.tsv`, derived from
+WordNet 3.0 by `lexicon_build`, says what must be refused (same sense, above or below, part and whole).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from typing import Any, Literal
+
+from degla.errors import DeglaError
+from degla.negatives.grammar.exclusion import PEOPLE, Relation, adjective_choices_in, noun_choices_in, noun_relation_in
+from degla.negatives.grammar.groups import (
+    ADDITIONS_NAME,
+    DATA_FOLDER,
+    GROUPS_NAME,
+    RELATIONS_NAME,
+    Group,
+    make_groups,
+    members,
+    read_groups,
+)
+
+TABLE_NAME = "wordnet.tsv"
+DATA_FILES = (GROUPS_NAME, TABLE_NAME, RELATIONS_NAME, ADDITIONS_NAME)
+
+_PART_DEPTH = 3
+"""Steps from part to whole that are followed: thumb, hand, arm, body."""
+
+
+@cache
+def digest() -> str:
+    """SHA-256 of all files of word tables, 16 hexadecimal digits: the same digest gives the same negatives."""
+    content = b"".join((DATA_FOLDER / name).read_bytes() for name in DATA_FILES)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+class Lexicon:
+    """The word tables in memory; `lexicon()` gives the one that is shared.
+
+    Words are lower-case dictionary forms throughout.
+    """
+
+    def __init__(self, groups: dict[str, Any], table: str) -> None:
+        self.nouns = make_groups(groups["nouns"])
+        self.adjectives = make_groups(groups["adjectives"])
+        self.words = {name: frozenset(words) for name, words in groups["words"].items()}
+        self._noun_groups = members(self.nouns)
+        self._adjective_groups = members(self.adjectives)
+        self._generals = frozenset().union(*(group.above for group in self.nouns.values()))
+        self._noun_senses: dict[str, tuple[int, ...]] = {}
+        self._noun_counts: dict[str, int] = {}
+        self._anchored: dict[str, str] = {}
+        self._above: dict[int, tuple[int, ...]] = {}
+        self._wholes: dict[int, tuple[int, ...]] = {}
+        self._adjective_senses: dict[str, tuple[int, ...]] = {}
+        self._adjective_counts: dict[str, int] = {}
+        self._near: dict[int, tuple[int, ...]] = {}
+        self._opposites: dict[str, list[str]] = {}
+        self._names: set[str] = set()
+        for line in table.splitlines():
+            sort, *fields = line.split("\t")
+            if sort == "n":
+                self._noun_senses[fields[0]] = _numbers(fields[3])
+                self._noun_counts[fields[0]] = int(fields[1])
+                self._anchored[fields[0]] = fields[2]
+            elif sort == "s":
+                self._above[int(fields[0])] = _numbers(fields[1])
+                self._wholes[int(fields[0])] = _numbers(fields[2])
+            elif sort == "a":
+                self._adjective_senses[fields[0]] = _numbers(fields[3])
+                self._adjective_counts[fields[0]] = int(fields[1])
+            elif sort == "r":
+                self._near[int(fields[0])] = _numbers(fields[1])
+            elif sort == "x":
+                self._opposites.setdefault(fields[0], []).append(fields[1])
+            else:
+                self._names.add(fields[0])
+
+    def is_noun(self, word: str) -> bool:
+        """Whether the word is a noun of the tables."""
+        return word in self._noun_senses or word in self._noun_groups or word in self._generals
+
+    def is_adjective(self, word: str) -> bool:
+        """Whether the word is an adjective of the tables."""
+        return word in self._adjective_senses or word in self._adjective_groups
+
+    def is_attribute(self, word: str) -> bool:
+        """Whether the word belongs to a hand-written adjective group: colours, sizes, materials, ..."""
+        return word in self._adjective_groups
+
+    def is_in_group(self, word: str, group: str) -> bool:
+        """Whether a noun or adjective is listed in the group of that name."""
+        return any(
+            one.name == group for one in (*self._noun_groups.get(word, ()), *self._adjective_groups.get(word, ()))
+        )
+
+    def share_group(self, word: str, other: str, sort: Literal["nouns", "adjectives"]) -> bool:
+        """Whether one hand-written group lists both words."""
+        groups = self._noun_groups if sort == "nouns" else self._adjective_groups
+        return any(group in groups.get(other, ()) for group in groups.get(word, ()))
+
+    def is_name(self, first: str, head: str) -> bool:
+        """Whether the two words name one thing, as "fire hydrant" does."""
+        name = f"{first} {head}"
+        return name in self.words["names"] or (name in self._names and not self.is_attribute(first))
+
+    def is_mass(self, word: str) -> bool:
+        """Whether the noun takes no plural and no "a"."""
+        return word in self.words["mass"]
+
+    def adjective_groups(self, word: str) -> tuple[Group, ...]:
+        """The hand-written groups of an adjective."""
+        return self._adjective_groups.get(word, ())
+
+    def opposites(self, word: str) -> tuple[str, ...]:
+        """WordNet's antonyms of an adjective."""
+        return tuple(self._opposites.get(word, ()))
+
+    def is_everyday(self, adjective: str) -> bool:
+        """Whether WordNet's own texts have the adjective at least three times."""
+        return self._adjective_counts.get(adjective, 0) >= 3
+
+    def is_person(self, noun: str) -> bool:
+        """Whether the noun names a person: by its group, else by WordNet's first sense."""
+        groups = self.noun_groups(noun)
+        if groups:
+            return groups[0].name in PEOPLE
+        return bool(set(self.senses_in_order("person")[:1]) & _over(self, self.senses_in_order(noun)[:1]))
+
+    def is_listed(self, noun: str) -> bool:
+        """Whether a hand-written group lists the noun."""
+        return noun in self._noun_groups
+
+    def is_concrete(self, word: str) -> bool:
+        """Whether a noun names something that a picture can show: it is in a group, or WordNet's first sense is matter.
+
+        What a dog and sand have in common and happiness has not is being a physical thing.
+        """
+        if self.noun_groups(word) or word in self._generals:
+            return True
+        return bool(_over(self, self.senses_in_order(word)[:1]) & _matter(self))
+
+    def noun_groups(self, word: str) -> tuple[Group, ...]:
+        """The groups of a noun: those that list it, else the one anchored nearest above its first sense."""
+        listed = self._noun_groups.get(word)
+        if listed:
+            return listed
+        anchored = self._anchored.get(word)
+        return (self.nouns[anchored],) if anchored else ()
+
+    def is_living(self, word: str) -> bool:
+        """Whether the noun names a person or an animal."""
+        groups = self.noun_groups(word)
+        return groups[0].living if groups else self.is_person(word)
+
+    def noun_choices(self, word: str, *, mass: bool) -> tuple[str, ...]:
+        """Everyday nouns that may replace a noun: of its group, of another cluster, unrelated in WordNet.
+
+        Args:
+            word: the noun to replace.
+            mass: whether the place takes a noun without plural and "a" ("covered with _").
+        """
+        return noun_choices_in(self, word, mass)
+
+    def adjective_choices(self, word: str, *, living: bool) -> tuple[str, ...]:
+        """Everyday adjectives that exclude an adjective: another cluster of its group, else its antonyms.
+
+        Args:
+            word: the adjective to replace.
+            living: whether it describes a person or an animal: the opposite of an old man is no new man.
+        """
+        return adjective_choices_in(self, word, "living" if living else "thing")
+
+    def noun_relation(self, word: str, other: str) -> Relation:
+        """Why `other` must not replace `word`; symmetric."""
+        return noun_relation_in(self, *sorted((word, other)))
+
+    def adjective_relation(self, word: str, other: str) -> Relation:
+        """Why one adjective must not replace the other: only words known to exclude each other may. Symmetric."""
+        if word == other:
+            return "synonym"
+        mine, theirs = self._adjective_groups.get(word, ()), self._adjective_groups.get(other, ())
+        shared = [group for group in mine if group in theirs]
+        if any(group.cluster(word) == group.cluster(other) for group in shared):
+            return "synonym"
+        if set(self._adjective_senses.get(word, ())) & set(self._adjective_senses.get(other, ())) and not shared:
+            return "synonym"
+        if shared or other in self._opposites.get(word, ()) or word in self._opposites.get(other, ()):
+            return ""
+        return "synonym" if self._are_near(word, other) else "compatible"
+
+    def _are_near(self, word: str, other: str) -> bool:
+        mine, theirs = self._adjective_senses.get(word, ()), self._adjective_senses.get(other, ())
+        return any(set(self._near.get(sense, ())) & set(theirs) for sense in mine)
+
+    def over(self, word: str) -> frozenset[int]:
+        """Every sense of a noun and all senses above them."""
+        return _over(self, self._noun_senses.get(word, ()))
+
+    def is_part(self, part: str, whole: str) -> bool:
+        """Whether one thing is a part of the other in any sense, or in the first senses of some sort of the other."""
+        first = _over(self, self.senses_in_order(whole)[:1])
+        return bool(
+            self.senses(whole) & self._wholes_over(self.over(part))
+            or first & self._wholes_over(frozenset(self.senses_in_order(part)[:1]))
+        )
+
+    def _wholes_over(self, senses: frozenset[int]) -> frozenset[int]:
+        """Senses that any of the given ones is a part of, up to three steps."""
+        layer, found = set(senses), set[int]()
+        for _ in range(_PART_DEPTH):
+            layer = {whole for sense in layer for whole in self._wholes.get(sense, ())} - found
+            found |= layer
+        return frozenset(found)
+
+    def senses_in_order(self, word: str) -> tuple[int, ...]:
+        """The senses of a noun, most frequent first."""
+        return self._noun_senses.get(word, ())
+
+    def senses(self, word: str) -> frozenset[int]:
+        """The senses of a noun."""
+        return frozenset(self._noun_senses.get(word, ()))
+
+    def above(self, sense: int) -> tuple[int, ...]:
+        """The senses directly above one."""
+        return self._above.get(sense, ())
+
+
+@cache
+def _matter(words: Lexicon) -> frozenset[int]:
+    """The senses that are above every physical thing and above nothing else."""
+    dog, sand, happiness = (_over(words, words.senses_in_order(word)[:1]) for word in ("dog", "sand", "happiness"))
+    return dog & sand - happiness
+
+
+@cache
+def _over(words: Lexicon, senses: tuple[int, ...]) -> frozenset[int]:
+    found, waiting = set[int](), list(senses)
+    while waiting:
+        sense = waiting.pop()
+        if sense not in found:
+            found.add(sense)
+            waiting += words.above(sense)
+    return frozenset(found)
+
+
+def _numbers(field: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in field.split())
+
+
+@cache
+def lexicon() -> Lexicon:
+    """The package's word tables, read once (about a tenth of a second).
+
+    Raises:
+        DeglaError: the tables are not where the package was installed.
+    """
+    try:
+        table = (DATA_FOLDER / TABLE_NAME).read_text(encoding="utf-8")
+        groups = read_groups()
+    except OSError as error:
+        raise DeglaError(f"{error.filename}: the word tables are missing; install degla again.") from None
+    return Lexicon(groups, table)

@@ -1,0 +1,163 @@
+"""A caption with parts of speech: tokens, dictionary forms and noun phrases. Tagged in batches by spaCy.
+
+Only tagger and parser run (about 1,200 short captions a second on one core); everything after that
+works on tokens, so no candidate is ever parsed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any, Final
+
+from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import Chunk, find_chunks
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.tokens import Token
+from degla.tagger import TAGGER_PACKAGE, load_tagger
+
+_BATCH: Final = 256
+_CACHE_SIZE: Final = 2_048
+_NOUN_TAGS: Final = frozenset({"NN", "NNS", "NNP", "NNPS"})
+
+
+@dataclass(frozen=True, eq=False)
+class Caption:
+    """A tagged caption. Compared by identity; `text` is what it says.
+
+    Attributes:
+        text: as written, spaces at the ends removed.
+        tokens: words and punctuation marks in order.
+    """
+
+    text: str
+    tokens: tuple[Token, ...]
+
+    @cached_property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """Noun phrases in order, without overlap."""
+        return find_chunks(self.tokens)
+
+    @cached_property
+    def content(self) -> tuple[str, ...]:
+        """Lower-case words without punctuation, "an" written "a"."""
+        return words.content(self.text)
+
+    @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """Every word of the caption, as written (lower case) and in its dictionary form."""
+        return frozenset(
+            form for token in self.tokens for form in (token.lower, token.lemma, words.singular(token.lower))
+        )
+
+
+@cache
+def _pipeline() -> Any:
+    return load_tagger(exclude=("ner", "lemmatizer", "attribute_ruler"))
+
+
+def tagger_version() -> str:
+    """Name and version of the tagger, recorded beside what was made with it; raises like `parse`."""
+    return f"{TAGGER_PACKAGE} {_pipeline().meta['version']}"
+
+
+_CAPTIONS: dict[str, Caption] = {}
+
+
+def parse(texts: Sequence[str]) -> list[Caption]:
+    """Tag captions, one batch at a time; a text that was tagged before is taken from a cache of 16,384 captions.
+
+    Raises:
+        InputError: the tagger is not installed (the message has the command that installs it).
+    """
+    found = {text: _CAPTIONS[text] for text in texts if text in _CAPTIONS}
+    missing = [text for text in dict.fromkeys(texts) if text not in found]
+    if len(_CAPTIONS) + len(missing) > _CACHE_SIZE:
+        _CAPTIONS.clear()
+    for text, caption in zip(missing, _tag(missing), strict=True):
+        found[text] = caption
+        _CAPTIONS[text] = caption
+    return [found[text] for text in texts]
+
+
+def parse_one(text: str) -> Caption:
+    """Tag one caption; see `parse`."""
+    return parse([text])[0]
+
+
+def _tag(texts: Iterable[str]) -> Iterator[Caption]:
+    pipeline = _pipeline()
+    from spacy.tokens import Doc  # After the pipeline, which imports spaCy without torch.
+
+    listed = [(text.strip(), words.split(text.strip())) for text in texts]
+    documents = (
+        Doc(
+            pipeline.vocab,
+            words=[piece.lower() if shouted else piece for piece, _ in pieces],
+            spaces=[after for _, after in pieces[1:]] + [False] if pieces else [],
+        )
+        for pieces, shouted in ((pieces, text.isupper()) for text, pieces in listed)
+    )
+    for (text, pieces), document in zip(listed, pipeline.pipe(documents, batch_size=_BATCH), strict=True):
+        tokens = [
+            _token(piece, word.tag_, word.dep_, word.head.i, spaced)
+            for (piece, spaced), word in zip(pieces, document, strict=True)
+        ]
+        yield Caption(text, tuple(_mend(tokens)))
+
+
+def _token(piece: str, tag: str, role: str, head: int, spaced: bool) -> Token:
+    lower = piece.lower()
+    return Token(piece, lower, tag, _lemma(lower, tag), role, head, not spaced)
+
+
+def _lemma(word: str, tag: str) -> str:
+    if tag in _NOUN_TAGS:
+        return words.singular(word)
+    return words.verb(word) if tag.startswith("VB") else word
+
+
+def _mend(tokens: list[Token]) -> list[Token]:
+    """Correct what the tagger gets wrong in captions: attributes before nouns, and nouns taken for verbs.
+
+    It tags "a plain red cross" adverb, adjective, verb at times, and "a yellow rose" as if something rose.
+    """
+    known = lexicon()
+    mended = list(tokens)
+    for place in range(len(mended) - 1, -1, -1):
+        token = mended[place]
+        after = mended[place + 1] if place + 1 < len(mended) else None
+        before = tokens[place - 1] if place else None
+        if token.lower in ("left", "right") and after is not None and after.lower == "of":
+            if (before is not None and before.tag not in ("DT", "IN", "JJ")) or _is_shape(before):
+                mended[place] = replace(token, tag="RB", lemma=token.lower)
+            continue
+        heads_noun = after is not None and (after.tag in _NOUN_TAGS or after.tag == "JJ") and not after.glued
+        if known.is_attribute(token.lower) and heads_noun and token.tag not in ("DT", "IN", "JJ"):
+            follows = before is not None and (before.tag in ("DT", "CD", "JJ") or known.is_attribute(before.lower))
+            if token.tag in _NOUN_TAGS or follows:
+                mended[place] = replace(token, tag="JJ", lemma=token.lower)
+            continue
+        if token.tag in ("RB", "JJ") and before is not None and before.tag in _NOUN_TAGS and not heads_noun:
+            if known.is_name(before.lower, words.singular(token.lower)):  # "a fire hydrant"
+                mended[place] = replace(token, tag="NN", lemma=token.lower)
+            continue
+        described = before is not None and (
+            before.tag in ("DT", "PRP$") or (known.is_attribute(before.lower) and before.tag not in ("RB", "IN"))
+        )
+        if not described or heads_noun or token.tag in _NOUN_TAGS:
+            continue
+        noun = words.singular(token.lower)
+        if _is_shape(token) or (
+            token.tag in ("VBD", "VBZ", "VBP", "VB")
+            and known.noun_groups(noun)
+            and before is not None
+            and (before.tag == "DT" or known.is_in_group(before.lower, "colour"))
+        ):
+            mended[place] = replace(token, tag="NNS" if words.is_plural(token.lower) else "NN", lemma=noun)
+    return mended
+
+
+def _is_shape(token: Token | None) -> bool:
+    return token is not None and lexicon().is_in_group(words.singular(token.lower), "shape")

@@ -1,0 +1,281 @@
+"""All that is asked about one caption, and the rows that come of it: a generator that requests leave and replies enter.
+
+Rules follow each other, and a rule begins when the one before it has its rows: so what is a duplicate, and what is
+asked next, depends on the replies alone and never on when they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import zip_longest
+from random import Random
+from typing import Final, Literal
+
+from degla.negatives.checks import Content, judge
+from degla.negatives.grammar import words
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.llm import Chat, Form, Key, Outcome, Reply, Request, Slot
+from degla.negatives.rules import FillingRule, NegativeRule, load_rule
+from degla.negatives.run.questions import Questions, draw_rng
+from degla.negatives.run.stream import Task
+from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+from degla.records import NegativeRecord
+
+Dialogue = Generator[Request, Reply, list[NegativeRecord]]
+"""Yields requests one after another, is sent the reply to each, returns the caption's rows."""
+
+RULES_SOURCE: Final = "rules"
+"""`NegativeRecord.source` of what the grammar makes."""
+
+MOST_CHOICES: Final = 12
+"""Texts that a model chooses among; six gave the same choice for 179 of 215 captions (a 135M model)."""
+_MOST_PROPOSED: Final = 8
+"""Of them, texts with words that the model itself proposed."""
+_LAST: Final[frozenset[Outcome]] = frozenset({"too_long", "rejected", "unreachable"})
+"""Outcomes after which no further request about this caption and rule makes sense."""
+_CACHED: Final = 16_384
+"""Verdicts that are remembered, for captions that come again word by word."""
+_UNUSED: Final = Random(0)
+"""Where a reply is read nothing is drawn."""
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the rows of captions; what it makes depends on its settings and the replies alone.
+
+    Attributes:
+        rules: names, in the order of the rows.
+        seed: decides every draw, with the caption's id and the rule's name.
+        per_rule: accepted negatives of one rule for one caption, at most.
+        questions: what a language model is asked; None where the grammar does it alone.
+    """
+
+    rules: tuple[str, ...]
+    seed: int
+    per_rule: int = 1
+    questions: Questions | None = None
+    _verdicts: dict[tuple[str, str, str], Verdict] = field(default_factory=dict, repr=False, compare=False)
+
+    def talk(self, task: Task, caption: Caption | None, *, reason: str = "") -> Dialogue:
+        """The dialogue about one caption.
+
+        Args:
+            task: the caption.
+            caption: it with its tags, or None where negatives cannot be made of it.
+            reason: why not.
+        """
+        done = dict(task.done)
+        taken: set[Content] = {words.content(text) for texts in done.values() for text in texts}
+        rows: list[NegativeRecord] = []
+        for name, rule in _load(self.rules).items():
+            if name in done:
+                continue
+            if caption is None:
+                rows.append(_row(task, name, rule, None, draw=0, reason=reason))
+            else:
+                turn = _Turn(self, task, caption, name, rule, taken)
+                yield from turn.run()
+                rows += turn.rows or [_row(task, name, rule, None, draw=turn.draw, reason="no_candidate")]
+        return rows
+
+    def judge(self, name: str, rule: NegativeRule, caption: Caption, text: str) -> Verdict:
+        """The verdict on a text by itself, apart from what else the caption and its image have."""
+        key = (name, caption.text, text)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            if len(self._verdicts) >= _CACHED:
+                self._verdicts.clear()
+            verdict = self._verdicts[key] = judge(rule, caption, text)
+        return verdict
+
+
+@cache
+def _load(rules: tuple[str, ...]) -> dict[str, NegativeRule]:
+    """Rules by name; looking on the shelf for each caption would take longer than the caption."""
+    return {name: load_rule(name) for name in rules}
+
+
+@dataclass
+class _Turn:
+    """The work on one caption and one rule.
+
+    Attributes:
+        taken: contents of the caption's accepted negatives; those of this turn are added.
+        rows: what came of it.
+        draw: requests made so far, hence the number of the next.
+        accepted: rows that are negatives.
+        ended: no further request makes sense.
+        asked: the chat of the next request, with its number, where it was made already.
+    """
+
+    maker: Maker
+    task: Task
+    caption: Caption
+    name: str
+    rule: NegativeRule
+    taken: set[Content]
+    rows: list[NegativeRecord] = field(default_factory=list)
+    draw: int = 0
+    accepted: int = 0
+    ended: bool = False
+    asked: tuple[int, Chat | None] | None = None
+
+    def run(self) -> Generator[Request, Reply, None]:
+        """Ask and judge until there are enough negatives or nothing is left to ask."""
+        questions = self.maker.questions
+        if questions is None or self._chat(questions) is None:
+            for text in self._grammar():
+                if self._open:
+                    self._take(text, form="grammar", verdict=self._judge(text))
+                    self.draw += 1
+            return
+        if questions.forms[0] == "write":
+            for _ in range(self.maker.per_rule):
+                if self._open:
+                    yield from self._write()
+        if self._open and "choose" in questions.forms:
+            yield from self._choose(questions)
+
+    @property
+    def _open(self) -> bool:
+        return not self.ended and self.accepted < self.maker.per_rule
+
+    def _write(self) -> Generator[Request, Reply, None]:
+        """One free answer, judged as it is."""
+        reply = yield from self._ask("write")
+        if reply is None:
+            return
+        texts = self.rule.read(self.caption, reply.text, _UNUSED)
+        if not texts:
+            self._fail(reply, "write", reason="model_empty")
+        for text in texts[:1]:
+            self._take(text, form="write", verdict=self._judge(text), reply=reply)
+
+    def _choose(self, questions: Questions) -> Generator[Request, Reply, None]:
+        """Choices among the texts that are valid: of words that the model proposed, and of the grammar."""
+        proposed: list[str] = []
+        if "fill" in questions.forms and questions.forms[0] != "write" and isinstance(self.rule, FillingRule):
+            slots = self.rule.slots(self.caption)
+            reply = (yield from self._ask("fill", slots=slots)) if slots else None
+            if reply is not None:
+                proposed = self._valid(self._filled(self.rule, slots, reply), most=_MOST_PROPOSED)
+        if self.ended:
+            return
+        candidates = self._valid([*proposed, *self._grammar()], most=MOST_CHOICES)
+        while self._open and candidates:
+            if len(candidates) == 1 and questions.writes:  # one that writes need not be paid for no choice
+                self._take(candidates[0], form="grammar", verdict=ACCEPTED)
+                return
+            reply = yield from self._ask("choose", choices=tuple(candidates))
+            if reply is None:
+                return
+            if reply.text not in candidates:
+                self._fail(reply, "choose", reason="model_malformed")
+                return
+            self._take(reply.text, form="choose", verdict=ACCEPTED, reply=reply)
+            candidates = self._valid(candidates, most=MOST_CHOICES)
+
+    def _ask(
+        self, form: Form, *, choices: tuple[str, ...] = (), slots: tuple[Slot, ...] = ()
+    ) -> Generator[Request, Reply, Reply | None]:
+        """One request; None where it failed, which is a row."""
+        chat = self._chat(self.maker.questions) if self.maker.questions else None
+        if chat is None:
+            self.ended = True
+            return None
+        key = Key(self.task.id, self.name, self.draw)
+        reply = yield Request(key, form, chat, self.caption.text, choices, slots)
+        self.draw += 1
+        if reply.outcome == "answered":
+            return reply
+        self._fail(reply, form, reason=f"model_{reply.outcome}")
+        self.ended = reply.outcome in _LAST
+        return None
+
+    def _chat(self, questions: Questions) -> Chat | None:
+        """The chat of the next request, which every form shares."""
+        if self.asked is None or self.asked[0] != self.draw:
+            examples = questions.draw(self.name, caption_id=self.task.id, draw=self.draw)
+            self.asked = (self.draw, self.rule.ask(self.caption, examples))
+        return self.asked[1]
+
+    def _grammar(self) -> list[str]:
+        return self.rule.read(self.caption, None, draw_rng(self.maker.seed, self.task.id, self.name))
+
+    def _filled(self, rule: FillingRule, slots: Sequence[Slot], reply: Reply) -> Iterator[str]:
+        """The caption with proposed words in place: the likeliest of every slot first."""
+        for rank in zip_longest(*reply.words[: len(slots)]):
+            for slot, word in zip(slots, rank, strict=False):
+                text = rule.fill(self.caption, slot, word) if word else None
+                if text is not None:
+                    yield text
+
+    def _valid(self, texts: Sequence[str] | Iterator[str], *, most: int) -> list[str]:
+        """The first texts that pass every check, no two alike."""
+        found: dict[Content, str] = {}
+        for text in texts:
+            content = words.content(text)
+            if content not in found and self._judge(text).accepted:
+                found[content] = text
+                if len(found) == most:
+                    break
+        return list(found.values())
+
+    def _judge(self, text: str) -> Verdict:
+        verdict = self.maker.judge(self.name, self.rule, self.caption, text)
+        if not verdict.accepted:
+            return verdict
+        content = words.content(text)
+        if content in self.taken:
+            return refused("duplicate")
+        return refused("duplicate_caption") if content in self.task.siblings else verdict
+
+    def _take(
+        self, text: str, *, form: Literal["grammar", "write", "choose"], verdict: Verdict, reply: Reply | None = None
+    ) -> None:
+        self.rows.append(self._made(text, form, verdict.reason, reply))
+        if verdict.accepted:
+            self.taken.add(words.content(text))
+            self.accepted += 1
+
+    def _fail(self, reply: Reply, form: Form, *, reason: str) -> None:
+        self.rows.append(self._made(None, form, reason, reply))
+
+    def _made(
+        self, text: str | None, form: Literal["grammar", "write", "choose", "fill"], reason: str, reply: Reply | None
+    ) -> NegativeRecord:
+        questions = self.maker.questions
+        source = RULES_SOURCE if reply is None or questions is None else questions.source
+        draw = self.draw if reply is None else reply.key.draw
+        score = None if reply is None else reply.score
+        return _row(
+            self.task, self.name, self.rule, text, draw=draw, reason=reason, source=source, form=form, score=score
+        )
+
+
+def _row(
+    task: Task,
+    name: str,
+    rule: NegativeRule,
+    text: str | None,
+    *,
+    draw: int,
+    reason: str,
+    source: str = RULES_SOURCE,
+    form: Literal["grammar", "write", "choose", "fill"] = "grammar",
+    score: float | None = None,
+) -> NegativeRecord:
+    return NegativeRecord(
+        caption_id=task.id,
+        rule=name,
+        kind=rule.kind,
+        text=text,
+        source=source,
+        accepted=not reason,
+        reason=reason,
+        draw=draw,
+        form=form,
+        score=score,
+    )

@@ -1,0 +1,228 @@
+"""The same pipeline on a Ray cluster through Ray Data: batches of captions go to workers, rows come back in order.
+
+Every worker opens its own language model. What it answers is written at once to a file named after the batch, in a
+folder beside the output that all workers should see; so a batch whose worker dies is finished by another one, which
+asks only what has no answer yet. When a batch is done its replies go into the one journal.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from degla.errors import DeglaError, InputError
+from degla.negatives.llm import Form, Key, LanguageModel, Reply
+from degla.negatives.run.dialogue import Maker
+from degla.negatives.run.interruption import Interruption
+from degla.negatives.run.journal import Journal, read_replies, write_line
+from degla.negatives.run.pipeline import Pipeline, Rows, make_rows, tag
+from degla.negatives.run.stream import Batch
+from degla.records import NegativeRecord
+
+LOG = logging.getLogger(__name__)
+
+_WAVE: Final = 512
+"""Batches (131,072 captions) that the cluster is given at once: memory does not grow with the captions."""
+
+Known = list[tuple[Form, Reply]]
+
+
+def parts_folder(out: Path) -> Path:
+    """Where workers write down the replies of batches that are not finished."""
+    return out.with_name(out.name + ".replies")
+
+
+def run_on_ray(
+    batches: Iterator[Batch],
+    maker: Maker,
+    *,
+    out: Path,
+    open_model: Callable[[], LanguageModel] | None,
+    workers: int,
+    journal: Journal | None,
+    finished: NDArray[np.uint64],
+) -> Rows:
+    """Rows of all batches in order, made by a cluster; a local one is started where none runs.
+
+    Args:
+        batches: the captions.
+        maker: makes the rows.
+        out: the file of negatives.
+        open_model: opens a model, called once in every worker; None for the grammar alone.
+        workers: processes of the cluster that work for this run, one processor each.
+        journal: where replies are kept; None without a model.
+        finished: hashes of the ids of captions that have all their rows.
+
+    Raises:
+        InputError: Ray is not installed.
+        DeglaError: a model says that going on is senseless, or Ray gives up.
+    """
+    ray = _import_ray()
+    if journal is not None:
+        take_in(parts_folder(out), journal)
+        journal.index(finished)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False, **_local_size(workers))
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    try:
+        while wave := list(islice(batches, _WAVE)):
+            yield from _run_wave(ray, wave, maker, out, open_model, workers, journal)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _local_size(workers: int) -> dict[str, int]:
+    """The size of a cluster that is started here; one that RAY_ADDRESS names has its own."""
+    return {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
+
+
+def _run_wave(
+    ray: Any,
+    wave: Sequence[Batch],
+    maker: Maker,
+    out: Path,
+    open_model: Callable[[], LanguageModel] | None,
+    workers: int,
+    journal: Journal | None,
+) -> Rows:
+    items = [{"batch": pickle.dumps((batch, _known(batch, maker, journal)))} for batch in wave]
+    made = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        Worker,
+        fn_constructor_kwargs={"maker": maker, "open_model": open_model, "parts": parts_folder(out)},
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
+        num_cpus=1,
+    )
+    try:
+        for item in made.iter_rows():
+            result: BatchResult = pickle.loads(item["result"])
+            if result.error is not None:
+                raise result.error
+            if journal is not None:
+                journal.keep(result.replies)
+                _part(parts_folder(out), result.start).unlink(missing_ok=True)
+            yield result.rows, result.captions
+    except ray.exceptions.RayError as error:
+        raise DeglaError(f"Ray gave up: {error}. The same command goes on.") from error
+
+
+def _known(batch: Batch, maker: Maker, journal: Journal | None) -> Known:
+    if journal is None:
+        return []
+    return [reply for task in batch.tasks for reply in journal.find_all(task.id, maker.rules)]
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What a worker made of one batch.
+
+    Attributes:
+        start: place of the batch's first caption.
+        rows: its rows in order.
+        captions: their number.
+        replies: those that were not known before.
+        error: why the run cannot go on; None where it can.
+    """
+
+    start: int
+    rows: list[NegativeRecord]
+    captions: int
+    replies: Known
+    error: DeglaError | None = None
+
+
+class Worker:
+    """One worker of the cluster: opens its model once, then works on batches."""
+
+    def __init__(self, *, maker: Maker, open_model: Callable[[], LanguageModel] | None, parts: Path) -> None:
+        self._maker = maker
+        self._parts = parts
+        self._model = None if open_model is None else open_model()
+
+    def __call__(self, item: dict[str, NDArray[np.object_]]) -> dict[str, list[bytes]]:
+        """Work on one batch, pickled as Ray Data passes it."""
+        batch, known = pickle.loads(item["batch"][0])
+        return {"result": [pickle.dumps(self._work(batch, known))]}
+
+    def _work(self, batch: Batch, known: Known) -> BatchResult:
+        if self._model is None:
+            rows, captions = make_rows(batch, self._maker)
+            return BatchResult(batch.start, rows, captions, [])
+        with _Part(_part(self._parts, batch.start), known) as part:
+            pipeline = Pipeline(self._model, self._maker, part, Interruption())
+            try:
+                made = list(pipeline.run(iter([tag(batch)])))
+            except DeglaError as error:
+                return BatchResult(batch.start, [], 0, [], error)
+            rows = [row for listed, _ in made for row in listed]
+            return BatchResult(batch.start, rows, len(batch.tasks), part.new)
+
+
+class _Part:
+    """The replies of one batch: those known before, and a file of those that come."""
+
+    def __init__(self, path: Path, known: Known) -> None:
+        self._path = path
+        self._found = {reply.key: (form, reply) for form, reply in known}
+        self.new: Known = []
+        self._stream: IO[bytes] | None = None
+
+    def __enter__(self) -> _Part:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self._path.open("ab+")
+            for form, reply in read_replies(self._stream, self._path):
+                if reply.key not in self._found:
+                    self._found[reply.key] = (form, reply)
+                    self.new.append((form, reply))
+        except OSError as error:
+            LOG.warning("%s: %s; replies of a worker that dies are asked again.", self._path, error.strerror)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def find(self, key: Key) -> tuple[Form, Reply] | None:
+        return self._found.get(key)
+
+    def keep(self, replies: Sequence[tuple[Form, Reply]]) -> None:
+        self.new += replies
+        if self._stream is not None:
+            self._stream.write(b"".join(write_line(form, reply) for form, reply in replies))
+            self._stream.flush()
+
+
+def _part(folder: Path, start: int) -> Path:
+    return folder / f"{start:012}.jsonl"
+
+
+def take_in(folder: Path, journal: Journal) -> None:
+    """Move what unfinished batches of an earlier run were answered into the journal."""
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open("ab+") as stream:
+            journal.append(list(read_replies(stream, path)))
+        path.unlink()
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise InputError("--engine ray needs Ray: pip install 'degla[ray]'") from None
+    return ray

@@ -1,0 +1,182 @@
+"""Captions read twice: a first pass keeps 24 bytes a caption, a second pass hands them out in batches.
+
+The first pass finds ids that come twice and notes which texts belong to one image, since another caption of the same
+image is true of it and cannot be a negative. Texts are kept as 64-bit hashes: of two million captions, two have equal
+hashes by chance with a probability of 1 in 10 million.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from degla.errors import InputError
+from degla.negatives.checks import Content
+from degla.negatives.grammar import words
+from degla.records import CaptionRecord
+
+Captions = Iterable[CaptionRecord] | Callable[[], Iterable[CaptionRecord]]
+"""Captions, or a function that begins to read them anew at every call. An iterator is read into memory."""
+
+BATCH: Final = 256
+"""Captions a batch; batches begin at multiples of it, so that a continued run tags the same batches."""
+
+
+def hash_text(text: str) -> int:
+    """64 bits of BLAKE2b: the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def hash_content(content: Content) -> int:
+    """The hash of a text's words, equal where two texts say the same."""
+    return hash_text("\n".join(content))
+
+
+@dataclass(frozen=True)
+class HashedTexts(Collection[Content]):
+    """Texts of which only the hashes are known: can tell whether a text is among them.
+
+    Attributes:
+        hashes: `hash_content` of each.
+    """
+
+    hashes: frozenset[int] = frozenset()
+
+    def __contains__(self, content: object) -> bool:
+        return bool(self.hashes) and hash_content(content) in self.hashes  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def __iter__(self) -> Iterator[Content]:
+        raise TypeError("only the hashes of these texts are known")
+
+
+NO_TEXTS: Final = HashedTexts()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One caption to make negatives of.
+
+    Attributes:
+        id: the caption's name.
+        text: what it says.
+        siblings: the other captions of its image.
+        done: texts of rows that exist, by rule: those rules are not asked again.
+    """
+
+    id: str
+    text: str
+    siblings: Collection[Content] = NO_TEXTS
+    done: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Captions that are tagged together.
+
+    Attributes:
+        start: place of the first caption of the batch in the list, finished ones included.
+        lead: texts of captions of this batch that are finished: tagged with it, not used.
+        tasks: the others.
+    """
+
+    start: int
+    lead: tuple[str, ...]
+    tasks: tuple[Task, ...]
+
+
+class CaptionStream:
+    """All captions of a run, never more than a batch of them in memory.
+
+    Attributes:
+        sha256: digest of all ids, image ids and texts in order.
+        ids: hash of each caption's id, in order, shape [captions].
+    """
+
+    def __init__(self, captions: Captions) -> None:
+        """Read all captions once.
+
+        Raises:
+            InputError: a caption id comes twice.
+        """
+        if not callable(captions) and not isinstance(captions, Sequence):
+            captions = list(captions)
+        self._captions = captions
+        ids, images, contents = array("Q"), array("Q"), array("Q")
+        digest = hashlib.sha256()
+        for record in self._read():
+            digest.update(f"{record.id}\t{record.image_id}\t{record.text}\n".encode())
+            ids.append(hash_text(record.id))
+            images.append(hash_text(record.image_id))
+            contents.append(hash_content(words.content(record.text)))
+        self.sha256 = digest.hexdigest()
+        self.ids: NDArray[np.uint64] = np.frombuffer(ids, dtype=np.uint64)
+        self._refuse_repeated()
+        by_image = np.frombuffer(images, dtype=np.uint64)
+        order = np.argsort(by_image, kind="stable")
+        self._images = by_image[order]
+        self._contents = np.frombuffer(contents, dtype=np.uint64)[order]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batches(self, first: int, partly: dict[str, tuple[tuple[str, tuple[str, ...]], ...]]) -> Iterator[Batch]:
+        """The captions from number `first` on.
+
+        Args:
+            first: captions that are finished.
+            partly: finished rules of the caption after those, by its id.
+
+        Raises:
+            InputError: the captions are not those of the first pass.
+        """
+        start = first - first % BATCH
+        records = islice(self._read(), start, None)
+        while listed := list(islice(records, BATCH)):
+            for place, record in enumerate(listed, start):
+                if place >= len(self) or hash_text(record.id) != self.ids[place]:
+                    raise InputError(f"caption {place}, id {record.id!r}: the captions changed while they were read.")
+            unfinished = max(first - start, 0)
+            yield Batch(
+                start,
+                tuple(record.text for record in listed[:unfinished]),
+                tuple(
+                    Task(record.id, record.text, self._siblings(record), partly.get(record.id, ()))
+                    for record in listed[unfinished:]
+                ),
+            )
+            start += len(listed)
+        if start < len(self):
+            raise InputError(f"{len(self)} captions were there at first and {start} later: they changed meanwhile.")
+
+    def _read(self) -> Iterator[CaptionRecord]:
+        return iter(self._captions() if callable(self._captions) else self._captions)
+
+    def _siblings(self, record: CaptionRecord) -> HashedTexts:
+        image = np.uint64(hash_text(record.image_id))
+        start, end = np.searchsorted(self._images, image, side="left"), np.searchsorted(self._images, image, "right")
+        if end - start < 2:
+            return NO_TEXTS
+        own = hash_content(words.content(record.text))
+        return HashedTexts(frozenset(self._contents[start:end].tolist()) - {own})
+
+    def _refuse_repeated(self) -> None:
+        if len(np.unique(self.ids)) == len(self.ids):
+            return
+        seen: dict[str, int] = {}
+        for index, record in enumerate(self._read()):
+            if record.id in seen:
+                raise InputError(
+                    f"caption {index}: id {record.id!r} was the id of caption {seen[record.id]} already; "
+                    "ids must be unique, negatives are joined by them."
+                )
+            seen[record.id] = index

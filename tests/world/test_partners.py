@@ -1,0 +1,37 @@
+"""Second pictures of the world: what is true of one is false of the other, and no test scene gets out."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from degla.world.claims import full_claim
+from degla.world.partners import draw_partner
+from degla.world.scenes import sample_scene_of, stream
+from degla.world.vocabulary import ROOMY_SHAPES
+
+
+def test_each_full_claim_is_true_of_its_own_picture_alone() -> None:
+    changed: Counter[str] = Counter()
+    for number in range(400):
+        rng = stream("partner test", number)
+        scene = sample_scene_of("train", rng)
+        partner = draw_partner(scene, rng)
+        own, other = full_claim(scene), full_claim(partner)
+        assert own.true_of(scene) and other.true_of(partner)
+        assert not own.true_of(partner) and not other.true_of(scene)
+        assert partner.split == "train" and partner.relation == scene.relation
+        assert partner.first.shape != partner.second.shape and partner.first.colour != partner.second.colour
+        if partner.relation == "inside":
+            assert {partner.first.shape, partner.second.shape} <= ROOMY_SHAPES
+        assert (partner.first.x, partner.second.radius) == (scene.first.x, scene.second.radius)
+        mine, theirs = (sorted(f"{claim.subject} {claim.object}".split()) for claim in (own, other))
+        same_words = mine == theirs
+        changed["swap" if same_words else "replace"] += 1
+    assert min(changed["swap"], changed["replace"]) > 80, changed
+
+
+def test_partners_are_the_same_everywhere() -> None:
+    scene = sample_scene_of("train", stream("partner test", 0))
+    first, second = (draw_partner(scene, stream("partner draw", 5)) for _ in range(2))
+    assert first == second
+    assert draw_partner(scene, stream("partner draw", 6)) != first
