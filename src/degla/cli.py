@@ -15,7 +15,8 @@ from degla.shelf import VERBS, did_you_mean
 _ABOUT = """Teach CLIP-like models composition without making them forget what they knew.
 
   degla demo                                   the whole pipeline on the embedded world, with a report
-  degla negatives CAPTIONS --out FILE          make hard negative captions
+  degla negatives CAPTIONS --out FILE          make hard negative captions [--llm embedded | openai --base-url URL]
+  degla negatives report FILE --captions FILE  what is in them, how hard they are, samples to read
   degla train RECIPE --data.captions FILE --data.images FOLDER --data.negatives FILE --out RUN
   degla train --resume RUN                     go on exactly where RUN stopped
   degla ls benchmarks --root DATA              what a folder holds of each benchmark

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from degla.study.plan import Plan
+from degla.study.plan import PATHS, Plan
 from degla.study.standings import BASE, Table
 
 
-def chosen_plan(plan: Plan, table: Table) -> dict[str, Any]:
+def chosen_plan(plan: Plan, table: Table, *, folder: Path) -> dict[str, Any]:
     """The plan with each arm at its best setting and share by the joint score, on the other split of the world.
 
     Args:
         plan: as it was run.
         table: what came of it.
+        folder: that the plan will lie in; its paths are given from there.
     """
     best = {row.arm: row for row in table.standings if row.best and row.arm != BASE}
     arms = []
@@ -26,18 +29,28 @@ def chosen_plan(plan: Plan, table: Table) -> dict[str, Any]:
         row = best[arm.name]
         fields = {**arm.fields, **dict(row.setting)}
         own = arm.model_dump(mode="json", exclude={"fields", "average"}, exclude_none=True, exclude_defaults=True)
-        arms.append({**own, **fields, "average": [row.share]})
+        arms.append({**own, **_from(folder, fields), "average": [row.share]})
     values = plan.model_dump(mode="json", exclude={"arms", "average"}, exclude_defaults=True)
     values["title"] = f"{plan.title}, chosen settings"
+    values["set"] = _from(folder, plan.set)
     values["seeds"] = list(plan.seeds)
+    if plan.benchmarks is not None:
+        values["benchmarks"]["root"] = os.path.relpath(plan.benchmarks.root, folder)
     if plan.world is not None:
         values["world"] = {**plan.world.model_dump(mode="json", exclude_defaults=True), "split": "test"}
     return {**values, "arms": arms}
 
 
+def _from(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: os.path.relpath(value, folder) if name in PATHS and value is not None else value
+        for name, value in fields.items()
+    }
+
+
 def write_chosen(plan: Plan, table: Table, path: Path) -> None:
     """Write the plan that `chosen_plan` gives."""
-    text = yaml.safe_dump(chosen_plan(plan, table), sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.safe_dump(chosen_plan(plan, table, folder=path.parent), sort_keys=False, allow_unicode=True, width=110)
     path.write_text(
         f"# Made by degla study: each arm at its best setting by the joint score.\n{text}", encoding="utf-8"
     )

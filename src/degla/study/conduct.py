@@ -16,8 +16,8 @@ from degla.study.grid import Run, expand, file_name
 from degla.study.materials import Materials, prepare
 from degla.study.page import Findings, write_all
 from degla.study.plan import Plan
-from degla.study.significance import compare_all
-from degla.study.standings import BASE, Model, tabulate
+from degla.study.significance import Test, compare_all
+from degla.study.standings import BASE, Model, Table, tabulate
 from degla.study.tuning import Done, Job, Measure, tune
 from degla.study.watch import Watch
 from degla.study.workers import Ended, default_processes, run_jobs
@@ -153,7 +153,7 @@ def _found(
     table = tabulate(_ordered(models, runs), gain=plan.gain, kept=plan.kept, price=plan.price)
     log.info("testing differences between %d arms", len(table.best) - 1)
     contenders = {row.label: files[row.label] for row in table.best if row.arm != BASE}
-    tests = compare_all(contenders, scores=(plan.gain, plan.kept)) if len(contenders) > 1 else []
+    tests = _test(plan, table, contenders) if len(contenders) > 1 else []
     findings = Findings(
         plan=plan, table=table, tests=tuple(tests), choice=is_choice(plan, table), where=where, command=command,
         failures=tuple((failure.title, failure.error) for failure in failures),
@@ -164,6 +164,16 @@ def _found(
         write_chosen(plan, table, out / "chosen.yaml")
     log.info("open %s", out / "study.html")
     return findings
+
+
+def _test(plan: Plan, table: Table, contenders: dict[str, dict[int | None, Path]]) -> list[Test]:
+    scores = {
+        plan.gain: {plan.gain: 1.0},
+        plan.kept: {plan.kept: 1.0},
+        "joint": {plan.gain: 1.0, plan.kept: plan.price},
+    }
+    against = next((row.label for row in table.best if row.arm == plan.against), None)
+    return compare_all(contenders, scores=scores, against=against)
 
 
 def _ordered(models: dict[str, Model], runs: Sequence[Run]) -> list[Model]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -23,10 +24,11 @@ RESERVED = {
 """Fields that the study sets itself, with what to do instead."""
 
 
-def known_fields() -> set[str]:
+@cache
+def known_fields() -> frozenset[str]:
     """Dotted names of all fields that a plan may change, with underscores."""
     names = {name.replace("-", "_") for name in flags(TrainConfig(objective=terms()))}
-    return names - RESERVED.keys()
+    return frozenset(names - RESERVED.keys())
 
 
 def check_field(name: str, *, where: str) -> None:

@@ -26,8 +26,8 @@ def render_markdown(plan: Plan, table: Table, tests: Sequence[Test], warnings: S
         ),
         "",
         f"Percent; gained, lost and joint in points against the base `{plan.base}`. ± is half of a 95 % t-interval of "
-        f"the mean over seeds. Joint: {plan.gain} gained minus {plan.price:g} times {plan.kept} lost. Bold: the best joint "
-        "score of its arm; P: no model gains more without losing more.",
+        f"the mean over seeds. Joint: {plan.gain} gained minus {plan.price:g} times {plan.kept} lost. Bold: the best "
+        "joint score of its arm; P: no model gains more without losing more.",
         "",
         "![Frontier](frontier.svg)",
         "",
@@ -49,15 +49,16 @@ def render_markdown(plan: Plan, table: Table, tests: Sequence[Test], warnings: S
         lines += ["## Paired tests", "", *_tests(tests), ""]
         lines += [
             "First minus second, in points. Seeds: paired t-test over seeds. Questions: paired bootstrap over images "
-            "of verdicts averaged over seeds, normal test by its standard error. p after Holm's correction over all tests "
-            "of its kind. Yes: both below 0.05.",
+            "of verdicts averaged over seeds, normal test by its standard error. p after Holm's correction over all "
+            "tests of its kind. Yes: both below 0.05.",
             "",
         ]
     return "\n".join(lines)
 
 
 def _glance(row: Standing, table: Table) -> list[str]:
-    name = f"**{row.label}**" if row.best else row.label
+    chosen = row.best and len([other for other in table.standings if other.arm == row.arm]) > 1
+    name = f"**{row.label}**" if chosen else row.label
     scores = [spread(row.scores[column]) for column in table.headline]
     seeds = "–" if row.seeds == (None,) else str(len(row.seeds))
     return [name, seeds, *scores, points(row.gained), points(row.lost), points(row.joint), "P" if row.pareto else ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from degla.evaluation.results import TracedResult
 from degla.evaluation.statistics import Difference, Spread
 from degla.study.markdown import render_markdown
 from degla.study.plan import Plan
-from degla.study.plot import arm_colours, frontier, standing_alone
+from degla.study.plot import arm_marks, frontier, standing_alone
 from degla.study.significance import Test
 from degla.study.standings import BASE, Standing, Table
 from degla.study.wording import interval, mean_of, p_value, points, seconds, signed, spread, width
@@ -175,8 +176,9 @@ def render_html(findings: Findings, picture: str) -> str:
         tests=findings.tests,
         warnings=findings.warnings,
         picture=Markup(picture),
-        colours=arm_colours(findings.table),
+        marks=arm_marks(findings.table),
         base=BASE,
+        leader=max(findings.table.best, key=lambda row: row.joint.mean if row.arm != BASE else -math.inf),
         families={name: f"family:{name}" for name in findings.table.families},
         results={entry.name: entry for entry in findings.base.benchmarks},
         plan_text=yaml.safe_dump(_plan_text(plan), sort_keys=False, allow_unicode=True, width=100),

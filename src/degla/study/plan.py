@@ -17,7 +17,8 @@ from degla.study.fields import check_field
 
 PUBLISHED_RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
 """The five rules of arXiv 2504.16801; none of them changes a relation."""
-_PATHS = ("data.captions", "data.images", "data.negatives", "validation.root")
+PATHS = ("data.captions", "data.images", "data.negatives", "validation.root")
+"""Fields that hold a path, which a plan gives from its own folder."""
 Value = bool | int | float | str | None
 
 
@@ -118,6 +119,7 @@ class Plan(Record):
         price: points of composition that a point of recognition lost costs in the joint score.
         gain: score that is to rise: a headline column, a named average or a part.
         kept: score that is to be kept.
+        against: label of the arm that every other is tested against; every pair by default.
     """
 
     title: str = "Study"
@@ -133,6 +135,7 @@ class Plan(Record):
     price: float = Field(default=1.0, ge=0)
     gain: str = "composition"
     kept: str = "recognition"
+    against: str | None = None
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -170,6 +173,8 @@ class Plan(Record):
             raise ValueError(f"two arms are called {twice[0]!r}; give one of them a 'label'")
         if "base" in names:
             raise ValueError("'base' is the untouched model's name; give the arm another 'label'")
+        if self.against is not None and self.against not in names:
+            raise ValueError(f"'against' is {self.against!r}, which is no arm.{did_you_mean(self.against, names)}")
         return self
 
 
@@ -245,7 +250,7 @@ def _placed(plan: Plan, folder: Path) -> Plan:
     def place(fields: Mapping[str, Any]) -> dict[str, Any]:
         return {
             name: ([str(folder / entry) for entry in value] if isinstance(value, list) else str(folder / str(value)))
-            if name in _PATHS and value is not None
+            if name in PATHS and value is not None
             else value
             for name, value in fields.items()
         }

@@ -4,38 +4,53 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from degla.evaluation import plots
 from degla.study.standings import BASE, Standing, Table
 
 _INKS = {"ink": "#1c2126", "soft": "#7a838c", "rule": "#d8dde2"}
-_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+_MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
+_LEAST_RANGE = 2.0
+"""Points that an axis shows at least, so that noise is not blown up."""
 
 
-def arm_colours(table: Table) -> dict[str, str]:
-    """An arm's colour, the same in the plot and the tables; the base is grey."""
+@dataclass(frozen=True)
+class Mark:
+    """How an arm is shown, the same in the plot and the tables."""
+
+    colour: str
+    shape: str
+    """A name in `_MARKERS`; it changes where the colours begin anew."""
+
+
+def arm_marks(table: Table) -> dict[str, Mark]:
+    """Every arm's mark; the base's is a grey diamond."""
     arms = list(dict.fromkeys(row.arm for row in table.standings if row.arm != BASE))
-    palette = plots._PALETTE
-    return {BASE: plots._BASELINE} | {arm: palette[place % len(palette)] for place, arm in enumerate(arms)}
+    palette, shapes = plots._PALETTE, [shape for shape in _MARKERS if shape != "diamond"]
+    return {BASE: Mark(plots._BASELINE, "diamond")} | {
+        arm: Mark(palette[place % len(palette)], shapes[place // len(palette) % len(shapes)])
+        for place, arm in enumerate(arms)
+    }
 
 
 @plots._styled
 def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
     """An SVG element for a page: lost across, gained up, both in points; rings mark the models that none beats."""
     figure, axes = plots._figure(4.9, 4.4)
-    palette = arm_colours(table)
+    marks = arm_marks(table)
     base = table.standings[0]
     points: dict[str, tuple[float, float]] = {}
     bars = []
-    for place, (arm, lines) in enumerate(_lines(table).items()):
-        colour, dash = palette[arm], _DASHES[place // len(plots._PALETTE) % len(_DASHES)]
+    for arm, lines in _lines(table).items():
         for line in lines:
             xs, ys = [_x(row) for row in line], [_y(row) for row in line]
-            axes.plot(xs, ys, color=colour, linewidth=1.2, alpha=0.75, linestyle=dash, zorder=2)
+            axes.plot(xs, ys, color=marks[arm].colour, linewidth=1.2, alpha=0.75, zorder=2)
             bars += list(zip(zip(xs, ys, strict=True), zip(xs[1:], ys[1:], strict=False), strict=False))
     for row in table.standings:
-        x, y, colour = _x(row), _y(row), palette[row.arm]
-        marker = "D" if row.arm == BASE else "o"
+        x, y, colour = _x(row), _y(row), marks[row.arm].colour
+        marker = _MARKERS[marks[row.arm].shape]
         axes.plot(x, y, marker, color=colour, markersize=7 if row.best or row.arm == BASE else 4.5, zorder=5)
         if row.pareto:
             axes.plot(x, y, "o", markerfacecolor="none", markeredgecolor=plots._INK, markersize=11, zorder=4)
@@ -49,11 +64,12 @@ def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
     axes.axvline(_x(base), color=plots._SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlabel(f"{kept} lost (points)  →  more forgotten")
     axes.set_ylabel(f"{gain} gained (points)")
-    axes.margins(0.12, 0.12)
+    axes.set_xlim(*_limits([_x(row) for row in table.standings]))
+    axes.set_ylim(*_limits([_y(row) for row in table.standings]))
     _draw_price(axes, table, price)
     plots._dress(axes)
     figure.tight_layout()
-    plots._label_points(figure, axes, points, palette, bars)
+    plots._label_points(figure, axes, points, {arm: mark.colour for arm, mark in marks.items()}, bars)
     return plots._svg(figure, "study-frontier")
 
 
@@ -62,17 +78,23 @@ def standing_alone(picture: str) -> str:
     return re.sub(r"var\(--(\w+)\)", lambda found: _INKS.get(found[1], "#888888"), picture)
 
 
-def _draw_price(axes: object, table: Table, price: float) -> None:
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis: all means with room for labels. Bars that are longer are cut; few seeds have very long ones."""
+    low, high = min(values), max(values)
+    room = max(0.16 * (high - low), (_LEAST_RANGE - (high - low)) / 2)
+    return low - room, high + room
+
+
+def _draw_price(axes: Any, table: Table, price: float) -> None:
     """The line of equal joint score through the best model: what lies above it would be better."""
     best = max((row for row in table.standings if row.arm != BASE), key=lambda row: row.joint.mean, default=None)
     if best is None:
         return
-    plot: object = axes
-    (left, right), (low, high) = plot.get_xlim(), plot.get_ylim()  # type: ignore[attr-defined]
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     ys = [_y(best) + price * (x - _x(best)) for x in (left, right)]
-    plot.plot((left, right), ys, color=plots._SOFT, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)  # type: ignore[attr-defined]
-    plot.set_xlim(left, right)  # type: ignore[attr-defined]
-    plot.set_ylim(low, high)  # type: ignore[attr-defined]
+    axes.plot((left, right), ys, color=plots._SOFT, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)
 
 
 def _lines(table: Table) -> dict[str, list[list[Standing]]]:

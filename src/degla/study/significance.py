@@ -8,9 +8,9 @@ both are below 0.05 after Holm's correction over all tests of that kind.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from degla.records import ItemVerdict, Result
 from degla.shelf import BENCHMARKS
 
 LEVEL = 0.05
+Weights = Mapping[str, float]
+"""A score that is a weighted sum of scores: name to factor."""
 
 
 @dataclass(frozen=True)
@@ -50,40 +52,27 @@ class Test:
 
 
 def compare_all(
-    models: Mapping[str, Mapping[int | None, Path]], *, scores: Sequence[str], told: Callable[[str], None] | None = None
+    models: Mapping[str, Mapping[int | None, Path]], *, scores: Mapping[str, Weights], against: str | None = None
 ) -> list[Test]:
-    """Every pair of models in every score, corrected.
+    """Pairs of models in every score, corrected.
 
     Args:
         models: label to training seed to the file of the result.
-        scores: names, as `named_scores` has them.
-        told: called with a label before its verdicts are read.
+        scores: what is tested, by name: a weighted sum of scores, named as `named_scores` has them.
+        against: label of the model that every other is tested against; None: every pair.
     """
-    drawn: dict[str, dict[str, NDArray[np.float64]]] = {}
-    values: dict[str, dict[int | None, dict[str, float]]] = {}
-    common = set.intersection(*(set(paths) for paths in models.values())) if models else set()
-    for label, paths in models.items():
-        if told is not None:
-            told(label)
-        values[label] = {seed: named_scores(load_result(path)) for seed, path in paths.items()}
-        if common:
-            drawn[label] = _draws([paths[seed] for seed in sorted(common, key=str)], scores)
+    common = sorted(set.intersection(*(set(paths) for paths in models.values())), key=str)
+    contenders = [_contender(paths, common, scores) for paths in models.values()]
+    by_label = dict(zip(models, contenders, strict=True))
+    pairs = (
+        list(combinations(models, 2)) if against is None else [(name, against) for name in models if name != against]
+    )
     tests = []
-    for score in scores:
-        for first, second in combinations(models, 2):
-            seeds = seed_difference(
-                {seed: row[score] for seed, row in values[first].items()},
-                {seed: row[score] for seed, row in values[second].items()},
-            )
-            tests.append(
-                Test(
-                    first, second, score,
-                    over_seeds=seeds,
-                    over_questions=_over_questions(drawn, values, (first, second), score, seeds=common),
-                    p_seeds=_p_of_interval(seeds),
-                    p_questions=_p_of_draws(drawn, (first, second), score),
-                )
-            )  # fmt: skip
+    for score, (first, second) in product(scores, pairs):
+        one, other = by_label[first], by_label[second]
+        over_seeds = seed_difference(one.values[score], other.values[score])
+        over_questions, p = _over_questions(one, other, score, common)
+        tests.append(Test(first, second, score, over_seeds, over_questions, _p_of_interval(over_seeds), p))
     by_seeds = holm([test.p_seeds for test in tests])
     by_questions = holm([test.p_questions for test in tests])
     return [
@@ -103,19 +92,45 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def _draws(paths: Sequence[Path], scores: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+@dataclass(frozen=True)
+class _Contender:
+    """One model's scores: by seed, and in every bootstrap draw of its verdicts averaged over the seeds in common."""
+
+    values: Mapping[str, Mapping[int | None, float]]
+    draws: Mapping[str, NDArray[np.float64]]
+
+
+def _contender(
+    paths: Mapping[int | None, Path], common: Sequence[int | None], scores: Mapping[str, Weights]
+) -> _Contender:
+    named = {seed: named_scores(load_result(path)) for seed, path in paths.items()}
+    values = {
+        score: {seed: math.fsum(factor * row[name] for name, factor in weights.items()) for seed, row in named.items()}
+        for score, weights in scores.items()
+    }
+    single = _draws([paths[seed] for seed in common], {name for weights in scores.values() for name in weights})
+    draws: dict[str, NDArray[np.float64]] = {}
+    for score, weights in scores.items():
+        if weights.keys() <= single.keys():
+            draws[score] = np.sum([factor * single[name] for name, factor in weights.items()], axis=0)
+    return _Contender(values, draws)
+
+
+def _draws(paths: Sequence[Path], names: Collection[str]) -> dict[str, NDArray[np.float64]]:
     """Each score in every bootstrap draw, of verdicts averaged over the files: `[draws]`."""
+    if not paths:
+        return {}
     results = [load_result(path, items=True) for path in paths]
     averaged = _averaged([result.items for result in results])
     found: dict[str, NDArray[np.float64]] = {}
     for benchmark in results[0].benchmarks:
         verdicts = [row for row in averaged if row.benchmark == benchmark.name]
         rows = drawn_values(BENCHMARKS.load(benchmark.name).BENCHMARK, verdicts)
-        for score in scores:
-            name = benchmark.headline.get(score, score)
-            metric = _metric(results[0], benchmark.name, name)
-            if score not in found and (name, metric) in rows:
-                found[score] = rows[name, metric]
+        for name in names:
+            source = benchmark.headline.get(name, name)
+            metric = _metric(results[0], benchmark.name, source)
+            if name not in found and (source, metric) in rows:
+                found[name] = rows[source, metric]
     return found
 
 
@@ -137,34 +152,20 @@ def _averaged(items: Sequence[Sequence[ItemVerdict]]) -> list[ItemVerdict]:
 
 
 def _over_questions(
-    drawn: Mapping[str, Mapping[str, NDArray[np.float64]]],
-    values: Mapping[str, Mapping[int | None, Mapping[str, float]]],
-    pair: tuple[str, str],
-    score: str,
-    *,
-    seeds: set[int | None],
-) -> Difference:
-    first, second = pair
-    shared = sorted(seeds, key=str)
-    if not shared or score not in drawn[first] or score not in drawn[second]:
-        return Difference(math.nan, None, 0)
-    leads = [values[first][seed][score] - values[second][seed][score] for seed in shared]
-    interval = percentile_interval(drawn[first][score] - drawn[second][score], method="paired bootstrap over images")
-    return Difference(math.fsum(leads) / len(leads), interval, len(shared))
-
-
-def _p_of_draws(
-    drawn: Mapping[str, Mapping[str, NDArray[np.float64]]], pair: tuple[str, str], score: str
-) -> float | None:
-    if not all(score in drawn.get(label, {}) for label in pair):
-        return None
-    lead = drawn[pair[0]][score] - drawn[pair[1]][score]
+    one: _Contender, other: _Contender, score: str, common: Sequence[int | None]
+) -> tuple[Difference, float | None]:
+    """The difference with its bootstrap interval, and the p-value of a normal test by the draws' spread."""
+    if score not in one.draws or score not in other.draws:
+        return Difference(math.nan, None, 0), None
+    value = math.fsum(one.values[score][seed] - other.values[score][seed] for seed in common) / len(common)
+    lead = one.draws[score] - other.draws[score]
+    difference = Difference(value, percentile_interval(lead, method="paired bootstrap over images"), len(common))
     error = float(np.nanstd(lead, ddof=1))
     if error == 0:
-        return 1.0 if float(np.nanmean(lead)) == 0 else 0.0
+        return difference, 1.0 if value == 0 else 0.0
     from scipy.special import ndtr
 
-    return min(1.0, 2 * float(ndtr(-abs(float(np.nanmean(lead))) / error)))
+    return difference, min(1.0, 2 * float(ndtr(-abs(value) / error)))
 
 
 def _p_of_interval(difference: Difference) -> float | None:

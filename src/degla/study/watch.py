@@ -53,6 +53,8 @@ class Watch:
         self._since = time.monotonic()
 
     def __enter__(self) -> Watch:
+        # Lines would tear the bars; what has handlers of its own, such as a file, still gets them.
+        self._log.propagate = not self._console.is_terminal
         self._bars.start()
         return self
 
@@ -60,6 +62,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+        self._log.propagate = True
 
     def look(self, running: Sequence[int]) -> None:
         """Show how far the jobs that run are."""

@@ -1,0 +1,150 @@
+"""Plans: what a file may say, what is refused and how, which runs come of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from degla.errors import InputError
+from degla.shelf import RECIPES
+from degla.study.grid import expand
+from degla.study.plan import PUBLISHED_RULES, Plan, read_plan
+
+PLANS = sorted((Path(__file__).parents[2] / "docs" / "studies" / "plans").glob("*.yaml"))
+
+
+def _plan(tmp_path: Path, overrides: list[str] | None = None, **fields: Any) -> Plan:
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({"world": {"scenes": 10}, "arms": [{"recipe": "degla"}]} | fields, sort_keys=False))
+    return read_plan(path, overrides=overrides or [])
+
+
+def test_lists_span_a_grid_and_labels_say_what_varies(tmp_path: Path) -> None:
+    arm = {"recipe": "degla", "optim.lr": ["1e-4", 4e-4], "train.steps": [20, 50], "teacher.kind": ["frozen"]}
+    plan = _plan(tmp_path, arms=[arm, {"recipe": "clip", "average": [0.5, 1]}], seeds=2, average=[0.7])
+    runs = expand(plan, where="plan")
+    assert len(runs) == 2 * (4 + 1)
+    assert [run.seed for run in runs] == [0] * 5 + [1] * 5
+    assert [run.label for run in runs[:5]] == [
+        "degla lr 1e-4, steps 20",
+        "degla lr 1e-4, steps 50",
+        "degla lr 0.0004, steps 20",
+        "degla lr 0.0004, steps 50",
+        "clip",
+    ]
+    first = runs[0].config
+    assert (first.optim.lr, first.train.steps, first.teacher.kind, first.model) == (1e-4, 20, "frozen", "world")
+    assert first.objective == RECIPES.load("degla").degla().objective
+    assert runs[0].shares == (0.7,) and runs[4].shares == (1.0, 0.5)
+    assert runs[4].model_label(0.5) == "clip averaged 0.5" and runs[4].model_label(1) == "clip"
+    assert len({run.name for run in runs}) == len(runs)
+
+
+def test_an_arm_goes_before_the_plan_and_an_override_before_both(tmp_path: Path) -> None:
+    arms = [{"recipe": "degla", "train.steps": [5, 6]}, {"recipe": "clip", "optim.lr": 1e-5}]
+    fields = {"arms": arms, "set": {"optim.lr": "3e-4", "objective.text_grounded.weight": 1}}
+    degla, _, clip = expand(_plan(tmp_path, **fields), where="plan")
+    assert (degla.config.optim.lr, clip.config.optim.lr) == (3e-4, 1e-5)
+    assert degla.config.objective["text_grounded"].weight == 1.0
+    overrides = ["train.steps=2", "optim.lr=7e-5", "seeds=[3]", "world.scenes=99", "price=2"]
+    plan = _plan(tmp_path, overrides, **fields)
+    runs = expand(plan, where="plan")
+    assert [(run.label, run.seed, run.config.train.steps, run.config.optim.lr) for run in runs] == [
+        ("degla", 3, 2, 7e-5),
+        ("clip", 3, 2, 7e-5),
+    ]
+    assert plan.world is not None and (plan.world.scenes, plan.price) == (99, 2.0)
+
+
+def test_names_as_long_as_needed(tmp_path: Path) -> None:
+    arm = {"recipe": "degla", "objective.text_grounded.weight": [0, 1], "objective.image_grounded.weight": [0, 1]}
+    labels = [run.label for run in expand(_plan(tmp_path, arms=[arm]), where="plan")]
+    assert labels[1] == "degla text_grounded.weight 0, image_grounded.weight 1"
+
+
+def test_paths_are_seen_from_the_plans_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "plans"
+    folder.mkdir()
+    (folder / "plan.toml").write_text(
+        'benchmarks = {names = ["sugarcrepe"], root = "../data"}\n'
+        'set = {"data.captions" = "c.jsonl", "data.images" = "/pictures"}\n'
+        'arms = [{recipe = "degla", "data.negatives" = ["a.jsonl", "b.jsonl"]}]\n'
+    )
+    plan = read_plan(folder / "plan.toml")
+    runs = expand(plan, where="plan")
+    assert plan.benchmarks is not None and plan.benchmarks.root == folder / ".." / "data"
+    assert (runs[0].config.data.captions, runs[0].config.data.images) == (folder / "c.jsonl", Path("/pictures"))
+    assert [run.config.data.negatives for run in runs] == [folder / "a.jsonl", folder / "b.jsonl"]
+    assert [run.label for run in runs] == ["degla negatives a.jsonl", "degla negatives b.jsonl"]
+    assert runs[0].rules == PUBLISHED_RULES
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"arms": [{"recipe": "dgla"}]}, "unknown recipe 'dgla'. Did you mean 'degla'?"),
+        ({"arms": [{"recipe": "degla", "optim.leraning_rate": 1}]}, "arm 'degla': unknown field 'optim.leraning_rate'"),
+        ({"arms": [{"recipe": "degla", "train.seed": 1}]}, "seeds are the plan's field 'seeds'"),
+        ({"arms": [{"recipe": "degla"}, {"recipe": "degla"}]}, "give one of them a 'label'"),
+        ({"arms": []}, "'arms'"),
+        ({"sets": {}}, "'sets'"),
+        ({"seeds": [1, 1]}, "each once"),
+        ({"average": [0, 1]}, "above 0 and at most 1"),
+        ({"rules": ["swap_noun"]}, "Did you mean 'swap_nouns'?"),
+        ({"world": None}, "either 'world', or 'benchmarks'"),
+        ({"set": {"data.captions": "c.jsonl"}}, "'world' draws the pairs"),
+        ({"against": "clip"}, "no arm"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        _plan(tmp_path, **fields)
+    assert told in str(caught.value) and "plan.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arm", "told"),
+    [
+        ({"recipe": "degla", "optim.lr": "fast"}, "field 'optim.lr': 'fast'"),
+        ({"recipe": "degla", "teacher.kind": "frosted"}, "field 'teacher.kind'"),
+        ({"recipe": "degla", "optim.lr": []}, "empty list"),
+    ],
+)
+def test_values_of_the_wrong_type(tmp_path: Path, arm: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=r"plan: arm 'degla'") as caught:
+        expand(_plan(tmp_path, arms=[arm]), where="plan")
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["train.steps", "trian.steps=2", "arms=3", "benchmarks.root=x"])
+def test_overrides_that_name_nothing(tmp_path: Path, override: str) -> None:
+    with pytest.raises(InputError, match="--set"):
+        _plan(tmp_path, [override])
+
+
+def test_files_that_are_no_plans(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("arms: [")
+    (tmp_path / "list.yaml").write_text("- 1")
+    (tmp_path / "plan.json").write_text("{}")
+    for name, told in (("plan.yaml", "not YAML"), ("list.yaml", "table"), ("plan.json", ".toml"), ("no.yaml", "read")):
+        with pytest.raises(InputError, match=told):
+            read_plan(tmp_path / name)
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_the_plans_that_ship_are_good(path: Path) -> None:
+    plan = read_plan(path)
+    runs = expand(plan, where=path.name)
+    assert len(runs) >= 15
+    assert len(plan.seeds) >= 5 or (plan.world is not None and plan.world.split == "validation")
+    assert plan.world is not None and plan.world.items_per_part >= 1000
+    settings = [(run.config.objective, run.config.optim, run.config.train, run.config.data, run.config.teacher, run.rules)
+                for run in runs if run.seed == 0]  # fmt: skip
+    assert all(one != other for place, one in enumerate(settings) for other in settings[:place]), "two arms are alike"
+
+
+def test_four_plans_ship() -> None:
+    assert {path.stem for path in PLANS} >= {"methods", "degla_ablation", "frontier", "rules"}

@@ -1,0 +1,73 @@
+"""Jobs in processes: order, failures, processes that die, signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from degla.errors import InputError
+from degla.study.workers import Ended, run_jobs
+
+
+def work(job: tuple[str, float]) -> tuple[str, int]:
+    what, number = job
+    if what == "refuse":
+        raise InputError("no such thing; give another.")
+    if what == "break":
+        raise ZeroDivisionError("by nothing")
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "sleep":
+        time.sleep(number)
+    return what, os.getpid()
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.looked: set[int] = set()
+
+    def look(self, running: Sequence[int]) -> None:
+        self.looked |= set(running)
+
+    def ended(self, number: int, end: Ended[Any]) -> None:
+        self.seen.append(number)
+
+
+def test_failures_and_deaths_stop_nothing_else() -> None:
+    jobs = [("fine", 0), ("refuse", 0), ("die", 0), ("break", 0), ("fine", 1)]
+    watcher = Watcher()
+    ends, stopped = run_jobs(work, jobs, processes=1, watcher=watcher)
+    assert stopped == "" and watcher.seen == [0, 1, 2, 3, 4]
+    first, refused, died, broken, last = ends
+    assert first is not None and last is not None and first.value and last.value
+    assert first.value[1] != last.value[1], "the process that died was replaced"
+    assert refused is not None and refused.error == "no such thing; give another." and refused.details == ""
+    assert died is not None and "SIGKILL" in died.error and "memory" in died.error
+    assert broken is not None and "ZeroDivisionError" in broken.error and "Traceback" in broken.details
+
+
+def test_a_signal_ends_it() -> None:
+    timer = threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    timer.start()
+    started = time.monotonic()
+    ends, stopped = run_jobs(work, [("sleep", 60.0), ("fine", 0)], processes=1, watcher=Watcher())
+    timer.join()
+    assert stopped == "SIGTERM" and ends == [None, None]
+    assert time.monotonic() - started < 30
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_what_the_watcher_raises_ends_it() -> None:
+    class Strict(Watcher):
+        def ended(self, number: int, end: Ended[Any]) -> None:
+            raise InputError("enough")
+
+    with pytest.raises(InputError, match="enough"):
+        run_jobs(work, [("fine", 0), ("sleep", 60.0)], processes=2, watcher=Strict())
