@@ -91,7 +91,11 @@ def show_judged(given: argparse.Namespace) -> None:
         rows = list(read_negatives(Path(file)))
         for rule in dict.fromkeys(row.rule for row in rows):
             mine = [row for row in rows if row.rule == rule]
-            kept = [(captions[row.caption_id], row.text) for row in mine if row.accepted and row.text]
+            kept = [
+                (captions[row.caption_id], row.text)
+                for row in mine
+                if row.accepted and row.text and row.caption_id in captions
+            ]
             proposed = sum(row.text is not None for row in mine)
             covered = len({row.caption_id for row in mine if row.accepted}) / len(captions)
             accepted = len(kept) / max(proposed, 1)

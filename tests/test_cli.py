@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,12 @@ from degla.shelf import SHELVES
 
 Pairs = dict[str, Path]
 Capture = pytest.CaptureFixture[str]
+
+
+def _seconds_of_children() -> float:
+    """Processor seconds of the programs run so far: on a busy machine the clock would measure the others."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 @pytest.mark.parametrize(
@@ -31,9 +37,9 @@ def test_starts_in_half_a_second_without_torch(words: list[str]) -> None:
     )
     best = float("inf")
     for _ in range(5):
-        started = time.perf_counter()
+        before = _seconds_of_children()
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, _seconds_of_children() - before)
         assert done.returncode == 0, done.stderr
         assert done.stdout
     assert best < 0.5

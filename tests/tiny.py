@@ -27,6 +27,8 @@ CAPTIONS = [
     "three black birds over the quiet grey sea at night",
 ]
 
+CLASSES = ["square", "dog", "old man"]
+
 
 def write_model(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     """Random weights as a `local-dir:` folder; `changes` replace fields of the configuration."""
@@ -45,9 +47,9 @@ def write_model(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
 
 
 def write_pairs(folder: Path, *, images: int = 12, captions_per_image: int = 2) -> dict[str, Path]:
-    """Coloured noise with captions and one to three negatives each, as files."""
+    """Coloured noise with captions, one to three negatives each and all optional fields, as files."""
     (folder / "images").mkdir(parents=True)
-    captions, negatives = [], []
+    captions, negatives, neighbours = [], [], []
     generator = numpy.random.default_rng(0)
     for image in range(images):
         name = f"{image:03d}.png"
@@ -56,7 +58,14 @@ def write_pairs(folder: Path, *, images: int = 12, captions_per_image: int = 2) 
         for number in range(captions_per_image):
             key = f"{image}-{number}"
             text = CAPTIONS[(image + number) % len(CAPTIONS)]
-            captions.append({"id": key, "image": name, "text": text, "image_id": str(image)})
+            other = (image + 1) % images
+            caption = {"id": key, "image": name, "text": text, "image_id": str(image)}
+            caption |= {"positives": [f"here is {text}", f"{text} again"][: image % 3]}
+            if image % 4:
+                caption |= {"partner_image": f"{other:03d}.png", "partner_text": f"no {text}"}
+            captions.append(caption | {"label": CLASSES[image % len(CLASSES)] if image % 5 else None})
+            near = [f"{other}-{number}", f"{(image + 2) % images}-0"]
+            neighbours.append({"caption_id": key, "neighbours": near})
             for kind, rule in enumerate(["reshuffle_order", "swap_nouns", "replace_nouns"][: 1 + image % 3]):
                 words = text.split()
                 changed = " ".join(words[::-1] if kind == 0 else [*words[1:], f"thing{kind}"])
@@ -64,8 +73,12 @@ def write_pairs(folder: Path, *, images: int = 12, captions_per_image: int = 2) 
                 negatives.append(row | {"accepted": True})
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in captions))
     (folder / "negatives.jsonl").write_text("".join(json.dumps(row) + "\n" for row in negatives))
+    (folder / "neighbours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in neighbours))
+    (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
     return {
         "captions": folder / "captions.jsonl",
         "images": folder / "images",
         "negatives": folder / "negatives.jsonl",
+        "neighbours": folder / "neighbours.jsonl",
+        "classes": folder / "classes.txt",
     }

@@ -19,10 +19,14 @@ _ABOUT = """Teach CLIP-like models composition without making them forget what t
   degla negatives report FILE --captions FILE  what is in them, how hard they are, samples to read
   degla train RECIPE --data.captions FILE --data.images FOLDER --data.negatives FILE --out RUN
   degla train --resume RUN                     go on exactly where RUN stopped
+  degla doctor RECIPE [FLAGS OF degla train]   what stands in the way of a run, and what limits its speed
+  degla pack CAPTIONS --images DIR --out DIR   shards that training reads several times faster than loose files
+  degla bench                                  a training step against the released code's, on this machine
   degla ls benchmarks --root DATA              what a folder holds of each benchmark
   degla evaluate MODEL... --benchmarks NAME... --root DATA --out results.json
   degla interpolate BASE TUNED --benchmarks NAME... --root DATA --out DIR
   degla report RESULTS... --out report.html
+  degla study PLAN --out DIR                   recipes x settings x seeds: one table, a frontier, paired tests
 """
 
 

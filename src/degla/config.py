@@ -39,6 +39,22 @@ class DataConfig:
     """File name of an image of the published DeGLA json, a format of image_id."""
     negatives_per_caption: int = 4
     """K: negatives drawn a caption and epoch, 0 or more (4 in arXiv 2504.16801)."""
+    rules: tuple[str, ...] = ()
+    """Rules whose negatives are used; those of all rules by default."""
+    positives: Literal["column", "same_image"] = "column"
+    """Where further true texts come from: the field positives, or other captions; "column" or "same_image"."""
+    positives_per_caption: int = 1
+    """P: further true texts drawn a caption and epoch where a term reads them, 1 or more."""
+    partner_negative: bool = False
+    """Take each row's partner_text as its one negative, in place of a file of negatives; true or false."""
+    classes: Path | None = None
+    """File of class names, one a line or a JSON list, where a term reads classes; the field label names one."""
+    class_template: str = "a photo of a {}."
+    """How a class becomes a text: {} stands for its name ("a photo of a {}." in GIFT)."""
+    neighbours: Path | None = None
+    """File of similar images, written by `degla neighbours`."""
+    neighbours_per_pair: int = 0
+    """Pairs of similar images that join the batch beside each of its pairs, 0 or more (1 in NegCLIP)."""
     bad_images: Literal["stop", "skip"] = "stop"
     """What a missing or damaged image does: end the run, or leave its rows out and say so; "stop" or "skip"."""
     duplicates: Literal["allow", "avoid", "mask"] = "avoid"
@@ -87,6 +103,8 @@ class LoopConfig:
     """Optimiser steps of the whole run; `epochs` passes by default."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast: bf16 where the device computes it natively (auto), or as named; weights stay fp32."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """Several processes hold whole copies of the model, or a slice of each parameter; "ddp" or "fsdp"."""
     chunk_size: int | None = None
     """Pairs of a process embedded at a time, 1 or more: gradients of the whole batch in the memory of so many."""
     trim: bool = True
@@ -189,6 +207,10 @@ class TrainConfig:
             ("optim.max-scale", self.optim.max_scale, self.optim.max_scale > 1, "above 1"),
             ("data.negatives-per-caption", self.data.negatives_per_caption, self.data.negatives_per_caption >= 0,
              "0 or more"),
+            ("data.positives-per-caption", self.data.positives_per_caption, self.data.positives_per_caption >= 1,
+             "1 or more"),
+            ("data.neighbours-per-pair", self.data.neighbours_per_pair, self.data.neighbours_per_pair >= 0,
+             "0 or more"),
             ("data.smallest-crop", self.data.smallest_crop, 0 < self.data.smallest_crop <= 1, "above 0 and at most 1"),
             ("data.workers", self.data.workers, self.data.workers >= 0, "0 or more"),
             ("tracking.every-steps", self.tracking.every_steps, self.tracking.every_steps >= 1, "1 or more"),
@@ -196,6 +218,8 @@ class TrainConfig:
         for flag, value, good, allowed in rules:
             if not good:
                 raise InputError(f"--{flag} is {value}; it must be {allowed}.")
+        if self.data.class_template.count("{}") != 1:
+            raise InputError(f"--data.class-template is {self.data.class_template!r}; it must hold {{}} once.")
         if self.data.captions is None:
             raise InputError("no captions: give --data.captions FILE.")
         if self.data.images is None:

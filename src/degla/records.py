@@ -9,7 +9,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from degla.errors import InputError
 
@@ -31,12 +39,35 @@ class CaptionRecord(Record):
         image: path of the image, relative to the image folder (or absolute).
         text: the caption as written.
         image_id: the image's name; captions that share it are about the same picture.
+        positives: further texts that are true of the image, paraphrases for example.
+        partner_image: path of a second image, of which the caption is not true.
+        partner_text: the text that is true of the second image, and not of the first.
+        label: name or number of the image's class.
     """
 
     id: str = Field(min_length=1)
     image: str = Field(min_length=1)
     text: str = Field(min_length=1)
     image_id: str = Field(min_length=1)
+    positives: tuple[str, ...] = ()
+    partner_image: str | None = Field(default=None, min_length=1)
+    partner_text: str | None = Field(default=None, min_length=1)
+    label: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _whole_partner(self) -> CaptionRecord:
+        if (self.partner_image is None) != (self.partner_text is None):
+            raise ValueError("partner_image and partner_text go together; give both or neither")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty_options(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = write(self)
+        return {name: value for name, value in fields.items() if value or name not in OPTIONAL_FIELDS}
+
+
+OPTIONAL_FIELDS = ("positives", "partner_image", "partner_text", "label")
+"""Fields of `CaptionRecord` that only some recipes read."""
 
 
 class NegativeRecord(Record):

@@ -143,9 +143,9 @@ def test_orders_that_say_the_same_are_refused(name: str, caption: str, negative:
 
 REFUSED = [
     ("swap_adjectives", "the leafy green bush", "the green leafy bush", "not_rule"),
-    ("swap_adjectives", "a big red cup on a blue box", "a blue red cup on a big box", "already_in_caption"),
+    ("swap_adjectives", "a big red cup on a blue box", "a blue red cup on a big box", "compatible"),
     ("swap_adjectives", "a big dog behind a large cat", "a large dog behind a big cat", "synonym"),
-    ("swap_adjectives", "a young man with a black umbrella", "a black man with a young umbrella", "person_colour"),
+    ("swap_adjectives", "a young man with a black umbrella", "a black man with a young umbrella", "compatible"),
     ("replace_nouns", "Two workers on a roof", "Two people on a roof", "compatible"),
     ("replace_nouns", "A dugout near a fence", "A stadium near a fence", "compatible"),
     ("replace_nouns", "A ring on her fingers", "A ring on her hands", "compatible"),
@@ -188,7 +188,8 @@ ACCEPTED = [
     ("swap_nouns", "Two cats on a mat", "Two mats on a cat"),
     ("swap_nouns", "a fire hydrant behind two dogs", "a dog behind two fire hydrants"),
     ("swap_nouns", "a cat in a category of cards under a box", "a box in a category of cards under a cat"),
-    ("swap_adjectives", "an orange ball in a big box", "a big ball in an orange box"),
+    ("swap_adjectives", "a purple ball in a big box", "a big ball in a purple box"),
+    ("swap_adjectives", "an orange ball in a brown box", "a brown ball in an orange box"),
     ("replace_adjectives", "The door is open.", "The door is closed."),
     ("replace_nouns", "Three people on horses", "Three people on camels"),
     ("replace_nouns", "a dog with an apple", "a dog with a banana"),

@@ -74,7 +74,12 @@ def test_the_command(tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.Capture
              str(tiny_pairs["captions"]), "--negatives-file", str(tiny_pairs["negatives"]), "--steps", "1", "--rounds",
              "1", "--threads", "1", "--device", "cpu", "--json"]  # fmt: skip
     assert main(words) == 0
-    found = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert [line.partition(":")[0] for line in printed.err.splitlines() if line.startswith("round")] == [
+        "round 1 of 1, baseline in fp32", "round 1 of 1, baseline in fp32",
+        "round 1 of 1, present in fp32", "round 1 of 1, present in fp32",
+    ]  # fmt: skip
+    found = json.loads(printed.out)
     assert found["loss_gap"] < 1e-5 and found["gradient_gap"] < 1e-4
     assert set(found["stages"]) == set(STAGES) and found["baseline_operations"] > found["operations"] > 0
     assert found["memory"] > 10**8 and found["ratio"] > 0

@@ -29,8 +29,8 @@ def _result(path: Path, label: str, *, seed: int | None, right: float, kept: flo
         verdict = "text_ok" if part in composition else "top1"
         values = [float(0.9 * hard.random() + 0.1 * luck.random() < wanted) for _ in range(_ITEMS)]
         items += [
-            ItemVerdict(id=f"world/{part}/{number}", benchmark="world", part=part, image=f"{part.partition('/')[0]}{number}",
-                        ok={verdict: value}, ties={verdict: 0}, margin=None)
+            ItemVerdict(id=f"world/{part}/{number}", benchmark="world", part=part, ok={verdict: value},
+                        ties={verdict: 0}, image=f"{part.partition('/')[0]}{number}", margin=None)
             for number, value in enumerate(values)
         ]  # fmt: skip
         score = Score(name=part, metric="accuracy" if part in composition else "top1", value=sum(values) / _ITEMS,
@@ -83,7 +83,9 @@ def test_differences_that_are_there_and_one_that_is_not(results: dict[str, dict[
         assert better.p_seeds is not None and better.corrected_seeds is not None
         assert better.p_seeds < better.corrected_seeds < 0.05
     assert by_name["good", "forgets", "composition"].over_seeds.value < 0
-    assert by_name["good", "forgets", "joint"].significant and by_name["good", "forgets", "joint"].over_seeds.value > 0.1
+    assert (
+        by_name["good", "forgets", "joint"].significant and by_name["good", "forgets", "joint"].over_seeds.value > 0.1
+    )
 
     few = compare_all(arms, scores={"composition": {"composition": 1.0}}, against="same")
     assert {(test.first, test.second) for test in few} == {("good", "same"), ("forgets", "same"), ("worse", "same")}

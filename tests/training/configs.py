@@ -13,7 +13,7 @@ from degla.shelf import RECIPES
 def tiny_config(recipe: str, *, model: Path, pairs: dict[str, Path], out: Path, **loop: Any) -> TrainConfig:
     """A recipe on the tiny model and pairs: batches of 4 with 2 negatives, one checkpoint a pass."""
     config: TrainConfig = getattr(RECIPES.load(recipe), recipe)()
-    wanted = 2 if config.data.negatives_per_caption else 0
+    wanted = min(config.data.negatives_per_caption, 2)
     return replace(
         config,
         model=str(model),

@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from degla.world.draw import draw_benchmark
+
 Pairs = dict[str, Path]
 
 
@@ -34,7 +36,8 @@ def _flags(model: Path, pairs: Pairs, out: Path) -> list[str]:
 
 
 def _metrics(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if "loss" in row]
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +64,51 @@ def test_number_of_processes_changes_nothing(
             assert (right[key] - value).abs().mean() < 2e-6
 
 
-def test_a_run_of_two_processes_goes_on_in_one(
+def test_slices_give_the_same_run_as_copies_and_each_goes_on_as_the_other(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    root = draw_benchmark(
+        tmp_path / "world", split="validation", items_per_part=10, images_per_class=1, retrieval_images=10
+    )
+    more = ["--optim.clip-norm", "0.5", "--train.chunk-size", "2", "--validation.benchmarks", "world",
+            "--validation.root", str(root), "--validation.every-steps", "2"]  # fmt: skip
+    copies, slices = tmp_path / "ddp", tmp_path / "fsdp"
+    for out in (copies, slices):
+        _run(2, *_flags(tiny_model, tiny_pairs, out), *more, "--train.strategy", out.name)
+    first = _metrics(copies)
+    assert [row["loss"] for row in _metrics(slices)] == pytest.approx([row["loss"] for row in first], rel=1e-5)
+    for one, other in zip(_validated(copies), _validated(slices), strict=True):
+        assert other == pytest.approx(one, abs=0.1)
+    for name in ("open_clip_model.safetensors", "teacher.safetensors"):
+        left, right = load_file(copies / "step-4" / name), load_file(slices / "step-4" / name)
+        assert left.keys() == right.keys()
+        for key, value in left.items():
+            torch.testing.assert_close(right[key], value, rtol=0, atol=2e-4)
+    for out, processes, strategy in ((copies, 2, "fsdp"), (slices, 1, "ddp")):
+        (out / "step-4" / "state.json").unlink()
+        _run(processes, "--resume", str(out), "--train.strategy", strategy)
+        losses = [row["loss"] for row in _metrics(out)]
+        assert losses == pytest.approx([row["loss"] for row in first], rel=1e-4), (processes, strategy)
+
+
+def _validated(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
+
+
+def test_a_run_of_two_processes_evaluates_in_both_and_goes_on_in_one(
     single: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
+    root = draw_benchmark(
+        tmp_path / "world", split="validation", items_per_part=10, images_per_class=1, retrieval_images=10
+    )
+    watched = ["--validation.benchmarks", "world", "--validation.root", str(root), "--validation.every-steps", "2"]
     out = tmp_path / "run"
-    _run(2, *_flags(tiny_model, tiny_pairs, out))
+    _run(2, *_flags(tiny_model, tiny_pairs, out), *watched)
+    shared = _validated(out)
+    assert [row["step"] for row in shared] == [2, 4], "each score is written once"
     (out / "step-4" / "state.json").unlink()
     _run(1, "--resume", str(out))
     assert [row["step"] for row in _metrics(out)] == [1, 2, 3, 4]
+    assert _validated(out)[0] == shared[0] and _validated(out)[1] == pytest.approx(shared[1], abs=0.1)
     for one, moved in zip(_metrics(single), _metrics(out), strict=True):
         assert moved["loss"] == pytest.approx(one["loss"], rel=1e-4)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from degla.config import ValidationConfig
 from degla.errors import InputError
+from degla.evaluation.processes import Processes
+from degla.evaluation.run import evaluate
+from degla.model.load import load_encoder
 from degla.training.loop import train
+from degla.training.validation import Validation
 from degla.world.draw import draw_benchmark
 from tests.training.configs import tiny_config
 
@@ -52,6 +57,24 @@ def test_evaluating_does_not_change_the_training(
     watched = replace(plain, out=tmp_path / "watched")
     watched = replace(watched, validation=ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1))
     assert train(plain).values == train(watched).values
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_process_takes_part_and_the_first_writes(
+    rank: int, benchmark: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Processes] = []
+
+    def evaluate_alone(*arguments: Any, processes: Processes, **options: Any) -> Any:
+        seen.append(processes)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr("degla.evaluation.run.evaluate", evaluate_alone)
+    wanted = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1)
+    validation = Validation(wanted, run=tmp_path, label="x", seed=0, start=0, processes=Processes(rank, 2))
+    scores = validation.score(load_encoder(str(tiny_model)), 1)
+    assert seen == [Processes(rank, 2)] and scores["validation/composition"] > 0
+    assert validation.best == "step-1" and (tmp_path / "validation.jsonl").is_file() == (rank == 0)
 
 
 def test_wrong_names_are_told(benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
+import pytest
+
+from degla.errors import InputError
+from degla.records import CaptionRecord, read_jsonl
 from degla.world.claims import full_claim
+from degla.world.draw import draw_pairs
 from degla.world.partners import draw_partner
 from degla.world.scenes import sample_scene_of, stream
 from degla.world.vocabulary import ROOMY_SHAPES
@@ -35,3 +41,20 @@ def test_partners_are_the_same_everywhere() -> None:
     first, second = (draw_partner(scene, stream("partner draw", 5)) for _ in range(2))
     assert first == second
     assert draw_partner(scene, stream("partner draw", 6)) != first
+
+
+def test_drawn_partners_are_worded_like_their_captions(tmp_path: Path) -> None:
+    plain = draw_pairs(tmp_path / "plain", count=6, seed=2, captions_per_image=3)
+    drawn = draw_pairs(tmp_path / "partners", count=6, seed=2, captions_per_image=3, partners=True)
+    records, without = (list(read_jsonl(CaptionRecord, each.captions)) for each in (drawn, plain))
+    assert len(records) == 18
+    for record, same in zip(records, without, strict=True):
+        assert same.partner_image is None and (record.id, record.text) == (same.id, same.text)
+        assert record.partner_image is not None and record.partner_text is not None
+        assert record.partner_text != record.text
+        frame = [word for word in ("there", "is", "picture", "shows", "drawing", "see") if word in record.text.split()]
+        assert all(word in record.partner_text.split() for word in frame)
+        first, second = ((drawn.images / name).read_bytes() for name in (record.image, record.partner_image))
+        assert first != second and first == (plain.images / record.image).read_bytes()
+    with pytest.raises(InputError, match="drawn with"):
+        draw_pairs(tmp_path / "plain", count=6, seed=2, captions_per_image=3, partners=True)

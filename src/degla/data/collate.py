@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -25,6 +26,8 @@ class Collate:
         grow: makes the trees of texts that the text tower takes; None gives it tokens.
         part_size: rows a tree; all of the batch by default.
         caption_trees: make trees of the captions alone, too.
+        classes: token numbers of the texts of all classes, which go along with every batch.
+        tokens: mark the tokens behind the start token, up to the end token as `grow` finds it.
     """
 
     trim: bool = False
@@ -32,31 +35,61 @@ class Collate:
     grow: GrowTree | None = None
     part_size: int | None = None
     caption_trees: bool = False
+    classes: Int[Tensor, "classes context"] | None = None
+    tokens: bool = False
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
         """Stack pairs, in order."""
-        caption = torch.stack([pair.caption for pair in pairs])
-        negative = torch.stack([pair.negative for pair in pairs])
+        texts: dict[str, Any] = {name: _stack(pairs, name) for name in _TEXTS if _is_there(pairs, name)}
+        if self.classes is not None:
+            texts["classes"] = self.classes
         if self.trim:
-            longest = max(text_length(caption), text_length(negative))
-            length = min(caption.shape[-1], -(-longest // self.multiple) * self.multiple)
-            caption, negative = caption[..., :length].contiguous(), negative[..., :length].contiguous()
+            longest = max(text_length(tokens) for tokens in texts.values())
+            length = min(texts["caption"].shape[-1], -(-longest // self.multiple) * self.multiple)
+            texts = {name: tokens[..., :length].contiguous() for name, tokens in texts.items()}
         batch = Batch(
             image=torch.stack([pair.image for pair in pairs]),
-            caption=caption,
-            negative=negative,
             valid=torch.stack([pair.valid for pair in pairs]),
             rule=torch.stack([pair.rule for pair in pairs]),
             group=torch.tensor([pair.group for pair in pairs], dtype=torch.int64),
             ids=tuple(pair.id for pair in pairs),
+            **texts,
+            **self._options(pairs),
+            **(self._token_masks(texts) if self.tokens else {}),
         )
         return batch if self.grow is None else self._with_trees(batch, self.grow)
+
+    def _options(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        return {name: _stack(pairs, name) for name in _OPTIONS if _is_there(pairs, name)}
+
+    def _token_masks(self, texts: dict[str, Tensor]) -> dict[str, Any]:
+        end_token = None if self.grow is None else self.grow.end_token
+
+        def mask(tokens: Tensor) -> Tensor:
+            end = tokens.argmax(dim=-1) if end_token is None else (tokens == end_token).int().argmax(dim=-1)
+            place = torch.arange(tokens.shape[-1])
+            return (place > 0) & (place <= end[..., None])
+
+        return {f"{name}_token_valid": mask(texts[name]) for name in ("caption", "negative")}
 
     def _with_trees(self, batch: Batch, grow: GrowTree) -> Batch:
         parts = list(batch.parts(self.part_size or len(batch)))
         trees = tuple(grow(part.texts) for part in parts if isinstance(part.texts, Tensor))
         captions = [part.captions for part in parts if isinstance(part.captions, Tensor)] if self.caption_trees else []
         return replace(batch, trees=trees, caption_trees=tuple(grow(tokens) for tokens in captions))
+
+
+_TEXTS = ("caption", "negative", "partner_caption", "positive")
+_OPTIONS = ("partner_image", "partner_valid", "positive_valid", "label", "text_group")
+
+
+def _is_there(pairs: Sequence[Pair], name: str) -> bool:
+    return getattr(pairs[0], name) is not None
+
+
+def _stack(pairs: Sequence[Pair], name: str) -> Tensor:
+    values: list[Any] = [getattr(pair, name) for pair in pairs]
+    return torch.stack(values) if isinstance(values[0], Tensor) else torch.tensor(values)
 
 
 def text_length(tokens: Int[Tensor, "*texts context"]) -> int:

@@ -25,6 +25,7 @@ class Columns:
         image_id: holds the image's name; None takes the image's path for it.
             A file that lacks "id" or "image_id" is read as with None; another name must be there.
         image_pattern: the image's path made from its number, for the published DeGLA file, which names none.
+        optional: those of `CaptionRecord`'s optional fields that are read, too; records may lack them.
     """
 
     id: str | None = "id"
@@ -32,6 +33,7 @@ class Columns:
     text: str = "text"
     image_id: str | None = "image_id"
     image_pattern: str = "COCO_train2014_{image_id:012d}.jpg"
+    optional: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """The fields that a file must have, each once."""
@@ -90,16 +92,26 @@ def captions_of_row(row: Mapping[str, object], *, columns: Columns, where: str, 
         image_id: object = image
     else:
         image_id = as_name(row[columns.image_id], field=columns.image_id, where=where)
+    optional = {option: _option(row.get(option), option=option) for option in columns.optional}
     texts = row[columns.text]
     if isinstance(texts, list | tuple):
         if not texts:
             raise InputError(f"{where}: field {columns.text!r} is an empty list. Remove the record.")
         for position, text in enumerate(texts):
-            fields = {"id": f"{name}-{position}", "image": image, "text": text, "image_id": image_id}
+            fields = {"id": f"{name}-{position}", "image": image, "text": text, "image_id": image_id, **optional}
             yield where, caption(fields, where=where, text_field=f"{columns.text}.{position}")
     else:
-        fields = {"id": name, "image": image, "text": texts, "image_id": image_id}
+        fields = {"id": name, "image": image, "text": texts, "image_id": image_id, **optional}
         yield where, caption(fields, where=where, text_field=columns.text)
+
+
+def _option(value: object, *, option: str) -> object:
+    """An optional field as its record has it: nothing is an empty list, a number of a class is a text."""
+    if option == "positives":
+        return () if value is None else value
+    if value == "":  # an empty cell of a table
+        return None
+    return str(value) if option == "label" and isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def as_name(value: object, *, field: str, where: str) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as arrow
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from degla.data.batches import Pair
+from degla.data.extras import ExtraData, RowExtras
 from degla.data.images import read_image, read_part
 from degla.data.pairs import PairRow, image_groups, rule_names
 from degla.data.randomness import stream
@@ -23,6 +24,9 @@ from degla.errors import InputError
 Tokenize = Callable[[list[str]], Int[Tensor, "texts context"]]
 Key = tuple[int, int]
 """(epoch, index of the row)."""
+
+
+_NO_EXTRAS = ExtraData()
 
 
 class PairDataset(Dataset[Pair]):
@@ -38,9 +42,10 @@ class PairDataset(Dataset[Pair]):
         draw: "random" draws K of a row's negatives in every epoch, without replacement; "first" always takes
             its first K, as the published code does.
         scaled_decoding: decode JPEG files at no more than the resolution that a `RandomCrop` needs.
+        extras: optional columns that are read, too.
 
     Raises:
-        InputError: there is no row.
+        InputError: there is no row, or no row has what `extras` asks for.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class PairDataset(Dataset[Pair]):
         seed: int,
         draw: Literal["random", "first"] = "random",
         scaled_decoding: bool = True,
+        extras: ExtraData = _NO_EXTRAS,
     ) -> None:
         if not rows:
             raise InputError("there is no pair to train on.")
@@ -66,6 +72,7 @@ class PairDataset(Dataset[Pair]):
         self.seed = seed
         self.draw = draw
         self.scaled_decoding = scaled_decoding
+        self.extras = RowExtras(rows, extras, seed=seed)
         self.rules = rule_names(rows)
         """Names of the rules; `Pair.rule` numbers them."""
         self.groups = np.array(image_groups(rows), dtype=np.int64)
@@ -95,10 +102,13 @@ class PairDataset(Dataset[Pair]):
         image = self._image(self._images[index].as_py(), caption_id, epoch=epoch, index=index)
 
         texts, rules = self._drawn(epoch, index)
-        tokens = self.tokenize([self._captions[index].as_py(), *texts]).long()
+        positives, partner = self.extras.positives(epoch, index), self.extras.partner(index)
+        others = [partner[1]] if partner else []
+        tokens = self.tokenize([self._captions[index].as_py(), *texts, *positives, *others]).long()
         caption = tokens[0]
+        own, further, other = torch.split(tokens[1:], [len(texts), len(positives), len(others)])
         missing = self.negatives_per_caption - len(texts)
-        negative = torch.cat([tokens[1:], caption.expand(missing, -1)])
+        negative = torch.cat([own, caption.expand(missing, -1)])
         # A long text is cut at the context length; one that differs only behind the cut is no negative. This
         # also marks the repeated captions that stand for missing negatives.
         valid = (negative != caption).any(dim=-1)
@@ -111,10 +121,39 @@ class PairDataset(Dataset[Pair]):
             rule=torch.where(valid, rule, -1),
             group=int(self.groups[index]),
             id=caption_id,
+            label=self.extras.label(index),
+            text_group=self.extras.text_group(index),
+            **self._positives(caption, further),
+            **self._partner(partner, caption_id, image=image, caption=caption, other=other, key=key),
         )
 
-    def _image(self, image: str, caption_id: str, *, epoch: int, index: int) -> Tensor:
-        rng = stream("crop", seed=self.seed, epoch=epoch, index=index)
+    def _positives(self, caption: Tensor, further: Tensor) -> dict[str, Any]:
+        wanted = self.extras.wanted.positives
+        if not wanted:
+            return {}
+        positive = torch.cat([further, caption.expand(wanted - len(further), -1)])
+        return {"positive": positive, "positive_valid": (positive != caption).any(dim=-1)}
+
+    def _partner(
+        self,
+        partner: tuple[str, str] | None,
+        caption_id: str,
+        *,
+        image: Tensor,
+        caption: Tensor,
+        other: Tensor,
+        key: Key,
+    ) -> dict[str, Any]:
+        if not self.extras.wanted.partners:
+            return {}
+        text = torch.cat([other, caption[None]])[0]
+        if partner is not None:
+            image = self._image(partner[0], caption_id, epoch=key[0], index=key[1], purpose="partner crop")
+        valid = partner is not None and bool((text != caption).any())
+        return {"partner_image": image, "partner_caption": text, "partner_valid": valid}
+
+    def _image(self, image: str, caption_id: str, *, epoch: int, index: int, purpose: str = "crop") -> Tensor:
+        rng = stream(purpose, seed=self.seed, epoch=epoch, index=index)
         transform = self.transform
         if not (self.scaled_decoding and isinstance(transform, RandomCrop)):
             return transform(read_image(image, folder=self.folder, caption_id=caption_id), rng)

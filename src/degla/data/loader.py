@@ -13,6 +13,7 @@ from degla.data.batches import Batch
 from degla.data.collate import Collate
 from degla.data.dataset import Key, PairDataset
 from degla.data.images import ImageError
+from degla.data.neighbours import Neighbours
 from degla.data.plan import BatchPlan
 from degla.errors import InputError
 
@@ -21,14 +22,17 @@ _PLAIN = Collate()
 
 @dataclass(frozen=True, eq=False)
 class EpochSampler(Sampler[list[Key]]):
-    """The batches of one epoch of a plan, from one step on."""
+    """The batches of one epoch of a plan, from one step on; with the neighbours of their rows behind them."""
 
     plan: BatchPlan
     epoch: int
     start: int = 0
+    neighbours: Neighbours | None = None
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return self.plan.batches(self.epoch, start=self.start)
+        for keys in self.plan.batches(self.epoch, start=self.start):
+            near = [] if self.neighbours is None else [self.neighbours.draw(*key) for key in keys]
+            yield keys + [(self.epoch, row) for rows in near for row in rows]
 
     def __len__(self) -> int:
         return len(self.plan) - self.start
@@ -56,6 +60,7 @@ def make_loader(
     collate: Collate = _PLAIN,
     pin_memory: bool = False,
     start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+    neighbours: Neighbours | None = None,
 ) -> DataLoader[Batch]:
     """Batches of one epoch, in the plan's order whatever the number of workers.
 
@@ -69,6 +74,7 @@ def make_loader(
         collate: how pairs become a batch.
         pin_memory: put batches into page-locked memory, for a GPU.
         start_method: how workers are started; None takes the platform's.
+        neighbours: rows of similar images that join each batch.
 
     Raises:
         InputError: the plan was made for other rows.
@@ -77,7 +83,7 @@ def make_loader(
         raise InputError(f"the plan orders {len(plan.groups)} rows, but the dataset has {len(dataset)}.")
     loader: DataLoader[Batch] = PairLoader(
         dataset,  # type: ignore[arg-type]  # it holds pairs, of which the collate makes batches
-        batch_sampler=EpochSampler(plan, epoch, start),
+        batch_sampler=EpochSampler(plan, epoch, start, neighbours),
         collate_fn=collate,
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -197,6 +197,43 @@ def _nothing_left(known: Sequence[str], strangers: Sequence[str], dropped: Mappi
         )
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
     return f"no negative can be used: {reasons}. Make negatives again with other rules or checks."
+
+
+def partner_negatives(captions: Sequence[CaptionRecord]) -> Iterator[NegativeRecord]:
+    """The text of each second image, which is false of the first, as the one negative of its caption.
+
+    Raises:
+        InputError: no caption has one.
+    """
+    if not any(caption.partner_text for caption in captions):
+        raise InputError("no caption has a partner_text, which is to be its negative (--data.partner-negative).")
+    for caption in captions:
+        if caption.partner_text is not None:
+            yield NegativeRecord(
+                caption_id=caption.id,
+                rule="partner",
+                kind="partner",
+                text=caption.partner_text,
+                source="captions",
+                accepted=True,
+            )
+
+
+def negatives_of_rules(negatives: Iterable[NegativeRecord], rules: Sequence[str]) -> Iterator[NegativeRecord]:
+    """Only the negatives that some rules made.
+
+    Raises:
+        InputError: at the end, a rule has made none; names those that have.
+    """
+    found: Counter[str] = Counter()
+    for negative in negatives:
+        found[negative.rule] += 1
+        if negative.rule in rules:
+            yield negative
+    missing = [rule for rule in rules if not found[rule]]
+    if missing:
+        held = ", ".join(f"{rule} ({count})" for rule, count in sorted(found.items()))
+        raise InputError(f"--data.rules: there is no negative of {', '.join(missing)}. The file holds: {held}.")
 
 
 def said_words(text: str) -> tuple[str, ...]:

@@ -131,7 +131,7 @@ class Embedder:
         """
         import torch
 
-        from degla.evaluation.linear_kernel import LinearKernel, has_kernel
+        from degla.model.linear_kernel import LinearKernel, has_kernel
 
         kernel = LinearKernel() if has_kernel() else contextlib.nullcontext()
         with _evaluating(self.encoder), torch.inference_mode(), kernel:

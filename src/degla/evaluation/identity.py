@@ -30,7 +30,7 @@ def identity_of(encoder: Encoder, *, fingerprint: str | None = None) -> str:
         encoder: the model.
         fingerprint: the encoder's own, where the caller has it already (it reads all weights).
     """
-    from degla.evaluation.linear_kernel import NAME, has_kernel
+    from degla.model.linear_kernel import NAME, has_kernel
 
     device = getattr(encoder.device, "type", None) or str(encoder.device).partition(":")[0]
     parts = {

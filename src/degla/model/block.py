@@ -12,6 +12,8 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from degla.model.linear_kernel import apply_layer, linear
+
 
 def known_blocks(transformer: nn.Module) -> bool:
     """Whether all blocks are open_clip's plain ones, which `run_block` computes."""
@@ -59,7 +61,7 @@ def run_block(block: Any, states: Float[Tensor, "*rows width"], attend: Attend) 
         attend: from queries, keys and values of these rows [*rows, width] to what each row has attended to.
     """
     weight, bias = input_projection(block.attn)
-    query, key, value = functional.linear(block.ln_1(states), weight, bias).chunk(3, dim=-1)
+    query, key, value = linear(block.ln_1(states), weight, bias).chunk(3, dim=-1)
     return _after_attention(block, states, attend(query, key, value))
 
 
@@ -77,8 +79,8 @@ def run_last_block(
     weight, bias = input_projection(block.attn)
     width = states.shape[-1]
     normal = block.ln_1(states)
-    query = functional.linear(read(normal), weight[:width], bias[:width])
-    key, value = functional.linear(normal, weight[width:], bias[width:]).chunk(2, dim=-1)
+    query = linear(read(normal), weight[:width], bias[:width])
+    key, value = linear(normal, weight[width:], bias[width:]).chunk(2, dim=-1)
     return _after_attention(block, read(states), attend(query, key, value))
 
 
@@ -93,10 +95,11 @@ def run_blocks(transformer: Any, states: Tensor, attend: Attend, *, training: bo
 
 
 def _after_attention(block: Any, states: Tensor, attended: Tensor) -> Tensor:
-    attended = getattr(block.attn, "base_layer", block.attn).out_proj(attended)
+    attended = apply_layer(getattr(block.attn, "base_layer", block.attn).out_proj, attended)
     states = states + block.ls_1(attended)
     inner = block.mlp
-    changed: Tensor = states + block.ls_2(inner.c_proj(_activate(inner.gelu, inner.c_fc(block.ln_2(states)))))
+    wide = _activate(inner.gelu, apply_layer(inner.c_fc, block.ln_2(states)))
+    changed: Tensor = states + block.ls_2(apply_layer(inner.c_proj, wide))
     return changed
 
 

@@ -116,7 +116,7 @@ def save_checkpoint(
     *,
     encoder: Encoder,
     teacher: Teacher | None,
-    optimizer: torch.optim.Optimizer,
+    optimizer: dict[str, Any],
     tensors: dict[str, Any],
     state: dict[str, Any],
     config: dict[str, Any],
@@ -125,6 +125,7 @@ def save_checkpoint(
 
     Args:
         folder: the checkpoint's own folder, ``RUN/step-N``.
+        optimizer: the optimiser's state.
         tensors: further tensors by name (memory of terms, random states), stored beside the optimiser's.
         state: plain values: step, epoch, position in the epoch, ...
         config: the run's configuration as plain values.
@@ -138,7 +139,7 @@ def save_checkpoint(
             save_file(_plain(adapter_state(encoder.clip)), partial / ADAPTERS_NAME)
             if teacher is not None:
                 save_file(_plain(adapter_state(teacher.encoder.clip)), partial / TEACHER_ADAPTERS_NAME)
-        torch.save({"optimizer": optimizer.state_dict(), **tensors}, partial / OPTIMIZER_NAME)
+        torch.save({"optimizer": optimizer, **tensors}, partial / OPTIMIZER_NAME)
         (partial / STATE_NAME).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from degla.errors import InputError
+from degla.model.dense import encode_patches, encode_tokens
 from degla.model.image import encode_class_token, reads_class_token
 from degla.model.text import can_trim, encode_tree, encode_trimmed, tree_grower
 from degla.prefixes import GrowTree, PrefixTree
@@ -105,6 +106,11 @@ class Encoder(nn.Module):
         return scale
 
     @property
+    def gives_tokens(self) -> bool:
+        """Whether `encode_dense` can be called."""
+        return self.reads_class_token and self.grow is not None
+
+    @property
     def fingerprint(self) -> str:
         """sha256 over names, shapes and values of all parameters and stored buffers; reads all weights."""
         digest = hashlib.sha256()
@@ -138,11 +144,49 @@ class Encoder(nn.Module):
                 rows = encode_trimmed(self.clip, texts) if self.trims else self.clip.encode_text(texts)
         return nn.functional.normalize(rows.float(), dim=-1)
 
-    def forward(
+    def encode_dense(
         self, images: Float[Tensor, "batch 3 height width"], texts: Int[Tensor, "texts length"] | PrefixTree
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "texts dim"], Float[Tensor, ""]]:
-        """Embeddings of images and texts, and the scale: the call that data-parallel training wraps."""
-        return self.encode_images(images), self.encode_captions(texts), self.scale
+    ) -> tuple[
+        Float[Tensor, "batch dim"],
+        Float[Tensor, "texts dim"],
+        Float[Tensor, "batch patches dim"],
+        Float[Tensor, "texts length dim"],
+    ]:
+        """Unit embeddings of images and texts, and the outputs for all patches and tokens, not of unit length.
+
+        Raises:
+            InputError: `gives_tokens` is false.
+        """
+        if self.grow is None or not self.reads_class_token:
+            raise InputError(
+                f"{self.name}: gives no outputs for patches and tokens; both towers must be open_clip's own "
+                "transformers, read at the class token and at the end token, with --train.trim."
+            )
+        tree = self.grow(texts).to(texts.device) if isinstance(texts, Tensor) else texts
+        image, patch = encode_patches(self.clip, images)
+        text, token = encode_tokens(self.clip, tree)
+        image, text = (nn.functional.normalize(rows.float(), dim=-1) for rows in (image, text))
+        return image, text, patch.float(), token.float()
+
+    def embed(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        texts: Int[Tensor, "texts length"] | PrefixTree,
+        *,
+        dense: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """Embeddings of images and texts; where `dense`, all that `encode_dense` gives."""
+        return self.encode_dense(images, texts) if dense else (self.encode_images(images), self.encode_captions(texts))
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        texts: Int[Tensor, "texts length"] | PrefixTree,
+        *,
+        dense: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """What `embed` gives, and the scale: the call that data-parallel training wraps."""
+        return (*self.embed(images, texts, dense=dense), self.scale)
 
     def compile(self, *, backend: Any = "inductor") -> None:
         """Compile both towers, once for all numbers of texts and nodes."""

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -112,4 +112,11 @@ class Teacher(nn.Module):
         for name, value in mine.items():
             if value.shape != yours[name].shape:
                 raise ValueError(f"student and teacher differ in the shape of {name}")
-        return list(mine.values()), [yours[name].to(mine[name].dtype) for name in mine]
+        # Of what processes share out, each moves its own slice.
+        pairs = ((_local(value), _local(yours[name])) for name, value in mine.items())
+        matched = [(own, other.to(own.dtype)) for own, other in pairs]
+        return [own for own, _ in matched], [other for _, other in matched]
+
+
+def _local(value: Tensor) -> Tensor:
+    return cast(Tensor, value.to_local()) if hasattr(value, "to_local") else value

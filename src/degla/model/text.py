@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from degla.model.block import attention, known_blocks, run_blocks, run_last_block, split_heads
+from degla.model.block import Attend, attention, known_blocks, run_blocks, run_last_block, split_heads
 from degla.prefixes import GrowTree, PrefixTree
 
 
@@ -64,10 +64,11 @@ def encode_trimmed(clip: nn.Module, tokens: Int[Tensor, "texts length"]) -> Floa
         end = (tokens == number).int().argmax(dim=-1)
     # Reading the end token first spares the final normalisation of all other positions.
     pooled = outputs[torch.arange(len(tokens), device=tokens.device), end]
-    return _project(tower, pooled)
+    return project_texts(tower, pooled)
 
 
-def _project(tower: Any, pooled: Float[Tensor, "texts width"]) -> Float[Tensor, "texts dim"]:
+def project_texts(tower: Any, pooled: Float[Tensor, "texts width"]) -> Float[Tensor, "texts dim"]:
+    """The final normalisation and the projection into the joint space, of any rows of states."""
     pooled = tower.ln_final(pooled)
     projection = tower.text_projection
     if projection is not None:
@@ -88,6 +89,27 @@ def tree_grower(clip: nn.Module, *, multiple: int = 1) -> GrowTree | None:
     return GrowTree(end_token=int(getattr(tower, "text_eos_id", None) or tower.eos_id), multiple=multiple)
 
 
+def embed_nodes(tower: Any, tree: PrefixTree) -> Float[Tensor, "nodes width"]:
+    """What enters the first block: one state a node."""
+    dtype = tower.transformer.get_cast_dtype()
+    states: Tensor = tower.token_embedding(tree.token).to(dtype) + tower.positional_embedding[tree.position].to(dtype)
+    return states
+
+
+def attend_along(tree: PrefixTree, *, heads: int) -> Attend:
+    """Causal attention of nodes to the nodes before them in their texts."""
+    texts, length = tree.path.shape
+    path = tree.path.flatten()
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        together = torch.cat([query, key, value], dim=-1).index_select(0, path).view(texts, length, -1)
+        parts = (split_heads(rows, heads) for rows in together.chunk(3, dim=-1))
+        attended = attention(*parts, is_causal=True)
+        return attended.transpose(1, 2).reshape(texts * length, -1).index_select(0, tree.source)
+
+    return attend
+
+
 def encode_tree(clip: nn.Module, tree: PrefixTree) -> Float[Tensor, "texts dim"]:
     """Run a causal text tower once over every different beginning of the texts.
 
@@ -103,6 +125,7 @@ def encode_tree(clip: nn.Module, tree: PrefixTree) -> Float[Tensor, "texts dim"]
     """
     tower = text_tower(clip)
     heads = tower.transformer.resblocks[0].attn.num_heads
+    attend = attend_along(tree, heads=heads)
     texts, length = tree.path.shape
     path = tree.path.flatten()
     reached = (torch.arange(length, device=path.device) <= tree.end[:, None])[:, None, None]
@@ -111,21 +134,13 @@ def encode_tree(clip: nn.Module, tree: PrefixTree) -> Float[Tensor, "texts dim"]
     def along(rows: Tensor) -> Tensor:
         return split_heads(rows.index_select(0, path).view(texts, length, -1), heads)
 
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        together = torch.cat([query, key, value], dim=-1).index_select(0, path).view(texts, length, -1)
-        parts = (split_heads(rows, heads) for rows in together.chunk(3, dim=-1))
-        attended = attention(*parts, is_causal=True)
-        return attended.transpose(1, 2).reshape(texts * length, -1).index_select(0, tree.source)
-
     def attend_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         alone = split_heads(query[:, None], heads)
         attended = attention(alone, along(key), along(value), attn_mask=reached)
         return attended.transpose(1, 2).reshape(texts, -1)
 
-    dtype = tower.transformer.get_cast_dtype()
-    states = tower.token_embedding(tree.token).to(dtype) + tower.positional_embedding[tree.position].to(dtype)
-    states = run_blocks(tower.transformer, states, attend, training=tower.transformer.training)
+    states = run_blocks(tower.transformer, embed_nodes(tower, tree), attend, training=tower.transformer.training)
     ends = run_last_block(
         tower.transformer.resblocks[-1], states, attend_once, read=lambda rows: rows.index_select(0, last)
     )
-    return _project(tower, ends).index_select(0, tree.text)
+    return project_texts(tower, ends).index_select(0, tree.text)

@@ -62,11 +62,13 @@ class CrossModalRank:
     def _next(
         self, positive: Tensor, negative: Tensor, student: Embeddings, processes: Processes, memory: Tensor
     ) -> Tensor:
+        # Picking the valid ones by a mask would make the device wait for their number; they are counted with 0 or 1.
         valid = student.valid.flatten()
-        rule = student.rule.clamp(min=0).flatten()[valid]
-        sums = torch.zeros_like(memory).index_add_(0, rule, negative.flatten()[valid].to(memory.dtype))
-        counts = torch.zeros_like(memory).index_add_(0, rule, torch.ones_like(rule, dtype=memory.dtype))
-        positives = torch.stack([positive.sum(), positive.new_tensor(float(len(positive)))])
+        rule = student.rule.clamp(min=0).flatten()
+        kept = torch.where(valid, negative.flatten(), torch.zeros_like(negative).flatten())
+        sums = torch.zeros_like(memory).index_add_(0, rule, kept.to(memory.dtype))
+        counts = torch.zeros_like(memory).index_add_(0, rule, valid.to(memory.dtype))
+        positives = torch.stack([positive.sum(), torch.full_like(positive.sum(), len(positive))])
         sums, counts, positives = (processes.total(value) for value in (sums, counts, positives))
         gap = positives[0] / positives[1] - sums / counts.clamp(min=1)
         return torch.where(counts > 0, gap.clamp(0, self.upper), memory)

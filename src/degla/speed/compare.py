@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,17 @@ class Compared:
         }
 
 
-def compare(workload: Workload, *, precision: str, steps: int, rounds: int) -> Compared:
+def compare(
+    workload: Workload, *, precision: str, steps: int, rounds: int, tell: Callable[[str], None] = lambda line: None
+) -> Compared:
     """Measure both sides `rounds` times in turns.
+
+    Args:
+        workload: the same for both.
+        precision: of the present step.
+        steps: that are timed in each process.
+        rounds: processes a side.
+        tell: is given a line before and after each process.
 
     Raises:
         DeglaError: one of the processes failed, for example for want of memory.
@@ -89,13 +99,15 @@ def compare(workload: Workload, *, precision: str, steps: int, rounds: int) -> C
         files = {side: Path(folder) / f"{side}.pt" for side in sides}
         for number in range(rounds):
             for side, found in sides.items():
-                fp32 = side == "baseline" or precision == "fp32"
+                own = "fp32" if side == "baseline" else precision
                 wanted = files[side] if number == 0 and (side == "present" or precision == "fp32") else None
-                found.append(
-                    _run(workload, side=side, precision="fp32" if fp32 else precision, steps=steps, gradients=wanted)
-                )
+                told = f"round {number + 1} of {rounds}, {side} in {own}"
+                tell(f"{told}: {steps} steps after one that is not timed ...")
+                found.append(_run(workload, side=side, precision=own, steps=steps, gradients=wanted))
+                tell(f"{told}: {_step(found[-1]):.2f} s a step, {found[-1].memory / 2**30:.2f} GiB at most")
         same = sides["baseline"][0]
         if precision != "fp32":
+            tell(f"baseline in {precision}, once, for its loss and gradients ...")
             same = _run(workload, side="baseline", precision=precision, steps=0, gradients=files["baseline"])
         gap, worst = _gradient_gap(files["baseline"], files["present"])
     loss_gap = abs(sides["present"][0].loss - same.loss) / abs(same.loss)

@@ -58,6 +58,7 @@ def measure(settings: Settings) -> Measured:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from degla.model.linear_kernel import count_operations, is_faster
     from degla.model.load import load_encoder
     from degla.objectives import Processes
     from degla.speed.baseline import BaselineStep
@@ -84,13 +85,16 @@ def measure(settings: Settings) -> Measured:
         step = PresentStep(trainer, batch)
 
     # A compiled step is not counted as it runs for the first time: the counter would see the compiler's own work.
-    with FlopCounterMode(display=False) as counter:
+    is_faster()  # Measured here, so that its own products are not counted.
+    known = {torch.ops.mkldnn._linear_pointwise: count_operations} if hasattr(torch.ops, "mkldnn") else {}
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
         loss, _ = take_step(step, device=device, update=False)
     if settings.gradients is not None:
         torch.save({name: value.cpu() for name, value in step.gradients().items()}, settings.gradients)
     step.update()
     step.average()
-    take_step(step, device=device)
+    if workload.compile or device.type == "cuda":
+        take_step(step, device=device)
     seconds: dict[str, list[float]] = {}
     for _ in range(settings.steps):
         _, stages = take_step(step, device=device)

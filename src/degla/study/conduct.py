@@ -16,7 +16,7 @@ from degla.study.grid import Run, expand, file_name
 from degla.study.materials import Materials, prepare
 from degla.study.page import Findings, write_all
 from degla.study.plan import Plan
-from degla.study.significance import Test, compare_all
+from degla.study.significance import PairedTest, compare_all
 from degla.study.standings import BASE, Model, Table, tabulate
 from degla.study.tuning import Done, Job, Measure, tune
 from degla.study.watch import Watch
@@ -166,7 +166,7 @@ def _found(
     return findings
 
 
-def _test(plan: Plan, table: Table, contenders: dict[str, dict[int | None, Path]]) -> list[Test]:
+def _test(plan: Plan, table: Table, contenders: dict[str, dict[int | None, Path]]) -> list[PairedTest]:
     scores = {
         plan.gain: {plan.gain: 1.0},
         plan.kept: {plan.kept: 1.0},

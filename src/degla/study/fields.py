@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from degla.config import TrainConfig, flags
+from degla.config import DataConfig, TrainConfig, ValidationConfig, flags
 from degla.errors import InputError
 from degla.objectives._sum import terms
 from degla.shelf import did_you_mean
@@ -29,6 +29,17 @@ def known_fields() -> frozenset[str]:
     """Dotted names of all fields that a plan may change, with underscores."""
     names = {name.replace("-", "_") for name in flags(TrainConfig(objective=terms()))}
     return frozenset(names - RESERVED.keys())
+
+
+def path_fields() -> tuple[str, ...]:
+    """Dotted names of the fields that hold a path."""
+    sections = {"data": DataConfig, "validation": ValidationConfig}
+    return tuple(
+        f"{section}.{name}"
+        for section, kind in sections.items()
+        for name, hint in get_type_hints(kind).items()
+        if hint in (Path, Path | None)
+    )
 
 
 def check_field(name: str, *, where: str) -> None:
@@ -74,6 +85,8 @@ def _replace(owner: Any, path: list[str], value: Any, *, where: str) -> Any:
 
 
 def _converted(value: Any, hint: Any, *, where: str) -> Any:
+    if get_origin(hint) is tuple and isinstance(value, str):
+        value = value.split()  # As on the command line; a list in a plan spans a grid.
     try:
         return TypeAdapter(hint).validate_python(str(value) if isinstance(value, Path) else value)
     except ValidationError as error:

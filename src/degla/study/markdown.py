@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from degla.study.plan import Plan
-from degla.study.significance import Test
+from degla.study.significance import PairedTest
 from degla.study.standings import Standing, Table
 from degla.study.wording import interval, p_value, points, seconds, signed, spread
 
 
-def render_markdown(plan: Plan, table: Table, tests: Sequence[Test], warnings: Sequence[str], command: str) -> str:
+def render_markdown(
+    plan: Plan, table: Table, tests: Sequence[PairedTest], warnings: Sequence[str], command: str
+) -> str:
     """The study's tables and warnings as Markdown."""
     lines = [f"# {plan.title}", ""]
     lines += [plan.about, ""] if plan.about else []
@@ -74,7 +76,7 @@ def _cost(row: Standing) -> list[str]:
     ]  # fmt: skip
 
 
-def _tests(tests: Iterable[Test]) -> Iterator[str]:
+def _tests(tests: Iterable[PairedTest]) -> Iterator[str]:
     rows = []
     for test in tests:
         rows.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -55,9 +55,10 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
         log.info("drawing the world")
         world = plan.world
         pairs = draw_pairs(
-            folder / f"pairs-{world.scenes}-{world.captions_per_image}",
+            folder / f"pairs-{world.scenes}-{world.captions_per_image}{'-partners' if world.partners else ''}",
             count=world.scenes,
             captions_per_image=world.captions_per_image,
+            **({"partners": True} if world.partners else {}),
         )
     for run in runs:
         data = run.config.data
@@ -65,17 +66,16 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
             data = replace(data, captions=pairs.captions, images=pairs.images)
         assert data.captions is not None
         captions = _digest(data.captions, digests)
-        if data.negatives is None and data.negatives_per_caption:
+        if data.negatives is None and data.negatives_per_caption and not data.partner_negative:
             data = replace(data, negatives=_negatives(folder, run.rules, config=run.config, captions=data.captions,
                                                       digest=captions, made=digests))  # fmt: skip
-        drawn = plan.world is not None and data.images is not None
-        inputs.append(
-            {
-                "captions": captions,
-                "negatives": _digest(data.negatives, digests) if data.negatives else "",
-                "images": _digest(data.images.parent / MARKER, digests) if drawn and data.images else str(data.images),
-            }
-        )
+        contents = {
+            field.name: _digest(value, digests)
+            for field in fields(data)
+            if isinstance(value := getattr(data, field.name), Path) and field.name != "images"
+        }
+        pictures = str(data.images) if plan.world is None else _digest(pairs.images.parent / MARKER, digests)
+        inputs.append({"negatives": "", **contents, "images": pictures})
         configs.append(replace(run.config, data=data, out=out / "runs" / run.name))
     names, root = _benchmarks(plan, folder)
     return Materials(tuple(configs), tuple(inputs), names, root, _questions(names, root))

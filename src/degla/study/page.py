@@ -18,9 +18,9 @@ from degla.evaluation.statistics import Difference, Spread
 from degla.study.markdown import render_markdown
 from degla.study.plan import Plan
 from degla.study.plot import arm_marks, frontier, standing_alone
-from degla.study.significance import Test
+from degla.study.significance import PairedTest
 from degla.study.standings import BASE, Standing, Table
-from degla.study.wording import interval, mean_of, p_value, points, seconds, signed, spread, width
+from degla.study.wording import interval, mean_of, p_value, points, seconds, signed, spread, unbroken, width
 
 _FEW_SEEDS = 5
 _FEW_ITEMS = 1000
@@ -32,7 +32,7 @@ class Findings:
 
     plan: Plan
     table: Table
-    tests: tuple[Test, ...]
+    tests: tuple[PairedTest, ...]
     failures: tuple[tuple[str, str], ...]
     """Runs that came to nothing, each with the reason."""
     choice: bool
@@ -64,8 +64,14 @@ class Findings:
             test = plan.world is None or plan.world.split == "test"
             found.append(
                 "the best of several settings was taken for an arm on the same questions that it is reported on, so "
-                "its lead is flattered" + (" and the test questions are used up" if test else "") + ". "
-                "chosen.yaml is the plan that reports the chosen settings on test scenes."
+                "its lead is flattered"
+                + (" and the test questions are used up" if test else "")
+                + ". "
+                + (
+                    "chosen.yaml is the plan that reports the chosen settings on test scenes."
+                    if plan.world
+                    else "chosen.yaml is the plan of the chosen settings; give it other questions."
+                )
             )
         return found
 
@@ -132,7 +138,7 @@ def _spread(value: Spread) -> dict[str, Any]:
     return {"mean": value.mean, "deviation": value.deviation, "half_width": value.half_width, "n": value.n}
 
 
-def _test(test: Test) -> dict[str, Any]:
+def _test(test: PairedTest) -> dict[str, Any]:
     def difference(value: Difference) -> dict[str, Any]:
         interval = value.interval
         return {"value": value.value, "interval": interval.model_dump() if interval else None, "n": value.n}
@@ -167,6 +173,7 @@ def render_html(findings: Findings, picture: str) -> str:
         seconds=seconds,
         signed=signed,
         interval=interval,
+        unbroken=unbroken,
     )
     plan = findings.plan
     return environment.get_template("study.html.j2").render(

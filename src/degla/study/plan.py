@@ -13,11 +13,11 @@ from pydantic import Field, field_validator, model_validator
 from degla.errors import InputError
 from degla.records import Record, validate
 from degla.shelf import BENCHMARKS, RECIPES, RULES, did_you_mean
-from degla.study.fields import check_field
+from degla.study.fields import check_field, path_fields
 
 PUBLISHED_RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
 """The five rules of arXiv 2504.16801; none of them changes a relation."""
-PATHS = ("data.captions", "data.images", "data.negatives", "validation.root")
+PATHS = path_fields()
 """Fields that hold a path, which a plan gives from its own folder."""
 Value = bool | int | float | str | None
 
@@ -28,6 +28,7 @@ class WorldData(Record):
     Attributes:
         scenes: training scenes.
         captions_per_image: differently worded captions of a scene.
+        partners: a second picture and text a scene, for recipes that read `partner_image` and `partner_text`.
         split: of the benchmark: choose settings on "validation", report "test".
         items_per_part: benchmark items of each compositional part.
         images_per_class: images of each class of the recognition domains.
@@ -36,6 +37,7 @@ class WorldData(Record):
 
     scenes: int = Field(default=8000, ge=1)
     captions_per_image: int = Field(default=1, ge=1)
+    partners: bool = False
     split: Literal["validation", "test"] = "test"
     items_per_part: int = Field(default=1000, ge=1)
     images_per_class: int = Field(default=20, ge=1)

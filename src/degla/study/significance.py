@@ -29,7 +29,7 @@ Weights = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Test:
+class PairedTest:
     """The first model minus the second in one score, 0 to 1."""
 
     first: str
@@ -53,7 +53,7 @@ class Test:
 
 def compare_all(
     models: Mapping[str, Mapping[int | None, Path]], *, scores: Mapping[str, Weights], against: str | None = None
-) -> list[Test]:
+) -> list[PairedTest]:
     """Pairs of models in every score, corrected.
 
     Args:
@@ -72,7 +72,7 @@ def compare_all(
         one, other = by_label[first], by_label[second]
         over_seeds = seed_difference(one.values[score], other.values[score])
         over_questions, p = _over_questions(one, other, score, common)
-        tests.append(Test(first, second, score, over_seeds, over_questions, _p_of_interval(over_seeds), p))
+        tests.append(PairedTest(first, second, score, over_seeds, over_questions, _p_of_interval(over_seeds), p))
     by_seeds = holm([test.p_seeds for test in tests])
     by_questions = holm([test.p_questions for test in tests])
     return [

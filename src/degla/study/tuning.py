@@ -137,8 +137,8 @@ def _identity(job: Job) -> dict[str, Any]:
     plain = to_plain(job.config)
     for name in ("out", "checkpoint", "tracking"):
         plain.pop(name)
-    for name in ("captions", "images", "negatives", "workers"):
-        plain["data"].pop(name)
+    for name in ("workers", *job.inputs):
+        plain["data"].pop(name, None)
     # Terms that are switched off change nothing, whatever their settings.
     plain["objective"] = {name: term for name, term in plain["objective"].items() if term["weight"] != 0}
     return {**plain, "inputs": job.inputs}

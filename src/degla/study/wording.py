@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from degla.evaluation.statistics import Difference, Spread
 
 
@@ -42,6 +44,11 @@ def p_value(value: float | None) -> str:
     if value is None:
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def unbroken(label: str) -> str:
+    """A label whose numbers, such as 1e-4, do not break at the end of a line."""
+    return re.sub(r"(?<=\w)-(?=\d)", "\N{NON-BREAKING HYPHEN}", label)
 
 
 def seconds(value: float) -> str:

@@ -32,21 +32,24 @@ class GradientCache:
         encoder: the bare student.
         parts: of the batch, in order.
         accelerator: for the precision of the forward pass.
+        dense: whether outputs of patches and tokens are read, too.
 
     Attributes:
         rows: embeddings of each part; leaves that collect the loss's gradient.
         scale: the scale, such a leaf too.
     """
 
-    def __init__(self, encoder: Encoder, parts: Sequence[BatchPart], *, accelerator: Accelerator) -> None:
-        self.parts, self.accelerator = parts, accelerator
+    def __init__(
+        self, encoder: Encoder, parts: Sequence[BatchPart], *, accelerator: Accelerator, dense: bool = False
+    ) -> None:
+        self.parts, self.accelerator, self.dense = parts, accelerator, dense
         self.rows: list[Rows] = []
         self._random: list[RandomState] = []
         for part in parts:
             self._random.append(_random_state(encoder.device))
             with torch.no_grad(), accelerator.autocast():
-                image, text = encoder.encode_images(part.image), encoder.encode_captions(part.texts)
-            self.rows.append((image.requires_grad_(), text.requires_grad_()))
+                rows = encoder.embed(part.image, part.texts, dense=dense)
+            self.rows.append(tuple(each.requires_grad_() for each in rows))
         self.scale: Float[Tensor, ""] = encoder.scale.detach().requires_grad_()
 
     def backward(self, loss: Float[Tensor, ""], student: Callable[..., Any]) -> None:
@@ -65,8 +68,8 @@ class GradientCache:
             _set_random_state(self._random[number], self.scale.device)
             together = contextlib.nullcontext() if last else self.accelerator.no_sync(student)
             with together:
-                image, text, scale = student(part.image, part.texts)
-                sent = sum(_product(value, leaf) for value, leaf in zip((image, text), rows, strict=True))
+                *values, scale = student(part.image, part.texts, dense=self.dense)
+                sent = sum(_product(value, leaf) for value, leaf in zip(values, rows, strict=True))
                 # The scale is one for all parts; its gradient goes along with the last.
                 sent = sent + _product(scale, self.scale) * float(last)
                 if sent.requires_grad:

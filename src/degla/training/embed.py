@@ -13,25 +13,37 @@ from degla.data.batches import Batch, BatchPart
 from degla.model.teacher import Teacher
 from degla.objectives import Embeddings, Part, Target
 
-Rows = tuple[Float[Tensor, "part dim"], Float[Tensor, "texts dim"]]
-"""Embeddings of the images and of the texts of one part of a batch."""
+Rows = tuple[Tensor, ...]
+"""Embeddings of the images [images, D] and of the texts [texts, D] of one part of a batch; where a term reads tokens,
+then the outputs for patches [images, patches, D] and for tokens [texts, length, D]."""
+
+_GIVEN = (
+    "valid", "group", "rule", "partner_valid", "positive_valid", "caption_token_valid", "negative_token_valid", "label",
+    "text_group",
+)  # fmt: skip
+"""What a batch says itself about its embeddings: masks and numbers."""
 
 
 def to_embeddings(rows: Sequence[Rows], *, scale: Float[Tensor, ""], batch: Batch) -> Embeddings:
-    """Put the parts of a batch together, each negative beside its caption."""
-    captions, negatives = [], []
-    for image, text in rows:
-        captions.append(text[: len(image)])
-        negatives.append(torch.unflatten(text[len(image) :], 0, (len(image), batch.negative.shape[1])))
-    return Embeddings(
-        image=_join([image for image, _ in rows]).float(),
-        caption=_join(captions).float(),
-        negative=_join(negatives).float(),
-        valid=batch.valid,
-        scale=scale.float(),
-        group=batch.group,
-        rule=batch.rule,
-    )
+    """Put the parts of a batch together, each text beside its row."""
+    found: dict[str, list[Tensor]] = {}
+    for number, (image, text, *dense) in enumerate(rows):
+        part = batch.split(image, text, first=number == 0)
+        if dense:
+            part |= _dense(*dense, rows=len(part["image"]), batch=batch)
+        for name, value in part.items():
+            found.setdefault(name, []).append(value)
+    joined: dict[str, Any] = {name: _join(values).float() for name, values in found.items()}
+    given: dict[str, Any] = {name: getattr(batch, name) for name in _GIVEN}
+    return Embeddings(**joined, **given, scale=scale.float())
+
+
+def _dense(patch: Tensor, token: Tensor, *, rows: int, batch: Batch) -> dict[str, Tensor]:
+    """Outputs of patches and tokens of one part, all texts as long as those of the batch."""
+    negatives, length = batch.negative.shape[1:]
+    token = torch.nn.functional.pad(token, (0, 0, 0, length - token.shape[1]))
+    negative = torch.unflatten(token[rows : rows * (1 + negatives)], 0, (rows, negatives))
+    return {"patch": patch[:rows], "caption_token": token[:rows], "negative_token": negative}
 
 
 def teacher_target(
@@ -42,16 +54,16 @@ def teacher_target(
         return Target()
     found: dict[str, list[Tensor]] = {name: [] for name in needs}
     for part in parts:
-        rows = len(part.image)
+        rows = part.rows.stop - part.rows.start
         texts = part.texts if "negative" in needs else part.captions if "caption" in needs else None
-        image, text = teacher.encode(part.image if "image" in needs else None, texts)
+        image, text = teacher.encode(part.image[:rows] if "image" in needs else None, texts)
         if "image" in needs and image is not None:
             found["image"].append(image)
         if text is not None:
             if "caption" in needs:
                 found["caption"].append(text[:rows])
             if "negative" in needs:
-                found["negative"].append(torch.unflatten(text[rows:], 0, (rows, negatives)))
+                found["negative"].append(torch.unflatten(text[rows : rows * (1 + negatives)], 0, (rows, negatives)))
     joined: dict[str, Any] = {name: _join(values) for name, values in found.items()}
     return Target(**joined)
 

@@ -17,11 +17,12 @@ from accelerate.state import AcceleratorState
 
 from degla.config import TrainConfig, to_plain
 from degla.errors import DeglaError, InputError
+from degla.evaluation import processes as evaluation
 from degla.model.checkpoint import checkpoints, latest_checkpoint
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.model.teacher import Teacher
-from degla.objectives import Processes, reads_of
+from degla.objectives import Processes
 from degla.objectives._sum import Objective
 from degla.training.finite import NonFiniteLossError
 from degla.training.interrupt import StopRequest
@@ -31,6 +32,7 @@ from degla.training.pairs import open_pairs
 from degla.training.precision import choose_precision
 from degla.training.randomness import seed_everything
 from degla.training.runstate import Position, RunState
+from degla.training.sharding import Sharding
 from degla.training.step import Trainer
 from degla.training.trainable import choose_trainable
 from degla.training.validation import Validation
@@ -82,7 +84,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
     position = state.load() if resume else Position()
     validation = Validation(
         config.validation, run=run, label=config.recipe, seed=config.train.seed, start=position.step,
-        active=accelerator.is_main_process,
+        processes=evaluation.Processes(processes.rank, processes.count),
     )  # fmt: skip
 
     if accelerator.is_main_process:
@@ -112,7 +114,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
                     trainer.watch.look()
                 metrics.record(position.step, epoch=position.epoch, values=values)
                 if scored:
-                    metrics.write(position.step, validation.score(encoder, position.step))
+                    with trainer.whole() as (student, _):
+                        metrics.write(position.step, validation.score(student, position.step))
                 if position.step == steps or stop.agreed(processes, position.step):
                     break
                 if state.due(position.step) or scored:
@@ -121,7 +124,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
                 position = position.after_epoch()
                 trainer.watch.look()
                 if validation.due_at_epoch_end:
-                    metrics.write(position.step, validation.score(encoder, position.step))
+                    with trainer.whole() as (student, _):
+                        metrics.write(position.step, validation.score(student, position.step))
                 state.save(position, best=validation.best)
         folder = state.save(position, best=validation.best)
     accelerator.end_training()
@@ -196,12 +200,6 @@ def build_trainer(
         steps: length of the run.
     """
     objective = Objective(config.objective, rules=rules)
-    if objective.reads:
-        asking = ", ".join(name for name, term in objective.active.items() if reads_of(term))
-        raise InputError(
-            f"--objective: {asking} read {', '.join(sorted(objective.reads))}, which batches do not hold; "
-            "set their weight to 0."
-        )
     choose_trainable(encoder, config)
     teacher = Teacher(encoder, config.teacher) if objective.needs else None
     encoder.train()
@@ -212,14 +210,21 @@ def build_trainer(
         encoder.compile()
         if teacher is not None:
             teacher.encoder.compile()
+    sharding = None
+    if config.train.strategy == "fsdp" and processes.count > 1:
+        sharding = Sharding(encoder, teacher, config=config, processes=processes)
     optimizer = build_optimizer(encoder, config.optim)
-    student = accelerator.prepare_model(encoder)
+    # Only what is not for evaluation alone is wrapped in DDP.
+    student = accelerator.prepare_model(encoder, evaluation_mode=sharding is not None)
     optimizer = accelerator.prepare_optimizer(optimizer)
-    if config.data.duplicates == "mask" and "contrastive" in objective.active:
-        objective.active["contrastive"] = replace(objective.active["contrastive"], mask_same_image=True)  # type: ignore[type-var]
+    # A similar image may be the picture of another row, whatever the order of the rows.
+    if config.data.duplicates == "mask" or (config.data.neighbours_per_pair and config.data.duplicates == "avoid"):
+        for name, term in objective.active.items():
+            if hasattr(term, "mask_same_image"):
+                objective.active[name] = replace(term, mask_same_image=True)  # type: ignore[type-var]
     return Trainer(
         config=config, accelerator=accelerator, encoder=encoder, student=student, teacher=teacher,
-        objective=objective, optimizer=optimizer, processes=processes, steps=steps,
+        objective=objective, optimizer=optimizer, processes=processes, steps=steps, sharding=sharding,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,28 +10,36 @@ import torch
 
 from degla.config import DataConfig, TrainConfig
 from degla.data.batches import Batch
+from degla.data.classes import read_classes
 from degla.data.collate import Collate
 from degla.data.dataset import PairDataset
-from degla.data.image_check import usable_rows
+from degla.data.extras import ExtraData
+from degla.data.image_check import check_partners, usable_rows
 from degla.data.loader import make_loader
-from degla.data.pairs import PairRow, join
+from degla.data.neighbours import Neighbours, read_neighbours
+from degla.data.pairs import PairRow, join, negatives_of_rules, partner_negatives
 from degla.data.plan import BatchPlan
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
 from degla.errors import InputError
 from degla.model.encoder import Encoder
-from degla.objectives import Part, Processes
+from degla.objectives import Extra, Part, Processes, reads_of
+from degla.records import CaptionRecord, NegativeRecord
 
 
-def read_rows(data: DataConfig) -> list[PairRow]:
+def read_rows(data: DataConfig, *, reads: frozenset[Extra] = frozenset()) -> list[PairRow]:
     """Captions joined with their accepted negatives, checked and reported.
+
+    Args:
+        data: files and columns.
+        reads: optional parts that some term reads; their columns must be there.
 
     Raises:
         InputError: a file or record is wrong, or no row has the negatives that the recipe needs.
     """
     assert data.captions is not None
     wanted = data.negatives_per_caption
-    if wanted and data.negatives is None:
+    if wanted and data.negatives is None and not data.partner_negative:
         raise InputError(
             f"this recipe draws {wanted} negatives a caption and there are none: give --data.negatives FILE "
             f"(made by `degla negatives {data.captions} --out FILE`), or --data.negatives-per-caption 0."
@@ -42,11 +50,47 @@ def read_rows(data: DataConfig) -> list[PairRow]:
         text=data.text_column,
         image_id=data.image_id_column,
         image_pattern=data.image_pattern,
+        optional=_optional_columns(data, reads),
     )
-    return join(
-        read_captions(data.captions, format=data.format, columns=columns),
-        read_negatives(data.negatives) if wanted and data.negatives is not None else None,
-        negatives_per_caption=wanted,
+    captions: Iterable[CaptionRecord] = read_captions(data.captions, format=data.format, columns=columns)
+    negatives: Iterable[NegativeRecord] | None = None
+    if wanted and data.partner_negative:
+        captions = list(captions)
+        negatives = partner_negatives(captions)
+    elif wanted and data.negatives is not None:
+        negatives = read_negatives(data.negatives)
+        if data.rules:
+            negatives = negatives_of_rules(negatives, data.rules)
+    return join(captions, negatives, negatives_per_caption=wanted)
+
+
+def _optional_columns(data: DataConfig, reads: frozenset[Extra]) -> tuple[str, ...]:
+    found: list[str] = []
+    if "positive" in reads and data.positives == "column":
+        found.append("positives")
+    if "partner" in reads or (data.partner_negative and data.negatives_per_caption):
+        found += ["partner_image", "partner_text"]
+    if "classes" in reads:
+        found.append("label")
+    return tuple(found)
+
+
+def extra_data(data: DataConfig, reads: frozenset[Extra]) -> ExtraData:
+    """What the data set reads besides captions and negatives.
+
+    Raises:
+        InputError: a term reads classes and there is no file of them, or it is wrong.
+    """
+    if "classes" in reads and data.classes is None:
+        raise InputError("this recipe tells images apart by classes and there are none: give --data.classes FILE.")
+    return ExtraData(
+        partners="partner" in reads,
+        positives=data.positives_per_caption if "positive" in reads else 0,
+        positive_source=data.positives,
+        classes=read_classes(data.classes) if "classes" in reads and data.classes is not None else (),
+        class_template=data.class_template,
+        text_groups="text_group" in reads,
+        where=str(data.captions),
     )
 
 
@@ -59,19 +103,21 @@ class Pairs:
         plan: the order, the same for any number of processes.
         workers: processes that decode beside this one.
         collate: how pairs become a batch.
+        neighbours: rows of similar images that join each batch.
     """
 
     dataset: PairDataset
     plan: BatchPlan
     workers: int
     collate: Collate
+    neighbours: Neighbours | None = None
 
     def batches(self, epoch: int, *, start: int, device: torch.device) -> Iterator[Batch]:
         """This process's batches of one epoch from position `start`; a pure function of seed, epoch and position."""
         on_gpu = device.type == "cuda"
         loader = make_loader(
             self.dataset, self.plan, epoch=epoch, start=start, workers=self.workers, collate=self.collate,
-            pin_memory=on_gpu,
+            pin_memory=on_gpu, neighbours=self.neighbours,
         )  # fmt: skip
         for batch in loader:
             yield batch.to(device, non_blocking=on_gpu)
@@ -90,7 +136,11 @@ def open_pairs(config: TrainConfig, *, encoder: Encoder, processes: Processes) -
     folder = Path(data.images or ".")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of images (--data.images).")
-    rows = usable_rows(read_rows(data), folder, bad_images=data.bad_images, workers=max(data.workers, 2))
+    reads = active_reads(config)
+    extras = extra_data(data, reads)
+    rows = usable_rows(read_rows(data, reads=reads), folder, bad_images=data.bad_images, workers=max(data.workers, 2))
+    if extras.partners:
+        check_partners(rows, folder, workers=max(data.workers, 2))
     dataset = PairDataset(
         rows,
         folder=folder,
@@ -99,6 +149,7 @@ def open_pairs(config: TrainConfig, *, encoder: Encoder, processes: Processes) -
         negatives_per_caption=data.negatives_per_caption,
         seed=loop.seed,
         scaled_decoding=data.scaled_decoding,
+        extras=extras,
     )
     plan = BatchPlan(
         dataset.groups,
@@ -109,14 +160,45 @@ def open_pairs(config: TrainConfig, *, encoder: Encoder, processes: Processes) -
         duplicates="avoid" if data.duplicates == "avoid" else "allow",
     )
     collate = choose_collate(config, encoder, part_size=loop.chunk_size)
-    return Pairs(dataset, plan, workers=data.workers, collate=collate)
+    near = _neighbours(data, rows, loop.seed)
+    return Pairs(dataset, plan, workers=data.workers, collate=collate, neighbours=near)
+
+
+def _neighbours(data: DataConfig, rows: list[PairRow], seed: int) -> Neighbours | None:
+    if not data.neighbours_per_pair:
+        return None
+    if data.neighbours is None:
+        raise InputError(
+            "this recipe trains on similar images together and does not know which are: give --data.neighbours FILE "
+            f"(made by `degla neighbours {data.captions} --images {data.images} --model MODEL --out FILE`), "
+            "or --data.neighbours-per-pair 0."
+        )
+    return read_neighbours(data.neighbours, rows, per_row=data.neighbours_per_pair, seed=seed)
+
+
+def active_reads(config: TrainConfig) -> frozenset[Extra]:
+    """The optional parts of a batch that the terms of the configuration read."""
+    return frozenset[Extra]().union(*(reads_of(term) for term in config.objective.values() if term.weight > 0))
 
 
 def choose_collate(config: TrainConfig, encoder: Encoder, *, part_size: int | None) -> Collate:
-    """How pairs become batches of this encoder; tells it to pad texts where the configuration says so."""
+    """How pairs become batches of this encoder; tells it to pad texts where the configuration says so.
+
+    Raises:
+        InputError: a term reads patches and tokens, and the towers or flags do not give them; or no file of classes.
+    """
+    reads = active_reads(config)
+    if "tokens" in reads and not (config.train.trim and encoder.gives_tokens):
+        raise InputError(
+            f"{encoder.name} gives no outputs for patches and tokens with these flags, and a term of this recipe reads "
+            "them; both towers must be open_clip's own transformers, read at the class token and at the end token, "
+            "with --train.trim."
+        )
+    class_texts = extra_data(config.data, reads).class_texts()
+    classes = encoder.tokenize(class_texts).long() if class_texts else None
     if not config.train.trim:
         encoder.grow = None
-        return Collate()
+        return Collate(classes=classes)
     if encoder.grow is not None and config.train.compile:
         # Few different lengths for compiled kernels; the number of nodes is left to vary.
         encoder.grow = replace(encoder.grow, multiple=8)
@@ -125,6 +207,8 @@ def choose_collate(config: TrainConfig, encoder: Encoder, *, part_size: int | No
         trim=encoder.trims,
         grow=encoder.grow,
         part_size=part_size,
+        classes=classes,
+        tokens="tokens" in reads,
         caption_trees="caption" in needs and "negative" not in needs and config.data.negatives_per_caption > 0,
     )
 

@@ -10,7 +10,7 @@ from degla.config import TrainConfig, differences, from_plain
 from degla.errors import InputError
 from degla.model.checkpoint import latest_checkpoint
 
-FREE = ("checkpoint.", "tracking.", "data.workers", "out")
+FREE = ("checkpoint.", "tracking.", "data.workers", "train.strategy", "out")
 """Beginnings of the flags that change nothing about what is computed, and so may differ after a resume."""
 
 

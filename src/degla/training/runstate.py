@@ -19,6 +19,8 @@ from degla.model.checkpoint import (
     remove_old_checkpoints,
     save_checkpoint,
 )
+from degla.model.encoder import Encoder
+from degla.model.teacher import Teacher
 from degla.training.optim import bare
 from degla.training.randomness import random_state, set_random_state
 from degla.training.step import Trainer
@@ -80,13 +82,25 @@ class RunState:
         self.trainer.watch.look()
         folder = self.run / f"step-{position.step}"
         states = self._gather(random_state())
+        optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
+        held = optimizer.state_dict() if sharding is None else sharding.optimizer_state(optimizer)
+        with self.trainer.whole(everywhere=False) as (encoder, teacher):
+            self._write(folder, position, encoder, teacher, optimizer=held, states=states, best=best)
+        self.trainer.accelerator.wait_for_everyone()
+        self._saved = time.monotonic()
+        return folder
+
+    def _write(
+        self, folder: Path, position: Position, encoder: Encoder, teacher: Teacher | None, *,
+        optimizer: dict[str, Any], states: list[dict[str, Any]], best: str | None,
+    ) -> None:  # fmt: skip
         if self.trainer.accelerator.is_main_process:
             scaler = self.trainer.accelerator.scaler
             save_checkpoint(
                 folder,
-                encoder=self.trainer.encoder,
-                teacher=self.trainer.teacher,
-                optimizer=bare(self.trainer.optimizer),
+                encoder=encoder,
+                teacher=teacher,
+                optimizer=optimizer,
                 tensors={
                     "random": states,
                     "memory": self.trainer.objective.memory,
@@ -103,9 +117,6 @@ class RunState:
             )
             (self.run / "best.json").write_text(json.dumps({"checkpoint": best}) + "\n", encoding="utf-8")
             remove_old_checkpoints(self.run, keep=self.config.checkpoint.keep, best=Path(best) if best else None)
-        self.trainer.accelerator.wait_for_everyone()
-        self._saved = time.monotonic()
-        return folder
 
     def load(self) -> Position:
         """Take up the newest checkpoint; returns where it stood.
@@ -116,12 +127,12 @@ class RunState:
         folder = latest_checkpoint(self.run)
         if folder is None:
             raise InputError(f"{self.run}: no complete checkpoint to go on from.")
-        state, tensors = load_checkpoint(
-            folder,
-            encoder=self.trainer.encoder,
-            teacher=self.trainer.teacher,
-            optimizer=bare(self.trainer.optimizer),
-        )
+        optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
+        with self.trainer.whole() as (encoder, teacher):
+            state, tensors = load_checkpoint(folder, encoder=encoder, teacher=teacher, optimizer=optimizer)
+            if sharding is not None:
+                sharding.take_over(encoder, teacher)
+                sharding.share_optimizer_state(optimizer)
         if state["steps"] != self.trainer.steps:
             raise InputError(
                 f"{folder}: the run had {state['steps']} steps and would now have {self.trainer.steps}; "

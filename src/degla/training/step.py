@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +21,7 @@ from degla.training.caching import GradientCache
 from degla.training.embed import teacher_target, to_embeddings
 from degla.training.finite import FiniteWatch
 from degla.training.optim import bare, learning_rate
+from degla.training.sharding import Sharding
 
 
 @dataclass
@@ -31,6 +34,7 @@ class Trainer:
         teacher: None where no term of the objective needs one.
         steps: length of the whole run.
         watch: the losses that nobody has looked at yet.
+        sharding: where the processes share student and teacher out; else None.
     """
 
     config: TrainConfig
@@ -43,6 +47,7 @@ class Trainer:
     processes: Processes
     steps: int
     watch: FiniteWatch = field(default_factory=FiniteWatch)
+    sharding: Sharding | None = None
 
     def step(self, batch: Batch, *, number: int) -> dict[str, Tensor | float]:
         """Take step `number` (from 0) on one batch; returns what to log, averaged over processes."""
@@ -55,7 +60,10 @@ class Trainer:
         self.watch.note(number + 1, loss=shown[0], ids=batch.ids)
 
         if self.config.optim.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.student.parameters(), self.config.optim.clip_norm)
+            if self.sharding is not None:
+                self.sharding.clip_gradients(self.config.optim.clip_norm)
+            else:
+                self.accelerator.clip_grad_norm_(self.student.parameters(), self.config.optim.clip_norm)
         self.update(shown[0])
         if self.teacher is not None:
             decay = self.config.teacher.decay_at(number, steps=self.steps)
@@ -71,11 +79,27 @@ class Trainer:
             loss, values = self.objective(self._student_embeddings(batch, parts[0]), target, self.processes)
             self.accelerator.backward(loss)
         else:
-            cache = GradientCache(self.encoder, parts, accelerator=self.accelerator)
+            cache = GradientCache(self.encoder, parts, accelerator=self.accelerator, dense=self.dense)
             student = to_embeddings(cache.rows, scale=cache.scale, batch=batch)
             loss, values = self.objective(student, target, self.processes)
             cache.backward(loss, self.student)
+        if self.sharding is not None:
+            self.sharding.average_gradients()
         return loss.detach(), values
+
+    @property
+    def dense(self) -> bool:
+        """Whether a term reads the outputs of patches and tokens."""
+        return "tokens" in self.objective.reads
+
+    @contextmanager
+    def whole(self, *, everywhere: bool = True) -> Iterator[tuple[Encoder, Teacher | None]]:
+        """Student and teacher with all of their weights, in this process or only in the first."""
+        if self.sharding is None:
+            yield self.encoder, self.teacher
+        else:
+            with self.sharding.whole(everywhere=everywhere) as models:
+                yield models
 
     def part_size(self, batch: Batch) -> int:
         """Pairs of this process that are embedded at a time."""
@@ -95,8 +119,8 @@ class Trainer:
             self.encoder.clip.logit_scale.clamp_(0.0, math.log(self.config.optim.max_scale))
 
     def _student_embeddings(self, batch: Batch, part: BatchPart) -> Embeddings:
-        image, text, scale = self.student(part.image, part.texts)
-        return to_embeddings([(image, text)], scale=scale, batch=batch)
+        *rows, scale = self.student(part.image, part.texts, dense=self.dense)
+        return to_embeddings([tuple(rows)], scale=scale, batch=batch)
 
     def _target(self, parts: list[BatchPart], *, negatives: int) -> Target:
         with self.accelerator.autocast():

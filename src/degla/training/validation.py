@@ -8,6 +8,7 @@ from typing import Any
 
 from degla.config import ValidationConfig
 from degla.errors import InputError
+from degla.evaluation.processes import Processes
 from degla.model.encoder import Encoder
 from degla.shelf import did_you_mean
 
@@ -21,21 +22,23 @@ class Validation:
         label: the recipe's name, for the results.
         seed: the run's seed, for the results.
         start: steps already taken; scores of later steps belong to an interrupted process and are forgotten.
-        active: False, on all processes but the main one, makes nothing be evaluated.
+        processes: that share each evaluation; all of them must call `score`, and the first writes the scores down.
     """
 
-    def __init__(self, config: ValidationConfig, *, run: Path, label: str, seed: int, start: int, active: bool) -> None:
+    def __init__(
+        self, config: ValidationConfig, *, run: Path, label: str, seed: int, start: int, processes: Processes
+    ) -> None:
         if config.benchmarks and config.root is None:
             raise InputError("--validation.benchmarks needs --validation.root, the folder of their data.")
         self.config, self.run, self.label, self.seed = config, run, label, seed
         self.best: str | None = None
         self._highest = float("-inf")
-        self.active = active
+        self.processes = processes
         self._recall(start)
 
     def _recall(self, start: int) -> None:
         path = self.run / "validation.jsonl"
-        if not self.active or not path.is_file():
+        if not self.processes.first or not path.is_file():
             return
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         rows = [row for row in rows if row["step"] <= start]
@@ -57,18 +60,20 @@ class Validation:
         return bool(self.config.benchmarks) and not self.config.every_steps
 
     def score(self, encoder: Encoder, step: int) -> dict[str, float]:
-        """Evaluate, and return the named averages with the prefix ``validation/``."""
+        """Evaluate, each process its share, and return the named averages with the prefix ``validation/``.
+
+        Raises:
+            InputError: the benchmarks' files are wrong, or there is no such average.
+        """
         from degla.evaluation.run import evaluate
         from degla.evaluation.terminal import named_scores
 
-        if not self.active:
-            return {}
         assert self.config.root is not None
         encoder.eval()
         try:
             result = evaluate(
                 encoder, benchmarks=self.config.benchmarks, root=self.config.root, label=self.label,
-                training_seed=self.seed, progress=False,
+                training_seed=self.seed, progress=False, processes=self.processes,
             )  # fmt: skip
         finally:
             encoder.train()
@@ -79,7 +84,8 @@ class Validation:
                 f"{did_you_mean(self.config.score, averages)} Known: {', '.join(sorted(averages))}."
             )
         row = {"step": step, "score": averages[self.config.score], **averages}
-        with (self.run / "validation.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+        if self.processes.first:
+            with (self.run / "validation.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
         self._note(row)
         return {f"validation/{name}": value for name, value in averages.items()}

@@ -20,7 +20,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
                       help="of the present step; the baseline is always timed in fp32 (fp32)")  # fmt: skip
     verb.add_argument("--captions", type=Path, metavar="FILE", help="real captions (some of the embedded world)")
     verb.add_argument("--negatives-file", type=Path, metavar="FILE", help="their negatives, by degla negatives")
-    verb.add_argument("--steps", type=int, default=3, metavar="N", help="timed steps a process (3)")
+    verb.add_argument("--steps", type=int, default=2, metavar="N", help="timed steps a process (2)")
     verb.add_argument("--rounds", type=int, default=2, metavar="N", help="processes a side, in turns (2)")
     verb.add_argument("--threads", type=int, metavar="N", help="threads of the processor (all)")
     verb.add_argument("--device", choices=["cpu", "cuda"], help="cpu or cuda (a GPU where there is one)")
@@ -48,12 +48,17 @@ def run(given: argparse.Namespace) -> int:
         negatives_file=given.negatives_file, compile=given.compile, device=device, threads=given.threads,
         gradient_checkpointing=given.gradient_checkpointing,
     )  # fmt: skip
-    found = compare(workload, precision=given.precision, steps=given.steps, rounds=given.rounds).plain()
+    found = compare(workload, precision=given.precision, steps=given.steps, rounds=given.rounds, tell=_tell).plain()
     if given.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
         _show(found)
     return 0
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -68,8 +73,11 @@ def _show(found: dict[str, Any]) -> None:
         slow, fast = row["baseline_seconds"], row["seconds"]
         table.add_row(name, f"{slow * 1000:.0f} ms", f"{fast * 1000:.0f} ms", f"{slow / fast:.2f}")
     table.add_section()
+    ratios = found["ratios"]
     step = f"{found['baseline_seconds']:.2f} s", f"{found['seconds']:.2f} s", f"{found['ratio']:.2f}"
     table.add_row("whole step", *step)
+    if len(ratios) > 1:
+        table.add_row("in single rounds", "", "", f"{min(ratios):.2f} to {max(ratios):.2f}")
     table.add_row("its text part", "", "", f"{found['text_ratio']:.2f}")
     slow, fast = found["baseline_memory"] / 2**30, found["memory"] / 2**30
     table.add_row("memory at most", f"{slow:.2f} GiB", f"{fast:.2f} GiB", f"{1 / found['memory_share']:.2f}")

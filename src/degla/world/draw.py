@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any, Final, Literal
 
 from PIL import Image
@@ -21,6 +22,7 @@ from degla.world.domains import DOMAINS, class_slug
 from degla.world.items import FAMILIES, make_contrast
 from degla.world.mixture import Example, sample_example
 from degla.world.painting import Picture, render
+from degla.world.partners import draw_partner
 from degla.world.scenes import WORLD_VERSION, Scene, is_out_of_domain, sample_scene_of, stream
 from degla.world.vocabulary import FULL, IN_DOMAIN
 
@@ -55,7 +57,9 @@ def _save(picture: Picture, file: Path) -> None:
     Image.fromarray(picture).save(file, compress_level=1)
 
 
-def draw_pairs(folder: Path, *, count: int = 8000, seed: int = 0, captions_per_image: int = 5) -> DrawnPairs:
+def draw_pairs(
+    folder: Path, *, count: int = 8000, seed: int = 0, captions_per_image: int = 5, partners: bool = False
+) -> DrawnPairs:
     """Draw scenes of the fine-tuning vocabulary with full captions.
 
     Args:
@@ -63,6 +67,8 @@ def draw_pairs(folder: Path, *, count: int = 8000, seed: int = 0, captions_per_i
         count: number of scenes; 8,000 take a few seconds.
         seed: another seed gives other scenes, always of the training split.
         captions_per_image: differently worded captions of one scene.
+        partners: draw a second picture a scene that differs by one exchange or replacement, and give each caption the
+            true text of that picture in its own wording, which is false of the first: `partner_image`, `partner_text`.
 
     Raises:
         InputError: the folder was drawn with other settings.
@@ -70,7 +76,7 @@ def draw_pairs(folder: Path, *, count: int = 8000, seed: int = 0, captions_per_i
     drawn = DrawnPairs(captions=folder / "captions.jsonl", images=folder / "images")
     settings = {
         "what": "pairs", "version": WORLD_VERSION, "count": count, "seed": seed,
-        "captions_per_image": captions_per_image,
+        "captions_per_image": captions_per_image, **({"partners": True} if partners else {}),
     }  # fmt: skip
     if _is_drawn(folder, settings):
         return drawn
@@ -82,9 +88,20 @@ def draw_pairs(folder: Path, *, count: int = 8000, seed: int = 0, captions_per_i
             scene = sample_scene_of("train", rng, vocabulary=IN_DOMAIN)
             name = f"{number:06d}"
             _save(render(scene), drawn.images / f"{name}.png")
-            texts = [full_caption(scene, rng) for _ in range(captions_per_image)]
-            for index, text in enumerate(texts):
-                yield CaptionRecord(id=f"{name}-{index}", image=f"{name}.png", text=text, image_id=name)
+            partner = draw_partner(scene, stream("partners", seed, number)) if partners else None
+            if partner is not None:
+                _save(render(partner), drawn.images / f"{name}-partner.png")
+            for index in range(captions_per_image):
+                wording = Random()
+                wording.setstate(rng.getstate())  # The same choices once more, for the other scene.
+                yield CaptionRecord(
+                    id=f"{name}-{index}",
+                    image=f"{name}.png",
+                    text=full_caption(scene, rng),
+                    image_id=name,
+                    partner_image=f"{name}-partner.png" if partner else None,
+                    partner_text=full_caption(partner, wording) if partner else None,
+                )
 
     write_jsonl(drawn.captions, records())
     _finish(folder, settings)

@@ -27,7 +27,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """
     file = _open(path)
     columns = columns.settle(file.schema_arrow.names, where=str(path))
-    for number, row in enumerate(_rows(file, columns.names(), path=path)):
+    names = columns.names() + [name for name in columns.optional if name in file.schema_arrow.names]
+    for number, row in enumerate(_rows(file, list(dict.fromkeys(names)), path=path)):
         where = f"{path} row {number}"
         if isinstance(row[columns.image], bytes | dict):
             raise InputError(

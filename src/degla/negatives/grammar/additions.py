@@ -31,7 +31,6 @@ class Additions:
         self._attributes = _lists(tables["attributes"])
         self._typical = {noun: frozenset(words) for noun, words in tables["typical"].items()}
         self._words = {name: frozenset(words) for name, words in tables["words"].items()}
-        self._drawn = frozenset(draw for one in self._attributes for draw in one.draws)
 
     def objects(self, noun: str) -> tuple[str, ...]:
         """Nouns of things that may be added beside a noun's."""
@@ -50,13 +49,9 @@ class Additions:
         """Whether an adjective says a size, an age, a judgement or the like."""
         return any(group.name in self._words["vague"] for group in lexicon().adjective_groups(adjective))
 
-    def may_be_true(self, adjective: str, noun: str) -> bool:
-        """Whether an adjective is typical of a noun, vague, or of no sort that is known to be seen and said."""
-        if adjective in self._typical.get(noun, ()):
-            return True
-        if adjective in self._drawn:
-            return False
-        return not lexicon().adjective_groups(adjective) or self.is_vague(adjective)
+    def is_typical(self, adjective: str, noun: str) -> bool:
+        """Whether most things of the noun's name are so anyway."""
+        return adjective in self._typical.get(noun, ())
 
 
 def _lists(tables: dict[str, Any]) -> tuple[_List, ...]:

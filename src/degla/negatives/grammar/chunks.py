@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.tokens import Token
-from degla.negatives.grammar.words import DETERMINERS_OF_MANY, DETERMINERS_OF_ONE
+from degla.negatives.grammar.words import DETERMINERS_OF_MANY, DETERMINERS_OF_ONE, is_known
 
 Role = Literal["thing", "frame", "where", "pronoun"]
 Number = Literal["one", "many", "any"]
@@ -202,11 +202,16 @@ def nouns(tokens: Sequence[Token], chunk: Chunk) -> list[tuple[int, int]]:
 
 def _span(tokens: Sequence[Token], first: int, head: int) -> tuple[int, int]:
     start = head
-    while start - 1 >= first and tokens[start - 1].is_noun and tokens[start].tag != "POS":
+    while start - 1 >= first and _belongs(tokens[start - 1]) and tokens[start].tag != "POS":
         start -= 1
     if start == head and start - 1 >= first and tokens[start - 1].is_adjective:
         start -= lexicon().is_name(tokens[start - 1].lower, tokens[head].lemma)
     return start, head + 1
+
+
+def _belongs(token: Token) -> bool:
+    """Whether a word makes a compound with the noun behind it: "tennis racket", "mixing equipment"."""
+    return token.is_noun or (token.tag == "VBG" and token.role == "compound")
 
 
 def adjectives(tokens: Sequence[Token], chunk: Chunk) -> list[int]:
@@ -219,8 +224,17 @@ def adjectives(tokens: Sequence[Token], chunk: Chunk) -> list[int]:
     return [
         place
         for place in range(chunk.core, start)
-        if _describes(tokens, place) and not (person and known.is_in_group(tokens[place].lower, "colour"))
+        if _describes(tokens, place)
+        and not (place and _joins(tokens[place - 1]))
+        and not (person and known.is_in_group(tokens[place].lower, "colour"))
     ]
+
+
+def _joins(before: Token) -> bool:
+    """Whether the word before an adjective makes one word with it: "lap top", "middle aged", "paper" in a name."""
+    if before.is_noun or before.lower in lexicon().words["where"]:
+        return True
+    return before.is_adjective and not lexicon().is_attribute(before.lower) and not is_known(before.lower)
 
 
 def _describes(tokens: Sequence[Token], place: int) -> bool:

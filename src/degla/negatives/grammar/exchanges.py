@@ -11,6 +11,7 @@ from random import Random
 from degla.negatives.grammar import words
 from degla.negatives.grammar.edits import write
 from degla.negatives.grammar.meaning import content_of
+from degla.negatives.grammar.orders import lifeless_actors
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.rule import GrammarRule
 from degla.negatives.grammar.tokens import Token
@@ -33,10 +34,11 @@ class ExchangingRule(GrammarRule):
         return sum(chunk.role == "thing" for chunk in caption.chunks) > 1
 
     def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
-        """The exchanges that nothing speaks against."""
-        texts = list(dict.fromkeys(write(caption, tokens) for tokens, reason in _listed(self, caption) if not reason))
-        rng.shuffle(texts)
-        return texts[:most]
+        """The exchanges that nothing speaks against, those first whose verbs have somebody to do what they say."""
+        free = [tokens for tokens, reason in _listed(self, caption) if not reason]
+        rng.shuffle(free)
+        free.sort(key=lifeless_actors)
+        return list(dict.fromkeys(write(caption, tokens) for tokens in free))[:most]
 
     def check(self, caption: Caption, negative: str) -> Verdict:
         """Whether a text is one of the exchanges, and what speaks against it."""

@@ -48,10 +48,12 @@ SYMMETRIC: Final = frozenset(
 )
 """Connectors whose two sides can change places without a change of meaning, or nearly so."""
 
-_JOINERS: Final = frozenset({"and", "or", "&", ",", "and also", ", and", "as well as", ", or", "nor"})
-_POSTURES: Final = frozenset(
+JOINERS: Final = frozenset({"and", "or", "&", ",", "and also", ", and", "as well as", ", or", "nor"})
+"""Words that make a list."""
+POSTURES: Final = frozenset(
     {"stand", "sit", "lie", "lay", "park", "be", "pose", "rest", "wait", "walk", "stay", "seat", "place", "hang", "set"}
 )
+"""Verbs of being somewhere, which leave the two sides of "next to" equal."""
 _EMPTY: Final = frozenset({"DT", "MD", "EX", "PDT", "HYPH", ".", "''", "``", ":", "-LRB-", "-RRB-", "NFP"})
 _PREPOSITIONS: Final = frozenset({"IN", "TO", "RP"})
 _COPULAS: Final = frozenset(
@@ -125,7 +127,7 @@ def _read(
     for chunk in [*chunks, None]:
         gap = tokens[start : chunk.start if chunk else len(tokens)]
         start = chunk.end if chunk else start
-        connector, said = _connector(gap)
+        connector, said = connect(gap)
         subject = next((unit for unit in reversed(units) if not unit.preposition), None)
         last = units[-1] if units else None
         relative = relative or any(token.tag == "WDT" for token in gap)
@@ -145,13 +147,13 @@ def _read(
         if chunk.role == "pronoun" and tokens[chunk.head].tag in ("EX", "WP"):
             continue
         key, count = _key(tokens, chunk), number(tokens, chunk)
-        bare_symmetric = connector in SYMMETRIC and (not said or set(said) <= _POSTURES)
-        joins = connector in _JOINERS and not said
+        bare_symmetric = connector in SYMMETRIC and (not said or set(said) <= POSTURES)
+        joins = connector in JOINERS and not said
         if last and (joins or (bare_symmetric and not last.preposition)):
             last.members.append(key)
             last.number = "many" if joins else last.number
         else:
-            units.append(_Unit("" if connector in _JOINERS else connector, [key], count))
+            units.append(_Unit("" if connector in JOINERS else connector, [key], count))
         if waiting and not units[-1].preposition:
             verbs += [(word, units[-1]) for word in waiting]
             waiting = []
@@ -168,7 +170,7 @@ def _is_finite(token: Token) -> bool:
     return token.tag in ("VBZ", "VBP") or token.lower in ("was", "were")
 
 
-def _connector(gap: Sequence[Token]) -> tuple[str, list[str]]:
+def connect(gap: Sequence[Token]) -> tuple[str, list[str]]:
     """The joining words between two phrases, and the verbs and predicates among them (dictionary forms)."""
     joining, verbs = [], []
     for token in gap:

@@ -8,8 +8,10 @@ from functools import lru_cache
 from itertools import pairwise
 
 from degla.negatives.grammar.chunks import Chunk, determiner_fits, find_chunks
-from degla.negatives.grammar.meaning import Meaning, meaning_and_disagreements
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.meaning import POSTURES, Meaning, meaning_and_disagreements
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.ties import judge_moves, ties
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
@@ -17,9 +19,10 @@ from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 def movable(caption: Caption) -> list[tuple[int, int]]:
     """Spans of phrases that can change places: things, with what "of" ties to them.
 
-    None with "his" or "it" inside: a pronoun must not come before what it stands for.
+    None with "his" or "it" inside, as a pronoun must not come before what it stands for, and none that must stay.
     """
     spans: list[tuple[int, int]] = []
+    tied_down = ties(caption)
     for chunk in caption.chunks:
         tied = chunk.start > 0 and caption.tokens[chunk.start - 1].lower == "of"
         if tied and spans and spans[-1][1] == chunk.start - 1:
@@ -29,7 +32,7 @@ def movable(caption: Caption) -> list[tuple[int, int]]:
     return [
         (start, end)
         for start, end in spans
-        if all(token.tag not in ("PRP$", "PRP") for token in caption.tokens[start:end])
+        if not tied_down[start].stays and all(token.tag not in ("PRP$", "PRP") for token in caption.tokens[start:end])
     ]
 
 
@@ -38,11 +41,10 @@ def judge_order(caption: Caption, tokens: Sequence[Token]) -> Verdict:
     own, new = _own_state(caption), _state(tokens, find_chunks(tokens))
     if new.meaning == own.meaning:
         return refused("same_meaning")
-    return (
-        refused("agreement")
-        if any(bad > before for bad, before in zip(new.flaws, own.flaws, strict=True))
-        else ACCEPTED
-    )
+    if any(bad > before for bad, before in zip(new.flaws, own.flaws, strict=True)):
+        return refused("agreement")
+    reason = judge_moves(caption, tokens)
+    return refused(reason) if reason else ACCEPTED
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,15 @@ def loose_ends(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> int:
         for place, token in enumerate(tokens)
     )
     return articles + touching + prepositions
+
+
+def lifeless_actors(tokens: Sequence[Token]) -> int:
+    """How many verbs of doing something come right behind a thing: "a sofa eating" is one, "a dog eating" is none.
+
+    Candidates with few are proposed first: a picture could show them.
+    """
+    found = 0
+    for before, token in pairwise(token for token in tokens if token.lower not in ("is", "are", "was", "were")):
+        doing = token.tag in ("VBG", "VBZ", "VBP") and token.lemma not in POSTURES and token.lemma not in ("have", "do")
+        found += doing and before.is_noun and not lexicon().is_living(before.lemma)
+    return found

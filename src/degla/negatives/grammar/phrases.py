@@ -139,8 +139,12 @@ def _mend(tokens: list[Token]) -> list[Token]:
             if token.tag in _NOUN_TAGS or follows:
                 mended[place] = replace(token, tag="JJ", lemma=token.lower)
             continue
+        if token.is_verb and before is not None and before.tag in ("CC", ",") and _is_food(token.lower):
+            mended[place] = replace(token, tag="NN", lemma=token.lower)  # "meat and broccoli"
+            continue
         if token.tag in ("RB", "JJ") and before is not None and before.tag in _NOUN_TAGS and not heads_noun:
-            if known.is_name(before.lower, words.singular(token.lower)):  # "a fire hydrant"
+            if known.is_name(before.lower, words.singular(token.lower)) or known.is_in_group(token.lower, "appliance"):
+                # "a fire hydrant", "a stove top oven"
                 mended[place] = replace(token, tag="NN", lemma=token.lower)
             continue
         described = before is not None and (
@@ -157,6 +161,10 @@ def _mend(tokens: list[Token]) -> list[Token]:
         ):
             mended[place] = replace(token, tag="NNS" if words.is_plural(token.lower) else "NN", lemma=noun)
     return mended
+
+
+def _is_food(word: str) -> bool:
+    return any(lexicon().is_in_group(word, group) for group in ("mass_vegetable", "vegetable", "mass_food", "fruit"))
 
 
 def _is_shape(token: Token | None) -> bool:

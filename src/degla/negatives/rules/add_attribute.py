@@ -1,8 +1,8 @@
 """Adds an adjective to a noun: "a dog on a sofa" -> "a spotted dog on a sofa".
 
-Only what is seen and said: a colour, pattern, material, damage ..., never size, age or beauty, which may be true of
-anything, nor what is typical of the noun ("green grass"). The noun must have no adjective of that sort already. Which
-adjectives are drawn for which sort of noun is in `lexicon_data/additions.toml`: seldom true, and fit to be seen.
+Only what is conspicuous and seldom true: the adjectives that `lexicon_data/additions.toml` lists for the noun's sort.
+Whatever else a picture may show without its caption's saying so ("white", "wooden", "roasted") is refused, whoever
+proposes it. The noun must have no adjective of that sort already.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class AddAttribute(ReplacingRule):
         return not _objection(caption, chunk, head, word)
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
-        """The word itself, where it is an adjective."""
-        return word if lexicon().is_adjective(word) else None
+        """The word itself, where it is one of the noun's list."""
+        _, head = _at(caption, place[0])
+        return word if word in additions().attributes(caption.tokens[head].lemma) else None
 
     def put(self, caption: Caption, place: Place, word: str) -> str | None:
         """The caption with an adjective put in."""
@@ -59,7 +60,7 @@ class AddAttribute(ReplacingRule):
         return None if form is None else write(caption, insert(caption, caption.tokens, place[0], [form], tag="JJ"))
 
     def check(self, caption: Caption, negative: str) -> Verdict:
-        """Exactly one adjective more, before a noun that has none of its sort, and not likely to be true."""
+        """Exactly one adjective more, of the noun's list, before a noun that has none of its sort."""
         content = words.content(negative)
         if content == caption.content:
             return refused("same_text")
@@ -104,7 +105,8 @@ def _objection(caption: Caption, chunk: Chunk, head: int, word: str) -> str:
         return "person_colour"
     if _has_sort(caption, range(chunk.core, head), word):
         return "compatible"
-    return "still_true" if additions().may_be_true(word, noun) else ""
+    listed = word in additions().attributes(noun) and not additions().is_typical(word, noun)
+    return "" if listed else "still_true"
 
 
 def _has_sort(caption: Caption, places: Sequence[int], word: str) -> bool:

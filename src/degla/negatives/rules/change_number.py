@@ -19,6 +19,7 @@ from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.rule import GrammarRule
+from degla.negatives.grammar.ties import shares_article
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
@@ -130,7 +131,7 @@ def _counted(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
     """Phrases that say how many, with the indices of the number and of the noun that it counts."""
     tokens = caption.tokens
     known = lexicon()
-    for chunk in caption.chunks:
+    for chunk, following in zip(caption.chunks, (*caption.chunks[1:], None), strict=True):
         first = tokens[chunk.start]
         noun = chunk.head if chunk.core == chunk.start else chunk.core - 2
         head = tokens[noun]
@@ -138,6 +139,8 @@ def _counted(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
             continue
         if (first.lower not in _COUNTS and first.lower not in _VAGUE) or first.lower == "the":
             continue
+        if shares_article(tokens, chunk, following):
+            continue  # "a fork and knife" has no plural
         if any(token.tag == "POS" or token.lower in _WORDS for token in tokens[chunk.start + 1 : noun]):
             continue
         measured = chunk.core != chunk.start and head.lemma not in known.words["container"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from random import Random
 from typing import Final
 
@@ -108,7 +109,7 @@ def _denied_deeds(caption: Caption, *, free: bool) -> Iterator[Denial]:
     tokens = caption.tokens
     inside = {place for chunk in caption.chunks for place in range(chunk.start, chunk.end)}
     for place, token in enumerate(tokens):
-        if place in inside or not place:
+        if place in inside or not place or _is_one_of_several(tokens, place):
             continue
         if token.lower in _AUXILIARIES and place + 1 < len(tokens):
             existential = any(one.lower == "there" for one in tokens[max(0, place - 1) : place + 2])
@@ -129,6 +130,14 @@ def _denied_deeds(caption: Caption, *, free: bool) -> Iterator[Denial]:
             yield "deed", insert(caption, changed, place, [do, "not"], tag="RB")
         elif free and token.lower in _PLACING and tokens[place - 1].is_noun:
             yield "deed", insert(caption, tokens, place, ["not"], tag="RB")
+
+
+def _is_one_of_several(tokens: Sequence[Token], place: int) -> bool:
+    """Whether a word says what one of several does ("one of which is riding"): that another does not is no denial."""
+    before = [token.lower for token in tokens[max(0, place - 5) : place]]
+    return any(pair in (["of", "which"], ["of", "whom"], ["of", "them"]) for pair in map(list, pairwise(before))) or (
+        bool(before) and before[-1] == "one"
+    )
 
 
 def _in_case(token: Token, like: Token) -> Token:
@@ -207,7 +216,7 @@ def _denied_existence(caption: Caption) -> Iterator[Denial]:
     skip = 1 if lower[0] in ("a", "an", "some", "several", "many") else 0
     if not skip and (tokens[0].tag in ("DT", "CD", "PRP$")):
         return
-    noun = tokens[first.head if first.core == first.start else first.core - 2]
+    noun = tokens[next((at for at in range(first.end - 1) if tokens[at + 1].lower == "of"), first.head)]
     many = noun.tag in ("NNS", "NNPS") or noun.lower == "people"
     rest = list(tokens[skip:])
     if rest and not skip:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from degla.negatives.grammar import words
+from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import Chunk, determiner, determiner_fits, nouns
 from degla.negatives.grammar.exclusion import Relation
 from degla.negatives.grammar.lexicon import lexicon
@@ -47,7 +48,12 @@ class ReplaceNouns(ReplacingRule):
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """Not in the caption already, nor a word that may be true of what is replaced."""
-        return not _is_taken(caption, place, word) and not _relation(caption, place, (word,))
+        return (
+            not _is_taken(caption, place, word)
+            and not _relation(caption, place, (word,))
+            and _suits(caption, place, word)
+            and not _may_be_there(caption, place, word)
+        )
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
         """The noun in the number of its place; None for a noun that cannot have that number."""
@@ -70,6 +76,8 @@ class ReplaceNouns(ReplacingRule):
         lemma = words.singular(new[-1])
         if not all(_is_nominal(new, at) for at in range(len(new))):
             return refused("unknown_word" if len(new) == 1 or not lexicon().is_noun(lemma) else "not_rule")
+        if not _suits(caption, place, lemma):
+            return refused("word_order")
         if not _stands(caption, place, lemma) or _form(caption, place, lemma) != new[-1]:
             return refused("agreement")
         relation = _relation(caption, place, new)
@@ -77,6 +85,8 @@ class ReplaceNouns(ReplacingRule):
             return refused(relation)
         if not lexicon().is_concrete(lemma):
             return refused("abstract")
+        if _may_be_there(caption, place, lemma):
+            return refused("still_true")
         return refused("already_in_caption") if _is_taken(caption, place, lemma) else ACCEPTED
 
 
@@ -139,8 +149,49 @@ def _choices(caption: Caption, chunk: Chunk, place: Place) -> tuple[str, ...]:
     mass = not _is_many(token) and known.is_mass(token.lemma) and not _counts(caption, place)
     name = "".join(one.lower for one in caption.tokens[place[0] : place[1] - 1]) + token.lemma
     sort = name if place[1] - place[0] > 1 and known.noun_groups(name) else token.lemma
-    found = known.noun_choices(sort, mass=mass)
+    found = additions().objects(token.lemma) if _is_inventory(caption, place) else known.noun_choices(sort, mass=mass)
     return found if _is_many(token) else tuple(word for word in found if word not in known.words["plural_only"])
+
+
+def _suits(caption: Caption, place: Place, lemma: str) -> bool:
+    """Whether a noun suits the preposition before its phrase ("in a park"), and "it" behind it."""
+    known, tokens = lexicon(), caption.tokens
+    chunk = _chunk(caption, place)
+    before = tokens[chunk.start - 1].lower if chunk.start else ""
+    if before in ("on", "in") and lemma in known.words[f"not_{before}"]:
+        return False
+    if known.is_person(lemma) and not known.is_living(tokens[place[1] - 1].lemma):
+        return not any(token.lower in ("it", "its") for token in tokens[chunk.end :])
+    return True
+
+
+_LISTING: Final = frozenset({"with", "and", ",", "has", "have", "having", "including", "contains", "containing", "or"})
+
+
+def _is_inventory(caption: Caption, place: Place) -> bool:
+    """Whether the noun is one of the things that a room is said to have."""
+    known, tokens = lexicon(), caption.tokens
+    chunk = _chunk(caption, place)
+    before = tokens[chunk.start - 1] if chunk.start else None
+    after = tokens[chunk.end].lower if chunk.end < len(tokens) else ""
+    if before is None or (before.lower not in _LISTING and after not in (",", "and")):
+        joined = before is not None and before.is_noun  # "a bath tub a toilet and a sink"
+        if not joined:
+            return False
+    sorts = {group.name for group in known.noun_groups(tokens[place[1] - 1].lemma)}
+    rooms = (
+        token.is_noun and (token.lemma in known.words["room_words"] or known.is_in_group(token.lemma, "room"))
+        for at, token in enumerate(tokens)
+        if not place[0] <= at < place[1]
+    )
+    return bool(sorts & known.words["room_contents"]) and any(rooms)
+
+
+def _may_be_there(caption: Caption, place: Place, lemma: str) -> bool:
+    """Whether the new thing may stand in the room too: a kitchen with a sink may well have a microwave."""
+    sorts = {group.name for group in lexicon().noun_groups(lemma)}
+    seldom = lemma in additions().objects(caption.tokens[place[1] - 1].lemma)
+    return not seldom and bool(sorts & lexicon().words["room_contents"]) and _is_inventory(caption, place)
 
 
 def _relation(caption: Caption, place: Place, new: Sequence[str]) -> Relation:

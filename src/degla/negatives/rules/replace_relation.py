@@ -46,7 +46,11 @@ class ReplaceRelation(ReplacingRule):
             return f" {word} " not in f" {' '.join(caption.content)} "
         following = caption.tokens[place[1]].lower if place[1] < len(caption.tokens) else ""
         known = relations().words
-        return not (word in known["staying"] and following in known["directions"])
+        if word in known["staying"] and following in known["directions"]:
+            return False
+        if {caption.tokens[place[0]].lemma, word} <= known["moving"] and _is_mounted(caption, place[1]):
+            return False  # who strolls on a skateboard rides it
+        return not _has_goal(caption, place[1])
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
         """A preposition as it is, a verb in the form of the one that it replaces."""
@@ -83,13 +87,32 @@ class ReplaceRelation(ReplacingRule):
                 return refused("agreement")
             objects, subjects = _surroundings(caption, place[0])
             old = caption.tokens[place[0]].lemma
-            reason = relations().relation("verbs", old, lemma, objects=objects, subjects=subjects)
+            reason = relations().relation("verbs", old, lemma, objects=objects, subjects=subjects) or (
+                "" if self.accepts(caption, place, lemma) else "compatible"
+            )
         elif not relations().is_known("prepositions", new):
             return refused("not_rule" if len(new.split()) != 1 else "unknown_word")
         else:
             chunk = next(one for one in caption.chunks if one.start == place[1])
             reason = relations().relation("prepositions", " ".join(kept), new, objects=_sorts(caption, chunk.head))
         return refused(reason) if reason else ACCEPTED
+
+
+def _is_mounted(caption: Caption, place: int) -> bool:
+    """Whether "on a skateboard" or the like comes next."""
+    chunk = next((one for one in caption.chunks if one.start == place + 1), None)
+    return (
+        chunk is not None
+        and caption.tokens[place].lower in ("on", "in")
+        and bool(relations().words["ridden"] & set(_sorts(caption, chunk.head)))
+    )
+
+
+def _has_goal(caption: Caption, place: int) -> bool:
+    """Whether the verb's object is followed by "to", which few other verbs take ("holding it to a wall")."""
+    chunk = next((one for one in caption.chunks if one.start == place), None)
+    after = caption.tokens[chunk.end].lower if chunk is not None and chunk.end < len(caption.tokens) else ""
+    return after == "to"
 
 
 def _sort(caption: Caption, place: Place) -> Sort:

@@ -16,9 +16,10 @@ from typing import Final
 from degla.negatives.grammar import words
 from degla.negatives.grammar.edits import exchange, rotate, write
 from degla.negatives.grammar.meaning import tagged
-from degla.negatives.grammar.orders import judge_order, loose_ends, movable
+from degla.negatives.grammar.orders import judge_order, lifeless_actors, loose_ends, movable
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.rule import GrammarRule
+from degla.negatives.grammar.ties import objection
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import Verdict, refused
 
@@ -64,6 +65,7 @@ class ReshuffleOrder(GrammarRule):
         """Orders of the caption's phrases, prepositions and verbs."""
         orders = list(self._permutations(caption))
         rng.shuffle(orders)
+        orders.sort(key=lifeless_actors)
         texts = dict.fromkeys(write(caption, tokens) for tokens in orders)
         return list(islice((text for text in texts if self.check(caption, text).accepted), most))
 
@@ -81,11 +83,17 @@ class ReshuffleOrder(GrammarRule):
         if loose_ends(caption.tokens, caption.chunks):
             return  # the tagger did not understand the caption
         spans = movable(caption)
+        chunks = {chunk.start: chunk for chunk in caption.chunks}
+        free = {
+            pair for pair in combinations(spans, 2) if not objection(caption, *(chunks[start] for start, _ in pair))
+        }
         for first, second in combinations(spans, 2):
-            yield exchange(caption.tokens, first, second)
+            if (first, second) in free:
+                yield exchange(caption.tokens, first, second)
         if self.rotations:
             for three in combinations(spans[:5], 3):
-                yield rotate(caption.tokens, three)
+                if free.issuperset(combinations(three, 2)):
+                    yield rotate(caption.tokens, three)
         for one, other in combinations(_exchangeable(caption), 2):
             if _same_sort(caption, one, other):
                 yield exchange(caption.tokens, (one, one + 1), (other, other + 1))

@@ -1,7 +1,8 @@
 """Exchanges two adjectives of different noun phrases: "a red ball in a blue box" -> "a blue ball in a red box".
 
-Adjectives of one phrase are never exchanged, nor words for the same ("big", "large"), nor is an adjective put beside
-one that it contradicts.
+The two exclude each other, or one of them is seldom true of what it comes to: a black bear and large birds may well be
+a large bear and black birds, too. Adjectives of one phrase are never exchanged, nor words for the same ("big",
+"large"), nor is an adjective put beside one that it contradicts.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
+from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import Chunk, adjectives, find_chunks
 from degla.negatives.grammar.edits import exchange
 from degla.negatives.grammar.exchanges import Exchange, ExchangingRule
@@ -52,8 +54,10 @@ class SwapAdjectives(ExchangingRule):
             if first_chunk is second_chunk or tokens[first].lower == tokens[second].lower:
                 continue
             changed = exchange(tokens, (first, first + 1), (second, second + 1))
-            if lexicon().adjective_relation(tokens[first].lower, tokens[second].lower) == "synonym":
-                yield changed, "synonym"
+            relation = lexicon().adjective_relation(tokens[first].lower, tokens[second].lower)
+            seldom = _is_seldom(tokens, first_chunk, second) or _is_seldom(tokens, second_chunk, first)
+            if relation == "synonym" or (relation and not seldom):
+                yield changed, relation
             elif _clashes(tokens, first_chunk, first, tokens[second]) or _clashes(
                 tokens, second_chunk, second, tokens[first]
             ):
@@ -71,6 +75,12 @@ def _clashes(tokens: Sequence[Token], chunk: Chunk, place: int, adjective: Token
     return any(
         other == adjective.lower or lexicon().share_group(other, adjective.lower, "adjectives") for other in others
     )
+
+
+def _is_seldom(tokens: Sequence[Token], chunk: Chunk, place: int) -> bool:
+    """Whether an adjective is one that a caption would not leave unsaid of a phrase's noun."""
+    adjective, noun = tokens[place].lower, tokens[chunk.head].lemma
+    return adjective in additions().attributes(noun) and not additions().is_typical(adjective, noun)
 
 
 def _colours_person(tokens: Sequence[Token], chunk: Chunk, place: int) -> bool:

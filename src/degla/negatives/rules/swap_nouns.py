@@ -1,7 +1,7 @@
 """Exchanges two nouns of different phrases, each in the other's number: "two cats on a mat" -> "two mats on a cat".
 
 Adjectives and articles stay where they are. Nouns of one list or on both sides of "next to" are left alone where the
-exchange would say the same.
+exchange would say the same, and so is a noun that must stay where it is ("playing baseball").
 """
 
 from __future__ import annotations
@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, determiner, determiner_fits, find_chunks, nouns
+from degla.negatives.grammar.chunks import Chunk, adjectives, determiner, determiner_fits, find_chunks, nouns
 from degla.negatives.grammar.edits import exchange, inflect
 from degla.negatives.grammar.exchanges import Exchange, ExchangingRule
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import meaning
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.ties import objection
 from degla.negatives.grammar.tokens import Token
+
+_GENERAL: Final = frozenset({"people", "person", "human", "adult", "individual", "someone"})
+"""Nouns that are true of every man, woman and worker."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,11 @@ class SwapNouns(ExchangingRule):
             changed[first[1] - 1] = inflect(one, like=other)
             changed[second[1] - 1] = inflect(other, like=one)
             changed = exchange(changed, first, second)
-            if one.lemma == other.lemma or lexicon().noun_relation(one.lemma, other.lemma) == "synonym":
-                yield changed, "synonym"
+            relation = lexicon().noun_relation(one.lemma, other.lemma)
+            if relation == "synonym" or (relation == "hypernym" and {one.lemma, other.lemma} & _GENERAL):
+                yield changed, relation
+            elif reason := _objection(caption, first_chunk, second_chunk):
+                yield changed, reason
             elif not (
                 _fits(caption, one, first_chunk, second_chunk, other)
                 and _fits(caption, other, second_chunk, first_chunk, one)
@@ -62,6 +70,26 @@ class SwapNouns(ExchangingRule):
             else:
                 own = own or meaning(tokens, caption.chunks)
                 yield changed, "same_meaning" if meaning(changed, find_chunks(changed)) == own else ""
+
+
+def _objection(caption: Caption, first: Chunk, second: Chunk) -> str:
+    """What speaks against the exchange; adjectives, and "his", tell apart what would be the same without them."""
+    tokens = caption.tokens
+    between = tokens[first.end : second.start]
+    if len(between) == 1 and between[0].lower == "of":
+        return "word_order"  # "a field of flowers"
+    reason = objection(caption, first, second)
+    if reason != "same_meaning":
+        return reason
+    if any(token.tag == "PRP$" for one in (first, second) for token in tokens[one.start : one.head]):
+        return reason
+    described = bool(adjectives(tokens, first) or adjectives(tokens, second))
+    counts = [
+        next((token.lower for token in tokens[one.start : one.head] if token.tag == "CD"), "")
+        for one in (first, second)
+    ]
+    counted = bool(counts[0] and determiner(tokens, second)) or bool(counts[1] and determiner(tokens, first))
+    return "" if described or (counted and counts[0] != counts[1]) else reason
 
 
 def _fits(caption: Caption, noun: Token, own: Chunk, chunk: Chunk, slot: Token) -> bool:

@@ -17,6 +17,7 @@ from degla.negatives.grammar.exchanges import Exchange, ExchangingRule
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.orders import judge_order, loose_ends, movable
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.ties import objection
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class SwapPhrases(ExchangingRule):
             if finite and _number(caption, first) != _number(caption, second):
                 continue
             changed = exchange(caption.tokens, first, second)
-            yield changed, judge_order(caption, changed).reason
+            reason = objection(caption, _chunk(caption, first), _chunk(caption, second))
+            yield changed, reason or judge_order(caption, changed).reason
 
 
 def _is_rich(caption: Caption, span: tuple[int, int]) -> bool:

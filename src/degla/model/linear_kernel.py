@@ -1,0 +1,161 @@
+"""Linear layers by oneDNN on processors: more than twice as fast as by MKL where the processor is not Intel's.
+
+PyTorch gives float32 matrix products to MKL, which leaves wide vector units of other makers' processors unused; oneDNN,
+which PyTorch has for convolutions, uses them. Sums are in float32 in both, in another order (docs/log.md has figures).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+NAME = "oneDNN"
+"""What the identity of embeddings says where these kernels made them."""
+
+_CLEARLY_FASTER = 1.3
+"""Between 1, where both libraries are as fast, and 2.2, so that noise never changes what a resumed run computes by."""
+
+_LARGE = 1 << 22
+"""Multiplications of a product that is worth it: the kernel keeps memory for each size of product that it meets."""
+
+
+def linear(
+    rows: Float[Tensor, "*rows width"], weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None
+) -> Float[Tensor, "*rows out"]:
+    """`torch.nn.functional.linear` with gradients, by the faster kernel where it is one."""
+    large = rows.numel() * len(weight) >= _LARGE
+    if large and not torch.compiler.is_compiling() and fits(rows, weight) and is_faster():
+        return cast(Tensor, _Linear.apply(rows, weight, bias))  # type: ignore[no-untyped-call]
+    return functional.linear(rows, weight, bias)
+
+
+def apply_layer(layer: nn.Module, rows: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows out"]:
+    """A layer's output; a plain linear layer by `linear`, any other, such as one with adapters, by itself."""
+    if type(layer) in (nn.Linear, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return linear(rows, cast(Tensor, layer.weight), cast("Tensor | None", layer.bias))
+    return cast(Tensor, layer(rows))
+
+
+class _Linear(torch.autograd.Function):
+    """All three products of a linear layer by oneDNN."""
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        flat = _padded(rows)
+        context.save_for_backward(flat, weight)
+        context.shape = rows.shape
+        return _shaped(_multiply(flat, weight, bias), rows.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        flat, weight = context.saved_tensors
+        for_rows, for_weight, for_bias = context.needs_input_grad
+        sent = _padded(grad)
+        return (
+            _shaped(_multiply(sent, weight.t()), context.shape) if for_rows else None,
+            _multiply(sent.t(), flat.t()) if for_weight else None,
+            sent.sum(dim=0) if for_bias else None,
+        )
+
+
+def _multiply(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], ""))
+
+
+def _padded(rows: Float[Tensor, "*rows width"]) -> Float[Tensor, "padded width"]:
+    """Rows as a matrix, with rows of zeros up to one of 16 numbers between a power of two and the next.
+
+    oneDNN keeps half a megabyte of code for each number of rows that it meets, and trees of texts have many.
+    """
+    flat = rows.reshape(-1, rows.shape[-1]).contiguous()
+    step = 1 << max(len(flat).bit_length() - 5, 3 if len(flat) > 8 else 0)
+    missing = -len(flat) % step
+    return functional.pad(flat, (0, 0, 0, missing)) if missing else flat
+
+
+def _shaped(flat: Tensor, shape: torch.Size) -> Tensor:
+    """Rows of the shape that `_padded` was given, of any width."""
+    return flat[: shape[:-1].numel()].view(*shape[:-1], flat.shape[-1])
+
+
+def count_operations(rows: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Floating point operations of the kernel, for `torch.utils.flop_counter`, which does not know it."""
+    count = 2 * weight[0]
+    for size in rows:
+        count *= size
+    return count
+
+
+class LinearKernel(TorchFunctionMode):
+    """Inside `with`, in this thread and without gradients, `linear` of float32 on a processor goes to oneDNN."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Called by PyTorch for every operation."""
+        if func is functional.linear and not kwargs and not torch.is_grad_enabled() and fits(*args[:2]):
+            return _shaped(_multiply(_padded(args[0]), args[1], args[2] if len(args) > 2 else None), args[0].shape)
+        return func(*args, **(kwargs or {}))
+
+
+def fits(rows: Tensor, weight: Tensor) -> bool:
+    """Whether these are tensors that the kernel takes: float32 in a processor's memory, and no autocast."""
+    return (
+        rows.dtype == weight.dtype == torch.float32
+        and rows.device.type == weight.device.type == "cpu"
+        and rows.numel() > 0
+        and weight.is_contiguous()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+@cache
+def has_kernel() -> bool:
+    """Whether this build of PyTorch has oneDNN's linear layer, and it computes what it must, gradients included."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(shape, generator=generator) for shape in ((5, 64), (32, 64), (32,), (5, 32))]
+    try:
+        with torch.no_grad():
+            found = [_multiply(*drawn[:3]), _multiply(drawn[3], drawn[1].t()), _multiply(drawn[3].t(), drawn[0].t())]
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+    rows, weight, bias, grad = (value.double() for value in drawn)
+    expected = [rows @ weight.T + bias, grad @ weight, grad.T @ rows]
+    return all(
+        torch.allclose(one.double(), other, rtol=0, atol=1e-4) for one, other in zip(found, expected, strict=True)
+    )
+
+
+@cache
+def is_faster() -> bool:
+    """Whether the kernel is there, right, and clearly faster here than PyTorch's own; measured once, in about 50 ms."""
+    if not has_kernel():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    rows, weight, bias = (torch.randn(shape, generator=generator) for shape in ((512, 512), (1024, 512), (1024,)))
+    with torch.no_grad():
+        # `addmm` is what `linear` comes to, and is not redirected inside `LinearKernel`.
+        sides = (lambda: torch.addmm(bias, rows, weight.t()), lambda: _multiply(rows, weight, bias))
+        # In turns, and the best of several, because other work may run on the machine.
+        own, other = (min(times) for times in zip(*([_seconds(side) for side in sides] for _ in range(7)), strict=True))
+    return bool(own > _CLEARLY_FASTER * other)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

@@ -1,0 +1,26 @@
+"""CoN-CLIP (arXiv 2403.20312): negated captions as foreign texts of their images, and as texts of distractor images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from degla.config import TrainConfig
+from degla.objectives._sum import terms
+from degla.objectives.distractor import Distractor
+from degla.recipes.clip import clip
+
+
+def con_clip() -> TrainConfig:
+    """The released settings: batch 200, lr 1e-6, weight decay 0.2, AdamW (0.9, 0.999, 1e-8), image tower frozen.
+
+    Reads the columns partner_image (distractor image) and partner_text (negated caption). Differs from the release in
+    the weight decay of vectors, biases and the scale, which is 0 here (0.2 there), and in random crops (none there).
+    """
+    base = clip()
+    return replace(
+        base,
+        recipe="con_clip",
+        objective=terms(distractor=Distractor(image=1 / 3, caption=1 / 3, distractor=1 / 3)),
+        optim=replace(base.optim, lr=1e-6, weight_decay=0.2, beta2=0.999, eps=1e-8, warmup_steps=50),
+        train=replace(base.train, batch_size=200, train_image_tower=False),
+    )

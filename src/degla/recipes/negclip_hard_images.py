@@ -1,0 +1,22 @@
+"""NegCLIP (ICLR 2023) with its hard images: each pair brings a similar image, with its caption and negative."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from degla.config import TrainConfig
+from degla.recipes.negclip import negclip
+
+
+def negclip_hard_images() -> TrainConfig:
+    """NegCLIP as published: one negative a caption, one of three neighbours a pair; 256 pairs make batches of 512.
+
+    Reads the file of `degla neighbours`. Captions of one picture are no negatives of each other: in the release, a
+    neighbour can be the picture of another row (N-6 in docs/decisions). --data.duplicates allow is as released.
+    """
+    base = negclip()
+    return replace(
+        base,
+        recipe="negclip_hard_images",
+        data=replace(base.data, negatives_per_caption=1, neighbours_per_pair=1),
+    )

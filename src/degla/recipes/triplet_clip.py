@@ -1,0 +1,26 @@
+"""TripletCLIP (arXiv 2411.02545): contrast of images and captions, and of the negatives with images drawn from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from degla.config import TrainConfig
+from degla.objectives._sum import terms
+from degla.objectives.contrastive import Contrastive
+from degla.objectives.partner_contrastive import PartnerContrastive
+from degla.recipes.clip import clip
+
+
+def triplet_clip() -> TrainConfig:
+    """The published loss, the sum of two contrasts with exchanged roles, under the optimiser of `clip`.
+
+    Reads the columns partner_image (drawn from the negative) and partner_text (the negative). The released settings (lr
+    5e-4, batch 1024, weight decay 0.5, 1000 steps of warm-up) train from scratch; none were released for fine-tuning.
+    """
+    base = clip()
+    return replace(
+        base,
+        recipe="triplet_clip",
+        data=replace(base.data, negatives_per_caption=1, partner_negative=True),
+        objective=terms(contrastive=Contrastive(negative_scope="batch"), partner_contrastive=PartnerContrastive()),
+    )

@@ -1,0 +1,155 @@
+"""FSDP2: parameters, gradients, optimiser state and average are shared out among processes; checkpoints are whole."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from degla.config import TrainConfig
+from degla.errors import InputError
+from degla.model.encoder import Encoder
+from degla.model.teacher import Teacher
+from degla.objectives import Processes
+
+_CALLS = ("encode_images", "encode_captions", "encode_dense", "embed")
+_WHOLE = ("logit_scale", "logit_bias")
+
+
+class Sharding:
+    """Shares a student and its teacher out; each process keeps one slice of every parameter but the scale.
+
+    A model is gathered for the length of each of its calls. Beside each stands a twin without memory, which is filled
+    when the whole is needed: for checkpoints and evaluation.
+
+    Args:
+        encoder: the student, before its optimiser is made.
+        teacher: None where there is none.
+        config: the run's.
+        processes: two or more.
+
+    Raises:
+        InputError: together with adapters, torch.compile or fp16.
+    """
+
+    def __init__(self, encoder: Encoder, teacher: Teacher | None, *, config: TrainConfig, processes: Processes) -> None:
+        odd = {"adapter.rank": config.adapter.rank, "train.compile": config.train.compile,
+               "train.precision fp16": config.train.precision == "fp16"}  # fmt: skip
+        for name, given in odd.items():
+            if given:
+                raise InputError(f"--train.strategy fsdp does not go together with --{name}; leave one of them out.")
+        self.encoder, self.teacher, self.processes = encoder, teacher, processes
+        self._twin = _without_memory(encoder)
+        self._teacher_twin = None if teacher is None else _without_memory(teacher)
+        self._mesh = init_device_mesh(encoder.device.type, (processes.count,))
+        for model in (encoder, None if teacher is None else teacher.encoder):
+            if model is not None:
+                self._share_out(model)
+
+    def _share_out(self, model: Encoder) -> None:
+        # The scale is read and clamped outside of calls, and a single number cannot be cut.
+        whole = {value for name, value in model.clip.named_parameters() if name in _WHOLE}
+        fully_shard(model, mesh=self._mesh, reshard_after_forward=True, ignored_params=whole)
+        for name in _CALLS:
+            register_fsdp_forward_method(model, name)
+
+    def average_gradients(self) -> None:
+        """Average over processes what FSDP leaves out: the gradient of the scale."""
+        for value in self.encoder.parameters():
+            if value.grad is not None and not isinstance(value, DTensor):
+                value.grad.copy_(self.processes.total(value.grad) / self.processes.count)
+
+    def clip_gradients(self, norm: float) -> None:
+        """Scale all gradients down to this norm of the whole gradient, as `torch.nn.utils.clip_grad_norm_` does."""
+        grads = [value.grad for value in self.encoder.parameters() if value.grad is not None]
+        slices = [grad.to_local() for grad in grads if isinstance(grad, DTensor)]
+        whole = [grad for grad in grads if not isinstance(grad, DTensor)]
+        squares = self.processes.total(_squares(slices)) + _squares(whole)
+        factor = (norm / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(slices + whole, factor)
+
+    @contextmanager
+    def whole(self, *, everywhere: bool) -> Iterator[tuple[Encoder, Teacher | None]]:
+        """Student and teacher with all of their weights, for the length of the block; all processes must call it.
+
+        Args:
+            everywhere: False fills those of the first process only.
+        """
+        keep = everywhere or self.processes.rank == 0
+        pairs = [(self._twin, self.encoder)]
+        if self.teacher is not None and self._teacher_twin is not None:
+            pairs.append((self._teacher_twin.encoder, self.teacher.encoder))
+        for twin, model in pairs:
+            state = {name: _gathered(value, keep=keep) for name, value in model.clip.state_dict().items()}
+            if keep:
+                twin.clip.load_state_dict(state, assign=True)
+        try:
+            yield self._twin, self._teacher_twin
+        finally:
+            for twin, _ in pairs:
+                empty = {name: value.to("meta") for name, value in twin.clip.state_dict().items()}
+                twin.clip.load_state_dict(empty, assign=True)
+
+    def take_over(self, encoder: Encoder, teacher: Teacher | None) -> None:
+        """Share out the weights of whole models, such as `whole` gives, that every process has alike."""
+        pairs = [(encoder, self.encoder)]
+        if teacher is not None and self.teacher is not None:
+            pairs.append((teacher.encoder, self.teacher.encoder))
+        with torch.no_grad():
+            for source, model in pairs:
+                given = source.clip.state_dict()
+                for name, value in model.clip.state_dict().items():
+                    value.copy_(_like(given[name], value))
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The optimiser's state as it would be without sharding; all processes must call it."""
+        keep = self.processes.rank == 0
+        state = optimizer.state_dict()
+        moments = {
+            number: {name: _gathered(value, keep=keep) for name, value in values.items()}
+            for number, values in state["state"].items()
+        }
+        return {**state, "state": moments}
+
+    def share_optimizer_state(self, optimizer: torch.optim.Optimizer) -> None:
+        """Cut the moments of an optimiser that has loaded the state of a whole model."""
+        for parameter, values in optimizer.state.items():
+            for name, value in values.items():
+                if isinstance(parameter, DTensor) and value.shape == parameter.shape:
+                    values[name] = _like(value, parameter)
+
+
+def _without_memory(module: Any) -> Any:
+    """A copy whose parameters have shapes only."""
+    memo = {
+        id(value): nn.Parameter(torch.empty_like(value, device="meta"), requires_grad=value.requires_grad)
+        for value in module.parameters()
+    }
+    return copy.deepcopy(module, memo=memo)
+
+
+def _gathered(value: Any, *, keep: bool) -> Any:
+    """The whole of a tensor that is shared out, on the processes that keep it; anything else as it is."""
+    if not isinstance(value, DTensor):
+        return value.clone() if isinstance(value, Tensor) else value
+    whole = value.full_tensor().detach()
+    return whole if keep else None
+
+
+def _like(value: Tensor, model: Tensor) -> Tensor:
+    """A whole tensor shared out as `model` is."""
+    value = value.to(model.device, model.dtype)
+    if isinstance(model, DTensor):
+        return cast(Tensor, distribute_tensor(value, model.device_mesh, model.placements))
+    return value
+
+
+def _squares(values: list[Tensor]) -> Tensor:
+    return torch.stack([value.float().square().sum() for value in values] or [torch.zeros(())]).sum()

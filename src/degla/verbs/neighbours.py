@@ -1,0 +1,50 @@
+"""find similar images for training on hard images: captions whose pictures a model sees as near"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.verbs._captions import columns, describe_columns
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
+    verb.add_argument(
+        "--images", type=Path, required=True, metavar="DIR", help="folder that image paths are relative to"
+    )
+    verb.add_argument(
+        "--model", required=True, help="the model that says what is similar, in any form that degla takes"
+    )
+    verb.add_argument("--count", type=int, default=3, metavar="N", help="neighbours a caption (3, as in NegCLIP)")
+    verb.add_argument("--seed", type=int, default=0, help="of the choice among captions of one image (0)")
+    verb.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines to write")
+    describe_columns(verb)
+
+
+def run(given: argparse.Namespace) -> int:
+    if given.count < 1:
+        raise InputError(f"--count is {given.count}; it must be 1 or more.")
+    if not given.images.is_dir():
+        raise InputError(f"{given.images}: no such folder of images (--images).")
+    if not given.out.parent.is_dir():
+        raise InputError(f"{given.out.parent}: no such folder to write to (--out).")
+    from degla.data.sources import read_captions
+
+    captions = list(read_captions(given.captions, format=given.format, columns=columns(given)))
+
+    from degla.model.load import load_encoder
+    from degla.records import write_jsonl
+    from degla.training.neighbours import find_neighbours
+
+    found = find_neighbours(
+        captions, folder=given.images, encoder=load_encoder(given.model), count=given.count, seed=given.seed
+    )
+    count = write_jsonl(given.out, found)
+    sys.stderr.write(
+        f"{count} captions with {given.count} neighbours each: {given.out}\n"
+        f"Train with: --data.neighbours {given.out} --data.neighbours-per-pair 1\n"
+    )
+    return 0

@@ -1,0 +1,332 @@
+"""Optional columns: second images, further true texts, classes, equal texts, similar images, chosen rules."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+
+from degla.config import DataConfig, TrainConfig
+from degla.data.batches import Batch
+from degla.data.classes import read_classes
+from degla.data.sources import Columns, read_captions
+from degla.errors import InputError
+from degla.model.load import load_encoder
+from degla.objectives import Extra, Processes
+from degla.records import OPTIONAL_FIELDS, CaptionRecord, read_jsonl, write_jsonl
+from degla.training.pairs import Pairs, open_pairs, read_rows
+from tests.tiny import CLASSES
+from tests.training.configs import tiny_config
+
+EVERY = frozenset[Extra]({"partner", "positive", "classes", "text_group"})
+
+
+def pairs_of(recipe: str, model: Path, files: dict[str, Path], out: Path, **data: Any) -> Pairs:
+    config = tiny_config(recipe, model=model, pairs=files, out=out)
+    config = replace(config, data=replace(config.data, **data))
+    return open_pairs(config, encoder=load_encoder(str(model)), processes=Processes())
+
+
+def first_batch(pairs: Pairs, epoch: int = 0) -> Batch:
+    return next(iter(pairs.batches(epoch, start=0, device=torch.device("cpu"))))
+
+
+def write_captions(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "captions.jsonl"
+
+
+def rows_of(files: dict[str, Path]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in files["captions"].read_text().splitlines()]
+
+
+def test_optional_fields_survive_files_and_empty_ones_are_not_written(tmp_path: Path) -> None:
+    full = CaptionRecord(
+        id="1", image="a.png", text="a cat", image_id="a", positives=("one cat",), partner_image="b.png",
+        partner_text="a dog", label="cat",
+    )  # fmt: skip
+    plain = CaptionRecord(id="2", image="a.png", text="a cat", image_id="a")
+    write_jsonl(tmp_path / "captions.jsonl", [full, plain])
+    assert list(read_jsonl(CaptionRecord, tmp_path / "captions.jsonl")) == [full, plain]
+    lines = [json.loads(line) for line in (tmp_path / "captions.jsonl").read_text().splitlines()]
+    assert lines[0].keys() == {"id", "image", "text", "image_id", *OPTIONAL_FIELDS}
+    assert lines[1].keys() == {"id", "image", "text", "image_id"}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_only_fields_that_are_asked_for_are_read(form: str, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": "1", "image": "a.png", "text": "a cat", "image_id": "a", "label": 7, "positives": ["one cat"]},
+        {"id": "2", "image": "a.png", "text": "a dog", "image_id": "a", "label": None, "positives": None},
+    ]
+    path = tmp_path / f"captions.{form}"
+    if form == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain = list(read_captions(path))
+    assert [record.label for record in plain] == [None, None] and plain[0].positives == ()
+    asked = list(read_captions(path, columns=Columns(optional=OPTIONAL_FIELDS)))
+    assert [record.label for record in asked] == ["7", None]
+    assert [record.positives for record in asked] == [("one cat",), ()]
+    assert asked[0].partner_image is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("positives", "one text", "field 'positives'"),
+        ("partner_image", "b.png", "go together"),
+        ("label", 1.5, "field 'label'"),
+    ],
+)
+def test_wrong_fields_are_named(field: str, value: Any, said: str, tmp_path: Path) -> None:
+    path = write_captions(tmp_path, [{"id": "1", "image": "a.png", "text": "a cat", "image_id": "a", field: value}])
+    with pytest.raises(InputError, match=rf"captions.jsonl line 1: .*{said}"):
+        list(read_captions(path, columns=Columns(optional=OPTIONAL_FIELDS)))
+
+
+def test_a_batch_holds_what_its_terms_read_and_no_more(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    plain = first_batch(pairs_of("negclip", tiny_model, tiny_pairs, tmp_path))
+    assert plain.partner_image is None and plain.positive is None and plain.label is None and plain.classes is None
+    batch = first_batch(pairs_of("con_clip", tiny_model, tiny_pairs, tmp_path))
+    assert batch.partner_image is not None and batch.partner_valid is not None and batch.partner_caption is not None
+    assert batch.partner_image.shape == batch.image.shape and batch.partner_caption.shape == batch.caption.shape
+    by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
+    seen = set()
+    for epoch in range(3):
+        found = first_batch(pairs_of("con_clip", tiny_model, tiny_pairs, tmp_path), epoch)
+        assert found.partner_valid is not None and found.partner_image is not None and found.partner_caption is not None
+        for place, name in enumerate(found.ids):
+            has = "partner_image" in by_id[name]
+            seen.add(has)
+            assert bool(found.partner_valid[place]) == has
+            same_image = torch.equal(found.partner_image[place], found.image[place])
+            same_text = torch.equal(found.partner_caption[place], found.caption[place])
+            assert (same_image, same_text) == (not has, not has)
+    assert seen == {False, True}
+
+
+def test_positives_are_drawn_anew_and_never_say_what_the_caption_says(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    for source in ("column", "same_image"):
+        pairs = pairs_of("read_clip", tiny_model, tiny_pairs, tmp_path, positives=source)
+        drawn: dict[str, set[tuple[int, ...]]] = {}
+        for epoch in range(8):
+            for batch in pairs.batches(epoch, start=0, device=torch.device("cpu")):
+                assert batch.positive is not None and batch.positive_valid is not None
+                assert batch.positive.shape == (4, 1, batch.caption.shape[1])
+                for place, name in enumerate(batch.ids):
+                    if batch.positive_valid[place, 0]:
+                        assert not torch.equal(batch.positive[place, 0], batch.caption[place])
+                        text = [token for token in batch.positive[place, 0].tolist() if token]
+                        drawn.setdefault(name, set()).add(tuple(text))
+        if source == "column":
+            assert set(drawn) == {row["id"] for row in rows_of(tiny_pairs) if row["positives"]}
+            assert max(map(len, drawn.values())) == 2 and min(map(len, drawn.values())) == 1
+        else:
+            assert len(drawn) == 24 and {len(texts) for texts in drawn.values()} == {1}
+
+
+def test_texts_of_the_same_image_are_positives_of_each_other(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    pairs = pairs_of("read_clip", tiny_model, tiny_pairs, tmp_path)
+    by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
+    tokenize = load_encoder(str(tiny_model)).tokenize
+    batch = first_batch(pairs)
+    assert batch.positive is not None
+    for place, name in enumerate(batch.ids):
+        image, number = name.split("-")
+        other = tokenize([by_id[f"{image}-{1 - int(number)}"]["text"]])[0, : batch.positive.shape[-1]]
+        assert torch.equal(batch.positive[place, 0], other)
+
+
+def test_one_text_has_the_same_tokens_in_every_role(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    """A caption, a negative, a positive and the text of a second image are tokenised alike, commas and all."""
+    text = "a red square, above a blue circle, and no dog"
+    row = {"image": "000.png", "image_id": "0"}
+    captions = [
+        {**row, "id": "1", "text": text, "positives": ["x"], "partner_image": "001.png", "partner_text": "y"},
+        {**row, "id": "2", "text": "z", "positives": [text], "partner_image": "001.png", "partner_text": text},
+    ]
+    negatives = [{"caption_id": "2", "rule": "negation", "kind": "x", "text": text, "source": "t", "accepted": True}]
+    (tmp_path / "negatives.jsonl").write_text(json.dumps(negatives[0]) + "\n")
+    files = {**tiny_pairs, "captions": write_captions(tmp_path, captions), "negatives": tmp_path / "negatives.jsonl"}
+    config = tiny_config("con_clip", model=tiny_model, pairs=files, out=tmp_path / "run", batch_size=2)
+    objective = config.objective | {
+        name: replace(config.objective[name], weight=1.0) for name in ("text_pull", "contrastive")
+    }
+    config = replace(config, objective=objective, data=replace(config.data, negatives_per_caption=1))
+    batch = first_batch(open_pairs(config, encoder=load_encoder(str(tiny_model)), processes=Processes()))
+    assert batch.positive is not None and batch.partner_caption is not None
+    first, second = batch.ids.index("1"), batch.ids.index("2")
+    for tokens in (batch.negative[second, 0], batch.positive[second, 0], batch.partner_caption[second]):
+        assert torch.equal(tokens, batch.caption[first])
+
+
+def test_one_picture_has_the_same_pixels_in_every_role(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    """A picture of one colour, whatever is cut out of it, is the same tensor as first and as second image."""
+    for name, colour in (("red.png", (250, 20, 30)), ("blue.png", (10, 20, 250))):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / name)
+    captions = [
+        {"id": "1", "image": "red.png", "text": "red", "partner_image": "blue.png", "partner_text": "blue"},
+        {"id": "2", "image": "blue.png", "text": "blue", "partner_image": "red.png", "partner_text": "red"},
+    ]
+    files = {**tiny_pairs, "captions": write_captions(tmp_path, captions), "images": tmp_path}
+    config = tiny_config("con_clip", model=tiny_model, pairs=files, out=tmp_path / "run", batch_size=2)
+    batch = first_batch(open_pairs(config, encoder=load_encoder(str(tiny_model)), processes=Processes()))
+    assert batch.partner_image is not None
+    assert torch.equal(batch.image, batch.partner_image.flip(0))
+    assert not torch.equal(batch.image[0], batch.image[1])
+
+
+def test_classes_and_labels(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    chosen = config.objective | {
+        name: replace(config.objective[name], weight=1.0) for name in ("class_contrast", "soft_alignment")
+    }
+    encoder = load_encoder(str(tiny_model))
+    batch = first_batch(open_pairs(replace(config, objective=chosen), encoder=encoder, processes=Processes()))
+    assert batch.classes is not None and batch.label is not None and batch.text_group is not None
+    texts = encoder.tokenize([f"a photo of a {name}." for name in CLASSES])[:, : batch.classes.shape[1]]
+    assert torch.equal(batch.classes, texts)
+    by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
+    for place, name in enumerate(batch.ids):
+        label = by_id[name]["label"]
+        assert int(batch.label[place]) == (-1 if label is None else CLASSES.index(label))
+        for other, second in enumerate(batch.ids):
+            same = by_id[name]["text"] == by_id[second]["text"]
+            assert (batch.text_group[place] == batch.text_group[other]).item() == same
+    with pytest.raises(InputError, match=r"give --data\.classes FILE"):
+        open_pairs(
+            replace(config, objective=chosen, data=replace(config.data, classes=None)),
+            encoder=encoder,
+            processes=Processes(),
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "said"),
+    [
+        ("cat\n", "classes.txt", "holds 1 classes"),
+        ("cat\ndog\ncat\n", "classes.txt", "'cat' is there twice"),
+        ('{"names": ["cat"]}', "classes.json", "found an object"),
+        ("[1, 2]", "classes.json", "found a list"),
+    ],
+)
+def test_wrong_lists_of_classes(text: str, name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_classes(tmp_path / name)
+
+
+def test_lists_of_classes(tmp_path: Path) -> None:
+    for name, text in (
+        ("a.txt", "cat\n\n big dog \n"),
+        ("b.json", '["cat", "big dog"]'),
+        ("c.json", '{"classes": ["cat", "big dog"]}'),
+    ):
+        (tmp_path / name).write_text(text)
+        assert read_classes(tmp_path / name) == ("cat", "big dog")
+
+
+def test_neighbours_join_the_batch(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    near = {row["caption_id"]: row["neighbours"] for row in map(json.loads, tiny_pairs["neighbours"].open())}
+    pairs = pairs_of("negclip_hard_images", tiny_model, tiny_pairs, tmp_path)
+    joined = set()
+    for epoch in range(4):
+        for batch in pairs.batches(epoch, start=0, device=torch.device("cpu")):
+            assert len(batch) == 8 and batch.negative.shape[:2] == (8, 1)
+            for own, other in zip(batch.ids[:4], batch.ids[4:], strict=True):
+                assert other in near[own]
+                joined.add((own, other))
+    assert len(joined) > 24, "neighbours are not drawn anew"
+    again = pairs_of("negclip_hard_images", tiny_model, tiny_pairs, tmp_path)
+    assert [batch.ids for batch in pairs.batches(2, start=3, device=torch.device("cpu"))] == [
+        batch.ids for batch in again.batches(2, start=3, device=torch.device("cpu"))
+    ]
+    three = first_batch(pairs_of("negclip_hard_images", tiny_model, tiny_pairs, tmp_path, neighbours_per_pair=3))
+    assert len(three) == 16
+
+
+def test_neighbours_that_are_missing_are_said(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"give --data\.neighbours FILE"):
+        pairs_of("negclip_hard_images", tiny_model, tiny_pairs, tmp_path, neighbours=None)
+    lines = tiny_pairs["neighbours"].read_text().splitlines()
+    (tmp_path / "few.jsonl").write_text("\n".join(lines[1:]) + "\n")
+    with pytest.raises(InputError, match=r"few\.jsonl: caption '0-0' has no neighbour"):
+        pairs_of("negclip_hard_images", tiny_model, tiny_pairs, tmp_path, neighbours=tmp_path / "few.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "field", "said"),
+    [
+        ("con_clip", "partner_image", "no caption has a partner_image"),
+        ("triplet_clip", "partner_text", r"no caption has a partner_text"),
+        ("tsvlc", "positives", "no caption has a further true text"),
+    ],
+)
+def test_a_recipe_whose_column_is_missing_says_so(
+    recipe: str, field: str, said: str, tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = [{name: row[name] for name in ("id", "image", "text", "image_id")} for row in rows_of(tiny_pairs)]
+    files = {**tiny_pairs, "captions": write_captions(tmp_path, rows)}
+    with pytest.raises(InputError, match=said) as found:
+        pairs_of(recipe, tiny_model, files, tmp_path)
+    assert field in str(found.value)
+
+
+def test_a_second_image_that_is_missing_and_a_label_without_a_class(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = rows_of(tiny_pairs)
+    lost = [{**row, "partner_image": "lost.png", "partner_text": "x"} for row in rows]
+    with pytest.raises(InputError, match=r"(?s)\(partner_image\).*lost\.png"):
+        pairs_of("con_clip", tiny_model, {**tiny_pairs, "captions": write_captions(tmp_path, lost)}, tmp_path)
+    odd = [{**row, "label": "zebra"} for row in rows]
+    config = tiny_config(
+        "clip", model=tiny_model, pairs={**tiny_pairs, "captions": write_captions(tmp_path, odd)}, out=tmp_path
+    )
+    chosen = config.objective | {"class_contrast": replace(config.objective["class_contrast"], weight=1.0)}
+    with pytest.raises(InputError, match=r"'0-0': label 'zebra' is none of the 3 classes"):
+        open_pairs(replace(config, objective=chosen), encoder=load_encoder(str(tiny_model)), processes=Processes())
+
+
+def test_rules_are_chosen_by_name(tiny_pairs: dict[str, Path]) -> None:
+    data = DataConfig(**tiny_pairs, negatives_per_caption=1)  # type: ignore[arg-type]
+    every = {rule for row in read_rows(data) for rule in row.rules}
+    assert len(every) == 3
+    rows = read_rows(replace(data, rules=("swap_nouns",)))
+    assert {rule for row in rows for rule in row.rules} == {"swap_nouns"} and any(not row.negatives for row in rows)
+    with pytest.raises(InputError, match=r"no negative of negation\. The file holds: replace_nouns \(8\), "):
+        read_rows(replace(data, rules=("swap_nouns", "negation")))
+
+
+def test_the_text_of_the_second_image_as_negative(tiny_pairs: dict[str, Path]) -> None:
+    data = DataConfig(**{**tiny_pairs, "negatives": None}, negatives_per_caption=1, partner_negative=True)  # type: ignore[arg-type]
+    by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
+    for row in read_rows(data):
+        text = by_id[row.caption.id].get("partner_text")
+        assert row.negatives == ((text,) if text else ()) and set(row.rules) <= {"partner"}
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(InputError, match=r"--data\.class-template"):
+        replace(TrainConfig(), data=DataConfig(class_template="a photo")).check()
+    with pytest.raises(InputError, match=r"--data\.neighbours-per-pair"):
+        replace(TrainConfig(), data=DataConfig(neighbours_per_pair=-1)).check()

@@ -1,0 +1,56 @@
+"""Outputs for patches and tokens are those of open_clip's own towers, and the embeddings those of the plain calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from degla.errors import InputError
+from degla.model.load import load_encoder
+from tests.tiny import CAPTIONS, CONFIG, write_model
+
+VISION = CONFIG["vision_cfg"]
+
+
+@pytest.mark.parametrize("custom_text", [False, True], ids=["CLIP", "CustomTextCLIP"])
+def test_outputs_are_those_of_the_whole_towers(tmp_path: Path, custom_text: bool) -> None:
+    changes = {"custom_text": True} if custom_text else {}
+    encoder = load_encoder(str(write_model(tmp_path / "model", **changes))).double()
+    assert encoder.gives_tokens
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    texts = encoder.tokenize([*CAPTIONS, CAPTIONS[0]])
+    image, text, patch, token = encoder.encode_dense(images, texts)
+    torch.testing.assert_close(image, encoder.encode_images(images))
+    torch.testing.assert_close(text, encoder.encode_captions(texts))
+
+    clip: Any = encoder.clip
+    visual, tower = clip.visual, getattr(clip, "text", clip)
+    states = visual.ln_post(visual.transformer(visual._embeds(images))) @ visual.proj
+    assert patch.shape == (4, 4, 16)
+    torch.testing.assert_close(patch, states[:, 1:].float())
+    states = tower.token_embedding(texts) + tower.positional_embedding
+    states = tower.ln_final(tower.transformer(states, attn_mask=tower.attn_mask)) @ tower.text_projection
+    end = texts.argmax(dim=1)
+    assert token.shape == (7, int(end.max()) + 1, 16)
+    for row, last in enumerate(end.tolist()):
+        torch.testing.assert_close(token[row, : last + 1], states[row, : last + 1].float())
+    assert patch.norm(dim=-1).std() > 0.01, "outputs of patches are not of unit length"
+
+
+def test_gradients_reach_both_towers_whole(tiny_model: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    _, _, patch, token = encoder.encode_dense(torch.randn(2, 3, 32, 32), encoder.tokenize(CAPTIONS[:2]))
+    (patch.square().sum() + token.square().sum()).backward()
+    still = [name for name, value in encoder.clip.named_parameters() if value.grad is None or not value.grad.any()]
+    assert still == ["logit_scale"]
+
+
+@pytest.mark.parametrize("changes", [{"vision_cfg": VISION | {"pool_type": "avg"}}], ids=["average"])
+def test_other_towers_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
+    encoder = load_encoder(str(write_model(tmp_path / "model", **changes)))
+    assert not encoder.gives_tokens
+    with pytest.raises(InputError, match=r"gives no outputs for patches and tokens; .* --train\.trim"):
+        encoder.encode_dense(torch.randn(1, 3, 32, 32), encoder.tokenize(["a cat"]))

@@ -1,0 +1,145 @@
+"""Linear layers by oneDNN in training: forward and both gradients are right, and nothing else goes that way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from degla.model import linear_kernel
+from degla.model.linear_kernel import apply_layer, count_operations, has_kernel, is_faster, linear
+from degla.model.load import load_encoder
+from tests.tiny import CAPTIONS
+
+needs_kernel = pytest.mark.skipif(not has_kernel(), reason="this build of PyTorch has no oneDNN")
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Take the kernel, whatever this machine's clock says; lists the shape of each product's left side."""
+    shapes: list[tuple[int, ...]] = []
+    multiply = linear_kernel._multiply
+
+    def seen(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        shapes.append(tuple(rows.shape))
+        return multiply(rows, weight, bias)
+
+    monkeypatch.setattr(linear_kernel, "is_faster", lambda: True)
+    monkeypatch.setattr(linear_kernel, "_LARGE", 1)
+    monkeypatch.setattr(linear_kernel, "_multiply", seen)
+    return shapes
+
+
+@needs_kernel
+@pytest.mark.parametrize("shape", [(1, 64), (7, 64), (2, 3, 64), (16, 64), (13, 5, 64)])
+@pytest.mark.parametrize("expanded", [False, True], ids=["whole gradient", "expanded gradient"])
+def test_values_and_gradients_are_those_of_float64(
+    shape: tuple[int, ...], expanded: bool, kernel: list[tuple[int, ...]]
+) -> None:
+    inputs = [torch.randn(shape), torch.randn(40, 64), torch.randn(40)]
+    sent = torch.randn(()).expand(*shape[:-1], 40) if expanded else torch.randn(*shape[:-1], 40)
+    found = [value.clone().requires_grad_() for value in inputs]
+    expected = [value.double().requires_grad_() for value in inputs]
+    rows = linear(*found)
+    rows.backward(sent)
+    exact = functional.linear(*expected)
+    exact.backward(sent.double())
+    flat = {1: 1, 6: 6, 7: 7, 16: 16, 65: 72}[rows.numel() // 40]
+    assert kernel == [(flat, 64), (flat, 40), (40, flat)]
+    torch.testing.assert_close(rows.double(), exact, rtol=1e-5, atol=1e-5)
+    for one, other in zip(found, expected, strict=True):
+        assert one.grad is not None and other.grad is not None
+        torch.testing.assert_close(one.grad.double(), other.grad, rtol=1e-5, atol=1e-5)
+
+
+@needs_kernel
+def test_few_numbers_of_rows_reach_the_kernel(kernel: list[tuple[int, ...]]) -> None:
+    weight = torch.randn(3, 8)
+    for count in range(1024, 2048):
+        assert linear(torch.ones(count, 8), weight, None).shape == (count, 3)
+    numbers = [shape[0] for shape in kernel]
+    assert len(set(numbers)) == 17 and all(
+        count <= number < 1.0625 * count for count, number in enumerate(numbers, 1024)
+    )
+
+
+@needs_kernel
+def test_gradients_that_nobody_asks_for_are_not_computed(kernel: list[tuple[int, ...]]) -> None:
+    rows, weight = torch.randn(5, 8), torch.randn(3, 8, requires_grad=True)
+    linear(rows, weight, None).sum().backward()
+    assert len(kernel) == 2 and weight.grad is not None and rows.grad is None
+    kernel.clear()
+    with torch.no_grad():
+        assert not linear(rows, weight, None).requires_grad
+    assert len(kernel) == 1
+
+
+def test_what_does_not_fit_goes_to_pytorch(kernel: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(4, 8)
+    assert linear(torch.randn(3, 8).double(), weight.double(), None).dtype == torch.float64
+    assert linear(torch.randn(0, 8), weight, None).shape == (0, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(torch.randn(3, 8), weight, None).dtype == torch.bfloat16
+
+    class Doubled(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(input)
+
+    layer = Doubled(8, 4)
+    torch.testing.assert_close(
+        apply_layer(layer, torch.ones(1, 8)), 2 * functional.linear(torch.ones(1, 8), *layer.parameters())
+    )
+    monkeypatch.setattr(linear_kernel, "_LARGE", 3 * 8 * 4 + 1)
+    linear(torch.randn(3, 8), weight, None)
+    assert kernel == []
+
+
+@needs_kernel
+@pytest.mark.parametrize("recompute", [False, True], ids=["activations kept", "activations computed again"])
+def test_both_towers_agree_with_and_without(
+    tiny_model: Path, recompute: bool, kernel: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.randn(3, 3, 32, 32)
+    weights = torch.randn(2, 3, 16)
+    found = []
+    for fast in (True, False):
+        monkeypatch.setattr(linear_kernel, "is_faster", lambda fast=fast: fast)
+        kernel.clear()
+        encoder = load_encoder(str(tiny_model)).train()
+        if recompute:
+            encoder.checkpoint_gradients()
+        image, text, _ = encoder(images, encoder.tokenize(CAPTIONS[:3]))
+        (weights[0] * image + weights[1] * text).sum().backward()
+        assert (len(kernel) > 40) == fast
+        found.append({name: value.grad for name, value in encoder.clip.named_parameters() if value.grad is not None})
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 50
+    for name, expected in found[1].items():
+        torch.testing.assert_close(found[0][name], expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_kernel
+def test_operations_are_counted(kernel: list[tuple[int, ...]]) -> None:
+    rows, weight = torch.randn(2, 8, 8, requires_grad=True), torch.randn(3, 8, requires_grad=True)
+    counts = []
+    for call in (lambda: linear(rows, weight, None), lambda: functional.linear(rows, weight)):
+        mapping = {torch.ops.mkldnn._linear_pointwise: count_operations}
+        with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+            call().sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts == [3 * 2 * 16 * 8 * 3] * 2
+
+
+def test_it_is_taken_only_where_it_is_clearly_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_kernel():
+        assert not is_faster()
+        return
+    state = torch.random.get_rng_state()
+    for own, expected in ((2.0, True), (1.1, False)):
+        clock = iter([own, 1.0] * 7)
+        monkeypatch.setattr(linear_kernel, "_seconds", lambda work, clock=clock: work() is None or next(clock))
+        assert is_faster.__wrapped__() is expected
+    assert torch.equal(state, torch.random.get_rng_state()), "measuring draws from the run's random numbers"

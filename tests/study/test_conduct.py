@@ -1,0 +1,199 @@
+"""A whole study at a tiny size: files, failures, what is kept, what is made again, going on after a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from degla.cli import main
+from degla.evaluation.results import load_result
+from degla.study.conduct import _jobs, conduct
+from degla.study.grid import expand
+from degla.study.materials import prepare
+from degla.study.plan import Plan, read_plan
+from degla.study.tuning import Job, tune
+
+_TINY: dict[str, Any] = {
+    "world": {"scenes": 40, "items_per_part": 6, "images_per_class": 1, "retrieval_images": 4, "split": "validation"},
+    "set": {"train.steps": 2, "train.batch_size": 8, "data.negatives_per_caption": 2, "optim.lr": 1e-3},
+    "average": [0.5, 1],
+}
+
+
+def _write(folder: Path, **fields: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump(_TINY | fields, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data of `_TINY`."""
+    out = tmp_path_factory.mktemp("drawn")
+    plan = _plan_of(out, train_steps=2)
+    prepare(plan, expand(plan, where="plan"), out=out)
+    return out / "data"
+
+
+def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = {"train.train_image_tower": False, "train.train_text_tower": False, "train.train_scale": False}
+    arms = [{"recipe": "degla", "label": "fails", **nothing}, {"recipe": "clip"}, {"recipe": "negclip"}]
+    path, out = _write(tmp_path, arms=arms, seeds=2), tmp_path / "out"
+    shutil.copytree(drawn, out / "data")
+    assert main(["study", str(path), "--out", str(out), "--processes", "1", "--json"]) == 1
+    said = capsys.readouterr()
+    assert "2 runs failed: fails, seed 0:" in said.err
+    data = json.loads(said.out)
+    labels = ["base", "clip", "clip averaged 0.5", "negclip", "negclip averaged 0.5"]
+    assert [model["label"] for model in data["models"]] == labels
+    assert [failure["run"] for failure in data["failures"]] == ["fails, seed 0", "fails, seed 1"]
+    assert {test["score"] for test in data["tests"]} == {"composition", "recognition", "joint"}
+    clip = data["models"][1]
+    assert clip["scores"]["composition"]["n"] == 2 and clip["cost"]["negatives"] == 2 and not clip["cost"]["teacher"]
+    assert clip["cost"]["seconds"] > 0
+
+    stored = [load_result(out / "results" / f"clip-{seed}.json") for seed in (0, 1)]
+    averages = [next(score.value for score in result.benchmarks[0].averages if score.name == "composition.id")
+                for result in stored]  # fmt: skip
+    assert clip["scores"]["composition"]["mean"] == pytest.approx(sum(averages) / 2)
+    assert len({result.model.fingerprint for result in stored}) == 2, "two seeds gave one model"
+
+    page = (out / "study.html").read_text()
+    assert "<svg" in page and 'src="http' not in page and 'href="http' not in page and "2 runs failed" in page
+    assert all(label in page and label in (out / "study.md").read_text() for label in labels)
+    chosen = read_plan(out / "chosen.yaml")
+    assert chosen.world is not None and chosen.world.split == "test"
+    assert [arm.name for arm in chosen.arms] == ["clip", "negclip"]
+    assert all(arm.average is not None and len(arm.average) == 1 for arm in chosen.arms)
+
+    # Without the arm that fails, nothing is left to do; the numbers stay the same to the last digit.
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*.json") if file.parent.name == "results"}
+    path = _write(tmp_path, arms=arms[1:], seeds=2)
+    findings = conduct(read_plan(path), out=out, where="plan", processes=1)
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    again = json.loads((out / "study.json").read_text())
+    assert again["models"] == data["models"] and not findings.failures
+
+
+def _plan_of(folder: Path, *, train_steps: int, **fields: Any) -> Plan:
+    values = _TINY["set"] | {"train.steps": train_steps}
+    return read_plan(_write(folder, set=values, arms=[{"recipe": "degla", **fields}]))
+
+
+def _job(folder: Path, drawn: Path, *, train_steps: int, **fields: Any) -> Job:
+    out = folder / "out"
+    if not out.exists():
+        shutil.copytree(drawn, out / "data")
+    plan = _plan_of(folder, train_steps=train_steps, **fields)
+    runs = expand(plan, where="plan")
+    return _jobs(plan, runs, prepare(plan, runs, out=out), out=out)[1]
+
+
+def test_what_is_done_stays_done_and_what_changed_is_made_again(tmp_path: Path, drawn: Path) -> None:
+    job = _job(tmp_path, drawn, train_steps=2)
+    first = tune(job)
+    assert first.trained and first.measured == 2 and first.cost is not None and first.cost.teacher
+    second = tune(job)
+    assert not second.trained and second.measured == 0 and second.paths == first.paths and second.cost == first.cost
+
+    # A result that is gone or torn is measured again, from the model that was kept.
+    fingerprint = load_result(job.measures[0].path).model.fingerprint
+    job.measures[0].path.unlink()
+    job.measures[1].path.write_text("{")
+    third = tune(job)
+    assert not third.trained and third.measured == 2
+    assert load_result(job.measures[0].path).model.fingerprint == fingerprint
+
+    # A term that is switched off, a checkpoint's interval and other names of one file change nothing.
+    same = _job(tmp_path, drawn, train_steps=2, **{"objective.own_hinge.margin": 0.4, "checkpoint.every_steps": 1})
+    assert not tune(same).trained
+
+    fourth = tune(_job(tmp_path, drawn, train_steps=3))
+    assert fourth.trained and fourth.measured == 2
+    assert fourth.notes == ("made again: train.steps was 2, is 3",)
+    assert load_result(job.measures[0].path).model.fingerprint != fingerprint
+    other = replace(job, questions="other", config=_job(tmp_path, drawn, train_steps=3).config)
+    fifth = tune(other)
+    assert not fifth.trained and fifth.measured == 2, "other questions, the same model"
+    other = replace(other, inputs=other.inputs | {"negatives": "other"})
+    assert tune(other).trained
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, drawn: Path) -> None:
+    whole = tune(_job(tmp_path / "whole", drawn, train_steps=12, **{"tracking.every_steps": 1}))
+    job = _job(tmp_path / "stopped", drawn, train_steps=12, **{"tracking.every_steps": 1})
+    assert job.config is not None and job.config.out is not None
+    metrics = job.config.out / "metrics.jsonl"
+
+    def stop_in_the_middle() -> None:
+        while not (metrics.is_file() and metrics.read_text().count("\n") >= 3):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop_in_the_middle)
+    thread.start()
+    stopped = tune(job)
+    thread.join()
+    assert stopped.paths == () and "stopped at step" in stopped.notes[-1] and not job.measures[0].path.exists()
+    rest = tune(job)
+    assert "goes on from" in rest.notes[0] and rest.trained and rest.measured == 2
+    for one, other in zip(whole.paths, rest.paths, strict=True):
+        assert load_result(one).model.fingerprint == load_result(other).model.fingerprint
+    assert rest.cost is not None and rest.cost.seconds > 0
+    assert len(metrics.read_text().splitlines()) == 12
+
+
+def test_given_data_is_the_same_as_drawn_data(tmp_path: Path, drawn: Path) -> None:
+    (pairs,) = drawn.glob("pairs-*")
+    (benchmark,) = drawn.glob("benchmark-*")
+    (negatives,) = drawn.glob("negatives-*.jsonl")
+    shutil.copy(negatives, tmp_path / "other.jsonl")
+    fields = {"data.captions": str(pairs / "captions.jsonl"), "data.images": str(pairs / "images")}
+    files = [str(negatives), "other.jsonl"]
+    arms = [{"recipe": "degla", "data.negatives": files}, {"recipe": "degla", "label": "made"}, {"recipe": "clip"}]
+    plan = read_plan(
+        _write(
+            tmp_path, world=None, benchmarks={"names": ["world"], "root": str(benchmark)}, arms=arms,
+            set=_TINY["set"] | fields,
+        )
+    )  # fmt: skip
+    given = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out")
+    world = _plan_of(tmp_path / "world", train_steps=2)
+    shutil.copytree(drawn, tmp_path / "world" / "out" / "data")
+    made = prepare(world, expand(world, where="plan"), out=tmp_path / "world" / "out")
+    assert given.questions == made.questions and given.benchmarks == made.benchmarks == ("world",)
+    wanted = {name: made.inputs[0][name] for name in ("captions", "negatives")}
+    assert all(inputs | wanted == inputs for inputs in given.inputs[:3]), "equal contents under other names"
+    assert given.inputs[0]["images"] == str(pairs / "images")
+    assert (
+        given.configs[2].data.negatives is not None and given.configs[2].data.negatives.parent == tmp_path / "out/data"
+    )
+    (tmp_path / "other.jsonl").write_text((tmp_path / "other.jsonl").read_text() + "\n")
+    changed = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out")
+    assert changed.inputs[0] == given.inputs[0] and changed.inputs[1] != given.inputs[1]
+
+
+def test_a_score_that_no_benchmark_has(tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(drawn, tmp_path / "out" / "data")
+    path = _write(tmp_path, arms=[{"recipe": "clip"}], gain="compositon")
+    assert main(["study", str(path), "--out", str(tmp_path / "out"), "--processes", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "field 'gain'" in said and "Did you mean 'composition'?" in said
+
+
+def test_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _write(tmp_path, arms=[{"recipe": "clip", "optim.lr": ["1e-4", "2e-4"]}], seeds=2)
+    assert main(["study", str(path), "--out", str(tmp_path / "out"), "--list", "--set", "seeds=[7]"]) == 0
+    assert capsys.readouterr().out == "clip lr 1e-4, seed 7\nclip lr 2e-4, seed 7\n"
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,85 @@
+"""Similar images: found by a model, written for training, read by it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from degla.cli import main
+from degla.data.neighbours import NeighbourRecord
+from degla.errors import InputError
+from degla.model.load import load_encoder
+from degla.records import CaptionRecord, read_jsonl
+from degla.training.loop import train
+from degla.training.neighbours import find_neighbours, nearest_rows
+from tests.training.configs import tiny_config
+from tests.training.gradient_worker import first_step
+
+
+def test_nearest_rows_equal_a_full_sort() -> None:
+    rows = np.random.default_rng(0).normal(size=(1100, 5)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    found = nearest_rows(rows, count=4)
+    for row in (0, 7, 1023, 1024, 1099):
+        order = [other for other in np.argsort(-(rows[row] @ rows.T), kind="stable") if other != row]
+        assert found[row].tolist() == order[:4]
+
+
+def test_pictures_of_one_colour_are_near(tiny_model: Path, tmp_path: Path) -> None:
+    captions = []
+    for number, colour in enumerate([(250, 0, 0), (0, 0, 250), (245, 5, 0), (0, 5, 245)]):
+        Image.new("RGB", (32, 32), colour).save(tmp_path / f"{number}.png")
+        for caption in ("a", "b"):
+            captions.append(
+                CaptionRecord(id=f"{number}{caption}", image=f"{number}.png", text="x", image_id=str(number))
+            )
+    (tmp_path / "copy.png").write_bytes((tmp_path / "0.png").read_bytes())
+    captions.append(CaptionRecord(id="copy", image="copy.png", text="x", image_id="copy"))
+    found = list(find_neighbours(captions, folder=tmp_path, encoder=load_encoder(str(tiny_model)), count=2, seed=1))
+    near = {record.caption_id: record.neighbours for record in found}
+    assert list(near) == [caption.id for caption in captions]
+    partner = {"0": "2", "2": "0", "1": "3", "3": "1", "c": "2"}
+    for name, neighbours in near.items():
+        images = ["0" if other == "copy" else other[0] for other in neighbours]
+        assert images[0] == partner[name[0]] and len(set(images)) == 2
+    with pytest.raises(InputError, match=r"4 neighbours a caption are wanted.* 4 different images"):
+        list(find_neighbours(captions, folder=tmp_path, encoder=load_encoder(str(tiny_model)), count=4))
+
+
+def test_the_command_writes_what_training_reads(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "neighbours.jsonl"
+    words = [str(tiny_pairs["captions"]), "--images", str(tiny_pairs["images"]), "--model", str(tiny_model)]
+    assert main(["neighbours", *words, "--out", str(out)]) == 0
+    assert "24 captions with 3 neighbours each" in capsys.readouterr().err
+    records = list(read_jsonl(NeighbourRecord, out))
+    images = {row["id"]: row["image"] for row in map(json.loads, tiny_pairs["captions"].open())}
+    assert len(records) == 24
+    for record in records:
+        assert len({images[name] for name in record.neighbours} | {images[record.caption_id]}) == 4
+    files = {**tiny_pairs, "neighbours": out}
+    config = tiny_config("negclip_hard_images", model=tiny_model, pairs=files, out=tmp_path / "run", steps=2)
+    assert train(config).finished
+    assert main(["neighbours", *words, "--out", str(out), "--count", "0"]) == 2
+    assert "--count is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "neighbours", "masked"),
+    [("avoid", 0, False), ("avoid", 1, True), ("mask", 0, True), ("allow", 1, False)],
+)
+def test_similar_images_of_one_picture_are_no_negatives(
+    duplicates: Any, neighbours: int, masked: bool, tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    config = tiny_config("read_clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    config = replace(config, data=replace(config.data, duplicates=duplicates, neighbours_per_pair=neighbours))
+    _, _, trainer = first_step(config)
+    found = {name: term.mask_same_image for name, term in trainer.objective.active.items()}  # type: ignore[union-attr]
+    assert found == {"contrastive": masked, "text_contrast": masked}

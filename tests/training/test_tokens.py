@@ -1,0 +1,70 @@
+"""From a batch to the outputs of patches and tokens in the layout of the objective."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from degla.data.collate import Collate
+from degla.errors import InputError
+from degla.model.load import load_encoder
+from degla.objectives import Processes
+from degla.training.embed import to_embeddings
+from degla.training.pairs import open_pairs
+from tests.training.configs import tiny_config
+
+Pairs = dict[str, Path]
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_every_token_stands_beside_its_text(multiple: int, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    pairs = open_pairs(
+        tiny_config("fsc_clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path),
+        encoder=encoder,
+        processes=Processes(),
+    )
+    assert encoder.grow is not None and isinstance(pairs.collate, Collate)
+    grow = replace(encoder.grow, multiple=multiple)  # With 8, trees are longer than the batch's texts.
+    pairs = replace(pairs, collate=replace(pairs.collate, grow=grow))
+    batch = next(iter(pairs.batches(0, start=0, device=torch.device("cpu"))))
+    (part,) = batch.parts(len(batch))
+    with torch.no_grad():
+        *rows, scale = encoder(part.image, part.texts, dense=True)
+    found = to_embeddings([tuple(rows)], scale=scale, batch=batch)
+    assert found.caption_token is not None and found.caption_token_valid is not None
+    assert found.negative_token is not None and found.negative_token_valid is not None and found.patch is not None
+    assert found.caption_token.shape[:2] == batch.caption.shape and found.patch.shape == (4, 4, 16)
+    assert found.negative_token.shape[:3] == batch.negative.shape
+    assert not found.valid.all() and found.valid.any()
+
+    def expect(tokens: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> None:
+        end = int(text.argmax())
+        assert mask.tolist() == [0 < place <= end for place in range(len(text))]
+        with torch.no_grad():
+            _, unit, _, alone = encoder.encode_dense(batch.image[:1], text[None])
+        torch.testing.assert_close(tokens[1 : end + 1], alone[0, 1 : end + 1])
+        assert torch.count_nonzero(tokens[~mask]) == 0
+        # The end token's output is the embedding before it is made one long.
+        torch.testing.assert_close(torch.nn.functional.normalize(tokens[end], dim=0), unit[0])
+
+    for row in range(4):
+        expect(found.caption_token[row], batch.caption[row], found.caption_token_valid[row])
+        for number in range(2):
+            if found.valid[row, number]:
+                expect(
+                    found.negative_token[row, number],
+                    batch.negative[row, number],
+                    found.negative_token_valid[row, number],
+                )
+            else:
+                assert not found.negative_token_valid[row, number].any()
+
+
+def test_towers_and_flags_without_tokens_are_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("fsc_clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, trim=False)
+    with pytest.raises(InputError, match=r"gives no outputs for patches and tokens with these flags.*--train\.trim"):
+        open_pairs(config, encoder=load_encoder(str(tiny_model)), processes=Processes())
