@@ -49,6 +49,27 @@ def test_shards_are_what_webdataset_reads(packed: Pairs, tiny_pairs: Pairs) -> N
     assert {sample["jpg"].size for sample in samples} == {(34, 38)}
 
 
+def test_optional_columns_and_second_pictures_are_packed_too(tiny_pairs: Pairs, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()][:3]
+    rows[0] |= {"positives": ["said otherwise"], "label": "dog"}
+    rows[1] |= {"partner_image": "011.png", "partner_text": "another scene"}
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "pack"
+    words = ["pack", str(captions), "--images", str(tiny_pairs["images"]), "--out", str(out), "--size", "34"]
+    assert main(words) == 0
+    found = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
+    assert found[0]["positives"] == ["said otherwise"] and found[0]["label"] == "dog"
+    assert found[1]["partner_text"] == "another scene"
+    partner = np.asarray(read_image(found[1]["partner_image"], folder=out, caption_id="1"), dtype=float)
+    originals = {
+        name: np.asarray(read_image(name, folder=tiny_pairs["images"], caption_id="1").resize((34, 38)), dtype=float)
+        for name in ("011.png", rows[1]["image"], rows[2]["image"])
+    }
+    gaps = {name: np.abs(partner - original).mean() for name, original in originals.items()}
+    assert min(gaps, key=gaps.__getitem__) == "011.png" and gaps["011.png"] < 0.6 * gaps[rows[1]["image"]]
+
+
 def test_every_caption_points_at_its_own_picture(packed: Pairs, tiny_pairs: Pairs) -> None:
     names = {row["id"]: row["image"] for row in map(json.loads, tiny_pairs["captions"].read_text().splitlines())}
     rows = [json.loads(line) for line in packed["captions"].read_text().splitlines()]

@@ -39,6 +39,9 @@ CASES = [
     ("reshuffle_order", "three old chairs lined in rows", "rows lined in three old chairs", "word_order"),
     ("reshuffle_order", "a girl on a swing doing a trick", "a trick on a swing doing a girl", "word_order"),
     ("swap_nouns", "two people behind a woman", "two women behind a person", "hypernym"),
+    ("swap_nouns", "a shelf with old cups, plates and other things", "a shelf with old plates, cups and other things",
+     "word_order"),
+    ("swap_phrases", "a tall judge watches a game of tennis", "a game of tennis watches a tall judge", "not_rule"),
     # words of a compound
     ("replace_adjectives", "a middle aged man on a bench", "a middle young man on a bench", "not_rule"),
     ("replace_adjectives", "a big, white dog", "a big, black dog", ""),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +54,14 @@ class Packed:
     bytes: int
 
 
+def _placed(caption: CaptionRecord, places: Mapping[str, str]) -> CaptionRecord:
+    """The record with its pictures' places in the shards in place of their paths."""
+    partner = caption.partner_image
+    return caption.model_copy(
+        update={"image": places[caption.image], "partner_image": None if partner is None else places[partner]}
+    )
+
+
 def pack(
     rows: Sequence[PairRow], negatives: Iterable[NegativeRecord] = (), *, folder: Path, out: Path, packing: Packing
 ) -> Packed:
@@ -75,25 +83,26 @@ def pack(
     by_image: dict[str, list[PairRow]] = {}
     for row in rows:
         by_image.setdefault(row.caption.image, []).append(row)
-    images = list(by_image)
-    captions: dict[str, CaptionRecord] = {}
+    # A second picture of a row is packed like any other; its name in an error is that of the first row that has it.
+    partners = {row.caption.partner_image: row for row in reversed(rows) if row.caption.partner_image is not None}
+    images = list(dict.fromkeys([*by_image, *reversed(partners)]))
+    places: dict[str, str] = {}
     total = 0
     shrink = partial(_shrink, folder=folder, packing=packing)
     with ThreadPoolExecutor(max_workers=max(packing.workers, 1)) as threads:
         for number, start in enumerate(range(0, len(images), packing.per_shard)):
             some = images[start : start + packing.per_shard]
             shard = f"pairs-{number:06d}.tar"
-            contents = threads.map(shrink, some, (by_image[image][0].caption.id for image in some))
+            first = (by_image[image][0] if image in by_image else partners[image] for image in some)
+            contents = threads.map(shrink, some, (row.caption.id for row in first))
             with tarfile.open(out / shard, "w", format=tarfile.USTAR_FORMAT) as tar:
                 for place, (image, content) in enumerate(zip(some, contents, strict=True), start=start):
                     at = _add(tar, f"{place:09d}.jpg", content)
-                    _add(tar, f"{place:09d}.json", json.dumps(_described(by_image[image])).encode())
-                    where = packed_place(shard, start=at, size=len(content))
-                    for row in by_image[image]:
-                        captions[row.caption.id] = row.caption.model_copy(update={"image": where})
+                    _add(tar, f"{place:09d}.json", json.dumps(_described(by_image.get(image, []))).encode())
+                    places[image] = packed_place(shard, start=at, size=len(content))
             total += (out / shard).stat().st_size
     used = {(row.caption.id, text) for row in rows for text in row.negatives}
-    _write(out / CAPTIONS_NAME, (captions[row.caption.id] for row in rows))
+    _write(out / CAPTIONS_NAME, (_placed(row.caption, places) for row in rows))
     kept = [record for record in negatives if record.accepted and (record.caption_id, record.text) in used]
     if kept:
         _write(out / NEGATIVES_NAME, kept)
@@ -124,8 +133,9 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
 
 
 def _described(rows: Sequence[PairRow]) -> dict[str, Any]:
+    """What is written beside a picture; one that is only the second picture of a row has no captions."""
     return {
-        "image_id": rows[0].caption.image_id,
+        "image_id": rows[0].caption.image_id if rows else None,
         "captions": [
             {"id": row.caption.id, "text": row.caption.text, "negatives": list(row.negatives), "rules": list(row.rules)}
             for row in rows

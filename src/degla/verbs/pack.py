@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from degla.errors import InputError
@@ -37,11 +37,11 @@ def run(given: argparse.Namespace) -> int:
     from degla.data.pack import CAPTIONS_NAME, NEGATIVES_NAME, Packing, pack
     from degla.data.pairs import join
     from degla.data.sources import read_captions, read_negatives
+    from degla.records import OPTIONAL_FIELDS
 
     negatives = list(read_negatives(given.negatives)) if given.negatives is not None else []
-    rows = join(
-        read_captions(given.captions, format=given.format, columns=columns(given)), negatives if negatives else None
-    )
+    fields = replace(columns(given), optional=OPTIONAL_FIELDS)
+    rows = join(read_captions(given.captions, format=given.format, columns=fields), negatives if negatives else None)
     packing = Packing(size=given.size, quality=given.quality, per_shard=given.per_shard, workers=given.workers)
     found = pack(rows, negatives, folder=given.images, out=given.out, packing=packing)
     if given.json:

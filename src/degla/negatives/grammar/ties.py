@@ -96,7 +96,12 @@ def is_bare(tokens: Sequence[Token], chunk: Chunk) -> bool:
 def shares_article(tokens: Sequence[Token], chunk: Chunk, following: Chunk | None) -> bool:
     """Whether the next phrase lives on this one's article or adjective: "a fork and knife", "old cups and plates"."""
     gap = tokens[chunk.end : following.start] if following is not None else ()
-    if following is None or not gap or gap[0].lower not in ("and", "or") or any(one.tag != "VBG" for one in gap[1:]):
+    if (
+        following is None
+        or not gap
+        or gap[0].lower not in ("and", "or", ",")
+        or any(one.tag != "VBG" for one in gap[1:])
+    ):
         return False
     if following.head != following.start and not (
         tokens[following.start].is_noun or tokens[following.start].tag == "VBG"
@@ -125,6 +130,8 @@ def _stands_alone(tokens: Sequence[Token], chunk: Chunk) -> bool:
     return (
         (known.is_in_group(head.lemma, "game") and determiner(tokens, chunk) is None)
         or (head.lemma in known.words["measure"] - _CROWDS and after != "of" and chunk.core == chunk.start)
+        or head.lemma in known.nouns["game"].above
+        or any(token.lower in ("other", "another") for token in tokens[chunk.start : chunk.head])
         or (not known.is_concrete(head.lemma) and head.lemma not in _CROWDS)
         or (head.lower, after) in _SPLIT
         or (before, tokens[chunk.start].lower) in _SPLIT

@@ -33,8 +33,8 @@ class AddAttribute(ReplacingRule):
     kind: str = "attribute"
     """What the negatives break."""
     instruction: str = (
-        "Add one adjective to one noun: a colour, a pattern, a material or a state that the thing could have, but that "
-        "a picture of the caption would not show. No size, age or judgement."
+        "Add one adjective to one noun: a pattern, a colour, damage or another state that such a thing seldom has and "
+        "that nobody would overlook, such as striped, purple, broken or moldy. No size, age or judgement, nothing usual."
     )
     """What a language model is told to change."""
 
@@ -85,7 +85,10 @@ def _places(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
         for start, end in nouns(tokens, chunk)[:1]:
             own = adjectives(tokens, chunk)
             between = tokens[chunk.core : start]
-            plain = all(token.tag in ("DT", "CD", "PRP$") or token.is_adjective for token in between)
+            plain = all(
+                token.tag in ("DT", "CD", "PRP$") or (token.is_adjective and token.lower not in ("colored", "coloured"))
+                for token in between
+            )
             if plain and len(own) <= _MOST_ADJECTIVES and not tokens[end - 1].tag.startswith("NNP"):
                 # "a big striped dog", but "a striped blue star" and "a flooded professional court"
                 graded = all(additions().is_vague(tokens[place].lower) for place in own)
