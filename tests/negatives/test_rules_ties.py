@@ -9,7 +9,7 @@ import pytest
 from degla.negatives.checks import judge
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.rules import load_rule
+from degla.negatives.rules import FillingRule, load_rule
 
 CASES = [
     # symmetric relations in other clothing
@@ -84,11 +84,11 @@ def test_classes_of_misses(name: str, caption: str, negative: str, reason: str) 
     assert reason == "" or words.content(negative) not in proposed
 
 
-def test_what_is_filled_in_is_of_the_rules_own_list() -> None:
+def test_no_word_of_a_language_model_is_asked_for_where_only_the_rules_own_list_is_accepted() -> None:
     rule, caption = load_rule("add_attribute"), parse_one("a cup on a mat")
-    slot = rule.slots(caption)[0]  # type: ignore[attr-defined]
-    assert rule.fill(caption, slot, "striped") == "a striped cup on a mat"  # type: ignore[attr-defined]
-    assert rule.fill(caption, slot, "white") is None  # type: ignore[attr-defined]
+    assert isinstance(rule, FillingRule)
+    assert rule.slots(caption) == ()
+    assert rule.ask(caption, ()) is not None
 
 
 def test_those_that_can_act_come_first() -> None:

@@ -17,6 +17,7 @@ from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
+from degla.negatives.llm import Slot
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _MOST_ADJECTIVES = 1
@@ -34,7 +35,7 @@ class AddAttribute(ReplacingRule):
     """What the negatives break."""
     instruction: str = (
         "Add one adjective to one noun: a pattern, a colour, damage or another state that such a thing seldom has and "
-        "that nobody would overlook, such as striped, purple, broken or moldy. No size, age or judgement, nothing usual."
+        "that nobody would overlook, such as striped, purple, broken or moldy. No size, age or judgement."
     )
     """What a language model is told to change."""
 
@@ -43,6 +44,10 @@ class AddAttribute(ReplacingRule):
         return {
             (place, place): additions().attributes(caption.tokens[head].lemma) for _, place, head in _places(caption)
         }
+
+    def slots(self, caption: Caption) -> tuple[Slot, ...]:
+        """None: what a language model finds likely at a noun may be true unsaid; it chooses from the rule's list."""
+        return ()
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """Nothing speaks against the adjective."""
