@@ -143,7 +143,7 @@ first_step(config)
 def test_a_large_batch_fits_where_the_whole_needs_four_times_as_much(tmp_path: Path) -> None:
     from tests.tiny import CONFIG, write_model, write_pairs
 
-    model = write_model(tmp_path / "model", vision_cfg=CONFIG["vision_cfg"] | {"patch_size": 8, "layers": 5})
+    model = write_model(tmp_path / "model", vision_cfg=CONFIG["vision_cfg"] | {"patch_size": 8, "layers": 10})
     pairs = write_pairs(tmp_path / "pairs", images=512)
     rows = [json.loads(line) for line in pairs["negatives"].read_text().splitlines()]
     more = [row | {"text": f"{row['text']} and {word}"} for row in rows for word in ("more", "less", "that")]
