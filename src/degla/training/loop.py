@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -128,6 +129,10 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
                         metrics.write(position.step, validation.score(student, position.step))
                 state.save(position, best=validation.best)
         folder = state.save(position, best=validation.best)
+    if processes.count > 1:
+        # A thread of the process group may still wait for Python's lock to drop its last tensors; the group's end waits
+        # for that thread and holds the lock. Sleeping gives the lock away first.
+        time.sleep(0.2)
     accelerator.end_training()
     finished = position.step == steps
     if not finished:
