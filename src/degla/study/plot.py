@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from degla.evaluation import plots
+from degla import svg
+from degla.evaluation.plots import BASELINE
 from degla.study.standings import BASE, Standing, Table
 
 _INKS = {"ink": "#1c2126", "soft": "#7a838c", "rule": "#d8dde2"}
@@ -28,17 +29,17 @@ class Mark:
 def arm_marks(table: Table) -> dict[str, Mark]:
     """Every arm's mark; the base's is a grey diamond."""
     arms = list(dict.fromkeys(row.arm for row in table.standings if row.arm != BASE))
-    palette, shapes = plots._PALETTE, [shape for shape in _MARKERS if shape != "diamond"]
-    return {BASE: Mark(plots._BASELINE, "diamond")} | {
+    palette, shapes = svg.PALETTE, [shape for shape in _MARKERS if shape != "diamond"]
+    return {BASE: Mark(BASELINE, "diamond")} | {
         arm: Mark(palette[place % len(palette)], shapes[place // len(palette) % len(shapes)])
         for place, arm in enumerate(arms)
     }
 
 
-@plots._styled
+@svg.styled
 def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
     """An SVG element for a page: lost across, gained up, both in points; rings mark the models that none beats."""
-    figure, axes = plots._figure(4.9, 4.4)
+    figure, axes = svg.new_figure(4.9, 4.4)
     marks = arm_marks(table)
     base = table.standings[0]
     points: dict[str, tuple[float, float]] = {}
@@ -53,24 +54,24 @@ def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
         marker = _MARKERS[marks[row.arm].shape]
         axes.plot(x, y, marker, color=colour, markersize=7 if row.best or row.arm == BASE else 4.5, zorder=5)
         if row.pareto:
-            axes.plot(x, y, "o", markerfacecolor="none", markeredgecolor=plots._INK, markersize=11, zorder=4)
+            axes.plot(x, y, "o", markerfacecolor="none", markeredgecolor=svg.INK, markersize=11, zorder=4)
         if row.best and row.gained.half_width is not None and row.lost.half_width is not None:
             wide, high = 100 * row.lost.half_width, 100 * row.gained.half_width
             axes.plot((x - wide, x + wide), (y, y), color=colour, linewidth=1.4, alpha=0.55, zorder=3)
             axes.plot((x, x), (y - high, y + high), color=colour, linewidth=1.4, alpha=0.55, zorder=3)
         if row.best or row.arm == BASE:
             points[row.arm] = (x, y)
-    axes.axhline(_y(base), color=plots._SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-    axes.axvline(_x(base), color=plots._SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+    axes.axhline(_y(base), color=svg.SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+    axes.axvline(_x(base), color=svg.SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlabel(f"{kept} lost (points)  →  more forgotten")
     axes.set_ylabel(f"{gain} gained (points)")
     axes.set_xlim(*_limits([_x(row) for row in table.standings]))
     axes.set_ylim(*_limits([_y(row) for row in table.standings]))
     _draw_price(axes, table, price)
-    plots._dress(axes)
+    svg.dress(axes)
     figure.tight_layout()
-    plots._label_points(figure, axes, points, {arm: mark.colour for arm, mark in marks.items()}, bars)
-    return plots._svg(figure, "study-frontier")
+    svg.label_points(figure, axes, points, {arm: mark.colour for arm, mark in marks.items()}, bars)
+    return svg.to_svg(figure, "study-frontier")
 
 
 def standing_alone(picture: str) -> str:
@@ -92,7 +93,7 @@ def _draw_price(axes: Any, table: Table, price: float) -> None:
         return
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     ys = [_y(best) + price * (x - _x(best)) for x in (left, right)]
-    axes.plot((left, right), ys, color=plots._SOFT, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
+    axes.plot((left, right), ys, color=svg.SOFT, linewidth=0.9, linestyle=(0, (1, 2)), zorder=0)
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
 

@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from typing import Any, Final, ParamSpec
+from typing import Any, Final
 
 from degla.negatives.report.blind import CHANCE
 from degla.negatives.report.counts import RuleCounts
 from degla.negatives.report.examine import Examination, rule_names
 from degla.negatives.report.proportions import Proportion
+from degla.svg import PALETTE, SOFT, dress, new_figure, styled, to_svg
 
-_INK, _SOFT, _RULE = "#010203", "#010204", "#010205"
-_PAGE_COLOURS: Final = {_INK: "var(--ink)", _SOFT: "var(--soft)", _RULE: "var(--rule)"}
-PALETTE: Final = ("#3b82c4", "#d9772b", "#3f9b5f", "#b8569b", "#8a6fd1", "#b08b1e", "#2a9d9d", "#d0505a")
 _WIDTH: Final = 4.7
 """Inches: at this width letters are as large as the page's on a phone."""
-_STYLE: Final[Any] = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 10.0,
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "degla",
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _SOFT,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-}
-Arguments = ParamSpec("Arguments")
-
-
-def _styled(plot: Callable[Arguments, str]) -> Callable[Arguments, str]:
-    """Draw in this page's style and leave the process's own matplotlib settings as they were."""
-
-    @wraps(plot)
-    def draw(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str:
-        import matplotlib
-
-        with matplotlib.rc_context(_STYLE):
-            return plot(*args, **kwargs)
-
-    return draw
 
 
 def colours(files: Sequence[Examination]) -> dict[str, str]:
@@ -54,11 +21,11 @@ def colours(files: Sequence[Examination]) -> dict[str, str]:
     return {file.label: PALETTE[place % len(PALETTE)] for place, file in enumerate(files)}
 
 
-@_styled
+@styled
 def coverage(files: Sequence[Examination]) -> str:
     """One bar a rule and file: captions that have an accepted negative of the rule, percent."""
     names, palette = rule_names(files), colours(files)
-    figure, axes = _figure(0.7 + len(names) * (0.16 + 0.16 * len(files)))
+    figure, axes = new_figure(_WIDTH, 0.7 + len(names) * (0.16 + 0.16 * len(files)))
     height = 0.8 / len(files)
     for place, file in enumerate(files):
         for row, name in enumerate(names):
@@ -72,11 +39,11 @@ def coverage(files: Sequence[Examination]) -> str:
     return _finish(figure, axes, "coverage", grid="x")
 
 
-@_styled
+@styled
 def rules_a_caption(files: Sequence[Examination]) -> str:
     """Share of captions by the number of different rules that they have a negative of."""
     palette = colours(files)
-    figure, axes = _figure(2.7)
+    figure, axes = new_figure(_WIDTH, 2.7)
     most = max(max(file.counts.rules_a_caption) for file in files)
     width = 0.84 / len(files)
     for place, file in enumerate(files):
@@ -90,12 +57,12 @@ def rules_a_caption(files: Sequence[Examination]) -> str:
     return _finish(figure, axes, "rules-a-caption", grid="y")
 
 
-@_styled
+@styled
 def lengths(files: Sequence[Examination]) -> str:
     """Lengths of captions (grey, of the first file) and of their negatives, words; share of pairs."""
     palette = colours(files)
-    figure, axes = _figure(2.7)
-    _distribution(axes, _summed(files[0], lambda rule: rule.caption_lengths), colour=_SOFT, filled=True)
+    figure, axes = new_figure(_WIDTH, 2.7)
+    _distribution(axes, _summed(files[0], lambda rule: rule.caption_lengths), colour=SOFT, filled=True)
     for file in files:
         _distribution(axes, _summed(file, lambda rule: rule.lengths), colour=palette[file.label])
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -104,11 +71,11 @@ def lengths(files: Sequence[Examination]) -> str:
     return _finish(figure, axes, "lengths", grid="y")
 
 
-@_styled
+@styled
 def distances(files: Sequence[Examination]) -> str:
     """Words to change from the caption to the negative: mean, and the range of the middle 80 % of pairs."""
     names, palette = rule_names(files), colours(files)
-    figure, axes = _figure(0.7 + len(names) * (0.16 + 0.16 * len(files)))
+    figure, axes = new_figure(_WIDTH, 0.7 + len(names) * (0.16 + 0.16 * len(files)))
     for place, file in enumerate(files):
         for row, name in enumerate(names):
             rule = file.counts.rules.get(name)
@@ -126,7 +93,7 @@ def distances(files: Sequence[Examination]) -> str:
     return _finish(figure, axes, "distances", grid="x")
 
 
-@_styled
+@styled
 def shares(
     files: Sequence[Examination], found: Mapping[str, Mapping[str, Proportion]], *, name: str, label: str
 ) -> str:
@@ -140,7 +107,7 @@ def shares(
     """
     names = [rule for rule in rule_names(files) if any(rule in known for known in found.values())]
     palette = colours(files)
-    figure, axes = _figure(0.7 + len(names) * (0.16 + 0.16 * len(files)))
+    figure, axes = new_figure(_WIDTH, 0.7 + len(names) * (0.16 + 0.16 * len(files)))
     for place, file in enumerate(files):
         for row, rule in enumerate(names):
             share = found[file.label].get(rule)
@@ -149,7 +116,7 @@ def shares(
             at, colour = _row_of(row, place, len(files)), palette[file.label]
             axes.plot((100 * share.low, 100 * share.high), (at, at), color=colour, linewidth=1.8, alpha=0.7)
             axes.plot(100 * share.share, at, "o", color=colour, markersize=6.5, zorder=4)
-    axes.axvline(100 * CHANCE, color=_SOFT, linewidth=1.1, linestyle=(0, (3, 3)), zorder=1)
+    axes.axvline(100 * CHANCE, color=SOFT, linewidth=1.1, linestyle=(0, (3, 3)), zorder=1)
     low = min([100 * share.low for known in found.values() for share in known.values()] + [44.0])
     axes.set_xlim(max(0.0, low - 3), 101)
     _name_rows(axes, names)
@@ -187,16 +154,6 @@ def _row_of(row: int, place: int, files: int) -> float:
     return row - 0.4 + 0.8 / files * (place + 0.5)
 
 
-def _figure(height: float) -> tuple[Any, Any]:
-    """A figure of its own, without pyplot: nothing of the user's matplotlib is touched."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH, height))
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
-
-
 def _name_rows(axes: Any, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -205,18 +162,6 @@ def _name_rows(axes: Any, names: Sequence[str]) -> None:
 
 def _finish(figure: Any, axes: Any, name: str, *, grid: str) -> str:
     """The figure as an `<svg>` element that can stand beside others in one page."""
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.grid(True, axis=grid, color=_RULE, linewidth=0.7)
-    axes.set_axisbelow(True)
+    dress(axes, grid)
     figure.tight_layout(pad=0.4)
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = stream.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    for placeholder, variable in _PAGE_COLOURS.items():
-        text = text.replace(placeholder, variable)
-    # Names inside an SVG are names of the whole page: make them this plot's own.
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
-    return re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    return to_svg(figure, name)
