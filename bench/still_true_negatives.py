@@ -1,0 +1,127 @@
+"""Writes a study of negatives that are still true of their image: how many of them does a method bear?
+
+A generator without checks writes texts that say the same as the caption in other words, and training pushes the model
+away from them. The embedded world knows such texts: other full captions of the same scene. This script draws scenes,
+makes negatives by the paper's rules, puts such a text in place of a share of them, and writes the plan that compares
+the shares:
+
+    python bench/still_true_negatives.py --out studies/still_true/inputs
+    degla study studies/still_true/inputs/plan.yaml --out studies/still_true
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+
+import yaml
+
+from degla.data.sources import read_captions
+from degla.negatives.generate import generate
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
+from degla.study.plan import PUBLISHED_RULES
+from degla.world.draw import draw_benchmark, draw_pairs
+
+SOURCE = "still true"
+
+
+def with_still_true(
+    negatives: Iterable[NegativeRecord], wordings: Mapping[str, Sequence[str]], *, share: float
+) -> Iterator[NegativeRecord]:
+    """The same rows; about `share` of the accepted ones hold another wording of their caption.
+
+    Args:
+        negatives: of `degla negatives`, those of one caption in a row.
+        wordings: true texts other than the caption, by caption id.
+        share: 0 to 1. A row that is replaced at one share is replaced at every larger one, by the same text.
+    """
+    given: dict[str, int] = defaultdict(int)
+    for negative in negatives:
+        draw = Random(f"{negative.caption_id}/{negative.rule}/{negative.draw}").random()
+        texts = wordings.get(negative.caption_id, ())
+        number = given[negative.caption_id]
+        if negative.accepted and number < len(texts):
+            given[negative.caption_id] += 1
+            if draw < share:
+                negative = negative.model_copy(update={"text": texts[number], "source": SOURCE})
+        yield negative
+
+
+def plan_of(shares: Sequence[float], recipes: Sequence[str], *, scenes: int, seeds: int) -> dict[str, object]:
+    """The plan that compares the shares; its files lie beside it."""
+    return {
+        "title": "Negatives that are still true",
+        "about": (
+            "The paper's five rules make negatives that are false of the image. In a share of them another wording of "
+            "the same scene stands in the place of the negative, as a generator that nobody checks would put there. "
+            "Everything else is equal."
+        ),
+        "benchmarks": {"names": ["world"], "root": "benchmark"},
+        "seeds": seeds,
+        "against": f"{recipes[0]}, 0 % still true",
+        "set": {
+            "data.captions": "captions.jsonl",
+            "data.images": f"pairs-{scenes}/images",
+            "data.negatives_per_caption": 5,
+            "optim.lr": 4e-4,
+            "optim.warmup_steps": 20,
+            "optim.weight_decay": 0.1,
+            "optim.clip_norm": 1.0,
+            "train.batch_size": 32,
+            "train.steps": 500,
+        },
+        "arms": [
+            {
+                "recipe": recipe,
+                "label": f"{recipe}, {share:.0%} still true".replace("%", " %"),
+                "data.negatives": f"negatives-{share:g}.jsonl",
+            }
+            for recipe in recipes
+            for share in shares
+        ],
+    }
+
+
+def main() -> None:
+    """Draw, make, replace, and write the plan."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for captions, negatives, questions and the plan"
+    )
+    parser.add_argument("--scenes", type=int, default=8000, help="training scenes (8000)")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0, 0.2, 0.4, 0.8], help="still true (0 .2 .4 .8)")
+    parser.add_argument("--recipes", nargs="+", default=["degla", "negclip"], help="compared (degla negclip)")
+    parser.add_argument("--seeds", type=int, default=5, help="training seeds (5)")
+    parser.add_argument("--items-per-part", type=int, default=1000, help="questions of each part (1000)")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+
+    # One wording is the caption; of the others, five or more differ, one for each of its negatives.
+    drawn = draw_pairs(out / f"pairs-{arguments.scenes}", count=arguments.scenes, captions_per_image=12)
+    captions: dict[str, CaptionRecord] = {}
+    wordings: dict[str, list[str]] = defaultdict(list)
+    for record in read_captions(drawn.captions):
+        caption = captions.setdefault(record.image, record)
+        if record.text != caption.text and record.text not in wordings[caption.id]:
+            wordings[caption.id].append(record.text)
+    write_jsonl(out / "captions.jsonl", captions.values())
+    made = out / "negatives.jsonl"
+    generate(read_captions(out / "captions.jsonl"), rules=PUBLISHED_RULES, out=made, seed=0, progress=True)
+    for share in arguments.shares:
+        path = out / f"negatives-{share:g}.jsonl"
+        write_jsonl(path, with_still_true(read_jsonl(NegativeRecord, made), wordings, share=share))
+        rows = [row for row in read_jsonl(NegativeRecord, path) if row.accepted]
+        print(f"{path}: {sum(row.source == SOURCE for row in rows) / len(rows):.1%} of {len(rows)} still true")
+    draw_benchmark(out / "benchmark", split="test", items_per_part=arguments.items_per_part)
+    plan = plan_of(arguments.shares, arguments.recipes, scenes=arguments.scenes, seeds=arguments.seeds)
+    (out / "plan.yaml").write_text(
+        yaml.safe_dump(plan, sort_keys=False, allow_unicode=True, width=110), encoding="utf-8"
+    )
+    print(f"degla study {out / 'plan.yaml'} --out {out.parent}")
+
+
+if __name__ == "__main__":
+    main()
