@@ -21,7 +21,7 @@ REASONS: Final[dict[str, str]] = {
     "synonym": "the new word means the same as the old one",
     "hypernym": "the new word is more general or more special than the old one",
     "part": "the new word is a part or the whole of the old one",
-    "compatible": "the new word can be true of the same thing as the old one",
+    "compatible": "the new word can be true of the same thing as the old one, or nothing tells whether it can",
     "person_colour": "a colour would describe a person",
     "unknown_word": "the new word is not in the word tables, so that it cannot be known to differ",
     "already_in_caption": "the new word, or one that means as much, is in the caption already",

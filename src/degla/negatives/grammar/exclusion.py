@@ -14,6 +14,8 @@ Relation = Literal["", "synonym", "hypernym", "part", "compatible"]
 PEOPLE = ("person", "someone", "role")
 _KINDS = ("mammal", "bird", "other_animal", "fruit", "vegetable", "instrument")
 """Groups whose members exclude each other, also those that are not listed: WordNet has one place for each."""
+_CLOSE = 3
+"""Steps between two senses of WordNet that are too few to tell one thing from the other."""
 
 
 @lru_cache(maxsize=200_000)
@@ -38,8 +40,21 @@ def noun_relation_in(words: Lexicon, word: str, other: str) -> Relation:
         return "compatible"  # a worker may be a person, a woman or a tourist
     if any(group in theirs and group.name in _KINDS for group in mine):
         return ""
-    parents = [{up for one in words.senses_in_order(name)[:1] for up in words.above(one)} for name in (word, other)]
-    return "compatible" if parents[0] & parents[1] else ""
+    return "compatible" if _are_close(words, word, other) else ""
+
+
+def _are_close(words: Lexicon, word: str, other: str) -> bool:
+    """Whether the first senses are at most three steps apart, by way of what is above both: "sky" and "air"."""
+    up = [_steps_above(words, word), _steps_above(words, other)]
+    return any(mine + up[1][sense] <= _CLOSE for sense, mine in up[0].items() if sense in up[1])
+
+
+def _steps_above(words: Lexicon, word: str) -> dict[int, int]:
+    layer, found = set(words.senses_in_order(word)[:1]), dict[int, int]()
+    for steps in range(_CLOSE):
+        found |= dict.fromkeys(layer - found.keys(), steps)
+        layer = {above for sense in layer for above in words.above(sense)}
+    return found
 
 
 @cache

@@ -15,11 +15,11 @@ ADDITIONS_NAME = "additions.toml"
 
 @dataclass(frozen=True)
 class Group:
-    """Words of one sort; words of two clusters exclude each other.
+    """Words of one sort; two words that no cluster holds both of exclude each other.
 
     Attributes:
         name: as in `groups.toml`.
-        clusters: words of one cluster may be true of the same thing.
+        clusters: words of one cluster may be true of the same thing; clusters may overlap.
         draws: the words that replacements are drawn from.
         above: words that are true of the whole group ("seating" of every chair).
         living: nouns: people and animals.
@@ -36,8 +36,8 @@ class Group:
     of: str = ""
 
     def cluster(self, word: str) -> frozenset[str]:
-        """The cluster of a word; empty where the group does not list it."""
-        return next((cluster for cluster in self.clusters if word in cluster), frozenset())
+        """The word and all that share a cluster with it; empty where the group does not list it."""
+        return frozenset().union(*(cluster for cluster in self.clusters if word in cluster))
 
 
 def read_groups() -> dict[str, Any]:

@@ -143,6 +143,20 @@ class Lexicon:
             return True
         return bool(_over(self, self.senses_in_order(word)[:1]) & _matter(self))
 
+    def is_material(self, word: str) -> bool:
+        """Whether a noun names what things are made of, as "plastic" and "wool" do, and is in no group of things."""
+        if self.noun_groups(word):
+            return False
+        stuff = set(self.senses_in_order("material")[:1]) | set(self.senses_in_order("substance")[:1])
+        return self.is_in_group(word, "material") or bool(stuff & _over(self, self.senses_in_order(word)[:1]))
+
+    def is_event(self, word: str) -> bool:
+        """Whether a noun names something that happens or is done, as "match" and "climb" do, and no thing."""
+        if word in self.words["event"]:
+            return True
+        happening = set(self.senses_in_order("event")[:1])
+        return not self.noun_groups(word) and bool(happening & _over(self, self.senses_in_order(word)[:1]))
+
     def noun_groups(self, word: str) -> tuple[Group, ...]:
         """The groups of a noun: those that list it, else the one anchored nearest above its first sense."""
         listed = self._noun_groups.get(word)
@@ -150,6 +164,10 @@ class Lexicon:
             return listed
         anchored = self._anchored.get(word)
         return (self.nouns[anchored],) if anchored else ()
+
+    def noun_sorts(self, word: str) -> frozenset[str]:
+        """Names of a noun's groups, and of the groups that it stands above: "drink" of every tea and coffee."""
+        return _sorts(self, word)
 
     def is_living(self, word: str) -> bool:
         """Whether the noun names a person or an animal."""
@@ -202,11 +220,12 @@ class Lexicon:
 
     def is_part(self, part: str, whole: str) -> bool:
         """Whether one thing is a part of the other in any sense, or in the first senses of some sort of the other."""
+        return bool(self.senses(whole) & self._wholes_over(self.over(part))) or self.is_usual_part(part, whole)
+
+    def is_usual_part(self, part: str, whole: str) -> bool:
+        """Whether one thing is a part of the other in the first sense of both, or of some sort of the other."""
         first = _over(self, self.senses_in_order(whole)[:1])
-        return bool(
-            self.senses(whole) & self._wholes_over(self.over(part))
-            or first & self._wholes_over(frozenset(self.senses_in_order(part)[:1]))
-        )
+        return bool(first & self._wholes_over(frozenset(self.senses_in_order(part)[:1])))
 
     def _wholes_over(self, senses: frozenset[int]) -> frozenset[int]:
         """Senses that any of the given ones is a part of, up to three steps."""
@@ -234,6 +253,12 @@ def _matter(words: Lexicon) -> frozenset[int]:
     """The senses that are above every physical thing and above nothing else."""
     dog, sand, happiness = (_over(words, words.senses_in_order(word)[:1]) for word in ("dog", "sand", "happiness"))
     return dog & sand - happiness
+
+
+@cache
+def _sorts(words: Lexicon, word: str) -> frozenset[str]:
+    above = (group.name for group in words.nouns.values() if word in group.above)
+    return frozenset((*(group.name for group in words.noun_groups(word)), *above))
 
 
 @cache

@@ -23,6 +23,7 @@ def movable(caption: Caption) -> list[tuple[int, int]]:
     """
     spans: list[tuple[int, int]] = []
     tied_down = ties(caption)
+    wrong = {chunk.start for chunk in caption.chunks if not determiner_fits(caption.tokens, chunk)}
     for chunk in caption.chunks:
         tied = chunk.start > 0 and caption.tokens[chunk.start - 1].lower == "of"
         if tied and spans and spans[-1][1] == chunk.start - 1:
@@ -32,7 +33,9 @@ def movable(caption: Caption) -> list[tuple[int, int]]:
     return [
         (start, end)
         for start, end in spans
-        if not tied_down[start].stays and all(token.tag not in ("PRP$", "PRP") for token in caption.tokens[start:end])
+        if start not in wrong
+        and not tied_down[start].stays
+        and all(token.tag not in ("PRP$", "PRP") for token in caption.tokens[start:end])
     ]
 
 

@@ -10,29 +10,37 @@ from typing import Any, Literal
 
 from degla.errors import DeglaError
 from degla.negatives.grammar.groups import DATA_FOLDER, RELATIONS_NAME
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.tokens import Token
 
 Sort = Literal["prepositions", "verbs"]
 
 
 @dataclass(frozen=True)
 class RelationGroup:
-    """Words of one sort; words of two clusters exclude each other.
+    """Words of one sort; two words that no cluster holds both of exclude each other.
 
     Attributes:
-        clusters: words of one cluster may be true together.
+        clusters: words of one cluster may be true together; clusters may overlap.
         draws: the words that replacements are drawn from.
+        seldom: words that never come in, as hardly anybody says them there.
         objects: groups of the nouns that may stand behind the word; empty for any noun, or for a verb without one.
         subjects: groups of the nouns that may stand before a verb, "living" or "thing"; empty for any.
     """
 
     clusters: tuple[frozenset[str], ...]
     draws: tuple[str, ...]
+    seldom: frozenset[str]
     objects: frozenset[str]
     subjects: frozenset[str]
 
-    def cluster(self, word: str) -> frozenset[str]:
-        """The cluster of a word; empty where the group does not list it."""
-        return next((cluster for cluster in self.clusters if word in cluster), frozenset())
+    def lists(self, word: str) -> bool:
+        """Whether the group tells the word from others."""
+        return any(word in cluster for cluster in self.clusters)
+
+    def is_alike(self, word: str, other: str) -> bool:
+        """Whether both words may be true together."""
+        return any(word in cluster and other in cluster for cluster in self.clusters)
 
     def suits(self, sort: Sort, objects: Collection[str], subjects: Collection[str]) -> bool:
         """Whether the group is for a word with such nouns behind and before it."""
@@ -48,6 +56,7 @@ class Relations:
             "prepositions": _groups(tables["prepositions"]),
             "verbs": _groups(tables["verbs"]),
         }
+        self._kinds = {kind: frozenset(nouns) for kind, nouns in tables["kinds"].items()}
         self.words = {name: frozenset(words) for name, words in tables["words"].items()}
         self._listed: dict[Sort, dict[str, list[RelationGroup]]] = {"prepositions": {}, "verbs": {}}
         for sort, groups in self.groups.items():
@@ -56,22 +65,33 @@ class Relations:
                     self._listed[sort].setdefault(word, []).append(group)
         self.longest = max(len(word.split()) for word in self._listed["prepositions"])
 
+    @property
+    def kind_names(self) -> frozenset[str]:
+        """The kinds that nouns are listed as."""
+        return frozenset(self._kinds)
+
     def is_known(self, sort: Sort, word: str) -> bool:
         """Whether a group lists the word."""
         return word in self._listed[sort]
 
+    def kinds(self, noun: str) -> tuple[str, ...]:
+        """Kinds of things that a noun is listed as, which count before its groups in `groups.toml`."""
+        return tuple(kind for kind, nouns in self._kinds.items() if noun in nouns)
+
     def relation(
         self, sort: Sort, word: str, other: str, *, objects: Collection[str] = (), subjects: Collection[str] = ()
     ) -> str:
-        """Why one word must not replace the other: only words of two clusters of one group may. Symmetric.
+        """Why `other` must not replace `word`; "" where it may.
 
-        Groups that suit what stands around the word decide, where both words are in one: people sit or stand, a vase
-        that sits stands as well.
+        Only groups that suit what stands around the word are asked: one must tell the two words apart and none may hold
+        them for alike. Where no group can tell, they count as compatible.
         """
-        shared = [group for group in self._listed[sort].get(word, ()) if group.cluster(other)]
-        shared = [group for group in shared if group.suits(sort, objects, subjects)] or shared
-        if word == other or any(group.cluster(word) == group.cluster(other) for group in shared):
+        suited = [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
+        shared = [group for group in suited if group.lists(other)]
+        if word == other or any(group.is_alike(word, other) for group in shared):
             return "synonym"
+        if not self._fits(other, suited):
+            return "word_order"
         return "" if shared else "compatible"
 
     def choices(
@@ -90,10 +110,19 @@ class Relations:
             for group in self._listed[sort].get(word, ())
             if group.suits(sort, objects, subjects)
             for draw in group.draws
-            if draw not in group.cluster(word)
-            and not self.relation(sort, word, draw, objects=objects, subjects=subjects)
+            if not self.relation(sort, word, draw, objects=objects, subjects=subjects)
         ]
         return tuple(dict.fromkeys(found))
+
+    def fits(self, preposition: str, objects: Collection[str]) -> bool:
+        """Whether one says the preposition before such a noun; True where no group knows better."""
+        known = self._listed["prepositions"].get(preposition, ())
+        return self._fits(preposition, [group for group in known if group.suits("prepositions", objects, ())])
+
+    @staticmethod
+    def _fits(word: str, groups: Sequence[RelationGroup]) -> bool:
+        listing = [group for group in groups if group.lists(word)]
+        return not listing or any(word not in group.seldom for group in listing)
 
     def match(self, texts: Sequence[str], start: int) -> int:
         """Index after the longest preposition that begins at `start`; `start` where none does."""
@@ -103,11 +132,34 @@ class Relations:
         return start
 
 
+def noun_sorts(noun: Token) -> tuple[str, ...]:
+    """The groups of a noun or pronoun, with "living" or "thing"; empty where nothing is known of it."""
+    if noun.tag in ("PRP", "WP"):
+        return ("person", "living") if noun.lower in ("he", "she", "him", "her", "who", "they", "them") else ()
+    groups = tuple(group.name for group in lexicon().noun_groups(noun.lemma))
+    if not groups and (lexicon().is_person(noun.lemma) or noun.lemma in relations().words["people"]):
+        return ("person", "living")
+    return (*groups, "living" if lexicon().is_living(noun.lemma) else "thing") if groups else ()
+
+
+def landmark(noun: Token) -> tuple[str, ...]:
+    """What a noun is to a preposition before it: its kinds, else its groups."""
+    return relations().kinds(noun.lemma) or noun_sorts(noun)
+
+
+def fits_before(preposition: str, lemma: str) -> bool:
+    """Whether one says "in" or another preposition before a noun: no "on a park", no "in a table"."""
+    if preposition in ("on", "in") and lemma in lexicon().words[f"not_{preposition}"]:
+        return False
+    return relations().fits(preposition, landmark(Token(lemma, lemma, "NN", lemma)))
+
+
 def _groups(tables: dict[str, Any]) -> tuple[RelationGroup, ...]:
     return tuple(
         RelationGroup(
             tuple(frozenset(cluster) for cluster in table["clusters"]),
             tuple(table.get("draw", [cluster[0] for cluster in table["clusters"]])),
+            frozenset(table.get("seldom", ())),
             frozenset(table.get("objects", ())),
             frozenset(table.get("subjects", ())),
         )

@@ -27,7 +27,9 @@ _SPLIT: Final = frozenset(
      ("fold", "up"), ("walk", "in"), ("on", "screen"), ("off", "road"), ("stand", "up"), ("close", "up")}
 )  # fmt: skip
 """Compounds written apart that the tagger takes for a phrase and a preposition."""
-_HOLDING: Final = frozenset({"hold", "tie", "attach", "connect", "touch", "fasten", "chain", "press", "join"})
+_HOLDING: Final = frozenset(
+    {"hold", "tie", "attach", "connect", "touch", "fasten", "chain", "press", "join", "leash", "strap", "hook", "glue"}
+)
 _WITHIN: Final = frozenset({"in", "at", "inside", "within"})
 _HAVING: Final = frozenset({"has", "have", "had", "having"})
 
@@ -172,6 +174,8 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
     listed = [tie.link in JOINERS for tie in between]
     if company and between and not any(tie.acts for tie in between) and (one.link == "" or all(listed)):
         return True  # "a toilet in a bathroom next to a window", "meat and broccoli with a fork"
+    if _looks_the_same(tokens, (first, second), (one, other), between):
+        return True
     if not between:
         framed = start > 0 and chunks[start - 1].role == "frame" and one.link == "of"
         member = one.link in JOINERS and one.link != ""
@@ -188,6 +192,25 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
         if _HAVING & {token.lower for token in tokens[first.end : second.start]} and _points_back(caption, second):
             return True
     return one.link == "with" and listed[:1] == [True] and not any(tie.acts for tie in (*between, other))
+
+
+def _looks_the_same(
+    tokens: Sequence[Token], exchanged: tuple[Chunk, Chunk], own: tuple[Tie, Tie], between: Sequence[Tie]
+) -> bool:
+    """Whether two phrases are fastened, filled or held, so that their exchange shows what was there."""
+    (first, second), (one, other) = exchanged, own
+    gap = tokens[first.end : second.start]
+    if not between:
+        verbs = {token.lemma for token in gap if token.is_verb} - {"be"}
+        return other.link == "to" and bool(verbs) and verbs <= _HOLDING  # "a dog tied to a post"
+    if other.link == "with" and one.link == "" and tokens[second.start - 2].lemma == "fill":
+        return True  # "a rose in a vase filled with water"
+    if _is_alive(tokens, first):  # "a man in front of a mirror and a sink"
+        in_front = between[0].link.endswith("in front of")
+        listed = all(tie.link in JOINERS for tie in (*between[1:], other))
+        return in_front and listed and not _is_alive(tokens, second)
+    had = bool(_HAVING & {token.lower for token in gap})
+    return had and other.link in ("on", "in")  # "a plate that has beans on a counter"
 
 
 def _is_alive(tokens: Sequence[Token], chunk: Chunk) -> bool:

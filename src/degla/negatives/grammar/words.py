@@ -71,7 +71,7 @@ def fit_articles(words: Sequence[str]) -> list[str]:
     """Set every "a" and "an" to what the next word asks for; letter case is kept."""
     fitted = list(words)
     for place, word in enumerate(words[:-1]):
-        if word in _ARTICLES:
+        if word in _ARTICLES and words[place + 1] not in _ARTICLES:  # "a a dog" is beyond repair
             right = article(words[place + 1])
             if word.lower() != right:
                 shouted = words[place + 1].isupper() and len(words[place + 1]) > 1

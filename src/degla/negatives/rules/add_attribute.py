@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions
-from degla.negatives.grammar.chunks import Chunk, adjectives, determiner_fits, nouns
+from degla.negatives.grammar.chunks import Chunk, adjectives, determiner, determiner_fits, nouns
 from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
+from degla.negatives.grammar.tokens import Token
 from degla.negatives.llm import Slot
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
@@ -87,6 +88,8 @@ def _places(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
     for chunk in caption.chunks:
         if not determiner_fits(tokens, chunk) or any(token.tag == "POS" for token in tokens[chunk.start : chunk.end]):
             continue
+        if lexicon().is_in_group(tokens[chunk.head].lemma, "game") and determiner(tokens, chunk) is None:
+            continue  # "playing baseball"
         for start, end in nouns(tokens, chunk)[:1]:
             own = adjectives(tokens, chunk)
             between = tokens[chunk.core : start]
@@ -94,10 +97,24 @@ def _places(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
                 token.tag in ("DT", "CD", "PRP$") or (token.is_adjective and token.lower not in ("colored", "coloured"))
                 for token in between
             )
-            if plain and len(own) <= _MOST_ADJECTIVES and not tokens[end - 1].tag.startswith("NNP"):
+            if (
+                plain
+                and not _opens_compound(tokens, start, chunk)
+                and len(own) <= _MOST_ADJECTIVES
+                and not tokens[end - 1].tag.startswith("NNP")
+            ):
                 # "a big striped dog", but "a striped blue star" and "a flooded professional court"
                 graded = all(additions().is_vague(tokens[place].lower) for place in own)
                 yield chunk, start if graded else own[0], end - 1
+
+
+def _opens_compound(tokens: Sequence[Token], start: int, chunk: Chunk) -> bool:
+    """Whether words before the noun are one description of two words: "a light filled room"."""
+    return any(
+        tokens[place].tag in ("VBN", "VBG") or tokens[place].lower.endswith("ed")
+        for place in range(chunk.core + 1, start)
+        if tokens[place - 1].tag not in ("DT", "CD", "PRP$")
+    )
 
 
 def _at(caption: Caption, place: int) -> tuple[Chunk, int]:

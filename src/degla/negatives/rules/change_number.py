@@ -32,7 +32,9 @@ _COUNTS: Final[Mapping[str, int]] = {
     **{str(count): count for count in range(1, 13)},
 }
 _VAGUE: Final = frozenset({"several", "many", "some", "few", "numerous", "multiple", "various"})
-"""Words for more than two."""
+"""Words for more than one."""
+_TWO_OR_MORE: Final = frozenset({"some", "few", "multiple", "various"})
+"""Of these, the ones that two things may be called too."""
 _OF_ONE: Final = frozenset({"his", "her", "its", "he", "she", "it", "him", "himself", "herself", "itself"})
 _OF_MANY: Final = frozenset({"their", "they", "them", "themselves", "both", "each", "other"})
 _MOUNTING: Final = frozenset({"ride", "drive", "wear", "sit", "fly", "of"})
@@ -70,7 +72,7 @@ class ChangeNumber(GrammarRule):
             old = _count(caption.tokens[place])
             counts = [count for count in range(1, _MOST + 1) if count != old and abs(count - (old or 1)) <= _FARTHEST]
             if old is None:
-                counts = [1, 2]
+                counts = [1] if caption.tokens[place].lower in _TWO_OR_MORE else [1, 2]
             texts = [
                 write(caption, tokens)
                 for count in counts
@@ -121,7 +123,9 @@ def _judge(old: str, new: str) -> Verdict:
         return refused("synonym" if before is not None else "still_true")
     if before is None or after is None:
         known = after if before is None else before
-        return ACCEPTED if known in (1, 2) and new != "a" else refused("still_true")
+        vague = old if before is None else new
+        fewest = 2 if vague in _TWO_OR_MORE else 3
+        return ACCEPTED if known is not None and 0 < known < fewest and new != "a" else refused("still_true")
     if new in ("a", "an"):
         return refused("still_true")  # where there are two dogs, there is a dog
     return ACCEPTED
@@ -139,6 +143,8 @@ def _counted(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
             continue
         if (first.lower not in _COUNTS and first.lower not in _VAGUE) or first.lower == "the":
             continue
+        if chunk.start and tokens[chunk.start - 1].tag in ("DT", "CD", "PRP$"):
+            continue  # "a a foggy road"
         if shares_article(tokens, chunk, following):
             continue  # "a fork and knife" has no plural
         if any(token.tag == "POS" or token.lower in _WORDS for token in tokens[chunk.start + 1 : noun]):

@@ -17,6 +17,8 @@ from degla.negatives.grammar.chunks import Chunk, determiner, determiner_fits, n
 from degla.negatives.grammar.exclusion import Relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.presence import chunk_at, is_inventory, may_be_there
+from degla.negatives.grammar.relations import fits_before
 from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
@@ -52,7 +54,7 @@ class ReplaceNouns(ReplacingRule):
             not _is_taken(caption, place, word)
             and not _relation(caption, place, (word,))
             and _suits(caption, place, word)
-            and not _may_be_there(caption, place, word)
+            and not may_be_there(caption, place, word)
         )
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
@@ -83,9 +85,9 @@ class ReplaceNouns(ReplacingRule):
         relation = _relation(caption, place, new)
         if relation:
             return refused(relation)
-        if not lexicon().is_concrete(lemma):
+        if not lexicon().is_concrete(lemma) or any(lemma in lexicon().words[sort] for sort in ("where", "generic")):
             return refused("abstract")
-        if _may_be_there(caption, place, lemma):
+        if may_be_there(caption, place, lemma):
             return refused("still_true")
         return refused("already_in_caption") if _is_taken(caption, place, lemma) else ACCEPTED
 
@@ -97,7 +99,7 @@ def _places(caption: Caption) -> Iterator[tuple[Chunk, Place]]:
         if not determiner_fits(tokens, chunk):
             continue  # "a dogs": what is wrong already gives no sound negative
         for start, end in nouns(tokens, chunk):
-            if tokens[end - 1].lemma not in lexicon().words["frame"]:
+            if tokens[end - 1].lemma not in lexicon().words["frame"] and not lexicon().is_event(tokens[end - 1].lemma):
                 named = any(
                     token.tag.startswith("NNP") and token.text[1:].islower() and token.text[0].isupper()
                     for token in tokens[start : end - 1]
@@ -113,17 +115,13 @@ def _is_nominal(new: Sequence[str], at: int) -> bool:
     )
 
 
-def _chunk(caption: Caption, place: Place) -> Chunk:
-    return next(one for one in caption.chunks if one.start <= place[0] < one.end)
-
-
 def _is_many(token: Token) -> bool:
     return token.tag in ("NNS", "NNPS") or token.lower == "people"
 
 
 def _counts(caption: Caption, place: Place) -> bool:
     """Whether the noun here is plural or has "a", "one", "two", ... before it."""
-    chunk, head = _chunk(caption, place), place[1] - 1
+    chunk, head = chunk_at(caption, place), place[1] - 1
     first = determiner(caption.tokens, chunk) if head == chunk.head else caption.tokens[chunk.start]
     counting = words.DETERMINERS_OF_ONE | words.DETERMINERS_OF_MANY
     return caption.tokens[head].tag in ("NNS", "NNPS") or (first is not None and first.lower in counting)
@@ -149,49 +147,20 @@ def _choices(caption: Caption, chunk: Chunk, place: Place) -> tuple[str, ...]:
     mass = not _is_many(token) and known.is_mass(token.lemma) and not _counts(caption, place)
     name = "".join(one.lower for one in caption.tokens[place[0] : place[1] - 1]) + token.lemma
     sort = name if place[1] - place[0] > 1 and known.noun_groups(name) else token.lemma
-    found = additions().objects(token.lemma) if _is_inventory(caption, place) else known.noun_choices(sort, mass=mass)
+    found = additions().objects(token.lemma) if is_inventory(caption, place) else known.noun_choices(sort, mass=mass)
     return found if _is_many(token) else tuple(word for word in found if word not in known.words["plural_only"])
 
 
 def _suits(caption: Caption, place: Place, lemma: str) -> bool:
     """Whether a noun suits the preposition before its phrase ("in a park"), and "it" behind it."""
     known, tokens = lexicon(), caption.tokens
-    chunk = _chunk(caption, place)
+    chunk = chunk_at(caption, place)
     before = tokens[chunk.start - 1].lower if chunk.start else ""
-    if before in ("on", "in") and lemma in known.words[f"not_{before}"]:
+    if not fits_before(before, lemma):
         return False
     if known.is_person(lemma) and not known.is_living(tokens[place[1] - 1].lemma):
         return not any(token.lower in ("it", "its") for token in tokens[chunk.end :])
     return True
-
-
-_LISTING: Final = frozenset({"with", "and", ",", "has", "have", "having", "including", "contains", "containing", "or"})
-
-
-def _is_inventory(caption: Caption, place: Place) -> bool:
-    """Whether the noun is one of the things that a room is said to have."""
-    known, tokens = lexicon(), caption.tokens
-    chunk = _chunk(caption, place)
-    before = tokens[chunk.start - 1] if chunk.start else None
-    after = tokens[chunk.end].lower if chunk.end < len(tokens) else ""
-    if before is None or (before.lower not in _LISTING and after not in (",", "and")):
-        joined = before is not None and before.is_noun  # "a bath tub a toilet and a sink"
-        if not joined:
-            return False
-    sorts = {group.name for group in known.noun_groups(tokens[place[1] - 1].lemma)}
-    rooms = (
-        token.is_noun and (token.lemma in known.words["room_words"] or known.is_in_group(token.lemma, "room"))
-        for at, token in enumerate(tokens)
-        if not place[0] <= at < place[1]
-    )
-    return bool(sorts & known.words["room_contents"]) and any(rooms)
-
-
-def _may_be_there(caption: Caption, place: Place, lemma: str) -> bool:
-    """Whether the new thing may stand in the room too: a kitchen with a sink may well have a microwave."""
-    sorts = {group.name for group in lexicon().noun_groups(lemma)}
-    seldom = lemma in additions().objects(caption.tokens[place[1] - 1].lemma)
-    return not seldom and bool(sorts & lexicon().words["room_contents"]) and _is_inventory(caption, place)
 
 
 def _relation(caption: Caption, place: Place, new: Sequence[str]) -> Relation:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.relations import Sort, relations
+from degla.negatives.grammar.relations import Sort, landmark, noun_sorts, relations
 from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
@@ -94,7 +93,9 @@ class ReplaceRelation(ReplacingRule):
             return refused("not_rule" if len(new.split()) != 1 else "unknown_word")
         else:
             chunk = next(one for one in caption.chunks if one.start == place[1])
-            reason = relations().relation("prepositions", " ".join(kept), new, objects=_sorts(caption, chunk.head))
+            reason = relations().relation(
+                "prepositions", " ".join(kept), new, objects=landmark(caption.tokens[chunk.head])
+            )
         return refused(reason) if reason else ACCEPTED
 
 
@@ -104,7 +105,7 @@ def _is_mounted(caption: Caption, place: int) -> bool:
     return (
         chunk is not None
         and caption.tokens[place].lower in ("on", "in")
-        and bool(relations().words["ridden"] & set(_sorts(caption, chunk.head)))
+        and bool(relations().words["ridden"] & set(noun_sorts(caption.tokens[chunk.head])))
     )
 
 
@@ -119,16 +120,6 @@ def _sort(caption: Caption, place: Place) -> Sort:
     return "verbs" if place[1] - place[0] == 1 and caption.tokens[place[0]].is_verb else "prepositions"
 
 
-def _sorts(caption: Caption, head: int) -> tuple[str, ...]:
-    """The groups of a noun, with "living" or "thing"."""
-    token = caption.tokens[head]
-    if token.tag in ("PRP", "WP"):
-        return ("person", "living") if token.lower in ("he", "she", "him", "her", "who", "they", "them") else ()
-    lemma = token.lemma
-    groups = tuple(group.name for group in lexicon().noun_groups(lemma))
-    return (*groups, "living" if lexicon().is_living(lemma) else "thing") if groups else ()
-
-
 def _prepositions(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
     """Prepositions before a noun phrase, with what may replace them."""
     known, tokens = relations(), caption.tokens
@@ -140,7 +131,7 @@ def _prepositions(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
         chunk = starts.get(end)
         if end > place and chunk is not None and not _is_bound(caption, place):
             words_there = " ".join(lower[place:end])
-            yield (place, end), known.choices("prepositions", words_there, objects=_sorts(caption, chunk.head))
+            yield (place, end), known.choices("prepositions", words_there, objects=landmark(caption.tokens[chunk.head]))
         place = max(end, place + 1)
 
 
@@ -177,11 +168,13 @@ def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
 
 def _surroundings(caption: Caption, place: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The groups of the noun right behind a verb, and of the one that does what it says."""
+    tokens = caption.tokens
     phrase = next((chunk for chunk in caption.chunks if chunk.start == place + 1), None)
+    behind = tokens[phrase.head] if phrase else None
     head = _subject(caption, place)
     return (
-        _sorts(caption, phrase.head) if phrase else (),
-        _sorts(caption, head) if head is not None else (),
+        (*relations().kinds(behind.lemma), *noun_sorts(behind)) if behind else (),
+        noun_sorts(tokens[head]) if head is not None else (),
     )
 
 
@@ -190,12 +183,17 @@ def _subject(caption: Caption, place: int) -> int | None:
     tokens = caption.tokens
     token = tokens[place]
     if token.role == "acl" and 0 <= token.governor < place and tokens[token.governor].is_noun:
-        return token.governor
+        return _counted(caption, token.governor)
     own = [index for index, one in enumerate(tokens) if one.governor == place and one.role in ("nsubj", "nsubjpass")]
     if own:
-        return own[0]
+        return _counted(caption, own[0])
     before = [chunk.head for chunk in caption.chunks if chunk.end <= place and chunk.role in ("thing", "pronoun")]
     return before[0] if before else None
+
+
+def _counted(caption: Caption, noun: int) -> int:
+    """The noun that a measure counts ("people" of "a group of people"), else the noun itself."""
+    return next((chunk.head for chunk in caption.chunks if chunk.start <= noun < chunk.core), noun)
 
 
 RULE = ReplaceRelation()

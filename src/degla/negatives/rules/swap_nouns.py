@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Final
 
 from degla.negatives.grammar import words
@@ -49,6 +49,8 @@ class SwapNouns(ExchangingRule):
             for span in nouns(tokens, chunk)[:1]
         ]
         own = None
+        if _is_bare_list(caption):
+            return
         for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
             if first_chunk is second_chunk:
                 continue
@@ -70,6 +72,15 @@ class SwapNouns(ExchangingRule):
             else:
                 own = own or meaning(tokens, caption.chunks)
                 yield changed, "same_meaning" if meaning(changed, find_chunks(changed)) == own else ""
+
+
+def _is_bare_list(caption: Caption) -> bool:
+    """Whether phrases stand side by side with nothing between them, and are not what a verb gives to whom."""
+    tokens = caption.tokens
+    return any(
+        one.end == other.start and not (one.start and tokens[one.start - 1].is_verb)
+        for one, other in pairwise(caption.chunks)
+    )
 
 
 def _objection(caption: Caption, first: Chunk, second: Chunk) -> str:
