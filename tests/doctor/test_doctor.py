@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from degla.cli import main
 from degla.doctor import Finding
 from degla.doctor.examine import examine as look
 from degla.doctor.memory import estimate_memory
+from degla.doctor.speed import examine_speed
 from tests.training.configs import tiny_config
 from tests.training.gradient_worker import first_step
 
@@ -70,6 +73,52 @@ def test_memory_of_a_pair_grows_with_its_negatives(tiny_model: Path, tiny_pairs:
     count = sum(value.numel() for value in trainer.encoder.parameters())
     assert found[0][0] == found[1][0] == 4 * 5 * count, "weights, gradient, two moments, teacher"
     assert found[1][1] > 1.1 * found[0][1] > 10_000
+
+
+@dataclass(frozen=True)
+class _SlowPairs:
+    """Batches that take so long to come on a clock of the test's own, divided among workers."""
+
+    clock: list[float]
+    seconds: float
+    workers: int = 0
+
+    def batches(self, epoch: int, *, start: int, device: torch.device) -> Iterator[int]:
+        for number in range(5):
+            self.clock[0] += self.seconds / max(self.workers, 1)
+            yield number
+
+
+@pytest.mark.parametrize(
+    ("device", "data", "workers", "cores", "share", "state", "told"),
+    [
+        ("cpu", 0.03, 0, 2, 0.03 / 1.03, "good", "waits 2.9% of the time for its data: the step limits."),
+        ("cpu", 0.25, 0, 2, 0.2, "beware", "--data.workers 1 decodes beside it, and degla pack makes it less."),
+        ("cpu", 0.5, 2, 2, 0.2, "beware", "with --data.workers 2 waits 20.0% of the time for its data; degla pack"),
+        ("cuda", 3.0, 0, 8, 0.75, "beware", "with --data.workers 4 the step would limit."),
+        ("cuda", 3.0, 1, 2, 0.75, "beware", "data limit. --data.workers 2, and degla pack."),
+    ],
+)
+def test_how_long_a_step_waits_for_data(
+    device: str, data: float, workers: int, cores: int, share: float, state: str, told: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    clock = [0.0]
+
+    def step(batch: int, *, number: int) -> None:
+        clock[0] += 1.0
+
+    trainer: Any = SimpleNamespace(
+        encoder=SimpleNamespace(device=torch.device(device)), step=step, watch=SimpleNamespace(look=lambda: None),
+        config=SimpleNamespace(train=SimpleNamespace(batch_size=8)),
+    )  # fmt: skip
+    monkeypatch.setattr("degla.doctor.speed.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr("degla.doctor.speed.os.cpu_count", lambda: cores)
+    pairs: Any = _SlowPairs(clock, data)
+    found = examine_speed(trainer, pairs, workers=workers, seconds=10.0)
+    assert (found.state, found.values["waiting_share"]) == (state, pytest.approx(share)) and told in found.text
+    assert found.values["step_pairs_per_second"] == pytest.approx(8.0)
+    assert found.values["data_pairs_per_second"] == pytest.approx(8 / data)
 
 
 def test_the_command(tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str]) -> None:

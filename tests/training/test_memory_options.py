@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import torch
 from degla.config import LoopConfig
 from degla.errors import InputError
 from degla.model.load import load_encoder
+from degla.training.pairs import open_pairs
 from tests.training.configs import tiny_config
 from tests.training.gradient_worker import first_step
 
@@ -72,6 +76,43 @@ def test_compiled_towers_do_not_recompile_per_length(tiny_model: Path) -> None:
             expected = load_encoder(str(tiny_model)).encode_captions(tokens)
             torch.testing.assert_close(encoder.encode_captions(grow(tokens)), expected, rtol=0, atol=1e-5)
     assert counter.frame_count <= 2, f"compiled {counter.frame_count} times for nine lengths"
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_step_equals_the_eager_one(
+    backend: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if backend == "inductor":
+        if not os.environ.get("DEGLA_TEST_INDUCTOR"):
+            pytest.skip("a minute or more of g++; DEGLA_TEST_INDUCTOR=1 runs it")
+        if shutil.which("g++") is None and shutil.which("clang++") is None:
+            pytest.skip("torch.compile needs a C++ compiler on processors, and there is none")
+    from torch._dynamo.utils import counters
+
+    from degla.model.encoder import Encoder
+
+    monkeypatch.setattr(Encoder, "compile", partialmethod(Encoder.compile, backend=backend))
+    torch._dynamo.reset()  # type: ignore[no-untyped-call]
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    eager = first_step(config)
+    counters.clear()
+    compiled = first_step(replace(config, train=replace(config.train, compile=True)))
+    torch.testing.assert_close(compiled[0], eager[0], rtol=1e-5, atol=0)
+    assert compiled[1].keys() == eager[1].keys()
+    for name, expected in eager[1].items():
+        assert expected.norm() > 0, name
+        assert (compiled[1][name] - expected).norm() / expected.norm() < 1e-4, name
+
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs >= 4, "two towers of student and teacher"
+    trainer, known = compiled[2], set()
+    pairs = open_pairs(trainer.config, encoder=trainer.encoder, processes=trainer.processes)
+    for batch in pairs.batches(0, start=1, device=trainer.encoder.device):
+        (part,) = batch.parts(len(batch))
+        known.add((len(part.texts.token), len(part.texts.path)))
+        trainer.backward(batch)
+    assert len(known) > 2, "all batches have trees of one size"
+    assert counters["stats"]["unique_graphs"] == graphs, "another size was compiled anew"
 
 
 def test_compiling_goes_with_the_configuration(

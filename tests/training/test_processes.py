@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,19 @@ def test_number_of_processes_changes_nothing(
             assert (right[key] - value).abs().mean() < 2e-6
 
 
+def test_a_run_of_one_process_goes_on_in_two(single: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(single, out)
+    (out / "step-4" / "state.json").unlink()
+    _run(2, "--resume", str(out))
+    state = json.loads((out / "step-4" / "state.json").read_text())
+    assert (state["step"], state["processes"]) == (4, 2)
+    assert [row["step"] for row in _metrics(out)] == [1, 2, 3, 4]
+    for one, moved in zip(_metrics(single), _metrics(out), strict=True):
+        for name in one.keys() - {"pairs_per_second"}:
+            assert moved[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), (one["step"], name)
+
+
 def test_slices_give_the_same_run_as_copies_and_each_goes_on_as_the_other(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
@@ -105,10 +119,10 @@ def test_a_run_of_two_processes_evaluates_in_both_and_goes_on_in_one(
     out = tmp_path / "run"
     _run(2, *_flags(tiny_model, tiny_pairs, out), *watched)
     shared = _validated(out)
-    assert [row["step"] for row in shared] == [2, 4], "each score is written once"
+    assert [row["step"] for row in shared] == [0, 2, 4], "each score is written once"
     (out / "step-4" / "state.json").unlink()
     _run(1, "--resume", str(out))
     assert [row["step"] for row in _metrics(out)] == [1, 2, 3, 4]
-    assert _validated(out)[0] == shared[0] and _validated(out)[1] == pytest.approx(shared[1], abs=0.1)
+    assert _validated(out)[:2] == shared[:2] and _validated(out)[2] == pytest.approx(shared[2], abs=0.1)
     for one, moved in zip(_metrics(single), _metrics(out), strict=True):
         assert moved["loss"] == pytest.approx(one["loss"], rel=1e-4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +11,10 @@ from pathlib import Path
 import torch
 
 from degla.config import TrainConfig
-from degla.data.batches import Batch
 from degla.data.image_check import check_images
 from degla.doctor import Finding
 from degla.doctor.memory import available_memory, estimate_memory
+from degla.doctor.speed import examine_speed
 from degla.errors import InputError
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
@@ -33,7 +32,7 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
 
     Args:
         config: as `degla train` would take it; `out` may be missing.
-        seconds: for each of the two measurements of speed.
+        seconds: for each of the measurements of speed.
     """
     try:
         yield _files(config)
@@ -49,7 +48,7 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
         return
     yield _disk(config, encoder, teacher=trainer.teacher is not None)
     yield _memory(config, trainer, pairs)
-    yield _speed(small, trainer, pairs, seconds=seconds)
+    yield examine_speed(trainer, pairs, workers=config.data.workers, seconds=seconds)
 
 
 def _at_hand(config: TrainConfig) -> TrainConfig:
@@ -142,48 +141,3 @@ def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs) -> Finding:
     if fits < 1:
         return Finding("memory", "bad", text + ". Train adapters (--adapter.rank 16) or freeze a tower.", values)
     return Finding("memory", "bad", f"{text}. Give --train.chunk-size {fits}, which computes the same.", values)
-
-
-def _speed(config: TrainConfig, trainer: Trainer, pairs: Pairs, *, seconds: float) -> Finding:
-    device = trainer.encoder.device
-    size = config.train.batch_size
-    batches = _endless(pairs, device)
-    next(batches)
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds / 2 or count < 1:
-        batch, count = next(batches), count + 1
-    data = size * count / (time.perf_counter() - started)
-    trainer.step(batch, number=0)
-    trainer.watch.look()
-    started, count = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds or count < 1:
-        trainer.step(batch, number=1)
-        trainer.watch.look()
-        count += 1
-    step = size * count / (time.perf_counter() - started)
-    values: dict[str, float | int | str] = {
-        "data_pairs_per_second": data,
-        "step_pairs_per_second": step,
-        "batch_size": size,
-    }
-    text = f"one process decodes {data:.0f} pairs/s, a step takes {step:.1f} pairs/s (batches of {size})"
-    cores = os.cpu_count() or 1
-    if device.type == "cpu":
-        share = (1 / data) / (1 / data + 1 / step)
-        values["data_share"] = share
-        text += f"; both share the processor, data take {share:.1%} of it"
-        if share <= 0.05:
-            return Finding("speed", "good", f"{text}: the step limits.", values)
-        return Finding("speed", "beware", f"{text}. degla pack makes that less.", values)
-    wanted = -(-int(1.2 * step) // max(int(data), 1))
-    values["workers"] = min(wanted, cores)
-    if wanted > cores:
-        return Finding("speed", "beware", f"{text}: data limit. --data.workers {cores}, and degla pack.", values)
-    return Finding("speed", "good", f"{text}: with --data.workers {wanted} the step limits.", values)
-
-
-def _endless(pairs: Pairs, device: torch.device) -> Iterator[Batch]:
-    epoch = 0
-    while True:
-        yield from pairs.batches(epoch, start=0, device=device)
-        epoch += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, cast
 
 import torch
@@ -52,6 +53,24 @@ def input_projection(attention: Any) -> tuple[Float[Tensor, "three_width width"]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+def add_work_method(block: Any) -> str:
+    """Let all work of a block go through a method of it, and return the method's name.
+
+    The functions below read the weights of a block without calling it, so hooks around its calls would not see them;
+    around this method they do.
+    """
+    block.work = MethodType(_work, block)
+    return "work"
+
+
+def _work(block: Any, run: Callable[..., Tensor], *given: Any) -> Tensor:
+    return run(block, *given)
+
+
+def _through_method(block: Any, run: Callable[..., Tensor], *given: Any) -> Tensor:
+    return cast(Tensor, block.work(run, *given)) if hasattr(block, "work") else run(block, *given)
+
+
 def run_block(block: Any, states: Float[Tensor, "*rows width"], attend: Attend) -> Float[Tensor, "*rows width"]:
     """One block over rows of states of any layout.
 
@@ -60,6 +79,10 @@ def run_block(block: Any, states: Float[Tensor, "*rows width"], attend: Attend) 
         states: one row a token.
         attend: from queries, keys and values of these rows [*rows, width] to what each row has attended to.
     """
+    return _through_method(block, _run_block, states, attend)
+
+
+def _run_block(block: Any, states: Tensor, attend: Attend) -> Tensor:
     weight, bias = input_projection(block.attn)
     query, key, value = linear(block.ln_1(states), weight, bias).chunk(3, dim=-1)
     return _after_attention(block, states, attend(query, key, value))
@@ -76,6 +99,10 @@ def run_last_block(
         attend: from the queries of the wanted rows [wanted, width], and keys and values of all, to [wanted, width].
         read: picks the wanted rows out of all.
     """
+    return _through_method(block, _run_last_block, states, attend, read)
+
+
+def _run_last_block(block: Any, states: Tensor, attend: Attend, read: Callable[[Tensor], Tensor]) -> Tensor:
     weight, bias = input_projection(block.attn)
     width = states.shape[-1]
     normal = block.ln_1(states)

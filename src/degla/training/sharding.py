@@ -8,26 +8,32 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from degla.config import TrainConfig
 from degla.errors import InputError
+from degla.model.block import add_work_method
 from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
+from degla.model.text import text_tower
 from degla.objectives import Processes
 
 _CALLS = ("encode_images", "encode_captions", "encode_dense", "embed")
+_BLOCKS = (ResidualAttentionBlock, CustomResidualAttentionBlock)
 _WHOLE = ("logit_scale", "logit_bias")
 
 
 class Sharding:
     """Shares a student and its teacher out; each process keeps one slice of every parameter but the scale.
 
-    A model is gathered for the length of each of its calls. Beside each stands a twin without memory, which is filled
-    when the whole is needed: for checkpoints and evaluation.
+    Each block of a tower is gathered for the length of its own work, forward and backward, and so is the table of token
+    embeddings, forward; what stands around the blocks is gathered for each call of the model. Towers of other kinds
+    than open_clip's transformers are gathered as a whole. Beside each model stands a twin without memory, which is
+    filled when the whole is needed: for checkpoints and evaluation.
 
     Args:
         encoder: the student, before its optimiser is made.
@@ -40,11 +46,14 @@ class Sharding:
     """
 
     def __init__(self, encoder: Encoder, teacher: Teacher | None, *, config: TrainConfig, processes: Processes) -> None:
-        odd = {"adapter.rank": config.adapter.rank, "train.compile": config.train.compile,
-               "train.precision fp16": config.train.precision == "fp16"}  # fmt: skip
-        for name, given in odd.items():
-            if given:
-                raise InputError(f"--train.strategy fsdp does not go together with --{name}; leave one of them out.")
+        for refused, name, remedy in (
+            (config.adapter.rank > 0, "--adapter.rank", "leave one of them out"),
+            (config.train.compile, "--train.compile", "leave one of them out"),
+            # "auto" means fp16 on some devices.
+            (encoder.precision == "fp16", "fp16", "give --train.precision fp32 or bf16, or --train.strategy ddp"),
+        ):
+            if refused:
+                raise InputError(f"--train.strategy fsdp does not go together with {name}; {remedy}.")
         self.encoder, self.teacher, self.processes = encoder, teacher, processes
         self._twin = _without_memory(encoder)
         self._teacher_twin = None if teacher is None else _without_memory(teacher)
@@ -56,6 +65,15 @@ class Sharding:
     def _share_out(self, model: Encoder) -> None:
         # The scale is read and clamped outside of calls, and a single number cannot be cut.
         whole = {value for name, value in model.clip.named_parameters() if name in _WHOLE}
+        blocks = [part for part in model.clip.modules() if isinstance(part, _BLOCKS)]
+        for block in blocks:
+            fully_shard(block, mesh=self._mesh, reshard_after_forward=True)
+            register_fsdp_forward_method(block, add_work_method(block))
+        table = getattr(text_tower(model.clip), "token_embedding", None)
+        if isinstance(table, nn.Embedding):
+            fully_shard(table, mesh=self._mesh, reshard_after_forward=True)
+            # The gradient of a table does not depend on what stands in it.
+            cast(FSDPModule, table).set_unshard_in_backward(False)
         fully_shard(model, mesh=self._mesh, reshard_after_forward=True, ignored_params=whole)
         for name in _CALLS:
             register_fsdp_forward_method(model, name)

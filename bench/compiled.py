@@ -1,0 +1,82 @@
+"""A training step with both towers compiled by torch.compile against the eager one: processor time, loss, gradients."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from dataclasses import replace
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+from torch._dynamo.utils import counters
+
+from degla.data.batches import Batch
+from degla.model.load import load_encoder
+from degla.objectives import Processes
+from degla.speed.machine import device_name
+from degla.speed.workload import Workload, make_batch
+from degla.training.loop import build_trainer, open_accelerator
+from degla.training.step import Trainer
+
+
+def spent() -> float:
+    """Processor seconds of this process and of the compilers that it started and that have ended."""
+    return sum(os.times()[:4])
+
+
+def open_step(workload: Workload, precision: str) -> tuple[Trainer, Batch]:
+    """The recipe's trainer and one batch."""
+    config = workload.config(precision)
+    accelerator = open_accelerator(config)
+    encoder = load_encoder(config.model, device=accelerator.device)
+    # The batch says how texts are laid out; it comes before the trainer, as in training.
+    batch = make_batch(workload, encoder, precision=precision).to(accelerator.device)
+    return build_trainer(config, accelerator, encoder, Processes(), rules=1, steps=1000), batch
+
+
+def first(trainer: Trainer, batch: Batch) -> tuple[float, dict[str, torch.Tensor], float]:
+    """Loss and gradients of the batch, and the processor seconds that they took."""
+    started = spent()
+    loss, _ = trainer.backward(batch)
+    taken = spent() - started
+    named = trainer.encoder.named_parameters()
+    return loss.item(), {name: value.grad.clone() for name, value in named if value.grad is not None}, taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--negatives", type=int, default=4)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    workload = Workload(model=given.model, batch_size=given.batch_size, negatives=given.negatives)
+    eager, compiled = (open_step(replace(workload, compile=compile), given.precision) for compile in (False, True))
+    loss, gradients, _ = first(*eager)
+    counters.clear()
+    other_loss, others, to_compile = first(*compiled)
+    graphs = counters["stats"]["unique_graphs"]
+    gap = max(float((others[name] - value).norm() / value.norm()) for name, value in gradients.items())
+    seconds: dict[str, list[float]] = {"eager": [], "compiled": []}
+    for number in range(given.rounds + 1):
+        for name, (trainer, batch) in (("eager", eager), ("compiled", compiled)):
+            started = time.process_time()
+            trainer.step(batch, number=number)
+            if number:
+                seconds[name].append(time.process_time() - started)
+    ratios = [slow / fast for slow, fast in zip(seconds["eager"], seconds["compiled"], strict=True)]
+    print(f"{device_name(eager[0].encoder.device)}, {given.model}, B={given.batch_size}, K={given.negatives}, "
+          f"{given.precision}; processor seconds")  # fmt: skip
+    for name, values in seconds.items():
+        print(f"{name:<9} {statistics.median(values):7.3f} a step, {min(values):.3f} at best")
+    print(f"eager / compiled: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    print(f"first step, with compiling: {to_compile:.0f} s, {graphs} graphs; loss within "
+          f"{abs(loss - other_loss) / abs(loss):.1e}, gradients within {gap:.1e}, relative")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Stages of a training step in fp32 with PyTorch's own linear layers and with oneDNN's, in one process by turns."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from unittest import mock
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch
+
+from degla.model.linear_kernel import has_kernel
+from degla.model.load import load_encoder
+from degla.objectives import Processes
+from degla.speed.machine import device_name
+from degla.speed.present import PresentStep
+from degla.speed.stages import STAGES, take_step
+from degla.speed.workload import Workload, make_batch
+from degla.training.loop import build_trainer, open_accelerator
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--negatives", type=int, default=4)
+    parser.add_argument("--captions", type=Path, help="real captions (some of the embedded world)")
+    parser.add_argument("--negatives-file", type=Path, help="their negatives, by degla negatives")
+    parser.add_argument("--rounds", type=int, default=2)
+    given = parser.parse_args()
+    if not has_kernel():
+        parser.error("this build of PyTorch has no such kernel")
+    workload = Workload(
+        model=given.model, batch_size=given.batch_size, negatives=given.negatives, captions=given.captions,
+        negatives_file=given.negatives_file,
+    )  # fmt: skip
+    config, encoder = workload.config("fp32"), load_encoder(given.model)
+    batch = make_batch(workload, encoder, precision="fp32")
+    trainer = build_trainer(config, open_accelerator(config), encoder, Processes(), rules=1, steps=1000)
+    step = PresentStep(trainer, batch)
+    found: dict[str, list[dict[str, float]]] = {"own": [], "oneDNN": []}
+    for _ in range(given.rounds + 1):
+        for name, rows in found.items():
+            # The stages' clock reads processor seconds here, and the choice of the kernel is made for it.
+            with (
+                mock.patch("degla.speed.stages.time.perf_counter", time.process_time),
+                mock.patch("degla.model.linear_kernel.is_faster", lambda name=name: name == "oneDNN"),
+            ):
+                rows.append(take_step(step, device=torch.device("cpu"))[1])
+    print(f"{device_name(torch.device('cpu'))}, {given.model}, B={given.batch_size}, K={given.negatives}; processor "
+          f"seconds, the best of {given.rounds}")  # fmt: skip
+    total = {name: min(sum(row.values()) for row in rows[1:]) for name, rows in found.items()}
+    for stage in STAGES:
+        own, other = (min(row[stage] for row in rows[1:]) for rows in found.values())
+        print(f"{stage:<15} {own:7.2f} {other:7.2f}  {own / max(other, 1e-9):.2f}")
+    print(f"{'whole step':<15} {total['own']:7.2f} {total['oneDNN']:7.2f}  {total['own'] / total['oneDNN']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

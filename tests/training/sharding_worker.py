@@ -1,0 +1,73 @@
+"""Gradients of the first batch under several processes, and how many weights were whole at a time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from degla.config import TrainConfig, from_plain
+from degla.model.encoder import Encoder
+from degla.model.load import load_encoder
+from degla.objectives import Processes
+from degla.training.loop import build_trainer, open_accelerator
+from degla.training.pairs import open_pairs
+
+
+def first_gradients(config: TrainConfig) -> dict[str, Any]:
+    """Loss, gradients by name, and the largest number of blocks and tables that were whole at a time."""
+    accelerator = open_accelerator(config)
+    processes = Processes.current()
+    encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
+    pairs = open_pairs(config, encoder=encoder, processes=processes)
+    trainer = build_trainer(config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=10)
+    assert trainer.teacher is not None
+    with torch.no_grad():
+        # A teacher that equals its student would hide the distillation's gradient; whole copies share what is frozen.
+        for value, own in zip(trainer.teacher.encoder.parameters(), trainer.encoder.parameters(), strict=True):
+            value.mul_(1.1 if own.requires_grad else 1.0)
+    student, teacher = (_watch(model) for model in (trainer.encoder, trainer.teacher.encoder))
+    batch = next(iter(pairs.batches(0, start=0, device=accelerator.device)))
+    loss, _ = trainer.backward(batch)
+    named = [(name, value.grad) for name, value in trainer.encoder.named_parameters() if value.grad is not None]
+    return {
+        "loss": processes.total(loss) / processes.count,
+        "gradients": {name: grad.full_tensor() if isinstance(grad, DTensor) else grad for name, grad in named},
+        "student": student,
+        "teacher": teacher,
+    }
+
+
+def _watch(model: Encoder) -> dict[str, list[int]]:
+    """Count what is whole while each block runs, forward and backward."""
+    found: dict[str, list[int]] = {"blocks": [], "tables": []}
+    blocks = [*model.clip.visual.transformer.resblocks, *model.clip.transformer.resblocks]
+
+    def count(*_: Any) -> None:
+        weights = [block.mlp.c_fc.weight for block in blocks]
+        found["blocks"].append(sum(not isinstance(weight, DTensor) for weight in weights))
+        found["tables"].append(int(not isinstance(model.clip.token_embedding.weight, DTensor)))
+
+    def both_ways(module: Any, given: Any, output: torch.Tensor) -> None:
+        count()
+        if output.requires_grad:
+            output.register_hook(count)
+
+    for block in blocks:
+        block.ln_2.register_forward_hook(both_ways)
+    return found
+
+
+def main() -> None:
+    out, *plain = sys.argv[1:]
+    found = [first_gradients(from_plain(json.loads(text), where="test")) for text in plain]
+    if Processes.current().rank == 0:
+        torch.save(found, Path(out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""FSDP2 block by block: gradients are those of whole copies, and no more than a block or two is whole at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from degla.config import to_plain
+from degla.errors import InputError
+from degla.model.adapters import AdapterConfig
+from degla.model.load import load_encoder
+from degla.objectives import Processes
+from degla.training.sharding import Sharding
+from tests.tiny import CONFIG, write_model
+from tests.training.configs import tiny_config
+
+Pairs = dict[str, Path]
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "chunks": {"chunk_size": 2, "gradient_checkpointing": True},
+    "padded": {"trim": False},
+    "frozen": {"freeze_text_blocks": 1, "freeze_image_blocks": 1},
+}
+_LAYERS = 3
+
+
+@pytest.fixture(scope="module")
+def steps(tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The first batch by both strategies with each of the options, all in one launch."""
+    folder = tmp_path_factory.mktemp("sharding")
+    deeper = {tower: CONFIG[tower] | {"layers": _LAYERS} for tower in ("vision_cfg", "text_cfg")}
+    model = write_model(folder / "model", **deeper)
+    configs = {
+        f"{strategy} {name}": tiny_config(
+            "degla", model=model, pairs=tiny_pairs, out=folder, batch_size=8, strategy=strategy, **options
+        )
+        for strategy in ("ddp", "fsdp")
+        for name, options in _OPTIONS.items()
+        if strategy == "fsdp" or name in ("plain", "frozen")
+    }
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = [str(folder / "found.pt"), *(json.dumps(to_plain(config)) for config in configs.values())]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [*launch, str(Path(__file__).with_name("sharding_worker.py")), *words],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return dict(zip(configs, torch.load(folder / "found.pt", weights_only=True), strict=True))
+
+
+@pytest.mark.parametrize("name", _OPTIONS)
+def test_gradients_are_those_of_whole_copies(name: str, steps: dict[str, dict[str, Any]]) -> None:
+    slices, copies = steps[f"fsdp {name}"], steps.get(f"ddp {name}", steps["ddp plain"])
+    torch.testing.assert_close(slices["loss"], copies["loss"], rtol=1e-6, atol=0)
+    assert slices["gradients"].keys() == copies["gradients"].keys() and len(copies["gradients"]) > 50
+    for key, expected in copies["gradients"].items():
+        assert expected.norm() > 0, key
+        gap = (slices["gradients"][key] - expected).norm() / expected.norm()
+        assert gap < 1e-4, (key, gap.item())
+
+
+@pytest.mark.parametrize("name", _OPTIONS)
+def test_a_block_is_whole_only_for_its_own_work(name: str, steps: dict[str, dict[str, Any]]) -> None:
+    for model in ("student", "teacher"):
+        copies, slices = steps["ddp plain"][model], steps[f"fsdp {name}"][model]
+        assert set(copies["blocks"]) == {2 * _LAYERS} and set(copies["tables"]) == {1}, "nothing was counted"
+        assert len(slices["blocks"]) >= 2 * _LAYERS and min(slices["blocks"]) >= 1
+        # The teacher goes forward only; backward, the next block is fetched while one is at work.
+        assert max(slices["blocks"]) <= (1 if model == "teacher" else 2), slices["blocks"]
+        assert max(slices["tables"]) == 0
+
+
+@pytest.mark.parametrize("refused", ["--adapter.rank", "--train.compile", "fp16"])
+def test_what_does_not_go_together_is_refused(
+    refused: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path, strategy="fsdp")
+    encoder = load_encoder(str(tiny_model))
+    if refused == "--adapter.rank":
+        config = replace(config, adapter=AdapterConfig(rank=2))
+    elif refused == "--train.compile":
+        config = replace(config, train=replace(config.train, compile=True))
+    else:
+        encoder.precision = "fp16"
+    with pytest.raises(InputError, match=f"--train.strategy fsdp does not go together with {refused}; "):
+        Sharding(encoder, None, config=config, processes=Processes(count=2, rank=0))
