@@ -27,7 +27,7 @@ from degla.objectives.text_grounded import TextGrounded
 from degla.shelf import TERMS
 
 PAIRS, NEGATIVES, DIM = 8, 3, 5
-IMAGES = ("image", "partner_image", "patch")
+IMAGES = ("image", "partner_image", "patch", "raw_image")
 TEXTS = ("caption", "negative", "partner_caption", "positive", "classes", "caption_token", "negative_token")
 ALL_MASKS = (*MASKS, "first half empty", "only the last row")
 Outcome = dict[str, Tensor]
@@ -94,6 +94,7 @@ def global_batch(mask: str) -> dict[str, Tensor]:
         "classes": texts(CLASSES),
         "label": torch.randint(CLASSES, (PAIRS,), generator=random).masked_fill(~there(PAIRS), -1),
         "text_group": torch.tensor([0, 1, 0, 2, 3, 1, 0, 4]),
+        "raw_image": images(PAIRS),
     }
 
 
@@ -148,7 +149,7 @@ def _outcome(chosen: dict[str, Any], mask: str, processes: Processes, *, with_dd
     for name, term in chosen.items():
         if isinstance(term, StatefulTerm):
             objective.memory[name] = torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64)
-    target = Target(image=said.image, caption=said.caption, negative=said.negative)
+    target = Target(image=said.image, caption=said.caption, negative=said.negative, raw_image=said.raw_image)
     loss, values = objective(student, target, processes)
     if loss.requires_grad:
         loss.backward()

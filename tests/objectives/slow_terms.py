@@ -390,3 +390,15 @@ def dense_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tens
             own = score(patch[i], caption[i], student.caption_token_valid[i])
             rows.append(_calibrated(own, others, term=term, missing=valid.shape[1] - len(others)))
     return _mean(rows, s), {"patch", "caption_token", "negative_token", "scale"} if rows else set()
+
+
+def raw_distillation(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    f, y = student.raw_image, teacher.raw_image
+    assert f is not None and y is not None
+    rows = []
+    for i in range(f.shape[0]):
+        row = torch.zeros((), dtype=f.dtype)
+        for d in range(f.shape[1]):
+            row = row + (f[i, d] - y[i, d]) ** 2
+        rows.append(row)
+    return _mean(rows, f), {"raw_image"}

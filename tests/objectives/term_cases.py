@@ -17,7 +17,7 @@ from degla.objectives._sum import term_class
 RULES = 3
 POSITIVES, PATCHES, TOKENS, CLASSES = 2, 4, 3, 3
 UNIT = ("image", "caption", "negative", "partner_image", "partner_caption", "positive", "classes")
-DENSE = ("patch", "caption_token", "negative_token")
+DENSE = ("patch", "caption_token", "negative_token", "raw_image")
 LEAVES = (*UNIT, *DENSE, "scale")
 MASKED = {
     "negative": "valid",
@@ -59,9 +59,10 @@ class Case:
         dense = {name: self.leaves[name] * 1.0 for name in DENSE}
         return Embeddings(**unit, **dense, **self.given, scale=self.leaves["scale"].exp())
 
-    def target(self, parts: typing.Iterable[str] = ("image", "caption", "negative")) -> Target:
-        """The teacher's unit rows, only the parts named."""
-        return Target(**{part: _unit(self.teacher[part]) for part in parts})
+    def target(self, parts: typing.Iterable[str] = ("image", "caption", "negative", "raw_image")) -> Target:
+        """The teacher's rows, only the parts named."""
+        rows = {part: self.teacher[part] for part in parts}
+        return Target(**{part: each * 1.0 if part in DENSE else _unit(each) for part, each in rows.items()})
 
     def to(self, dtype: torch.dtype) -> Case:
         """The same numbers in another precision, with leaves of their own."""
@@ -129,6 +130,7 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
         "caption_token": rows(pairs, TOKENS),
         "negative_token": rows(pairs, negatives, TOKENS),
     }
+    leaves["raw_image"], teacher["raw_image"] = rows(pairs), rows(pairs)
     label = torch.randint(CLASSES, (pairs,), generator=random)
     return Case(
         leaves={name: value.requires_grad_() for name, value in leaves.items()},
@@ -169,6 +171,7 @@ LEADING = {
     "tokens": "caption_token",
     "classes": "classes",
     "text_group": "caption",
+    "raw_image": "raw_image",
 }
 """The leaf that a term must move which reads an extra part of the embeddings."""
 

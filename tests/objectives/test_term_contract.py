@@ -16,14 +16,14 @@ import pytest
 import torch
 from term_cases import MASKED, Case, all_settings, describe, evaluate, gradients, leading_leaf, make_case
 
-from degla.objectives import EXTRA_FIELDS, Processes, StatefulTerm, Target, Term, reads_of
+from degla.objectives import EXTRA_FIELDS, Processes, StatefulTerm, Target, Term, reads_of, reads_texts
 from degla.objectives._sum import term_class
 from degla.shelf import TERMS
 
 NAMES = TERMS.names()
 EVERY = [term for name in NAMES for term in all_settings(name)]
 SECTIONS = ["Formula", "Shapes", "Scope", "Source", "Differs", "Cost"]
-PARTS = ("image", "caption", "negative")
+PARTS = ("image", "caption", "negative", "raw_image")
 ONE = Processes()
 
 every_name = pytest.mark.parametrize("name", NAMES)
@@ -150,6 +150,14 @@ def test_every_extra_part_that_it_reads_is_read(term: Any) -> None:
         missing = dataclasses.replace(case.student(), **dict.fromkeys(EXTRA_FIELDS[extra]))
         with pytest.raises(LookupError, match=extra):
             evaluate(term, missing, case.target(), case.memory)
+
+
+@pytest.mark.parametrize("term", [term for term in EVERY if not reads_texts(term)], ids=describe)
+def test_a_term_that_says_that_it_reads_no_text_reads_none(term: Any) -> None:
+    case = make_case(4, 3, mask="all", seed=38)
+    found = gradients(value_of(term, case), case.leaves)
+    read = {leaf for leaf, gradient in found.items() if torch.count_nonzero(gradient)}
+    assert read and read <= {"image", "partner_image", "patch", "raw_image", "scale"}
 
 
 @every_term

@@ -43,7 +43,7 @@ LOCAL = [
 ]
 
 
-OWN = {"tokens": "negative_token", "positive": "positive", "classes": "image"}
+OWN = {"tokens": "negative_token", "positive": "positive", "classes": "image", "raw_image": "raw_image"}
 """The leaf of a row's own rows, negatives apart, that a local term compares it with."""
 
 
@@ -97,8 +97,7 @@ def test_a_local_term_is_the_mean_of_its_rows(term: Any) -> None:
     def row(index: int) -> Tensor:
         part = slice(index, index + 1)
         one = Embeddings(**{name: each if name in WHOLE else each[part] for name, each in vars(student).items()})
-        assert target.image is not None and target.caption is not None and target.negative is not None
-        teacher = Target(image=target.image[part], caption=target.caption[part], negative=target.negative[part])
+        teacher = Target(**{name: each[part] for name, each in vars(target).items()})
         return evaluate(term, one, teacher, case.memory)
 
     together = evaluate(term, student, target, case.memory)
@@ -163,9 +162,8 @@ def test_the_order_of_the_pairs_is_without_meaning(term: Any) -> None:
     case = make_case(5, 3, mask="random", seed=21)
     order = torch.tensor([3, 0, 4, 1, 2])
     student, target = case.student(), case.target()
-    assert target.image is not None and target.caption is not None and target.negative is not None
     shuffled = Embeddings(**{name: each if name in WHOLE else each[order] for name, each in vars(student).items()})
-    teacher = Target(image=target.image[order], caption=target.caption[order], negative=target.negative[order])
+    teacher = Target(**{name: each[order] for name, each in vars(target).items()})
     torch.testing.assert_close(
         evaluate(term, shuffled, teacher, case.memory), evaluate(term, student, target, case.memory)
     )

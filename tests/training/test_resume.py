@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -123,6 +125,53 @@ def test_resume_after_the_data_changed_is_refused(tiny_model: Path, tiny_pairs: 
     shorter.write_text("".join(lines[:8]))
     with pytest.raises(InputError, match="the run had 6 steps and would now have 2"):
         train(replace(config, data=replace(config.data, captions=shorter)), resume=True)
+
+
+def test_resume_after_the_contents_of_the_data_changed_is_refused(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    recipe = tiny_config("negclip_hard_images", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    config = replace(recipe, data=replace(recipe.data, classes=None))
+    newest = train(config).folder
+    recorded = json.loads((newest / "state.json").read_text())["data"]
+    assert {"ids", "images", "captions", "negatives", "rules", "neighbours"} <= recorded.keys()
+
+    edits: list[tuple[str, Callable[[list[dict[str, Any]]], object], str]] = [
+        ("captions", lambda rows: rows[3].update(text="a green circle"), "changed: captions"),
+        ("captions", lambda rows: rows[3].update(id="new"), "has no neighbour among the captions"),
+        ("captions", lambda rows: rows.insert(5, rows.pop(2)), "changed: .*captions.*ids"),
+        ("negatives", lambda rows: rows[-1].update(text="a bench"), "changed: negatives"),
+        ("negatives", lambda rows: rows[-1].update(rule="reshuffle_order"), "changed: rules"),
+        ("negatives", lambda rows: rows.pop(-1), "changed: negatives, rules"),
+        ("neighbours", lambda rows: rows[0].update(neighbours=[rows[5]["caption_id"]]), "changed: neighbours"),
+    ]
+    for number, (name, edit, message) in enumerate(edits):
+        rows = [json.loads(line) for line in tiny_pairs[name].read_text().splitlines()]
+        edit(rows)
+        changed = tmp_path / f"{number}.jsonl"
+        changed.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(InputError, match=message):
+            train(replace(config, data=replace(config.data, **{name: changed})), resume=True)
+
+    # The same rows in another form, from another place and with pictures that nobody opens, are the same data.
+    fields = [(row["id"], row["image"], row["text"], row["image_id"])
+              for row in map(json.loads, tiny_pairs["captions"].read_text().splitlines())]  # fmt: skip
+    table = tmp_path / "captions.tsv"
+    table.write_text("".join("\t".join(row) + "\n" for row in [("id", "image", "text", "image_id"), *fields]))
+    same = replace(config, data=replace(config.data, captions=table, format="tsv"))
+    assert train(same, resume=True).step == 2
+
+
+def test_a_checkpoint_without_digests_goes_on_with_a_warning(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    path = train(config).folder / "state.json"
+    state = json.loads(path.read_text())
+    del state["data"]
+    path.write_text(json.dumps(state))
+    assert train(config, resume=True).step == 2
+    assert any("records no digests of its data" in line for line in caplog.messages)
 
 
 def test_full_disk_leaves_the_old_checkpoint(

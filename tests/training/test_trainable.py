@@ -27,9 +27,9 @@ def _moved(model: Path, folder: Path) -> set[str]:
     return {name for name, value in before if not torch.equal(value, after[name])}
 
 
-@pytest.mark.parametrize("tower", ["image", "text"])
-def test_first_blocks_stay(tower: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    flags = {f"freeze_{tower}_blocks": 1}
+@pytest.mark.parametrize(("tower", "count"), [("image", 1), ("text", 1), ("image", -1)])
+def test_first_blocks_stay(tower: str, count: int, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    flags = {f"freeze_{tower}_blocks": count}  # All but the last of two is the first.
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=3, **flags)
     moved = _moved(tiny_model, train(config).folder)
     names = {name for name, _ in load_encoder(str(tiny_model)).clip.named_parameters()}
@@ -38,8 +38,8 @@ def test_first_blocks_stay(tower: str, tiny_model: Path, tiny_pairs: Pairs, tmp_
     entrance = entrance if tower == "image" else ("token_embedding", "positional_embedding")
     frozen = {name for name in names if name.startswith((first, *entrance))}
     assert moved == names - frozen and len(frozen) > 12
-    with pytest.raises(InputError, match=rf"freeze-{tower}-blocks is 9; .* has 2 such blocks"):
-        train(replace(config, out=tmp_path / "b", train=replace(config.train, **{f"freeze_{tower}_blocks": 9})))
+    with pytest.raises(InputError, match=rf"freeze-{tower}-blocks is {9 * count}; .* has 2 such blocks"):
+        train(replace(config, out=tmp_path / "b", train=replace(config.train, **{f"freeze_{tower}_blocks": 9 * count})))
 
 
 @pytest.mark.parametrize("parts", ["attention", "all"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from degla.config import ValidationConfig
+from degla.config import StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.processes import Processes
 from degla.evaluation.run import evaluate
@@ -40,10 +40,10 @@ def test_scores_are_written_and_the_best_is_kept(
     config = replace(config, validation=ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=2))
     train(config)
     rows = [json.loads(line) for line in (tmp_path / "run" / "validation.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [2, 4]
+    assert [row["step"] for row in rows] == [0, 2, 4]
     assert all(0 <= row[name] <= 1 for row in rows for name in ("score", "composition", "swap", "recognition"))
     assert all(row["score"] == row["composition"] == row["composition.id"] for row in rows)
-    best = max(rows, key=lambda row: (row["score"], -row["step"]))["step"]
+    best = max(rows[1:], key=lambda row: (row["score"], -row["step"]))["step"]
     assert json.loads((tmp_path / "run" / "best.json").read_text()) == {"checkpoint": f"step-{best}"}
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     logged = {line["step"]: line["validation/composition"] for line in lines if "validation/composition" in line}
@@ -71,9 +71,12 @@ def test_every_process_takes_part_and_the_first_writes(
 
     monkeypatch.setattr("degla.evaluation.run.evaluate", evaluate_alone)
     wanted = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1)
-    validation = Validation(wanted, run=tmp_path, label="x", seed=0, start=0, processes=Processes(rank, 2))
-    scores = validation.score(load_encoder(str(tiny_model)), 1)
-    assert seen == [Processes(rank, 2)] and scores["validation/composition"] > 0
+    processes = Processes(rank, 2)
+    monkeypatch.setattr(Processes, "from_first", lambda self, work: work())
+    validation = Validation(wanted, StopConfig(), run=tmp_path, label="x", seed=0, processes=processes)
+    encoder = load_encoder(str(tiny_model))
+    before, scores = validation.begin(encoder), validation.score(encoder, 1)
+    assert seen == [processes] * 2 and scores["validation/composition"] == before["validation/composition"] > 0
     assert validation.best == "step-1" and (tmp_path / "validation.jsonl").is_file() == (rank == 0)
 
 

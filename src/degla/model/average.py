@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from degla.errors import InputError
+from degla.model.adapters import merged_state
 from degla.model.encoder import Encoder
 
 
@@ -18,7 +19,7 @@ def check_alike(base: Encoder, tuned: Encoder) -> None:
         InputError: they differ in parameters, activation, preprocessing or tokenizer; the message says in which.
     """
     pair = f"{base.name} and {tuned.name}"
-    mine, yours = base.clip.state_dict(), tuned.clip.state_dict()
+    mine, yours = base.clip.state_dict(), merged_state(tuned.clip)
     if {name: value.shape for name, value in mine.items()} != {name: value.shape for name, value in yours.items()}:
         raise InputError(f"{pair} are of different architectures and cannot be averaged.")
     if base.activation != tuned.activation:
@@ -45,7 +46,8 @@ def average_weights(base: Encoder, tuned: Encoder, *, share: float) -> Encoder:
 
     Args:
         base: the model before fine-tuning.
-        tuned: the fine-tuned model, of the same architecture, activation, preprocessing and tokenizer.
+        tuned: the fine-tuned model, of the same architecture, activation, preprocessing and tokenizer; adapters in it
+            count as the weights that they amount to.
         share: share of the tuned model, 0 to 1; at 0 and at 1 the weights are exactly those of the one model.
 
     Raises:
@@ -54,14 +56,14 @@ def average_weights(base: Encoder, tuned: Encoder, *, share: float) -> Encoder:
     if not 0 <= share <= 1:
         raise InputError(f"the share of the tuned model is {share}; it lies between 0 and 1.")
     check_alike(base, tuned)
-    mine, yours = base.clip.state_dict(), tuned.clip.state_dict()
+    mine, yours = base.clip.state_dict(), merged_state(tuned.clip)
     averaged = copy.deepcopy(base)
     averaged.description = replace(base.description, name=f"{share:g} x {tuned.name} + {1 - share:g} x {base.name}")
     averaged.clip.load_state_dict(
         {
             name: torch.lerp(value, yours[name].to(value.device, value.dtype), share)
             if value.is_floating_point() and 0 < share < 1
-            else (yours[name] if share == 1 else value)
+            else (yours[name].to(value.device, value.dtype) if share == 1 else value)
             for name, value in mine.items()
         }
     )

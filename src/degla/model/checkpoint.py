@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,11 +24,17 @@ from degla.model.encoder import Encoder
 from degla.model.load import CONFIG_NAME, WEIGHTS_NAME
 from degla.model.teacher import Teacher
 
+log = logging.getLogger("degla.train")
+
+STUDENT_NAME = "student.safetensors"
+"""The student that training goes on with, where the model for use is an average."""
 TEACHER_NAME = "teacher.safetensors"
 ADAPTERS_NAME = "adapters.safetensors"
 TEACHER_ADAPTERS_NAME = "teacher_adapters.safetensors"
 OPTIMIZER_NAME = "optimizer.pt"
 STATE_NAME = "state.json"
+BEST_NAME = "best"
+"""Link in a run's folder to its best checkpoint."""
 _STEP = re.compile(r"^step-(\d+)$")
 
 
@@ -120,18 +127,24 @@ def save_checkpoint(
     tensors: dict[str, Any],
     state: dict[str, Any],
     config: dict[str, Any],
+    kept: Encoder | None = None,
 ) -> None:
     """Write everything that a run needs to go on, complete or not at all.
 
     Args:
         folder: the checkpoint's own folder, ``RUN/step-N``.
+        encoder: the student.
         optimizer: the optimiser's state.
         tensors: further tensors by name (memory of terms, random states), stored beside the optimiser's.
         state: plain values: step, epoch, position in the epoch, ...
         config: the run's configuration as plain values.
+        kept: the model for use where it is another than the student; the folder is that model to all who load it, and
+            the student's own weights lie beside it.
     """
     with written_whole(folder) as partial:
-        save_encoder(encoder, partial)
+        save_encoder(kept or encoder, partial)
+        if kept is not None and not has_adapters(encoder.clip):
+            save_file(_plain(encoder.clip.state_dict()), partial / STUDENT_NAME, metadata={"format": "pt"})
         if teacher is not None:
             weights = _plain(merged_state(teacher.encoder.clip))
             save_file(weights, partial / TEACHER_NAME, metadata={"format": "pt", "kind": teacher.config.kind})
@@ -145,15 +158,20 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, *, encoder: Encoder, teacher: Teacher | None, optimizer: torch.optim.Optimizer
+    folder: Path, *, encoder: Encoder, teacher: Teacher | None, optimizer: torch.optim.Optimizer, averaged: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Put a checkpoint's weights, teacher and optimiser into place; returns its `state` and `tensors`.
+
+    Args:
+        folder: the checkpoint's own folder.
+        encoder: the student.
+        averaged: the model for use in the folder is not the student, whose weights lie beside it.
 
     Raises:
         InputError: a file is missing or damaged, or its parameters are not exactly those of the model.
     """
     adapted = has_adapters(encoder.clip)
-    _load_weights(encoder, folder / (ADAPTERS_NAME if adapted else WEIGHTS_NAME))
+    _load_weights(encoder, folder / (ADAPTERS_NAME if adapted else STUDENT_NAME if averaged else WEIGHTS_NAME))
     if teacher is not None:
         if not (folder / TEACHER_NAME).is_file():
             raise InputError(f"{folder}: {TEACHER_NAME} is missing, but the objective needs a teacher.")
@@ -204,6 +222,26 @@ def latest_checkpoint(run: Path) -> Path | None:
     """The newest complete checkpoint of a run, or None."""
     complete = checkpoints(run)
     return complete[-1] if complete else None
+
+
+def step_of(checkpoint: Path) -> int:
+    """Number of the step after which a checkpoint of a run was written."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def point_to_best(run: Path, best: str | None) -> None:
+    """Let ``RUN/best`` be the best checkpoint, whose name ``best.json`` holds; None takes the link away."""
+    (run / "best.json").write_text(json.dumps({"checkpoint": best}) + "\n", encoding="utf-8")
+    link, partial = run / BEST_NAME, run / f"{BEST_NAME}.partial"
+    try:
+        partial.unlink(missing_ok=True)
+        if best is None:
+            link.unlink(missing_ok=True)
+        else:
+            partial.symlink_to(best)
+            partial.replace(link)
+    except OSError as error:
+        log.warning("%s: cannot be linked to the best checkpoint (%s); its name is in best.json.", link, error.strerror)
 
 
 def recorded_seed(name: str) -> int | None:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -49,6 +49,24 @@ class Description:
     def activation(self) -> str:
         """Name of the activation function, "quick_gelu" or "gelu"."""
         return "quick_gelu" if self.quick_gelu else "gelu"
+
+
+class Rows(NamedTuple):
+    """What the towers say of images and texts. What was not asked for is None.
+
+    Attributes:
+        image: unit embeddings of the images [images, D].
+        text: unit embeddings of the texts [texts, D].
+        patch: outputs for the patches of each image [images, patches, D], not of unit length.
+        token: outputs for the tokens of each text [texts, length, D], not of unit length.
+        raw_image: embeddings of the images before they are brought to length one [images, D].
+    """
+
+    image: Tensor | None
+    text: Tensor | None
+    patch: Tensor | None = None
+    token: Tensor | None = None
+    raw_image: Tensor | None = None
 
 
 class Encoder(nn.Module):
@@ -121,12 +139,14 @@ class Encoder(nn.Module):
 
     def encode_images(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Unit embeddings of transformed images."""
+        return nn.functional.normalize(self._encode_raw(images), dim=-1)
+
+    def _encode_raw(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         if self._encode_image is not None:
-            rows = self._encode_image(self.clip, images)
-        else:
-            with self._kernels():
-                rows = self.clip.encode_image(images)
-        return nn.functional.normalize(rows.float(), dim=-1)
+            return self._encode_image(self.clip, images).float()
+        with self._kernels():
+            rows: Tensor = self.clip.encode_image(images)
+        return rows.float()
 
     def encode_captions(self, texts: Int[Tensor, "texts length"] | PrefixTree) -> Float[Tensor, "texts dim"]:
         """Unit embeddings of tokenised texts.
@@ -157,36 +177,64 @@ class Encoder(nn.Module):
         Raises:
             InputError: `gives_tokens` is false.
         """
-        if self.grow is None or not self.reads_class_token:
+        raw, patch = self._encode_patches(images)
+        text, token = self._encode_tokens(texts)
+        return nn.functional.normalize(raw, dim=-1), text, patch, token
+
+    def _encode_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        self._refuse_without_tokens()
+        raw, patch = encode_patches(self.clip, images)
+        return raw.float(), patch.float()
+
+    def _encode_tokens(self, texts: Tensor | PrefixTree) -> tuple[Tensor, Tensor]:
+        self._refuse_without_tokens()
+        assert self.grow is not None
+        tree = self.grow(texts).to(texts.device) if isinstance(texts, Tensor) else texts
+        text, token = encode_tokens(self.clip, tree)
+        return nn.functional.normalize(text.float(), dim=-1), token.float()
+
+    def _refuse_without_tokens(self) -> None:
+        if not self.gives_tokens:
             raise InputError(
                 f"{self.name}: gives no outputs for patches and tokens; both towers must be open_clip's own "
                 "transformers, read at the class token and at the end token, with --train.trim."
             )
-        tree = self.grow(texts).to(texts.device) if isinstance(texts, Tensor) else texts
-        image, patch = encode_patches(self.clip, images)
-        text, token = encode_tokens(self.clip, tree)
-        image, text = (nn.functional.normalize(rows.float(), dim=-1) for rows in (image, text))
-        return image, text, patch.float(), token.float()
 
     def embed(
         self,
-        images: Float[Tensor, "batch 3 height width"],
-        texts: Int[Tensor, "texts length"] | PrefixTree,
+        images: Float[Tensor, "batch 3 height width"] | None,
+        texts: Int[Tensor, "texts length"] | PrefixTree | None,
         *,
         dense: bool = False,
-    ) -> tuple[Tensor, ...]:
-        """Embeddings of images and texts; where `dense`, all that `encode_dense` gives."""
-        return self.encode_dense(images, texts) if dense else (self.encode_images(images), self.encode_captions(texts))
+        raw: bool = False,
+    ) -> Rows:
+        """Embeddings of the images and texts that are given.
+
+        Args:
+            images: transformed images.
+            texts: as for `encode_captions`.
+            dense: give the outputs for patches and tokens, too, as `encode_dense` does.
+            raw: give the images' embeddings before they are brought to length one, too.
+        """
+        image = text = patch = token = raw_image = None
+        if images is not None:
+            raw_image, patch = self._encode_patches(images) if dense else (self._encode_raw(images), None)
+            image = nn.functional.normalize(raw_image, dim=-1)
+        if texts is not None:
+            text, token = self._encode_tokens(texts) if dense else (self.encode_captions(texts), None)
+        return Rows(image, text, patch, token, raw_image if raw else None)
 
     def forward(
         self,
-        images: Float[Tensor, "batch 3 height width"],
-        texts: Int[Tensor, "texts length"] | PrefixTree,
+        images: Float[Tensor, "batch 3 height width"] | None,
+        texts: Int[Tensor, "texts length"] | PrefixTree | None,
         *,
         dense: bool = False,
-    ) -> tuple[Tensor, ...]:
-        """What `embed` gives, and the scale: the call that data-parallel training wraps."""
-        return (*self.embed(images, texts, dense=dense), self.scale)
+        raw: bool = False,
+    ) -> tuple[Tensor | None, ...]:
+        """What `embed` gives, as far as it was asked for, and the scale: the call that data-parallel training wraps."""
+        rows = self.embed(images, texts, dense=dense, raw=raw)
+        return (*rows[: 5 if raw else 4 if dense else 2], self.scale)
 
     def compile(self, *, backend: Any = "inductor") -> None:
         """Compile both towers, once for all numbers of texts and nodes."""

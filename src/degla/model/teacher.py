@@ -81,6 +81,13 @@ class Teacher(nn.Module):
         )
 
     @torch.no_grad()
+    def encode_raw_images(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Embeddings of images before they are brought to length one, without gradient."""
+        rows: Tensor | None = self.encoder.embed(images, None, raw=True).raw_image
+        assert rows is not None
+        return rows
+
+    @torch.no_grad()
     def update(self, student: Encoder, *, decay: float) -> None:
         """Move every parameter to ``decay * teacher + (1 - decay) * student`` and copy the buffers.
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from degla.objectives._processes import Processes
 
-Part = Literal["image", "caption", "negative"]
+Part = Literal["image", "caption", "negative", "raw_image"]
 """A part of the teacher's embeddings."""
 
-Extra = Literal["partner", "positive", "tokens", "classes", "text_group"]
+Extra = Literal["partner", "positive", "tokens", "classes", "text_group", "raw_image"]
 """A part of the student's embeddings that is there only where a term asks for it (`reads`)."""
 
 EXTRA_FIELDS: dict[Extra, tuple[str, ...]] = {
@@ -26,6 +26,7 @@ EXTRA_FIELDS: dict[Extra, tuple[str, ...]] = {
     "tokens": ("patch", "caption_token", "caption_token_valid", "negative_token", "negative_token_valid"),
     "classes": ("classes", "label"),
     "text_group": ("text_group",),
+    "raw_image": ("raw_image",),
 }
 """The fields of `Embeddings` that belong to each extra part."""
 
@@ -67,6 +68,7 @@ class Embeddings:
         classes: embeddings of the texts of C classes, the same in all processes.
         label: number of each image's class, -1 where it has none.
         text_group: equal exactly where two captions are the same text.
+        raw_image: image embeddings before they are brought to length one.
     """
 
     image: Float[Tensor, "batch dim"]
@@ -89,6 +91,7 @@ class Embeddings:
     classes: Float[Tensor, "classes dim"] | None = None
     label: Int[Tensor, " batch"] | None = None
     text_group: Int[Tensor, " batch"] | None = None
+    raw_image: Float[Tensor, "batch dim"] | None = None
 
     def __post_init__(self) -> None:
         if self.negative_token_valid is not None:
@@ -115,6 +118,7 @@ class Target:
     image: Float[Tensor, "batch dim"] | None = None
     caption: Float[Tensor, "batch dim"] | None = None
     negative: Float[Tensor, "batch negatives dim"] | None = None
+    raw_image: Float[Tensor, "batch dim"] | None = None
 
     def require(self, part: Part) -> Float[Tensor, ...]:
         """Return one part, cut off from any graph; a missing one is a mistake of the caller and raises LookupError."""
@@ -127,7 +131,8 @@ class Target:
 @runtime_checkable
 class Term(Protocol):
     """One summand of the objective. A term that reads optional parts of the student's embeddings names them in a class
-    variable `reads: ClassVar[frozenset[Extra]]`; without one it reads none.
+    variable `reads: ClassVar[frozenset[Extra]]`; without one it reads none. A term that reads no text at all says so
+    with `reads_texts: ClassVar[bool] = False`; where all active terms do, no text is embedded, and its rows are zeros.
 
     Attributes:
         weight: its factor; 0 means that it is neither computed nor logged.
@@ -174,6 +179,11 @@ def reads_of(term: Any) -> frozenset[Extra]:
     return found
 
 
+def reads_texts(term: Any) -> bool:
+    """Whether a term (or its class) reads the embedding of any text."""
+    return bool(getattr(term, "reads_texts", True))
+
+
 __all__ = [
     "EXTRA_FIELDS",
     "Embeddings",
@@ -184,4 +194,5 @@ __all__ = [
     "Target",
     "Term",
     "reads_of",
+    "reads_texts",
 ]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.objectives import Embeddings, Extra, Part, Processes, StatefulTerm, Target, Term, reads_of
+from degla.objectives import Embeddings, Extra, Part, Processes, StatefulTerm, Target, Term, reads_of, reads_texts
 from degla.shelf import TERMS, did_you_mean
 
 Terms = dict[str, Any]
@@ -67,6 +67,11 @@ class Objective:
         """The optional parts of the student's embeddings that the active terms read."""
         return frozenset[Extra]().union(*(reads_of(term) for term in self.active.values()))
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether some active term reads the embedding of a text."""
+        return any(reads_texts(term) for term in self.active.values())
+
     def __call__(
         self, student: Embeddings, teacher: Target, processes: Processes
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
@@ -81,3 +86,11 @@ class Objective:
             values[name] = value.detach()
             loss = loss + term.weight * value
         return loss, values
+
+    def look(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """The loss alone; the terms' memory stays where it is."""
+        memory = dict(self.memory)
+        try:
+            return self(student, teacher, processes)[0]
+        finally:
+            self.memory = memory

@@ -12,4 +12,12 @@ significance    paired tests between arms, over seeds and over questions
 chosen          the settings that came out best, as a plan for the test scenes
 plot, page      the frontier; the page, the Markdown and the JSON
 conduct         all of the above in order
+
+Tasks in sequence, which take plan's arms, tuning, workers and wording:
+
+sequence_plan   the plan's file, validated              (contract: `sequence_plan.SequencePlan`)
+sequence_jobs   plan to jobs, one an arm and seed; a job learns one task after another
+retention       scores of every task after every task, and what sums them up
+sequence_plot, sequence_page    the picture; the tables on the terminal, as Markdown and as JSON
+sequence        all of these in order
 """

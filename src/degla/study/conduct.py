@@ -54,7 +54,7 @@ def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: 
         DeglaError: the base could not be measured, no run came to an end, or a signal stopped the study.
     """
     runs = expand(plan, where=where)
-    handler = _open_log(out)
+    handler = open_log(out)
     log.addHandler(handler)
     try:
         log.info("%s: %d runs, results in %s", where, len(runs), out)
@@ -77,7 +77,12 @@ def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: 
         handler.close()
 
 
-def _open_log(out: Path) -> logging.Handler:
+def open_log(out: Path) -> logging.Handler:
+    """A handler that writes ``study.log`` in the study's folder, which it makes.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(out / "study.log", encoding="utf-8")

@@ -33,7 +33,7 @@ def known_fields() -> frozenset[str]:
 
 def path_fields() -> tuple[str, ...]:
     """Dotted names of the fields that hold a path."""
-    sections = {"data": DataConfig, "validation": ValidationConfig}
+    sections = {"data": DataConfig, "rehearsal.data": DataConfig, "validation": ValidationConfig}
     return tuple(
         f"{section}.{name}"
         for section, kind in sections.items()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
-from degla.config import TrainConfig
+from degla.config import DataConfig, TrainConfig
 from degla.data.columns import Columns
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
@@ -20,6 +20,9 @@ from degla.study.plan import Plan
 from degla.world.draw import MARKER, draw_benchmark, draw_pairs
 
 log = logging.getLogger("degla.study")
+
+_NEIGHBOURS = 3
+"""Similar images of each, one of which a step draws (3 in NegCLIP)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Materials:
 
 
 def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
-    """Draw the world where the plan says so, and make the negatives that no file gives.
+    """Draw the world where the plan says so, and make the negatives and neighbours that no file gives.
 
     Args:
         plan: the plan.
@@ -65,20 +68,21 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
         if plan.world is not None:
             data = replace(data, captions=pairs.captions, images=pairs.images)
         assert data.captions is not None
-        captions = _digest(data.captions, digests)
+        captions = digest_of(data.captions, digests)
         if data.negatives is None and data.negatives_per_caption and not data.partner_negative:
             data = replace(data, negatives=_negatives(folder, run.rules, config=run.config, captions=data.captions,
                                                       digest=captions, made=digests))  # fmt: skip
-        contents = {
-            field.name: _digest(value, digests)
-            for field in fields(data)
-            if isinstance(value := getattr(data, field.name), Path) and field.name != "images"
-        }
-        pictures = str(data.images) if plan.world is None else _digest(pairs.images.parent / MARKER, digests)
+        if data.neighbours is None and data.neighbours_per_pair:
+            data = replace(data, neighbours=_neighbours(folder, data, base=plan.base, digest=captions))
+        contents = digests_of_files(data, digests)
+        if run.config.rehearsal.active:
+            again = digests_of_files(run.config.rehearsal.data, digests)
+            contents |= {f"rehearsal {name}": digest for name, digest in again.items()}
+        pictures = str(data.images) if plan.world is None else digest_of(pairs.images.parent / MARKER, digests)
         inputs.append({"negatives": "", **contents, "images": pictures})
         configs.append(replace(run.config, data=data, out=out / "runs" / run.name))
     names, root = _benchmarks(plan, folder)
-    return Materials(tuple(configs), tuple(inputs), names, root, _questions(names, root))
+    return Materials(tuple(configs), tuple(inputs), names, root, digest_questions(names, root))
 
 
 def _benchmarks(plan: Plan, folder: Path) -> tuple[tuple[str, ...], Path]:
@@ -105,7 +109,7 @@ def _negatives(
     if path not in made:
         folder.mkdir(parents=True, exist_ok=True)
         data = config.data
-        columns = Columns(data.id_column, data.image_column, data.text_column, data.image_id_column, data.image_pattern)
+        columns = _columns(data)
         log.info("negatives by %s: %s", ", ".join(rules), path)
         summary = generate(
             partial(read_captions, captions, format=data.format, columns=columns),
@@ -113,33 +117,75 @@ def _negatives(
         )  # fmt: skip
         if summary.stopped:
             raise DeglaError(f"stopped by {summary.stopped} while negatives were made; the same command goes on.")
-        _digest(path, made)
+        digest_of(path, made)
     return path
 
 
-def _digest(path: Path, known: dict[Path, str]) -> str:
+def _neighbours(folder: Path, data: DataConfig, *, base: str, digest: str) -> Path:
+    """Captions of the images that the base sees as similar, as many a caption as in NegCLIP."""
+    path = folder / f"neighbours-{hashlib.sha256(f'{digest} {base}'.encode()).hexdigest()[:12]}.jsonl"
+    if not path.is_file():
+        from degla.model.load import load_encoder
+        from degla.records import write_jsonl
+        from degla.training.neighbours import find_neighbours
+
+        assert data.captions is not None and data.images is not None
+        log.info("similar images: %s", path)
+        captions = list(read_captions(data.captions, format=data.format, columns=_columns(data)))
+        folder.mkdir(parents=True, exist_ok=True)
+        partial_path = path.with_suffix(".partial")
+        found = find_neighbours(captions, folder=data.images, encoder=load_encoder(base), count=_NEIGHBOURS)
+        write_jsonl(partial_path, found)
+        partial_path.replace(path)
+    return path
+
+
+def _columns(data: DataConfig) -> Columns:
+    return Columns(data.id_column, data.image_column, data.text_column, data.image_id_column, data.image_pattern)
+
+
+def digests_of_files(data: DataConfig, known: dict[Path, str]) -> dict[str, str]:
+    """Digests of the files that pairs are read from, by field; images, which may be many, are left out."""
+    return {
+        field.name: digest_of(value, known)
+        for field in fields(data)
+        if isinstance(value := getattr(data, field.name), Path) and field.name != "images"
+    }
+
+
+def digest_of(path: Path, known: dict[Path, str]) -> str:
+    """Digest of the contents of a file, or of all files of a folder.
+
+    Args:
+        path: of the file or folder.
+        known: digests found earlier; this one is added.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     if path not in known:
         try:
             with path.open("rb") as stream:
                 known[path] = hashlib.file_digest(stream, "sha256").hexdigest()
         except IsADirectoryError:
-            known[path] = _digest_of(sorted(file for file in path.rglob("*") if file.is_file()), path)
+            known[path] = _digest_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
     return known[path]
 
 
-def _digest_of(files: Iterable[Path], root: Path) -> str:
+def _digest_files(files: Iterable[Path], root: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.relative_to(root).as_posix().encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _questions(names: Iterable[str], root: Path) -> str:
+def digest_questions(names: Iterable[str], root: Path) -> str:
+    """Digest of the annotation files of benchmarks."""
     digest = hashlib.sha256()
     for name in names:
         annotations = BENCHMARKS.load(name).BENCHMARK.annotations
         files = sorted(file for pattern in annotations for file in root.glob(pattern) if file.is_file())
-        digest.update(f"{name} {_digest_of(files, root)}\n".encode())
+        digest.update(f"{name} {_digest_files(files, root)}\n".encode())
     return digest.hexdigest()

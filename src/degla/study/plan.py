@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,11 +77,7 @@ class Arm(Record):
     @classmethod
     def _apart(cls, row: Any) -> Any:
         """Fields of the training configuration stand beside the arm's own in the file."""
-        if not isinstance(row, dict):
-            return row
-        own = {name: value for name, value in row.items() if name in cls.model_fields}
-        others = {name: value for name, value in row.items() if name not in own}
-        return {**own, "fields": {**(own.get("fields") or {}), **others}}
+        return fields_apart(row, cls.model_fields)
 
     @field_validator("recipe")
     @classmethod
@@ -142,7 +138,7 @@ class Plan(Record):
     @field_validator("seeds", mode="before")
     @classmethod
     def _counted(cls, seeds: Any) -> Any:
-        return tuple(range(seeds)) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
+        return seeds_of(seeds)
 
     @field_validator("seeds")
     @classmethod
@@ -191,11 +187,11 @@ def read_plan(path: Path, *, overrides: Sequence[str] = ()) -> Plan:
     Raises:
         InputError: the file cannot be read, is no plan, or an override names nothing.
     """
-    values = _parsed(path)
+    values = parse(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: a plan is a table of fields: title, world, set, arms, seeds, ...")
     for text in overrides:
-        _override(values, text)
+        override(values, text, known=Plan.model_fields, lists=("arms",))
     plan = validate(Plan, values, where=str(path))
     for name in plan.set:
         check_field(name, where=f"{path}: set")
@@ -205,7 +201,12 @@ def read_plan(path: Path, *, overrides: Sequence[str] = ()) -> Plan:
     return _placed(plan, path.parent)
 
 
-def _parsed(path: Path) -> Any:
+def parse(path: Path) -> Any:
+    """What a YAML or TOML file says.
+
+    Raises:
+        InputError: the file cannot be read, or is neither.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -220,7 +221,12 @@ def _parsed(path: Path) -> Any:
     raise InputError(f"{path}: the name of a plan ends in .yaml, .yml or .toml.")
 
 
-def _override(values: dict[str, Any], text: str) -> None:
+def override(values: dict[str, Any], text: str, *, known: Container[str], lists: Collection[str]) -> None:
+    """Change what a plan's file says by "NAME=VALUE", a field of the plan (`known`) or of the training of all.
+
+    `lists` are the fields that hold tables with training fields of their own, which give way. Raises InputError where
+    there is no such field.
+    """
     name, equals, written = text.partition("=")
     if not equals:
         raise InputError(f"--set {text}: write NAME=VALUE, for example --set train.steps=20.")
@@ -229,9 +235,9 @@ def _override(values: dict[str, Any], text: str) -> None:
     except yaml.YAMLError:
         value = written
     first, _, rest = name.partition(".")
-    if first in ("arms", "set"):
+    if first in (*lists, "set"):
         raise InputError(f"--set {text}: name a field of the plan or of the training configuration itself.")
-    if first in Plan.model_fields:
+    if first in known:
         if not rest:
             values[name] = value
         elif isinstance(values.get(first), dict):
@@ -241,25 +247,40 @@ def _override(values: dict[str, Any], text: str) -> None:
         return
     check_field(name, where=f"--set {text}")
     values["set"] = {**(values.get("set") or {}), name: value}
-    for arm in values.get("arms") or []:
-        if isinstance(arm, dict):
-            arm.pop(name, None)
+    for table in (table for each in lists for table in values.get(each) or []):
+        if isinstance(table, dict):
+            table.pop(name, None)
 
 
 def _placed(plan: Plan, folder: Path) -> Plan:
     """Paths as they are seen from here, not from the plan's folder."""
-
-    def place(fields: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            name: ([str(folder / entry) for entry in value] if isinstance(value, list) else str(folder / str(value)))
-            if name in PATHS and value is not None
-            else value
-            for name, value in fields.items()
-        }
-
     benchmarks = plan.benchmarks and plan.benchmarks.model_copy(update={"root": folder / plan.benchmarks.root})
-    arms = tuple(arm.model_copy(update={"fields": place(arm.fields)}) for arm in plan.arms)
-    return plan.model_copy(update={"set": place(plan.set), "arms": arms, "benchmarks": benchmarks})
+    arms = tuple(arm.model_copy(update={"fields": place(arm.fields, folder)}) for arm in plan.arms)
+    return plan.model_copy(update={"set": place(plan.set, folder), "arms": arms, "benchmarks": benchmarks})
+
+
+def fields_apart(row: Any, own: Container[str]) -> Any:
+    """A table of a plan's file with the fields of the training configuration, those not its own, under "fields"."""
+    if not isinstance(row, dict):
+        return row
+    kept = {name: value for name, value in row.items() if name in own}
+    others = {name: value for name, value in row.items() if name not in own}
+    return {**kept, "fields": {**(kept.get("fields") or {}), **others}}
+
+
+def seeds_of(given: Any) -> Any:
+    """Seeds from 0 on, where only their number is given."""
+    return tuple(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+
+
+def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Fields of a plan with their paths as they are seen from here, not from the plan's folder."""
+    return {
+        name: ([str(folder / entry) for entry in value] if isinstance(value, list) else str(folder / str(value)))
+        if name in PATHS and value is not None
+        else value
+        for name, value in fields.items()
+    }
 
 
 def _members(names: tuple[str, ...], known: Sequence[str], noun: str) -> tuple[str, ...]:

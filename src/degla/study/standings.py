@@ -10,6 +10,7 @@ from typing import Any
 from degla.evaluation.results import TracedResult
 from degla.evaluation.statistics import Spread, seed_spread
 from degla.evaluation.terminal import named_scores
+from degla.evaluation.trade_off import trade_off
 from degla.records import Result
 from degla.study.tuning import Cost
 
@@ -103,8 +104,10 @@ def tabulate(models: Sequence[Model], *, gain: str, kept: str, price: float) -> 
                 found.setdefault(name, []).append(own[name])
             for name in families:
                 found.setdefault(f"family:{name}", []).append(means[name])
-        gained = [value - start[gain] for value in found[gain]]
-        lost = [start[kept] - value for value in found[kept]]
+        trades = [
+            trade_off({gain: up, kept: down}, start, gain=gain, kept=kept, price=price)
+            for up, down in zip(found[gain], found[kept], strict=True)
+        ]
         rows.append(
             Standing(
                 label=model.label,
@@ -113,9 +116,9 @@ def tabulate(models: Sequence[Model], *, gain: str, kept: str, price: float) -> 
                 share=model.share,
                 seeds=tuple(model.results),
                 scores={name: seed_spread(values) for name, values in found.items()},
-                gained=seed_spread(gained),
-                lost=seed_spread(lost),
-                joint=seed_spread([up - price * down for up, down in zip(gained, lost, strict=True)]),
+                gained=seed_spread([trade.gained for trade in trades]),
+                lost=seed_spread([trade.lost for trade in trades]),
+                joint=seed_spread([trade.joint for trade in trades]),
                 cost=_mean_cost(model.costs),
             )
         )

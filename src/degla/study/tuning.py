@@ -140,7 +140,8 @@ def _identity(job: Job) -> dict[str, Any]:
     for name in ("workers", *job.inputs):
         plain["data"].pop(name, None)
     # Terms that are switched off change nothing, whatever their settings.
-    plain["objective"] = {name: term for name, term in plain["objective"].items() if term["weight"] != 0}
+    for owner in (plain, plain["rehearsal"]):
+        owner["objective"] = {name: term for name, term in owner["objective"].items() if term["weight"] != 0}
     return {**plain, "inputs": job.inputs}
 
 
@@ -208,11 +209,17 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> D
 
 def _drop_state(folder: Path) -> None:
     """Keep a finished run's model, drop what only a longer run would need: two thirds of its size."""
-    from degla.model.checkpoint import ADAPTERS_NAME, OPTIMIZER_NAME, TEACHER_ADAPTERS_NAME, TEACHER_NAME
+    from degla.model.checkpoint import (
+        ADAPTERS_NAME,
+        OPTIMIZER_NAME,
+        STUDENT_NAME,
+        TEACHER_ADAPTERS_NAME,
+        TEACHER_NAME,
+    )
 
     newest = _newest(folder)
     assert newest is not None
-    for name in (OPTIMIZER_NAME, TEACHER_NAME, ADAPTERS_NAME, TEACHER_ADAPTERS_NAME):
+    for name in (OPTIMIZER_NAME, STUDENT_NAME, TEACHER_NAME, ADAPTERS_NAME, TEACHER_ADAPTERS_NAME):
         (newest / name).unlink(missing_ok=True)
 
 

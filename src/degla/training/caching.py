@@ -19,8 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.data.batches import BatchPart
-from degla.model.encoder import Encoder
-from degla.training.embed import Rows
+from degla.model.encoder import Encoder, Rows
 
 RandomState = tuple[Tensor, list[Tensor]]
 
@@ -32,7 +31,9 @@ class GradientCache:
         encoder: the bare student.
         parts: of the batch, in order.
         accelerator: for the precision of the forward pass.
+        texts: whether texts are read.
         dense: whether outputs of patches and tokens are read, too.
+        raw: whether images are read before they are brought to length one, too.
 
     Attributes:
         rows: embeddings of each part; leaves that collect the loss's gradient.
@@ -40,16 +41,24 @@ class GradientCache:
     """
 
     def __init__(
-        self, encoder: Encoder, parts: Sequence[BatchPart], *, accelerator: Accelerator, dense: bool = False
+        self,
+        encoder: Encoder,
+        parts: Sequence[BatchPart],
+        *,
+        accelerator: Accelerator,
+        texts: bool = True,
+        dense: bool = False,
+        raw: bool = False,
     ) -> None:
-        self.parts, self.accelerator, self.dense = parts, accelerator, dense
+        self.parts, self.accelerator = parts, accelerator
+        self.texts, self.dense, self.raw = texts, dense, raw
         self.rows: list[Rows] = []
         self._random: list[RandomState] = []
         for part in parts:
             self._random.append(_random_state(encoder.device))
             with torch.no_grad(), accelerator.autocast():
-                rows = encoder.embed(part.image, part.texts, dense=dense)
-            self.rows.append(tuple(each.requires_grad_() for each in rows))
+                rows = encoder.embed(part.image, part.texts if texts else None, dense=dense, raw=raw)
+            self.rows.append(Rows(*(None if each is None else each.requires_grad_() for each in rows)))
         self.scale: Float[Tensor, ""] = encoder.scale.detach().requires_grad_()
 
     def backward(self, loss: Float[Tensor, ""], student: Callable[..., Any]) -> None:
@@ -68,8 +77,11 @@ class GradientCache:
             _set_random_state(self._random[number], self.scale.device)
             together = contextlib.nullcontext() if last else self.accelerator.no_sync(student)
             with together:
-                *values, scale = student(part.image, part.texts, dense=self.dense)
-                sent = sum(_product(value, leaf) for value, leaf in zip(values, rows, strict=True))
+                texts = part.texts if self.texts else None
+                *values, scale = student(part.image, texts, dense=self.dense, raw=self.raw)
+                pairs = zip(Rows(*values), rows, strict=True)
+                there = [(value, leaf) for value, leaf in pairs if value is not None and leaf is not None]
+                sent = sum(_product(value, leaf) for value, leaf in there)
                 # The scale is one for all parts; its gradient goes along with the last.
                 sent = sent + _product(scale, self.scale) * float(last)
                 if sent.requires_grad:

@@ -10,12 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.data.batches import Batch, BatchPart
+from degla.model.encoder import Rows
 from degla.model.teacher import Teacher
 from degla.objectives import Embeddings, Part, Target
-
-Rows = tuple[Tensor, ...]
-"""Embeddings of the images [images, D] and of the texts [texts, D] of one part of a batch; where a term reads tokens,
-then the outputs for patches [images, patches, D] and for tokens [texts, length, D]."""
 
 _GIVEN = (
     "valid", "group", "rule", "partner_valid", "positive_valid", "caption_token_valid", "negative_token_valid", "label",
@@ -24,18 +21,35 @@ _GIVEN = (
 """What a batch says itself about its embeddings: masks and numbers."""
 
 
-def to_embeddings(rows: Sequence[Rows], *, scale: Float[Tensor, ""], batch: Batch) -> Embeddings:
-    """Put the parts of a batch together, each text beside its row."""
+def to_embeddings(rows: Sequence[Sequence[Tensor | None]], *, scale: Float[Tensor, ""], batch: Batch) -> Embeddings:
+    """Put the parts of a batch together, each text beside its row.
+
+    Args:
+        rows: what the towers say of each part, in the order of `Rows`; texts that no term reads may be None, and are
+            zeros then.
+        scale: 1 over the temperature.
+        batch: whose parts these are.
+    """
     found: dict[str, list[Tensor]] = {}
-    for number, (image, text, *dense) in enumerate(rows):
-        part = batch.split(image, text, first=number == 0)
-        if dense:
-            part |= _dense(*dense, rows=len(part["image"]), batch=batch)
+    for number, given_rows in enumerate(rows):
+        image, text, patch, token, raw_image = Rows(*given_rows)
+        assert image is not None
+        part = _without_texts(image, batch) if text is None else batch.split(image, text, first=number == 0)
+        count = len(part["image"])
+        if patch is not None and token is not None:
+            part |= _dense(patch, token, rows=count, batch=batch)
+        if raw_image is not None:
+            part["raw_image"] = raw_image[:count]
         for name, value in part.items():
             found.setdefault(name, []).append(value)
     joined: dict[str, Any] = {name: _join(values).float() for name, values in found.items()}
     given: dict[str, Any] = {name: getattr(batch, name) for name in _GIVEN}
     return Embeddings(**joined, **given, scale=scale.float())
+
+
+def _without_texts(image: Tensor, batch: Batch) -> dict[str, Tensor]:
+    negative = image.new_zeros(len(image), batch.negative.shape[1], image.shape[1])
+    return {"image": image, "caption": torch.zeros_like(image), "negative": negative}
 
 
 def _dense(patch: Tensor, token: Tensor, *, rows: int, batch: Batch) -> dict[str, Tensor]:
@@ -56,7 +70,12 @@ def teacher_target(
     for part in parts:
         rows = part.rows.stop - part.rows.start
         texts = part.texts if "negative" in needs else part.captions if "caption" in needs else None
-        image, text = teacher.encode(part.image[:rows] if "image" in needs else None, texts)
+        alone = "image" in needs and "raw_image" not in needs
+        image, text = teacher.encode(part.image[:rows] if alone else None, texts)
+        if "raw_image" in needs:  # One pass gives both, where both are read.
+            raw = teacher.encode_raw_images(part.image[:rows])
+            found["raw_image"].append(raw)
+            image = torch.nn.functional.normalize(raw, dim=-1)
         if "image" in needs and image is not None:
             found["image"].append(image)
         if text is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 import os
@@ -19,12 +20,13 @@ from accelerate.state import AcceleratorState
 from degla.config import TrainConfig, to_plain
 from degla.errors import DeglaError, InputError
 from degla.evaluation import processes as evaluation
-from degla.model.checkpoint import checkpoints, latest_checkpoint
+from degla.model.checkpoint import BEST_NAME, checkpoints, latest_checkpoint, step_of
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.model.teacher import Teacher
 from degla.objectives import Processes
 from degla.objectives._sum import Objective
+from degla.training.fingerprint import data_digests
 from degla.training.finite import NonFiniteLossError
 from degla.training.interrupt import StopRequest
 from degla.training.metrics import Metrics
@@ -32,6 +34,7 @@ from degla.training.optim import build_optimizer
 from degla.training.pairs import open_pairs
 from degla.training.precision import choose_precision
 from degla.training.randomness import seed_everything
+from degla.training.rehearsal import add_rehearsal, open_rehearsal, rehearsal_batches, rehearsal_digests
 from degla.training.runstate import Position, RunState
 from degla.training.sharding import Sharding
 from degla.training.step import Trainer
@@ -50,12 +53,16 @@ class Outcome:
         step: steps taken in all.
         finished: False where a signal stopped it before its end.
         values: what the last step logged.
+        ended: why it was finished before its last step, by the limits of `StopConfig`; None where it was not.
+        best: the best checkpoint by the evaluations; None without them, or where none was within the budget.
     """
 
     folder: Path
     step: int
     finished: bool
     values: dict[str, float]
+    ended: str | None = None
+    best: Path | None = None
 
 
 def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
@@ -79,14 +86,19 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
 
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
     pairs = open_pairs(config, encoder=encoder, processes=processes)
+    rehearsed = open_rehearsal(config, encoder=encoder, processes=processes)
     steps = config.train.steps or config.train.epochs * len(pairs.plan)
-    trainer = build_trainer(config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=steps)
-    state = RunState(run, config=config, trainer=trainer)
-    position = state.load() if resume else Position()
     validation = Validation(
-        config.validation, run=run, label=config.recipe, seed=config.train.seed, start=position.step,
+        config.validation, config.stop, run=run, label=config.recipe, seed=config.train.seed,
         processes=evaluation.Processes(processes.rank, processes.count),
     )  # fmt: skip
+    newest = latest_checkpoint(run) if resume else None
+    before = validation.begin(encoder, start=None if newest is None else step_of(newest))
+    trainer = build_trainer(config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=steps)
+    add_rehearsal(trainer, rehearsed)
+    state = RunState(run, config=config, trainer=trainer, data=data_digests(pairs) | rehearsal_digests(rehearsed))
+    position = state.load() if resume else Position()
+    start = position.step
 
     if accelerator.is_main_process:
         (run / "config.json").write_text(json.dumps(to_plain(config), indent=2) + "\n", encoding="utf-8")
@@ -97,7 +109,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
         StopRequest() as stop,
         Metrics(
             run,
-            start=position.step,
+            start=start,
             steps=steps,
             every_steps=config.tracking.every_steps,
             pairs_per_step=config.train.batch_size,
@@ -106,9 +118,11 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
             progress=config.tracking.progress,
         ) as metrics,
     ):
-        while position.step < steps and not stop.agreed(processes):
+        metrics.write(0, before)
+        again = rehearsal_batches(rehearsed, start=start, device=accelerator.device)
+        while position.step < steps and not validation.ended and not stop.agreed(processes):
             for batch in pairs.batches(position.epoch, start=position.batch, device=accelerator.device):
-                values = trainer.step(batch, number=position.step)
+                values = trainer.step(batch, number=position.step, rehearsed=next(again))
                 position = position.after_batch()
                 scored = validation.due(position.step)
                 if scored or metrics.due(position.step):
@@ -116,8 +130,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
                 metrics.record(position.step, epoch=position.epoch, values=values)
                 if scored:
                     with trainer.whole() as (student, _):
-                        metrics.write(position.step, validation.score(student, position.step))
-                if position.step == steps or stop.agreed(processes, position.step):
+                        metrics.write(position.step, validation.score(trainer.kept(student), position.step))
+                if position.step == steps or validation.ended or stop.agreed(processes, position.step):
                     break
                 if state.due(position.step) or scored:
                     state.save(position, best=validation.best)
@@ -126,19 +140,26 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
                 trainer.watch.look()
                 if validation.due_at_epoch_end:
                     with trainer.whole() as (student, _):
-                        metrics.write(position.step, validation.score(student, position.step))
+                        metrics.write(position.step, validation.score(trainer.kept(student), position.step))
                 state.save(position, best=validation.best)
-        folder = state.save(position, best=validation.best)
+        ended = validation.ended if position.step < steps else None
+        if ended and position.step > start:
+            metrics.write(position.step, {"ended": ended})
+        folder = state.save(position, best=validation.best, ended=ended)
     if processes.count > 1:
         # A thread of the process group may still wait for Python's lock to drop its last tensors; the group's end waits
         # for that thread and holds the lock. Sleeping gives the lock away first.
         time.sleep(0.2)
     accelerator.end_training()
-    finished = position.step == steps
+    finished = position.step == steps or ended is not None
+    best = run / validation.best if validation.best else None
+    if accelerator.is_main_process:
+        _tell_end(run, position.step, steps=steps, ended=ended, validation=validation, stood=position.step == start)
     if not finished:
         log.warning("stopped by %s after step %d of %d; go on with: degla train --resume %s", stop.name,
                     position.step, steps, run)  # fmt: skip
-    return Outcome(folder, position.step, finished, {name: float(value) for name, value in values.items()})
+    last = {name: float(value) for name, value in values.items()}
+    return Outcome(folder, position.step, finished, last, ended=ended, best=best)
 
 
 def _open_folder(run: Path, *, resume: bool) -> None:
@@ -205,8 +226,11 @@ def build_trainer(
         steps: length of the run.
     """
     objective = Objective(config.objective, rules=rules)
+    averaging = config.train.average not in (None, 1)
+    # In main memory: it is read only for checkpoints and evaluations.
+    start = copy.deepcopy(encoder).cpu() if averaging else None
     choose_trainable(encoder, config)
-    teacher = Teacher(encoder, config.teacher) if objective.needs else None
+    teacher = Teacher(encoder, config.teacher) if objective.needs or config.rehearsal.needs_teacher else None
     encoder.train()
     encoder.precision = accelerator.mixed_precision
     if config.train.gradient_checkpointing:
@@ -229,8 +253,23 @@ def build_trainer(
                 objective.active[name] = replace(term, mask_same_image=True)  # type: ignore[type-var]
     return Trainer(
         config=config, accelerator=accelerator, encoder=encoder, student=student, teacher=teacher,
-        objective=objective, optimizer=optimizer, processes=processes, steps=steps, sharding=sharding,
+        objective=objective, optimizer=optimizer, processes=processes, steps=steps, sharding=sharding, start=start,
     )  # fmt: skip
+
+
+def _tell_end(run: Path, step: int, *, steps: int, ended: str | None, validation: Validation, stood: bool) -> None:
+    """Say why a run ended early, and which checkpoint is the best."""
+    if ended is not None:
+        log.warning(
+            "%s step %d of %d: %s. To go on, give that flag a higher value: degla train --resume %s ...",
+            "the run does not go on after" if stood else "ended early, after", step, steps, ended, run,
+        )  # fmt: skip
+    if validation.best is not None:
+        log.info("the best checkpoint is %s (%s)", run / BEST_NAME, validation.best)
+        if not validation.improved:
+            log.warning("but by %s it is no better than the model before training", validation.config.score)
+    elif ended is not None:
+        log.warning("no checkpoint is within the limits; %s is the last one", run / f"step-{step}")
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from degla.config import TrainConfig, differences, from_plain
 from degla.errors import InputError
 from degla.model.checkpoint import latest_checkpoint
 
-FREE = ("checkpoint.", "tracking.", "data.workers", "train.strategy", "out")
-"""Beginnings of the flags that change nothing about what is computed, and so may differ after a resume."""
+FREE = ("checkpoint.", "tracking.", "stop.", "data.workers", "rehearsal.data.workers", "train.strategy", "out")
+"""Beginnings of the flags that change nothing about what a step computes, and so may differ after a resume."""
 
 
 def read_config(run: Path) -> TrainConfig:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from degla.errors import InputError
 from degla.model.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
+    point_to_best,
     remove_old_checkpoints,
     save_checkpoint,
 )
@@ -24,6 +26,8 @@ from degla.model.teacher import Teacher
 from degla.training.optim import bare
 from degla.training.randomness import random_state, set_random_state
 from degla.training.step import Trainer
+
+log = logging.getLogger("degla.train")
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,12 @@ class RunState:
         run: the run's folder.
         config: its configuration.
         trainer: what is saved and restored.
+        data: digests of the rows that it is trained on, by column; see `data_digests`.
     """
 
-    def __init__(self, run: Path, *, config: TrainConfig, trainer: Trainer) -> None:
-        self.run, self.config, self.trainer = run, config, trainer
+    def __init__(self, run: Path, *, config: TrainConfig, trainer: Trainer, data: Mapping[str, str]) -> None:
+        self.run, self.config, self.trainer, self.data = run, config, trainer, dict(data)
+        self._start = None if trainer.start is None else trainer.start.fingerprint
         self._saved = time.monotonic()
 
     def due(self, step: int) -> bool:
@@ -73,8 +79,13 @@ class RunState:
         # Clocks differ; ask rarely, so that no step waits for the answer.
         return step % 20 == 0 and bool(self.trainer.processes.total(torch.tensor(float(old))) > 0)
 
-    def save(self, position: Position, *, best: str | None) -> Path:
+    def save(self, position: Position, *, best: str | None, ended: str | None = None) -> Path:
         """Write ``RUN/step-N``, note the best one and remove what is no longer kept.
+
+        Args:
+            position: where the run stands.
+            best: name of the best checkpoint.
+            ended: why the run ends here, before its last step; None where it does not.
 
         Raises:
             NonFiniteLossError: a step since the last look went wrong; nothing is written.
@@ -85,17 +96,18 @@ class RunState:
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
         held = optimizer.state_dict() if sharding is None else sharding.optimizer_state(optimizer)
         with self.trainer.whole(everywhere=False) as (encoder, teacher):
-            self._write(folder, position, encoder, teacher, optimizer=held, states=states, best=best)
+            self._write(folder, position, encoder, teacher, optimizer=held, states=states, best=best, ended=ended)
         self.trainer.accelerator.wait_for_everyone()
         self._saved = time.monotonic()
         return folder
 
     def _write(
         self, folder: Path, position: Position, encoder: Encoder, teacher: Teacher | None, *,
-        optimizer: dict[str, Any], states: list[dict[str, Any]], best: str | None,
+        optimizer: dict[str, Any], states: list[dict[str, Any]], best: str | None, ended: str | None,
     ) -> None:  # fmt: skip
         if self.trainer.accelerator.is_main_process:
             scaler = self.trainer.accelerator.scaler
+            kept = self.trainer.kept(encoder)
             save_checkpoint(
                 folder,
                 encoder=encoder,
@@ -103,7 +115,7 @@ class RunState:
                 optimizer=optimizer,
                 tensors={
                     "random": states,
-                    "memory": self.trainer.objective.memory,
+                    "memory": self.trainer.memory,
                     "scaler": scaler.state_dict() if scaler is not None else {},
                 },
                 state={
@@ -111,25 +123,32 @@ class RunState:
                     "steps": self.trainer.steps,
                     "processes": self.trainer.processes.count,
                     "best": best,
+                    "ended": ended,
+                    "data": self.data,
+                    "start": self._start,
                     "versions": _versions(),
                 },
                 config=to_plain(self.config),
+                kept=None if kept is encoder else kept,
             )
-            (self.run / "best.json").write_text(json.dumps({"checkpoint": best}) + "\n", encoding="utf-8")
+            point_to_best(self.run, best)
             remove_old_checkpoints(self.run, keep=self.config.checkpoint.keep, best=Path(best) if best else None)
 
     def load(self) -> Position:
         """Take up the newest checkpoint; returns where it stood.
 
         Raises:
-            InputError: no checkpoint, a damaged one, or one of a run of another length.
+            InputError: no checkpoint, a damaged one, one of a run of another length or on other data, or an average
+                with another model than before.
         """
         folder = latest_checkpoint(self.run)
         if folder is None:
             raise InputError(f"{self.run}: no complete checkpoint to go on from.")
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
         with self.trainer.whole() as (encoder, teacher):
-            state, tensors = load_checkpoint(folder, encoder=encoder, teacher=teacher, optimizer=optimizer)
+            state, tensors = load_checkpoint(
+                folder, encoder=encoder, teacher=teacher, optimizer=optimizer, averaged=self.trainer.start is not None
+            )
             if sharding is not None:
                 sharding.take_over(encoder, teacher)
                 sharding.share_optimizer_state(optimizer)
@@ -139,13 +158,32 @@ class RunState:
                 "the data files have changed since. Put the old ones back, or start a new run from this checkpoint "
                 f"with --model {folder}."
             )
-        self.trainer.objective.memory |= tensors["memory"]
+        self._check_data(folder, state.get("data"))
+        if state.get("start") != self._start:
+            raise InputError(
+                f"{folder}: --model {self.config.model} is another model than the run began with, and its average with "
+                "the student is what is kept. Put the old one back."
+            )
+        self.trainer.recall(tensors["memory"])
         if self.trainer.accelerator.scaler is not None and tensors["scaler"]:
             self.trainer.accelerator.scaler.load_state_dict(tensors["scaler"])
         rank = self.trainer.processes.rank
         if rank < len(tensors["random"]):
             set_random_state(tensors["random"][rank])
         return Position(step=state["step"], epoch=state["epoch"], batch=state["batch"])
+
+    def _check_data(self, folder: Path, recorded: dict[str, str] | None) -> None:
+        if recorded is None:
+            log.warning("%s: records no digests of its data; whether they are still the same is not checked.", folder)
+            return
+        changed = [name for name in sorted(recorded.keys() | self.data) if recorded.get(name) != self.data.get(name)]
+        if changed:
+            files = [path for path in (self.config.data.captions, self.config.data.negatives) if path is not None]
+            raise InputError(
+                f"{folder}: the run was trained on other data than there is now in {' and '.join(map(str, files))}; "
+                f"changed: {', '.join(changed)}. Put the old files back, or start a new run from this checkpoint with "
+                f"--model {folder}."
+            )
 
     def _gather(self, state: dict[str, Any]) -> list[dict[str, Any]]:
         if self.trainer.processes.count == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -23,32 +24,40 @@ def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
         InputError: nothing is left to train; the towers have no such blocks, or not so many; or they take no adapters.
     """
     loop = config.train
-    for tower, count in (("image", loop.freeze_image_blocks), ("text", loop.freeze_text_blocks)):
-        found = len(_blocks(encoder.clip, tower))
-        if count > found:
-            raise InputError(f"--train.freeze-{tower}-blocks is {count}; {encoder.name} has {found} such blocks.")
+    frozen = {
+        "image": _frozen_blocks(encoder, "image", count=loop.freeze_image_blocks),
+        "text": _frozen_blocks(encoder, "text", count=loop.freeze_text_blocks),
+    }
     for name, parameter in encoder.clip.named_parameters():
-        parameter.requires_grad_(_trained(name, config))
+        parameter.requires_grad_(_trained(name, config, frozen=frozen))
     if config.adapter.rank:
         _add_adapters(encoder, config)
     if not any(parameter.requires_grad for parameter in encoder.parameters()):
         raise InputError("nothing is left to train: one of --train.train-image-tower, -text-tower, -scale must be on.")
 
 
-def _trained(name: str, config: TrainConfig) -> bool:
+def _frozen_blocks(encoder: Encoder, tower: str, *, count: int) -> int:
+    """How many first blocks are frozen, where a count below 0 leaves the last so many to train."""
+    found = len(_blocks(encoder.clip, tower))
+    if abs(count) > found:
+        raise InputError(f"--train.freeze-{tower}-blocks is {count}; {encoder.name} has {found} such blocks.")
+    return count if count >= 0 else found + count
+
+
+def _trained(name: str, config: TrainConfig, *, frozen: Mapping[str, int]) -> bool:
     loop = config.train
     if name in ("logit_scale", "logit_bias"):
         return loop.train_scale and name == "logit_scale"
     image = name.startswith("visual.")
     if not (loop.train_image_tower if image else loop.train_text_tower):
         return False
-    frozen = loop.freeze_image_blocks if image else loop.freeze_text_blocks
-    if not frozen:
+    count = frozen["image" if image else "text"]
+    if not count:
         return True
     inside = name.removeprefix("visual.").removeprefix("text.")
     block = _BLOCK.search(inside)
     if block:
-        return int(block.group(1)) >= frozen
+        return int(block.group(1)) >= count
     return not inside.startswith(_BEFORE_IMAGE if image else _BEFORE_TEXT)
 
 

@@ -1,54 +1,88 @@
-"""Evaluation during training: the score that decides which checkpoint is the best."""
+"""Evaluation during training: what was gained and lost, which checkpoint is the best, and when to end early."""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from degla.config import ValidationConfig
+from degla.config import StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.processes import Processes
+from degla.evaluation.trade_off import TradeOff, trade_off
+from degla.model.checkpoint import checkpoints
 from degla.model.encoder import Encoder
 from degla.shelf import did_you_mean
 
+log = logging.getLogger("degla.train")
+
+JOINT = "joint"
+"""Name of the score that weighs what was gained against what was lost."""
+
 
 class Validation:
-    """Runs benchmarks every few steps and remembers the best score and its checkpoint.
+    """Runs benchmarks before the first step and every few steps; remembers the best score and its checkpoint.
 
     Args:
-        config: which benchmarks, how often, and which named average decides.
+        config: which benchmarks, how often, and which score decides.
+        stop: how much may be lost, and how long nothing may be gained.
         run: the run's folder; ``validation.jsonl`` in it holds every score.
         label: the recipe's name, for the results.
         seed: the run's seed, for the results.
-        start: steps already taken; scores of later steps belong to an interrupted process and are forgotten.
-        processes: that share each evaluation; all of them must call `score`, and the first writes the scores down.
+        processes: that share each evaluation; all of them must call `begin` and `score`, and the first writes the
+            scores down.
     """
 
     def __init__(
-        self, config: ValidationConfig, *, run: Path, label: str, seed: int, start: int, processes: Processes
+        self, config: ValidationConfig, stop: StopConfig, *, run: Path, label: str, seed: int, processes: Processes
     ) -> None:
         if config.benchmarks and config.root is None:
             raise InputError("--validation.benchmarks needs --validation.root, the folder of their data.")
-        self.config, self.run, self.label, self.seed = config, run, label, seed
-        self.best: str | None = None
-        self._highest = float("-inf")
+        self.config, self.stop, self.run, self.label, self.seed = config, stop, run, label, seed
         self.processes = processes
-        self._recall(start)
+        self.best: str | None = None
+        """Name of the best checkpoint among those that lose no more than allowed."""
+        self.ended: str | None = None
+        """Why the run is to end early, after the newest evaluation; the same on all processes."""
+        self._highest = self._before = float("-inf")
+        self._without_better = 0
+        self._start: dict[str, float] = {}
 
-    def _recall(self, start: int) -> None:
-        path = self.run / "validation.jsonl"
-        if not self.processes.first or not path.is_file():
-            return
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        rows = [row for row in rows if row["step"] <= start]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        for row in rows:
-            self._note(row)
+    def begin(self, encoder: Encoder, *, start: int | None = None) -> dict[str, float]:
+        """Measure the model before training, or recall what an interrupted run has measured.
 
-    def _note(self, row: dict[str, Any]) -> None:
-        if row["score"] > self._highest:
-            self._highest, self.best = row["score"], f"step-{row['step']}"
+        Args:
+            encoder: the model before training.
+            start: step of the checkpoint that the run goes on from; scores of later steps are forgotten. None for a
+                new run.
+
+        Returns:
+            The scores before training with the prefix ``validation/``, where they were measured now.
+
+        Raises:
+            InputError: the benchmarks' files are wrong, or have not the scores that decide.
+        """
+        if not self.config.benchmarks:
+            return {}
+        rows, there = self.processes.from_first(lambda: self._recall(start))
+        measured = not any(row["step"] == 0 for row in rows)
+        if measured:
+            rows = [{"step": 0, **self._measure(encoder)}, *rows]
+        before, *later = rows
+        self._start = {name: value for name, value in before.items() if name not in ("step", "score")}
+        self._check_names(self._start)
+        before["score"] = self._before = self._decisive(self._start, self._trade(self._start))
+        if self.processes.first:
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (self.run / "validation.jsonl").write_text(text, encoding="utf-8")
+        for row in later:
+            self._note(row, there=there)
+        if not measured:
+            return {}
+        self._tell(before, "before training")
+        return {f"validation/{name}": value for name, value in self._start.items()}
 
     def due(self, step: int) -> bool:
         """Whether to evaluate after step number `step` (from 1)."""
@@ -59,12 +93,32 @@ class Validation:
         """Whether to evaluate after each pass over the data."""
         return bool(self.config.benchmarks) and not self.config.every_steps
 
+    @property
+    def improved(self) -> bool:
+        """Whether the best checkpoint has a higher score than the model before training."""
+        return self._highest > self._before
+
     def score(self, encoder: Encoder, step: int) -> dict[str, float]:
-        """Evaluate, each process its share, and return the named averages with the prefix ``validation/``.
+        """Evaluate, each process its share, and return all scores with the prefix ``validation/``.
+
+        Besides the named averages these are ``gained``, ``lost`` and ``joint``, where the benchmarks have both scores.
 
         Raises:
-            InputError: the benchmarks' files are wrong, or there is no such average.
+            InputError: the benchmarks' files are wrong.
         """
+        scores = self._measure(encoder)
+        trade = self._trade(scores)
+        traded = {} if trade is None else {"gained": trade.gained, "lost": trade.lost, JOINT: trade.joint}
+        row = {"step": step, "score": self._decisive(scores, trade), **scores, **traded}
+        if self.processes.first:
+            with (self.run / "validation.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+        self._note(row)
+        over = self.ended is not None and self._over(trade)
+        self._tell(row, "over the budget" if over else "best" if self.best == f"step-{step}" else "")
+        return {f"validation/{name}": value for name, value in (scores | traded).items()}
+
+    def _measure(self, encoder: Encoder) -> dict[str, float]:
         from degla.evaluation.run import evaluate
         from degla.evaluation.terminal import named_scores
 
@@ -77,15 +131,84 @@ class Validation:
             )  # fmt: skip
         finally:
             encoder.train()
-        averages = named_scores(result)
-        if self.config.score not in averages:
-            raise InputError(
-                f"--validation.score {self.config.score!r} is no average of these benchmarks."
-                f"{did_you_mean(self.config.score, averages)} Known: {', '.join(sorted(averages))}."
+        return named_scores(result)
+
+    def _recall(self, start: int | None) -> tuple[list[dict[str, Any]], set[str]]:
+        """Rows up to a step, in order, and the names of the checkpoints that are still there."""
+        path = self.run / "validation.jsonl"
+        rows: dict[int, dict[str, Any]] = {}
+        if start is not None and path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue  # A line that was torn when the process ended.
+                if row["step"] <= start:
+                    rows[row["step"]] = row
+        return [rows[step] for step in sorted(rows)], {folder.name for folder in checkpoints(self.run)}
+
+    def _trade(self, scores: Mapping[str, float]) -> TradeOff | None:
+        gain, kept = self.config.gain, self.config.kept
+        if not {gain, kept} <= scores.keys() & self._start.keys():
+            return None
+        return trade_off(scores, self._start, gain=gain, kept=kept, price=self.config.price)
+
+    def _decisive(self, scores: Mapping[str, float], trade: TradeOff | None) -> float:
+        if self.config.score != JOINT:
+            return scores[self.config.score]
+        assert trade is not None
+        return trade.joint
+
+    def _check_names(self, known: Mapping[str, float]) -> None:
+        joint, budget = self.config.score == JOINT, self.stop.max_forgetting is not None
+        needed = [] if joint else [("score", self.config.score, "")]
+        if joint:
+            needed.append(("gain", self.config.gain, " --validation.score joint counts what it gains."))
+        if joint or budget:
+            by = "--validation.score joint counts" if joint else "--stop.max-forgetting limits"
+            needed.append(("kept", self.config.kept, f" {by} what it loses."))
+        for field, name, reason in needed:
+            if name not in known:
+                raise InputError(
+                    f"--validation.{field} {name!r} is no average of these benchmarks.{did_you_mean(name, known)}"
+                    f"{reason} Known: {', '.join(sorted(known))}."
+                )
+
+    def _over(self, trade: TradeOff | None) -> bool:
+        budget = self.stop.max_forgetting
+        # A loss of exactly the budget, as differences of floats give it, is within the budget.
+        return budget is not None and trade is not None and 100 * trade.lost > budget + 1e-6
+
+    def _note(self, row: Mapping[str, Any], *, there: Collection[str] | None = None) -> None:
+        """Take an evaluation into account; `there`: the checkpoints that can still be the best, all by default."""
+        name, trade = f"step-{row['step']}", self._trade(row)
+        over = self._over(trade)
+        self.ended = None
+        if not over and row["score"] > self._highest and (there is None or name in there):
+            self._highest, self.best, self._without_better = row["score"], name, 0
+        else:
+            self._without_better += 1
+            if self.stop.patience is not None and self._without_better >= self.stop.patience:
+                self.ended = (
+                    f"the last {self._without_better} evaluations gave no better {self.config.score} "
+                    f"(--stop.patience {self.stop.patience})"
+                )
+        if over and trade is not None:
+            self.ended = (
+                f"{self.config.kept} is {100 * trade.lost:.2f} points below where it began "
+                f"(--stop.max-forgetting {self.stop.max_forgetting:g})"
             )
-        row = {"step": step, "score": averages[self.config.score], **averages}
-        if self.processes.first:
-            with (self.run / "validation.jsonl").open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
-        self._note(row)
-        return {f"validation/{name}": value for name, value in averages.items()}
+
+    def _tell(self, row: Mapping[str, Any], remark: str) -> None:
+        """One line of the log: "step 200: composition 75.1 (+6.7), recognition 88.2 (-8.6), joint -1.9, best"."""
+        if not self.processes.first:
+            return
+        shown = dict.fromkeys((self.config.gain, self.config.kept, self.config.score))
+        words = [self._told(name, row) for name in shown if name in self._start]
+        if JOINT in row:
+            words.append(f"{JOINT} {100 * row[JOINT]:+.1f}")
+        log.info("step %d: %s", row["step"], ", ".join([*words, remark] if remark else words))
+
+    def _told(self, name: str, row: Mapping[str, Any]) -> str:
+        change = "" if row["step"] == 0 else f" ({100 * (row[name] - self._start[name]):+.1f})"
+        return f"{name} {100 * row[name]:.1f}{change}"

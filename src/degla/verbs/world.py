@@ -6,15 +6,39 @@ import argparse
 import sys
 from pathlib import Path
 
+from degla.errors import InputError
+
+_ACTIONS = {
+    "draw": "scenes with captions, and the benchmark",
+    "recognition": "labelled pictures of recognition domains, to train on or to test with",
+    "pretrain": "pre-train the model",
+}
+
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("action", choices=["draw", "pretrain"], help="draw pairs and benchmark, or pre-train the model")
+    """Add the arguments of `degla world`."""
+    verb.add_argument(
+        "action", choices=list(_ACTIONS), help="; ".join(f"{name}: {text}" for name, text in _ACTIONS.items())
+    )
     verb.add_argument("--out", type=Path, required=True, help="folder to write to")
     verb.add_argument("--pairs", type=int, help="draw: training pairs (8000); pretrain: pairs seen")
     verb.add_argument("--seed", type=int, default=0, help="seed (0)")
+    only = verb.add_argument_group("recognition only")
+    only.add_argument("--domains", nargs="+", metavar="NAME", help="letter, digit, animal, food, thing, ... (all)")
+    only.add_argument("--style", metavar="NAME", help="plain, turned, sketched, mosaic or snowy (plain)")
+    only.add_argument("--split", choices=["train", "validation", "test"], help="what the pictures are for (train)")
+    only.add_argument("--images-per-class", type=int, metavar="N", help="pictures of each class (100)")
 
 
 def run(given: argparse.Namespace) -> int:
+    """Do the action."""
+    only = {name: getattr(given, name) for name in ("domains", "style", "split", "images_per_class")}
+    only = {name: value for name, value in only.items() if value is not None}
+    if only and given.action != "recognition":
+        name = next(iter(only)).replace("_", "-")
+        raise InputError(f"--{name} belongs to degla world recognition, not to {given.action}.")
+    if given.action == "recognition":
+        return _recognition(given, only)
     if given.action == "pretrain":
         import torch
 
@@ -28,4 +52,19 @@ def run(given: argparse.Namespace) -> int:
     draw_pairs(given.out / "pairs", count=given.pairs or 8000, seed=given.seed)
     draw_benchmark(given.out / "benchmark", split="test", seed=given.seed)
     sys.stderr.write(f"written: {given.out}/pairs and {given.out}/benchmark\n")
+    return 0
+
+
+def _recognition(given: argparse.Namespace, only: dict[str, object]) -> int:
+    from degla.world.recognition import CLASS_TEMPLATE, draw_recognition
+
+    if given.pairs is not None:
+        raise InputError("--pairs belongs to degla world draw; give --images-per-class.")
+    if given.images_per_class is not None and given.images_per_class < 1:
+        raise InputError(f"--images-per-class is {given.images_per_class}; give 1 or more.")
+    drawn = draw_recognition(given.out, seed=given.seed, **only)  # type: ignore[arg-type]
+    sys.stderr.write(
+        f"written: {given.out}\nto train: --data.captions {drawn.captions} --data.images {drawn.images} "
+        f'--data.classes {drawn.classes} --data.class-template "{CLASS_TEMPLATE}"\n'
+    )
     return 0

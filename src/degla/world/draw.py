@@ -39,7 +39,12 @@ class DrawnPairs:
     images: Path
 
 
-def _is_drawn(folder: Path, settings: dict[str, Any]) -> bool:
+def is_drawn(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether the folder is complete as it is.
+
+    Raises:
+        InputError: it was drawn with other settings.
+    """
     marker = folder / MARKER
     if not marker.exists():
         return False
@@ -49,11 +54,13 @@ def _is_drawn(folder: Path, settings: dict[str, Any]) -> bool:
     return True
 
 
-def _finish(folder: Path, settings: dict[str, Any]) -> None:
+def finish(folder: Path, settings: dict[str, Any]) -> None:
+    """Mark a folder as complete."""
     (folder / MARKER).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _save(picture: Picture, file: Path) -> None:
+def save_picture(picture: Picture, file: Path) -> None:
+    """Write a picture as PNG."""
     Image.fromarray(picture).save(file, compress_level=1)
 
 
@@ -78,7 +85,7 @@ def draw_pairs(
         "what": "pairs", "version": WORLD_VERSION, "count": count, "seed": seed,
         "captions_per_image": captions_per_image, **({"partners": True} if partners else {}),
     }  # fmt: skip
-    if _is_drawn(folder, settings):
+    if is_drawn(folder, settings):
         return drawn
     drawn.images.mkdir(parents=True, exist_ok=True)
 
@@ -87,10 +94,10 @@ def draw_pairs(
             rng = stream("pairs", seed, number)
             scene = sample_scene_of("train", rng, vocabulary=IN_DOMAIN)
             name = f"{number:06d}"
-            _save(render(scene), drawn.images / f"{name}.png")
+            save_picture(render(scene), drawn.images / f"{name}.png")
             partner = draw_partner(scene, stream("partners", seed, number)) if partners else None
             if partner is not None:
-                _save(render(partner), drawn.images / f"{name}-partner.png")
+                save_picture(render(partner), drawn.images / f"{name}-partner.png")
             for index in range(captions_per_image):
                 wording = Random()
                 wording.setstate(rng.getstate())  # The same choices once more, for the other scene.
@@ -104,7 +111,7 @@ def draw_pairs(
                 )
 
     write_jsonl(drawn.captions, records())
-    _finish(folder, settings)
+    finish(folder, settings)
     return drawn
 
 
@@ -134,7 +141,7 @@ def draw_benchmark(
         "what": "benchmark", "version": WORLD_VERSION, "split": split, "items_per_part": items_per_part,
         "images_per_class": images_per_class, "retrieval_images": retrieval_images, "seed": seed,
     }  # fmt: skip
-    if _is_drawn(folder, settings):
+    if is_drawn(folder, settings):
         return folder
     for name in ("images/id", "images/ood", "images/mixed", "images/scenes", "retrieval"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -144,7 +151,7 @@ def draw_benchmark(
     write_jsonl(folder / "retrieval" / "mixed.jsonl", _matches(folder, "mixed", mixed))
     scenes = _scene_examples(split=split, count=retrieval_images, seed=seed)
     write_jsonl(folder / "retrieval" / "scenes.jsonl", _matches(folder, "scenes", scenes))
-    _finish(folder, settings)
+    finish(folder, settings)
     return folder
 
 
@@ -166,7 +173,7 @@ def _items(folder: Path, *, split: Literal["validation", "test"], count: int, se
         vocabulary = IN_DOMAIN if domain == "id" else FULL
         for number, scene in enumerate(benchmark_scenes(split, domain=domain, count=count, seed=seed)):
             path = f"images/{domain}/{number:06d}.png"
-            _save(render(scene), folder / path)
+            save_picture(render(scene), folder / path)
             for family in FAMILIES:
                 rng = stream("texts", split, domain, seed, number, family)
                 contrast = make_contrast(scene, family, vocabulary=vocabulary, rng=rng)
@@ -190,7 +197,7 @@ def _draw_recognition(folder: Path, *, split: str, count: int, seed: int) -> Non
             (root / slug).mkdir(parents=True, exist_ok=True)
             for number in range(count):
                 drawing = domain.paint(name, stream("recognition", split, domain.name, seed, name, number))
-                _save(drawing.picture, root / slug / f"{number:03d}.png")
+                save_picture(drawing.picture, root / slug / f"{number:03d}.png")
         description = {"classes": domain.classes, "templates": domain.templates, "folders": folders}
         (root / "classes.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
@@ -218,7 +225,7 @@ def _matches(folder: Path, part: str, examples: Iterable[Example]) -> Iterator[C
     owners: dict[str, list[str]] = {}
     for number, example in enumerate(examples):
         name = f"{number:06d}"
-        _save(example.picture, folder / "images" / part / f"{name}.png")
+        save_picture(example.picture, folder / "images" / part / f"{name}.png")
         texts.setdefault(example.caption, example.key)
         owners.setdefault(example.key, []).append(name)
     for index, (text, key) in enumerate(texts.items()):

@@ -1,0 +1,31 @@
+"""FARE (ICML 2024): attacked images keep the embeddings that the model before fine-tuning gives the clean ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from degla.config import TrainConfig
+from degla.model.attack import AttackConfig
+from degla.model.teacher import TeacherConfig
+from degla.objectives._sum import terms
+from degla.objectives.raw_distillation import RawDistillation
+from degla.recipes.tecoa import tecoa
+
+
+def fare() -> TrainConfig:
+    """The settings of FARE within 2/255 (arXiv 2402.12336): squared distance of embeddings that are not of unit length
+    to those of the frozen model, image tower only; 10 steps of 1/255 with momentum 0.9 from a random start.
+
+    Reads neither labels nor texts, and embeds none; the captions file names the images, whatever it says of them.
+    AdamW (0.9, 0.999, 1e-8), learning rate 1e-5, weight decay 1e-4, 1,400 steps of warm-up, cosine, 20,000 steps of
+    batch 128, float32. The paper's model is ViT-L/14, and its crops are not random; the weight decay of vectors and
+    biases is 0 here.
+    """
+    base = tecoa()
+    return replace(
+        base,
+        recipe="fare",
+        objective=terms(raw_distillation=RawDistillation(weight=1.0)),
+        teacher=TeacherConfig(kind="frozen"),
+        attack=AttackConfig(epsilon=2 / 255, steps=10, step_size=1 / 255, momentum=0.9, random_start=True),
+    )

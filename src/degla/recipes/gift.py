@@ -1,0 +1,48 @@
+"""GIFT (arXiv 2503.04229): one task of a sequence, with rehearsal on generated pairs and adaptive consolidation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from degla.config import RehearsalConfig, TrainConfig
+from degla.model.teacher import TeacherConfig
+from degla.objectives._sum import terms
+from degla.objectives.class_contrast import ClassContrast
+from degla.objectives.logit_distillation import LogitDistillation
+from degla.objectives.soft_alignment import SoftAlignment
+from degla.recipes.clip import clip
+from degla.training.anchor import AnchorConfig
+
+
+def gift() -> TrainConfig:
+    """The paper's and the released code's settings for one task; `degla continual` trains one task after another.
+
+    Paper and code: images of the task against the texts of its classes with smoothing 0.2; generated pairs, as many as
+    images of the task, under distillation of both directions at temperature 2 (weight 1) and alignment with smoothing
+    0.2 (weight 0.25); consolidation of weight 1; 1,000 steps of 64; learning rate 1e-5 (5e-5 for Aircraft and MNIST),
+    weight decay 0; the teacher is the model before the task. Code alone: second decay rate 0.999, 100 steps of warm-up
+    and then half a cosine, the scale frozen, float32.
+
+    Reads the columns label and --data.classes of the task, and generated pairs: --rehearsal.data.captions and
+    --rehearsal.data.images, 1,000 in the paper, drawn by a text-to-image model from prompts "a photo of a {}." with
+    classes of ImageNet and of the tasks before. The model is ViT-B/16; epsilon 1e-8 is AdamW's usual one, and crops are
+    those of all recipes here.
+    """
+    base = clip()
+    return replace(
+        base,
+        recipe="gift",
+        model="ViT-B-16-quickgelu:openai",
+        objective=terms(class_contrast=ClassContrast(weight=1.0, smoothing=0.2)),
+        rehearsal=RehearsalConfig(
+            batch_size=64,
+            objective=terms(
+                logit_distillation=LogitDistillation(weight=1.0, temperature=2.0),
+                soft_alignment=SoftAlignment(weight=0.25, smoothing=0.2),
+            ),
+        ),
+        anchor=AnchorConfig(weight=1.0, importance="adaptive"),
+        teacher=TeacherConfig(kind="frozen"),
+        optim=replace(base.optim, lr=1e-5, weight_decay=0.0, beta2=0.999, eps=1e-8, warmup_steps=100),
+        train=replace(base.train, batch_size=64, steps=1000, precision="fp32", train_scale=False),
+    )

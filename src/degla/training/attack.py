@@ -1,0 +1,130 @@
+"""Attacks on a batch: images that raise the weighted sum of all terms, which the step then lowers.
+
+Nothing of it outlasts the call but the images: it differentiates in the pixels alone, in float32 and evaluation mode,
+draws from generators of its own, leaves the memories of terms where they are, and calls the bare encoder, so that
+processes exchange embeddings and their gradients, but no gradient of a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.data.batches import Batch, BatchPart
+from degla.data.randomness import stream
+from degla.errors import InputError
+from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
+from degla.model.encoder import Encoder, Rows
+from degla.objectives import Processes, Target
+from degla.objectives._sum import Objective
+from degla.training.embed import to_embeddings
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Attacks all images of a batch together, whatever the terms: what a term compares is moved at the same time.
+
+    A batch in parts is attacked like the whole of it: in each step of the ascent all parts are embedded without a
+    graph, the loss over all of them gives the gradient of each embedding, and each part is embedded once more to send
+    that gradient to its pixels.
+
+    Attributes:
+        config: the attack's settings.
+        encoder: the bare student.
+        objective: what the attack raises.
+        processes: that share the batch.
+        seed: of the random starts, which depend on it, the step and the row of the global batch alone.
+    """
+
+    config: AttackConfig
+    encoder: Encoder
+    objective: Objective
+    processes: Processes
+    seed: int
+
+    def __call__(self, batch: Batch, parts: Sequence[BatchPart], target: Target, *, number: int) -> list[BatchPart]:
+        """The same parts with attacked images, second images among them.
+
+        Args:
+            batch: of this process.
+            parts: all of it, in order, with clean images.
+            target: what the teacher says of the clean images.
+            number: of the step, from 0.
+
+        Raises:
+            InputError: no term reads the images, so that nothing can be attacked.
+        """
+        sizes = [len(part.image) for part in parts]
+        images = torch.cat([part.image for part in parts])
+        mean, std = normalisation(self.encoder, like=images)
+        start = None
+        if self.config.random_start:
+            seeds = self._seeds(batch, parts, number=number)
+            start = draw_start(seeds, epsilon=self.config.epsilon, like=images)
+        with at_rest(self.encoder), torch.autocast(images.device.type, enabled=False):
+            texts = [self._texts(part) for part in parts]
+
+            def gradient(moved: Tensor) -> Tensor:
+                return torch.cat(self._gradients(torch.split(moved, sizes), texts, batch=batch, target=target))
+
+            moved = perturb(images, config=self.config, mean=mean, std=std, gradient=gradient, start=start)
+        return [replace(part, image=image) for part, image in zip(parts, torch.split(moved, sizes), strict=True)]
+
+    def _gradients(
+        self, images: Sequence[Tensor], texts: Sequence[Rows], *, batch: Batch, target: Target
+    ) -> list[Float[Tensor, "images 3 height width"]]:
+        """Gradient of the loss over all parts in the images of each."""
+        inputs = [part.detach().requires_grad_() for part in images]
+        whole = len(inputs) == 1
+        with torch.set_grad_enabled(whole):
+            rows = [self._images(part, text) for part, text in zip(inputs, texts, strict=True)]
+        # The loss sees leaves in place of the images' embeddings; texts stay as they are.
+        leaves = [Rows(*(row if row is text else _leaf(row) for row, text in zip(found, text_rows, strict=True)))
+                  for found, text_rows in zip(rows, texts, strict=True)]  # fmt: skip
+        student = to_embeddings(leaves, scale=self.encoder.scale.detach(), batch=batch)
+        loss = self.objective.look(student, target, self.processes)
+        wanted = [leaf for found in leaves for leaf in found if leaf is not None and leaf.requires_grad]
+        sent = torch.autograd.grad(loss, wanted, allow_unused=True) if loss.requires_grad else (None,) * len(wanted)
+        if all(each is None for each in sent):
+            raise InputError("--attack.epsilon: no active term reads the images; leave the attack out.")
+        gradient_of = {id(leaf): each for leaf, each in zip(wanted, sent, strict=True)}
+        gradients = []
+        for number, part in enumerate(inputs):
+            outputs = rows[number] if whole else self._images(part, texts[number])
+            pairs = [(output, gradient_of.get(id(leaf))) for output, leaf in zip(outputs, leaves[number], strict=True)]
+            there = [(output, each) for output, each in pairs if output is not None and each is not None]
+            (found,) = torch.autograd.grad([output for output, _ in there], [part], [each for _, each in there])
+            gradients.append(found)
+        return gradients
+
+    def _images(self, images: Tensor, texts: Rows) -> Rows:
+        """What the image tower says, beside what the text tower said."""
+        reads = self.objective.reads
+        rows = self.encoder.embed(images, None, dense="tokens" in reads, raw="raw_image" in reads)
+        return rows._replace(text=texts.text, token=texts.token)
+
+    @torch.no_grad()
+    def _texts(self, part: BatchPart) -> Rows:
+        """What the text tower says of a part, once: an attack on pixels does not change it."""
+        texts = part.texts if self.objective.reads_texts else None
+        return self.encoder.embed(None, texts, dense="tokens" in self.objective.reads)
+
+    def _seeds(self, batch: Batch, parts: Sequence[BatchPart], *, number: int) -> list[int]:
+        """One a image, however the batch is cut into parts and shared among processes."""
+        first = self.processes.rank * len(batch)
+        seeds = []
+        for part in parts:
+            rows = range(part.rows.start, part.rows.stop)
+            for place in range(len(part.image)):
+                purpose = "attack" if place < len(rows) else "attack partner"
+                row = first + rows[place % len(rows)]
+                seeds.append(stream(purpose, seed=self.seed, epoch=number, index=row).getrandbits(63))
+        return seeds
+
+
+def _leaf(row: Tensor | None) -> Tensor | None:
+    return None if row is None else row.detach().requires_grad_()

@@ -1,0 +1,98 @@
+"""measure recognition on images that an attack has changed"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.verbs._scoring import check_benchmarks, device
+from degla.verbs._terminal import show
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    """Add the arguments of `degla attack`."""
+    verb.add_argument("models", nargs="+", metavar="MODEL", help="as for degla evaluate; networks only")
+    verb.add_argument(
+        "--benchmarks", nargs="+", required=True, metavar="NAME", help="zeroshot, world: those with classes"
+    )
+    verb.add_argument("--root", type=Path, required=True, help="folder that holds the benchmarks' data")
+    verb.add_argument(
+        "--epsilon",
+        nargs="+",
+        type=_size,
+        default=[1 / 255],
+        metavar="SIZE",
+        help="largest change of a pixel whose range is 0 to 1, a fraction or a number; one or more (1/255)",
+    )
+    verb.add_argument("--steps", type=int, default=10, help="steps of each attack (10)")
+    verb.add_argument("--step-size", type=float, metavar="SHARE", help="step as a share of epsilon (2.5 / steps)")
+    verb.add_argument("--images", type=int, metavar="N", help="attack N images of each part, drawn by chance (all)")
+    verb.add_argument("--label", nargs="+", help="names of the models, one a model (the model's own name)")
+    verb.add_argument("--tie", choices=["strict", "half", "lenient"], help="tie rule (each benchmark's own)")
+    verb.add_argument("--allow-missing", action="store_true", help="score what is there, and say what is missing")
+    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of starts, drawn images and intervals (0)")
+    verb.add_argument("--out", type=Path, metavar="FILE", help="JSON file with all results")
+    verb.add_argument("--json", action="store_true", help="print the results as JSON")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Attack each model and show them side by side."""
+    if given.label and len(given.label) != len(given.models):
+        raise InputError(f"{len(given.label)} labels for {len(given.models)} models; give one a model.")
+    if given.out is not None and given.out.suffix != ".json":
+        raise InputError(f"--out {given.out}: the name of a result must end in .json.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("degla attack runs in one process; start it without torchrun.")
+    check_benchmarks(given.benchmarks)
+
+    from degla.evaluation.robustness import attack_model
+    from degla.evaluation.robustness_table import render_attacks
+    from degla.model.load import load_encoder
+
+    results = [
+        attack_model(
+            load_encoder(name, device=device(given.device)),
+            benchmarks=given.benchmarks,
+            root=given.root,
+            epsilons=given.epsilon,
+            steps=given.steps,
+            step_size=given.step_size,
+            images=given.images,
+            seed=given.seed,
+            tie=given.tie,
+            allow_missing=given.allow_missing,
+            label=given.label[number] if given.label else None,
+        )
+        for number, name in enumerate(given.models)
+    ]
+    written = json.dumps({"models": [result.model_dump(mode="json") for result in results]}, indent=2) + "\n"
+    if given.out is not None:
+        try:
+            given.out.parent.mkdir(parents=True, exist_ok=True)
+            given.out.write_text(written, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{given.out}: cannot be written: {error.strerror}.") from None
+    if given.json:
+        sys.stdout.write(written)
+    else:
+        show(render_attacks(results))
+        if given.out is not None:
+            sys.stderr.write(f"written: {given.out}\n")
+    return 0
+
+
+def _size(text: str) -> float:
+    """A number or a fraction above 0 and at most 1."""
+    try:
+        size = float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number and no fraction such as 1/255") from None
+    if not 0 < size <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0 and at most 1; pixels are from 0 to 1")
+    return size

@@ -1,0 +1,102 @@
+"""Draws recognition domains as labelled pictures: one folder that training and the benchmark `zeroshot` both read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from degla.errors import InputError
+from degla.records import CaptionRecord, write_jsonl
+from degla.shelf import did_you_mean
+from degla.world.domains import DOMAINS, Domain, class_slug
+from degla.world.draw import finish, is_drawn, save_picture
+from degla.world.scenes import WORLD_VERSION, Split, stream
+from degla.world.styles import STYLES
+
+CLASS_TEMPLATE: Final = "a photo of {}"
+"""How a class becomes a text; the world's class names have their articles."""
+
+
+@dataclass(frozen=True)
+class DrawnRecognition:
+    """What `draw_recognition` wrote."""
+
+    captions: Path
+    """JSONL of `CaptionRecord` with `label`; `image` is relative to `images`."""
+    images: Path
+    """The folder itself: a folder a class, and `classes.json`, as the benchmark `zeroshot` reads it."""
+    classes: Path
+    """Names of the classes, one a line."""
+
+
+def draw_recognition(
+    folder: Path,
+    *,
+    domains: Sequence[str] = tuple(DOMAINS),
+    style: str = "plain",
+    split: Split = "train",
+    images_per_class: int = 100,
+    seed: int = 0,
+) -> DrawnRecognition:
+    """Draw pictures of every class of some domains, each with the prompt of its class.
+
+    Args:
+        folder: where a folder a class, `classes.json`, `captions.jsonl` and `classes.txt` go.
+        domains: names of recognition domains; their classes stand together, told apart from each other.
+        style: one of `STYLES`.
+        split: pictures of "train" are in no benchmark; "test" in style "plain" are those of the world's benchmark.
+        images_per_class: pictures of each class.
+        seed: another seed gives other pictures of the same split.
+
+    Raises:
+        InputError: there is no such domain or style, or the folder was drawn with other settings.
+    """
+    for name in domains:
+        _check("domain", name, known=DOMAINS)
+    _check("style", style, known=STYLES)
+    if not domains or len(set(domains)) != len(domains):
+        raise InputError("name one domain or more, each once.")
+    drawn = DrawnRecognition(folder / "captions.jsonl", folder, folder / "classes.txt")
+    settings = {
+        "what": "recognition", "version": WORLD_VERSION, "domains": list(domains), "style": style, "split": split,
+        "images_per_class": images_per_class, "seed": seed,
+    }  # fmt: skip
+    if is_drawn(folder, settings):
+        return drawn
+    chosen = [DOMAINS[name] for name in domains]
+    folder.mkdir(parents=True, exist_ok=True)
+    records = _records(folder, chosen, style=style, split=split, count=images_per_class, seed=seed)
+    write_jsonl(drawn.captions, records)
+    classes = {class_slug(name): name for domain in chosen for name in domain.classes}
+    templates = list(dict.fromkeys(template for domain in chosen for template in domain.templates))
+    described = json.dumps({"classes": classes, "templates": templates}, indent=2)
+    (folder / "classes.json").write_text(described + "\n", encoding="utf-8")
+    drawn.classes.write_text("".join(f"{name}\n" for name in classes.values()), encoding="utf-8")
+    finish(folder, settings)
+    return drawn
+
+
+def _check(kind: str, name: str, *, known: Collection[str]) -> None:
+    if name not in known:
+        raise InputError(f"unknown {kind} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}.")
+
+
+def _records(
+    folder: Path, domains: Sequence[Domain], *, style: str, split: Split, count: int, seed: int
+) -> Iterator[CaptionRecord]:
+    for domain in domains:
+        for name in domain.classes:
+            slug = class_slug(name)
+            (folder / slug).mkdir(exist_ok=True)
+            for number in range(count):
+                drawing = domain.paint(name, stream("recognition", split, domain.name, seed, name, number))
+                change = stream("style", style, split, domain.name, seed, name, number)
+                image = f"{slug}/{number:03d}.png"
+                save_picture(STYLES[style](drawing.picture, change), folder / image)
+                yield CaptionRecord(
+                    id=f"{slug}-{number:03d}", image=image, text=CLASS_TEMPLATE.format(name),
+                    image_id=f"{slug}-{number:03d}", label=name,
+                )  # fmt: skip

@@ -1,0 +1,166 @@
+"""Recognition under attack: what is counted, how strong the attack is, and what the command prints and refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from degla.cli import main
+from degla.errors import InputError
+from degla.evaluation.benchmarks import Classification, zeroshot
+from degla.evaluation.benchmarks.zeroshot import BENCHMARK, items
+from degla.evaluation.robustness import AttackedScores, Attacker, attack_model, name_epsilon
+from degla.evaluation.run import evaluate
+from degla.model.load import load_encoder
+from degla.records import PairItem
+from degla.world.domains import DOMAINS, class_slug
+from degla.world.draw import save_picture
+from degla.world.scenes import stream
+
+EPSILONS = [1 / 255, 4 / 255]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of classes: three pictures of each shape of the embedded world."""
+    folder = tmp_path_factory.mktemp("attacked")
+    domain = DOMAINS["shape"]
+    for name in domain.classes:
+        place = folder / "zeroshot" / "shapes" / class_slug(name)
+        place.mkdir(parents=True)
+        for number in range(3):
+            save_picture(domain.paint(name, stream("attacked", name, number)).picture, place / f"{number}.png")
+    classes = {class_slug(name): name for name in domain.classes}
+    described = {"classes": classes, "templates": ["a picture of {}", "{}"]}
+    (folder / "zeroshot" / "shapes" / "classes.json").write_text(json.dumps(described))
+    return folder
+
+
+def _top1(scores: AttackedScores) -> float:
+    return scores.scores[0].value
+
+
+def test_clean_accuracy_is_that_of_evaluate_and_attacks_lower_it(root: Path) -> None:
+    encoder = load_encoder("world")
+    kinds = [value.requires_grad for value in encoder.parameters()]
+    result = attack_model(encoder, benchmarks=["zeroshot"], root=root, epsilons=EPSILONS[::-1], steps=5, progress=False)
+    (benchmark,) = result.benchmarks
+    clean, *attacked = benchmark.attacked
+    assert [found.epsilon for found in benchmark.attacked] == [0.0, *EPSILONS], "sizes in order, whatever the user's"
+    plain = evaluate(encoder, benchmarks=["zeroshot"], root=root, progress=False).benchmarks[0]
+    assert clean.scores == plain.parts[0].scores and clean.averages == plain.averages
+    assert _top1(clean) > 0.8 and clean.scores[0].interval is not None
+    values = [_top1(clean), *map(_top1, attacked)]
+    assert values == sorted(values, reverse=True) and values[-1] < values[0] - 0.3
+    assert {score.metric for score in attacked[0].scores} == {"top1", "mean_per_class"}
+    assert attacked[0].averages and attacked[0].scores[0].interval is not None
+    assert [value.requires_grad for value in encoder.parameters()] == kinds
+    assert all(value.grad is None for value in encoder.parameters())
+
+
+def test_an_attack_finds_what_random_changes_do_not(root: Path) -> None:
+    encoder = load_encoder("world")
+    (entry,) = items(root)
+    assert isinstance(entry, Classification)
+    clean, attacked = Attacker(encoder, root, steps=10).judge(BENCHMARK, entry, [2 / 255])
+    wrong = sum(row.verdict.ok["top1"] == 0 for row in attacked)
+    # Steps of next to nothing leave the random start.
+    _, noisy = Attacker(encoder, root, steps=1, step_size=1e-9).judge(BENCHMARK, entry, [2 / 255])
+    assert wrong > 2 + sum(row.verdict.ok["top1"] == 0 for row in noisy)
+    for before, after in zip(clean, attacked, strict=True):
+        assert after.verdict.id == before.verdict.id
+        assert after.verdict.ok["top1"] <= before.verdict.ok["top1"], "no attack makes an image right"
+        assert after.verdict.margin is not None and before.verdict.margin is not None
+
+
+def test_attacked_pixels_stay_within_epsilon_and_do_not_depend_on_batches(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_encoder("world")
+    (entry,) = items(root)
+    assert isinstance(entry, Classification)
+    seen: list[torch.Tensor] = []
+    original = Attacker._attack
+
+    def watched(self: Attacker, pixels: torch.Tensor, *rest: object, epsilon: float) -> torch.Tensor:
+        found = original(self, pixels, *rest, epsilon=epsilon)  # type: ignore[arg-type]
+        change = (found - pixels).abs() * 0.25  # The world's standard deviation.
+        assert change.max() < epsilon + 1e-6 and change.mean() > epsilon / 2
+        seen.append(found)
+        return found
+
+    monkeypatch.setattr(Attacker, "_attack", watched)
+    small = entry.model_copy(update={"images": entry.images[:8], "labels": entry.labels[:8]})
+    verdicts = [
+        Attacker(encoder, root, steps=3, images_per_batch=size).judge(BENCHMARK, small, [1 / 255]) for size in (8, 3)
+    ]
+    whole, *parts = seen
+    assert len(parts) > 1
+    same = (torch.cat(parts) - whole).abs() < 1e-5
+    assert same.float().mean() > 0.99  # Where a gradient is nearly 0, the order of sums decides its sign.
+    ok = [[[row.verdict.ok for row in judged] for judged in found] for found in verdicts]
+    assert ok[0] == ok[1]
+
+
+def test_the_command_compares_models(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["attack", "world", "world", "--benchmarks", "zeroshot", "--root", str(root), "--epsilon", "1/255", "0.01",
+             "--steps", "2", "--images", "10", "--label", "one", "other"]  # fmt: skip
+    out = tmp_path / "new" / "attack.json"
+    assert main([*words, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    for word in ("clean", "ε 1/255", "ε 0.01", "one", "other", "shapes"):
+        assert word in printed, printed
+    first, second = json.loads(out.read_text())["models"]
+    assert first["benchmarks"] == second["benchmarks"] and first["model"]["label"] == "one"
+    assert [found["epsilon"] for found in first["benchmarks"][0]["attacked"]] == [0.0, 1 / 255, 0.01]
+    assert first["benchmarks"][0]["attacked"][0]["scores"][0]["n"] == 10
+    assert main([*words, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)["models"]
+    assert again[0]["benchmarks"] == first["benchmarks"], "the same seed attacks alike"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["world", "--benchmarks", "sugarcrap"], "Did you mean 'sugarcrepe'"),
+        (["random", "--benchmarks", "zeroshot"], "it is no network"),
+        (["world", "--benchmarks", "zeroshot", "--label", "a", "b"], "2 labels for 1 models"),
+        (["world", "--benchmarks", "zeroshot", "--out", "x.txt"], "must end in .json"),
+        (["world", "--benchmarks", "zeroshot", "--steps", "0"], "steps is 0"),
+        (["world", "--benchmarks", "zeroshot", "--images", "0"], "images is 0"),
+        (["world", "--benchmarks", "zeroshot", "--step-size", "0"], "step-size is 0"),
+    ],
+)
+def test_wrong_words_say_what_is_right(
+    words: list[str], message: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["attack", *words, "--root", str(root)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_benchmark_without_classes_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (entry,) = items(root)
+    question = PairItem(
+        id="zeroshot/shapes/0", benchmark="zeroshot", part="shapes", images=entry.images[:1], texts=("a", "b"),
+        gold=((1, 0),),
+    )  # fmt: skip
+    monkeypatch.setattr(zeroshot, "BENCHMARK", dataclasses.replace(BENCHMARK, items=lambda _: iter([question])))
+    with pytest.raises(InputError, match="has no zero-shot classification to attack"):
+        attack_model(load_encoder("world"), benchmarks=["zeroshot"], root=root, epsilons=[0.1])
+
+
+@pytest.mark.parametrize(("size", "message"), [("1/0", "no fraction"), ("8", "at most 1"), ("small", "no fraction")])
+def test_wrong_sizes_are_refused(size: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["attack", "world", "--benchmarks", "zeroshot", "--root", ".", "--epsilon", size])
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+    with pytest.raises(InputError, match="epsilon is"):
+        attack_model(load_encoder("world"), benchmarks=["zeroshot"], root=Path(), epsilons=[])
+
+
+def test_sizes_have_the_names_that_people_use() -> None:
+    assert [name_epsilon(size) for size in (1 / 255, 4 / 255, 0.01)] == ["1/255", "4/255", "0.01"]

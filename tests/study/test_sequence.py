@@ -1,0 +1,170 @@
+"""Tasks in sequence: what sums a matrix up, what plans are refused, what is learnt from where, what is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from degla.cli import main
+from degla.errors import InputError
+from degla.study.retention import SUMMARIES, Retention, average, forgetting, last, transfer, zero_shot
+from degla.study.sequence_jobs import SequenceJob, learn, sequence_jobs
+from degla.study.sequence_plan import SequencePlan, read_sequence_plan
+from degla.study.sequence_plot import draw_sequence
+from degla.world.recognition import draw_recognition
+
+SHIPPED = Path(__file__).parents[2] / "docs" / "studies" / "continual" / "plan.yaml"
+TINY: dict[str, Any] = {
+    "set": {"train.steps": 2, "train.batch_size": 8, "rehearsal.batch_size": 6, "train.precision": "fp32",
+            "optim.lr": 1e-3, "optim.warmup_steps": 0},
+    "arms": [{"recipe": "gift"}],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tasks with tests of their own, and pairs for rehearsal, as a user would have them."""
+    folder = tmp_path_factory.mktemp("tasks")
+    for domain in ("digit", "count"):
+        draw_recognition(folder / domain, domains=(domain,), style="turned", images_per_class=2)
+        test = folder / "benchmarks" / "zeroshot" / domain
+        draw_recognition(test, domains=(domain,), style="turned", split="test", images_per_class=2)
+    draw_recognition(folder / "again", domains=("place",), images_per_class=2)
+    return folder
+
+
+def _write(folder: Path, drawn: Path, **fields: Any) -> Path:
+    again = {"captions": str(drawn / "again" / "captions.jsonl"), "images": str(drawn / "again")}
+    tasks = [
+        {"name": name, "data.captions": str(drawn / name / "captions.jsonl"), "data.images": str(drawn / name),
+         "data.classes": str(drawn / name / "classes.txt"), "data.class_template": "a photo of {}",
+         **{f"rehearsal.data.{field}": path for field, path in again.items()}}
+        for name in ("digit", "count")
+    ]  # fmt: skip
+    benchmarks = {"names": ["zeroshot"], "root": str(drawn / "benchmarks")}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump({**TINY, "tasks": tasks, "benchmarks": benchmarks, **fields}, sort_keys=False))
+    return path
+
+
+def test_summaries_by_hand() -> None:
+    matrix = (
+        (0.10, 0.20, 0.30),  # base
+        (0.90, 0.18, 0.25),
+        (0.70, 0.80, 0.21),
+        (0.80, 0.60, 0.95),
+    )
+    assert zero_shot(matrix) == pytest.approx((0.20 + 0.30) / 2)
+    assert transfer(matrix) == pytest.approx((0.18 + (0.25 + 0.21) / 2) / 2)
+    assert average(matrix) == pytest.approx((0.90 + 0.18 + 0.25 + 0.70 + 0.80 + 0.21 + 0.80 + 0.60 + 0.95) / 9)
+    assert last(matrix) == pytest.approx((0.80 + 0.60 + 0.95) / 3)
+    # The first task was best after it was learnt, the second at 0.80; what the base could do does not count.
+    assert forgetting(matrix) == pytest.approx(((0.90 - 0.80) + (0.80 - 0.60)) / 2)
+    grown = ((0.1, 0.2), (0.5, 0.2), (0.6, 0.9))
+    assert forgetting(grown) == pytest.approx(-0.1), "a task that got better was not forgotten"
+
+
+def test_an_interval_over_seeds_and_a_picture(tmp_path: Path, drawn: Path) -> None:
+    plan = read_sequence_plan(_write(tmp_path, drawn, also=["recognition"]))
+    matrices = (((0.1, 0.2), (0.5, 0.2), (0.4, 0.9)), ((0.1, 0.2), (0.7, 0.2), (0.6, 0.8)))
+    arm = Retention("one", (0, 1), matrices, {"recognition": ((0.9, 0.8, 0.7), (0.9, 0.6, 0.5))})
+    assert arm.cell(1, 0).mean == pytest.approx(0.6) and arm.cell(0, 0).half_width == pytest.approx(0)
+    assert arm.beside("recognition", 2).mean == pytest.approx(0.6)
+    assert arm.summaries.keys() == SUMMARIES.keys() and arm.summaries["Last"].mean == pytest.approx(2.7 / 4)
+    picture = draw_sequence(plan, [arm])
+    assert picture.startswith("<svg") and "var(--" not in picture
+    assert all(name in picture for name in ("digit", "count", "recognition", "one"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": [{"name": "a", "domain": "digit"}]}, "tasks"),
+        ({"tasks": [{"name": "a", "domain": "digit"}, {"name": "a", "domain": "count"}]}, "two tasks are called 'a'"),
+        ({"tasks": [{"name": "a", "domain": "digits"}, {"name": "b", "domain": "count"}]}, "Did you mean 'digit'"),
+        ({"tasks": [{"name": "a", "domain": "digit", "style": "turnd"}, {"name": "b"}]}, "Did you mean 'turned'"),
+        ({"tasks": [{"name": "a", "domain": "digit"}, {"name": "b"}]}, "task 'b'"),
+        ({"arms": [{"recipe": "gift", "optim.lr": [1e-4, 2e-4]}]}, r"arm 'gift': optim\.lr cannot span a grid"),
+        ({"arms": [{"recipe": "gift", "optim.learning": 1}]}, r"arm 'gift'.*unknown field 'optim\.learning'"),
+        ({"benchmarks": {"names": ["zeroshot"], "root": "x"}}, "either 'world' or 'benchmarks'"),
+        ({"seeds": 0}, "one seed or more"),
+    ],
+)
+def test_plans_that_cannot_be_meant(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    tasks = [{"name": "a", "domain": "digit"}, {"name": "b", "domain": "count"}]
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({"world": {}, "tasks": tasks, "arms": [{"recipe": "gift"}]} | change))
+    with pytest.raises(InputError, match=message):
+        read_sequence_plan(path)
+
+
+def test_the_plan_that_ships_and_its_overrides() -> None:
+    plan = read_sequence_plan(SHIPPED, overrides=["seeds=[7]", "train.steps=3", "world.images_per_class=2"])
+    assert isinstance(plan, SequencePlan) and plan.seeds == (7,) and plan.set["train.steps"] == 3
+    assert plan.world is not None and plan.world.images_per_class == 2
+    assert len(plan.tasks) == 3 and {arm.recipe for arm in plan.arms} == {"gift"}
+
+
+def _jobs(path: Path, out: Path, overrides: Sequence[str] = ()) -> list[SequenceJob]:
+    return sequence_jobs(read_sequence_plan(path, overrides=overrides), out=out, where="plan")
+
+
+def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done(tmp_path: Path, drawn: Path) -> None:
+    path, out = _write(tmp_path, drawn), tmp_path / "out"
+    job = _jobs(path, out)[1]
+    first = learn(job)
+    assert first.finished and [done.trained for done in first.tasks] == [True, True]
+    runs = [each.config.out for each in job.jobs if each.config is not None and each.config.out is not None]
+    recorded = json.loads((runs[1] / "step-2" / "config.json").read_text())
+    assert recorded["model"] == str(runs[0] / "step-2")
+    start = load_file(runs[0] / "step-2" / "open_clip_model.safetensors")
+    # The frozen teacher of the second task would be the first one's end; two steps away it is near, and not equal.
+    end = load_file(runs[1] / "step-2" / "open_clip_model.safetensors")
+    moved = [name for name in start if not (start[name] == end[name]).all()]
+    assert moved and all((start[name] - end[name]).abs().max() < 0.01 for name in moved)
+
+    again = learn(job)
+    assert not any(done.trained or done.measured for done in again.tasks)
+    # Another second task leaves the first alone; another first one, and both are made again.
+    values = yaml.safe_load(path.read_text())
+    values["tasks"][1]["optim.lr"] = 5e-4
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    changed = learn(_jobs(path, out)[1])
+    assert [done.trained for done in changed.tasks] == [False, True]
+    assert changed.tasks[1].notes == ("made again: optim.lr was 0.001, is 0.0005",)
+    values["tasks"][0]["optim.lr"] = 5e-4
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    changed = learn(_jobs(path, out)[1])
+    assert [done.trained for done in changed.tasks] == [True, True]
+    assert "inputs.start was" in changed.tasks[1].notes[0] or "start" in changed.tasks[1].notes[0]
+
+
+def test_from_the_command_line(tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = {"train.train_image_tower": False, "train.train_text_tower": False}
+    plain = {"rehearsal.objective.logit_distillation.weight": 0, "anchor.weight": 0,
+             "rehearsal.objective.soft_alignment.weight": 0}  # fmt: skip
+    arms = [{"recipe": "gift", "label": "plain", **plain}, {"recipe": "gift", "label": "fails", **nothing}]
+    path, out = _write(tmp_path, drawn, arms=arms, also=["recognition"]), tmp_path / "out"
+    assert main(["continual", str(path), "--out", str(out), "--processes", "1", "--json"]) == 1
+    said = capsys.readouterr()
+    assert "1 sequences failed: fails, seed 0:" in said.err
+    data = json.loads(said.out)
+    assert data == json.loads((out / "continual.json").read_text())
+    (arm,) = data["arms"]
+    assert arm["arm"] == "plain" and len(arm["matrices"][0]) == 3 and len(arm["also"]["recognition"][0]) == 3
+    assert arm["summaries"]["Last"]["mean"] == pytest.approx(sum(arm["matrices"][0][2]) / 2)
+    page = (out / "continual.md").read_text()
+    assert "| plain | 1 |" in page and "**Note.** fails, seed 0" in page and (out / "continual.svg").is_file()
+    rehearsed = json.loads((out / "runs" / "plain-0" / "1-digit" / "step-2" / "config.json").read_text())["rehearsal"]
+    assert rehearsed["data"]["captions"] is None, "an arm that does not rehearse takes no data for it"
+
+    path = _write(tmp_path, drawn, arms=arms[:1], also=["recogniton"])
+    assert main(["continual", str(path), "--out", str(out), "--processes", "1"]) == 2
+    assert "field 'also'" in capsys.readouterr().err

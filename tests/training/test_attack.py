@@ -1,0 +1,300 @@
+"""Attacks on the images of a batch: what they reach, what they leave alone, and that nothing changes what they find."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+from degla.config import TrainConfig, to_plain
+from degla.data.batches import Batch, BatchPart
+from degla.errors import InputError
+from degla.model.attack import AttackConfig, draw_start, normalisation, perturb
+from degla.model.encoder import Encoder
+from degla.model.load import load_encoder
+from degla.model.teacher import Teacher
+from degla.objectives import Processes, Target
+from degla.objectives._sum import terms
+from degla.objectives.text_pull import TextPull
+from degla.training.loop import build_trainer, open_accelerator, train
+from degla.training.pairs import open_pairs
+from degla.training.step import Trainer
+from tests.training.configs import tiny_config
+from tests.training.gradient_worker import first_step
+
+Pairs = dict[str, Path]
+SETTINGS = AttackConfig(epsilon=8 / 255, steps=3, step_size=3 / 255, momentum=0.9)
+
+
+def _config(recipe: str, model: Path, pairs: Pairs, out: Path, *, attack: AttackConfig, **loop: Any) -> TrainConfig:
+    config = tiny_config(recipe, model=model, pairs=pairs, out=out, **{"batch_size": 6} | loop)
+    return replace(config, attack=attack)
+
+
+def _open(config: TrainConfig, *, double: bool = True) -> tuple[Trainer, Batch, list[BatchPart], Target]:
+    """A trainer before its first step, that step's batch with its parts, and what the teacher says of it."""
+    accelerator = open_accelerator(config)
+    encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
+    pairs = open_pairs(config, encoder=encoder, processes=Processes())
+    trainer = build_trainer(config, accelerator, encoder, Processes(), rules=len(pairs.dataset.rules), steps=10)
+    batch = next(iter(pairs.batches(0, start=0, device=accelerator.device)))
+    if double:
+        encoder.double()
+        if trainer.teacher is not None:
+            trainer.teacher.encoder.double()
+        batch = replace(batch, image=batch.image.double())
+        if batch.partner_image is not None:
+            batch = replace(batch, partner_image=batch.partner_image.double())
+    parts = list(batch.parts(trainer.part_size(batch)))
+    return trainer, batch, parts, trainer._target(parts, negatives=batch.negative.shape[1])
+
+
+def _loss(trainer: Trainer, batch: Batch, parts: list[BatchPart], target: Target) -> float:
+    (part,) = parts
+    with torch.no_grad():
+        return trainer.objective.look(trainer._student_embeddings(batch, part), target, Processes()).item()
+
+
+@pytest.mark.parametrize("recipe", ["tecoa", "fare", "ce_clip", "fsc_clip", "triplet_clip"])
+def test_an_attack_leaves_no_trace_but_the_images(
+    recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = _config(recipe, tiny_model, tiny_pairs, tmp_path, attack=SETTINGS)
+    trainer, batch, parts, target = _open(config)
+    clean = parts[0].image.clone()
+    trained = {name: value.requires_grad for name, value in trainer.encoder.named_parameters()}
+    before = {name: value.clone() for name, value in trainer.encoder.state_dict().items()}
+    memory = {name: value.clone() for name, value in trainer.objective.memory.items()}
+    random = torch.get_rng_state()
+    trainer.attack(batch, parts, target, number=1)
+    assert all(value.grad is None for value in trainer.encoder.parameters())
+    # What other losses of the step have left there stays, too.
+    for value in trainer.encoder.parameters():
+        value.grad = torch.full_like(value, 0.5)
+    moved = trainer.attack(batch, parts, target, number=0)
+
+    assert torch.equal(parts[0].image, clean) and not torch.equal(moved[0].image, clean)
+    assert not moved[0].image.requires_grad
+    assert all((value.grad == 0.5).all() for value in trainer.encoder.parameters()), "gradients of parameters"
+    assert {name: value.requires_grad for name, value in trainer.encoder.named_parameters()} == trained
+    assert all(torch.equal(value, before[name]) for name, value in trainer.encoder.state_dict().items())
+    assert all(module.training for module in trainer.encoder.modules()), "evaluation mode outlasts the attack"
+    assert memory.keys() == trainer.objective.memory.keys()
+    assert all(torch.equal(value, memory[name]) for name, value in trainer.objective.memory.items())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize("recipe", ["tecoa", "fare", "degla"])
+def test_a_step_has_the_gradients_of_the_attacked_images_alone(
+    recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = _config(recipe, tiny_model, tiny_pairs, tmp_path, attack=SETTINGS)
+    trainer, batch, parts, target = _open(config)
+    moved = trainer.attack(batch, parts, target, number=0)
+    loss, _ = trainer.objective(trainer._student_embeddings(batch, moved[0]), target, Processes())
+    loss.backward()
+    expected = {name: value.grad for name, value in trainer.encoder.named_parameters() if value.grad is not None}
+    assert len(expected) > 20 and max(value.abs().max().item() for value in expected.values()) > 1e-4
+
+    trainer, batch, *_ = _open(config)
+    trainer.backward(batch)
+    found = {name: value.grad for name, value in trainer.encoder.named_parameters() if value.grad is not None}
+    assert found.keys() >= expected.keys()
+    for name, value in found.items():
+        # The scale has a gradient of 0 where no term reads it.
+        torch.testing.assert_close(value, expected.get(name, torch.zeros_like(value)), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("recipe", ["tecoa", "fare", "negclip", "triplet_clip"])
+def test_pixels_stay_in_the_box_and_the_loss_rises(
+    recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = _config(recipe, tiny_model, tiny_pairs, tmp_path, attack=SETTINGS)
+    trainer, batch, parts, target = _open(config)
+    moved = trainer.attack(batch, parts, target, number=0)
+    mean, std = normalisation(trainer.encoder, like=parts[0].image)
+    clean, attacked = parts[0].image * std + mean, moved[0].image * std + mean
+    assert attacked.min() > -1e-6 and attacked.max() < 1 + 1e-6
+    assert (clean < SETTINGS.epsilon / 2).any() and (clean > 1 - SETTINGS.epsilon / 2).any(), "the box is never met"
+    change = (attacked - clean).abs()
+    assert change.max() < SETTINGS.epsilon + 1e-6 and change.mean() > SETTINGS.epsilon / 2
+    assert _loss(trainer, batch, moved, target) > 1.02 * _loss(trainer, batch, parts, target)
+    # Random changes of that size do less.
+    noise = draw_start(range(len(clean)), epsilon=SETTINGS.epsilon, like=clean) / std
+    noisy = [replace(parts[0], image=parts[0].image + noise)]
+    assert _loss(trainer, batch, moved, target) > _loss(trainer, batch, noisy, target)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_an_attack_is_that_of_a_plain_loop_over_pixels_of_0_to_1(
+    momentum: float, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, momentum=momentum, random_start=False)
+    trainer, batch, parts, target = _open(_config("tecoa", tiny_model, tiny_pairs, tmp_path, attack=settings))
+    found = trainer.attack(batch, parts, target, number=0)[0].image
+
+    clip: Any = trainer.encoder.clip
+    assert batch.classes is not None and batch.label is not None
+    padded = functional.pad(batch.classes, (0, clip.context_length - batch.classes.shape[1]))
+    classes = functional.normalize(clip.encode_text(padded), dim=-1).detach()
+    mean = torch.tensor(trainer.encoder.description.preprocess_config["mean"], dtype=torch.float64).view(1, 3, 1, 1)
+    std = torch.tensor(trainer.encoder.description.preprocess_config["std"], dtype=torch.float64).view(1, 3, 1, 1)
+    for row, label in enumerate(batch.label.tolist()):
+        pixels = batch.image[row : row + 1] * std + mean
+        moving, direction = pixels.clone(), torch.zeros_like(pixels)
+        for _ in range(settings.steps):
+            if label < 0:  # An image without a class is in no term.
+                continue
+            moving = moving.detach().requires_grad_()
+            seen = functional.normalize(clip.encode_image((moving - mean) / std), dim=-1)
+            logits = clip.logit_scale.exp().detach() * seen @ classes.T
+            (logits[0].exp().sum().log() - logits[0, label]).backward()
+            direction = momentum * direction + moving.grad.sign()
+            moving = moving.detach() + settings.step_size * direction.sign()
+            moving = torch.minimum(torch.maximum(moving, pixels - settings.epsilon), pixels + settings.epsilon)
+            moving = moving.clamp(0, 1)
+        torch.testing.assert_close(found[row] * std[0] + mean[0], moving[0].detach(), rtol=0, atol=1e-6)
+    assert (batch.label >= 0).any()
+
+
+def test_the_teacher_sees_clean_images(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+    original = Teacher.encode_raw_images
+    monkeypatch.setattr(
+        Teacher, "encode_raw_images", lambda self, images: (seen.append(images.clone()), original(self, images))[1]
+    )
+    trainer, batch, *_ = _open(_config("fare", tiny_model, tiny_pairs, tmp_path, attack=SETTINGS))
+    seen.clear()
+    loss, _ = trainer.backward(batch)
+    assert len(seen) == 1 and torch.equal(seen[0], batch.image)
+    assert loss.item() > 0, "teacher and student are equal, so only the attack can move them apart"
+
+
+def test_an_objective_without_texts_embeds_none(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Encoder, "encode_captions", lambda *_: pytest.fail("the text tower was run"))
+    for chunk_size in (None, 2):
+        out = tmp_path / str(chunk_size)
+        train(_config("fare", tiny_model, tiny_pairs, out, attack=SETTINGS, steps=2, chunk_size=chunk_size))
+
+
+@pytest.mark.parametrize("recipe", ["tecoa", "fare", "ce_clip", "fsc_clip", "triplet_clip"])
+def test_parts_are_attacked_like_the_whole(recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    def attack(**loop: Any) -> tuple[Tensor, int]:
+        config = _config(recipe, tiny_model, tiny_pairs, tmp_path, attack=SETTINGS, **loop)
+        trainer, batch, parts, target = _open(config)
+        moved = trainer.attack(batch, parts, target, number=4)
+        # Second images stand behind the images of each part.
+        firsts = [part.image[: part.rows.stop - part.rows.start] for part in moved]
+        seconds = [part.image[part.rows.stop - part.rows.start :] for part in moved]
+        return torch.cat([*firsts, *seconds]), len(parts)
+
+    whole, one = attack()
+    cut, several = attack(chunk_size=4)
+    assert (one, several) == (1, 2)
+    torch.testing.assert_close(cut, whole, rtol=0, atol=1e-9)
+
+
+def test_an_attack_is_in_float32_whatever_the_precision(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    found = []
+    for precision in ("fp32", "bf16"):
+        config = _config("tecoa", tiny_model, tiny_pairs, tmp_path, attack=SETTINGS, precision=precision)
+        trainer, batch, parts, target = _open(config, double=False)
+        with trainer.accelerator.autocast():
+            found.append(trainer.attack(batch, parts, target, number=0)[0].image)
+    assert torch.equal(*found)
+
+
+def test_starts_are_functions_of_seed_step_and_row(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = _config("tecoa", tiny_model, tiny_pairs, tmp_path, attack=SETTINGS)
+    trainer, batch, parts, target = _open(config)
+    first, again, later = (trainer.attack(batch, parts, target, number=number)[0].image for number in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, later)
+    seeds = trainer.attack._seeds(batch, parts, number=0)
+    second = replace(trainer.attack, processes=Processes(count=2, rank=1))
+    assert len({*seeds, *second._seeds(batch, parts, number=0)}) == 2 * len(batch)
+
+
+def test_a_step_in_two_processes_attacks_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = _config("negclip", tiny_model, tiny_pairs, tmp_path, attack=SETTINGS, batch_size=8)
+    loss, gradients, _ = first_step(config)
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    worker = Path(__file__).with_name("gradient_worker.py")
+    done = subprocess.run(
+        [sys.executable, *words, str(worker), str(tmp_path / "found.pt"), json.dumps(to_plain(config))],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = torch.load(tmp_path / "found.pt", weights_only=True)["None"]
+    # Where a gradient is nearly 0, the order of sums decides its sign.
+    torch.testing.assert_close(found["loss"], loss, rtol=1e-4, atol=0)
+    assert len(gradients) > 50
+    for name, expected in gradients.items():
+        gap = (found["gradients"].get(f"module.{name}", found["gradients"].get(name)) - expected).norm()
+        assert gap < 0.01 * expected.norm(), name
+
+
+@pytest.mark.parametrize("recipe", ["tecoa", "fare"])
+def test_an_attacked_run_resumes_bit_for_bit(recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    whole = _config(recipe, tiny_model, tiny_pairs, tmp_path / "whole", attack=SETTINGS, steps=4)
+    train(whole)
+    half = replace(whole, out=tmp_path / "half", checkpoint=replace(whole.checkpoint, every_steps=2))
+    train(half)
+    for name in ("step-3", "step-4"):
+        if (tmp_path / "half" / name).is_dir():
+            (tmp_path / "half" / name / "state.json").unlink()
+    train(half, resume=True)
+    left, right = (load_file(tmp_path / run / "step-4" / "open_clip_model.safetensors") for run in ("whole", "half"))
+    assert all(torch.equal(value, right[key]) for key, value in left.items())
+    base = dict(load_encoder(str(tiny_model)).clip.named_parameters())
+    assert any(not torch.equal(value, left[name]) for name, value in base.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epsilon": -0.1}, "--attack.epsilon is -0.1; it must be from 0 to 1"),
+        ({"epsilon": 8.0}, "--attack.epsilon is 8.0"),
+        ({"steps": 0}, "--attack.steps is 0"),
+        ({"step_size": 0.0}, "--attack.step-size is 0.0"),
+        ({"momentum": 1.0}, "--attack.momentum is 1.0"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(
+    changes: dict[str, Any], message: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = _config("tecoa", tiny_model, tiny_pairs, tmp_path / "run", attack=replace(SETTINGS, **changes))
+    with pytest.raises(InputError, match=message):
+        train(config)
+
+
+def test_what_an_attack_does_not_go_together_with_is_refused(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = _config("tecoa", tiny_model, tiny_pairs, tmp_path / "run", attack=SETTINGS, strategy="fsdp")
+    with pytest.raises(InputError, match=r"fsdp does not go together with --attack\.epsilon"):
+        train(config)
+    blind = _config("clip", tiny_model, tiny_pairs, tmp_path / "run", attack=SETTINGS)
+    with pytest.raises(InputError, match="no active term reads the images"):
+        train(replace(blind, objective=terms(text_pull=TextPull())))
+
+
+def test_a_gradient_of_zero_moves_nothing() -> None:
+    images = torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    plain = torch.zeros(3, 1, 1, dtype=torch.float64), torch.ones(3, 1, 1, dtype=torch.float64)
+    moved = perturb(images, config=SETTINGS, mean=plain[0], std=plain[1], gradient=torch.zeros_like)
+    assert torch.equal(moved, images)

@@ -1,0 +1,266 @@
+"""What a run keeps and when it ends: the joint score, the forgetting budget, patience, and both after a resume."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from degla.cli import main
+from degla.config import StopConfig, TrainConfig, ValidationConfig
+from degla.errors import InputError
+from degla.evaluation.processes import Processes
+from degla.evaluation.trade_off import trade_off
+from degla.model.checkpoint import checkpoints
+from degla.model.load import load_encoder
+from degla.training.loop import Outcome, train
+from degla.training.resume import check_unchanged, read_config
+from degla.training.validation import Validation
+from tests.training.configs import tiny_config
+
+Pairs = dict[str, Path]
+Told = pytest.LogCaptureFixture
+
+BASE = (60.0, 90.0)
+CURVE = [(64.0, 89.5), (66.0, 89.0), (72.0, 86.0), (75.0, 80.0)]
+"""Composition and recognition in points after steps 2, 4, 6 and 8."""
+
+
+class Measured:
+    """Stands for the benchmarks: the scores that each evaluation gives, in order."""
+
+    def __init__(self) -> None:
+        self.left: Iterator[tuple[float, float]] = iter(())
+        self.count = 0
+
+    def will_be(self, *scores: tuple[float, float]) -> None:
+        self.left, self.count = iter(scores), 0
+
+    def __call__(self, validation: Validation, encoder: object) -> dict[str, float]:
+        composition, recognition = next(self.left)
+        self.count += 1
+        return {"composition": composition / 100, "recognition": recognition / 100}
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
+    fake = Measured()
+    monkeypatch.setattr(Validation, "_measure", lambda self, encoder: fake(self, encoder))
+    fake.will_be(BASE, *CURVE)
+    return fake
+
+
+@pytest.fixture
+def config(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> TrainConfig:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=8)
+    return replace(
+        config,
+        checkpoint=replace(config.checkpoint, keep=1),
+        validation=ValidationConfig(benchmarks=("world",), root=tmp_path, every_steps=2, score="joint"),
+    )
+
+
+def _rows(run: Path, name: str = "validation.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+def _names(config: TrainConfig) -> list[str]:
+    assert config.out is not None
+    return [path.name for path in checkpoints(config.out)]
+
+
+def _best(config: TrainConfig) -> str:
+    """The best checkpoint, by the link, by the file and as a model."""
+    assert config.out is not None
+    name = json.loads((config.out / "best.json").read_text())["checkpoint"]
+    link = config.out / "best"
+    assert link.is_symlink() and link.resolve() == (config.out / name).resolve() and not link.readlink().is_absolute()
+    assert load_encoder(str(link)).fingerprint == load_encoder(str(config.out / name)).fingerprint
+    return str(name)
+
+
+def test_gain_minus_price_times_loss() -> None:
+    start, scores = {"a": 0.5, "b": 0.9}, {"a": 0.7, "b": 0.8}
+    trade = trade_off(scores, start, gain="a", kept="b", price=1.5)
+    assert (trade.gained, trade.lost, trade.joint) == pytest.approx((0.2, 0.1, 0.05))
+    assert trade_off(start, scores, gain="a", kept="b", price=0).joint == pytest.approx(-0.2)
+
+
+@pytest.mark.parametrize(("price", "told"), [(1, False), (10, True)])
+def test_a_best_checkpoint_that_is_no_better_than_the_start_is_told(
+    price: float, told: bool, config: TrainConfig, measured: Measured, caplog: Told
+) -> None:
+    measured.will_be(BASE, (64.0, 89.5))
+    train(replace(config, validation=replace(config.validation, price=price), train=replace(config.train, steps=2)))
+    assert any("by joint it is no better than the model before training" in line for line in caplog.messages) == told
+
+
+@pytest.mark.parametrize(("price", "best"), [(0, "step-8"), (1, "step-6"), (9, "step-2")])
+def test_the_price_decides_which_checkpoint_is_the_best(
+    price: float, best: str, config: TrainConfig, measured: Measured, caplog: Told
+) -> None:
+    config = replace(config, validation=replace(config.validation, price=price))
+    with caplog.at_level(logging.INFO, logger="degla.train"):
+        outcome = train(config)
+    assert config.out is not None and outcome.best == config.out / best and _best(config) == best
+    assert outcome.finished and outcome.ended is None and outcome.step == 8
+    assert _names(config) == sorted({best, "step-8"})
+    rows = _rows(config.out)
+    assert [row["step"] for row in rows] == [0, 2, 4, 6, 8] and rows[0]["score"] == 0
+    for row, (composition, recognition) in zip(rows[1:], CURVE, strict=True):
+        gained, lost = composition - 60, 90 - recognition
+        assert [100 * row[name] for name in ("gained", "lost", "joint")] == pytest.approx(
+            [gained, lost, gained - price * lost], abs=1e-9
+        )
+        assert row["score"] == row["joint"]
+    logged = {row["step"]: row for row in _rows(config.out, "metrics.jsonl") if "validation/composition" in row}
+    assert list(logged) == [0, 2, 4, 6, 8]
+    assert all(logged[row["step"]]["validation/joint"] == row["joint"] for row in rows[1:])
+    if price == 1:
+        told = [line for line in caplog.messages if line.startswith("step ") and "composition" in line]
+        assert told[:2] == [
+            "step 0: composition 60.0, recognition 90.0, before training",
+            "step 2: composition 64.0 (+4.0), recognition 89.5 (-0.5), joint +3.5, best",
+        ]
+        assert told[-1] == "step 8: composition 75.0 (+15.0), recognition 80.0 (-10.0), joint +5.0"
+
+
+def test_the_budget_ends_the_run_and_the_best_within_it_stays(
+    config: TrainConfig, measured: Measured, caplog: Told
+) -> None:
+    config = replace(
+        config,
+        validation=replace(config.validation, score="composition"),
+        stop=StopConfig(max_forgetting=1.0),
+    )
+    assert config.out is not None
+    with caplog.at_level(logging.INFO, logger="degla.train"):
+        outcome = train(config)
+    # A loss of exactly the budget, at step 4, is within it; step 6 would be better, but is not allowed.
+    assert (outcome.step, outcome.finished, outcome.best) == (6, True, config.out / "step-4")
+    assert outcome.ended == "recognition is 4.00 points below where it began (--stop.max-forgetting 1)"
+    assert _best(config) == "step-4" and _names(config) == ["step-4", "step-6"]
+    assert "step 6: composition 72.0 (+12.0), recognition 86.0 (-4.0), joint +8.0, over the budget" in caplog.messages
+    assert any(f"ended early, after step 6 of 8: {outcome.ended}" in line for line in caplog.messages)
+    assert _rows(config.out, "metrics.jsonl")[-1] == {"step": 6, "ended": outcome.ended}
+    assert json.loads((config.out / "step-6" / "state.json").read_text())["ended"] == outcome.ended
+
+    # Resumed under the same budget it stays where it is, measures nothing and says why.
+    caplog.clear()
+    measured.will_be()
+    again = train(config, resume=True)
+    assert (again.step, again.ended, again.best) == (6, outcome.ended, outcome.best) and measured.count == 0
+    assert any("does not go on after step 6 of 8" in line for line in caplog.messages)
+    assert [row["step"] for row in _rows(config.out, "metrics.jsonl") if "ended" in row] == [6]
+
+    # A larger one lets it go on; what was over the old budget may be the best now.
+    larger = replace(config, stop=StopConfig(max_forgetting=5.0))
+    check_unchanged(read_config(config.out), larger)
+    measured.will_be(CURVE[3])
+    rest = train(larger, resume=True)
+    assert (rest.step, rest.best) == (8, config.out / "step-6") and rest.ended is None, "step 8 was the last anyway"
+    assert _best(larger) == "step-6" and [row["step"] for row in _rows(config.out)] == [0, 2, 4, 6, 8]
+
+
+def test_a_run_that_never_was_within_the_budget_has_no_best(
+    config: TrainConfig, measured: Measured, caplog: Told
+) -> None:
+    measured.will_be(BASE, (70.0, 50.0))
+    outcome = train(replace(config, stop=StopConfig(max_forgetting=1.0)))
+    assert config.out is not None and outcome.step == 2 and outcome.best is None
+    assert json.loads((config.out / "best.json").read_text()) == {"checkpoint": None}
+    assert not (config.out / "best").is_symlink()
+    assert any("no checkpoint is within the limits" in line for line in caplog.messages)
+
+
+def test_patience_counts_evaluations_without_a_better_score(config: TrainConfig, measured: Measured) -> None:
+    config = replace(config, stop=StopConfig(patience=2), train=replace(config.train, steps=20))
+    measured.will_be(BASE, (61, 90), (61, 90), (63, 90), (62, 90), (63, 90), (99, 90))
+    outcome = train(config)
+    assert outcome.step == 10 and outcome.ended is not None and config.out is not None
+    assert "last 2 evaluations gave no better joint (--stop.patience 2)" in outcome.ended
+    assert _best(config) == "step-6"
+
+
+def test_a_resume_in_between_decides_as_a_run_that_never_stopped(
+    config: TrainConfig, measured: Measured, tmp_path: Path
+) -> None:
+    config = replace(config, stop=StopConfig(max_forgetting=3, patience=2), train=replace(config.train, steps=20))
+    config = replace(config, checkpoint=replace(config.checkpoint, keep=0))
+    curve = [BASE, (64, 90), (63, 90), (65, 90), (64, 90), (64, 90)]
+    outcomes: list[Outcome] = []
+    for cut in (None, 2, 4):
+        config = replace(config, out=tmp_path / f"cut-{cut}")
+        assert config.out is not None
+        measured.will_be(*curve)
+        outcome = train(config)
+        if cut is not None:
+            for later in checkpoints(config.out)[cut:]:
+                (later / "state.json").unlink()
+            # The process ended in the middle of a line.
+            with (config.out / "validation.jsonl").open("a") as stream:
+                stream.write('{"step": 1')
+            measured.will_be(*curve[1 + cut :])
+            outcome = train(config, resume=True)
+            assert measured.count == 5 - cut, "the model before training was measured again"
+        outcomes.append(outcome)
+        assert [row["step"] for row in _rows(config.out)] == [0, 2, 4, 6, 8, 10]
+        assert _best(config) == "step-6"
+    assert {(outcome.step, outcome.ended) for outcome in outcomes} == {(10, outcomes[0].ended)}
+    assert all(outcome.values == outcomes[0].values for outcome in outcomes)
+
+
+def test_what_a_run_asks_for_must_be_there_before_the_first_step(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {"composition": 0.5, "swap": 0.4}
+    monkeypatch.setattr(Validation, "_measure", lambda self, encoder: scores)
+    asked = [
+        (config.validation, StopConfig(), r"validation\.kept 'recognition' .*joint counts what it loses.* Known: comp"),
+        (replace(config.validation, kept="swap", gain="swpa"), StopConfig(), r"--validation\.gain .*mean 'swap'"),
+        (replace(config.validation, score="composition"), StopConfig(max_forgetting=1), r"max-forgetting limits what"),
+    ]
+    for validation, stop, message in asked:
+        with pytest.raises(InputError, match=message):
+            train(replace(config, validation=validation, stop=stop))
+    assert not checkpoints(tmp_path / "run") and not (tmp_path / "run" / "metrics.jsonl").exists()
+    plain = replace(config.validation, score="swap")
+    outcome = train(replace(config, validation=plain))
+    assert outcome.best is not None, "a score of its own needs no recognition"
+    assert "joint" not in _rows(tmp_path / "run")[-1]
+
+
+def test_limits_that_cannot_be_meant(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong, message in [
+        (replace(config, stop=StopConfig(max_forgetting=-1.0)), r"--stop\.max-forgetting is -1\.0.*0 or more"),
+        (replace(config, stop=StopConfig(patience=0)), r"--stop\.patience is 0"),
+        (replace(config, validation=replace(config.validation, price=-1.0)), r"--validation\.price is -1\.0"),
+        (replace(config, validation=ValidationConfig(), stop=StopConfig(max_forgetting=1.0)), r"needs evaluations"),
+        (replace(config, train=replace(config.train, average=0.0)), r"--train\.average is 0\.0"),
+        (replace(config, train=replace(config.train, average=1.5)), r"--train\.average is 1\.5"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            train(wrong)
+    assert main(["train", "clip", "--stop.max-forgetting", "1.0", "--out", str(tmp_path / "x")]) == 2
+    assert "--stop.max-forgetting 1 needs evaluations" in capsys.readouterr().err
+
+
+def test_all_processes_decide_alike_after_a_resume(
+    config: TrainConfig, measured: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first process has read decides, whatever lies before the others."""
+    config = replace(config, stop=StopConfig(max_forgetting=1.0))
+    train(config)
+    assert config.out is not None
+    sent: list[Any] = []
+    monkeypatch.setattr(Processes, "together", lambda self, work: [sent.append(work()) or sent[0]])
+    for rank, run in ((0, config.out), (1, tmp_path / "other disk")):
+        processes = Processes(rank, 2)
+        validation = Validation(config.validation, config.stop, run=run, label="x", seed=0, processes=processes)
+        assert validation.begin(load_encoder(config.model), start=6) == {}
+        assert validation.ended is not None and validation.best == "step-4"
