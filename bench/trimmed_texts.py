@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from degla.config import DataConfig
+from degla.config.sections import DataConfig
 from degla.data.collate import text_length
 from degla.model.load import load_encoder
 from degla.model.text import encode_tree, encode_trimmed

@@ -16,7 +16,7 @@ import pytest
 import tyro
 
 from degla.cli import _top, _verb, parser
-from degla.config import TrainConfig
+from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.objectives._sum import terms
 from degla.shelf import BENCHMARKS, RECIPES, RULES

@@ -13,7 +13,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from degla.config import CheckpointConfig, LoopConfig, TrackingConfig, TrainConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import CheckpointConfig, LoopConfig, TrackingConfig
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.report import report

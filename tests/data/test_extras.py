@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from degla.config import DataConfig, TrainConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import DataConfig
 from degla.data.batches import Batch
 from degla.data.classes import read_classes
 from degla.data.sources import Columns, read_captions

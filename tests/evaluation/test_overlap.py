@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from degla.cli import main
-from degla.config import DataConfig, TrainConfig, to_plain
+from degla.config.plain import to_plain
+from degla.config.run import TrainConfig
+from degla.config.sections import DataConfig
 from degla.evaluation import overlap
 from degla.evaluation.comparison import compare
 from degla.evaluation.overlap import TrainingImages, coco_id, find_leakage, training_images

@@ -171,7 +171,10 @@ def test_nothing_is_asked_where_the_rule_cannot_apply(name: str, caption: str) -
 
 @pytest.mark.parametrize("name", RULES.names())
 def test_more_candidates_on_request(name: str) -> None:
-    text = "A young man in a red shirt throwing a ball to a small black dog on a wet beach under two white kites"
+    text = (
+        "A young man in a red shirt throwing a ball to a small black dog on a wet beach under two white kites "
+        "behind an old boat"
+    )
     rule, caption = load_rule(name), parse_one(text)
     few, many = rule.read(caption, None, Random(0)), rule.read(caption, None, Random(0), most=20)
     assert len(few) <= MOST_CANDIDATES

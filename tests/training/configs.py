@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from degla.config import CheckpointConfig, LoopConfig, TrackingConfig, TrainConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import CheckpointConfig, LoopConfig, TrackingConfig
 from degla.shelf import RECIPES
 
 

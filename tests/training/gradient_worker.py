@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from degla.config import TrainConfig, from_plain
+from degla.config.plain import from_plain
+from degla.config.run import TrainConfig
 from degla.model.load import load_encoder
 from degla.objectives import Processes
 from degla.training.loop import build_trainer, open_accelerator

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-from degla.config import TrainConfig, from_plain
+from degla.config.plain import from_plain
+from degla.config.run import TrainConfig
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.objectives import Processes

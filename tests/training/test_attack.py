@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from degla.config import TrainConfig, to_plain
+from degla.config.plain import to_plain
+from degla.config.run import TrainConfig
 from degla.data.batches import Batch, BatchPart
 from degla.errors import InputError
 from degla.model.attack import AttackConfig, draw_start, normalisation, perturb

@@ -15,7 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from degla.config import StopConfig, TrainConfig, ValidationConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import named_scores

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from degla.config import to_plain
+from degla.config.plain import to_plain
 from degla.objectives import EXTRA_FIELDS, reads_of
 from degla.training.loop import train
 from tests.training.configs import tiny_config
@@ -119,7 +119,7 @@ _MEMORY = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from degla.config import from_plain
+from degla.config.plain import from_plain
 import json
 import torch
 from dataclasses import replace

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from degla.config import LoopConfig, ValidationConfig
+from degla.config.sections import LoopConfig, ValidationConfig
 from degla.errors import DeglaError, InputError
 from degla.model.checkpoint import checkpoints
 from degla.model.load import load_encoder

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from degla.config import LoopConfig
+from degla.config.sections import LoopConfig
 from degla.errors import InputError
 from degla.model.load import load_encoder
 from degla.training.pairs import open_pairs

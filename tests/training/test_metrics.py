@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from degla.config import TrackingConfig
+from degla.config.sections import TrackingConfig
 from degla.errors import InputError
 from degla.training.loop import train
 from degla.training.metrics import Metrics

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from degla.config import OptimConfig
+from degla.config.sections import OptimConfig
 from degla.model.load import load_encoder
 from degla.training.optim import build_optimizer, learning_rate
 

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from degla.cli import main
-from degla.config import RehearsalConfig, TrainConfig, from_plain, to_plain
+from degla.config.plain import from_plain, to_plain
+from degla.config.run import RehearsalConfig, TrainConfig
 from degla.errors import InputError
 from degla.model.load import load_encoder
 from degla.model.teacher import Teacher

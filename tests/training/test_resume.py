@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from degla.cli import main
-from degla.config import differences, from_plain, to_plain
+from degla.config.plain import differences, from_plain, to_plain
 from degla.errors import DeglaError, InputError
 from degla.model import checkpoint as checkpoint_module
 from degla.model.checkpoint import checkpoints

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from degla.cli import main
-from degla.config import StopConfig, TrainConfig, ValidationConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.processes import Processes
 from degla.evaluation.trade_off import trade_off

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from degla.config import to_plain
+from degla.config.plain import to_plain
 from degla.errors import InputError
 from degla.model.adapters import AdapterConfig
 from degla.model.load import load_encoder

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from degla.config import StopConfig, ValidationConfig
+from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.processes import Processes
 from degla.evaluation.run import evaluate

@@ -64,9 +64,10 @@ class Columns:
         for role in ("id", "image", "text", "image_id"):
             name = getattr(self, role)
             if name is not None and name not in found:
+                flag = f"{role.replace('_', '-')}-column"
                 raise InputError(
                     f"{where}: there is no field {name!r} for the {role}.{did_you_mean(name, found)} "
-                    f"Found: {', '.join(found) or 'none'}. Name the right field (columns.{role})."
+                    f"Found: {', '.join(found) or 'none'}. Name the right field: --{flag} (training: --data.{flag})."
                 )
 
 

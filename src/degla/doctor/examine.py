@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from degla.config import TrainConfig
+from degla.config.run import TrainConfig
 from degla.data.image_check import check_images
 from degla.doctor import Finding
 from degla.doctor.memory import available_memory, estimate_memory

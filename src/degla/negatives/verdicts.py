@@ -18,6 +18,7 @@ REASONS: Final[dict[str, str]] = {
     "same_meaning": "other words' order, same meaning: a list, one phrase's adjectives, the sides of 'next to'",
     "agreement": "a verb, number or article no longer suits its noun",
     "word_order": "a phrase stands where it makes no English, or a compound is torn apart",
+    "actor": "a verb would stand with something that cannot do what it says",
     "synonym": "the new word means the same as the old one",
     "hypernym": "the new word is more general or more special than the old one",
     "part": "the new word is a part or the whole of the old one",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from degla.config import DataConfig, LoopConfig, OptimConfig, TrainConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import DataConfig, LoopConfig, OptimConfig
 from degla.objectives._sum import terms
 from degla.objectives.contrastive import Contrastive
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from degla.config import TrainConfig
+from degla.config.run import TrainConfig
 from degla.objectives._sum import terms
 from degla.recipes.degla import degla
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from degla.config import TrainConfig
+from degla.config.run import TrainConfig
 from degla.model.adapters import AdapterConfig
 from degla.recipes.fsc_clip import fsc_clip
 

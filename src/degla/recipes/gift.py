@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from degla.config import RehearsalConfig, TrainConfig
+from degla.config.run import RehearsalConfig, TrainConfig
 from degla.model.teacher import TeacherConfig
 from degla.objectives._sum import terms
 from degla.objectives.class_contrast import ClassContrast

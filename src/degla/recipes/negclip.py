@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from degla.config import DataConfig, TrainConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import DataConfig
 from degla.objectives._sum import terms
 from degla.objectives.contrastive import Contrastive
 from degla.recipes.clip import clip

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from degla.config import LoopConfig, TrainConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import LoopConfig
 from degla.recipes.degla import degla
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from degla.config import DataConfig, LoopConfig, OptimConfig, TrainConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import DataConfig, LoopConfig, OptimConfig
 from degla.model.attack import AttackConfig
 from degla.objectives._sum import terms
 from degla.objectives.class_contrast import ClassContrast

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from degla.config import TrainConfig
+from degla.config.run import TrainConfig
 from degla.data.batches import Batch
 from degla.model.encoder import Encoder
 from degla.training.optim import parameter_groups

@@ -10,7 +10,8 @@ from random import Random
 import torch
 from jaxtyping import Float
 
-from degla.config import DataConfig, LoopConfig, TrainConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import DataConfig, LoopConfig
 from degla.data.batches import Batch, Pair
 from degla.data.pairs import PairRow
 from degla.errors import InputError

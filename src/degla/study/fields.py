@@ -10,7 +10,9 @@ from typing import Any, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from degla.config import DataConfig, TrainConfig, ValidationConfig, flags
+from degla.config.plain import flags
+from degla.config.run import TrainConfig
+from degla.config.sections import DataConfig, ValidationConfig
 from degla.errors import InputError
 from degla.objectives._sum import terms
 from degla.shelf import did_you_mean

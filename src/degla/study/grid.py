@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from degla.config import CheckpointConfig, TrackingConfig, TrainConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.errors import InputError
 from degla.shelf import RECIPES
 from degla.study.fields import change

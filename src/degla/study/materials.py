@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
-from degla.config import DataConfig, TrainConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import DataConfig
 from degla.data.columns import Columns
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError

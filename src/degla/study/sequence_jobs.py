@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from degla.config import CheckpointConfig, TrackingConfig, TrainConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.shelf import RECIPES
 from degla.study.fields import change
 from degla.study.grid import file_name

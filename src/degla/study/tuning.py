@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from degla.config import TrainConfig, differences, to_plain
+from degla.config.plain import differences, to_plain
+from degla.config.run import TrainConfig
 from degla.errors import DeglaError
 
 _RECORD = "record.json"

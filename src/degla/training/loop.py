@@ -17,7 +17,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from degla.config import TrainConfig, to_plain
+from degla.config.plain import to_plain
+from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
 from degla.evaluation import processes as evaluation
 from degla.model.checkpoint import BEST_NAME, checkpoints, latest_checkpoint, step_of

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from degla.config import OptimConfig
+from degla.config.sections import OptimConfig
 
 _NO_DECAY = ("bn", "ln", "bias", "logit_scale")
 

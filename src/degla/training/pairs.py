@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from degla.config import DataConfig, TrainConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import DataConfig
 from degla.data.batches import Batch
 from degla.data.classes import read_classes
 from degla.data.collate import Collate

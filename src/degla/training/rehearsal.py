@@ -8,7 +8,7 @@ from itertools import count, repeat
 
 import torch
 
-from degla.config import TrainConfig
+from degla.config.run import TrainConfig
 from degla.data.batches import Batch
 from degla.errors import InputError
 from degla.model.encoder import Encoder

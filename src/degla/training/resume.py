@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from degla.config import TrainConfig, differences, from_plain
+from degla.config.plain import differences, from_plain
+from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.model.checkpoint import latest_checkpoint
 

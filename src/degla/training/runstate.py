@@ -12,7 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from degla.config import TrainConfig, to_plain
+from degla.config.plain import to_plain
+from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.model.checkpoint import (
     latest_checkpoint,

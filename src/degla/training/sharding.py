@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from degla.config import TrainConfig
+from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.model.block import add_work_method
 from degla.model.encoder import Encoder

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from degla.config import TrainConfig
+from degla.config.run import TrainConfig
 from degla.data.batches import Batch, BatchPart
 from degla.model.average import average_weights
 from degla.model.encoder import Encoder

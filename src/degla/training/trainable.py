@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from degla.config import TrainConfig
+from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.model.adapters import add_adapters
 from degla.model.encoder import Encoder

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from degla.config import StopConfig, ValidationConfig
+from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.processes import Processes
 from degla.evaluation.trade_off import TradeOff, trade_off

@@ -10,7 +10,7 @@ from degla.errors import InputError
 from degla.shelf import RECIPES, did_you_mean
 
 if TYPE_CHECKING:
-    from degla.config import TrainConfig
+    from degla.config.run import TrainConfig
 
 
 def configure(words: list[str], *, verb: str) -> TrainConfig:
@@ -25,7 +25,8 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
 
     import tyro
 
-    from degla.config import TrainConfig, flags
+    from degla.config.plain import flags
+    from degla.config.run import TrainConfig
     from degla.training.resume import check_unchanged, read_config
 
     default: Any = read_config(Path(words[1])) if resume else getattr(RECIPES.load(words[0]), words[0])()
@@ -41,7 +42,8 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
 
 def describe_flags(verb: argparse.ArgumentParser) -> None:
     """Every field of the configuration as a flag, for help; tyro is what reads them."""
-    from degla.config import TrainConfig, flags
+    from degla.config.plain import flags
+    from degla.config.run import TrainConfig
 
     for name, switch in flags(TrainConfig()).items():
         verb.add_argument(f"--{name}", help=argparse.SUPPRESS, action="store_true" if switch else "store")

@@ -43,7 +43,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
             image = columns.image_pattern.format(image_id=item.image_id)
         except (LookupError, ValueError) as error:
             raise InputError(
-                f"columns.image_pattern {columns.image_pattern!r} cannot be filled in: {error}. "
+                f"--data.image-pattern {columns.image_pattern!r} cannot be filled in: {error}. "
                 "Write the image's number as {image_id} or {image_id:012d}."
             ) from None
         fields = {"id": name, "image": image, "text": item.original, "image_id": str(item.image_id)}

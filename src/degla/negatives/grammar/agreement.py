@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import number
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.tokens import Token
 
@@ -29,6 +30,20 @@ def agreeing_verbs(caption: Caption, head: int) -> list[int]:
         if head in own:
             found.append(place)
     return found
+
+
+def disagrees(caption: Caption) -> bool:
+    """Whether a verb of the caption is in another number than its subject, so that no change makes it English."""
+    listed = {token.governor for token in caption.tokens if token.role == "conj"}
+    for chunk in caption.chunks:
+        count = number(caption.tokens, chunk)
+        if count == "any" or chunk.head in listed:
+            continue
+        for place in agreeing_verbs(caption, chunk.head):
+            verb = caption.tokens[place]
+            if (verb.tag == "VBZ" or verb.lower == "was") != (count == "one"):
+                return True
+    return False
 
 
 _SUBJECTS: Final = ("nsubj", "nsubjpass", "expl")

@@ -10,8 +10,10 @@ from itertools import pairwise
 from degla.negatives.grammar.chunks import Chunk, determiner_fits, find_chunks
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import POSTURES, Meaning, meaning_and_disagreements
+from degla.negatives.grammar.objections import judge_moves
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.ties import judge_moves, ties
+from degla.negatives.grammar.suitability import misfit
+from degla.negatives.grammar.ties import ties
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
@@ -46,7 +48,7 @@ def judge_order(caption: Caption, tokens: Sequence[Token]) -> Verdict:
         return refused("same_meaning")
     if any(bad > before for bad, before in zip(new.flaws, own.flaws, strict=True)):
         return refused("agreement")
-    reason = judge_moves(caption, tokens)
+    reason = judge_moves(caption, tokens) or misfit(caption, tokens)
     return refused(reason) if reason else ACCEPTED
 
 

@@ -125,6 +125,8 @@ def _mend(tokens: list[Token]) -> list[Token]:
     """
     known = lexicon()
     mended = list(tokens)
+    for place in _said_of_subjects(tokens):  # "a person in skis flies"
+        mended[place] = replace(tokens[place], tag="VBZ", lemma=words.verb(tokens[place].lower))
     for place in range(len(mended) - 1, -1, -1):
         token = mended[place]
         after = mended[place + 1] if place + 1 < len(mended) else None
@@ -161,6 +163,19 @@ def _mend(tokens: list[Token]) -> list[Token]:
         ):
             mended[place] = replace(token, tag="NNS" if words.is_plural(token.lower) else "NN", lemma=noun)
     return mended
+
+
+def _said_of_subjects(tokens: Sequence[Token]) -> list[int]:
+    """Indices of words that the parser gives a subject and the tagger calls plural nouns."""
+    governed = {one.governor for at, one in enumerate(tokens) if one.role == "nsubj" and at < one.governor}
+    copulas = {one.governor for one in tokens if one.role in ("cop", "aux", "auxpass")}
+    return [
+        place
+        for place in governed - copulas
+        if tokens[place].tag == "NNS"
+        and tokens[place].role == "ROOT"
+        and words.conjugate(words.verb(tokens[place].lower), "VBZ") == tokens[place].lower
+    ]
 
 
 def _is_food(word: str) -> bool:

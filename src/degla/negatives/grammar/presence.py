@@ -14,6 +14,7 @@ Span = tuple[int, int]
 """Indices of the first token of a noun or compound and of the one after its last."""
 
 _LISTING: Final = frozenset({"with", "and", ",", "has", "have", "having", "including", "contains", "containing", "or"})
+_ABSENT: Final = frozenset({"no", "without", "missing", "lacking"})
 _HAVING: Final = frozenset({"wear", "have", "in", "under"})
 """Verbs and prepositions that say what somebody has on or about him."""
 
@@ -44,6 +45,17 @@ def may_be_there(caption: Caption, span: Span, lemma: str) -> bool:
     seldom = lemma in additions().objects(old)
     usual = bool(sorts & known.words["room_contents"]) or additions().may_be_present(lemma)
     return usual and not seldom and is_inventory(caption, span)
+
+
+def is_absent(caption: Caption, chunk: Chunk) -> bool:
+    """Whether a phrase names what is not there ("where a door should be", "without a door"), so that none shows it."""
+    tokens = caption.tokens
+    before = tokens[chunk.start - 1].lower if chunk.start else ""
+    after = [token.lower for token in tokens[chunk.end : chunk.end + 2]]
+    denied = any(token.lower == "no" for token in tokens[chunk.start : chunk.end])
+    return (
+        denied or before in _ABSENT or after in (["should", "be"], ["would", "be"], ["used", "to"], ["is", "missing"])
+    )
 
 
 def is_inventory(caption: Caption, span: Span) -> bool:

@@ -58,6 +58,12 @@ class Relations:
         }
         self._kinds = {kind: frozenset(nouns) for kind, nouns in tables["kinds"].items()}
         self.words = {name: frozenset(words) for name, words in tables["words"].items()}
+        self._actors = {
+            (verb, table.get("with_object", False)): frozenset(table["by"])
+            for table in tables["actors"].values()
+            for verb in table["verbs"]
+        }
+        self._same_ground = frozenset(frozenset(pair.split()) for pair in tables["words"]["same_ground"])
         self._listed: dict[Sort, dict[str, list[RelationGroup]]] = {"prepositions": {}, "verbs": {}}
         for sort, groups in self.groups.items():
             for group in groups:
@@ -77,6 +83,15 @@ class Relations:
     def kinds(self, noun: str) -> tuple[str, ...]:
         """Kinds of things that a noun is listed as, which count before its groups in `groups.toml`."""
         return tuple(kind for kind, nouns in self._kinds.items() if noun in nouns)
+
+    def actors(self, verb: str, *, with_object: bool) -> frozenset[str]:
+        """Sorts of nouns, or "living", that do what a verb says, to a thing or not; empty where anything may."""
+        found = self._actors.get((verb, True), frozenset()) if with_object else frozenset[str]()
+        return found or self._actors.get((verb, False), frozenset())
+
+    def is_same_ground(self, noun: str, other: str) -> bool:
+        """Whether who is on or in the one is on or in the other: a beach and its sand."""
+        return frozenset((noun, other)) in self._same_ground
 
     def relation(
         self, sort: Sort, word: str, other: str, *, objects: Collection[str] = (), subjects: Collection[str] = ()

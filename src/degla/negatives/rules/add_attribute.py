@@ -16,6 +16,7 @@ from degla.negatives.grammar.chunks import Chunk, adjectives, determiner, determ
 from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.presence import is_absent
 from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.llm import Slot
@@ -87,6 +88,8 @@ def _places(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
     tokens = caption.tokens
     for chunk in caption.chunks:
         if not determiner_fits(tokens, chunk) or any(token.tag == "POS" for token in tokens[chunk.start : chunk.end]):
+            continue
+        if is_absent(caption, chunk):
             continue
         if lexicon().is_in_group(tokens[chunk.head].lemma, "game") and determiner(tokens, chunk) is None:
             continue  # "playing baseball"

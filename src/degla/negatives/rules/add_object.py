@@ -18,7 +18,9 @@ from degla.negatives.grammar.chunks import Chunk, determiner_fits, number
 from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.presence import is_absent
 from degla.negatives.grammar.replacement import Place, ReplacingRule
+from degla.negatives.grammar.ties import makes_compound
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.llm import Slot
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
@@ -105,7 +107,10 @@ def _extendable(caption: Caption) -> Iterator[Chunk]:
         before = tokens[chunk.start - 1] if chunk.start else None
         framed = place > 0 and caption.chunks[place - 1].role == "frame" and before is not None and before.lower == "of"
         after = tokens[chunk.end] if chunk.end < len(tokens) else None
+        following = caption.chunks[place + 1] if place + 1 < len(caption.chunks) else None
         if chunk.role != "thing" or not determiner_fits(tokens, chunk):
+            continue
+        if is_absent(caption, chunk) or makes_compound(tokens, chunk, following):
             continue
         if (
             before is not None

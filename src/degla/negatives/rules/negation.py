@@ -15,7 +15,7 @@ from random import Random
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.agreement import agreeing_verbs
+from degla.negatives.grammar.agreement import agreeing_verbs, disagrees
 from degla.negatives.grammar.chunks import Chunk, number
 from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
@@ -31,6 +31,10 @@ _AUXILIARIES: Final = frozenset({"is", "are", "was", "were"})
 _PLACING: Final = frozenset(
     {"on", "in", "under", "inside", "at", "above", "behind", "beside", "near", "below", "beneath"}
 )
+_COUNTS: Final = frozenset(
+    {"number", "lot", "lots", "couple", "variety", "kind", "type", "sort", "bit", "dozen", "dozens", "tons"}
+)
+"""Words that count what "of" brings: there is never "no number of cars"."""
 
 Denial = tuple[str, list[Token]]
 """A form of negation, and the tokens of the negative."""
@@ -96,8 +100,8 @@ def _denials(caption: Caption, *, free: bool) -> Iterator[Denial]:
         caption: the caption.
         free: also those that read less well, for judging what a language model wrote.
     """
-    if _is_negative(caption.content):
-        return
+    if _is_negative(caption.content) or disagrees(caption):
+        return  # "a person foot are" gets no better
     yield from _denied_deeds(caption, free=free)
     yield from _denied_companions(caption)
     yield from _denied_existence(caption)
@@ -215,6 +219,8 @@ def _denied_existence(caption: Caption) -> Iterator[Denial]:
         return
     skip = 1 if lower[0] in ("a", "an", "some", "several", "many") else 0
     if not skip and (tokens[0].tag in ("DT", "CD", "PRP$")):
+        return
+    if first.core != first.start and tokens[first.core - 2].lemma in _COUNTS:
         return
     noun = tokens[next((at for at in range(first.end - 1) if tokens[at + 1].lower == "of"), first.head)]
     many = noun.tag in ("NNS", "NNPS") or noun.lower == "people"

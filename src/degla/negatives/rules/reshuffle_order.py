@@ -14,12 +14,15 @@ from random import Random
 from typing import Final
 
 from degla.negatives.grammar import words
+from degla.negatives.grammar.agreement import disagrees
 from degla.negatives.grammar.edits import exchange, rotate, write
-from degla.negatives.grammar.meaning import tagged
+from degla.negatives.grammar.meaning import POSTURES, tagged
+from degla.negatives.grammar.objections import objection
 from degla.negatives.grammar.orders import judge_order, lifeless_actors, loose_ends, movable
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.relations import noun_sorts, relations
 from degla.negatives.grammar.rule import GrammarRule
-from degla.negatives.grammar.ties import objection
+from degla.negatives.grammar.suitability import doer, is_animate
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import Verdict, refused
 
@@ -38,6 +41,8 @@ _PLACING: Final = {
     for word in alike
 }
 """Prepositions that may change places with one of another number."""
+
+_WORN: Final = frozenset({"upper_clothing", "lower_clothing", "footwear", "headwear"})
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,8 @@ class ReshuffleOrder(GrammarRule):
         return judge_order(caption, tokens)
 
     def _permutations(self, caption: Caption) -> Iterator[list[Token]]:
-        if loose_ends(caption.tokens, caption.chunks):
-            return  # the tagger did not understand the caption
+        if loose_ends(caption.tokens, caption.chunks) or disagrees(caption):
+            return  # the tagger did not understand the caption, or it is no English
         spans = movable(caption)
         chunks = {chunk.start: chunk for chunk in caption.chunks}
         free = {
@@ -104,8 +109,18 @@ def _exchangeable(caption: Caption) -> list[int]:
     return [
         place
         for place, token in enumerate(caption.tokens)
-        if place not in inside and (token.lower in _PLACING or token.tag in ("VBG", "VBN", "VBZ", "VBP"))
+        if place not in inside
+        and (
+            (token.lower in _PLACING and not _is_worn(caption, place + 1))
+            or (token.tag in ("VBG", "VBN", "VBZ", "VBP") and token.role not in ("amod", "compound"))
+        )
     ]
+
+
+def _is_worn(caption: Caption, place: int) -> bool:
+    """Whether clothes begin at `place`: one is "in a uniform", and "on" it no more."""
+    chunk = next((one for one in caption.chunks if one.start == place), None)
+    return chunk is not None and bool(_WORN & set(noun_sorts(caption.tokens[chunk.head])))
 
 
 def _same_sort(caption: Caption, first: int, second: int) -> bool:
@@ -121,8 +136,13 @@ def _same_sort(caption: Caption, first: int, second: int) -> bool:
             and one.tag == other.tag == "IN"
             and {first + 1, second + 1} <= things
         )
-    alike = one.is_verb and one.tag == other.tag
-    return alike and _takes_phrase(tokens, first) == _takes_phrase(tokens, second)
+    if not (one.is_verb and one.tag == other.tag) or {one.lemma, other.lemma} & relations().words["aiming"]:
+        return False
+    alone = sum(is_animate(tokens[chunk.head]) for chunk in caption.chunks) < 2
+    idle = {one.lemma, other.lemma} <= POSTURES
+    if (doer(caption, first) == doer(caption, second) or (alone and idle)) and not _takes_phrase(tokens, first):
+        return False  # who poses and stands does both either way
+    return _takes_phrase(tokens, first) == _takes_phrase(tokens, second)
 
 
 def _takes_phrase(tokens: Sequence[Token], place: int) -> bool:

@@ -12,13 +12,16 @@ from itertools import combinations, pairwise
 from typing import Final
 
 from degla.negatives.grammar import words
+from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import Chunk, adjectives, determiner, determiner_fits, find_chunks, nouns
 from degla.negatives.grammar.edits import exchange, inflect
 from degla.negatives.grammar.exchanges import Exchange, ExchangingRule
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import meaning
+from degla.negatives.grammar.objections import objection
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.ties import objection
+from degla.negatives.grammar.relations import relations
+from degla.negatives.grammar.suitability import misfit
 from degla.negatives.grammar.tokens import Token
 
 _GENERAL: Final = frozenset({"people", "person", "human", "adult", "individual", "someone"})
@@ -71,7 +74,8 @@ class SwapNouns(ExchangingRule):
                 yield changed, "agreement"
             else:
                 own = own or meaning(tokens, caption.chunks)
-                yield changed, "same_meaning" if meaning(changed, find_chunks(changed)) == own else ""
+                same = meaning(changed, find_chunks(changed)) == own
+                yield changed, "same_meaning" if same else misfit(caption, changed)
 
 
 def _is_bare_list(caption: Caption) -> bool:
@@ -89,18 +93,40 @@ def _objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     between = tokens[first.end : second.start]
     if len(between) == 1 and between[0].lower == "of":
         return "word_order"  # "a field of flowers"
+    if any(_is_fixed(caption, one) for one in (first, second)):
+        return "word_order"
     reason = objection(caption, first, second)
-    if reason != "same_meaning":
+    if reason != "same_meaning" or relations().is_same_ground(tokens[first.head].lemma, tokens[second.head].lemma):
         return reason
     if any(token.tag == "PRP$" for one in (first, second) for token in tokens[one.start : one.head]):
         return reason
-    described = bool(adjectives(tokens, first) or adjectives(tokens, second))
+    described = _tell_apart(caption, first, second)
     counts = [
         next((token.lower for token in tokens[one.start : one.head] if token.tag == "CD"), "")
         for one in (first, second)
     ]
     counted = bool(counts[0] and determiner(tokens, second)) or bool(counts[1] and determiner(tokens, first))
     return "" if described or (counted and counts[0] != counts[1]) else reason
+
+
+def _is_fixed(caption: Caption, chunk: Chunk) -> bool:
+    """Whether the noun belongs to what is around it: "statue of", "on her hands", "a pair of scissors"."""
+    tokens = caption.tokens
+    if chunk.end < len(tokens) and tokens[chunk.end].lower == "of":
+        return True
+    owned = any(token.tag == "PRP$" for token in tokens[chunk.start : chunk.head])
+    if owned and lexicon().is_in_group(tokens[chunk.head].lemma, "body_upper"):
+        return True
+    return chunk.core != chunk.start and tokens[chunk.core - 2].lemma == "pair"
+
+
+def _tell_apart(caption: Caption, first: Chunk, second: Chunk) -> bool:
+    """Whether the adjectives exclude the exchange: a small boat by a plane may well be a boat by a small plane."""
+    tokens = caption.tokens
+    own, others = ([tokens[at].lower for at in adjectives(tokens, one)] for one in (first, second))
+    if any(not additions().is_vague(word) for word in (*own, *others)):
+        return True
+    return any(not lexicon().adjective_relation(word, other) for word in own for other in others)
 
 
 def _fits(caption: Caption, noun: Token, own: Chunk, chunk: Chunk, slot: Token) -> bool:

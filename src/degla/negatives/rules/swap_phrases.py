@@ -15,9 +15,9 @@ from degla.negatives.grammar.chunks import Chunk, Number, number
 from degla.negatives.grammar.edits import exchange
 from degla.negatives.grammar.exchanges import Exchange, ExchangingRule
 from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.objections import objection
 from degla.negatives.grammar.orders import judge_order, loose_ends, movable
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.ties import objection
 
 
 @dataclass(frozen=True)
