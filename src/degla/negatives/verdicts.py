@@ -16,7 +16,7 @@ REASONS: Final[dict[str, str]] = {
     "article": 'an "a" or "an" does not suit the next word',
     "not_rule": "the change is not the one that the rule promises",
     "same_meaning": "other words' order, same meaning: a list, one phrase's adjectives, the sides of 'next to'",
-    "agreement": "a verb, number or article no longer suits its noun",
+    "agreement": "a verb, number, article or pronoun no longer suits its noun",
     "word_order": "a phrase stands where it makes no English, or a compound is torn apart",
     "actor": "a verb would stand with something that cannot do what it says",
     "synonym": "the new word means the same as the old one",

@@ -124,6 +124,7 @@ def _mend(tokens: list[Token]) -> list[Token]:
     It tags "a plain red cross" adverb, adjective, verb at times, and "a yellow rose" as if something rose.
     """
     known = lexicon()
+    tokens = _with_verb(tokens)
     mended = list(tokens)
     for place in _said_of_subjects(tokens):  # "a person in skis flies"
         mended[place] = replace(tokens[place], tag="VBZ", lemma=words.verb(tokens[place].lower))
@@ -163,6 +164,37 @@ def _mend(tokens: list[Token]) -> list[Token]:
         ):
             mended[place] = replace(token, tag="NNS" if words.is_plural(token.lower) else "NN", lemma=noun)
     return mended
+
+
+def _with_verb(tokens: list[Token]) -> list[Token]:
+    """Give a caption its verb back where the tagger made one noun of it and the noun before it: "a man in a tie poses".
+
+    No plural stands behind "a" or "an"; such a word is the verb of the caption's first noun, if it can be one.
+    """
+    for place, token in enumerate(tokens):
+        if token.tag != "NNS" or token.role not in ("dobj", "pobj") or not place:
+            continue
+        before = tokens[place - 1]
+        own = [at for at, one in enumerate(tokens[:place]) if one.governor == place]
+        lone = any(tokens[at].lower in ("a", "an") for at in own)
+        if before.tag != "NN" or before.role != "compound" or before.governor != place or not lone:
+            continue
+        verb = words.verb(token.lower)
+        subject = token.governor
+        while tokens[subject].role != "ROOT" and not tokens[subject].is_noun:
+            subject = tokens[subject].governor
+        if words.conjugate(verb, "VBZ") != token.lower or not (
+            tokens[subject].is_noun and tokens[subject].role == "ROOT"
+        ):
+            continue
+        mended = list(tokens)
+        for at in own:
+            mended[at] = replace(tokens[at], governor=place - 1)
+        mended[place - 1] = replace(before, role=token.role, governor=token.governor)
+        mended[place] = replace(token, tag="VBZ", lemma=verb, role="ROOT", governor=place)
+        mended[subject] = replace(tokens[subject], role="nsubj", governor=place)
+        return mended
+    return tokens
 
 
 def _said_of_subjects(tokens: Sequence[Token]) -> list[int]:

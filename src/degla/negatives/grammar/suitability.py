@@ -1,0 +1,261 @@
+"""Whether words that come to stand together suit each other: prepositions and nouns, verbs and those who do them.
+
+A phrase that moves to another place gets another preposition, becomes the one that rides, or what is ridden. Only what
+is new is judged: what the caption itself says so is English, or its writer's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Final
+
+from degla.negatives.grammar.chunks import Number, Role, find_chunks, number
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.relations import fits_before, landmark, noun_sorts, relations
+from degla.negatives.grammar.tokens import Token
+
+_OF_MANY: Final = frozenset({"their", "they", "them", "themselves"})
+_CLIMBED: Final = frozenset({"advcl", "conj", "xcomp", "pcomp", "ccomp", "prep", "aux", "auxpass"})
+"""Dependency labels of verbs that have the doer of the word above them."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A noun phrase with what "of" ties to it; `gap` is what stands between it and the piece before."""
+
+    start: int
+    end: int
+    role: Role
+    gap: tuple[Token, ...]
+    own: tuple[Token, ...]
+    head: Token
+    number: Number
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A text as pieces, and the words behind the last one."""
+
+    pieces: tuple[_Piece, ...]
+    rest: tuple[Token, ...]
+
+    def gaps(self) -> tuple[tuple[Token, ...], ...]:
+        """The words before each piece, then those behind the last."""
+        return (*(piece.gap for piece in self.pieces), self.rest)
+
+
+def misfit(caption: Caption, tokens: Sequence[Token]) -> str:
+    """What no longer suits its place where phrases, nouns, prepositions or verbs of a caption have changed places.
+
+    Returns:
+        "word_order": a preposition or verb before a noun that it is not said of ("on a bedroom", "flying a beach"), or
+        a phrase that is torn apart; "actor": a verb with somebody or something that cannot do it; "agreement": a verb
+        or pronoun of another number, or "herself" with no living thing to mean. "" where everything suits.
+    """
+    old, new = _own_cut(caption), _cut(tokens)
+    said = {(preposition, piece.head.lemma) for preposition, piece, _ in _prepositions(old)}
+    otherwise = {relation[0] for relation in _prepositions(old) if not _suits(*relation)}  # "knocking down a boxer"
+    if any(
+        (relation[0], relation[1].head.lemma) not in said and relation[0] not in otherwise and not _suits(*relation)
+        for relation in _prepositions(new)
+    ):
+        return "word_order"
+    if reason := _misfit_of_objects(old, new):
+        return reason
+    if _announces_the_known(new) and not _announces_the_known(old):
+        return "word_order"
+    if [len(gap) for gap in old.gaps()] != [len(gap) for gap in new.gaps()]:
+        return ""  # more than single phrases moved: which place is which cannot be told
+    return _misfit_of_doers(old, new, _doers(caption)) or _misfit_of_pronouns(old, new)
+
+
+def _suits(preposition: str, piece: _Piece, aimed: bool) -> bool:
+    parted = preposition.endswith("between") and piece.number == "one"
+    return not parted and suits_preposition(preposition, piece.head, aimed=aimed)
+
+
+def suits_preposition(preposition: str, noun: Token, *, aimed: bool) -> bool:
+    """Whether a preposition is said before a noun.
+
+    Args:
+        preposition: one or more words, lower case.
+        noun: head of the phrase behind it.
+        aimed: whether a verb of aiming stands right before it: "looking at a dog", but not "sitting at a dog".
+    """
+    known, sorts = relations().words, _sorts(noun)
+    if "atmosphere" in sorts and preposition not in known["in_atmosphere"]:
+        return False
+    if preposition in ("in", "inside", "inside of", "within", "into"):
+        return not is_animate(noun) and fits_before("in" if preposition == "into" else preposition, noun.lemma)
+    if preposition in ("on", "upon", "onto"):
+        return "room" not in sorts and noun.lemma not in lexicon().words["not_on"]
+    if preposition == "at":
+        return aimed or bool(sorts & known["stations"]) or lexicon().is_event(noun.lemma)
+    return preposition not in known["ways_along"] or bool(sorts & known["ways"])
+
+
+def can_do(verb: str, noun: Token, *, with_object: bool) -> bool:
+    """Whether what a noun names does what a verb says, to a thing or not; True where nothing is known of the verb."""
+    actors = relations().actors(verb, with_object=with_object)
+    return not actors or bool(actors & _sorts(noun)) or ("living" in actors and is_animate(noun))
+
+
+def is_animate(noun: Token) -> bool:
+    """Whether a noun or pronoun means a person, an animal or several of them."""
+    if noun.tag in ("PRP", "WP"):
+        return noun.lower != "it"
+    return lexicon().is_living(noun.lemma) or "living" in noun_sorts(noun)
+
+
+def _sorts(noun: Token) -> frozenset[str]:
+    return frozenset((*landmark(noun), *noun_sorts(noun)))
+
+
+def _misfit_of_doers(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> str:
+    """Whether a verb has got somebody or something of another number, or that cannot do it."""
+    known = relations().words
+    for place, (was, now) in enumerate(zip(old.gaps(), new.gaps(), strict=True)):
+        for at, (own, verb) in enumerate(zip(was, now, strict=True)):
+            meant = doers.get(id(own))
+            if meant is None or not verb.is_verb:
+                continue
+            one, other = old.pieces[meant], new.pieces[meant]
+            if not _agrees(verb, other) and _agrees(own, one):
+                return "agreement"
+            if verb is own and one.head.lemma == other.head.lemma:
+                continue
+            if verb.lemma in known["comprising"]:
+                return "word_order"
+            with_object = at == len(now) - 1 and place < len(new.pieces)
+            if verb.tag != "VBN" and not can_do(verb.lemma, other.head, with_object=with_object):
+                return "actor"
+    return ""
+
+
+def _misfit_of_objects(old: _Cut, new: _Cut) -> str:
+    """Whether a verb is not said of what comes behind it now: nobody flies a beach, no island features a kitchen."""
+    known, said = relations().words, frozenset(_objects(old))
+    grounds = {verb for verb, noun in said if _sorts(noun) & known["grounds"]}
+    for verb, noun in _objects(new):
+        if any(verb == one and noun.lemma == other.lemma for one, other in said):
+            continue
+        ground = bool(_sorts(noun) & known["grounds"]) and verb not in known["of_places"] | grounds
+        if ground or verb in known["comprising"]:
+            return "word_order"
+    return ""
+
+
+def _objects(cut: _Cut) -> Iterator[tuple[str, Token]]:
+    """Every verb, no past participle, with the noun right behind it."""
+    for piece in cut.pieces:
+        if piece.gap and piece.gap[-1].is_verb and piece.gap[-1].tag != "VBN":
+            yield piece.gap[-1].lemma, piece.head
+
+
+def _agrees(verb: Token, piece: _Piece) -> bool:
+    if verb.tag not in ("VBZ", "VBP") and verb.lower not in ("was", "were"):
+        return True
+    return piece.number in ("any", "one" if verb.tag == "VBZ" or verb.lower == "was" else "many")
+
+
+def _misfit_of_pronouns(old: _Cut, new: _Cut) -> str:
+    """Whether "her", "himself" or "their" has lost the living thing that it stood for, or its number."""
+    personal = relations().words["personal"]
+    for place, piece in enumerate(old.pieces):
+        said = personal & {token.lower for token in (*piece.gap, *piece.own)}
+        meant = next((at for at, one in enumerate(old.pieces[:place]) if is_animate(one.head)), None)
+        if not said or meant is None:
+            continue
+        before, after = old.pieces[meant], new.pieces[meant]
+        wrong = "one" if said <= _OF_MANY else "many"
+        if not is_animate(after.head) or (after.number == wrong and before.number != wrong):
+            return "agreement"
+    return ""
+
+
+def _announces_the_known(cut: _Cut) -> bool:
+    """Whether "the" comes after "there is", which only says what is new."""
+    return any(
+        one.head.tag == "EX" and other.own[0].lower == "the" and any(token.lemma == "be" for token in other.gap)
+        for one, other in pairwise(cut.pieces)
+    )
+
+
+def _prepositions(cut: _Cut) -> Iterator[tuple[str, _Piece, bool]]:
+    """Every preposition right before a thing, the thing, and whether a verb of aiming stands before it."""
+    for piece in cut.pieces:
+        lower = [token.lower for token in piece.gap]
+        if piece.role != "thing" or not lower or piece.gap[-1].is_verb:
+            continue
+        start = next((at for at in range(len(lower)) if relations().match(lower, at) == len(lower)), len(lower) - 1)
+        aimed = start > 0 and piece.gap[start - 1].lemma in relations().words["aiming"]
+        yield " ".join(lower[start:]), piece, aimed
+
+
+def _cut(tokens: Sequence[Token]) -> _Cut:
+    pieces: list[_Piece] = []
+    last = 0
+    for chunk in find_chunks(tokens):
+        gap, own = tuple(tokens[last : chunk.start]), tuple(tokens[chunk.start : chunk.end])
+        last = chunk.end
+        if pieces and pieces[-1].role == "thing" and [token.lower for token in gap] == ["of"]:
+            held = pieces.pop()
+            pieces.append(
+                _Piece(held.start, chunk.end, "thing", held.gap, (*held.own, *gap, *own), held.head, held.number)
+            )
+        else:
+            pieces.append(
+                _Piece(chunk.start, chunk.end, chunk.role, gap, own, tokens[chunk.head], number(tokens, chunk))
+            )
+    return _Cut(tuple(pieces), tuple(tokens[last:]))
+
+
+@lru_cache(maxsize=64)
+def _own_cut(caption: Caption) -> _Cut:
+    return _cut(caption.tokens)
+
+
+@lru_cache(maxsize=64)
+def _doers(caption: Caption) -> dict[int, int]:
+    """By identity of a verb between phrases: which piece does what it says, as far as the parse tells."""
+    pieces = _own_cut(caption).pieces
+    found: dict[int, int] = {}
+    for place, token in enumerate(caption.tokens):
+        if token.is_verb:
+            noun = _doer(caption.tokens, place)
+            piece = next((at for at, one in enumerate(pieces) if one.start <= noun < one.end), None)
+            if piece is not None:
+                # the parser likes the nearest noun: "a person on skateboard skating"
+                able = (at for at in range(piece, -1, -1) if can_do(token.lemma, pieces[at].head, with_object=False))
+                found[id(token)] = next(able, piece)
+    return found
+
+
+def doer(caption: Caption, place: int) -> int | None:
+    """Which noun phrase does what the verb at `place` says, phrases with what "of" ties to them counted in order."""
+    return _doers(caption).get(id(caption.tokens[place]))
+
+
+def _doer(tokens: Sequence[Token], place: int) -> int:
+    """Index of the noun that does what a verb says; -1 where the parse has none."""
+    seen: set[int] = set()
+    while place not in seen and place >= 0:
+        seen.add(place)
+        own = [
+            at for at, one in enumerate(tokens) if one.governor == place and one.role in ("nsubj", "nsubjpass", "expl")
+        ]
+        if own and tokens[own[0]].tag not in ("WDT", "WP", "EX"):
+            return own[0]
+        token = tokens[place]
+        if token.is_noun:
+            return place
+        if own and tokens[own[0]].tag == "EX":
+            return next((at for at, one in enumerate(tokens) if one.governor == place and one.role == "attr"), -1)
+        if token.role not in _CLIMBED | {"acl", "relcl"}:
+            break
+        place = token.governor
+    return -1
