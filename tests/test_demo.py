@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from degla import demo as room
 from degla.cli import main
 from degla.evaluation.results import load_result
 from degla.model.load import load_encoder
+from degla.shelf import RECIPES
 
 
 def test_the_whole_pipeline(
@@ -24,7 +26,7 @@ def test_the_whole_pipeline(
     assert main(["demo", "--quick", "--out", str(out), "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
 
-    labels = ["base", "clip", "negclip", "negclip averaged 0.5", "ce_clip", "degla", "degla averaged 0.7"]
+    labels = ["base", "clip", "negclip", "negclip averaged 0.5", "ce_clip", "degla", "degla averaged 0.7", "degla_plus"]
     assert [method["label"] for method in table["methods"]] == labels
     page = (out / "report.html").read_text()
     assert all(label in page for label in labels)
@@ -43,6 +45,16 @@ def test_the_whole_pipeline(
     drawn = (out / "world" / "pairs-96" / "captions.jsonl").stat().st_mtime_ns
     assert main(["demo", "--quick", "--out", str(out)]) == 0
     assert (out / "world" / "pairs-96" / "captions.jsonl").stat().st_mtime_ns == drawn
+
+
+def test_what_makes_a_recipe_stays() -> None:
+    plain, plus = (
+        room.demo_config(getattr(RECIPES.load(name), name)(), steps=7, seed=3) for name in ("degla", "degla_plus")
+    )
+    assert plus.train == replace(plain.train, freeze_image_blocks=-1)
+    assert plus.optim == replace(plain.optim, lr=pytest.approx(2 * plain.optim.lr))
+    assert plus.objective["text_grounded"].weight == 20 * plain.objective["text_grounded"].weight
+    assert (plain.train.steps, plain.train.seed, plain.train.batch_size, plain.optim.lr) == (7, 3, 32, 4e-4)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,7 @@ def _mentions(page: Path) -> Iterator[list[str]]:
 def _flags(verb: str) -> frozenset[str]:
     """Every long flag of a verb."""
     if verb == "train":
-        known = {"--help", "--resume", "--" + "recipe"}
+        known = {"--help", "--help-all", "--resume", "--" + "recipe"}
         return frozenset(known | {f"--{name}" for name in _fields()} | {f"--{_negated(name)}" for name in _fields()})
     return frozenset(parser(verb)._option_string_actions)
 

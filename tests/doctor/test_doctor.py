@@ -17,6 +17,7 @@ from degla.doctor import Finding
 from degla.doctor.examine import examine as look
 from degla.doctor.memory import estimate_memory
 from degla.doctor.speed import examine_speed
+from degla.training.step import Trainer
 from tests.training.configs import tiny_config
 from tests.training.gradient_worker import first_step
 
@@ -33,6 +34,39 @@ def test_a_good_configuration(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Pat
     assert found["files"].values == {"rows": 24, "images": 12, "decoded": 12}
     assert found["speed"].values["step_pairs_per_second"] > 0 and found["speed"].values["data_pairs_per_second"] > 0  # type: ignore[operator]
     assert not (tmp_path / "run").exists(), "looking at a run began it"
+
+
+def test_a_rehearsal_is_looked_at_and_takes_part_in_the_steps(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("gift", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    config = replace(config, rehearsal=replace(config.rehearsal, batch_size=20))
+    told: list[dict[str, Any]] = []
+    original = Trainer.step
+
+    def step(self: Trainer, *arguments: Any, **options: Any) -> Any:
+        told.append(original(self, *arguments, **options))
+        return told[-1]
+
+    monkeypatch.setattr(Trainer, "step", step)
+    found = _findings(config)
+    assert list(found) == ["files", "rehearsal", "model", "device", "disk", "memory", "speed"]
+    assert found["rehearsal"].state == "good" and found["rehearsal"].values["rows"] == 24
+    assert found["speed"].values["rehearsal_batch_size"] == 16 and "16 pairs of the rehearsal" in found["speed"].text
+    assert len(told) >= 2
+    assert all(
+        values.keys() >= {"rehearsal.logit_distillation", "rehearsal.soft_alignment", "anchor"} for values in told
+    )
+    assert float(told[-1]["anchor"]) > 0, "the anchor holds the weights of before the first step"
+
+    # Twenty pairs of the rehearsal are held at a time, four of the first stream.
+    assert found["memory"].values["pairs_held"] == 20
+    few = replace(config, rehearsal=replace(config.rehearsal, batch_size=99))
+    text = _findings(few)["rehearsal"].text
+    assert "24 pairs do not fill one batch of 99" in text and "a smaller --rehearsal.batch-size" in text
+    gone = replace(config.rehearsal.data, captions=tmp_path / "none.jsonl")
+    found = _findings(replace(config, rehearsal=replace(config.rehearsal, data=gone)))
+    assert found["configuration"].state == "bad" and "rehearsal: " in found["configuration"].text
 
 
 def test_bad_files_end_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
@@ -75,6 +109,18 @@ def test_memory_of_a_pair_grows_with_its_negatives(tiny_model: Path, tiny_pairs:
     assert found[1][1] > 1.1 * found[0][1] > 10_000
 
 
+def test_copies_of_the_weights_are_counted(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    plain = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    averaging = replace(plain, train=replace(plain.train, average=0.5))
+    anchored = replace(plain, anchor=replace(plain.anchor, weight=1.0, importance="equal"))
+    found = [_findings(config) for config in (plain, averaging, anchored)]
+    fixed, disk = ([int(each[about].values[name]) for each in found]
+                   for about, name in (("memory", "fixed_bytes"), ("disk", "checkpoint_bytes")))  # fmt: skip
+    count = int(found[0]["model"].values["parameters"])
+    assert fixed == [4 * 4 * count, 4 * 5 * count, 4 * 5 * count]
+    assert disk == [4 * 3 * count, 4 * 4 * count, 4 * 3 * count]
+
+
 @dataclass(frozen=True)
 class _SlowPairs:
     """Batches that take so long to come on a clock of the test's own, divided among workers."""
@@ -105,7 +151,7 @@ def test_how_long_a_step_waits_for_data(
 ) -> None:  # fmt: skip
     clock = [0.0]
 
-    def step(batch: int, *, number: int) -> None:
+    def step(batch: int, *, number: int, rehearsed: None) -> None:
         clock[0] += 1.0
 
     trainer: Any = SimpleNamespace(

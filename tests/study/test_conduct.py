@@ -16,12 +16,15 @@ import pytest
 import yaml
 
 from degla.cli import main
+from degla.config.sections import StopConfig, ValidationConfig
 from degla.evaluation.results import load_result
+from degla.model.load import load_encoder
 from degla.study.conduct import _jobs, conduct
 from degla.study.grid import expand
 from degla.study.materials import prepare
 from degla.study.plan import Plan, read_plan
 from degla.study.tuning import Job, tune
+from degla.training.validation import Validation
 
 _TINY: dict[str, Any] = {
     "world": {"scenes": 40, "items_per_part": 6, "images_per_class": 1, "retrieval_images": 4, "split": "validation"},
@@ -152,6 +155,25 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, drawn: Path) -> None:
         assert load_result(one).model.fingerprint == load_result(other).model.fingerprint
     assert rest.cost is not None and rest.cost.seconds > 0
     assert len(metrics.read_text().splitlines()) == 12
+
+
+def test_a_run_that_ended_on_its_budget_is_measured_at_its_best(
+    tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curve = iter([0.9, 0.9, 0.5])
+    monkeypatch.setattr(Validation, "_measure", lambda *_: {"composition": 0.5, "recognition": next(curve)})
+    job = _job(tmp_path, drawn, train_steps=4)
+    assert job.config is not None and job.config.out is not None
+    watched = ValidationConfig(benchmarks=("world",), root=tmp_path, every_steps=1)
+    job = replace(job, config=replace(job.config, validation=watched, stop=StopConfig(max_forgetting=1.0)))
+    done = tune(job)
+    run = job.config.out if job.config is not None else None
+    assert run is not None and sorted(path.name for path in run.glob("step-*")) == ["step-1", "step-2"]
+    assert done.trained and f"its best checkpoint is measured, {run / 'step-1'}" in done.notes[-1]
+    assert load_result(job.measures[0].path).model.fingerprint == load_encoder(str(run / "step-1")).fingerprint
+    assert not list(run.rglob("optimizer.pt")) and not list(run.rglob("teacher.safetensors"))
+    again = tune(job)
+    assert not again.trained and again.measured == 0 and again.paths == done.paths
 
 
 def test_given_data_is_the_same_as_drawn_data(tmp_path: Path, drawn: Path) -> None:

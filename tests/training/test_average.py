@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +23,7 @@ from degla.model.load import load_encoder
 from degla.training.loop import train
 from degla.training.resume import read_config
 from degla.world.draw import draw_benchmark
+from tests.launch import run_together
 from tests.tiny import write_model
 from tests.training.configs import tiny_config
 
@@ -137,11 +135,8 @@ def test_sharded_processes_average_end_together_and_go_on_in_one(
              "--train.strategy=fsdp", "--optim.lr=1e-3", "--optim.warmup-steps=1", "--checkpoint.keep=0",
              "--validation.benchmarks=world", f"--validation.root={benchmark}", "--validation.every-steps=1",
              "--stop.patience=1"]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "degla"]
-    done = subprocess.run([*launch, "train", *words], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stderr.count("ended early, after step") == 1, "one process tells it"
+    said = run_together(["-m", "degla", "train", *words], count=2)
+    assert said.count("ended early, after step") == 1, "one process tells it"
     rows = [json.loads(line) for line in (tmp_path / "run" / "validation.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(len(rows)))
     scores = [row["score"] for row in rows[1:]]

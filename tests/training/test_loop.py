@@ -108,6 +108,24 @@ def test_bf16_is_close_and_weights_stay_fp32(tiny_model: Path, tiny_pairs: Pairs
     assert losses["bf16"] != losses["fp32"]
 
 
+def test_half_precision_needs_a_gpu(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", precision="fp16")
+    with pytest.raises(InputError, match=r"^--train\.precision fp16 needs a GPU"):
+        train(config)
+
+
+@pytest.mark.parametrize(("strategy", "told"), [("fsdp", True), ("ddp", False)])
+def test_slices_for_one_process_are_told_to_be_none(
+    strategy: str, told: bool, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1, strategy=strategy)
+    assert train(config).finished
+    assert any("--train.strategy fsdp does nothing in one process" in line for line in caplog.messages) == told
+
+
 def test_zero_weight_asks_for_no_teacher(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ from degla.training.pairs import open_pairs
 from degla.training.rehearsal import add_rehearsal, open_rehearsal, rehearsal_batches
 from degla.training.resume import read_config
 from degla.training.step import Trainer
+from tests.launch import run_together
 from tests.training.configs import tiny_config
 
 Pairs = dict[str, Path]
@@ -141,17 +139,12 @@ def test_two_processes_train_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_pat
              "--rehearsal.objective.soft-alignment.weight", "0",
              # At the start the distillation's gradient is rounding alone, which a small epsilon would make steps of.
              "--optim.eps", "1e-3"]  # fmt: skip
-    found = []
-    for processes in (1, 2):
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [sys.executable, *(launch if processes > 1 else []), "-m", "degla", "train", *words]
-        out = tmp_path / str(processes)
-        done = subprocess.run(
-            [*command, "--out", str(out)], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-            timeout=200,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        found.append([json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()])
+    assert main(["train", *words, "--out", str(tmp_path / "1")]) == 0
+    run_together(["-m", "degla", "train", *words, "--out", str(tmp_path / "2")], count=2)
+    found = [
+        [json.loads(line) for line in (tmp_path / count / "metrics.jsonl").read_text().splitlines()]
+        for count in ("1", "2")
+    ]
     assert found[0][-1]["anchor"] > 0
     for one, two in zip(*found, strict=True):
         for name in ("loss", "anchor", "class_contrast", "rehearsal.logit_distillation"):

@@ -85,6 +85,21 @@ def _best(config: TrainConfig) -> str:
     return str(name)
 
 
+def _fingerprint(model: Path) -> str:
+    return load_encoder(str(model)).fingerprint
+
+
+@pytest.mark.parametrize(("loop", "steps"), [({"epochs": 2}, [0, 6, 12]), ({"steps": 8}, [0, 6, 8])])
+def test_the_end_of_every_pass_and_of_the_run_is_evaluated(
+    loop: dict[str, int], steps: list[int], config: TrainConfig, measured: Measured
+) -> None:
+    watched = replace(config.validation, every_steps=0)
+    config = replace(config, validation=watched, train=replace(config.train, **{"steps": None} | loop))
+    assert train(config).step == steps[-1] and config.out is not None
+    assert [row["step"] for row in _rows(config.out)] == steps and _best(config) == f"step-{steps[-1]}"
+    assert measured.count == 3
+
+
 def test_gain_minus_price_times_loss() -> None:
     start, scores = {"a": 0.5, "b": 0.9}, {"a": 0.7, "b": 0.8}
     trade = trade_off(scores, start, gain="a", kept="b", price=1.5)
@@ -151,6 +166,12 @@ def test_the_budget_ends_the_run_and_the_best_within_it_stays(
     assert _rows(config.out, "metrics.jsonl")[-1] == {"step": 6, "ended": outcome.ended}
     assert json.loads((config.out / "step-6" / "state.json").read_text())["ended"] == outcome.ended
 
+    # The run's name stands for the checkpoint within the budget.
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="degla.train"):
+        assert _fingerprint(config.out) == _fingerprint(config.out / "step-4") != _fingerprint(config.out / "step-6")
+    assert f"{config.out}: ended early, as {outcome.ended}; its best checkpoint is taken: step-4" in caplog.messages
+
     # Resumed under the same budget it stays where it is, measures nothing and says why.
     caplog.clear()
     measured.will_be()
@@ -166,6 +187,7 @@ def test_the_budget_ends_the_run_and_the_best_within_it_stays(
     rest = train(larger, resume=True)
     assert (rest.step, rest.best) == (8, config.out / "step-6") and rest.ended is None, "step 8 was the last anyway"
     assert _best(larger) == "step-6" and [row["step"] for row in _rows(config.out)] == [0, 2, 4, 6, 8]
+    assert _fingerprint(config.out) == _fingerprint(config.out / "step-6"), "over the budget at the last step"
 
 
 def test_a_run_that_never_was_within_the_budget_has_no_best(
@@ -177,6 +199,9 @@ def test_a_run_that_never_was_within_the_budget_has_no_best(
     assert json.loads((config.out / "best.json").read_text()) == {"checkpoint": None}
     assert not (config.out / "best").is_symlink()
     assert any("no checkpoint is within the limits" in line for line in caplog.messages)
+    caplog.clear()
+    assert _fingerprint(config.out) == _fingerprint(config.out / "step-2")
+    assert any("with no checkpoint within the limits; step-2 is taken" in line for line in caplog.messages)
 
 
 def test_patience_counts_evaluations_without_a_better_score(config: TrainConfig, measured: Measured) -> None:
@@ -195,7 +220,7 @@ def test_a_resume_in_between_decides_as_a_run_that_never_stopped(
     config = replace(config, checkpoint=replace(config.checkpoint, keep=0))
     curve = [BASE, (64, 90), (63, 90), (65, 90), (64, 90), (64, 90)]
     outcomes: list[Outcome] = []
-    for cut in (None, 2, 4):
+    for cut in (None, 4):
         config = replace(config, out=tmp_path / f"cut-{cut}")
         assert config.out is not None
         measured.will_be(*curve)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from degla.model.adapters import AdapterConfig
 from degla.model.load import load_encoder
 from degla.objectives import Processes
 from degla.training.sharding import Sharding
+from tests.launch import run_together
 from tests.tiny import CONFIG, write_model
 from tests.training.configs import tiny_config
 
@@ -27,8 +25,7 @@ Pairs = dict[str, Path]
 _OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "chunks": {"chunk_size": 2, "gradient_checkpointing": True},
-    "padded": {"trim": False},
-    "frozen": {"freeze_text_blocks": 1, "freeze_image_blocks": 1},
+    "frozen": {"freeze_text_blocks": 1, "freeze_image_blocks": 1, "trim": False},
 }
 _LAYERS = 3
 
@@ -47,14 +44,8 @@ def steps(tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         for name, options in _OPTIONS.items()
         if strategy == "fsdp" or name in ("plain", "frozen")
     }
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     words = [str(folder / "found.pt"), *(json.dumps(to_plain(config)) for config in configs.values())]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [*launch, str(Path(__file__).with_name("sharding_worker.py")), *words],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_together([str(Path(__file__).with_name("sharding_worker.py")), *words], count=2)
     return dict(zip(configs, torch.load(folder / "found.pt", weights_only=True), strict=True))
 
 

@@ -21,10 +21,14 @@ from degla.model.load import load_encoder
 from degla.objectives import Processes
 from degla.training.loop import build_trainer, open_accelerator
 from degla.training.pairs import Pairs, open_pairs, read_rows
+from degla.training.rehearsal import add_rehearsal, open_rehearsal
 from degla.training.step import Trainer
 
 _SAMPLE = 300
 """Images that are decoded to their end."""
+
+_BATCH = 16
+"""Largest batch that is measured, of each stream of pairs."""
 
 
 def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
@@ -36,26 +40,42 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
     """
     try:
         yield _files(config)
+        if config.rehearsal.active:
+            with config.rehearsal.named():
+                again = _files(config.rehearsal.stream(config))
+            yield replace(again, about="rehearsal", text=again.text.replace("--train.batch", "--rehearsal.batch"))
         accelerator = open_accelerator(config)
         encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
         yield _model(encoder)
         yield _device(accelerator.device, accelerator.mixed_precision)
         small = _at_hand(config)
         pairs = open_pairs(small, encoder=encoder, processes=Processes())
+        rehearsed = open_rehearsal(small, encoder=encoder, processes=Processes())
         trainer = build_trainer(small, accelerator, encoder, Processes(), rules=len(pairs.dataset.rules), steps=1000)
+        add_rehearsal(trainer, rehearsed)
     except InputError as error:
         yield Finding("configuration", "bad", str(error), {})
         return
     yield _disk(config, encoder, teacher=trainer.teacher is not None)
-    yield _memory(config, trainer, pairs)
-    yield examine_speed(trainer, pairs, workers=config.data.workers, seconds=seconds)
+    yield _memory(config, trainer, pairs, rehearsed)
+    if rehearsed is not None:
+        rehearsed = replace(rehearsed, workers=config.rehearsal.data.workers)
+    yield examine_speed(trainer, pairs, rehearsed, workers=config.data.workers, seconds=seconds)
 
 
 def _at_hand(config: TrainConfig) -> TrainConfig:
-    """The same with a batch that any machine can hold, decoded by this process alone."""
-    size = min(config.train.batch_size, 16)
+    """The same with batches that any machine can hold, decoded by this process alone."""
+    size = min(config.train.batch_size, _BATCH)
+    again = replace(
+        config.rehearsal,
+        batch_size=min(config.rehearsal.batch_size or config.train.batch_size, _BATCH),
+        data=replace(config.rehearsal.data, workers=0),
+    )
     return replace(
-        config, train=replace(config.train, batch_size=size, chunk_size=None), data=replace(config.data, workers=0)
+        config,
+        train=replace(config.train, batch_size=size, chunk_size=None),
+        data=replace(config.data, workers=0),
+        rehearsal=again,
     )
 
 
@@ -105,7 +125,9 @@ def _device(device: torch.device, precision: str) -> Finding:
 def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool) -> Finding:
     trained = sum(value.numel() for value in encoder.parameters() if value.requires_grad)
     count = sum(value.numel() for value in encoder.parameters())
-    checkpoint = 4 * (count * (1 + teacher) + 2 * trained)
+    # A run that averages keeps its student beside the average.
+    copies = 1 + teacher + (config.train.average not in (None, 1) and not config.adapter.rank)
+    checkpoint = 4 * (count * copies + 2 * trained)
     kept = (config.checkpoint.keep or 10) + 2  # the best one, and the one that is being written
     place = Path(config.out or ".").absolute()
     while not place.exists():
@@ -120,18 +142,27 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool) -> Finding:
     return Finding("disk", "good", text + ".", values)
 
 
-def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs) -> Finding:
+def _held(config: TrainConfig) -> int:
+    """Pairs of a process that are embedded at a time."""
+    own = config.train.batch_size // int(os.environ.get("WORLD_SIZE", "1"))
+    return min(config.train.chunk_size or own, own)
+
+
+def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, rehearsed: Pairs | None) -> Finding:
     device = trainer.encoder.device
     fixed, pair = estimate_memory(trainer, next(pairs.batches(0, start=0, device=device)))
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    own = config.train.batch_size // processes
-    held = min(config.train.chunk_size or own, own)
+    held = _held(config)
+    if rehearsed is not None and trainer.rehearsal is not None:
+        # One stream is embedded after the other: the larger counts.
+        _, other = estimate_memory(trainer.rehearsal, next(rehearsed.batches(0, start=0, device=device)))
+        second = _held(config.rehearsal.stream(config))
+        pair, held = max((pair, held), (other, second), key=lambda stream: stream[0] * stream[1])
     need, free = fixed + pair * held, available_memory(device)
     values: dict[str, float | int | str] = {
         "fixed_bytes": fixed, "bytes_per_pair": pair, "pairs_held": held, "needed_bytes": need, "free_bytes": free
     }  # fmt: skip
     text = (
-        f"about {need / 1e9:.1f} GB: {fixed / 1e9:.1f} GB for weights, gradients, optimiser and teacher, and "
+        f"about {need / 1e9:.1f} GB: {fixed / 1e9:.1f} GB for weights and their copies, gradients and optimiser, and "
         f"{pair / 1e6:.1f} MB for each of {held} pairs with {config.data.negatives_per_caption} negatives; "
         f"{free / 1e9:.1f} GB are free"
     )

@@ -224,6 +224,29 @@ def latest_checkpoint(run: Path) -> Path | None:
     return complete[-1] if complete else None
 
 
+def chosen_checkpoint(run: Path) -> Path | None:
+    """The checkpoint that a run's name stands for, or None where it has no complete one.
+
+    It is the newest, or the best where the newest met a limit of `--stop`: that one is over the budget, or no better
+    than an earlier one.
+    """
+    newest = latest_checkpoint(run)
+    if newest is None:
+        return None
+    try:
+        state: dict[str, str | None] = json.loads((newest / STATE_NAME).read_text(encoding="utf-8"))
+        ended, best = state.get("ended"), state.get("best")
+    except (ValueError, AttributeError):
+        return newest  # Damaged; whoever needs the state says so.
+    if not ended or best == newest.name:
+        return newest
+    if best is not None and run / best in checkpoints(run):
+        log.info("%s: ended early, as %s; its best checkpoint is taken: %s", run, ended, best)
+        return run / best
+    log.warning("%s: ended early, as %s, with no checkpoint within the limits; %s is taken", run, ended, newest.name)
+    return newest
+
+
 def step_of(checkpoint: Path) -> int:
     """Number of the step after which a checkpoint of a run was written."""
     return int(checkpoint.name.removeprefix("step-"))

@@ -51,13 +51,13 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
 
 
 def _checkpoint_folder(folder: Path) -> Path:
-    """The folder itself if it holds a model, else the newest checkpoint of the run that it is."""
+    """The folder itself if it holds a model, else the checkpoint that stands for the run that it is."""
     if (folder / CONFIG_NAME).is_file():
         return folder
-    from degla.model.checkpoint import latest_checkpoint
+    from degla.model.checkpoint import chosen_checkpoint
 
-    newest = latest_checkpoint(folder)
-    if newest is None:
+    chosen = chosen_checkpoint(folder)
+    if chosen is None:
         from degla.model.transformers_folder import is_transformers_folder
 
         if is_transformers_folder(folder):
@@ -68,7 +68,7 @@ def _checkpoint_folder(folder: Path) -> Path:
         raise InputError(
             f"{folder}: neither a model ({CONFIG_NAME} is missing) nor a run with a complete checkpoint (step-N)."
         )
-    return newest
+    return chosen
 
 
 def _from_folder(folder: Path, *, name: str) -> Encoder:

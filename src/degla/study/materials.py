@@ -92,12 +92,15 @@ def _benchmarks(plan: Plan, folder: Path) -> tuple[tuple[str, ...], Path]:
         return plan.benchmarks.names, plan.benchmarks.root
     world = plan.world
     sizes = f"{world.items_per_part}-{world.images_per_class}-{world.retrieval_images}"
+    if world.questions_seed:
+        sizes += f"-seed-{world.questions_seed}"
     root = draw_benchmark(
         folder / f"benchmark-{world.split}-{sizes}",
         split=world.split,
         items_per_part=world.items_per_part,
         images_per_class=world.images_per_class,
         retrieval_images=world.retrieval_images,
+        seed=world.questions_seed,
     )
     return ("world",), root
 

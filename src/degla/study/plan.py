@@ -33,6 +33,8 @@ class WorldData(Record):
         items_per_part: benchmark items of each compositional part.
         images_per_class: images of each class of the recognition domains.
         retrieval_images: images of each retrieval part.
+        questions_seed: of the benchmark's pictures: another one gives other scenes of the same split, for a comparison
+            that no earlier look has touched.
     """
 
     scenes: int = Field(default=8000, ge=1)
@@ -42,6 +44,7 @@ class WorldData(Record):
     items_per_part: int = Field(default=1000, ge=1)
     images_per_class: int = Field(default=20, ge=1)
     retrieval_images: int = Field(default=500, ge=1)
+    questions_seed: int = Field(default=0, ge=0)
 
 
 class BenchmarkData(Record):

@@ -56,13 +56,13 @@ def learn(job: SequenceJob) -> Learnt:
     start: Path | None = None
     for each in job.jobs:
         if each.config is not None and start is not None:
-            from degla.model.checkpoint import latest_checkpoint
+            from degla.model.checkpoint import chosen_checkpoint
             from degla.model.load import WEIGHTS_NAME
 
-            newest = latest_checkpoint(start)
-            assert newest is not None
-            config = replace(each.config, model=str(newest))
-            each = replace(each, config=config, inputs=each.inputs | {"start": digest_of(newest / WEIGHTS_NAME, {})})
+            before = chosen_checkpoint(start)
+            assert before is not None
+            config = replace(each.config, model=str(before))
+            each = replace(each, config=config, inputs=each.inputs | {"start": digest_of(before / WEIGHTS_NAME, {})})
         done.append(tune(each))
         if not done[-1].paths:
             return Learnt(tuple(done), finished=False)

@@ -108,7 +108,12 @@ def tune(job: Job) -> Done:
         if job.resume:
             _drop_state(folder)
             record.write(folder)
-    done = _measure(job, folder, record, tuned=str(_newest(folder)))
+    from degla.model.checkpoint import chosen_checkpoint
+
+    chosen = chosen_checkpoint(folder)
+    if trained and chosen != _newest(folder):
+        notes.append(f"ended early on a limit of --stop: its best checkpoint is measured, {chosen}")
+    done = _measure(job, folder, record, tuned=str(chosen))
     return replace(done, notes=(*notes, *done.notes), trained=trained)
 
 
@@ -209,19 +214,19 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> D
 
 
 def _drop_state(folder: Path) -> None:
-    """Keep a finished run's model, drop what only a longer run would need: two thirds of its size."""
+    """Keep a finished run's models, drop what only a longer run would need: two thirds of its size."""
     from degla.model.checkpoint import (
         ADAPTERS_NAME,
         OPTIMIZER_NAME,
         STUDENT_NAME,
         TEACHER_ADAPTERS_NAME,
         TEACHER_NAME,
+        checkpoints,
     )
 
-    newest = _newest(folder)
-    assert newest is not None
-    for name in (OPTIMIZER_NAME, STUDENT_NAME, TEACHER_NAME, ADAPTERS_NAME, TEACHER_ADAPTERS_NAME):
-        (newest / name).unlink(missing_ok=True)
+    for checkpoint in checkpoints(folder):
+        for name in (OPTIMIZER_NAME, STUDENT_NAME, TEACHER_NAME, ADAPTERS_NAME, TEACHER_ADAPTERS_NAME):
+            (checkpoint / name).unlink(missing_ok=True)
 
 
 def _cost(config: TrainConfig) -> Cost:

@@ -125,28 +125,25 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
             for batch in pairs.batches(position.epoch, start=position.batch, device=accelerator.device):
                 values = trainer.step(batch, number=position.step, rehearsed=next(again))
                 position = position.after_batch()
-                scored = validation.due(position.step)
+                ends, passed = position.step == steps, position.batch == len(pairs.plan)
+                scored = validation.due(position.step, end=ends or passed)
                 if scored or metrics.due(position.step):
                     trainer.watch.look()
                 metrics.record(position.step, epoch=position.epoch, values=values)
                 if scored:
                     with trainer.whole() as (student, _):
                         metrics.write(position.step, validation.score(trainer.kept(student), position.step))
-                if position.step == steps or validation.ended or stop.agreed(processes, position.step):
+                if ends or validation.ended or stop.agreed(processes, position.step):
                     break
-                if state.due(position.step) or scored:
+                if not passed and (state.due(position.step) or scored):
                     state.save(position, best=validation.best)
             else:
                 position = position.after_epoch()
-                trainer.watch.look()
-                if validation.due_at_epoch_end:
-                    with trainer.whole() as (student, _):
-                        metrics.write(position.step, validation.score(trainer.kept(student), position.step))
                 state.save(position, best=validation.best)
         ended = validation.ended if position.step < steps else None
         if ended and position.step > start:
             metrics.write(position.step, {"ended": ended})
-        folder = state.save(position, best=validation.best, ended=ended)
+        folder = state.save(position, best=validation.best, ended=validation.ended)
     if processes.count > 1:
         # A thread of the process group may still wait for Python's lock to drop its last tensors; the group's end waits
         # for that thread and holds the lock. Sleeping gives the lock away first.
@@ -180,13 +177,15 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
     """accelerate's view of devices, precision and trackers, as the configuration asks.
 
     Raises:
-        InputError: an unknown tracker, or one that is not installed.
+        InputError: a precision that the device has not; an unknown tracker, or one that is not installed.
         DeglaError: the processes were started in a way that accelerate does not see.
     """
     # Left to itself, accelerate takes several processes without a GPU for as many runs of one process.
     on_cpu = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     device = Accelerator(cpu=on_cpu).device
     precision = choose_precision(config.train.precision, device=device)
+    if config.train.strategy == "fsdp" and Processes.current().count == 1:
+        log.warning("--train.strategy fsdp does nothing in one process; torchrun starts several.")
     # accelerate keeps one global state and refuses a second run of another precision in the same process.
     AcceleratorState._reset_state()
     wanted = list(config.tracking.trackers)

@@ -6,14 +6,21 @@ from typing import Literal
 
 import torch
 
+from degla.errors import InputError
+
 
 def choose_precision(asked: str, *, device: torch.device) -> Literal["no", "bf16", "fp16"]:
     """Name of accelerate's mixed precision for a flag: bf16 for "auto" where the device computes it natively.
 
     On processors without native bf16 (AVX-512 BF16 or AMX) autocast is slower than fp32, so "auto" stays with fp32.
+
+    Raises:
+        InputError: fp16 on a processor, for which accelerate has none.
     """
     if asked == "fp32":
         return "no"
+    if asked == "fp16" and device.type == "cpu":
+        raise InputError("--train.precision fp16 needs a GPU, and there is none; use bf16, fp32 or auto.")
     if asked in ("bf16", "fp16"):
         return "bf16" if asked == "bf16" else "fp16"
     if device.type == "cuda":

@@ -86,7 +86,7 @@ class RunState:
         Args:
             position: where the run stands.
             best: name of the best checkpoint.
-            ended: why the run ends here, before its last step; None where it does not.
+            ended: the limit of `StopConfig` that the run has met here; None where it has met none.
 
         Raises:
             NonFiniteLossError: a step since the last look went wrong; nothing is written.

@@ -84,14 +84,11 @@ class Validation:
         self._tell(before, "before training")
         return {f"validation/{name}": value for name, value in self._start.items()}
 
-    def due(self, step: int) -> bool:
-        """Whether to evaluate after step number `step` (from 1)."""
-        return bool(self.config.benchmarks and self.config.every_steps) and step % self.config.every_steps == 0
-
-    @property
-    def due_at_epoch_end(self) -> bool:
-        """Whether to evaluate after each pass over the data."""
-        return bool(self.config.benchmarks) and not self.config.every_steps
+    def due(self, step: int, *, end: bool) -> bool:
+        """Whether to evaluate after step number `step` (from 1); `end`: it is the last of a pass or of the run."""
+        if not self.config.benchmarks:
+            return False
+        return step % self.config.every_steps == 0 if self.config.every_steps else end
 
     @property
     def improved(self) -> bool:

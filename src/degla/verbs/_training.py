@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
 from degla.shelf import RECIPES, did_you_mean
+from degla.verbs._training_help import ALL, show_help
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
@@ -17,6 +18,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     """The configuration of `RECIPE [flags]`, or of `--resume RUN [flags]`.
 
     Raises:
+        SystemExit: help was asked for, and printed.
         InputError: no such recipe, run or flag; or a resumed run would compute something else.
     """
     resume = words[0] == "--resume"
@@ -32,9 +34,11 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     default: Any = read_config(Path(words[1])) if resume else getattr(RECIPES.load(words[0]), words[0])()
     rest = words[2:] if resume else words[1:]
     _known_flags(rest, known=flags(default))
-    config: TrainConfig = tyro.cli(
-        TrainConfig, args=rest, default=default, prog=f"degla {verb} {' '.join(words[: 2 if resume else 1])}"
-    )
+    program = f"degla {verb} {' '.join(words[: 2 if resume else 1])}"
+    if {"-h", "--help", ALL} & set(rest):
+        show_help(default, program=program, everything=ALL in rest)
+        raise SystemExit(0)
+    config: TrainConfig = tyro.cli(TrainConfig, args=rest, default=default, prog=program)
     if resume:
         check_unchanged(default, config)
     return config
@@ -65,10 +69,10 @@ def _known_flags(words: list[str], *, known: dict[str, bool]) -> None:
             names.add(f"{section}.no-{field}" if section else f"no-{field}")
     for word in words:
         name = word.partition("=")[0].removeprefix("--").replace("_", "-")
-        if word.startswith("--") and name not in names and name != "help":
+        if word.startswith("--") and name not in names and word not in ("--help", ALL):
             section = name.rpartition(".")[0]
             same = [flag for flag in names if section and flag.startswith(section + ".")]
             hint = did_you_mean(name, names)
             if same:
                 hint += f" Flags of {section}: {', '.join(sorted(same))}."
-            raise InputError(f"unknown flag --{name}.{hint} All flags: degla train RECIPE --help.")
+            raise InputError(f"unknown flag --{name}.{hint} All flags: degla train RECIPE {ALL}.")

@@ -13,6 +13,7 @@ _USAGE = (
     "usage: degla doctor RECIPE [--json] [FLAGS OF degla train]\n\n"
     "Reads the files, loads the model, decodes and takes a few steps; says what stands in the way, what limits the\n"
     "speed, and which flags would help. --out may be missing. Exit status 1 where something is bad.\n"
+    "degla doctor RECIPE --help lists flags, --help-all lists all.\n"
 )
 
 

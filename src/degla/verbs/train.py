@@ -14,8 +14,8 @@ def run_words(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(
             "usage: degla train RECIPE [FLAGS] | degla train --resume RUN [FLAGS]\n\n"
-            "Every field of the configuration is a flag; degla train RECIPE --help lists them all with the recipe's\n"
-            "values.\n\nrecipes:\n"
+            "Every field of the configuration is a flag. degla train RECIPE --help lists those that do something in\n"
+            "the recipe, with its values; --help-all lists all.\n\nrecipes:\n"
         )
         for name in RECIPES.names():
             sys.stdout.write(f"  {name:<16} {RECIPES.summary(name)}\n")
