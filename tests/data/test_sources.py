@@ -141,7 +141,7 @@ def test_published_file_holds_captions_and_negatives(tmp_path: Path) -> None:
     assert {record.rule for record in negatives} == {"published"}
     renamed = read_captions(path, columns=Columns(image_pattern="train2017/{image_id:06d}.png"))
     assert next(renamed).image == "train2017/000009.png"
-    with pytest.raises(InputError, match=r"image_pattern '\{image\}' cannot be filled in"):
+    with pytest.raises(InputError, match=r"image-pattern '\{image\}' cannot be filled in"):
         list(read_captions(path, columns=Columns(image_pattern="{image}")))
 
 
