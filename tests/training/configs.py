@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from degla.config.run import TrainConfig
-from degla.config.sections import CheckpointConfig, LoopConfig, TrackingConfig
+from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.shelf import RECIPES
+from degla.training.loop import train
 
 
 def tiny_config(recipe: str, *, model: Path, pairs: dict[str, Path], out: Path, **loop: Any) -> TrainConfig:
@@ -24,7 +25,17 @@ def tiny_config(recipe: str, *, model: Path, pairs: dict[str, Path], out: Path, 
         out=out,
         data=replace(config.data, **pairs, negatives_per_caption=wanted),
         optim=replace(config.optim, lr=1e-3, warmup_steps=2),
-        train=LoopConfig(**{"batch_size": 4, "steps": 4, "precision": "fp32", "seed": 3} | loop),
+        train=replace(config.train, **{"batch_size": 4, "steps": 4, "precision": "fp32", "seed": 3} | loop),
         checkpoint=CheckpointConfig(every_minutes=0, keep=0),
         tracking=TrackingConfig(every_steps=1),
     )
+
+
+def interrupted(whole: TrainConfig, out: Path) -> TrainConfig:
+    """The same run in another folder, cut off behind step 2: ready to be resumed."""
+    half = replace(whole, out=out, checkpoint=replace(whole.checkpoint, every_steps=2))
+    train(half)
+    for name in ("step-3", "step-4"):
+        if (out / name).is_dir():
+            (out / name / "state.json").unlink()
+    return half

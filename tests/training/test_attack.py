@@ -30,7 +30,7 @@ from degla.objectives.text_pull import TextPull
 from degla.training.loop import build_trainer, open_accelerator, train
 from degla.training.pairs import open_pairs
 from degla.training.step import Trainer
-from tests.training.configs import tiny_config
+from tests.training.configs import interrupted, tiny_config
 from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
@@ -253,12 +253,7 @@ def test_a_step_in_two_processes_attacks_as_one(tiny_model: Path, tiny_pairs: Pa
 def test_an_attacked_run_resumes_bit_for_bit(recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = _config(recipe, tiny_model, tiny_pairs, tmp_path / "whole", attack=SETTINGS, steps=4)
     train(whole)
-    half = replace(whole, out=tmp_path / "half", checkpoint=replace(whole.checkpoint, every_steps=2))
-    train(half)
-    for name in ("step-3", "step-4"):
-        if (tmp_path / "half" / name).is_dir():
-            (tmp_path / "half" / name / "state.json").unlink()
-    train(half, resume=True)
+    train(interrupted(whole, tmp_path / "half"), resume=True)
     left, right = (load_file(tmp_path / run / "step-4" / "open_clip_model.safetensors") for run in ("whole", "half"))
     assert all(torch.equal(value, right[key]) for key, value in left.items())
     base = dict(load_encoder(str(tiny_model)).clip.named_parameters())

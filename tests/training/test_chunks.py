@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from degla.config.plain import to_plain
 from degla.objectives import EXTRA_FIELDS, reads_of
 from degla.training.loop import train
-from tests.training.configs import tiny_config
+from tests.training.configs import interrupted, tiny_config
 from tests.training.gradient_worker import Gradients, first_step
 
 Pairs = dict[str, Path]
@@ -104,12 +104,7 @@ def test_processes_and_chunks_change_no_gradient(
 def test_a_run_in_chunks_resumes_bit_for_bit(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = _everything(tiny_model, tiny_pairs, tmp_path / "whole", steps=4, chunk_size=3)
     train(whole)
-    half = replace(whole, out=tmp_path / "half", checkpoint=replace(whole.checkpoint, every_steps=2))
-    train(half)
-    for name in ("step-3", "step-4"):
-        if (tmp_path / "half" / name).is_dir():
-            (tmp_path / "half" / name / "state.json").unlink()
-    train(half, resume=True)
+    train(interrupted(whole, tmp_path / "half"), resume=True)
     for name in ("open_clip_model.safetensors", "teacher.safetensors"):
         left, right = (load_file(tmp_path / run / "step-4" / name) for run in ("whole", "half"))
         assert all(torch.equal(value, right[key]) for key, value in left.items()), name

@@ -15,7 +15,7 @@ from degla.model.adapters import AdapterConfig, add_adapters, merged_state
 from degla.model.load import load_encoder
 from degla.training.loop import train
 from tests.tiny import CAPTIONS, write_model
-from tests.training.configs import tiny_config
+from tests.training.configs import interrupted, tiny_config
 from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
@@ -80,10 +80,7 @@ def test_training_with_adapters(tiny_model: Path, tiny_pairs: Pairs, tmp_path: P
     assert teacher.keys() == base.keys()
     assert {name for name, value in teacher.items() if not torch.equal(value, base[name])} == moved
 
-    half = replace(whole, out=tmp_path / "half", checkpoint=replace(whole.checkpoint, every_steps=2))
-    train(half)
-    (tmp_path / "half" / "step-4" / "state.json").unlink()
-    resumed = train(half, resume=True).folder
+    resumed = train(interrupted(whole, tmp_path / "half"), resume=True).folder
     for name in ("open_clip_model", "teacher", "adapters", "teacher_adapters"):
         left, right = (load_file(folder / f"{name}.safetensors") for folder in (outcome.folder, resumed))
         assert left and all(torch.equal(value, right[key]) for key, value in left.items()), name
