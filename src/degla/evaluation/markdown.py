@@ -24,10 +24,16 @@ def render_markdown(
     titles = titles_of(comparison)
     if comparison.headline:
         heads = [f"{row.title} ({titles[row.benchmark]})" if several else row.title for row in comparison.headline]
-        lines += ["", "## At a glance", "", _line(["method", "seeds", *heads]), _line(["---"] * (len(heads) + 2))]
+        lines += [
+            "",
+            "## At a glance",
+            "",
+            table_line(["method", "seeds", *heads]),
+            table_line(["---"] * (len(heads) + 2)),
+        ]
         for method in comparison.methods:
             cells = [_markdown_cell(row.cells.get(method.label)) for row in comparison.headline]
-            lines.append(_line([method.label, str(len(method.results)), *cells]))
+            lines.append(table_line([method.label, str(len(method.results)), *cells]))
     for name, title in titles.items():
         rows = [row for row in comparison.rows if row.benchmark == name]
         labels = [method.label for method in comparison.methods]
@@ -35,12 +41,12 @@ def render_markdown(
         ceiling = ["order-blind ceiling"] if any(row.ceiling is not None for row in rows) else []
         floors = [floor.label for floor in comparison.floors]
         heads = ["part", "metric", "n", "chance", *floors, *ceiling, *labels]
-        lines += [_line(heads), _line(["---"] * len(heads))]
+        lines += [table_line(heads), table_line(["---"] * len(heads))]
         for row in rows:
             cells = [_markdown_cell(row.cells.get(label)) for label in labels]
             known = [chance(row.floors.get(label)) for label in floors]
             known += [chance(row.ceiling)] if ceiling else []
-            lines.append(_line([row.name, row.metric, str(row.n), chance(row.chance), *known, *cells]))
+            lines.append(table_line([row.name, row.metric, str(row.n), chance(row.chance), *known, *cells]))
         for table in (table for table in printed if table.benchmark == name):
             lines += ["", *_printed(table, labels)]
     lines += [
@@ -63,14 +69,14 @@ def render_markdown(
 def _printed(table: PrintedTable, labels: Sequence[str]) -> Iterator[str]:
     yield f"**Published, not measured here** ({table.source}; {table.setting})"
     yield ""
-    yield _line(["model", *table.columns])
-    yield _line(["---"] * (len(table.columns) + 1))
+    yield table_line(["model", *table.columns])
+    yield table_line(["---"] * (len(table.columns) + 1))
     for label in labels:
         cells = [table.measured[column].cells.get(label) for column in table.columns]
-        yield _line([f"{label} (measured here)", *("–" if cell is None else percent(cell.mean) for cell in cells)])
+        yield table_line([f"{label} (measured here)", *("–" if cell is None else percent(cell.mean) for cell in cells)])
     for row in table.rows:
         name = f"{row.model} (published)" + (f" ({row.note})" if row.note else "")
-        yield _line([name, *(chance(row.values.get(column)) for column in table.columns)])
+        yield table_line([name, *(chance(row.values.get(column)) for column in table.columns)])
 
 
 def _changed(changed: Mapping[str, Sequence[Change]], baseline: str | None) -> Iterator[str]:
@@ -96,5 +102,6 @@ def _markdown_cell(cell: Cell | None) -> str:
     return text + (f"; {gain(cell)}" if cell.gain else "") + ties
 
 
-def _line(cells: Sequence[str]) -> str:
+def table_line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

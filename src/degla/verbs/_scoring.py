@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from degla.errors import InputError
 from degla.shelf import BENCHMARKS
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ def check_benchmarks(names: list[str]) -> None:
     for name in names:
         if name not in BENCHMARKS.names():
             BENCHMARKS.load(name)
+
+
+def check_models(given: argparse.Namespace) -> None:
+    """Refuse labels that are not one a model, and a name of results that does not end in .json."""
+    if given.label and len(given.label) != len(given.models):
+        raise InputError(f"{len(given.label)} labels for {len(given.models)} models; give one a model.")
+    if given.out is not None and given.out.suffix != ".json":
+        raise InputError(f"--out {given.out}: the name of a result must end in .json.")
 
 
 def device(name: str) -> str:

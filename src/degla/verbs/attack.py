@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.verbs._scoring import check_benchmarks, device
+from degla.verbs._scoring import check_benchmarks, check_models, device
 from degla.verbs._terminal import show
 
 
@@ -43,10 +43,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Attack each model and show them side by side."""
-    if given.label and len(given.label) != len(given.models):
-        raise InputError(f"{len(given.label)} labels for {len(given.models)} models; give one a model.")
-    if given.out is not None and given.out.suffix != ".json":
-        raise InputError(f"--out {given.out}: the name of a result must end in .json.")
+    check_models(given)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("degla attack runs in one process; start it without torchrun.")
     check_benchmarks(given.benchmarks)

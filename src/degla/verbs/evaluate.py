@@ -6,8 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from degla.errors import InputError
-from degla.verbs._scoring import cache, check_benchmarks, describe_benchmarks, device
+from degla.verbs._scoring import cache, check_benchmarks, check_models, describe_benchmarks, device
 from degla.verbs._terminal import show
 
 
@@ -27,10 +26,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Score each model and write its result."""
-    if given.label and len(given.label) != len(given.models):
-        raise InputError(f"{len(given.label)} labels for {len(given.models)} models; give one a model.")
-    if given.out.suffix != ".json":
-        raise InputError(f"--out {given.out}: the name of a result must end in .json.")
+    check_models(given)
     check_benchmarks(given.benchmarks)
 
     from degla.evaluation.floors import seed_of
