@@ -6,13 +6,11 @@ what a caption would mention; what may be there unsaid, or is typical of its nou
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from degla.errors import DeglaError
-from degla.negatives.grammar.groups import ADDITIONS_NAME, DATA_FOLDER
+from degla.negatives.grammar.groups import ADDITIONS_NAME, read_tables
 from degla.negatives.grammar.lexicon import lexicon
 
 
@@ -76,7 +74,4 @@ def additions() -> Additions:
     Raises:
         DeglaError: the file is not where the package was installed.
     """
-    try:
-        return Additions(tomllib.loads((DATA_FOLDER / ADDITIONS_NAME).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise DeglaError(f"{error.filename}: the word tables are missing; install degla again.") from None
+    return Additions(read_tables(ADDITIONS_NAME))

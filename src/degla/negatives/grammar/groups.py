@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from degla.errors import DeglaError
+
 DATA_FOLDER = Path(__file__).parent / "lexicon_data"
 GROUPS_NAME = "groups.toml"
 RELATIONS_NAME = "relations.toml"
@@ -42,7 +44,19 @@ class Group:
 
 def read_groups() -> dict[str, Any]:
     """The hand-written groups as nested tables."""
-    return tomllib.loads((DATA_FOLDER / GROUPS_NAME).read_text(encoding="utf-8"))
+    return read_tables(GROUPS_NAME)
+
+
+def read_tables(name: str) -> dict[str, Any]:
+    """A hand-written file of the package's data as nested tables.
+
+    Raises:
+        DeglaError: the file is not where the package was installed.
+    """
+    try:
+        return tomllib.loads((DATA_FOLDER / name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DeglaError(f"{error.filename}: the word tables are missing; install degla again.") from None
 
 
 def make_groups(tables: dict[str, Any]) -> dict[str, Group]:

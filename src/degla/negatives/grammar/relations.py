@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from degla.errors import DeglaError
-from degla.negatives.grammar.groups import DATA_FOLDER, RELATIONS_NAME
+from degla.negatives.grammar.groups import RELATIONS_NAME, read_tables
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.tokens import Token
 
@@ -189,7 +187,4 @@ def relations() -> Relations:
     Raises:
         DeglaError: the file is not where the package was installed.
     """
-    try:
-        return Relations(tomllib.loads((DATA_FOLDER / RELATIONS_NAME).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise DeglaError(f"{error.filename}: the word tables are missing; install degla again.") from None
+    return Relations(read_tables(RELATIONS_NAME))
