@@ -1,5 +1,6 @@
 """ROOM 6 - study: a plan enters (recipes x settings x seeds); one table, a frontier and paired tests leave.
 
+plan_file       a file of a plan to tables, with overrides and paths
 plan            the plan's file, validated                            (contract: `plan.Plan`)
 fields          fields of a training configuration by their dotted names
 grid            plan to runs: every arm, setting and seed with its full configuration

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from degla.study.plan import PATHS, Plan
+from degla.study.plan import Plan
+from degla.study.plan_file import PATHS
 from degla.study.standings import BASE, Table
 
 

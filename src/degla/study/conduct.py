@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from degla.errors import DeglaError, InputError
 from degla.evaluation.results import load_result
@@ -61,13 +62,14 @@ def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: 
         materials = prepare(plan, runs, out=out)
         jobs = _jobs(plan, runs, materials, out=out)
 
-        def check_base(number: int, end: Ended[Done]) -> None:
+        def when_ended(number: int, end: Ended[Done]) -> None:
             if end.details:
                 handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, end.details, (), None))
             if number == 0:
-                _check_base(end, plan, jobs[0].measures[0].path, where=where)
+                wanted = [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
+                check_base(end, jobs[0], wanted, where=where)
 
-        with Watch(jobs, log=log, when_ended=check_base) as watch:
+        with Watch(jobs, log=log, when_ended=when_ended) as watch:
             ends, signal = run_jobs(tune, jobs, processes=processes or default_processes(), watcher=watch)
         if signal:
             raise DeglaError(f"stopped by {signal}; the same command goes on where it stopped.")
@@ -114,15 +116,26 @@ def _jobs(plan: Plan, runs: Sequence[Run], materials: Materials, *, out: Path) -
     return jobs
 
 
-def _check_base(end: Ended[Done], plan: Plan, path: Path, *, where: str) -> None:
-    """Stop at once where the base cannot be measured or has not the scores that the plan names."""
+def check_base(end: Ended[Any], job: Job, wanted: Iterable[tuple[str, str]], *, where: str) -> None:
+    """Stop at once where the base cannot be measured or has not the scores that the plan names.
+
+    Args:
+        end: of the job that measures the base.
+        job: that job.
+        wanted: where in the plan a score is named, as messages say it, and its name.
+        where: names the plan's file in messages.
+
+    Raises:
+        DeglaError: the base was not measured.
+        InputError: the benchmarks have no such score.
+    """
     if end.value is None:
-        raise DeglaError(f"the base model {plan.base!r} could not be measured: {end.error}")
-    known = named_scores(load_result(path))
-    for field, name in (("gain", plan.gain), ("kept", plan.kept)):
+        raise DeglaError(f"the base model {job.base!r} could not be measured: {end.error}")
+    known = named_scores(load_result(job.measures[0].path))
+    for place, name in wanted:
         if name not in known:
             raise InputError(
-                f"{where}: field {field!r}: the benchmarks have no score {name!r}.{did_you_mean(name, known)} "
+                f"{where}: {place}: the benchmarks have no score {name!r}.{did_you_mean(name, known)} "
                 f"Known: {', '.join(known)}."
             )
 

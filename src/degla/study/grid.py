@@ -71,15 +71,19 @@ def expand(plan: Plan, *, where: str) -> list[Run]:
     return runs
 
 
-def _runs_of(arm: Arm, *, plan: Plan, seed: int, where: str) -> list[Run]:
+def starting_config(arm: Arm, *, base: str) -> TrainConfig:
+    """An arm's recipe on the plan's base, with checkpoints and lines of metrics that suit a run among many."""
     recipe: TrainConfig = getattr(RECIPES.load(arm.recipe), arm.recipe)()
-    start = replace(
+    return replace(
         recipe,
-        model=plan.base,
+        model=base,
         checkpoint=CheckpointConfig(every_minutes=5, keep=1),
         tracking=TrackingConfig(every_steps=10, progress=False),
     )
-    start = change(start, plan.set, where=f"{where}: set")
+
+
+def _runs_of(arm: Arm, *, plan: Plan, seed: int, where: str) -> list[Run]:
+    start = change(starting_config(arm, base=plan.base), plan.set, where=f"{where}: set")
     lists = {name: value for name, value in arm.fields.items() if isinstance(value, list)}
     single = {name: value for name, value in arm.fields.items() if name not in lists}
     place = f"{where}: arm {arm.name!r}"

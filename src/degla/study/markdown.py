@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from degla.evaluation.markdown import table_line
 from degla.study.plan import Plan
 from degla.study.significance import PairedTest
 from degla.study.standings import Standing, Table
@@ -22,7 +23,7 @@ def render_markdown(
     lines += [
         "## At a glance",
         "",
-        *_table(
+        *table_lines(
             ["model", "seeds", *table.headline, f"{plan.gain} gained", f"{plan.kept} lost", "joint", ""],
             (_glance(row, table) for row in table.standings),
         ),
@@ -35,14 +36,14 @@ def render_markdown(
         "",
         "## By family",
         "",
-        *_table(
+        *table_lines(
             ["model", *table.families],
             ([row.label, *(spread(row.scores[f"family:{name}"]) for name in table.families)] for row in table.best),
         ),
         "",
         "## Cost",
         "",
-        *_table(["model", "training", "pairs/s", "teacher", "negatives"], (_cost(row) for row in table.best)),
+        *table_lines(["model", "training", "pairs/s", "teacher", "negatives"], (_cost(row) for row in table.best)),
         "",
         "Time in training steps of one process, without loading and evaluation, while others ran beside it.",
         "",
@@ -88,15 +89,12 @@ def _tests(tests: Iterable[PairedTest]) -> Iterator[str]:
         )  # fmt: skip
     heads = ["first", "second", "score", "difference, 95 % over seeds", "p seeds", "95 % over questions", "p questions",
              "differ"]  # fmt: skip
-    yield from _table(heads, rows)
+    yield from table_lines(heads, rows)
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield _line(heads)
-    yield _line(["---"] * len(heads))
+def table_lines(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a Markdown table."""
+    yield table_line(heads)
+    yield table_line(["---"] * len(heads))
     for row in rows:
-        yield _line(row)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        yield table_line(row)

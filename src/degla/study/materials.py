@@ -75,13 +75,10 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
                                                       digest=captions, made=digests))  # fmt: skip
         if data.neighbours is None and data.neighbours_per_pair:
             data = replace(data, neighbours=_neighbours(folder, data, base=plan.base, digest=captions))
-        contents = digests_of_files(data, digests)
-        if run.config.rehearsal.active:
-            again = digests_of_files(run.config.rehearsal.data, digests)
-            contents |= {f"rehearsal {name}": digest for name, digest in again.items()}
+        config = replace(run.config, data=data, out=out / "runs" / run.name)
         pictures = str(data.images) if plan.world is None else digest_of(pairs.images.parent / MARKER, digests)
-        inputs.append({"negatives": "", **contents, "images": pictures})
-        configs.append(replace(run.config, data=data, out=out / "runs" / run.name))
+        inputs.append({"negatives": "", **digests_of_files(config, digests), "images": pictures})
+        configs.append(config)
     names, root = _benchmarks(plan, folder)
     return Materials(tuple(configs), tuple(inputs), names, root, digest_questions(names, root))
 
@@ -113,10 +110,9 @@ def _negatives(
     if path not in made:
         folder.mkdir(parents=True, exist_ok=True)
         data = config.data
-        columns = _columns(data)
         log.info("negatives by %s: %s", ", ".join(rules), path)
         summary = generate(
-            partial(read_captions, captions, format=data.format, columns=columns),
+            partial(read_captions, captions, format=data.format, columns=_columns(data)),
             rules=rules, out=path, seed=0, progress=True,
         )  # fmt: skip
         if summary.stopped:
@@ -148,10 +144,16 @@ def _columns(data: DataConfig) -> Columns:
     return Columns(data.id_column, data.image_column, data.text_column, data.image_id_column, data.image_pattern)
 
 
-def digests_of_files(data: DataConfig, known: dict[Path, str]) -> dict[str, str]:
+def streams_of(config: TrainConfig) -> dict[str, DataConfig]:
+    """The data of a run's pairs, and those of its rehearsal where it has one, by what stands before their names."""
+    return {"": config.data} | ({"rehearsal ": config.rehearsal.data} if config.rehearsal.active else {})
+
+
+def digests_of_files(config: TrainConfig, known: dict[Path, str]) -> dict[str, str]:
     """Digests of the files that pairs are read from, by field; images, which may be many, are left out."""
     return {
-        field.name: digest_of(value, known)
+        prefix + field.name: digest_of(value, known)
+        for prefix, data in streams_of(config).items()
         for field in fields(data)
         if isinstance(value := getattr(data, field.name), Path) and field.name != "images"
     }

@@ -14,13 +14,13 @@ import yaml
 from degla import __version__
 from degla.errors import InputError
 from degla.evaluation.results import TracedResult
-from degla.evaluation.statistics import Difference, Spread
+from degla.evaluation.statistics import Difference
 from degla.study.markdown import render_markdown
 from degla.study.plan import Plan
 from degla.study.plot import arm_marks, frontier, standing_alone
 from degla.study.significance import PairedTest
 from degla.study.standings import BASE, Standing, Table
-from degla.study.wording import interval, mean_of, p_value, points, seconds, signed, spread, unbroken, width
+from degla.study.wording import as_values, interval, mean_of, p_value, points, seconds, signed, spread, unbroken, width
 
 _FEW_SEEDS = 5
 _FEW_ITEMS = 1000
@@ -119,10 +119,10 @@ def _standing(row: Standing) -> dict[str, Any]:
         "setting": dict(row.setting),
         "share": row.share,
         "seeds": list(row.seeds),
-        "scores": {name: _spread(value) for name, value in row.scores.items()},
-        "gained": _spread(row.gained),
-        "lost": _spread(row.lost),
-        "joint": _spread(row.joint),
+        "scores": {name: as_values(value) for name, value in row.scores.items()},
+        "gained": as_values(row.gained),
+        "lost": as_values(row.lost),
+        "joint": as_values(row.joint),
         "best_of_arm": row.best,
         "pareto": row.pareto,
         "cost": None
@@ -132,10 +132,6 @@ def _standing(row: Standing) -> dict[str, Any]:
             "teacher": cost.teacher, "negatives": cost.negatives,
         },
     }  # fmt: skip
-
-
-def _spread(value: Spread) -> dict[str, Any]:
-    return {"mean": value.mean, "deviation": value.deviation, "half_width": value.half_width, "n": value.n}
 
 
 def _test(test: PairedTest) -> dict[str, Any]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from degla.errors import InputError
 from degla.records import Record, validate
 from degla.shelf import BENCHMARKS, RECIPES, RULES, did_you_mean
-from degla.study.fields import check_field, path_fields
+from degla.study.fields import check_field
+from degla.study.plan_file import fields_apart, override, parse, place, seeds_of
 
 PUBLISHED_RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
 """The five rules of arXiv 2504.16801; none of them changes a relation."""
-PATHS = path_fields()
-"""Fields that hold a path, which a plan gives from its own folder."""
 Value = bool | int | float | str | None
 
 
@@ -204,86 +201,11 @@ def read_plan(path: Path, *, overrides: Sequence[str] = ()) -> Plan:
     return _placed(plan, path.parent)
 
 
-def parse(path: Path) -> Any:
-    """What a YAML or TOML file says.
-
-    Raises:
-        InputError: the file cannot be read, or is neither.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    try:
-        if path.suffix == ".toml":
-            return tomllib.loads(text)
-        if path.suffix in (".yaml", ".yml"):
-            return yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not {path.suffix[1:].upper()}: {' '.join(str(error).split())}.") from None
-    raise InputError(f"{path}: the name of a plan ends in .yaml, .yml or .toml.")
-
-
-def override(values: dict[str, Any], text: str, *, known: Container[str], lists: Collection[str]) -> None:
-    """Change what a plan's file says by "NAME=VALUE", a field of the plan (`known`) or of the training of all.
-
-    `lists` are the fields that hold tables with training fields of their own, which give way. Raises InputError where
-    there is no such field.
-    """
-    name, equals, written = text.partition("=")
-    if not equals:
-        raise InputError(f"--set {text}: write NAME=VALUE, for example --set train.steps=20.")
-    try:
-        value = yaml.safe_load(written)
-    except yaml.YAMLError:
-        value = written
-    first, _, rest = name.partition(".")
-    if first in (*lists, "set"):
-        raise InputError(f"--set {text}: name a field of the plan or of the training configuration itself.")
-    if first in known:
-        if not rest:
-            values[name] = value
-        elif isinstance(values.get(first), dict):
-            values[first] = {**values[first], rest: value}
-        else:
-            raise InputError(f"--set {text}: the plan has no {first!r} to change.")
-        return
-    check_field(name, where=f"--set {text}")
-    values["set"] = {**(values.get("set") or {}), name: value}
-    for table in (table for each in lists for table in values.get(each) or []):
-        if isinstance(table, dict):
-            table.pop(name, None)
-
-
 def _placed(plan: Plan, folder: Path) -> Plan:
     """Paths as they are seen from here, not from the plan's folder."""
     benchmarks = plan.benchmarks and plan.benchmarks.model_copy(update={"root": folder / plan.benchmarks.root})
     arms = tuple(arm.model_copy(update={"fields": place(arm.fields, folder)}) for arm in plan.arms)
     return plan.model_copy(update={"set": place(plan.set, folder), "arms": arms, "benchmarks": benchmarks})
-
-
-def fields_apart(row: Any, own: Container[str]) -> Any:
-    """A table of a plan's file with the fields of the training configuration, those not its own, under "fields"."""
-    if not isinstance(row, dict):
-        return row
-    kept = {name: value for name, value in row.items() if name in own}
-    others = {name: value for name, value in row.items() if name not in own}
-    return {**kept, "fields": {**(kept.get("fields") or {}), **others}}
-
-
-def seeds_of(given: Any) -> Any:
-    """Seeds from 0 on, where only their number is given."""
-    return tuple(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
-
-
-def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Fields of a plan with their paths as they are seen from here, not from the plan's folder."""
-    return {
-        name: ([str(folder / entry) for entry in value] if isinstance(value, list) else str(folder / str(value)))
-        if name in PATHS and value is not None
-        else value
-        for name, value in fields.items()
-    }
 
 
 def _members(names: tuple[str, ...], known: Sequence[str], noun: str) -> tuple[str, ...]:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from degla.errors import DeglaError, InputError
+from degla.errors import DeglaError
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
-from degla.shelf import did_you_mean
-from degla.study.conduct import open_log
+from degla.study.conduct import check_base, open_log
 from degla.study.retention import Retention
 from degla.study.sequence_jobs import Learnt, SequenceJob, learn, sequence_jobs
 from degla.study.sequence_page import as_data, render_markdown
@@ -93,7 +92,9 @@ class _Watch:
         self._done += 1
         job = self._jobs[number]
         if number == 0:
-            self._check_base(end)
+            tasks = [(f"task {task.name!r}", task.measure) for task in self._plan.tasks]
+            wanted = [*tasks, *(("field 'also'", name) for name in self._plan.also)]
+            check_base(end, job.jobs[0], wanted, where=self._where)
         value: Learnt | None = end.value
         told = f"failed: {end.error}" if end.error else f"done in {end.seconds:.0f} s"
         if value is not None and not any(each.trained or each.measured for each in value.tasks):
@@ -103,18 +104,6 @@ class _Watch:
         log.log(logging.ERROR if end.error else logging.INFO, "%s", line)
         if end.details:
             log.debug("%s", end.details)
-
-    def _check_base(self, end: Ended[Any]) -> None:
-        if end.value is None:
-            raise DeglaError(f"the base model {self._plan.base!r} could not be measured: {end.error}")
-        known = named_scores(load_result(self._jobs[0].jobs[0].measures[0].path))
-        wanted = [(f"task {task.name!r}", task.measure) for task in self._plan.tasks]
-        for place, name in [*wanted, *(("field 'also'", name) for name in self._plan.also)]:
-            if name not in known:
-                raise InputError(
-                    f"{self._where}: {place}: the benchmarks have no score {name!r}.{did_you_mean(name, known)} "
-                    f"Known: {', '.join(known)}."
-                )
 
 
 def _found(plan: SequencePlan, jobs: Sequence[SequenceJob], ends: Sequence[Ended[Learnt] | None]) -> Sequences:

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from degla.config.run import TrainConfig
-from degla.config.sections import CheckpointConfig, TrackingConfig
-from degla.shelf import RECIPES
 from degla.study.fields import change
-from degla.study.grid import file_name
-from degla.study.materials import digest_of, digest_questions, digests_of_files
+from degla.study.grid import file_name, starting_config
+from degla.study.materials import digest_of, digest_questions, digests_of_files, streams_of
 from degla.study.plan import Arm
 from degla.study.sequence_plan import SequencePlan, Task, WorldTasks
 from degla.study.standings import BASE
@@ -112,14 +110,7 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Sequence
 
 
 def _config(plan: SequencePlan, arm: Arm, task: Mapping[str, Any], *, seed: int, where: str) -> TrainConfig:
-    recipe: TrainConfig = getattr(RECIPES.load(arm.recipe), arm.recipe)()
-    config = replace(
-        recipe,
-        model=plan.base,
-        checkpoint=CheckpointConfig(every_minutes=5, keep=1),
-        tracking=TrackingConfig(every_steps=10, progress=False),
-    )
-    config = change(config, plan.set, where=where)
+    config = change(starting_config(arm, base=plan.base), plan.set, where=where)
     config = change(config, arm.fields, where=where)
     rehearses = config.rehearsal.active
     own = {name: value for name, value in task.items() if rehearses or not name.startswith("rehearsal.")}
@@ -129,10 +120,8 @@ def _config(plan: SequencePlan, arm: Arm, task: Mapping[str, Any], *, seed: int,
 
 def _inputs(config: TrainConfig, known: dict[Path, str]) -> dict[str, str]:
     """What a run is trained on, by contents; images, which may be many, by the name of their folder."""
-    found: dict[str, str] = {}
-    streams = {"": config.data, **({"rehearsal ": config.rehearsal.data} if config.rehearsal.active else {})}
-    for prefix, data in streams.items():
-        found |= {prefix + name: digest for name, digest in digests_of_files(data, known).items()}
+    found = digests_of_files(config, known)
+    for prefix, data in streams_of(config).items():
         if data.images is not None:
             drawn = data.images / MARKER
             found[prefix + "images"] = digest_of(drawn, known) if drawn.is_file() else str(data.images)

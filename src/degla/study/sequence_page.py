@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from degla.evaluation.statistics import Spread
+from degla.study.markdown import table_lines
 from degla.study.retention import SUMMARIES, Retention
 from degla.study.sequence_plan import SequencePlan
-from degla.study.wording import seconds, spread
+from degla.study.wording import as_values, seconds, spread
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -57,10 +57,10 @@ def render_markdown(
     if any(len(arm.seeds) == 1 for arm in arms):
         notes.append("One seed has no interval, and another may say otherwise.")
     lines += [line for note in notes for line in (f"> **Note.** {note}", "")]
-    lines += _table(_glance_heads(plan), [_glance(plan, arm) for arm in arms])
+    lines += table_lines(_glance_heads(plan), [_glance(plan, arm) for arm in arms])
     lines += ["", _HOW_TO_READ, "", "![Scores after each task](continual.svg)", ""]
     for arm in arms:
-        lines += [f"## {arm.arm}", "", *_table(("after", *_columns(plan)), _matrix(plan, arm, bold="**")), ""]
+        lines += [f"## {arm.arm}", "", *table_lines(("after", *_columns(plan)), _matrix(plan, arm, bold="**")), ""]
     return "\n".join(lines)
 
 
@@ -78,17 +78,13 @@ def as_data(
                 "seeds": list(arm.seeds),
                 "matrices": [[list(row) for row in matrix] for matrix in arm.matrices],
                 "also": {name: [list(row) for row in rows] for name, rows in arm.also.items()},
-                "summaries": {name: _plain(value) for name, value in arm.summaries.items()},
+                "summaries": {name: as_values(value) for name, value in arm.summaries.items()},
                 "training_seconds": arm.seconds,
             }
             for arm in arms
         ],
         "failures": [{"sequence": title, "error": error} for title, error in failures],
     }
-
-
-def _plain(value: Spread) -> dict[str, Any]:
-    return {"mean": value.mean, "deviation": value.deviation, "half_width": value.half_width, "n": value.n}
 
 
 def _columns(plan: SequencePlan) -> tuple[str, ...]:
@@ -114,8 +110,3 @@ def _matrix(plan: SequencePlan, arm: Retention, *, bold: str = "") -> list[list[
             cells[number - 1] = f"{bold}{cells[number - 1]}{bold}"
         rows.append([name, *cells, *(spread(arm.beside(each, number)) for each in plan.also)])
     return rows
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines]

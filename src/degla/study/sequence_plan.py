@@ -12,7 +12,8 @@ from degla.errors import InputError
 from degla.records import Record, validate
 from degla.shelf import did_you_mean
 from degla.study.fields import check_field
-from degla.study.plan import Arm, BenchmarkData, Value, fields_apart, override, parse, place, seeds_of
+from degla.study.plan import Arm, BenchmarkData, Value
+from degla.study.plan_file import fields_apart, override, parse, place, seeds_of
 from degla.world.domains import DOMAINS
 from degla.world.styles import STYLES
 

@@ -22,6 +22,11 @@ def spread(value: Spread) -> str:
     return mean_of(value) + width(value)
 
 
+def as_values(value: Spread) -> dict[str, float | int | None]:
+    """A score with its spread as JSON values, 0 to 1."""
+    return {"mean": value.mean, "deviation": value.deviation, "half_width": value.half_width, "n": value.n}
+
+
 def points(value: Spread) -> str:
     """Mean and interval of a difference, "+3.1 ± 0.8"."""
     return signed(value.mean) + width(value)
