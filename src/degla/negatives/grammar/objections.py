@@ -92,6 +92,8 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
             and tokens[second.head].lemma in relations().words["lap_devices"]
         ):
             return True
+        if other.link == "on" and relations().words["fastened"] & {tokens[first.head].lower, tokens[second.head].lower}:
+            return True
         holding = {token.lemma for token in tokens[: first.start]} & _HOLDING
         if holding and other.link == "to" and not other.acts:
             return True

@@ -46,6 +46,14 @@ class RelationGroup:
         return behind and (not self.subjects or bool(self.subjects & set(subjects)))
 
 
+@dataclass(frozen=True)
+class Magnitude:
+    """What is about as large: sorts and kinds of nouns, and single nouns, which count before sorts."""
+
+    sorts: frozenset[str]
+    words: frozenset[str]
+
+
 class Relations:
     """The groups in memory; `relations()` gives the ones that are shared. Verbs are dictionary forms."""
 
@@ -67,6 +75,10 @@ class Relations:
             for group in groups:
                 for word in {word for cluster in group.clusters for word in cluster}:
                     self._listed[sort].setdefault(word, []).append(group)
+        self.scale = {
+            int(size): Magnitude(frozenset(table.get("sorts", ())), frozenset(table.get("words", ())))
+            for size, table in tables["scale"].items()
+        }
         self.longest = max(len(word.split()) for word in self._listed["prepositions"])
 
     @property

@@ -16,6 +16,7 @@ from degla.negatives.grammar.chunks import Number, Role, find_chunks, number
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import fits_before, landmark, noun_sorts, relations
+from degla.negatives.grammar.scale import GROUND, is_out_of_scale, magnitude
 from degla.negatives.grammar.tokens import Token
 
 _OF_MANY: Final = frozenset({"their", "they", "them", "themselves"})
@@ -54,7 +55,8 @@ def misfit(caption: Caption, tokens: Sequence[Token]) -> str:
     Returns:
         "word_order": a preposition or verb before a noun that it is not said of ("on a bedroom", "flying a beach"), or
         a phrase that is torn apart; "actor": a verb with somebody or something that cannot do it; "agreement": a verb
-        or pronoun of another number, or "herself" with no living thing to mean. "" where everything suits.
+        or pronoun of another number, or "herself" with no living thing to mean; "scale": a thing in or on one that
+        is far too small for it, or a ground that does something. "" where everything suits.
     """
     old, new = _own_cut(caption), _cut(tokens)
     said = {(preposition, piece.head.lemma) for preposition, piece, _ in _prepositions(old)}
@@ -68,6 +70,8 @@ def misfit(caption: Caption, tokens: Sequence[Token]) -> str:
         return reason
     if _announces_the_known(new) and not _announces_the_known(old):
         return "word_order"
+    if _outgrows(old, new):
+        return "scale"
     if [len(gap) for gap in old.gaps()] != [len(gap) for gap in new.gaps()]:
         return ""  # more than single phrases moved: which place is which cannot be told
     return _misfit_of_doers(old, new, _doers(caption)) or _misfit_of_pronouns(old, new)
@@ -133,7 +137,32 @@ def _misfit_of_doers(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> str:
             with_object = at == len(now) - 1 and place < len(new.pieces)
             if verb.tag != "VBN" and not can_do(verb.lemma, other.head, with_object=with_object):
                 return "actor"
+            if verb.lemma in known["postures"] and magnitude(other.head) == GROUND != magnitude(one.head):
+                return "scale"
     return ""
+
+
+def _outgrows(old: _Cut, new: _Cut) -> bool:
+    """Whether a thing has come to stand in or on a far smaller one, where the caption has nothing of the kind."""
+    said = {(one.head.lemma, preposition, other.head.lemma) for one, preposition, other in _supports(old)}
+    odd = sum(is_out_of_scale(one.head, preposition, other.head) for one, preposition, other in _supports(old))
+    found = [
+        (one.head.lemma, preposition, other.head.lemma) in said
+        for one, preposition, other in _supports(new)
+        if is_out_of_scale(one.head, preposition, other.head)
+    ]
+    return len(found) > odd and not all(found)
+
+
+def _supports(cut: _Cut) -> Iterator[tuple[_Piece, str, _Piece]]:
+    """Every two phrases of things with a preposition before the second, and that preposition; "has" counts as "with"."""
+    for one, other in pairwise(cut.pieces):
+        if one.role != "thing" or other.role != "thing" or not other.gap:
+            continue
+        lower = [token.lower for token in other.gap]
+        start = next((at for at in range(len(lower)) if relations().match(lower, at) == len(lower)), len(lower) - 1)
+        last = other.gap[-1]
+        yield one, "with" if last.lemma == "have" else " ".join(lower[start:]), other
 
 
 def _misfit_of_objects(old: _Cut, new: _Cut) -> str:

@@ -134,6 +134,8 @@ def _stands_alone(tokens: Sequence[Token], chunk: Chunk) -> bool:
     known, head = lexicon(), tokens[chunk.head]
     after = tokens[chunk.end].lower if chunk.end < len(tokens) else ""
     before = tokens[chunk.start - 1].lower if chunk.start else ""
+    layered = [token.tag for token in tokens[chunk.start : chunk.start + 2]] == ["DT", "CD"]  # "a two layer cake"
+    purpose = before == "to" and tokens[chunk.start].tag == "NN"  # "kneeling to pet a dog"
     opened = chunk.start > 1 and tokens[chunk.start - 1].tag == "IN" and tokens[chunk.start - 2].tag == "DT"
     return (
         (known.is_in_group(head.lemma, "game") and determiner(tokens, chunk) is None)
@@ -145,6 +147,8 @@ def _stands_alone(tokens: Sequence[Token], chunk: Chunk) -> bool:
         or (before, tokens[chunk.start].lower) in _SPLIT
         or (chunk.start > 1 and (tokens[chunk.start - 2].lower, before) in _SPLIT)
         or opened
+        or layered
+        or purpose
         or (chunk.end < len(tokens) and (tokens[chunk.end].tag == "POS" or tokens[chunk.end].is_noun))
         or (head.lemma in ("mirror", "reflection") and any(token.lower.endswith("self") for token in tokens))
     )

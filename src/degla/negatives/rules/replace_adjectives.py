@@ -14,6 +14,7 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import adjectives
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.relations import landmark
 from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
@@ -83,7 +84,11 @@ def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
                 or tokens[place + 1].lower in ("colored", "coloured")
             )
             grown = tokens[chunk.head].lemma in _CHILDREN and known.is_in_group(tokens[place].lower, "age_living")
-            if not names and not shades and not grown:
+            unseen = tokens[place].lower in known.words["unseen"] or (
+                known.is_in_group(tokens[place].lower, "opening")
+                and bool(known.words["wide_open"] & set(landmark(tokens[chunk.head])))
+            )
+            if not names and not shades and not grown and not unseen:
                 yield place, known.is_living(tokens[chunk.head].lemma)
     for place, token in enumerate(tokens):
         if place in inside or not token.is_adjective or token.role != "acomp":

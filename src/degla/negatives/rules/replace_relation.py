@@ -14,6 +14,7 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import Sort, landmark, noun_sorts, relations
 from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
+from degla.negatives.grammar.scale import is_out_of_scale
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _PARTICLES: Final = frozenset({"up", "down", "out", "off", "away", "together", "back", "over", "around"})
@@ -42,13 +43,15 @@ class ReplaceRelation(ReplacingRule):
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """No second "in front of", nothing that stands still "down the street"."""
         if _sort(caption, place) == "prepositions":
-            return f" {word} " not in f" {' '.join(caption.content)} "
+            return f" {word} " not in f" {' '.join(caption.content)} " and not _is_out_of_scale(caption, place, word)
         following = caption.tokens[place[1]].lower if place[1] < len(caption.tokens) else ""
         known = relations().words
         if word in known["staying"] and following in known["directions"]:
             return False
         if {caption.tokens[place[0]].lemma, word} <= known["moving"] and _is_mounted(caption, place[1]):
             return False  # who strolls on a skateboard rides it
+        if _is_in_hand(caption, place[1]) and word not in known["in_hand"]:
+            return False
         return not _has_goal(caption, place[1])
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
@@ -95,7 +98,7 @@ class ReplaceRelation(ReplacingRule):
             chunk = next(one for one in caption.chunks if one.start == place[1])
             reason = relations().relation(
                 "prepositions", " ".join(kept), new, objects=landmark(caption.tokens[chunk.head])
-            )
+            ) or ("scale" if _is_out_of_scale(caption, place, new) else "")
         return refused(reason) if reason else ACCEPTED
 
 
@@ -107,6 +110,25 @@ def _is_mounted(caption: Caption, place: int) -> bool:
         and caption.tokens[place].lower in ("on", "in")
         and bool(relations().words["ridden"] & set(noun_sorts(caption.tokens[chunk.head])))
     )
+
+
+def _is_in_hand(caption: Caption, place: int) -> bool:
+    """Whether the verb's object is "in her hand" or the like."""
+    at = next((number for number, one in enumerate(caption.chunks) if one.start == place), None)
+    if at is None or at + 1 >= len(caption.chunks):
+        return False
+    one, other = caption.chunks[at], caption.chunks[at + 1]
+    between = [token.lower for token in caption.tokens[one.end : other.start]]
+    return between in (["in"], ["with"], ["between"]) and caption.tokens[other.head].lemma in relations().words["holders"]
+
+
+def _is_out_of_scale(caption: Caption, place: Place, preposition: str) -> bool:
+    """Whether what stands before the preposition is too large for what stands behind it."""
+    one = next((chunk for chunk in reversed(caption.chunks) if chunk.end <= place[0]), None)
+    other = next((chunk for chunk in caption.chunks if chunk.start == place[1]), None)
+    if one is None or other is None:
+        return False
+    return is_out_of_scale(caption.tokens[one.head], preposition, caption.tokens[other.head])
 
 
 def _has_goal(caption: Caption, place: int) -> bool:
@@ -154,6 +176,8 @@ def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
             continue
         following = tokens[place + 1] if place + 1 < len(tokens) else None
         phrase = starts.get(place + 1)
+        if token.tag == "VB" and place > 1 and tokens[place - 1].lower == "to" and tokens[place - 2].is_noun:
+            continue  # "places to sit"
         if following is not None and (
             following.lower == "for" or (following.lower in _PARTICLES and place + 2 not in starts)
         ):
