@@ -13,7 +13,7 @@ from typing import Final
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 LARGEST_DROP: Final[Mapping[str, float]] = {
-    "add_attribute": 1.05,
+    "add_attribute": 1.15,
     "add_object": 0.45,
     "change_number": 0.9,
     "negation": 0.9,

@@ -32,6 +32,8 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     one, other = tied[first.start], tied[second.start]
     if one.stays or other.stays or one.bare != other.bare:
         return "word_order"
+    if "for" in (one.link, other.link) and _is_alive(tokens, first) != _is_alive(tokens, second):
+        return "word_order"  # "books for children"
     if any(
         now.plain and not tokens[chunk.head].tag.startswith("NNP") and _comes_before_participle(tokens, target)
         and lexicon().is_mass(tokens[chunk.head].lemma)

