@@ -2,8 +2,8 @@
 
 Scenes of the embedded world, and for their captions the paper's five rules by the grammar, by the embedded language
 model, and by the same model behind a server that writes freely (llama-server of xllamacpp, one thread). What it wrote
-is taken once unchecked (but for plain copies of the caption, which anybody would drop) and once as the pipeline leaves
-it: refused texts are asked again as a choice among the grammar's candidates.
+is taken once unchecked (but for plain copies of the caption, which anybody would drop) and once where it passes the
+checks, with the grammar's negative in the place of what they refuse.
 
     python bench/checked_negatives.py --out studies/checked/inputs
     degla study studies/checked/inputs/plan.yaml --out studies/checked
@@ -40,6 +40,13 @@ def unchecked(path: Path) -> Iterator[NegativeRecord]:
             yield row.model_copy(update={"accepted": True, "reason": ""})
 
 
+def checked(path: Path, instead: Path) -> Iterator[NegativeRecord]:
+    """What the model wrote where the checks accept it, else the rows of the other file."""
+    passed = {(row.caption_id, row.rule): row for row in read_jsonl(NegativeRecord, path) if row.accepted}
+    for row in read_jsonl(NegativeRecord, instead):
+        yield passed.get((row.caption_id, row.rule), row)
+
+
 def told(path: Path) -> str:
     """How many negatives a file has, and what became of those that a model wrote."""
     rows = list(read_jsonl(NegativeRecord, path))
@@ -55,7 +62,7 @@ def plan_of(scenes: int, seeds: int) -> dict[str, object]:
         ("rules", "rules"),
         ("embedded", "embedded"),
         ("written, unchecked", "written-unchecked"),
-        ("written, checked, else chosen", "written"),
+        ("written, checked, else rules", "written-checked"),
         (f"rules, {STILL_TRUE:.0%} still true".replace("%", " %"), "still-true"),
     ]
     return {
@@ -119,11 +126,12 @@ def main() -> None:
     weights = next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
     with serve(["-c", LLAMA_SERVER, str(weights)]) as (url, _):
         model = partial(ServerModel, [url], "smollm2", concurrency=2, timeout=600, max_tokens=60)
-        make(out=out / "written.jsonl", model=model, example_sets=1)
+        make(out=out / "written.jsonl", model=model, form="write", example_sets=1)
     write_jsonl(out / "written-unchecked.jsonl", unchecked(out / "written.jsonl"))
+    write_jsonl(out / "written-checked.jsonl", checked(out / "written.jsonl", out / "rules.jsonl"))
     true = with_still_true(read_jsonl(NegativeRecord, out / "rules.jsonl"), wordings, share=STILL_TRUE)
     write_jsonl(out / "still-true.jsonl", true)
-    for name in ("rules", "embedded", "written", "written-unchecked", "still-true"):
+    for name in ("rules", "embedded", "written", "written-unchecked", "written-checked", "still-true"):
         print(told(out / f"{name}.jsonl"))
     draw_benchmark(out / "benchmark", split="test", items_per_part=arguments.items_per_part)
     plan = plan_of(arguments.scenes, arguments.seeds)

@@ -69,6 +69,8 @@ def label_points(
     points: dict[str, tuple[float, float]],
     palette: dict[str, str],
     bars: Iterable[tuple[tuple[float, float], tuple[float, float]]],
+    *,
+    size: float = FONT,
 ) -> None:
     """Write each label where it covers the least: of 24 places around its point the cheapest, the crowded first."""
     import math
@@ -86,17 +88,17 @@ def label_points(
     pixels_a_point = figure.dpi / 72
     for label, point in sorted(points.items(), key=lambda entry: entry[1]):
         centre = to_pixels(point)
-        probe = axes.text(*point, label, fontsize=FONT, fontweight="bold")
-        size = probe.get_window_extent(renderer)
+        probe = axes.text(*point, label, fontsize=size, fontweight="bold")
+        extent = probe.get_window_extent(renderer)
         probe.remove()
         best: tuple[float, float, float, bool] | None = None
         for radius in (9, 18, 30):
             for step in range(8):
                 angle = math.pi / 4 * step + math.pi / 8
                 dx, dy = radius * math.cos(angle) * pixels_a_point, radius * math.sin(angle) * pixels_a_point
-                left = centre[0] + dx - (size.width if dx < 0 else 0)
-                low = centre[1] + dy - size.height / 2
-                box = (left - 2, low - 2, left + size.width + 2, low + size.height + 2)
+                left = centre[0] + dx - (extent.width if dx < 0 else 0)
+                low = centre[1] + dy - extent.height / 2
+                box = (left - 2, low - 2, left + extent.width + 2, low + extent.height + 2)
                 cost = radius / 10 + 6.0 * _covered(marks, box) + 200.0 * sum(_overlap(box, other) for other in placed)
                 if box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1:
                     cost += 400
@@ -105,8 +107,13 @@ def label_points(
                     chosen = box
         assert best is not None
         placed.append(chosen)
-        x, y = axes.transData.inverted().transform((best[1], best[2] + size.height * 0.22))
-        axes.text(x, y, label, fontsize=FONT, fontweight="bold", color=palette[label], zorder=6)
+        to_data = axes.transData.inverted().transform
+        x, y = to_data((best[1], best[2] + extent.height * 0.22))
+        if best[3]:  # a line tells which point a far label is for
+            left, low, right, high = chosen
+            end = to_data((min(max(centre[0], left), right), min(max(centre[1], low), high)))
+            axes.plot((point[0], end[0]), (point[1], end[1]), color=palette[label], linewidth=0.6, zorder=1)
+        axes.text(x, y, label, fontsize=size, fontweight="bold", color=palette[label], zorder=6)
 
 
 def _covered(marks: Any, box: tuple[float, float, float, float]) -> int:

@@ -31,6 +31,30 @@ CASES = [
     ("reshuffle_order", "the garden features a stone fountain", "a stone fountain features the garden", "word_order"),
     ("reshuffle_order", "A goat on a ramp finds her way to the barn", "The barn on a ramp finds her way to a goat",
      "agreement"),
+    # a thing in, on or done by what is far smaller; what the caption itself says so may be said
+    ("reshuffle_order", "a boy on a beach", "a beach on a boy", "scale"),
+    ("reshuffle_order", "a cake on a table", "a table on a cake", "scale"),
+    ("reshuffle_order", "a boy on a cake", "a cake on a boy", ""),
+    ("swap_nouns", "a kitchen with a white sink", "a sink with a white kitchen", "scale"),
+    ("swap_nouns", "a goat standing on a wide beach", "a beach standing on a wide goat", "scale"),
+    ("swap_phrases", "a big dog in a small boat", "a small boat in a big dog", "word_order"),
+    ("swap_phrases", "a big dog on a small boat", "a small boat on a big dog", ""),
+    ("swap_phrases", "a toy house on a big plate near a small cup", "a toy house on a small cup near a big plate", ""),
+    ("replace_relation", "a red bus behind a truck", "a red bus inside a truck", "scale"),
+    ("replace_relation", "a dog behind a truck", "a dog inside a truck", ""),
+    # what is held in a hand is held; what hangs on its wearer shows the same turned round
+    ("replace_relation", "a girl holds a carrot in her hand", "a girl buys a carrot in her hand", "compatible"),
+    ("replace_relation", "a girl holds a carrot in a shop", "a girl buys a carrot in a shop", ""),
+    ("reshuffle_order", "a girl on skis near a hut", "skis on a girl near a hut", "same_meaning"),
+    ("swap_nouns", "a room with toys and books for young children", "a room with toys and children for young books",
+     "word_order"),
+    # what no picture shows, and what has nothing to close
+    ("replace_adjectives", "a girl with her best drawing", "a girl with her worst drawing", "not_rule"),
+    ("replace_adjectives", "a plane on an open runway", "a plane on a closed runway", "not_rule"),
+    ("replace_adjectives", "a plane near an open door", "a plane near a closed door", ""),
+    # counts of layers, verbs behind "to"
+    ("swap_nouns", "a two layer cake on a shelf", "a two shelf on a layer cake", "agreement"),
+    ("replace_relation", "places to sit near a lake", "places to float near a lake", "not_rule"),
     # relations that hold both ways, and company
     ("reshuffle_order", "a bathtub that is in front of a window", "a window that is in front of a bathtub",
      "same_meaning"),

@@ -16,6 +16,9 @@ _MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
 _LEAST_RANGE = 2.0
 """Points that an axis shows at least, so that noise is not blown up."""
 
+_UNCROWDED = 7
+"""Arms that the small picture has room to name; with more it grows, and their names shrink."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -39,8 +42,9 @@ def arm_marks(table: Table) -> dict[str, Mark]:
 @svg.styled
 def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
     """An SVG element for a page: lost across, gained up, both in points; rings mark the models that none beats."""
-    figure, axes = svg.new_figure(4.9, 4.4)
     marks = arm_marks(table)
+    crowd = max(0, len(marks) - _UNCROWDED)
+    figure, axes = svg.new_figure(4.9 + 0.3 * min(crowd, 10), 4.4 + 0.2 * min(crowd, 10))
     base = table.standings[0]
     points: dict[str, tuple[float, float]] = {}
     bars = []
@@ -70,7 +74,10 @@ def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
     _draw_price(axes, table, price)
     svg.dress(axes)
     figure.tight_layout()
-    svg.label_points(figure, axes, points, {arm: mark.colour for arm, mark in marks.items()}, bars)
+    svg.label_points(
+        figure, axes, points, {arm: mark.colour for arm, mark in marks.items()}, bars,
+        size=svg.FONT - min(crowd, 10) / 5,
+    )  # fmt: skip
     return svg.to_svg(figure, "study-frontier")
 
 

@@ -1,7 +1,7 @@
-"""Whether a scene could hold what an exchange says: no bedroom in a sink, no beach on a boy, no table on a cake.
+"""Whether a scene could hold what an exchange says: no bedroom in a sink, no beach on a boy.
 
-Nouns have one of four magnitudes (`scale` in `lexicon_data/relations.toml`): grounds and buildings, what people sit at or
-ride in, people and large animals, small things. Only what is new in the text is judged.
+Nouns have one of four magnitudes (`scale` in `lexicon_data/relations.toml`): grounds and buildings, what people sit at
+or ride in, people and large animals, small things. Only what is new in the text is judged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GROUND: Final = 4
 
 
 def magnitude(noun: Token) -> int:
-    """4 for grounds, rooms and buildings, 3 for furniture and vehicles, 2 for people, 1 for small things, 0: not known."""
+    """4 for grounds and buildings, 3 for furniture and vehicles, 2 for people, 1 for small things, 0 where unknown."""
     scale = relations().scale
     sorts = {*noun_sorts(noun), *landmark(noun)}
     named = next((size for size, table in scale.items() if noun.lemma in table.words), 0)

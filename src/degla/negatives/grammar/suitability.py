@@ -155,7 +155,7 @@ def _outgrows(old: _Cut, new: _Cut) -> bool:
 
 
 def _supports(cut: _Cut) -> Iterator[tuple[_Piece, str, _Piece]]:
-    """Every two phrases of things with a preposition before the second, and that preposition; "has" counts as "with"."""
+    """Every two phrases of things with a preposition before the second, and that one; "has" counts as "with"."""
     for one, other in pairwise(cut.pieces):
         if one.role != "thing" or other.role != "thing" or not other.gap:
             continue

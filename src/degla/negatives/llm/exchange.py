@@ -162,6 +162,7 @@ class Asker:
     async def _end(self, fault: Fault, endpoint: Endpoint) -> DeglaError:
         """The error that ends the run: what the server said, and what to do."""
         said = f"It says ({fault.kind}): {fault.message}"
+        said += "" if said.endswith((".", "!", "?")) else "."
         if fault.status in (401, 403):
             remedy = (
                 f"Check the key in the environment variable {self.variable}."

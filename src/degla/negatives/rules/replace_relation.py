@@ -119,7 +119,9 @@ def _is_in_hand(caption: Caption, place: int) -> bool:
         return False
     one, other = caption.chunks[at], caption.chunks[at + 1]
     between = [token.lower for token in caption.tokens[one.end : other.start]]
-    return between in (["in"], ["with"], ["between"]) and caption.tokens[other.head].lemma in relations().words["holders"]
+    return (
+        between in (["in"], ["with"], ["between"]) and caption.tokens[other.head].lemma in relations().words["holders"]
+    )
 
 
 def _is_out_of_scale(caption: Caption, place: Place, preposition: str) -> bool:
