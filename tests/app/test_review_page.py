@@ -82,6 +82,7 @@ class Visitor:
 
     def __init__(self, browser: Any, address: str, **context: Any) -> None:
         self.tab = browser.new_context(**context).new_page()
+        self.tab.set_default_timeout(60_000)  # the machine may be busy with other tests
         self.troubles: list[str] = []
         self.tab.on("console", lambda said: self._note(said.type in ("error", "warning"), f"console: {said.text}"))
         self.tab.on("pageerror", lambda error: self._note(True, f"error: {error}"))

@@ -49,8 +49,23 @@ def test_lines_tell_rate_time_left_accepted_and_failures(
         assert not caplog.records
         now = 131.0
         progress.advance(0)
+        assert progress.describe().startswith("32.3/s, ")
     (said,) = [record.getMessage() for record in caplog.records]
     assert said == ("negatives: 3000 of 20000 captions, 32.3/s, 0:08:47 left, 50% accepted, replies 2, malformed 1")
+
+
+def test_no_time_left_is_told_before_a_batch_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("degla.negatives.run.progress.time.monotonic", lambda: now)
+    summary = Summary(rules=("one",), captions=425)
+    with Progress(425, 0, summary) as progress:
+        summary.add([row("a", "one")])
+        summary.add_reply(Reply(Key("a", "one", 0), "answered"))
+        now = 104.0
+        progress.advance(1)
+        assert progress.describe() == "100% accepted, replies 1"
+        progress.advance(255)
+        assert progress.describe() == "64.0/s, 0:00:03 left, 100% accepted, replies 1"
 
 
 def test_a_stopped_run_says_what_it_keeps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 from typing import Final
 
+from degla.negatives.run.stream import BATCH
 from degla.negatives.run.summary import Summary
 
 LOG = logging.getLogger(__name__)
@@ -59,8 +60,10 @@ class Progress:
         """Rate, time left, share accepted, failures by kind."""
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (self._done - self._first) / seconds
-        parts = [f"{rate:,.1f}/s"]
-        if rate > 0:
+        # A model is asked rule by rule within a batch, so that its first captions end together, and late.
+        begun = bool(self._summary.outcomes) and self._done - self._first < BATCH
+        parts = [] if begun else [f"{rate:,.1f}/s"]
+        if rate > 0 and not begun:
             left = round((self._total - self._done) / rate)
             parts.append(f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left")
         parts.append(f"{self._summary.share_accepted:.0%} accepted")
