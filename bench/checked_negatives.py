@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,15 +21,15 @@ from typing import Any
 
 import yaml
 from server import LLAMA_SERVER, serve
-from still_true_negatives import with_still_true
+from still_true_negatives import draw_scenes, with_still_true
 
 from degla.data.sources import read_captions
 from degla.negatives.generate import generate
 from degla.negatives.llm.embedded import EmbeddedModel
 from degla.negatives.llm.server import ServerModel
-from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
+from degla.records import NegativeRecord, read_jsonl, write_jsonl
 from degla.study.plan import PUBLISHED_RULES
-from degla.world.draw import draw_benchmark, draw_pairs
+from degla.world.draw import draw_benchmark
 
 STILL_TRUE = 0.4
 
@@ -108,14 +108,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out: Path = arguments.out
 
-    drawn = draw_pairs(out / f"pairs-{arguments.scenes}", count=arguments.scenes, captions_per_image=12)
-    captions: dict[str, CaptionRecord] = {}
-    wordings: dict[str, list[str]] = defaultdict(list)
-    for record in read_captions(drawn.captions):
-        caption = captions.setdefault(record.image, record)
-        if record.text != caption.text and record.text not in wordings[caption.id]:
-            wordings[caption.id].append(record.text)
-    write_jsonl(out / "captions.jsonl", captions.values())
+    wordings = draw_scenes(out, count=arguments.scenes)
 
     def make(**settings: Any) -> None:
         texts = partial(read_captions, out / "captions.jsonl")

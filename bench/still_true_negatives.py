@@ -28,6 +28,20 @@ from degla.world.draw import draw_benchmark, draw_pairs
 SOURCE = "still true"
 
 
+def draw_scenes(out: Path, *, count: int) -> dict[str, list[str]]:
+    """Draw scenes and write ``captions.jsonl`` with one caption of each; its other true texts by caption id."""
+    # One wording is the caption; of the others, five or more differ, one for each of its negatives.
+    drawn = draw_pairs(out / f"pairs-{count}", count=count, captions_per_image=12)
+    captions: dict[str, CaptionRecord] = {}
+    wordings: dict[str, list[str]] = defaultdict(list)
+    for record in read_captions(drawn.captions):
+        caption = captions.setdefault(record.image, record)
+        if record.text != caption.text and record.text not in wordings[caption.id]:
+            wordings[caption.id].append(record.text)
+    write_jsonl(out / "captions.jsonl", captions.values())
+    return wordings
+
+
 def with_still_true(
     negatives: Iterable[NegativeRecord], wordings: Mapping[str, Sequence[str]], *, share: float
 ) -> Iterator[NegativeRecord]:
@@ -99,15 +113,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out: Path = arguments.out
 
-    # One wording is the caption; of the others, five or more differ, one for each of its negatives.
-    drawn = draw_pairs(out / f"pairs-{arguments.scenes}", count=arguments.scenes, captions_per_image=12)
-    captions: dict[str, CaptionRecord] = {}
-    wordings: dict[str, list[str]] = defaultdict(list)
-    for record in read_captions(drawn.captions):
-        caption = captions.setdefault(record.image, record)
-        if record.text != caption.text and record.text not in wordings[caption.id]:
-            wordings[caption.id].append(record.text)
-    write_jsonl(out / "captions.jsonl", captions.values())
+    wordings = draw_scenes(out, count=arguments.scenes)
     made = out / "negatives.jsonl"
     generate(read_captions(out / "captions.jsonl"), rules=PUBLISHED_RULES, out=made, seed=0, progress=True)
     for share in arguments.shares:

@@ -159,10 +159,7 @@ def _supports(cut: _Cut) -> Iterator[tuple[_Piece, str, _Piece]]:
     for one, other in pairwise(cut.pieces):
         if one.role != "thing" or other.role != "thing" or not other.gap:
             continue
-        lower = [token.lower for token in other.gap]
-        start = next((at for at in range(len(lower)) if relations().match(lower, at) == len(lower)), len(lower) - 1)
-        last = other.gap[-1]
-        yield one, "with" if last.lemma == "have" else " ".join(lower[start:]), other
+        yield one, "with" if other.gap[-1].lemma == "have" else _preposition(other.gap)[1], other
 
 
 def _misfit_of_objects(old: _Cut, new: _Cut) -> str:
@@ -217,12 +214,18 @@ def _announces_the_known(cut: _Cut) -> bool:
 def _prepositions(cut: _Cut) -> Iterator[tuple[str, _Piece, bool]]:
     """Every preposition right before a thing, the thing, and whether a verb of aiming stands before it."""
     for piece in cut.pieces:
-        lower = [token.lower for token in piece.gap]
-        if piece.role != "thing" or not lower or piece.gap[-1].is_verb:
+        if piece.role != "thing" or not piece.gap or piece.gap[-1].is_verb:
             continue
-        start = next((at for at in range(len(lower)) if relations().match(lower, at) == len(lower)), len(lower) - 1)
+        start, preposition = _preposition(piece.gap)
         aimed = start > 0 and piece.gap[start - 1].lemma in relations().words["aiming"]
-        yield " ".join(lower[start:]), piece, aimed
+        yield preposition, piece, aimed
+
+
+def _preposition(gap: Sequence[Token]) -> tuple[int, str]:
+    """Where the longest preposition at the end of a gap begins, and its words; else the last word."""
+    lower = [token.lower for token in gap]
+    start = next((at for at in range(len(lower)) if relations().match(lower, at) == len(lower)), len(lower) - 1)
+    return start, " ".join(lower[start:])
 
 
 def _cut(tokens: Sequence[Token]) -> _Cut:
