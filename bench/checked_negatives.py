@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 from server import LLAMA_SERVER, serve
-from still_true_negatives import draw_scenes, with_still_true
+from still_true_negatives import SETTINGS, draw_scenes, with_still_true
 
 from degla.data.sources import read_captions
 from degla.negatives.generate import generate
@@ -79,13 +79,7 @@ def plan_of(scenes: int, seeds: int) -> dict[str, object]:
         "set": {
             "data.captions": "captions.jsonl",
             "data.images": f"pairs-{scenes}/images",
-            "data.negatives_per_caption": 5,
-            "optim.lr": 4e-4,
-            "optim.warmup_steps": 20,
-            "optim.weight_decay": 0.1,
-            "optim.clip_norm": 1.0,
-            "train.batch_size": 32,
-            "train.steps": 500,
+            **SETTINGS,
         },
         "arms": [
             {"recipe": "degla", "label": label, "data.negatives": f"{name}.jsonl"}

@@ -26,6 +26,16 @@ from degla.study.plan import PUBLISHED_RULES
 from degla.world.draw import draw_benchmark, draw_pairs
 
 SOURCE = "still true"
+SETTINGS = {
+    "data.negatives_per_caption": 5,
+    "optim.lr": 4e-4,
+    "optim.warmup_steps": 20,
+    "optim.weight_decay": 0.1,
+    "optim.clip_norm": 1.0,
+    "train.batch_size": 32,
+    "train.steps": 500,
+}
+"""What all arms of the studies of negatives train with, as in docs/studies/plans."""
 
 
 def draw_scenes(out: Path, *, count: int) -> dict[str, list[str]]:
@@ -79,13 +89,7 @@ def plan_of(shares: Sequence[float], recipes: Sequence[str], *, scenes: int, see
         "set": {
             "data.captions": "captions.jsonl",
             "data.images": f"pairs-{scenes}/images",
-            "data.negatives_per_caption": 5,
-            "optim.lr": 4e-4,
-            "optim.warmup_steps": 20,
-            "optim.weight_decay": 0.1,
-            "optim.clip_norm": 1.0,
-            "train.batch_size": 32,
-            "train.steps": 500,
+            **SETTINGS,
         },
         "arms": [
             {

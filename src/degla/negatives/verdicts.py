@@ -19,7 +19,7 @@ REASONS: Final[dict[str, str]] = {
     "agreement": "a verb, number, article or pronoun no longer suits its noun",
     "word_order": "a phrase stands where it makes no English, or a compound is torn apart",
     "actor": "a verb would stand with something that cannot do what it says",
-    "scale": "something would be in, on or done by what is far too small for it, or a place would do what people do",
+    "scale": "something would be in or on what is far too small for it, or a place would do what people do",
     "synonym": "the new word means the same as the old one",
     "hypernym": "the new word is more general or more special than the old one",
     "part": "the new word is a part or the whole of the old one",
