@@ -22,7 +22,7 @@ from degla.model.load import load_encoder
 from degla.study.conduct import _jobs, conduct
 from degla.study.grid import expand
 from degla.study.materials import prepare
-from degla.study.plan import Plan, read_plan
+from degla.study.plan import Plan, WorldData, read_plan
 from degla.study.tuning import Job, tune
 from degla.training.validation import Validation
 
@@ -52,7 +52,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nothing = {"train.train_image_tower": False, "train.train_text_tower": False, "train.train_scale": False}
     arms = [{"recipe": "degla", "label": "fails", **nothing}, {"recipe": "clip"}, {"recipe": "negclip"}]
-    path, out = _write(tmp_path, arms=arms, seeds=2), tmp_path / "out"
+    # A list of one value is a grid that no label names.
+    path = _write(tmp_path, arms=arms, seeds=2, set=_TINY["set"] | {"train.steps": [2]})
+    out = tmp_path / "out"
     shutil.copytree(drawn, out / "data")
     assert main(["study", str(path), "--out", str(out), "--processes", "1", "--json"]) == 1
     said = capsys.readouterr()
@@ -76,13 +78,14 @@ def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pyte
     assert "<svg" in page and 'src="http' not in page and 'href="http' not in page and "2 runs failed" in page
     assert all(label in page and label in (out / "study.md").read_text() for label in labels)
     chosen = read_plan(out / "chosen.yaml")
-    assert chosen.world is not None and chosen.world.split == "test"
+    assert chosen.world == WorldData(scenes=40, split="test") and chosen.seeds == (0, 1, 2, 3, 4)
+    assert "train.steps" not in chosen.set and all(arm.fields["train.steps"] == 2 for arm in chosen.arms)
     assert [arm.name for arm in chosen.arms] == ["clip", "negclip"]
     assert all(arm.average is not None and len(arm.average) == 1 for arm in chosen.arms)
 
     # Without the arm that fails, nothing is left to do; the numbers stay the same to the last digit.
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.json") if file.parent.name == "results"}
-    path = _write(tmp_path, arms=arms[1:], seeds=2)
+    path = _write(tmp_path, arms=arms[1:], seeds=2, set=_TINY["set"] | {"train.steps": [2]})
     findings = conduct(read_plan(path), out=out, where="plan", processes=1)
     assert {file: file.stat().st_mtime_ns for file in before} == before
     again = json.loads((out / "study.json").read_text())

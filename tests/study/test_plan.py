@@ -44,6 +44,20 @@ def test_lists_span_a_grid_and_labels_say_what_varies(tmp_path: Path) -> None:
     assert len({run.name for run in runs}) == len(runs)
 
 
+def test_a_list_for_all_arms_spans_their_grids(tmp_path: Path) -> None:
+    arms = [{"recipe": "clip"}, {"recipe": "degla", "optim.lr": [1e-3], "train.steps": 7}]
+    plan = _plan(tmp_path, arms=arms, set={"optim.lr": [1e-4, 2e-4], "train.steps": [5, 6], "train.batch_size": 8})
+    runs = expand(plan, where="plan")
+    assert [(run.label, run.config.optim.lr, run.config.train.steps) for run in runs] == [
+        ("clip lr 0.0001, steps 5", 1e-4, 5),
+        ("clip lr 0.0001, steps 6", 1e-4, 6),
+        ("clip lr 0.0002, steps 5", 2e-4, 5),
+        ("clip lr 0.0002, steps 6", 2e-4, 6),
+        ("degla", 1e-3, 7),
+    ]
+    assert {run.config.train.batch_size for run in runs} == {8}
+
+
 def test_an_arm_goes_before_the_plan_and_an_override_before_both(tmp_path: Path) -> None:
     arms = [{"recipe": "degla", "train.steps": [5, 6]}, {"recipe": "clip", "optim.lr": 1e-5}]
     fields = {"arms": arms, "set": {"optim.lr": "3e-4", "objective.text_grounded.weight": 1}}
@@ -146,8 +160,9 @@ def test_the_plans_that_ship_are_good(path: Path) -> None:
     plan = read_plan(path)
     runs = expand(plan, where=path.name)
     assert len(runs) >= 15
-    assert len(plan.seeds) >= 5 or (plan.world is not None and plan.world.split == "validation")
-    assert plan.world is not None and plan.world.items_per_part >= 1000
+    assert plan.world is not None
+    # What is only chosen by may be coarse: chosen.yaml reports with five seeds and a thousand items.
+    assert plan.world.split == "validation" or (len(plan.seeds) >= 5 and plan.world.items_per_part >= 1000)
     settings = [(replace(run.config, recipe=""), run.rules) for run in runs if run.seed == 0]
     assert all(one != other for place, one in enumerate(settings) for other in settings[:place]), "two arms are alike"
 

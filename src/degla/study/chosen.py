@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from degla.study.plan import Plan
+from degla.study.plan import Plan, WorldData
 from degla.study.plan_file import PATHS
 from degla.study.standings import BASE, Table
 
+_SEEDS = 5
+"""A report takes so many seeds at least: a choice may be coarse, what is said of it may not."""
+_QUESTIONS = ("items_per_part", "images_per_class", "retrieval_images")
+
 
 def chosen_plan(plan: Plan, table: Table, *, folder: Path) -> dict[str, Any]:
-    """The plan with each arm at its best setting and share by the joint score, on the other split of the world.
+    """The plan with each arm at its best setting and share by the joint score, on test scenes of the world.
+
+    A plan that chose with few seeds or few questions of the world reports with five and the default number.
 
     Args:
         plan: as it was run.
@@ -33,12 +40,16 @@ def chosen_plan(plan: Plan, table: Table, *, folder: Path) -> dict[str, Any]:
         arms.append({**own, **_from(folder, fields), "average": [row.share]})
     values = plan.model_dump(mode="json", exclude={"arms", "average"}, exclude_defaults=True)
     values["title"] = f"{plan.title}, chosen settings"
-    values["set"] = _from(folder, plan.set)
-    values["seeds"] = list(plan.seeds)
+    # What spans a grid is in the arms, with one value each.
+    values["set"] = _from(folder, {name: value for name, value in plan.set.items() if not isinstance(value, list)})
+    more = (seed for seed in count() if seed not in plan.seeds)
+    values["seeds"] = [*plan.seeds, *islice(more, max(0, _SEEDS - len(plan.seeds)))]
     if plan.benchmarks is not None:
         values["benchmarks"]["root"] = os.path.relpath(plan.benchmarks.root, folder)
     if plan.world is not None:
-        values["world"] = {**plan.world.model_dump(mode="json", exclude_defaults=True), "split": "test"}
+        least = WorldData()
+        sizes = {name: max(getattr(plan.world, name), getattr(least, name)) for name in _QUESTIONS}
+        values["world"] = {**plan.world.model_dump(mode="json", exclude_defaults=True), **sizes, "split": "test"}
     return {**values, "arms": arms}
 
 

@@ -83,9 +83,10 @@ def starting_config(arm: Arm, *, base: str) -> TrainConfig:
 
 
 def _runs_of(arm: Arm, *, plan: Plan, seed: int, where: str) -> list[Run]:
-    start = change(starting_config(arm, base=plan.base), plan.set, where=f"{where}: set")
-    lists = {name: value for name, value in arm.fields.items() if isinstance(value, list)}
+    lists = {name: value for name, value in {**plan.set, **arm.fields}.items() if isinstance(value, list)}
+    shared = {name: value for name, value in plan.set.items() if not isinstance(value, list)}
     single = {name: value for name, value in arm.fields.items() if name not in lists}
+    start = change(starting_config(arm, base=plan.base), shared, where=f"{where}: set")
     place = f"{where}: arm {arm.name!r}"
     empty = [name for name, values in lists.items() if not values]
     if empty:

@@ -110,7 +110,8 @@ class Plan(Record):
         world: what is drawn from the embedded world; or else
         benchmarks: what is measured, where pairs are given as `data.captions` and `data.images` under `set`.
         rules: rules that negatives are made by where `data.negatives` is not given.
-        set: fields of the training configuration of all arms, by dotted name; an arm's own go before.
+        set: fields of the training configuration of all arms, by dotted name, each to its value or to the list of its
+            values, which spans a grid; an arm's own go before.
         arms: what is compared.
         average: shares of the tuned weights in averages with the base that are measured; 1 is the tuned model itself.
         seeds: training seeds, or their number.
@@ -126,7 +127,7 @@ class Plan(Record):
     world: WorldData | None = None
     benchmarks: BenchmarkData | None = None
     rules: tuple[str, ...] = PUBLISHED_RULES
-    set: dict[str, Value] = Field(default_factory=dict)
+    set: dict[str, Value | list[Value]] = Field(default_factory=dict)
     arms: tuple[Arm, ...] = Field(min_length=1)
     average: tuple[float, ...] = (1.0,)
     seeds: tuple[int, ...] = (0,)
