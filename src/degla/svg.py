@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import Any, Final, ParamSpec
+from itertools import product
+from typing import Any, Final, NamedTuple, ParamSpec
 
 INK, SOFT, RULE = "#010203", "#010204", "#010205"
 """Stand for the page's own colours of letters, axes and grid lines until `to_svg` puts those in their place."""
@@ -67,61 +69,119 @@ def label_points(
     figure: Any,
     axes: Any,
     points: dict[str, tuple[float, float]],
-    palette: dict[str, str],
+    marks: dict[str, tuple[str, str]],
     bars: Iterable[tuple[tuple[float, float], tuple[float, float]]],
     *,
     size: float = FONT,
 ) -> None:
-    """Write each label where it covers the least: of 24 places around its point the cheapest, the crowded first."""
-    import math
+    """Name every point beside it where no two names then cover each other, or else all of them in a key at the right.
 
+    Args:
+        figure: finished but for the names.
+        axes: its axes.
+        points: label to place, in data coordinates; the order is that of the key.
+        marks: label to colour and marker.
+        bars: lines that names should not cover, each by its two ends.
+        size: of the letters, in points.
+    """
+    figure.canvas.draw()
+    places = _places(figure, axes, points, bars, size=size)
+    if places is None:
+        _write_key(figure, axes, [(label, *marks[label]) for label in points], size=size)
+        return
+    to_data = axes.transData.inverted().transform
+    for label, place in places.items():
+        colour, _ = marks[label]
+        left, low, right, high = place.box
+        if place.far:  # A line tells which point a far label is for.
+            centre = axes.transData.transform(points[label])
+            (x, y), end = points[label], to_data((min(max(centre[0], left), right), min(max(centre[1], low), high)))
+            axes.plot((x, end[0]), (y, end[1]), color=colour, linewidth=0.6, zorder=1)
+        axes.text(*to_data(place.start), label, fontsize=size, fontweight="bold", color=colour, zorder=6)
+
+
+Box = tuple[float, float, float, float]
+
+
+class _Place(NamedTuple):
+    """Where a label goes, in pixels."""
+
+    box: Box
+    start: tuple[float, float]
+    """Of its baseline."""
+    far: bool
+
+
+def _places(
+    figure: Any,
+    axes: Any,
+    points: dict[str, tuple[float, float]],
+    bars: Iterable[tuple[tuple[float, float], tuple[float, float]]],
+    *,
+    size: float,
+) -> dict[str, _Place] | None:
+    """Each label where it covers the least: of 24 places around its point the cheapest, points from the left first.
+
+    None where a label would cover another or leave the axes.
+    """
     import numpy as np
 
-    figure.canvas.draw()
     renderer = figure.canvas.get_renderer()
     to_pixels = axes.transData.transform
     obstacles = [to_pixels(np.linspace(start, end, 12)) for start, end in bars]
     obstacles.append(to_pixels(np.array(list(points.values()))))
     marks = np.concatenate(obstacles)
     frame = axes.get_window_extent(renderer)
-    placed: list[tuple[float, float, float, float]] = []
     pixels_a_point = figure.dpi / 72
+    placed: dict[str, _Place] = {}
     for label, point in sorted(points.items(), key=lambda entry: entry[1]):
         centre = to_pixels(point)
         probe = axes.text(*point, label, fontsize=size, fontweight="bold")
         extent = probe.get_window_extent(renderer)
         probe.remove()
-        best: tuple[float, float, float, bool] | None = None
-        for radius in (9, 18, 30):
-            for step in range(8):
-                angle = math.pi / 4 * step + math.pi / 8
-                dx, dy = radius * math.cos(angle) * pixels_a_point, radius * math.sin(angle) * pixels_a_point
-                left = centre[0] + dx - (extent.width if dx < 0 else 0)
-                low = centre[1] + dy - extent.height / 2
-                box = (left - 2, low - 2, left + extent.width + 2, low + extent.height + 2)
-                cost = radius / 10 + 6.0 * _covered(marks, box) + 200.0 * sum(_overlap(box, other) for other in placed)
-                if box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1:
-                    cost += 400
-                if best is None or cost < best[0]:
-                    best = (cost, left, low, radius > 9)
-                    chosen = box
-        assert best is not None
-        placed.append(chosen)
-        to_data = axes.transData.inverted().transform
-        x, y = to_data((best[1], best[2] + extent.height * 0.22))
-        if best[3]:  # a line tells which point a far label is for
-            left, low, right, high = chosen
-            end = to_data((min(max(centre[0], left), right), min(max(centre[1], low), high)))
-            axes.plot((point[0], end[0]), (point[1], end[1]), color=palette[label], linewidth=0.6, zorder=1)
-        axes.text(x, y, label, fontsize=size, fontweight="bold", color=palette[label], zorder=6)
+        best: tuple[float, _Place] | None = None
+        for radius, step in product((9, 18, 30), range(8)):
+            angle = math.pi / 4 * step + math.pi / 8
+            dx, dy = radius * math.cos(angle) * pixels_a_point, radius * math.sin(angle) * pixels_a_point
+            left = centre[0] + dx - (extent.width if dx < 0 else 0)
+            low = centre[1] + dy - extent.height / 2
+            box = (left - 2, low - 2, left + extent.width + 2, low + extent.height + 2)
+            if box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1:
+                continue
+            if any(_overlap(box, other.box) for other in placed.values()):
+                continue
+            cost = radius / 10 + 6.0 * _covered(marks, box)
+            if best is None or cost < best[0]:
+                best = (cost, _Place(box, (left, low + extent.height * 0.22), radius > 9))
+        if best is None:
+            return None
+        placed[label] = best[1]
+    return placed
 
 
-def _covered(marks: Any, box: tuple[float, float, float, float]) -> int:
+def _write_key(figure: Any, axes: Any, entries: Sequence[tuple[str, str, str]], *, size: float) -> None:
+    """Label, colour and marker of each, right of the axes; the figure grows by what that takes."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], linestyle="", marker=marker, color=colour, markersize=7, label=label)
+        for label, colour, marker in entries
+    ]
+    key = axes.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, frameon=False, fontsize=size
+    )
+    width, place = figure.get_figwidth(), axes.get_position()
+    wider = width + key.get_window_extent(figure.canvas.get_renderer()).width / figure.dpi
+    figure.set_size_inches(wider, figure.get_figheight())
+    axes.set_position((place.x0 * width / wider, place.y0, place.width * width / wider, place.height))
+
+
+def _covered(marks: Any, box: Box) -> int:
     inside = (marks[:, 0] > box[0]) & (marks[:, 0] < box[2]) & (marks[:, 1] > box[1]) & (marks[:, 1] < box[3])
     return int(inside.sum())
 
 
-def _overlap(first: tuple[float, float, float, float], second: tuple[float, float, float, float]) -> bool:
+def _overlap(first: Box, second: Box) -> bool:
     return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
 
 

@@ -25,14 +25,14 @@ def frontier(across: Row, up: Row, comparison: Comparison) -> str:
     palette = colours(comparison)
     labels = [method.label for method in comparison.methods if {method.label} <= across.cells.keys() & up.cells.keys()]
     points = {label: (100 * across.cells[label].mean, 100 * up.cells[label].mean) for label in labels}
+    markers = {label: "D" if label == comparison.baseline else "o" for label in labels}
     bars = []
     for label in labels:
         horizontal, vertical = _ends(across.cells[label]), _ends(up.cells[label])
         x, y = points[label]
         axes.plot(horizontal, (y, y), color=palette[label], linewidth=1.6, alpha=0.7, solid_capstyle="round")
         axes.plot((x, x), vertical, color=palette[label], linewidth=1.6, alpha=0.7, solid_capstyle="round")
-        marker = "D" if label == comparison.baseline else "o"
-        axes.plot(x, y, marker, color=palette[label], markersize=8, zorder=5)
+        axes.plot(x, y, markers[label], color=palette[label], markersize=8, zorder=5)
         bars += [((end, y), (x, y)) for end in horizontal] + [((x, end), (x, y)) for end in vertical]
     if comparison.baseline in points:
         x, y = points[comparison.baseline]
@@ -43,7 +43,7 @@ def frontier(across: Row, up: Row, comparison: Comparison) -> str:
     axes.margins(0.16, 0.14)
     dress(axes)
     figure.tight_layout()
-    label_points(figure, axes, points, palette, bars)
+    label_points(figure, axes, points, {label: (palette[label], markers[label]) for label in labels}, bars)
     return to_svg(figure, f"frontier-{across.benchmark}-{up.benchmark}-{across.name}")
 
 

@@ -17,7 +17,7 @@ _LEAST_RANGE = 2.0
 """Points that an axis shows at least, so that noise is not blown up."""
 
 _UNCROWDED = 7
-"""Arms that the small picture has room to name; with more it grows, and their names shrink."""
+"""Arms that the small picture has room for; with more it grows."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
     """An SVG element for a page: lost across, gained up, both in points; rings mark the models that none beats."""
     marks = arm_marks(table)
     crowd = max(0, len(marks) - _UNCROWDED)
-    figure, axes = svg.new_figure(4.9 + 0.3 * min(crowd, 10), 4.4 + 0.2 * min(crowd, 10))
+    figure, axes = svg.new_figure(6.2 + 0.15 * min(crowd, 10), 5.2 + 0.1 * min(crowd, 10))
     base = table.standings[0]
     points: dict[str, tuple[float, float]] = {}
     bars = []
@@ -75,9 +75,8 @@ def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
     svg.dress(axes)
     figure.tight_layout()
     svg.label_points(
-        figure, axes, points, {arm: mark.colour for arm, mark in marks.items()}, bars,
-        size=svg.FONT - min(crowd, 10) / 5,
-    )  # fmt: skip
+        figure, axes, points, {arm: (mark.colour, _MARKERS[mark.shape]) for arm, mark in marks.items()}, bars
+    )
     return svg.to_svg(figure, "study-frontier")
 
 

@@ -1,0 +1,50 @@
+"""Names in a plot: beside their points while they fit, in a key when they do not."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+from degla import svg
+
+
+def _named(points: dict[str, tuple[float, float]]) -> tuple[Any, Any]:
+    figure, axes = svg.new_figure(5, 4)
+    axes.set_xlim(0, 10)
+    axes.set_ylim(0, 10)
+    svg.label_points(figure, axes, points, {label: (svg.INK, "o") for label in points}, [])
+    figure.canvas.draw()
+    return figure, axes
+
+
+@pytest.mark.parametrize("gap", [5.0, 0.4])
+def test_names_that_fit_stand_beside_their_points(gap: float) -> None:
+    points = {"first": (4.0, 4.0), "second": (4.0 + gap, 4.0), "third": (4.0, 4.0 + gap)}
+    figure, axes = _named(points)
+    assert axes.get_legend() is None
+    assert {text.get_text() for text in axes.texts} == points.keys()
+    renderer = figure.canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in axes.texts]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(axes.get_window_extent(renderer).contains(*corner) for box in boxes for corner in (box.min, box.max))
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        {f"a model of many, number {number}": (5 + number / 50, 5.0) for number in range(16)},
+        {"a name that is longer than the whole plot is wide, whichever side of its point it would stand": (5.0, 5.0)},
+    ],
+    ids=["crowded", "long"],
+)
+def test_names_that_do_not_fit_stand_in_a_key_inside_the_figure(points: dict[str, tuple[float, float]]) -> None:
+    figure, axes = _named(points)
+    assert not axes.texts
+    key = axes.get_legend()
+    assert [text.get_text() for text in key.get_texts()] == list(points)
+    renderer = figure.canvas.get_renderer()
+    box, frame = key.get_window_extent(renderer), axes.get_window_extent(renderer)
+    assert box.x0 >= frame.x1 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    assert frame.width == pytest.approx(5 * figure.dpi * 0.775), "the axes keep their width"
