@@ -14,7 +14,7 @@ def _named(points: dict[str, tuple[float, float]]) -> tuple[Any, Any]:
     figure, axes = svg.new_figure(5, 4)
     axes.set_xlim(0, 10)
     axes.set_ylim(0, 10)
-    svg.label_points(figure, axes, points, {label: (svg.INK, "o") for label in points}, [])
+    svg.label_points(figure, axes, points, dict.fromkeys(points, (svg.INK, "o")), [])
     figure.canvas.draw()
     return figure, axes
 
