@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -22,7 +23,10 @@ def agreeing_verbs(caption: Caption, head: int) -> list[int]:
         if token.tag not in ("VBZ", "VBP") and token.lower not in ("was", "were"):
             continue
         main = token.governor if token.role in ("aux", "auxpass") else place
-        own = [index for index, one in enumerate(tokens) if one.governor == main and one.role in _SUBJECTS]
+        own = _subjects(tokens, main)
+        while not own and _is_joined(tokens, main):
+            main = tokens[main].governor  # "a child holds a spoon and looks up"
+            own = _subjects(tokens, main)
         if any(tokens[index].tag in ("WDT", "WP") for index in own):
             own = [tokens[main].governor]
         elif any(tokens[index].role == "expl" for index in own):
@@ -30,6 +34,17 @@ def agreeing_verbs(caption: Caption, head: int) -> list[int]:
         if head in own:
             found.append(place)
     return found
+
+
+def _subjects(tokens: Sequence[Token], verb: int) -> list[int]:
+    return [index for index, one in enumerate(tokens) if one.governor == verb and one.role in _SUBJECTS]
+
+
+def _is_joined(tokens: Sequence[Token], verb: int) -> bool:
+    """Whether "and" or the like joins a verb to one before it."""
+    first = tokens[verb].governor
+    joined = tokens[verb].role == "conj" and 0 <= first < verb and tokens[first].is_verb
+    return joined and any(token.tag == "CC" for token in tokens[first:verb])
 
 
 def disagrees(caption: Caption) -> bool:
