@@ -33,6 +33,7 @@ def test_the_papers_rules_are_five_of_the_eleven_on_the_shelf() -> None:
 
 
 ACCEPTED = [
+    ("replace_relation", "a man very close to a dog", "a man very far from a dog"),
     ("replace_relation", "a dog on a table", "a dog under a table"),
     ("replace_relation", "a dog in front of a house", "a dog behind a house"),
     ("replace_relation", "A man riding a horse", "A man feeding a horse"),
@@ -88,6 +89,7 @@ REFUSED = [
     ("swap_phrases", "a cup on a plate", "a plate on a cup", "not_rule"),
     ("swap_phrases", "a red cup next to a blue plate", "a blue plate next to a red cup", "same_meaning"),
     ("swap_phrases", "a red cup on a blue plate", "a blue cup on a red plate", "not_rule"),
+    ("replace_relation", "a man very close to a dog", "a man very away from a dog", "word_order"),
     ("add_object", "a dog on a sofa", "a dog and a pillow on a sofa", "still_true"),
     ("add_object", "a dog on a sofa", "a dog and a puppy on a sofa", "already_in_caption"),
     ("add_object", "a dog on a sofa", "a dog and a wall on a sofa", "still_true"),

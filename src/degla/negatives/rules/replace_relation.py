@@ -19,6 +19,10 @@ from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _PARTICLES: Final = frozenset({"up", "down", "out", "off", "away", "together", "back", "over", "around"})
 
+_DEGREES: Final = frozenset({"very", "so", "too", "really", "quite", "extremely"})
+_GRADED: Final = frozenset({"close to", "near", "far from"})
+"""Prepositions that are said of more or less."""
+
 
 @dataclass(frozen=True)
 class ReplaceRelation(ReplacingRule):
@@ -43,7 +47,7 @@ class ReplaceRelation(ReplacingRule):
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """No second "in front of", nothing that stands still "down the street"."""
         if _sort(caption, place) == "prepositions":
-            return f" {word} " not in f" {' '.join(caption.content)} " and not _is_out_of_scale(caption, place, word)
+            return f" {word} " not in f" {' '.join(caption.content)} " and not _objection(caption, place, word)
         following = caption.tokens[place[1]].lower if place[1] < len(caption.tokens) else ""
         known = relations().words
         if word in known["staying"] and following in known["directions"]:
@@ -98,7 +102,7 @@ class ReplaceRelation(ReplacingRule):
             chunk = next(one for one in caption.chunks if one.start == place[1])
             reason = relations().relation(
                 "prepositions", " ".join(kept), new, objects=landmark(caption.tokens[chunk.head])
-            ) or ("scale" if _is_out_of_scale(caption, place, new) else "")
+            ) or _objection(caption, place, new)
         return refused(reason) if reason else ACCEPTED
 
 
@@ -122,6 +126,13 @@ def _is_in_hand(caption: Caption, place: int) -> bool:
     return (
         between in (["in"], ["with"], ["between"]) and caption.tokens[other.head].lemma in relations().words["holders"]
     )
+
+
+def _objection(caption: Caption, place: Place, preposition: str) -> str:
+    """What speaks against a preposition for the words around its place; "" where nothing does."""
+    if caption.tokens[place[0] - 1].lower in _DEGREES and preposition not in _GRADED:
+        return "word_order"  # "very close to" is not "very away from"
+    return "scale" if _is_out_of_scale(caption, place, preposition) else ""
 
 
 def _is_out_of_scale(caption: Caption, place: Place, preposition: str) -> bool:
