@@ -31,6 +31,9 @@ from degla.records import ItemImage
 if TYPE_CHECKING:
     from torch import Tensor
 
+_SMALL = 20_000_000
+"""Weights of a model below which PyTorch's own work for each call outweighs the products of a small batch."""
+
 
 class Encoder(Protocol):
     """What evaluation needs of a model; `degla.model.encoder.Encoder` satisfies it."""
@@ -102,8 +105,8 @@ class Embedder:
     Attributes:
         encoder: the model.
         root: folder that image paths are relative to.
-        images_per_batch: 0: 8 on a processor, whose caches activations outgrow, else 128.
-        texts_per_batch: 0: 32 on a processor, else 512.
+        images_per_batch: 0: 8 on a processor, whose caches activations outgrow, 64 there with a small model, else 128.
+        texts_per_batch: 0: 32 on a processor, 256 there with a small model, else 512.
         workers: threads that open and transform images; 0: one a core.
         cache: rows of earlier runs, read and filled.
         identity: tells models apart in a cache that they share, see `identity.identity_of`; needed where the cache
@@ -254,8 +257,12 @@ class Embedder:
         return text_row, table.stacked()
 
     def _size(self, processor: int, other: int) -> int:
-        """Inputs a batch, by the kind of device."""
-        return processor if str(self.encoder.device).startswith("cpu") else other
+        """Inputs a batch, by the kind of device and the size of the model."""
+        if not str(self.encoder.device).startswith("cpu"):
+            return other
+        parameters = getattr(self.encoder, "parameters", None)
+        small = parameters is not None and sum(weight.numel() for weight in parameters()) < _SMALL
+        return 8 * processor if small else processor
 
     def _key(self, kind: str, content: str) -> str:
         return f"{self.identity}:{kind}:{content}"
