@@ -76,7 +76,11 @@ def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pyte
 
     page = (out / "study.html").read_text()
     assert "<svg" in page and 'src="http' not in page and 'href="http' not in page and "2 runs failed" in page
-    assert all(label in page and label in (out / "study.md").read_text() for label in labels)
+    text = (out / "study.md").read_text()
+    assert all(label in page and label in text for label in labels)
+    glance, rest = text.split("## By family")
+    assert glance.count("\n| clip ") == glance.count("\n| negclip ") == 1, "the best of each arm, no more"
+    assert rest.split("## All models")[1].count("clip averaged 0.5") == 2
     chosen = read_plan(out / "chosen.yaml")
     assert chosen.world == WorldData(scenes=40, split="test") and chosen.seeds == (0, 1, 2, 3, 4)
     assert "train.steps" not in chosen.set and all(arm.fields["train.steps"] == 2 for arm in chosen.arms)

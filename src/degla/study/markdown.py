@@ -20,17 +20,16 @@ def render_markdown(
     lines += ["```sh", command, "```", ""] if command else []
     for warning in warnings:
         lines += [f"> **Note.** {warning[:1].upper()}{warning[1:]}", ""]
+    chosen = len(table.best) < len(table.standings)
     lines += [
         "## At a glance",
         "",
-        *table_lines(
-            ["model", "seeds", *table.headline, f"{plan.gain} gained", f"{plan.kept} lost", "joint", ""],
-            (_glance(row, table) for row in table.standings),
-        ),
+        *_glance(table.best, plan, table),
         "",
-        f"Percent; gained, lost and joint in points against the base `{plan.base}`. ± is half of a 95 % t-interval of "
-        f"the mean over seeds. Joint: {plan.gain} gained minus {plan.price:g} times {plan.kept} lost. Bold: the best "
-        "joint score of its arm; P: no model gains more without losing more.",
+        f"{'Each arm at the setting with its best joint score. ' if chosen else ''}Percent; gained, lost and joint in "
+        f"points against the base `{plan.base}`. ± is half of a 95 % t-interval of the mean over seeds. Joint: "
+        f"{plan.gain} gained minus {plan.price:g} times {plan.kept} lost. P: no model of the study gains more without "
+        "losing more.",
         "",
         "![Frontier](frontier.svg)",
         "",
@@ -56,12 +55,25 @@ def render_markdown(
             "tests of its kind. Yes: both below 0.05.",
             "",
         ]
+    if chosen:
+        lines += [
+            "## All models",
+            "",
+            *_glance(table.standings, plan, table, bold=True),
+            "",
+            "Bold: the best of its arm.",
+            "",
+        ]
     return "\n".join(lines)
 
 
-def _glance(row: Standing, table: Table) -> list[str]:
-    chosen = row.best and len([other for other in table.standings if other.arm == row.arm]) > 1
-    name = f"**{row.label}**" if chosen else row.label
+def _glance(rows: Iterable[Standing], plan: Plan, table: Table, *, bold: bool = False) -> Iterator[str]:
+    heads = ["model", "seeds", *table.headline, f"{plan.gain} gained", f"{plan.kept} lost", "joint", ""]
+    yield from table_lines(heads, (_line(row, table, bold=bold and row.best) for row in rows))
+
+
+def _line(row: Standing, table: Table, *, bold: bool) -> list[str]:
+    name = f"**{row.label}**" if bold else row.label
     scores = [spread(row.scores[column]) for column in table.headline]
     seeds = "–" if row.seeds == (None,) else str(len(row.seeds))
     return [name, seeds, *scores, points(row.gained), points(row.lost), points(row.joint), "P" if row.pareto else ""]
