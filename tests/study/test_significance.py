@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from degla.evaluation.results import load_result, save_result
 from degla.records import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
-from degla.study.plot import frontier, standing_alone
+from degla.study.plot import _undominated, frontier, has_many, standing_alone
 from degla.study.significance import compare_all, holm
 from degla.study.standings import BASE, Model, tabulate
 from degla.study.tuning import Cost
@@ -144,3 +145,14 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
     assert picture.startswith("<svg") and picture == frontier(table, gain="composition", kept="recognition", price=1.0)
     assert all(f">{name}<" in picture for name in (BASE, "arm", "forgets"))
     assert "var(--" in picture and "var(--" not in standing_alone(picture)
+
+    # With many models an arm, its line is its own frontier and the others are dots beside it.
+    assert not has_many(table)
+    many = replace(
+        table, standings=(*table.standings, *(replace(good, label=f"more {n}", best=False) for n in range(6)))
+    )
+    assert has_many(many)
+    dots = frontier(many, gain="composition", kept="recognition", price=1.0)
+    assert dots.count("opacity: 0.5;") > picture.count("opacity: 0.5;")
+    line = _undominated([base, by_label["worse"], good, by_label["forgets"]])
+    assert [row.label for row in line] == [BASE, "good", "forgets"], "worse gains less and loses more than good"

@@ -17,7 +17,7 @@ from degla.evaluation.results import TracedResult
 from degla.evaluation.statistics import Difference
 from degla.study.markdown import render_markdown
 from degla.study.plan import Plan
-from degla.study.plot import arm_marks, frontier, standing_alone
+from degla.study.plot import arm_marks, frontier, has_many, standing_alone
 from degla.study.significance import PairedTest
 from degla.study.standings import BASE, Standing, Table
 from degla.study.wording import as_values, interval, mean_of, p_value, points, seconds, signed, spread, unbroken, width
@@ -179,6 +179,7 @@ def render_html(findings: Findings, picture: str) -> str:
         tests=findings.tests,
         warnings=findings.warnings,
         picture=Markup(picture),
+        many=has_many(findings.table),
         marks=arm_marks(findings.table),
         base=BASE,
         leader=max(findings.table.best, key=lambda row: row.joint.mean if row.arm != BASE else -math.inf),

@@ -1,4 +1,7 @@
-"""The frontier of a study: what was gained against what was lost, one line an arm over its settings and averages."""
+"""The frontier of a study: what was gained against what was lost, one line an arm.
+
+With few models an arm the line joins its settings or averages; with many it is the arm's own frontier.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,12 @@ _LEAST_RANGE = 2.0
 
 _UNCROWDED = 7
 """Arms that the small picture has room for; with more it grows."""
+
+_MANY = 6
+"""Models of an arm whose lines can still be told apart; with more, only its own frontier is drawn as a line."""
+
+_FRAME = 3.0
+"""With many models the frame ends at so many times the most that an arm's best model lost."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +57,21 @@ def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
     base = table.standings[0]
     points: dict[str, tuple[float, float]] = {}
     bars = []
-    for arm, lines in _lines(table).items():
-        for line in lines:
+    lines = _lines(table)
+    marked = {row.label for row in table.best} | {row.label for arm in lines.values() for line in arm for row in line}
+    for arm, of_arm in lines.items():
+        for line in of_arm:
             xs, ys = [_x(row) for row in line], [_y(row) for row in line]
             axes.plot(xs, ys, color=marks[arm].colour, linewidth=1.2, alpha=0.75, zorder=2)
             bars += list(zip(zip(xs, ys, strict=True), zip(xs[1:], ys[1:], strict=False), strict=False))
     for row in table.standings:
         x, y, colour = _x(row), _y(row), marks[row.arm].colour
         marker = _MARKERS[marks[row.arm].shape]
-        axes.plot(x, y, marker, color=colour, markersize=7 if row.best or row.arm == BASE else 4.5, zorder=5)
+        size = 7 if row.best or row.arm == BASE else 4.5
+        if row.label not in marked:
+            axes.plot(x, y, marker, color=colour, markersize=2.5, alpha=0.5, zorder=1)
+            continue
+        axes.plot(x, y, marker, color=colour, markersize=size, zorder=5)
         if row.pareto:
             axes.plot(x, y, "o", markerfacecolor="none", markeredgecolor=svg.INK, markersize=11, zorder=4)
         if row.best and row.gained.half_width is not None and row.lost.half_width is not None:
@@ -69,8 +84,11 @@ def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
     axes.axvline(_x(base), color=svg.SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlabel(f"{kept} lost (points)  →  more forgotten")
     axes.set_ylabel(f"{gain} gained (points)")
-    axes.set_xlim(*_limits([_x(row) for row in table.standings]))
-    axes.set_ylim(*_limits([_y(row) for row in table.standings]))
+    framed = table.standings
+    if has_many(table):
+        framed = [row for row in framed if _x(row) <= _FRAME * max(_x(best) for best in table.best)]
+    axes.set_xlim(*_limits([_x(row) for row in framed]))
+    axes.set_ylim(*_limits([_y(row) for row in framed]))
     _draw_price(axes, table, price)
     svg.dress(axes)
     figure.tight_layout()
@@ -83,6 +101,12 @@ def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
 def standing_alone(picture: str) -> str:
     """The same picture as a file of its own, which has no page to take its colours from."""
     return re.sub(r"var\(--(\w+)\)", lambda found: _INKS.get(found[1], "#888888"), picture)
+
+
+def has_many(table: Table) -> bool:
+    """Whether an arm has so many models that each arm is drawn by its own frontier."""
+    arms = [row.arm for row in table.standings]
+    return max(map(arms.count, set(arms))) > _MANY
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
@@ -105,11 +129,16 @@ def _draw_price(axes: Any, table: Table, price: float) -> None:
 
 
 def _lines(table: Table) -> dict[str, list[list[Standing]]]:
-    """By arm: with averages one line a setting, from the base over its shares; else one line over the settings."""
+    """By arm: its own frontier where arms have many models; with averages one line a setting, from the base over its
+    shares; else one line over the settings."""
     base = table.standings[0]
+    many = has_many(table)
     lines: dict[str, list[list[Standing]]] = {}
     for arm in dict.fromkeys(row.arm for row in table.standings if row.arm != BASE):
         rows = [row for row in table.standings if row.arm == arm]
+        if many:
+            lines[arm] = [_undominated([base, *rows])]
+            continue
         settings = list(dict.fromkeys(row.setting for row in rows))
         by_setting = [_sorted([row for row in rows if row.setting == setting]) for setting in settings]
         if any(len(line) > 1 for line in by_setting):
@@ -117,6 +146,15 @@ def _lines(table: Table) -> dict[str, list[list[Standing]]]:
         else:
             lines[arm] = [sorted(rows, key=_x)]
     return lines
+
+
+def _undominated(rows: Sequence[Standing]) -> list[Standing]:
+    """Those that gain more than all that lose no more, from the least lost."""
+    kept: list[Standing] = []
+    for row in sorted(rows, key=lambda row: (row.lost.mean, -row.gained.mean)):
+        if not kept or row.gained.mean > kept[-1].gained.mean:
+            kept.append(row)
+    return kept
 
 
 def _sorted(rows: Sequence[Standing]) -> list[Standing]:
