@@ -85,6 +85,8 @@ def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pyte
     assert chosen.world == WorldData(scenes=40, split="test") and chosen.seeds == (0, 1, 2, 3, 4)
     assert "train.steps" not in chosen.set and all(arm.fields["train.steps"] == 2 for arm in chosen.arms)
     assert [arm.name for arm in chosen.arms] == ["clip", "negclip"]
+    told = ["averaged 0.5" in part for part in chosen.about.split("; ")]
+    assert told == [arm.average == (0.5,) for arm in chosen.arms], chosen.about
     assert all(arm.average is not None and len(arm.average) == 1 for arm in chosen.arms)
 
     # Without the arm that fails, nothing is left to do; the numbers stay the same to the last digit.
