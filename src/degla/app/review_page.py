@@ -144,6 +144,7 @@ def serve(review: Review, *, images: Path | None = None, port: int = 7860) -> No
             raise InputError(
                 f"port {port} cannot be used: {error.strerror}. Give another --port; 0 finds one."
             ) from None
+        listener.listen()  # From here on who opens the address waits, and is not refused, until the page answers.
         sys.stdout.write(f"Review at http://127.0.0.1:{listener.getsockname()[1]}  (Ctrl-C ends; nothing is lost)\n")
         sys.stdout.flush()
         Thread(target=page.warm_up, daemon=True).start()
