@@ -84,7 +84,7 @@ def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
     axes.axvline(_x(base), color=svg.SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
     axes.set_xlabel(f"{kept} lost (points)  →  more forgotten")
     axes.set_ylabel(f"{gain} gained (points)")
-    framed = table.standings
+    framed = list(table.standings)
     if has_many(table):
         framed = [row for row in framed if _x(row) <= _FRAME * max(_x(best) for best in table.best)]
     axes.set_xlim(*_limits([_x(row) for row in framed]))
