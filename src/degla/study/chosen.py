@@ -41,9 +41,7 @@ def chosen_plan(plan: Plan, table: Table, *, folder: Path) -> dict[str, Any]:
     values = plan.model_dump(mode="json", exclude={"arms", "average"}, exclude_defaults=True)
     values["title"] = f"{plan.title}, chosen settings"
     told = "; ".join(row.label for row in best.values())
-    values["about"] = (
-        f"Each arm as it did best by the joint score in “{plan.title}”, where settings were chosen: {told}."
-    )
+    values["about"] = f"Each arm as it had its best joint score in “{plan.title}”: {told}."
     # What spans a grid is in the arms, with one value each.
     values["set"] = _from(folder, {name: value for name, value in plan.set.items() if not isinstance(value, list)})
     more = (seed for seed in count() if seed not in plan.seeds)

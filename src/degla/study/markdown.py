@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from degla.evaluation.markdown import table_line
+from degla.study.chosen import is_choice
 from degla.study.plan import Plan
 from degla.study.significance import PairedTest
 from degla.study.standings import Standing, Table
@@ -20,7 +21,7 @@ def render_markdown(
     lines += ["```sh", command, "```", ""] if command else []
     for warning in warnings:
         lines += [f"> **Note.** {warning[:1].upper()}{warning[1:]}", ""]
-    chosen = len(table.best) < len(table.standings)
+    chosen = is_choice(plan, table)
     lines += [
         "## At a glance",
         "",

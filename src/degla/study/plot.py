@@ -67,11 +67,10 @@ def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
     for row in table.standings:
         x, y, colour = _x(row), _y(row), marks[row.arm].colour
         marker = _MARKERS[marks[row.arm].shape]
-        size = 7 if row.best or row.arm == BASE else 4.5
         if row.label not in marked:
             axes.plot(x, y, marker, color=colour, markersize=2.5, alpha=0.5, zorder=1)
             continue
-        axes.plot(x, y, marker, color=colour, markersize=size, zorder=5)
+        axes.plot(x, y, marker, color=colour, markersize=7 if row.best or row.arm == BASE else 4.5, zorder=5)
         if row.pareto:
             axes.plot(x, y, "o", markerfacecolor="none", markeredgecolor=svg.INK, markersize=11, zorder=4)
         if row.best and row.gained.half_width is not None and row.lost.half_width is not None:
