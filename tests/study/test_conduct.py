@@ -109,7 +109,7 @@ def _job(folder: Path, drawn: Path, *, train_steps: int, **fields: Any) -> Job:
         shutil.copytree(drawn, out / "data")
     plan = _plan_of(folder, train_steps=train_steps, **fields)
     runs = expand(plan, where="plan")
-    return _jobs(plan, runs, prepare(plan, runs, out=out), out=out)[1]
+    return _jobs(runs, prepare(plan, runs, out=out), out=out)[1][0]
 
 
 def test_what_is_done_stays_done_and_what_changed_is_made_again(tmp_path: Path, drawn: Path) -> None:
@@ -203,7 +203,7 @@ def test_given_data_is_the_same_as_drawn_data(tmp_path: Path, drawn: Path) -> No
     world = _plan_of(tmp_path / "world", train_steps=2)
     shutil.copytree(drawn, tmp_path / "world" / "out" / "data")
     made = prepare(world, expand(world, where="plan"), out=tmp_path / "world" / "out")
-    assert given.questions == made.questions and given.benchmarks == made.benchmarks == ("world",)
+    assert given.questions[0].digest == made.questions[0].digest and given.questions[0].benchmarks == ("world",)
     wanted = {name: made.inputs[0][name] for name in ("captions", "negatives")}
     assert all(inputs | wanted == inputs for inputs in given.inputs[:3]), "equal contents under other names"
     assert given.inputs[0]["images"] == str(pairs / "images")
@@ -221,6 +221,41 @@ def test_a_score_that_no_benchmark_has(tmp_path: Path, drawn: Path, capsys: pyte
     assert main(["study", str(path), "--out", str(tmp_path / "out"), "--processes", "1"]) == 2
     said = capsys.readouterr().err
     assert "field 'gain'" in said and "Did you mean 'composition'?" in said
+
+
+def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, drawn: Path) -> None:
+    plan = _plan_of(tmp_path, train_steps=2)
+    shutil.copytree(drawn, tmp_path / "out" / "data")
+    known = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
+    job = _job(tmp_path, drawn, train_steps=2)
+    assert tune(job).trained
+    world = {"scenes_seed": 1, "questions_seed": 2, "base": str(job.config and job.config.out)}
+    replicates = [{"negatives_seed": 3}, {"name": "world", **world}]
+    arms = [{"recipe": "degla"}, {"recipe": "clip", "data.negatives_per_caption": 0}]
+    fields = {"set": _TINY["set"], "average": [1], "replicates": replicates}
+    plan = read_plan(_write(tmp_path, arms=arms, **fields))
+    runs = expand(plan, where="plan")
+    # What reads no negatives would come out the same again.
+    assert [run.title for run in runs] == [
+        "degla, seed 0", "clip, seed 0", "degla [negatives 3], seed 0", "degla [world], seed 0", "clip [world], seed 0",
+    ]  # fmt: skip
+    materials = prepare(plan, runs, out=tmp_path / "out")
+    bases, jobs = _jobs(runs, materials, out=tmp_path / "out")
+    assert [base.base for base in bases] == ["world", world["base"]]
+    assert jobs[0].config == job.config and jobs[0].inputs == job.inputs and not tune(jobs[0]).trained
+    files = [measure.path for each in (*bases, *jobs) for measure in each.measures]
+    folders = [each.config.out for each in jobs if each.config is not None]
+    assert len(set(files)) == len(files) and len(set(folders)) == len(folders)
+
+    names = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
+    new = set(names) - set(known)
+    assert {name.partition("-")[0] for name in new} == {"pairs", "benchmark", "negatives"} and len(known) == 4
+    assert sum(name.endswith("-seed-1") for name in new) == 1 and sum(name.endswith("-seed-2") for name in new) == 1
+    first, _, negatives, other, _ = jobs
+    assert negatives.inputs["negatives"] not in ("", first.inputs["negatives"]) and negatives.root == first.root
+    assert {**negatives.inputs, "negatives": ""} == {**first.inputs, "negatives": ""}
+    assert other.questions != first.questions and other.inputs["images"] != first.inputs["images"]
+    assert other.base == world["base"] and other.config is not None and other.config.model == world["base"]
 
 
 def test_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,18 @@ def test_paths_are_seen_from_the_plans_folder(tmp_path: Path) -> None:
         ({"world": None}, "either 'world', or 'benchmarks'"),
         ({"set": {"data.captions": "c.jsonl"}}, "'world' draws the pairs"),
         ({"against": "clip"}, "no arm"),
+        ({"replicates": [{"negatives_seed": 0}]}, "changes nothing"),
+        ({"replicates": [{"negatives_seed": 1}, {"negatives_seed": 1}]}, "two replicates are called 'negatives 1'"),
+        ({"replicates": [{"negatives_seed": 1, "seeds": [4]}]}, "among the plan's, [0]"),
+        (
+            {
+                "world": None,
+                "benchmarks": {"names": ["world"], "root": "."},
+                "replicates": [{"scenes_seed": 1}],
+                "set": {"data.captions": "c.jsonl", "data.images": "."},
+            },
+            "need 'world'",
+        ),
     ],
 )
 def test_what_is_refused(tmp_path: Path, fields: dict[str, Any], told: str) -> None:

@@ -13,8 +13,8 @@ from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.shelf import did_you_mean
 from degla.study.chosen import is_choice, write_chosen
-from degla.study.grid import Run, expand, file_name
-from degla.study.materials import Materials, prepare
+from degla.study.grid import Run, expand, file_name, titled
+from degla.study.materials import Materials, Questions, prepare
 from degla.study.page import Findings, write_all
 from degla.study.plan import Plan
 from degla.study.significance import PairedTest, compare_all
@@ -60,20 +60,21 @@ def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: 
     try:
         log.info("%s: %d runs, results in %s", where, len(runs), out)
         materials = prepare(plan, runs, out=out)
-        jobs = _jobs(plan, runs, materials, out=out)
+        bases, tunings = _jobs(runs, materials, out=out)
+        jobs = [*bases, *tunings]
 
         def when_ended(number: int, end: Ended[Done]) -> None:
             if end.details:
                 handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, end.details, (), None))
-            if number == 0:
+            if number < len(bases):
                 wanted = [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
-                check_base(end, jobs[0], wanted, where=where)
+                check_base(end, jobs[number], wanted, where=where)
 
         with Watch(jobs, log=log, when_ended=when_ended) as watch:
             ends, signal = run_jobs(tune, jobs, processes=processes or default_processes(), watcher=watch)
         if signal:
             raise DeglaError(f"stopped by {signal}; the same command goes on where it stopped.")
-        return _found(plan, runs, jobs, ends, out=out, where=where, command=command)
+        return _found(plan, runs, bases, tunings, ends[len(bases) :], out=out, where=where, command=command)
     finally:
         log.removeHandler(handler)
         handler.close()
@@ -94,26 +95,35 @@ def open_log(out: Path) -> logging.Handler:
     return handler
 
 
-def _jobs(plan: Plan, runs: Sequence[Run], materials: Materials, *, out: Path) -> list[Job]:
-    start = Job(
-        label=BASE,
-        base=plan.base,
-        config=None,
-        inputs={},
-        measures=(Measure(BASE, 1.0, out / "results" / f"{file_name(BASE, None)}.json"),),
-        benchmarks=materials.benchmarks,
-        root=materials.root,
-        questions=materials.questions,
-    )
-    jobs = [start]
-    for run, config, inputs in zip(runs, materials.configs, materials.inputs, strict=True):
+def _jobs(runs: Sequence[Run], materials: Materials, *, out: Path) -> tuple[list[Job], list[Job]]:
+    """Jobs that measure the bases, that of the plan first, and jobs of the runs, in order."""
+    results = out / "results"
+    bases: dict[tuple[str, Questions], Job] = {}
+    jobs = []
+    for run, config, inputs, asked in zip(runs, materials.configs, materials.inputs, materials.questions, strict=True):
+        base = run.config.model
+        if (base, asked) not in bases:
+            title = titled(BASE, run.replicate)
+            file = results / f"{file_name(BASE, None, run.replicate)}.json"
+            bases[base, asked] = Job(
+                label=title,
+                base=base,
+                config=None,
+                inputs={},
+                measures=(Measure(title, 1.0, file),),
+                benchmarks=asked.benchmarks,
+                root=asked.root,
+                questions=asked.digest,
+            )
         measures = tuple(
-            Measure(label, share, out / "results" / f"{file_name(label, run.seed)}.json")
+            Measure(titled(label, run.replicate), share, results / f"{file_name(label, run.seed, run.replicate)}.json")
             for share in run.shares
             for label in (run.model_label(share),)
         )
-        jobs.append(replace(start, label=run.label, config=config, inputs=inputs, measures=measures))
-    return jobs
+        label = titled(run.label, run.replicate)
+        start = bases[base, asked]
+        jobs.append(replace(start, label=label, config=config, inputs=inputs, measures=measures))
+    return list(bases.values()), jobs
 
 
 def check_base(end: Ended[Any], job: Job, wanted: Iterable[tuple[str, str]], *, where: str) -> None:
@@ -143,6 +153,7 @@ def check_base(end: Ended[Any], job: Job, wanted: Iterable[tuple[str, str]], *, 
 def _found(
     plan: Plan,
     runs: Sequence[Run],
+    bases: Sequence[Job],
     jobs: Sequence[Job],
     ends: Sequence[Ended[Done] | None],
     *,
@@ -151,20 +162,27 @@ def _found(
     command: str,
 ) -> Findings:
     failures = []
-    models = {BASE: Model(BASE, BASE, (), 1.0, {None: load_result(jobs[0].measures[0].path)})}
+    starts = {(job.base, job.root): load_result(job.measures[0].path) for job in bases}
+    models = {BASE: Model(BASE, BASE, (), 1.0, {None: starts[bases[0].base, bases[0].root]})}
     files: dict[str, dict[int | None, Path]] = {}
-    for run, job, end in zip(runs, jobs[1:], ends[1:], strict=True):
+    for run, job, end in zip(runs, jobs, ends, strict=True):
         value = end.value if end is not None else None
         if value is None or not value.paths:
             error = end.error if end is not None and end.error else "; ".join(value.notes) if value else "not run"
             failures.append(Failure(job.title, error))
             continue
         for measure in job.measures:
-            model = models.setdefault(measure.label, Model(measure.label, run.arm, run.setting, measure.share))
-            model.results[run.seed] = load_result(measure.path)
-            files.setdefault(measure.label, {})[run.seed] = measure.path
+            label = run.model_label(measure.share)
+            model = models.setdefault(label, Model(label, run.arm, run.setting, measure.share))
+            result = load_result(measure.path)
+            if run.replicate is not None:
+                model.replicates[run.seed, run.replicate.title] = result, starts[job.base, job.root]
+                continue
+            model.results[run.seed] = result
+            files.setdefault(label, {})[run.seed] = measure.path
             if value.cost is not None:
                 model.costs.append(value.cost)
+    models = {label: model for label, model in models.items() if model.results}
     if len(models) == 1:
         told = "; ".join(f"{failure.title}: {failure.error}" for failure in failures[:3])
         raise DeglaError(f"no run came to an end: {told}. See {out / 'study.log'}.")

@@ -13,7 +13,7 @@ from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.errors import InputError
 from degla.shelf import RECIPES
 from degla.study.fields import change
-from degla.study.plan import Arm, Plan
+from degla.study.plan import Arm, Plan, Replicate
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,19 @@ class Run:
     """Rules that its negatives are made by, where it has no file of them."""
     shares: tuple[float, ...]
     """Shares of the tuned weights in the averages that are measured, the largest first."""
+    replicate: Replicate | None = None
+    """What it varies for all arms; None: the plan as it is."""
+
+    @property
+    def title(self) -> str:
+        """As in lists of runs."""
+        return f"{titled(self.label, self.replicate)}, seed {self.seed}"
+
+    @property
+    def makes_negatives(self) -> bool:
+        """Whether it reads negatives that the study makes by rules."""
+        data = self.config.data
+        return data.negatives is None and bool(data.negatives_per_caption) and not data.partner_negative
 
     @property
     def seed(self) -> int:
@@ -40,20 +53,32 @@ class Run:
     @property
     def name(self) -> str:
         """Name of the run's folder."""
-        return file_name(self.label, self.seed)
+        return file_name(self.label, self.seed, self.replicate)
 
     def model_label(self, share: float) -> str:
         """The name of one of its models in tables."""
         return self.label if share == 1 else f"{self.label} averaged {share:g}"
 
 
-def file_name(label: str, seed: int | None) -> str:
-    """A label and a seed as the stem of a file's name."""
-    return f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', label).strip('-')}-{0 if seed is None else seed}"
+def titled(label: str, replicate: Replicate | None) -> str:
+    """A label as results of a replicate have it."""
+    return label if replicate is None else f"{label} [{replicate.title}]"
+
+
+def file_name(label: str, seed: int | None, replicate: Replicate | None = None) -> str:
+    """A label, a replicate and a seed as the stem of a file's name."""
+    words = [label] if replicate is None else [label, replicate.title]
+    return f"{'--'.join(_plain_name(word) for word in words)}-{0 if seed is None else seed}"
+
+
+def _plain_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip("-")
 
 
 def expand(plan: Plan, *, where: str) -> list[Run]:
-    """All runs, all arms of the first seed first: an early look at every arm.
+    """All runs, all arms of the first seed first, for an early look at every arm; replicates last.
+
+    An arm that reads no negatives made here is not run again where a replicate changes nothing else.
 
     Args:
         plan: the plan.
@@ -62,12 +87,22 @@ def expand(plan: Plan, *, where: str) -> list[Run]:
     Raises:
         InputError: a value of the wrong type, or two runs with one name.
     """
-    runs = [run for seed in plan.seeds for arm in plan.arms for run in _runs_of(arm, plan=plan, seed=seed, where=where)]
+    runs = []
+    for replicate in (None, *plan.replicates):
+        varied = plan.varied(replicate)
+        made = [
+            replace(run, replicate=replicate)
+            for seed in varied.seeds
+            for arm in plan.arms
+            for run in _runs_of(arm, plan=varied, seed=seed, where=where)
+        ]
+        unchanged = replicate is not None and plan.sources_of(replicate) == ("negatives",)
+        runs += [run for run in made if run.makes_negatives or not unchanged]
     names: dict[str, str] = {}
     for run in runs:
         if run.name in names:
-            raise InputError(f"{where}: {names[run.name]!r} and {run.label!r} would share a folder; change a label.")
-        names[run.name] = run.label
+            raise InputError(f"{where}: {names[run.name]!r} and {run.title!r} would share a folder; change a label.")
+        names[run.name] = run.title
     return runs
 
 

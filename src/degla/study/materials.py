@@ -17,13 +17,23 @@ from degla.errors import DeglaError, InputError
 from degla.negatives.generate import generate
 from degla.shelf import BENCHMARKS
 from degla.study.grid import Run
-from degla.study.plan import Plan
-from degla.world.draw import MARKER, draw_benchmark, draw_pairs
+from degla.study.plan import Plan, Replicate
+from degla.world.draw import MARKER, DrawnPairs, draw_benchmark, draw_pairs
 
 log = logging.getLogger("degla.study")
 
 _NEIGHBOURS = 3
 """Similar images of each, one of which a step draws (3 in NegCLIP)."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What models are asked."""
+
+    benchmarks: tuple[str, ...]
+    root: Path
+    digest: str
+    """Of the benchmarks' annotation files."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +44,8 @@ class Materials:
     """Of the runs, in order, with their data filled in."""
     inputs: tuple[dict[str, str], ...]
     """What each run is trained on, by contents: a run is made again when it changes."""
-    benchmarks: tuple[str, ...]
-    root: Path
-    questions: str
-    """Digest of the benchmarks' annotation files."""
+    questions: tuple[Questions, ...]
+    """What each run's models are asked."""
 
 
 def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
@@ -52,35 +60,52 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
         InputError: files of the plan are missing or wrong.
     """
     folder = out / "data"
-    configs = []
+    configs, inputs, questions = [], [], []
     digests: dict[Path, str] = {}
-    inputs = []
-    if plan.world is not None:
-        log.info("drawing the world")
-        world = plan.world
-        pairs = draw_pairs(
-            folder / f"pairs-{world.scenes}-{world.captions_per_image}{'-partners' if world.partners else ''}",
-            count=world.scenes,
-            captions_per_image=world.captions_per_image,
-            **({"partners": True} if world.partners else {}),
-        )
+    shared: dict[Replicate | None, tuple[Plan, DrawnPairs | None, Questions]] = {}
     for run in runs:
+        if run.replicate not in shared:
+            varied = plan.varied(run.replicate)
+            shared[run.replicate] = varied, _pairs(varied, folder), _questions(varied, folder)
+        varied, pairs, asked = shared[run.replicate]
         data = run.config.data
-        if plan.world is not None:
+        if pairs is not None:
             data = replace(data, captions=pairs.captions, images=pairs.images)
         assert data.captions is not None
         captions = digest_of(data.captions, digests)
-        if data.negatives is None and data.negatives_per_caption and not data.partner_negative:
-            data = replace(data, negatives=_negatives(folder, run.rules, config=run.config, captions=data.captions,
-                                                      digest=captions, made=digests))  # fmt: skip
+        if run.makes_negatives:
+            negatives = _negatives(
+                folder, run.rules, data=data, seed=varied.negatives_seed, digest=captions, made=digests
+            )
+            data = replace(data, negatives=negatives)
         if data.neighbours is None and data.neighbours_per_pair:
-            data = replace(data, neighbours=_neighbours(folder, data, base=plan.base, digest=captions))
+            data = replace(data, neighbours=_neighbours(folder, data, base=varied.base, digest=captions))
         config = replace(run.config, data=data, out=out / "runs" / run.name)
-        pictures = str(data.images) if plan.world is None else digest_of(pairs.images.parent / MARKER, digests)
+        pictures = str(data.images) if pairs is None else digest_of(pairs.images.parent / MARKER, digests)
         inputs.append({"negatives": "", **digests_of_files(config, digests), "images": pictures})
         configs.append(config)
+        questions.append(asked)
+    return Materials(tuple(configs), tuple(inputs), tuple(questions))
+
+
+def _pairs(plan: Plan, folder: Path) -> DrawnPairs | None:
+    if plan.world is None:
+        return None
+    world = plan.world
+    log.info("drawing the world")
+    name = f"pairs-{world.scenes}-{world.captions_per_image}{'-partners' if world.partners else ''}"
+    return draw_pairs(
+        folder / (f"{name}-seed-{world.scenes_seed}" if world.scenes_seed else name),
+        count=world.scenes,
+        seed=world.scenes_seed,
+        captions_per_image=world.captions_per_image,
+        **({"partners": True} if world.partners else {}),
+    )
+
+
+def _questions(plan: Plan, folder: Path) -> Questions:
     names, root = _benchmarks(plan, folder)
-    return Materials(tuple(configs), tuple(inputs), names, root, digest_questions(names, root))
+    return Questions(names, root, digest_questions(names, root))
 
 
 def _benchmarks(plan: Plan, folder: Path) -> tuple[tuple[str, ...], Path]:
@@ -103,17 +128,17 @@ def _benchmarks(plan: Plan, folder: Path) -> tuple[tuple[str, ...], Path]:
 
 
 def _negatives(
-    folder: Path, rules: tuple[str, ...], *, config: TrainConfig, captions: Path, digest: str, made: dict[Path, str]
+    folder: Path, rules: tuple[str, ...], *, data: DataConfig, seed: int, digest: str, made: dict[Path, str]
 ) -> Path:
-    told = hashlib.sha256("\n".join((digest, *rules)).encode()).hexdigest()[:12]
+    told = hashlib.sha256("\n".join((digest, *rules, *([f"seed {seed}"] if seed else []))).encode()).hexdigest()[:12]
     path = folder / f"negatives-{told}.jsonl"
     if path not in made:
         folder.mkdir(parents=True, exist_ok=True)
-        data = config.data
+        assert data.captions is not None
         log.info("negatives by %s: %s", ", ".join(rules), path)
         summary = generate(
-            partial(read_captions, captions, format=data.format, columns=_columns(data)),
-            rules=rules, out=path, seed=0, progress=True,
+            partial(read_captions, data.captions, format=data.format, columns=_columns(data)),
+            rules=rules, out=path, seed=seed, progress=True,
         )  # fmt: skip
         if summary.stopped:
             raise DeglaError(f"stopped by {summary.stopped} while negatives were made; the same command goes on.")

@@ -32,6 +32,7 @@ class WorldData(Record):
         retrieval_images: images of each retrieval part.
         questions_seed: of the benchmark's pictures: another one gives other scenes of the same split, for a comparison
             that no earlier look has touched.
+        scenes_seed: of the training scenes.
     """
 
     scenes: int = Field(default=8000, ge=1)
@@ -42,6 +43,7 @@ class WorldData(Record):
     images_per_class: int = Field(default=20, ge=1)
     retrieval_images: int = Field(default=500, ge=1)
     questions_seed: int = Field(default=0, ge=0)
+    scenes_seed: int = Field(default=0, ge=0)
 
 
 class BenchmarkData(Record):
@@ -100,6 +102,35 @@ class Arm(Record):
         return self.label or self.recipe
 
 
+class Replicate(Record):
+    """The whole study once more with something else drawn: what its numbers owe to that draw.
+
+    Attributes:
+        name: in tables and file names; by default what it changes.
+        negatives_seed, scenes_seed, questions_seed, base: in place of the plan's; None: the plan's.
+        seeds: training seeds, some of the plan's; None: all of them.
+    """
+
+    name: str = ""
+    negatives_seed: int | None = Field(default=None, ge=0)
+    scenes_seed: int | None = Field(default=None, ge=0)
+    questions_seed: int | None = Field(default=None, ge=0)
+    base: str | None = None
+    seeds: tuple[int, ...] | None = None
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _counted(cls, seeds: Any) -> Any:
+        return seeds_of(seeds)
+
+    @property
+    def title(self) -> str:
+        """The name, or else what is changed: "scenes 1, questions 1, base other"."""
+        seeds = {"negatives": self.negatives_seed, "scenes": self.scenes_seed, "questions": self.questions_seed}
+        told = [f"{noun} {seed}" for noun, seed in seeds.items() if seed is not None]
+        return self.name or ", ".join([*told, *([f"base {Path(self.base).name}"] if self.base is not None else [])])
+
+
 class Plan(Record):
     """Recipes x settings x seeds, on given data or on the embedded world.
 
@@ -115,6 +146,9 @@ class Plan(Record):
         arms: what is compared.
         average: shares of the tuned weights in averages with the base that are measured; 1 is the tuned model itself.
         seeds: training seeds, or their number.
+        negatives_seed: of the negatives that the rules make.
+        replicates: each runs every arm and seed once more with other negatives, scenes, questions or another base, and
+            is measured against its own base: what the results owe to each of these.
         price: points of composition that a point of recognition lost costs in the joint score.
         gain: score that is to rise: a headline column, a named average or a part.
         kept: score that is to be kept.
@@ -131,6 +165,8 @@ class Plan(Record):
     arms: tuple[Arm, ...] = Field(min_length=1)
     average: tuple[float, ...] = (1.0,)
     seeds: tuple[int, ...] = (0,)
+    negatives_seed: int = Field(default=0, ge=0)
+    replicates: tuple[Replicate, ...] = ()
     price: float = Field(default=1.0, ge=0)
     gain: str = "composition"
     kept: str = "recognition"
@@ -174,7 +210,38 @@ class Plan(Record):
             raise ValueError("'base' is the untouched model's name; give the arm another 'label'")
         if self.against is not None and self.against not in names:
             raise ValueError(f"'against' is {self.against!r}, which is no arm.{did_you_mean(self.against, names)}")
+        self._check_replicates()
         return self
+
+    def _check_replicates(self) -> None:
+        titles = [replicate.title for replicate in self.replicates]
+        for replicate in self.replicates:
+            where = f"replicate {replicate.title!r}"
+            if not self.sources_of(replicate):
+                raise ValueError(f"{where} changes nothing: give negatives_seed, scenes_seed, questions_seed or base")
+            if titles.count(replicate.title) > 1:
+                raise ValueError(f"two replicates are called {replicate.title!r}; give one of them a 'name'")
+            if self.world is None and (replicate.scenes_seed, replicate.questions_seed) != (None, None):
+                raise ValueError(f"{where}: scenes_seed and questions_seed need 'world'")
+            if replicate.seeds is not None and (not replicate.seeds or not set(replicate.seeds) <= set(self.seeds)):
+                raise ValueError(f"{where}: its seeds must be among the plan's, {list(self.seeds)}")
+
+    def sources_of(self, replicate: Replicate) -> tuple[str, ...]:
+        """What a replicate changes: "negatives", "scenes", "questions", "base"."""
+        scenes, questions = (self.world.scenes_seed, self.world.questions_seed) if self.world else (None, None)
+        own = {"negatives": self.negatives_seed, "scenes": scenes, "questions": questions, "base": self.base}
+        new = {"negatives": replicate.negatives_seed, "scenes": replicate.scenes_seed,
+               "questions": replicate.questions_seed, "base": replicate.base}  # fmt: skip
+        return tuple(name for name, value in new.items() if value is not None and value != own[name])
+
+    def varied(self, replicate: Replicate | None) -> Plan:
+        """The plan of one replicate; None: the plan itself, without its replicates."""
+        if replicate is None:
+            return self.model_copy(update={"replicates": ()})
+        own = replicate.model_dump(exclude={"name"}, exclude_none=True)
+        seeds: dict[str, Any] = {name: own.pop(name) for name in ("scenes_seed", "questions_seed") if name in own}
+        world = self.world.model_copy(update=seeds) if self.world is not None else None
+        return self.model_copy(update={**own, "world": world, "replicates": ()})
 
 
 def read_plan(path: Path, *, overrides: Sequence[str] = ()) -> Plan:

@@ -60,6 +60,8 @@ class Model:
     share: float
     results: dict[int | None, TracedResult] = field(default_factory=dict)
     costs: list[Cost] = field(default_factory=list)
+    replicates: dict[tuple[int, str], tuple[TracedResult, TracedResult]] = field(default_factory=dict)
+    """(Training seed, replicate) to its result and that of its own base."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def run(given: argparse.Namespace) -> int:
         from degla.study.grid import expand
 
         for run in expand(plan, where=str(given.plan)):
-            sys.stdout.write(f"{run.label}, seed {run.seed}\n")
+            sys.stdout.write(f"{run.title}\n")
         return 0
 
     from degla.study.conduct import conduct
