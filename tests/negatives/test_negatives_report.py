@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from degla.cli import main
+from degla.negatives.report.agreement import cohen_kappa
 from degla.negatives.report.blind import Pair, solve_blind
 from degla.negatives.report.counts import entropy
 from degla.negatives.report.differences import compare, mark_changes
@@ -309,7 +310,7 @@ def read(path: Path) -> list[list[str]]:
 def fill(path: Path, verdicts: Sequence[tuple[str, str, str]]) -> None:
     header, *rows = read(path)
     with path.open("w", encoding="utf-8", newline="") as stream:
-        filled = [[*row[:4], *verdict] for row, verdict in zip(rows, verdicts, strict=True)]
+        filled = [[*row[:3], *verdict] for row, verdict in zip(rows, verdicts, strict=True)]
         csv.writer(stream, delimiter="\t").writerows([header, *filled])
 
 
@@ -324,13 +325,14 @@ def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pyt
     words += ["--captions", str(tmp_path / "c.jsonl"), "--sheet", str(sheet), "--per-rule", "4", "--seed", "5"]
     assert main(words) == 0
     header, *rows = read(sheet)
-    assert header == ["id", "rule", "caption", "negative", "different", "plausible", "note"]
-    # The two files are read on the same captions, and what they share is read once.
-    assert Counter(row[1] for row in rows) == {"replace_nouns": 4, "add_object": 4}
-    assert all("\t" not in row[2] and row[4:] == ["", "", ""] for row in rows)
-    assert "a.jsonl" not in sheet.read_text() and "rules" not in sheet.read_text()
+    assert header == ["id", "caption", "negative", "different", "plausible", "note"]
     keys = read(key_path(sheet))
-    assert Counter((row[1], row[4]) for row in keys[1:]).most_common(1)[0][1] == 2
+    rule_of = {row[0]: row[2] for row in keys[1:]}
+    # The two files are read on the same captions, and what they share is read once.
+    assert Counter(rule_of[row[0]] for row in rows) == {"replace_nouns": 4, "add_object": 4}
+    assert all("\t" not in row[1] and row[3:] == ["", "", ""] for row in rows)
+    assert not any(word in sheet.read_text() for word in ("a.jsonl", "rules", "replace_nouns", "add_object"))
+    assert Counter((row[1], row[5]) for row in keys[1:]).most_common(1)[0][1] == 2
     assert Counter(row[1] for row in keys[1:]) == {"a": 8, "b": 4}
 
     assert main(words) == 2
@@ -339,7 +341,7 @@ def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pyt
     assert "no verdict yet" in capsys.readouterr().err
 
     verdicts = [("", "", "")] * len(rows)
-    places = [place for place, row in enumerate(rows) if row[1] == "replace_nouns"]
+    places = [place for place, row in enumerate(rows) if rule_of[row[0]] == "replace_nouns"]
     for place, verdict in zip(
         places, [("y", "y", ""), ("Y", "n", ""), ("n", "", "no sense"), ("no", "yes", "")], strict=True
     ):
@@ -350,7 +352,7 @@ def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pyt
     for file in ("a", "b"):
         assert f"| {file} | `replace_nouns` | 4 | 50 [15, 85] | 25 [5, 70] |" in said
     assert "Not read yet: a 4." in said and "A ghost on a big rug. (no sense)" in said
-    (first, *_) = [each for each in run_json(capsys, "--read", sheet) if each["rule"] == "add_object"]
+    (first, *_) = [each for each in run_json(capsys, "--read", sheet)["counts"] if each["rule"] == "add_object"]
     assert first["unread"] == 4 and first["different"]["share"] is None
 
     fill(sheet, [("y", "", "")] * len(rows))
@@ -363,6 +365,61 @@ def test_sheet_is_blind_and_its_verdicts_are_counted(tmp_path: Path, capsys: pyt
     fill(sheet, [("y", "y", "")] * len(rows))
     assert main(["negatives", "report", "--read", str(sheet)]) == 0
     assert "| all | **all** | 8 | 100 [68, 100] | 100 [68, 100] |" in capsys.readouterr().out
+
+
+def test_two_readers_of_the_same_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A text counts once, as good where both say so; their agreement is told; their orders differ."""
+    write_jsonl(tmp_path / "c.jsonl", [caption(number, f"A {noun} here.") for number, noun in enumerate(NOUNS)])
+    write_jsonl(tmp_path / "n.jsonl", [negative(number, "replace_nouns", "A ghost here.") for number in range(12)])
+    words = ["negatives", "report", str(tmp_path / "n.jsonl"), "--captions", str(tmp_path / "c.jsonl")]
+    assert main([*words, "--sheet", str(tmp_path / "s.tsv"), "--readers", "2"]) == 0
+    sheets = [tmp_path / "s.1.tsv", tmp_path / "s.2.tsv"]
+    assert [key_path(sheet) for sheet in sheets] == [tmp_path / "s.key.tsv"] * 2
+    orders = [[row[0] for row in read(sheet)[1:]] for sheet in sheets]
+    assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
+    # 12 texts: both yes 6, only the first 2, only the second 1, both no 3.
+    answers = [dict(zip(orders[0], text, strict=True)) for text in ("yyyyyyyynnnn", "yyyyyynnynnn")]
+    for sheet, order, own in zip(sheets, orders, answers, strict=True):
+        fill(sheet, [(own[name], own[name], "") for name in order])
+    said = run_json(capsys, "--read", *sheets)
+    assert said["counts"][-1]["different"]["count"] == 6 and said["counts"][-1]["different"]["n"] == 12
+    (different, plausible) = said["agreement"]
+    assert (different["n"], different["same"]) == (12, 9) and plausible["question"] == "plausible"
+    # Chance: 8/12 x 7/12 + 4/12 x 5/12 = 76/144; (108 - 76) / (144 - 76).
+    assert different["kappa"] == pytest.approx(32 / 68)
+    assert main(["negatives", "report", "--read", *map(str, sheets)]) == 0
+    assert "| s.1.tsv, s.2.tsv | different | 12 | 75 | 0.47 [" in capsys.readouterr().out
+
+    rows = sheets[1].read_text().replace("A ghost", "A goat", 1)
+    sheets[1].write_text(rows)
+    assert main(["negatives", "report", "--read", *map(str, sheets)]) == 2
+    assert "has another text here than in another sheet of s.key.tsv" in capsys.readouterr().err
+
+
+def test_kappa_of_known_tables() -> None:
+    """Interval as by statsmodels.stats.inter_rater.cohens_kappa; none where all answers are one."""
+    pairs = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15
+    assert cohen_kappa(pairs) == pytest.approx((0.4, 0.15109229047666, 0.64890770952334))
+    assert cohen_kappa([(True, True)] * 9) == (None, None, None)
+
+
+READINGS = Path(__file__).parents[2] / "docs" / "studies" / "negatives"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("reading-6.tsv", "| rules | **all** | 201 | 98 [94, 99] | 76 [69, 81] |"),
+        ("reading-6.tsv", "| embedded | **all** | 194 | 96 [93, 98] | 74 [67, 79] |"),
+        ("reading-7.tsv", "| server | **all** | 190 | 96 [92, 98] | 78 [71, 83] |"),
+    ],
+)
+def test_committed_readings_give_the_figures_of_the_log(
+    name: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sheets with a rule column, of before two readers, are counted as they were."""
+    assert main(["negatives", "report", "--read", str(READINGS / name)]) == 0
+    assert line in capsys.readouterr().out
 
 
 SUGARCREPE = Path(__file__).parents[2].parent / "shared" / "data" / "sugarcrepe"

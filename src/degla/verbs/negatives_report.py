@@ -37,7 +37,13 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--per-rule", type=int, default=20, metavar="N", help="negatives a rule and file in the sheet (20)"
     )
-    verb.add_argument("--read", nargs="+", type=Path, metavar="SHEET", help="count the verdicts of filled sheets")
+    verb.add_argument(
+        "--readers", type=int, default=1, metavar="N", help="people who read the same texts, a sheet each (1)"
+    )
+    verb.add_argument(
+        "--read", nargs="+", type=Path, metavar="SHEET",
+        help="count the verdicts of filled sheets, and how far readers of the same texts agree",
+    )  # fmt: skip
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
@@ -49,8 +55,8 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(
             "give files of negatives and --captions, or --read with filled sheets. See degla negatives report --help."
         )
-    if given.samples < 0 or given.blind_pairs < 0 or given.per_rule < 1:
-        raise InputError("--samples and --blind-pairs must be 0 or more, --per-rule 1 or more.")
+    if given.samples < 0 or given.blind_pairs < 0 or given.per_rule < 1 or given.readers < 1:
+        raise InputError("--samples and --blind-pairs must be 0 or more, --per-rule and --readers 1 or more.")
     from degla.data.sources import read_captions, read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.report.examine import as_data, examine
@@ -67,8 +73,8 @@ def run(given: argparse.Namespace) -> int:
                 label: draw_sheet(read_negatives(path), captions, per_rule=given.per_rule, seed=given.seed)
                 for label, path in labels.items()
             }
-            key = write_sheet(drawn, given.sheet, seed=given.seed)
-            sys.stderr.write(f"written: {given.sheet}; which text is from where: {key}\n")
+            *sheets, key = write_sheet(drawn, given.sheet, seed=given.seed, readers=given.readers)
+            sys.stderr.write(f"written: {', '.join(map(str, sheets))}; which text is from where: {key}\n")
             return 0
         judge = None
         if given.likelihood:
@@ -119,9 +125,9 @@ def _count_verdicts(given: argparse.Namespace) -> int:
 
     if given.files:
         raise InputError("--read counts filled sheets; files of negatives are not read with it.")
-    counted = count_verdicts(given.read)
+    reading = count_verdicts(given.read)
     if given.json:
-        sys.stdout.write(json.dumps([each.plain() for each in counted], indent=2) + "\n")
+        sys.stdout.write(json.dumps(reading.plain(), indent=2) + "\n")
     else:
-        sys.stdout.write(render_markdown(counted))
+        sys.stdout.write(render_markdown(reading))
     return 0

@@ -1,8 +1,9 @@
-"""Sheets for a person to read: drawn negatives, shuffled, without a word on what made them; the key is another file.
+"""Sheets for people to read: drawn negatives, shuffled, without a word on what made them; the key is another file.
 
 A sheet is a TSV file with the columns of `COLUMNS`. The reader writes y or n into "different" (is it grammatical and
-really different from the caption?) and "plausible" (could there be such a picture?), and remarks into "note". The key
-has one line for each file that a text came from.
+really different from the caption?) and "plausible" (could there be such a picture?), and remarks into "note". Neither
+the rule nor the file stands in it: both are in the key, which has one line for each file that a text came from. Several
+readers get the same texts, each in an order of its own, so that their agreement can be measured.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import heapq
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -20,13 +22,22 @@ from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.counts import Drawn
 from degla.records import NegativeRecord
 
-COLUMNS: Final = ("id", "rule", "caption", "negative", "different", "plausible", "note")
-KEY_COLUMNS: Final = ("id", "file", "source", "form", "caption_id")
+COLUMNS: Final = ("id", "caption", "negative", "different", "plausible", "note")
+KEY_COLUMNS: Final = ("id", "file", "rule", "source", "form", "caption_id")
+
+_READER: Final = re.compile(r"\.\d+$")
 
 
 def key_path(sheet: Path) -> Path:
-    """Where the key of a sheet lies: ``readings.tsv`` has ``readings.key.tsv``."""
-    return sheet.with_name(f"{sheet.stem}.key{sheet.suffix}")
+    """Where the key of a sheet lies: ``x.tsv``, ``x.1.tsv`` and ``x.2.tsv`` have ``x.key.tsv``."""
+    return sheet.with_name(f"{_READER.sub('', sheet.stem)}.key{sheet.suffix}")
+
+
+def reader_paths(sheet: Path, readers: int) -> list[Path]:
+    """The sheet itself for one reader; ``sheet.1.tsv``, ``sheet.2.tsv``, ... for several."""
+    if readers == 1:
+        return [sheet]
+    return [sheet.with_name(f"{sheet.stem}.{number}{sheet.suffix}") for number in range(1, readers + 1)]
 
 
 def draw_sheet(
@@ -71,38 +82,45 @@ def _hash(seed: int, record: NegativeRecord) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def write_sheet(drawn: Mapping[str, Mapping[str, Sequence[Drawn]]], sheet: Path, *, seed: int) -> Path:
-    """Write the sheet and its key; a text that several files have is read once.
+def write_sheet(
+    drawn: Mapping[str, Mapping[str, Sequence[Drawn]]], sheet: Path, *, seed: int, readers: int = 1
+) -> list[Path]:
+    """Write a sheet for each reader, and their key; a text that several files have is read once.
 
     Args:
         drawn: label of the file to rule to what was drawn from it.
-        sheet: the TSV file.
-        seed: of the order.
+        sheet: the TSV file; see `reader_paths`.
+        seed: of the orders.
+        readers: number of people who read the same texts.
 
     Returns:
-        The path of the key.
+        The paths of the sheets, and of the key as the last.
 
     Raises:
-        InputError: the sheet or its key exists already, or cannot be written.
+        InputError: a sheet or the key exists already, or cannot be written.
     """
-    key = key_path(sheet)
-    for path in (sheet, key):
+    sheets, key = reader_paths(sheet, readers), key_path(sheet)
+    for path in (*sheets, key):
         if path.exists():
             raise InputError(f"{path}: exists, perhaps with verdicts in it. Move it away or choose another --sheet.")
-    origins: dict[tuple[str, str, str], list[tuple[str, str, str, str]]] = {}
+    origins: dict[tuple[str, str], list[tuple[str, ...]]] = {}
     for label, rules in drawn.items():
         for rule, rows in rules.items():
             for row in rows:
-                text = (rule, _one_line(row.caption.text), _one_line(row.negative))
-                origin = (label, row.record.source, row.record.form, row.caption_id)
+                text = (_one_line(row.caption.text), _one_line(row.negative))
+                origin = (label, rule, row.record.source, row.record.form, row.caption_id)
                 origins.setdefault(text, []).append(origin)
     texts = sorted(origins)
     Random(seed).shuffle(texts)
     width = len(str(len(texts)))
     named = [(f"{number:0{width}}", text) for number, text in enumerate(texts, start=1)]
-    _write(sheet, COLUMNS, ((name, *text, "", "", "") for name, text in named))
     _write(key, KEY_COLUMNS, ((name, *origin) for name, text in named for origin in origins[text]))
-    return key
+    for number, path in enumerate(sheets):
+        order = list(named)
+        if number:
+            Random(f"{seed} {number}").shuffle(order)
+        _write(path, COLUMNS, ((name, *text, "", "", "") for name, text in order))
+    return [*sheets, key]
 
 
 def _one_line(text: str) -> str:
