@@ -3,7 +3,6 @@ out."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic import (
 )
 
 from degla.errors import InputError
+from degla.parse import read_json_lines
 
 
 class Record(BaseModel):
@@ -179,33 +179,10 @@ def read_jsonl(model: type[RecordType], path: Path) -> Iterator[RecordType]:
     """Read one validated record a line; blank lines are passed over.
 
     Raises:
-        InputError: see `read_json_lines`; or a record has a wrong field.
+        InputError: see `parse.read_json_lines`; or a record has a wrong field.
     """
     for where, row in read_json_lines(path):
         yield validate(model, row, where=where)
-
-
-def read_json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Every line that is not blank, parsed, behind its place: ("captions.jsonl line 3", {...}).
-
-    Raises:
-        InputError: the file cannot be read, is not UTF-8 text, or a line is not JSON (file and line named).
-    """
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            for number, line in enumerate(stream, start=1):
-                if not line.strip():
-                    continue
-                where = f"{path} line {number}"
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise InputError(f"{where}: not JSON: {error.msg} at column {error.colno}.") from None
-                yield where, row
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:

@@ -259,7 +259,7 @@ def test_wrong_shape_for_the_named_format(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder; format 'csv' is read from a file"):
         read_captions(tmp_path, format="csv")
     (tmp_path / "latin.jsonl").write_bytes('{"text": "müde"}'.encode("latin-1"))
-    with pytest.raises(InputError, match=r"latin\.jsonl: not UTF-8 text"):
+    with pytest.raises(InputError, match=r"latin\.jsonl line 1: not UTF-8 text"):
         list(read_captions(tmp_path / "latin.jsonl"))
     (tmp_path / "negatives.jsonl").write_text("\n")
     with pytest.raises(InputError, match="holds no negative"):

@@ -181,4 +181,4 @@ def test_nothing_to_pack_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     assert out.read_text() == "old" and {path.name for path in tmp_path.iterdir()} == {"n.jsonl", "n.parquet"}
     (tmp_path / "n.jsonl.manifest.json").write_text("[")
     assert main(["negatives", "pack", str(source), "--out", str(out), "--all"]) == 2
-    assert "not a manifest" in capsys.readouterr().err
+    assert "n.jsonl.manifest.json line 1: not JSON" in capsys.readouterr().err

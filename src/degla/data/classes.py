@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from degla.data.formats._json import describe, read_json
+from degla.data.formats._json import describe
 from degla.errors import InputError
+from degla.parse import read_json, read_text
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -22,12 +23,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
                 f'{path}: found {describe(found)} where a list of class names (or {{"classes": [...]}}) is needed.'
             )
     else:
-        try:
-            names = path.read_text(encoding="utf-8-sig").splitlines()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
+        names = read_text(path).splitlines()
     names = [name.strip() for name in names if name.strip()]
     if len(names) < 2:
         raise InputError(f"{path}: holds {len(names)} classes; two or more are needed, one a line.")

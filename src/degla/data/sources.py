@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from degla.data.columns import DEFAULT_COLUMNS, Columns, Placed
 from degla.errors import InputError
+from degla.parse import check_regular, shorten
 from degla.records import CaptionRecord, NegativeRecord
 from degla.shelf import Shelf
 
@@ -53,8 +54,14 @@ def read_negatives(path: Path, *, format: str = "auto") -> Iterator[NegativeReco
 
 
 def _choose(path: Path, *, format: str, ability: str) -> ModuleType:
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # a name that no file system takes
+        raise InputError(f"{shorten(path)}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if not there:
         raise InputError(f"{path}: there is no such file or folder; {ability} are read from it.")
+    if not path.is_dir():
+        check_regular(path, remedy=f"Write the {ability} to a file first.")
     if format == "auto":
         members = [FORMATS.load(name) for name in FORMATS.names()]
         able = [member for member in members if hasattr(member, ability)]

@@ -10,13 +10,13 @@ spaces for underscores, and the only prompt is "a photo of a {}.".
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.benchmarks import Classification
+from degla.parse import read_json
 from degla.records import ItemImage, Record, validate
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -79,11 +79,7 @@ def read_classes_file(file: Path) -> ClassesFile:
     """
     if not file.exists():
         return ClassesFile()
-    try:
-        row = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file}: not readable as JSON: {error}.") from None
-    return validate(ClassesFile, row, where=str(file))
+    return validate(ClassesFile, read_json(file), where=str(file))
 
 
 def _names(file: Path, folders: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

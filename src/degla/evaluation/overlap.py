@@ -7,7 +7,6 @@ before fine-tuning is not known here.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.pictures import read_picture, size_of
+from degla.parse import read_json
 from degla.records import Record
 
 logger = logging.getLogger(__name__)
@@ -115,8 +115,8 @@ def _config(folder: Path) -> dict[str, Any] | None:
         return None
     for place in (folder, latest_checkpoint(folder)):
         try:
-            config = json.loads(((place or folder) / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            config = read_json((place or folder) / "config.json", constants=True)
+        except InputError:
             continue
         # A folder of transformers has a config.json too, without training data.
         if isinstance(config, dict) and isinstance(config.get("data"), dict) and config["data"].get("captions"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
+from degla.parse import read_json
 from degla.records import ItemVerdict, Result, read_jsonl, validate, write_jsonl
 
 
@@ -59,16 +59,7 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
         InputError: the file is missing, is no result, was written by another version, or its items are missing or
             incomplete.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: not JSON: {error.msg} in line {error.lineno}. A result is what `degla evaluate` writes."
-        ) from None
+    row = read_json(path, remedy="A result is what `degla evaluate` writes.")
     version = row.get("schema_version") if isinstance(row, dict) else None
     if version is None:
         raise InputError(f"{path}: not a result: field 'schema_version' is missing. Give what `degla evaluate` wrote.")

@@ -23,6 +23,7 @@ from degla.model.adapters import adapter_state, has_adapters, load_adapter_state
 from degla.model.encoder import Encoder
 from degla.model.load import CONFIG_NAME, WEIGHTS_NAME
 from degla.model.teacher import Teacher
+from degla.parse import read_json_object
 
 log = logging.getLogger("degla.train")
 
@@ -178,7 +179,7 @@ def load_checkpoint(
         _load_weights(teacher.encoder, folder / (TEACHER_ADAPTERS_NAME if adapted else TEACHER_NAME))
     try:
         tensors: dict[str, Any] = torch.load(folder / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
-        state: dict[str, Any] = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+        state: dict[str, Any] = read_json_object(folder / STATE_NAME, constants=True)
         optimizer.load_state_dict(tensors.pop("optimizer"))
     except FileNotFoundError as error:
         raise InputError(
@@ -234,9 +235,9 @@ def chosen_checkpoint(run: Path) -> Path | None:
     if newest is None:
         return None
     try:
-        state: dict[str, str | None] = json.loads((newest / STATE_NAME).read_text(encoding="utf-8"))
+        state: dict[str, str | None] = read_json_object(newest / STATE_NAME, constants=True)
         ended, best = state.get("ended"), state.get("best")
-    except (ValueError, AttributeError):
+    except InputError:
         return newest  # Damaged; whoever needs the state says so.
     if not ended or best == newest.name:
         return newest
@@ -272,9 +273,9 @@ def recorded_seed(name: str) -> int | None:
     path = Path(name)
     folder = path if (path / STATE_NAME).is_file() else latest_checkpoint(path)
     try:
-        config = json.loads(((folder or path) / "config.json").read_text(encoding="utf-8"))
+        config = read_json_object((folder or path) / "config.json", constants=True)
         return int(config["train"]["seed"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, ValueError, KeyError, TypeError):
         return None
 
 

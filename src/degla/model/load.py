@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import warnings
@@ -13,6 +12,7 @@ import torch
 
 from degla.errors import InputError
 from degla.model.encoder import Description, Encoder
+from degla.parse import read_json_object
 from degla.shelf import did_you_mean
 
 CONFIG_NAME = "open_clip_config.json"
@@ -73,12 +73,9 @@ def _checkpoint_folder(folder: Path) -> Path:
 
 def _from_folder(folder: Path, *, name: str) -> Encoder:
     try:
-        text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
-        config = json.loads(text)
+        config = read_json_object(folder / CONFIG_NAME)
         model_config, preprocess = config["model_cfg"], config.get("preprocess_cfg", {})
-    except OSError as error:
-        raise InputError(f"{folder / CONFIG_NAME}: cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError):
+    except KeyError:
         raise InputError(f"{folder / CONFIG_NAME}: not an open_clip configuration (no 'model_cfg').") from None
     _check_recorded_activation(folder / WEIGHTS_NAME, quick_gelu=bool(model_config.get("quick_gelu", False)))
     return _from_open_clip(f"local-dir:{folder}", pretrained=None, name=name, preprocess=preprocess)
@@ -151,8 +148,8 @@ def _check_recorded_activation(path: Path, *, quick_gelu: bool) -> None:
     beside = path.parent / CONFIG_NAME
     if recorded is None and beside.is_file():
         try:
-            recorded = bool(json.loads(beside.read_text(encoding="utf-8"))["model_cfg"].get("quick_gelu", False))
-        except (ValueError, KeyError):
+            recorded = bool(read_json_object(beside)["model_cfg"].get("quick_gelu", False))
+        except (InputError, KeyError):
             recorded = None
     if recorded is not None and recorded != quick_gelu:
         made, computes = ("QuickGELU", "GELU") if recorded else ("GELU", "QuickGELU")
@@ -194,7 +191,7 @@ def _from_open_clip(
         logging.getLogger().setLevel(level)
     if pretrained is None and source.startswith("local-dir:"):
         folder = Path(source.removeprefix("local-dir:"))
-        model_config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))["model_cfg"]
+        model_config = read_json_object(folder / CONFIG_NAME)["model_cfg"]
         files = _tokenizer_files(folder, model_config)
     else:
         model_config, files = dict(open_clip.get_model_config(source)), ()

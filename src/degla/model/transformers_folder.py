@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from degla.errors import InputError
 from degla.model.encoder import Description, Encoder
+from degla.parse import read_json
 
 MODEL_TYPES = ("clip", "siglip")
 """Values of config.json's `model_type` that can be read; SigLIP 2 of fixed resolution is "siglip" too."""
@@ -28,8 +28,8 @@ def is_transformers_folder(folder: Path) -> bool:
 def _kind(folder: Path) -> str:
     """`model_type` of config.json, "" where it has none: a run of `degla train` has a config.json of another sort."""
     try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(folder / "config.json", constants=True)
+    except InputError:
         return ""
     return str(content.get("model_type", "")) if isinstance(content, dict) else ""
 

@@ -62,15 +62,23 @@ def read_member(text: str) -> str | None:
         return None
     try:
         value, _ = json.JSONDecoder().raw_decode(text, start.start())
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # ValueError also for a number of more than 4,300 digits
         member = _MEMBER.search(text)
-        return str(json.loads(member.group(1), strict=False)) if member else None
+        try:
+            return _encodable(json.loads(member.group(1), strict=False)) if member else None
+        except ValueError:  # an escape that JSON does not know
+            return None
     members = value if isinstance(value, dict) else dict(enumerate(value))
     strings = [member for member in members.values() if isinstance(member, str)]
     named = members.get("negative")
     if isinstance(named, str):
-        return named
-    return strings[0] if len(strings) == 1 else None
+        return _encodable(named)
+    return _encodable(strings[0]) if len(strings) == 1 else None
+
+
+def _encodable(text: str) -> str:
+    """The text with a question mark for each half of a surrogate pair, which no file can hold."""
+    return text.encode(errors="replace").decode()
 
 
 def _has_words(text: str) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Container, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from degla.errors import InputError
+from degla.parse import parse_yaml, read_toml, read_yaml
 from degla.study.fields import check_field, path_fields
 
 PATHS = path_fields()
@@ -22,17 +20,10 @@ def parse(path: Path) -> Any:
     Raises:
         InputError: the file cannot be read, or is neither.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    try:
-        if path.suffix == ".toml":
-            return tomllib.loads(text)
-        if path.suffix in (".yaml", ".yml"):
-            return yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not {path.suffix[1:].upper()}: {' '.join(str(error).split())}.") from None
+    if path.suffix == ".toml":
+        return read_toml(path)
+    if path.suffix in (".yaml", ".yml"):
+        return read_yaml(path)
     raise InputError(f"{path}: the name of a plan ends in .yaml, .yml or .toml.")
 
 
@@ -46,8 +37,8 @@ def override(values: dict[str, Any], text: str, *, known: Container[str], lists:
     if not equals:
         raise InputError(f"--set {text}: write NAME=VALUE, for example --set train.steps=20.")
     try:
-        value = yaml.safe_load(written)
-    except yaml.YAMLError:
+        value = parse_yaml(written, where=f"--set {name}")
+    except InputError:
         value = written
     first, _, rest = name.partition(".")
     if first in (*lists, "set"):

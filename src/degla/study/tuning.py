@@ -16,7 +16,8 @@ from typing import Any
 
 from degla.config.plain import differences, to_plain
 from degla.config.run import TrainConfig
-from degla.errors import DeglaError
+from degla.errors import DeglaError, InputError
+from degla.parse import parse_json, read_bytes, read_json_object
 
 _RECORD = "record.json"
 
@@ -127,8 +128,8 @@ class _Record:
     @classmethod
     def read(cls, folder: Path) -> _Record:
         try:
-            return cls(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            return cls(**read_json_object(folder / _RECORD))
+        except (InputError, TypeError):
             return cls()  # None yet, or torn: then everything is made again.
 
     def write(self, folder: Path) -> None:
@@ -235,8 +236,9 @@ def _cost(config: TrainConfig) -> Cost:
 
     assert config.out is not None
     rates, seconds, before = [], 0.0, 0
-    for line in (config.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    path = config.out / "metrics.jsonl"
+    for line in read_bytes(path).splitlines():
+        row = parse_json(line, where=str(path), constants=True)
         if row.get("pairs_per_second"):
             rates.append(row["pairs_per_second"])
             seconds += (row["step"] - before) * config.train.batch_size / row["pairs_per_second"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from degla.errors import InputError
+from degla.parse import parse_json, read_bytes
 from degla.study.tuning import Done, Job
 from degla.study.workers import Ended
 
@@ -125,7 +126,7 @@ def _last_metrics(job: Job) -> dict[str, Any] | None:
         return None
     path = Path(job.config.out or ".") / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return dict(json.loads(lines[-1])) if lines else None
-    except (OSError, ValueError):
+        lines = read_bytes(path).splitlines()
+        return dict(parse_json(lines[-1], where=str(path), constants=True)) if lines else None
+    except (InputError, TypeError, ValueError):
         return None  # Not there yet, or a line is being written.

@@ -20,6 +20,9 @@ from rich.progress import (
 from rich.table import Column
 from torch import Tensor
 
+from degla.errors import InputError
+from degla.parse import parse_json, read_bytes
+
 log = logging.getLogger("degla.train")
 
 
@@ -89,13 +92,13 @@ class Metrics:
         if not self.path.is_file():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in read_bytes(self.path).splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                if parse_json(line, where=str(self.path), constants=True)["step"] <= step:
                     kept.append(line)
-            except (ValueError, KeyError):
+            except (InputError, KeyError, TypeError):
                 continue  # A line that was torn when the process ended.
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self.path.write_bytes(b"".join(line + b"\n" for line in kept))
 
     def due(self, step: int) -> bool:
         """Whether a line is written after step number `step`; the same on all processes."""

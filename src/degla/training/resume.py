@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from degla.config.plain import differences, from_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.model.checkpoint import latest_checkpoint
+from degla.parse import read_json_object
 
 FREE = ("checkpoint.", "tracking.", "stop.", "data.workers", "rehearsal.data.workers", "train.strategy", "out")
 """Beginnings of the flags that change nothing about what a step computes, and so may differ after a resume."""
@@ -27,10 +27,7 @@ def read_config(run: Path) -> TrainConfig:
     if newest is None:
         raise InputError(f"{run}: no complete checkpoint to go on from; start the run without --resume.")
     path = newest / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}.") from None
+    values = read_json_object(path, remedy="Use an earlier checkpoint.", constants=True)
     return replace(from_plain(values, where=str(path)), out=run)
 
 

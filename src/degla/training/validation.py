@@ -14,6 +14,7 @@ from degla.evaluation.processes import Processes
 from degla.evaluation.trade_off import TradeOff, trade_off
 from degla.model.checkpoint import checkpoints
 from degla.model.encoder import Encoder
+from degla.parse import parse_json, read_bytes
 from degla.shelf import did_you_mean
 
 log = logging.getLogger("degla.train")
@@ -135,13 +136,13 @@ class Validation:
         path = self.run / "validation.jsonl"
         rows: dict[int, dict[str, Any]] = {}
         if start is not None and path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in read_bytes(path).splitlines():
                 try:
-                    row = json.loads(line)
-                except ValueError:
+                    row = parse_json(line, where=str(path), constants=True)
+                    if row["step"] <= start:
+                        rows[row["step"]] = row
+                except (InputError, KeyError, TypeError):
                     continue  # A line that was torn when the process ended.
-                if row["step"] <= start:
-                    rows[row["step"]] = row
         return [rows[step] for step in sorted(rows)], {folder.name for folder in checkpoints(self.run)}
 
     def _trade(self, scores: Mapping[str, float]) -> TradeOff | None:

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 from PIL import Image
 
 from degla.errors import InputError
+from degla.parse import read_json
 from degla.records import CaptionRecord, ItemImage, PairItem, write_jsonl
 from degla.world.captions import full_caption
 from degla.world.domains import DOMAINS, class_slug
@@ -48,7 +49,7 @@ def is_drawn(folder: Path, settings: dict[str, Any]) -> bool:
     marker = folder / MARKER
     if not marker.exists():
         return False
-    found = json.loads(marker.read_text(encoding="utf-8"))
+    found = read_json(marker)
     if found != settings:
         raise InputError(f"{marker}: this folder was drawn with {found}, not with {settings}; choose another folder.")
     return True

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from degla.data.columns import Columns, Placed, caption
-from degla.data.formats._json import describe, first_character, read_json
+from degla.data.formats._json import NOT_LINES, describe, first_character
 from degla.errors import InputError
+from degla.parse import read_json
 
 _EXAMPLE = (
     'Needed: {"images": [{"id": 9, "file_name": "000000000009.jpg"}], '
@@ -26,7 +27,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     Raises:
         InputError: the file has another shape, or a record lacks a field or names an image that is not there.
     """
-    document = read_json(path)
+    document = read_json(path, remedy=NOT_LINES)
     if not isinstance(document, dict):
         raise InputError(f"{path}: found {describe(document)} where COCO captions are an object. {_EXAMPLE}")
     for key in ("images", "annotations"):

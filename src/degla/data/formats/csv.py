@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from degla.data.columns import Columns, Placed, captions_of_row
 from degla.errors import InputError
+from degla.parse import open_file
 from degla.records import NegativeRecord
 from degla.shelf import did_you_mean
 
@@ -106,11 +108,14 @@ def _rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]
     csv.field_size_limit(max(csv.field_size_limit(), 1 << 24))
     try:
         # Spreadsheets put a byte order mark before the first column's name; utf-8-sig takes it away.
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with io.TextIOWrapper(open_file(path), encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, delimiter=delimiter, strict=True)
             header = next(reader, None)
             if header is None:
                 return
+            twice = next((name for name in header if header.count(name) > 1), None)
+            if twice is not None:
+                raise InputError(f"{path} line 1: two columns are called {twice!r}. Give each its own name.")
             for cells in reader:
                 if not cells:
                     continue

@@ -10,8 +10,9 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from degla.data.columns import Columns, Placed, caption
-from degla.data.formats._json import describe, first_character, read_json
+from degla.data.formats._json import NOT_LINES, describe, first_character
 from degla.errors import InputError
+from degla.parse import read_json
 from degla.records import NegativeRecord, validate
 
 _EXAMPLE = (
@@ -72,7 +73,7 @@ def negatives(path: Path) -> Iterator[NegativeRecord]:
 
 
 def _items(path: Path) -> Iterator[tuple[str, str, _Item]]:
-    document = read_json(path)
+    document = read_json(path, remedy=NOT_LINES)
     if not isinstance(document, list):
         raise InputError(f"{path}: found {describe(document)} where a list is needed. {_EXAMPLE}")
     seen: Counter[int] = Counter()

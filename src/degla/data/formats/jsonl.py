@@ -8,7 +8,8 @@ from pathlib import Path
 from degla.data.columns import Columns, Placed, captions_of_row
 from degla.data.formats._json import describe
 from degla.errors import InputError
-from degla.records import NegativeRecord, read_json_lines, read_jsonl
+from degla.parse import read_json_lines
+from degla.records import NegativeRecord, read_jsonl
 
 
 def claims(path: Path) -> bool:

@@ -6,15 +6,14 @@ positives: a model that ignores word order ties on all of them and scores 0 unde
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.benchmarks import Average, Benchmark, Classification, Entry, Metric, Part, Retrieval
+from degla.parse import read_json
 from degla.records import CaptionRecord, ItemImage, PairItem, Record, read_jsonl, validate
 
 _SWAPS = ("swap_noun", "swap_adjective", "swap_phrase")
@@ -45,7 +44,7 @@ def items(root: Path) -> Iterator[Entry]:
 
 def _recognition(root: Path, name: str) -> Classification:
     file = root / "recognition" / name / "classes.json"
-    description = validate(_Classes, _read_json(file), where=str(file))
+    description = validate(_Classes, read_json(file), where=str(file))
     images: list[ItemImage] = []
     labels: list[int] = []
     for label, folder in enumerate(description.folders):
@@ -77,15 +76,6 @@ def _retrieval(root: Path, name: str) -> Retrieval:
         texts=tuple(owners),
         owners=tuple(map(tuple, owners.values())),
     )
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}: not JSON: {error.msg} in line {error.lineno}.") from None
 
 
 def _prepare(root: Path) -> None:

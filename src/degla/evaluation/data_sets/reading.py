@@ -12,6 +12,7 @@ from degla.evaluation.data_sets import NAMES, DataSet, data_set
 from degla.evaluation.data_sets.official import OFFICIAL
 from degla.evaluation.data_sets.tars import find_tars, labelled_members
 from degla.evaluation.pictures import MARK
+from degla.parse import read_text
 from degla.records import ItemImage, validate
 from degla.shelf import did_you_mean
 
@@ -89,10 +90,7 @@ def _names_of_tars(folder: Path, *, expected: int | None = None) -> tuple[str, .
     file = folder / CLASS_NAMES_FILE
     if not file.exists():
         return ()
-    try:
-        names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read as text: {error}.") from None
+    names = tuple(line.strip() for line in read_text(file).splitlines() if line.strip())
     if expected is not None and len(names) != expected:
         raise InputError(f"{file}: names {len(names)} classes, the data set has {expected}.")
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator
 from functools import lru_cache
@@ -11,6 +12,7 @@ from degla.errors import InputError
 from degla.evaluation.class_folders import IMAGE_SUFFIXES
 
 LABEL_SUFFIX = ".cls"
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 def find_tars(folder: Path) -> list[Path]:
@@ -86,6 +88,8 @@ def labelled_members(tar: Path) -> Iterator[tuple[str, int]]:
             if kind not in group:
                 raise InputError(f"{tar}: record {key!r} has no {kind} (a member with {suffix}).")
         text = read_member(tar, group["label"]).decode("ascii", errors="replace").strip()
-        if not text.isdecimal():
-            raise InputError(f"{tar}: member {group['label']!r} must be the number of a class, from 0, got {text!r}.")
+        if not _NUMBER.fullmatch(text):
+            raise InputError(
+                f"{tar}: member {group['label']!r} must be the number of a class, from 0, got {text[:40]!r}."
+            )
         yield group["picture"], int(text)

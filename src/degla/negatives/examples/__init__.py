@@ -28,6 +28,7 @@ from pydantic import Field, field_validator
 
 from degla.errors import InputError
 from degla.negatives.rules import Example
+from degla.parse import read_yaml
 from degla.records import Record, validate
 from degla.shelf import RULES, did_you_mean
 
@@ -150,16 +151,7 @@ def write_examples(file: Path, entries: Sequence[ExampleEntry], *, rule: str) ->
 
 @lru_cache(maxsize=64)
 def _read(file: Path, rule: str, changed: int) -> tuple[ExampleEntry, ...]:
-    import yaml
-
-    try:
-        content = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise InputError(f"{file}{where}: not YAML: {getattr(error, 'problem', None) or error}.") from None
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: must hold 'rule: {rule}' and 'examples:', a list of captions and negatives.")
     listed = validate(_ExampleFile, content, where=str(file))

@@ -6,7 +6,6 @@ Both lie beside a JSONL file (output.py says under which names); a packed Parque
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from degla.errors import InputError
 from degla.negatives.run.output import journal_path, manifest_path
+from degla.parse import parse_json, read_json_object
 
 PARQUET_ENDINGS: Final = (".parquet", ".pq")
 MANIFEST_KEY: Final = b"degla.manifest"
@@ -90,13 +90,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     beside = manifest_path(path)
     if not beside.is_file():
         return None
-    try:
-        found = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{beside}: not a manifest: {error}. Delete it to go on without.") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{beside}: not a manifest: a JSON object is needed. Delete it to go on without.")
-    return found
+    return read_json_object(beside, remedy="Delete this manifest to continue without it.")
 
 
 def read_outcomes(path: Path) -> Outcomes | None:
@@ -117,13 +111,13 @@ def read_outcomes(path: Path) -> Outcomes | None:
             if not line.endswith(b"\n"):
                 break
             try:
-                row = json.loads(line)
+                row = parse_json(line, where=str(journal))
                 key = (str(row["rule"]), str(row["form"]), str(row["outcome"]))
                 found.outcomes[key] += 1
                 found.repaired += bool(row.get("repaired", False))
                 found.attempts += int(row.get("attempts", 1))
                 found.counts.update({str(name): int(times) for name, times in row.get("counts", {}).items()})
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
                 raise InputError(f"{journal} line {number}: not a reply. Remove the line.") from None
     return found
 
@@ -141,10 +135,7 @@ def _of_schema(path: Path, key: bytes) -> dict[str, Any] | None:
         raise InputError(f"{path}: not a Parquet file that can be read: {error}") from None
     if key not in metadata:
         return None
-    try:
-        found = json.loads(metadata[key])
-    except ValueError:
-        found = None
+    found = parse_json(metadata[key], where=f"{path}: '{key.decode()}' in the schema's metadata", lines=False)
     if not isinstance(found, dict):
         raise InputError(f"{path}: '{key.decode()}' in the schema's metadata is no JSON object.")
     return found

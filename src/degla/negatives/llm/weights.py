@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from degla.errors import InputError
+from degla.parse import read_json_object
 
 LOG = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ def _unpack(file: Path, cache: Path) -> Weights:
                 (partial / _RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
                 shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
-            record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+            record = read_json_object(folder / _RECORD)
     except OSError as error:
         raise InputError(
             f"{cache}: the language model cannot be unpacked there: {error.strerror or error}. "
@@ -191,11 +192,11 @@ def _unpack(file: Path, cache: Path) -> Weights:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        if not (folder / _RECORD).exists():
+            return False
+        record = read_json_object(folder / _RECORD)
         whole = record["sha256"] == _digest(folder / _WEIGHTS) and (folder / "config.json").is_file()
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, OSError, KeyError):
         whole = False
     if not whole:
         LOG.warning("%s: the unpacked language model is damaged; it is unpacked anew.", folder)

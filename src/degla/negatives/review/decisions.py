@@ -6,7 +6,6 @@ So a review that is killed loses nothing: the log is replayed, a torn last line 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from degla.negatives.examples import ExampleEntry, read_examples, write_examples
 from degla.negatives.review.draft import Draft
 from degla.negatives.review.state import Decision, ReviewState
 from degla.negatives.rules import load_rule
+from degla.parse import parse_json
 from degla.records import validate
 
 
@@ -108,10 +108,7 @@ class Review:
         last: tuple[str, Decision | None, Decision | None] | None = None
         for number, line in enumerate(content[:whole].splitlines(), start=1):
             where = f"{self.log} line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError:
-                raise InputError(f"{where}: not JSON. Remove the line; its decision is made again.") from None
+            row = parse_json(line, where=where, remedy="Remove the line; its decision is made again.", lines=False)
             decision = validate(Decision, row, where=where)
             if self.state.find(decision.key) is not None:
                 last = (decision.key, *self.state.apply(decision))

@@ -21,6 +21,7 @@ from degla.errors import DeglaError, InputError
 from degla.negatives.llm import Form, Key, Outcome, Reply
 from degla.negatives.run.stream import hash_text
 from degla.negatives.run.summary import Summary
+from degla.parse import parse_json
 from degla.records import Record, validate
 
 PASSING: Final[frozenset[Outcome]] = frozenset({"unreachable"})
@@ -230,8 +231,5 @@ def _read(line: bytes, path: Path, number: int | None = None) -> ReplyRecord:
         return _LINE.validate_json(line)
     except ValueError:
         where = f"{path} line {number}" if number else str(path)
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise InputError(f"{where}: not JSON. Remove the line; its request is made again.") from None
+        row = parse_json(line, where=where, remedy="Remove the line; its request is made again.", lines=False)
         return validate(ReplyRecord, row, where=where)

@@ -17,6 +17,7 @@ from degla.negatives.grammar.phrases import tagger_version
 from degla.negatives.run.journal import PASSING
 from degla.negatives.run.stream import CaptionStream, hash_text
 from degla.negatives.run.summary import Summary
+from degla.parse import parse_json, read_json_object
 from degla.records import NegativeRecord, validate
 
 _STARTED: Final = "started"
@@ -156,13 +157,7 @@ def _lock(out: Path, stream: IO[bytes]) -> None:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: not a manifest. Delete it together with the negatives beside it.")
-    return found
+    return read_json_object(path, remedy="Delete this manifest together with the negatives beside it.")
 
 
 def _compare(out: Path, found: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -231,8 +226,6 @@ def _row(out: Path, number: int, line: bytes) -> NegativeRecord:
         return NegativeRecord.model_validate_json(line)
     except ValueError:
         where = f"{out} line {number}"
-        try:
-            parsed = json.loads(line)
-        except ValueError:
-            raise InputError(f"{where}: not JSON. Delete the file and its manifest to begin again.") from None
+        remedy = "Delete the file and its manifest to begin again."
+        parsed = parse_json(line, where=where, remedy=remedy, lines=False)
         return validate(NegativeRecord, parsed, where=where)

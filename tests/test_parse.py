@@ -1,0 +1,185 @@
+"""Whatever a file or a reply holds, its reader gives a value or one line that says where it is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from degla import parse
+from degla.data.sources import read_captions, read_negatives
+from degla.errors import InputError
+from degla.evaluation.data_sets.tars import labelled_members
+from degla.evaluation.results import load_result
+from degla.negatives.replies import read_member, read_reply
+from degla.study.plan_file import parse as parse_plan
+from tests.evaluation.published_layouts import write_tar
+
+DEEP = "[" * 100_000
+DIGITS = "9" * 5_000
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
+JSON_TROUBLES = {
+    "deep": (DEEP, "nested more than 64 levels"),
+    "deep but closed": ('{"a":' * 100 + "1" + "}" * 100, "nested more than 64 levels"),
+    "digits": (f'{{"image_id": {DIGITS}}}', "more than 4,300 digits"),
+    "infinite": ('{"a": 1e999}', "1e999 is too large"),
+    "nan": ('{"a": NaN}', "NaN is not a number"),
+    "twice": ('{"a": 1, "a": 2}', "'a' stands there twice"),
+    "half a pair": ('{"a": "\\ud83d"}', "surrogate"),
+    "not utf-8": (b'{"a": "\xff"}', "not UTF-8 text"),
+    "utf-16": ('{"a": 1}'.encode("utf-16"), "not UTF-8 text"),
+    "torn": ('{"a": ', "not JSON"),
+    "two texts": ('{"a": 1} {"a": 2}', "not JSON: Extra data"),
+    "nothing": ("", "not JSON"),
+}
+
+
+def one_line(caught: pytest.ExceptionInfo[InputError], *words: str) -> None:
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 500
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("name", JSON_TROUBLES)
+def test_json(name: str, tmp_path: Path) -> None:
+    content, says = JSON_TROUBLES[name]
+    raw = content if isinstance(content, bytes) else content.encode()
+    with pytest.raises(InputError) as caught:
+        parse.parse_json(raw, where="reply 3", remedy="Ask again.")
+    one_line(caught, "reply 3", says, "Ask again.")
+    file = tmp_path / "x.json"
+    file.write_bytes(raw)
+    with pytest.raises(InputError) as caught:
+        parse.read_json(file)
+    one_line(caught, "x.json", says)
+
+
+def test_good_json_is_read_as_before(tmp_path: Path) -> None:
+    value = {"a": [1, 2.5, None, True, "\U0001f600"], "b": {"c": []}, "d": 10**4000}
+    file = tmp_path / "x.json"
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False), "\ufeff" + json.dumps(value, indent=2)):
+        file.write_text(text, encoding="utf-8")
+        assert parse.read_json(file) == value
+    assert parse.parse_json("[NaN, Infinity]", where="metrics", constants=True)[1] == float("inf")
+    assert parse.parse_json("[" * 64 + "]" * 64, where="x") is not None
+
+
+@pytest.mark.parametrize("name", [name for name in JSON_TROUBLES if name != "nothing"])
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+def test_captions_and_negatives(name: str, ending: str, tmp_path: Path) -> None:
+    content, _ = JSON_TROUBLES[name]
+    file = tmp_path / f"captions.{ending}"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for read in (read_captions, read_negatives):
+        with pytest.raises(InputError) as caught:
+            list(read(file))  # type: ignore[operator]
+        one_line(caught, file.name)
+
+
+def test_a_line_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "captions.jsonl"
+    good = b'{"id": "1", "image": "a.png", "text": "A dog.", "image_id": "a"}\n'
+    file.write_bytes(good + good.replace(b"dog", b"d\xffg"))
+    with pytest.raises(InputError) as caught:
+        list(read_captions(file))
+    one_line(caught, "captions.jsonl line 2: not UTF-8 text")
+
+
+@pytest.mark.parametrize("name", JSON_TROUBLES)
+def test_results(name: str, tmp_path: Path) -> None:
+    content, says = JSON_TROUBLES[name]
+    file = tmp_path / "results.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError) as caught:
+        load_result(file)
+    one_line(caught, "results.json", says, "degla evaluate")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("steps: 1\nsteps: 2", "line 2: not YAML: the key 'steps' stands there twice"),
+        ("[" * 100_000, "nest"),
+        ("a: " + "[" * 100 + "]" * 100, "nested more than 64 levels"),
+        (BOMB, "aliases stand for more than"),
+        ("a: &a [*a]", "nested more than 64 levels"),
+        (f"a: {DIGITS}", "4300 digits"),
+        ("a: 2001-99-99", "month must be in 1..12"),
+        ("!!int x", "not YAML that can be read"),
+        ("!!python/object/apply:os.system [ls]", "not YAML"),
+        ("a: \x00", "not YAML"),
+    ],
+)
+def test_yaml(text: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        parse_plan(file)
+    one_line(caught, "plan.yaml", says)
+
+
+def test_good_yaml_is_read_as_before(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text("base: &b {a: 1}\nother: {<<: *b, c: 2.5}\nlist: [x, ~, true]\n", encoding="utf-8")
+    assert parse_plan(file) == {"base": {"a": 1}, "other": {"a": 1, "c": 2.5}, "list": ["x", None, True]}
+
+
+@pytest.mark.parametrize("text", [f"a = {DIGITS}", "a = " + "[" * 100_000, "a = 1\na = 2", "a = "])
+def test_toml(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        parse_plan(file)
+    one_line(caught, "plan.toml")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    for name in ("captions.jsonl", "captions.csv", "captions.json", "captions.parquet", "captions"):
+        pipe = tmp_path / name
+        os.mkfifo(pipe)
+        with pytest.raises(InputError) as caught:
+            list(read_captions(pipe))
+        one_line(caught, name, "a pipe")
+
+
+def test_a_path_that_no_file_system_takes() -> None:
+    with pytest.raises(InputError) as caught:
+        read_captions(Path("x" * 5_000))
+    one_line(caught, "5000 characters")
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_a_column_that_is_there_twice(separator: str, tmp_path: Path) -> None:
+    file = tmp_path / ("captions.csv" if separator == "," else "captions.tsv")
+    rows = (("image", "text", "text"), ("a.png", "A dog.", "A cat."))
+    file.write_text("".join(separator.join(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        list(read_captions(file))
+    one_line(caught, file.name, "line 1", "two columns are called 'text'")
+
+
+@pytest.mark.parametrize("label", [DIGITS, DEEP, "-1", "\u00b2", "1 2", "1" * 12])
+def test_the_label_of_an_archive(label: str, tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"0.png": b"", "0.cls": label.encode()})
+    with pytest.raises(InputError) as caught:
+        list(labelled_members(tmp_path / "0.tar"))
+    one_line(caught, "0.tar", "0.cls")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [f'{{"a": {DIGITS}, "negative": "A cat."}}', '{"a": ' + DEEP + ', "negative": "A cat."}'],
+)
+def test_a_models_answer_is_read_all_the_same(said: str) -> None:
+    assert read_member(said) == "A cat."
+
+
+def test_a_models_answer_never_holds_what_no_file_can() -> None:
+    answers: list[Any] = ['{"negative": "A \\ud800 cat."}', '{"x": "\\udfff"}', '{"negative": "A \\x cat."']
+    for said in answers:
+        read_reply(said).encode()
