@@ -54,13 +54,18 @@ class Received:
 
 @dataclass(frozen=True)
 class Response:
-    """What goes back: status, body, headers; `delay` seconds before it; `keep` of its bytes before the line drops."""
+    """What goes back: status, body, headers; `delay` seconds before it; `keep` of its bytes before the line drops.
+
+    With `endless` the body is followed by these bytes again and again, `pause` seconds apart, until the client leaves.
+    """
 
     status: int = 200
     body: dict[str, Any] | bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     keep: int | None = None
+    endless: bytes = b""
+    pause: float = 0.0
 
 
 def schema_of(body: dict[str, Any]) -> dict[str, Any] | None:
@@ -229,12 +234,18 @@ class Server:
     async def _write(self, writer: asyncio.StreamWriter, response: Response) -> bool:
         """Whether the line is still to be used."""
         body = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
-        head = f"HTTP/1.1 {response.status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        head += "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+        length = "connection: close" if response.endless else f"content-length: {len(body)}"
+        headers = {"content-type": "application/json", **response.headers}
+        head = f"HTTP/1.1 {response.status} X\r\n{length}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         if response.keep == 0:
             return False
         writer.write(head.encode() + b"\r\n" + body[: response.keep])
         await writer.drain()
+        while response.endless:  # the client's leaving shows as a ConnectionError
+            writer.write(response.endless)
+            await writer.drain()
+            await asyncio.sleep(response.pause)
         return response.keep is None
 
 

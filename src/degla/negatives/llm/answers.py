@@ -5,7 +5,6 @@ Every answer is read again here, the schema's promise or not: servers differ sil
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from degla.errors import InputError
 from degla.negatives.llm import Outcome, Request
 from degla.negatives.llm.wording import Mode
 from degla.negatives.replies import read_member, read_reply, without_thinking
+from degla.parse import parse_json
 
 _REFUSAL: Final = re.compile(
     r"^\W*(?:(?:i['’]?m|i am|we['’]re)\s+(?:so |very |really |truly )?sorry\b|sorry,|i apologi[sz]e|unfortunately, i\b"
@@ -29,11 +30,25 @@ _NUMBER: Final = re.compile(
 )
 
 
+_MOST_TOKENS: Final = 1 << 30
+_LONGEST: Final = 1 << 18
+"""Characters of an answer that is looked into; a caption has a hundred, thinking aloud some ten thousand."""
+
+
 def _text(content: Any) -> Any:
     """A message's content as one string: some servers send a list of parts."""
     if isinstance(content, list):
         return "".join(part.get("text", "") for part in content if isinstance(part, dict))
     return content
+
+
+def _tokens(number: Any) -> Any:
+    """A number of tokens; None where it cannot be one: what is only counted must not cost the answer."""
+    whole = isinstance(number, int) and not isinstance(number, bool)
+    return number if whole and 0 <= number <= _MOST_TOKENS else None
+
+
+Tokens = Annotated[int | None, BeforeValidator(_tokens)]
 
 
 class Message(BaseModel):
@@ -53,14 +68,14 @@ class Choice(BaseModel):
 class CachedTokens(BaseModel):
     """Tokens of the prompt that a prefix cache served."""
 
-    cached_tokens: int | None = None
+    cached_tokens: Tokens = None
 
 
 class Usage(BaseModel):
     """Tokens that were paid for."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Tokens = None
+    completion_tokens: Tokens = None
     prompt_tokens_details: CachedTokens | None = None
 
     def counts(self) -> dict[str, int]:
@@ -104,6 +119,8 @@ def read_answer(request: Request, completion: Completion, *, mode: Mode) -> Answ
     said = choice.message.content or ""
     if choice.message.refusal or choice.finish_reason == "content_filter":
         return Answer("refused", detail=_short(choice.message.refusal or "the content filter stopped the answer"))
+    if len(said) > _LONGEST:
+        return Answer("malformed", detail=_short(said), kept=False)
     cut = choice.finish_reason == "length"
     bare = without_thinking(said)
     # Of an answer that ended at the limit of tokens only whole lines count.
@@ -159,8 +176,8 @@ def find_choice(said: str, choices: tuple[str, ...]) -> str | None:
 def _as_schema(said: str) -> str:
     """The string of an answer that keeps the schema; "" where it does not."""
     try:
-        value = json.loads(said)
-    except json.JSONDecodeError:
+        value = parse_json(said, where="the answer")
+    except InputError:
         return ""
     negative = value.get("negative") if isinstance(value, dict) and len(value) == 1 else None
     return negative if isinstance(negative, str) else ""

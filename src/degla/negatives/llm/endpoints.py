@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import logging
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,20 @@ from pydantic import ValidationError
 
 from degla.errors import DeglaError, InputError
 from degla.negatives.llm.answers import Completion
-from degla.negatives.llm.faults import Fault, conceal, fault_of_status
+from degla.negatives.llm.bodies import bounded
+from degla.negatives.llm.faults import LONGEST_WAIT, Fault, conceal, fault_of_status
 from degla.negatives.llm.pacing import Pace, back_off, hold_for
 from degla.negatives.llm.support import Support
+from degla.parse import parse_json
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+LOG = logging.getLogger(__name__)
+
+_TOLD_FROM: Final = 10.0
+"""Seconds; a longer wait that a server asks for is told."""
+_STATUSES: Final = frozenset(map(str, range(400, 600)))
 _REST_AFTER: Final = 3
 """Failures in a row after which a server is left alone for a while."""
 
@@ -42,6 +49,7 @@ class Endpoint:
         parts = urlsplit(url)
         self._secrets = (key if key != NO_KEY else "", url, parts.netloc, parts.password or "", parts.hostname or "")
         self._tokens = 0.0
+        self._used_up: Fault | None = None  # until when it cannot be asked, where that is too long to wait
         self._response = _response_type()
 
     def has_room(self, now: float) -> bool:
@@ -58,6 +66,8 @@ class Endpoint:
         Raises:
             Fault: there is no answer.
         """
+        if self._used_up is not None:
+            raise self._used_up
         started = time.monotonic()
         try:
             completion, headers = await self._send(body, name)
@@ -66,7 +76,7 @@ class Endpoint:
             if fault.congestion:
                 self.pace.congested(started=started, now=now)
             if fault.wait is not None and fault.nature == "passing":
-                self.pace.hold(now + fault.wait)
+                self._hold(fault.wait, now, why=f"{fault.kind}: {fault.message}")
             raise
         now = time.monotonic()
         self.answers += 1
@@ -75,8 +85,17 @@ class Endpoint:
             tokens = (completion.usage.prompt_tokens or 0) + (completion.usage.completion_tokens or 0)
             self._tokens = 0.95 * self._tokens + 0.05 * tokens if self._tokens else float(tokens)
         if wait := hold_for(headers, tokens=self._tokens):
-            self.pace.hold(now + wait)
+            why = "its rate limit is used up (headers x-ratelimit-*)"
+            if wait > LONGEST_WAIT:  # This answer counts; the next request ends the run.
+                self._used_up = Fault("429", "fatal", why, wait=wait, status=429)
+            else:
+                self._hold(wait, now, why=why)
         return completion
+
+    def _hold(self, wait: float, now: float, *, why: str) -> None:
+        if wait >= _TOLD_FROM and now + wait > self.pace.opens_at + 1:
+            LOG.warning("The server at %s asks to wait %.0f s (%s); waiting.", self.host, wait, why)
+        self.pace.hold(now + wait)
 
     async def _send(self, body: dict[str, Any], name: str) -> tuple[Completion, Mapping[str, str]]:
         import openai
@@ -95,7 +114,7 @@ class Endpoint:
         except (TimeoutError, openai.APITimeoutError):
             raise Fault("timeout", "passing", f"no answer within {self._timeout:g} s") from None
         except openai.APIStatusError as error:
-            raise self._fault(error.status_code, error.response.text, error.response.headers) from None
+            raise self._fault(error.status_code, _text(error.response), error.response.headers) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__
             message = self.conceal(str(cause) or type(cause).__name__)
@@ -107,10 +126,11 @@ class Endpoint:
 
     def _odd_body(self, response: Any) -> Fault:
         """What a body means that holds no answer: some servers send errors with status 200."""
-        text = response.text
-        with contextlib.suppress(json.JSONDecodeError):
-            error = json.loads(text).get("error") if text.lstrip().startswith("{") else None
-            if isinstance(error, dict) and str(error.get("code")).isdigit() and int(error["code"]) >= 400:
+        text = _text(response)
+        with contextlib.suppress(InputError):
+            value = parse_json(text, where="the body")
+            error = value.get("error") if isinstance(value, dict) else None
+            if isinstance(error, dict) and str(error.get("code")) in _STATUSES:
                 return self._fault(int(error["code"]), text, response.headers)
         return Fault("bad body", "passing", self.conceal(f"not an answer: {text[:100]}"))
 
@@ -126,7 +146,8 @@ class Endpoint:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(5):
                 response = await self._client.get("/models", cast_to=self._response)
-            return [str(model["id"]) for model in json.loads(response.content)["data"]]
+            listed = parse_json(response.content, where="the list of models")["data"]
+            return [conceal(str(model["id"]), secrets=()) for model in listed]
         return []
 
     async def close(self) -> None:
@@ -245,6 +266,7 @@ def connect(urls: Sequence[str], *, key: str, most: int, timeout: float, structu
     except ImportError:
         raise DeglaError('The client for servers is not installed: pip install "degla[llm]".') from None
     endpoints = []
+    hook = bounded(_stream_type())
     limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most + 8, max_keepalive_connections=most + 8)
     for url in urls:
         client = openai.AsyncOpenAI(
@@ -252,7 +274,12 @@ def connect(urls: Sequence[str], *, key: str, most: int, timeout: float, structu
             api_key=key,
             max_retries=0,
             timeout=timeout,
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits),
+            http_client=openai.DefaultAsyncHttpxClient(
+                limits=limits,
+                headers={"accept-encoding": "gzip, deflate"},
+                follow_redirects=False,  # they would carry the captions to another host
+                event_hooks={"response": [hook]},
+            ),
         )
         support = Support(
             host=host_of(url), mode="plain" if structured is False else "json_schema", fixed=structured is True
@@ -277,10 +304,25 @@ def host_of(url: str) -> str:
     return f"{parts.hostname}{port}"
 
 
+def _text(response: Any) -> str:
+    return str(response.content.decode("utf-8", errors="replace"))
+
+
 def _response_type() -> Any:
-    """The class of a response as it came: the client builds on httpx2 since version 3, on httpx before."""
+    """The class of a response as it came."""
+    return _http().Response
+
+
+def _stream_type() -> type[Any]:
+    """The base class of a response's body while it arrives."""
+    found: type[Any] = _http().AsyncByteStream
+    return found
+
+
+def _http() -> Any:
+    """The HTTP library: the client builds on httpx2 since version 3, on httpx before."""
     try:
-        from httpx2 import Response
+        import httpx2 as http
     except ImportError:
-        from httpx import Response  # type: ignore[assignment, unused-ignore]
-    return Response
+        import httpx as http  # type: ignore[no-redef, unused-ignore]
+    return http

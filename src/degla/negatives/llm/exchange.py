@@ -163,6 +163,11 @@ class Asker:
         """The error that ends the run: what the server said, and what to do."""
         said = f"It says ({fault.kind}): {fault.message}"
         said += "" if said.endswith((".", "!", "?")) else "."
+        if fault.status is not None and 300 <= fault.status < 400:
+            return DeglaError(
+                f"The server at {endpoint.host} redirects to {fault.message}, which is not followed: captions and key "
+                "would go there. If you trust that address, give it as --base-url."
+            )
         if fault.status in (401, 403):
             remedy = (
                 f"Check the key in the environment variable {self.variable}."
@@ -170,10 +175,11 @@ class Asker:
                 else f"Set the environment variable {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]}; no key was sent."
             )
             return DeglaError(f"The server at {endpoint.host} refuses the key. {said} {remedy}")
-        if fault.status == 429 and fault.wait is not None and fault.wait > LONGEST_WAIT:
+        if fault.wait is not None and fault.wait > LONGEST_WAIT:
             return DeglaError(
-                f"The server at {endpoint.host} asks to wait {fault.wait / 3600:.1f} hours. {said} "
-                "The same command goes on then where this run stopped."
+                f"The server at {endpoint.host} asks to wait {_duration(fault.wait)}, and a run waits "
+                f"{_duration(LONGEST_WAIT)} at most. {said} Run the same command again then: it resumes where this run "
+                "stopped."
             )
         if fault.status in (402, 429):
             return DeglaError(
@@ -191,3 +197,9 @@ class Asker:
             f'The server at {endpoint.host} cannot be asked for "{self.settings.model}". {said} Check --model, and '
             "that --base-url ends as the server's documentation says (usually in /v1)."
         )
+
+
+def _duration(seconds: float) -> str:
+    if seconds > 365 * 86400:
+        return "more than a year"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"

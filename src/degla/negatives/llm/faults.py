@@ -7,8 +7,11 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
+from degla.errors import InputError
 from degla.negatives.llm import Outcome
+from degla.parse import parse_json
 
 Nature = Literal["passing", "request", "fatal"]
 """passing: asking again may help. request: the server answers that this request is wrong. fatal: no request can
@@ -31,7 +34,7 @@ _FILTERED: Final = re.compile(r"content_filter|content management policy|content
 _ADDRESS: Final = re.compile(r"\b\w+://\S+|\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b")
 _KEY: Final = re.compile(r"\b(?:sk|key|pk)-[\w*.-]+", re.IGNORECASE)
 
-LONGEST_WAIT: Final = 3600.0
+LONGEST_WAIT: Final = 300.0
 """Seconds that a server may ask to wait; one that asks for more (a day's allowance is spent) ends the run."""
 
 
@@ -79,7 +82,7 @@ class Fault(Exception):  # noqa: N818 - not every one is an error, most pass
 def fault_of_status(
     status: int, body: str, headers: Mapping[str, str], *, now: float, secrets: tuple[str, ...]
 ) -> Fault:
-    """What an HTTP status of 400 and more means.
+    """What an HTTP status of 300 and more means. Redirects are not followed.
 
     Args:
         status: the status.
@@ -95,6 +98,8 @@ def fault_of_status(
     def fault(nature: Nature, outcome: Outcome = "unreachable", wait: float | None = None) -> Fault:
         return Fault(str(status), nature, shown, outcome=outcome, wait=wait, status=status)
 
+    if 300 <= status < 400:
+        return Fault(str(status), "fatal", _target(headers.get("location", "")), status=status)
     if status in (401, 403, 402):
         return fault("fatal")
     if status == 413 or (status in (400, 422, 500) and _TOO_LONG.search(both)):
@@ -121,7 +126,7 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
             pass
         try:
             return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, IndexError, OverflowError):
             pass
     return None
 
@@ -132,15 +137,27 @@ def conceal(message: str, *, secrets: tuple[str, ...]) -> str:
         if secret:
             message = message.replace(secret, "[hidden]")
     message = _KEY.sub("[key]", _ADDRESS.sub("[address]", message))
-    message = " ".join(message.split())
+    message = " ".join("".join(letter if letter.isprintable() else " " for letter in message[:4000]).split())
     return message if len(message) <= 400 else message[:400] + "..."
+
+
+def _target(location: str) -> str:
+    """The base URL that a redirect names, without user, password and query."""
+    try:
+        parts = urlsplit(location)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "an address that cannot be read"
+    host = f"{parts.scheme or 'http'}://{parts.hostname}{port}" if parts.hostname else ""
+    shown = f"{host}{parts.path.removesuffix('/chat/completions')}"
+    return "".join(letter for letter in shown[:200] if letter.isprintable()) or "an address that it does not name"
 
 
 def _read_message(body: str) -> tuple[str, str]:
     """The message and the code in an error's body, in the forms that servers use."""
     try:
-        value: Any = json.loads(body)
-    except json.JSONDecodeError:
+        value: Any = parse_json(body, where="the body")
+    except InputError:
         return body.strip(), ""
     if isinstance(value, dict) and isinstance(value.get("error"), dict):
         value = value["error"]

@@ -25,8 +25,8 @@ _EASED: Final = 0.85
 """What is left of it where answers suddenly take twice as long as usual."""
 _TRY_AGAIN: Final = 32
 """Windows after which growth that did not pay is tried again: the server may have been given more to work with."""
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Pace:
@@ -159,7 +159,11 @@ def hold_for(headers: Mapping[str, str], *, tokens: float) -> float:
 
 def read_duration(text: str) -> float:
     """Seconds of "6m0s", "20ms", "1.5" (seconds); 0 for anything else."""
-    if not re.fullmatch(rf"(?:{_DURATION.pattern})+", text.strip()):
+    text = text.strip()
+    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text):
+        return float(text)
+    # Every number has its unit here: were it optional, the time to match would double with each digit.
+    if not re.fullmatch(rf"(?:{_DURATION.pattern})+", text):
         return 0.0
     return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
 
