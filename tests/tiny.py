@@ -30,13 +30,23 @@ CAPTIONS = [
 CLASSES = ["square", "dog", "old man"]
 
 
+RESNET: dict[str, Any] = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}
+"""OpenAI's kind of ResNet, with BatchNorm, for `vision_cfg`."""
+
+
+def timm_tower(name: str = "test_efficientnet", *, image_size: int = 32) -> dict[str, Any]:
+    """A tower of timm, with BatchNorm by default, for `vision_cfg`."""
+    return {"timm_model_name": name, "timm_pool": "avg", "timm_proj": "linear", "image_size": image_size}
+
+
 def write_model(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     """Random weights as a `local-dir:` folder; `changes` replace fields of the configuration."""
     import open_clip
 
     config = CONFIG | changes
+    size = config["vision_cfg"]["image_size"]
     folder.mkdir(parents=True)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}}))
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"size": size}}))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         options = {name: value for name, value in config.items() if name != "custom_text"}

@@ -76,6 +76,7 @@ def test_an_attack_leaves_no_trace_but_the_images(
     trained = {name: value.requires_grad for name, value in trainer.encoder.named_parameters()}
     before = {name: value.clone() for name, value in trainer.encoder.state_dict().items()}
     memory = {name: value.clone() for name, value in trainer.objective.memory.items()}
+    modes = {name: module.training for name, module in trainer.encoder.named_modules()}
     random = torch.get_rng_state()
     trainer.attack(batch, parts, target, number=1)
     assert all(value.grad is None for value in trainer.encoder.parameters())
@@ -89,7 +90,8 @@ def test_an_attack_leaves_no_trace_but_the_images(
     assert all((value.grad == 0.5).all() for value in trainer.encoder.parameters()), "gradients of parameters"
     assert {name: value.requires_grad for name, value in trainer.encoder.named_parameters()} == trained
     assert all(torch.equal(value, before[name]) for name, value in trainer.encoder.state_dict().items())
-    assert all(module.training for module in trainer.encoder.modules()), "evaluation mode outlasts the attack"
+    after = {name: module.training for name, module in trainer.encoder.named_modules()}
+    assert after == modes and modes["clip.visual"], "evaluation mode outlasts the attack"
     assert memory.keys() == trainer.objective.memory.keys()
     assert all(torch.equal(value, memory[name]) for name, value in trainer.objective.memory.items())
     assert torch.equal(torch.get_rng_state(), random)

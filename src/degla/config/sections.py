@@ -119,6 +119,9 @@ class LoopConfig:
     freeze_text_blocks: int = 0
     """First blocks of the text tower, and what comes before them, that are not trained; below 0: all but the last
     so many."""
+    batch_norm: Literal["frozen", "update"] = "frozen"
+    """Statistics of BatchNorm in trained towers: as the model came with them, or moved by each batch, which costs
+    zero-shot accuracy (docs/training.md); "frozen" or "update"."""
     average: float | None = None
     """Share of the tuned weights in their average with the model before training (WiSE-FT, arXiv 2109.01903), above 0
     to 1: what is evaluated and kept for use is the average; none, like 1, keeps the tuned weights."""

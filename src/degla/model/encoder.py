@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from degla.errors import InputError
 from degla.model.dense import encode_patches, encode_tokens
 from degla.model.image import encode_class_token, reads_class_token
+from degla.model.modes import rest_what_stays
 from degla.model.text import can_trim, encode_tree, encode_trimmed, tree_grower
 from degla.prefixes import GrowTree, PrefixTree
 
@@ -89,6 +90,8 @@ class Encoder(nn.Module):
         self.grow: GrowTree | None = tree_grower(clip)
         """Makes trees of shared beginnings for this text tower; None where they would not be exact, or to pad."""
         self.precision = "fp32"
+        self.moves_statistics = False
+        """Whether training moves the statistics of BatchNorm; they stay as they came otherwise."""
         self._plain_kernels = True
         self._encode_tree: Callable[[Any, PrefixTree], Tensor] = encode_tree
         self._encode_image: Callable[[Any, Tensor], Tensor] | None = None
@@ -136,6 +139,16 @@ class Encoder(nn.Module):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Training mode for what is trained; what is frozen, and BatchNorm that keeps its statistics, stay as in use.
+
+        What is frozen has no parameter with `requires_grad`.
+        """
+        super().train(mode)
+        if mode:
+            rest_what_stays(self.clip, statistics=not self.moves_statistics)
+        return self
 
     def encode_images(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Unit embeddings of transformed images."""

@@ -186,8 +186,10 @@ class Trainer:
             optimizer.found_inf = (~torch.isfinite(loss)).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            self.encoder.clip.logit_scale.clamp_(0.0, math.log(self.config.optim.max_scale))
+        scale = self.encoder.clip.logit_scale
+        if scale.requires_grad:  # A frozen one stays, whatever it is.
+            with torch.no_grad():
+                scale.clamp_(0.0, math.log(self.config.optim.max_scale))
 
     def _student_embeddings(self, batch: Batch, part: BatchPart) -> Embeddings:
         texts = part.texts if self.objective.reads_texts else None

@@ -2,69 +2,76 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-
-from torch import nn
-
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.model.adapters import add_adapters
+from degla.model.depth import TOWERS, Tower, resblocks, tower_depth, tower_module, tower_of
 from degla.model.encoder import Encoder
-
-_BLOCK = re.compile(r"(?:^|\.)transformer\.resblocks\.(\d+)(?:\.|$)")
-_BEFORE_IMAGE = ("conv1.", "class_embedding", "positional_embedding", "ln_pre.")
-_BEFORE_TEXT = ("token_embedding.", "positional_embedding")
+from degla.model.modes import has_statistics
+from degla.objectives import Processes
 
 
 def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
-    """Set `requires_grad` of every parameter, and put adapters in where they are asked for.
+    """Set `requires_grad` of every parameter, put adapters in where they are asked for, and settle BatchNorm.
 
     Raises:
-        InputError: nothing is left to train; the towers have no such blocks, or not so many; or they take no adapters.
+        InputError: nothing is left to train; the towers' blocks cannot be told, or are fewer; the towers take no
+            adapters; or moving statistics of BatchNorm do not go together with another flag.
     """
     loop = config.train
-    frozen = {
-        "image": _frozen_blocks(encoder, "image", count=loop.freeze_image_blocks),
-        "text": _frozen_blocks(encoder, "text", count=loop.freeze_text_blocks),
-    }
+    frozen = _frozen_blocks(encoder, "image", loop.freeze_image_blocks)
+    frozen |= _frozen_blocks(encoder, "text", loop.freeze_text_blocks)
+    trained = {"image": loop.train_image_tower, "text": loop.train_text_tower}
     for name, parameter in encoder.clip.named_parameters():
-        parameter.requires_grad_(_trained(name, config, frozen=frozen))
+        tower = tower_of(name)
+        whole = name == "logit_scale" and loop.train_scale if tower is None else trained[tower]
+        parameter.requires_grad_(whole and name not in frozen)
     if config.adapter.rank:
         _add_adapters(encoder, config)
     if not any(parameter.requires_grad for parameter in encoder.parameters()):
         raise InputError("nothing is left to train: one of --train.train-image-tower, -text-tower, -scale must be on.")
+    _settle_statistics(encoder, config)
 
 
-def _frozen_blocks(encoder: Encoder, tower: str, *, count: int) -> int:
-    """How many first blocks are frozen, where a count below 0 leaves the last so many to train."""
-    found = len(_blocks(encoder.clip, tower))
-    if abs(count) > found:
-        raise InputError(f"--train.freeze-{tower}-blocks is {count}; {encoder.name} has {found} such blocks.")
-    return count if count >= 0 else found + count
-
-
-def _trained(name: str, config: TrainConfig, *, frozen: Mapping[str, int]) -> bool:
-    loop = config.train
-    if name in ("logit_scale", "logit_bias"):
-        return loop.train_scale and name == "logit_scale"
-    image = name.startswith("visual.")
-    if not (loop.train_image_tower if image else loop.train_text_tower):
-        return False
-    count = frozen["image" if image else "text"]
+def _frozen_blocks(encoder: Encoder, tower: Tower, count: int) -> set[str]:
+    """Parameters of the first `count` blocks and of what comes before them; below 0: of all blocks but so many."""
     if not count:
-        return True
-    inside = name.removeprefix("visual.").removeprefix("text.")
-    block = _BLOCK.search(inside)
-    if block:
-        return int(block.group(1)) >= count
-    return not inside.startswith(_BEFORE_IMAGE if image else _BEFORE_TEXT)
+        return set()
+    depth = tower_depth(encoder.clip, tower)
+    if depth is None:
+        kind = type(tower_module(encoder.clip, tower)).__name__
+        raise InputError(
+            f"--train.freeze-{tower}-blocks is {count}; what the blocks of {encoder.name}'s {tower} tower are is not "
+            f"known ({kind}). Give 0 to train all of it, or --train.no-train-{tower}-tower to train nothing of it."
+        )
+    if abs(count) > depth.count:
+        raise InputError(
+            f"--train.freeze-{tower}-blocks is {count}; {encoder.name} has {depth.count} such blocks. Give a number "
+            f"from {-depth.count} to {depth.count}."
+        )
+    first = count if count > 0 else depth.count + count
+    return {name for name, number in depth.of.items() if number < first}
 
 
-def _blocks(clip: nn.Module, tower: str) -> list[str]:
-    """Names of the blocks of a tower, in order; none where it is not one of open_clip's own transformers."""
-    names = [name for name, _ in clip.named_modules() if re.search(r"transformer\.resblocks\.\d+$", name)]
-    return [name for name in names if name.startswith("visual.") == (tower == "image")]
+def _settle_statistics(encoder: Encoder, config: TrainConfig) -> None:
+    """Let the statistics of BatchNorm move where the configuration says so, and refuse what is not exact with it."""
+    loop = config.train
+    encoder.moves_statistics = loop.batch_norm == "update" and has_statistics(encoder.clip)
+    if not encoder.moves_statistics:
+        return
+    processes = Processes.current().count
+    own = loop.batch_size // processes
+    for refused, flag, reason in (
+        ((loop.chunk_size or own) < own, f"--train.chunk-size {loop.chunk_size}",
+         "each part would be normalised by its own statistics, not by those of the batch"),
+        (loop.gradient_checkpointing, "--train.gradient-checkpointing", "each batch would move the statistics twice"),
+        (processes > 1, f"{processes} processes", "each would have statistics of its own rows"),
+    ):  # fmt: skip
+        if refused:
+            raise InputError(
+                f"--train.batch-norm update does not go together with {flag}: {reason}. Leave one of them out; with "
+                "--train.batch-norm frozen the model keeps the statistics that it came with."
+            )
 
 
 def _add_adapters(encoder: Encoder, config: TrainConfig) -> None:
@@ -77,8 +84,8 @@ def _add_adapters(encoder: Encoder, config: TrainConfig) -> None:
     trained = {name for name, parameter in clip.named_parameters() if parameter.requires_grad}
     blocks = [
         block
-        for tower in ("image", "text")
-        for block in _blocks(clip, tower)
+        for tower in TOWERS
+        for block in resblocks(clip, tower)
         if any(name.startswith(block + ".") for name in trained)
     ]
     add_adapters(clip, config.adapter, blocks=blocks)

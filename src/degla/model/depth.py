@@ -1,0 +1,122 @@
+"""Where a parameter stands in its tower: before the blocks, in one of them, or behind; for towers of any making."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal, cast
+
+from torch import nn
+
+from degla.model.text import text_tower
+
+Tower = Literal["image", "text"]
+TOWERS: tuple[Tower, ...] = ("image", "text")
+
+_SCALE = ("logit_scale", "logit_bias")
+_BEFORE = {
+    "image": ("conv1.", "class_embedding", "positional_embedding", "ln_pre.", "patchnorm_pre_ln."),
+    "text": ("token_embedding.", "positional_embedding", "cls_emb"),
+}
+_UNMATCHED = "?"
+"""Stands for any name that timm's own grouping leaves out."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The blocks of one tower.
+
+    Attributes:
+        count: of blocks, 1 or more.
+        of: the block of each parameter of the tower, by its name in the model, from 0; -1 is before the first block,
+            `count` behind the last.
+    """
+
+    count: int
+    of: dict[str, int]
+
+
+def tower_of(name: str) -> Tower | None:
+    """The tower that a parameter of an open_clip model belongs to; None for the scale and the bias."""
+    if name in _SCALE:
+        return None
+    return "image" if name.startswith("visual.") else "text"
+
+
+def tower_module(clip: nn.Module, tower: Tower) -> nn.Module:
+    """The module that holds a tower; the model itself where the text tower's parts lie in it."""
+    return cast(nn.Module, cast(Any, clip).visual if tower == "image" else text_tower(clip))
+
+
+def tower_depth(clip: nn.Module, tower: Tower) -> Depth | None:
+    """Blocks by depth of open_clip's transformers and ResNets, towers of timm, and text towers of transformers.
+
+    What counts as a block of a timm tower, and what goes along with it (a downsampling with the block behind it, a
+    final norm with the last block), is timm's own grouping of layers.
+
+    Returns:
+        None where the tower is of none of these kinds, so that nobody knows what its blocks are.
+    """
+    module: Any = tower_module(clip, tower)
+    start = "visual." if tower == "image" else "text." if module is not clip else ""
+    own = [name for name, _ in clip.named_parameters() if tower_of(name) == tower]
+    inside = [name.removeprefix(start) for name in own]
+    if hasattr(getattr(module, "transformer", None), "resblocks"):
+        found = _numbered(inside, r"transformer\.resblocks\.(\d+)\.", before=_BEFORE[tower])
+    elif hasattr(module, "layer1") and hasattr(module, "attnpool"):
+        found = _numbered(inside, r"layer(\d+)\.(\d+)\.", before=("conv", "bn"))
+    elif hasattr(module, "trunk"):
+        found = _grouped_by_timm(module.trunk, inside)
+    elif hasattr(module, "transformer"):
+        found = _listed(module, inside)
+    else:
+        found = {}
+    count = max(found.values(), default=0)
+    return Depth(count, dict(zip(own, found.values(), strict=True))) if count > 0 else None
+
+
+def resblocks(clip: nn.Module, tower: Tower) -> list[str]:
+    """Names of the blocks of one of open_clip's own transformers, in order; none of any other tower."""
+    names = [name for name, _ in clip.named_modules() if re.search(r"(^|\.)transformer\.resblocks\.\d+$", name)]
+    return [name for name in names if tower_of(name) == tower]
+
+
+def _numbered(names: Iterable[str], pattern: str, *, before: tuple[str, ...]) -> dict[str, int]:
+    """Blocks by the numbers in their names; the rest by how the names before the first block begin."""
+    keys = {name: tuple(map(int, match.groups())) for name in names if (match := re.match(pattern, name))}
+    order = {key: number for number, key in enumerate(sorted(set(keys.values())))}
+    return {
+        name: order[keys[name]] if name in keys else -1 if name.startswith(before) else len(order) for name in names
+    }
+
+
+def _grouped_by_timm(trunk: Any, names: list[str]) -> dict[str, int]:
+    """Blocks of a timm model by its `group_matcher`, whose first group is the stem."""
+    try:
+        from timm.models import group_parameters
+
+        mine = [name.removeprefix("trunk.") for name in names if name.startswith("trunk.")]
+        named: Any = SimpleNamespace(named_parameters=lambda: [(name, None) for name in [*mine, _UNMATCHED]])
+        layer = group_parameters(named, trunk.group_matcher(coarse=False), reverse=True)
+    except (AttributeError, AssertionError, TypeError):  # a model without grouping
+        return {}
+    behind = layer[_UNMATCHED]
+    return {name: layer.get(name.removeprefix("trunk."), behind) - 1 for name in names}
+
+
+def _listed(module: nn.Module, names: list[str]) -> dict[str, int]:
+    """Blocks of a transformer of `transformers`: the outermost list of layers of one class, others by their order."""
+    for path, layers in module.named_modules():
+        if path.startswith("transformer.") and isinstance(layers, nn.ModuleList) and len({*map(type, layers)}) == 1:
+            count = len(layers)
+            starts = {f"{path}.{number}.": number for number in range(count)}
+            found: dict[str, int] = {}
+            reached = -1
+            for name in names:
+                number = next((number for start, number in starts.items() if name.startswith(start)), None)
+                reached = count if number is None and reached >= 0 else -1 if number is None else number
+                found[name] = reached
+            return found
+    return {}
