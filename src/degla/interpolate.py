@@ -26,7 +26,7 @@ from degla.evaluation.terminal import named_scores
 from degla.model.average import average_weights, check_alike
 from degla.model.checkpoint import save_encoder, written_whole
 from degla.model.load import load_encoder
-from degla.records import Result
+from degla.records import ImageReading, Result
 from degla.shelf import BENCHMARKS, did_you_mean
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def interpolate(
     seed: int = 0,
     tie: Literal["strict", "half", "lenient"] | None = None,
     allow_missing: bool = False,
+    image_reading: ImageReading = "upright",
     cache: Cache | None = None,
     progress: bool = True,
 ) -> Sweep:
@@ -77,6 +78,7 @@ def interpolate(
         seed: of the bootstrap behind the intervals.
         tie: tie rule; None: each benchmark's own.
         allow_missing: score what is there where images are missing.
+        image_reading: how images become pixels, see `data.decoding.decode`.
         cache: embeddings of earlier runs.
         progress: show how far it is on stderr.
 
@@ -101,6 +103,7 @@ def interpolate(
             seed=seed,
             tie=tie,
             allow_missing=allow_missing,
+            image_reading=image_reading,
             label=_label(share),
             progress=progress,
             cache=cache,

@@ -30,6 +30,9 @@ class Record(BaseModel):
 
 RecordType = TypeVar("RecordType", bound=BaseModel)
 
+ImageReading = Literal["upright", "official"]
+"""How image files become pixels, see `degla.data.decoding.decode`."""
+
 
 class CaptionRecord(Record):
     """One caption of one image.
@@ -320,6 +323,7 @@ class Result(Record):
 
     Attributes:
         schema_version: of this file's form.
+        image_reading: how images became pixels, see `data.decoding`; None: before it was recorded, never turned.
         training_seed: seed of the training run; results of one label with several seeds give a spread.
         seed: of the bootstrap behind the intervals.
         date: when it was made, UTC, ISO 8601.
@@ -331,6 +335,7 @@ class Result(Record):
 
     schema_version: Literal[1] = 1
     model: ModelProvenance
+    image_reading: ImageReading | None = None
     training_seed: int | None = None
     seed: int = 0
     date: str

@@ -251,8 +251,9 @@ class PictureScreen:
             InputError: an image cannot be read.
         """
         from degla.evaluation.embed import Embedder
+        from degla.evaluation.pictures import is_there
 
-        there = [row for row in rows if (self.images / row.caption.image).is_file()]
+        there = [row for row in rows if is_there(self.images, row.caption.image)]
         if not there:
             return [None] * len(rows)
         embedder = Embedder(self.encoder, self.images)

@@ -17,7 +17,7 @@ from torch import Tensor
 from degla.data.batches import Batch, Pair
 from degla.data.collate import Collate, text_length
 from degla.data.dataset import PairDataset
-from degla.data.images import ImageError
+from degla.data.decoding import ImageError
 from degla.data.loader import make_loader
 from degla.data.pairs import PairRow, join
 from degla.data.plan import BatchPlan

@@ -15,8 +15,9 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
+from degla.data.decoding import ImageError
 from degla.data.image_check import check_images, usable_rows
-from degla.data.images import ImageError, read_image
+from degla.data.images import read_image
 from degla.data.pairs import PairRow
 from degla.data.sources import read_captions
 from degla.data.transforms import ImageTransform, RandomCrop, WithoutChance, draw_box
@@ -63,7 +64,7 @@ def write_wrong_images(folder: Path) -> dict[str, str]:
         "cut.jpg": "is damaged or cut off",
         "cut_progressive.jpg": "is damaged or cut off",
         "cut.png": "is damaged or cut off",
-        "text.jpg": "is not an image in any format that Pillow reads: it starts with b'A dog on a sofa.'",
+        "text.jpg": "is in no format that Pillow reads: it starts with b'A dog on a sofa.'",
         "empty.jpg": "the file is empty",
         "bomb.png": "more than 89,478,485 pixels",
         "small_bomb.png": "more than 89,478,485 pixels",

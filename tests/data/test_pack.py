@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from degla.cli import main
-from degla.data.images import ImageError, read_bytes, read_image, read_part
+from degla.data.decoding import ImageError
+from degla.data.images import read_image, read_part
 from degla.data.transforms import ImageTransform, RandomCrop
 from degla.model.checkpoint import checkpoints
 from degla.training.loop import train
@@ -143,5 +144,5 @@ def test_files_that_cannot_be_scaled_give_the_same_pixels(tmp_path: Path) -> Non
         part = read_part(name, folder=tmp_path, caption_id="1", draw=lambda full: crop.draw(full, rng), least=100)  # noqa: B023
         whole = crop(read_image(name, folder=tmp_path, caption_id="1"), Random(1))
         assert (crop.finish(part) == whole).all()
-    with pytest.raises(FileNotFoundError):
-        read_bytes(str(tmp_path / "none.tar@0+5"))
+    with pytest.raises(ImageError, match="is missing"):
+        read_image("none.tar@0+5", folder=tmp_path, caption_id="1")

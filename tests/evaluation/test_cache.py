@@ -290,7 +290,7 @@ def test_an_image_that_changes_while_it_is_read_is_refused(tmp_path: Path, monke
 
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     encoder = FakeEncoder(lambda image: spread_row(b"a", 8), lambda tokens: spread_row(b"b", 8))
-    with pytest.raises(InputError, match=r"none\.png: cannot be read as an image"):
+    with pytest.raises(InputError, match=r"none\.png: the image is missing"):
         Embedder(encoder, root=tmp_path).embed([ItemImage(path="none.png")], [])
 
 

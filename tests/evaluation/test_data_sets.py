@@ -14,7 +14,7 @@ import torchvision.datasets as theirs
 from degla.errors import InputError
 from degla.evaluation.benchmarks import Classification
 from degla.evaluation.data_sets import NAMES, data_set, plain
-from degla.evaluation.pictures import decode, is_there, read_picture
+from degla.evaluation.pictures import decode_picture, is_there, read_picture
 from degla.evaluation.run import evaluate
 from degla.evaluation.thumbnails import thumbnail
 from degla.records import ItemImage
@@ -96,7 +96,7 @@ def test_the_layout_is_read_as_torchvision_reads_it(name: str, tmp_path: Path, m
     expected = torchvisions(name, tmp_path / "zeroshot" / name, monkeypatch)
     assert entry.part == name and len(entry.images) == len(expected) >= 3
     for image, (place, _) in zip(entry.images, expected, strict=True):
-        found = decode(read_picture(tmp_path, image.path), image.path)
+        found = decode_picture(read_picture(tmp_path, image.path), tmp_path, image.path)
         if isinstance(place, Path):
             assert tmp_path / image.path == place
             assert found.size == (12, 10)
@@ -140,7 +140,7 @@ def colours_known(entry: Classification, root: Path) -> FakeEncoder:
     for image, label in zip(entry.images, entry.labels, strict=True):
         name = str(label)
         truth[name] = [template.replace("{}", entry.classes[label]) for template in entry.templates]
-        pixel = decode(read_picture(root, image.path), image.path).getpixel((5, 5))
+        pixel = decode_picture(read_picture(root, image.path), root, image.path).getpixel((5, 5))
         assert isinstance(pixel, tuple)
         colours[name] = (int(pixel[0]), int(pixel[1]), int(pixel[2]))
     return knowing(truth, colours, lying=False)

@@ -71,7 +71,7 @@ def test_an_image_that_one_process_cannot_read_ends_all(world: Path, tmp_path: P
     victim.write_bytes(victim.read_bytes()[:200])
     done = command(root, tmp_path / "result.json", "--no-cache", processes=2)
     assert done.returncode != 0
-    assert f"{victim}: cannot be read as an image" in done.stderr
+    assert f"{victim}: the image is damaged or cut off" in done.stderr
     assert not (tmp_path / "result.json").exists()
 
 

@@ -4,7 +4,8 @@ sources.py     a caption or negatives file of any known format -> validated reco
 formats/       SHELF: one file format a file; the file's name is the format's name
 columns.py     which field of a row holds what
 pairs.py       captions + accepted negatives -> rows (torch-free)
-images.py      files -> RGB pictures, decoded completely or refused by name (torch-free)
+decoding.py    bytes of an image file -> RGB picture, decoded completely or refused: the one reader (torch-free)
+images.py      a caption's image, wherever it lies -> RGB picture (torch-free)
 image_check.py looks at all images before training (torch-free)
 transforms.py  RGB pictures -> tensors
 randomness.py  the one source of chance: a pure function of (seed, epoch, index)

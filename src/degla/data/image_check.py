@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from degla.data.images import ImageError, damaged, is_there, locate, open_image, read_image
+from degla.data.decoding import ImageError
+from degla.data.images import look_for, read_part
 from degla.data.pairs import PairRow
 from degla.errors import InputError
 
@@ -115,27 +116,17 @@ def check_partners(rows: Sequence[PairRow], folder: Path, *, workers: int = 4) -
 
 
 def _exists(image: str, caption_id: str, *, folder: Path) -> str | None:
-    place = locate(image, folder)
-    if is_there(place):
-        return None
-    return (
-        f"{place}: the image of caption {caption_id!r} is missing. "
-        f"Check the image folder ({folder}) that paths are relative to."
-    )
+    try:
+        look_for(image, folder=folder, caption_id=caption_id)
+    except ImageError as error:
+        return str(error)
+    return None
 
 
 def _decodes(image: str, caption_id: str, *, folder: Path) -> str | None:
     try:
-        picture = open_image(image, folder=folder, caption_id=caption_id)
-        if picture.format != "JPEG":
-            read_image(image, folder=folder, caption_id=caption_id)
-            return None
-        try:
-            # An eighth of the size: all compressed data is still read, but the costly transform is skipped.
-            picture.draft("L", (1, 1))
-            picture.load()
-        except Exception as error:  # as in `read_image`
-            raise damaged(image, folder=folder, caption_id=caption_id, error=error) from None
-    except (ImageError, InputError) as error:
+        # A JPEG at an eighth of its size: all compressed data is still read, but the costly transform is skipped.
+        read_part(image, folder=folder, caption_id=caption_id, draw=lambda size: (0, 0, *size), least=1)
+    except ImageError as error:
         return str(error)
     return None

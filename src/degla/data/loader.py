@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from degla.data.batches import Batch
 from degla.data.collate import Collate
 from degla.data.dataset import Key, PairDataset
-from degla.data.images import ImageError
+from degla.data.decoding import ImageError
 from degla.data.neighbours import Neighbours
 from degla.data.plan import BatchPlan
 from degla.errors import InputError

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from degla.data.images import Box
+from degla.data.decoding import Box
 
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,

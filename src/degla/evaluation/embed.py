@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from degla.data.decoding import shown
 from degla.errors import DeglaError, InputError
 from degla.evaluation.embedding_table import Cache, Table, batches_of
 from degla.evaluation.identity import content_digest
-from degla.evaluation.pictures import decode, read_picture
+from degla.evaluation.pictures import decode_picture, read_picture
 from degla.evaluation.processes import Processes
 from degla.evaluation.progress import Progress
 from degla.evaluation.scoring import Rows, unit_rows
-from degla.records import ItemImage
+from degla.records import ImageReading, ItemImage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,6 +108,7 @@ class Embedder:
         root: folder that image paths are relative to.
         images_per_batch: 0: 8 on a processor, whose caches activations outgrow, 64 there with a small model, else 128.
         texts_per_batch: 0: 32 on a processor, 256 there with a small model, else 512.
+        reading: how images become pixels, see `data.decoding.decode`.
         workers: threads that open and transform images; 0: one a core.
         cache: rows of earlier runs, read and filled.
         identity: tells models apart in a cache that they share, see `identity.identity_of`; needed where the cache
@@ -119,6 +121,7 @@ class Embedder:
     root: Path
     images_per_batch: int = 0
     texts_per_batch: int = 0
+    reading: ImageReading = "upright"
     workers: int = 0
     cache: Cache = field(default_factory=dict)
     identity: str = ""
@@ -206,10 +209,10 @@ class Embedder:
 
     def _open(self, image: ItemImage, digest: str) -> Tensor:
         content = read_picture(self.root, image.path)
-        path = self.root / image.path
+        path = shown(str(self.root / image.path))
         if hashlib.sha256(content).hexdigest() != digest:
             raise InputError(f"{path}: was changed while it was read. Evaluate again when nobody writes to it.")
-        picture = decode(content, str(path))
+        picture = decode_picture(content, self.root, image.path, reading=self.reading)
         if image.crop is not None:
             x, y, width, height = image.crop
             if width <= 0 or height <= 0 or x < 0 or y < 0:

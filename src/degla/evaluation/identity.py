@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from degla.data import decoding
 from degla.evaluation.pictures import read_picture
+from degla.records import ImageReading
 
 if TYPE_CHECKING:
     from degla.evaluation.embed import Encoder
@@ -19,16 +21,17 @@ if TYPE_CHECKING:
 _LIBRARIES = ("torch", "torchvision", "pillow")
 
 
-def identity_of(encoder: Encoder, *, fingerprint: str | None = None) -> str:
+def identity_of(encoder: Encoder, *, fingerprint: str | None = None, image_reading: ImageReading = "upright") -> str:
     """sha256 of all that an embedding depends on besides its input.
 
-    That is the weights, the activation, the precision, the kind of device, the preprocessing, and the versions of the
-    libraries that decode, transform and multiply: another version may round otherwise, and a score that changes with
-    the age of a cache would be no result.
+    That is the weights, the activation, the precision, the kind of device, the reading of images, the preprocessing,
+    and the versions of the libraries that decode, transform and multiply: another version may round otherwise, and a
+    score that changes with the age of a cache would be no result.
 
     Args:
         encoder: the model.
         fingerprint: the encoder's own, where the caller has it already (it reads all weights).
+        image_reading: see `data.decoding.decode`.
     """
     from degla.model.linear_kernel import NAME, has_kernel
 
@@ -38,6 +41,7 @@ def identity_of(encoder: Encoder, *, fingerprint: str | None = None) -> str:
         "activation": encoder.activation,
         "precision": encoder.precision,
         "device": device,
+        "reading": f"{image_reading} {decoding.VERSION}",
         "preprocessing": preprocessing_digest(encoder.transform),
         "libraries": _versions(),
         "linear": NAME if device == "cpu" and has_kernel() else "",

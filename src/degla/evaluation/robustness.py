@@ -26,7 +26,7 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmarks import Benchmark, Classification, Tie
 from degla.evaluation.embed import Embedder, Embeddings
-from degla.evaluation.pictures import decode, read_picture
+from degla.evaluation.pictures import decode_picture, read_picture
 from degla.evaluation.progress import Progress
 from degla.evaluation.questions import ask
 from degla.evaluation.scoring import Rows, class_rows, unit_rows
@@ -181,7 +181,7 @@ class Attacker:
                 advance(len(batch))
 
     def _open(self, path: str) -> Tensor:
-        return self.encoder.transform(decode(read_picture(self.root, path), str(self.root / path)))
+        return self.encoder.transform(decode_picture(read_picture(self.root, path), self.root, path))
 
 
 def attack_model(

@@ -23,7 +23,7 @@ from degla.evaluation.progress import Progress
 from degla.evaluation.questions import Questions, ask
 from degla.evaluation.results import TracedResult
 from degla.evaluation.verdicts import images_of, judge, texts_of
-from degla.records import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult
+from degla.records import BenchmarkResult, ImageReading, ItemVerdict, ModelProvenance, PartResult
 from degla.shelf import BENCHMARKS
 
 _EXAMPLES = 5
@@ -42,6 +42,7 @@ def evaluate(
     training_seed: int | None = None,
     progress: bool = True,
     cache: Cache | None = None,
+    image_reading: ImageReading = "upright",
     training: TrainingImages | None = None,
     processes: Processes | None = None,
 ) -> TracedResult:
@@ -58,6 +59,7 @@ def evaluate(
         training_seed: of the run that made the model.
         progress: show how far it is on stderr.
         cache: embedded rows of earlier calls, read and filled; see `disk_cache.DiskCache`. None: this call's own.
+        image_reading: how images become pixels, see `data.decoding.decode`.
         training: images that the model was fine-tuned on; the result says which of them are asked about.
         processes: those of one job that all call this alike: they share the embedding and get the same result; the
             first of them reads and fills the cache and scores. None: this one alone, whatever job it belongs to.
@@ -77,12 +79,13 @@ def evaluate(
     questions = [ask(benchmark, root, allow_missing=allow_missing) for benchmark in chosen]
     entries = list(chain.from_iterable(asked.entries for asked in questions))
     fingerprint = encoder.fingerprint
-    identity = "" if cache is None else identity_of(encoder, fingerprint=fingerprint)
+    identity = "" if cache is None else identity_of(encoder, fingerprint=fingerprint, image_reading=image_reading)
     embedder = Embedder(
         encoder,
         root=root,
         cache={} if cache is None else cache,
         identity=identity,
+        reading=image_reading,
         progress=Progress(progress and processes.first),
         processes=processes,
     )
@@ -100,6 +103,7 @@ def evaluate(
             activation=encoder.activation,
             precision=encoder.precision,
         ),
+        image_reading=image_reading,
         training_seed=training_seed,
         seed=seed,
         date=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path, PurePosixPath
 
 from degla.errors import InputError
-from degla.evaluation.pictures import decode, is_there, read_picture
+from degla.evaluation.pictures import is_there, part_of_picture
 from degla.records import ItemImage
 
 logger = logging.getLogger(__name__)
@@ -29,22 +29,13 @@ def thumbnail(image: ItemImage, *, root: Path) -> str | None:
         None where there is no such file, it is no picture, or its path leads out of the folder.
     """
     path = PurePosixPath(image.path)
-    if path.is_absolute() or ".." in path.parts or not is_there(root, image.path):
+    if path.is_absolute() or ".." in path.parts:
         return None
-    from degla.data.images import open_image
-
     try:
-        if (root / path).is_file():
-            picture = open_image(image.path, folder=root, caption_id=image.path)
-        else:
-            picture = decode(read_picture(root, image.path), image.path)
-        if image.crop is None:
-            picture.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # a large JPEG is decoded at a fraction of its size
-        else:
-            x, y, width, height = image.crop
-            picture = picture.crop((x, y, x + width, y + height))
-        picture = picture.convert("RGB")
-    except (InputError, OSError, ValueError) as error:
+        if not is_there(root, image.path):
+            return None
+        picture = part_of_picture(image, root=root, least=2 * _SIDE)
+    except InputError as error:
         logger.debug("no thumbnail: %s", error)
         return None
     side = _SIDE

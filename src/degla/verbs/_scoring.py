@@ -25,6 +25,13 @@ def describe_benchmarks(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--root", type=Path, required=True, help="folder that holds the benchmarks' data")
     verb.add_argument("--tie", choices=["strict", "half", "lenient"], help="tie rule (each benchmark's own)")
     verb.add_argument("--allow-missing", action="store_true", help="score what is there, and say what is missing")
+    verb.add_argument(
+        "--image-reading",
+        choices=["upright", "official"],
+        default="upright",
+        help="upright: as in training; official: as the benchmarks' released codes read, neither turned by EXIF nor "
+        "with transparency on white (upright)",
+    )
     verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
     verb.add_argument("--seed", type=int, default=0, help="seed of random choices and intervals (0)")
     folder = verb.add_mutually_exclusive_group()

@@ -48,6 +48,7 @@ def run(given: argparse.Namespace) -> int:
                 seed=given.seed,
                 tie=given.tie,
                 allow_missing=given.allow_missing,
+                image_reading=given.image_reading,
                 label=given.label[number] if given.label else None,
                 training_seed=seed_of(name) if floor else recorded_seed(name),
                 training=training_images(name),

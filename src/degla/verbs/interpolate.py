@@ -65,6 +65,7 @@ def run(given: argparse.Namespace) -> int:
             seed=given.seed,
             tie=given.tie,
             allow_missing=given.allow_missing,
+            image_reading=given.image_reading,
             cache=embeddings,
         )
     if given.json:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from degla.data.decoding import Subject, read_file
 from degla.errors import InputError
 from degla.evaluation.class_folders import IMAGE_SUFFIXES
 
@@ -46,7 +47,7 @@ def _members(tar: Path, modified: int, size: int) -> dict[str, tuple[int, int]]:
                 found[member.name] = member.offset_data, member.size
                 if member.offset_data + member.size > size:
                     raise InputError(f"{tar}: ends inside member {member.name!r}. Fetch the file again.")
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:  # numbers and names in headers may be anything
         raise InputError(f"{tar}: cannot be read as an uncompressed tar: {error}. Fetch the file again.") from None
     return found
 
@@ -61,9 +62,7 @@ def read_member(tar: Path, name: str) -> bytes:
         start, size = members_of(tar)[name]
     except KeyError:
         raise InputError(f"{tar}: has no member {name!r}. Fetch the file again.") from None
-    with tar.open("rb") as stream:
-        stream.seek(start)
-        return stream.read(size)
+    return read_file(tar, Subject(f"{tar}: member {name!r}"), start=start, size=size)
 
 
 def labelled_members(tar: Path) -> Iterator[tuple[str, int]]:

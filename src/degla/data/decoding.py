@@ -1,0 +1,281 @@
+"""Bytes of an image file to an upright RGB picture: the one reader of training, packing, evaluation and the pages.
+
+Every picture is decoded to its last pixel or refused, by the same rules wherever it is read:
+
+* turned as EXIF or XMP says; a block that cannot be read turns nothing;
+* transparency of any kind shows white; grey, palette, CMYK and YCbCr are converted, colour profiles are not applied;
+* 16-bit values lose their lower 8 bits; floating point and 32-bit integers have no known range and are refused;
+* of an animation or a file of several pages, the first picture;
+* refused before decoding: more than `MAX_PIXELS`, one side more than `MAX_RATIO` times the other, page descriptions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from degla.errors import InputError
+from degla.records import ImageReading
+
+_log = logging.getLogger(__name__)
+
+VERSION = 2
+"""Changes with the pixels that this module gives, so that what was computed from other pixels is not used again."""
+MAX_PIXELS = 89_478_485
+"""Largest picture that is decoded: a quarter of a gibibyte as RGB, Pillow's own limit for a warning."""
+MAX_RATIO = 250
+"""Largest ratio of the sides: a model's transform brings the shorter side to hundreds of pixels, the other with it."""
+MAX_BYTES = 4 * MAX_PIXELS
+"""Largest file that is read: that many pixels without compression."""
+
+Box = tuple[int, int, int, int]
+"""Left, top, width and height in pixels."""
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+_SHOWN = 300
+
+
+class ImageError(InputError):
+    """One image cannot be used; `bad_images="skip"` leaves its rows out."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """How messages name an image, and what they advise.
+
+    Attributes:
+        name: where the image is and whose it is, the beginning of a sentence: "/a/b.jpg: the image".
+        if_missing: what to do where there is no such file, a sentence.
+        if_damaged: what to do where it cannot be decoded, a sentence.
+    """
+
+    name: str
+    if_missing: str = "Fetch the file again."
+    if_damaged: str = "Fetch the file again."
+
+
+def shown(place: str) -> str:
+    """A path as it may stand in a message of one line: escaped where it cannot be printed, shortened where long."""
+    text = place if place.isprintable() else place.encode("unicode_escape").decode("ascii")
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 2 :]}"
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False, and no error, for a path that is too long or holds a null byte."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | None = None) -> int:
+    """How many bytes `read_file` will read; nothing is opened, so a named pipe cannot block.
+
+    Raises:
+        ImageError: as `read_file`.
+    """
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        raise ImageError(f"{subject.name} is missing. {subject.if_missing}") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(subject, getattr(error, "strerror", None) or error) from None
+    if not stat.S_ISREG(state.st_mode):
+        kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe, socket or device"
+        raise _unreadable(subject, f"it is {kind}, not a file")
+    if size is None:
+        size = max(state.st_size - start, 0)
+    elif start + size > state.st_size:
+        raise _unreadable(subject, f"the shard ends before byte {start + size}; pack it again")
+    if size > MAX_BYTES:
+        raise _unreadable(subject, f"it has {size:,} bytes, more than the {MAX_BYTES:,} that an image may have")
+    return size
+
+
+def read_file(path: Path, subject: Subject, *, start: int = 0, size: int | None = None) -> bytes:
+    """The bytes of an image file, or of a part of a shard.
+
+    Args:
+        path: of the file.
+        subject: names the image in messages.
+        start: first byte.
+        size: number of bytes; None: up to the end.
+
+    Raises:
+        ImageError: there is no such file, it is none or cannot be read, it ends before the part does, or it has more
+            than `MAX_BYTES`.
+    """
+    size = bytes_to_read(path, subject, start=start, size=size)
+    try:
+        with path.open("rb") as stream:
+            stream.seek(start)
+            return stream.read(size)
+    except OSError as error:
+        raise _unreadable(subject, error.strerror or error) from None
+
+
+def decode(content: bytes, subject: Subject, *, reading: ImageReading = "upright") -> Image.Image:
+    """Decode an image completely into mode RGB.
+
+    Args:
+        content: of the file.
+        subject: names the image in messages.
+        reading: "upright": by the rules above. "official": as the benchmarks' released codes read, by Pillow's
+            `convert("RGB")` alone: not turned, transparency dropped, values clipped at 255. Limits hold for both.
+
+    Raises:
+        ImageError: not an image, damaged or cut off, or refused by the rules above.
+    """
+    picture = _open(content, subject)
+    with _refusing(subject):
+        picture.load()
+    _check_shape(picture, subject)  # the pictures inside an icon may be larger than the icon says
+    with _refusing(subject):
+        return picture.convert("RGB") if reading == "official" else _to_rgb(picture)
+
+
+def decode_part(content: bytes, subject: Subject, *, draw: Callable[[tuple[int, int]], Box], least: int) -> Image.Image:
+    """Decode what is needed of one image: a part of it, at no more than the resolution that is asked for.
+
+    JPEG files can be decoded at a half, a quarter or an eighth of their size in a fraction of the time. The smallest
+    such size is taken at which the part still has `least` pixels on either side; other files are decoded whole.
+
+    Args:
+        content: of the file.
+        subject: names the image in messages.
+        draw: from the upright picture's full width and height to the part.
+        least: pixels on either side of the part that must be left; a very large number decodes all files whole.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    picture = _open(content, subject)
+    if picture.format == "JPEG":
+        full = picture.size[::-1] if _orientation(picture) in _SIDEWAYS else picture.size
+        box = draw(full)
+        factor = next((by for by in (8, 4, 2) if min(box[2:]) // by >= least), 1)
+        with _refusing(subject):
+            if factor > 1:
+                picture.draft(None, (picture.width // factor, picture.height // factor))
+            picture.load()
+            whole = _to_rgb(picture)
+    else:
+        whole = decode(content, subject)
+        full = whole.size
+        box = draw(full)
+    across, down = whole.width / full[0], whole.height / full[1]
+    left, top = round(box[0] * across), round(box[1] * down)
+    right, bottom = round((box[0] + box[2]) * across), round((box[1] + box[3]) * down)
+    # Cut before resizing: Pillow's `box` would let the filter see pixels outside the part.
+    return whole.crop((left, top, right, bottom))
+
+
+def _open(content: bytes, subject: Subject) -> Image.Image:
+    """Parse the header; the pixels are not decoded yet."""
+    # Some libraries switch this on for the whole process; cut-off files then decode to half grey pictures.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        picture = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError:
+        found = f"it starts with {content[:16]!r}" if content else "the file is empty"
+        raise ImageError(f"{subject.name} is in no format that Pillow reads: {found}. {subject.if_damaged}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large(subject) from None
+    except Exception as error:  # Pillow's parsers raise a dozen unrelated kinds for damaged files
+        raise _damaged(subject, error) from None
+    if picture.format == "EPS":
+        # Pillow would hand the file, which is a program, to Ghostscript where that is installed.
+        raise _unreadable(subject, "it is a page in PostScript; save it as PNG")
+    _check_shape(picture, subject)
+    return picture
+
+
+def _check_shape(picture: Image.Image, subject: Subject) -> None:
+    shorter, longer = sorted(picture.size)
+    if shorter * longer > MAX_PIXELS:
+        raise _too_large(subject)
+    if longer > MAX_RATIO * shorter:
+        raise ImageError(
+            f"{subject.name} is {picture.width} x {picture.height} pixels: one side is more than {MAX_RATIO} times the "
+            "other. Cut it, or leave it out."
+        )
+
+
+@contextlib.contextmanager
+def _refusing(subject: Subject) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # as in `_open`
+        raise _damaged(subject, error) from None
+
+
+def _damaged(subject: Subject, error: Exception) -> ImageError:
+    reason = str(error) or type(error).__name__
+    return ImageError(f"{subject.name} is damaged or cut off: {reason.rstrip('.')}. {subject.if_damaged}")
+
+
+def _unreadable(subject: Subject, reason: object) -> ImageError:
+    return ImageError(f"{subject.name} cannot be read: {reason}. {subject.if_damaged}")
+
+
+def _too_large(subject: Subject) -> ImageError:
+    return ImageError(
+        f"{subject.name} has more than {MAX_PIXELS:,} pixels and is not decoded. Make it smaller, or leave it out."
+    )
+
+
+def _orientation(picture: Image.Image) -> object:
+    """EXIF's number, 1 to 8; 1 where the block cannot be read, as they often cannot."""
+    try:
+        return picture.getexif().get(_ORIENTATION, 1)
+    except Exception as error:  # EXIF is parsed by the same decoders
+        _log.debug("EXIF orientation passed over: %s", error)
+        return 1
+
+
+def _to_rgb(loaded: Image.Image) -> Image.Image:
+    """Turn a decoded picture upright and convert it to RGB.
+
+    Raises:
+        ValueError: its pixel values have no known range, or its colours no conversion.
+    """
+    orientation = _orientation(loaded)
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    picture = loaded if turn is None else loaded.transpose(turn)
+    if picture.mode == "RGB" and not picture.has_transparency_data:
+        return picture
+    if picture.mode == "F":
+        raise ValueError("its pixels are floating point numbers; save it with 8 bits a channel")
+    if picture.mode == "I" and loaded.format not in ("PNG", "PPM"):
+        # These two formats end at 16 bits, which older versions of Pillow hold as 32.
+        raise ValueError("its pixels are 32-bit integers; save it with 8 bits a channel")
+    if picture.mode.startswith("I"):
+        # Pillow's own conversion would clip 16-bit grey at 255 and give a white picture.
+        values = np.asarray(picture)
+        grey = (values >> 8).astype(np.uint8)
+        if isinstance(clear := picture.info.get("transparency"), int):
+            grey[values == clear] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if picture.has_transparency_data:
+        layered = picture.convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return picture.convert("RGB")
