@@ -289,14 +289,16 @@ def text_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tenso
         for p in range(positives):
             if not bool(there[i, p]):
                 continue
-            others = [
-                (j, q)
+            rivals = [
+                j
                 for j in range(pairs)
-                for q in range(positives)
-                if j != i
-                and bool(there[j, q])
-                and not (term.mask_same_image and int(student.group[i]) == int(student.group[j]))
+                if j != i and not (term.mask_same_image and int(student.group[i]) == int(student.group[j]))
             ]
+            if term.anchor == "positive":  # Its caption among the captions of all rows, whatever positives those have.
+                met = met or bool(rivals)
+                rows.append(_cross_entropy(s * _dot(r[i, p], t[i]), [s * _dot(r[i, p], t[j]) for j in rivals]))
+                continue
+            others = [(j, q) for j in rivals for q in range(positives) if bool(there[j, q])]
             met = met or bool(others)
             row = torch.zeros((), dtype=t.dtype)
             queries = {"caption": [t], "image": [v], "both": [t, v]}[term.anchor]
@@ -304,7 +306,7 @@ def text_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tenso
                 logits = [s * _dot(query[i], r[j, q]) for j, q in others]
                 row = row + _cross_entropy(s * _dot(query[i], r[i, p]), logits) / len(queries)
             rows.append(row)
-    anchors = {"caption": {"caption"}, "image": {"image"}, "both": {"caption", "image"}}[term.anchor]
+    anchors = {"image": {"image"}, "both": {"caption", "image"}}.get(term.anchor, {"caption"})
     return _mean(rows, s), anchors | {"positive", "scale"} if met else set()
 
 

@@ -21,6 +21,7 @@ from degla.objectives.partner_contrastive import PartnerContrastive
 from degla.objectives.soft_alignment import SoftAlignment
 from degla.objectives.text_contrast import TextContrast
 from degla.objectives.text_pull import TextPull
+from degla.shelf import RECIPES
 
 ONE = Processes()
 PAIRS, NEGATIVES = 5, 3
@@ -106,6 +107,31 @@ def test_positives_that_fit_everything(anchor: Any) -> None:
     masked = TextContrast(anchor=anchor, mask_same_image=True)
     expected = 4 / 5 * math.log(1 + 2 * 3) + 1 / 5 * math.log(1 + 2 * 4)
     assert value(masked, paired) == pytest.approx(expected)
+
+
+def test_read_clips_paraphrase_is_the_query_and_the_captions_are_the_candidates() -> None:
+    """Both positives say what the first caption says: only as queries can they choose between captions."""
+    first, second = torch.eye(2, dtype=torch.float64)
+    texts = {
+        "caption": torch.stack([first, second]),
+        "positive": torch.stack([first, first])[:, None],
+        "positive_valid": torch.ones(2, 1, dtype=torch.bool),
+        "image": torch.stack([second, second]),
+        "scale": torch.tensor(2.0, dtype=torch.float64),
+    }
+    student = dataclasses.replace(make_case(2, 0, dim=2, mask="all").student(), **texts)
+    # Rows log(1 + e^-2) and log(1 + e^2), by hand; the other way round every row has two equal candidates.
+    assert value(TextContrast(anchor="positive"), student) == pytest.approx(1.1269280110429725, rel=1e-13)
+    assert value(TextContrast(anchor="caption"), student) == pytest.approx(0.6931471805599453, rel=1e-13)
+    objective = RECIPES.load("read_clip").read_clip().objective
+    assert value(objective["text_contrast"], student) == pytest.approx(1.1269280110429725, rel=1e-13)
+
+
+def test_a_paraphrase_meets_the_captions_of_all_rows_and_of_other_pictures_alone_where_masked() -> None:
+    assert value(TextContrast(anchor="positive"), alike(PAIRS)) == pytest.approx(math.log(PAIRS))
+    paired = alike(PAIRS, group=torch.tensor([0, 0, 1, 1, 2]))
+    masked = TextContrast(anchor="positive", mask_same_image=True)
+    assert value(masked, paired) == pytest.approx(4 / 5 * math.log(4) + 1 / 5 * math.log(5))
 
 
 def test_text_pull_of_equal_and_opposite_texts() -> None:

@@ -153,6 +153,7 @@ def test_the_comparison_can_fail() -> None:
         ("contrastive", {"mask_same_image": True}, {"mask_same_image": False}),
         ("image_grounded", {"missing": "left_out"}, {"missing": "published"}),
         ("text_contrast", {"anchor": "caption"}, {"anchor": "image"}),
+        ("text_contrast", {"anchor": "caption"}, {"anchor": "positive"}),
         ("class_contrast", {"smoothing": 0.2}, {"smoothing": 0.0}),
         ("dense_grounded", {"focus": 2.0}, {"focus": 0.0}),
     ]

@@ -27,6 +27,7 @@ from degla.model.teacher import Teacher
 from degla.objectives import Processes, Target
 from degla.objectives._sum import terms
 from degla.objectives.text_pull import TextPull
+from degla.shelf import RECIPES
 from degla.training.loop import build_trainer, open_accelerator, train
 from degla.training.pairs import open_pairs
 from degla.training.step import Trainer
@@ -162,8 +163,8 @@ def test_an_attack_is_that_of_a_plain_loop_over_pixels_of_0_to_1(
             seen = functional.normalize(clip.encode_image((moving - mean) / std), dim=-1)
             logits = clip.logit_scale.exp().detach() * seen @ classes.T
             (logits[0].exp().sum().log() - logits[0, label]).backward()
-            direction = momentum * direction + moving.grad.sign()
-            moving = moving.detach() + settings.step_size * direction.sign()
+            direction = (momentum * direction + moving.grad.sign()).sign()
+            moving = moving.detach() + settings.step_size * direction
             moving = torch.minimum(torch.maximum(moving, pixels - settings.epsilon), pixels + settings.epsilon)
             moving = moving.clamp(0, 1)
         torch.testing.assert_close(found[row] * std[0] + mean[0], moving[0].detach(), rtol=0, atol=1e-6)
@@ -289,6 +290,22 @@ def test_what_an_attack_does_not_go_together_with_is_refused(
     blind = _config("clip", tiny_model, tiny_pairs, tmp_path / "run", attack=SETTINGS)
     with pytest.raises(InputError, match="no active term reads the images"):
         train(replace(blind, objective=terms(text_pull=TextPull())))
+
+
+def test_the_kept_direction_is_a_sign_as_in_the_release_of_fare() -> None:
+    """Two steps up, one down, with momentum: a pixel turns at once, as without; a gradient of 0 keeps the direction."""
+    gradients = iter([[1.0, 1.0], [1.0, 1.0], [-1.0, 0.0]])
+
+    def gradient(images: Tensor) -> Tensor:
+        return torch.tensor(next(gradients), dtype=images.dtype).expand_as(images)
+
+    images = torch.full((1, 3, 1, 2), 0.5, dtype=torch.float64)
+    zero, one = torch.zeros(3, 1, 1, dtype=torch.float64), torch.ones(3, 1, 1, dtype=torch.float64)
+    settings = replace(RECIPES.load("fare").fare().attack, epsilon=0.5, steps=3, step_size=0.01)
+    moved = perturb(images, config=settings, mean=zero, std=one, gradient=gradient)
+    # An unsigned sum 1, 1.9, 0.71 would go up in all three steps.
+    expected = torch.tensor([0.51, 0.53], dtype=torch.float64).expand_as(images)
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-15)
 
 
 def test_a_gradient_of_zero_moves_nothing() -> None:

@@ -86,6 +86,17 @@ def test_training_with_adapters(tiny_model: Path, tiny_pairs: Pairs, tmp_path: P
         assert left and all(torch.equal(value, right[key]) for key, value in left.items()), name
 
 
+def test_tsvlc_trains_adapters_of_a_quarter_and_nothing_else(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = tiny_config("tsvlc", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    config = replace(config, data=replace(config.data, positives="same_image"))
+    _, gradients, trainer = first_step(config)
+    factors = [factor for layer in trainer.encoder.clip.modules() for factor in getattr(layer, "scaling", {}).values()]
+    assert len(factors) == 4 * 4 and set(factors) == {0.25}
+    assert gradients and all("lora_" in name for name in gradients)
+
+
 def test_the_teacher_shares_what_is_not_trained(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
     _, gradients, trainer = first_step(replace(config, adapter=AdapterConfig(rank=2)))

@@ -78,7 +78,7 @@ class OptimConfig:
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warm-up: down to 0 along half a cosine, or constant; "cosine" or "constant"."""
     clip_norm: float | None = None
-    """Largest norm of the gradient, > 0; none by default (no published recipe clips)."""
+    """Largest norm of the gradient, > 0; none by default (1 in READ-CLIP; no other recipe clips)."""
     max_scale: float = 100.0
     """Largest scale (1 / temperature) after each step, > 1 (100 in CLIP)."""
 

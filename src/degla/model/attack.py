@@ -26,7 +26,8 @@ class AttackConfig:
     step_size: float = 1 / 255
     """Change of a pixel in each step, on the scale of 0 to 1, > 0 (1/255 in TeCoA and FARE)."""
     momentum: float = 0.0
-    """Share of the earlier steps' directions that is kept, 0 to below 1 (none in TeCoA; 0.9 in FARE)."""
+    """Share of the last step's direction, a sign, that is added to the sign of the gradient, 0 to below 1 (none in TeCoA;
+    0.9 in FARE); it decides only where the gradient is 0."""
     random_start: bool = True
     """Begin anywhere within epsilon, not at the image itself (on in TeCoA and FARE); true or false."""
 
@@ -40,7 +41,7 @@ def perturb(
     gradient: Gradient,
     start: Float[Tensor, "batch 3 height width"] | None = None,
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Change images so that a loss rises: v = momentum v + sign(gradient), then a step along sign(v), then the box.
+    """Change images so that a loss rises: v = sign(momentum v + sign(gradient)), then a step along v, then the box.
 
     The box is that of all pictures whose pixels differ by at most epsilon and lie between 0 and 1. Pixels are those
     before normalisation, and so are epsilon and the step.
@@ -64,8 +65,8 @@ def perturb(
     velocity = torch.zeros_like(images)
     for _ in range(config.steps):
         # Normalisation keeps every sign, so the gradient in its output serves.
-        velocity = config.momentum * velocity + gradient(images + change / std).sign()
-        change = (change + config.step_size * velocity.sign()).clamp(lowest, highest)
+        velocity = (config.momentum * velocity + gradient(images + change / std).sign()).sign()
+        change = (change + config.step_size * velocity).clamp(lowest, highest)
     return images + change / std
 
 

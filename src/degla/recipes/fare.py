@@ -19,7 +19,8 @@ def fare() -> TrainConfig:
     Reads neither labels nor texts, and embeds none; the captions file names the images, whatever it says of them.
     AdamW (0.9, 0.999, 1e-8), learning rate 1e-5, weight decay 1e-4, 1,400 steps of warm-up, cosine, 20,000 steps of
     batch 128, float32. The paper's model is ViT-L/14, and its crops are not random; the weight decay of vectors and
-    biases is 0 here.
+    biases is 0 here. The release (chs20/RobustVLM 7de10ee) sets the rate after each step, so that its first update is
+    made at the full rate, and sees the random start once before it is put into the range of pixels; not so here.
     """
     base = tecoa()
     return replace(

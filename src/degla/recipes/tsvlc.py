@@ -16,9 +16,11 @@ from degla.recipes.clip import clip
 def tsvlc() -> TrainConfig:
     """The released settings: one negative and one paraphrase a caption, weights 1, adapters of rank 4, batch 128.
 
-    Reads the column positives. The learning rate, 5e-6, is that of its successor DAC; the release warms up for 10,000
-    steps of CC3M, which a smaller data set never reaches: 50 here, as in `clip`. Its two optional divergences between
-    caption and paraphrase are left out; the adapters' alpha is their rank.
+    Reads the column positives. The release (SivanDoveh/TSVLC 90b18e7) calls loralib without an alpha, whose default of
+    1 makes the adapters' factor 1/4, and trains nothing but adapters: the scale is frozen. Learning rate and weight
+    decay are its parser's for a ViT. It warms up for 10,000 steps of CC3M, which a smaller data set never reaches: 50
+    here, as in `clip`. Its two optional divergences between caption and paraphrase are left out, and so is its adapter
+    of the patch embedding; its adapters of queries, keys and values do not start at zero.
     """
     base = clip()
     return replace(
@@ -30,7 +32,7 @@ def tsvlc() -> TrainConfig:
             image_grounded=ImageGrounded(weight=1.0),
             text_contrast=TextContrast(weight=1.0, anchor="both"),
         ),
-        adapter=AdapterConfig(rank=4, alpha=4.0, parts="all"),
+        adapter=AdapterConfig(rank=4, alpha=1.0, parts="all"),
         optim=replace(base.optim, lr=5e-6, weight_decay=0.1),
-        train=replace(base.train, batch_size=128),
+        train=replace(base.train, batch_size=128, train_scale=False),
     )
