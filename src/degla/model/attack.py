@@ -26,8 +26,8 @@ class AttackConfig:
     step_size: float = 1 / 255
     """Change of a pixel in each step, on the scale of 0 to 1, > 0 (1/255 in TeCoA and FARE)."""
     momentum: float = 0.0
-    """Share of the last step's direction, a sign, that is added to the sign of the gradient, 0 to below 1 (none in TeCoA;
-    0.9 in FARE); it decides only where the gradient is 0."""
+    """Share of the last step's direction, a sign, that is added to the sign of the gradient, 0 to below 1 (none in
+    TeCoA; 0.9 in FARE); it decides only where the gradient is 0."""
     random_start: bool = True
     """Begin anywhere within epsilon, not at the image itself (on in TeCoA and FARE); true or false."""
 

@@ -12,8 +12,8 @@ from degla.recipes.negclip import negclip
 
 
 def read_clip() -> TrainConfig:
-    """The released settings (JiH00nKw0n/READ-CLIP b2f096c): three negatives, sentence alignment 0.5 with another caption
-    of the image, learning rate 1e-5; what its configuration leaves to the `Trainer` of transformers is AdamW
+    """The released settings (JiH00nKw0n/READ-CLIP b2f096c): three negatives, sentence alignment 0.5 with another
+    caption of the image, learning rate 1e-5; what its configuration leaves to the `Trainer` of transformers is AdamW
     (0.9, 0.999, 1e-8) and gradients clipped at norm 1.
 
     Its 5 epochs draw one of the five captions of each COCO image; an epoch here passes all captions, so that 1 has as
