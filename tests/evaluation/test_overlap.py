@@ -81,6 +81,13 @@ def test_only_files_of_the_very_size_are_read(tmp_path: Path, monkeypatch: pytes
     assert read == ["7.png"]
 
 
+def test_an_image_of_a_size_that_no_training_image_has_is_not_shared(tmp_path: Path) -> None:
+    (tmp_path / "mine.png").write_bytes(b"x" * 5)
+    (tmp_path / "theirs.png").write_bytes(b"x" * 6)
+    (overlap,) = find_leakage(training(tmp_path, "mine.png"), [("a", ["theirs.png"])], root=tmp_path).overlaps
+    assert (overlap.images, overlap.shared, overlap.examples) == (1, 0, ())
+
+
 @pytest.fixture
 def run(small_root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run trained on two of the small benchmark's pictures, begun from a run trained on a third."""

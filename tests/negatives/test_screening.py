@@ -140,6 +140,27 @@ def test_plausibility_by_any_model(tmp_path: Path) -> None:
     assert verdicts == [*(check_drop("replace_nouns", drop) for drop in drops), None]
 
 
+class Measured:
+    """A language model whose likelihoods are known: nats a token that a text lies below its caption."""
+
+    def __init__(self, drops: dict[str, float]) -> None:
+        self.known = drops
+
+    def drops(self, caption: str, texts: Sequence[str]) -> list[float]:
+        return [self.known[text] for text in texts]
+
+
+def test_what_is_far_less_likely_than_its_caption_is_refused_in_the_file(tmp_path: Path) -> None:
+    drops = {"a likely text": -0.2, "just likely enough": 0.7, "too unlikely": 0.701, "a heap of words": 4.0}
+    rows = [negative(number, text) for number, text in enumerate(drops)]
+    judge = PlausibilityScreen(Measured(drops), "known")  # type: ignore[arg-type]
+    with CaptionIndex(RECORDS) as index:
+        counts = screen(rows, captions=index, screens=[judge], out=tmp_path / "out.jsonl")
+    written = [(row.accepted, row.reason) for row in read_jsonl(NegativeRecord, tmp_path / "out.jsonl")]
+    assert written == [(True, ""), (True, ""), (False, "implausible"), (False, "implausible")]
+    assert counts.refused == {("replace_nouns", "implausible"): 2} and counts.accepted == 2
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     import numpy

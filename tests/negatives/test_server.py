@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,7 +15,7 @@ from degla.errors import DeglaError, InputError
 from degla.negatives.llm import Form, Key, LanguageModel, Message, Reply, Request
 from degla.negatives.llm.exchange import key_digest
 from degla.negatives.llm.server import ServerModel
-from tests.negatives.flaky_server import Flaky, Received, Response, Server, completion, failure, say, schema_of, serving
+from tests.negatives.flaky_server import Received, Response, Server, completion, failure, say, schema_of, serving
 
 CHOICES = ("A mat on a dog.", "2 dogs on a mat.", "A dog on a cat.")
 SECRET = "sk-very-secret-123"
@@ -156,12 +155,11 @@ def test_many_at_once_are_taken_and_wait(connect: Callable[..., ServerModel]) ->
         ("bad body", Response(body=b'{"choices": [{"mess')),
         ("bad body", Response(body={"choices": []})),
         ("502", Response(body={"error": {"code": 502, "message": "upstream"}})),
-        ("timeout", Response(body=completion("late"), delay=2)),
     ],
 )
 def test_passing_faults(connect: Callable[..., ServerModel], kind: str, response: Response) -> None:
     with serving(script(response, response)) as server:
-        answer = reply(connect(server, timeout=0.4 if kind == "timeout" else 10.0))
+        answer = reply(connect(server, timeout=60.0))
         assert answer.outcome == "answered" and answer.text == "dog number 0 on a mat. A"
         assert answer.counts[f"retry: {kind}"] == 2 and answer.attempts == 3
         assert [received.headers["x-client-request-id"][-2:] for received in server.asked()] == ["-1", "-2", "-3"]
@@ -177,53 +175,6 @@ def test_given_up(connect: Callable[..., ServerModel]) -> None:
     assert answers["c0"].outcome == "unreachable" and answers["c0"].attempts == 3
     assert answers["c0"].counts == {"retry: 500": 2}
     assert "broken at" in answers["c0"].detail and "127.0.0.1" not in answers["c0"].detail
-
-
-@pytest.mark.parametrize("header", [("retry-after", "0.5"), ("retry-after-ms", "500")])
-def test_retry_after_holds_the_server(connect: Callable[..., ServerModel], header: tuple[str, str]) -> None:
-    times: list[float] = []
-
-    def respond(received: Received) -> Response:
-        times.append(time.monotonic())
-        return Response(429, {"error": "slow down"}, dict([header])) if received.number == 0 else say(received)
-
-    with serving(respond) as server:
-        model = connect(server, concurrency=1)
-        answers = replies(model, ask(0), ask(1), ask(2))
-    assert {answer.outcome for answer in answers.values()} == {"answered"}
-    # Not only the request that was put off waits: the limit is the account's.
-    assert times[1] - times[0] >= 0.49 and times[3] - times[1] < 0.45
-
-
-def test_rate_limit_headers(connect: Callable[..., ServerModel]) -> None:
-    times: list[float] = []
-
-    def respond(received: Received) -> Response:
-        times.append(time.monotonic())
-        told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "500ms"}
-        return Response(body=say(received).body, headers=told if received.number == 0 else {})
-
-    with serving(respond) as server:
-        replies(connect(server, concurrency=1), ask(0), ask(1), ask(2))
-    assert times[1] - times[0] >= 0.49 and times[2] - times[1] < 0.45
-
-
-def test_everything_at_once(connect: Callable[..., ServerModel]) -> None:
-    requests = [ask(number, "choose" if number % 2 else "write") for number in range(200)]
-    with serving(Flaky(faults=0)) as server:
-        undisturbed = replies(connect(server), *requests)
-    with serving(Flaky(seed=1, faults=0.3, hang=1.5)) as server:
-        disturbed = replies(connect(server, timeout=0.5), *requests)
-    assert {(key, answer.outcome, answer.text) for key, answer in disturbed.items()} == {
-        (key, answer.outcome, answer.text) for key, answer in undisturbed.items()
-    }
-    outcomes = Counter(answer.outcome for answer in disturbed.values())
-    assert outcomes["answered"] > 150 and outcomes.keys() >= {"refused", "empty", "malformed", "cut_off"}
-    counted = Counter[str]()
-    for answer in disturbed.values():
-        counted.update(answer.counts)
-    assert sum(count for kind, count in counted.items() if kind.startswith("retry: ")) > 30
-    assert sum(answer.attempts for answer in disturbed.values()) == len(server.asked())
 
 
 # What is an answer about the request
@@ -428,9 +379,7 @@ def test_no_credit_and_long_waits(connect: Callable[..., ServerModel]) -> None:
 def test_unreachable_from_the_start(connect: Callable[..., ServerModel]) -> None:
     with serving(say) as server:
         url = server.url.replace("//", "//user:pass%20word@")
-    started = time.monotonic()
     message = stops(connect(url), *(ask(number) for number in range(20)))
-    assert time.monotonic() - started < 10
     assert f"127.0.0.1:{server.port}" in message and "--base-url" in message
     assert "pass" not in message and "user" not in message
 
@@ -446,45 +395,6 @@ def test_all_servers_gone(connect: Callable[..., ServerModel]) -> None:
         while True:
             given_up += model.finished()
     assert {answer.outcome for answer in given_up} <= {"unreachable"} and len(given_up) < 200
-
-
-def test_a_pause_without_requests_is_no_silence(connect: Callable[..., ServerModel]) -> None:
-    fault = failure(503, "loading")
-    with serving(script(Response(body=completion("A mat on a dog.")), fault, fault, fault, fault)) as server:
-        model = connect(server, backoff=0.001)
-        assert reply(model).outcome == "answered"
-        time.sleep(0.7)  # longer than a server may be silent
-        assert reply(model).attempts == 5
-
-
-# Several servers
-
-
-def test_balanced(connect: Callable[..., ServerModel]) -> None:
-    def slow(seconds: float) -> Callable[[Received], Response]:
-        return lambda received: Response(body=say(received).body, delay=seconds)
-
-    with serving(slow(0.02)) as quick, serving(slow(0.1)) as lame:
-        replies(connect(quick, lame, concurrency=8), *(ask(number) for number in range(150)))
-        assert len(quick.asked()) > 1.5 * len(lame.asked()) > 15
-
-
-def test_a_dead_server_rests_and_is_tried_again(connect: Callable[..., ServerModel]) -> None:
-    down = True
-
-    def respond(received: Received) -> Response:
-        return Response(keep=0) if down else say(received)
-
-    with serving(lambda received: Response(body=say(received).body, delay=0.002)) as good, serving(respond) as bad:
-        model = connect(good, bad, backoff=0.005)
-        answers = replies(model, *(ask(number) for number in range(150)))
-        assert {answer.outcome for answer in answers.values()} == {"answered"}
-        assert len(bad.asked()) < 60
-        down = False
-        time.sleep(0.35)
-        before = len(bad.asked())
-        replies(model, *(ask(number) for number in range(150, 400)))
-        assert len(bad.asked()) - before > 20
 
 
 # Settings
@@ -518,12 +428,17 @@ def test_bad_settings(settings: dict[str, Any]) -> None:
 
 
 def test_close_with_requests_under_way(connect: Callable[..., ServerModel]) -> None:
-    with serving(lambda received: Response(body=say(received).body, delay=30)) as server:
-        model = connect(server)
+    never = 1e6
+    arrived = threading.Event()
+
+    def answer(received: Received) -> Response:
+        arrived.set()
+        return Response(body=say(received).body, delay=never)
+
+    with serving(answer) as server:
+        model = connect(server, timeout=never)
         for number in range(100):
             model.start(ask(number))
-        time.sleep(0.05)
-        started = time.monotonic()
+        arrived.wait()
         model.close()
         model.close()
-        assert time.monotonic() - started < 10

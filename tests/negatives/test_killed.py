@@ -1,0 +1,54 @@
+"""A process that dies at once, without closing a file, leaves on disk what it had been paid for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+from degla.negatives.llm import Reply, Request
+from degla.negatives.llm.scripted import ScriptedModel
+from tests.negatives.scripted_runs import rows_of, run, varied
+
+
+def killed_at(number: int, out: Path) -> None:
+    """A run in a process of its own that is killed when its model is asked for the reply of that number (from 1)."""
+
+    def deadly(request: Request) -> str | Reply | None:
+        nonlocal asked
+        asked += 1
+        if asked == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return varied(request)
+
+    asked = 0
+    child = os.fork()
+    if not child:
+        try:
+            run(out, ScriptedModel(deadly, capacity=1))
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def test_every_reply_and_every_finished_row_is_on_disk(tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "negatives.jsonl"
+    model = ScriptedModel(varied, capacity=1)
+    run(whole, model)
+    keys = [request.key for request in model.asked]
+    last = {key.caption_id: place for place, key in enumerate(keys)}
+    # Die where several captions have had their last reply and others wait for theirs.
+    number = sorted(last.values())[len(last) - 2] + 1
+    killed_at(number, out)
+    journal = [json.loads(line) for line in (tmp_path / "negatives.jsonl.replies.jsonl").read_text().splitlines()]
+    kept = [(row["caption_id"], row["rule"], row["draw"]) for row in journal]
+    assert kept == [(key.caption_id, key.rule, key.draw) for key in keys[: number - 1]]
+    first_unfinished = min(int(key.caption_id[1:]) for key in keys[number - 1 :])
+    expected = [row for row in rows_of(whole) if int(row.caption_id[1:]) < first_unfinished]
+    assert len(expected) > 8 and rows_of(out) == expected
+    again = ScriptedModel(varied, capacity=1)
+    run(out, again)
+    assert out.read_bytes() == whole.read_bytes()
+    assert [request.key for request in again.asked] == keys[number - 1 :], "a reply was paid twice"

@@ -1,0 +1,152 @@
+"""When requests to servers wait, and for how long, in a time that only jumps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from degla.errors import DeglaError
+from degla.negatives.llm import Key, Message, Reply, Request
+from tests.negatives.flaky_server import Flaky, Received, Response, failure, say
+from tests.negatives.virtual_time import Ask, PretendServer, run_in_jumping_time
+
+Run = Callable[..., float]
+
+
+def write(number: int) -> Request:
+    caption = f"A dog number {number} on a mat."
+    return Request(Key(f"c{number}", "swap_nouns", 0), "write", (Message("user", caption),), caption)
+
+
+def later(seconds: float) -> Callable[[Received], Response]:
+    return lambda received: Response(body=say(received).body, delay=seconds)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    return partial(run_in_jumping_time, monkeypatch)
+
+
+@pytest.mark.parametrize("header", [("retry-after", "120"), ("retry-after-ms", "120000")])
+def test_retry_after_holds_the_server(run: Run, header: tuple[str, str]) -> None:
+    def respond(received: Received) -> Response:
+        return Response(429, {"error": "slow down"}, dict([header])) if received.number == 0 else say(received)
+
+    async def work(ask: Ask) -> None:
+        assert {answer.outcome for answer in await ask(write(0), write(1), write(2))} == {"answered"}
+
+    server = PretendServer(respond)
+    run([server], work, concurrency=1)
+    # Not only the request that was put off waits: the limit is the account's.
+    assert all(120 <= moment < 120.2 for moment in server.times[1:]) and len(server.times) == 4
+
+
+def test_rate_limit_headers(run: Run) -> None:
+    def respond(received: Received) -> Response:
+        told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "45s"}
+        return Response(body=say(received).body, headers=told if received.number == 0 else {})
+
+    async def work(ask: Ask) -> None:
+        await ask(write(0), write(1), write(2))
+
+    server = PretendServer(respond)
+    run([server], work, concurrency=1)
+    assert len(server.times) == 3 and all(45 <= moment < 45.1 for moment in server.times[1:])
+
+
+def test_a_server_that_hangs_is_asked_again(run: Run) -> None:
+    server = PretendServer(lambda received: later(1e6 if received.number < 2 else 29.0)(received))
+
+    async def work(ask: Ask) -> None:
+        (answer,) = await ask(write(0))
+        assert (answer.outcome, answer.attempts, answer.counts["retry: timeout"]) == ("answered", 3, 2)
+
+    assert 89 <= run([server], work, timeout=30.0) < 91
+
+
+def test_no_server_from_the_start_ends_the_run_soon(run: Run) -> None:
+    async def work(ask: Ask) -> None:
+        with pytest.raises(DeglaError, match=r"No server can be reached: server0:80.*--base-url"):
+            await ask(*(write(number) for number in range(20)))
+
+    took = run([PretendServer(lambda received: Response(keep=0))], work, backoff=0.5)
+    assert 10 < took < 60
+
+
+def test_silence_later_ends_the_run_after_minutes(run: Run) -> None:
+    down = False
+
+    async def work(ask: Ask) -> None:
+        nonlocal down
+        await ask(write(0))
+        down = True
+        with pytest.raises(DeglaError, match=r"No server has answered for \d+ s.*goes on"):
+            while True:
+                assert {answer.outcome for answer in await ask(*map(write, range(1, 9)))} == {"unreachable"}
+
+    took = run([PretendServer(lambda received: failure(503, "loading") if down else say(received))], work, backoff=0.5)
+    assert 300 < took < 420
+
+
+def test_a_pause_without_requests_is_no_silence(run: Run) -> None:
+    server = PretendServer(lambda received: failure(503, "loading") if 1 <= received.number <= 4 else say(received))
+
+    async def work(ask: Ask) -> None:
+        await ask(write(0))
+        await asyncio.sleep(36_000)  # far longer than a server may be silent
+        (answer,) = await ask(write(1))
+        assert (answer.outcome, answer.attempts) == ("answered", 5)
+
+    run([server], work)
+
+
+def test_the_quicker_server_gets_more(run: Run) -> None:
+    quick, lame = PretendServer(later(1.0)), PretendServer(later(5.0))
+
+    async def work(ask: Ask) -> None:
+        await ask(*map(write, range(150)))
+
+    run([quick, lame], work, concurrency=8)
+    assert len(quick.received) > 2 * len(lame.received) > 20
+
+
+def test_a_dead_server_rests_and_is_tried_again(run: Run) -> None:
+    down = True
+    good = PretendServer(later(1.0))
+    bad = PretendServer(lambda received: Response(keep=0) if down else later(1.0)(received))
+
+    async def work(ask: Ask) -> None:
+        nonlocal down
+        replies: list[Reply] = await ask(*map(write, range(150)))
+        assert {answer.outcome for answer in replies} == {"answered"}
+        assert len(bad.received) < 60
+        down = False
+        await asyncio.sleep(60)
+        before = len(bad.received)
+        await ask(*map(write, range(150, 400)))
+        assert len(bad.received) - before > 20
+
+    run([good, bad], work)
+
+
+def test_everything_at_once(run: Run) -> None:
+    requests = [write(number) for number in range(200)]
+    found: list[list[Reply]] = []
+
+    async def work(ask: Ask) -> None:
+        found.append(await ask(*requests))
+
+    run([PretendServer(Flaky(faults=0))], work)
+    server = PretendServer(Flaky(seed=1, faults=0.3, hang=1e6))
+    run([server], work)
+    undisturbed, disturbed = ([(one.key, one.outcome, one.text) for one in replies] for replies in found)
+    assert disturbed == undisturbed
+    outcomes = Counter(outcome for _, outcome, _ in disturbed)
+    assert outcomes["answered"] > 150 and outcomes.keys() >= {"refused", "empty", "malformed", "cut_off"}
+    retried = sum(count for one in found[1] for kind, count in one.counts.items() if kind.startswith("retry: "))
+    assert retried > 30
+    assert sum(answer.attempts for answer in found[1]) == len(server.received)
