@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from degla.evaluation.results import load_result
 from degla.evaluation.run import evaluate
 from degla.records import ItemImage, Result
 from tests.evaluation.fake_encoders import FakeEncoder, spread_row, spreading
+from tests.launch import Program, start
 
 KEY = "a1b2:image:" + "c" * 64
 
@@ -228,29 +227,29 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 WRITER = """
-import sys
+import os, signal, sys
 from pathlib import Path
 import numpy as np
 from degla.evaluation.disk_cache import DiskCache
-folder, first = Path(sys.argv[1]), int(sys.argv[2])
+folder, first, stop_at = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) or None
 with DiskCache(folder) as cache:
     for number in range(first, first + 3000):
         if cache.get(f"a1:text:{number}") is None:
             cache[f"a1:text:{number}"] = np.full(64, number, dtype=np.float32)
         if number % 50 == 0:
             cache.flush()
-            print(number, flush=True)
+        if number == stop_at:
+            os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def writer(folder: Path, first: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, str(folder), str(first)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def writer(folder: Path, first: int, stop_at: int = 0) -> Program:
+    return start(["-c", WRITER, str(folder), str(first), str(stop_at)])
 
 
 def test_two_processes_fill_one_file_at_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     both = [writer(folder, first) for first in (0, 1500)]
-    assert [process.communicate(timeout=120)[1] for process in both] == ["", ""]
+    assert [(program.wait(), program.stderr) for program in both] == [(0, ""), (0, "")]
     with DiskCache(folder) as cache:
         assert len(cache) == 4500
         assert all(cache[f"a1:text:{number}"][0] == number for number in range(0, 4500, 7))
@@ -258,17 +257,9 @@ def test_two_processes_fill_one_file_at_once(folder: Path, caplog: pytest.LogCap
 
 
 def test_a_killed_writer_leaves_whole_rows(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    process = writer(folder, 0)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line == "500\n":
-            break
-    time.sleep(0.01)
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    assert writer(folder, 0, stop_at=523).wait() == -signal.SIGKILL
     with DiskCache(folder) as cache:
-        assert 501 <= len(cache) < 3000
+        assert 501 <= len(cache) <= 524
         assert all((cache[key] == int(key.rpartition(":")[2])).all() for key in cache)
     assert not caplog.records
 

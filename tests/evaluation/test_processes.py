@@ -1,11 +1,8 @@
-"""One evaluation in one and in two processes that `torchrun` starts: equal to the bit, and equally wrong."""
+"""One evaluation in one and in two processes of one group: equal to the bit, and equally wrong."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 from degla.errors import InputError
 from degla.evaluation.processes import Processes, joined_processes
 from degla.world.draw import draw_benchmark
+from tests.launch import Program, start, start_together
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +20,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_benchmark(folder, split="test", items_per_part=10, images_per_class=2, retrieval_images=12)
 
 
-def command(root: Path, out: Path, *flags: str, processes: int) -> subprocess.CompletedProcess[str]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+def command(root: Path, out: Path, *flags: str, processes: int) -> list[Program]:
+    """The programs of all ranks, ended."""
     words = [
         "-m",
         "degla",
@@ -37,9 +35,10 @@ def command(root: Path, out: Path, *flags: str, processes: int) -> subprocess.Co
         str(out),
         "--json",
     ]
-    command = [*(launch if processes > 1 else [sys.executable]), *words, *flags]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    programs = start_together([*words, *flags], count=processes) if processes > 1 else [start([*words, *flags])]
+    for program in programs:
+        program.wait()
+    return programs
 
 
 def read(out: Path) -> tuple[dict[str, Any], bytes]:
@@ -50,18 +49,18 @@ def read(out: Path) -> tuple[dict[str, Any], bytes]:
 
 def test_the_number_of_processes_changes_nothing(world: Path, tmp_path: Path) -> None:
     alone, many = tmp_path / "alone" / "result.json", tmp_path / "many" / "result.json"
-    done = command(world, alone, "--no-cache", processes=1)
-    assert done.returncode == 0, done.stderr
+    (done,) = command(world, alone, "--no-cache", processes=1)
+    assert done.wait() == 0, done.stderr
     cache = tmp_path / "cache"
-    done = command(world, many, "--cache", str(cache), processes=2)
-    assert done.returncode == 0, done.stderr
+    first, second = command(world, many, "--cache", str(cache), processes=2)
+    assert (first.wait(), second.wait()) == (0, 0), first.stderr + second.stderr
     assert read(many) == read(alone)
-    assert len(done.stdout.splitlines()) == 1, "the first process alone prints"
-    (said,) = (line for line in done.stderr.splitlines() if "embeddings read" in line)
+    assert (len(first.stdout.splitlines()), second.stdout) == (1, ""), "the first process alone prints"
+    (said,) = (line for line in (first.stderr + second.stderr).splitlines() if "embeddings read" in line)
     written = int(said.rpartition("read, ")[2].split()[0])
     assert written > 150, "several batches, so that both processes have some"
     again = command(world, many, "--cache", str(cache), processes=2)
-    assert f"{written} embeddings read, 0 written" in again.stderr, again.stderr
+    assert any(f"{written} embeddings read, 0 written" in one.stderr for one in again), again[0].stderr
     assert read(many) == read(alone)
 
 
@@ -70,8 +69,8 @@ def test_an_image_that_one_process_cannot_read_ends_all(world: Path, tmp_path: P
     victim = sorted((root / "images" / "id").glob("*.png"))[-1]
     victim.write_bytes(victim.read_bytes()[:200])
     done = command(root, tmp_path / "result.json", "--no-cache", processes=2)
-    assert done.returncode != 0
-    assert f"{victim}: the image is damaged or cut off" in done.stderr
+    assert all(one.wait() != 0 for one in done)
+    assert any(f"{victim}: the image is damaged or cut off" in one.stderr for one in done)
     assert not (tmp_path / "result.json").exists()
 
 
@@ -108,16 +107,6 @@ def test_one_process_of_a_training_job_evaluates_alone(small_root: Path, tmp_pat
     for name, number in (("red", 0), ("blue", 3)):
         (small_root / "zeroshot" / "colours" / name).mkdir(parents=True)
         (small_root / f"{number}.png").rename(small_root / "zeroshot" / "colours" / name / "a.png")
-    words = [sys.executable, "-c", code]
-    both = [
-        subprocess.Popen(
-            [*words, str(rank), str(tmp_path / "meet"), str(small_root)], stdout=subprocess.PIPE, text=True
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        assert both[0].communicate(timeout=120)[0] == "2\n"
-        assert both[1].wait(timeout=60) == 0
-    finally:
-        for process in both:
-            process.kill()
+    both = [start(["-c", code, str(rank), str(tmp_path / "meet"), str(small_root)]) for rank in (0, 1)]
+    assert [one.wait() for one in both] == [0, 0], both[0].stderr
+    assert both[0].stdout == "2\n"

@@ -10,6 +10,7 @@ import torch
 from process_worker import Outcome, outcomes
 
 from degla.objectives import Processes
+from tests.launch import start
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 
@@ -22,9 +23,10 @@ def alone() -> dict[str, Outcome]:
 
 def run(count: int, folder: Path, what: str = "terms") -> list[dict[str, Outcome]]:
     """Every process's outcomes, in rank order."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("OMP_NUM_THREADS", "1")
-        torch.multiprocessing.spawn(process_worker.work, args=(count, str(folder), what), nprocs=count)
+    code = "import sys, process_worker; process_worker.work(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])"
+    programs = [start(["-c", code, str(rank), str(count), str(folder), what]) for rank in range(count)]
+    for program in programs:
+        assert program.wait() == 0, program.stderr[-4000:]
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 

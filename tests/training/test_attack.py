@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +28,7 @@ from degla.shelf import RECIPES
 from degla.training.loop import build_trainer, open_accelerator, train
 from degla.training.pairs import open_pairs
 from degla.training.step import Trainer
+from tests.launch import run_together
 from tests.training.configs import interrupted, tiny_config
 from tests.training.gradient_worker import first_step
 
@@ -235,14 +233,8 @@ def test_starts_are_functions_of_seed_step_and_row(tiny_model: Path, tiny_pairs:
 def test_a_step_in_two_processes_attacks_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = _config("negclip", tiny_model, tiny_pairs, tmp_path, attack=SETTINGS, batch_size=8)
     loss, gradients, _ = first_step(config)
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     worker = Path(__file__).with_name("gradient_worker.py")
-    done = subprocess.run(
-        [sys.executable, *words, str(worker), str(tmp_path / "found.pt"), json.dumps(to_plain(config))],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_together([str(worker), str(tmp_path / "found.pt"), json.dumps(to_plain(config))], count=2)
     found = torch.load(tmp_path / "found.pt", weights_only=True)["None"]
     # Where a gradient is nearly 0, the order of sums decides its sign.
     torch.testing.assert_close(found["loss"], loss, rtol=1e-4, atol=0)

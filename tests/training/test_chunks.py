@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from safetensors.torch import load_file
 from degla.config.plain import to_plain
 from degla.objectives import EXTRA_FIELDS, reads_of
 from degla.training.loop import train
+from tests.launch import run, run_together
 from tests.training.configs import interrupted, tiny_config
 from tests.training.gradient_worker import Gradients, first_step
 
@@ -83,16 +81,9 @@ def test_processes_and_chunks_change_no_gradient(
     whole = first_step(_everything(tiny_model, tiny_pairs, tmp_path))
     small = 8 // processes // 2
     configs = [_everything(tiny_model, tiny_pairs, tmp_path, chunk_size=size) for size in (None, small)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     worker = Path(__file__).with_name("gradient_worker.py")
     words = [json.dumps(to_plain(config)) for config in configs]
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [*launch, str(worker), str(tmp_path / "found.pt"), *words],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_together([str(worker), str(tmp_path / "found.pt"), *words], count=processes)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     assert found.keys() == {"None", str(small)}
     for step in found.values():
@@ -112,8 +103,6 @@ def test_a_run_in_chunks_resumes_bit_for_bit(tiny_model: Path, tiny_pairs: Pairs
 
 _MEMORY = """
 import sys
-from pathlib import Path
-sys.path.insert(0, {root!r})
 from degla.config.plain import from_plain
 import json
 import torch
@@ -147,10 +136,7 @@ def test_a_large_batch_fits_where_the_whole_needs_four_times_as_much(tmp_path: P
     for chunk_size in (16, None):
         config = _everything(model, pairs, tmp_path / "run", plain=True, batch_size=1024, chunk_size=chunk_size)
         config = replace(config, data=replace(config.data, negatives_per_caption=4))
-        done = subprocess.run(
-            [sys.executable, "-c", _MEMORY.format(root=str(Path(__file__).parents[2])), json.dumps(to_plain(config))],
-            env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
+        done = run(["-c", _MEMORY, json.dumps(to_plain(config))])
+        assert done.wait() == 0, done.stderr[-3000:]
         grown[chunk_size] = int(done.stdout.split("grown")[-1])
     assert grown[None] > 4 * grown[16], grown

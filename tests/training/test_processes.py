@@ -15,16 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 from degla.world.draw import draw_benchmark
+from tests.launch import run_together
 
 Pairs = dict[str, Path]
 
 
 def _run(processes: int, *words: str) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*(launch if processes > 1 else [sys.executable]), "-m", "degla", "train", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_together(["-m", "degla", "train", *words], count=processes)
 
 
 def _flags(model: Path, pairs: Pairs, out: Path) -> list[str]:
@@ -65,11 +62,14 @@ def test_number_of_processes_changes_nothing(
             assert (right[key] - value).abs().mean() < 2e-6
 
 
-def test_a_run_of_one_process_goes_on_in_two(single: Path, tmp_path: Path) -> None:
+def test_a_run_of_one_process_goes_on_in_two_of_torchrun(single: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(single, out)
     (out / "step-4" / "state.json").unlink()
-    _run(2, "--resume", str(out))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launch, "-m", "degla", "train", "--resume", str(out)]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
     state = json.loads((out / "step-4" / "state.json").read_text())
     assert (state["step"], state["processes"]) == (4, 2)
     assert [row["step"] for row in _metrics(out)] == [1, 2, 3, 4]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from degla.errors import DeglaError, InputError
 from degla.model import checkpoint as checkpoint_module
 from degla.model.checkpoint import checkpoints
 from degla.training.loop import train
+from tests.launch import run, start
 from tests.training.configs import tiny_config
 
 Pairs = dict[str, Path]
@@ -32,13 +31,9 @@ FLAGS = ["--optim.lr", "1e-3", "--train.batch-size", "4", "--data.negatives-per-
 
 
 def _command(model: Path, pairs: Pairs, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "degla", "train", "degla", "--model", str(model), "--out", str(out),
+    return ["-m", "degla", "train", "degla", "--model", str(model), "--out", str(out),
             "--data.captions", str(pairs["captions"]), "--data.images", str(pairs["images"]),
             "--data.negatives", str(pairs["negatives"]), *FLAGS, *more]  # fmt: skip
-
-
-def _environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 def _assert_equal_checkpoints(one: Path, other: Path) -> None:
@@ -64,16 +59,18 @@ def test_resume_is_bit_equal_through_a_new_process_in_mid_epoch(
 ) -> None:
     flags = ("--train.precision", precision)
     whole = _command(tiny_model, tiny_pairs, tmp_path / "whole", *flags)
-    subprocess.run(whole, check=True, env=_environment(), capture_output=True)
+    assert run(whole).wait() == 0
     # Six steps make an epoch: step 3 is in the middle of the first, and the run ends in the second.
     parts = _command(tiny_model, tiny_pairs, tmp_path / "parts", *flags, "--checkpoint.every-steps", "3")
-    subprocess.run(parts, check=True, env=_environment(), capture_output=True)
+    assert run(parts).wait() == 0
     for later in checkpoints(tmp_path / "parts"):
         if later.name != "step-3":
             (later / "state.json").unlink()
-    resume = [sys.executable, "-m", "degla", "train", "--resume", str(tmp_path / "parts")]
-    done = subprocess.run(resume, env=_environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    resume = ["-m", "degla", "train", "--resume", str(tmp_path / "parts")]
+    if precision == "fp32":  # An interpreter that shares nothing with the first, not even the seed of hashes.
+        subprocess.run([sys.executable, *resume], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    else:
+        assert run(resume).wait() == 0
     _assert_equal_checkpoints(tmp_path / "whole" / "step-8", tmp_path / "parts" / "step-8")
     metrics = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
                for name in ("whole", "parts")]  # fmt: skip
@@ -82,25 +79,29 @@ def test_resume_is_bit_equal_through_a_new_process_in_mid_epoch(
 
 
 def test_sigterm_saves_and_exits_clean(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    endless = _command(tiny_model, tiny_pairs, run, "--train.steps", "100000")
-    process = subprocess.Popen(endless, env=_environment(), stderr=subprocess.PIPE, text=True)
-    try:
-        for _ in range(600):
-            if (run / "metrics.jsonl").is_file() and len((run / "metrics.jsonl").read_text().splitlines()) > 3:
-                break
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        _, messages = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 0, messages
-    assert "stopped by SIGTERM" in messages and f"degla train --resume {run}" in messages
-    newest = checkpoints(run)[-1]
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    folder = tmp_path / "run"
+    # The program is stopped from inside, when it has taken its fourth step, whenever that is.
+    code = (
+        "import os, signal, sys\n"
+        "from degla.cli import main\n"
+        "from degla.training.metrics import Metrics\n"
+        "record = Metrics.record\n"
+        "def stopping(self, step, **more):\n"
+        "    record(self, step, **more)\n"
+        "    if step == 4: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "Metrics.record = stopping\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    endless = _command(tiny_model, tiny_pairs, folder, "--train.steps", "100000")
+    program = start(["-c", code, *endless[2:]])
+    assert program.wait() == 0, program.stderr
+    messages = program.stderr
+    assert "stopped by SIGTERM" in messages and f"degla train --resume {folder}" in messages
+    newest = checkpoints(folder)[-1]
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert newest.name == f"step-{steps[-1]}"
     assert json.loads((newest / "state.json").read_text())["step"] == steps[-1]
-    assert not list(run.glob("*.partial"))
+    assert not list(folder.glob("*.partial"))
 
 
 def test_resume_with_a_changed_configuration_names_the_field(

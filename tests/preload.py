@@ -1,0 +1,18 @@
+"""What the programs of `tests.launch` have imported before they start; nothing here may start a thread."""
+
+import matplotlib
+import scipy.special
+import torch
+import torch._dynamo
+import torch.distributed.fsdp
+import torch.distributed.tensor
+import torch.nn.parallel
+
+import degla.evaluation.run
+import degla.training.loop
+import degla.verbs.evaluate
+import degla.verbs.train
+
+matplotlib.use("agg")
+torch.set_num_threads(1)
+__all__ = ["degla", "scipy", "torch"]
