@@ -61,8 +61,8 @@ class TextContrast:
             pairs = [(positive.flatten(0, 1), processes.gather(student.caption))]
             missing = torch.zeros_like(of_candidate, dtype=torch.bool)
         else:
-            anchors = {"caption": (student.caption,), "image": (student.image,)}
-            anchors["both"] = anchors["caption"] + anchors["image"]
+            caption, image = student.caption, student.image
+            anchors = {"caption": (caption,), "image": (image,), "both": (caption, image)}
             candidates = processes.gather(positive).flatten(0, 1)
             pairs = [(query.repeat_interleave(count, dim=0), candidates) for query in anchors[self.anchor]]
             missing = ~processes.gather_constant(valid).flatten()
