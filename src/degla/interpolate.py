@@ -6,7 +6,6 @@ Averages of weights often gain most of what fine-tuning gained and lose much les
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -23,6 +22,7 @@ from degla.evaluation.report import find_row, report
 from degla.evaluation.results import save_result
 from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import named_scores
+from degla.files import write_json, write_text
 from degla.model.average import average_weights, check_alike
 from degla.model.checkpoint import save_encoder, written_whole
 from degla.model.load import load_encoder
@@ -116,12 +116,12 @@ def interpolate(
     files = [point.file for point in points]
     report(files, out=out / "report.html", baseline=_label(0), weighed=(gain, kept))
     sweep = choose(points, gain=gain, kept=kept, keep=keep)
-    (out / "frontier.svg").write_text(_draw(sweep), encoding="utf-8")
-    (out / "sweep.json").write_text(json.dumps(sweep.plain(), indent=2) + "\n", encoding="utf-8")
+    write_text(out / "frontier.svg", _draw(sweep))
+    write_json(out / "sweep.json", sweep.plain())
     with written_whole(out / CHOSEN) as folder:
         save_encoder(average_weights(first, second, share=sweep.chosen.alpha), folder)
         note = {"base": base, "tuned": tuned, "benchmarks": list(benchmarks), **sweep.plain()}
-        (folder / _NOTE_NAME).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / _NOTE_NAME, note)
     return sweep
 
 

@@ -3,7 +3,6 @@ out."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from degla.errors import InputError
+from degla.files import whole_file
 from degla.parse import read_json_lines
 
 
@@ -189,16 +189,16 @@ def read_jsonl(model: type[RecordType], path: Path) -> Iterator[RecordType]:
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
-    """Write records one a line, complete or not at all; returns how many were written."""
-    temporary = path.with_name(path.name + ".partial")
+    """Write records one a line, complete or not at all; returns how many were written.
+
+    Raises:
+        DeglaError: see `whole_file`.
+    """
     count = 0
-    with temporary.open("w", encoding="utf-8") as stream:
+    with whole_file(path) as stream:
         for record in records:
             stream.write(record.model_dump_json() + "\n")
             count += 1
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
     return count
 
 

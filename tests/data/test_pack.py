@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -12,9 +15,11 @@ import pytest
 from PIL import Image
 
 from degla.cli import main
+from degla.data import pack as pack_module
 from degla.data.decoding import ImageError
 from degla.data.images import read_image, read_part
 from degla.data.transforms import ImageTransform, RandomCrop
+from degla.locks import lock
 from degla.model.checkpoint import checkpoints
 from degla.training.loop import train
 from tests.training.configs import tiny_config
@@ -118,6 +123,59 @@ def test_a_used_folder_is_refused(packed: Pairs, tiny_pairs: Pairs, capsys: pyte
     words = ["pack", str(tiny_pairs["captions"]), "--images", str(tiny_pairs["images"]), "--out", str(packed["images"])]
     assert main(words) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_packs_again(
+    tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pack"
+    words = ["pack", str(tiny_pairs["captions"]), "--images", str(tiny_pairs["images"]), "--out", str(out),
+             "--size", "34", "--per-shard", "5"]  # fmt: skip
+    original = pack_module._add
+
+    def full(tar: tarfile.TarFile, name: str, content: bytes) -> int:
+        if name.startswith("000000007"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(tar, name, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pack_module, "_add", full)
+        assert main(words) == 1
+    message = capsys.readouterr().err.strip()
+    assert "pairs-000001.tar: cannot be written: the disk is full." in message and len(message.splitlines()) == 1
+    assert not list(out.iterdir()), "an incomplete pack takes no place"
+    assert main(words) == 0 and (out / "captions.jsonl").is_file()
+
+
+def test_a_killed_pack_is_made_again_and_nothing_else_is_deleted(
+    packed: Pairs, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = packed["images"]
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    words = ["pack", str(tiny_pairs["captions"]), "--images", str(tiny_pairs["images"]), "--negatives",
+             str(tiny_pairs["negatives"]), "--out", str(out), "--size", "34", "--per-shard", "5",
+             "--quality", "95"]  # fmt: skip
+    # What a kill leaves.
+    (out / "pack.json").write_text(json.dumps({"complete": False}))
+    (out / "pairs-000002.tar").rename(out / "pairs-000002.tar.partial")
+    (out / "captions.jsonl").unlink()
+    (out / "mine.txt").write_text("of the user")
+    assert main(words) == 2
+    assert "is not empty" in capsys.readouterr().err and (out / "pairs-000000.tar").is_file()
+    (out / "mine.txt").unlink()
+    assert main(words) == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+
+
+def test_a_pack_that_is_being_written_says_by_whom(
+    tiny_pairs: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["pack", str(tiny_pairs["captions"]), "--images", str(tiny_pairs["images"]), "--out", str(tmp_path / "o")]
+    with lock(tmp_path / "o"):
+        assert main(words) == 2
+    message = capsys.readouterr().err.strip()
+    assert f"in use by process {os.getpid()} on " in message and len(message.splitlines()) == 1
+    assert main(words) == 0
 
 
 @pytest.mark.parametrize("orientation", [1, 6, 3])

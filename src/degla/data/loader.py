@@ -16,6 +16,7 @@ from degla.data.decoding import ImageError
 from degla.data.neighbours import Neighbours
 from degla.data.plan import BatchPlan
 from degla.errors import InputError
+from degla.parent import end_with_parent
 
 _PLAIN = Collate()
 
@@ -97,5 +98,6 @@ def make_loader(
 
 
 def _start_worker(number: int) -> None:
+    end_with_parent()
     # One thread each: workers that share the cores would only wait for each other.
     torch.set_num_threads(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,15 @@ from PIL import Image
 from degla.data.images import packed_place, read_part
 from degla.data.pairs import PairRow
 from degla.errors import InputError
+from degla.files import PARTIAL, whole_file, write_json
+from degla.locks import NAME as LOCK_NAME
+from degla.locks import lock
 from degla.records import CaptionRecord, NegativeRecord
 
 CAPTIONS_NAME, NEGATIVES_NAME, SETTINGS_NAME = "captions.jsonl", "negatives.jsonl", "pack.json"
+_INCOMPLETE = {"complete": False}
+"""Contents of ``pack.json`` until all else is written."""
+_OURS = re.compile(r"(pairs-\d{6}\.tar|captions\.jsonl|negatives\.jsonl|pack\.json)(\.partial)?")
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,9 @@ def pack(
 ) -> Packed:
     """Write shards, captions and negatives into a new folder.
 
+    ``pack.json`` says from the beginning on whose folder it is and whether it is complete: what an earlier call left
+    incomplete, because it was killed, is deleted and made again.
+
     Args:
         rows: captions with their usable negatives, as `join` gives them.
         negatives: the records that the rows' negatives were joined from; only those that are used are written.
@@ -75,11 +85,42 @@ def pack(
         packing: size and quality.
 
     Raises:
-        InputError: the folder holds something; or an image is missing or damaged.
+        InputError: the folder holds something else, cannot be written or is being written by another process; or an
+            image is missing or damaged.
+        DeglaError: the disk is full. Nothing is left of the pack.
     """
-    if out.exists() and any(out.iterdir()):
+    with lock(out):
+        _make_empty(out)
+        write_json(out / SETTINGS_NAME, _INCOMPLETE)
+        try:
+            return _pack(rows, negatives, folder=folder, out=out, packing=packing)
+        except BaseException:
+            _make_empty(out)
+            raise
+
+
+def _make_empty(out: Path) -> None:
+    """Delete what an incomplete pack has written.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    own = [path for path in out.iterdir() if path.name not in (LOCK_NAME, SETTINGS_NAME + PARTIAL)]
+    if not own:
+        return
+    try:
+        incomplete = json.loads((out / SETTINGS_NAME).read_text(encoding="utf-8")) == _INCOMPLETE
+    except (OSError, ValueError):
+        incomplete = False
+    if not incomplete or not all(_OURS.fullmatch(path.name) for path in own):
         raise InputError(f"{out}: is not empty; give a new folder.")
-    out.mkdir(parents=True, exist_ok=True)
+    for path in sorted(own, key=lambda path: path.name == SETTINGS_NAME):
+        path.unlink()
+
+
+def _pack(
+    rows: Sequence[PairRow], negatives: Iterable[NegativeRecord], *, folder: Path, out: Path, packing: Packing
+) -> Packed:
     by_image: dict[str, list[PairRow]] = {}
     for row in rows:
         by_image.setdefault(row.caption.image, []).append(row)
@@ -95,7 +136,10 @@ def pack(
             shard = f"pairs-{number:06d}.tar"
             first = (by_image[image][0] if image in by_image else partners[image] for image in some)
             contents = threads.map(shrink, some, (row.caption.id for row in first))
-            with tarfile.open(out / shard, "w", format=tarfile.USTAR_FORMAT) as tar:
+            with (
+                whole_file(out / shard, binary=True) as stream,
+                tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+            ):
                 for place, (image, content) in enumerate(zip(some, contents, strict=True), start=start):
                     at = _add(tar, f"{place:09d}.jpg", content)
                     _add(tar, f"{place:09d}.json", json.dumps(_described(by_image.get(image, []))).encode())
@@ -107,7 +151,7 @@ def pack(
     if kept:
         _write(out / NEGATIVES_NAME, kept)
     settings = {"size": packing.size, "quality": packing.quality, "images": len(images), "captions": len(rows)}
-    (out / SETTINGS_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_json(out / SETTINGS_NAME, settings)
     return Packed(len(rows), len(kept), len(images), -(-len(images) // packing.per_shard), total)
 
 
@@ -144,5 +188,5 @@ def _described(rows: Sequence[PairRow]) -> dict[str, Any]:
 
 
 def _write(path: Path, records: Iterable[CaptionRecord | NegativeRecord]) -> None:
-    with path.open("w", encoding="utf-8") as stream:
+    with whole_file(path) as stream:
         stream.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)

@@ -16,6 +16,7 @@ from degla.evaluation.in_print import PrintedTable, tables_in_print
 from degla.evaluation.markdown import render_markdown
 from degla.evaluation.sources import Data, benchmark_sources, provenance, titles_of
 from degla.evaluation.wording import answered, chance, gain, margin, percent, spread
+from degla.files import write_text
 from degla.shelf import did_you_mean
 
 _TEMPLATE = "report.html.j2"
@@ -47,6 +48,7 @@ def report(
 
     Raises:
         InputError: see `compare` and `largest_changes`; or `out` does not end in ".html" or cannot be written.
+        DeglaError: the disk is full.
     """
     if out.suffix != ".html":
         raise InputError(f"{out}: the name of a report must end in .html (the Markdown goes to NAME.md).")
@@ -55,12 +57,8 @@ def report(
     changed = largest_changes(comparison, root=root)
     page = render_html(comparison, printed=printed, changed=changed, weighed=weighed)
     text = render_markdown(comparison, printed=printed, changed=changed)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, encoding="utf-8")
-        out.with_suffix(".md").write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}.") from None
+    write_text(out, page)
+    write_text(out.with_suffix(".md"), text)
     return as_data(comparison, printed=printed, changed=changed)
 
 

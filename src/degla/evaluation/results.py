@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
+from degla.files import write_text
 from degla.parse import read_json
 from degla.records import ItemVerdict, Result, read_jsonl, validate, write_jsonl
 
@@ -33,22 +33,14 @@ def save_result(result: Result, path: Path) -> Path:
 
     Raises:
         InputError: the name does not end in ".json", or the folder cannot be written.
+        DeglaError: the disk is full.
     """
     if path.suffix != ".json":
         raise InputError(f"{path}: the name of a result must end in .json (the items go to NAME.items.jsonl).")
     items = path.with_name(f"{path.stem}.items.jsonl")
     saved = result.model_copy(update={"items_file": items.name, "items_count": len(result.items)})
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_jsonl(items, result.items)
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(saved.model_dump_json(indent=1) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}.") from None
+    write_jsonl(items, result.items)
+    write_text(path, saved.model_dump_json(indent=1) + "\n")
     return items
 
 

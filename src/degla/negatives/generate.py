@@ -29,6 +29,7 @@ from degla.negatives.run.progress import Progress
 from degla.negatives.run.questions import FormChoice, Questions, load_all_examples, prompt_digests, usable_forms
 from degla.negatives.run.stream import BATCH, Batch, Captions, CaptionStream
 from degla.negatives.run.summary import Summary
+from degla.parent import end_with_parent
 from degla.records import NegativeRecord
 
 LOG = logging.getLogger(__name__)
@@ -179,7 +180,8 @@ def _open_processes(held: ExitStack, workers: int) -> ProcessPoolExecutor | None
 
 
 def _leave_signals() -> None:
-    """Ctrl-C goes to all processes of a terminal; the main one alone decides what it means."""
+    """Ctrl-C goes to all processes of a terminal; the main one alone decides what it means. Its end ends this one."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from degla.files import write_text
 from degla.study.plan import Plan, WorldData
 from degla.study.plan_file import PATHS
 from degla.study.standings import BASE, Table
@@ -65,9 +66,7 @@ def _from(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
 def write_chosen(plan: Plan, table: Table, path: Path) -> None:
     """Write the plan that `chosen_plan` gives."""
     text = yaml.safe_dump(chosen_plan(plan, table, folder=path.parent), sort_keys=False, allow_unicode=True, width=110)
-    path.write_text(
-        f"# Made by degla study: each arm at its best setting by the joint score.\n{text}", encoding="utf-8"
-    )
+    write_text(path, f"# Made by degla study: each arm at its best setting by the joint score.\n{text}")
 
 
 def is_choice(plan: Plan, table: Table) -> bool:

@@ -157,11 +157,8 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, digest: str) -> Pa
         assert data.captions is not None and data.images is not None
         log.info("similar images: %s", path)
         captions = list(read_captions(data.captions, format=data.format, columns=_columns(data)))
-        folder.mkdir(parents=True, exist_ok=True)
-        partial_path = path.with_suffix(".partial")
         found = find_neighbours(captions, folder=data.images, encoder=load_encoder(base), count=_NEIGHBOURS)
-        write_jsonl(partial_path, found)
-        partial_path.replace(path)
+        write_jsonl(path, found)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from typing import Any
 import yaml
 
 from degla import __version__
-from degla.errors import InputError
 from degla.evaluation.results import TracedResult
 from degla.evaluation.statistics import Difference
+from degla.files import write_json, write_text
 from degla.study.markdown import render_markdown
 from degla.study.plan import Plan
 from degla.study.plot import arm_marks, frontier, has_many, standing_alone
@@ -84,14 +83,11 @@ def write_all(findings: Findings, out: Path) -> None:
     """
     plan = findings.plan
     picture = frontier(findings.table, gain=plan.gain, kept=plan.kept, price=plan.price)
-    try:
-        (out / "study.html").write_text(render_html(findings, picture), encoding="utf-8")
-        text = render_markdown(findings.plan, findings.table, findings.tests, findings.warnings, findings.command)
-        (out / "study.md").write_text(text, encoding="utf-8")
-        (out / "study.json").write_text(json.dumps(as_data(findings), indent=1) + "\n", encoding="utf-8")
-        (out / "frontier.svg").write_text(standing_alone(picture) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}.") from None
+    write_text(out / "study.html", render_html(findings, picture))
+    text = render_markdown(findings.plan, findings.table, findings.tests, findings.warnings, findings.command)
+    write_text(out / "study.md", text)
+    write_json(out / "study.json", as_data(findings), indent=1)
+    write_text(out / "frontier.svg", standing_alone(picture) + "\n")
 
 
 def as_data(findings: Findings) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from degla.errors import DeglaError
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
+from degla.files import write_json, write_text
 from degla.study.conduct import check_base, open_log
 from degla.study.retention import Retention
 from degla.study.sequence_jobs import Learnt, SequenceJob, learn, sequence_jobs
@@ -137,7 +137,7 @@ def _found(plan: SequencePlan, jobs: Sequence[SequenceJob], ends: Sequence[Ended
 
 def _write(found: Sequences, out: Path, *, command: str) -> None:
     data = as_data(found.plan, found.arms, found.failures, command=command)
-    (out / "continual.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    write_json(out / "continual.json", data, indent=1)
     page = render_markdown(found.plan, found.arms, found.failures, command=command)
-    (out / "continual.md").write_text(page, encoding="utf-8")
-    (out / "continual.svg").write_text(draw_sequence(found.plan, found.arms) + "\n", encoding="utf-8")
+    write_text(out / "continual.md", page)
+    write_text(out / "continual.svg", draw_sequence(found.plan, found.arms) + "\n")

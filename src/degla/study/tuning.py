@@ -7,7 +7,6 @@ from something else is made again, and says what changed.
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any
 from degla.config.plain import differences, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
+from degla.files import write_json
 from degla.parse import parse_json, read_bytes, read_json_object
 
 _RECORD = "record.json"
@@ -133,10 +133,7 @@ class _Record:
             return cls()  # None yet, or torn: then everything is made again.
 
     def write(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{_RECORD}.partial"
-        partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        partial.replace(folder / _RECORD)
+        write_json(folder / _RECORD, asdict(self), indent=1)
 
 
 def _identity(job: Job) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Jobs spread over processes of one thread each. A job that fails, or whose process dies, does not stop the others."""
+"""Jobs spread over processes of one thread each. A job that fails, or whose process dies, does not stop the others.
+
+The processes end with this one, also when it is killed.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, Protocol, TypeVar
 
 from degla.errors import DeglaError
+from degla.locks import Lock
+from degla.parent import end_with_parent
 from degla.training.interrupt import StopRequest
 
 Given = TypeVar("Given")
@@ -54,7 +59,12 @@ def default_processes() -> int:
 
 
 def run_jobs(
-    work: Callable[[Given], Made], jobs: Sequence[Given], *, processes: int, watcher: Watcher
+    work: Callable[[Given], Made],
+    jobs: Sequence[Given],
+    *,
+    processes: int,
+    watcher: Watcher,
+    held: Lock | None = None,
 ) -> tuple[list[Ended[Made] | None], str]:
     """Run all jobs.
 
@@ -63,6 +73,7 @@ def run_jobs(
         jobs: in the order of their starts.
         processes: at most so many at a time, each with one thread.
         watcher: told of progress; what it raises stops everything.
+        held: of the folder that the jobs write to; the processes hold it too, so that it is free only when all ended.
 
     Returns:
         How each job ended (None: not at all, because of a signal), and the signal's name or "".
@@ -75,7 +86,7 @@ def run_jobs(
             while (pending or any(worker.number is not None for worker in workers)) and stop.name is None:
                 idle = [worker for worker in workers if worker.number is None]
                 while pending and (idle or len(workers) < processes):
-                    worker = idle.pop() if idle else _Worker(work)
+                    worker = idle.pop() if idle else _Worker(work, held)
                     if worker not in workers:
                         workers.append(worker)
                     worker.give(number := pending.popleft(), jobs[number])
@@ -98,10 +109,10 @@ def run_jobs(
 class _Worker:
     """One process that does one job after another."""
 
-    def __init__(self, work: Callable[[Any], Any]) -> None:
+    def __init__(self, work: Callable[[Any], Any], held: Lock | None) -> None:
         context = get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=_serve, args=(work, other), daemon=True)
+        self.process = context.Process(target=_serve, args=(work, other, held), daemon=True)
         self.process.start()
         other.close()
         self.number: int | None = None
@@ -130,7 +141,8 @@ class _Worker:
         return Ended(value, error, details, seconds)
 
 
-def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
+def _serve(work: Callable[[Any], Any], connection: Connection, held: Lock | None) -> None:
+    end_with_parent()
     import torch
 
     # Ctrl-C reaches the whole group; the parent says what is to be done.

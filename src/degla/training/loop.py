@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 import os
 import time
@@ -21,6 +20,7 @@ from degla.config.plain import to_plain
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
 from degla.evaluation import processes as evaluation
+from degla.files import write_json
 from degla.model.checkpoint import BEST_NAME, checkpoints, latest_checkpoint, step_of
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
@@ -102,7 +102,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
     start = position.step
 
     if accelerator.is_main_process:
-        (run / "config.json").write_text(json.dumps(to_plain(config), indent=2) + "\n", encoding="utf-8")
+        write_json(run / "config.json", to_plain(config))
     accelerator.init_trackers("degla", config=_flat(to_plain(config)))
     values: dict[str, Any] = {}
     with (
@@ -280,7 +280,7 @@ def _told(run: Path, *, rank: int, steps_per_epoch: int) -> Iterator[None]:
     except NonFiniteLossError as error:
         note = run / ("nonfinite.json" if rank == 0 else f"nonfinite-{rank}.json")
         found = {"step": error.step, "epoch": (error.step - 1) // steps_per_epoch, "caption_ids": list(error.ids)}
-        note.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write_json(note, found)
         newest = latest_checkpoint(run)
         raise DeglaError(
             f"{error}; it changed no checkpoint. The captions of its batch are listed in {note}. "

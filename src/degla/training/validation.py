@@ -12,6 +12,7 @@ from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.processes import Processes
 from degla.evaluation.trade_off import TradeOff, trade_off
+from degla.files import write_text
 from degla.model.checkpoint import checkpoints
 from degla.model.encoder import Encoder
 from degla.parse import parse_json, read_bytes
@@ -77,7 +78,7 @@ class Validation:
         before["score"] = self._before = self._decisive(self._start, self._trade(self._start))
         if self.processes.first:
             text = "".join(json.dumps(row) + "\n" for row in rows)
-            (self.run / "validation.jsonl").write_text(text, encoding="utf-8")
+            write_text(self.run / "validation.jsonl", text)
         for row in later:
             self._note(row, there=there)
         if not measured:

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.files import write_text
 from degla.verbs._scoring import check_benchmarks, check_models, device
 from degla.verbs._terminal import show
 
@@ -70,11 +71,7 @@ def run(given: argparse.Namespace) -> int:
     ]
     written = json.dumps({"models": [result.model_dump(mode="json") for result in results]}, indent=2) + "\n"
     if given.out is not None:
-        try:
-            given.out.parent.mkdir(parents=True, exist_ok=True)
-            given.out.write_text(written, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{given.out}: cannot be written: {error.strerror}.") from None
+        write_text(given.out, written)
     if given.json:
         sys.stdout.write(written)
     else:

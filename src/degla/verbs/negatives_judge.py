@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
+from degla.files import write_json
 from degla.verbs._captions import columns, describe_columns
 from degla.verbs._language_model import describe_model, model_options
 
@@ -111,7 +112,4 @@ def _write_manifest(given: argparse.Namespace, names: list[str]) -> None:
 
     found: dict[str, Any] = dict(read_manifest(given.file) or {})
     found["judged"] = [*found.get("judged", []), *names]
-    target = manifest_path(given.out)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    partial.replace(target)
+    write_json(manifest_path(given.out), found)

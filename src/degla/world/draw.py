@@ -6,7 +6,6 @@ as it is; one with other settings is refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Final, Literal
 from PIL import Image
 
 from degla.errors import InputError
+from degla.files import write_json
 from degla.parse import read_json
 from degla.records import CaptionRecord, ItemImage, PairItem, write_jsonl
 from degla.world.captions import full_caption
@@ -57,7 +57,7 @@ def is_drawn(folder: Path, settings: dict[str, Any]) -> bool:
 
 def finish(folder: Path, settings: dict[str, Any]) -> None:
     """Mark a folder as complete."""
-    (folder / MARKER).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MARKER, settings)
 
 
 def save_picture(picture: Picture, file: Path) -> None:
@@ -200,7 +200,7 @@ def _draw_recognition(folder: Path, *, split: str, count: int, seed: int) -> Non
                 drawing = domain.paint(name, stream("recognition", split, domain.name, seed, name, number))
                 save_picture(drawing.picture, root / slug / f"{number:03d}.png")
         description = {"classes": domain.classes, "templates": domain.templates, "folders": folders}
-        (root / "classes.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_json(root / "classes.json", description)
 
 
 def _mixed_examples(*, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[Example]:

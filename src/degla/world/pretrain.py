@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from degla.files import whole_file
 from degla.world import world_vocabulary_file
 from degla.world.mixture import Example, batches
 from degla.world.model_folder import PREPROCESS, model_config, write_model_folder
@@ -177,8 +178,8 @@ def pretrain(
             say(f"step {done} loss {recent:.3f} scale {scale:.1f} pairs/s {pace:.0f} seconds {seconds:.0f}")
         if done % settings.save_every == 0 or done == steps:
             saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
-            torch.save(saved, out / "state.pt.part")
-            (out / "state.pt.part").replace(out / "state.pt")
+            with whole_file(out / "state.pt", binary=True) as stream:
+                torch.save(saved, stream)
             provenance = json.dumps({**asdict(settings), "seed": seed, "steps": steps, "pairs": done * settings.batch})
             size = tokenizer.vocab_size
             write_model_folder(out, model.state_dict(), vocabulary_size=size, provenance=provenance)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from degla.errors import InputError
+from degla.files import write_text
 from degla.records import CaptionRecord, write_jsonl
 from degla.shelf import did_you_mean
 from degla.world.domains import DOMAINS, Domain, class_slug
@@ -73,8 +74,8 @@ def draw_recognition(
     classes = {class_slug(name): name for domain in chosen for name in domain.classes}
     templates = list(dict.fromkeys(template for domain in chosen for template in domain.templates))
     described = json.dumps({"classes": classes, "templates": templates}, indent=2)
-    (folder / "classes.json").write_text(described + "\n", encoding="utf-8")
-    drawn.classes.write_text("".join(f"{name}\n" for name in classes.values()), encoding="utf-8")
+    write_text(folder / "classes.json", described + "\n")
+    write_text(drawn.classes, "".join(f"{name}\n" for name in classes.values()))
     finish(folder, settings)
     return drawn
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import takewhile
@@ -27,6 +26,7 @@ from typing import Final
 from pydantic import Field, field_validator
 
 from degla.errors import InputError
+from degla.files import write_text
 from degla.negatives.rules import Example
 from degla.parse import read_yaml
 from degla.records import Record, validate
@@ -134,19 +134,11 @@ def write_examples(file: Path, entries: Sequence[ExampleEntry], *, rule: str) ->
 
     rows = [entry.model_dump(exclude_defaults=True) for entry in entries]
     text = yaml.safe_dump({"rule": rule, "examples": rows}, sort_keys=False, allow_unicode=True, width=200)
-    partial = file.with_name(file.name + ".partial")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.exists():
-            before = file.read_text(encoding="utf-8").splitlines(keepends=True)
-            text = "".join(takewhile(lambda line: line.startswith("#"), before)) + text
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
+        before = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
     except OSError as error:
-        raise InputError(f"{file}: cannot be written: {error.strerror}.") from None
+        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+    write_text(file, "".join(takewhile(lambda line: line.startswith("#"), before)) + text)
 
 
 @lru_cache(maxsize=64)

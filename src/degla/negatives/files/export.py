@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import IO, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from degla.errors import InputError
+from degla.files import whole_file
 from degla.negatives.files.by_caption import Gathered, Negatives
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.records import NegativeRecord
@@ -82,7 +81,7 @@ def export_degla_json(
     gathered = Gathered(records, captions, summary.left_out)
     blanks = other_names = 0
     try:
-        with _writing(out) as stream:
+        with whole_file(out, newline="") as stream:
             for row in gathered:
                 texts, left = _arrange(row.texts, missing=missing)
                 number = _whole(row.caption.image_id)
@@ -195,7 +194,7 @@ def export_table(
                 summary.left_out["captions without a negative"] += 1
         _refuse_nothing(len(rows_of), summary, out)
         neighbours = _neighbours(rows_of, images=len(numbers), seed=seed)
-        with _writing(out) as stream:
+        with whole_file(out, newline="") as stream:
             writer = csv.writer(stream, delimiter="\t" if out.suffix.lower() == ".tsv" else ",", lineterminator="\n")
             writer.writerow(["id", "image_id", "title", "filepath", "neg_caption", "neg_rule", "neg_image"])
             for row in gathered:
@@ -238,25 +237,3 @@ def _refuse_nothing(captions: int, summary: ExportSummary, out: Path) -> None:
     if not captions:
         left_out = ", ".join(f"{times:,} {what}" for what, times in sorted(summary.left_out.items()))
         raise InputError(f"{out}: nothing can be exported: {left_out or 'there is no caption'}.")
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[IO[str]]:
-    """A text file that is there complete or not at all.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    partial = out.with_name(out.name + ".partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("w", encoding="utf-8", newline="") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(out)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror or error}. Choose another --out.") from None

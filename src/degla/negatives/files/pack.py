@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from degla import __version__
 from degla.errors import InputError
+from degla.files import whole_file
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.files.provenance import (
     MANIFEST_KEY,
@@ -101,32 +102,24 @@ def pack(
     schema = _schema(captions=captions is not None)
     described = _describe(source)
     kept = _keep(records, refused=refused, captions=captions, summary=summary)
-    partial = out.with_name(out.name + ".partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with pyarrow.parquet.ParquetWriter(
-                partial,
-                schema.with_metadata(described),
-                compression="zstd",
-                use_dictionary=list(_REPEATING),
-                write_statistics=["rule", "accepted"],
-            ) as writer:
-                while group := list(islice(kept, _GROUP)):
-                    columns = {name: [row[name] for row in group] for name in schema.names}
-                    writer.write_table(pyarrow.table(columns, schema=schema), row_group_size=_GROUP)
-                    summary.rows += len(group)
-            if not summary.rows:
-                raise InputError(
-                    f"{source}: nothing to pack: {summary.left_out.total():,} rows were refused by the checks (--all "
-                    f"packs them), {summary.strangers:,} belong to no caption of the captions file."
-                )
-            summary.size = partial.stat().st_size
-            partial.replace(out)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror or error}. Choose another --out.") from None
+    with whole_file(out, binary=True) as stream:
+        with pyarrow.parquet.ParquetWriter(
+            stream,
+            schema.with_metadata(described),
+            compression="zstd",
+            use_dictionary=list(_REPEATING),
+            write_statistics=["rule", "accepted"],
+        ) as writer:
+            while group := list(islice(kept, _GROUP)):
+                columns = {name: [row[name] for row in group] for name in schema.names}
+                writer.write_table(pyarrow.table(columns, schema=schema), row_group_size=_GROUP)
+                summary.rows += len(group)
+        if not summary.rows:
+            raise InputError(
+                f"{source}: nothing to pack: {summary.left_out.total():,} rows were refused by the checks (--all "
+                f"packs them), {summary.strangers:,} belong to no caption of the captions file."
+            )
+        summary.size = stream.tell()
     summary.seconds = time.monotonic() - started
     return summary
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from degla import __version__
 from degla.errors import InputError
+from degla.files import write_text
 from degla.negatives.report import plots
 from degla.negatives.report.counts import Drawn, mean
 from degla.negatives.report.differences import Span, mark_changes
@@ -45,14 +46,7 @@ def write_page(files: Sequence[Examination], out: Path) -> None:
     """
     if out.suffix.lower() != ".html":
         raise InputError(f"{out}: the name of a report must end in .html.")
-    page = render_page(files)
-    partial = out.with_name(out.name + ".partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}. Choose another --out.") from None
+    write_text(out, render_page(files))
 
 
 def render_page(files: Sequence[Examination]) -> str:

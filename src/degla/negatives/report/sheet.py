@@ -18,6 +18,7 @@ from random import Random
 from typing import Final
 
 from degla.errors import InputError
+from degla.files import whole_file
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.counts import Drawn
 from degla.records import NegativeRecord
@@ -128,14 +129,10 @@ def _one_line(text: str) -> str:
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(rows)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}. Choose another --sheet.") from None
+    with whole_file(path, newline="", remedy="Choose another --sheet.") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -12,6 +12,7 @@ from typing import IO, Any, Final
 
 from degla import __version__
 from degla.errors import DeglaError, InputError
+from degla.files import write_json
 from degla.negatives.grammar import lexicon
 from degla.negatives.grammar.phrases import tagger_version
 from degla.negatives.run.journal import PASSING
@@ -115,10 +116,8 @@ def continue_output(
         if beside.exists():
             _compare(out, _read_manifest(beside), settings)
         else:
-            partial = beside.with_name(beside.name + ".partial")
             started = {_STARTED: datetime.now(UTC).isoformat(timespec="seconds")}
-            partial.write_text(json.dumps({**settings, **started}, indent=2) + "\n", encoding="utf-8")
-            partial.replace(beside)
+            write_json(beside, {**settings, **started})
         stream = out.open("ab+")
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror}. Choose another --out.") from None

@@ -1,0 +1,209 @@
+"""Files and folders that are written whole or not at all: written beside, synchronised, then renamed into place.
+
+A process that is killed at any instant leaves what was there before, or the new file or folder, complete. What it was
+writing then lies beside as ``NAME.partial`` and is overwritten by the next writer.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from degla.errors import DeglaError, InputError
+
+if sys.platform != "win32":
+    import fcntl
+
+PARTIAL, OLD, DELETED = ".partial", ".old", ".deleted"
+"""Endings of the names: being written; a folder that is being replaced; a folder that is being deleted."""
+
+
+@contextmanager
+def whole_file(
+    path: Path, *, binary: bool = False, newline: str | None = None, remedy: str = "Choose another --out."
+) -> Iterator[IO[Any]]:
+    """Open a new file that takes the place of `path` when the block ends without an error.
+
+    The folder is made. A symbolic link stays one; a device or a pipe is written to directly. Two writers of one path
+    take turns.
+
+    Args:
+        path: what people read.
+        binary: bytes; otherwise UTF-8 text.
+        newline: as `open` takes it.
+        remedy: end of the message if `path` cannot be written.
+
+    Raises:
+        InputError: `path` cannot be written.
+        DeglaError: the disk is full. In both cases what was there before is unchanged.
+    """
+    mode, text = ("wb", {}) if binary else ("w", {"encoding": "utf-8", "newline": newline})
+    try:
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file():
+            with target.open(mode, **text) as stream:  # type: ignore[call-overload]
+                yield stream
+            return
+        partial = target.with_name(target.name + PARTIAL)
+        with open(_claim(partial), mode, **text) as stream:  # type: ignore[call-overload]
+            try:
+                yield stream
+                stream.flush()
+                if target.exists():
+                    shutil.copymode(target, partial)
+                os.fsync(stream.fileno())
+                if sys.platform == "win32":
+                    stream.close()  # An open file cannot be renamed there.
+                partial.replace(target)  # Before the file is closed, which lets the next writer have it.
+            except BaseException:
+                with suppress(OSError):
+                    partial.unlink()
+                with suppress(OSError):  # A full disk once more: what was left to write.
+                    stream.close()
+                raise
+    except OSError as error:
+        raise cannot_write(path, error, remedy=remedy) from None
+
+
+def write_text(path: Path, text: str, *, remedy: str = "Choose another --out.") -> None:
+    """Write a text file, whole or not at all; see `whole_file`."""
+    with whole_file(path, remedy=remedy) as stream:
+        stream.write(text)
+
+
+def write_json(path: Path, value: object, *, indent: int = 2, remedy: str = "Choose another --out.") -> None:
+    """Write a JSON file, whole or not at all; see `whole_file`."""
+    write_text(path, json.dumps(value, indent=indent) + "\n", remedy=remedy)
+
+
+def cannot_write(path: Path, error: OSError, *, remedy: str) -> DeglaError:
+    """The error of a file or folder that could not be written."""
+    if is_full(error):
+        return DeglaError(f"{path}: cannot be written: the disk is full. Free space and run the command again.")
+    return InputError(f"{path}: cannot be written: {error.strerror or error}. {remedy}")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, or the user's share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _claim(partial: Path) -> int:
+    """An empty file for this writer alone; waits for another one of the same path."""
+    while True:
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if sys.platform != "win32":
+                with suppress(OSError):  # A file system without locks.
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # The writer before this one has renamed the file that was opened here.
+            if _is_at(descriptor, partial):
+                os.ftruncate(descriptor, 0)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a new folder to write to, and put it in place of `folder` when the block ends without an error.
+
+    What is there is renamed aside, the new folder is renamed in, and only then is the old one deleted. Hold a lock on
+    the folder's parent (`degla.locks`). `recover_folder` puts right what a killed process leaves.
+
+    Raises:
+        OSError: the folder cannot be written; what was there before is unchanged.
+    """
+    partial, old = (folder.with_name(folder.name + ending) for ending in (PARTIAL, OLD))
+    try:
+        _remove(partial)
+        partial.mkdir(parents=True)
+        yield partial
+        mask = _umask()
+        for path in sorted(partial.rglob("*")):
+            if path.is_file():
+                path.chmod(0o666 & ~mask)  # safetensors makes its files for their owner alone.
+                _sync(path)
+        for place in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
+            _sync(place)
+        if folder.exists():
+            _remove(old)
+            folder.rename(old)
+        partial.rename(folder)
+        _sync(folder.parent)
+    except BaseException:
+        if not folder.exists() and old.exists():
+            old.rename(folder)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _remove(old)
+
+
+def recover_folder(folder: Path, *, is_whole: Callable[[Path], bool]) -> Path | None:
+    """Put right what a killed process has left of replacing or removing `folder`; hold a lock on its parent.
+
+    Args:
+        folder: in place, or not.
+        is_whole: whether a folder that was being written is complete.
+
+    Returns:
+        The folder that was renamed to `folder`, because it is complete and there was none; None otherwise.
+    """
+    partial, old, deleted = (folder.with_name(folder.name + ending) for ending in (PARTIAL, OLD, DELETED))
+    taken = None
+    if not folder.exists():
+        if partial.is_dir() and is_whole(partial):
+            taken = partial
+        elif old.is_dir():
+            taken = old
+        if taken is not None:
+            taken.rename(folder)
+            _sync(folder.parent)
+    for left in (partial, old, deleted):
+        _remove(left)
+    return taken
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder; one that a kill leaves half deleted has another name, so that nobody takes it for whole."""
+    deleted = folder.with_name(folder.name + DELETED)
+    _remove(deleted)
+    folder.rename(deleted)
+    shutil.rmtree(deleted, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    # There is no way to read it without setting it.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

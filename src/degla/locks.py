@@ -1,0 +1,180 @@
+"""A lock on a folder that one process at a time may write: who holds it and since when, free when its holder dies.
+
+The lock is `flock` on ``FOLDER/.lock``, which holds who took it as JSON. The operating system frees it when the process
+and those that it handed the lock to (`Lock` can be pickled to a process that it starts) are gone, however they ended.
+A file system or platform without `flock` falls back to asking whether the process that the file names still runs; on
+another host that cannot be asked, and the message says which file to delete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from multiprocessing import reduction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from degla.errors import InputError
+from degla.files import cannot_write
+
+if sys.platform != "win32":
+    import fcntl
+
+NAME = ".lock"
+_PATIENCE = 10.0
+"""Seconds to wait for a lock whose process was killed, because those that it started end a moment later."""
+
+
+class Lock:
+    """A lock that this process holds until `release`, the end of the ``with`` block or its death."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self._descriptor = path, descriptor
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let others have the folder; a process that the lock was handed to must have ended before."""
+        if self._descriptor >= 0:
+            with suppress(OSError):
+                self.path.unlink()  # While it is held: nobody else's file can be in its place.
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The same open file in the process that is being started: the lock is free when both have closed it.
+        return _handed, (self.path, reduction.DupFd(self._descriptor))
+
+
+def _handed(path: Path, descriptor: Any) -> Lock:
+    return Lock(path, descriptor.detach())
+
+
+def lock(folder: Path, *, remedy: str = "Wait for it or choose another --out.") -> Lock:
+    """Take the lock of a folder, which is made.
+
+    Args:
+        folder: that this process is about to write.
+        remedy: end of the message.
+
+    Raises:
+        InputError: another process (or another part of this one) has it: which, and since when. Or the folder cannot be
+            written.
+        DeglaError: the disk is full.
+    """
+    path = folder / NAME
+    last = time.monotonic() + _PATIENCE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while (taken := _try(path)) is None:
+            holder = _read(path)
+            if (holder and not _is_dead(holder)) or time.monotonic() > last:
+                raise InputError(f"{folder}: in use by {_described(holder, path)}. {remedy}")
+            time.sleep(0.05)
+        return taken
+    except OSError as error:
+        raise cannot_write(folder, error, remedy="Choose another --out.") from None
+
+
+@contextmanager
+def locked_if_free(folder: Path) -> Iterator[bool]:
+    """Hold the lock for the block where nobody has it and the folder can be written; gives whether it is held."""
+    try:
+        taken = _try(folder / NAME)
+    except OSError:
+        taken = None
+    try:
+        yield taken is not None
+    finally:
+        if taken is not None:
+            taken.release()
+
+
+def _try(path: Path) -> Lock | None:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _is_free(descriptor, path):
+                os.close(descriptor)
+                return None
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, (json.dumps(_this_process()) + "\n").encode())
+                    return Lock(path, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # Its holder has let it go and removed it in between.
+
+
+def _is_free(descriptor: int, path: Path) -> bool:
+    """Whether nobody has the lock; where the file system has locks, this process has it from here on."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # A file system without locks.
+        else:
+            return True
+    holder = _read(path)
+    return not holder or _is_dead(holder)
+
+
+def _this_process() -> dict[str, object]:
+    return {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500],
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # Taken this instant, or let go.
+    return holder if isinstance(holder, dict) else {}
+
+
+def _is_dead(holder: dict[str, Any]) -> bool:
+    """Whether the process is known to be gone; one on another host is not."""
+    process = holder.get("process")
+    if not isinstance(process, int) or process <= 0 or holder.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _described(holder: dict[str, Any], path: Path) -> str:
+    if not holder:
+        return "another process"
+    told = f"process {holder.get('process')} on {holder.get('host')} since {holder.get('since')}"
+    command = f" ({holder['command']})" if holder.get("command") else ""
+    if _is_dead(holder):
+        return f"{told}{command}; it has ended, but processes that it started still run"
+    if holder.get("host") != socket.gethostname():
+        return f"{told}{command}; if it has ended, delete {path}"
+    return f"{told}{command}"

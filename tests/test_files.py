@@ -1,0 +1,167 @@
+"""Files and folders that are written whole or not at all: errors, kills at any place, two writers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from degla import files
+from degla.errors import DeglaError, InputError
+from degla.files import recover_folder, remove_folder, whole_file, whole_folder, write_json, write_text
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_new_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "page.html"
+    write_text(path, "first")
+    path.chmod(0o600)
+    with pytest.raises(KeyError), whole_file(path) as stream:
+        stream.write("half of the sec")
+        raise KeyError("while it was made")
+    assert path.read_text() == "first"
+    with whole_file(path, newline="") as stream:
+        stream.write("second\r\n")
+        assert path.read_text() == "first", "readers see the old file until the new one is complete"
+    assert path.read_bytes() == b"second\r\n" and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert _names(path.parent) == ["page.html"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "study.json"
+    write_json(path, {"old": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(DeglaError, match=r"study\.json: cannot be written: the disk is full\. Free space") as caught:
+        write_json(path, {"new": 2})
+    assert "\n" not in str(caught.value) and caught.value.exit_status == 1
+    assert path.read_text() == '{\n  "old": 1\n}\n' and _names(tmp_path) == ["study.json"]
+
+
+def test_a_place_that_cannot_be_written_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "page.html", tmp_path):
+        with pytest.raises(InputError, match=r"cannot be written: .* Choose another --sheet\.$"):
+            write_text(path, "", remedy="Choose another --sheet.")
+    assert _names(tmp_path) == ["file"]
+
+
+def test_links_stay_and_pipes_are_written_to(tmp_path: Path) -> None:
+    write_text(tmp_path / "there", "old")
+    (tmp_path / "link").symlink_to("there")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "there").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    got: list[str] = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    write_text(tmp_path / "pipe", "through")
+    reader.join()
+    assert got == ["through"] and stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_two_writers_of_one_file_take_turns(tmp_path: Path) -> None:
+    path = tmp_path / "best.json"
+    texts = [str(number) * 50_000 for number in range(4)]
+
+    def write(text: str) -> None:
+        for _ in range(10):
+            write_text(path, text)
+            assert path.read_text() in texts
+
+    writers = [threading.Thread(target=write, args=(text,)) for text in texts]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert path.read_text() in texts and _names(tmp_path) == ["best.json"]
+
+
+def test_what_a_killed_writer_left_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "page.html.partial").write_text("a long torn beginning of a page")
+    write_text(tmp_path / "page.html", "page")
+    assert (tmp_path / "page.html").read_text() == "page" and _names(tmp_path) == ["page.html"]
+
+
+def _replace(folder: Path, text: str) -> None:
+    with whole_folder(folder) as new:
+        (new / "inner").mkdir()
+        (new / "inner" / "weights").write_text(text)
+        (new / "done").write_text("")
+
+
+def _copied_at(place: int, folder: Path, copies: Path, act: Callable[[Path], None]) -> bool:
+    """Copy what lies on the disk before change number `place`: what a kill at that instant leaves."""
+    count = 0
+
+    def counted(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == place + 1:
+                with pytest.MonkeyPatch.context() as undone:
+                    for (owner, name), before in changes.items():
+                        undone.setattr(owner, name, before)
+                    shutil.copytree(folder.parent, copies)
+            return original(*given, **named)
+
+        return call
+
+    names = [(Path, "rename"), (Path, "mkdir"), (Path, "chmod"), (os, "fsync"), (os, "unlink"), (os, "rmdir")]
+    changes = {(owner, name): getattr(owner, name) for owner, name in names}
+    with pytest.MonkeyPatch.context() as patch:
+        for (owner, name), original in changes.items():
+            patch.setattr(owner, name, counted(original))
+        act(folder)
+    return count > place
+
+
+def test_a_kill_at_any_place_leaves_the_old_or_the_new_folder(tmp_path: Path) -> None:
+    def is_whole(folder: Path) -> bool:
+        return (folder / "done").exists()
+
+    seen = set()
+    for place in range(60):
+        folder, copies = tmp_path / str(place) / "chosen", tmp_path / f"{place} killed"
+        _replace(folder, "old")
+        if not _copied_at(place, folder, copies, lambda folder: _replace(folder, "new")):
+            break
+        recover_folder(copies / "chosen", is_whole=is_whole)
+        assert _names(copies) == ["chosen"], place
+        seen.add((copies / "chosen" / "inner" / "weights").read_text())
+    assert place > 10 and seen == {"old", "new"}
+
+
+def test_an_error_while_a_folder_is_written_leaves_the_old_one(tmp_path: Path) -> None:
+    _replace(tmp_path / "chosen", "old")
+    with pytest.raises(KeyError), whole_folder(tmp_path / "chosen") as new:
+        (new / "inner").mkdir()
+        raise KeyError
+    assert (tmp_path / "chosen" / "inner" / "weights").read_text() == "old"
+    assert _names(tmp_path) == ["chosen"]
+
+
+def test_a_kill_while_a_folder_is_removed_leaves_it_whole_or_under_another_name(tmp_path: Path) -> None:
+    for place in range(20):
+        folder, copies = tmp_path / str(place) / "step-4", tmp_path / f"{place} killed"
+        _replace(folder, "weights")
+        if not _copied_at(place, folder, copies, remove_folder):
+            break
+        whole = (copies / "step-4" / "done").exists() and (copies / "step-4" / "inner" / "weights").exists()
+        assert whole == (copies / "step-4").exists()
+        recover_folder(copies / "step-4", is_whole=lambda folder: False)
+        assert _names(copies) == (["step-4"] if whole else [])
+    assert place > 2

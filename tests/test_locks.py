@@ -1,0 +1,136 @@
+"""Locks on folders: one holder, who it is, free when it and all that it started are gone."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from degla import locks
+from degla.errors import InputError
+from degla.locks import Lock, lock, locked_if_free
+
+if sys.platform != "win32":
+    import fcntl
+
+
+def hold(folder: Path, connection: Connection) -> None:
+    """Take the lock in a process of its own and say so; keep it until told to end."""
+    with lock(folder):
+        connection.send("held")
+        connection.recv()
+
+
+def keep(held: Lock, connection: Connection) -> None:
+    """Hold a lock that was handed over, whatever becomes of the process that did so."""
+    connection.send(os.getpid())
+    threading.Event().wait()
+
+
+def hand_over(folder: Path, connection: Connection) -> None:
+    """Take the lock, hand it to another process, and wait to be killed."""
+    child = multiprocessing.get_context("spawn").Process(target=keep, args=(lock(folder), connection))
+    child.start()
+    threading.Event().wait()
+
+
+def test_a_second_one_is_told_who_holds_it_and_since_when(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with lock(folder):
+        with pytest.raises(InputError) as caught, lock(folder):
+            pass
+        expected = (
+            rf"{folder}: in use by process {os.getpid()} on {socket.gethostname()} since \d{{4}}-\d\d-\d\dT.*\. Wait"
+        )
+        assert re.match(expected, str(caught.value)) and caught.value.exit_status == 2
+        with locked_if_free(folder) as free:
+            assert not free
+    assert not list(folder.iterdir()), "nothing is left behind"
+    with lock(folder), pytest.raises(InputError, match="Stop it"):
+        lock(folder, remedy="Stop it.")
+
+
+def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=hold, args=(tmp_path, there))
+    process.start()
+    assert here.recv() == "held"
+    with pytest.raises(InputError, match=f"process {process.pid} on"):
+        lock(tmp_path)
+    process.kill()
+    process.join()
+    with lock(tmp_path) as held:
+        assert json.loads(held.path.read_text())["process"] == os.getpid()
+
+
+def test_it_is_held_until_all_that_it_was_handed_to_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=hand_over, args=(tmp_path, there))
+    process.start()
+    child = os.pidfd_open(number := here.recv())
+    process.kill()
+    process.join()
+    monkeypatch.setattr(locks, "_PATIENCE", 0.1)
+    with pytest.raises(InputError, match=f"process {process.pid} .*has ended, but processes that it started still run"):
+        lock(tmp_path)
+    os.kill(number, signal.SIGKILL)
+    monkeypatch.setattr(locks, "_PATIENCE", 30.0)
+    lock(tmp_path).release()
+    os.close(child)
+
+
+def test_without_flock_the_named_process_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*given: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with lock(tmp_path), pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
+        lock(tmp_path)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    holder = {"process": ended.pid, "host": socket.gethostname(), "since": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / ".lock").write_text(json.dumps(holder))
+    lock(tmp_path).release()
+    (tmp_path / ".lock").write_text(json.dumps({**holder, "host": "elsewhere"}))
+    with pytest.raises(InputError, match=rf"on elsewhere since .*; if it has ended, delete {tmp_path}/\.lock"):
+        lock(tmp_path)
+
+
+def test_one_of_many_threads_gets_it(tmp_path: Path) -> None:
+    held, refused = [], []
+
+    def take() -> None:
+        try:
+            held.append(lock(tmp_path))
+        except InputError as error:
+            refused.append(error)
+
+    for _ in range(20):
+        threads = [threading.Thread(target=take) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(held) == 1 and len(refused) == 3
+        held.pop().release()
+        refused.clear()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/run: cannot be written: Not a directory"):
+        lock(tmp_path / "file" / "run")
+    with locked_if_free(tmp_path / "none") as free:
+        assert not free
