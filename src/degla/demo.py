@@ -18,6 +18,7 @@ from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.report import report
+from degla.locks import Lock, lock
 from degla.negatives.generate import generate
 from degla.shelf import RECIPES
 from degla.study.plan import PUBLISHED_RULES
@@ -90,10 +91,14 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
         seeds: runs of each method, with training seeds 0 to `seeds` - 1.
 
     Raises:
-        InputError: the folder cannot be written, or holds a demo of another size.
+        InputError: the folder cannot be written, is being written by another process, or holds a demo of another size.
         DeglaError: a run failed, or a signal stopped the demo.
     """
-    size = QUICK if quick else FULL
+    with lock(out) as held:
+        return _demo(out, QUICK if quick else FULL, seeds=seeds, held=held)
+
+
+def _demo(out: Path, size: Size, *, seeds: int, held: Lock) -> dict[str, Any]:
     started = time.monotonic()
     _prepare(out)
     with _stage("drawing the world"):
@@ -126,13 +131,13 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
             measures.append(Measure(name, share, out / "results" / f"{name.replace(' ', '-')}-{seed}.json"))
         jobs.append(replace(base, label=method, config=config, measures=tuple(measures)))
     with _stage("fine-tuning and evaluating"):
-        results = _run(jobs)
+        results = _run(jobs, held)
     table = report(results, out=out / "report.html", baseline=BASE, root=benchmark)
     log.info("%.0f s in all. Open %s", time.monotonic() - started, out / "report.html")
     return table
 
 
-def _run(jobs: list[Job]) -> list[Path]:
+def _run(jobs: list[Job], held: Lock) -> list[Path]:
     """All jobs, one process a processor: side by side on one thread each they finish sooner than one after another."""
 
     def stop_at_failure(number: int, end: Ended[Done]) -> None:
@@ -140,7 +145,7 @@ def _run(jobs: list[Job]) -> list[Path]:
             raise DeglaError(f"{jobs[number].title}: {end.error}\n{end.details}".rstrip())
 
     with Watch(jobs, log=log, when_ended=stop_at_failure) as watch:
-        ends, signal = run_jobs(tune, jobs, processes=os.cpu_count() or 1, watcher=watch)
+        ends, signal = run_jobs(tune, jobs, processes=os.cpu_count() or 1, watcher=watch, held=held)
     if signal:
         raise DeglaError(f"stopped by {signal}.")
     done = [end.value for end in ends if end is not None and end.value is not None]
@@ -151,7 +156,6 @@ def _run(jobs: list[Job]) -> list[Path]:
 def _prepare(out: Path) -> None:
     """Remove what an earlier demo made of runs and results, and nothing else."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name in ("runs", "results"):
             if (out / name).exists():
                 shutil.rmtree(out / name)

@@ -18,6 +18,7 @@ import yaml
 from degla.cli import main
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.evaluation.results import load_result
+from degla.locks import lock
 from degla.model.load import load_encoder
 from degla.study.conduct import _jobs, conduct
 from degla.study.grid import expand
@@ -256,6 +257,16 @@ def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, draw
     assert {**negatives.inputs, "negatives": ""} == {**first.inputs, "negatives": ""}
     assert other.questions != first.questions and other.inputs["images"] != first.inputs["images"]
     assert other.base == world["base"] and other.config is not None and other.config.model == world["base"]
+
+
+def test_a_folder_that_another_study_writes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _write(tmp_path, arms=[{"recipe": "clip"}])
+    with lock(tmp_path / "out"):
+        before = sorted((tmp_path / "out").iterdir())
+        assert main(["study", str(path), "--out", str(tmp_path / "out"), "--processes", "1"]) == 2
+        assert sorted((tmp_path / "out").iterdir()) == before, "nothing was written"
+    said = capsys.readouterr().err.strip()
+    assert f"in use by process {os.getpid()} on " in said and len(said.splitlines()) == 1
 
 
 def test_the_list_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

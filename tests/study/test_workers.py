@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
 from collections.abc import Sequence
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from degla.errors import InputError
+from degla.locks import lock
 from degla.study.workers import Ended, run_jobs
 
 
@@ -23,9 +27,18 @@ def work(job: tuple[str, float]) -> tuple[str, int]:
         raise ZeroDivisionError("by nothing")
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "hang":
+        Path("pid").write_text(str(os.getpid()))
+        threading.Event().wait()
     if what == "sleep":
         time.sleep(number)
     return what, os.getpid()
+
+
+def be_killed(folder: Path) -> None:
+    """A study's process: its workers hang until somebody kills it."""
+    os.chdir(folder)
+    run_jobs(work, [("hang", 0)], processes=1, watcher=Watcher(), held=lock(folder))
 
 
 class Watcher:
@@ -63,6 +76,22 @@ def test_a_signal_ends_it() -> None:
     assert stopped == "SIGTERM" and ends == [None, None]
     assert time.monotonic() - started < 30
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_workers_of_a_killed_process_end_and_only_then_its_folder_is_free(tmp_path: Path) -> None:
+    parent = get_context("spawn").Process(target=be_killed, args=(tmp_path,))
+    parent.start()
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+        parent.join(0.05)
+        assert parent.exitcode is None
+    worker = os.pidfd_open(int((tmp_path / "pid").read_text()))
+    with pytest.raises(InputError, match=f"in use by process {parent.pid} on "):
+        lock(tmp_path)
+    parent.kill()
+    parent.join()
+    with lock(tmp_path):
+        assert select.select([worker], [], [], 30)[0], "the worker still runs"
+    os.close(worker)
 
 
 def test_what_the_watcher_raises_ends_it() -> None:

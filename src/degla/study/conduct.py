@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from degla.errors import DeglaError, InputError
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
+from degla.locks import lock
 from degla.shelf import did_you_mean
 from degla.study.chosen import is_choice, write_chosen
 from degla.study.grid import Run, expand, file_name, titled
@@ -51,13 +53,12 @@ def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: 
         The table, the tests and what failed.
 
     Raises:
-        InputError: the plan does not fit its data, or names a score that the benchmarks do not have.
+        InputError: the plan does not fit its data, or names a score that the benchmarks do not have; or another process
+            holds the folder.
         DeglaError: the base could not be measured, no run came to an end, or a signal stopped the study.
     """
     runs = expand(plan, where=where)
-    handler = open_log(out)
-    log.addHandler(handler)
-    try:
+    with lock(out) as held, open_log(out) as handler:
         log.info("%s: %d runs, results in %s", where, len(runs), out)
         materials = prepare(plan, runs, out=out)
         bases, tunings = _jobs(runs, materials, out=out)
@@ -71,28 +72,30 @@ def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: 
                 check_base(end, jobs[number], wanted, where=where)
 
         with Watch(jobs, log=log, when_ended=when_ended) as watch:
-            ends, signal = run_jobs(tune, jobs, processes=processes or default_processes(), watcher=watch)
+            ends, signal = run_jobs(tune, jobs, processes=processes or default_processes(), watcher=watch, held=held)
         if signal:
             raise DeglaError(f"stopped by {signal}; the same command goes on where it stopped.")
         return _found(plan, runs, bases, tunings, ends[len(bases) :], out=out, where=where, command=command)
-    finally:
-        log.removeHandler(handler)
-        handler.close()
 
 
-def open_log(out: Path) -> logging.Handler:
-    """A handler that writes ``study.log`` in the study's folder, which it makes.
+@contextmanager
+def open_log(out: Path) -> Iterator[logging.Handler]:
+    """For the block, what is logged goes to ``study.log`` in the study's folder too.
 
     Raises:
         InputError: the folder cannot be written.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(out / "study.log", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{out}: the study's folder cannot be written: {error.strerror}.") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    return handler
+    log.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        log.removeHandler(handler)
+        handler.close()
 
 
 def _jobs(runs: Sequence[Run], materials: Materials, *, out: Path) -> tuple[list[Job], list[Job]]:

@@ -12,6 +12,7 @@ from degla.errors import DeglaError
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.files import write_json, write_text
+from degla.locks import lock
 from degla.study.conduct import check_base, open_log
 from degla.study.retention import Retention
 from degla.study.sequence_jobs import Learnt, SequenceJob, learn, sequence_jobs
@@ -49,24 +50,20 @@ def conduct_sequences(
         processes: at most so many sequences at a time, with one thread each; None: one a processor.
 
     Raises:
-        InputError: the plan does not fit its data, or names a score that the benchmarks do not have.
+        InputError: the plan does not fit its data, or names a score that the benchmarks do not have; or another process
+            holds the folder.
         DeglaError: the base could not be measured, no sequence came to an end, or a signal stopped everything.
     """
-    handler = open_log(out)
-    log.addHandler(handler)
-    try:
+    with lock(out) as held, open_log(out):
         jobs = sequence_jobs(plan, out=out, where=where)
         log.info("%s: %d sequences of %d tasks, results in %s", where, len(jobs) - 1, len(plan.tasks), out)
         watch = _Watch(jobs, plan, where=where)
-        ends, signal = run_jobs(learn, jobs, processes=processes or default_processes(), watcher=watch)
+        ends, signal = run_jobs(learn, jobs, processes=processes or default_processes(), watcher=watch, held=held)
         if signal:
             raise DeglaError(f"stopped by {signal}; the same command goes on where it stopped.")
         found = _found(plan, jobs, ends)
         _write(found, out, command=command)
         return found
-    finally:
-        log.removeHandler(handler)
-        handler.close()
 
 
 class _Watch:
