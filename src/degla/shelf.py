@@ -68,7 +68,14 @@ TERMS = Shelf("degla.objectives", "term")
 RULES = Shelf("degla.negatives.rules", "rule")
 BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark")
 RECIPES = Shelf("degla.recipes", "recipe")
+DRAWS = Shelf("degla.data.draws", "draw of negatives")
 VERBS = Shelf("degla.verbs", "command")
 
-SHELVES: dict[str, Shelf] = {"recipes": RECIPES, "terms": TERMS, "rules": RULES, "benchmarks": BENCHMARKS}
+SHELVES: dict[str, Shelf] = {
+    "recipes": RECIPES,
+    "terms": TERMS,
+    "rules": RULES,
+    "draws": DRAWS,
+    "benchmarks": BENCHMARKS,
+}
 """What `degla ls` shows."""

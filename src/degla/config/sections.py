@@ -31,6 +31,9 @@ class DataConfig:
     """File name of an image of the published DeGLA json, a format of image_id."""
     negatives_per_caption: int = 4
     """K: negatives drawn a caption and epoch, 0 or more (4 in arXiv 2504.16801)."""
+    draw: str = "random"
+    """Which K of a caption's negatives come into an epoch: random, first, by_rule, by_score, or a file of your own on
+    the shelf of draws (random in the paper of DeGLA, first in its released code)."""
     rules: tuple[str, ...] = ()
     """Rules whose negatives are used; those of all rules by default."""
     positives: Literal["column", "same_image"] = "column"

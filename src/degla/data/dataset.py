@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as arrow
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from degla.data.batches import Pair
+from degla.data.draws import Offer, open_draw
 from degla.data.extras import ExtraData, RowExtras
 from degla.data.images import read_image, read_part
 from degla.data.pairs import PairRow, image_groups, rule_names
@@ -39,13 +40,12 @@ class PairDataset(Dataset[Pair]):
         tokenize: texts to padded token numbers [texts, context]; must be picklable for spawned workers.
         negatives_per_caption: K, 0 or more; rows with fewer negatives are masked.
         seed: of crops and draws.
-        draw: "random" draws K of a row's negatives in every epoch, without replacement; "first" always takes
-            its first K, as the published code does.
+        draw: which K of a row's negatives come into an epoch, a member of the shelf `degla.data.draws`.
         scaled_decoding: decode JPEG files at no more than the resolution that a `RandomCrop` needs.
         extras: optional columns that are read, too.
 
     Raises:
-        InputError: there is no row, or no row has what `extras` asks for.
+        InputError: there is no row, no row has what `extras` asks for, or `draw` cannot draw from the rows.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class PairDataset(Dataset[Pair]):
         tokenize: Tokenize,
         negatives_per_caption: int,
         seed: int,
-        draw: Literal["random", "first"] = "random",
+        draw: str = "random",
         scaled_decoding: bool = True,
         extras: ExtraData = _NO_EXTRAS,
     ) -> None:
@@ -70,7 +70,7 @@ class PairDataset(Dataset[Pair]):
         self.tokenize = tokenize
         self.negatives_per_caption = negatives_per_caption
         self.seed = seed
-        self.draw = draw
+        self.draw = open_draw(draw, rows)
         self.scaled_decoding = scaled_decoding
         self.extras = RowExtras(rows, extras, seed=seed)
         self.rules = rule_names(rows)
@@ -87,6 +87,7 @@ class PairDataset(Dataset[Pair]):
         self._negatives = arrow.array([row.negatives for row in rows], arrow.large_list(text))
         rule_rows = [[numbers[rule] for rule in row.rules] for row in rows]
         self._rules = arrow.array(rule_rows, arrow.large_list(arrow.int64()))
+        self._scores = arrow.array([row.scores for row in rows], arrow.large_list(arrow.float64()))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -168,8 +169,6 @@ class PairDataset(Dataset[Pair]):
 
     def _drawn(self, epoch: int, index: int) -> tuple[list[str], list[int]]:
         texts, rules = self._negatives[index].as_py(), self._rules[index].as_py()
-        count = min(self.negatives_per_caption, len(texts))
-        chosen: Sequence[int] = range(count)
-        if self.draw == "random":
-            chosen = stream("negatives", seed=self.seed, epoch=epoch, index=index).sample(range(len(texts)), count)
+        chance = stream("negatives", seed=self.seed, epoch=epoch, index=index)
+        chosen = self.draw(Offer(rules, self._scores[index].as_py()), self.negatives_per_caption, chance)
         return [texts[number] for number in chosen], [rules[number] for number in chosen]

@@ -26,15 +26,19 @@ class PairRow:
         caption: the true text and its image.
         negatives: false texts made from it; none repeats another or the caption.
         rules: `rules[i]` is the rule that made `negatives[i]`.
+        scores: `scores[i]` is its `NegativeRecord.score`; None for each by default.
     """
 
     caption: CaptionRecord
     negatives: tuple[str, ...]
     rules: tuple[str, ...]
+    scores: tuple[float | None, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.negatives) != len(self.rules):
             raise ValueError(f"{len(self.negatives)} negatives but {len(self.rules)} rules")
+        if not self.scores:
+            object.__setattr__(self, "scores", (None,) * len(self.negatives))
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,8 @@ def join_and_report(
         own = matched.get(caption.id, [])
         if own or negatives is None or without_negatives == "keep":
             texts = tuple(str(negative.text) for negative in own)
-            rows.append(PairRow(caption, texts, tuple(negative.rule for negative in own)))
+            rules, scores = tuple(each.rule for each in own), tuple(each.score for each in own)
+            rows.append(PairRow(caption, texts, rules, scores))
         else:
             dropped["captions without a negative"] += 1
     largest = max(len(row.negatives) for row in rows)

@@ -1,4 +1,4 @@
-"""DeGLA as its released code computes it: the text-grounded term meets other captions' negatives."""
+"""DeGLA as its released code computes it: other captions' negatives in the text-grounded term, the first K of a row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from degla.recipes.degla import degla
 
 
 def degla_published() -> TrainConfig:
-    """`degla` with the pairing of the released code (D-2 in docs/decisions), for comparison only."""
+    """`degla` with the pairing of the released code (D-2 in docs/decisions) and its choice of the first four negatives
+    of a row in every epoch (D-6), for comparison only.
+
+    Rows with fewer negatives, which crash the release, are masked as in `degla`.
+    """
     base = degla()
     objective = base.objective | {"text_grounded": TextGrounded(weight=0.1, pairing="published")}
-    return replace(base, recipe="degla_published", objective=terms(**objective))
+    return replace(base, recipe="degla_published", data=replace(base.data, draw="first"), objective=terms(**objective))

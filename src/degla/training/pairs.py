@@ -149,6 +149,7 @@ def open_pairs(config: TrainConfig, *, encoder: Encoder, processes: Processes) -
         tokenize=encoder.tokenize,
         negatives_per_caption=data.negatives_per_caption,
         seed=loop.seed,
+        draw=data.draw,
         scaled_decoding=data.scaled_decoding,
         extras=extras,
     )

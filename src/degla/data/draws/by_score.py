@@ -1,0 +1,33 @@
+"""The K negatives that the language model which wrote them found most likely, the same in every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import cast
+
+from degla.data.draws import Offer
+from degla.data.pairs import PairRow
+from degla.errors import InputError
+
+
+def by_score(offer: Offer, count: int, chance: Random) -> Sequence[int]:
+    """Highest `NegativeRecord.score` first, equal ones in the order of their file."""
+    return sorted(range(len(offer)), key=lambda place: -cast(float, offer.scores[place]))[:count]
+
+
+def check(rows: Sequence[PairRow]) -> None:
+    """Refuse negatives without a score, which cannot be ordered.
+
+    Raises:
+        InputError: names the first such negative and how many there are.
+    """
+    bare = [(row, place) for row in rows for place, score in enumerate(row.scores) if score is None]
+    if bare:
+        row, place = bare[0]
+        total = sum(len(row.negatives) for row in rows)
+        raise InputError(
+            f"--data.draw by_score: {len(bare)} of {total} negatives carry no score, for example "
+            f"{row.negatives[place]!r} of caption {row.caption.id!r} (rule {row.rules[place]}). A language model that "
+            "makes negatives writes their scores; take another draw, or only --data.rules whose negatives have one."
+        )

@@ -1,0 +1,13 @@
+"""The first K of a caption's negatives in the order of their file, the same in every epoch (DeGLA's released code)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from degla.data.draws import Offer
+
+
+def first(offer: Offer, count: int, chance: Random) -> Sequence[int]:
+    """D-6 in docs/decisions: the release reads the first four texts of a row and no other."""
+    return range(min(count, len(offer)))

@@ -1,0 +1,108 @@
+"""The shelf of draws: what every member promises, and what each one returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from degla.config.run import TrainConfig
+from degla.data.draws import Draw, Offer, open_draw
+from degla.data.pairs import PairRow
+from degla.data.randomness import stream
+from degla.errors import InputError
+from degla.model.load import load_encoder
+from degla.objectives import Processes
+from degla.records import CaptionRecord
+from degla.shelf import DRAWS, RECIPES
+from degla.training.pairs import open_pairs
+from tests.training.configs import tiny_config
+
+RULES = ("swap", "swap", "swap", "noun", "noun", "relation")
+SCORES = (-3.0, -1.0, -2.0, -1.0, -0.5, -4.0)
+OFFER = Offer(RULES, SCORES)
+CAPTION = CaptionRecord(id="7", image="7.jpg", text="A dog on a sofa.", image_id="7")
+
+
+def chance(epoch: int = 0) -> random.Random:
+    return stream("negatives", seed=0, epoch=epoch, index=3)
+
+
+def member(name: str) -> Draw:
+    return open_draw(name, [PairRow(CAPTION, tuple("abcdef"), RULES, SCORES)])
+
+
+@pytest.mark.parametrize("name", DRAWS.names())
+@pytest.mark.parametrize("count", [0, 1, 4, 6, 9])
+def test_every_draw_gives_k_different_places_and_depends_on_its_arguments_alone(name: str, count: int) -> None:
+    draw = member(name)
+    for epoch in range(10):
+        places = list(draw(OFFER, count, chance(epoch)))
+        assert len(places) == len(set(places)) == min(count, len(OFFER)) and set(places) <= set(range(len(OFFER)))
+        random.seed(epoch)
+        assert places == list(draw(OFFER, count, chance(epoch)))
+    assert list(draw(Offer((), ()), count, chance())) == []
+
+
+def test_random_is_the_draw_of_earlier_versions_bit_for_bit() -> None:
+    """Runs that were started before there was a shelf go on with the same negatives."""
+    found = [list(member("random")(OFFER, 4, chance(epoch))) for epoch in range(3)]
+    assert found == [stream("negatives", seed=0, epoch=epoch, index=3).sample(range(6), 4) for epoch in range(3)]
+    assert found == [[3, 5, 1, 0], [5, 2, 0, 3], [5, 1, 2, 3]]
+
+
+def test_first_is_the_order_of_the_file_in_every_epoch() -> None:
+    assert [list(member("first")(OFFER, 4, chance(epoch))) for epoch in range(3)] == [[0, 1, 2, 3]] * 3
+
+
+def test_by_rule_takes_one_of_each_rule_in_turn() -> None:
+    draw, found = member("by_rule"), Counter[int]()
+    for epoch in range(300):
+        places = list(draw(OFFER, 6, chance(epoch)))
+        rules = [RULES[place] for place in places]
+        assert set(rules[:3]) == {"swap", "noun", "relation"}
+        assert set(rules[3:5]) == {"swap", "noun"} and rules[5] == "swap"
+        found.update(places[:1])
+    # Each negative comes first at times; a rule leads as often as the share of its negatives.
+    assert min(found[place] for place in range(6)) > 20
+
+
+def test_by_score_takes_the_most_likely_and_keeps_the_order_of_equal_ones() -> None:
+    assert list(member("by_score")(OFFER, 4, chance())) == [4, 1, 3, 2]
+
+
+def test_by_score_refuses_negatives_without_a_score() -> None:
+    rows = [
+        PairRow(CAPTION, ("A cat.", "A fish."), ("noun", "noun"), (-1.0, None)),
+        PairRow(CAPTION, ("a",), ("swap",)),
+    ]
+    message = r"by_score: 2 of 3 negatives carry no score, for example 'A fish\.' of caption '7' \(rule noun\)"
+    with pytest.raises(InputError, match=message):
+        open_draw("by_score", rows)
+
+
+def test_an_unknown_draw_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(InputError, match=r"unknown draw of negatives 'by_rules'\. Did you mean 'by_rule'"):
+        open_draw("by_rules", [])
+
+
+def drawn(config: TrainConfig, *, epochs: int) -> list[list[Any]]:
+    encoder = load_encoder(config.model)
+    dataset = open_pairs(config, encoder=encoder, processes=Processes()).dataset
+    return [[dataset[epoch, index].negative.tolist() for index in range(len(dataset))] for epoch in range(epochs)]
+
+
+def test_degla_published_reads_the_first_negatives_of_each_row(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    assert RECIPES.load("degla_published").degla_published().data.draw == "first"
+    config = tiny_config("degla_published", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, negatives_per_caption=1))
+    epochs = drawn(config, epochs=6)
+    assert all(epoch == epochs[0] for epoch in epochs)
+    by_chance = dataclasses.replace(config, data=dataclasses.replace(config.data, draw="random"))
+    assert len({str(epoch) for epoch in drawn(by_chance, epochs=6)}) > 1
