@@ -12,10 +12,11 @@ from threading import Lock, RLock, Thread
 from typing import Any, Final
 from urllib.parse import quote
 
+from degla.app.local_only import LocalOnly
 from degla.errors import InputError
 from degla.negatives.review.decisions import Review
 from degla.negatives.review.draft import Draft
-from degla.negatives.review.state import draft_key, judge_text, mark_changes
+from degla.negatives.review.state import LONGEST, draft_key, judge_text, mark_changes
 from degla.negatives.verdicts import REASONS, Verdict
 
 _HERE: Final = Path(__file__).parent
@@ -78,6 +79,9 @@ class Page:
             state = self.review.state
             draft = state.find(key) or state.draft
             choice = state.choice(key)
+        if len(text) > LONGEST:
+            complaint = f"longer than {LONGEST:,} characters; a caption is one sentence"
+            return _texts(draft, draft.negative), f'<p role="alert"><span class="refused">{complaint}</span></p>'
         same = text == draft.negative
         if same:
             verdict = Verdict(draft.accepted, draft.reason)
@@ -165,10 +169,9 @@ def build(page: Page) -> Any:
         raise InputError("the page needs gradio: pip install 'degla[app]'. The terminal form needs nothing.") from None
     from fastapi import FastAPI
     from fastapi.responses import FileResponse, Response
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     application = FastAPI(openapi_url=None)
-    application.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    application.add_middleware(LocalOnly)
 
     def picture(key: str) -> Response:
         file = page.image_file(key)

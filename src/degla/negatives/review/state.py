@@ -24,6 +24,8 @@ from degla.negatives.verdicts import Verdict
 from degla.records import Record
 
 Action = Literal["accept", "reject", "undo"]
+LONGEST: Final = 2_000
+"""Characters of a negative at most; beyond that the checks would take minutes for what no caption is."""
 _MARKS: Final = ".,;:!?\"'"
 """Punctuation at a word's ends that makes it no other word."""
 
@@ -108,8 +110,10 @@ class ReviewState:
         """The decision that accepts the draft shown, with another text where one is given.
 
         Raises:
-            InputError: the text is empty or says what the caption says.
+            InputError: the text is empty, far too long, or says what the caption says.
         """
+        if negative is not None and len(negative) > LONGEST:
+            raise InputError(f"the negative is longer than {LONGEST:,} characters; a caption is one sentence.")
         text = " ".join((self.draft.negative if negative is None else negative).split())
         if not words.content(text):
             raise InputError("the negative has no words.")

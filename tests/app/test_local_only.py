@@ -1,0 +1,110 @@
+"""Other pages in the same browser cannot reach the review: no request, no file, no megabytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from degla.app.local_only import MOST_BYTES
+from degla.app.review_page import Page, build
+from degla.errors import InputError
+from degla.negatives.review.decisions import Review
+from degla.negatives.review.draft import Draft
+from degla.negatives.review.state import LONGEST, draft_key
+
+DRAFT = Draft(
+    rule="swap_nouns",
+    caption="A dog stands behind a cat.",
+    negative="A cat stands behind a dog.",
+    accepted=True,
+    source="scripted",
+)
+HERE = "http://127.0.0.1:7860"
+UPLOAD = "/gradio_api/upload"
+RUN = "/gradio_api/run/predict"
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    with Review([DRAFT], log=tmp_path / "log.jsonl", out=tmp_path / "out") as review:
+        yield Page(review, None)
+
+
+@pytest.fixture
+def client(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    from fastapi.testclient import TestClient
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    yield TestClient(build(page), base_url=HERE)
+    assert not [
+        path for path in tmp_path.glob("uploads/**/*") if path.is_file() and path.stat().st_size
+    ]  # whatever was sent, nothing stayed
+
+
+def test_the_page_itself_is_served(client: Any) -> None:
+    for origin in ({}, {"origin": HERE}, {"sec-fetch-site": "same-origin"}):
+        assert client.get("/", headers=origin).status_code == 200
+        assert client.get("/config", headers=origin).status_code == 200
+    # A link in a mail or on another page may lead here.
+    assert client.get("/", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/config", "/picture/x", RUN, UPLOAD, "/gradio_api/queue/data", "/nowhere"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://elsewhere.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"origin": "http://localhost:7860"},
+        {"origin": "https://127.0.0.1:7860"},
+        {"origin": ""},
+        {"host": "elsewhere.example"},
+        {"host": "elsewhere.example:7860", "origin": "http://elsewhere.example:7860"},
+        {"host": "127.0.0.1.elsewhere.example"},
+        {"host": "127.0.0.1@elsewhere.example"},
+        {"host": "[::1"},
+        {"host": ""},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+        {"sec-fetch-site": "same-site", "sec-fetch-mode": "cors"},
+    ],
+)
+def test_other_pages_are_refused_on_every_route(path: str, headers: dict[str, str], client: Any) -> None:
+    assert client.get(path, headers=headers).status_code == 403
+    assert client.post(path, headers=headers, json={}).status_code == 403
+    assert client.options(path, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path", [UPLOAD, UPLOAD + "?upload_id=1", "/upload", RUN, "/login", "/gradio_api/run/../upload"]
+)
+def test_no_file_is_taken(path: str, client: Any) -> None:
+    for headers in ({}, {"origin": HERE}):
+        answer = client.post(path, files={"files": ("a.txt", b"x" * 1000)}, headers=headers)
+        assert answer.status_code in (403, 404)
+
+
+def test_bodies_are_bounded(client: Any) -> None:
+    answer = client.post(RUN, content=b"x" * 30_000_000, headers={"content-type": "application/json"})
+    assert answer.status_code == 413 and answer.text == "Refused: more than 256 KiB.\n"
+
+    def pieces() -> Iterator[bytes]:  # without a length in the header
+        for _ in range(MOST_BYTES // 1000 + 2):
+            yield b"x" * 1000
+
+    assert client.post(RUN, content=pieces(), headers={"content-type": "application/json"}).status_code == 413
+    for length in ("x", "-1", "9" * 5000):
+        headers = {"content-type": "application/json", "content-length": length}
+        assert client.post(RUN, content=b"{}", headers=headers).status_code == 413
+
+
+def test_a_text_of_megabytes_is_refused_in_words(page: Page) -> None:
+    key, text = draft_key(DRAFT), "dog " * 8_000_000
+    texts, verdict = page.judge(key, text)
+    assert "longer than 2,000 characters" in verdict and len(texts) < 2_000
+    with pytest.raises(InputError, match="longer than 2,000 characters"):
+        page.act("accept", key, text)
+    assert "checks passed" in page.judge(key, DRAFT.negative)[1] and len(DRAFT.negative) < LONGEST
