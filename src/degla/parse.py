@@ -160,6 +160,12 @@ def shorten(path: Path | str) -> str:
     return text if len(text) <= 300 else f"{text[:100]}...{text[-100:]} ({len(text)} characters)"
 
 
+def in_one_line(error: object) -> str:
+    """What another library says, in one line that a person reads and a terminal shows as text."""
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in str(error)[:2000]).split())
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
 def parse_yaml(text: str, *, where: str, remedy: str = "") -> Any:
     """The value of one YAML text.
 
@@ -174,12 +180,12 @@ def parse_yaml(text: str, *, where: str, remedy: str = "") -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where} line {mark.line + 1}" if mark else where
-        _refuse(place, f"not YAML: {' '.join(str(getattr(error, 'problem', None) or error).split())}", remedy)
+        _refuse(place, f"not YAML: {in_one_line(getattr(error, 'problem', None) or error)}", remedy)
     except RecursionError:
         _refuse(where, _TOO_DEEP, remedy)
     except (ValueError, OverflowError, AttributeError, KeyError, TypeError, IndexError) as error:
         # Dates of no calendar, numbers of too many digits, and what PyYAML itself does not foresee ("!!int x").
-        _refuse(where, f"not YAML that can be read: {error}", remedy)
+        _refuse(where, f"not YAML that can be read: {in_one_line(error)}", remedy)
     _check_size(value, where=where, remedy=remedy, most=_MOST_VALUES)
     return value
 
@@ -202,7 +208,7 @@ def read_toml(path: Path, *, remedy: str = "") -> dict[str, Any]:
     except RecursionError:
         _refuse(str(path), _TOO_DEEP, remedy)
     except ValueError as error:  # TOMLDecodeError, and a number of more than 4,300 digits
-        _refuse(str(path), f"not TOML: {error}", remedy)
+        _refuse(str(path), f"not TOML: {in_one_line(error)}", remedy)
     _check_size(value, where=str(path), remedy=remedy)
     return value
 

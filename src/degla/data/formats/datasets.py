@@ -6,6 +6,7 @@ instead, "dataset:FOLDER#COLUMN/ROW", which `images.read_image` follows; nothing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from degla.data.columns import Columns, Placed, captions_of_row
 from degla.errors import InputError
+from degla.parse import in_one_line
 
 PREFIX = "dataset:"
 _ROWS = 1024
@@ -31,16 +33,20 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """
     dataset = _open(str(path.absolute()))
     columns = columns.settle(dataset.column_names, where=str(path))
-    table_rows = dataset.select_columns(columns.names()).with_format("arrow").iter(batch_size=_ROWS)
+    for number, row in enumerate(_rows(dataset, columns, path=path)):
+        yield from captions_of_row(row, columns=columns, where=f"{path} row {number}", number=number)
+
+
+def _rows(dataset: Any, columns: Columns, *, path: Path) -> Iterator[dict[str, object]]:
     number = 0
-    for table in table_rows:
-        images = _image_names(table.column(columns.image), path=path, column=columns.image, first=number)
-        rest = table.drop_columns([columns.image]).to_pylist()
-        for image, row in zip(images, rest, strict=True):
-            where = f"{path} row {number}"
-            whole = {**row, columns.image: image}
-            yield from captions_of_row(whole, columns=columns, where=where, number=number)
-            number += 1
+    try:
+        for table in dataset.select_columns(columns.names()).with_format("arrow").iter(batch_size=_ROWS):
+            images = _image_names(table.column(columns.image), path=path, column=columns.image, first=number)
+            for image, row in zip(images, table.drop_columns([columns.image]).to_pylist(), strict=True):
+                number += 1
+                yield {**row, columns.image: image}
+    except Exception as error:  # damaged bytes become errors of many kinds in Arrow and in the library
+        raise InputError(f"{path} row {number}: the dataset is damaged: {in_one_line(error)}") from None
 
 
 def read_image_bytes(reference: str) -> bytes:
@@ -52,10 +58,13 @@ def read_image_bytes(reference: str) -> bytes:
     folder, _, place = reference.removeprefix(PREFIX).rpartition("#")
     column, _, row = place.rpartition("/")
     dataset = _open(folder)
-    if not row.isdigit() or column not in dataset.column_names or int(row) >= len(dataset):
+    if not re.fullmatch("[0-9]{1,18}", row) or column not in dataset.column_names or int(row) >= len(dataset):
         raise InputError(f"{reference}: there is no such picture; {folder} has {len(dataset)} rows.")
     table = dataset.select_columns([column]).with_format("arrow")[int(row)]
-    value: bytes | None = table.column(column)[0]["bytes"].as_py()
+    try:
+        value: bytes | None = table.column(column)[0]["bytes"].as_py()
+    except Exception as error:  # as in `_rows`
+        raise InputError(f"{reference}: the dataset is damaged: {in_one_line(error)}") from None
     if value is None:
         raise InputError(f"{reference}: the picture's bytes are missing from the dataset.")
     return value
@@ -92,7 +101,7 @@ def _open(folder: str) -> Any:
         dataset = datasets.load_from_disk(folder)
     except Exception as error:  # the library raises many kinds for a folder that is not its own
         raise InputError(
-            f"{folder}: not a folder that datasets' save_to_disk wrote ({error}). "
+            f"{folder}: not a folder that datasets' save_to_disk wrote ({in_one_line(error)}). "
             "Give a caption file, or the folder of one saved dataset."
         ) from None
     if isinstance(dataset, datasets.DatasetDict):

@@ -8,6 +8,7 @@ from typing import Any
 
 from degla.data.columns import Columns, Placed, captions_of_row
 from degla.errors import InputError
+from degla.parse import in_one_line
 from degla.records import NegativeRecord, validate
 
 _ROWS = 4096  # rows decoded at a time: a few megabytes of text
@@ -57,9 +58,9 @@ def _open(path: Path) -> Any:
     import pyarrow.parquet as parquet
 
     try:
-        return parquet.ParquetFile(path)
-    except (arrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a Parquet file that can be read: {error}") from None
+        return parquet.ParquetFile(path, page_checksum_verification=True)  # of files that have checksums, as ours do
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a Parquet file that can be read: {in_one_line(error)}") from None
 
 
 def _rows(file: Any, names: list[str] | None, *, path: Path) -> Iterator[dict[str, Any]]:
@@ -70,8 +71,8 @@ def _rows(file: Any, names: list[str] | None, *, path: Path) -> Iterator[dict[st
             columns = [_values(column) for column in batch.columns]
             for values in zip(*columns, strict=True):
                 yield dict(zip(batch.schema.names, values, strict=True))
-    except (arrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: the Parquet file is damaged: {error}") from None
+    except (arrow.ArrowException, OSError, ValueError, SystemError) as error:  # also texts that are not UTF-8
+        raise InputError(f"{path}: the Parquet file is damaged: {in_one_line(error)}") from None
 
 
 def _values(column: Any) -> list[Any]:

@@ -107,6 +107,7 @@ def pack(
             stream,
             schema.with_metadata(described),
             compression="zstd",
+            write_page_checksum=True,
             use_dictionary=list(_REPEATING),
             write_statistics=["rule", "accepted"],
         ) as writer:

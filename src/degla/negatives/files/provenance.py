@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from degla.errors import InputError
 from degla.negatives.run.output import journal_path, manifest_path
-from degla.parse import parse_json, read_json_object
+from degla.parse import in_one_line, parse_json, read_json_object
 
 PARQUET_ENDINGS: Final = (".parquet", ".pq")
 MANIFEST_KEY: Final = b"degla.manifest"
@@ -131,8 +131,8 @@ def _of_schema(path: Path, key: bytes) -> dict[str, Any] | None:
 
     try:
         metadata = pyarrow.parquet.read_schema(path).metadata or {}
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a Parquet file that can be read: {error}") from None
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a Parquet file that can be read: {in_one_line(error)}") from None
     if key not in metadata:
         return None
     found = parse_json(metadata[key], where=f"{path}: '{key.decode()}' in the schema's metadata", lines=False)
