@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 # Waiting OpenMP threads that spin take the processor from the others.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test check format docs clean
+.PHONY: demo test mutants check format docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/degla demo
 
 test: $(VENV)/.installed-dev check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tools/mutate.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
