@@ -26,7 +26,6 @@ from degla.data.transforms import ImageTransform, RandomCrop, WithoutChance
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 CONTEXT, START, END = 12, 998, 999
 MODEL = ImageTransform(size=16, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -230,10 +229,10 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         dataset_in(tmp_path, negatives=-1)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data with the real photographs is not here")
-def test_real_photographs_and_clips_tokenizer() -> None:
-    open_clip = pytest.importorskip("open_clip")
-    captions = list(read_captions(SHARED / "coco" / "annotations" / "captions_val2017.json"))[:60]
+def test_photographs_and_clips_tokenizer(data_root: Path) -> None:
+    import open_clip
+
+    captions = list(read_captions(data_root / "coco" / "annotations" / "captions_val2017.json"))[:60]
     negatives = [
         NegativeRecord(caption_id=record.id, rule="reverse", kind="order", source="rules", accepted=True,
                        text=" ".join(reversed(record.text.rstrip(".").split())))
@@ -243,7 +242,7 @@ def test_real_photographs_and_clips_tokenizer() -> None:
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
     dataset = PairDataset(
         join(captions, negatives, negatives_per_caption=1),
-        folder=SHARED / "coco" / "val2017",
+        folder=data_root / "coco" / "val2017",
         transform=RandomCrop(dataclasses.replace(MODEL, size=64)),
         tokenize=tokenizer,
         negatives_per_caption=1,

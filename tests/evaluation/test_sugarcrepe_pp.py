@@ -23,34 +23,42 @@ from tests.evaluation.shelf_contract import (
     tiny_encoder,
     values_of,
 )
+from tests.official import SHARED
 
 COUNTS = {"replace_obj": 1652, "replace_att": 788, "replace_rel": 1406, "swap_obj": 245, "swap_att": 666}
 
 
-def test_counts_of_the_official_files(shared_data: Path) -> None:
-    items = [item for item in BENCHMARK.items(shared_data) if isinstance(item, PairItem)]
-    assert len({item.id for item in items}) == len(items) == 2 * 4757
-    for part, count in COUNTS.items():
+def test_counts_of_the_official_files(data_root: Path) -> None:
+    items = [item for item in BENCHMARK.items(data_root) if isinstance(item, PairItem)]
+    official = data_root == SHARED
+    assert {part.name: part.n for part in BENCHMARK.parts if "/" not in part.name} == COUNTS
+    assert sum(COUNTS.values()) == 4757
+    counts = COUNTS if official else dict.fromkeys(COUNTS, 8)
+    assert len({item.id for item in items}) == len(items) == 2 * sum(counts.values())
+    for part, count in counts.items():
         assert sum(item.part == part for item in items) == count
         assert sum(item.part == f"text_only/{part}" for item in items) == count
-    assert sum(bool(item.images) for item in items) == 4757
+    assert sum(bool(item.images) for item in items) == sum(counts.values())
     same = {item.id for item in items if item.images and item.texts[0] == item.texts[2]}
-    assert same == {"sugarcrepe_pp/swap_obj/2", "sugarcrepe_pp/swap_obj/8"}
-    assert [item.id for item in items if item.images and item.texts[0] == item.texts[1]] == [
-        "sugarcrepe_pp/replace_att/14"
-    ]
+    assert same == {"sugarcrepe_pp/swap_obj/2", f"sugarcrepe_pp/swap_obj/{8 if official else 5}"}
+    if official:
+        assert [item.id for item in items if item.images and item.texts[0] == item.texts[1]] == [
+            "sugarcrepe_pp/replace_att/14"
+        ]
 
 
-def test_equals_the_literal_protocol_item_by_item(shared_data: Path) -> None:
-    """Both questions on the photographs that are there, and the text question on every item of swap_obj."""
+def test_equals_the_literal_protocol_item_by_item(data_root: Path) -> None:
+    """Both questions on the pictures that are there, and the text question on every item of swap_obj."""
     encoder = tiny_encoder()
-    result = score(encoder, "sugarcrepe_pp", shared_data)
+    official = data_root == SHARED
+    counts = COUNTS if official else dict.fromkeys(COUNTS, 8)
+    result = score(encoder, "sugarcrepe_pp", data_root)
     verdicts = {item.id: item for item in result.items}
     photographs = texts_only = 0
     right = {"text_ok": 0, "text_ok.1": 0, "text_ok.2": 0, "text_only_ok": 0}
     for part in COUNTS:
-        for row in json.loads((shared_data / "sugarcrepe_pp" / f"{part}.json").read_text()):
-            image = shared_data / "coco" / "val2017" / row["filename"]
+        for row in json.loads((data_root / "sugarcrepe_pp" / f"{part}.json").read_text()):
+            image = data_root / "coco" / "val2017" / row["filename"]
             if not image.exists() and part != "swap_obj":
                 continue
             first, second, negative = (
@@ -79,10 +87,10 @@ def test_equals_the_literal_protocol_item_by_item(shared_data: Path) -> None:
             for key, worth in literal.items():
                 right[key] += worth
             photographs += 1
-    assert photographs == 97
-    assert texts_only > 300
-    assert 0.1 < right["text_ok"] / photographs < min(right["text_ok.1"], right["text_ok.2"]) / photographs < 0.9
-    assert 0.05 < right["text_only_ok"] / texts_only < 0.95
+    assert photographs == (97 if official else 35)
+    assert texts_only > (300 if official else 35)
+    assert 0 < right["text_ok"] / photographs <= min(right["text_ok.1"], right["text_ok.2"]) / photographs < 1
+    assert 0.05 < right["text_only_ok"] / texts_only < 1
     parts = {part.name: part for part in result.benchmarks[0].parts}
     for number, (metric, key) in enumerate(
         (("image_to_text", "text_ok"), ("caption", "text_ok.1"), ("caption2", "text_ok.2"))
@@ -90,13 +98,13 @@ def test_equals_the_literal_protocol_item_by_item(shared_data: Path) -> None:
         found = [parts[name].scores[number] for name in COUNTS]
         assert {score.metric for score in found} == {metric}
         assert sum(score.value * score.n for score in found) == pytest.approx(right[key])
-    assert len({right[key] for key in ("text_ok", "text_ok.1", "text_ok.2")}) == 3
+    assert len({right[key] for key in ("text_ok", "text_ok.1", "text_ok.2")}) >= (3 if official else 2)
     assert parts["text_only/swap_obj"].degenerate == 2
     assert {name: part.scores[0].n for name, part in parts.items() if "/" in name} == {
-        f"text_only/{name}": count for name, count in COUNTS.items()
+        f"text_only/{name}": count for name, count in counts.items()
     }
     assert all(part.missing == 0 for name, part in parts.items() if "/" in name)
-    assert parts["swap_att"].scores[0].n + parts["swap_att"].missing == COUNTS["swap_att"]
+    assert parts["swap_att"].scores[0].n + parts["swap_att"].missing == counts["swap_att"]
     assert [found.chance for found in parts["swap_att"].scores] == pytest.approx([1 / 3, 1 / 2, 1 / 2])
     assert parts["text_only/swap_att"].scores[0].chance == pytest.approx(1 / 3)
 

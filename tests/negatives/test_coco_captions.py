@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from degla.negatives.generate import generate
 from degla.negatives.grammar import words
 from degla.negatives.rules import PAPER_RULES
@@ -16,7 +14,6 @@ ANNOTATIONS = Path(__file__).parents[3] / "shared/data/coco/annotations/captions
 FURTHER = ("replace_relation", "swap_phrases", "add_object", "add_attribute", "negation", "change_number")
 
 
-@pytest.mark.skipif(not ANNOTATIONS.exists(), reason="../shared/data has no COCO captions")
 def test_coverage_and_cleanliness(tmp_path: Path) -> None:
     captions = [
         CaptionRecord(
