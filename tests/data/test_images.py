@@ -63,7 +63,7 @@ def write_wrong_images(folder: Path) -> dict[str, str]:
         "cut.jpg": "is damaged or cut off",
         "cut_progressive.jpg": "is damaged or cut off",
         "cut.png": "is damaged or cut off",
-        "text.jpg": "is in no format that Pillow reads: it starts with b'A dog on a sofa.'",
+        "text.jpg": "is in no format that Pillow reads: it begins with b'A dog on a sofa.'",
         "empty.jpg": "the file is empty",
         "bomb.png": "more than 89,478,485 pixels",
         "small_bomb.png": "more than 89,478,485 pixels",

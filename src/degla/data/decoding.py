@@ -149,7 +149,7 @@ def decode(content: bytes, subject: Subject, *, reading: ImageReading = "upright
         picture.load()
     _check_shape(picture, subject)  # the pictures inside an icon may be larger than the icon says
     with _refusing(subject):
-        return picture.convert("RGB") if reading == "official" else _to_rgb(picture)
+        return picture.convert("RGB") if reading == "official" else _to_rgb(picture, subject)
 
 
 def decode_part(content: bytes, subject: Subject, *, draw: Callable[[tuple[int, int]], Box], least: int) -> Image.Image:
@@ -176,7 +176,7 @@ def decode_part(content: bytes, subject: Subject, *, draw: Callable[[tuple[int, 
             if factor > 1:
                 picture.draft(None, (picture.width // factor, picture.height // factor))
             picture.load()
-            whole = _to_rgb(picture)
+            whole = _to_rgb(picture, subject)
     else:
         whole = decode(content, subject)
         full = whole.size
@@ -192,11 +192,13 @@ def _open(content: bytes, subject: Subject) -> Image.Image:
     """Parse the header; the pixels are not decoded yet."""
     # Some libraries switch this on for the whole process; cut-off files then decode to half grey pictures.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    if not content:
+        raise _unreadable(subject, "the file is empty")
     try:
         picture = Image.open(io.BytesIO(content))
     except UnidentifiedImageError:
-        found = f"it starts with {content[:16]!r}" if content else "the file is empty"
-        raise ImageError(f"{subject.name} is in no format that Pillow reads: {found}. {subject.if_damaged}") from None
+        begins = f"it begins with {content[:16]!r}"
+        raise ImageError(f"{subject.name} is in no format that Pillow reads: {begins}. {subject.if_damaged}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(subject) from None
     except Exception as error:  # Pillow's parsers raise a dozen unrelated kinds for damaged files
@@ -223,6 +225,8 @@ def _check_shape(picture: Image.Image, subject: Subject) -> None:
 def _refusing(subject: Subject) -> Iterator[None]:
     try:
         yield
+    except ImageError:
+        raise
     except Exception as error:  # as in `_open`
         raise _damaged(subject, error) from None
 
@@ -251,11 +255,12 @@ def _orientation(picture: Image.Image) -> object:
         return 1
 
 
-def _to_rgb(loaded: Image.Image) -> Image.Image:
+def _to_rgb(loaded: Image.Image, subject: Subject) -> Image.Image:
     """Turn a decoded picture upright and convert it to RGB.
 
     Raises:
-        ValueError: its pixel values have no known range, or its colours no conversion.
+        ImageError: its pixel values have no known range.
+        ValueError: Pillow does not know how to convert its colours.
     """
     orientation = _orientation(loaded)
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
@@ -263,10 +268,10 @@ def _to_rgb(loaded: Image.Image) -> Image.Image:
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
     if picture.mode == "F":
-        raise ValueError("its pixels are floating point numbers; save it with 8 bits a channel")
+        raise _unreadable(subject, "its pixels are floating point numbers; save it with 8 bits a channel")
     if picture.mode == "I" and loaded.format not in ("PNG", "PPM"):
         # These two formats end at 16 bits, which older versions of Pillow hold as 32.
-        raise ValueError("its pixels are 32-bit integers; save it with 8 bits a channel")
+        raise _unreadable(subject, "its pixels are 32-bit integers; save it with 8 bits a channel")
     if picture.mode.startswith("I"):
         # Pillow's own conversion would clip 16-bit grey at 255 and give a white picture.
         values = np.asarray(picture)

@@ -1,0 +1,187 @@
+"""Every entrance makes the same pixels of an odd picture, or refuses it with the same reason."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from degla.data.decoding import ImageError
+from degla.data.image_check import check_images
+from degla.data.images import packed_place, read_image, read_part
+from degla.data.pack import Packing, pack
+from degla.data.pairs import PairRow
+from degla.errors import InputError
+from degla.evaluation.embed import Embedder
+from degla.evaluation.pictures import is_there
+from degla.evaluation.robustness import Attacker
+from degla.evaluation.thumbnails import thumbnail
+from degla.records import CaptionRecord, ItemImage
+from tests.odd_images import OddImage, odd_images
+
+pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore::UserWarning")
+ODD = odd_images()
+Reader = Callable[[Path, str], np.ndarray]
+
+
+def row(image: str) -> PairRow:
+    return PairRow(CaptionRecord(id="1", image=image, text="A dog.", image_id=image), (), ())
+
+
+class Seeing:
+    """A model whose transform keeps what it is given; of the rest, no more than an embedding needs."""
+
+    name, activation, fingerprint, precision, context_length = "seeing", "gelu", "0" * 64, "fp32", 8
+    trims, device, tokenize = False, torch.device("cpu"), None
+
+    def __init__(self) -> None:
+        self.seen: list[np.ndarray] = []
+
+    def transform(self, picture: Image.Image) -> torch.Tensor:
+        assert picture.mode == "RGB"
+        self.seen.append(np.array(picture))
+        return torch.zeros(3, 2, 2)
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.ones(len(images), 4)
+
+
+def embedded(folder: Path, name: str) -> np.ndarray:
+    encoder: Any = Seeing()
+    Embedder(encoder, root=folder, workers=1).embed([ItemImage(path=name)], [])
+    return encoder.seen[0]
+
+
+def attacked(folder: Path, name: str) -> np.ndarray:
+    encoder: Any = SimpleNamespace(transform=np.array)
+    return Attacker(encoder, folder)._open(name)
+
+
+def whole(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    return (0, 0, *size)
+
+
+ENTRANCES: dict[str, Reader] = {
+    "training, whole": lambda folder, name: np.array(read_image(name, folder=folder, caption_id="1")),
+    "training, part": lambda folder, name: np.array(
+        read_part(name, folder=folder, caption_id="1", draw=whole, least=10**9)
+    ),
+    "evaluation": embedded,
+    "attack": attacked,
+}
+
+
+def as_jpeg(pixels: np.ndarray, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("odd", [odd for odd in ODD if odd.pixels is not None], ids=lambda odd: odd.name)
+def test_every_entrance_gives_the_same_pixels(odd: OddImage, tmp_path: Path) -> None:
+    assert odd.pixels is not None
+    (tmp_path / odd.name).write_bytes(odd.content)
+    first = ENTRANCES["training, whole"](tmp_path, odd.name)
+    assert first.shape == odd.pixels.shape
+    assert np.abs(first.astype(int) - odd.pixels).mean() <= odd.tolerance
+    for name, read in ENTRANCES.items():
+        assert np.array_equal(read(tmp_path, odd.name), first), name
+    assert check_images([row(odd.name)], tmp_path).bad == ()
+    # These two write JPEG files: of the same picture, with the same settings, they are the same bytes.
+    pack([row(odd.name)], folder=tmp_path, out=tmp_path / "pack", packing=Packing(size=10**6, quality=90))
+    assert as_jpeg(first, quality=90) in (tmp_path / "pack" / "pairs-000000.tar").read_bytes()
+    address = thumbnail(ItemImage(path=odd.name), root=tmp_path)
+    assert address is not None
+    assert base64.b64decode(address.partition(",")[2]) == as_jpeg(first, quality=82, optimize=True)
+
+
+@pytest.mark.parametrize("odd", [odd for odd in ODD if odd.pixels is None], ids=lambda odd: odd.name)
+def test_every_entrance_refuses_with_the_same_reason(odd: OddImage, tmp_path: Path) -> None:
+    (tmp_path / odd.name).write_bytes(odd.content)
+    reasons = set()
+    for name, read in ENTRANCES.items():
+        with pytest.raises(ImageError) as caught:
+            read(tmp_path, odd.name)
+        said = str(caught.value)
+        assert said.startswith(f"{tmp_path / odd.name}: the image") and "\n" not in said and odd.refusal in said, name
+        advice = ("Fetch the file again.", "leave its rows out with --data.bad-images skip.", "or leave it out.")
+        assert said.endswith(advice), name
+        reasons.add(
+            said.replace(" of caption '1'", "").replace(", or leave its rows out with --data.bad-images skip", "")
+        )
+    assert len(reasons) == 1
+    assert [bad.image for bad in check_images([row(odd.name)], tmp_path).bad] == [odd.name]
+    with pytest.raises(ImageError):
+        pack([row(odd.name)], folder=tmp_path, out=tmp_path / "pack", packing=Packing())
+    assert thumbnail(ItemImage(path=odd.name), root=tmp_path) is None
+
+
+def odd_places(folder: Path) -> dict[str, str]:
+    """What stands where a path to an image should, and what must be said of it."""
+    (folder / "x.tar").write_bytes(bytes(1000))
+    (folder / "folder.jpg").mkdir()
+    os.mkfifo(folder / "pipe.jpg")
+    return {
+        packed_place("x.tar", start=0, size=10**12): "the shard ends before byte 1000000000000; pack it again",
+        packed_place("x.tar", start=10**17, size=5): "the shard ends before byte",
+        packed_place("x.tar", start=0, size=int("9" * 60)): "is missing",
+        packed_place("gone.tar", start=0, size=5): "is missing",
+        "a" * 5000 + ".jpg": "File name too long",
+        "b/" * 3000 + "c.jpg": "File name too long",
+        "null\0byte.jpg": "null byte",
+        "folder.jpg": "it is a folder, not a file",
+        "x.tar/inside.jpg": "Not a directory",
+        "pipe.jpg": "it is a pipe, socket or device, not a file",
+        "/dev/zero": "it is a pipe, socket or device, not a file",
+        "gone.jpg": "is missing",
+        "dataset:gone#image/" + "9" * 5000: "cannot be read",
+    }
+
+
+def test_what_is_no_file_is_refused_at_once_and_in_one_short_line(tmp_path: Path) -> None:
+    for place, reason in odd_places(tmp_path).items():
+        for name, read in ENTRANCES.items():
+            with pytest.raises(ImageError) as caught:
+                read(tmp_path, place)
+            said = str(caught.value)
+            assert reason in said and len(said) < 800 and said.isprintable(), (name, place[:50])
+        is_there(tmp_path, place)
+        assert thumbnail(ItemImage(path=place), root=tmp_path) is None
+        # A row of a dataset is only known to be missing once it is read.
+        for depth in ("decode",) if place.startswith("dataset:") else ("decode", "exists"):
+            (bad,) = check_images([row(place)], tmp_path, depth=depth).bad
+            assert reason in bad.message
+
+
+def test_files_of_more_bytes_than_an_image_has_are_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.jpg").open("wb") as stream:
+        stream.truncate(10**12)
+    for read in ENTRANCES.values():
+        with pytest.raises(ImageError, match=r"it has 1,000,000,000,000 bytes, more than the 357,913,940"):
+            read(tmp_path, "huge.jpg")
+
+
+def test_the_members_of_a_tar_are_read_alike(tmp_path: Path) -> None:
+    import tarfile
+
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        for odd in ODD:
+            entry = tarfile.TarInfo(odd.name)
+            entry.size = len(odd.content)
+            tar.addfile(entry, io.BytesIO(odd.content))
+    for odd in ODD:
+        if odd.pixels is None:
+            with pytest.raises(InputError):
+                embedded(tmp_path, f"all.tar#{odd.name}")
+        else:
+            seen = embedded(tmp_path, f"all.tar#{odd.name}")
+            assert np.abs(seen.astype(int) - odd.pixels).mean() <= odd.tolerance
