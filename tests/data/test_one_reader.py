@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from degla.data.decoding import ImageError
-from degla.data.image_check import check_images
+from degla.data.image_check import check_images, usable_rows
 from degla.data.images import packed_place, read_image, read_part
 from degla.data.pack import Packing, pack
 from degla.data.pairs import PairRow
@@ -160,6 +160,15 @@ def test_what_is_no_file_is_refused_at_once_and_in_one_short_line(tmp_path: Path
         for depth in ("decode",) if place.startswith("dataset:") else ("decode", "exists"):
             (bad,) = check_images([row(place)], tmp_path, depth=depth).bad
             assert reason in bad.message
+
+
+def test_rows_of_wrong_references_are_left_out_or_stop_the_training_before_it_begins(tmp_path: Path) -> None:
+    places = odd_places(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    rows = [row("good.png"), *map(row, places)]
+    assert usable_rows(rows, tmp_path, bad_images="skip") == rows[:1]
+    with pytest.raises(InputError, match=r"12 of 14 images cannot be used\.\n.*pack it again"):
+        usable_rows(rows, tmp_path, bad_images="stop")
 
 
 def test_files_of_more_bytes_than_an_image_has_are_not_read(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
     readers: tuple[tuple[str, Callable[[Result], str]], ...] = (
         ("activation function", lambda result: result.model.activation),
         ("precision", lambda result: result.model.precision),
+        ("reading of images", lambda result: result.image_reading or "not recorded"),
         ("version of degla", lambda result: result.versions.get("degla", "unknown")),
         ("version of torch", lambda result: result.versions.get("torch", "unknown")),
     )

@@ -60,7 +60,8 @@ def render_markdown(
     for source in map(provenance, (*comparison.methods, *comparison.floors)):
         lines.append(
             f"* {source['label']}: {', '.join(source['models'])}; {'/'.join(source['activation'])}, "
-            f"{'/'.join(source['precision'])}; seeds {source['seeds'] or '-'}; {'; '.join(source['versions'])}; "
+            f"{'/'.join(source['precision'])}; image reading: {'/'.join(source['image_reading'])}; "
+            f"seeds {source['seeds'] or '-'}; {'; '.join(source['versions'])}; "
             f"training data: {'; '.join(source['training_data'])}; {', '.join(source['files'])}"
         )
     return "\n".join(lines) + "\n"

@@ -37,8 +37,12 @@ def render_result(result: Result) -> Group:
             table.add_section()
         for score in benchmark.averages:
             table.add_row(*_cells(score, name=score.name))
+        notes = []
         if benchmark.missing_images:
-            table.caption = f"{benchmark.missing_images} images are missing; the scores cover what is there."
+            notes.append(f"{benchmark.missing_images} images are missing; the scores cover what is there.")
+        if result.image_reading == "official":
+            notes.append("Images are read as by the released codes: not turned by EXIF, transparency dropped.")
+        table.caption = "\n".join(notes) or None
         tables.append(table)
     return Group(*tables)
 
