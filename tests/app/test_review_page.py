@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -196,10 +197,28 @@ def test_only_pictures_of_the_folder_are_served(page: Page) -> None:
     from degla.app.review_page import build
 
     client = TestClient(build(page), base_url="http://127.0.0.1")
-    assert client.get(f"/picture/{draft_key(DRAFTS[0])}").headers["content-type"] == "image/png"
+    assert client.get(f"/picture/{draft_key(DRAFTS[0])}").headers["content-type"] == "image/jpeg"
     assert client.get(f"/picture/{draft_key(DRAFTS[1])}").status_code == 404
     assert client.get("/picture/unknown").status_code == 404
     assert client.get("/", headers={"host": "elsewhere.example"}).status_code == 403
+
+
+def test_pictures_are_shown_as_training_sees_them(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = page.images
+    assert images is not None
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGBA", (32, 24), (255, 0, 0, 0)).save(images / "one.png", exif=exif)
+    content = page.picture(draft_key(DRAFTS[0]))
+    assert content is not None
+    seen = Image.open(io.BytesIO(content))
+    assert (seen.size, seen.getpixel((3, 3))) == ((24, 32), (255, 255, 255))
+    (images / "one.png").write_bytes(b"no picture")
+    assert page.picture(draft_key(DRAFTS[0])) is None
+    for odd in ("a" * 5000, "null\0.png", "."):
+        draft = DRAFTS[0].model_copy(update={"image": odd})
+        monkeypatch.setattr(page.review.state, "find", lambda key, draft=draft: draft)
+        assert page.picture("any") is None
 
 
 def test_an_empty_text_is_not_accepted(page: Page) -> None:

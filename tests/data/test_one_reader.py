@@ -104,6 +104,27 @@ def test_every_entrance_gives_the_same_pixels(odd: OddImage, tmp_path: Path) -> 
     assert base64.b64decode(address.partition(",")[2]) == as_jpeg(first, quality=82, optimize=True)
 
 
+@pytest.mark.parametrize("number", range(1, 9))
+def test_a_part_is_a_part_of_the_upright_picture(number: int, tmp_path: Path) -> None:
+    (odd,) = (odd for odd in ODD if odd.name == f"turned-{number}.jpg")
+    (tmp_path / odd.name).write_bytes(odd.content)
+    sizes: list[tuple[int, int]] = []
+
+    def draw(size: tuple[int, int]) -> tuple[int, int, int, int]:
+        sizes.append(size)
+        return (4, 2, size[0] - 16, size[1] - 8)
+
+    upright = read_image(odd.name, folder=tmp_path, caption_id="1")
+    part = read_part(odd.name, folder=tmp_path, caption_id="1", draw=draw, least=10**9)
+    assert sizes == [upright.size]
+    assert np.array_equal(part, upright.crop((4, 2, upright.width - 12, upright.height - 6)))
+    # At half the size it is the same part, from fewer pixels.
+    half = read_part(odd.name, folder=tmp_path, caption_id="1", draw=draw, least=8)
+    assert half.size == (part.width // 2, part.height // 2)
+    gap = np.asarray(part.resize(half.size, Image.Resampling.BOX)).astype(int) - np.asarray(half)
+    assert np.abs(gap).mean() < 6
+
+
 @pytest.mark.parametrize("odd", [odd for odd in ODD if odd.pixels is None], ids=lambda odd: odd.name)
 def test_every_entrance_refuses_with_the_same_reason(odd: OddImage, tmp_path: Path) -> None:
     (tmp_path / odd.name).write_bytes(odd.content)

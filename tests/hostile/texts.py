@@ -137,7 +137,7 @@ def _negatives(folder: Path) -> list[Kind]:
     )
     packed = folder / "negatives.parquet"
     pack_negatives(read_negatives(rows), packed, source=rows)
-    cells = "\n".join([f"id,neg_caption\nc1,\"['A cat.', 'A cow.']\"", "c2,\"['A mat on a dog.']\""]) + "\n"
+    cells = "\n".join(["id,neg_caption\nc1,\"['A cat.', 'A cow.']\"", "c2,\"['A mat on a dog.']\""]) + "\n"
     table = write(folder / "negatives.csv", cells)
     loose = write(folder / "j" / "n.jsonl", lines(NEGATIVES))
     counted = write(folder / "j" / "n.jsonl.replies.jsonl", journal.read_bytes())

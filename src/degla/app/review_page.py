@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import socket
 import sys
@@ -13,12 +15,17 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from degla.app.local_only import LocalOnly
+from degla.data.decoding import ImageError, Subject, decode_part, is_file, read_file
 from degla.errors import InputError
 from degla.negatives.review.decisions import Review
 from degla.negatives.review.draft import Draft
 from degla.negatives.review.state import LONGEST, draft_key, judge_text, mark_changes
 from degla.negatives.verdicts import REASONS, Verdict
 
+log = logging.getLogger(__name__)
+
+_SIDE: Final = 512
+"""Pixels that a large JPEG keeps on its shorter side, at least."""
 _HERE: Final = Path(__file__).parent
 _FONTS: Final = ("system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
 _HELP: Final = (
@@ -100,8 +107,26 @@ class Page:
         draft = self.review.state.find(key)
         if self.images is None or draft is None or not draft.image:
             return None
-        file = (self.images / draft.image).resolve()
-        return file if file.is_relative_to(self.images.resolve()) and file.is_file() else None
+        try:
+            file = (self.images / draft.image).resolve()
+        except (OSError, ValueError):  # no path
+            return None
+        return file if file.is_relative_to(self.images.resolve()) and is_file(file) else None
+
+    def picture(self, key: str) -> bytes | None:
+        """A JPEG of the image of a draft's caption, as training sees it; None where there is none that can be read."""
+        file = self.image_file(key)
+        if file is None:
+            return None
+        subject = Subject(f"{file}: the image")
+        try:
+            seen = decode_part(read_file(file, subject), subject, draw=lambda size: (0, 0, *size), least=_SIDE)
+        except ImageError as error:
+            log.warning("%s", error)
+            return None
+        stream = io.BytesIO()
+        seen.save(stream, "JPEG", quality=92)
+        return stream.getvalue()
 
     def _progress(self) -> str:
         state = self.review.state
@@ -168,14 +193,14 @@ def build(page: Page) -> Any:
     except ImportError:
         raise InputError("the page needs gradio: pip install 'degla[app]'. The terminal form needs nothing.") from None
     from fastapi import FastAPI
-    from fastapi.responses import FileResponse, Response
+    from fastapi.responses import Response
 
     application = FastAPI(openapi_url=None)
     application.add_middleware(LocalOnly)
 
     def picture(key: str) -> Response:
-        file = page.image_file(key)
-        return Response(status_code=404) if file is None else FileResponse(file)
+        content = page.picture(key)
+        return Response(status_code=404) if content is None else Response(content, media_type="image/jpeg")
 
     application.get("/picture/{key}", response_model=None)(picture)
     return gradio.mount_gradio_app(

@@ -280,7 +280,8 @@ def _to_rgb(loaded: Image.Image, subject: Subject) -> Image.Image:
             grey[values == clear] = 255
         return Image.fromarray(grey).convert("RGB")
     if picture.has_transparency_data:
-        layered = picture.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(white, layered).convert("RGB")
+        layered = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        white = Image.new("RGB", layered.size, "white")
+        white.paste(layered, mask=layered)
+        return white
     return picture.convert("RGB")
