@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from degla.errors import InputError
 from degla.evaluation.benchmarks import Benchmark
 from degla.evaluation.choice import Point, Sweep, choose
+from degla.evaluation.neutral import find_floors
 from degla.evaluation.questions import ask
 from degla.evaluation.report import find_row, report
 from degla.evaluation.results import save_result
@@ -89,7 +90,7 @@ def interpolate(
     shares = _checked_alphas(alphas)
     if keep is not None and not 0 <= keep <= 100:
         raise InputError(f"--keep is {keep:g}; it is a score in points, 0 to 100.")
-    _check_names(benchmarks, root, (gain, kept), allow_missing=allow_missing)
+    _check_names(benchmarks, root, (gain, kept), allow_missing=allow_missing, cache=cache)
     first, second = load_encoder(base, device=device), load_encoder(tuned, device=device)
     check_alike(first, second)
     _remove_earlier(out)
@@ -163,12 +164,14 @@ def _remove_earlier(out: Path) -> None:
     (out / "sweep.json").unlink(missing_ok=True)
 
 
-def _check_names(benchmarks: Sequence[str], root: Path, names: Sequence[str], *, allow_missing: bool) -> None:
+def _check_names(
+    benchmarks: Sequence[str], root: Path, names: Sequence[str], *, allow_missing: bool, cache: Cache | None
+) -> None:
     """Refuse scores that the benchmarks do not have before hours are spent on the first of them."""
     known: dict[str, None] = {}
     for name in dict.fromkeys(benchmarks):
-        benchmark: Benchmark = BENCHMARKS.load(name).BENCHMARK
-        parts = list(ask(benchmark, root, allow_missing=allow_missing).counts)
+        asked = ask(BENCHMARKS.load(name).BENCHMARK, root, allow_missing=allow_missing)
+        benchmark, parts = find_floors(asked.benchmark, asked.kept, cache).benchmark, list(asked.counts)
         own = dict.fromkeys(
             [*_columns(benchmark, parts), *parts, *(average.name for average in benchmark.averages)],
         )

@@ -246,7 +246,8 @@ class Score(Record):
         value: 0 to 1.
         n: number of items behind it.
         ties: number of items in which a positive and a negative came out exactly equal.
-        chance: value of a blind model, 0 to 1; None where it is not known.
+        chance: value of a random answer, 0 to 1; None where it is not known.
+        floors: value of what sees the texts alone ("shorter text", "words only"), 0 to 1, where texts are compared.
         interval: 95 % over items (not over training seeds); None where there is one item.
     """
 
@@ -256,6 +257,7 @@ class Score(Record):
     n: int = Field(ge=1)
     ties: int = Field(ge=0)
     chance: float | None = Field(default=None, ge=0, le=1)
+    floors: dict[str, float] = Field(default_factory=dict)
     interval: Interval | None = None
 
 
@@ -290,6 +292,8 @@ class BenchmarkResult(Record):
         items_sha256: of all questions that were scored; two results are comparable where it is equal.
         missing_images: number of distinct images that were not there.
         missing_examples: the first few of their paths.
+        told: part to the floors that answer it from its texts alone, so that it does not count as composition; None
+            in results of versions that had no floors.
         averages: named combinations of parts.
         headline: column of the report's first table to the name of the average or part that fills it.
     """
@@ -302,6 +306,7 @@ class BenchmarkResult(Record):
     items_sha256: str
     missing_images: int = Field(default=0, ge=0)
     missing_examples: tuple[str, ...] = ()
+    told: dict[str, tuple[str, ...]] | None = None
     parts: tuple[PartResult, ...] = Field(min_length=1)
     averages: tuple[Score, ...] = ()
     headline: dict[str, str] = Field(default_factory=dict)

@@ -56,7 +56,7 @@ def write_lists(root: Path, relations: Sequence[str], attributes: Sequence[tuple
             row = {
                 "image_path": image,
                 "true_caption": f"{name} true {number}",
-                "false_caption": f"{name} false {number}",
+                "false_caption": f"{name} fake {number}",
             }
             rows.append(row | BOX | {field: group, "image_id": str(number)})
             truth.setdefault(f"vg/{image}", []).append(f"{name} true {number}")

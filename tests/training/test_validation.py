@@ -42,7 +42,7 @@ def test_scores_are_written_and_the_best_is_kept(
     rows = [json.loads(line) for line in (tmp_path / "run" / "validation.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 2, 4]
     assert all(0 <= row[name] <= 1 for row in rows for name in ("score", "composition", "swap", "recognition"))
-    assert all(row["score"] == row["composition"] == row["composition.id"] for row in rows)
+    assert all(row["score"] == row["composition"] == row["composition.id.neutral"] for row in rows)
     best = max(rows[1:], key=lambda row: (row["score"], -row["step"]))["step"]
     assert json.loads((tmp_path / "run" / "best.json").read_text()) == {"checkpoint": f"step-{best}"}
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

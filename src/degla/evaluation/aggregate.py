@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from degla.errors import DeglaError
 from degla.evaluation.benchmarks import Average, Benchmark, Metric
 from degla.evaluation.statistics import (
+    DRAWS,
     Values,
     cluster_draws,
     cluster_numbers,
@@ -60,8 +61,14 @@ class Scores:
     averages: tuple[Score, ...]
 
 
-def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0) -> Scores:
+def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0, draws: int = DRAWS) -> Scores:
     """Average verdicts to scores.
+
+    Args:
+        benchmark: names the metrics and averages.
+        judged: of its items.
+        seed: of the bootstrap.
+        draws: of the bootstrap; 1 where no interval is wanted.
 
     The interval of a plain mean over items that share no image is exact binomial; every other one is a bootstrap in
     which images are drawn, all parts of the benchmark in the same draw, since parts ask about the same images.
@@ -69,7 +76,7 @@ def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0) 
     Raises:
         DeglaError: a metric's verdict is missing; the benchmark's file is at fault.
     """
-    columns, drawn = _draw_all(benchmark, judged, seed)
+    columns, drawn = _draw_all(benchmark, judged, seed, draws)
     parts: dict[str, tuple[Score, ...]] = {}
     for column, entry in zip(columns, drawn, strict=True):
         parts[column.part] = (*parts.get(column.part, ()), entry.score)
@@ -85,12 +92,14 @@ def drawn_values(
     Two models' verdicts on the same items in the same order, drawn with one seed, are drawn alike: the difference
     of their values is a paired bootstrap.
     """
-    columns, drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], seed)
+    columns, drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], seed, DRAWS)
     rows = [*drawn, *_averages(benchmark, list(zip(columns, drawn, strict=True)))]
     return {(row.score.name, row.score.metric): row.draws for row in rows}
 
 
-def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int) -> tuple[list[_Column], list[_Drawn]]:
+def _draw_all(
+    benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: int
+) -> tuple[list[_Column], list[_Drawn]]:
     clusters = cluster_numbers([row.verdict.image for row in judged])
     members: dict[str, list[int]] = {}
     for index, row in enumerate(judged):
@@ -101,7 +110,7 @@ def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int) -> tupl
         for metric in benchmark.part(name).metrics
         if (column := _column(name, metric, indices, judged, clusters)) is not None
     ]
-    return columns, _draw(columns, int(clusters.max()) + 1 if len(clusters) else 0, seed)
+    return columns, _draw(columns, int(clusters.max()) + 1 if len(clusters) else 0, seed, draws)
 
 
 def _column(
@@ -135,12 +144,12 @@ def _column(
     )
 
 
-def _draw(columns: Sequence[_Column], clusters: int, seed: int) -> list[_Drawn]:
-    draws: list[list[float]] = [[] for _ in columns]
-    for counts in cluster_draws(clusters, seed=seed):
-        for values, column in zip(draws, columns, strict=True):
+def _draw(columns: Sequence[_Column], clusters: int, seed: int, draws: int) -> list[_Drawn]:
+    drawn: list[list[float]] = [[] for _ in columns]
+    for counts in cluster_draws(clusters, seed=seed, draws=draws):
+        for values, column in zip(drawn, columns, strict=True):
             values.append(grouped_mean(column.worth, column.groups, counts[column.clusters]))
-    return [_scored(column, np.array(values)) for column, values in zip(columns, draws, strict=True)]
+    return [_scored(column, np.array(values)) for column, values in zip(columns, drawn, strict=True)]
 
 
 def _scored(column: _Column, draws: Values) -> _Drawn:

@@ -14,6 +14,7 @@ from degla.evaluation.item_difference import item_difference
 from degla.evaluation.keyed_scores import ScoreKey, floor_values, keyed_scores
 from degla.evaluation.results import TracedResult, load_result
 from degla.evaluation.statistics import Difference, seed_difference, seed_spread
+from degla.evaluation.told import told_notes
 from degla.records import Interval, Score
 from degla.shelf import did_you_mean
 
@@ -69,7 +70,8 @@ class Row:
         tie: of a part, else "".
         ceiling: the best of a model that ignores word order, where the benchmark states it (see `ceilings.py`).
         comparable: all methods answered the same questions under the same tie rule.
-        floors: label of a floor (`floors.py`) to its score on the same questions, 0 to 1.
+        floors: what sees the texts alone (`text_floors.py`), and label of a floor that was scored as a model
+            (`floors.py`), to its score on the same questions, 0 to 1.
     """
 
     title: str
@@ -98,6 +100,7 @@ class Comparison:
         rows: every part and every average, benchmark by benchmark.
         warnings: sentences.
         floors: models that cannot know the answer; they stand beside chance, not among the methods.
+        told: a sentence a benchmark that names the parts which the texts alone tell.
     """
 
     methods: tuple[Method, ...]
@@ -106,6 +109,11 @@ class Comparison:
     rows: tuple[Row, ...]
     warnings: tuple[str, ...] = field(default=())
     floors: tuple[Method, ...] = ()
+    told: tuple[str, ...] = ()
+
+    def floor_names(self, benchmark: str) -> list[str]:
+        """Names of the floors that any row of a benchmark has, in order."""
+        return list(dict.fromkeys(name for row in self.rows if row.benchmark == benchmark for name in row.floors))
 
 
 def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison:
@@ -136,7 +144,12 @@ def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison
         rows += made
         headline += _headline(name, ordered, made)
     warnings = caveats_of(ordered_results(ordered), floors=ordered_results(floors))
-    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors)
+    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors, tuple(_told(ordered)))
+
+
+def _told(methods: Sequence[Method]) -> list[str]:
+    entries = [entry for _, result in ordered_results(methods) for entry in result.benchmarks]
+    return list(dict.fromkeys(f"{entry.title}: {note}" for entry in entries for note in told_notes(entry)))
 
 
 def ordered_results(methods: Sequence[Method]) -> list[tuple[str, TracedResult]]:
@@ -210,7 +223,7 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Se
                 chance=first.chance,
                 comparable=comparable,
                 cells=_cells(name, (title, metric), cells, methods, baseline if comparable else None, comparable),
-                floors=beside.get((kind, title, metric, family, tie), {}),
+                floors=first.floors | beside.get((kind, title, metric, family, tie), {}),
             )
         )
     rows = [replace(row, ceiling=ceilings.get(row.name)) if row.metric == firsts[row.name] else row for row in rows]

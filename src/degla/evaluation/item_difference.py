@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from degla.evaluation.aggregate import drawn_values
+from degla.evaluation.neutral import benchmark_of
 from degla.evaluation.results import load_result
 from degla.evaluation.statistics import Values, percentile_interval
 from degla.records import Interval
@@ -36,6 +37,8 @@ def _drawn(path: Path, modified: int, benchmark: str) -> tuple[tuple[str, ...], 
     """Ids of a result's items and the draws of its scores; `modified` makes a changed file a new key."""
     if not path.with_name(load_result(path).items_file).is_file():
         return (), {}
-    verdicts = [row for row in load_result(path, items=True).items if row.benchmark == benchmark]
+    result = load_result(path, items=True)
+    verdicts = [row for row in result.items if row.benchmark == benchmark]
+    entry = next(entry for entry in result.benchmarks if entry.name == benchmark)
     ids = tuple(row.id for row in verdicts)
-    return ids, drawn_values(BENCHMARKS.load(benchmark).BENCHMARK, verdicts)
+    return ids, drawn_values(benchmark_of(entry), verdicts)

@@ -34,12 +34,17 @@ def render_markdown(
         for method in comparison.methods:
             cells = [_markdown_cell(row.cells.get(method.label)) for row in comparison.headline]
             lines.append(table_line([method.label, str(len(method.results)), *cells]))
+        names = dict.fromkeys(name for row in comparison.headline for name in row.floors)
+        lines.append(table_line(["*chance*", "", *(chance(row.chance) for row in comparison.headline)]))
+        for name in names:
+            lines.append(table_line([f"*{name}*", "", *(chance(row.floors.get(name)) for row in comparison.headline)]))
+        lines += ["", *comparison.told] if comparison.told else []
     for name, title in titles.items():
         rows = [row for row in comparison.rows if row.benchmark == name]
         labels = [method.label for method in comparison.methods]
         lines += ["", f"## {title}", ""]
         ceiling = ["order-blind ceiling"] if any(row.ceiling is not None for row in rows) else []
-        floors = [floor.label for floor in comparison.floors]
+        floors = comparison.floor_names(name)
         heads = ["part", "metric", "n", "chance", *floors, *ceiling, *labels]
         lines += [table_line(heads), table_line(["---"] * len(heads))]
         for row in rows:

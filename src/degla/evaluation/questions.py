@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Questions:
 
     Attributes:
         entries: to score.
+        kept: all that the protocol asks, also where an image is missing.
         absent: images that are not there.
         counts, missing, filtered: a part's name to its number of items in the files, items left out because an
             image is missing, items left out by the protocol's filter.
@@ -30,6 +32,7 @@ class Questions:
 
     benchmark: Benchmark
     entries: tuple[Entry, ...]
+    kept: tuple[Entry, ...]
     absent: tuple[str, ...]
     counts: Mapping[str, int]
     missing: Mapping[str, int]
@@ -77,7 +80,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> Questions:
             sum(kept_counts.values()),
         )
     filtered = {part: number - kept_counts.get(part, 0) for part, number in counts.items()}
-    return Questions(benchmark, tuple(there), tuple(sorted(absent)), counts, missing, filtered)
+    return Questions(benchmark, tuple(there), tuple(kept), tuple(sorted(absent)), counts, missing, filtered)
 
 
 def _refuse_repeated(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
@@ -87,6 +90,14 @@ def _refuse_repeated(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
         if name in seen:
             raise InputError(f"{benchmark.title}: {name!r} stands there twice; names of items must be unique.")
         seen.add(name)
+
+
+def digest_of(entries: Iterable[Entry]) -> str:
+    """sha256 of all that is asked: results are comparable where it is equal."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(entry.model_dump_json(exclude={"meta"}).encode())
+    return digest.hexdigest()
 
 
 def kept_of(entries: Iterable[Entry]) -> list[Entry]:

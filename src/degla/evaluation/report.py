@@ -76,6 +76,7 @@ def as_data(
         "headline": [_plain(row) for row in comparison.headline],
         "rows": [_plain(row) for row in comparison.rows],
         "warnings": list(comparison.warnings),
+        "told": list(comparison.told),
         "published": [_plain_table(table) for table in printed],
         "changed": {
             label: [{name: value for name, value in asdict(change).items() if name != "picture"} for change in changes]
@@ -150,6 +151,7 @@ def render_html(
         titles=titles_of(comparison),
         papers=benchmark_sources(comparison),
         several=len({row.benchmark for row in comparison.headline}) > 1,
+        glance_floors=list(dict.fromkeys(name for row in comparison.headline for name in row.floors)),
         provenance=[provenance(method) for method in (*comparison.methods, *comparison.floors)],
         colours=colours(comparison),
         frontiers=frontiers,

@@ -8,7 +8,12 @@ from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
 from degla.files import write_text
 from degla.parse import read_json
-from degla.records import ItemVerdict, Result, read_jsonl, validate, write_jsonl
+from degla.records import BenchmarkResult, ItemVerdict, Result, read_jsonl, validate, write_jsonl
+
+NO_FLOOR = " (no floor known)"
+"""Behind the name of a column of a result that was made before there were floors; see `neutral.with_floors`."""
+_FLOORLESS = ("recognition", "retrieval")
+"""Columns that no text alone can answer."""
 
 
 class TracedResult(Result):
@@ -62,6 +67,7 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
             f"({_version(row)})."
         )
     result = validate(TracedResult, row, where=str(path))
+    result = result.model_copy(update={"benchmarks": tuple(map(_named_apart, result.benchmarks))})
     if not items:
         return result
     beside = path.with_name(result.items_file) if result.items_file else path.with_suffix(".items.jsonl")
@@ -72,6 +78,16 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
             "Evaluate again, or bring the two files of one run together."
         )
     return result.model_copy(update={"items": verdicts})
+
+
+def _named_apart(entry: BenchmarkResult) -> BenchmarkResult:
+    """No column of an old result goes by the name of one that was checked against the texts alone."""
+    if entry.told is not None:
+        return entry
+    renamed = {
+        column if column in _FLOORLESS else f"{column}{NO_FLOOR}": source for column, source in entry.headline.items()
+    }
+    return entry.model_copy(update={"headline": renamed})
 
 
 def _version(row: dict[str, object]) -> str:

@@ -13,14 +13,15 @@ from pathlib import Path
 from degla import __version__
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
-from degla.evaluation.benchmarks import Benchmark, Entry, Tie
+from degla.evaluation.benchmarks import Benchmark, Tie
 from degla.evaluation.embed import Embedder, Embeddings, Encoder
 from degla.evaluation.embedding_table import Cache
 from degla.evaluation.identity import identity_of
+from degla.evaluation.neutral import find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage
 from degla.evaluation.processes import Processes
 from degla.evaluation.progress import Progress
-from degla.evaluation.questions import Questions, ask
+from degla.evaluation.questions import Questions, ask, digest_of
 from degla.evaluation.results import TracedResult
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.records import BenchmarkResult, ImageReading, ItemVerdict, ModelProvenance, PartResult
@@ -91,7 +92,7 @@ def evaluate(
     )
     embeddings = embedder.embed(images_of(entries), chain.from_iterable(map(texts_of, entries)))
     scored = processes.from_first(
-        lambda: [_score(asked, embeddings, root=root, seed=seed, tie=tie) for asked in questions]
+        lambda: [_score(asked, embeddings, root=root, seed=seed, tie=tie, cache=cache) for asked in questions]
     )
     leakage = processes.from_first(lambda: None if training is None else _leakage(training, questions, root=root))
     items = tuple(chain.from_iterable(verdicts for _, verdicts in scored))
@@ -121,12 +122,13 @@ def _leakage(training: TrainingImages, questions: Iterable[Questions], *, root: 
 
 
 def _score(
-    asked: Questions, embeddings: Embeddings, *, root: Path, seed: int, tie: Tie | None
+    asked: Questions, embeddings: Embeddings, *, root: Path, seed: int, tie: Tie | None, cache: Cache | None
 ) -> tuple[BenchmarkResult, list[ItemVerdict]]:
     benchmark = asked.benchmark
     judged = judge(benchmark, asked.entries, embeddings, tie=tie)
     verdicts = [row.verdict for row in judged]
-    scores = aggregate(benchmark, judged, seed=seed)
+    floors = find_floors(benchmark, asked.kept, cache)
+    scores = aggregate(floors.benchmark, judged, seed=seed)
     degenerate: dict[str, int] = {}
     for verdict in verdicts:
         degenerate[verdict.part] = degenerate.get(verdict.part, 0) + verdict.degenerate
@@ -143,7 +145,6 @@ def _score(
         )
         for name, values in scores.parts.items()
     )
-    known = {part.name for part in parts} | {average.name for average in scores.averages}
     result = BenchmarkResult(
         name=benchmark.name,
         title=benchmark.title,
@@ -154,21 +155,12 @@ def _score(
             for pattern in benchmark.annotations
             for path in sorted(root.glob(pattern))
         },
-        items_sha256=_digest(asked.entries),
+        items_sha256=digest_of(asked.entries),
         missing_images=len(asked.absent),
         missing_examples=asked.absent[:_EXAMPLES],
         parts=parts,
-        averages=scores.averages,
-        headline={column: name for column, name in benchmark.headline.items() if name in known},
     )
-    return result, verdicts
-
-
-def _digest(entries: Iterable[Entry]) -> str:
-    digest = hashlib.sha256()
-    for entry in entries:
-        digest.update(entry.model_dump_json(exclude={"meta"}).encode())
-    return digest.hexdigest()
+    return floors.put_into(result, scores), verdicts
 
 
 def _versions() -> dict[str, str]:

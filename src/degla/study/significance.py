@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.evaluation.aggregate import drawn_values
+from degla.evaluation.neutral import benchmark_of
 from degla.evaluation.results import load_result
 from degla.evaluation.statistics import Difference, percentile_interval, seed_difference
 from degla.evaluation.terminal import named_scores
 from degla.records import ItemVerdict, Result
-from degla.shelf import BENCHMARKS
 
 LEVEL = 0.05
 Weights = Mapping[str, float]
@@ -125,7 +125,7 @@ def _draws(paths: Sequence[Path], names: Collection[str]) -> dict[str, NDArray[n
     found: dict[str, NDArray[np.float64]] = {}
     for benchmark in results[0].benchmarks:
         verdicts = [row for row in averaged if row.benchmark == benchmark.name]
-        rows = drawn_values(BENCHMARKS.load(benchmark.name).BENCHMARK, verdicts)
+        rows = drawn_values(benchmark_of(benchmark), verdicts)
         for name in names:
             source = benchmark.headline.get(name, name)
             metric = _metric(results[0], benchmark.name, source)

@@ -175,6 +175,7 @@ def _train(config: TrainConfig, folder: Path, record: _Record, wanted: dict[str,
 def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> Done:
     import torch
 
+    from degla.evaluation.neutral import with_floors
     from degla.evaluation.results import load_result, save_result
     from degla.evaluation.run import evaluate
     from degla.model.average import average_weights
@@ -189,7 +190,9 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> D
         made_from = {"benchmarks": list(job.benchmarks), "questions": job.questions, "base": job.base}
         if job.resume and known.get(measure.label) == made_from and measure.path.is_file():
             try:
-                load_result(measure.path, items=True)
+                found = load_result(measure.path, items=True)
+                if any(entry.told is None for entry in found.benchmarks):
+                    save_result(with_floors(found, root=job.root), measure.path)
                 continue
             except DeglaError:
                 pass  # Damaged: measured again.

@@ -11,7 +11,7 @@ learned from is asked about. Texts are taken as CLIP's tokenizer takes them: wit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
@@ -83,6 +83,35 @@ def features(text: str) -> Counter[str]:
     return found
 
 
+Features = Callable[[str], Counter[str]]
+"""A text to the counts that a classifier sees of it."""
+
+
+def bag_of_words(text: str) -> Counter[str]:
+    """Words without capitals, order and punctuation, and their number: all that a bag of words holds."""
+    found = Counter(
+        f"w{piece}" for piece, _ in words.split(" ".join(text.lower().split())) if any(map(str.isalnum, piece))
+    )
+    found[_WORDS] = found.total()
+    return found
+
+
+def blind_leads(pairs: Sequence[Pair], *, features: Features = features, seed: int = 0) -> NDArray[np.float64] | None:
+    """By how much the classifier prefers each caption to its negative, `[pairs]`, learned from other images alone.
+
+    Args:
+        pairs: of one rule or part.
+        features: what the classifier sees of a text.
+        seed: of the folds.
+
+    Returns:
+        Above 0 where the caption is chosen, 0 where both texts have the same counts; None where there are fewer than
+        40 pairs or fewer than 10 images.
+    """
+    folds = _folds(pairs, seed)
+    return None if folds is None else _cross_validated(_differences(pairs, features)[0], folds)
+
+
 def solve_blind(pairs: Sequence[Pair], *, seed: int = 0) -> Blind | None:
     """Train and test the classifier.
 
@@ -93,17 +122,11 @@ def solve_blind(pairs: Sequence[Pair], *, seed: int = 0) -> Blind | None:
     Returns:
         None where there are fewer than 40 pairs or fewer than 10 images.
     """
-    images = sorted({pair.image_id for pair in pairs})
-    if len(pairs) < FEWEST or len(images) < 2 * FOLDS:
+    folds = _folds(pairs, seed)
+    if folds is None:
         return None
-    Random(seed).shuffle(images)
-    fold_of = {image: place % FOLDS for place, image in enumerate(images)}
-    folds = np.array([fold_of[pair.image_id] for pair in pairs])
-    matrix, names = _differences(pairs)
-    scores = np.empty(len(pairs))
-    for fold in range(FOLDS):
-        tested = folds == fold
-        scores[tested] = matrix[tested] @ _fit_chosen(matrix, folds, left_out=fold)
+    matrix, names = _differences(pairs, features)
+    scores = _cross_validated(matrix, folds)
     worth = (scores > 0) + 0.5 * (scores == 0)
     weights = _fit_chosen(matrix, folds, left_out=None)
     return Blind(
@@ -113,7 +136,27 @@ def solve_blind(pairs: Sequence[Pair], *, seed: int = 0) -> Blind | None:
     )
 
 
-def _differences(pairs: Sequence[Pair]) -> tuple[Any, list[str]]:
+def _folds(pairs: Sequence[Pair], seed: int) -> NDArray[np.int64] | None:
+    """The fold of each pair, one an image; None where there are too few to learn from."""
+    images = sorted({pair.image_id for pair in pairs})
+    if len(pairs) < FEWEST or len(images) < 2 * FOLDS:
+        return None
+    Random(seed).shuffle(images)
+    fold_of = {image: place % FOLDS for place, image in enumerate(images)}
+    return np.array([fold_of[pair.image_id] for pair in pairs])
+
+
+def _cross_validated(matrix: Any, folds: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Scores of all rows, each by weights that were learned from the other folds."""
+    scores = np.zeros(len(folds))
+    # Texts that differ in no count leave nothing to learn from.
+    for fold in range(FOLDS) if matrix.nnz else ():
+        tested = folds == fold
+        scores[tested] = matrix[tested] @ _fit_chosen(matrix, folds, left_out=fold)
+    return scores
+
+
+def _differences(pairs: Sequence[Pair], features: Features) -> tuple[Any, list[str]]:
     """The features of each caption less those of its negative, [pairs, features], rows of length 1; and their names."""
     from scipy.sparse import csr_matrix
 

@@ -1,0 +1,236 @@
+"""Which parts of a benchmark the texts alone tell, and what is left of its averages without them.
+
+A part is told where one of the floors of `text_floors` is right more than ten points above chance: above 60 % where
+chance is 50. The items decide that, no model does. Told parts do not count in the columns of a report's first table;
+every average that they are in stays under its own name, and has a twin without them, NAME.neutral.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from degla.errors import InputError
+from degla.evaluation.aggregate import Scores, aggregate
+from degla.evaluation.benchmarks import Average, Benchmark, Entry
+from degla.evaluation.embedding_table import Cache
+from degla.evaluation.questions import ask, digest_of
+from degla.evaluation.results import TracedResult
+from degla.evaluation.statistics import proportion_interval
+from degla.evaluation.text_floors import TOLD, floor_verdicts
+from degla.evaluation.verdicts import Judged
+from degla.records import BenchmarkResult, PairItem, Score
+from degla.shelf import BENCHMARKS
+
+MARGIN = 0.10
+"""Above chance; more than that tells a part."""
+_SURE = 0.99
+"""Level of the interval that must leave chance below it: three right of four say nothing."""
+_found: dict[Hashable, TextFloors] = {}
+"""What this process has found: a run is evaluated many times on the same items."""
+
+
+@dataclass(frozen=True)
+class TextFloors:
+    """What the floors get on one benchmark.
+
+    Attributes:
+        told: name of each told part to the floors that tell it.
+        benchmark: with the averages and columns that this leaves.
+        values: floor to its scores.
+    """
+
+    told: Mapping[str, tuple[str, ...]]
+    benchmark: Benchmark
+    values: Mapping[str, Scores]
+
+    def beside(self, score: Score) -> Score:
+        """The score with the floors' values on the same questions."""
+        found = {
+            floor: other.value
+            for floor, scores in self.values.items()
+            for other in (*(row for rows in scores.parts.values() for row in rows), *scores.averages)
+            if (other.name, other.metric) == (score.name, score.metric)
+        }
+        return score.model_copy(update={"floors": found})
+
+    def put_into(self, entry: BenchmarkResult, scores: Scores) -> BenchmarkResult:
+        """The entry with these scores, each beside its floors, and the columns that the told parts leave."""
+        parts = tuple(
+            part.model_copy(update={"scores": tuple(map(self.beside, scores.parts[part.name]))}) for part in entry.parts
+        )
+        averages = tuple(map(self.beside, scores.averages))
+        known = {part.name for part in parts} | {average.name for average in averages}
+        headline = {column: name for column, name in self.benchmark.headline.items() if name in known}
+        update = {"parts": parts, "averages": averages, "headline": headline, "told": dict(self.told)}
+        return entry.model_copy(update=update)
+
+
+def find_floors(benchmark: Benchmark, entries: Iterable[Entry], cache: Cache | None = None) -> TextFloors:
+    """Let the floors answer a benchmark, once in a process for the same items.
+
+    Args:
+        benchmark: as its file declares it.
+        entries: all of its items, also those whose image is missing: the floors are the texts' own.
+        cache: keeps what takes more than a moment.
+    """
+    entries = list(entries)
+    items = [entry for entry in entries if isinstance(entry, PairItem)]
+    asked = hash(tuple((item.part, item.images[:1] and item.images[0].path, item.texts, item.gold) for item in items))
+    key = (benchmark.parts, benchmark.averages, tuple(benchmark.headline.items()), asked, len(entries))
+    if key not in _found:
+        _found[key] = _find(benchmark, entries, cache)
+    return _found[key]
+
+
+def _find(benchmark: Benchmark, entries: Sequence[Entry], cache: Cache | None) -> TextFloors:
+    verdicts = floor_verdicts([entry for entry in entries if isinstance(entry, PairItem)], cache)
+    told: dict[str, tuple[str, ...]] = {}
+    parts = list(dict.fromkeys(entry.part for entry in entries))
+    for part in parts:
+        metric = benchmark.part(part).metrics[0]
+        for floor, rows in verdicts.items():
+            if _tells([row for row in rows if row.verdict.part == part], metric.verdict):
+                told[part] = (*told.get(part, ()), floor)
+    cut = without(benchmark, told, parts)
+    return TextFloors(told, cut, {floor: aggregate(cut, rows, draws=1) for floor, rows in verdicts.items() if rows})
+
+
+def _tells(rows: Sequence[Judged], verdict: str) -> bool:
+    known = [row for row in rows if verdict in row.verdict.ok and verdict in row.chance]
+    if not known:
+        return False
+    right = float(np.mean([row.verdict.ok[verdict] for row in known]))
+    chance = float(np.mean([row.chance[verdict] for row in known]))
+    sure = proportion_interval(int(right * len(known)), len(known), level=_SURE).low > chance
+    return right > chance + MARGIN and sure
+
+
+def with_floors(result: TracedResult, *, root: Path) -> TracedResult:
+    """A result of a version that had no floors, with them: scored anew from its verdicts, no model is asked.
+
+    Args:
+        result: with its items. One that has floors is returned as it is.
+        root: folder that holds the benchmarks' files, as they were when the result was made.
+
+    Raises:
+        InputError: the files are missing or wrong, or ask other questions than the result answers.
+    """
+    return result.model_copy(
+        update={"benchmarks": tuple(_with_floors(entry, result, root) for entry in result.benchmarks)}
+    )
+
+
+def _with_floors(entry: BenchmarkResult, result: TracedResult, root: Path) -> BenchmarkResult:
+    if entry.told is not None:
+        return entry
+    asked = ask(BENCHMARKS.load(entry.name).BENCHMARK, root, allow_missing=True)
+    if digest_of(asked.entries) != entry.items_sha256:
+        raise InputError(f"{root}: its files of {entry.title} ask other questions than the result answers.")
+    floors = find_floors(asked.benchmark, asked.kept)
+    chance = {
+        (part.name, metric.verdict): score.chance
+        for part in entry.parts
+        for metric, score in zip(asked.benchmark.part(part.name).metrics, part.scores, strict=False)
+    }
+    judged = [
+        Judged(row, {verdict: known for verdict in row.ok if (known := chance.get((row.part, verdict))) is not None})
+        for row in result.items
+        if row.benchmark == entry.name
+    ]
+    return floors.put_into(entry, aggregate(floors.benchmark, judged, seed=result.seed))
+
+
+def benchmark_of(result: BenchmarkResult) -> Benchmark:
+    """The benchmark of a result as the shelf has it, with the averages that the result's floors leave."""
+    benchmark: Benchmark = BENCHMARKS.load(result.name).BENCHMARK
+    told = result.told or {}
+    return without(benchmark, told, list(dict.fromkeys([*(part.name for part in result.parts), *told])))
+
+
+def without(benchmark: Benchmark, told: Collection[str], parts: Sequence[str]) -> Benchmark:
+    """The benchmark with a twin of each average that told parts are in, and columns that hold no told part.
+
+    Args:
+        benchmark: as its file declares it.
+        told: names of parts.
+        parts: names of all parts that are asked.
+    """
+    if not told:
+        return benchmark
+    cuts: dict[str, Average | None] = {}
+    for average in _due(benchmark, parts):
+        cuts[average.name] = _cut(average, cuts, told, parts)
+    columns: dict[str, str] = {}
+    apart: dict[str, None] = {}
+    for column, source in benchmark.headline.items():
+        members = [name for name in members_of(benchmark, source, parts) if name in told]
+        apart |= dict.fromkeys(members)
+        left = cuts.get(source)
+        if not members:
+            columns[column] = source
+        elif left is not None:
+            columns[column] = left.name
+    twins = [cut for name, cut in cuts.items() if cut is not None and cut.name != name]
+    if len(apart) > 1:
+        twins.append(Average(name="told", of=tuple(apart)))
+    if apart:
+        # Behind the column that they were taken from.
+        place = 1 if "composition" in columns else 0
+        ordered = list(columns.items())
+        ordered.insert(place, (TOLD, "told" if len(apart) > 1 else next(iter(apart))))
+        columns = dict(ordered)
+    return replace(benchmark, averages=(*benchmark.averages, *twins), headline=columns)
+
+
+def _due(benchmark: Benchmark, parts: Sequence[str]) -> list[Average]:
+    """The averages that fill columns, what those are made of, and averages of none of their parts.
+
+    Other averages of the same parts are the official ones in other forms: twins of all of them would tell nothing new.
+    """
+    due = set(benchmark.headline.values())
+    for average in reversed(benchmark.averages):
+        due |= set(average.of) if average.name in due else set()
+    shown = {part for source in benchmark.headline.values() for part in members_of(benchmark, source, parts)}
+    return [
+        average
+        for average in benchmark.averages
+        if average.name in due or not shown & set(members_of(benchmark, average.name, parts))
+    ]
+
+
+def members_of(benchmark: Benchmark, name: str, parts: Sequence[str]) -> list[str]:
+    """Names of the parts that a part or an average is made of."""
+    average = next((average for average in benchmark.averages if average.name == name), None)
+    if average is None:
+        return [part for part in parts if part == name]
+    earlier = benchmark.averages[: benchmark.averages.index(average)]
+    found: dict[str, None] = {}
+    for pattern in average.of:
+        if any(pattern == other.name for other in earlier):
+            found |= dict.fromkeys(members_of(benchmark, pattern, parts))
+        else:
+            found |= dict.fromkeys(part for part in parts if fnmatchcase(part, pattern))
+    return list(found)
+
+
+def _cut(
+    average: Average, cuts: Mapping[str, Average | None], told: Collection[str], parts: Sequence[str]
+) -> Average | None:
+    """The average without told parts: itself where there are none, None where nothing is left."""
+    left: list[str] = []
+    for pattern in average.of:
+        if pattern in cuts:
+            cut = cuts[pattern]
+            left += [cut.name] if cut is not None else []
+            continue
+        fitting = [part for part in parts if fnmatchcase(part, pattern)]
+        neutral = [part for part in fitting if part not in told]
+        left += [pattern] if neutral == fitting else neutral
+    if not left:
+        return None
+    return average if tuple(left) == average.of else replace(average, name=f"{average.name}.neutral", of=tuple(left))

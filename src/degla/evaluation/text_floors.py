@@ -1,0 +1,134 @@
+"""What the texts alone tell: the items of a benchmark enter, verdicts of two solvers that see no image leave.
+
+"shorter text" calls the shorter of two texts true. "words only" is a classifier that learns from the items of other
+images which words true and false texts have: a bag of words, without order. Both choose by lot between texts that look
+alike to them. The third floor, a random answer, is the score's chance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, MutableMapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from degla.evaluation.scoring import Rows
+from degla.evaluation.verdicts import Gold, Judged, chance_of
+from degla.records import ItemVerdict, PairItem
+
+SHORTER, WORDS = "shorter text", "words only"
+TOLD = "told by the text alone"
+"""Column of the report's first table for the mean of the parts that a floor answers."""
+_KEY = "textfloors:words"
+"""How the keys of kept verdicts begin; another one for another way to make them."""
+Leads = NDArray[np.float64]
+"""`[true, false]`: above 0 where a solver prefers the true text of one row of gold, 0 where it cannot choose."""
+
+
+def floor_verdicts(
+    items: Iterable[PairItem], cache: MutableMapping[str, Rows] | None = None
+) -> dict[str, list[Judged]]:
+    """Name of each floor to its verdicts, with chance, in the order of the items.
+
+    Items without an image ask the texts alone: no floor is due there. "words only" leaves out parts of fewer than 40
+    comparisons or 10 images, too few to learn from.
+
+    Args:
+        items: of one benchmark.
+        cache: keeps what takes more than a moment.
+    """
+    parts: dict[str, list[PairItem]] = {}
+    for item in items:
+        if item.images:
+            parts.setdefault(item.part, []).append(item)
+    found: dict[str, list[Judged]] = {name: [] for name in (SHORTER, WORDS)}
+    for members in parts.values():
+        leads = [_shorter(item) for item in members]
+        found[SHORTER] += [_judge(item, lead) for item, lead in zip(members, leads, strict=True)]
+        learnt = _words_only(members, {} if cache is None else cache)
+        if learnt is not None:
+            found[WORDS] += [_judge(item, lead) for item, lead in zip(members, learnt, strict=True)]
+    return found
+
+
+def _shorter(item: PairItem) -> list[Leads]:
+    lengths = np.array([len(text) for text in item.texts], dtype=np.float64)
+    return [lengths[None, ~true] - lengths[true, None] for true in _rows(item)]
+
+
+def _words_only(items: Sequence[PairItem], cache: MutableMapping[str, Rows]) -> list[list[Leads]] | None:
+    from degla.negatives.report.blind import Pair, bag_of_words, blind_leads
+
+    shapes = [[(int(true.sum()), int((~true).sum())) for true in _rows(item)] for item in items]
+    pairs = [
+        Pair(one, other, item.images[0].path)
+        for item in items
+        for true in _rows(item)
+        for one in _chosen(item, true)
+        for other in _chosen(item, ~true)
+    ]
+    digest = hashlib.sha256(repr([(pair.image_id, pair.caption, pair.negative) for pair in pairs]).encode()).hexdigest()
+    key = f"{_KEY}:{digest}"
+    row = cache.get(key)
+    if row is None:
+        leads = blind_leads(pairs, features=bag_of_words)
+        if leads is None:
+            return None
+        row = cache[key] = np.sign(leads).astype(np.float32)
+    values = iter(row.astype(np.float64))
+    return [
+        [
+            np.array([next(values) for _ in range(true * false)], dtype=np.float64).reshape(true, false)
+            for true, false in rows
+        ]
+        for rows in shapes
+    ]
+
+
+def _rows(item: PairItem) -> list[NDArray[np.bool_]]:
+    return [np.array(row, dtype=bool) for row in item.gold]
+
+
+def _chosen(item: PairItem, which: NDArray[np.bool_]) -> list[str]:
+    return [text for text, wanted in zip(item.texts, which, strict=True) if wanted]
+
+
+def _judge(item: PairItem, leads: Sequence[Leads]) -> Judged:
+    chance = chance_of(item.gold)
+    # To a solver without eyes all images are one: its order of the texts must fit each of them.
+    text = 0.0 if _contradict(item.gold) else math.prod(map(_worth, leads))
+    ok = {"text_ok": text, "image_ok": chance["image_ok"], "group_ok": text * chance["image_ok"]}
+    if len(item.gold) == 1:
+        for number, row in enumerate(leads[0], start=1):
+            ok[f"text_ok.{number}"] = _worth(row[None])
+            chance[f"text_ok.{number}"] = 1 / (1 + len(row))
+    verdict = ItemVerdict(
+        id=item.id, benchmark=item.benchmark, part=item.part, image=item.images[0].path, group=item.group, ok=ok,
+        ties=dict.fromkeys(ok, 0), margin=None,
+    )  # fmt: skip
+    return Judged(verdict, chance)
+
+
+def _worth(leads: Leads) -> float:
+    """How probably every true text stands before every false one, where equals stand in any order."""
+    if leads.size == 0:
+        return 1.0
+    if (leads < 0).any():
+        return 0.0
+    equal = leads == 0
+    true, false = int(equal.any(axis=1).sum()), int(equal.any(axis=0).sum())
+    return 1 / math.comb(true + false, true)
+
+
+def _contradict(gold: Gold) -> bool:
+    """Whether one image needs a text above another and a second image the other way round."""
+    orders: set[tuple[int, int]] = {
+        (true, false)
+        for row in gold
+        for true, is_true in enumerate(row)
+        for false, is_false in enumerate(row)
+        if is_true and not is_false
+    }
+    return any((false, true) in orders for true, false in orders)

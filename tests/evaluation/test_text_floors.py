@@ -1,0 +1,197 @@
+"""What the texts alone tell stands beside every compositional number, and does not count as composition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from degla.errors import InputError
+from degla.evaluation.benchmarks import Average, Benchmark, Entry, Part
+from degla.evaluation.comparison import compare
+from degla.evaluation.neutral import benchmark_of, find_floors, with_floors
+from degla.evaluation.report import report
+from degla.evaluation.results import load_result, save_result
+from degla.evaluation.run import evaluate
+from degla.evaluation.terminal import named_scores, render_result
+from degla.evaluation.text_floors import SHORTER, TOLD, WORDS, _contradict, _worth, floor_verdicts
+from degla.records import ItemImage, PairItem, Result
+from tests.evaluation.fake_encoders import spreading
+from tests.evaluation.shelf_contract import paint
+from tests.evaluation.test_floors import use
+
+_NOUNS = ("cat", "dog", "cow", "car", "cup", "hat")
+
+
+def texts_of(kind: str, luck: Random) -> tuple[str, str]:
+    """A true and a false text: longer, exchanged, or with a word that only false texts have."""
+    one, other = luck.sample(_NOUNS, 2)
+    true = f"a {one} on a {other}"
+    return true, {
+        "add": f"a {one} on a red {other}",
+        "swap": f"a {other} on a {one}",
+        "word": f"a {one} by a {other}",
+    }[kind]
+
+
+def items(kind: str, count: int, *, images: int = 12) -> list[PairItem]:
+    luck = Random(kind)
+    return [
+        PairItem(
+            id=f"gift/{kind}/{number}", benchmark="gift", part=kind, texts=texts_of(kind, luck), gold=((1, 0),),
+            images=(ItemImage(path=f"{number % images}.png"),),
+        )
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def benchmark(kinds: Sequence[str], count: int = 60) -> Benchmark:
+    def read(root: Path) -> Iterator[Entry]:
+        for kind in kinds:
+            yield from items(kind, count)
+
+    return Benchmark(
+        name="gift", title="Gift", paper="-", licence="-", source="-", layout="N.png", citation="",
+        parts=tuple(Part(name=kind, family=kind) for kind in kinds), items=read, annotations=(),
+        averages=(Average("macro", of=tuple(kinds)), Average("micro", of=("*",), how="micro")),
+        headline={"composition": "macro"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def gift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    use(benchmark(("add", "swap", "word")), monkeypatch)
+    paint(tmp_path, [f"{number}.png" for number in range(12)])
+    return tmp_path
+
+
+def score(root: Path) -> Result:
+    return evaluate(spreading(), benchmarks=["gift"], root=root, progress=False)
+
+
+def test_length_and_words_are_seen_order_is_not() -> None:
+    floors = find_floors(
+        benchmark(("add", "swap", "word")), [*items("add", 60), *items("swap", 60), *items("word", 60)]
+    )
+    values = {
+        floor: {name: rows[0].value for name, rows in found.parts.items()} for floor, found in floors.values.items()
+    }
+    assert values == {SHORTER: {"add": 1.0, "swap": 0.5, "word": 0.5}, WORDS: {"add": 1.0, "swap": 0.5, "word": 1.0}}
+    assert floors.told == {"add": (SHORTER, WORDS), "word": (WORDS,)}
+    assert floors.benchmark.headline == {"composition": "macro.neutral", TOLD: "told"}
+    added = floors.benchmark.averages[2:]
+    assert added == (Average("macro.neutral", of=("swap",)), Average("told", of=("add", "word")))
+
+
+def test_nothing_is_learnt_from_the_item_that_is_asked() -> None:
+    """Each false text has a word of its own: a classifier that saw it would know it."""
+    luck = Random(0)
+    rows = [
+        PairItem(
+            id=f"gift/own/{number}", benchmark="gift", part="own", images=(ItemImage(path=f"{number}.png"),),
+            texts=tuple(f"a {''.join(luck.choices('abcdefgh', k=8))}" for _ in range(2)), gold=((1, 0),),
+        )
+        for number in range(80)
+    ]  # fmt: skip
+    verdicts = floor_verdicts(rows)[WORDS]
+    assert np.mean([row.verdict.ok["text_ok"] for row in verdicts]) == pytest.approx(0.5, abs=0.15)
+
+
+def test_few_items_tell_nothing() -> None:
+    """The shorter text is right four times of four by luck often enough; eight times of eight it is not."""
+    made = benchmark(("add",))
+    assert find_floors(made, items("add", 4)).told == {}
+    assert find_floors(made, items("add", 8)).told == {"add": (SHORTER,)}
+
+
+def test_one_order_of_texts_must_fit_all_images() -> None:
+    assert _contradict(((1, 0), (0, 1))) and not _contradict(((1, 0, 0), (1, 1, 0)))
+    pair = PairItem(
+        id="gift/two/0", benchmark="gift", part="two", images=(ItemImage(path="0.png"), ItemImage(path="1.png")),
+        texts=("short", "longer"), gold=((1, 0), (0, 1)),
+    )  # fmt: skip
+    (row,) = floor_verdicts([pair])[SHORTER]
+    assert row.verdict.ok == {"text_ok": 0.0, "image_ok": 0.25, "group_ok": 0.0}
+
+
+def test_equals_are_drawn_by_lot() -> None:
+    assert _worth(np.array([[1.0, 2.0]])) == 1 and _worth(np.array([[1.0, -1.0]])) == 0
+    assert _worth(np.array([[0.0]])) == 1 / 2 and _worth(np.array([[0.0, 0.0, 1.0]])) == 1 / 3
+    # Two true ones and one false of one length: the false one is last in one of three orders.
+    assert _worth(np.array([[0.0], [0.0]])) == pytest.approx(1 / 3)
+
+
+def test_no_column_goes_without_its_floors(gift: Path, tmp_path: Path) -> None:
+    result = score(gift)
+    entry = result.benchmarks[0]
+    assert entry.told == {"add": (SHORTER, WORDS), "word": (WORDS,)}
+    scores = [*(part.scores[0] for part in entry.parts), *entry.averages]
+    assert all(set(found.floors) == {SHORTER, WORDS} for found in scores)
+    by_name = {found.name: found for found in scores}
+    assert by_name["macro"].floors[SHORTER] == pytest.approx(2 / 3)
+    assert by_name["macro.neutral"].value == by_name["swap"].value
+    named = named_scores(result)
+    assert named["composition"] == named["swap"] and named[TOLD] == (named["add"] + named["word"]) / 2
+    save_result(result, tmp_path / "r.json")
+    data = report([tmp_path / "r.json"], out=tmp_path / "report.html")
+    assert [row["title"] for row in data["headline"]] == ["composition", TOLD]
+    told = "add (shorter text 100.0, words only 100.0), word (words only 100.0)"
+    page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    console = Console(width=200)
+    with console.capture() as said:
+        console.print(render_result(result))
+    for shown in (page, text, " ".join(said.get().split())):
+        assert told in shown and "words only" in shown
+    assert (
+        '<tr class="floor"><th scope="row">shorter text</th>' in page and "| *words only* |  | 50.0 | 100.0 |" in text
+    )
+
+
+def test_floors_are_those_of_all_items_where_images_are_missing(gift: Path) -> None:
+    for number in range(3, 12):
+        (gift / f"{number}.png").unlink()
+    result = evaluate(spreading(), benchmarks=["gift"], root=gift, allow_missing=True, progress=False)
+    entry = result.benchmarks[0]
+    assert entry.parts[0].scores[0].n == 15
+    assert entry.told == {"add": (SHORTER, WORDS), "word": (WORDS,)}
+
+
+def test_nothing_left_is_no_composition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(benchmark(("add",)), monkeypatch)
+    paint(tmp_path, [f"{number}.png" for number in range(12)])
+    result = score(tmp_path)
+    assert result.benchmarks[0].headline == {TOLD: "add"}
+    assert "composition" not in named_scores(result) and "macro" in named_scores(result)
+
+
+def old(result: Result, path: Path) -> Path:
+    """The file that a version without floors would have written of it."""
+    entry = result.benchmarks[0]
+
+    def bare(name: str) -> bool:
+        return name.endswith(".neutral") or name == "told"
+
+    parts = [part.model_copy(update={"scores": tuple(s.model_copy(update={"floors": {}}) for s in part.scores)})
+             for part in entry.parts]  # fmt: skip
+    averages = [row.model_copy(update={"floors": {}}) for row in entry.averages if not bare(row.name)]
+    update = {"parts": tuple(parts), "averages": tuple(averages), "headline": {"composition": "macro"}, "told": None}
+    save_result(result.model_copy(update={"benchmarks": (entry.model_copy(update=update),)}), path)
+    return path
+
+
+def test_old_results_are_scored_anew_without_a_model(gift: Path, tmp_path: Path) -> None:
+    result = score(gift)
+    path = old(result, tmp_path / "old.json")
+    loaded = load_result(path, items=True)
+    assert loaded.benchmarks[0].headline == {"composition (no floor known)": "macro"}
+    assert [row.title for row in compare([path]).headline] == ["composition (no floor known)"]
+    again = with_floors(loaded, root=gift)
+    assert again.benchmarks == result.benchmarks
+    assert with_floors(again, root=gift) is not None and benchmark_of(again.benchmarks[0]).headline["composition"]
+    other = loaded.benchmarks[0].model_copy(update={"items_sha256": "0"})
+    with pytest.raises(InputError, match="ask other questions"):
+        with_floors(loaded.model_copy(update={"benchmarks": (other,)}), root=gift)
