@@ -19,8 +19,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
-_FORKS = get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.preload"])
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.preload"])
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def start(words: Sequence[str], *, environment: Mapping[str, str] | None = None)
     """Start `python WORDS`: `-m MODULE ...`, `-c CODE ...` or `FILE ...`."""
     folder = Path(tempfile.mkdtemp(prefix="program-", dir=os.environ["DEGLA_CACHE"]))
     whole = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-    process = _FORKS.Process(target=_run, args=(list(words), whole, str(folder)), daemon=True)
+    process = FORKS.Process(target=_run, args=(list(words), whole, str(folder)), daemon=True)
     process.start()
     return Program(process, folder)
 

@@ -9,6 +9,7 @@ import torch.distributed.tensor
 import torch.nn.parallel
 
 import degla.evaluation.run
+import degla.study.tuning
 import degla.training.loop
 import degla.verbs.evaluate
 import degla.verbs.train

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from degla.study.grid import expand
 from degla.study.materials import prepare
 from degla.study.plan import Plan, WorldData, read_plan
 from degla.study.tuning import Job, tune
+from degla.training.metrics import Metrics
 from degla.training.validation import Validation
 
 _TINY: dict[str, Any] = {
@@ -148,16 +147,16 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, drawn: Path) -> None:
     job = _job(tmp_path / "stopped", drawn, train_steps=12, **{"tracking.every_steps": 1})
     assert job.config is not None and job.config.out is not None
     metrics = job.config.out / "metrics.jsonl"
+    record = Metrics.record
 
-    def stop_in_the_middle() -> None:
-        while not (metrics.is_file() and metrics.read_text().count("\n") >= 3):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def stopping(self: Metrics, step: int, **more: Any) -> None:
+        record(self, step, **more)
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=stop_in_the_middle)
-    thread.start()
-    stopped = tune(job)
-    thread.join()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Metrics, "record", stopping)
+        stopped = tune(job)
     assert stopped.paths == () and "stopped at step" in stopped.notes[-1] and not job.measures[0].path.exists()
     rest = tune(job)
     assert "goes on from" in rest.notes[0] and rest.trained and rest.measured == 2

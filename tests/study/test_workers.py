@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import threading
-import time
 from collections.abc import Sequence
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +19,7 @@ from degla.study.workers import Ended, run_jobs
 
 
 def work(job: tuple[str, float]) -> tuple[str, int]:
-    what, number = job
+    what, _ = job
     if what == "refuse":
         raise InputError("no such thing; give another.")
     if what == "break":
@@ -30,8 +29,8 @@ def work(job: tuple[str, float]) -> tuple[str, int]:
     if what == "hang":
         Path("pid").write_text(str(os.getpid()))
         threading.Event().wait()
-    if what == "sleep":
-        time.sleep(number)
+    if what == "wait":
+        threading.Event().wait()
     return what, os.getpid()
 
 
@@ -67,14 +66,14 @@ def test_failures_and_deaths_stop_nothing_else() -> None:
 
 
 def test_a_signal_ends_it() -> None:
+    class Signalling(Watcher):
+        def look(self, running: Sequence[int]) -> None:
+            if running == [0]:
+                os.kill(os.getpid(), signal.SIGTERM)
+
     before = signal.getsignal(signal.SIGTERM)  # Other libraries of the same process may have set one.
-    timer = threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    timer.start()
-    started = time.monotonic()
-    ends, stopped = run_jobs(work, [("sleep", 60.0), ("fine", 0)], processes=1, watcher=Watcher())
-    timer.join()
+    ends, stopped = run_jobs(work, [("wait", 0), ("fine", 0)], processes=1, watcher=Signalling())
     assert stopped == "SIGTERM" and ends == [None, None]
-    assert time.monotonic() - started < 30
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -100,4 +99,4 @@ def test_what_the_watcher_raises_ends_it() -> None:
             raise InputError("enough")
 
     with pytest.raises(InputError, match="enough"):
-        run_jobs(work, [("fine", 0), ("sleep", 60.0)], processes=2, watcher=Strict())
+        run_jobs(work, [("fine", 0), ("wait", 0)], processes=2, watcher=Strict())

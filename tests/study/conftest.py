@@ -1,0 +1,12 @@
+"""Studies of the tests start their workers from a process that has imported all already; one test spawns them anew."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.launch import FORKS
+
+
+@pytest.fixture(autouse=True)
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("degla.study.workers.get_context", lambda _: FORKS)
