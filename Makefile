@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Waiting OpenMP threads that spin take the processor from the others.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test mutants check format docs clean
+.PHONY: demo test mutants check format lowest docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/degla demo
@@ -26,12 +26,16 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The lowest versions that pyproject.toml allows, in an environment of their own.
+lowest:
+	$(PYTHON) tools/lowest.py
+
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) demo runs dist site
+	rm -rf $(VENV) .venv-lowest demo runs dist site
 
 $(VENV)/.installed: pyproject.toml requirements/tagger.txt
 	$(PYTHON) -c 'import sys; sys.exit("degla needs Python 3.11 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'

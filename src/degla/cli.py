@@ -12,6 +12,8 @@ from degla import __version__
 from degla.errors import DeglaError, InputError
 from degla.shelf import VERBS, did_you_mean
 
+_DOWNLOAD = "--allow-download"
+
 _ABOUT = """Teach CLIP-like models composition without making them forget what they knew.
 
   degla demo                                   the whole pipeline on the embedded world, with a report
@@ -28,12 +30,18 @@ _ABOUT = """Teach CLIP-like models composition without making them forget what t
   degla report RESULTS... --out report.html
   degla study PLAN --out DIR                   recipes x settings x seeds: one table, a frontier, paired tests
   degla continual PLAN --out DIR               tasks one after another: what is learnt, what is kept of those before
+
+With --allow-download any command may fetch what a model's folder names on the Hugging Face hub; without it none does.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status: 0 done, 1 failed, 2 wrong usage or input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if _DOWNLOAD in words:
+        # In the environment, so that the processes that a command starts know of it.
+        os.environ["DEGLA_ALLOW_DOWNLOAD"] = "1"
+        words = [word for word in words if word != _DOWNLOAD]
     # OpenMP threads that spin while they wait take the processor from others; read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

@@ -45,6 +45,34 @@ def test_the_embedded_model_keeps_its_tokenizer_through_save_and_move(tmp_path: 
     assert again.fingerprint == encoder.fingerprint
 
 
+def test_open_clip_itself_reads_the_tokenizer_of_a_moved_run(
+    tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    from degla.training.loop import train
+    from tests.training.configs import tiny_config
+
+    run = train(tiny_config("clip", model="world", pairs=tiny_pairs, out=tmp_path / "run", steps=1)).folder
+    encoder = load_encoder(str(run))
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    moved = tmp_path / "moved" / run.name
+    assert str(tmp_path) not in (moved / "open_clip_config.json").read_text(), "the configuration knows where it lay"
+    clip, _, _ = open_clip.create_model_and_transforms(f"local-dir:{moved}")
+    theirs, ours = open_clip.get_tokenizer(f"local-dir:{moved}"), encoder.tokenize
+    texts = ["A photo of a cat, and 3 dogs!", "wow!!!  it's\tüber-naïve 東京 &amp; 42's", "", "!", "İstanbul",
+             "<start_of_text> hi<end_of_text>", "<pad> <PAD>!", "a " * 100, *CAPTIONS]  # fmt: skip
+    assert torch.equal(theirs(texts), ours(texts)) and len(set(ours(texts).flatten().tolist())) > 50
+    with torch.no_grad():
+        embedded = clip.eval().encode_text(theirs(CAPTIONS), normalize=True)
+        torch.testing.assert_close(embedded, encoder.encode_captions(ours(CAPTIONS)), rtol=0, atol=1e-6)
+    # Saved once more, it is still the same.
+    save_encoder(load_encoder(str(moved)), tmp_path / "again")
+    assert (tmp_path / "again" / "tokenizer.json").read_bytes() == (moved / "tokenizer.json").read_bytes()
+    assert torch.equal(load_encoder(str(tmp_path / "again")).tokenize(texts), ours(texts))
+
+
 def test_quick_gelu_is_not_gelu(tmp_path: Path) -> None:
     quick = load_encoder(str(write_model(tmp_path / "quick")))
     plain = load_encoder(str(write_model(tmp_path / "plain", quick_gelu=False)))

@@ -31,6 +31,20 @@ _EXAMPLES = 5
 _TIES = ("strict", "half", "lenient")
 
 
+def ask_all(
+    benchmarks: Sequence[str], root: Path, *, allow_missing: bool = False, processes: Processes | None = None
+) -> list[Questions]:
+    """Read and check what benchmarks ask, before any model is looked up; arguments and errors as for `evaluate`."""
+    if not benchmarks:
+        raise InputError(f"no benchmark was named. Known: {', '.join(BENCHMARKS.names())}.")
+    chosen: list[Benchmark] = [BENCHMARKS.load(name).BENCHMARK for name in dict.fromkeys(benchmarks)]
+    # What a benchmark draws by itself is drawn by one process, while the others wait.
+    (processes or Processes()).from_first(
+        lambda: [benchmark.prepare(root) for benchmark in chosen if benchmark.prepare is not None]
+    )
+    return [ask(benchmark, root, allow_missing=allow_missing) for benchmark in chosen]
+
+
 def evaluate(
     encoder: Encoder,
     *,
@@ -46,6 +60,7 @@ def evaluate(
     image_reading: ImageReading = "upright",
     training: TrainingImages | None = None,
     processes: Processes | None = None,
+    questions: Sequence[Questions] | None = None,
 ) -> TracedResult:
     """Score a model; every distinct image and text of all benchmarks is embedded once.
 
@@ -64,6 +79,7 @@ def evaluate(
         training: images that the model was fine-tuned on; the result says which of them are asked about.
         processes: those of one job that all call this alike: they share the embedding and get the same result; the
             first of them reads and fills the cache and scores. None: this one alone, whatever job it belongs to.
+        questions: of these benchmarks, where `ask_all` has read them already.
 
     Raises:
         InputError: an unknown benchmark, files missing or wrong, images missing.
@@ -71,13 +87,9 @@ def evaluate(
     """
     if tie is not None and tie not in _TIES:
         raise InputError(f"tie rule {tie!r}: must be one of {', '.join(_TIES)}.")
-    if not benchmarks:
-        raise InputError(f"no benchmark was named. Known: {', '.join(BENCHMARKS.names())}.")
-    chosen: list[Benchmark] = [BENCHMARKS.load(name).BENCHMARK for name in dict.fromkeys(benchmarks)]
     processes = processes or Processes()
-    # What a benchmark draws by itself is drawn by one process, while the others wait.
-    processes.from_first(lambda: [benchmark.prepare(root) for benchmark in chosen if benchmark.prepare is not None])
-    questions = [ask(benchmark, root, allow_missing=allow_missing) for benchmark in chosen]
+    if questions is None:
+        questions = ask_all(benchmarks, root, allow_missing=allow_missing, processes=processes)
     entries = list(chain.from_iterable(asked.entries for asked in questions))
     fingerprint = encoder.fingerprint
     identity = "" if cache is None else identity_of(encoder, fingerprint=fingerprint, image_reading=image_reading)

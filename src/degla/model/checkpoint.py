@@ -21,8 +21,9 @@ from torch import Tensor
 from degla.errors import DeglaError, InputError
 from degla.model.adapters import adapter_state, has_adapters, load_adapter_state, merged_state
 from degla.model.encoder import Encoder
-from degla.model.load import CONFIG_NAME, WEIGHTS_NAME
+from degla.model.load import WEIGHTS_NAME
 from degla.model.teacher import Teacher
+from degla.model.tokenizer import CONFIG_NAME, save_tokenizer
 from degla.parse import read_json_object
 
 log = logging.getLogger("degla.train")
@@ -42,16 +43,7 @@ _STEP = re.compile(r"^step-(\d+)$")
 def save_encoder(encoder: Encoder, folder: Path) -> None:
     """Write a folder that `open_clip.create_model_and_transforms("local-dir:FOLDER")` loads, with its tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    model_config = json.loads(json.dumps(encoder.description.model_config))
-    for file in encoder.description.tokenizer_files:
-        target = folder / file.name
-        if target.resolve() != file.resolve():
-            shutil.copyfile(file, target)
-        text = model_config.get("text_cfg", {})
-        if "hf_tokenizer_name" not in text:
-            # open_clip takes a relative path from the working directory; `load_encoder` looks beside this file first.
-            text.setdefault("tokenizer_kwargs", {})["bpe_path"] = str(_final(folder).resolve() / file.name)
-    config = {"model_cfg": model_config, "preprocess_cfg": encoder.description.preprocess_config}
+    config = save_tokenizer(encoder, folder)
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     weights = _plain(merged_state(encoder.clip))
     note = {"format": "pt", "quick_gelu": "true" if encoder.description.quick_gelu else "false"}
@@ -60,11 +52,6 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
 
 def _plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-
-
-def _final(folder: Path) -> Path:
-    """Where a folder that is still being written will be."""
-    return folder.with_name(folder.name.removesuffix(".partial"))
 
 
 @contextmanager

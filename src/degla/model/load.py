@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
 import warnings
@@ -12,11 +13,16 @@ import torch
 
 from degla.errors import InputError
 from degla.model.encoder import Description, Encoder
+from degla.model.hub import downloads_allowed, offline, why_unreachable
+from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
 from degla.parse import read_json_object
 from degla.shelf import did_you_mean
 
-CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
+
+INSTALL = "Install it: pip install 'degla[embedded]'."
+_FETCHED = Path.home() / ".cache" / "clip"
+"""Where open_clip keeps weights that come from an address of their own."""
 
 FORMS = (
     "a run or checkpoint folder, ARCHITECTURE:TAG (for example ViT-B-32-quickgelu:openai), ARCHITECTURE:FILE, "
@@ -40,7 +46,7 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
 
         encoder = _from_folder(world_model_folder(), name=name)
     elif name.startswith("hf-hub:"):
-        encoder = _from_open_clip(name, pretrained=None, name=name)
+        encoder = _from_hub(name, pretrained=None, name=name)
     elif Path(name.removeprefix("local-dir:")).is_dir():
         encoder = _from_folder(_checkpoint_folder(Path(name.removeprefix("local-dir:"))), name=name)
     else:
@@ -74,11 +80,37 @@ def _checkpoint_folder(folder: Path) -> Path:
 def _from_folder(folder: Path, *, name: str) -> Encoder:
     try:
         config = read_json_object(folder / CONFIG_NAME)
-        model_config, preprocess = config["model_cfg"], config.get("preprocess_cfg", {})
-    except KeyError:
+        model_config, preprocess = tokenizer_form(config), config.get("preprocess_cfg", {})
+        quick_gelu = bool(model_config.get("quick_gelu", False))
+        wanted = _wanted_of_hub(model_config)
+        files = tokenizer_files(folder, model_config)
+    except (KeyError, AttributeError, TypeError):
         raise InputError(f"{folder / CONFIG_NAME}: not an open_clip configuration (no 'model_cfg').") from None
-    _check_recorded_activation(folder / WEIGHTS_NAME, quick_gelu=bool(model_config.get("quick_gelu", False)))
-    return _from_open_clip(f"local-dir:{folder}", pretrained=None, name=name, preprocess=preprocess)
+    _check_recorded_activation(folder / WEIGHTS_NAME, quick_gelu=quick_gelu)
+    source = f"local-dir:{folder}"
+    why = why_unreachable() if wanted and downloads_allowed() else "without --allow-download it fetches nothing"
+    with contextlib.nullcontext() if why is None else offline():
+        try:
+            return _from_open_clip(source, name=name, preprocess=preprocess, model_config=model_config, files=files)
+        except InputError:
+            if not wanted or why is None:
+                raise
+            fields = " and ".join(f"field '{field}' names {value!r}" for field, value in wanted.items())
+            raise InputError(
+                f"{folder / CONFIG_NAME}: {fields}, which is not on this machine, and the folder cannot have it "
+                f"fetched from the Hugging Face hub: {why}."
+            ) from None
+
+
+def _wanted_of_hub(model_config: dict[str, Any]) -> dict[str, str]:
+    """Fields of a configuration that may name something of the hub, with what they name."""
+    text, vision = model_config.get("text_cfg", {}), model_config.get("vision_cfg", {})
+    found = {"text_cfg.hf_model_name": text.get("hf_model_name"), "text_cfg.hf_tokenizer_name": None}
+    if text.get("hf_tokenizer_name"):
+        found["text_cfg.hf_tokenizer_name"] = text["hf_tokenizer_name"]
+    timm = str(vision.get("timm_model_name") or "")
+    found["vision_cfg.timm_model_name"] = timm if ":" in timm else None
+    return {field: str(value) for field, value in found.items() if value}
 
 
 def _from_architecture(name: str, *, seed: int) -> Encoder:
@@ -103,11 +135,11 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
     if source == "random":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return _from_open_clip(architecture, pretrained=None, name=name)
+            return _from_hub(architecture, pretrained=None, name=name)
     path = Path(source)
     if path.exists():
         _check_recorded_activation(path, quick_gelu=quick_gelu)
-        return _from_open_clip(architecture, pretrained=source, name=name)
+        return _from_hub(architecture, pretrained=source, name=name)
     if source not in tags:
         twin = architecture.removesuffix("-quickgelu") if quick_gelu else architecture + "-quickgelu"
         if source in open_clip.list_pretrained_tags_by_model(twin):
@@ -120,7 +152,7 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
     if made_with != quick_gelu:
         twin = architecture + "-quickgelu" if made_with else architecture.removesuffix("-quickgelu")
         raise _activation_error(name, twin, quick_gelu=quick_gelu)
-    return _from_open_clip(architecture, pretrained=source, name=name)
+    return _from_hub(architecture, pretrained=source, name=name)
 
 
 def _activation_error(name: str, twin: str, *, quick_gelu: bool) -> InputError:
@@ -169,8 +201,38 @@ def _is_torchscript(path: Path) -> bool:
         return any(Path(entry).name == "constants.pkl" for entry in archive.namelist())
 
 
+def _from_hub(source: str, *, pretrained: str | None, name: str) -> Encoder:
+    """A model that open_clip knows by name, of which weights, text tower or tokenizer may have to be fetched."""
+    import open_clip
+
+    config = open_clip.get_model_config(source) if not source.startswith("hf-hub:") else {}
+    tag = open_clip.get_pretrained_cfg(source, pretrained) if pretrained else {}
+    siglip = "siglip" in source.lower()  # open_clip chooses their tokenizer by name.
+    if not (source.startswith("hf-hub:") or tag or siglip or _wanted_of_hub(config)):
+        return _from_open_clip(source, pretrained=pretrained, name=name)
+    why = why_unreachable()
+    if why is None:
+        return _from_open_clip(source, pretrained=pretrained, name=name)
+    with offline():
+        try:
+            if tag and not tag.get("hf_hub") and not (_FETCHED / Path(tag.get("url", "")).name).is_file():
+                raise InputError(f"{_FETCHED} does not hold its weights")
+            return _from_open_clip(source, pretrained=pretrained, name=name)
+        except InputError:
+            raise InputError(
+                f"{name}: must be fetched from the Hugging Face hub, which cannot be reached ({why}), and is not on "
+                "this machine. Connect it, or name a model that is here: a folder, ARCHITECTURE:FILE or world."
+            ) from None
+
+
 def _from_open_clip(
-    source: str, *, pretrained: str | None, name: str, preprocess: dict[str, Any] | None = None
+    source: str,
+    *,
+    name: str,
+    pretrained: str | None = None,
+    preprocess: dict[str, Any] | None = None,
+    model_config: dict[str, Any] | None = None,
+    files: tuple[Path, ...] = (),
 ) -> Encoder:
     import open_clip
 
@@ -181,50 +243,27 @@ def _from_open_clip(
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*[Qq]uick_?[Gg][Ee][Ll][Uu].*")
             clip, _, transform = open_clip.create_model_and_transforms(source, pretrained=pretrained)
+        config = model_config or dict(open_clip.get_model_config(source))
+        tokenize = open_tokenizer(source, config, files)
+    except InputError:
+        raise
     except UserWarning as error:
         raise InputError(f"{name}: {error}. Use the architecture whose activation fits the weights.") from None
+    except ImportError as error:
+        raise InputError(f"{name}: needs a package that is not installed: {error}. {INSTALL}") from None
     except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
         raise InputError(f"{name}: {_first_lines(str(error))}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name}: cannot be loaded: {_first_lines(str(error))}") from None
+    except Exception as error:  # timm, transformers, tokenizers and the hub's client raise kinds of their own
+        raise InputError(f"{name}: cannot be loaded: {_first_lines(str(error)) or type(error).__name__}") from None
     finally:
         logging.getLogger().setLevel(level)
-    if pretrained is None and source.startswith("local-dir:"):
-        folder = Path(source.removeprefix("local-dir:"))
-        model_config = read_json_object(folder / CONFIG_NAME)["model_cfg"]
-        files = _tokenizer_files(folder, model_config)
-    else:
-        model_config, files = dict(open_clip.get_model_config(source)), ()
-    tokenize = open_clip.get_tokenizer(source, **_tokenizer_arguments(files, model_config))
     description = Description(
         name=name,
-        model_config=model_config,
+        model_config=config,
         preprocess_config=dict(open_clip.model.get_model_preprocess_cfg(clip)) | (preprocess or {}),
         tokenizer_files=files,
     )
     return Encoder(clip, description=description, tokenize=tokenize, transform=transform)
-
-
-def _tokenizer_files(folder: Path, model_config: dict[str, Any]) -> tuple[Path, ...]:
-    text = model_config.get("text_cfg", {})
-    if "hf_tokenizer_name" in text:
-        names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
-                 "vocab.txt", "spiece.model", "sentencepiece.bpe.model")  # fmt: skip
-        return tuple(folder / name for name in names if (folder / name).is_file())
-    recorded = text.get("tokenizer_kwargs", {}).get("bpe_path")
-    if not recorded:
-        return ()
-    # The recorded path was right where the folder was written; what counts is the file that came along with it.
-    for candidate in (folder / Path(recorded).name, Path(recorded)):
-        if candidate.is_file():
-            return (candidate.resolve(),)
-    raise InputError(f"{folder}: the tokenizer's file {Path(recorded).name!r} is missing beside {CONFIG_NAME}.")
-
-
-def _tokenizer_arguments(files: tuple[Path, ...], model_config: dict[str, Any]) -> dict[str, Any]:
-    if files and "hf_tokenizer_name" not in model_config.get("text_cfg", {}):
-        return {"bpe_path": str(files[0])}
-    return {}
 
 
 def _first_lines(text: str) -> str:

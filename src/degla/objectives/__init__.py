@@ -133,6 +133,7 @@ class Term(Protocol):
     """One summand of the objective. A term that reads optional parts of the student's embeddings names them in a class
     variable `reads: ClassVar[frozenset[Extra]]`; without one it reads none. A term that reads no text at all says so
     with `reads_texts: ClassVar[bool] = False`; where all active terms do, no text is embedded, and its rows are zeros.
+    One that compares no similarities by a softmax says `softmax: ClassVar[bool] = False`.
 
     Attributes:
         weight: its factor; 0 means that it is neither computed nor logged.
@@ -184,6 +185,11 @@ def reads_texts(term: Any) -> bool:
     return bool(getattr(term, "reads_texts", True))
 
 
+def by_softmax(term: Any) -> bool:
+    """Whether a term (or its class) compares similarities, times the scale, by a softmax."""
+    return bool(getattr(term, "softmax", True))
+
+
 __all__ = [
     "EXTRA_FIELDS",
     "Embeddings",
@@ -193,6 +199,7 @@ __all__ = [
     "StatefulTerm",
     "Target",
     "Term",
+    "by_softmax",
     "reads_of",
     "reads_texts",
 ]

@@ -37,6 +37,7 @@ class HardestHinge:
     """Leave out captions and images of the same picture, which are no negatives; true or false."""
 
     needs: ClassVar[frozenset[Part]] = frozenset()
+    softmax: ClassVar[bool] = False
 
     def start(self, rules: int) -> Tensor:
         """Steps made before the first one: 0."""

@@ -31,6 +31,7 @@ class OwnHinge:
     """Least distance of the cosines, 0 to 2 (0.1 in arXiv 2305.06152)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset()
+    softmax: ClassVar[bool] = False
 
     def __call__(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the valid negatives of all processes."""

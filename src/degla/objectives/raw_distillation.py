@@ -28,6 +28,7 @@ class RawDistillation:
     """Factor of the term, >= 0 (1 in arXiv 2402.12336)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset({"raw_image"})
+    softmax: ClassVar[bool] = False
     reads: ClassVar[frozenset[Extra]] = frozenset({"raw_image"})
     reads_texts: ClassVar[bool] = False
 

@@ -34,6 +34,7 @@ class SelfDistillation:
     """Factor of the texts' mean, >= 0 (arXiv 2504.16801: 0.005 summed over 256 captions and 4 negatives each)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset({"image", "caption", "negative"})
+    softmax: ClassVar[bool] = False
 
     @classmethod
     def published_sum(cls, weight: float, *, batch_size: int, negatives: int) -> SelfDistillation:

@@ -35,6 +35,7 @@ class TextGrounded:
     """Which negatives a caption meets: its own, or those that the released code pairs with it; "own" or "published"."""
 
     needs: ClassVar[frozenset[Part]] = frozenset({"caption"})
+    softmax: ClassVar[bool] = False
 
     def __call__(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the pairs of all processes that have a valid negative."""

@@ -28,6 +28,7 @@ class TextPull:
     """Factor of the term, >= 0 (1 in arXiv 2505.24424)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset()
+    softmax: ClassVar[bool] = False
     reads: ClassVar[frozenset[Extra]] = frozenset({"positive"})
 
     def __call__(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:

@@ -32,10 +32,16 @@ from degla.training.finite import NonFiniteLossError
 from degla.training.interrupt import StopRequest
 from degla.training.metrics import Metrics
 from degla.training.optim import build_optimizer
-from degla.training.pairs import open_pairs
+from degla.training.pairs import open_pairs, read_pairs
 from degla.training.precision import choose_precision
 from degla.training.randomness import seed_everything
-from degla.training.rehearsal import add_rehearsal, open_rehearsal, rehearsal_batches, rehearsal_digests
+from degla.training.rehearsal import (
+    add_rehearsal,
+    open_rehearsal,
+    read_rehearsal,
+    rehearsal_batches,
+    rehearsal_digests,
+)  # fmt: skip
 from degla.training.runstate import Position, RunState
 from degla.training.sharding import Sharding
 from degla.training.step import Trainer
@@ -82,12 +88,12 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
     run = config.out
     _open_folder(run, resume=resume)
     seed_everything(config.train.seed)
-    accelerator = open_accelerator(config)
-    processes = Processes.current()
-
+    accelerator, processes = open_accelerator(config), Processes.current()
+    # Data come before the model: a wrong file is told before anything is fetched.
+    source, second = read_pairs(config, processes=processes), read_rehearsal(config, processes=processes)
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
-    pairs = open_pairs(config, encoder=encoder, processes=processes)
-    rehearsed = open_rehearsal(config, encoder=encoder, processes=processes)
+    pairs = open_pairs(config, encoder=encoder, processes=processes, source=source)
+    rehearsed = open_rehearsal(config, encoder=encoder, processes=processes, source=second)
     steps = config.train.steps or config.train.epochs * len(pairs.plan)
     validation = Validation(
         config.validation, config.stop, run=run, label=config.recipe, seed=config.train.seed,

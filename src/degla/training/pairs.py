@@ -124,12 +124,26 @@ class Pairs:
             yield batch.to(device, non_blocking=on_gpu)
 
 
-def open_pairs(config: TrainConfig, *, encoder: Encoder, processes: Processes) -> Pairs:
-    """Read, check and order the pairs of a run.
+@dataclass(frozen=True)
+class PairSource:
+    """The rows of a run, read and checked before any model is looked up.
+
+    Attributes:
+        rows: with their negatives; those without a usable image are left out.
+        extras: what the data set reads besides.
+        neighbours: rows of similar images that join each batch.
+    """
+
+    rows: list[PairRow]
+    extras: ExtraData
+    neighbours: Neighbours | None
+
+
+def read_pairs(config: TrainConfig, *, processes: Processes) -> PairSource:
+    """Read and check the rows of a run and their images.
 
     Raises:
-        InputError: see `read_rows`; a missing image; fewer rows than one batch; a batch that does not divide among
-            the processes.
+        InputError: see `read_rows`; a missing image; a batch that does not divide among the processes.
     """
     data, loop = config.data, config.train
     if loop.batch_size % processes.count:
@@ -142,16 +156,35 @@ def open_pairs(config: TrainConfig, *, encoder: Encoder, processes: Processes) -
     rows = usable_rows(read_rows(data, reads=reads), folder, bad_images=data.bad_images, workers=max(data.workers, 2))
     if extras.partners:
         check_partners(rows, folder, workers=max(data.workers, 2))
+    return PairSource(rows, extras, _neighbours(data, rows, loop.seed))
+
+
+def open_pairs(
+    config: TrainConfig, *, encoder: Encoder, processes: Processes, source: PairSource | None = None
+) -> Pairs:
+    """Order the pairs of a run for a model.
+
+    Args:
+        config: of the run.
+        encoder: the model to train.
+        processes: that share each batch.
+        source: its rows, where they have been read already.
+
+    Raises:
+        InputError: see `read_pairs`; fewer rows than one batch; a term reads what the model does not give.
+    """
+    source = source or read_pairs(config, processes=processes)
+    data, loop = config.data, config.train
     dataset = PairDataset(
-        rows,
-        folder=folder,
+        source.rows,
+        folder=Path(data.images or "."),
         transform=RandomCrop(image_transform(encoder), scale=(data.smallest_crop, 1.0)),
         tokenize=encoder.tokenize,
         negatives_per_caption=data.negatives_per_caption,
         seed=loop.seed,
         draw=data.draw,
         scaled_decoding=data.scaled_decoding,
-        extras=extras,
+        extras=source.extras,
     )
     plan = BatchPlan(
         dataset.groups,
@@ -162,8 +195,7 @@ def open_pairs(config: TrainConfig, *, encoder: Encoder, processes: Processes) -
         duplicates="avoid" if data.duplicates == "avoid" else "allow",
     )
     collate = choose_collate(config, encoder, part_size=loop.chunk_size)
-    near = _neighbours(data, rows, loop.seed)
-    return Pairs(dataset, plan, workers=data.workers, collate=collate, neighbours=near)
+    return Pairs(dataset, plan, workers=data.workers, collate=collate, neighbours=source.neighbours)
 
 
 def _neighbours(data: DataConfig, rows: list[PairRow], seed: int) -> Neighbours | None:

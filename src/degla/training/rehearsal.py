@@ -16,11 +16,25 @@ from degla.objectives import Processes
 from degla.objectives._sum import Objective
 from degla.training.anchor import Anchor
 from degla.training.fingerprint import data_digests
-from degla.training.pairs import Pairs, open_pairs
+from degla.training.pairs import Pairs, PairSource, open_pairs, read_pairs
 from degla.training.step import Trainer
 
 
-def open_rehearsal(config: TrainConfig, *, encoder: Encoder, processes: Processes) -> Pairs | None:
+def read_rehearsal(config: TrainConfig, *, processes: Processes) -> PairSource | None:
+    """The rows of the second stream, before any model is looked up; None where there is none.
+
+    Raises:
+        InputError: as `read_pairs`, with the names of the rehearsal's flags.
+    """
+    if not config.rehearsal.active:
+        return None
+    with config.rehearsal.named():
+        return read_pairs(config.rehearsal.stream(config), processes=processes)
+
+
+def open_rehearsal(
+    config: TrainConfig, *, encoder: Encoder, processes: Processes, source: PairSource | None = None
+) -> Pairs | None:
     """The pairs of the second stream; None where no term of `rehearsal.objective` has a weight.
 
     Raises:
@@ -29,7 +43,8 @@ def open_rehearsal(config: TrainConfig, *, encoder: Encoder, processes: Processe
     if not config.rehearsal.active:
         return None
     with config.rehearsal.named():
-        return open_pairs(config.rehearsal.stream(config), encoder=encoder, processes=processes)
+        stream = config.rehearsal.stream(config)
+        return open_pairs(stream, encoder=encoder, processes=processes, source=source)
 
 
 def rehearsal_batches(pairs: Pairs | None, *, start: int, device: torch.device) -> Iterator[Batch | None]:

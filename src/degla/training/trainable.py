@@ -8,16 +8,18 @@ from degla.model.adapters import add_adapters
 from degla.model.depth import TOWERS, Tower, resblocks, tower_depth, tower_module, tower_of
 from degla.model.encoder import Encoder
 from degla.model.modes import has_statistics
-from degla.objectives import Processes
+from degla.objectives import Processes, by_softmax
 
 
 def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
     """Set `requires_grad` of every parameter, put adapters in where they are asked for, and settle BatchNorm.
 
     Raises:
-        InputError: nothing is left to train; the towers' blocks cannot be told, or are fewer; the towers take no
-            adapters; or moving statistics of BatchNorm do not go together with another flag.
+        InputError: a softmax for a model of the sigmoid loss; nothing is left to train; the towers' blocks cannot be
+            told, or are fewer; the towers take no adapters; or moving statistics of BatchNorm do not go together with
+            another flag.
     """
+    _refuse_bias(encoder, config)
     loop = config.train
     frozen = _frozen_blocks(encoder, "image", loop.freeze_image_blocks)
     frozen |= _frozen_blocks(encoder, "text", loop.freeze_text_blocks)
@@ -31,6 +33,19 @@ def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
     if not any(parameter.requires_grad for parameter in encoder.parameters()):
         raise InputError("nothing is left to train: one of --train.train-image-tower, -text-tower, -scale must be on.")
     _settle_statistics(encoder, config)
+
+
+def _refuse_bias(encoder: Encoder, config: TrainConfig) -> None:
+    if getattr(encoder.clip, "logit_bias", None) is None:
+        return
+    chosen = [*config.objective.items(), *config.rehearsal.objective.items()]
+    names = list(dict.fromkeys(name for name, term in chosen if term.weight > 0 and by_softmax(term)))
+    if names:
+        raise InputError(
+            f"{encoder.name}: has a logit_bias, as SigLIP and other models of the sigmoid loss have, and this recipe's "
+            f"{', '.join(names)} compare by a softmax, which knows no bias: scale and bias would no longer fit the "
+            "embeddings. The model can be evaluated; to train, take one without logit_bias."
+        )
 
 
 def _frozen_blocks(encoder: Encoder, tower: Tower, count: int) -> set[str]:

@@ -51,8 +51,10 @@ def run(given: argparse.Namespace) -> int:
 
     from degla.evaluation.robustness import attack_model
     from degla.evaluation.robustness_table import render_attacks
+    from degla.evaluation.run import ask_all
     from degla.model.load import load_encoder
 
+    ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing)  # Before a model is looked up.
     results = [
         attack_model(
             load_encoder(name, device=device(given.device)),

@@ -34,11 +34,13 @@ def run(given: argparse.Namespace) -> int:
     from degla.evaluation.overlap import training_images
     from degla.evaluation.processes import joined_processes
     from degla.evaluation.results import save_result
-    from degla.evaluation.run import evaluate
+    from degla.evaluation.run import ask_all, evaluate
     from degla.evaluation.terminal import render_result
     from degla.model.checkpoint import recorded_seed
 
     with joined_processes() as processes, cache(given) as embeddings:
+        # Data come before models: a wrong folder is told before anything is fetched.
+        questions = ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing, processes=processes)
         for number, name in enumerate(given.models):
             floor = means_floor(name)
             result = evaluate(
@@ -53,6 +55,7 @@ def run(given: argparse.Namespace) -> int:
                 training_seed=seed_of(name) if floor else recorded_seed(name),
                 training=training_images(name),
                 processes=processes,
+                questions=questions,
                 # A floor is made anew in less time than it takes to read.
                 cache=None if floor else embeddings,
             )

@@ -73,6 +73,9 @@ def _check(given: argparse.Namespace) -> None:
         raise InputError("nothing to judge by: give --plausibility, --llm, --clip, or several.")
     if (given.clip is None) != (given.images is None):
         raise InputError("--clip MODEL and --images DIR go together: the model is shown the images.")
+    for path in (given.file, given.captions, given.images):
+        if path is not None and not path.exists():
+            raise InputError(f"{path}: no such file or folder.")
     if given.out.exists() and given.file.exists() and given.out.samefile(given.file):
         raise InputError(f"{given.out}: is the file that is judged. Choose another --out.")
 

@@ -1,0 +1,194 @@
+"""The tokenizer of a model: open_clip's own, with merges of a folder, or one of transformers; files that go with it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from degla.errors import InputError
+from degla.model.hub import downloads_allowed
+
+if TYPE_CHECKING:
+    from degla.model.encoder import Encoder
+
+CONFIG_NAME = "open_clip_config.json"
+
+_BPE = "bpe_path"
+_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
+          "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "added_tokens.json")  # fmt: skip
+"""Names that tokenizers of transformers give their files."""
+
+_OPTIONS = frozenset({_BPE, "additional_special_tokens", "clean", "reduction_mask", "strip_sep_token", "language"})
+"""Settings of a tokenizer that a folder may make: others would go to transformers, and could run code."""
+
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+"""CLIP's parts of a text, each of which is cut into tokens by itself."""
+
+
+def tokenizer_form(config: dict[str, Any]) -> dict[str, Any]:
+    """The `model_cfg` of a folder's configuration, its file of merges named where open_clip takes it.
+
+    `save_tokenizer` names it outside of `model_cfg`, for open_clip reads the same tokenizer in another form.
+
+    Raises:
+        KeyError: there is no `model_cfg`.
+    """
+    model_config = copy.deepcopy(dict(config["model_cfg"]))
+    if _BPE in config:
+        text = model_config["text_cfg"]
+        text.pop("hf_tokenizer_name", None)
+        text["tokenizer_kwargs"] = (text.get("tokenizer_kwargs") or {}) | {_BPE: config[_BPE]}
+    return model_config
+
+
+def tokenizer_files(folder: Path, model_config: dict[str, Any]) -> tuple[Path, ...]:
+    """The files of a folder that its tokenizer is read from; none where it is open_clip's own.
+
+    Raises:
+        InputError: the configuration names a file that is not in the folder, a tokenizer of the hub without its files,
+            or a setting that tokenizers are not given here.
+    """
+    where, text = folder / CONFIG_NAME, model_config.get("text_cfg", {})
+    options = text.get("tokenizer_kwargs") or {}
+    odd = sorted(options.keys() - _OPTIONS)
+    if odd:
+        raise InputError(f"{where}: field 'text_cfg.tokenizer_kwargs.{odd[0]}' is not allowed in a model's folder.")
+    if text.get("hf_tokenizer_name"):
+        found = tuple(folder / name for name in _FILES if (folder / name).is_file())
+        if not found and not downloads_allowed():
+            raise InputError(
+                f"{where}: field 'text_cfg.hf_tokenizer_name' names {text['hf_tokenizer_name']!r}, and its files are "
+                "not in the folder. Put tokenizer.json and tokenizer_config.json there, or let them be fetched from "
+                "the hub: --allow-download."
+            )
+        return found
+    recorded = options.get(_BPE)
+    if not recorded:
+        return ()
+    # The recorded path was right where the folder was written; what counts is the file that came along with it.
+    file = folder / Path(str(recorded)).name
+    if not file.is_file():
+        raise InputError(
+            f"{where}: field '{_BPE}' is {recorded!r}; a file named {file.name!r} must lie in the folder itself, and "
+            "none does."
+        )
+    return (file.resolve(),)
+
+
+def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path, ...]) -> Any:
+    """What turns texts into token numbers.
+
+    Args:
+        source: as open_clip names a model.
+        model_config: its `model_cfg`.
+        files: as `tokenizer_files` gives them.
+
+    Raises:
+        InputError: a damaged file, or one of another vocabulary than the model's.
+    """
+    import open_clip
+
+    text = model_config.get("text_cfg", {})
+    options = {name: value for name, value in (text.get("tokenizer_kwargs") or {}).items() if name != _BPE}
+    context = text.get("context_length", 77)
+    if text.get("hf_tokenizer_name"):
+        if source.startswith("local-dir:") and not files:
+            return open_clip.tokenizer.HFTokenizer(
+                text["hf_tokenizer_name"], context_length=context, tokenizer_mode=text.get("tokenizer_mode"), **options
+            )
+        return open_clip.get_tokenizer(source)
+    if not files:
+        return open_clip.get_tokenizer(source)
+    try:
+        tokenizer = open_clip.SimpleTokenizer(bpe_path=str(files[0]), context_length=context, **options)
+    except Exception as error:  # gzip and zlib raise kinds of their own for damaged files
+        raise InputError(f"{files[0]}: damaged file of a tokenizer: {error or type(error).__name__}.") from None
+    size = int(text.get("vocab_size", 49408))
+    if tokenizer.vocab_size != size:
+        raise InputError(
+            f"{files[0]}: {tokenizer.vocab_size} tokens, but the model knows {size} ({CONFIG_NAME}, field "
+            "'text_cfg.vocab_size'); this is the tokenizer of another model."
+        )
+    return tokenizer
+
+
+def save_tokenizer(encoder: Encoder, folder: Path) -> dict[str, Any]:
+    """Write the tokenizer's files to a model's folder; returns the content of its configuration, weights apart.
+
+    open_clip takes a file of merges from the working directory, so that a path to it is wrong once the folder has
+    moved; a tokenizer in the form of transformers it takes from the folder itself. Merges are written in both.
+    """
+    description = encoder.description
+    model_config = json.loads(json.dumps(description.model_config))
+    config = {"model_cfg": model_config, "preprocess_cfg": description.preprocess_config}
+    text = model_config.get("text_cfg", {})
+    for file in description.tokenizer_files:
+        target = folder / file.name
+        if target.resolve() != file.resolve():
+            shutil.copyfile(file, target)
+        if not text.get("hf_tokenizer_name"):
+            options = text.pop("tokenizer_kwargs", None) or {}
+            options.pop(_BPE, None)
+            for name, content in transformers_form(encoder.tokenize, context=encoder.context_length).items():
+                (folder / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+            text |= {"hf_tokenizer_name": file.name, "tokenizer_kwargs": {"clean": "lower"} | options}
+            return config | {_BPE: file.name}
+    return config
+
+
+def transformers_form(tokenizer: Any, *, context: int) -> dict[str, Any]:
+    """An open_clip `SimpleTokenizer` as the files of a tokenizer of `transformers` that numbers every text alike.
+
+    Args:
+        tokenizer: with its merges.
+        context: length of its rows.
+    """
+    start, end = tokenizer.decoder[tokenizer.sot_token_id], tokenizer.decoder[tokenizer.eot_token_id]
+    # Rows are filled up with 0, which is "!" too: a second name for it, since what has the pad token's is not cut.
+    pad = "<PAD>"  # Texts are made lower-case.
+    merges = [list(pair) for pair, _ in sorted(tokenizer.bpe_ranks.items(), key=lambda item: item[1]) if len(pair) == 2]
+    single = [{"id": text, "type_id": 0} for text in (start, end)]
+    special = {
+        token: {"id": token, "ids": [tokenizer.encoder[token]], "tokens": [token]} for token in (start, end)
+    }  # fmt: skip
+    before, after = ({"SpecialToken": part} for part in single)
+    content = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": number, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": False, "special": True}
+            for token, number in sorted({pad: 0, **{token: tokenizer.encoder[token] for token in (start, end)}}.items(),
+                                        key=lambda item: item[1])
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": _WORDS}, "behavior": "Removed", "invert": True},
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+            ],
+        },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [before, {"Sequence": {"id": "A", "type_id": 0}}, after],
+            "pair": [before, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}, after],
+            "special_tokens": special,
+        },
+        "decoder": None,
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "</w>", "fuse_unk": False, "byte_fallback": False,
+            "vocab": {**tokenizer.encoder, pad: 0}, "merges": merges,
+        },
+    }  # fmt: skip
+    named = {"bos_token": start, "eos_token": end, "pad_token": pad, "model_max_length": context}
+    return {
+        "tokenizer.json": content,
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "padding_side": "right",
+                                  "truncation_side": "right", **named},
+    }  # fmt: skip

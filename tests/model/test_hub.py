@@ -1,0 +1,190 @@
+"""A folder fetches nothing without a flag; without a network the answer comes at once; data come before models."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from degla import cli
+from degla.errors import InputError
+from degla.model import hub
+from degla.model.load import load_encoder
+from tests.tiny import CONFIG, timm_tower, write_model
+
+Pairs = dict[str, Path]
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The hub as for a user with a network, and every connection and look-up of a name that was tried, and refused."""
+    from huggingface_hub import constants
+
+    tried: list[Any] = []
+
+    def refuse(*given: Any, **options: Any) -> Any:
+        tried.append(given)
+        raise OSError(113, "No route to host")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    copied = sys.modules.get("transformers.utils.hub")
+    if hasattr(copied, "_is_offline_mode"):
+        monkeypatch.setattr(copied, "_is_offline_mode", False)
+    hub._forget_connections()
+    for name in ("create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    yield tried
+    hub._forget_connections()
+
+
+def _changed(folder: Path, part: str, **fields: Any) -> Path:
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"][part] |= fields
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("part", "fields", "told"),
+    [
+        ("text_cfg", {"hf_model_name": "org/text-tower"}, "'text_cfg.hf_model_name' names 'org/text-tower'"),
+        ("text_cfg", {"hf_tokenizer_name": "org/tok"}, "'text_cfg.hf_tokenizer_name' names 'org/tok'"),
+        ("text_cfg", {"hf_tokenizer_name": "hf-hub:org/tok"}, "'text_cfg.hf_tokenizer_name' names 'hf-hub:org/tok'"),
+        (
+            "vision_cfg",
+            {"timm_model_name": "hf-hub:org/tower"},
+            "'vision_cfg.timm_model_name' names 'hf-hub:org/tower'",
+        ),
+    ],
+)
+def test_a_folder_fetches_nothing(
+    part: str, fields: dict[str, Any], told: str, online: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(hub.ALLOWED, raising=False)
+    folder = _changed(write_model(tmp_path / "model", vision_cfg=timm_tower()), part, **fields)
+    with pytest.raises(InputError) as caught:
+        load_encoder(str(folder))
+    assert told in str(caught.value) and str(folder / "open_clip_config.json") in str(caught.value)
+    assert "--allow-download" in str(caught.value) and "\n" not in str(caught.value)
+    assert online == []
+
+
+def test_a_folder_may_fetch_with_the_flag(
+    online: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(hub.ALLOWED, "")
+    folder = _changed(write_model(tmp_path / "model"), "text_cfg", hf_model_name="org/text-tower")
+    words = ["neighbours", "c.jsonl", "--images", str(tmp_path), "--model", str(folder), "--out", str(tmp_path / "o")]
+    (tmp_path / "c.jsonl").write_text('{"id": "1", "image": "a.png", "text": "a cat"}\n')
+    words[1] = str(tmp_path / "c.jsonl")
+    assert cli.main([*words, "--allow-download"]) == 2
+    told = capsys.readouterr().err
+    assert "cannot have it fetched from the Hugging Face hub: no connection to huggingface.co" in told
+    assert len(online) == 1, "the hub was asked again, although there is no connection to it"
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "gone.gz"])
+def test_merges_must_lie_in_the_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "passwd").write_text("outside")
+    options = {"bpe_path": name}
+    folder = _changed(write_model(tmp_path / "model"), "text_cfg", tokenizer_kwargs=options)
+    with pytest.raises(InputError, match=rf"config\.json: field 'bpe_path' is '{name}'.*must lie in the folder itself"):
+        load_encoder(str(folder))
+
+
+def test_a_folder_cannot_let_transformers_run_code(tmp_path: Path) -> None:
+    options = {"trust_remote_code": True}
+    folder = _changed(write_model(tmp_path / "model"), "text_cfg", tokenizer_kwargs=options)
+    with pytest.raises(InputError, match=r"'text_cfg\.tokenizer_kwargs\.trust_remote_code' is not allowed"):
+        load_encoder(str(folder))
+
+
+def test_damaged_merges_are_one_line(tmp_path: Path) -> None:
+    from degla.world import world_model_folder, world_vocabulary_file
+
+    whole = world_vocabulary_file().read_bytes()
+    for number, content in enumerate(
+        [b"", whole[:40], whole[:-9], b"no archive", whole[:3000] + b"\0\0\0\0" + whole[3004:], whole[:10] + whole[11:]]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for file in world_model_folder().iterdir():
+            (folder / file.name).symlink_to(file)
+        (folder / world_vocabulary_file().name).unlink()
+        (folder / world_vocabulary_file().name).write_bytes(content)
+        with pytest.raises(InputError, match=r"^[^\n]*bpe_world\.txt\.gz: (damaged file of a tokenizer: |514 tokens)"):
+            load_encoder(str(folder))
+
+
+def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    from degla.world import world_vocabulary_file
+
+    text = CONFIG["text_cfg"] | {"vocab_size": 600, "tokenizer_kwargs": {"bpe_path": world_vocabulary_file().name}}
+    folder = write_model(tmp_path / "model", text_cfg=text)
+    (folder / world_vocabulary_file().name).write_bytes(world_vocabulary_file().read_bytes())
+    with pytest.raises(InputError, match=r"2261 tokens, but the model knows 600 .*tokenizer of another model"):
+        load_encoder(str(folder))
+
+
+@pytest.mark.parametrize(
+    "name", ["ViT-B-16-SigLIP:random", "ViT-B-32-quickgelu:openai", "hf-hub:org/name", "roberta-ViT-B-32:random"]
+)
+def test_no_network_is_told_at_once(
+    name: str, online: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    # No tower is made: what must be fetched is looked up first, or right behind.
+    if "SigLIP" in name:
+        monkeypatch.setattr("open_clip.create_model_and_transforms", lambda *_, **__: (None, None, None))
+    with pytest.raises(InputError, match=rf"^{name}: must be fetched from .* \(no connection to huggingface\.co: "
+                       r"No route to host\)"):  # fmt: skip
+        load_encoder(name)
+    assert len(online) == 1, "the hub was asked again, although there is no connection to it"
+
+
+def test_a_name_that_is_never_found_is_given_up(monkeypatch: pytest.MonkeyPatch, online: list[Any]) -> None:
+    import threading
+
+    forever = threading.Event()
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: forever.wait() and None)
+    why = hub.why_unreachable(seconds=0.05)
+    assert why == "no connection to huggingface.co: no answer in 0.05 seconds"
+
+
+def test_a_proxy_is_asked_in_place_of_the_hub(monkeypatch: pytest.MonkeyPatch, online: list[Any]) -> None:
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    asked: list[Any] = []
+    monkeypatch.setattr(socket, "create_connection", lambda place, **_: asked.append(place) or socket.socket())
+    assert hub.why_unreachable(seconds=5) is None
+    assert asked == [("proxy.example", 3128)]
+
+
+def test_data_come_before_the_model(
+    tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("degla.model.load", "degla.training.loop", "degla.interpolate", "degla.doctor.examine"):
+        monkeypatch.setattr(f"{place}.load_encoder", lambda *_, **__: pytest.fail("a model was looked up"))
+    gone, images = str(tmp_path / "gone.jsonl"), str(tiny_pairs["images"])
+    data = ["--data.captions", gone, "--data.images", images, "--data.negatives", str(tiny_pairs["negatives"])]
+    asked = ["--benchmarks", "sugarcrepe", "--root", str(tmp_path / "nowhere")]
+    model, out = "ViT-B-32-quickgelu:openai", ["--out", str(tmp_path / "out.json")]
+    for words, told in (
+        (["train", "degla", *data, "--out", str(tmp_path / "run")], "gone.jsonl"),
+        (["doctor", "degla", *data], "gone.jsonl"),
+        (["evaluate", model, *asked, *out], "nowhere"),
+        (["attack", model, *asked, *out], "nowhere"),
+        (["interpolate", model, model, *asked, "--out", str(tmp_path / "sweep")], "nowhere"),
+        (["neighbours", gone, "--images", images, "--model", model, *out], "gone.jsonl"),
+        (["negatives", "judge", gone, "--captions", gone, "--clip", model, "--images", images, *out], "gone.jsonl"),
+    ):
+        assert cli.main(words) in (1, 2)
+        written = capsys.readouterr()
+        assert told in written.err + written.out, words

@@ -1,0 +1,49 @@
+"""A model of the sigmoid loss: evaluated, and refused by recipes that compare by a softmax."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from degla.errors import InputError
+from degla.model.load import load_encoder
+from degla.objectives import by_softmax
+from degla.objectives._sum import term_class
+from degla.shelf import RECIPES, TERMS
+from degla.training.loop import train
+from tests.tiny import CAPTIONS, write_model
+from tests.training.configs import tiny_config
+
+Pairs = dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP with a bias beside its scale."""
+    return write_model(tmp_path_factory.mktemp("models") / "siglip", init_logit_bias=-10)
+
+
+@pytest.mark.parametrize("recipe", sorted({*RECIPES.names()} - {"fare", "structure_clip"}))
+def test_recipes_refuse_a_bias(recipe: str, siglip: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"siglip: has a logit_bias, as SigLIP .* compare by a softmax.*be evaluated"):
+        train(tiny_config(recipe, model=siglip, pairs=tiny_pairs, out=tmp_path / "run"))
+
+
+@pytest.mark.parametrize("recipe", ["fare", "structure_clip"])
+def test_what_knows_no_softmax_trains_and_everything_evaluates(
+    recipe: str, siglip: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    outcome = train(tiny_config(recipe, model=siglip, pairs=tiny_pairs, out=tmp_path / "run", steps=1))
+    tuned = load_encoder(str(outcome.folder))
+    assert tuned.clip.logit_bias.item() == -10
+    assert tuned.encode_captions(tuned.tokenize(CAPTIONS)).isfinite().all()
+
+
+def test_terms_say_truly_that_they_know_no_softmax() -> None:
+    """What reads the scale takes the cosine of a pair for its logit, less the bias."""
+    import inspect
+
+    for name in TERMS.names():
+        source = inspect.getsource(inspect.getmodule(term_class(name)) or object)
+        assert by_softmax(term_class(name)) == (".scale" in source), name
