@@ -1,0 +1,149 @@
+"""Your own true and false captions: a table of them, or captions with the negatives that `degla negatives` made."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+
+from degla import parse
+from degla.errors import InputError
+from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
+from degla.records import CaptionRecord, ItemImage, PairItem, Record, validate
+
+_FOLDER = "own"
+_CAPTIONS, _NEGATIVES = "captions", "negatives"
+"""Stems of the two files that are read together."""
+_TABLES = (".jsonl", ".csv")
+
+
+class _Row(Record):
+    """One caption with one or more captions that are false of its image."""
+
+    image: str = Field(min_length=1)
+    caption: str = Field(min_length=1)
+    negative: str = ""
+    negatives: tuple[str, ...] = ()
+    part: str = ""
+    id: str = ""
+
+    @field_validator("id", mode="before")
+    @classmethod
+    def _number_is_a_name(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _has_false(self) -> _Row:
+        if not self.false or not all(text.strip() for text in self.false):
+            raise ValueError("give one false caption as negative, or several as negatives; none of them empty")
+        if self.caption in self.false:
+            raise ValueError("a false caption is the caption itself")
+        return self
+
+    @property
+    def false(self) -> tuple[str, ...]:
+        return (*((self.negative,) if self.negative else ()), *self.negatives)
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read every table under `own`, one item a false caption; then the captions with their accepted negatives."""
+    folder = root / _FOLDER
+    # A folder of pictures beside the tables needs no name in each row.
+    images = f"{_FOLDER}/images/" if (folder / "images").is_dir() else ""
+    tables = sorted(
+        file for suffix in _TABLES for file in folder.glob(f"*{suffix}") if file.stem not in (_CAPTIONS, _NEGATIVES)
+    )
+    negatives = next(iter(sorted(folder.glob(f"{_NEGATIVES}.*"))), None)
+    if not tables and negatives is None:
+        raise InputError(f"{folder}: no table and no negatives there. The files must lie so:\n{BENCHMARK.layout}")
+    for file in tables:
+        yield from _table(file, images)
+    if negatives is not None:
+        yield from _made(folder, negatives, images)
+
+
+def _table(file: Path, images: str) -> Iterator[PairItem]:
+    for where, number, fields in _lines(file) if file.suffix == ".jsonl" else _cells(file):
+        row = validate(_Row, fields, where=where)
+        part, key = row.part or file.stem, row.id or f"{file.stem}-{number}"
+        for count, false in enumerate(row.false):
+            name = key if len(row.false) == 1 else f"{key}-{count}"
+            yield _item(part, name, images + row.image, row.caption, false)
+
+
+def _lines(file: Path) -> Iterator[tuple[str, int, object]]:
+    for number, (where, fields) in enumerate(parse.read_json_lines(file)):
+        yield where, number, fields
+
+
+def _cells(file: Path) -> Iterator[tuple[str, int, object]]:
+    rows = csv.DictReader(io.StringIO(parse.decode(parse.read_bytes(file), where=str(file))), strict=True)
+    columns = rows.fieldnames or []
+    if len(set(columns)) < len(columns):
+        raise InputError(f"{file}: a column's name stands in the first line twice.")
+    try:
+        for number, row in enumerate(rows):
+            where = f"{file} line {rows.line_num}"
+            if None in row or None in row.values():
+                raise InputError(f"{where}: must have {len(columns)} cells, as the first line names columns.")
+            yield where, number, {name: value for name, value in row.items() if value}
+    except csv.Error as error:
+        raise InputError(f"{file} line {rows.line_num}: not CSV: {error}.") from None
+
+
+def _made(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
+    from degla.data.sources import read_captions, read_negatives
+
+    beside = next(iter(sorted(folder.glob(f"{_CAPTIONS}.*"))), None)
+    if beside is None:
+        raise InputError(f"{file}: its captions are missing; put the file they were made from at {_FOLDER}/captions.*.")
+    captions: dict[str, CaptionRecord] = {record.id: record for record in read_captions(beside)}
+    counts: dict[tuple[str, str], int] = {}
+    for record in read_negatives(file):
+        if not record.accepted or record.text is None:
+            continue
+        caption = captions.get(record.caption_id)
+        if caption is None:
+            raise InputError(f"{file}: caption id {record.caption_id!r} is not in {beside.name}.")
+        number = counts[record.rule, record.caption_id] = counts.get((record.rule, record.caption_id), -1) + 1
+        key = f"{record.caption_id}-{number}"
+        yield _item(record.rule, key, images + caption.image, caption.text, record.text)
+
+
+def _item(part: str, key: str, image: str, true: str, false: str) -> PairItem:
+    return PairItem(
+        id=f"own/{part}/{key}",
+        benchmark="own",
+        part=part,
+        images=(ItemImage(path=image),),
+        texts=(true, false),
+        gold=((1, 0),),
+    )
+
+
+BENCHMARK = Benchmark(
+    name="own",
+    title="Own captions",
+    paper="none: your own",
+    licence="your own",
+    source="you",
+    layout="\n".join(
+        (
+            'own/NAME.jsonl        {"image": "a.jpg", "caption": "true text", "negative": "false text"}',
+            "                      or a list as negatives; optional: part (NAME), id",
+            "own/NAME.csv          the same as columns image, caption, negative, part, id",
+            "own/captions.*        held-out captions, in any format that degla negatives reads, and",
+            "own/negatives.jsonl   what it made of them: one part a rule",
+            "own/images/*          what the images' paths are relative to; without it, the root",
+        )
+    ),
+    citation="",
+    parts=(Part(name="*", family="own", metrics=(Metric(chance=0.5),)),),
+    items=items,
+    annotations=("own/*.jsonl", "own/*.csv", "own/captions.json", "own/negatives.*"),
+    averages=(Average(name="macro", of=("*",)), Average(name="micro", of=("*",), how="micro")),
+    headline={"composition": "macro"},
+)

@@ -1,0 +1,135 @@
+"""A user's own true and false captions as a benchmark, floors included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from degla.cli import main
+from degla.errors import InputError
+from degla.evaluation.benchmarks.own import BENCHMARK
+from degla.evaluation.results import load_result
+from degla.evaluation.text_floors import SHORTER, TOLD
+from degla.records import PairItem
+from tests.evaluation.shelf_contract import assert_contract, paint, score, tiny_encoder
+
+
+def write(root: Path, name: str, *rows: object) -> Path:
+    file = root / "own" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def read(root: Path) -> list[PairItem]:
+    return [entry for entry in BENCHMARK.items(root) if isinstance(entry, PairItem)]
+
+
+def write_all(root: Path) -> dict[str, list[str]]:
+    """Every form at once; each image's path with what is true of it."""
+    write(
+        root, "mine.jsonl",
+        {"image": "a.png", "caption": "true a", "negative": "fake a"},
+        {"image": "b.png", "caption": "true b", "negatives": ["fake b", "sham b"], "part": "pairs", "id": 7},
+    )  # fmt: skip
+    (root / "own" / "more.csv").write_text(
+        'image,caption,negative,part,id\nc.png,"true c, here","fake c, here",,\nd.png,true d,fake d,pairs,x\n'
+    )
+    write(root, "captions.jsonl", {"id": "1", "image": "e.png", "text": "true e", "image_id": "e"})
+    common = {"caption_id": "1", "kind": "object", "source": "rules"}
+    write(
+        root, "negatives.jsonl",
+        {**common, "rule": "swap_nouns", "text": "fake e", "accepted": True},
+        {**common, "rule": "swap_nouns", "text": "sham e", "accepted": True, "draw": 1},
+        {**common, "rule": "negation", "text": "no e", "accepted": False, "reason": "same"},
+        {**common, "rule": "negation", "text": None, "accepted": False, "reason": "none"},
+    )  # fmt: skip
+    true = {"a": "true a", "b": "true b", "c": "true c, here", "d": "true d", "e": "true e"}
+    return {f"{name}.png": [text] for name, text in true.items()}
+
+
+def test_every_form_keeps_the_shelfs_contract(tmp_path: Path) -> None:
+    truth = write_all(tmp_path)
+    assert {item.id: item.texts for item in read(tmp_path)} == {
+        "own/mine/mine-0": ("true a", "fake a"),
+        "own/pairs/7-0": ("true b", "fake b"),
+        "own/pairs/7-1": ("true b", "sham b"),
+        "own/more/more-0": ("true c, here", "fake c, here"),
+        "own/pairs/x": ("true d", "fake d"),
+        "own/swap_nouns/1-0": ("true e", "fake e"),
+        "own/swap_nouns/1-1": ("true e", "sham e"),
+    }
+    assert_contract("own", tmp_path, truth, paint(tmp_path, truth))
+    result = score(tiny_encoder(), "own", tmp_path).benchmarks[0]
+    assert result.headline == {"composition": "macro"} and len(result.annotation_sha256) == 4
+
+
+def test_images_may_lie_beside_the_tables(tmp_path: Path) -> None:
+    write(tmp_path, "mine.jsonl", {"image": "a.png", "caption": "a cat", "negative": "a dog"})
+    assert read(tmp_path)[0].images[0].path == "a.png"
+    (tmp_path / "own" / "images").mkdir()
+    assert read(tmp_path)[0].images[0].path == "own/images/a.png"
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"image": "a.png", "caption": "x"}, "line 1: .*give one false caption"),
+        ({"image": "a.png", "caption": "x", "negative": "x"}, "line 1: .*is the caption itself"),
+        ({"image": "a.png", "caption": "x", "negatives": ["y", " "]}, "line 1: .*none of them empty"),
+        ({"image": "", "caption": "x", "negative": "y"}, "line 1: field 'image'"),
+        ({"image": "a.png", "caption": "x", "negativ": "y"}, "line 1: field 'negativ'"),
+        (["a.png"], "line 1: field 'the record'"),
+    ],
+)
+def test_wrong_rows_are_named(tmp_path: Path, row: object, said: str) -> None:
+    write(tmp_path, "mine.jsonl", row)
+    with pytest.raises(InputError, match=rf"mine\.jsonl {said}"):
+        read(tmp_path)
+
+
+def test_wrong_folders_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"own: no table and no negatives there(.|\n)*own/NAME\.jsonl"):
+        read(tmp_path)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "t.csv").write_text("image,caption,negative\na.png,x\n")
+    with pytest.raises(InputError, match=r"t\.csv line 2: must have 3 cells"):
+        read(tmp_path)
+    (tmp_path / "own" / "t.csv").write_text("image,image,negative\na.png,x,y\n")
+    with pytest.raises(InputError, match=r"t\.csv: a column's name stands in the first line twice"):
+        read(tmp_path)
+    (tmp_path / "own" / "t.csv").unlink()
+    negative = {"caption_id": "9", "kind": "x", "source": "rules", "rule": "r", "text": "fake", "accepted": True}
+    write(tmp_path, "negatives.jsonl", negative)
+    with pytest.raises(InputError, match=r"negatives\.jsonl: its captions are missing; .* own/captions"):
+        read(tmp_path)
+    write(tmp_path, "captions.jsonl", {"id": "1", "image": "e.png", "text": "true e", "image_id": "e"})
+    with pytest.raises(InputError, match=r"caption id '9' is not in captions\.jsonl"):
+        read(tmp_path)
+
+
+def test_held_out_captions_and_what_degla_negatives_makes_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nouns = ("cat", "dog", "horse", "car", "boat", "bird", "tree", "man", "girl", "chair", "table", "plate")
+    captions = tmp_path / "own" / "captions.jsonl"
+    (tmp_path / "own" / "images").mkdir(parents=True)
+    rows = []
+    for number, noun in enumerate(nouns):
+        Image.new("RGB", (16, 16), (20 * number, 90, 90)).save(tmp_path / "own" / "images" / f"{number}.png")
+        other = nouns[number - 1]
+        rows.append({"id": str(number), "image": f"{number}.png", "text": f"A {noun} is on top of a {other}."})
+    captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = tmp_path / "own" / "negatives.jsonl"
+    assert main(["negatives", str(captions), "--out", str(made), "--rules", "swap_nouns", "add_attribute"]) == 0
+    out = tmp_path / "out.json"
+    words = ["evaluate", "random", "--benchmarks", "own", "--root", str(tmp_path), "--out", str(out)]
+    assert main(words) == 0, capsys.readouterr().err
+    entry = load_result(out).benchmarks[0]
+    assert {part.name for part in entry.parts} == {"swap_nouns", "add_attribute"}
+    # What rules add is longer: the report counts it as told, and leaves exchanged nouns.
+    assert entry.told is not None and SHORTER in entry.told["add_attribute"]
+    assert entry.headline == {"composition": "macro.neutral", TOLD: "add_attribute"}
