@@ -58,14 +58,16 @@ def test_images_are_found_by_id_and_by_content(tmp_path: Path) -> None:
     (mine / "1.png").write_bytes(raw)
     (mine / "2.png").write_bytes(b"x")
     Image.new("RGB", (9, 9)).save(root / "coco" / "000000000042.jpg")
-    images = training(mine, "deep/other.png", "1.png", "2.png", "COCO_train2014_000000000042.jpg", "gone.png")
+    images = training(
+        mine, "deep/other.png", "1.png", "2.png", "COCO_train2014_000000000042.jpg", "gone.png", "null\0", "a" * 5000
+    )
     paths = ["0.png", "1.png", "2.png", "3.png", "coco/000000000042.jpg", "0.png"]
     found = find_leakage(images, [("a", paths), ("b", ["3.png"])], root=root)
     first, second = found.overlaps
     assert (first.images, first.by_id, first.by_content, first.shared) == (5, 1, 1, 2)
     assert first.examples == ("coco/000000000042.jpg", "0.png")
     assert (second.images, second.shared) == (1, 0)
-    assert found.captions == ("captions.jsonl",) and found.images == 5
+    assert found.captions == ("captions.jsonl",) and found.images == 7
 
 
 def test_only_files_of_the_very_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

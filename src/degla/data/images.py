@@ -102,5 +102,5 @@ def _subject(image: str, folder: Path, caption_id: str) -> Subject:
     return Subject(
         f"{shown(locate(image, folder))}: the image of caption {caption_id!r}",
         if_missing=f"Check the image folder ({folder}) that paths are relative to.",
-        if_damaged="Fetch the file again, or leave its rows out with --data.bad-images skip.",
+        if_damaged="Fetch the file again, or leave its rows out (in training with --data.bad-images skip).",
     )

@@ -158,8 +158,8 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
     for file in training.files:
         try:
             by_size.setdefault(file.stat().st_size, []).append(file)
-        except OSError:
-            continue  # gone since, or inside a data set's file: its name is all that can be compared
+        except (OSError, ValueError):
+            continue  # gone since, no path at all, or inside a data set's file: its name is all that can be compared
     return Leakage(
         captions=tuple(path.name for path in training.captions),
         images=len(training.files),
