@@ -121,6 +121,19 @@ def test_single_results_are_compared_over_items(tmp_path: Path) -> None:
     assert (cell.gain.interval, cell.gain.significant, cell.best) == (None, False, False)
 
 
+def test_one_seed_is_told_also_where_no_method_has_more(results: list[Path], tmp_path: Path) -> None:
+    benchmark = BENCHMARKS.load("world").BENCHMARK
+    for label, seed in (("base", None), ("clip", 0), ("degla", 0)):
+        save_result(draw_result(label, (0.7,) * 4, seed, benchmark=benchmark, n=20), tmp_path / f"{label}.json")
+    paths = [tmp_path / f"{label}.json" for label in ("base", "clip", "degla")]
+    report(paths, out=tmp_path / "demo.html", baseline="base")
+    for shown in (tmp_path / "demo.html", tmp_path / "demo.md"):
+        assert "One training seed for every method" in shown.read_text()
+    several = " ".join(compare(results, baseline=BASELINE).warnings)
+    assert f"One result only for {BASELINE}" in several and "for every method" not in several
+    assert not any("seed" in warning for warning in compare(paths[:1]).warnings), "one model has nothing to be compared"
+
+
 def test_unlike_questions_give_no_gain(results: list[Path], tmp_path: Path) -> None:
     result = load_result(results[1], items=True)
     other = result.benchmarks[0].model_copy(

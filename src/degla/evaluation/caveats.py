@@ -115,7 +115,12 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
     for label, _ in results:
         seeds[label] += 1
     single = [label for label, count in seeds.items() if count == 1]
-    if len(single) < len(seeds) and single:
+    if len(single) == len(seeds) > 1:
+        yield (
+            "One training seed for every method: intervals are over items alone, and another run of the same training "
+            "may change the order. Evaluate several seeds under one label to see by how much."
+        )
+    elif single and len(seeds) > 1:
         yield (
             f"One result only for {', '.join(single)}: intervals there are over items, not over training seeds, and "
             "gains against it take it as fixed."
