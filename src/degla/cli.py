@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 
 from degla import __version__
 from degla.errors import DeglaError, InputError
+from degla.parse import shorten
 from degla.shelf import VERBS, did_you_mean
 
 _DOWNLOAD = "--allow-download"
@@ -57,14 +59,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(module.run_words(rest))
         return int(module.run(parser(name).parse_args(rest)) or 0)
     except DeglaError as error:
-        sys.stderr.write(f"degla: {error}\n")
+        _tell(str(error))
         return error.exit_status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # of a path or a disk, wherever it shows: a name that is too long, no permission, no space
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _tell(f"{where}{error.strerror or error}.")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("degla: stopped.\n")
         return 130
+
+
+def _tell(message: str) -> None:
+    """Write an error; of words that nobody reads to their end, such as a path of 5,000 characters, the ends."""
+    shown = re.sub(r"\S{400,}", lambda word: shorten(word.group()), message)
+    sys.stderr.write(f"degla: {shown}\n")
 
 
 def parser(name: str) -> argparse.ArgumentParser:

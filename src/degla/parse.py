@@ -8,6 +8,7 @@ an alias in YAML that stands for a billion values). Here each of them becomes a 
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from degla.errors import InputError
 
 DEEPEST: Final = 64
 """Levels of lists and objects inside each other; a file of this package has 8 at most."""
-LONGEST_LINE: Final = 64 << 20
+LONGEST_LINE: Final = 16 << 20
 """Bytes of one record in a file with one record a line."""
+LARGEST_FILE: Final = 1 << 30
+"""Bytes of a file that is read at once; captions and negatives of any number are read from one record a line."""
 _MOST_VALUES: Final = 1_000_000
 """Lists and tables in a YAML file once its aliases are written out."""
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -120,6 +123,8 @@ def read_bytes(path: Path, *, remedy: str = "") -> bytes:
     """The whole of a file; raises like `open_file`."""
     with open_file(path, remedy=remedy) as stream:
         try:
+            if (size := os.fstat(stream.fileno()).st_size) > LARGEST_FILE:
+                _refuse(str(path), f"{size / 1e9:.1f} GB, too large to be read at once", remedy)
             return stream.read()
         except OSError as error:
             _refuse(str(path), f"cannot be read: {error.strerror}", remedy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -34,6 +34,10 @@ ImageReading = Literal["upright", "official"]
 """How image files become pixels, see `degla.data.decoding.decode`."""
 
 
+LONGEST_TEXT: Final = 100_000
+"""Characters of a caption or negative; more is no caption, and would hold up whatever reads it."""
+
+
 class CaptionRecord(Record):
     """One caption of one image.
 
@@ -50,7 +54,7 @@ class CaptionRecord(Record):
 
     id: str = Field(min_length=1)
     image: str = Field(min_length=1)
-    text: str = Field(min_length=1)
+    text: str = Field(min_length=1, max_length=LONGEST_TEXT)
     image_id: str = Field(min_length=1)
     positives: tuple[str, ...] = ()
     partner_image: str | None = Field(default=None, min_length=1)
@@ -92,7 +96,7 @@ class NegativeRecord(Record):
     caption_id: str = Field(min_length=1)
     rule: str = Field(min_length=1)
     kind: str
-    text: str | None
+    text: str | None = Field(max_length=LONGEST_TEXT)
     source: str
     accepted: bool
     reason: str = ""

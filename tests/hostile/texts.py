@@ -44,6 +44,7 @@ arms:
   - {recipe: clip, label: plain, train.steps: 10}
 seeds: 2
 """
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
 PLAN_TOML = """title = "A plan"
 seeds = [0, 1]
 [world]

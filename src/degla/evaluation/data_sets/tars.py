@@ -86,7 +86,8 @@ def labelled_members(tar: Path) -> Iterator[tuple[str, int]]:
         for kind, suffix in (("picture", "an image's ending"), ("label", LABEL_SUFFIX)):
             if kind not in group:
                 raise InputError(f"{tar}: record {key!r} has no {kind} (a member with {suffix}).")
-        text = read_member(tar, group["label"]).decode("ascii", errors="replace").strip()
+        size = members_of(tar)[group["label"]][1]
+        text = read_member(tar, group["label"]).decode("ascii", errors="replace").strip() if size < 1000 else "..."
         if not _NUMBER.fullmatch(text):
             raise InputError(
                 f"{tar}: member {group['label']!r} must be the number of a class, from 0, got {text[:40]!r}."

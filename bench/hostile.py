@@ -1,0 +1,155 @@
+"""Damaged files of every kind, a hostile server, bombs, odd inputs: each ends in our line, and memory stays small."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.hostile.trials import Tally
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+MOST_MEMORY = 700 * 1_000_000
+
+
+def fuzz(folder: Path, *, trials: int, slow: int, seed: int) -> list[str]:
+    """The table by file kind, and what failed."""
+    from tests.hostile.binaries import binary_kinds
+    from tests.hostile.texts import text_kinds
+    from tests.hostile.trials import run_trials
+
+    print(f"{'file':<40} trials refused harmless other FAILED")
+    tallies: list[Tally] = []
+    failed: list[str] = []
+    for kind in [*text_kinds(folder / "texts"), *binary_kinds(folder / "binaries")]:
+        count = slow if kind.name.startswith(("resume", "evaluate")) else trials
+        tallies.append(run_trials(kind, count=count, seed=seed))
+        print(row(kind.name, tallies[-1:]), flush=True)
+        failed += [f"{kind.name} {what}" for what in tallies[-1].failed]
+    print(row("all", tallies))
+    print("refused: one line of ours, exit status 1 or 2. harmless: the same value. other: another caption, name or")
+    print("picture, which a person could have written so; none is possible for weights and states of a run.")
+    return failed
+
+
+def row(name: str, tallies: Sequence[Tally]) -> str:
+    """A line of the table."""
+    columns = ((6, "trials"), (7, "refused"), (8, "harmless"), (5, "other"))
+    counts = "".join(f" {sum(getattr(one, field) for one in tallies):{width}}" for width, field in columns)
+    return f"{name:<40}{counts} {sum(len(one.failed) for one in tallies):6}"
+
+
+def command(*words: str) -> tuple[int, str]:
+    """Exit status and error output of a command, in this process."""
+    from degla.cli import main
+
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = main(words)
+    return status, said.getvalue()
+
+
+def clear(name: str, status: int, said: str) -> list[str]:
+    """Print an outcome; it must be one line of ours and a failure's exit status."""
+    lines = [line for line in said.splitlines() if line.startswith("degla: ")]
+    good = status in (1, 2) and len(lines) == 1 and len(lines[0]) < 1500
+    shown = lines[0].removeprefix("degla: ") if lines else said.strip()[-200:]
+    print(f"{'ok' if good else 'FAILED':<7}{name}: {shown[:230]}", flush=True)
+    return [] if good else [f"{name}: exit {status}: {said[-400:]}"]
+
+
+def odd_inputs(folder: Path) -> list[str]:
+    """The rows of the audit: each is a command, and one line."""
+    from tests.hostile.odd import odd_commands
+
+    failed = []
+    for name, words in odd_commands(folder):
+        try:
+            status, said = command(*words)
+        except BaseException as error:  # what a user would see as a traceback
+            status, said = -1, f"{type(error).__name__}: {error}"
+        failed += clear(name, status, said)
+    return failed
+
+
+def servers() -> list[str]:
+    """Every response of the tests, from a server that gives nothing else: one caption, one retry."""
+    from degla.errors import DeglaError
+    from degla.negatives.llm.server import ServerModel
+    from tests.hostile.servers import responses
+    from tests.negatives.flaky_server import serving
+    from tests.negatives.test_server import ask
+
+    failed = []
+    for name, respond in responses():
+        with serving(respond) as server:
+            model = ServerModel([server.url], "m", backoff=0.01, timeout=5.0, retries=1)
+            try:
+                model.start(ask(0))
+                model.start(ask(1))
+                replies = [*model.finished(), *model.finished()]
+                said = f"recorded as {replies[0].outcome}: {replies[0].detail}"
+                good = all(reply.outcome in ("unreachable", "answered", "rejected") for reply in replies)
+            except DeglaError as error:
+                said, good = f"the run ends: {error}", "\n" not in str(error)
+            except Exception as error:
+                said, good = f"{type(error).__name__}: {error}", False
+            finally:
+                model.close()
+        print(f"{'ok' if good else 'FAILED':<7}{name}: {said[:200]}", flush=True)
+        failed += [] if good else [f"server, {name}: {said}"]
+    return failed
+
+
+def peak_memory() -> int:
+    """Bytes of resident memory at most, of this process and of the largest of its children."""
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return max(own, children) * 1024
+
+
+@contextlib.contextmanager
+def part(name: str) -> Iterator[None]:
+    """A heading, and how long it took."""
+    print(f"\n## {name}")
+    began = time.monotonic()
+    yield
+    print(f"{time.monotonic() - began:.0f} s, {peak_memory() / 1e6:.0f} MB at most so far", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=25, help="of each file kind (25)")
+    parser.add_argument("--slow", type=int, default=12, help="of each file of a checkpoint (12)")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["DEGLA_CACHE"] = f"{place}/cache"
+        with part("Hostile server"):
+            failed += servers()
+        with part("Odd inputs and bombs"):
+            failed += odd_inputs(Path(place) / "odd")
+        with part("Damaged files"):
+            failed += fuzz(Path(place), trials=given.trials, slow=given.slow, seed=given.seed)
+    memory = peak_memory()
+    if memory > MOST_MEMORY:
+        failed.append(f"peak memory {memory / 1e6:.0f} MB, more than {MOST_MEMORY / 1e6:.0f}")
+    print(f"\npeak memory {memory / 1e6:.0f} MB (limit {MOST_MEMORY / 1e6:.0f}); {len(failed)} failed")
+    for what in failed:
+        print(f"  {what[:500]}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
