@@ -20,9 +20,9 @@ from degla.negatives.report.blind import Pair, solve_blind
 from degla.negatives.report.counts import entropy
 from degla.negatives.report.differences import compare, mark_changes
 from degla.negatives.report.draws import Reservoir
-from degla.negatives.report.proportions import clustered, wilson
 from degla.negatives.report.sheet import key_path
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
+from degla.statistics.proportions import clustered, wilson
 from tests.official import OFFICIAL, SHARED
 
 NOUNS = ("dog", "cat", "horse", "table", "lamp", "boat", "tree", "car", "child", "clock", "plate", "bird")

@@ -62,16 +62,17 @@ def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pyte
     data = json.loads(said.out)
     labels = ["base", "clip", "clip averaged 0.5", "negclip", "negclip averaged 0.5"]
     assert [model["label"] for model in data["models"]] == labels
-    assert [failure["run"] for failure in data["failures"]] == ["fails, seed 0", "fails, seed 1"]
+    assert [title for title, _ in data["failures"]] == ["fails, seed 0", "fails, seed 1"]
     assert {test["score"] for test in data["tests"]} == {"composition", "recognition", "joint"}
     clip = data["models"][1]
-    assert clip["scores"]["composition"]["n"] == 2 and clip["cost"]["negatives"] == 2 and not clip["cost"]["teacher"]
+    assert [run["seed"] for run in clip["runs"]] == [0, 1]
+    assert clip["cost"]["negatives"] == 2 and not clip["cost"]["teacher"]
     assert clip["cost"]["seconds"] > 0
 
     stored = [load_result(out / "results" / f"clip-{seed}.json") for seed in (0, 1)]
     averages = [next(score.value for score in result.benchmarks[0].averages if score.name == "composition.id")
                 for result in stored]  # fmt: skip
-    assert clip["scores"]["composition"]["mean"] == pytest.approx(sum(averages) / 2)
+    assert [run["scores"]["composition"] for run in clip["runs"]] == averages
     assert len({result.model.fingerprint for result in stored}) == 2, "two seeds gave one model"
 
     page = (out / "study.html").read_text()
@@ -92,10 +93,10 @@ def test_a_study_with_a_run_that_fails(tmp_path: Path, drawn: Path, capsys: pyte
     # Without the arm that fails, nothing is left to do; the numbers stay the same to the last digit.
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.json") if file.parent.name == "results"}
     path = _write(tmp_path, arms=arms[1:], seeds=2, set=_TINY["set"] | {"train.steps": [2]})
-    findings = conduct(read_plan(path), out=out, where="plan", processes=1)
+    study = conduct(read_plan(path), out=out, where="plan", processes=1)
     assert {file: file.stat().st_mtime_ns for file in before} == before
     again = json.loads((out / "study.json").read_text())
-    assert again["models"] == data["models"] and not findings.failures
+    assert again["models"] == data["models"] and not study.record.failures
 
 
 def _plan_of(folder: Path, *, train_steps: int, **fields: Any) -> Plan:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from scipy.special import stdtrit
 
+from degla.errors import InputError
+from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
 from degla.records import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
+from degla.study.gather import Model, gather
+from degla.study.markdown import render_markdown
+from degla.study.page import picture_of, render_html, write_all
+from degla.study.plan import Plan
 from degla.study.plot import _undominated, frontier, has_many, standing_alone
-from degla.study.significance import compare_all, holm
-from degla.study.standings import BASE, Model, tabulate
+from degla.study.record import load_study
+from degla.study.standings import BASE
+from degla.study.study import Study
 from degla.study.tuning import Cost
 
 _ITEMS = 200
@@ -34,7 +46,7 @@ def _result(path: Path, label: str, *, seed: int | None, right: float, kept: flo
                         ties={verdict: 0}, image=f"{part.partition('/')[0]}{number}", margin=None)
             for number, value in enumerate(values)
         ]  # fmt: skip
-        score = Score(name=part, metric="accuracy" if part in composition else "top1", value=sum(values) / _ITEMS,
+        score = Score(name=part, metric="accuracy", value=sum(values) / _ITEMS,
                       n=_ITEMS, ties=0)  # fmt: skip
         family = part.partition("/")[2].partition("_")[0] if part in composition else "recognition"
         parts.append(PartResult(name=part, family=family, tie="strict", scores=(score,)))
@@ -68,65 +80,211 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int | No
     }
 
 
-def test_differences_that_are_there_and_one_that_is_not(results: dict[str, dict[int | None, Path]]) -> None:
-    arms = {label: paths for label, paths in results.items() if label != BASE}
-    joint = {"composition": 1.0, "recognition": 1.0}
-    tests = compare_all(arms, scores={"composition": {"composition": 1.0}, "joint": joint})
-    assert len(tests) == 2 * 6
+def _study(
+    results: Mapping[str, Mapping[int | None, Path]],
+    *,
+    arms: dict[str, str] | None = None,
+    seeds: Sequence[int] = range(5),
+    **plan: Any,
+) -> Study:
+    """A study of the made-up results; `arms`: label to arm."""
+    labels = [label for label in results if label != BASE]
+    names = {label: (arms or {}).get(label, label) for label in labels}
+    recipes = [{"recipe": "clip", "label": name} for name in dict.fromkeys(names.values())]
+    made = Plan.model_validate({"world": {}, "arms": recipes, "seeds": list(seeds), **plan})
+    cost = Cost(seconds=10, pairs_per_second=100, teacher=True, negatives=5)
+    models = [Model(BASE, BASE, (), 1.0, {(None, ""): results[BASE][None]})]
+    models += [
+        Model(label, names[label], (), 1.0, {(seed, ""): results[label][seed] for seed in seeds}, [cost] * 5)
+        for label in labels
+    ]
+    return Study(gather(made, models, where="plan.yaml", command="degla study plan.yaml"))
+
+
+@pytest.fixture(scope="module")
+def study(results: dict[str, dict[int | None, Path]]) -> Study:
+    return _study(results)
+
+
+def test_differences_that_are_there_and_one_that_is_not(
+    results: dict[str, dict[int | None, Path]], study: Study
+) -> None:
+    tests = study.tests
+    assert len(tests) == 3 * 6
     by_name = {(test.first, test.second, test.score): test for test in tests}
     for score in ("composition", "joint"):
         assert not by_name["good", "same", score].significant
         better = by_name["good", "worse", score]
-        assert better.significant and better.over_seeds.value > 0.05
-        assert better.over_questions.value == pytest.approx(better.over_seeds.value)
-        for interval in (better.over_seeds.interval, better.over_questions.interval):
-            assert interval is not None and 0 < interval.low < better.over_seeds.value < interval.high
+        assert better.significant and better.difference.value > 0.05
+        interval, questions = better.difference.interval, better.questions
+        assert interval is not None and 0 < interval.low < better.difference.value < interval.high
+        assert "seeds and questions" in interval.method
+        assert questions is not None and questions.interval is not None
+        assert interval.high - interval.low > questions.interval.high - questions.interval.low
         assert better.p_seeds is not None and better.corrected_seeds is not None
         assert better.p_seeds < better.corrected_seeds < 0.05
-    assert by_name["good", "forgets", "composition"].over_seeds.value < 0
-    assert (
-        by_name["good", "forgets", "joint"].significant and by_name["good", "forgets", "joint"].over_seeds.value > 0.1
-    )
+    forgets = by_name["good", "forgets", "joint"]
+    assert by_name["good", "forgets", "composition"].difference.value < 0
+    assert forgets.significant and forgets.difference.value > 0.1
 
-    few = compare_all(arms, scores={"composition": {"composition": 1.0}}, against="same")
-    assert {(test.first, test.second) for test in few} == {("good", "same"), ("forgets", "same"), ("worse", "same")}
+    few = _study(results, against="same").tests
+    pairs = [(test.first, test.second) for test in few if test.score == "composition"]
+    assert pairs == [("good", "same"), ("forgets", "same"), ("worse", "same")]
     same = by_name["good", "same", "composition"]
     assert few[0].p_seeds == same.p_seeds and (few[0].corrected_questions or 0) <= (same.corrected_questions or 0)
 
 
+def test_a_difference_needs_both_kinds_of_test(study: Study) -> None:
+    test = study.tests[0]
+    for seeds, questions, told in ((0.04, 0.06, False), (0.06, 0.04, False), (0.04, 0.04, True), (None, 0.04, True)):
+        assert replace(test, corrected_seeds=seeds, corrected_questions=questions).significant is told
+    assert not replace(test, corrected_seeds=None, corrected_questions=None).significant
+    few = replace(test.difference, doubt="fewer than 25 images")
+    assert not replace(test, difference=few, corrected_seeds=0.01, corrected_questions=0.01).significant
+
+
 def test_one_seed_is_tested_over_questions_alone(results: dict[str, dict[int | None, Path]]) -> None:
-    arms = {label: {0: results[label][0]} for label in ("good", "worse")}
-    (test,) = compare_all(arms, scores={"composition": {"composition": 1.0}})
-    assert test.p_seeds is None and test.over_seeds.interval is None
+    study = _study({label: results[label] for label in (BASE, "good", "worse")}, seeds=[0])
+    test = study.tests[0]
+    assert test.p_seeds is None and test.difference.interval is not None
+    assert test.difference.interval == (test.questions and test.questions.interval)
     assert test.p_questions is not None and test.p_questions < 0.001 and test.significant
+    text = render_markdown(study)
+    assert "over questions alone; it leaves out training seed, base model, scenes and negatives' seed." in text
+    row = study.table.of("good")
+    assert row.joint.deviation is None and row.joint.half_width is not None and row.joint.half_width > 0
+    assert f"{100 * row.scores['composition'].mean:.1f} ± " in text
 
 
-def test_p_of_the_paired_t_test_is_scipys(results: dict[str, dict[int | None, Path]]) -> None:
+def test_p_of_the_paired_t_test_is_scipys(results: dict[str, dict[int | None, Path]], study: Study) -> None:
     from scipy.stats import ttest_rel
 
-    arms = {label: results[label] for label in ("good", "same")}
-    (test,) = compare_all(arms, scores={"recognition": {"recognition": 1.0}})
+    test = next(test for test in study.tests if (test.second, test.score) == ("same", "recognition"))
     good, same = (
-        [load_result(path).benchmarks[0].averages[1].value for path in results[label].values()] for label in arms
+        [load_result(path).benchmarks[0].averages[1].value for path in results[label].values()]
+        for label in ("good", "same")
     )
     assert test.p_seeds == pytest.approx(ttest_rel(good, same).pvalue, rel=1e-6)
 
 
-def test_holm() -> None:
-    corrected = holm([0.01, None, 0.04, 0.03, 0.005])
-    assert corrected[1] is None
-    assert [corrected[place] for place in (4, 0, 3, 2)] == pytest.approx([0.02, 0.03, 0.06, 0.06])
-    assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []
+def test_intervals_cover_seeds_and_questions(study: Study) -> None:
+    row = study.table.of("good")
+    errors = study.record.models[1].questions
+    for name, spread in {**row.scores, "gained": row.gained, "lost": row.lost, "joint": row.joint}.items():
+        seeds, questions = (spread.deviation or 0) ** 2 / 5, errors[name].error ** 2
+        freedom = (seeds + questions) ** 2 / (seeds**2 / 4 + questions**2 / (errors[name].images - 1))
+        expected = stdtrit(freedom, 0.975) * math.sqrt(seeds + questions)
+        assert spread.half_width == pytest.approx(expected, rel=1e-9), name
+        assert questions > 0
+    # Verdicts on the same items are paired: what is hard for the base is hard for its tuned self.
+    assert errors["lost"].error < errors["recognition"].error
+    assert "over seeds and questions; it leaves out base model, scenes and negatives' seed." in render_markdown(study)
+
+
+def test_results_on_other_items_are_refused(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
+    def renamed(path: Path, label: str) -> Path:
+        found = load_result(path, items=True)
+        items = [row.model_copy(update={"id": f"{row.id}-x"}) for row in found.items]
+        save_result(found.model_copy(update={"items": tuple(items)}), tmp_path / f"{label}.json")
+        return tmp_path / f"{label}.json"
+
+    one = {BASE: results[BASE], "good": {**results["good"], 3: renamed(results["good"][3], "one")}}
+    with pytest.raises(InputError, match="good: the results of seeds 0 and 3 do not hold the same items"):
+        _study(one)
+    every = {BASE: results[BASE], "good": {seed: renamed(path, f"a{seed}") for seed, path in results["good"].items()}}
+    with pytest.raises(InputError, match="good: its results do not hold the same items as those of base"):
+        _study(every)
+
+
+def test_no_difference_is_told_of_leaked_images(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
+    overlap = Overlap(benchmark="world", images=10, by_id=0, by_content=4, examples=("a.png",))
+    leakage = Leakage(captions=("c.jsonl",), images=20, overlaps=(overlap,))
+    changed: dict[int | None, Path] = {}
+    for seed, path in results["good"].items():
+        changed[seed] = tmp_path / f"good-{seed}.json"
+        save_result(load_result(path, items=True).model_copy(update={"leakage": leakage}), changed[seed])
+    study = _study({BASE: results[BASE], "worse": results["worse"], "good": changed})
+    assert not any(test.significant for test in study.tests)
+    assert all(test.corrected_seeds is not None and test.corrected_seeds < 0.05 for test in study.tests)
+    text = render_markdown(study)
+    assert "World, good: 4 of 10 benchmark images are in the training data" in text
+    assert "No difference is called one in all tests: benchmark images were trained on." in text
+
+
+def test_replicates_show_where_the_variance_comes_from(
+    results: dict[str, dict[int | None, Path]], tmp_path: Path
+) -> None:
+    replicates = [
+        {"negatives_seed": 1}, {"negatives_seed": 2, "seeds": [0, 1]}, {"name": "w", "scenes_seed": 1, "base": "other"},
+    ]  # fmt: skip
+    recipes = [{"recipe": "clip", "label": "good"}, {"recipe": "clip", "label": "worse"}]
+    plan = Plan.model_validate({"world": {}, "arms": recipes, "seeds": 5, "replicates": replicates})
+    other = _result(tmp_path / "base.json", "other base", seed=None, right=0.45, kept=0.8, noise=9)
+    bases: dict[tuple[int | None, str], Path] = {(None, ""): results[BASE][None], (None, "w"): other}
+    bases |= {(None, title): results[BASE][None] for title in ("negatives 1", "negatives 2")}
+    models = [Model(BASE, BASE, (), 1.0, bases)]
+    for label, right in (("good", 0.7), ("worse", 0.6)):
+        files = {(seed, ""): path for seed, path in results[label].items()}
+        for title, shift, seeds in (("negatives 1", 0.03, 5), ("negatives 2", -0.03, 2), ("w", 0.1, 5)):
+            for seed in range(seeds):
+                path = tmp_path / f"{label}-{title}-{seed}.json"
+                files[seed, title] = _result(path, label, seed=seed, right=right + shift, kept=0.78, noise=seed)
+        models.append(Model(label, label, (), 1.0, files))
+    study = Study(gather(plan, models, where="plan", command=""))
+    assert study.sources == ["training seed", "negatives", "scenes, base"]
+    found = {(name, score): overall for name, score, overall in study.variances}
+    gained = found["good", "composition gained"]
+    seed_source, negatives, world = gained.sources
+    assert (seed_source.n, negatives.n, world.n) == (5, 3, 2)
+    values = study.table.of("good").changes["gained"]
+    levels = [(values[0, title] + values[1, title]) / 2 for title in ("", "negatives 1", "negatives 2")]
+    assert negatives.deviation == pytest.approx(np.std(levels, ddof=1)) and 0.02 < negatives.deviation < 0.05
+    # Against the base of its own world, which is 5 points worse.
+    assert world.shift == pytest.approx(0.15 / 2, abs=0.02)
+    assert gained.value == pytest.approx(study.table.of("good").gained.mean + negatives.shift + world.shift)
+    assert gained.half_width > (study.table.of("good").gained.half_width or 0)
+    text = render_markdown(study)
+    assert "## Where the variance comes from" in text and "| good − worse | joint |" in text
+    assert "which the table of variances has." in text and study.table.of("good").seeds == (0, 1, 2, 3, 4)
+    assert f"({negatives.n})" in text and f"{100 * negatives.deviation:.1f} [" in text
+    assert "Where the variance comes from" in render_html(study, picture_of(study))
+
+
+def test_pages_come_from_the_file_alone(study: Study, tmp_path: Path) -> None:
+    write_all(study, tmp_path)
+    again = Study(load_study(tmp_path / "study.json"))
+    assert again.record == study.record
+    assert render_markdown(again) == (tmp_path / "study.md").read_text() == render_markdown(study)
+    assert render_html(again, picture_of(again)) == (tmp_path / "study.html").read_text()
+    assert standing_alone(picture_of(again)) + "\n" == (tmp_path / "frontier.svg").read_text()
+    (tmp_path / "study.json").write_text('{"title": "old"}')
+    with pytest.raises(InputError, match="field 'format' is None, this version reads 2"):
+        load_study(tmp_path / "study.json")
+
+
+def test_a_study_without_a_compositional_part(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
+    few: dict[str, dict[int | None, Path]] = {}
+    for label in (BASE, "good", "worse"):
+        for seed, path in results[label].items():
+            found = load_result(path, items=True)
+            (world,) = found.benchmarks
+            parts = tuple(part for part in world.parts if part.family == "recognition")
+            fields = {"parts": parts, "averages": world.averages[1:], "headline": {"recognition": "recognition"}}
+            items = tuple(row for row in found.items if row.part.startswith("recognition"))
+            few.setdefault(label, {})[seed] = tmp_path / f"{label}-{seed}.json"
+            world = world.model_copy(update=fields)
+            save_result(found.model_copy(update={"benchmarks": (world,), "items": items}), few[label][seed])
+    study = _study(few, gain="recognition/letter", kept="recognition")
+    write_all(study, tmp_path)
+    assert study.table.headline == ("recognition", "recognition/letter") and study.table.families == ("recognition",)
+    assert "compositional" not in (tmp_path / "study.md").read_text()
+    assert study.tests and "<svg" in (tmp_path / "study.html").read_text()
 
 
 def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
-    cost = Cost(seconds=10, pairs_per_second=100, teacher=True, negatives=5)
-    models = [
-        Model(label, BASE if label == BASE else "arm" if label in ("good", "worse") else label, (), 1.0,
-              {seed: load_result(path) for seed, path in paths.items()}, [] if label == BASE else [cost] * 5)
-        for label, paths in results.items() if label != "same"
-    ]  # fmt: skip
-    table = tabulate(models, gain="composition", kept="recognition", price=1.0)
+    arms = {"good": "arm", "worse": "arm"}
+    some = {label: paths for label, paths in results.items() if label != "same"}
+    table = _study(some, arms=arms).table
     by_label = {row.label: row for row in table.standings}
     good, base = by_label["good"], by_label[BASE]
     assert table.headline == ("composition", "recognition") and set(table.families) == {
@@ -138,7 +296,7 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
     assert good.gained.half_width is not None and good.gained.n == 5
     assert good.best and not by_label["worse"].best, "worse is of the same arm"
     assert {label for label, row in by_label.items() if row.pareto} == {BASE, "good", "forgets"}
-    dear = tabulate(models, gain="composition", kept="recognition", price=0.0).standings
+    dear = _study(some, arms=arms, price=0.0).table.standings
     assert max(dear, key=lambda row: row.joint.mean).label == "forgets"
 
     picture = frontier(table, gain="composition", kept="recognition", price=1.0)

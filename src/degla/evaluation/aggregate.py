@@ -14,25 +14,19 @@ from numpy.typing import NDArray
 
 from degla.errors import DeglaError
 from degla.evaluation.benchmarks import Average, Benchmark, Metric
-from degla.evaluation.statistics import (
-    DRAWS,
-    Values,
-    cluster_draws,
-    cluster_numbers,
-    grouped_mean,
-    percentile_interval,
-    proportion_interval,
-)
 from degla.evaluation.verdicts import Judged
-from degla.records import Interval, ItemVerdict, Score
+from degla.records import ItemVerdict, Score
+from degla.statistics.bootstrap import DRAWS, Values, cluster_draws, cluster_numbers, grouped_mean, shares_of_items
+from degla.statistics.proportions import contributions, share_interval
 
 
 @dataclass(frozen=True)
 class _Column:
-    """The numbers behind one metric of one part: `worth`, `chance`, `clusters`, `groups`, `tied` are `[n]`."""
+    """The numbers behind one metric of one part: `rows`, `worth`, `chance`, `clusters`, `groups`, `tied` are `[n]`."""
 
     part: str
     metric: Metric
+    rows: NDArray[np.int64]
     worth: Values
     chance: Values
     clusters: NDArray[np.int64]
@@ -41,11 +35,30 @@ class _Column:
 
 
 @dataclass(frozen=True)
+class ItemScore:
+    """A score as a weighted sum over items, and its value in every bootstrap draw.
+
+    Attributes:
+        draws: `[draws]`.
+        rows: `[n]` places of its items among the verdicts.
+        weights: `[n]` their weights, 1 in all.
+        worth: `[n]` what each is worth.
+        clusters: `[n]` numbers of their images.
+    """
+
+    draws: Values
+    rows: NDArray[np.int64]
+    weights: Values
+    worth: Values
+    clusters: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class _Drawn:
-    """A score and its value in every bootstrap draw."""
+    """A score and its items."""
 
     score: Score
-    draws: Values
+    items: ItemScore
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,8 @@ def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0, 
         draws: of the bootstrap; 1 where no interval is wanted.
 
     The interval of a plain mean over items that share no image is exact binomial; every other one is a bootstrap in
-    which images are drawn, all parts of the benchmark in the same draw, since parts ask about the same images.
+    which images are drawn, all parts of the benchmark in the same draw, since parts ask about the same images. Where
+    few images are answered otherwise than the rest, it is widened to Wilson's (`statistics.proportions`).
 
     Raises:
         DeglaError: a metric's verdict is missing; the benchmark's file is at fault.
@@ -86,15 +100,15 @@ def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0, 
 
 def drawn_values(
     benchmark: Benchmark, verdicts: Sequence[ItemVerdict], *, seed: int = 0
-) -> dict[tuple[str, str], Values]:
-    """Every score's value in each bootstrap draw, by (name of part or average, metric).
+) -> dict[tuple[str, str], ItemScore]:
+    """Every score with its items and its value in each bootstrap draw, by (name of part or average, metric).
 
     Two models' verdicts on the same items in the same order, drawn with one seed, are drawn alike: the difference
     of their values is a paired bootstrap.
     """
     columns, drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], seed, DRAWS)
     rows = [*drawn, *_averages(benchmark, list(zip(columns, drawn, strict=True)))]
-    return {(row.score.name, row.score.metric): row.draws for row in rows}
+    return {(row.score.name, row.score.metric): row.items for row in rows}
 
 
 def _draw_all(
@@ -136,6 +150,7 @@ def _column(
     return _Column(
         part=name,
         metric=metric,
+        rows=np.array(chosen, dtype=np.int64),
         worth=np.array([row.verdict.ok[metric.verdict] for row in rows], dtype=np.float64),
         chance=np.array([row.chance.get(metric.verdict, math.nan) for row in rows], dtype=np.float64),
         clusters=clusters[chosen],
@@ -157,6 +172,8 @@ def _scored(column: _Column, draws: Values) -> _Drawn:
     if chance is None:
         counted = grouped_mean(column.chance, column.groups)
         chance = None if math.isnan(counted) else counted
+    weights = shares_of_items(column.groups, len(column.worth))
+    items = ItemScore(draws, column.rows, weights, column.worth, column.clusters)
     score = Score(
         name=column.part,
         metric=column.metric.name,
@@ -164,17 +181,9 @@ def _scored(column: _Column, draws: Values) -> _Drawn:
         n=len(column.worth),
         ties=int(column.tied.sum()),
         chance=chance,
-        interval=_item_interval(column, draws),
+        interval=share_interval(draws, contributions(column.worth, weights, column.clusters)),
     )
-    return _Drawn(score, draws)
-
-
-def _item_interval(column: _Column, draws: Values) -> Interval | None:
-    distinct = len(np.unique(column.clusters))
-    binary = bool(np.isin(column.worth, (0.0, 1.0)).all())
-    if column.groups is None and binary and distinct == len(column.worth):
-        return proportion_interval(int(column.worth.sum()), len(column.worth))
-    return percentile_interval(draws, method="bootstrap over images") if distinct > 1 else None
+    return _Drawn(score, items)
 
 
 def _averages(benchmark: Benchmark, columns: Sequence[tuple[_Column, _Drawn]]) -> list[_Drawn]:
@@ -184,12 +193,11 @@ def _averages(benchmark: Benchmark, columns: Sequence[tuple[_Column, _Drawn]]) -
         if not members:
             continue
         values = np.array([member.score.value for member in members])
-        draws = np.stack([member.draws for member in members])
         sizes = np.array([member.score.n for member in members], dtype=np.float64)
         weights = sizes / sizes.sum() if average.how == "micro" else np.full(len(members), 1 / len(members))
         chances = [member.score.chance for member in members]
         known = [chance for chance in chances if chance is not None]
-        combined: Values = weights @ draws
+        items = joined([member.items for member in members], weights)
         made[average.name] = _Drawn(
             Score(
                 name=average.name,
@@ -198,13 +206,22 @@ def _averages(benchmark: Benchmark, columns: Sequence[tuple[_Column, _Drawn]]) -
                 n=int(sizes.sum()),
                 ties=sum(member.score.ties for member in members),
                 chance=_unit(float(weights @ np.array(known))) if len(known) == len(chances) else None,
-                interval=percentile_interval(combined, method="bootstrap over images")
-                if np.isfinite(combined).any() and sizes.sum() > 1
-                else None,
+                interval=share_interval(items.draws, contributions(items.worth, items.weights, items.clusters)),
             ),
-            combined,
+            items,
         )
     return list(made.values())
+
+
+def joined(items: Sequence[ItemScore], weights: Values) -> ItemScore:
+    """A weighted sum of scores."""
+    return ItemScore(
+        draws=weights @ np.stack([each.draws for each in items]),
+        rows=np.concatenate([each.rows for each in items]),
+        weights=np.concatenate([weight * each.weights for weight, each in zip(weights, items, strict=True)]),
+        worth=np.concatenate([each.worth for each in items]),
+        clusters=np.concatenate([each.clusters for each in items]),
+    )
 
 
 def _members(average: Average, columns: Sequence[tuple[_Column, _Drawn]], made: dict[str, _Drawn]) -> list[_Drawn]:

@@ -27,13 +27,14 @@ def caveats_of(
         yield from _of_benchmark(entries)
     yield from _unlike(results)
     for label, result in results:
-        yield from _trained_on(label, result.leakage, titles)
+        yield from trained_on(label, result.leakage, titles)
     for label, floor in floors:
         for entry in floor.benchmarks if floor.model.name.startswith("blind") else ():
             yield from _answered_blind(label, entry)
 
 
-def _trained_on(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -> Iterator[str]:
+def trained_on(label: str, leakage: Leakage | None, titles: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence a benchmark of which images were trained on; `titles`: name of a benchmark to its title."""
     for overlap in leakage.overlaps if leakage else ():
         if overlap.shared:
             ways = [
@@ -60,16 +61,21 @@ def _answered_blind(label: str, entry: BenchmarkResult) -> Iterator[str]:
         yield f"{entry.title}: {label} answers without looking at the image: {', '.join(given_away[:_NAMED])}{more}."
 
 
+def missing_images(entry: BenchmarkResult) -> Iterator[str]:
+    """Yield a sentence where images of a benchmark were not there."""
+    if entry.missing_images:
+        scored = sum(part.scores[0].n for part in entry.parts)
+        left_out = sum(part.missing for part in entry.parts)
+        yield (
+            f"{entry.title}: {entry.missing_images} images were missing, so {left_out} of {left_out + scored} items "
+            "are not in the score. It must not be compared with published numbers."
+        )
+
+
 def _of_benchmark(entries: Sequence[tuple[str, BenchmarkResult]]) -> Iterator[str]:
     title = entries[0][1].title
     missing = max(entries, key=lambda entry: entry[1].missing_images)[1]
-    if missing.missing_images:
-        scored = sum(part.scores[0].n for part in missing.parts)
-        left_out = sum(part.missing for part in missing.parts)
-        yield (
-            f"{title}: {missing.missing_images} images were missing, so {left_out} of {left_out + scored} items are "
-            "not in the score. It must not be compared with published numbers."
-        )
+    yield from missing_images(missing)
     for part in missing.parts:
         found = part.scores[0].n + part.missing + part.filtered
         if part.published_n is not None and part.family != "retrieval" and found != part.published_n:

@@ -10,13 +10,14 @@ from degla.errors import InputError
 from degla.evaluation.caveats import caveats_of
 from degla.evaluation.ceilings import ceilings_of
 from degla.evaluation.floors import is_floor
-from degla.evaluation.item_difference import item_difference
+from degla.evaluation.item_difference import item_score, lead_over, questions_of
 from degla.evaluation.keyed_scores import ScoreKey, floor_values, keyed_scores
 from degla.evaluation.results import TracedResult, load_result
-from degla.evaluation.statistics import Difference, seed_difference, seed_spread
 from degla.evaluation.told import told_notes
 from degla.records import Interval, Score
 from degla.shelf import did_you_mean
+from degla.statistics.seeds import Difference, seed_difference, seed_spread
+from degla.statistics.significance import doubt_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Cell:
     Attributes:
         mean: over seeds.
         deviation: sample standard deviation over seeds; None for one seed.
-        interval: 95 % over seeds; over items where there is one seed.
+        interval: 95 % over seeds and items; over items where there is one seed.
         values: training seed (as text; "-" for none) to value.
         ties: items with a tie, the most of any seed.
         n: items.
@@ -243,12 +244,13 @@ def _cells(
     values = {label: {seed: score.value for seed, score in seeds.items()} for label, seeds in scores.items()}
 
     def difference(first: str, second: str) -> Difference:
-        over_seeds = seed_difference(values[first], values[second])
-        if over_seeds.interval is not None:
-            return over_seeds
-        paths = [next(iter(by_label[label].paths.values())) for label in (first, second)]
-        interval = item_difference(benchmark, key, *paths)
-        return Difference(over_seeds.value, interval, over_seeds.n)
+        paths = [[by_label[label].paths[seed] for seed in values[label]] for label in (first, second)]
+        questions = lead_over(benchmark, key, *paths)
+        caveats = [_caveats(by_label[label], benchmark) for label in (first, second)]
+        doubt = doubt_of(
+            questions, leaked=any(leaked for leaked, _ in caveats), missing=any(gone for _, gone in caveats)
+        )
+        return seed_difference(values[first], values[second], questions, doubt=doubt)
 
     leader = max(values, key=lambda label: seed_spread(list(values[label].values())).mean)
     rivals = [label for label in values if label != leader]
@@ -258,7 +260,8 @@ def _cells(
         leads = leads and gap.significant and gap.value > 0
     cells = {}
     for label, seeds in scores.items():
-        spread = seed_spread(list(values[label].values()))
+        items = item_score(benchmark, key, [by_label[label].paths[seed] for seed in seeds]) if len(seeds) > 1 else None
+        spread = seed_spread(list(values[label].values()), questions_of(items[1]) if items else None)
         gain = (
             difference(label, baseline) if baseline is not None and baseline in values and label != baseline else None
         )
@@ -273,6 +276,24 @@ def _cells(
             best=leads and label == leader,
         )
     return cells
+
+
+def _caveats(method: Method, benchmark: str) -> tuple[bool, bool]:
+    """Whether images of a benchmark were trained on, and whether some were not there."""
+    leaked = any(
+        overlap.shared > 0
+        for result in method.results.values()
+        if result.leakage is not None
+        for overlap in result.leakage.overlaps
+        if overlap.benchmark == benchmark
+    )
+    missing = any(
+        entry.missing_images > 0
+        for result in method.results.values()
+        for entry in result.benchmarks
+        if entry.name == benchmark
+    )
+    return leaked, missing
 
 
 def _headline(name: str, methods: Sequence[Method], rows: Sequence[Row]) -> list[Row]:

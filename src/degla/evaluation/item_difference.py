@@ -1,44 +1,137 @@
-"""The difference of two models on the same items: two results with their items enter, an interval leaves."""
+"""What other questions would do to a score of a method and to its lead over another, from every item's verdict."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from degla.evaluation.aggregate import drawn_values
+import numpy as np
+
+from degla.errors import InputError
+from degla.evaluation.aggregate import ItemScore, drawn_values
 from degla.evaluation.neutral import benchmark_of
 from degla.evaluation.results import load_result
-from degla.evaluation.statistics import Values, percentile_interval
-from degla.records import Interval
+from degla.records import BenchmarkResult, ItemVerdict, Result
 from degla.shelf import BENCHMARKS
+from degla.statistics.proportions import contributions
+from degla.statistics.seeds import Questions, over_questions
+
+Key = tuple[str, str]
+"""Name of a part or average, and metric."""
 
 
-def item_difference(benchmark: str, key: tuple[str, str], first: Path, second: Path) -> Interval | None:
-    """Paired bootstrap over images of the first result's score minus the second's.
+def item_score(benchmark: str, key: Key, paths: Sequence[Path]) -> tuple[tuple[str, ...], ItemScore] | None:
+    """Ids of the items, and the score with verdicts averaged over results of one method.
 
     Args:
         benchmark: its name.
-        key: name of the part or average, and metric.
-        first, second: files of results; their items lie beside them.
+        key: of the score.
+        paths: files of results, one a training seed; their items lie beside them.
+
+    Returns:
+        None where the items are not the same in all of them, or not there.
+    """
+    if benchmark not in BENCHMARKS.names() or not paths:
+        return None
+    found = [_drawn(path, path.stat().st_mtime_ns, benchmark) for path in paths]
+    ids = found[0][0]
+    if not ids or any(other != ids or key not in scores for other, scores in found):
+        return None
+    return ids, mean_score([scores[key] for _, scores in found])
+
+
+def mean_score(scores: Sequence[ItemScore]) -> ItemScore:
+    """One score of several models on the same items, their verdicts averaged."""
+    return replace(
+        scores[0],
+        draws=np.mean([each.draws for each in scores], axis=0),
+        worth=np.mean([each.worth for each in scores], axis=0),
+    )
+
+
+def questions_of(score: ItemScore) -> Questions | None:
+    """What other questions would do to a score."""
+    return over_questions(score.draws, contributions(score.worth, score.weights, score.clusters))
+
+
+def questions_of_lead(leads: Iterable[tuple[float, ItemScore, ItemScore]]) -> Questions | None:
+    """What other questions would do to a weighted sum of leads.
+
+    Args:
+        leads: factor, score of the first model, the same score of the second on the same items.
+    """
+    rows = list(leads)
+    draws = np.sum([factor * (one.draws - other.draws) for factor, one, other in rows], axis=0)
+    values = np.concatenate([np.sign(factor) * (one.worth - other.worth) for factor, one, other in rows])
+    weights = np.concatenate([abs(factor) * one.weights for factor, one, _ in rows])
+    total = float(weights.sum())
+    if total == 0:
+        return None
+    # The intervals are made for weights of 1 in all; a sum of scores has as much as its factors.
+    parts = contributions(values, weights / total, np.concatenate([one.clusters for _, one, _ in rows]), paired=True)
+    found = over_questions(draws / total, parts, paired=True)
+    if found is None or found.interval is None:
+        return found
+    interval = found.interval.model_copy(
+        update={"low": total * found.interval.low, "high": total * found.interval.high}
+    )
+    return replace(found, error=total * found.error, interval=interval)
+
+
+def lead_over(benchmark: str, key: Key, first: Sequence[Path], second: Sequence[Path]) -> Questions | None:
+    """What other questions would do to the first method's score minus the second's, verdicts averaged over seeds.
 
     Returns:
         None where their items are not the same, or not there.
     """
-    if benchmark not in BENCHMARKS.names():
+    one, other = item_score(benchmark, key, first), item_score(benchmark, key, second)
+    if one is None or other is None or one[0] != other[0]:
         return None
-    (one_ids, one), (other_ids, other) = (_drawn(path, path.stat().st_mtime_ns, benchmark) for path in (first, second))
-    if one_ids != other_ids or key not in one or key not in other:
-        return None
-    return percentile_interval(one[key] - other[key], method="paired bootstrap over images")
+    return questions_of_lead([(1.0, one[1], other[1])])
 
 
-@lru_cache(maxsize=64)
-def _drawn(path: Path, modified: int, benchmark: str) -> tuple[tuple[str, ...], dict[tuple[str, str], Values]]:
-    """Ids of a result's items and the draws of its scores; `modified` makes a changed file a new key."""
+def averaged_scores(results: Sequence[Result], *, where: str) -> dict[str, dict[Key, ItemScore]]:
+    """By benchmark, the scores of one method's results with their verdicts averaged.
+
+    Args:
+        results: with their items.
+        where: names the method in messages.
+
+    Raises:
+        InputError: they do not hold the same items in the same order.
+    """
+    ids = [row.id for row in results[0].items]
+    for other in results[1:]:
+        if [row.id for row in other.items] != ids:
+            raise InputError(
+                f"{where}: the results of seeds {results[0].training_seed} and {other.training_seed} do not hold the "
+                "same items, so they cannot be averaged; measure both on the same questions."
+            )
+    verdicts = [
+        rows[0].model_copy(
+            update={"ok": {name: math.fsum(row.ok[name] for row in rows) / len(rows) for name in rows[0].ok}}
+        )
+        for rows in zip(*(result.items for result in results), strict=True)
+    ]
+    return {
+        benchmark.name: _scores(benchmark, [row for row in verdicts if row.benchmark == benchmark.name])
+        for benchmark in results[0].benchmarks
+    }
+
+
+def _scores(benchmark: BenchmarkResult, verdicts: Sequence[ItemVerdict]) -> dict[Key, ItemScore]:
+    return drawn_values(benchmark_of(benchmark), verdicts)
+
+
+@lru_cache(maxsize=128)
+def _drawn(path: Path, modified: int, benchmark: str) -> tuple[tuple[str, ...], dict[Key, ItemScore]]:
+    """Ids of a result's items and its scores; `modified` makes a changed file a new key."""
     if not path.with_name(load_result(path).items_file).is_file():
         return (), {}
     result = load_result(path, items=True)
     verdicts = [row for row in result.items if row.benchmark == benchmark]
-    entry = next(entry for entry in result.benchmarks if entry.name == benchmark)
-    ids = tuple(row.id for row in verdicts)
-    return ids, drawn_values(benchmark_of(entry), verdicts)
+    entry = next((entry for entry in result.benchmarks if entry.name == benchmark), None)
+    return tuple(row.id for row in verdicts), {} if entry is None else _scores(entry, verdicts)

@@ -20,7 +20,7 @@ from degla.evaluation.benchmarks import Average, Benchmark, Entry
 from degla.evaluation.embedding_table import Cache
 from degla.evaluation.questions import ask, digest_of
 from degla.evaluation.results import TracedResult
-from degla.evaluation.statistics import proportion_interval
+from degla.statistics.proportions import proportion_interval
 from degla.evaluation.text_floors import TOLD, floor_verdicts
 from degla.evaluation.verdicts import Judged
 from degla.records import BenchmarkResult, PairItem, Score

@@ -50,7 +50,7 @@ def frontier(across: Row, up: Row, comparison: Comparison) -> str:
 @styled
 def family_bars(family: str, rows: Sequence[Row], comparison: Comparison) -> str:
     """One bar a method: the mean over a family's parts, each part a dot, 95 % over seeds where there are several."""
-    from degla.evaluation.statistics import seed_spread
+    from degla.statistics.seeds import seed_spread
 
     labels = [method.label for method in comparison.methods if any(method.label in row.cells for row in rows)]
     figure, axes = new_figure(3.6, 0.6 + 0.3 * len(labels))

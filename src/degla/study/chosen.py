@@ -73,3 +73,34 @@ def is_choice(plan: Plan, table: Table) -> bool:
     """Whether an arm had several models to choose from."""
     arms = [row.arm for row in table.standings]
     return any(arms.count(arm.name) > 1 for arm in plan.arms)
+
+
+def at_edges(plan: Plan, table: Table) -> dict[str, list[str]]:
+    """Arms whose best setting is the smallest or largest value that was tried of a field, and which: a better one may
+    lie beyond. A share of 1 is the tuned model, beyond which there is none."""
+    found: dict[str, list[str]] = {}
+    for best in table.best:
+        rows = [row for row in table.standings if row.arm == best.arm]
+        tried: dict[str, set[float]] = {}
+        for row in rows:
+            for name, value in (*row.setting, ("share", row.share)):
+                if (number := _number(value)) is not None:
+                    tried.setdefault(name, set()).add(number)
+        for name, value in (*best.setting, ("share", best.share)):
+            number, values = _number(value), tried.get(name, set())
+            if number is None or len(values) < 2 or (name == "share" and number == 1):
+                continue
+            if number in (min(values), max(values)):
+                end = "smallest" if number == min(values) else "largest"
+                told = f"{value:g}" if isinstance(value, float) else str(value)
+                found.setdefault(best.arm, []).append(f"{name} {told}, the {end}")
+    return found
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.locks import lock
 from degla.shelf import did_you_mean
-from degla.study.chosen import is_choice, write_chosen
+from degla.study.chosen import write_chosen
+from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
 from degla.study.materials import Materials, Questions, prepare
-from degla.study.page import Findings, write_all
+from degla.study.page import write_all
 from degla.study.plan import Plan
-from degla.study.significance import PairedTest, compare_all
-from degla.study.standings import BASE, Model, Table, tabulate
+from degla.study.standings import BASE
+from degla.study.study import Study
 from degla.study.tuning import Done, Job, Measure, tune
 from degla.study.watch import Watch
 from degla.study.workers import Ended, default_processes, run_jobs
@@ -28,15 +29,7 @@ from degla.study.workers import Ended, default_processes, run_jobs
 log = logging.getLogger("degla.study")
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A run that came to nothing."""
-
-    title: str
-    error: str
-
-
-def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: int | None = None) -> Findings:
+def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: int | None = None) -> Study:
     """Do what is left of a study, and write its page.
 
     Writes under `out`: ``study.html``, ``study.md``, ``study.json``, ``frontier.svg``; ``results/`` with a file a model
@@ -163,59 +156,34 @@ def _found(
     out: Path,
     where: str,
     command: str,
-) -> Findings:
+) -> Study:
     failures = []
-    starts = {(job.base, job.root): load_result(job.measures[0].path) for job in bases}
-    models = {BASE: Model(BASE, BASE, (), 1.0, {None: starts[bases[0].base, bases[0].root]})}
-    files: dict[str, dict[int | None, Path]] = {}
+    start = Model(BASE, BASE, (), 1.0, {(None, ""): bases[0].measures[0].path})
+    files = {(job.base, job.root): job.measures[0].path for job in bases}
+    models: dict[str, Model] = {}
     for run, job, end in zip(runs, jobs, ends, strict=True):
         value = end.value if end is not None else None
         if value is None or not value.paths:
             error = end.error if end is not None and end.error else "; ".join(value.notes) if value else "not run"
-            failures.append(Failure(job.title, error))
+            failures.append((job.title, error))
             continue
+        replicate = run.replicate.title if run.replicate is not None else ""
+        start.files[None, replicate] = files[job.base, job.root]
         for measure in job.measures:
             label = run.model_label(measure.share)
             model = models.setdefault(label, Model(label, run.arm, run.setting, measure.share))
-            result = load_result(measure.path)
-            if run.replicate is not None:
-                model.replicates[run.seed, run.replicate.title] = result, starts[job.base, job.root]
-                continue
-            model.results[run.seed] = result
-            files.setdefault(label, {})[run.seed] = measure.path
-            if value.cost is not None:
+            model.files[run.seed, replicate] = measure.path
+            if value.cost is not None and not replicate:
                 model.costs.append(value.cost)
-    models = {label: model for label, model in models.items() if model.results}
-    if len(models) == 1:
-        told = "; ".join(f"{failure.title}: {failure.error}" for failure in failures[:3])
-        raise DeglaError(f"no run came to an end: {told}. See {out / 'study.log'}.")
-    table = tabulate(_ordered(models, runs), gain=plan.gain, kept=plan.kept, price=plan.price)
-    log.info("testing differences between %d arms", len(table.best) - 1)
-    contenders = {row.label: files[row.label] for row in table.best if row.arm != BASE}
-    tests = _test(plan, table, contenders) if len(contenders) > 1 else []
-    findings = Findings(
-        plan=plan, table=table, tests=tuple(tests), choice=is_choice(plan, table), where=where, command=command,
-        failures=tuple((failure.title, failure.error) for failure in failures),
-        base=models[BASE].results[None],
-    )  # fmt: skip
-    write_all(findings, out)
-    if findings.choice:
-        write_chosen(plan, table, out / "chosen.yaml")
-    log.info("open %s", out / "study.html")
-    return findings
-
-
-def _test(plan: Plan, table: Table, contenders: dict[str, dict[int | None, Path]]) -> list[PairedTest]:
-    scores = {
-        plan.gain: {plan.gain: 1.0},
-        plan.kept: {plan.kept: 1.0},
-        "joint": {plan.gain: 1.0, plan.kept: plan.price},
-    }
-    against = next((row.label for row in table.best if row.arm == plan.against), None)
-    return compare_all(contenders, scores=scores, against=against)
-
-
-def _ordered(models: dict[str, Model], runs: Sequence[Run]) -> list[Model]:
-    """The base, then every model in the order of the plan, whatever ended first."""
+    # In the order of the plan, whatever ended first; a model that only replicates have has no row to stand in.
     labels = dict.fromkeys(run.model_label(share) for run in runs for share in run.shares)
-    return [models[BASE], *(models[label] for label in labels if label in models)]
+    ordered = [models[label] for label in labels if label in models and models[label].own]
+    if not ordered:
+        told = "; ".join(f"{title}: {error}" for title, error in failures[:3])
+        raise DeglaError(f"no run came to an end: {told}. See {out / 'study.log'}.")
+    study = Study(gather(plan, [start, *ordered], where=where, command=command, failures=failures))
+    write_all(study, out)
+    if study.choice:
+        write_chosen(plan, study.table, out / "chosen.yaml")
+    log.info("open %s", out / "study.html")
+    return study

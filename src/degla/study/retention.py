@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-from degla.evaluation.statistics import Spread, seed_spread
+from degla.statistics.seeds import Spread, seed_spread
 
 Matrix = tuple[tuple[float, ...], ...]
 """`matrix[i][j]`: score of task j, 0 to 1, after the first i tasks were learnt; row 0 is the base."""

@@ -1,29 +1,22 @@
-"""Paired tests between arms. Two sources of chance are kept apart, as in `evaluation.statistics`: seeds and questions.
+"""Paired tests between arms, each over seeds and over questions; a difference counts where both find it.
 
-Over seeds: a paired t-test of the differences seed by seed. Over questions: a paired bootstrap over images of the
-verdicts averaged over the seeds that both have, its standard error taken for a normal test. A difference counts where
-both are below 0.05 after Holm's correction over all tests of that kind.
+Over seeds: a paired t-test of the differences seed by seed. Over questions: a normal test by the standard error of the
+verdicts averaged over the seeds that both have, images drawn. A difference counts where both are below 0.05 after
+Holm's correction over all tests of that kind, and nothing speaks against it (`statistics.significance.doubt_of`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from degla.statistics.seeds import Difference, Questions, seed_difference
+from degla.statistics.significance import LEVEL, holm, p_over_questions, p_over_seeds
+from degla.statistics.sources import Values
+from degla.study.record import StudyRecord, TestRecord
+from degla.study.standings import BASE, Standing, Table
 
-from degla.evaluation.aggregate import drawn_values
-from degla.evaluation.neutral import benchmark_of
-from degla.evaluation.results import load_result
-from degla.evaluation.statistics import Difference, percentile_interval, seed_difference
-from degla.evaluation.terminal import named_scores
-from degla.records import ItemVerdict, Result
-
-LEVEL = 0.05
 Weights = Mapping[str, float]
 """A score that is a weighted sum of scores: name to factor."""
 
@@ -35,10 +28,11 @@ class PairedTest:
     first: str
     second: str
     score: str
-    over_seeds: Difference
-    """With its paired t-interval; none for one seed."""
-    over_questions: Difference
-    """With its bootstrap interval."""
+    difference: Difference
+    """With an interval over seeds and questions; with one seed, over questions alone."""
+    questions: Questions | None
+    gaps: Values
+    """Of every run that both have."""
     p_seeds: float | None
     p_questions: float | None
     corrected_seeds: float | None = None
@@ -46,33 +40,34 @@ class PairedTest:
 
     @property
     def significant(self) -> bool:
-        """Below 0.05 after correction over seeds and over questions; with one seed, over questions alone."""
+        """Below 0.05 after correction over seeds and over questions, without a doubt; with one seed, over questions."""
         known = [p for p in (self.corrected_seeds, self.corrected_questions) if p is not None]
-        return bool(known) and all(p < LEVEL for p in known)
+        return not self.difference.doubt and bool(known) and all(p < LEVEL for p in known)
 
 
-def compare_all(
-    models: Mapping[str, Mapping[int | None, Path]], *, scores: Mapping[str, Weights], against: str | None = None
-) -> list[PairedTest]:
-    """Pairs of models in every score, corrected.
+def tested_scores(gain: str, kept: str, price: float) -> dict[str, Weights]:
+    """What is tested, by name."""
+    return {gain: {gain: 1.0}, kept: {kept: 1.0}, "joint": {gain: 1.0, kept: price}}
 
-    Args:
-        models: label to training seed to the file of the result.
-        scores: what is tested, by name: a weighted sum of scores, named as `named_scores` has them.
-        against: label of the model that every other is tested against; None: every pair.
-    """
-    common = sorted(set.intersection(*(set(paths) for paths in models.values())), key=str)
-    contenders = [_contender(paths, common, scores) for paths in models.values()]
-    by_label = dict(zip(models, contenders, strict=True))
-    pairs = (
-        list(combinations(models, 2)) if against is None else [(name, against) for name in models if name != against]
-    )
-    tests = []
-    for score, (first, second) in product(scores, pairs):
-        one, other = by_label[first], by_label[second]
-        over_seeds = seed_difference(one.values[score], other.values[score])
-        over_questions, p = _over_questions(one, other, score, common)
-        tests.append(PairedTest(first, second, score, over_seeds, over_questions, _p_of_interval(over_seeds), p))
+
+def tested_pairs(table: Table, against: str | None) -> list[tuple[str, str]]:
+    """Labels of the models that are tested: the best of each arm against each other, or against that of one arm."""
+    labels = {row.arm: row.label for row in table.best if row.arm != BASE}
+    if against not in labels:
+        return list(combinations(labels.values(), 2))
+    return [(label, labels[against]) for label in labels.values() if label != labels[against]]
+
+
+def common_seeds(*rows: Standing) -> list[int | None]:
+    """Training seeds of the plan's own runs that all models have."""
+    return sorted(set.intersection(*(set(row.seeds) for row in rows)), key=str)
+
+
+def paired_tests(record: StudyRecord, table: Table) -> list[PairedTest]:
+    """The tests of a study, corrected."""
+    values = {model.label: {(run.seed, run.replicate): run.scores for run in model.runs} for model in record.models}
+    scores = tested_scores(record.plan.gain, record.plan.kept, record.plan.price)
+    tests = [_test(row, values[row.first], values[row.second], scores[row.score]) for row in record.tests]
     by_seeds = holm([test.p_seeds for test in tests])
     by_questions = holm([test.p_questions for test in tests])
     return [
@@ -81,102 +76,33 @@ def compare_all(
     ]
 
 
-def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Holm's correction of p-values; None stays None and does not count."""
-    known = sorted((p, place) for place, p in enumerate(values) if p is not None)
-    corrected: list[float | None] = [None] * len(values)
-    highest = 0.0
-    for rank, (p, place) in enumerate(known):
-        highest = max(highest, min(1.0, p * (len(known) - rank)))
-        corrected[place] = highest
-    return corrected
+def _test(
+    row: TestRecord,
+    first: Mapping[tuple[int | None, str], Mapping[str, float]],
+    second: Mapping[tuple[int | None, str], Mapping[str, float]],
+    weights: Weights,
+) -> PairedTest:
+    one, other = (
+        {run: sum(factor * scores[name] for name, factor in weights.items()) for run, scores in runs.items()}
+        for runs in (first, second)
+    )
+    own, others = ({seed: value for (seed, replicate), value in runs.items() if not replicate} for runs in (one, other))
+    questions = row.questions.questions if row.questions else None
+    difference = seed_difference(own, others, questions, doubt=row.doubt)
+    gaps = {run: value - other[run] for run, value in one.items() if run in other}
+    common = [gap for (_, replicate), gap in gaps.items() if not replicate]
+    return PairedTest(
+        first=row.first,
+        second=row.second,
+        score=row.score,
+        difference=difference,
+        questions=questions,
+        gaps=gaps,
+        p_seeds=p_over_seeds(common),
+        p_questions=p_over_questions(difference.value, questions),
+    )
 
 
-@dataclass(frozen=True)
-class _Contender:
-    """One model's scores: by seed, and in every bootstrap draw of its verdicts averaged over the seeds in common."""
-
-    values: Mapping[str, Mapping[int | None, float]]
-    draws: Mapping[str, NDArray[np.float64]]
-
-
-def _contender(
-    paths: Mapping[int | None, Path], common: Sequence[int | None], scores: Mapping[str, Weights]
-) -> _Contender:
-    named = {seed: named_scores(load_result(path)) for seed, path in paths.items()}
-    values = {
-        score: {seed: math.fsum(factor * row[name] for name, factor in weights.items()) for seed, row in named.items()}
-        for score, weights in scores.items()
-    }
-    single = _draws([paths[seed] for seed in common], {name for weights in scores.values() for name in weights})
-    draws: dict[str, NDArray[np.float64]] = {}
-    for score, weights in scores.items():
-        if weights.keys() <= single.keys():
-            draws[score] = np.sum([factor * single[name] for name, factor in weights.items()], axis=0)
-    return _Contender(values, draws)
-
-
-def _draws(paths: Sequence[Path], names: Collection[str]) -> dict[str, NDArray[np.float64]]:
-    """Each score in every bootstrap draw, of verdicts averaged over the files: `[draws]`."""
-    if not paths:
-        return {}
-    results = [load_result(path, items=True) for path in paths]
-    averaged = _averaged([result.items for result in results])
-    found: dict[str, NDArray[np.float64]] = {}
-    for benchmark in results[0].benchmarks:
-        verdicts = [row for row in averaged if row.benchmark == benchmark.name]
-        rows = drawn_values(benchmark_of(benchmark), verdicts)
-        for name in names:
-            source = benchmark.headline.get(name, name)
-            metric = _metric(results[0], benchmark.name, source)
-            if name not in found and (source, metric) in rows:
-                found[name] = rows[source, metric]
-    return found
-
-
-def _metric(result: Result, benchmark: str, name: str) -> str:
-    own = next(entry for entry in result.benchmarks if entry.name == benchmark)
-    first = [part.scores[0] for part in own.parts] + list(own.averages)
-    return next((score.metric for score in first if score.name == name), "")
-
-
-def _averaged(items: Sequence[Sequence[ItemVerdict]]) -> list[ItemVerdict]:
-    """Verdicts whose worth is the mean over several models' on the same items in the same order."""
-    averaged = []
-    for rows in zip(*items, strict=True):
-        if len({row.id for row in rows}) > 1:
-            raise ValueError(f"results of one study hold other items in one place: {rows[0].id}, {rows[-1].id}")
-        worth = {name: math.fsum(row.ok[name] for row in rows) / len(rows) for name in rows[0].ok}
-        averaged.append(rows[0].model_copy(update={"ok": worth}))
-    return averaged
-
-
-def _over_questions(
-    one: _Contender, other: _Contender, score: str, common: Sequence[int | None]
-) -> tuple[Difference, float | None]:
-    """The difference with its bootstrap interval, and the p-value of a normal test by the draws' spread."""
-    if score not in one.draws or score not in other.draws:
-        return Difference(math.nan, None, 0), None
-    value = math.fsum(one.values[score][seed] - other.values[score][seed] for seed in common) / len(common)
-    lead = one.draws[score] - other.draws[score]
-    difference = Difference(value, percentile_interval(lead, method="paired bootstrap over images"), len(common))
-    error = float(np.nanstd(lead, ddof=1))
-    if error == 0:
-        return difference, 1.0 if value == 0 else 0.0
-    from scipy.special import ndtr
-
-    return difference, min(1.0, 2 * float(ndtr(-abs(value) / error)))
-
-
-def _p_of_interval(difference: Difference) -> float | None:
-    """The p-value of a paired t-test, from the interval that it belongs to."""
-    interval = difference.interval
-    if interval is None or difference.n < 2 or not interval.method.startswith("paired"):
-        return None
-    from scipy.special import stdtr, stdtrit
-
-    half = (interval.high - interval.low) / 2
-    if half == 0:
-        return 1.0 if difference.value == 0 else 0.0
-    statistic = abs(difference.value) / half * float(stdtrit(difference.n - 1, 1 - (1 - interval.level) / 2))
-    return min(1.0, 2 * float(stdtr(difference.n - 1, -statistic)))
+def test_names(table: Table, plan_scores: Mapping[str, Weights], against: str | None) -> list[tuple[str, str, str]]:
+    """Score, first and second label of every test, in the order of the page."""
+    return [(score, first, second) for score, (first, second) in product(plan_scores, tested_pairs(table, against))]

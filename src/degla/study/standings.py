@@ -1,18 +1,16 @@
-"""Results to one row a model: every score with its interval over seeds, what was gained and lost, the joint score."""
+"""A study's record to one row a model: every score with its interval, what was gained and lost, the joint score."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from statistics import fmean
+from dataclasses import dataclass, replace
+from math import fsum
 from typing import Any
 
-from degla.evaluation.results import TracedResult
-from degla.evaluation.statistics import Spread, seed_spread
-from degla.evaluation.terminal import named_scores
 from degla.evaluation.trade_off import trade_off
-from degla.records import Result
-from degla.study.tuning import Cost
+from degla.statistics.seeds import Questions, Spread, seed_spread
+from degla.statistics.sources import Values
+from degla.study.record import CostRecord, ModelRecord, RunRecord, StudyRecord
 
 BASE = "base"
 
@@ -37,7 +35,11 @@ class Standing:
     """Score that is to be kept: the base's minus this one's; below 0 where it rose."""
     joint: Spread
     """Gained minus price times lost."""
-    cost: Cost | None
+    changes: Mapping[str, Values]
+    """"gained", "lost" and "joint" of every run, each against its own base."""
+    questions: Mapping[str, Questions]
+    """Of scores and of the three changes."""
+    cost: CostRecord | None
     """Mean over seeds; None for the base."""
     best: bool = False
     """The highest joint score of its arm."""
@@ -48,20 +50,6 @@ class Standing:
     def values(self) -> Mapping[str, float]:
         """Means by name."""
         return {name: spread.mean for name, spread in self.scores.items()}
-
-
-@dataclass
-class Model:
-    """Results of one model over seeds, as they come in."""
-
-    label: str
-    arm: str
-    setting: tuple[tuple[str, Any], ...]
-    share: float
-    results: dict[int | None, TracedResult] = field(default_factory=dict)
-    costs: list[Cost] = field(default_factory=list)
-    replicates: dict[tuple[int, str], tuple[TracedResult, TracedResult]] = field(default_factory=dict)
-    """(Training seed, replicate) to its result and that of its own base."""
 
 
 @dataclass(frozen=True)
@@ -79,77 +67,51 @@ class Table:
         """The base and the best of every arm."""
         return [row for row in self.standings if row.best or row.arm == BASE]
 
-
-def tabulate(models: Sequence[Model], *, gain: str, kept: str, price: float) -> Table:
-    """Standings of all models.
-
-    Args:
-        models: the base first; each with at least one result.
-        gain: name of the score that is to rise.
-        kept: name of the score that is to be kept.
-        price: of a point lost, in points gained.
-    """
-    base = next(iter(models[0].results.values()))
-    headline = list(dict.fromkeys(column for benchmark in base.benchmarks for column in benchmark.headline))
-    headline += [name for name in (gain, kept) if name not in headline]
-    families = family_scores(base)
-    counts = {name: n for name, (_, n) in families.items()}
-    counts |= {name: _count(base, name) for name in headline}
-    start = named_scores(base)
-    rows = []
-    for model in models:
-        found: dict[str, list[float]] = {}
-        for result in model.results.values():
-            own = named_scores(result)
-            means = {name: mean for name, (mean, _) in family_scores(result).items()}
-            for name in headline:
-                found.setdefault(name, []).append(own[name])
-            for name in families:
-                found.setdefault(f"family:{name}", []).append(means[name])
-        trades = [
-            trade_off({gain: up, kept: down}, start, gain=gain, kept=kept, price=price)
-            for up, down in zip(found[gain], found[kept], strict=True)
-        ]
-        rows.append(
-            Standing(
-                label=model.label,
-                arm=model.arm,
-                setting=model.setting,
-                share=model.share,
-                seeds=tuple(model.results),
-                scores={name: seed_spread(values) for name, values in found.items()},
-                gained=seed_spread([trade.gained for trade in trades]),
-                lost=seed_spread([trade.lost for trade in trades]),
-                joint=seed_spread([trade.joint for trade in trades]),
-                cost=_mean_cost(model.costs),
-            )
-        )
-    return Table(tuple(_marked(rows)), tuple(headline), tuple(families), counts)
+    def of(self, label: str) -> Standing:
+        """The model of that label."""
+        return next(row for row in self.standings if row.label == label)
 
 
-def family_scores(result: Result) -> dict[str, tuple[float, int]]:
-    """Mean of the first scores of the parts of each family, and their number of items.
-
-    Parts whose names begin alike ("id/", "ood/") are a family of their own, where the beginning is not the family.
-    """
-    found: dict[str, list[tuple[float, int]]] = {}
-    several = len(result.benchmarks) > 1
-    for benchmark in result.benchmarks:
-        for part in benchmark.parts:
-            place, slash, _ = part.name.partition("/")
-            name = f"{part.family} {place}" if slash and place != part.family else part.family
-            name = f"{benchmark.title}: {name}" if several else name
-            found.setdefault(name, []).append((part.scores[0].value, part.scores[0].n))
-    return {name: (fmean(value for value, _ in rows), sum(n for _, n in rows)) for name, rows in found.items()}
+def tabulate(record: StudyRecord) -> Table:
+    """Standings of all models."""
+    bases = {run.replicate: run for run in record.models[0].runs}
+    rows = [_standing(model, record, bases) for model in record.models]
+    counts = dict(record.counts) | {
+        family: sum(record.counts[part] for part in parts) for family, parts in record.families.items()
+    }
+    return Table(tuple(_marked(rows)), record.headline, tuple(record.families), counts)
 
 
-def _count(result: Result, column: str) -> int:
-    for benchmark in result.benchmarks:
-        name = benchmark.headline.get(column, column)
-        for score in [part.scores[0] for part in benchmark.parts] + list(benchmark.averages):
-            if score.name == name:
-                return score.n
-    return 0
+def _standing(model: ModelRecord, record: StudyRecord, bases: Mapping[str, RunRecord]) -> Standing:
+    plan = record.plan
+    own = [run for run in model.runs if not run.replicate]
+    questions = {name: found.questions for name, found in model.questions.items()}
+    found = {name: [run.scores[name] for run in own] for name in own[0].scores}
+    for family, parts in record.families.items():
+        found[f"family:{family}"] = [fsum(run.parts[part] for part in parts) / len(parts) for run in own]
+    changes: dict[str, dict[tuple[int | None, str], float]] = {"gained": {}, "lost": {}, "joint": {}}
+    for run in model.runs:
+        trade = trade_off(run.scores, bases[run.replicate].scores, gain=plan.gain, kept=plan.kept, price=plan.price)
+        for name, values in changes.items():
+            values[run.seed, run.replicate] = getattr(trade, name)
+    spreads = {
+        name: seed_spread([value for (_, replicate), value in values.items() if not replicate], questions.get(name))
+        for name, values in changes.items()
+    }
+    return Standing(
+        label=model.label,
+        arm=model.arm,
+        setting=tuple(model.setting.items()),
+        share=model.share,
+        seeds=tuple(run.seed for run in own),
+        scores={name: seed_spread(values, questions.get(name)) for name, values in found.items()},
+        changes=changes,
+        questions=questions,
+        cost=model.cost,
+        gained=spreads["gained"],
+        lost=spreads["lost"],
+        joint=spreads["joint"],
+    )
 
 
 def _marked(rows: Sequence[Standing]) -> list[Standing]:
@@ -157,22 +119,12 @@ def _marked(rows: Sequence[Standing]) -> list[Standing]:
     for row in rows:
         if row.arm != BASE and (row.arm not in best or row.joint.mean > best[row.arm].joint.mean):
             best[row.arm] = row
+    chosen = {row.label for row in best.values()}
     return [
-        replace(row, best=row in best.values(), pareto=not any(_beats(other, row) for other in rows)) for row in rows
+        replace(row, best=row.label in chosen, pareto=not any(_beats(other, row) for other in rows)) for row in rows
     ]
 
 
 def _beats(one: Standing, other: Standing) -> bool:
     mine, yours = (one.gained.mean, -one.lost.mean), (other.gained.mean, -other.lost.mean)
     return mine != yours and mine[0] >= yours[0] and mine[1] >= yours[1]
-
-
-def _mean_cost(costs: Sequence[Cost]) -> Cost | None:
-    if not costs:
-        return None
-    return Cost(
-        seconds=fmean(cost.seconds for cost in costs),
-        pairs_per_second=fmean(cost.pairs_per_second for cost in costs),
-        teacher=costs[0].teacher,
-        negatives=costs[0].negatives,
-    )

@@ -1,10 +1,11 @@
-"""Numbers as a study prints them: scores in percent, differences in points, each with its 95 % interval over seeds."""
+"""Numbers as a study prints them: scores in percent, differences in points, each with its 95 % interval."""
 
 from __future__ import annotations
 
 import re
 
-from degla.evaluation.statistics import Difference, Spread
+from degla.statistics.seeds import Difference, Spread
+from degla.statistics.sources import Overall, Source
 
 
 def mean_of(value: Spread) -> str:
@@ -13,7 +14,7 @@ def mean_of(value: Spread) -> str:
 
 
 def width(value: Spread) -> str:
-    """Half the interval's width, " ± 0.8"; empty for one seed."""
+    """Half the interval's width, " ± 0.8"; empty where there is none."""
     return "" if value.half_width is None else f" ± {100 * value.half_width:.1f}"
 
 
@@ -49,6 +50,18 @@ def p_value(value: float | None) -> str:
     if value is None:
         return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def deviation(value: Source | None) -> str:
+    """A standard deviation in points with its interval and n, "0.8 [0.5, 2.3] (5)", or a dash."""
+    if value is None:
+        return "–"
+    return f"{100 * value.deviation:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}] ({value.n})"
+
+
+def overall(value: Overall) -> str:
+    """A value over all sources in points, "+3.1 ± 1.2"."""
+    return f"{signed(value.value)} ± {100 * value.half_width:.1f}"
 
 
 def unbroken(label: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from degla.verbs._study import check_processes, command_line, describe_plan, refuse_failures
@@ -36,13 +35,13 @@ def run(given: argparse.Namespace) -> int:
         return 0
 
     from degla.study.conduct import conduct
-    from degla.study.page import as_data
+    from degla.study.record import dump_study
 
     command = command_line(given, verb="study") + ("" if given.price is None else f" --price {given.price:g}")
-    findings = conduct(plan, out=given.out, where=str(given.plan), command=command, processes=given.processes)
+    study = conduct(plan, out=given.out, where=str(given.plan), command=command, processes=given.processes)
     if given.json:
-        sys.stdout.write(json.dumps(as_data(findings), indent=2) + "\n")
+        sys.stdout.write(dump_study(study.record))
     else:
         sys.stderr.write(f"written: {given.out / 'study.html'}, study.md and study.json beside it\n")
-    refuse_failures(findings.failures, runs="runs")
+    refuse_failures(study.record.failures, runs="runs")
     return 0

@@ -4,5 +4,5 @@ counts.py reads a file once, however long, and keeps counts and drawn rows (draw
 negative with its caption. blind.py asks whether the text alone gives a negative away, likelihood.py whether a language
 model finds the caption likelier. examine.py puts one file's parts together; terminal.py and page.py (plots.py,
 templates/) show them. sheet.py writes sheets for a person to read, verdict_counts.py counts what the person said.
-proportions.py has the intervals.
+intervals are those of degla.statistics.
 """

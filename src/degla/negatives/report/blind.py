@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.negatives.grammar import words
-from degla.negatives.report.proportions import Proportion, clustered
+from degla.statistics.proportions import Proportion, clustered
 
 FOLDS: Final = 5
 CHANCE: Final = 0.5

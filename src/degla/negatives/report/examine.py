@@ -13,8 +13,8 @@ from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.files.provenance import Outcomes, read_manifest, read_outcomes
 from degla.negatives.report.blind import Blind, Pair, solve_blind
 from degla.negatives.report.counts import Drawn, FileCounts, RuleCounts, count, entropy, mean
-from degla.negatives.report.proportions import Proportion, wilson
 from degla.records import NegativeRecord
+from degla.statistics.proportions import Proportion, wilson
 
 FREQUENT: Final = 15
 """Most frequent words that are named."""

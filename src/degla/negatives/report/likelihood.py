@@ -10,7 +10,7 @@ import numpy as np
 from degla.negatives.llm.likelihood import Likelihood, Tree
 from degla.negatives.llm.weights import find_weights, load
 from degla.negatives.report.counts import Drawn
-from degla.negatives.report.proportions import Proportion, clustered
+from degla.statistics.proportions import Proportion, clustered
 
 MOST_PAIRS: Final = 500
 """Pairs a rule: a small model on one core judges about a hundred a second."""

@@ -18,9 +18,9 @@ from degla.negatives.report import plots
 from degla.negatives.report.counts import Drawn, mean
 from degla.negatives.report.differences import Span, mark_changes
 from degla.negatives.report.examine import Examination, frequent, rule_names
-from degla.negatives.report.proportions import wilson
 from degla.negatives.report.terminal import percent, with_interval
 from degla.negatives.verdicts import REASONS
+from degla.statistics.proportions import wilson
 
 _TEMPLATE: Final = "negatives.html.j2"
 _EXTREME: Final = 0.9

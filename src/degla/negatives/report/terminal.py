@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from degla.negatives.report.counts import RuleCounts, mean
 from degla.negatives.report.examine import Examination, frequent, rule_names
-from degla.negatives.report.proportions import Proportion, wilson
+from degla.statistics.proportions import Proportion, wilson
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -13,8 +13,8 @@ from typing import Final
 
 from degla.errors import InputError
 from degla.negatives.report.agreement import Agreement, agreements
-from degla.negatives.report.proportions import Proportion, wilson
 from degla.negatives.report.sheet import COLUMNS, KEY_COLUMNS, key_path, read_table
+from degla.statistics.proportions import Proportion, wilson
 
 ALL: Final = "all"
 """Name of the sum over rules, and of the file where a sheet has no key."""

@@ -1,0 +1,198 @@
+"""Means and differences over training seeds, with intervals that cover the questions too.
+
+The variance of a mean over seeds, s² / n, and that of the same score over questions (verdicts averaged over the seeds,
+images drawn) are added, with the degrees of freedom of Welch and Satterthwaite. What seed and question do together is
+in both, so the sum counts it twice: such an interval is rather too wide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from degla.records import Interval
+from degla.statistics.bootstrap import Values
+from degla.statistics.proportions import FEW, Contributions, lead_interval, share_interval
+
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What other questions would do to a score or a difference.
+
+    Attributes:
+        error: standard error.
+        images: independent images behind it.
+        uneven: images that are answered otherwise than the rest; of a difference, that two models answer differently.
+        interval: 95 % over questions alone; None for a single image.
+    """
+
+    error: float
+    images: int
+    uneven: int
+    interval: Interval | None
+
+    @property
+    def variance(self) -> tuple[float, int]:
+        """Variance, and its degrees of freedom."""
+        return self.error**2, max(1, self.images - 1)
+
+
+def over_questions(draws: Values, parts: Contributions, *, paired: bool = False) -> Questions | None:
+    """Standard error and interval over questions; None where one image is all there is.
+
+    Args:
+        draws: a score, or with `paired` a difference of two, in each bootstrap draw.
+        parts: what each image adds to it.
+        paired: whether it is a difference.
+    """
+    interval = (lead_interval if paired else share_interval)(draws, parts)
+    if interval is None or parts.images < 2:
+        return None
+    error = float(np.nanstd(draws, ddof=1))
+    if parts.uneven < FEW:
+        error = max(error, (interval.high - interval.low) / (2 * _Z))
+    return Questions(error, parts.images, parts.uneven, interval)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over training seeds.
+
+    Attributes:
+        mean: of the values.
+        deviation: sample standard deviation (n - 1) over seeds; None for one value.
+        half_width: of the 95 % interval of the mean over seeds and questions, as far as each is known; else None.
+        n: number of values.
+        covers: what varies in the interval: "seeds and questions", "seeds", "questions", or "".
+    """
+
+    mean: float
+    deviation: float | None
+    half_width: float | None
+    n: int
+    covers: str = ""
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of the mean."""
+        if self.half_width is None:
+            return None
+        low, high = self.mean - self.half_width, self.mean + self.half_width
+        return Interval(low=low, high=high, method=f"t over {self.covers.replace('seeds', f'{self.n} seeds')}")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first minus the second.
+
+    Attributes:
+        value: the difference.
+        interval: 95 %; None where there is nothing to make one from.
+        n: seeds or items behind it.
+        doubt: why it may not be called significant, whatever its interval (`significance.doubt_of`); "" where it may.
+    """
+
+    value: float
+    interval: Interval | None
+    n: int
+    doubt: str = ""
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval leaves out 0, and nothing speaks against saying so."""
+        return not self.doubt and self.interval is not None and not self.interval.low <= 0 <= self.interval.high
+
+
+def half_width(variances: Iterable[tuple[float, int]], *, level: float = 0.95) -> float:
+    """Half of the t-interval of a sum of independent parts (Welch, Satterthwaite).
+
+    Args:
+        variances: each part's variance with its degrees of freedom.
+        level: of the interval.
+    """
+    from scipy.special import stdtrit
+
+    known = [(variance, freedom) for variance, freedom in variances if variance > 0]
+    total = math.fsum(variance for variance, _ in known)
+    if not known:
+        return 0.0
+    freedom = total**2 / math.fsum(variance**2 / freedom for variance, freedom in known)
+    return float(stdtrit(freedom, 1 - (1 - level) / 2)) * math.sqrt(total)
+
+
+def seed_spread(values: Sequence[float], questions: Questions | None = None) -> Spread:
+    """Mean, standard deviation over training seeds, and the interval of the mean.
+
+    Args:
+        values: one a seed.
+        questions: of the mean of the values over questions; None: the interval is over seeds alone.
+
+    Raises:
+        ValueError: there is no value.
+    """
+    if not values:
+        raise ValueError("no value to take a mean of")
+    n, mean = len(values), math.fsum(values) / len(values)
+    over = [] if questions is None else [questions.variance]
+    if n == 1:
+        return Spread(mean, None, half_width(over) if over else None, 1, "questions" if over else "")
+    deviation = deviation_of(values)
+    wide = half_width([(deviation**2 / n, n - 1), *over])
+    return Spread(mean, deviation, wide, n, "seeds and questions" if over else "seeds")
+
+
+def deviation_of(values: Sequence[float]) -> float:
+    """Sample standard deviation (n - 1) of two values or more."""
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def seed_difference(
+    first: Mapping[int | None, float],
+    second: Mapping[int | None, float],
+    questions: Questions | None = None,
+    *,
+    doubt: str = "",
+) -> Difference:
+    """Difference of two methods over training seeds, seed by seed where both have it.
+
+    Args:
+        first: seed to value. A single value counts as one fixed model, whatever its seed is called.
+        second: likewise, for example the untrained model.
+        questions: of the difference, over the same questions; None: the interval is over seeds alone.
+        doubt: see `Difference`.
+
+    Returns:
+        The mean difference. With two or more seeds in common: over the pairs, whose shared part of chance (order of
+        the data) cancels. With one fixed model: over the seeds of the other. Without a seed in common: Welch's
+        interval. One value on both sides: over questions alone.
+    """
+    also = "" if questions is None else " and questions"
+    over = [] if questions is None else [questions.variance]
+    common = sorted(set(first) & set(second), key=str)
+    one, other = list(first.values()), list(second.values())
+    if len(common) >= 2:
+        gaps = [first[seed] - second[seed] for seed in common]
+        value, n, seeds = math.fsum(gaps) / len(gaps), len(gaps), [_of_mean(gaps)]
+        method = f"paired t over {n} seeds{also}"
+    else:
+        value, n = math.fsum(one) / len(one) - math.fsum(other) / len(other), min(len(one), len(other))
+        seeds = [_of_mean(values) for values in (one, other) if len(values) > 1]
+        method = f"Welch over seeds{also}"
+        if n == 1:
+            n = max(len(one), len(other))
+            method = f"t over {n} seeds{also}"
+    if not seeds:
+        return Difference(value, questions.interval if questions else None, 1, doubt)
+    wide = half_width([*seeds, *over])
+    return Difference(value, Interval(low=value - wide, high=value + wide, method=method), n, doubt)
+
+
+def _of_mean(values: Sequence[float]) -> tuple[float, int]:
+    """Variance of the mean of two values or more, and its degrees of freedom."""
+    return deviation_of(values) ** 2 / len(values), len(values) - 1

@@ -1,0 +1,177 @@
+"""`study.json`: every value of every run, and what other questions would do; all pages are rendered from it alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from degla import __version__
+from degla.errors import InputError
+from degla.records import Interval, Record, validate
+from degla.statistics.seeds import Questions
+from degla.study.plan import Plan
+
+FORMAT = 2
+
+
+class QuestionsRecord(Record):
+    """What other questions would do to a score or difference; see `statistics.seeds.Questions`.
+
+    Attributes:
+        error: standard error, 0 to 1.
+        images: independent images.
+        uneven: images answered otherwise than the rest, or differently by two models.
+        low, high: 95 % over questions alone.
+        method: of the interval.
+    """
+
+    error: float
+    images: int
+    uneven: int
+    low: float
+    high: float
+    method: str
+
+    @classmethod
+    def of(cls, found: Questions) -> QuestionsRecord:
+        """As a record; scores over several images have an interval."""
+        assert found.interval is not None
+        interval = found.interval
+        return cls(error=found.error, images=found.images, uneven=found.uneven, low=interval.low, high=interval.high,
+                   method=interval.method)  # fmt: skip
+
+    @property
+    def questions(self) -> Questions:
+        """As statistics take it."""
+        interval = Interval(low=self.low, high=self.high, method=self.method)
+        return Questions(self.error, self.images, self.uneven, interval)
+
+
+class RunRecord(Record):
+    """What one run scored, 0 to 1.
+
+    Attributes:
+        seed: of its training; None for a base.
+        replicate: its name; "" for the plan as it is.
+        scores: headline columns, and the gained and the kept score.
+        parts: every part by its own first metric.
+    """
+
+    seed: int | None
+    replicate: str = ""
+    scores: dict[str, float]
+    parts: dict[str, float]
+
+
+class CostRecord(Record):
+    """See `tuning.Cost`; the mean over the plan's own runs."""
+
+    seconds: float
+    pairs_per_second: float
+    teacher: bool
+    negatives: int
+
+
+class ModelRecord(Record):
+    """One model of the study: an arm at one setting and one share of averaging.
+
+    Attributes:
+        questions: of scores, families ("family:...") and the gained, lost and joint differences to the base; of
+            verdicts averaged over the plan's own runs.
+    """
+
+    label: str
+    arm: str
+    setting: dict[str, Any]
+    share: float
+    runs: tuple[RunRecord, ...] = Field(min_length=1)
+    questions: dict[str, QuestionsRecord]
+    cost: CostRecord | None = None
+
+
+class TestRecord(Record):
+    """A test of the first model's score against the second's.
+
+    Attributes:
+        score: a score, or "joint".
+        questions: of the difference of verdicts averaged over the seeds in common.
+        doubt: why it may not be called a difference; "" where it may.
+    """
+
+    first: str
+    second: str
+    score: str
+    questions: QuestionsRecord | None
+    doubt: str = ""
+
+
+class AskedRecord(Record):
+    """A benchmark that all were measured on."""
+
+    name: str
+    title: str
+    items_sha256: str
+
+
+class StudyRecord(Record):
+    """All that a study found.
+
+    Attributes:
+        where: the plan's file.
+        command: how to make it again.
+        degla: version that made it.
+        base: fingerprint of the base's weights.
+        versions: of packages.
+        headline: columns of the first table.
+        families: name to its parts.
+        counts: items behind each column and each part.
+        compositional: parts that are about composition.
+        models: the base first.
+        failures: title of a run that came to nothing, and why.
+        caveats: what was found out about the data, in sentences.
+    """
+
+    format: Literal[2] = 2
+    title: str
+    plan: Plan
+    where: str
+    command: str
+    degla: str = __version__
+    base: str
+    versions: dict[str, str]
+    benchmarks: tuple[AskedRecord, ...]
+    headline: tuple[str, ...]
+    families: dict[str, tuple[str, ...]]
+    counts: dict[str, int]
+    compositional: tuple[str, ...]
+    models: tuple[ModelRecord, ...] = Field(min_length=1)
+    tests: tuple[TestRecord, ...] = ()
+    failures: tuple[tuple[str, str], ...] = ()
+    caveats: tuple[str, ...] = ()
+
+
+def dump_study(record: StudyRecord) -> str:
+    """As JSON text."""
+    return json.dumps(record.model_dump(mode="json"), indent=1) + "\n"
+
+
+def load_study(path: Path) -> StudyRecord:
+    """Read a `study.json`.
+
+    Raises:
+        InputError: it cannot be read, or was written in another form.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}.") from None
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise InputError(
+            f"{path}: field 'format' is {found!r}, this version reads {FORMAT}; run the study again: what is done is "
+            "kept."
+        )
+    return validate(StudyRecord, values, where=str(path))

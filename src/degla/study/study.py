@@ -1,0 +1,131 @@
+"""A study as its pages show it, made from its record alone: table, tests, sources of variance, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from degla.statistics.sources import Overall, Source, over_sources
+from degla.study.chosen import at_edges, is_choice
+from degla.study.plan import Plan
+from degla.study.record import StudyRecord
+from degla.study.significance import PairedTest, paired_tests
+from degla.study.standings import BASE, Table, tabulate
+
+_FEW_SEEDS = 5
+_FEW_ITEMS = 1000
+
+
+class Study:
+    """What a record shows."""
+
+    def __init__(self, record: StudyRecord) -> None:
+        self.record = record
+
+    @property
+    def plan(self) -> Plan:
+        """As it was run."""
+        return self.record.plan
+
+    @cached_property
+    def table(self) -> Table:
+        """One row a model."""
+        return tabulate(self.record)
+
+    @cached_property
+    def tests(self) -> list[PairedTest]:
+        """Between the arms."""
+        return paired_tests(self.record, self.table)
+
+    @property
+    def choice(self) -> bool:
+        """Whether the best of several settings was taken for an arm."""
+        return is_choice(self.plan, self.table)
+
+    @property
+    def replicates(self) -> dict[str, list[str]]:
+        """What replicates change ("negatives", "scenes, questions, base") to their names."""
+        found: dict[str, list[str]] = {}
+        for replicate in self.plan.replicates:
+            found.setdefault(", ".join(self.plan.sources_of(replicate)), []).append(replicate.title)
+        return found
+
+    @property
+    def sources(self) -> list[str]:
+        """Names of the sources of variance, where replicates were run."""
+        names = [source.name for _, _, overall in self.variances for source in overall.sources]
+        return list(dict.fromkeys(names))
+
+    @cached_property
+    def variances(self) -> list[tuple[str, str, Overall]]:
+        """Model or pair, score, and its sources of variance, where replicates were run."""
+        found = []
+        names = {"gained": f"{self.plan.gain} gained", "lost": f"{self.plan.kept} lost", "joint": "joint"}
+        for row in self.table.best:
+            for change, name in names.items():
+                overall = over_sources(row.changes[change], self.replicates, row.questions.get(change))
+                if row.arm != BASE and overall is not None:
+                    found.append((row.label, name, overall))
+        for test in self.tests:
+            overall = over_sources(test.gaps, self.replicates, test.questions)
+            if overall is not None:
+                found.append((f"{test.first} \N{MINUS SIGN} {test.second}", test.score, overall))
+        return found
+
+    @property
+    def covered(self) -> str:
+        """What ± covers and what not, in sentences."""
+        counts = {len(row.seeds) for row in self.table.standings if row.arm != BASE}
+        what = "over questions alone" if counts == {1} else "over seeds and questions"
+        if len(counts) > 1 and 1 in counts:
+            what += " (with one seed, over questions alone)"
+        left = ["base model", "scenes" if self.plan.world else "training pairs", "negatives' seed"]
+        if counts == {1}:
+            left = ["training seed", *left]
+        told = f"± is half of a 95 % interval of the mean {what}; it leaves out {', '.join(left[:-1])} and {left[-1]}"
+        return f"{told}, which the table of variances has." if self.variances else f"{told}."
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before believing a number, in sentences."""
+        return list(self._warnings())
+
+    def _warnings(self) -> Iterator[str]:
+        record, plan = self.record, self.plan
+        if record.failures:
+            told = "; ".join(f"{title} ({error})" for title, error in record.failures)
+            yield f"{len(record.failures)} runs failed and are missing here: {told}."
+        yield from record.caveats
+        fewest = min((len(row.seeds) for row in self.table.standings if row.arm != BASE), default=_FEW_SEEDS)
+        if fewest < _FEW_SEEDS:
+            yield (
+                f"{fewest} seed{'s' if fewest > 1 else ''} for at least one model: intervals over so few seeds are "
+                f"wide or leave seeds out. At least {_FEW_SEEDS} are wanted."
+            )
+        least = min((record.counts[part] for part in record.compositional), default=_FEW_ITEMS)
+        if least < _FEW_ITEMS:
+            yield (
+                f"the smallest compositional part has {least} questions; its standard error is up to "
+                f"{50 / least**0.5:.1f} points."
+            )
+        if self.choice:
+            test = plan.world is None or plan.world.split == "test"
+            used = " and the test questions are used up" if test else ""
+            then = (
+                "chosen.yaml is the plan that reports the chosen settings on test scenes."
+                if plan.world
+                else "chosen.yaml is the plan of the chosen settings; give it other questions."
+            )
+            yield (
+                "the best of several settings was taken for an arm on the same questions that it is reported on, so "
+                f"its lead is flattered{used}. {then}"
+            )
+        edges = at_edges(plan, self.table)
+        if edges:
+            told = "; ".join(f"{arm} ({', '.join(where)})" for arm, where in edges.items())
+            yield f"the best setting lies at the edge of what was tried, so a better one may lie beyond it: {told}."
+
+
+def spread_over(overall: Overall, name: str) -> Source | None:
+    """The source of that name, where it was varied."""
+    return next((source for source in overall.sources if source.name == name), None)

@@ -1,0 +1,243 @@
+"""Intervals: known values from publications, how often they hold the truth, and none that is a point."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from degla.statistics.bootstrap import Values, cluster_numbers, drawn_means
+from degla.statistics.proportions import (
+    Contributions,
+    clustered,
+    contributions,
+    lead_interval,
+    paired_score_interval,
+    proportion_interval,
+    share_interval,
+    wilson,
+)
+from degla.statistics.seeds import Questions, half_width, over_questions, seed_difference, seed_spread
+
+
+def _parts(values: Values, names: list[str], *, paired: bool = False) -> tuple[Values, Contributions]:
+    """Bootstrap draws of the mean, and what each image adds to it."""
+    numbers = cluster_numbers(names)
+    weights = np.full(len(values), 1 / len(values))
+    return drawn_means(values, numbers, seed=1, draws=300), contributions(values, weights, numbers, paired=paired)
+
+
+def test_exact_binomial_known_values() -> None:
+    interval = proportion_interval(8, 10)
+    assert (interval.low, interval.high) == (pytest.approx(0.44390, abs=1e-5), pytest.approx(0.97479, abs=1e-5))
+    assert proportion_interval(0, 20).low == 0
+    assert proportion_interval(0, 20).high == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert proportion_interval(20, 20).high == 1
+    with pytest.raises(ValueError, match="no proportion"):
+        proportion_interval(3, 2)
+
+
+def test_wilson_known_values() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3.
+    for count, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)):  # fmt: skip  # noqa: E501
+        found = wilson(count, n)
+        assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "n", "level", "low", "high"),
+    [
+        # Fagerland, Lydersen, Laake, Statistics in Medicine 33 (2014) 2850, Tango's interval of their table II.
+        (1, 7, 21, 0.95, -0.517, -0.026),
+        # PropCIs::scoreci.mp(25, 28, 618) in R.
+        (28, 25, 618, 0.90, -0.0148, 0.0247),
+    ],
+)
+def test_paired_score_interval_known_values(
+    first: int, second: int, n: int, level: float, low: float, high: float
+) -> None:
+    found = paired_score_interval(first, second, n, level=level)
+    digits = 5e-4 if level == 0.95 else 5e-5
+    assert (found.low, found.high) == (pytest.approx(low, abs=digits), pytest.approx(high, abs=digits))
+    other = paired_score_interval(second, first, n, level=level)
+    assert (other.low, other.high) == (pytest.approx(-found.high), pytest.approx(-found.low))
+
+
+def test_paired_score_interval_inverts_the_score_test() -> None:
+    """Its ends are where a likelihood that is maximised by brute force gives a score of ±1.96."""
+    first, second, n = 9, 2, 40
+    found = paired_score_interval(first, second, n)
+    for gap, wanted in ((found.low, 1.959964), (found.high, -1.959964)):
+        lost = np.linspace(max(0.0, -gap) + 1e-9, min(1.0, (1 - gap) / 2) - 1e-9, 400_001)
+        likelihood = first * np.log(lost + gap) + second * np.log(lost)
+        likelihood += (n - first - second) * np.log(1 - 2 * lost - gap)
+        best = lost[np.argmax(likelihood)]
+        score = (first - second - n * gap) / math.sqrt(n * (2 * best + gap - gap**2))
+        assert score == pytest.approx(wanted, abs=1e-3)
+
+
+def test_no_interval_is_a_point() -> None:
+    # What the audit found: no image answered differently, "+0.0 [+0.0, +0.0]".
+    z2 = 1.959964**2
+    for n in (12, 28):
+        draws, parts = _parts(np.zeros(n), [str(number) for number in range(n)], paired=True)
+        found = lead_interval(draws, parts)
+        assert found is not None and [-found.low, found.high] == pytest.approx([z2 / (n + z2)] * 2, rel=1e-5)
+        # Two questions about each image, verdicts averaged over seeds: the same images, the same interval.
+        draws, parts = _parts(np.zeros(2 * n), [str(number // 2) for number in range(2 * n)], paired=True)
+        found = lead_interval(draws, parts)
+        assert found is not None and [-found.low, found.high] == pytest.approx([z2 / (n + z2)] * 2, rel=1e-5)
+    draws, parts = _parts(np.ones(24), [str(number // 2) for number in range(24)])
+    found = share_interval(draws, parts)
+    assert found is not None and found.high == 1 and found.low == pytest.approx(wilson(12, 12).low)
+    assert clustered(np.ones(24), [str(number // 2) for number in range(24)]).low == pytest.approx(wilson(12, 12).low)
+    # One image of thirty answered by halves in another way: a bootstrap alone would end at 0.
+    lead = np.zeros(60)
+    lead[7] = 0.2
+    draws, parts = _parts(lead, [str(number // 2) for number in range(60)], paired=True)
+    found = lead_interval(draws, parts)
+    assert found is not None and found.low < -0.1 and found.high > 0.1 and "widened" in found.method
+    single = _parts(np.ones(3), ["a", "a", "a"])
+    assert share_interval(*single) is None and lead_interval(*_parts(np.ones(3), ["a"] * 3, paired=True)) is None
+
+
+def test_a_bootstrap_with_enough_images_is_left_alone() -> None:
+    generator = np.random.default_rng(5)
+    lead = generator.choice([-1.0, 0.0, 0.5, 1.0], 400)
+    names = [str(number // 2) for number in range(400)]
+    draws, parts = _parts(lead, names, paired=True)
+    found = lead_interval(draws, parts)
+    assert found is not None and found.method == "paired bootstrap over images"
+    assert (found.low, found.high) == tuple(np.percentile(draws, [2.5, 97.5]))
+
+
+def test_the_bootstrap_depends_on_its_seed_alone() -> None:
+    values = np.random.default_rng(0).random(60)
+    numbers = np.arange(60) // 2
+    one, again, other = (drawn_means(values, numbers, seed=seed, draws=50) for seed in (3, 3, 4))
+    assert (one == again).all() and (one != other).any()
+    assert len({float(value) for value in one}) > 40
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    generator = np.random.default_rng(0)
+    for truth in (0.5, 0.9):
+        held = [
+            (interval := proportion_interval(int(hits), 60)).low <= truth <= interval.high
+            for hits in generator.binomial(60, truth, 600)
+        ]
+        assert np.mean(held) >= 0.93
+    for up, down, n in ((0.1, 0.1, 30), (0.05, 0.0, 30), (0.3, 0.1, 50)):
+        held = [
+            (interval := paired_score_interval(int(row[0]), int(row[1]), n)).low <= up - down <= interval.high
+            for row in generator.multinomial(n, [up, down, 1 - up - down], 400)
+        ]
+        assert np.mean(held) >= 0.93, (up, down, n)
+
+
+def test_clustered_leads_hold_the_truth_in_small_samples() -> None:
+    generator = np.random.default_rng(2)
+    wide, narrow = [], []
+    names = [str(number // 2) for number in range(50)]
+    for _ in range(150):
+        # 25 images with two questions that are answered alike; one image in fourteen differs, either way.
+        lead = np.repeat(generator.choice([-1.0, 0.0, 1.0], 25, p=[0.035, 0.93, 0.035]), 2)
+        draws, parts = _parts(lead, names, paired=True)
+        found = lead_interval(draws, parts)
+        assert found is not None
+        wide.append(found.low <= 0 <= found.high)
+        low, high = np.percentile(draws, [2.5, 97.5])
+        narrow.append(low < 0 < high)
+    assert np.mean(wide) >= 0.95 and np.mean(narrow) < 0.5
+
+
+def test_clusters_widen_the_interval_and_restore_coverage() -> None:
+    generator = np.random.default_rng(2)
+    held_clustered, held_naive = [], []
+    names = [str(number // 6) for number in range(240)]
+    for _ in range(150):
+        # 40 images of 6 questions that stand or fall together.
+        levels = generator.beta(1, 1, 40)
+        values = (generator.random((40, 6)) < levels[:, None]).astype(float).ravel()
+        found = share_interval(*_parts(values, names))
+        naive = proportion_interval(int(values.sum()), 240)
+        assert found is not None
+        held_clustered.append(found.low <= 0.5 <= found.high)
+        held_naive.append(naive.low <= 0.5 <= naive.high)
+    assert np.mean(held_clustered) >= 0.90
+    assert np.mean(held_naive) < np.mean(held_clustered) - 0.05
+
+
+def test_t_interval_known_values_and_coverage() -> None:
+    spread = seed_spread([0.70, 0.72, 0.74])
+    assert spread.mean == pytest.approx(0.72)
+    assert spread.deviation == pytest.approx(0.02)
+    assert spread.half_width == pytest.approx(4.302653 * 0.02 / math.sqrt(3), rel=1e-5)
+    single = seed_spread([0.7])
+    assert (single.deviation, single.half_width, single.interval) == (None, None, None)
+    draws = np.random.default_rng(1).normal(0, 1, (2000, 3))
+    held = [abs((one := seed_spread(list(row))).mean) <= (one.half_width or 0) for row in draws]
+    assert 0.93 <= np.mean(held) <= 0.97
+
+
+def test_seeds_and_questions_are_covered_together() -> None:
+    # Welch's two samples are two such parts: scipy's interval is the known value.
+    from scipy.stats import ttest_ind
+
+    one, other = [0.1, 0.2, 0.25], [0.5, 0.52, 0.7, 0.6]
+    wide = half_width([(np.var(one, ddof=1) / 3, 2), (np.var(other, ddof=1) / 4, 3)])
+    known = ttest_ind(one, other, equal_var=False).confidence_interval()
+    assert wide == pytest.approx((known.high - known.low) / 2)
+    assert half_width([(0.0, 4), (0.25, 10**9)]) == pytest.approx(1.959964 * 0.5, rel=1e-6)
+
+    # Scores with 2 points over seeds and 3 over questions: the truth is held although three seeds share one draw.
+    generator = np.random.default_rng(4)
+    held = []
+    for _ in range(2000):
+        values = 0.6 + 0.03 * generator.normal() + 0.02 * generator.normal(size=3)
+        spread = seed_spread(list(values), Questions(0.03, 400, 100, None))
+        held.append(abs(spread.mean - 0.6) <= (spread.half_width or 0))
+    assert 0.94 <= np.mean(held) <= 0.995
+    single = seed_spread([0.6], Questions(0.03, 400, 100, None))
+    assert single.half_width == pytest.approx(1.966 * 0.03, rel=1e-3) and single.covers == "questions"
+
+
+def test_pairing_by_seed_takes_the_shared_part_of_chance_out() -> None:
+    first, second = {0: 0.70, 1: 0.80, 2: 0.90}, {2: 0.85, 1: 0.75, 0: 0.66}
+    paired = seed_difference(first, second)
+    assert paired.value == pytest.approx(0.14 / 3)
+    assert paired.significant
+    assert paired.interval is not None
+    assert paired.interval.method.startswith("paired")
+    assert not seed_difference(first, second, doubt="fewer than 25 images").significant
+    wider = seed_difference(first, second, Questions(0.05, 100, 60, None))
+    assert wider.interval is not None and "questions" in wider.interval.method and not wider.significant
+    apart = seed_difference(first, {7: 0.85, 8: 0.75, 9: 0.66})
+    assert not apart.significant
+    assert seed_difference({0: 0.7}, {0: 0.6}).interval is None
+    fixed = seed_difference(first, {None: 0.1})
+    assert fixed.value == pytest.approx(0.7)
+    assert fixed.significant
+
+
+def test_welch_known_value() -> None:
+    from scipy.stats import ttest_ind
+
+    one, other = [0.1, 0.2, 0.25], [0.5, 0.52, 0.7]
+    got = seed_difference(dict(enumerate(one)), dict(enumerate(other, start=10)))
+    expected = ttest_ind(one, other, equal_var=False).confidence_interval()
+    assert got.interval is not None
+    assert (got.interval.low, got.interval.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_pairing_by_item_sees_what_unpaired_intervals_hide() -> None:
+    generator = np.random.default_rng(3)
+    hard = generator.random(400)
+    second = (hard < 0.60).astype(float)
+    first = (hard < 0.65).astype(float)
+    questions = over_questions(*_parts(first - second, [str(i) for i in range(400)], paired=True), paired=True)
+    assert questions is not None and questions.interval is not None and questions.interval.low > 0
+    assert questions.uneven == int((first != second).sum()) and questions.images == 400
+    a, b = (proportion_interval(int(values.sum()), 400) for values in (first, second))
+    assert a.low < b.high
