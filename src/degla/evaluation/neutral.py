@@ -20,11 +20,11 @@ from degla.evaluation.benchmarks import Average, Benchmark, Entry
 from degla.evaluation.embedding_table import Cache
 from degla.evaluation.questions import ask, digest_of
 from degla.evaluation.results import TracedResult
-from degla.statistics.proportions import proportion_interval
 from degla.evaluation.text_floors import TOLD, floor_verdicts
 from degla.evaluation.verdicts import Judged
 from degla.records import BenchmarkResult, PairItem, Score
 from degla.shelf import BENCHMARKS
+from degla.statistics.proportions import proportion_interval
 
 MARGIN = 0.10
 """Above chance; more than that tells a part."""
