@@ -10,14 +10,17 @@ import logging
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from degla.errors import InputError
 from degla.evaluation.benchmarks import Benchmark
+from degla.evaluation.caveats import trained_on
 from degla.evaluation.choice import Point, Sweep, choose
 from degla.evaluation.neutral import find_floors
+from degla.evaluation.overlap import training_images
 from degla.evaluation.questions import ask
 from degla.evaluation.report import find_row, report
 from degla.evaluation.results import save_result
@@ -95,6 +98,8 @@ def interpolate(
     check_alike(first, second)
     _remove_earlier(out)
     points = []
+    own, trained = training_images(base), training_images(tuned)
+    leakage = None
     for share in shares:
         file = out / "results" / f"alpha-{share:g}.json"
         result = evaluate(
@@ -106,10 +111,13 @@ def interpolate(
             allow_missing=allow_missing,
             image_reading=image_reading,
             label=_label(share),
+            # Every average holds something of the tuned model.
+            training=trained if share else own,
             progress=progress,
             cache=cache,
         )
         save_result(result, file)
+        leakage = result.leakage or leakage
         scores = scores_of(result)
         _refuse_unknown((gain, kept), list(scores))
         points.append(Point(share, scores[gain], scores[kept], file))
@@ -117,6 +125,8 @@ def interpolate(
     files = [point.file for point in points]
     report(files, out=out / "report.html", baseline=_label(0), weighed=(gain, kept))
     sweep = choose(points, gain=gain, kept=kept, keep=keep)
+    titles = {entry.name: entry.title for entry in result.benchmarks}
+    sweep = replace(sweep, warnings=tuple(trained_on("the tuned model and its averages", leakage, titles)))
     write_text(out / "frontier.svg", _draw(sweep))
     write_json(out / "sweep.json", sweep.plain())
     with written_whole(out / CHOSEN) as folder:

@@ -147,6 +147,23 @@ def test_result_and_report_say_so(run: Path, small_root: Path, tmp_path: Path) -
     ]
 
 
+def test_averages_of_a_tuned_model_are_looked_at_too(
+    run: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    for name, number in (("red", 0), ("blue", 3)):
+        (root / "zeroshot" / "colours" / name).mkdir(parents=True)
+        shutil.copy(tmp_path / f"{number}.png", root / "zeroshot" / "colours" / name / "a.png")
+    words = ["interpolate", str(tiny_model), str(run), "--alphas", "0", "0.5", "--benchmarks", "zeroshot", "--root"]
+    words += [str(root), "--no-cache", "--gain", "colours", "--kept", "colours", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    told = "1 of 2 benchmark images are in the training data (1 by content)"
+    assert told in " ".join(capsys.readouterr().out.split())
+    assert told in json.loads((tmp_path / "out" / "sweep.json").read_text())["warnings"][0]
+    assert told in (tmp_path / "out" / "report.html").read_text()
+    assert load_result(tmp_path / "out" / "results" / "alpha-0.json").leakage is None
+
+
 def test_the_command_looks_by_itself(run: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     for name, number in (("red", 0), ("blue", 3)):

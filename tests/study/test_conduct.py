@@ -23,6 +23,7 @@ from degla.study.grid import expand
 from degla.study.materials import prepare
 from degla.study.plan import Plan, WorldData, read_plan
 from degla.study.tuning import Job, tune
+from degla.study.workers import Ended
 from degla.training.metrics import Metrics
 from degla.training.validation import Validation
 
@@ -111,6 +112,37 @@ def _job(folder: Path, drawn: Path, *, train_steps: int, **fields: Any) -> Job:
     plan = _plan_of(folder, train_steps=train_steps, **fields)
     runs = expand(plan, where="plan")
     return _jobs(runs, prepare(plan, runs, out=out), out=out)[1][0]
+
+
+def test_images_that_runs_are_trained_on_are_named(
+    tmp_path: Path, tiny_model: Path, tiny_pairs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recognition alone, two of three pictures from the training data; in this process."""
+    root = tmp_path / "data" / "zeroshot" / "noise"
+    for number in range(3):
+        (root / f"class {number}").mkdir(parents=True)
+        shutil.copy(tiny_pairs["images"] / f"00{number}.png", root / f"class {number}" / "a.png")
+    (root / "class 2" / "a.png").write_bytes((root / "class 2" / "a.png").read_bytes() + b" ")
+
+    def one_by_one(work: Any, jobs: Any, *, watcher: Any, **_: Any) -> Any:
+        ends = [Ended(work(job)) for job in jobs]
+        for number, end in enumerate(ends):
+            watcher.ended(number, end)
+        return ends, ""
+
+    monkeypatch.setattr("degla.study.conduct.run_jobs", one_by_one)
+    data = {"data.captions": str(tiny_pairs["captions"]), "data.images": str(tiny_pairs["images"])}
+    fields = {"world": None, "benchmarks": {"names": ["zeroshot"], "root": str(tmp_path / "data")},
+              "set": {**_TINY["set"], **data, "data.negatives": str(tiny_pairs["negatives"])}, "average": [1],
+              "base": str(tiny_model), "gain": "noise", "kept": "recognition"}  # fmt: skip
+    path = _write(tmp_path, arms=[{"recipe": "clip"}, {"recipe": "negclip"}], **fields)
+    study = conduct(read_plan(path), out=tmp_path / "out", where="plan", processes=1)
+    told = "clip, negclip: 2 of 3 benchmark images are in the training data (2 by content)"
+    assert told in study.warnings[0] and told in (tmp_path / "out" / "study.md").read_text()
+    leakage = load_result(tmp_path / "out" / "results" / "clip-0.json").leakage
+    assert leakage is not None and leakage.overlaps[0].shared == 2
+    assert load_result(tmp_path / "out" / "results" / "base-0.json").leakage is None
+    assert not any(test.significant for test in study.tests)
 
 
 def test_what_is_done_stays_done_and_what_changed_is_made_again(tmp_path: Path, drawn: Path) -> None:

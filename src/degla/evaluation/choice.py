@@ -43,6 +43,7 @@ class Sweep:
         gain, kept: names of the scores.
         limit: least kept score of a choice, 0 to 1.
         rule: a sentence that says what chose.
+        warnings: what a reader must know before believing a number, in sentences.
     """
 
     points: tuple[Point, ...]
@@ -51,6 +52,7 @@ class Sweep:
     limit: float
     rule: str
     chosen: Point
+    warnings: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As plain values, ready for JSON; scores from 0 to 1."""
@@ -96,7 +98,7 @@ def render_sweep(sweep: Sweep) -> Table:
     """Every alpha with its two scores and their change against the base, in points."""
     from rich.table import Table
 
-    note = f"{sweep.rule}.\n{NOTE}"
+    note = "\n".join([f"{sweep.rule}.", NOTE, *sweep.warnings])
     if sweep.chosen.alpha == 0 and len(sweep.points) > 1:
         note += "\nNo average gains within this limit; --keep POINTS sets another one."
     table = Table(caption=note, caption_justify="left")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -83,17 +83,20 @@ def training_images(name: str) -> TrainingImages | None:
     Returns:
         None for any other model, and, with a warning, where the captions file cannot be read any more.
     """
-    captions: list[Path] = []
-    files: set[Path] = set()
+    found = []
     for config in _configs(name):
-        data = config["data"]
         try:
-            files |= _image_files(data)
+            found.append(trained_images(config["data"]))
         except (InputError, KeyError, TypeError) as error:
             logger.warning("%s: whether benchmark images were trained on is not known: %s", name, error)
             return None
-        captions.append(Path(data["captions"]))
-    return TrainingImages(tuple(captions), frozenset(files)) if captions else None
+    return joined_images(found) if found else None
+
+
+def joined_images(parts: Sequence[TrainingImages]) -> TrainingImages:
+    """Those of several trainings."""
+    captions = tuple(path for part in parts for path in part.captions)
+    return TrainingImages(captions, frozenset().union(*(part.files for part in parts)))
 
 
 def _configs(name: str) -> Iterator[dict[str, Any]]:
@@ -124,7 +127,12 @@ def _config(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _image_files(data: dict[str, Any]) -> set[Path]:
+def trained_images(data: Mapping[str, Any]) -> TrainingImages:
+    """The images that the section `data` of a configuration, as plain values, names: of pairs, and of their partners.
+
+    Raises:
+        InputError: the captions cannot be read.
+    """
     from degla.data.sources import Columns, read_captions
 
     names = {
@@ -140,7 +148,8 @@ def _image_files(data: dict[str, Any]) -> set[Path]:
     }
     folder = Path(data["images"])
     records = read_captions(Path(data["captions"]), format=data.get("format", "auto"), columns=Columns(**names))
-    return {folder / record.image for record in records}
+    names_of = (name for record in records for name in (record.image, record.partner_image) if name)
+    return TrainingImages((Path(data["captions"]),), frozenset(folder / name for name in names_of))
 
 
 def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Iterable[str]]], *, root: Path) -> Leakage:

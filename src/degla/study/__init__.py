@@ -5,11 +5,15 @@ plan            the plan's file, validated                            (contract:
 fields          fields of a training configuration by their dotted names
 grid            plan to runs: every arm, setting and seed with its full configuration
 materials       pairs, negatives and benchmarks that the runs share
+leakage         images of the questions that runs are trained on
 tuning          one run in its process: fine-tune, measure, average; what is done already is not done again
 workers         jobs spread over spawned processes; one that fails does not stop the others
 watch           progress of the runs, on a terminal or as lines
-standings       results to one row a model: scores with intervals over seeds, joint score, cost
+record          study.json: every value of every run, and what other questions would do to it
+gather          results of the runs to that record
+standings       the record to one row a model: scores with intervals, joint score, cost
 significance    paired tests between arms, over seeds and over questions
+study           what the pages show of a record: table, tests, sources of variance, warnings
 chosen          the settings that came out best, as a plan for the test scenes
 plot, page      the frontier; the page, the Markdown and the JSON
 conduct         all of the above in order

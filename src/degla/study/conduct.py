@@ -17,6 +17,7 @@ from degla.shelf import did_you_mean
 from degla.study.chosen import write_chosen
 from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
+from degla.study.leakage import Leakages
 from degla.study.materials import Materials, Questions, prepare
 from degla.study.page import write_all
 from degla.study.plan import Plan
@@ -95,6 +96,7 @@ def _jobs(runs: Sequence[Run], materials: Materials, *, out: Path) -> tuple[list
     """Jobs that measure the bases, that of the plan first, and jobs of the runs, in order."""
     results = out / "results"
     bases: dict[tuple[str, Questions], Job] = {}
+    leakages = Leakages()
     jobs = []
     for run, config, inputs, asked in zip(runs, materials.configs, materials.inputs, materials.questions, strict=True):
         base = run.config.model
@@ -110,6 +112,7 @@ def _jobs(runs: Sequence[Run], materials: Materials, *, out: Path) -> tuple[list
                 benchmarks=asked.benchmarks,
                 root=asked.root,
                 questions=asked.digest,
+                leakage=leakages.of(None, base=base, asked=asked),
             )
         measures = tuple(
             Measure(titled(label, run.replicate), share, results / f"{file_name(label, run.seed, run.replicate)}.json")
@@ -117,8 +120,9 @@ def _jobs(runs: Sequence[Run], materials: Materials, *, out: Path) -> tuple[list
             for label in (run.model_label(share),)
         )
         label = titled(run.label, run.replicate)
-        start = bases[base, asked]
-        jobs.append(replace(start, label=label, config=config, inputs=inputs, measures=measures))
+        leakage = leakages.of(config, base=base, asked=asked)
+        start = replace(bases[base, asked], label=label, leakage=leakage)
+        jobs.append(replace(start, config=config, inputs=inputs, measures=measures))
     return list(bases.values()), jobs
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from degla.config.plain import differences, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
+from degla.evaluation.overlap import Leakage
 from degla.files import write_json
 from degla.parse import parse_json, read_bytes, read_json_object
 
@@ -48,6 +49,8 @@ class Job:
     root: Path
     questions: str
     """Digest of the benchmarks' questions."""
+    leakage: Leakage | None = None
+    """Which of the benchmarks' images the run is trained on."""
     resume: bool = True
     """Whether what an earlier call did is kept; without it nothing of the run's state is removed at its end either."""
 
@@ -191,8 +194,11 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> D
         if job.resume and known.get(measure.label) == made_from and measure.path.is_file():
             try:
                 found = load_result(measure.path, items=True)
+                told = found
                 if any(entry.told is None for entry in found.benchmarks):
-                    save_result(with_floors(found, root=job.root), measure.path)
+                    told = with_floors(found, root=job.root)
+                if told is not found or found.leakage != job.leakage:
+                    save_result(told.model_copy(update={"leakage": job.leakage}), measure.path)
                 continue
             except DeglaError:
                 pass  # Damaged: measured again.
@@ -204,7 +210,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> D
         result = evaluate(
             encoder, benchmarks=job.benchmarks, root=job.root, label=measure.label, training_seed=seed, progress=False
         )
-        save_result(result, measure.path)
+        save_result(result.model_copy(update={"leakage": job.leakage}), measure.path)
         known[measure.label] = made_from
         count += 1
         if job.resume:
