@@ -156,6 +156,13 @@ def test_the_device_counts(small_root: Path) -> None:
     assert identity_of(one) == identity_of(other)
 
 
+def test_how_images_are_read_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    upright, official = identity_of(spreading()), identity_of(spreading(), image_reading="official")
+    assert upright != official
+    monkeypatch.setattr("degla.data.decoding.VERSION", 3)
+    assert len({upright, official, identity_of(spreading()), identity_of(spreading(), image_reading="official")}) == 4
+
+
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "other form", "other tables"])
 def test_a_damaged_file_is_told_and_not_believed(
     damage: str, small_root: Path, folder: Path, caplog: pytest.LogCaptureFixture
