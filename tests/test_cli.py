@@ -42,7 +42,9 @@ def test_starts_in_half_a_second_without_torch(words: list[str]) -> None:
         best = min(best, _seconds_of_children() - before)
         assert done.returncode == 0, done.stderr
         assert done.stdout
-    assert best < 0.5
+        if best < 0.5:
+            return
+    raise AssertionError(f"{best} seconds")
 
 
 def test_ls_names_every_file_of_every_shelf(capsys: Capture) -> None:

@@ -179,9 +179,12 @@ def test_start_needs_no_torch_and_little_time() -> None:
         "took = time.process_time() - start; "
         "print(took, sorted({'torch', 'matplotlib', 'jinja2', 'scipy', 'open_clip'} & set(sys.modules)))"
     )
-    outputs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)
-    ]
-    took, loaded = min(output.stdout.split(maxsplit=1) for output in outputs)
-    assert loaded.strip() == "[]"
-    assert float(took) < 0.5
+    best = float("inf")
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        took, loaded = done.stdout.split(maxsplit=1)
+        assert loaded.strip() == "[]"
+        best = min(best, float(took))
+        if best < 0.5:
+            return
+    raise AssertionError(f"{best} seconds")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from degla.negatives import plausibility
 from degla.negatives.llm import Key, LanguageModel, Message, Request, Slot
 from degla.negatives.llm import weights as weights_module
 from degla.negatives.llm.embedded import EmbeddedModel
-from degla.negatives.llm.weights import PACKAGE, best_precision, default_model_folder, find_weights, load
+from degla.negatives.llm.weights import PACKAGE, Weights, best_precision, default_model_folder, find_weights, load
 from tests.negatives.tiny_language_model import CAPTIONS, write_folder, write_gguf
 
 pytest.importorskip("transformers", reason="the extra degla[embedded] is not installed")
@@ -181,14 +181,15 @@ def test_damaged_cache_is_made_anew(gguf_file: Path, tmp_path: Path, caplog: pyt
 def test_two_at_once_unpack_it_once(gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     convert, calls = weights_module._convert, []
 
-    def slow(file: Path, folder: Path) -> None:
-        calls.append(file)
-        time.sleep(0.3)
-        convert(file, folder)
+    both = threading.Barrier(2)
 
-    monkeypatch.setattr(weights_module, "_convert", slow)
+    def find() -> Weights:
+        both.wait()
+        return find_weights(str(gguf_file), cache=tmp_path)
+
+    monkeypatch.setattr(weights_module, "_convert", lambda file, folder: calls.append(file) or convert(file, folder))
     with ThreadPoolExecutor(2) as pool:
-        found = [pool.submit(find_weights, str(gguf_file), cache=tmp_path) for _ in range(2)]
+        found = [pool.submit(find) for _ in range(2)]
     assert found[0].result() == found[1].result()
     assert len(calls) == 1
 
