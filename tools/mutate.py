@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LISTS = ROOT / "tools" / "mutants"
 MOST_KNOWN = 5
-LIMIT_SECONDS = 600
+LIMIT_SECONDS = 300
 COPIED = ("src", "tests", "bench", "docs", "tools", "pyproject.toml", "README.md", "CHANGELOG.md", "Makefile")
 HEAVY = (
     "torch", "open_clip", "accelerate", "scipy.special", "scipy.stats", "safetensors.torch", "pydantic", "spacy",
