@@ -13,6 +13,7 @@ from degla.cli import main
 from degla.evaluation.results import load_result
 from degla.model.load import load_encoder
 from degla.shelf import RECIPES
+from tests.launch import FORKS
 
 
 def test_the_whole_pipeline(
@@ -22,6 +23,7 @@ def test_the_whole_pipeline(
         scenes=96, captions_per_image=1, steps=3, items_per_part=12, images_per_class=1, retrieval_images=8
     )
     monkeypatch.setattr(room, "QUICK", small)
+    monkeypatch.setattr("degla.study.workers.get_context", lambda _: FORKS)
     out = tmp_path / "demo"
     assert main(["demo", "--quick", "--out", str(out), "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
@@ -43,6 +45,7 @@ def test_the_whole_pipeline(
 
     # A second demo in the same folder replaces the first and draws nothing again.
     drawn = (out / "world" / "pairs-96" / "captions.jsonl").stat().st_mtime_ns
+    monkeypatch.setattr(room, "METHODS", {"clip": None})
     assert main(["demo", "--quick", "--out", str(out)]) == 0
     assert (out / "world" / "pairs-96" / "captions.jsonl").stat().st_mtime_ns == drawn
 
