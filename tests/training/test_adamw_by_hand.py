@@ -69,8 +69,9 @@ def test_a_run_is_adamw_by_hand(
     whole = Trainer.backward_all
 
     def recorded(self: Trainer, *given: object, **named: object) -> object:
+        own = list(self.encoder.clip.named_parameters())
+        assert all(value.grad is None for _, value in own), "a gradient of the step before is left"
         found = whole(self, *given, **named)  # type: ignore[arg-type]
-        own = self.encoder.clip.named_parameters()
         gradients.append({name: value.grad.clone() for name, value in own if value.grad is not None})
         return found
 
