@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def test_page_is_whole_and_alone(results: list[Path], tmp_path: Path) -> None:
     page.feed(text)
     assert page.requests == []
     assert not re.search(r"@import|url\(\s*['\"]?https?:", text)
-    assert page.tags.count("svg") == 1 + 6
+    # A frontier; replace, swap, add and order inside and outside the vocabulary, recognition, retrieval.
+    assert page.tags.count("svg") == 1 + 10
     assert len(set(page.names)) == len(page.names)
     for label in LEVELS:
         assert label in text
@@ -60,6 +62,62 @@ def test_page_is_whole_and_alone(results: list[Path], tmp_path: Path) -> None:
     assert "#010203" not in text
     json.dumps(data)
     assert data["methods"][0]["label"] == BASELINE
+
+
+class Numbers(HTMLParser):
+    """Every number of a page that says which row of the results it is, by that row: table cells, bars, columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, dict[str, list[str]]] = {}
+        self._open: list[tuple[str, str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        name = dict(attrs).get("data-row")
+        if name and tag in ("tr", "td", "figure"):
+            self._open.append((tag, name, ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._open and self._open[-1][0] == tag:
+            kind, name, text = self._open.pop()
+            self.found.setdefault(name, {}).setdefault(kind, []).append(text)
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            kind, name, text = self._open[-1]
+            self._open[-1] = (kind, name, f"{text} {data}")
+
+
+@pytest.mark.parametrize("name", ["world", "retrieval", "sugarcrepe", "winoground"])
+def test_bars_columns_and_tables_of_a_page_show_one_number(name: str, tmp_path: Path) -> None:
+    benchmark = BENCHMARKS.load(name).BENCHMARK
+    declared = [part for part in benchmark.parts if "*" not in part.name]
+    benchmark = replace(benchmark, parts=tuple(declared))
+    labels = ("base", "tuned")
+    for label, level in zip(labels, (0.3, 0.6), strict=True):
+        result = draw_result(label, (level,) * 4, None, benchmark=benchmark, n=40)
+        save_result(result, tmp_path / f"{label}.json")
+    out = tmp_path / "report.html"
+    report([tmp_path / f"{label}.json" for label in labels], out=out, baseline="base", published=False)
+    page = Numbers()
+    page.feed(out.read_text())
+    bars = 0
+    for row, places in page.found.items():
+        (table,) = places["tr"]
+        # Behind the numbers of the row itself: one a method.
+        expected = re.findall(r"\d+\.\d", table)[-len(labels) :]
+        for figure in places.get("figure", []):
+            bars += 1
+            drawn = figure[figure.rindex("(dots)") if "(dots)" in figure else 0 :]
+            assert re.findall(r"(?<![\d.])\d+\.\d(?![\d.])", drawn)[-len(labels) :] == expected, row
+        cells = [re.findall(r"\d+\.\d", cell)[0] for cell in places.get("td", [])[: len(labels)]]
+        assert cells in ([], expected), row
+    assert bars > 0
+    headline = {
+        row.title: f"{row.benchmark} {row.name} {row.metric}" for row in compare([tmp_path / "base.json"]).headline
+    }
+    titles = re.findall(r'class="card bars" data-row="([^"]*)"><h3>([^<]*)<', out.read_text())
+    assert all(headline.get(title, row) == row for row, title in titles), "a bar named as a column is that column"
 
 
 def test_numbers_are_those_of_the_results(results: list[Path]) -> None:

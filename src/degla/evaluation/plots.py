@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from degla.evaluation.comparison import Cell, Comparison, Row
+from degla.evaluation.families import Family
 from degla.svg import FONT, INK, PALETTE, SOFT, dress, label_points, new_figure, styled, to_svg
 
 BASELINE = "#808890"
@@ -48,27 +47,23 @@ def frontier(across: Row, up: Row, comparison: Comparison) -> str:
 
 
 @styled
-def family_bars(family: str, rows: Sequence[Row], comparison: Comparison) -> str:
-    """One bar a method: the mean over a family's parts, each part a dot, 95 % over seeds where there are several."""
-    from degla.statistics.seeds import seed_spread
-
-    labels = [method.label for method in comparison.methods if any(method.label in row.cells for row in rows)]
+def family_bars(family: Family, comparison: Comparison) -> str:
+    """One bar a method: the number of the family's row, its 95 % interval, and a dot for each part behind it."""
+    row = family.row
+    labels = [method.label for method in comparison.methods if method.label in row.cells]
     figure, axes = new_figure(3.6, 0.6 + 0.3 * len(labels))
     palette = colours(comparison)
     ceiling = 100.0
     for place, label in enumerate(labels):
-        cells = [row.cells[label] for row in rows if label in row.cells]
-        seeds = set.intersection(*(set(cell.values) for cell in cells))
-        spread = seed_spread([sum(cell.values[seed] for cell in cells) / len(cells) for seed in sorted(seeds)])
-        axes.barh(place, 100 * spread.mean, height=0.62, color=palette[label], alpha=0.85, zorder=2)
-        if spread.half_width is not None:
-            low = max(0.0, 100 * (spread.mean - spread.half_width))
-            high = min(100.0, 100 * (spread.mean + spread.half_width))
-            axes.plot((low, high), (place, place), color=INK, linewidth=1.4, zorder=4)
-        if len(cells) > 1:
+        cell = row.cells[label]
+        axes.barh(place, 100 * cell.mean, height=0.62, color=palette[label], alpha=0.85, zorder=2)
+        if cell.interval is not None:
+            axes.plot(_ends(cell), (place, place), color=INK, linewidth=1.4, zorder=4)
+        dots = [part.cells[label] for part in family.parts if label in part.cells]
+        if len(dots) > 1:
             axes.plot(
-                [100 * cell.mean for cell in cells],
-                [place] * len(cells),
+                [100 * dot.mean for dot in dots],
+                [place] * len(dots),
                 "o",
                 markerfacecolor="none",
                 markeredgecolor=INK,
@@ -76,17 +71,18 @@ def family_bars(family: str, rows: Sequence[Row], comparison: Comparison) -> str
                 markeredgewidth=0.8,
                 zorder=5,
             )
-        axes.text(ceiling + 3, place, f"{100 * spread.mean:.1f}", va="center", ha="left", color=INK, fontsize=FONT)
-    chances = [row.chance for row in rows if row.chance is not None]
-    if chances:
-        axes.axvline(100 * sum(chances) / len(chances), color=SOFT, linewidth=1.1, linestyle=(0, (2, 2)), zorder=3)
+        axes.text(ceiling + 3, place, f"{100 * cell.mean:.1f}", va="center", ha="left", color=INK, fontsize=FONT)
+    floors = {"chance": row.chance, **row.floors}
+    for value in floors.values():
+        if value is not None:
+            axes.axvline(100 * value, color=SOFT, linewidth=1.1, linestyle=(0, (2, 2)), zorder=3)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.set_xlim(0, ceiling)
     dress(axes, grid="x")
     axes.tick_params(axis="y", length=0)
     figure.tight_layout()
-    return to_svg(figure, f"bars-{rows[0].benchmark}-{family}")
+    return to_svg(figure, f"bars-{row.benchmark}-{family.title}")
 
 
 def _ends(cell: Cell) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from degla import __version__
 from degla.errors import InputError
 from degla.evaluation.changes import Change, largest_changes
 from degla.evaluation.comparison import Comparison, Row, compare, ordered_results
+from degla.evaluation.families import families
 from degla.evaluation.in_print import PrintedTable, tables_in_print
 from degla.evaluation.markdown import render_markdown
 from degla.evaluation.sources import Data, benchmark_sources, provenance, titles_of
@@ -142,10 +143,7 @@ def render_html(
         # The usual plot of the same two scores would only say it again.
         pairs = [chosen, *(pair for pair in pairs if [row.name for row in pair] != [row.name for row in chosen])]
     frontiers = [(across, up, Markup(frontier(across, up, comparison))) for across, up in pairs]
-    bars = [
-        (benchmark, family, rows, Markup(family_bars(family, rows, comparison)))
-        for (benchmark, family), rows in families(comparison).items()
-    ]
+    bars = [(family, Markup(family_bars(family, comparison))) for family in families(comparison)]
     return environment.get_template(_TEMPLATE).render(
         comparison=comparison,
         titles=titles_of(comparison),
@@ -162,15 +160,6 @@ def render_html(
         version=__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-
-
-def families(comparison: Comparison) -> dict[tuple[str, str], list[Row]]:
-    """(benchmark, family) to its parts, each by its own first metric."""
-    found: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in comparison.rows:
-        if row.kind == "part" and row.comparable:
-            found.setdefault((row.benchmark, row.family), {}).setdefault(row.name, row)
-    return {key: list(rows.values()) for key, rows in found.items()}
 
 
 def find_row(comparison: Comparison, name: str) -> Row:

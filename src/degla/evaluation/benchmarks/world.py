@@ -17,7 +17,8 @@ from degla.parse import read_json
 from degla.records import CaptionRecord, ItemImage, PairItem, Record, read_jsonl, validate
 
 _SWAPS = ("swap_noun", "swap_adjective", "swap_phrase")
-_KINDS = ("replace_noun", "replace_adjective", "replace_relation", *_SWAPS, "add_attribute")
+_REPLACED = ("replace_noun", "replace_adjective", "replace_relation")
+_KINDS = (*_REPLACED, *_SWAPS, "add_attribute")
 _RECOGNITION = ("letter", "digit", "animal", "food", "thing", "pattern", "shape", "count", "place")
 _RETRIEVAL = ("mixed", "scenes")
 
@@ -127,9 +128,11 @@ BENCHMARK = Benchmark(
     annotations=("items.jsonl", "recognition/*/classes.json", "retrieval/*.jsonl"),
     averages=(
         Average(name="composition.id", of=tuple(f"id/{kind}" for kind in _KINDS)),
+        Average(name="replace.id", of=tuple(f"id/{kind}" for kind in _REPLACED)),
         Average(name="swap.id", of=tuple(f"id/{kind}" for kind in _SWAPS)),
         Average(name="order.id", of=("id/order",)),
         Average(name="composition.ood", of=tuple(f"ood/{kind}" for kind in _KINDS)),
+        Average(name="replace.ood", of=tuple(f"ood/{kind}" for kind in _REPLACED)),
         Average(name="swap.ood", of=tuple(f"ood/{kind}" for kind in _SWAPS)),
         Average(name="order.ood", of=("ood/order",)),
         Average(name="recognition", of=tuple(f"recognition/{name}" for name in _RECOGNITION)),
