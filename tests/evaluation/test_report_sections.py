@@ -13,9 +13,10 @@ from degla.errors import InputError
 from degla.evaluation.changes import largest_changes
 from degla.evaluation.comparison import compare
 from degla.evaluation.in_print import tables_in_print
+from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.published import published_scores
 from degla.evaluation.report import report
-from degla.evaluation.results import save_result
+from degla.evaluation.results import load_result, save_result
 from degla.evaluation.thumbnails import LARGEST, thumbnail
 from degla.records import ItemImage, PairItem, Result, write_jsonl
 from degla.shelf import BENCHMARKS
@@ -83,6 +84,42 @@ def test_published_rows_stand_beside_and_count_for_nothing(tmp_path: Path) -> No
     table = next(entry for entry in data["published"] if "table 3" in entry["source"])
     row = next(entry for entry in table["rows"] if entry["model"] == "DeGLA")
     assert row["values"] == pytest.approx(published_scores("sugarcrepe")["DeGLA, arXiv 2504.16801, table 3"])
+
+
+def test_nothing_is_best_beside_leakage_and_missing_images(tmp_path: Path) -> None:
+    """278 items of 7,511, most of their images trained on: a large gain is shown, with what speaks against it."""
+    sugarcrepe = BENCHMARKS.load("sugarcrepe").BENCHMARK
+    paths = {}
+    for label, level in (("base", 0.3), ("tuned", 0.9)):
+        made = draw_result(label, (level,) * 4, None, benchmark=sugarcrepe, n=40)
+        paths[label] = _save(tmp_path, made)
+    clean = report(list(paths.values()), out=tmp_path / "clean.html", baseline="base", published=False)
+    assert all(row["cells"]["tuned"]["gain"]["significant"] and row["cells"]["tuned"]["best"] for row in clean["rows"])
+    assert 'class="up"' in (tmp_path / "clean.html").read_text()
+
+    result = load_result(paths["tuned"], items=True)
+    leakage = Leakage(
+        captions=("train.json",),
+        images=6000,
+        overlaps=(Overlap(benchmark="sugarcrepe", images=59, by_id=50, by_content=0),),
+    )
+    cases = {
+        "trained on": result.model_copy(update={"leakage": leakage}),
+        "missing": result.model_copy(
+            update={"benchmarks": (result.benchmarks[0].model_copy(update={"missing_images": 1450}),)}
+        ),
+    }
+    for reason, wrong in cases.items():
+        save_result(wrong, paths["tuned"])
+        data = report(list(paths.values()), out=tmp_path / "r.html", baseline="base", published=False)
+        cells = [row["cells"]["tuned"] for row in (*data["rows"], *data["headline"])]
+        assert not any(cell["best"] or cell["gain"]["significant"] for cell in cells)
+        assert all(reason in cell["gain"]["doubt"] and cell["gain"]["value"] > 0.4 for cell in cells)
+        page, text = (tmp_path / "r.html").read_text(), (tmp_path / "r.md").read_text()
+        glance = page[page.index('class="glance"') : page.index("</table>")]
+        assert "<b>" not in glance and 'class="up"' not in glance and 'class="down"' not in glance
+        assert f'<small class="doubt">{cells[0]["gain"]["doubt"]}' in glance
+        assert "**" not in text[text.index("## At a glance") :].replace("**Note.**", "") and reason in text
 
 
 def test_published_rows_are_of_the_same_parts(tmp_path: Path) -> None:

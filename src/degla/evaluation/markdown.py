@@ -105,7 +105,8 @@ def _markdown_cell(cell: Cell | None) -> str:
     text = percent(cell.mean) + spread(cell)
     text = f"**{text}**" if cell.best else text
     ties = f" ({cell.ties} ties)" if cell.ties else ""
-    return text + (f"; {gain(cell)}" if cell.gain else "") + ties
+    doubt = f" ({cell.gain.doubt})" if cell.gain and cell.gain.doubt else ""
+    return text + (f"; {gain(cell)}" if cell.gain else "") + doubt + ties
 
 
 def table_line(cells: Sequence[str]) -> str:

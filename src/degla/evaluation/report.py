@@ -97,6 +97,7 @@ def _plain(row: Row) -> Data:
                 "interval": interval.model_dump() if interval else None,
                 "n": cell.gain.n,
                 "significant": cell.gain.significant,
+                "doubt": cell.gain.doubt,
             }
     return data
 
