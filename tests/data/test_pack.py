@@ -20,7 +20,7 @@ from degla.data.decoding import ImageError
 from degla.data.images import read_image, read_part
 from degla.data.transforms import ImageTransform, RandomCrop
 from degla.locks import lock
-from degla.model.checkpoint import checkpoints
+from degla.model.runs import checkpoints
 from degla.training.loop import train
 from tests.training.configs import tiny_config
 

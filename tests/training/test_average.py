@@ -18,8 +18,8 @@ from degla.errors import InputError
 from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import named_scores
 from degla.model.adapters import AdapterConfig
-from degla.model.checkpoint import checkpoints
 from degla.model.load import load_encoder
+from degla.model.runs import checkpoints
 from degla.training.loop import train
 from degla.training.resume import read_config
 from degla.world.draw import draw_benchmark

@@ -13,8 +13,8 @@ import torch
 
 from degla.config.sections import LoopConfig, ValidationConfig
 from degla.errors import DeglaError, InputError
-from degla.model.checkpoint import checkpoints
 from degla.model.load import load_encoder
+from degla.model.runs import checkpoints
 from degla.objectives._sum import terms
 from degla.objectives.contrastive import Contrastive
 from degla.shelf import RECIPES

@@ -19,7 +19,7 @@ from degla.cli import main
 from degla.config.plain import differences, from_plain, to_plain
 from degla.errors import DeglaError, InputError
 from degla.model import checkpoint as checkpoint_module
-from degla.model.checkpoint import checkpoints
+from degla.model.runs import checkpoints
 from degla.training.loop import train
 from tests.launch import run, start
 from tests.training.configs import tiny_config
@@ -50,7 +50,10 @@ def _assert_equal_checkpoints(one: Path, other: Path) -> None:
     assert torch.equal(left["random"][0]["torch"], right["random"][0]["torch"])
     assert left["random"][0]["python"] == right["random"][0]["python"]
     states = [json.loads((path / "state.json").read_text()) for path in (one, other)]
+    sums = [state.pop("sha256") for state in states]
     assert states[0] == states[1]
+    names = ("open_clip_model.safetensors", "teacher.safetensors")
+    assert [sums[0][name] for name in names] == [sums[1][name] for name in names]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -169,10 +172,11 @@ def test_a_checkpoint_without_digests_goes_on_with_a_warning(
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
     path = train(config).folder / "state.json"
     state = json.loads(path.read_text())
-    del state["data"]
+    del state["data"], state["sha256"]
     path.write_text(json.dumps(state))
     assert train(config, resume=True).step == 2
     assert any("records no digests of its data" in line for line in caplog.messages)
+    assert any("records no sha256 of its files" in line for line in caplog.messages)
 
 
 def test_full_disk_leaves_the_old_checkpoint(
@@ -199,7 +203,7 @@ def test_full_disk_leaves_the_old_checkpoint(
 def test_damaged_checkpoints_are_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
     folder = train(config).folder
-    for name, message in [("optimizer.pt", "damaged checkpoint"), ("teacher.safetensors", "damaged weights file")]:
+    for name, message in [("optimizer.pt", "damaged"), ("teacher.safetensors", "damaged")]:
         kept = (folder / name).read_bytes()
         (folder / name).write_bytes(kept[: len(kept) // 2])
         with pytest.raises(InputError, match=message):

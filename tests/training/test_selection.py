@@ -17,8 +17,8 @@ from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.processes import Processes
 from degla.evaluation.trade_off import trade_off
-from degla.model.checkpoint import checkpoints
 from degla.model.load import load_encoder
+from degla.model.runs import checkpoints
 from degla.training.loop import Outcome, train
 from degla.training.resume import check_unchanged, read_config
 from degla.training.validation import Validation

@@ -112,7 +112,7 @@ def _configs(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _config(folder: Path) -> dict[str, Any] | None:
-    from degla.model.checkpoint import latest_checkpoint
+    from degla.model.runs import latest_checkpoint
 
     if not folder.is_dir():
         return None

@@ -14,6 +14,7 @@ import torch
 from degla.errors import InputError
 from degla.model.encoder import Description, Encoder
 from degla.model.hub import downloads_allowed, offline, why_unreachable
+from degla.model.integrity import checked
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
 from degla.parse import read_json_object
 from degla.shelf import did_you_mean
@@ -48,7 +49,9 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
     elif name.startswith("hf-hub:"):
         encoder = _from_hub(name, pretrained=None, name=name)
     elif Path(name.removeprefix("local-dir:")).is_dir():
-        encoder = _from_folder(_checkpoint_folder(Path(name.removeprefix("local-dir:"))), name=name)
+        folder = _checkpoint_folder(Path(name.removeprefix("local-dir:")))
+        with checked(folder, for_training=False):
+            encoder = _from_folder(folder, name=name)
     else:
         encoder = _from_architecture(name, seed=seed)
     encoder = encoder.to(device).float()
@@ -60,8 +63,9 @@ def _checkpoint_folder(folder: Path) -> Path:
     """The folder itself if it holds a model, else the checkpoint that stands for the run that it is."""
     if (folder / CONFIG_NAME).is_file():
         return folder
-    from degla.model.checkpoint import chosen_checkpoint
+    from degla.model.runs import chosen_checkpoint, settle
 
+    settle(folder)
     chosen = chosen_checkpoint(folder)
     if chosen is None:
         from degla.model.transformers_folder import is_transformers_folder

@@ -18,6 +18,8 @@ from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
 from degla.evaluation.overlap import Leakage
 from degla.files import write_json
+from degla.locks import NAME as LOCK_NAME
+from degla.locks import lock
 from degla.parse import parse_json, read_bytes, read_json_object
 
 _RECORD = "record.json"
@@ -112,7 +114,7 @@ def tune(job: Job) -> Done:
         if job.resume:
             _drop_state(folder)
             record.write(folder)
-    from degla.model.checkpoint import chosen_checkpoint
+    from degla.model.runs import chosen_checkpoint
 
     chosen = chosen_checkpoint(folder)
     if trained and chosen != _newest(folder):
@@ -153,8 +155,9 @@ def _identity(job: Job) -> dict[str, Any]:
 
 
 def _newest(folder: Path) -> Path | None:
-    from degla.model.checkpoint import latest_checkpoint
+    from degla.model.runs import latest_checkpoint, settle
 
+    settle(folder)
     return latest_checkpoint(folder)
 
 
@@ -169,10 +172,19 @@ def _train(config: TrainConfig, folder: Path, record: _Record, wanted: dict[str,
         if changed:
             told = "; ".join(f"{name} was {before!r}, is {now!r}" for name, before, now in changed)
             notes.append(f"made again: {told}")
-        shutil.rmtree(folder)
+        _clear(folder)
     _Record(wanted).write(folder)
     outcome = train(config, resume=resume)
     return None if outcome.finished else f"stopped at step {outcome.step}"
+
+
+def _clear(folder: Path) -> None:
+    with lock(folder):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK_NAME:
+                path.unlink()
 
 
 def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> Done:
@@ -222,18 +234,11 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> D
 
 def _drop_state(folder: Path) -> None:
     """Keep a finished run's models, drop what only a longer run would need: two thirds of its size."""
-    from degla.model.checkpoint import (
-        ADAPTERS_NAME,
-        OPTIMIZER_NAME,
-        STUDENT_NAME,
-        TEACHER_ADAPTERS_NAME,
-        TEACHER_NAME,
-        checkpoints,
-    )
+    from degla.model.integrity import drop_training_state
+    from degla.model.runs import checkpoints
 
     for checkpoint in checkpoints(folder):
-        for name in (OPTIMIZER_NAME, STUDENT_NAME, TEACHER_NAME, ADAPTERS_NAME, TEACHER_ADAPTERS_NAME):
-            (checkpoint / name).unlink(missing_ok=True)
+        drop_training_state(checkpoint)
 
 
 def _cost(config: TrainConfig) -> Cost:

@@ -21,9 +21,9 @@ from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
 from degla.evaluation import processes as evaluation
 from degla.files import write_json
-from degla.model.checkpoint import BEST_NAME, checkpoints, latest_checkpoint, step_of
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
+from degla.model.runs import BEST_NAME, latest_checkpoint, step_of
 from degla.model.teacher import Teacher
 from degla.objectives import Processes
 from degla.objectives._sum import Objective
@@ -42,6 +42,7 @@ from degla.training.rehearsal import (
     rehearsal_batches,
     rehearsal_digests,
 )  # fmt: skip
+from degla.training.run_folder import open_run
 from degla.training.runstate import Position, RunState
 from degla.training.sharding import Sharding
 from degla.training.step import Trainer
@@ -80,15 +81,20 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
         resume: go on from the newest checkpoint in `config.out`, exactly as if it had never stopped.
 
     Raises:
-        InputError: something given is wrong; nothing was trained.
+        InputError: something given is wrong, or another process trains the run; nothing was trained.
         DeglaError: the loss stopped being finite (the batch's ids are in `nonfinite.json`), or the disk is full.
     """
     config.check()
     assert config.out is not None
-    run = config.out
-    _open_folder(run, resume=resume)
     seed_everything(config.train.seed)
-    accelerator, processes = open_accelerator(config), Processes.current()
+    accelerator = open_accelerator(config)
+    processes = evaluation.Processes(Processes.current().rank, Processes.current().count)
+    with open_run(config.out, resume=resume, processes=processes):
+        return _train(config, config.out, accelerator, resume=resume)
+
+
+def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool) -> Outcome:
+    processes = Processes.current()
     # Data come before the model: a wrong file is told before anything is fetched.
     source, second = read_pairs(config, processes=processes), read_rehearsal(config, processes=processes)
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
@@ -164,19 +170,6 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
                     position.step, steps, run)  # fmt: skip
     last = {name: float(value) for name, value in values.items()}
     return Outcome(folder, position.step, finished, last, ended=ended, best=best)
-
-
-def _open_folder(run: Path, *, resume: bool) -> None:
-    if resume and latest_checkpoint(run) is None:
-        raise InputError(f"{run}: no complete checkpoint to go on from; start the run without --resume.")
-    if not resume and checkpoints(run):
-        raise InputError(f"{run}: already holds a run. Go on with --resume {run}, or give another --out.")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        (run / ".writable").touch()
-        (run / ".writable").unlink()
-    except OSError as error:
-        raise InputError(f"{run}: the run's folder cannot be written: {error.strerror}.") from None
 
 
 def open_accelerator(config: TrainConfig) -> Accelerator:

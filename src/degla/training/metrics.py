@@ -21,6 +21,7 @@ from rich.table import Column
 from torch import Tensor
 
 from degla.errors import InputError
+from degla.files import whole_file
 from degla.parse import parse_json, read_bytes
 
 log = logging.getLogger("degla.train")
@@ -92,13 +93,17 @@ class Metrics:
         if not self.path.is_file():
             return
         kept = []
-        for line in read_bytes(self.path).splitlines():
+        lines = read_bytes(self.path).splitlines()
+        for number, line in enumerate(lines, start=1):
             try:
                 if parse_json(line, where=str(self.path), constants=True)["step"] <= step:
                     kept.append(line)
             except (InputError, KeyError, TypeError):
-                continue  # A line that was torn when the process ended.
-        self.path.write_bytes(b"".join(line + b"\n" for line in kept))
+                if number < len(lines):  # The last one was torn when the process ended.
+                    log.warning("%s line %d: damaged, left out", self.path, number)
+        if kept != lines:
+            with whole_file(self.path, binary=True) as stream:
+                stream.writelines(line + b"\n" for line in kept)
 
     def due(self, step: int) -> bool:
         """Whether a line is written after step number `step`; the same on all processes."""

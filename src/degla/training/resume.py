@@ -8,7 +8,7 @@ from pathlib import Path
 from degla.config.plain import differences, from_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
-from degla.model.checkpoint import latest_checkpoint
+from degla.model.runs import latest_checkpoint, settle
 from degla.parse import read_json_object
 
 FREE = ("checkpoint.", "tracking.", "stop.", "data.workers", "rehearsal.data.workers", "train.strategy", "out")
@@ -23,6 +23,7 @@ def read_config(run: Path) -> TrainConfig:
     """
     if not run.is_dir():
         raise InputError(f"{run}: no such run folder.")
+    settle(run, patience=5.0)
     newest = latest_checkpoint(run)
     if newest is None:
         raise InputError(f"{run}: no complete checkpoint to go on from; start the run without --resume.")

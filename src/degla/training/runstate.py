@@ -15,14 +15,10 @@ import torch.distributed as dist
 from degla.config.plain import to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
-from degla.model.checkpoint import (
-    latest_checkpoint,
-    load_checkpoint,
-    point_to_best,
-    remove_old_checkpoints,
-    save_checkpoint,
-)
+from degla.model.checkpoint import load_checkpoint, save_checkpoint
 from degla.model.encoder import Encoder
+from degla.model.integrity import amend_state
+from degla.model.runs import latest_checkpoint, point_to_best, remove_old_checkpoints
 from degla.model.teacher import Teacher
 from degla.training.optim import bare
 from degla.training.randomness import random_state, set_random_state
@@ -68,6 +64,7 @@ class RunState:
         self.run, self.config, self.trainer, self.data = run, config, trainer, dict(data)
         self._start = None if trainer.start is None else trainer.start.fingerprint
         self._saved = time.monotonic()
+        self._standing: int | None = None  # Step of the checkpoint that was loaded or written last.
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint should be written after step number `step` (from 1); the same on all processes."""
@@ -83,6 +80,9 @@ class RunState:
     def save(self, position: Position, *, best: str | None, ended: str | None = None) -> Path:
         """Write ``RUN/step-N``, note the best one and remove what is no longer kept.
 
+        A checkpoint that stands for the same step is not written again: only what its state says of the run's end may
+        change.
+
         Args:
             position: where the run stands.
             best: name of the best checkpoint.
@@ -93,13 +93,19 @@ class RunState:
         """
         self.trainer.watch.look()
         folder = self.run / f"step-{position.step}"
+        if position.step == self._standing:
+            if self.trainer.accelerator.is_main_process:
+                amend_state(folder, best=best, ended=ended)
+                self._look_after(best)
+            self.trainer.accelerator.wait_for_everyone()
+            return folder
         states = self._gather(random_state())
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
         held = optimizer.state_dict() if sharding is None else sharding.optimizer_state(optimizer)
         with self.trainer.whole(everywhere=False) as (encoder, teacher):
             self._write(folder, position, encoder, teacher, optimizer=held, states=states, best=best, ended=ended)
         self.trainer.accelerator.wait_for_everyone()
-        self._saved = time.monotonic()
+        self._saved, self._standing = time.monotonic(), position.step
         return folder
 
     def _write(
@@ -132,8 +138,11 @@ class RunState:
                 config=to_plain(self.config),
                 kept=None if kept is encoder else kept,
             )
-            point_to_best(self.run, best)
-            remove_old_checkpoints(self.run, keep=self.config.checkpoint.keep, best=Path(best) if best else None)
+            self._look_after(best)
+
+    def _look_after(self, best: str | None) -> None:
+        point_to_best(self.run, best)
+        remove_old_checkpoints(self.run, keep=self.config.checkpoint.keep, best=Path(best) if best else None)
 
     def load(self) -> Position:
         """Take up the newest checkpoint; returns where it stood.
@@ -153,14 +162,14 @@ class RunState:
             if sharding is not None:
                 sharding.take_over(encoder, teacher)
                 sharding.share_optimizer_state(optimizer)
-        if state["steps"] != self.trainer.steps:
+        if state.steps != self.trainer.steps:
             raise InputError(
-                f"{folder}: the run had {state['steps']} steps and would now have {self.trainer.steps}; "
+                f"{folder}: the run had {state.steps} steps and would now have {self.trainer.steps}; "
                 "the data files have changed since. Put the old ones back, or start a new run from this checkpoint "
                 f"with --model {folder}."
             )
-        self._check_data(folder, state.get("data"))
-        if state.get("start") != self._start:
+        self._check_data(folder, state.data)
+        if state.start != self._start:
             raise InputError(
                 f"{folder}: --model {self.config.model} is another model than the run began with, and its average with "
                 "the student is what is kept. Put the old one back."
@@ -171,7 +180,8 @@ class RunState:
         rank = self.trainer.processes.rank
         if rank < len(tensors["random"]):
             set_random_state(tensors["random"][rank])
-        return Position(step=state["step"], epoch=state["epoch"], batch=state["batch"])
+        self._standing = state.step
+        return Position(step=state.step, epoch=state.epoch, batch=state.batch)
 
     def _check_data(self, folder: Path, recorded: dict[str, str] | None) -> None:
         if recorded is None:

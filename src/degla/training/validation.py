@@ -13,8 +13,8 @@ from degla.errors import InputError
 from degla.evaluation.processes import Processes
 from degla.evaluation.trade_off import TradeOff, trade_off
 from degla.files import write_text
-from degla.model.checkpoint import checkpoints
 from degla.model.encoder import Encoder
+from degla.model.runs import checkpoints
 from degla.parse import parse_json, read_bytes
 from degla.shelf import did_you_mean
 

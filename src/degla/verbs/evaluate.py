@@ -36,7 +36,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.evaluation.results import save_result
     from degla.evaluation.run import ask_all, evaluate
     from degla.evaluation.terminal import render_result
-    from degla.model.checkpoint import recorded_seed
+    from degla.model.runs import recorded_seed
 
     with joined_processes() as processes, cache(given) as embeddings:
         # Data come before models: a wrong folder is told before anything is fetched.

@@ -1,0 +1,222 @@
+"""What a kill, damage or a second process does to the checkpoints of a run: nothing is lost, no damage unsaid."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from degla.cli import main
+from degla.config.run import TrainConfig
+from degla.errors import InputError
+from degla.locks import lock
+from degla.model.integrity import FOR_TRAINING, drop_training_state, is_whole, read_state
+from degla.model.load import load_encoder
+from degla.model.runs import checkpoints, settle
+from degla.training.loop import train
+from tests.training.configs import tiny_config
+
+Pairs = dict[str, Path]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model: Path, tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A run of four steps with checkpoints at steps 2 and 4; tests work on copies."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=out)
+    config = replace(config, checkpoint=replace(config.checkpoint, every_steps=2))
+    train(config)
+    return config
+
+
+@pytest.fixture
+def copied(finished: TrainConfig, tmp_path: Path) -> TrainConfig:
+    assert finished.out is not None
+    shutil.copytree(finished.out, tmp_path / "run", symlinks=True)
+    return replace(finished, out=tmp_path / "run")
+
+
+def _out(config: TrainConfig) -> Path:
+    assert config.out is not None
+    return config.out
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_a_resume_of_a_finished_run_leaves_its_checkpoints_alone(copied: TrainConfig) -> None:
+    run = _out(copied)
+    before = {path: path.stat() for path in run.glob("step-*/*")}
+    names = _names(run)
+    assert train(copied, resume=True).finished
+    after = {path: path.stat() for path in run.glob("step-*/*")}
+    assert {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in before.items()} == {
+        path: (stat.st_ino, stat.st_mtime_ns) for path, stat in after.items()
+    }
+    assert _names(run) == names, "nothing is left behind, the lock neither"
+
+
+@pytest.mark.parametrize("ending", [".partial", ".old"])
+def test_a_complete_checkpoint_that_is_not_in_its_place_is_taken(
+    ending: str, copied: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = _out(copied)
+    digest = read_state(run / "step-4").sha256
+    (run / "step-4").rename(run / f"step-4{ending}")
+    shutil.rmtree(run / "step-2")
+    with pytest.raises(InputError, match="already holds a run"):
+        train(copied)
+    assert read_state(run / "step-4").sha256 == digest
+    assert any(
+        f"step-4{ending} was complete when its process was killed: it is now" in line for line in caplog.messages
+    )
+    assert train(copied, resume=True).finished and is_whole(run / "step-4")
+
+
+def test_evaluation_takes_it_too_unless_the_run_is_being_written(copied: TrainConfig) -> None:
+    run = _out(copied)
+    whole = load_encoder(str(run)).fingerprint
+    (run / "step-4").rename(run / "step-4.partial")
+    with lock(run):
+        assert load_encoder(str(run)).fingerprint != whole, "step 2, while another process writes step 4"
+        assert (run / "step-4.partial").is_dir()
+    assert load_encoder(str(run)).fingerprint == whole and not (run / "step-4.partial").exists()
+
+
+def test_what_a_kill_left_is_deleted_and_nothing_else(copied: TrainConfig, caplog: pytest.LogCaptureFixture) -> None:
+    run = _out(copied)
+    names = _names(run)
+    shutil.copytree(run / "step-4", run / "step-4.partial")  # Complete, but so is the one in place.
+    shutil.copytree(run / "step-4", run / "step-6.partial")
+    (run / "step-6.partial" / "state.json").unlink()
+    shutil.copytree(run / "step-4", run / "step-8")
+    (run / "step-8" / "state.json").unlink()
+    shutil.copytree(run / "step-2", run / "step-1.deleted")
+    (run / "best.partial").symlink_to("step-2")
+    (run / "steps.partial").mkdir()
+    with caplog.at_level(logging.INFO):
+        assert train(copied, resume=True).finished
+    assert _names(run) == sorted([*names, "steps.partial"])
+    assert sum("an incomplete checkpoint is deleted" in line for line in caplog.messages) == 1
+
+
+def test_a_folder_of_the_user_is_not_deleted(copied: TrainConfig) -> None:
+    run = _out(copied)
+    shutil.copytree(run / "step-4", run / "step-8")
+    (run / "step-8" / "state.json").unlink()
+    (run / "step-8" / "notes.txt").write_text("of the user")
+    with pytest.raises(InputError, match=r"step-8: is no complete checkpoint, but holds notes\.txt. Move it away"):
+        train(copied, resume=True)
+    load_encoder(str(run))
+    assert _names(run / "step-8") == sorted([*(set(_names(run / "step-4")) - {"state.json"}), "notes.txt"])
+
+
+def test_a_damaged_partial_checkpoint_is_not_taken(copied: TrainConfig) -> None:
+    run = _out(copied)
+    (run / "step-4").rename(run / "step-4.partial")
+    _flip(run / "step-4.partial" / "optimizer.pt")
+    settle(run)
+    assert [path.name for path in checkpoints(run)] == ["step-2"] and not (run / "step-4.partial").exists()
+
+
+def test_a_run_that_another_process_trains_is_refused(copied: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    run = _out(copied)
+    with lock(run):
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock"}
+        assert main(["train", "--resume", str(run)]) == 2
+        with pytest.raises(InputError, match="in use by process"):
+            train(copied)
+        assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock"}
+    said = capsys.readouterr().err.strip()
+    assert len(said.splitlines()) == 1 and f"in use by process {os.getpid()} on " in said and "since 2" in said
+
+
+def test_any_changed_byte_of_a_checkpoint_is_noticed(copied: TrainConfig) -> None:
+    run = _out(copied)
+    names = _names(run / "step-4")
+    assert {"open_clip_model.safetensors", "teacher.safetensors", "optimizer.pt", "config.json"} <= set(names)
+    for name in names:
+        path = run / "step-4" / name
+        kept = path.read_bytes()
+        _flip(path)
+        assert not is_whole(run / "step-4"), name
+        if name not in FOR_TRAINING:
+            with pytest.raises(InputError, match=rf"step-4/{name}.*Use .*step-2, which is whole; to resume") as caught:
+                load_encoder(str(run))
+            assert len(str(caught.value).splitlines()) == 1
+        else:
+            load_encoder(str(run))  # Evaluation does not read it.
+        path.write_bytes(kept)
+    assert is_whole(run / "step-4")
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "teacher.safetensors", "open_clip_model.safetensors"])
+def test_a_resume_from_a_damaged_file_is_refused(name: str, copied: TrainConfig) -> None:
+    run = _out(copied)
+    _flip(run / "step-4" / name)
+    with pytest.raises(InputError, match=rf"step-4/{name}: damaged.*Use .*step-2, which is whole"):
+        train(copied, resume=True)
+    _flip(run / "step-2" / "config.json")
+    with pytest.raises(InputError, match="There is no whole checkpoint before it"):
+        train(copied, resume=True)
+    assert [path.name for path in checkpoints(run)] == ["step-2", "step-4"], "nothing is deleted"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: [state], "must be one JSON object, got a list"),
+        (lambda state: state | {"step": "x"}, "field 'step': .*valid integer"),
+        (lambda state: {name: value for name, value in state.items() if name != "step"}, "field 'step': .*required"),
+        (lambda state: state | {"step": -5}, "field 'step': .*greater than or equal to 0"),
+        (lambda state: state | {"best": "../../x"}, "field 'best': .*pattern"),
+        (lambda state: state | {"step": 3}, "its fields are not those"),
+        (lambda state: state | {"step": 2, "sha256": {}}, "field 'step' is 2, but the folder is step-4"),
+    ],
+)
+def test_a_wrong_state_is_one_line(
+    change: Callable[[dict[str, Any]], Any], message: str, copied: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _out(copied) / "step-4" / "state.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(InputError, match=rf"step-4/state\.json.*{message}.*Use .*step-2, which is whole") as caught:
+        read_state(path.parent)
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(InputError, match=message):
+        load_encoder(str(_out(copied)))
+
+
+def test_a_checkpoint_without_its_training_state_is_a_model_and_no_start_of_a_resume(copied: TrainConfig) -> None:
+    run = _out(copied)
+    whole = load_encoder(str(run)).fingerprint
+    drop_training_state(run / "step-4")
+    assert not {*FOR_TRAINING} & {*_names(run / "step-4")} and is_whole(run / "step-4")
+    assert load_encoder(str(run)).fingerprint == whole
+    with pytest.raises(InputError, match=r"was deleted when the run had finished.*--model .*step-4"):
+        train(copied, resume=True)
+
+
+def test_damaged_lines_of_the_metrics_are_left_out_with_a_word(
+    copied: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _out(copied) / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"\xff" + lines[1] + b"".join(lines[2:]) + b'{"step": 5, "lo')
+    with caplog.at_level(logging.WARNING):
+        train(copied, resume=True)
+    assert path.read_bytes() == lines[0] + b"".join(lines[2:])
+    assert [line for line in caplog.messages if "damaged" in line] == [f"{path} line 2: damaged, left out"]
