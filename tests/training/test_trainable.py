@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from degla.errors import InputError
 from degla.model.adapters import AdapterConfig, add_adapters, merged_state
 from degla.model.load import load_encoder
 from degla.training.loop import train
-from tests.tiny import CAPTIONS, write_model
+from tests.tiny import CAPTIONS, timm_tower, write_model
 from tests.training.configs import interrupted, tiny_config
 from tests.training.gradient_worker import first_step
 
@@ -109,10 +110,49 @@ def test_the_teacher_shares_what_is_not_trained(tiny_model: Path, tiny_pairs: Pa
     assert sum("lora_" in name for name in gradients) == 2 * 4 * 4
 
 
-def test_towers_that_take_no_adapters_are_refused(tiny_pairs: Pairs, tmp_path: Path) -> None:
+def test_open_clip_itself_computes_adapters_as_we_do(tiny_model: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    tokens, images = encoder.tokenize(CAPTIONS), torch.randn(4, 3, 32, 32)
+    blocks = [f"{tower}transformer.resblocks.{number}" for tower in ("visual.", "") for number in (0, 1)]
+    add_adapters(encoder.clip, AdapterConfig(rank=3), blocks=blocks)
+    generator = torch.Generator().manual_seed(0)
+    for name, value in encoder.clip.named_parameters():
+        if "lora_" in name:
+            value.data = 0.3 * torch.randn(value.shape, generator=generator)
+    for model in (encoder, copy.deepcopy(encoder)):
+        plain = load_encoder(str(tiny_model))
+        plain.clip.load_state_dict(merged_state(model.clip), strict=True)
+        before = {name: value.clone() for name, value in model.clip.state_dict().items()}
+        for mode in (True, False):
+            ours, theirs = model.train(mode).clip, plain.train(mode).clip
+            for found, expected in (
+                (ours.encode_text(tokens, normalize=True), theirs.encode_text(tokens, normalize=True)),
+                (ours.encode_image(images, normalize=True), theirs.encode_image(images, normalize=True)),
+                (ours.encode_text(tokens, normalize=True), model.encode_captions(tokens)),
+                (ours.encode_image(images, normalize=True), model.encode_images(images)),
+            ):
+                torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        assert all(torch.equal(value, before[name]) for name, value in model.clip.state_dict().items())
+    encoder.clip.encode_text(tokens).sum().backward()
+    grads = [value.grad for name, value in encoder.clip.named_parameters() if "lora_B" in name and "visual" not in name]
+    assert grads and all(grad is not None and grad.abs().max() > 0 for grad in grads)
+
+
+def test_towers_that_take_no_adapters_are_refused_by_what_they_are(tiny_pairs: Pairs, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", vision_cfg=timm_tower())
+    config = tiny_config("clip", model=model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    config = replace(config, adapter=AdapterConfig(rank=2))
+    with pytest.raises(InputError, match="takes no adapters, for its image tower is open_clip TimmModel, not one of"):
+        train(config)
+    outcome = train(replace(config, train=replace(config.train, train_image_tower=False)))
+    moved = _moved(model, outcome.folder)
+    assert moved and not any(name.startswith("visual.") for name in moved)
+
+
+def test_adapters_of_a_tower_that_attends_both_ways(tiny_pairs: Pairs, tmp_path: Path) -> None:
     text = {"custom_text": True, "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2,
                                               "layers": 2, "no_causal_mask": True}}  # fmt: skip
     model = write_model(tmp_path / "model", **text)
-    config = tiny_config("clip", model=model, pairs=tiny_pairs, out=tmp_path / "run")
-    with pytest.raises(InputError, match="takes no adapters"):
-        train(replace(config, adapter=AdapterConfig(rank=2)))
+    config = tiny_config("clip", model=model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    outcome = train(replace(config, adapter=AdapterConfig(rank=2)))
+    assert any(name.startswith("text.transformer") for name in _moved(model, outcome.folder))

@@ -16,6 +16,7 @@ from degla.doctor import Finding
 from degla.doctor.memory import available_memory, estimate_memory
 from degla.doctor.speed import examine_speed
 from degla.errors import InputError
+from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.objectives import Processes
@@ -108,8 +109,10 @@ def _model(encoder: Encoder) -> Finding:
     count = sum(value.numel() for value in encoder.parameters())
     text = f"{encoder.name}: {count / 1e6:.1f} million parameters, activation {encoder.activation}"
     values: dict[str, float | int | str] = {"parameters": count, "activation": encoder.activation}
-    if encoder.grow is None:
-        return Finding("model", "beware", text + "; its text tower needs all texts padded, so texts cost more.", values)
+    missing = [str(lack) for lack in (*fast_paths.lacks(encoder), *fast_paths.refusals(encoder))]
+    if missing:
+        return Finding("model", "beware", f"{text}. {'. '.join(lack[0].upper() + lack[1:] for lack in missing)}.",
+                       values)  # fmt: skip
     return Finding("model", "good", text + "; texts cost what they weigh.", values)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from degla.errors import InputError
+from degla.model.block import input_projection
 
 _PARTS = {"attention": ("attn",), "all": ("attn", "mlp.c_fc", "mlp.c_proj")}
 
@@ -50,6 +53,28 @@ def add_adapters(clip: nn.Module, config: AdapterConfig, *, blocks: list[str]) -
     targets = [f"{block}.{part}" for block in blocks for part in _PARTS[config.parts]]
     wanted = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, lora_dropout=0.0)  # type: ignore[arg-type]
     inject_adapter_in_model(wanted, clip)
+    for module in clip.modules():
+        if isinstance(getattr(module, "base_layer", None), nn.MultiheadAttention):
+            module.forward = MethodType(_attend, module)
+
+
+def _attend(self: Any, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> tuple[Tensor, Tensor | None]:
+    """`nn.MultiheadAttention` with its adapters; that of `peft` would add the output's adapter twice."""
+    base = self.base_layer
+    weight, bias = input_projection(self)
+    out = base.out_proj
+    out_weight, out_bias = out.weight, out.bias
+    if hasattr(out, "base_layer"):
+        out_weight, out_bias = out.base_layer.weight, out.base_layer.bias
+        for adapter in out.active_adapters:
+            out_weight = out_weight + out.get_delta_weight(adapter).to(out_weight.dtype)
+    if base.batch_first:
+        query, key, value = (rows.transpose(0, 1) for rows in (query, key, value))
+    attended, weights = functional.multi_head_attention_forward(
+        query, key, value, base.embed_dim, base.num_heads, weight, bias, base.bias_k, base.bias_v, base.add_zero_attn,
+        base.dropout, out_weight, out_bias, training=self.training, **options,
+    )  # fmt: skip
+    return attended.transpose(0, 1) if base.batch_first else attended, weights
 
 
 def adapter_state(clip: nn.Module) -> dict[str, Tensor]:

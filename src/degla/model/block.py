@@ -16,27 +16,33 @@ from torch.utils.checkpoint import checkpoint
 from degla.model.linear_kernel import apply_layer, linear
 
 
-def known_blocks(transformer: nn.Module) -> bool:
-    """Whether all blocks are open_clip's plain ones, which `run_block` computes."""
+def why_unknown(transformer: nn.Module) -> str | None:
+    """Why `run_block` cannot compute all blocks; None where they are open_clip's plain ones."""
     from open_clip.transformer import ResidualAttentionBlock
 
     blocks = list(cast(Any, transformer).resblocks) if hasattr(transformer, "resblocks") else []
-    return bool(blocks) and all(
-        type(block) is ResidualAttentionBlock and _known_attention(block.attn) and not hasattr(block, "ln_1_kv")
-        for block in blocks
-    )
+    if not blocks:
+        return f"is {_kind(transformer)}, not one of open_clip's own transformers"
+    for block in blocks:
+        if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
+            return f"has blocks of the kind {_kind(block)}, not open_clip's plain ones"
+        inner = getattr(block.attn, "base_layer", block.attn)
+        if not isinstance(inner, nn.MultiheadAttention):
+            return f"attends by {_kind(inner)}, not by PyTorch's MultiheadAttention"
+        if inner.in_proj_weight is None or inner.in_proj_bias is None or inner.bias_k is not None:
+            return "projects queries, keys and values in another way than CLIP"
+        if inner.add_zero_attn or inner.dropout != 0.0:
+            return "drops attention out, or attends to zeros"
+    return None
 
 
-def _known_attention(attention: Any) -> bool:
-    inner = getattr(attention, "base_layer", attention)
-    return bool(
-        isinstance(inner, nn.MultiheadAttention)
-        and inner.in_proj_weight is not None
-        and inner.in_proj_bias is not None
-        and inner.bias_k is None
-        and not inner.add_zero_attn
-        and inner.dropout == 0.0
-    )
+def known_blocks(transformer: nn.Module) -> bool:
+    """Whether all blocks are open_clip's plain ones, which `run_block` computes."""
+    return why_unknown(transformer) is None
+
+
+def _kind(module: nn.Module) -> str:
+    return f"{type(module).__module__.partition('.')[0]} {type(module).__name__}"
 
 
 def input_projection(attention: Any) -> tuple[Float[Tensor, "three_width width"], Float[Tensor, " three_width"]]:

@@ -7,25 +7,30 @@ from typing import Any, cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from degla.model.block import attention, known_blocks, run_blocks, run_last_block, split_heads
+from degla.model.block import attention, run_blocks, run_last_block, split_heads, why_unknown
 
 
-def reads_class_token(clip: nn.Module) -> bool:
-    """Whether the image embedding is a function of the last block's class token alone.
+def why_all_patches(clip: nn.Module) -> str | None:
+    """Why the last block is computed for all patches; None where the embedding is read at its class token alone.
 
-    True for open_clip's own vision transformers of plain blocks with `pool_type` "tok"; False for those that average
+    None for open_clip's own vision transformers of plain blocks with `pool_type` "tok"; a reason for those that average
     or attend over patches, return tokens, and for ResNets and towers of `timm`.
     """
     from open_clip.transformer import VisionTransformer
 
-    visual: Any = getattr(clip, "visual", None)
-    return bool(
-        type(visual) is VisionTransformer
-        and visual.attn_pool is None
-        and visual.pool_type == "tok"
-        and not visual.output_tokens
-        and known_blocks(visual.transformer)
-    )
+    visual: Any = getattr(clip, "visual", clip)
+    if type(visual) is not VisionTransformer:
+        return f"is a {type(visual).__name__}, not open_clip's own vision transformer"
+    if visual.attn_pool is not None or visual.pool_type != "tok":
+        return f"is read {'by attention' if visual.attn_pool is not None else repr(visual.pool_type)} over its patches"
+    if visual.output_tokens:
+        return "returns its patches too"
+    return why_unknown(visual.transformer)
+
+
+def reads_class_token(clip: nn.Module) -> bool:
+    """Whether the image embedding is a function of the last block's class token alone."""
+    return why_all_patches(clip) is None
 
 
 def encode_class_token(clip: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:

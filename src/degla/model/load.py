@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from degla.errors import InputError
+from degla.model import fast_paths
 from degla.model.encoder import Description, Encoder
 from degla.model.hub import downloads_allowed, offline, why_unreachable
 from degla.model.integrity import checked
@@ -56,6 +57,7 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
         encoder = _from_architecture(name, seed=seed)
     encoder = encoder.to(device).float()
     encoder.eval()
+    fast_paths.tell(encoder)
     return encoder
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from degla.model.block import Attend, attention, known_blocks, run_blocks, run_last_block, split_heads
+from degla.model.block import Attend, attention, run_blocks, run_last_block, split_heads, why_unknown
 from degla.prefixes import GrowTree, PrefixTree
 
 
@@ -23,21 +23,32 @@ def pool_type(clip: nn.Module) -> str:
     return str(getattr(tower, "text_pool_type", None) or getattr(tower, "pool_type", "none"))
 
 
-def can_trim(clip: nn.Module) -> bool:
-    """Whether texts may be cut to the longest of the batch without changing any embedding.
+def why_padded(clip: nn.Module) -> str | None:
+    """Why texts must be padded; None where they may be cut to the longest of the batch without changing an embedding.
 
-    True for open_clip's own causal towers that are pooled at the end token: there, no token looks to its right and
-    what stands behind the end token is never read. False for towers that attend both ways, append a class token
+    None for open_clip's own causal towers that are pooled at the end token: there, no token looks to its right and
+    what stands behind the end token is never read. A reason for towers that attend both ways, append a class token
     (CoCa) or come from `transformers`.
     """
     tower = text_tower(clip)
     parts = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
     if not all(hasattr(tower, part) for part in parts):
-        return False
-    mask = getattr(tower, "attn_mask", None)
-    if mask is None or getattr(tower, "cls_emb", None) is not None:
-        return False
-    return pool_type(clip) in ("argmax", "eos")
+        return f"is a {type(tower).__name__}, not open_clip's own transformer"
+    if getattr(tower, "attn_mask", None) is None:
+        return "attends both ways"
+    if getattr(tower, "cls_emb", None) is not None:
+        return "appends a class token"
+    return None if pool_type(clip) in ("argmax", "eos") else f"is read by {pool_type(clip)!r}, not at the end token"
+
+
+def can_trim(clip: nn.Module) -> bool:
+    """Whether texts may be cut to the longest of the batch without changing any embedding."""
+    return why_padded(clip) is None
+
+
+def why_no_tree(clip: nn.Module) -> str | None:
+    """Why texts cannot share the states of their beginnings; None where that is exact."""
+    return why_padded(clip) or why_unknown(text_tower(clip).transformer)
 
 
 def encode_trimmed(clip: nn.Module, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts dim"]:
@@ -81,7 +92,7 @@ def tree_grower(clip: nn.Module, *, multiple: int = 1) -> GrowTree | None:
 
     Exact where `can_trim` holds and all blocks are open_clip's plain ones.
     """
-    if not can_trim(clip) or not known_blocks(text_tower(clip).transformer):
+    if why_no_tree(clip) is not None:
         return None
     tower = text_tower(clip)
     if pool_type(clip) == "argmax":

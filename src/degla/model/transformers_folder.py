@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from degla.errors import InputError
+from degla.model import fast_paths
 from degla.model.encoder import Description, Encoder
 from degla.parse import read_json
 
@@ -147,6 +148,7 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
         transform=_Transform(processor),
     )
     encoder.to(device).float().eval()
+    fast_paths.tell(encoder)
     return encoder
 
 

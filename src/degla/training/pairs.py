@@ -23,6 +23,7 @@ from degla.data.plan import BatchPlan
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
 from degla.errors import InputError
+from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.objectives import Extra, Part, Processes, reads_of
 from degla.records import CaptionRecord, NegativeRecord
@@ -225,8 +226,7 @@ def choose_collate(config: TrainConfig, encoder: Encoder, *, part_size: int | No
     if "tokens" in reads and not (config.train.trim and encoder.gives_tokens):
         raise InputError(
             f"{encoder.name} gives no outputs for patches and tokens with these flags, and a term of this recipe reads "
-            "them; both towers must be open_clip's own transformers, read at the class token and at the end token, "
-            "with --train.trim."
+            f"them: {fast_paths.why_no_tokens(encoder.clip) or 'they go together with --train.trim alone'}."
         )
     class_texts = extra_data(config.data, reads).class_texts()
     classes = encoder.tokenize(class_texts).long() if class_texts else None

@@ -7,6 +7,7 @@ from degla.errors import InputError
 from degla.model.adapters import add_adapters
 from degla.model.depth import TOWERS, Tower, resblocks, tower_depth, tower_module, tower_of
 from degla.model.encoder import Encoder
+from degla.model.fast_paths import why_no_adapters
 from degla.model.modes import has_statistics
 from degla.objectives import Processes, by_softmax
 
@@ -91,11 +92,13 @@ def _settle_statistics(encoder: Encoder, config: TrainConfig) -> None:
 
 def _add_adapters(encoder: Encoder, config: TrainConfig) -> None:
     clip = encoder.clip
-    if encoder.grow is None or not encoder.reads_class_token:
-        raise InputError(
-            f"--adapter.rank: {encoder.name} takes no adapters with these flags; both towers must be open_clip's own "
-            "transformers, read at the class token and at the end token, with --train.trim."
-        )
+    for tower, on in zip(TOWERS, (config.train.train_image_tower, config.train.train_text_tower), strict=True):
+        why = why_no_adapters(clip, tower) if on else None
+        if why is not None:
+            raise InputError(
+                f"--adapter.rank: {encoder.name} takes no adapters, for its {tower} tower {why}. Train its weights "
+                f"(--adapter.rank 0), or leave that tower out (--train.no-train-{tower}-tower)."
+            )
     trained = {name for name, parameter in clip.named_parameters() if parameter.requires_grad}
     blocks = [
         block

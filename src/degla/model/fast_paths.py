@@ -1,0 +1,100 @@
+"""What some towers allow and others do not: each fast path, why it is missing where it is, and what that costs."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from degla.model import linear_kernel
+from degla.model.block import why_unknown
+from degla.model.depth import TOWERS, Tower, tower_module
+from degla.model.image import why_all_patches
+from degla.model.text import why_no_tree, why_padded
+
+if TYPE_CHECKING:
+    from degla.model.encoder import Encoder
+
+log = logging.getLogger("degla.model")
+
+_told: set[str] = set()
+
+
+@dataclass(frozen=True)
+class Lack:
+    """A fast path that a model does not allow.
+
+    Attributes:
+        name: of the path.
+        why: what the model is instead, as words behind "its ... tower".
+        cost: what happens in place of it.
+    """
+
+    name: str
+    why: str
+    cost: str
+
+    def __str__(self) -> str:
+        return f"no {self.name}, for its {self.why}: {self.cost}"
+
+
+def lacks(encoder: Encoder) -> list[Lack]:
+    """The fast paths that a model's towers do not allow; none for open_clip's plain CLIP."""
+    clip, context = encoder.clip, encoder.context_length
+    image, tree = why_all_patches(clip), why_no_tree(clip)
+    found = []
+    if tree is not None and not encoder.trims:
+        found.append(Lack(
+            "trimmed texts and shared beginnings", f"text tower {why_padded(clip) or tree}",
+            f"each text costs {context} tokens, however short it is",
+        ))  # fmt: skip
+    elif tree is not None:
+        found.append(Lack(
+            "shared beginnings of texts", f"text tower {tree}", "each text costs as many tokens as the longest of its "
+            "batch, which for captions with negatives is several times the work",
+        ))  # fmt: skip
+    if image is not None:
+        found.append(Lack("reading of the class token alone", f"image tower {image}", "its last block is computed for "
+                          "all patches"))  # fmt: skip
+    slow = why_no_tokens(clip)
+    if slow is not None and encoder.device.type == "cpu" and linear_kernel.is_faster():
+        found.append(Lack(f"linear layers by {linear_kernel.NAME} in training", slow.removeprefix("its "),
+                          "they are up to twice as slow on this processor"))  # fmt: skip
+    return found
+
+
+def refusals(encoder: Encoder) -> list[Lack]:
+    """What training refuses with a model because of its towers."""
+    clip = encoder.clip
+    found = []
+    for tower in TOWERS:
+        why = why_no_adapters(clip, tower)
+        if why is not None:
+            found.append(Lack(f"adapters in the {tower} tower", f"{tower} tower {why}", "--adapter.rank is refused"))
+    dense = why_no_tokens(clip)
+    if dense is not None:
+        told = dense.removeprefix("its ")
+        found.append(Lack("outputs of patches and tokens", told, "terms that read them are refused"))
+    return found
+
+
+def why_no_tokens(clip: nn.Module) -> str | None:
+    """Why a model gives no outputs for patches and tokens; None where it does."""
+    towers = (("image", why_all_patches(clip)), ("text", why_no_tree(clip)))
+    return " and ".join(f"its {tower} tower {why}" for tower, why in towers if why is not None) or None
+
+
+def why_no_adapters(clip: nn.Module, tower: Tower) -> str | None:
+    """Why the blocks of a tower take no adapters; None where they do."""
+    module: Any = tower_module(clip, tower)
+    return why_unknown(getattr(module, "transformer", module))
+
+
+def tell(encoder: Encoder) -> None:
+    """Say once in a process which fast paths a model does not allow."""
+    for lack in map(str, lacks(encoder)):
+        if lack not in _told:
+            _told.add(lack)
+            log.warning("%s: %s.", encoder.name, lack)
