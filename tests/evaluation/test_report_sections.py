@@ -98,11 +98,8 @@ def test_nothing_is_best_beside_leakage_and_missing_images(tmp_path: Path) -> No
     assert 'class="up"' in (tmp_path / "clean.html").read_text()
 
     result = load_result(paths["tuned"], items=True)
-    leakage = Leakage(
-        captions=("train.json",),
-        images=6000,
-        overlaps=(Overlap(benchmark="sugarcrepe", images=59, by_id=50, by_content=0),),
-    )
+    overlap = Overlap(benchmark="sugarcrepe", images=59, by_id=50, by_content=0, examples=("000000000139.jpg",))
+    leakage = Leakage(captions=("train.json",), images=6000, overlaps=(overlap,))
     cases = {
         "trained on": result.model_copy(update={"leakage": leakage}),
         "missing": result.model_copy(
@@ -114,7 +111,7 @@ def test_nothing_is_best_beside_leakage_and_missing_images(tmp_path: Path) -> No
         data = report(list(paths.values()), out=tmp_path / "r.html", baseline="base", published=False)
         cells = [row["cells"]["tuned"] for row in (*data["rows"], *data["headline"])]
         assert not any(cell["best"] or cell["gain"]["significant"] for cell in cells)
-        assert all(reason in cell["gain"]["doubt"] and cell["gain"]["value"] > 0.4 for cell in cells)
+        assert all(reason in cell["gain"]["doubt"] and cell["gain"]["value"] > 0.2 for cell in cells)
         page, text = (tmp_path / "r.html").read_text(), (tmp_path / "r.md").read_text()
         glance = page[page.index('class="glance"') : page.index("</table>")]
         assert "<b>" not in glance and 'class="up"' not in glance and 'class="down"' not in glance
