@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Waiting OpenMP threads that spin take the processor from the others.
 export OMP_WAIT_POLICY := passive
+# Many processes are started: none shall compile the package anew, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test mutants check format lowest docs clean
 

@@ -23,6 +23,12 @@ atexit.register(shutil.rmtree, os.environ["DEGLA_CACHE"], ignore_errors=True)
 collect_ignore = [] if OFFICIAL else ["negatives/test_coco_captions.py"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first: else one process would work on it alone at the end."""
+    long = ("test_demo", "/study/", "test_processes", "test_ray", "test_sharding", "test_server_real", "test_survives")
+    items.sort(key=lambda item: not any(name in str(item.path) for name in long))
+
+
 @pytest.fixture(scope="session", params=SOURCES)
 def data_root(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Annotation files in the published forms: of our own, and the official ones where they are."""

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from degla.world.draw import draw_benchmark
 from tests.launch import run_together
 
+pytestmark = pytest.mark.xdist_group("processes")
 Pairs = dict[str, Path]
 
 

@@ -20,6 +20,7 @@ from tests.launch import run_together
 from tests.tiny import CONFIG, write_model
 from tests.training.configs import tiny_config
 
+pytestmark = pytest.mark.xdist_group("sharding")  # One launch for all.
 Pairs = dict[str, Path]
 
 _OPTIONS: dict[str, dict[str, Any]] = {
