@@ -2,6 +2,7 @@
 
 import matplotlib
 import scipy.special
+import spacy
 import torch
 import torch._dynamo
 import torch.distributed.fsdp
@@ -9,6 +10,7 @@ import torch.distributed.tensor
 import torch.nn.parallel
 
 import degla.evaluation.run
+import degla.negatives.generate
 import degla.study.tuning
 import degla.training.loop
 import degla.verbs.evaluate
@@ -16,4 +18,4 @@ import degla.verbs.train
 
 matplotlib.use("agg")
 torch.set_num_threads(1)
-__all__ = ["degla", "scipy", "torch"]
+__all__ = ["degla", "scipy", "spacy", "torch"]

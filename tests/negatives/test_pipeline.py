@@ -15,6 +15,7 @@ from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.stream import BATCH
 from degla.negatives.verdicts import REASONS
 from degla.records import NegativeRecord
+from tests.launch import FORKS
 from tests.negatives.scripted_runs import RULES, TEXTS, many, rows_of, run, varied
 
 
@@ -206,7 +207,8 @@ def test_a_form_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "negatives.jsonl").exists()
 
 
-def test_processes_that_tag_change_nothing(tmp_path: Path) -> None:
+def test_processes_that_tag_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("degla.negatives.generate.get_context", lambda _: FORKS)
     texts = many(BATCH + 20)
     for workers in (1, 2):
         run(tmp_path / f"{workers}.jsonl", ScriptedModel(varied), texts, rules=("replace_nouns",), workers=workers)
