@@ -58,6 +58,14 @@ def _flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    for step in (10, 9, 100):
+        (tmp_path / f"step-{step}").mkdir()
+        for name in ("state.json", "open_clip_model.safetensors"):
+            (tmp_path / f"step-{step}" / name).touch()
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-9", "step-10", "step-100"]
+
+
 def test_a_resume_of_a_finished_run_leaves_its_checkpoints_alone(copied: TrainConfig) -> None:
     run = _out(copied)
     before = {path: path.stat() for path in run.glob("step-*/*")}
