@@ -30,13 +30,7 @@ def render_markdown(study: Study) -> str:
         "",
         "![Frontier](frontier.svg)",
         "",
-        "## By family",
-        "",
-        *table_lines(
-            ["model", *table.families],
-            ([row.label, *(spread(row.scores[f"family:{name}"]) for name in table.families)] for row in table.best),
-        ),
-        "",
+        *_families(table),
         "## Cost",
         "",
         *table_lines(["model", "training", "pairs/s", "teacher", "negatives"], (_cost(row) for row in table.best)),
@@ -117,6 +111,13 @@ def _tests(study: Study) -> Iterator[str]:
     )  # fmt: skip
     heads = ["first", "second", "score", "difference, 95 %", "p seeds", "p questions", "differ"]
     yield from table_lines(heads, rows)
+
+
+def _families(table: Table) -> list[str]:
+    if not table.families:
+        return []
+    rows = ([row.label, *(spread(row.scores[f"family:{name}"]) for name in table.families)] for row in table.best)
+    return ["## By family", "", *table_lines(["model", *table.families], rows), ""]
 
 
 def doubts_of(study: Study) -> Iterator[str]:

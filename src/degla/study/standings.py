@@ -79,7 +79,9 @@ def tabulate(record: StudyRecord) -> Table:
     counts = dict(record.counts) | {
         family: sum(record.counts[part] for part in parts) for family, parts in record.families.items()
     }
-    return Table(tuple(_marked(rows)), record.headline, tuple(record.families), counts)
+    # A family named as a column would be a second number of that name: the column may be of some of its parts only.
+    families = tuple(name for name in record.families if name not in record.headline)
+    return Table(tuple(_marked(rows)), record.headline, families, counts)
 
 
 def _standing(model: ModelRecord, record: StudyRecord, bases: Mapping[str, RunRecord]) -> Standing:
