@@ -128,7 +128,7 @@ def _config(folder: Path) -> dict[str, Any] | None:
 
 
 def trained_images(data: Mapping[str, Any]) -> TrainingImages:
-    """The images that the section `data` of a configuration, as plain values, names: of pairs, and of their partners.
+    """The images that the section `data` of a configuration, as plain values, names.
 
     Raises:
         InputError: the captions cannot be read.
@@ -148,8 +148,7 @@ def trained_images(data: Mapping[str, Any]) -> TrainingImages:
     }
     folder = Path(data["images"])
     records = read_captions(Path(data["captions"]), format=data.get("format", "auto"), columns=Columns(**names))
-    names_of = (name for record in records for name in (record.image, record.partner_image) if name)
-    return TrainingImages((Path(data["captions"]),), frozenset(folder / name for name in names_of))
+    return TrainingImages((Path(data["captions"]),), frozenset(folder / record.image for record in records))
 
 
 def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Iterable[str]]], *, root: Path) -> Leakage:

@@ -79,6 +79,8 @@ class Study:
         what = "over questions alone" if counts == {1} else "over seeds and questions"
         if len(counts) > 1 and 1 in counts:
             what += " (with one seed, over questions alone)"
+        elif counts != {1}:
+            what += " (of the base, over questions alone)"
         left = ["base model", "scenes" if self.plan.world else "training pairs", "negatives' seed"]
         if counts == {1}:
             left = ["training seed", *left]

@@ -1,0 +1,156 @@
+"""What a committed study's pages must say, from its study.json: cells by the heads of their columns."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy.special import stdtrit
+
+from degla.study.record import FORMAT, load_study
+from degla.study.study import Study
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted(path for path in (ROOT / "docs" / "studies").rglob("study.json"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model as any form of the file has it: mean and half width by name, 0 to 1; None where there is no interval."""
+
+    label: str
+    seeds: int
+    scores: Mapping[str, tuple[float, float | None]]
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A study that lies in the documentation."""
+
+    folder: Path
+    data: dict[str, Any]
+    rows: dict[str, Row]
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it holds summaries alone, as versions before format 2 wrote."""
+        return self.data.get("format") != FORMAT
+
+
+def read(path: Path) -> Committed:
+    """A committed study, in either form."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if data.get("format") == FORMAT:
+        table = Study(load_study(path)).table
+        rows = {}
+        for row in table.standings:
+            spreads = {**row.scores, "gained": row.gained, "lost": row.lost, "joint": row.joint}
+            scores = {name: (spread.mean, spread.half_width) for name, spread in spreads.items()}
+            rows[row.label] = Row(row.label, len(row.seeds), scores)
+    else:
+        rows = {
+            model["label"]: Row(
+                model["label"],
+                len(model["seeds"]),
+                {name: _summary(value) for name, value in {**model["scores"], **_changes(model)}.items()},
+            )
+            for model in data["models"]
+        }
+    return Committed(path.parent, data, rows)
+
+
+def _changes(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: model[name] for name in ("gained", "lost", "joint")}
+
+
+def _summary(value: Mapping[str, Any]) -> tuple[float, float | None]:
+    """Mean and half width; the half width must be that of the t-interval of its deviation."""
+    mean, deviation, n = value["mean"], value["deviation"], value["n"]
+    if n == 1:
+        assert deviation is None and value["half_width"] is None
+        return mean, None
+    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+    assert math.isclose(half, value["half_width"], rel_tol=1e-9)
+    return mean, half
+
+
+def check_sums(study: Committed) -> None:
+    """Gained, lost and joint are what the scores of the model and of the base make."""
+    plan = study.data["plan"]
+    gain, kept, price = plan["gain"], plan["kept"], plan["price"]
+    base = study.rows["base"].scores
+    for row in study.rows.values():
+        gained, lost = row.scores[gain][0] - base[gain][0], base[kept][0] - row.scores[kept][0]
+        for name, wanted in (("gained", gained), ("lost", lost), ("joint", gained - price * lost)):
+            assert math.isclose(row.scores[name][0], wanted, abs_tol=1e-12), (row.label, name)
+
+
+def cell(value: tuple[float, float | None], *, signed: bool = False) -> str:
+    """A score in percent or a difference in points, with half of its interval."""
+    mean, half = value
+    text = f"{100 * mean:+.1f}" if signed else f"{100 * mean:.1f}"
+    return (text + ("" if half is None else f" ± {100 * half:.1f}")).replace("-", "−")
+
+
+def score_cells(heads: list[str], row: Row, plan: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    """The cells of a model by the heads of their columns; `names`: head to the score's name."""
+    signed = {f"{plan['gain']} gained": "gained", f"{plan['kept']} lost": "lost", "joint": "joint"}
+    made = []
+    for head in heads:
+        if head in signed:
+            made.append(cell(row.scores[signed[head]], signed=True))
+        else:
+            made.append(cell(row.scores[names.get(head, head)]))
+    return made
+
+
+def tables(text: str) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Heading above, heads and rows of every Markdown table."""
+    heading, lines = "", text.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        if re.fullmatch(r"\|( ?-+ ?\|)+", line):
+            rows = []
+            for following in lines[number + 1 :]:
+                if not following.startswith("|"):
+                    break
+                rows.append(_cells(following))
+            yield heading, _cells(lines[number - 1]), rows
+
+
+def _cells(line: str) -> list[str]:
+    return [entry.strip() for entry in line.strip().strip("|").split("|")]
+
+
+Found = Callable[[str], float]
+
+
+def axes_of(picture: str) -> tuple[Found, Found]:
+    """Functions from points on the axes to places in the picture, read from the ticks."""
+    found = []
+    for axis, coordinate in (("x", 0), ("y", 1)):
+        places, numbers = [], []
+        for group in re.findall(rf'<g id="[^"]*{axis}tick_\d+">(.*?)</text>', picture, flags=re.DOTALL):
+            use = re.search(r'<use [^>]*?x="([-\d.e]+)" y="([-\d.e]+)"', group)
+            label = re.search(r">([−\d.]+)$", group.strip())
+            assert use is not None and label is not None
+            places.append(float(use[1 + coordinate]))
+            numbers.append(float(label[1].replace("−", "-")))
+        slope = (places[-1] - places[0]) / (numbers[-1] - numbers[0])
+        start = places[0] - slope * numbers[0]
+        found.append(lambda value, slope=slope, start=start: start + slope * value)
+    return found[0], found[1]
+
+
+def marks_of(picture: str) -> list[tuple[float, float]]:
+    """Places of all marks but those of the ticks and of the legend, which comes last."""
+    rest = re.sub(r'<g id="[^"]*[xy]tick_\d+">.*?</text>', "", picture, flags=re.DOTALL)
+    rest = re.split(r'<g id="[^"]*legend_1">', rest)[0]
+    found = re.findall(r'<use [^>]*?x="([-\d.e]+)" y="([-\d.e]+)"', rest)
+    return [(float(x), float(y)) for x, y in found]

@@ -1,0 +1,210 @@
+"""Every figure of the committed study pages, their pictures and the README's table follows from the committed data."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from degla.statistics.significance import holm
+from degla.study.markdown import render_markdown
+from degla.study.page import picture_of
+from degla.study.plot import standing_alone
+from degla.study.record import load_study
+from degla.study.retention import SUMMARIES, Retention
+from degla.study.study import Study
+from degla.study.wording import p_value, seconds
+from tests.study.committed import (
+    ROOT,
+    STUDIES,
+    Committed,
+    axes_of,
+    cell,
+    check_sums,
+    marks_of,
+    read,
+    score_cells,
+    tables,
+)
+
+CONTINUAL = ROOT / "docs" / "studies" / "continual"
+README_NAMES = {
+    "swapped words": "swap", "word order": "order", "recognition kept": "recognition", "retrieval kept": "retrieval",
+}  # fmt: skip
+
+
+def _name(path: Path) -> str:
+    return path.parent.relative_to(ROOT / "docs" / "studies").as_posix()
+
+
+def _wrong(study: Committed, text: str) -> list[str]:
+    """Lines of a study.md that its study.json does not make."""
+    if not study.is_old:
+        made = render_markdown(Study(load_study(study.folder / "study.json")))
+        return [] if made == text else ["another page"]
+    found = []
+    data, plan = study.data, study.data["plan"]
+    costs = {model["label"]: model["cost"] for model in data["models"]}
+    for heading, heads, rows in tables(text):
+        tests = iter(data["tests"])
+        for row in rows:
+            label = row[0].strip("*")
+            if heading != "Paired tests" and label not in study.rows:
+                found.append(f"{heading}: no model {label}")
+                continue
+            if heading == "Paired tests":
+                wanted = _test(next(tests), heads)
+            elif heading == "Cost":
+                wanted = [label, *_cost(costs[label], rate=row[2])]
+            elif heading == "By family":
+                families = {head: f"family:{head}" for head in heads}
+                wanted = [label, *score_cells(heads[1:], study.rows[label], plan, families)]
+            else:
+                entry = next(model for model in data["models"] if model["label"] == label)
+                count = "–" if entry["seeds"] == [None] else str(study.rows[label].seeds)
+                middle = score_cells(heads[2:-1], study.rows[label], plan, {})
+                wanted = [label, count, *middle, "P" if entry["pareto"] else ""]
+            if [label, *row[1:]] != wanted:
+                found.append(f"{heading}: {row} should be {wanted}")
+    # Figures outside of tables: what the file says, and the words that every page has.
+    known = " ".join([data["title"], plan["about"], data["command"], *data["warnings"], f"{plan['price']:g} times"])
+    known += " 95 % 0.05 "
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            found += [line for figure in re.findall(r"\d[\d.,]*", line) if figure.strip(".,") not in known]
+    return found
+
+
+def _cost(cost: dict[str, Any] | None, *, rate: str) -> list[str]:
+    if cost is None:
+        return ["–"] * 4
+    # The file has one digit of the rate, the page was made from all of them.
+    near = rate.isdecimal() and abs(int(rate) - cost["pairs_per_second"]) <= 0.55
+    teacher = "yes" if cost["teacher"] else "no"
+    return [seconds(cost["seconds"]), rate if near else "another rate", teacher, str(cost["negatives"])]
+
+
+def _test(test: dict[str, Any], heads: list[str]) -> list[str]:
+    def ends(found: dict[str, Any]) -> str:
+        interval = found["interval"]
+        if interval is None:
+            return "–"
+        return f"[{cell((interval['low'], None), signed=True)}, {cell((interval['high'], None), signed=True)}]"
+
+    value = cell((test["over_seeds"]["value"], None), signed=True)
+    cells = {
+        "first": test["first"],
+        "second": test["second"],
+        "score": test["score"],
+        "difference, 95 % over seeds": f"{value} {ends(test['over_seeds'])}",
+        "p seeds": p_value(test["corrected_seeds"]),
+        "95 % over questions": ends(test["over_questions"]),
+        "p questions": p_value(test["corrected_questions"]),
+        "differ": "yes" if test["significant"] else "no",
+    }
+    return [cells[head] for head in heads]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=_name)
+def test_every_figure_of_a_page_follows_from_its_file(path: Path) -> None:
+    study = read(path)
+    check_sums(study)
+    assert _wrong(study, (path.parent / "study.md").read_text(encoding="utf-8")) == []
+    if study.is_old:
+        tests = study.data["tests"]
+        for kind in ("seeds", "questions"):
+            corrected = [test[f"corrected_{kind}"] for test in tests]
+            assert corrected == pytest.approx(holm([test[f"p_{kind}"] for test in tests]))
+        for test in tests:
+            known = [p for p in (test["corrected_seeds"], test["corrected_questions"]) if p is not None]
+            assert test["significant"] is all(p < 0.05 for p in known)
+            means = [_score(study, test[end], test["score"]) for end in ("first", "second")]
+            assert test["over_seeds"]["value"] == pytest.approx(means[0] - means[1], abs=1e-9)
+
+
+def _score(study: Committed, label: str, score: str) -> float:
+    return study.rows[label].scores[score][0]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=_name)
+def test_every_mark_of_a_picture_follows_from_its_file(path: Path) -> None:
+    study = read(path)
+    picture = (path.parent / "frontier.svg").read_text(encoding="utf-8")
+    if not study.is_old:
+        made = standing_alone(picture_of(Study(load_study(path)))) + "\n"
+        assert sorted(marks_of(made)) == pytest.approx(sorted(marks_of(picture)))
+    across, up = axes_of(picture)
+    places = [(across(100 * row.scores["lost"][0]), up(100 * row.scores["gained"][0])) for row in study.rows.values()]
+    marks = marks_of(picture)
+    assert len(marks) >= min(len(places), 3)
+    for x, y in marks:
+        assert any(abs(x - a) < 0.02 and abs(y - b) < 0.02 for a, b in places), (x, y)
+    ends = [across(number) for number in (-200, 200)]
+    for a, b in places:
+        inside = min(ends) < a < max(x for x, _ in marks) and b > 0
+        assert not inside or any(abs(x - a) < 0.02 and abs(y - b) < 0.02 for x, y in marks), (a, b)
+
+
+@pytest.mark.parametrize("path", [path for path in STUDIES if _name(path) in ("methods", "rules")], ids=_name)
+def test_a_figure_that_is_changed_by_hand_is_found(path: Path) -> None:
+    study = read(path)
+    text = (path.parent / "study.md").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    places = [number for number, line in enumerate(lines) if line.startswith("| ") and re.search(r"\d\.\d", line)]
+    for number in places[:: max(1, len(places) // 12)]:
+        for figure in list(re.finditer(r"\d\.\d", lines[number]))[::3]:
+            other = str((int(figure[0][0]) + 1) % 10) + figure[0][1:]
+            changed = lines[number][: figure.start()] + other + lines[number][figure.end() :]
+            altered = [*lines[:number], changed, *lines[number + 1 :], ""]
+            assert _wrong(study, "\n".join(altered)), changed
+
+
+def test_the_readmes_table_follows_from_the_study_of_methods() -> None:
+    study = read(ROOT / "docs" / "studies" / "methods" / "study.json")
+    found = [entry for entry in tables((ROOT / "README.md").read_text(encoding="utf-8")) if entry[1][0] == "method"]
+    assert found, "the README has no table of methods"
+    for _, heads, rows in found:
+        assert len(rows) > 10 and "joint" in heads
+        for row in rows:
+            made = score_cells(heads[1:], study.rows[row[0].strip("*")], study.data["plan"], README_NAMES)
+            # The base gains nothing by definition, and a sign before 0.0 says nothing.
+            told = [re.sub(r"^[+−]?0(\.0)?(?= |$)", "0", entry) for entry in row[1:]]
+            assert told == [re.sub(r"^[+−]?0\.0(?= |$)", "0", entry) for entry in made], row[0]
+
+
+def test_tasks_in_sequence_follow_from_their_file() -> None:
+    data = json.loads((CONTINUAL / "continual.json").read_text(encoding="utf-8"))
+    text = (CONTINUAL / "continual.md").read_text(encoding="utf-8")
+    plan = yaml.safe_load((CONTINUAL / "plan.yaml").read_text(encoding="utf-8"))
+    arms = {
+        arm["arm"]: Retention(
+            arm["arm"],
+            tuple(arm["seeds"]),
+            tuple(tuple(tuple(row) for row in matrix) for matrix in arm["matrices"]),
+            {name: tuple(tuple(row) for row in rows) for name, rows in arm["also"].items()},
+            arm["training_seconds"],
+        )
+        for arm in data["arms"]
+    }
+    tasks = [task["name"] for task in data["tasks"]]
+    also = list(plan.get("also", []))
+    for heading, heads, rows in tables(text):
+        for number, row in enumerate(rows):
+            if heads[0] == "arm":
+                arm = arms[row[0]]
+                made = [arm.summaries[name] for name in SUMMARIES] + [arm.beside(name, len(tasks)) for name in also]
+                wanted = [row[0], str(len(arm.seeds)), *(cell((one.mean, one.half_width)) for one in made)]
+                assert row == [*wanted, seconds(arm.seconds or 0)], heads
+            else:
+                arm = arms[heading]
+                made = [arm.cell(number, task) for task in range(len(tasks))]
+                made += [arm.beside(name, number) for name in also]
+                told = [entry.strip("*") for entry in row[1:]]
+                assert told == [cell((one.mean, one.half_width)) for one in made], (heading, row)
+    for arm in data["arms"]:
+        for name, value in arms[arm["arm"]].summaries.items():
+            assert value.mean == pytest.approx(arm["summaries"][name]["mean"])
