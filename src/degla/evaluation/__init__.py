@@ -11,7 +11,6 @@ aggregate       verdicts to scores of parts and named averages, with intervals
 overlap         which benchmark images the model was trained on
 run             all of the above: `evaluate` gives a `results.TracedResult`
 results         results to disk and back
-statistics      intervals and tests, over items and over training seeds
 comparison      results of several methods and seeds side by side; caveats says what to beware of
 report          the page, with plots and templates
 """
