@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from degla.errors import InputError
+from degla.parse import in_one_line
 from degla.records import CaptionRecord, validate
 from degla.shelf import did_you_mean
 
@@ -67,7 +68,7 @@ class Columns:
                 flag = f"{role.replace('_', '-')}-column"
                 raise InputError(
                     f"{where}: there is no field {name!r} for the {role}.{did_you_mean(name, found)} "
-                    f"Found: {', '.join(found) or 'none'}. Name the right field: --{flag} (training: --data.{flag})."
+                    f"Found: {in_one_line(', '.join(found)) or 'none'}. Name the right field: --{flag} (training: --data.{flag})."
                 )
 
 

@@ -17,7 +17,7 @@ from degla.model.encoder import Description, Encoder
 from degla.model.hub import downloads_allowed, offline, why_unreachable
 from degla.model.integrity import checked
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
-from degla.parse import read_json_object
+from degla.parse import in_one_line, read_json_object
 from degla.shelf import did_you_mean
 
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -274,4 +274,4 @@ def _from_open_clip(
 
 def _first_lines(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " ".join(lines[:4]) + (f" ... and {len(lines) - 4} more lines" if len(lines) > 4 else "")
+    return in_one_line(" ".join(lines[:4])) + (f" ... and {len(lines) - 4} more lines" if len(lines) > 4 else "")

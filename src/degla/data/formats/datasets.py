@@ -99,6 +99,9 @@ def _open(folder: str) -> Any:
         ) from None
     try:
         dataset = datasets.load_from_disk(folder)
+        if not isinstance(dataset, datasets.DatasetDict):
+            # Arrow trusts the offsets in its files: a damaged one would be followed out of the file's memory.
+            dataset.data.table.validate(full=True)
     except Exception as error:  # the library raises many kinds for a folder that is not its own
         raise InputError(
             f"{folder}: not a folder that datasets' save_to_disk wrote ({in_one_line(error)}). "
