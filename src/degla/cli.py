@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import sys
 from collections.abc import Sequence
 
 from degla import __version__
 from degla.errors import DeglaError, InputError
-from degla.parse import shorten
+from degla.parse import with_short_words
 from degla.shelf import VERBS, did_you_mean
 
 _DOWNLOAD = "--allow-download"
@@ -74,9 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(message: str) -> None:
-    """Write an error; of words that nobody reads to their end, such as a path of 5,000 characters, the ends."""
-    shown = re.sub(r"\S{400,}", lambda word: shorten(word.group()), message)
-    sys.stderr.write(f"degla: {shown}\n")
+    sys.stderr.write(f"degla: {with_short_words(message)}\n")
 
 
 def parser(name: str) -> argparse.ArgumentParser:

@@ -165,6 +165,11 @@ def shorten(path: Path | str) -> str:
     return text if len(text) <= 300 else f"{text[:100]}...{text[-100:]} ({len(text)} characters)"
 
 
+def with_short_words(message: str) -> str:
+    """A message with the ends alone of words that nobody reads, such as a path of 5,000 characters."""
+    return re.sub(r"\S{400,}", lambda word: shorten(word.group()), message)
+
+
 def in_one_line(error: object) -> str:
     """What another library says, in one line that a person reads and a terminal shows as text."""
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in str(error)[:2000]).split())

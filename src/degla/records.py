@@ -339,6 +339,8 @@ class Result(Record):
         versions: of degla, torch, open_clip, python.
         items_file: name of the file beside this one that holds every item's verdict; "" before it is saved.
         items_count: number of verdicts in it.
+        items_file_sha256: of that file; "" where it was not recorded.
+        sha256: of everything else in this file, so that a damaged number is not taken for a result; "" in old files.
         items: every item's verdict; not part of the JSON file.
     """
 
@@ -352,4 +354,6 @@ class Result(Record):
     benchmarks: tuple[BenchmarkResult, ...] = Field(min_length=1)
     items_file: str = ""
     items_count: int = 0
+    items_file_sha256: str = ""
+    sha256: str = ""
     items: tuple[ItemVerdict, ...] = Field(default=(), exclude=True, repr=False)

@@ -15,11 +15,13 @@ from safetensors.torch import load_file, save_file
 from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.evaluation.embed import Embedder
+from degla.evaluation.results import load_result
 from degla.evaluation.run import evaluate
 from degla.model.load import load_encoder
 from degla.records import ItemImage
 from degla.shelf import BENCHMARKS
 from tests.evaluation.fake_encoders import spreading
+from tests.evaluation.made_up import write_results
 
 Capture = pytest.CaptureFixture[str]
 
@@ -80,7 +82,7 @@ def test_weights_that_are_nan_are_refused_by_item(tiny_model: Path, tmp_path: Pa
          r"replace_obj\.json item '7': field 'negative_caption'.*got 3"),
         ("sugarcrepe", "replace_obj.json", '{"7": 1, "7": 2}', r"replace_obj\.json: the key '7' stands there twice"),
         ("sugarcrepe", "replace_obj.json", "[1]", r"replace_obj\.json: must be one JSON object, got a list"),
-        ("sugarcrepe", "replace_obj.json", '{"7": ', r"replace_obj\.json: not JSON: .* in line 1, column 7"),
+        ("sugarcrepe", "replace_obj.json", '{"7": ', r"replace_obj\.json line 1: not JSON: .* at column 7"),
         ("sugarcrepe_pp", "replace_obj.json", '[{"id": 0, "filename": "a.jpg", "caption": "x"}]',
          r"replace_obj\.json .*field 'caption2'"),
         ("valse", "existence.json", '{"k": {"caption": "x"}}', r"existence\.json .*'k'.*field '"),
@@ -124,3 +126,25 @@ def test_a_gelu_checkpoint_of_a_quickgelu_model_ends_the_command(tmp_path: Path,
     assert "made with QuickGELU, and this architecture computes GELU" in capsys.readouterr().err
     assert main(["evaluate", "random", "--benchmarks", "sugarcrap", "--root", ".", "--out", "o.json"]) == 2
     assert "Did you mean 'sugarcrepe'" in capsys.readouterr().err
+
+
+def test_a_result_whose_numbers_were_changed_is_refused(tmp_path: Path) -> None:
+    path = write_results(tmp_path, n=4)[0]
+    whole = path.read_text(encoding="utf-8")
+    row = json.loads(whole)
+    path.write_text(json.dumps(dict(reversed(row.items()))), encoding="utf-8")  # only laid out otherwise
+    assert load_result(path, items=True).benchmarks
+    score = row["benchmarks"][0]["parts"][0]["scores"][0]
+    score["value"] = 1.0 - score["value"] / 2
+    path.write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(InputError, match=r"changed since it was written \(sha256 differs\).*remove its field 'sha256'"):
+        load_result(path)
+    del row["sha256"]
+    path.write_text(json.dumps(row), encoding="utf-8")
+    assert load_result(path).benchmarks[0].parts[0].scores[0].value == score["value"]
+    path.write_text(whole, encoding="utf-8")
+    items = path.with_name(f"{path.stem}.items.jsonl")
+    items.write_text(items.read_text(encoding="utf-8").replace('"margin":0.', '"margin":-0.', 1), encoding="utf-8")
+    load_result(path)
+    with pytest.raises(InputError, match=r"items\.jsonl: changed since .* was written"):
+        load_result(path, items=True)

@@ -59,7 +59,7 @@ def test_wrong_files_do_not_stop_the_others(tmp_path: Path) -> None:
         Image.new("RGB", (4, 4)).save(tmp_path / "zeroshot" / "animals" / name / "0.png")
     found = {row.name: row for row in take_inventory(tmp_path, names=["sugarcrepe", "zeroshot"])}
     assert found["sugarcrepe"].state == "incomplete"
-    assert "replace_obj.json: not JSON" in found["sugarcrepe"].notes[0]
+    assert "replace_obj.json line 1: not JSON" in found["sugarcrepe"].notes[0]
     assert "\n" not in found["sugarcrepe"].notes[0]
     assert (found["zeroshot"].state, found["zeroshot"].items) == ("complete", 2)
 

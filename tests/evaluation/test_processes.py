@@ -43,7 +43,7 @@ def command(root: Path, out: Path, *flags: str, processes: int) -> list[Program]
 
 def read(out: Path) -> tuple[dict[str, Any], bytes]:
     row = json.loads(out.read_text())
-    del row["date"]
+    del row["date"], row["sha256"]  # which covers the date
     return row, out.with_name("result.items.jsonl").read_bytes()
 
 

@@ -164,9 +164,9 @@ def _results(folder: Path) -> list[Kind]:
 
     def read() -> Any:
         result = load_result(path, items=True)
-        return result.model_dump(), dumped(result.items)
+        return result.model_dump(exclude={"sha256", "items_file_sha256"}), dumped(result.items)
 
-    return [Kind("results", path, read, "json"), Kind("results, items", items, read, "jsonl")]
+    return [Kind("results", path, read, "json", exact=True), Kind("results, items", items, read, "jsonl", exact=True)]
 
 
 def _others(folder: Path) -> list[Kind]:

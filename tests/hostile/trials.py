@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from degla.errors import DeglaError
+from degla.parse import with_short_words
 from tests.hostile.mutations import MUTATIONS
 
 LONGEST_MESSAGE = 1_500
@@ -91,7 +92,7 @@ def _judge(kind: Kind, expected: list[Any], what: str, tally: Tally) -> None:
         with limited():
             value = kind.read()
     except DeglaError as error:
-        message = str(error)
+        message = with_short_words(str(error))  # as the command line has it
         if "\n" in message or len(message) > LONGEST_MESSAGE or not message.strip():
             tally.failed.append(f"{what}: a message of {len(message)} characters: {message[:300]!r}")
         else:

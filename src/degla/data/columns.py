@@ -66,9 +66,10 @@ class Columns:
             name = getattr(self, role)
             if name is not None and name not in found:
                 flag = f"{role.replace('_', '-')}-column"
+                there = in_one_line(", ".join(found)) or "none"
                 raise InputError(
                     f"{where}: there is no field {name!r} for the {role}.{did_you_mean(name, found)} "
-                    f"Found: {in_one_line(', '.join(found)) or 'none'}. Name the right field: --{flag} (training: --data.{flag})."
+                    f"Found: {there}. Name the right field: --{flag} (training: --data.{flag})."
                 )
 
 

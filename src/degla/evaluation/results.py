@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
 from degla.files import write_text
-from degla.parse import read_json
+from degla.parse import open_file, parse_json, read_json
 from degla.records import BenchmarkResult, ItemVerdict, Result, read_jsonl, validate, write_jsonl
 
 NO_FLOOR = " (no floor known)"
@@ -43,8 +45,10 @@ def save_result(result: Result, path: Path) -> Path:
     if path.suffix != ".json":
         raise InputError(f"{path}: the name of a result must end in .json (the items go to NAME.items.jsonl).")
     items = path.with_name(f"{path.stem}.items.jsonl")
-    saved = result.model_copy(update={"items_file": items.name, "items_count": len(result.items)})
     write_jsonl(items, result.items)
+    about = {"items_file": items.name, "items_count": len(result.items), "items_file_sha256": _digest_of_file(items)}
+    saved = result.model_copy(update=about)
+    saved = saved.model_copy(update={"sha256": _digest(parse_json(saved.model_dump_json(), where=str(path)))})
     write_text(path, saved.model_dump_json(indent=1) + "\n")
     return items
 
@@ -54,7 +58,7 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
 
     Raises:
         InputError: the file is missing, is no result, was written by another version, or its items are missing or
-            incomplete.
+            incomplete, or one of the files is not as it was written.
     """
     row = read_json(path, remedy="A result is what `degla evaluate` writes.")
     version = row.get("schema_version") if isinstance(row, dict) else None
@@ -67,6 +71,11 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
             f"({_version(row)})."
         )
     result = validate(TracedResult, row, where=str(path))
+    if result.sha256 and result.sha256 != _digest(row):
+        raise InputError(
+            f"{path}: changed since it was written (sha256 differs), so that a number in it may be wrong. Take an "
+            "undamaged copy or evaluate again; if you changed it on purpose, remove its field 'sha256'."
+        )
     result = result.model_copy(update={"benchmarks": tuple(map(_named_apart, result.benchmarks))})
     if not items:
         return result
@@ -76,6 +85,11 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
         raise InputError(
             f"{beside}: holds {len(verdicts)} items, {path.name} was made from {result.items_count}. "
             "Evaluate again, or bring the two files of one run together."
+        )
+    if result.items_file_sha256 and result.items_file_sha256 != _digest_of_file(beside):
+        raise InputError(
+            f"{beside}: changed since {path.name} was written (sha256 differs), or of another run. Take an "
+            "undamaged copy or evaluate again."
         )
     return result.model_copy(update={"items": verdicts})
 
@@ -88,6 +102,20 @@ def _named_apart(entry: BenchmarkResult) -> BenchmarkResult:
         column if column in _FLOORLESS else f"{column}{NO_FLOOR}": source for column, source in entry.headline.items()
     }
     return entry.model_copy(update={"headline": renamed})
+
+
+def _digest(row: dict[str, object]) -> str:
+    """Of a result's values, in any order and layout, without the digest itself."""
+    values = {name: value for name, value in row.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _digest_of_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open_file(path) as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _version(row: dict[str, object]) -> str:

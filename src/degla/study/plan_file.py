@@ -10,6 +10,7 @@ from degla.errors import InputError
 from degla.parse import parse_yaml, read_toml, read_yaml
 from degla.study.fields import check_field, path_fields
 
+_MOST_SEEDS = 10_000
 PATHS = path_fields()
 """Fields that hold a path, which a plan gives from its own folder."""
 
@@ -69,7 +70,8 @@ def fields_apart(row: Any, own: Container[str]) -> Any:
 
 def seeds_of(given: Any) -> Any:
     """Seeds from 0 on, where only their number is given."""
-    return tuple(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+    counted = isinstance(given, int) and not isinstance(given, bool) and given <= _MOST_SEEDS
+    return tuple(range(given)) if counted else given
 
 
 def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
