@@ -218,7 +218,7 @@ def test_pictures_inside_a_dataset_are_read_in_place(tmp_path: Path) -> None:
     stored.append({"bytes": None, "path": str(tmp_path / "outside.png")})
     features = datasets.Features({"image": datasets.Image(), "text": datasets.Sequence(datasets.Value("string"))})
     table = datasets.Dataset.from_dict({"image": stored, "text": [["A.", "B."]] * 4}, features=features)
-    table.select([2, 1, 3]).save_to_disk(tmp_path / "pictures")
+    table.select([2, 1, 3]).save_to_disk(str(tmp_path / "pictures"))
 
     captions = list(read_captions(tmp_path / "pictures"))
     assert [caption.id for caption in captions] == ["0-0", "0-1", "1-0", "1-1", "2-0", "2-1"]

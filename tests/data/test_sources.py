@@ -69,7 +69,7 @@ def make(name: str, folder: Path) -> Path:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(as_rows()), folder / "captions.parquet")
         return folder / "captions.parquet"
     datasets = pytest.importorskip("datasets")
-    datasets.Dataset.from_list(as_rows()).save_to_disk(folder / "captions")
+    datasets.Dataset.from_list(as_rows()).save_to_disk(str(folder / "captions"))
     return folder / "captions"
 
 
@@ -95,7 +95,7 @@ def test_named_columns_and_numbered_captions(name: str, tmp_path: Path) -> None:
     elif name == "parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     elif name == "datasets":
-        pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(path)
+        pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(str(path))
     else:
         write_table(path, rows, "," if name == "csv" else "\t")
     columns = Columns(image="filepath", text="title")
@@ -114,7 +114,7 @@ def test_a_list_of_captions_becomes_one_record_each(name: str, tmp_path: Path) -
     elif name == "parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     else:
-        pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(path)
+        pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(str(path))
     found = [(record.id, record.text, record.image_id) for record in read_captions(path)]
     assert found == [("7-0", "A dog.", "a.jpg"), ("7-1", "A pet.", "a.jpg")]
 
@@ -275,7 +275,7 @@ def test_parquet_with_pictures_inside_names_the_remedy(tmp_path: Path) -> None:
 def test_dataset_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     one = datasets.Dataset.from_list([row()])
-    datasets.DatasetDict({"train": one, "test": one}).save_to_disk(tmp_path / "splits")
+    datasets.DatasetDict({"train": one, "test": one}).save_to_disk(str(tmp_path / "splits"))
     with pytest.raises(InputError, match=r"several splits \(train, test\)\. Give the folder of one, as .*splits/train"):
         list(read_captions(tmp_path / "splits"))
     assert len(list(read_captions(tmp_path / "splits" / "train"))) == 1

@@ -120,7 +120,7 @@ class Target:
     negative: Float[Tensor, "batch negatives dim"] | None = None
     raw_image: Float[Tensor, "batch dim"] | None = None
 
-    def require(self, part: Part) -> Float[Tensor, ...]:
+    def require(self, part: Part) -> Float[Tensor, "*shape"]:
         """Return one part, cut off from any graph; a missing one is a mistake of the caller and raises LookupError."""
         value: Tensor | None = getattr(self, part)
         if value is None:

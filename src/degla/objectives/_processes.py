@@ -80,7 +80,7 @@ class Processes:
             tensor = wire.to(tensor.device)
         return tensor
 
-    def mean(self, values: Float[Tensor, ...], keep: Bool[Tensor, ...] | None = None) -> Float[Tensor, ""]:
+    def mean(self, values: Float[Tensor, "*shape"], keep: Bool[Tensor, "*shape"] | None = None) -> Float[Tensor, ""]:
         """This process's share of the mean over all kept entries of all processes.
 
         Args:
