@@ -133,6 +133,8 @@ def _demo(out: Path, size: Size, *, seeds: int, held: Lock) -> dict[str, Any]:
     with _stage("fine-tuning and evaluating"):
         results = _run(jobs, held)
     table = report(results, out=out / "report.html", baseline=BASE, root=benchmark)
+    for note in table["told"]:
+        log.info(note)
     log.info("%.0f s in all. Open %s", time.monotonic() - started, out / "report.html")
     return table
 
