@@ -115,7 +115,7 @@ def test_an_unknown_term_gets_a_suggestion() -> None:
 
 
 def test_a_negative_weight_is_refused() -> None:
-    with pytest.raises(InputError, match=r"objective\.image_grounded\.weight is -0\.1"):
+    with pytest.raises(InputError, match=r"--objective\.image-grounded\.weight is -0\.1; it must be 0 or more"):
         Objective(terms(contrastive=Contrastive(), image_grounded=ImageGrounded(weight=-0.1)), rules=1)
 
 

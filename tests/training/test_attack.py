@@ -255,24 +255,6 @@ def test_an_attacked_run_resumes_bit_for_bit(recipe: str, tiny_model: Path, tiny
     assert any(not torch.equal(value, left[name]) for name, value in base.items())
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"epsilon": -0.1}, "--attack.epsilon is -0.1; it must be from 0 to 1"),
-        ({"epsilon": 8.0}, "--attack.epsilon is 8.0"),
-        ({"steps": 0}, "--attack.steps is 0"),
-        ({"step_size": 0.0}, "--attack.step-size is 0.0"),
-        ({"momentum": 1.0}, "--attack.momentum is 1.0"),
-    ],
-)
-def test_settings_that_cannot_be_meant_are_refused(
-    changes: dict[str, Any], message: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
-) -> None:
-    config = _config("tecoa", tiny_model, tiny_pairs, tmp_path / "run", attack=replace(SETTINGS, **changes))
-    with pytest.raises(InputError, match=message):
-        train(config)
-
-
 def test_what_an_attack_does_not_go_together_with_is_refused(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:

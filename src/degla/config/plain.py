@@ -32,18 +32,22 @@ def from_plain(values: dict[str, Any], *, where: str) -> TrainConfig:
         where: names the file in messages.
 
     Raises:
-        InputError: an unknown field or a value of the wrong type, with the field's name.
+        InputError: an unknown field, or a value of the wrong type or out of its range, with the field's name.
     """
     config: TrainConfig = _build(TrainConfig, values, where=where)
     return config
 
 
-def _build_terms(values: dict[str, Any], *, where: str) -> Terms:
+def _build_terms(values: Any, *, where: str) -> Terms:
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: {values!r} stands where terms and their settings belong, an object.")
     built = {name: _build(term_class(name), chosen, where=f"{where}.{name}") for name, chosen in values.items()}
     return terms(**built)
 
 
-def _build(kind: type[Any], values: dict[str, Any], *, where: str) -> Any:
+def _build(kind: type[Any], values: Any, *, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: {values!r} stands where the settings of {kind.__name__} belong, an object.")
     hints = get_type_hints(kind)
     known = {entry.name for entry in dataclasses.fields(kind)}
     arguments: dict[str, Any] = {}
@@ -55,13 +59,16 @@ def _build(kind: type[Any], values: dict[str, Any], *, where: str) -> Any:
             arguments[name] = _build_terms(value, where=f"{where}: {name}")
         elif dataclasses.is_dataclass(hint):
             arguments[name] = _build(hint, value, where=f"{where}: {name}")  # type: ignore[arg-type]
-        elif value is not None and (hint is Path or (isinstance(hint, types.UnionType) and Path in hint.__args__)):
+        elif isinstance(value, str) and (hint is Path or (isinstance(hint, types.UnionType) and Path in hint.__args__)):
             arguments[name] = Path(value)
         elif isinstance(value, list):
             arguments[name] = tuple(value)
         else:
             arguments[name] = value
-    return kind(**arguments)
+    try:
+        return kind(**arguments)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def flags(config: Any, *, prefix: str = "") -> dict[str, bool]:

@@ -22,16 +22,17 @@ from degla.model.adapters import AdapterConfig
 from degla.model.attack import AttackConfig
 from degla.model.teacher import TeacherConfig
 from degla.objectives._sum import Terms, terms
+from degla.ranges import AtLeastOne, Checked
 from degla.training.anchor import AnchorConfig
 
 
 @dataclass(frozen=True)
-class RehearsalConfig:
+class RehearsalConfig(Checked, section="rehearsal"):
     """A second stream of pairs, often generated ones, that joins every step with an objective of its own."""
 
     data: DataConfig = field(default_factory=lambda: DataConfig(negatives_per_caption=0))
     """Its captions and images; each flag is that of --data with another beginning."""
-    batch_size: int | None = None
+    batch_size: AtLeastOne | None = None
     """Its pairs of a step over all processes, 1 or more; as many as `train.batch_size` by default."""
     objective: Terms = field(default_factory=terms)
     """Its terms, added to the objective; all have weight 0 where a recipe does not rehearse."""
@@ -79,7 +80,7 @@ class RehearsalConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Checked, section=""):
     """A training run. Recipes on the shelf `recipes` return instances of it."""
 
     recipe: str = ""
@@ -103,47 +104,11 @@ class TrainConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def check(self) -> None:
-        """Refuse values that cannot be meant.
+        """Refuse settings that do not go together, and a run without data or a place; ranges are held by the types.
 
         Raises:
             InputError: names the flag, its value and what is allowed.
         """
-        rehearsed = 1 if self.rehearsal.batch_size is None else self.rehearsal.batch_size
-        share = 1.0 if self.train.average is None else self.train.average
-        rules: list[tuple[str, float, bool, str]] = [
-            ("train.batch-size", self.train.batch_size, self.train.batch_size >= 1, "1 or more"),
-            ("train.epochs", self.train.epochs, self.train.epochs >= 1, "1 or more"),
-            ("train.chunk-size", self.train.chunk_size or 1, (self.train.chunk_size or 1) >= 1, "1 or more"),
-            ("attack.epsilon", self.attack.epsilon, 0 <= self.attack.epsilon <= 1, "from 0 to 1"),
-            ("attack.steps", self.attack.steps, self.attack.steps >= 1, "1 or more"),
-            ("attack.step-size", self.attack.step_size, self.attack.step_size > 0, "above 0"),
-            ("attack.momentum", self.attack.momentum, 0 <= self.attack.momentum < 1, "0 or more and below 1"),
-            ("adapter.rank", self.adapter.rank, self.adapter.rank >= 0, "0 or more"),
-            ("adapter.alpha", self.adapter.alpha, self.adapter.alpha > 0, "above 0"),
-            ("train.steps", self.train.steps or 1, (self.train.steps or 1) >= 1, "1 or more"),
-            ("optim.lr", self.optim.lr, self.optim.lr > 0, "above 0"),
-            ("optim.warmup-steps", self.optim.warmup_steps, self.optim.warmup_steps >= 0, "0 or more"),
-            ("optim.max-scale", self.optim.max_scale, self.optim.max_scale > 1, "above 1"),
-            ("data.negatives-per-caption", self.data.negatives_per_caption, self.data.negatives_per_caption >= 0,
-             "0 or more"),
-            ("data.positives-per-caption", self.data.positives_per_caption, self.data.positives_per_caption >= 1,
-             "1 or more"),
-            ("data.neighbours-per-pair", self.data.neighbours_per_pair, self.data.neighbours_per_pair >= 0,
-             "0 or more"),
-            ("data.smallest-crop", self.data.smallest_crop, 0 < self.data.smallest_crop <= 1, "above 0 and at most 1"),
-            ("data.workers", self.data.workers, self.data.workers >= 0, "0 or more"),
-            ("rehearsal.batch-size", rehearsed, rehearsed >= 1, "1 or more"),
-            ("anchor.weight", self.anchor.weight, self.anchor.weight >= 0, "0 or more"),
-            ("train.average", share, 0 < share <= 1, "above 0 and at most 1"),
-            ("validation.price", self.validation.price, self.validation.price >= 0, "0 or more"),
-            ("stop.max-forgetting", self.stop.max_forgetting or 0, (self.stop.max_forgetting or 0) >= 0, "0 or more"),
-            ("stop.patience", self.stop.patience or 0, self.stop.patience is None or self.stop.patience >= 1,
-             "1 or more"),
-            ("tracking.every-steps", self.tracking.every_steps, self.tracking.every_steps >= 1, "1 or more"),
-        ]  # fmt: skip
-        for flag, value, good, allowed in rules:
-            if not good:
-                raise InputError(f"--{flag} is {value}; it must be {allowed}.")
         if self.attack.epsilon and self.train.strategy == "fsdp":
             raise InputError("--train.strategy fsdp does not go together with --attack.epsilon; use ddp.")
         if self.data.class_template.count("{}") != 1:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+
+from degla.ranges import AnyWhole, AtLeastOne, Checked, Count, DecayRate, Factor, Positive, PositiveShare, Seed
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Checked, section="data"):
     """Image-caption pairs and their negatives."""
 
     captions: Path | None = None
@@ -29,7 +33,7 @@ class DataConfig:
     """Name of the column that is equal for captions of one image; the image path where it is missing."""
     image_pattern: str = "COCO_train2014_{image_id:012d}.jpg"
     """File name of an image of the published DeGLA json, a format of image_id."""
-    negatives_per_caption: int = 4
+    negatives_per_caption: Count = 4
     """K: negatives drawn a caption and epoch, 0 or more (4 in arXiv 2504.16801)."""
     draw: str = "random"
     """Which K of a caption's negatives come into an epoch: random, first, by_rule, by_score, or a file of your own on
@@ -38,7 +42,7 @@ class DataConfig:
     """Rules whose negatives are used; those of all rules by default."""
     positives: Literal["column", "same_image"] = "column"
     """Where further true texts come from: the field positives, or other captions; "column" or "same_image"."""
-    positives_per_caption: int = 1
+    positives_per_caption: AtLeastOne = 1
     """P: further true texts drawn a caption and epoch where a term reads them, 1 or more."""
     partner_negative: bool = False
     """Take each row's partner_text as its one negative, in place of a file of negatives; true or false."""
@@ -48,59 +52,59 @@ class DataConfig:
     """How a class becomes a text: {} stands for its name ("a photo of a {}." in GIFT)."""
     neighbours: Path | None = None
     """File of similar images, written by `degla neighbours`."""
-    neighbours_per_pair: int = 0
+    neighbours_per_pair: Count = 0
     """Pairs of similar images that join the batch beside each of its pairs, 0 or more (1 in NegCLIP)."""
     bad_images: Literal["stop", "skip"] = "stop"
     """What a missing or damaged image does: end the run, or leave its rows out and say so; "stop" or "skip"."""
     duplicates: Literal["allow", "avoid", "mask"] = "avoid"
     """Two captions of one image in a batch: allow, avoid by order, or mask as negatives; "allow", "avoid", "mask"."""
-    smallest_crop: float = 0.9
+    smallest_crop: PositiveShare = 0.9
     """Smallest share of the image's area that a random crop keeps, above 0 to 1 (0.9 in all compared papers)."""
     scaled_decoding: bool = True
     """Decode JPEG files at no more than the resolution that the crop needs; true or false."""
-    workers: int = 0
+    workers: Count = 0
     """Processes that decode images beside the training process, 0 or more."""
 
 
 @dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Checked, section="optim"):
     """AdamW with warm-up and cosine decay."""
 
-    lr: float = 1e-6
+    lr: Positive = 1e-6
     """Largest learning rate, > 0 (1e-6 in arXiv 2504.16801)."""
-    weight_decay: float = 0.1
+    weight_decay: Factor = 0.1
     """Decay of matrices; vectors, biases and the scale have none; >= 0 (0.1 in arXiv 2504.16801)."""
-    beta1: float = 0.9
-    """Adam's first decay rate, 0 to 1."""
-    beta2: float = 0.98
-    """Adam's second decay rate, 0 to 1 (0.98 in CLIP, arXiv 2103.00020)."""
-    eps: float = 1e-6
+    beta1: DecayRate = 0.9
+    """Adam's first decay rate, 0 to below 1."""
+    beta2: DecayRate = 0.98
+    """Adam's second decay rate, 0 to below 1 (0.98 in CLIP, arXiv 2103.00020)."""
+    eps: Positive = 1e-6
     """Adam's epsilon, > 0 (1e-6 in CLIP)."""
-    warmup_steps: int = 50
+    warmup_steps: Count = 50
     """Steps of linear warm-up, 0 or more (50 in NegCLIP and arXiv 2504.16801)."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warm-up: down to 0 along half a cosine, or constant; "cosine" or "constant"."""
-    clip_norm: float | None = None
+    clip_norm: Positive | None = None
     """Largest norm of the gradient, > 0; none by default (1 in READ-CLIP; no other recipe clips)."""
-    max_scale: float = 100.0
+    max_scale: Annotated[float, Interval(gt=1)] = 100.0
     """Largest scale (1 / temperature) after each step, > 1 (100 in CLIP)."""
 
 
 @dataclass(frozen=True)
-class LoopConfig:
+class LoopConfig(Checked, section="train"):
     """Length, batch, precision and seed."""
 
-    batch_size: int = 256
+    batch_size: AtLeastOne = 256
     """Pairs of the global batch, over all processes, 1 or more (256 in arXiv 2504.16801)."""
-    epochs: int = 5
+    epochs: AtLeastOne = 5
     """Passes over the pairs, 1 or more; ignored where `steps` is given (5 in arXiv 2504.16801)."""
-    steps: int | None = None
-    """Optimiser steps of the whole run; `epochs` passes by default."""
+    steps: AtLeastOne | None = None
+    """Optimiser steps of the whole run, 1 or more; `epochs` passes by default."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast: bf16 where the device computes it natively (auto), or as named; weights stay fp32."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
     """Several processes hold whole copies of the model, or a slice of each parameter; "ddp" or "fsdp"."""
-    chunk_size: int | None = None
+    chunk_size: AtLeastOne | None = None
     """Pairs of a process embedded at a time, 1 or more: gradients of the whole batch in the memory of so many."""
     trim: bool = True
     """Compute no padding and no shared beginning of texts twice, where that is exact; true or false."""
@@ -108,7 +112,7 @@ class LoopConfig:
     """Compile both towers with torch.compile (needs a C++ compiler on CPUs); true or false."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass, for less memory and a third more time; true or false."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of order, crops and draws of negatives, 0 or more."""
     train_image_tower: bool = True
     """Train the image tower; true or false."""
@@ -116,42 +120,42 @@ class LoopConfig:
     """Train the text tower; true or false."""
     train_scale: bool = True
     """Train the scale; true or false."""
-    freeze_image_blocks: int = 0
+    freeze_image_blocks: AnyWhole = 0
     """First blocks of the image tower, and what comes before them, that are not trained; below 0: all but the last
     so many."""
-    freeze_text_blocks: int = 0
+    freeze_text_blocks: AnyWhole = 0
     """First blocks of the text tower, and what comes before them, that are not trained; below 0: all but the last
     so many."""
     batch_norm: Literal["frozen", "update"] = "frozen"
     """Statistics of BatchNorm in trained towers: as the model came with them, or moved by each batch, which costs
     zero-shot accuracy (docs/training.md); "frozen" or "update"."""
-    average: float | None = None
+    average: PositiveShare | None = None
     """Share of the tuned weights in their average with the model before training (WiSE-FT, arXiv 2109.01903), above 0
     to 1: what is evaluated and kept for use is the average; none, like 1, keeps the tuned weights."""
 
 
 @dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Checked, section="checkpoint"):
     """When the run's state is written, and how much of it is kept."""
 
-    every_steps: int = 0
-    """Write a checkpoint every that many steps; 0 for only at the end of an epoch and of the run."""
-    every_minutes: float = 30.0
-    """Write a checkpoint when the last is older than that many minutes; 0 for never."""
-    keep: int = 2
-    """Newest checkpoints that are kept besides the best one; 0 keeps all."""
+    every_steps: Count = 0
+    """Write a checkpoint every that many steps, 0 or more; 0 for only at the end of an epoch and of the run."""
+    every_minutes: Factor = 30.0
+    """Write a checkpoint when the last is older than that many minutes, 0 or more; 0 for never."""
+    keep: Count = 2
+    """Newest checkpoints that are kept besides the best one, 0 or more; 0 keeps all."""
 
 
 @dataclass(frozen=True)
-class ValidationConfig:
+class ValidationConfig(Checked, section="validation"):
     """Evaluation during training, to know and keep the best checkpoint."""
 
     benchmarks: tuple[str, ...] = ()
     """Benchmarks of the shelf to run; none by default."""
     root: Path | None = None
     """Folder that holds their data."""
-    every_steps: int = 0
-    """Steps between evaluations; 0 for only at the end of an epoch and of the run."""
+    every_steps: Count = 0
+    """Steps between evaluations, 0 or more; 0 for only at the end of an epoch and of the run."""
     score: str = "composition"
     """What decides which checkpoint is the best: a named average of the benchmarks, or "joint": `gain` gained minus
     `price` times `kept` lost since the start."""
@@ -159,26 +163,26 @@ class ValidationConfig:
     """Score that is to rise: a headline column, a named average or a part."""
     kept: str = "recognition"
     """Score that is to be kept, named likewise."""
-    price: float = 1.0
+    price: Factor = 1.0
     """Points gained that a point lost costs in the joint score, 0 or more."""
 
 
 @dataclass(frozen=True)
-class StopConfig:
+class StopConfig(Checked, section="stop"):
     """When a run ends before its last step; the evaluations of `validation` decide."""
 
-    max_forgetting: float | None = None
+    max_forgetting: Factor | None = None
     """Largest loss of `validation.kept` since the start, 0 or more points; a checkpoint that lost more is never the
     best. None by default: any loss."""
-    patience: int | None = None
+    patience: AtLeastOne | None = None
     """Evaluations in a row without a better score that end the run, 1 or more; none by default: it never ends so."""
 
 
 @dataclass(frozen=True)
-class TrackingConfig:
+class TrackingConfig(Checked, section="tracking"):
     """What is written down while training."""
 
-    every_steps: int = 10
+    every_steps: AtLeastOne = 10
     """Steps between two lines of metrics.jsonl, 1 or more."""
     progress: bool = True
     """Show a progress bar, or lines where stderr is no terminal; true or false."""

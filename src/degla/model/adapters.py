@@ -12,17 +12,18 @@ from torch.nn import functional
 
 from degla.errors import InputError
 from degla.model.block import input_projection
+from degla.ranges import Checked, Count, Positive
 
 _PARTS = {"attention": ("attn",), "all": ("attn", "mlp.c_fc", "mlp.c_proj")}
 
 
 @dataclass(frozen=True)
-class AdapterConfig:
+class AdapterConfig(Checked, section="adapter"):
     """Train small matrices beside frozen weights instead of the weights."""
 
-    rank: int = 0
+    rank: Count = 0
     """Rank of each adapter, 0 or more; 0 trains the weights themselves."""
-    alpha: float = 16.0
+    alpha: Positive = 16.0
     """Numerator of the adapters' factor alpha / rank, > 0."""
     parts: Literal["attention", "all"] = "all"
     """Layers of each block that get them: only the attention's, or the feed-forward ones too; "attention" or "all"."""

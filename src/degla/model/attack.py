@@ -11,21 +11,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.model.encoder import Encoder
+from degla.ranges import AtLeastOne, Checked, DecayRate, Positive, Share
 
 Gradient = Callable[[Float[Tensor, "batch 3 height width"]], Float[Tensor, "batch 3 height width"]]
 
 
 @dataclass(frozen=True)
-class AttackConfig:
+class AttackConfig(Checked, section="attack"):
     """Attack the training images before each step, so that they raise the loss that the step then lowers."""
 
-    epsilon: float = 0.0
+    epsilon: Share = 0.0
     """Largest change of a pixel whose range is 0 to 1; 0 for no attack (1/255 in TeCoA, 2/255 or 4/255 in FARE)."""
-    steps: int = 10
+    steps: AtLeastOne = 10
     """Steps of the ascent, 1 or more (2 in TeCoA, arXiv 2212.07016; 10 in FARE, arXiv 2402.12336)."""
-    step_size: float = 1 / 255
-    """Change of a pixel in each step, on the scale of 0 to 1, > 0 (1/255 in TeCoA and FARE)."""
-    momentum: float = 0.0
+    step_size: Positive = 1 / 255
+    """Change of a pixel in each step, > 0, on the scale of epsilon (1/255 in TeCoA and FARE)."""
+    momentum: DecayRate = 0.0
     """Share of the last step's direction, a sign, that is added to the sign of the gradient, 0 to below 1 (none in
     TeCoA; 0.9 in FARE); it decides only where the gradient is 0."""
     random_start: bool = True

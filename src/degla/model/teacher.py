@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from degla.errors import InputError
 from degla.model.encoder import Encoder
 from degla.prefixes import PrefixTree
+from degla.ranges import Checked, Share
 
 
 @dataclass(frozen=True)
-class TeacherConfig:
+class TeacherConfig(Checked, section="teacher"):
     """How the teacher follows the student."""
 
     kind: Literal["average", "frozen"] = "average"
     """Exponential moving average of the student, or the student as it was at the start; "average" or "frozen"."""
-    decay: float = 0.9996
+    decay: Share = 0.9996
     """Share of the OLD teacher kept per step, 0 to 1 (0.9996 in arXiv 2504.16801, for about 8,000 steps)."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Decay over the run: constant, or rising from `decay` to 1 along half a cosine; "constant" or "cosine"."""

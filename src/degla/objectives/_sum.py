@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,9 +46,6 @@ class Objective:
     """
 
     def __init__(self, chosen: Mapping[str, Term | StatefulTerm], *, rules: int) -> None:
-        for name, term in chosen.items():
-            if not 0 <= term.weight < math.inf:
-                raise InputError(f"objective.{name}.weight is {term.weight}; a weight is a number of 0 or more.")
         self.active = {name: term for name, term in chosen.items() if term.weight > 0}
         if not self.active:
             raise InputError("every term of the objective has weight 0; give at least one a positive weight.")

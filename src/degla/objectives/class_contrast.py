@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.objectives import Embeddings, Extra, Part, Processes, Target
+from degla.ranges import Checked, Factor, Share
 
 
 @dataclass(frozen=True)
-class ClassContrast:
+class ClassContrast(Checked):
     """Pull each image to the text of its class; push the texts of the other classes away from it.
 
     Formula:  mean_i - sum_c y_ic log (e^{s<v_i,p_c>} / sum_d e^{s<v_i,p_d>})
@@ -26,9 +27,9 @@ class ClassContrast:
     Cost:     one encoder pass of the classes' texts in every step
     """
 
-    weight: float = 1.0
+    weight: Factor = 1.0
     """Factor of the term, >= 0 (1 in arXiv 2503.04229 and arXiv 2212.07016)."""
-    smoothing: float = 0.0
+    smoothing: Share = 0.0
     """Share of the target that is spread evenly over all classes, 0 to 1 (0.2 in arXiv 2503.04229)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset()

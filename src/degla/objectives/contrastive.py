@@ -11,10 +11,11 @@ from torch import Tensor
 
 from degla.objectives import Embeddings, Part, Processes, Target
 from degla.objectives._partition import Absent, log_partition
+from degla.ranges import Checked, Factor
 
 
 @dataclass(frozen=True)
-class Contrastive:
+class Contrastive(Checked):
     """Pull each image to its caption and each caption to its image; push all other captions, images and negatives away.
 
     Formula:  1/2 mean_i -log e^{s<v_i,t_i>} / (sum_j e^{s<v_i,t_j>} + sum_{(c,k) in N(i)} e^{s<v_i,n_ck>})
@@ -29,7 +30,7 @@ class Contrastive:
     Cost:     one encoder pass of images, captions and (unless "none") negatives
     """
 
-    weight: float = 1.0
+    weight: Factor = 1.0
     """Factor of the term, >= 0."""
     negative_scope: Literal["none", "own", "batch"] = "batch"
     """Whose negatives an image meets: "none", "own" or "batch" (arXiv 2504.16801's code)."""

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.objectives import Embeddings, Part, Processes, Target
+from degla.ranges import Checked, Factor
 
 
 @dataclass(frozen=True)
-class CrossModalRank:
+class CrossModalRank(Checked):
     """Push each negative below its caption, as seen from the image, by the gap that the previous step showed.
 
     Formula:  mean_{i,k} relu(theta_r(i,k) + s<v_i,n_ik> - s<v_i,t_i>)
@@ -30,9 +31,9 @@ class CrossModalRank:
     Cost:     none beyond the shared encoder pass
     """
 
-    weight: float = 0.4
+    weight: Factor = 0.4
     """Factor of the term, >= 0 (0.4 in DeGLA's reproduction of CE-CLIP, 0.2 in CE-CLIP's script)."""
-    upper: float = 10.0
+    upper: Factor = 10.0
     """Largest threshold, in logits, >= 0 (10 in CE-CLIP's script)."""
     reduction: Literal["valid", "all"] = "valid"
     """Mean over valid negatives, or over all B K places as published; "valid" or "all"."""

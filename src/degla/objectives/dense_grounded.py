@@ -11,10 +11,11 @@ from torch import Tensor
 
 from degla.objectives import Embeddings, Extra, Part, Processes, Target
 from degla.objectives.image_grounded import Missing, calibrated_own_negatives_loss
+from degla.ranges import Checked, Factor, Positive, Share
 
 
 @dataclass(frozen=True)
-class DenseGrounded:
+class DenseGrounded(Checked):
     """Pull the caption's tokens to the patches that they look at; push the tokens of the caption's own negatives away.
 
     Formula:  mean_i - sum_c y_c (1 - q_c)^g log q_c,  q = softmax_c(S_i(t_i), S_i(n_i1), ..., S_i(n_iK))
@@ -33,15 +34,15 @@ class DenseGrounded:
     Cost:     the last block of both towers for all patches and tokens; a product [B, 1 + K, tokens, patches]
     """
 
-    weight: float = 0.2
+    weight: Factor = 0.2
     """Factor of the term, >= 0 (0.2 in arXiv 2410.05210; 0.5 there for ViT-B/16 and ViT-L/14)."""
-    smoothing: float = 0.02
+    smoothing: Share = 0.02
     """Share of the target that is spread evenly, 0 to 1 (0.02 in arXiv 2410.05210)."""
-    focus: float = 2.0
+    focus: Factor = 2.0
     """Exponent that makes sure rows count less, >= 0 (2 in arXiv 2410.05210)."""
     detach_attention: bool = True
     """No gradient through where a token looks, as published; true or false."""
-    least_spread: float = 1e-6
+    least_spread: Positive = 1e-6
     """A token whose largest and smallest product with a patch differ by no more looks at all alike, > 0."""
     missing: Missing = "left_out"
     """A negative that is not there is no candidate, or one with the score 0; "left_out" or "published"."""

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from degla.objectives import Embeddings, Extra, Part, Processes, Target
 from degla.objectives._partition import log_partition
+from degla.ranges import Checked, Factor
 
 
 @dataclass(frozen=True)
-class Distractor:
+class Distractor(Checked):
     """Pull images to captions, captions to images, and distractor images to negated captions, among both kinds of each.
 
     Formula:  image mean_i -log e^{s<v_i,t_i>} / sum_j (e^{s<v_i,t_j>} + e^{s<v_i,u_j>})
@@ -30,13 +31,13 @@ class Distractor:
     Cost:     one encoder pass of distractor images and negated captions
     """
 
-    weight: float = 1.0
+    weight: Factor = 1.0
     """Factor of the whole term, >= 0."""
-    image: float = 1 / 3
+    image: Factor = 1 / 3
     """Factor of the images' part, >= 0 (1/3 in arXiv 2403.20312)."""
-    caption: float = 1 / 3
+    caption: Factor = 1 / 3
     """Factor of the captions' part, >= 0 (1/3 in arXiv 2403.20312)."""
-    distractor: float = 1 / 3
+    distractor: Factor = 1 / 3
     """Factor of the distractor images' part, >= 0 (1/3 in arXiv 2403.20312)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset()

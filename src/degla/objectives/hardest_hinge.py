@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from degla.objectives import Embeddings, Part, Processes, Target
+from degla.ranges import Checked, CosineMargin, Count, Factor
 
 
 @dataclass(frozen=True)
-class HardestHinge:
+class HardestHinge(Checked):
     """Push the most similar wrong caption of an image, and the most similar wrong image of a caption, below the pair.
 
     Formula:  mean_i relu(margin + max_{j!=i} <v_i,t_j> - <v_i,t_i>) + relu(margin + max_{j!=i} <t_i,v_j> - <v_i,t_i>)
@@ -27,11 +28,11 @@ class HardestHinge:
     Cost:     none beyond the shared encoder pass
     """
 
-    weight: float = 1.0
+    weight: Factor = 1.0
     """Factor of the term, >= 0 (1 in arXiv 2305.06152)."""
-    margin: float = 0.2
+    margin: CosineMargin = 0.2
     """Least distance of the cosines, 0 to 2 (0.2 in arXiv 2305.06152)."""
-    mean_steps: int = 100
+    mean_steps: Count = 100
     """Steps at the beginning in which a caption meets the mean of all images, >= 0 (100 in Structure-CLIP's code)."""
     mask_same_image: bool = False
     """Leave out captions and images of the same picture, which are no negatives; true or false."""

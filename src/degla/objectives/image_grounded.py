@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from degla.objectives import Embeddings, Part, Processes, Target
+from degla.ranges import Checked, Factor, Share
 
 Missing = Literal["left_out", "published"]
 
@@ -60,7 +61,7 @@ def calibrated_own_negatives_loss(
 
 
 @dataclass(frozen=True)
-class ImageGrounded:
+class ImageGrounded(Checked):
     """Pull each image to its caption; push the caption's own negatives away from the image.
 
     Formula:  mean_i -log e^{s<v_i,t_i>} / (e^{s<v_i,t_i>} + sum_k e^{s<v_i,n_ik>})
@@ -77,11 +78,11 @@ class ImageGrounded:
     Cost:     none beyond the shared encoder pass
     """
 
-    weight: float = 0.1
+    weight: Factor = 0.1
     """Factor of the term, >= 0 (0.1 in arXiv 2504.16801; 0.5 in FSC-CLIP)."""
-    smoothing: float = 0.0
+    smoothing: Share = 0.0
     """Share of the target that is spread evenly, 0 to 1 (0.02 in FSC-CLIP)."""
-    focus: float = 0.0
+    focus: Factor = 0.0
     """Exponent that makes sure rows count less, >= 0 (2 in FSC-CLIP)."""
     missing: Missing = "left_out"
     """A negative that is not there is no candidate, or one with the logit 0; "left_out" or "published" (FSC-CLIP)."""

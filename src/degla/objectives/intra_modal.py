@@ -11,10 +11,11 @@ from torch import Tensor
 
 from degla.objectives import Embeddings, Part, Processes, Target
 from degla.objectives._partition import log_partition
+from degla.ranges import Checked, Factor
 
 
 @dataclass(frozen=True)
-class IntraModal:
+class IntraModal(Checked):
     """Pull each caption to its image; push the negatives of the whole batch away from the caption, among the texts.
 
     Formula:  mean_i -log e^{s<v_i,t_i>} / (e^{s<v_i,t_i>} + sum_{c,k} e^{s<t_i,n_ck>})
@@ -28,7 +29,7 @@ class IntraModal:
     Cost:     none beyond the shared encoder pass
     """
 
-    weight: float = 0.2
+    weight: Factor = 0.2
     """Factor of the term, >= 0 (0.2 in DeGLA's reproduction of CE-CLIP, 0.3 in CE-CLIP's script)."""
     target: Literal["correct", "published"] = "correct"
     """The caption's own image, or the released code's target; "correct" or "published"."""

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.objectives import Embeddings, Part, Processes, Target
+from degla.ranges import Checked, Factor, Positive
 
 
 @dataclass(frozen=True)
-class LogitDistillation:
+class LogitDistillation(Checked):
     """Pull the student's distribution over captions (of an image) and over images (of a caption) to the teacher's.
 
     Formula:  T^2 mean_i H(softmax_j(s<v*_i,t*_j> / T), softmax_j(s<v_i,t_j> / T))
@@ -29,9 +30,9 @@ class LogitDistillation:
     Cost:     one teacher forward of images and captions
     """
 
-    weight: float = 1.0
+    weight: Factor = 1.0
     """Factor of the term, >= 0 (1 in arXiv 2503.04229)."""
-    temperature: float = 2.0
+    temperature: Positive = 2.0
     """Softens both distributions, > 0 (2 in arXiv 2503.04229)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset({"image", "caption"})

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.objectives import Embeddings, Part, Processes, Target
+from degla.ranges import Checked, CosineMargin, Factor
 
 
 @dataclass(frozen=True)
-class OwnHinge:
+class OwnHinge(Checked):
     """Push each negative at least a margin below its caption, as seen from the image, and no further.
 
     Formula:  mean_{i,k} relu(margin + <v_i,n_ik> - <v_i,t_i>)
@@ -25,9 +26,9 @@ class OwnHinge:
     Cost:     none beyond the shared encoder pass
     """
 
-    weight: float = 5.0
+    weight: Factor = 5.0
     """Factor of the term, >= 0 (5 in arXiv 2305.06152)."""
-    margin: float = 0.1
+    margin: CosineMargin = 0.1
     """Least distance of the cosines, 0 to 2 (0.1 in arXiv 2305.06152)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset()

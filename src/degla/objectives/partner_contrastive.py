@@ -11,10 +11,11 @@ from torch import Tensor
 
 from degla.objectives import Embeddings, Extra, Part, Processes, Target
 from degla.objectives._partition import log_partition
+from degla.ranges import Checked, Factor
 
 
 @dataclass(frozen=True)
-class PartnerContrastive:
+class PartnerContrastive(Checked):
     """Pull each second image and its text together; push the captions, and other second images and texts, away.
 
     Formula:  1/2 mean_i -log e^{s<w_i,u_i>} / (sum_j e^{s<w_i,u_j>} + sum_j e^{s<w_i,t_j>})
@@ -28,7 +29,7 @@ class PartnerContrastive:
     Cost:     one encoder pass of second images and their texts
     """
 
-    weight: float = 1.0
+    weight: Factor = 1.0
     """Factor of the term, >= 0 (1 in arXiv 2411.02545, whose loss is a sum and no mean of the two contrasts)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset()

@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.objectives import Embeddings, Extra, Part, Processes, Target
+from degla.ranges import Checked, Factor
 
 
 @dataclass(frozen=True)
-class RawDistillation:
+class RawDistillation(Checked):
     """Pull the student's image embedding to the teacher's, length and direction; push nothing, read no text.
 
     Formula:  mean_i sum_d (f_id - f*_id)^2
@@ -24,7 +25,7 @@ class RawDistillation:
     Cost:     one teacher forward of the images; where no other term reads texts, no text is embedded
     """
 
-    weight: float = 1.0
+    weight: Factor = 1.0
     """Factor of the term, >= 0 (1 in arXiv 2402.12336)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset({"raw_image"})

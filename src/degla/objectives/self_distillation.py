@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.objectives import Embeddings, Part, Processes, Target
+from degla.ranges import Checked, Factor
 
 
 @dataclass(frozen=True)
-class SelfDistillation:
+class SelfDistillation(Checked):
     """Pull every embedding of the student to the teacher's embedding of the same input; push nothing.
 
     Formula:  image mean_i |v_i - v*_i|^2 + text mean_x |x - x*|^2
@@ -26,11 +27,11 @@ class SelfDistillation:
     Cost:     one teacher forward of images, captions and negatives
     """
 
-    weight: float = 1.0
+    weight: Factor = 1.0
     """Factor of the whole term, >= 0."""
-    image: float = 1.28
+    image: Factor = 1.28
     """Factor of the images' mean, >= 0 (arXiv 2504.16801: 0.005 summed over B = 256)."""
-    text: float = 6.4
+    text: Factor = 6.4
     """Factor of the texts' mean, >= 0 (arXiv 2504.16801: 0.005 summed over 256 captions and 4 negatives each)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset({"image", "caption", "negative"})

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from degla.objectives import Embeddings, Extra, Part, Processes, Target
+from degla.ranges import Checked, Factor, Share
 
 
 @dataclass(frozen=True)
-class SoftAlignment:
+class SoftAlignment(Checked):
     """Pull images and captions of equal text together, all alike; push pairs of other texts away.
 
     Formula:  mean_i H(y_i, softmax_j(s<v_i,t_j>)) + mean_i H(y_i, softmax_j(s<t_i,v_j>))
@@ -26,9 +27,9 @@ class SoftAlignment:
     Cost:     none beyond the shared encoder pass
     """
 
-    weight: float = 0.25
+    weight: Factor = 0.25
     """Factor of the term, >= 0 (0.25 in arXiv 2503.04229)."""
-    smoothing: float = 0.2
+    smoothing: Share = 0.2
     """Share of the target that is spread evenly over the batch, 0 to 1 (0.2 in arXiv 2503.04229)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset()

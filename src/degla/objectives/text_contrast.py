@@ -11,10 +11,11 @@ from torch import Tensor
 
 from degla.objectives import Embeddings, Extra, Part, Processes, Target
 from degla.objectives._partition import log_partition
+from degla.ranges import Checked, Factor
 
 
 @dataclass(frozen=True)
-class TextContrast:
+class TextContrast(Checked):
     """Pull each caption and the further true texts of its image together; push those of other images away.
 
     Formula:  mean_{i,p} -log e^{s<r_ip,t_i>} / (e^{s<r_ip,t_i>} + sum_{j!=i} e^{s<r_ip,t_j>})             ("positive")
@@ -31,7 +32,7 @@ class TextContrast:
     Cost:     one encoder pass of the positives
     """
 
-    weight: float = 0.5
+    weight: Factor = 0.5
     """Factor of the term, >= 0 (0.5 in arXiv 2510.16540)."""
     anchor: Literal["positive", "caption", "image", "both"] = "positive"
     """What finds what: the positive its caption ("positive", READ-CLIP's code); or the caption ("caption", READ-CLIP's

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from degla.objectives import Embeddings, Part, Processes, Target
 from degla.objectives.image_grounded import own_negatives_loss
+from degla.ranges import Checked, Factor, Positive
 
 
 @dataclass(frozen=True)
-class TextGrounded:
+class TextGrounded(Checked):
     """Pull each caption to the teacher's embedding of the same caption; push its own negatives away from it.
 
     Formula:  mean_i -log e^{c<t_i,y_i>} / (e^{c<t_i,y_i>} + sum_k e^{c<t_i,n_ik>})
@@ -27,9 +28,9 @@ class TextGrounded:
     Cost:     one teacher forward of the captions
     """
 
-    weight: float = 0.1
+    weight: Factor = 0.1
     """Factor of the term, >= 0 (0.1 in arXiv 2504.16801, made with the published pairing)."""
-    fixed_scale: float = 10.0
+    fixed_scale: Positive = 10.0
     """1 / temperature of this term, not learnt, > 0 (temperature 0.1 in arXiv 2504.16801)."""
     pairing: Literal["own", "published"] = "own"
     """Which negatives a caption meets: its own, or those that the released code pairs with it; "own" or "published"."""

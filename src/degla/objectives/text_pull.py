@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.objectives import Embeddings, Extra, Part, Processes, Target
+from degla.ranges import Checked, Factor
 
 
 @dataclass(frozen=True)
-class TextPull:
+class TextPull(Checked):
     """Pull each caption and the further true texts of its image together; push nothing.
 
     Formula:  mean_{i,p} |t_i - r_ip|^2
@@ -24,7 +25,7 @@ class TextPull:
     Cost:     one encoder pass of the positives
     """
 
-    weight: float = 1.0
+    weight: Factor = 1.0
     """Factor of the term, >= 0 (1 in arXiv 2505.24424)."""
 
     needs: ClassVar[frozenset[Part]] = frozenset()

@@ -69,7 +69,7 @@ def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> Tr
         where: names the plan and the arm in messages.
 
     Raises:
-        InputError: an unknown field, or a value of the wrong type.
+        InputError: an unknown field, or a value of the wrong type or out of its range.
     """
     for name, value in changes.items():
         check_field(name, where=where)
@@ -83,7 +83,11 @@ def _replace(owner: Any, path: list[str], value: Any, *, where: str) -> Any:
         return {**owner, name: _replace(owner[name], rest, value, where=where)}
     if rest:
         return dataclasses.replace(owner, **{name: _replace(getattr(owner, name), rest, value, where=where)})
-    return dataclasses.replace(owner, **{name: _converted(value, get_type_hints(type(owner))[name], where=where)})
+    chosen = _converted(value, get_type_hints(type(owner))[name], where=where)
+    try:
+        return dataclasses.replace(owner, **{name: chosen})
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _converted(value: Any, hint: Any, *, where: str) -> Any:

@@ -38,7 +38,10 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     if {"-h", "--help", ALL} & set(rest):
         show_help(default, program=program, everything=ALL in rest)
         raise SystemExit(0)
-    config: TrainConfig = tyro.cli(TrainConfig, args=rest, default=default, prog=program)
+    try:
+        config: TrainConfig = tyro.cli(TrainConfig, args=rest, default=default, prog=program)
+    except InputError as error:
+        raise InputError(_as_given(str(error), rest)) from None
     if resume:
         check_unchanged(default, config)
     return config
@@ -51,6 +54,15 @@ def describe_flags(verb: argparse.ArgumentParser) -> None:
 
     for name, switch in flags(TrainConfig()).items():
         verb.add_argument(f"--{name}", help=argparse.SUPPRESS, action="store_true" if switch else "store")
+
+
+def _as_given(message: str, words: list[str]) -> str:
+    """A message about the second stream, whose data and terms have the sections of the first, with the flag given."""
+    for word in words:
+        flag = word.partition("=")[0].replace("_", "-")
+        if flag.startswith("--rehearsal."):
+            message = message.replace(f"--{flag.removeprefix('--rehearsal.')} is ", f"{flag} is ")
+    return message
 
 
 def _known_recipe(name: str) -> None:

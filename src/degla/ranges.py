@@ -1,0 +1,112 @@
+"""Ranges of settings: declared in a field's type, and held wherever a setting is made: flags, files, plans, Python."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args, get_origin, get_type_hints
+
+from annotated_types import Interval
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from degla.errors import InputError
+
+Factor = Annotated[float, Interval(ge=0)]
+Positive = Annotated[float, Interval(gt=0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+DecayRate = Annotated[float, Interval(ge=0, lt=1)]
+PositiveShare = Annotated[float, Interval(gt=0, le=1)]
+CosineMargin = Annotated[float, Interval(ge=0, le=2)]
+Count = Annotated[int, Interval(ge=0)]
+AtLeastOne = Annotated[int, Interval(ge=1)]
+AnyWhole = Annotated[int, Interval()]
+Seed = Annotated[int, Interval(ge=0, lt=2**64)]
+"""What PyTorch takes."""
+
+_PLAIN: Final[dict[Any, str]] = {
+    bool: "true or false",
+    str: "a text",
+    Path: "a path",
+    int: "a whole number",
+    float: "a number",
+    tuple: "a list of texts",
+}
+
+
+class Checked:
+    """Base of dataclasses of settings: a value that the type of its field does not allow is refused when it is made.
+
+    Numbers are finite, and of the type that is declared: True is no number, and "1" is none either.
+
+    Attributes:
+        section: what the flags of its fields begin with; that of a term is made from the name of its file.
+    """
+
+    section: ClassVar[str]
+
+    def __init_subclass__(cls, section: str | None = None) -> None:
+        if section is not None:
+            cls.section = section
+        elif not hasattr(cls, "section"):
+            cls.section = f"objective.{cls.__module__.rpartition('.')[2]}"
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for name, hint in field_types(kind).items():
+            value = getattr(self, name)
+            if not _is_group(hint) and not allows(hint, value):
+                flag = f"{self.section}.{name}".lstrip(".").replace("_", "-")
+                said = repr(value) if isinstance(value, str) else str(value)
+                raise InputError(f"--{flag} is {said}; it must be {allowed(hint)}.")
+
+
+def allows(hint: Any, value: Any) -> bool:
+    """Whether a field of this type may hold a value."""
+    try:
+        _adapter(hint).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+@cache
+def field_types(kind: Any) -> dict[str, Any]:
+    """The type of each field of a dataclass, with its range."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def allowed(hint: Any) -> str:
+    """What a field of this type may hold, in words: "0 or more", "from 0 to 1", '"a" or "b"', ..."""
+    kind, *rest = get_args(hint) or (hint,)
+    if get_origin(hint) is Literal:
+        words = [f'"{word}"' for word in (kind, *rest)]
+        return f"{', '.join(words[:-1])} or {words[-1]}"
+    if NoneType in (kind, *rest):
+        return ", or ".join([*(allowed(each) for each in (kind, *rest) if each is not NoneType), "none"])
+    if rest and isinstance(rest[0], Interval):
+        return _between(rest[0], whole=kind is int)
+    return _PLAIN[get_origin(hint) or hint]
+
+
+def _between(interval: Interval, *, whole: bool) -> str:
+    low = f"above {interval.gt}" if interval.gt is not None else f"{interval.ge} or more"
+    number = "a whole number" if whole else "a finite number"
+    if interval.le is not None:
+        return f"from {interval.ge} to {interval.le}" if interval.gt is None else f"{low} and at most {interval.le}"
+    if interval.lt is not None:
+        return f"{low} and below {interval.lt}"
+    return number if low == "None or more" else f"{low}, {number}"
+
+
+def _is_group(hint: Any) -> bool:
+    """Whether a field holds further settings, which have checked themselves."""
+    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return dataclasses.is_dataclass(kind) or get_origin(kind) is dict
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False))
