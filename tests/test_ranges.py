@@ -14,7 +14,8 @@ from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
-from annotated_types import Interval
+from annotated_types import Interval as Range
+from pydantic import ValidationError
 
 from degla.cli import main
 from degla.config.plain import from_plain, to_plain
@@ -22,6 +23,7 @@ from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.objectives._sum import term_class
 from degla.ranges import Checked, allowed, allows, field_types
+from degla.records import Interval, NegativeRecord
 from degla.shelf import RECIPES, TERMS
 from degla.study.fields import RESERVED, change
 
@@ -41,9 +43,9 @@ def _type(hint: Any) -> Any:
     return others[0] if NoneType in get_args(hint) else hint
 
 
-def _interval(hint: Any) -> Interval | None:
+def _interval(hint: Any) -> Range | None:
     found = _type(hint)
-    return next((each for each in get_args(found) if isinstance(each, Interval)), None)
+    return next((each for each in get_args(found) if isinstance(each, Range)), None)
 
 
 FIELDS = [(kind, name, hint) for kind in KINDS for name, hint in field_types(kind).items()]
@@ -133,7 +135,7 @@ def test_the_help_states_the_range_of_the_type(entry: Any) -> None:
     kind, name, hint = entry
     interval, text = _interval(hint), _documented(kind)[name]
     assert interval is not None
-    if interval == Interval():
+    if interval == Range():
         return
     found = _STATED.search(text)
     assert found, f"no range in {text!r}; the type says {allowed(hint)}"
@@ -213,3 +215,14 @@ def test_an_older_file_without_a_field_takes_its_default_and_an_unknown_one_is_r
     assert from_plain(plain, where="config.json") == RECIPES.load("degla").degla()
     with pytest.raises(InputError, match=r"config\.json: optim: 3 stands where the settings of OptimConfig belong"):
         from_plain(plain | {"optim": 3}, where="config.json")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_no_record_holds_what_is_no_number(value: float) -> None:
+    negative = {"caption_id": "1", "rule": "swap", "kind": "order", "text": "a", "source": "rules", "accepted": True}
+    assert NegativeRecord(**negative, score=-1.0).score == -1.0
+    with pytest.raises(ValidationError, match="finite number"):
+        NegativeRecord(**negative, score=value)
+    for end in ({"low": value, "high": 1.0}, {"low": 0.0, "high": value}):
+        with pytest.raises(ValidationError, match="finite number"):
+            Interval(**end, method="exact")

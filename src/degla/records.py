@@ -23,9 +23,9 @@ from degla.parse import read_json_lines
 
 
 class Record(BaseModel):
-    """A validated, immutable row; unknown fields are an error, so that a typo never passes in silence."""
+    """A validated, immutable row; unknown fields are an error, so that a typo never passes in silence; so is NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 RecordType = TypeVar("RecordType", bound=BaseModel)

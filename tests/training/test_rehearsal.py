@@ -163,7 +163,6 @@ def test_errors_name_the_flags_of_the_rehearsal(tiny_model: Path, tiny_pairs: Pa
         (rehearse(images=tmp_path / "none"), r"no such folder of images \(--rehearsal\.data\.images\)"),
         (rehearse(negatives_per_caption=2), r"give --rehearsal\.data\.negatives FILE"),
         (replace(config, rehearsal=RehearsalConfig(data=config.rehearsal.data)), "would be read for nothing"),
-        (replace(config, rehearsal=replace(config.rehearsal, batch_size=0)), r"--rehearsal\.batch-size is 0"),
     ]:
         with pytest.raises(InputError, match=message):
             train(wrong)

@@ -261,17 +261,11 @@ def test_what_a_run_asks_for_must_be_there_before_the_first_step(
     assert "joint" not in _rows(tmp_path / "run")[-1]
 
 
-def test_limits_that_cannot_be_meant(config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for wrong, message in [
-        (replace(config, stop=StopConfig(max_forgetting=-1.0)), r"--stop\.max-forgetting is -1\.0.*0 or more"),
-        (replace(config, stop=StopConfig(patience=0)), r"--stop\.patience is 0"),
-        (replace(config, validation=replace(config.validation, price=-1.0)), r"--validation\.price is -1\.0"),
-        (replace(config, validation=ValidationConfig(), stop=StopConfig(max_forgetting=1.0)), r"needs evaluations"),
-        (replace(config, train=replace(config.train, average=0.0)), r"--train\.average is 0\.0"),
-        (replace(config, train=replace(config.train, average=1.5)), r"--train\.average is 1\.5"),
-    ]:
-        with pytest.raises(InputError, match=message):
-            train(wrong)
+def test_a_limit_without_evaluations_is_refused(
+    config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match="needs evaluations"):
+        train(replace(config, validation=ValidationConfig(), stop=StopConfig(max_forgetting=1.0)))
     assert main(["train", "clip", "--stop.max-forgetting", "1.0", "--out", str(tmp_path / "x")]) == 2
     assert "--stop.max-forgetting 1 needs evaluations" in capsys.readouterr().err
 
