@@ -77,6 +77,20 @@ OPTIONAL_FIELDS = ("positives", "partner_image", "partner_text", "label")
 """Fields of `CaptionRecord` that only some recipes read."""
 
 
+class Original(Record):
+    """The file of a packed picture as it was, by which benchmarks find what a model was trained on.
+
+    Attributes:
+        name: path as the captions had it.
+        bytes: size of the file.
+        sha256: of the file, hexadecimal.
+    """
+
+    name: str
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class NegativeRecord(Record):
     """One proposed negative of one caption, with the verdict of the checks.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from degla.data import pack as pack_module
 from degla.data.decoding import ImageError
 from degla.data.images import read_image, read_part
 from degla.data.transforms import ImageTransform, RandomCrop
+from degla.evaluation.overlap import find_leakage, trained_images
 from degla.locks import lock
 from degla.model.runs import checkpoints
 from degla.training.loop import train
@@ -204,3 +206,25 @@ def test_files_that_cannot_be_scaled_give_the_same_pixels(tmp_path: Path) -> Non
         assert (crop.finish(part) == whole).all()
     with pytest.raises(ImageError, match="is missing"):
         read_image("none.tar@0+5", folder=tmp_path, caption_id="1")
+
+
+def test_what_a_pack_was_made_of_is_found_among_benchmark_images(
+    packed: Pairs, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """Packed pictures are other files under other names; the training of them is no less a leak."""
+    root = tmp_path / "root"
+    root.mkdir()
+    first, *_ = sorted(tiny_pairs["images"].iterdir())
+    shutil.copy(first, root / "renamed.jpg")
+    Image.new("RGB", (9, 9)).save(root / "new.png")
+    data = {"captions": str(packed["captions"]), "images": str(packed["images"])}
+    (overlap,) = find_leakage(trained_images(data), [("b", ["renamed.jpg", "new.png"])], root=root).overlaps
+    assert (overlap.images, overlap.by_content, overlap.examples) == (2, 1, ("renamed.jpg",))
+
+    lines = packed["images"].joinpath("originals.jsonl").read_text().splitlines()
+    assert len(lines) == 12
+    named = json.loads(lines[0]) | {"name": "train/COCO_train2014_000000000042.jpg", "sha256": "0" * 64}
+    packed["images"].joinpath("originals.jsonl").write_text(json.dumps(named) + "\n")
+    Image.new("RGB", (9, 9)).save(root / "000000000042.jpg")
+    (overlap,) = find_leakage(trained_images(data), [("b", ["000000000042.jpg"])], root=root).overlaps
+    assert (overlap.by_id, overlap.by_content) == (1, 0)

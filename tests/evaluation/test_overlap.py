@@ -105,7 +105,7 @@ def run(small_root: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFac
         save_encoder(load_encoder(str(tiny_model)), folder / name / "step-3")
         for place in (folder / name, folder / name / "step-3"):
             (place / "config.json").write_text(json.dumps(to_plain(config)))
-        (folder / name / "step-3" / "state.json").write_text("{}")
+        (folder / name / "step-3" / "state.json").write_text('{"step": 3, "epoch": 0, "batch": 3, "steps": 3}')
     return folder / "second"
 
 

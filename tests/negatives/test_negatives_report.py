@@ -423,6 +423,15 @@ def test_committed_readings_give_the_figures_of_the_log(
     assert line in capsys.readouterr().out
 
 
+def test_the_reading_by_two_gives_the_figures_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    sheets = [str(READINGS / f"reading-8.{number}.tsv") for number in (1, 2)]
+    assert main(["negatives", "report", "--read", *sheets]) == 0
+    said = capsys.readouterr().out
+    assert "| rules | **all** | 97 | 84 [75, 90] | 63 [53, 72] |" in said
+    assert "| embedded | **all** | 93 | 77 [68, 85] | 63 [53, 73] |" in said
+    assert "different | 153 | 95 | 0.83 [0.71, 0.95] |" in said and "plausible | 153 | 95 | 0.90 [0.82, 0.97] |" in said
+
+
 if OFFICIAL:
 
     @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def read_image(image: str, *, folder: Path, caption_id: str) -> Image.Image:
     Raises:
         ImageError: the file is missing, not an image, damaged or cut off, or refused by the rules of `decoding`.
     """
-    subject = _subject(image, folder, caption_id)
+    subject = subject_of(image, folder, caption_id)
     return decode(read_bytes(locate(image, folder), subject), subject)
 
 
@@ -49,7 +49,7 @@ def read_part(
     Raises:
         ImageError: as `read_image`.
     """
-    subject = _subject(image, folder, caption_id)
+    subject = subject_of(image, folder, caption_id)
     return decode_part(read_bytes(locate(image, folder), subject), subject, draw=draw, least=least)
 
 
@@ -59,7 +59,7 @@ def look_for(image: str, *, folder: Path, caption_id: str) -> None:
     Raises:
         ImageError: as `read_image`, as far as can be known without opening the file.
     """
-    place, subject = locate(image, folder), _subject(image, folder, caption_id)
+    place, subject = locate(image, folder), subject_of(image, folder, caption_id)
     if not place.startswith(PREFIX):
         path, part = _parsed(place)
         bytes_to_read(path, subject, **part)
@@ -98,7 +98,8 @@ def _parsed(place: str) -> tuple[Path, dict[str, int]]:
     return Path(packed["shard"]), {"start": int(packed["start"]), "size": int(packed["size"])}
 
 
-def _subject(image: str, folder: Path, caption_id: str) -> Subject:
+def subject_of(image: str, folder: Path, caption_id: str) -> Subject:
+    """How messages of training name an image."""
     return Subject(
         f"{shown(locate(image, folder))}: the image of caption {caption_id!r}",
         if_missing=f"Check the image folder ({folder}) that paths are relative to.",

@@ -6,6 +6,7 @@ programs read the shards as WebDataset does: `KEY.jpg` and `KEY.json` for each p
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -19,18 +20,20 @@ from typing import Any
 
 from PIL import Image
 
-from degla.data.images import packed_place, read_part
+from degla.data.decoding import decode_part
+from degla.data.images import locate, packed_place, read_bytes, subject_of
 from degla.data.pairs import PairRow
 from degla.errors import InputError
 from degla.files import PARTIAL, whole_file, write_json
 from degla.locks import NAME as LOCK_NAME
 from degla.locks import lock
-from degla.records import CaptionRecord, NegativeRecord
+from degla.records import CaptionRecord, NegativeRecord, Original, Record
 
 CAPTIONS_NAME, NEGATIVES_NAME, SETTINGS_NAME = "captions.jsonl", "negatives.jsonl", "pack.json"
+ORIGINALS_NAME = "originals.jsonl"
 _INCOMPLETE = {"complete": False}
 """Contents of ``pack.json`` until all else is written."""
-_OURS = re.compile(r"(pairs-\d{6}\.tar|captions\.jsonl|negatives\.jsonl|pack\.json)(\.partial)?")
+_OURS = re.compile(r"(pairs-\d{6}\.tar|captions\.jsonl|negatives\.jsonl|originals\.jsonl|pack\.json)(\.partial)?")
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ def _pack(
     partners = {row.caption.partner_image: row for row in reversed(rows) if row.caption.partner_image is not None}
     images = list(dict.fromkeys([*by_image, *reversed(partners)]))
     places: dict[str, str] = {}
+    originals: list[Original] = []
     total = 0
     shrink = partial(_shrink, folder=folder, packing=packing)
     with ThreadPoolExecutor(max_workers=max(packing.workers, 1)) as threads:
@@ -140,12 +144,14 @@ def _pack(
                 whole_file(out / shard, binary=True) as stream,
                 tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar,
             ):
-                for place, (image, content) in enumerate(zip(some, contents, strict=True), start=start):
+                for place, (image, (content, original)) in enumerate(zip(some, contents, strict=True), start=start):
+                    originals.append(original)
                     at = _add(tar, f"{place:09d}.jpg", content)
                     _add(tar, f"{place:09d}.json", json.dumps(_described(by_image.get(image, []))).encode())
                     places[image] = packed_place(shard, start=at, size=len(content))
             total += (out / shard).stat().st_size
     used = {(row.caption.id, text) for row in rows for text in row.negatives}
+    _write(out / ORIGINALS_NAME, originals)
     _write(out / CAPTIONS_NAME, (_placed(row.caption, places) for row in rows))
     kept = [record for record in negatives if record.accepted and (record.caption_id, record.text) in used]
     if kept:
@@ -155,16 +161,19 @@ def _pack(
     return Packed(len(rows), len(kept), len(images), -(-len(images) // packing.per_shard), total)
 
 
-def _shrink(image: str, caption_id: str, *, folder: Path, packing: Packing) -> bytes:
-    """The picture as JPEG, its shorter side at most `size`."""
-    whole = read_part(image, folder=folder, caption_id=caption_id, draw=lambda size: (0, 0, *size), least=packing.size)
+def _shrink(image: str, caption_id: str, *, folder: Path, packing: Packing) -> tuple[bytes, Original]:
+    """The picture as JPEG, its shorter side at most `size`; and what its file was."""
+    subject = subject_of(image, folder, caption_id)
+    content = read_bytes(locate(image, folder), subject)
+    whole = decode_part(content, subject, draw=lambda size: (0, 0, *size), least=packing.size)
+    original = Original(name=image, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     shorter = min(whole.size)
     if shorter > packing.size:
         small = (round(whole.width * packing.size / shorter), round(whole.height * packing.size / shorter))
         whole = whole.resize(small, Image.Resampling.BICUBIC)
     stream = io.BytesIO()
     whole.save(stream, "JPEG", quality=packing.quality)
-    return stream.getvalue()
+    return stream.getvalue(), original
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
@@ -187,6 +196,6 @@ def _described(rows: Sequence[PairRow]) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, records: Iterable[CaptionRecord | NegativeRecord]) -> None:
+def _write(path: Path, records: Iterable[Record]) -> None:
     with whole_file(path) as stream:
         stream.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)

@@ -20,7 +20,7 @@ from pydantic import Field
 from degla.errors import InputError
 from degla.evaluation.pictures import read_picture, size_of
 from degla.parse import read_json
-from degla.records import Record
+from degla.records import Original, Record, read_jsonl
 
 logger = logging.getLogger(__name__)
 _EXAMPLES = 3
@@ -71,10 +71,12 @@ class TrainingImages:
     Attributes:
         captions: the captions files.
         files: the images' full paths.
+        originals: what the images of packed pairs were before; `files` then has their places in the shards.
     """
 
     captions: tuple[Path, ...]
     files: frozenset[Path]
+    originals: frozenset[Original] = frozenset()
 
 
 def training_images(name: str) -> TrainingImages | None:
@@ -96,7 +98,11 @@ def training_images(name: str) -> TrainingImages | None:
 def joined_images(parts: Sequence[TrainingImages]) -> TrainingImages:
     """Those of several trainings."""
     captions = tuple(path for part in parts for path in part.captions)
-    return TrainingImages(captions, frozenset().union(*(part.files for part in parts)))
+    return TrainingImages(
+        captions,
+        frozenset().union(*(part.files for part in parts)),
+        frozenset().union(*(part.originals for part in parts)),
+    )
 
 
 def _configs(name: str) -> Iterator[dict[str, Any]]:
@@ -133,6 +139,7 @@ def trained_images(data: Mapping[str, Any]) -> TrainingImages:
     Raises:
         InputError: the captions cannot be read.
     """
+    from degla.data.pack import ORIGINALS_NAME
     from degla.data.sources import Columns, read_captions
 
     names = {
@@ -148,7 +155,13 @@ def trained_images(data: Mapping[str, Any]) -> TrainingImages:
     }
     folder = Path(data["images"])
     records = read_captions(Path(data["captions"]), format=data.get("format", "auto"), columns=Columns(**names))
-    return TrainingImages((Path(data["captions"]),), frozenset(folder / record.image for record in records))
+    names_of = (name for record in records for name in (record.image, record.partner_image) if name)
+    originals = Path(data["captions"]).parent / ORIGINALS_NAME
+    return TrainingImages(
+        (Path(data["captions"]),),
+        frozenset(folder / name for name in names_of),
+        frozenset(read_jsonl(Original, originals)) if originals.is_file() else frozenset(),
+    )
 
 
 def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Iterable[str]]], *, root: Path) -> Leakage:
@@ -161,8 +174,11 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
         benchmarks: name, and paths of the images of its scored items.
         root: folder that those paths are relative to.
     """
-    ids = {number for file in training.files if (number := coco_id(file.name)) is not None}
-    by_size: dict[int, list[Path]] = {}
+    names = [*(file.name for file in training.files), *(Path(original.name).name for original in training.originals)]
+    ids = {number for name in names if (number := coco_id(name)) is not None}
+    by_size: dict[int, list[Path | str]] = {}
+    for original in training.originals:
+        by_size.setdefault(original.bytes, []).append(original.sha256)
     for file in training.files:
         try:
             by_size.setdefault(file.stat().st_size, []).append(file)
@@ -177,7 +193,9 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
     )
 
 
-def _overlap(name: str, paths: list[str], ids: set[str], by_size: dict[int, list[Path]], *, root: Path) -> Overlap:
+def _overlap(
+    name: str, paths: list[str], ids: set[str], by_size: Mapping[int, list[Path | str]], *, root: Path
+) -> Overlap:
     same_id = [path for path in paths if coco_id(path.rpartition("/")[2]) in ids]
     rest = sorted(set(paths) - set(same_id))
     same_content = [path for path in rest if _is_among(path, by_size.get(size_of(root, path), []), root=root)]
@@ -199,11 +217,12 @@ def coco_id(file_name: str) -> str | None:
     return found[1] if found else None
 
 
-def _is_among(path: str, files: list[Path], *, root: Path) -> bool:
+def _is_among(path: str, files: list[Path | str], *, root: Path) -> bool:
+    """Whether a picture's file is one of these, each given by its path or its digest."""
     if not files:
         return False
     digest = hashlib.sha256(read_picture(root, path)).hexdigest()
-    return any(digest == _digest(file, file.stat().st_mtime_ns) for file in files)
+    return any(digest == (file if isinstance(file, str) else _digest(file, file.stat().st_mtime_ns)) for file in files)
 
 
 @lru_cache(maxsize=1 << 17)
