@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from degla.statistics.seeds import Questions
 from degla.statistics.significance import holm
 from degla.study.markdown import render_markdown
 from degla.study.page import picture_of
@@ -187,6 +188,10 @@ def test_tasks_in_sequence_follow_from_their_file() -> None:
             tuple(tuple(tuple(row) for row in matrix) for matrix in arm["matrices"]),
             {name: tuple(tuple(row) for row in rows) for name, rows in arm["also"].items()},
             arm["training_seconds"],
+            {
+                name: Questions(value["error"], value["images"], value["images"], None)
+                for name, value in arm.get("questions", {}).items()
+            },
         )
         for arm in data["arms"]
     }

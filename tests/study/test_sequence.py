@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,11 @@ def test_from_the_command_line(tmp_path: Path, drawn: Path, capsys: pytest.Captu
     (arm,) = data["arms"]
     assert arm["arm"] == "plain" and len(arm["matrices"][0]) == 3 and len(arm["also"]["recognition"][0]) == 3
     assert arm["summaries"]["Last"]["mean"] == pytest.approx(sum(arm["matrices"][0][2]) / 2)
+    # One seed: intervals over the questions, of every cell and summary.
+    assert set(arm["questions"]) == {*SUMMARIES, *(f"{row}:{of}" for row in range(3) for of in (0, 1, "recognition"))}
+    assert all(value["error"] > 0 and value["images"] > 1 for value in arm["questions"].values())
     page = (out / "continual.md").read_text()
+    assert re.search(r"\| plain \| 1 \| [\d.]+ ± [1-9]", page)
     assert "| plain | 1 |" in page and "**Note.** fails, seed 0" in page and (out / "continual.svg").is_file()
     rehearsed = json.loads((out / "runs" / "plain-0" / "1-digit" / "step-2" / "config.json").read_text())["rehearsal"]
     assert rehearsed["data"]["captions"] is None, "an arm that does not rehearse takes no data for it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.results import TracedResult
@@ -59,6 +59,16 @@ def _answered_blind(label: str, entry: BenchmarkResult) -> Iterator[str]:
     if given_away:
         more = f" and {len(given_away) - _NAMED} more parts" if len(given_away) > _NAMED else ""
         yield f"{entry.title}: {label} answers without looking at the image: {', '.join(given_away[:_NAMED])}{more}."
+
+
+def spoiled(results: Iterable[TracedResult], benchmarks: Collection[str]) -> tuple[bool, bool]:
+    """Whether images of these benchmarks were trained on, and whether some were not there, in any of the results."""
+    leaked = missing = False
+    for result in results:
+        overlaps = result.leakage.overlaps if result.leakage is not None else ()
+        leaked |= any(overlap.shared > 0 and overlap.benchmark in benchmarks for overlap in overlaps)
+        missing |= any(entry.missing_images > 0 and entry.name in benchmarks for entry in result.benchmarks)
+    return leaked, missing
 
 
 def missing_images(entry: BenchmarkResult) -> Iterator[str]:

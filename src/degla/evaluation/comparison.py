@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.caveats import caveats_of
+from degla.evaluation.caveats import caveats_of, spoiled
 from degla.evaluation.ceilings import ceilings_of
 from degla.evaluation.floors import is_floor
 from degla.evaluation.item_difference import item_score, lead_over, questions_of
@@ -246,10 +246,9 @@ def _cells(
     def difference(first: str, second: str) -> Difference:
         paths = [[by_label[label].paths[seed] for seed in values[label]] for label in (first, second)]
         questions = lead_over(benchmark, key, *paths)
-        caveats = [_caveats(by_label[label], benchmark) for label in (first, second)]
-        doubt = doubt_of(
-            questions, leaked=any(leaked for leaked, _ in caveats), missing=any(gone for _, gone in caveats)
-        )
+        results = [result for label in (first, second) for result in by_label[label].results.values()]
+        leaked, missing = spoiled(results, {benchmark})
+        doubt = doubt_of(questions, leaked=leaked, missing=missing)
         return seed_difference(values[first], values[second], questions, doubt=doubt)
 
     leader = max(values, key=lambda label: seed_spread(list(values[label].values())).mean)
@@ -276,24 +275,6 @@ def _cells(
             best=leads and label == leader,
         )
     return cells
-
-
-def _caveats(method: Method, benchmark: str) -> tuple[bool, bool]:
-    """Whether images of a benchmark were trained on, and whether some were not there."""
-    leaked = any(
-        overlap.shared > 0
-        for result in method.results.values()
-        if result.leakage is not None
-        for overlap in result.leakage.overlaps
-        if overlap.benchmark == benchmark
-    )
-    missing = any(
-        entry.missing_images > 0
-        for result in method.results.values()
-        for entry in result.benchmarks
-        if entry.name == benchmark
-    )
-    return leaked, missing
 
 
 def _headline(name: str, methods: Sequence[Method], rows: Sequence[Row]) -> list[Row]:

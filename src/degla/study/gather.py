@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -13,14 +13,15 @@ import numpy as np
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, joined
-from degla.evaluation.caveats import missing_images, trained_on
-from degla.evaluation.item_difference import averaged_scores, questions_of, questions_of_lead
+from degla.evaluation.caveats import missing_images, spoiled, trained_on
+from degla.evaluation.item_difference import questions_of, questions_of_lead
 from degla.evaluation.results import TracedResult, load_result
 from degla.evaluation.terminal import named_scores
 from degla.evaluation.told import told_notes
-from degla.records import BenchmarkResult, PartResult, Result, Score
+from degla.records import PartResult, Result
 from degla.statistics.seeds import Questions
 from degla.statistics.significance import doubt_of
+from degla.study.items import Items, benchmark_of, named_items, score_of
 from degla.study.plan import Plan
 from degla.study.record import (
     AskedRecord,
@@ -36,8 +37,6 @@ from degla.study.standings import BASE, tabulate
 from degla.study.tuning import Cost
 
 log = logging.getLogger("degla.study")
-Items = Mapping[str, ItemScore]
-"""Scores and families by name, of verdicts averaged over seeds."""
 
 
 @dataclass
@@ -77,7 +76,7 @@ def gather(
     base = load_result(models[0].own[None])
     columns = _columns(base, plan)
     families, compositional = _families(base)
-    counts = {name: _count(base, name) for name in columns} | {
+    counts = {name: score_of(base, name).n for name in columns} | {
         key: part.scores[0].n for key, (_, part) in _parts(base).items()
     }
     record = StudyRecord(
@@ -148,12 +147,6 @@ def _families(base: Result) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]
         if part.family not in ("recognition", "retrieval"):
             compositional.append(key)
     return {name: tuple(keys) for name, keys in found.items()}, tuple(compositional)
-
-
-def _count(result: Result, column: str) -> int:
-    entry = _benchmark_of(result, column)
-    rows = _rows(entry)
-    return rows[column if column in rows else entry.headline[column]].n
 
 
 def _caveats(models: Sequence[Model]) -> list[str]:
@@ -232,17 +225,9 @@ def _test(
     score: str, first: str, second: str, questions: Questions | None, models: Sequence[Model], weights: Weights
 ) -> TestRecord:
     results = [load_result(path) for model in models for path in model.own.values()]
-    asked = {_benchmark_of(result, name).name for result in results for name in weights}
-    doubt = doubt_of(
-        questions,
-        leaked=any(
-            overlap.shared and overlap.benchmark in asked
-            for result in results
-            if result.leakage is not None
-            for overlap in result.leakage.overlaps
-        ),
-        missing=any(entry.missing_images and entry.name in asked for result in results for entry in result.benchmarks),
-    )
+    asked = {benchmark_of(result, name).name for result in results for name in weights}
+    leaked, missing = spoiled(results, asked)
+    doubt = doubt_of(questions, leaked=leaked, missing=missing)
     kept = None if questions is None else QuestionsRecord.of(questions)
     return TestRecord(first=first, second=second, score=score, questions=kept, doubt=doubt)
 
@@ -254,13 +239,7 @@ def _leads(weights: Weights, first: Items, second: Items) -> list[tuple[float, I
 def _items(paths: Sequence[Path], record: StudyRecord, *, label: str) -> tuple[Items, list[str]]:
     """Scores and families of results averaged over seeds, and the ids of their items."""
     results: list[TracedResult] = [load_result(path, items=True) for path in paths]
-    scores = averaged_scores(results, where=label)
-    found: dict[str, ItemScore] = {}
-    for name in record.headline:
-        own = _benchmark_of(results[0], name)
-        rows = _rows(own)
-        source = name if name in rows else own.headline[name]
-        found[name] = scores[own.name][source, rows[source].metric]
+    found, scores = named_items(results, record.headline, where=label)
     parts = {
         key: scores[benchmark][part.name, part.scores[0].metric]
         for key, (benchmark, part) in _parts(results[0]).items()
@@ -268,16 +247,6 @@ def _items(paths: Sequence[Path], record: StudyRecord, *, label: str) -> tuple[I
     for family, keys in record.families.items():
         found[f"family:{family}"] = joined([parts[key] for key in keys], np.full(len(keys), 1 / len(keys)))
     return found, [row.id for row in results[0].items]
-
-
-def _benchmark_of(result: Result, name: str) -> BenchmarkResult:
-    """The benchmark that a score is of, as `named_scores` has it: the first that knows it."""
-    return next(entry for entry in result.benchmarks if name in entry.headline or name in _rows(entry))
-
-
-def _rows(entry: BenchmarkResult) -> dict[str, Score]:
-    """Parts by their own first metric, and named averages, by name."""
-    return {score.name: score for score in [*(part.scores[0] for part in entry.parts), *entry.averages]}
 
 
 def _refuse_other(ids: Sequence[str], others: Sequence[str], label: str, other: str) -> None:

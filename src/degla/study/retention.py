@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 
-from degla.statistics.seeds import Spread, seed_spread
+import numpy as np
+
+from degla.evaluation.item_difference import questions_of
+from degla.statistics.proportions import FEW
+from degla.statistics.seeds import Questions, Spread, seed_spread
+from degla.study.items import Items
 
 Matrix = tuple[tuple[float, ...], ...]
 """`matrix[i][j]`: score of task j, 0 to 1, after the first i tasks were learnt; row 0 is the base."""
@@ -59,6 +66,7 @@ class Retention:
         seeds: of the matrices.
         matrices: one a seed.
         also: name of a score to its values, one row a seed, one value before the first task and after each.
+        questions: what other questions would do to a cell (`cell_name`) or a summary; empty where that is not known.
         seconds: spent in training steps, the mean over seeds of the sum over tasks; None where it is not known.
     """
 
@@ -67,16 +75,53 @@ class Retention:
     matrices: tuple[Matrix, ...]
     also: dict[str, tuple[tuple[float, ...], ...]]
     seconds: float | None = None
+    questions: Mapping[str, Questions] = field(default_factory=dict)
 
     def cell(self, row: int, task: int) -> Spread:
-        """Score of a task after the first `row` tasks, over seeds."""
-        return seed_spread([matrix[row][task] for matrix in self.matrices])
+        """Score of a task after the first `row` tasks."""
+        return seed_spread([matrix[row][task] for matrix in self.matrices], self.questions.get(cell_name(row, task)))
 
     def beside(self, name: str, row: int) -> Spread:
-        """One of the further scores after the first `row` tasks, over seeds."""
-        return seed_spread([values[row] for values in self.also[name]])
+        """One of the further scores after the first `row` tasks."""
+        return seed_spread([values[row] for values in self.also[name]], self.questions.get(cell_name(row, name)))
 
     @property
     def summaries(self) -> dict[str, Spread]:
-        """`SUMMARIES` over seeds."""
-        return {name: seed_spread([sums(matrix) for matrix in self.matrices]) for name, sums in SUMMARIES.items()}
+        """`SUMMARIES` of the matrices."""
+        return {
+            name: seed_spread([sums(matrix) for matrix in self.matrices], self.questions.get(name))
+            for name, sums in SUMMARIES.items()
+        }
+
+
+def cell_name(row: int, of: int | str) -> str:
+    """Name of a cell in `Retention.questions`: after how many tasks, of which task or further score."""
+    return f"{row}:{of}"
+
+
+def retention_questions(stages: Sequence[Items], tasks: Sequence[str], also: Sequence[str]) -> dict[str, Questions]:
+    """What other questions would do to every cell and summary.
+
+    Args:
+        stages: scores by name before the first task and after each, of verdicts averaged over seeds.
+        tasks: name of each task's score.
+        also: names of the further scores.
+    """
+    found: dict[str, Questions | None] = {}
+    for row, scores in enumerate(stages):
+        for number, name in enumerate(tasks):
+            found[cell_name(row, number)] = questions_of(scores[name])
+        for name in also:
+            found[cell_name(row, name)] = questions_of(scores[name])
+    drawn = np.array([[scores[name].draws for name in tasks] for scores in stages])
+    images = len(np.unique(np.concatenate([stages[0][name].clusters for name in tasks])))
+    # Where a bootstrap of a cell is not trusted, neither is that of a summary: then at least as wide as a mean over
+    # tasks whose cells are each as uncertain as the worst of its stages.
+    cells = [[found[cell_name(row, number)] for row in range(len(stages))] for number in range(len(tasks))]
+    worst = [max((each.error for each in task if each is not None), default=0.0) for task in cells]
+    few = any(each is not None and each.uneven < FEW for task in cells for each in task)
+    least = math.hypot(*worst) / len(tasks) if few else 0.0
+    for summary, sums in SUMMARIES.items():
+        values = [sums(tuple(map(tuple, drawn[:, :, draw].tolist()))) for draw in range(drawn.shape[2])]
+        found[summary] = Questions(max(least, float(np.std(values, ddof=1))), images, images, None)
+    return {name: value for name, value in found.items() if value is not None}

@@ -13,8 +13,10 @@ from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.files import write_json, write_text
 from degla.locks import lock
+from degla.statistics.seeds import Questions
 from degla.study.conduct import check_base, open_log
-from degla.study.retention import Retention
+from degla.study.items import named_items
+from degla.study.retention import Retention, retention_questions
 from degla.study.sequence_jobs import Learnt, SequenceJob, learn, sequence_jobs
 from degla.study.sequence_page import as_data, render_markdown
 from degla.study.sequence_plan import SequencePlan
@@ -106,6 +108,8 @@ class _Watch:
 def _found(plan: SequencePlan, jobs: Sequence[SequenceJob], ends: Sequence[Ended[Learnt] | None]) -> Sequences:
     base = named_scores(load_result(jobs[0].jobs[0].measures[0].path))
     rows: dict[str, dict[int, list[dict[str, float]]]] = {arm.name: {} for arm in plan.arms}
+    files: dict[str, list[list[Path]]] = {arm.name: [] for arm in plan.arms}
+    start = jobs[0].jobs[0].measures[0].path
     seconds: dict[str, list[float]] = {arm.name: [] for arm in plan.arms}
     failures = []
     for job, end in zip(jobs[1:], ends[1:], strict=True):
@@ -115,6 +119,7 @@ def _found(plan: SequencePlan, jobs: Sequence[SequenceJob], ends: Sequence[Ended
             continue
         results = [named_scores(load_result(each.measures[0].path)) for each in job.jobs]
         rows[job.arm][job.seed] = [base, *results]
+        files[job.arm].append([each.measures[0].path for each in job.jobs])
         seconds[job.arm].append(sum(done.cost.seconds for done in end.value.tasks if done.cost is not None))
     arms = []
     for arm, by_seed in rows.items():
@@ -125,11 +130,22 @@ def _found(plan: SequencePlan, jobs: Sequence[SequenceJob], ends: Sequence[Ended
         )
         also = {name: tuple(tuple(scores[name] for scores in each) for each in by_seed.values()) for name in plan.also}
         cost = sum(seconds[arm]) / len(seconds[arm])
-        arms.append(Retention(arm, tuple(by_seed), matrices, also, seconds=cost))
+        questions = _questions(plan, [[start], *map(list, zip(*files[arm], strict=True))], label=arm)
+        arms.append(Retention(arm, tuple(by_seed), matrices, also, seconds=cost, questions=questions))
     if not arms:
         told = "; ".join(f"{title}: {error}" for title, error in failures[:3])
         raise DeglaError(f"no sequence came to an end: {told}.")
     return Sequences(plan, tuple(arms), tuple(failures))
+
+
+def _questions(plan: SequencePlan, stages: Sequence[Sequence[Path]], *, label: str) -> dict[str, Questions]:
+    """What other questions would do; `stages`: results over seeds before the first task and after each."""
+    tasks = [task.measure for task in plan.tasks]
+    scores = [
+        named_items([load_result(path, items=True) for path in paths], [*tasks, *plan.also], where=label)[0]
+        for paths in stages
+    ]
+    return retention_questions(scores, tasks, plan.also)
 
 
 def _write(found: Sequences, out: Path, *, command: str) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 _HOW_TO_READ = (
-    "Percent; ± is half of a 95 % t-interval of the mean over seeds. Zero-shot: the base, over all tasks but the "
+    "Percent; ± is half of a 95 % interval of the mean over seeds and questions (one seed: over questions alone). It "
+    "leaves out the base model and the training pictures. Zero-shot: the base, over all tasks but the "
     "first. Transfer: the same tasks, each after every task that was learnt before it. Average: all tasks after each "
     "task. Last: all tasks after the last. Forgetting: the best that a task was since it was learnt, minus its end; "
     "in points, over all tasks but the last. Training: time in steps, while others ran beside it. Bold: the task has "
@@ -55,7 +56,7 @@ def render_markdown(
     lines += ["```sh", command, "```", ""] if command else []
     notes = [f"{title} failed: {error}" for title, error in failures]
     if any(len(arm.seeds) == 1 for arm in arms):
-        notes.append("One seed has no interval, and another may say otherwise.")
+        notes.append("One seed: intervals are over questions alone, and another seed may say otherwise.")
     lines += [line for note in notes for line in (f"> **Note.** {note}", "")]
     lines += table_lines(_glance_heads(plan), [_glance(plan, arm) for arm in arms])
     lines += ["", _HOW_TO_READ, "", "![Scores after each task](continual.svg)", ""]
@@ -78,6 +79,9 @@ def as_data(
                 "seeds": list(arm.seeds),
                 "matrices": [[list(row) for row in matrix] for matrix in arm.matrices],
                 "also": {name: [list(row) for row in rows] for name, rows in arm.also.items()},
+                "questions": {
+                    name: {"error": each.error, "images": each.images} for name, each in arm.questions.items()
+                },
                 "summaries": {name: as_values(value) for name, value in arm.summaries.items()},
                 "training_seconds": arm.seconds,
             }
