@@ -53,6 +53,7 @@ def test_ls_names_every_file_of_every_shelf(capsys: Capture) -> None:
     assert members.keys() == SHELVES.keys()
     for name, shelf in SHELVES.items():
         assert list(members[name]) == shelf.names()
+        assert not [member for member in members[name] if member.startswith("_")]
         assert all(members[name].values()), f"a member of {name} has no docstring"
     assert {"clip", "negclip", "ce_clip", "degla", "degla_published", "smoke"} <= members["recipes"].keys()
 

@@ -121,6 +121,19 @@ def test_copies_of_the_weights_are_counted(tiny_model: Path, tiny_pairs: Pairs, 
     assert disk == [4 * 3 * count, 4 * 4 * count, 4 * 3 * count]
 
 
+@pytest.mark.parametrize(("checkpoints", "state"), [(1.5, "bad"), (3, "beware"), (50, "good")])
+def test_a_disk_that_checkpoints_do_not_fit_on(
+    checkpoints: float, state: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    size = int(_findings(config)["disk"].values["checkpoint_bytes"])
+    free = SimpleNamespace(free=int(checkpoints * size))
+    monkeypatch.setattr("degla.doctor.examine.shutil.disk_usage", lambda place: free)
+    found = _findings(replace(config, checkpoint=replace(config.checkpoint, keep=4)))["disk"]
+    assert found.state == state
+    assert ("Free some" in found.text) == (state != "good")
+
+
 @dataclass(frozen=True)
 class _SlowPairs:
     """Batches that take so long to come on a clock of the test's own, divided among workers."""

@@ -101,3 +101,9 @@ def test_tested_scenes_are_never_trained_on() -> None:
     for split in ("validation", "test"):
         tested = {scene.content for scene in benchmark_scenes(split, domain="id", count=300, seed=0)}
         assert not trained & tested
+
+
+def test_another_seed_draws_other_scenes_of_the_split() -> None:
+    drawn = [[scene.content for scene in benchmark_scenes("test", domain="id", count=20, seed=seed)] for seed in (0, 1)]
+    assert len({*drawn[0]} & {*drawn[1]}) < 5
+    assert drawn[0] == [scene.content for scene in benchmark_scenes("test", domain="id", count=20, seed=0)]

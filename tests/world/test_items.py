@@ -47,3 +47,13 @@ def test_replacements_stay_in_the_vocabulary() -> None:
             for _, colour, shape in read(text).phrases:
                 assert shape in IN_DOMAIN.shapes
                 assert colour is None or colour in IN_DOMAIN.colours
+
+
+@pytest.mark.parametrize("family", ["replace_noun", "replace_adjective"])
+def test_no_negative_names_two_things_alike(family: str) -> None:
+    """Every scene shows two shapes and two colours: a text with one shape twice would be told without the picture."""
+    for number in range(200):
+        rng = stream("alike", family, number)
+        text = make_contrast(sample_scene(rng), family, vocabulary=FULL, rng=rng).negative
+        (_, colour, shape), (_, other_colour, other_shape) = read(text).phrases
+        assert shape != other_shape and colour != other_colour, text
