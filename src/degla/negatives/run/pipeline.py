@@ -14,11 +14,11 @@ from functools import lru_cache
 from heapq import heappop, heappush
 from typing import Final, Protocol, TypeVar
 
+from degla.interruption import Interruption
 from degla.negatives.checks import check_caption
 from degla.negatives.grammar.phrases import Caption, parse
 from degla.negatives.llm import Form, Key, LanguageModel, Reply, Request
 from degla.negatives.run.dialogue import Dialogue, Maker
-from degla.negatives.run.interruption import Interruption
 from degla.negatives.run.stream import BATCH, Batch, Task
 from degla.records import NegativeRecord
 

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import DeglaError, InputError
+from degla.interruption import Interruption
 from degla.negatives.llm import Form, Key, LanguageModel, Reply
 from degla.negatives.run.dialogue import Maker
-from degla.negatives.run.interruption import Interruption
 from degla.negatives.run.journal import Journal, read_replies, write_line
 from degla.negatives.run.pipeline import Pipeline, Rows, make_rows, tag
 from degla.negatives.run.stream import Batch
