@@ -17,6 +17,7 @@ from degla.errors import InputError
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
 from degla.records import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
+from degla.shelf import BENCHMARKS
 from degla.study.gather import Model, gather
 from degla.study.markdown import render_markdown
 from degla.study.page import picture_of, render_html, write_all
@@ -26,6 +27,7 @@ from degla.study.record import load_study
 from degla.study.standings import BASE
 from degla.study.study import Study
 from degla.study.tuning import Cost
+from tests.evaluation.made_up import draw_result
 
 _ITEMS = 200
 _DOMAINS = ("letter", "digit", "animal", "food", "thing", "pattern", "shape", "count", "place")
@@ -281,6 +283,33 @@ def test_a_study_without_a_compositional_part(results: dict[str, dict[int | None
     assert "By family" not in (tmp_path / "study.md").read_text() + (tmp_path / "study.html").read_text()
     assert "compositional" not in (tmp_path / "study.md").read_text()
     assert study.tests and "<svg" in (tmp_path / "study.html").read_text()
+
+
+def test_a_study_of_recognition_and_retrieval_alone(tmp_path: Path) -> None:
+    """Two benchmarks without a compositional part: scores of both, no warning about questions of composition."""
+    retrieval = BENCHMARKS.load("retrieval").BENCHMARK
+    flickr = replace(retrieval, parts=tuple(part for part in retrieval.parts if part.name.startswith("flickr")))
+    world = BENCHMARKS.load("world").BENCHMARK
+    parts = tuple(part for part in world.parts if part.family == "recognition")
+    averages = tuple(average for average in world.averages if average.name == "recognition")
+    seen = replace(world, parts=parts, averages=averages, headline={"recognition": "recognition"})
+    found: dict[str, dict[int | None, Path]] = {}
+    levels = {BASE: (0.5, 0.5, 0.5, 0.6), "good": (0.5, 0.5, 0.5, 0.8), "worse": (0.5, 0.5, 0.5, 0.5)}
+    for label, level in levels.items():
+        for seed in [None] if label == BASE else range(3):
+            one, other = (draw_result(label, level, seed, benchmark=each) for each in (seen, flickr))
+            whole = one.model_copy(
+                update={"benchmarks": one.benchmarks + other.benchmarks, "items": one.items + other.items}
+            )
+            found.setdefault(label, {})[seed] = tmp_path / f"{label}-{seed}.json"
+            save_result(whole, found[label][seed])
+    study = _study(found, seeds=range(3), gain="recognition", kept="retrieval")
+    write_all(study, tmp_path)
+    text = (tmp_path / "study.md").read_text()
+    assert "compositional" not in text and "recognition gained" in text and "retrieval lost" in text
+    good = study.table.of("good")
+    assert good.gained.mean > 0.1 and good.gained.half_width is not None and 0 < good.gained.half_width < 0.1
+    assert all(name.partition(":")[0] in ("world", "retrieval") for name in study.record.models[1].runs[0].parts)
 
 
 def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
