@@ -18,13 +18,14 @@ from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
 from degla.records import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
 from degla.shelf import BENCHMARKS
+from degla.study.chosen import at_edges
 from degla.study.gather import Model, gather
 from degla.study.markdown import render_markdown
 from degla.study.page import picture_of, render_html, write_all
 from degla.study.plan import Plan
 from degla.study.plot import _undominated, frontier, has_many, standing_alone
 from degla.study.record import load_study
-from degla.study.standings import BASE
+from degla.study.standings import BASE, Standing
 from degla.study.study import Study
 from degla.study.tuning import Cost
 from tests.evaluation.made_up import draw_result
@@ -310,6 +311,23 @@ def test_a_study_of_recognition_and_retrieval_alone(tmp_path: Path) -> None:
     good = study.table.of("good")
     assert good.gained.mean > 0.1 and good.gained.half_width is not None and 0 < good.gained.half_width < 0.1
     assert all(name.partition(":")[0] in ("world", "retrieval") for name in study.record.models[1].runs[0].parts)
+
+
+def test_a_best_setting_at_the_edge_is_named(study: Study) -> None:
+    def row(label: str, rate: str, share: float, *, best: bool = False) -> Standing:
+        return replace(good, label=label, arm="good", setting=(("optim.lr", rate),), share=share, best=best)
+
+    good = study.table.of("good")
+    rows = [row("a", "1e-4", 1.0), row("b", "2e-4", 0.5), row("c", "4e-4", 0.7)]
+
+    def named(best: str) -> dict[str, list[str]]:
+        table = replace(study.table, standings=tuple(replace(one, best=one.label == best) for one in rows))
+        return at_edges(table)
+
+    assert named("a") == {"good": ["optim.lr 1e-4, the smallest"]}, "a share of 1 has nothing beyond it"
+    assert named("b") == {"good": ["share 0.5, the smallest"]}
+    assert named("c") == {"good": ["optim.lr 4e-4, the largest"]}
+    assert at_edges(study.table) == {}, "nothing was varied"
 
 
 def test_standings(results: dict[str, dict[int | None, Path]]) -> None:

@@ -75,7 +75,7 @@ def is_choice(plan: Plan, table: Table) -> bool:
     return any(arms.count(arm.name) > 1 for arm in plan.arms)
 
 
-def at_edges(plan: Plan, table: Table) -> dict[str, list[str]]:
+def at_edges(table: Table) -> dict[str, list[str]]:
     """Arms whose best setting is the smallest or largest value that was tried of a field, and which: a better one may
     lie beyond. A share of 1 is the tuned model, beyond which there is none."""
     found: dict[str, list[str]] = {}

@@ -122,7 +122,7 @@ class Study:
                 "the best of several settings was taken for an arm on the same questions that it is reported on, so "
                 f"its lead is flattered{used}. {then}"
             )
-        edges = at_edges(plan, self.table)
+        edges = at_edges(self.table)
         if edges:
             told = "; ".join(f"{arm} ({', '.join(where)})" for arm, where in edges.items())
             yield f"the best setting lies at the edge of what was tried, so a better one may lie beyond it: {told}."
