@@ -113,3 +113,14 @@ def test_the_doctor_tells_all_of_them(tmp_path: Path) -> None:
     assert finding.state == "beware"
     for name in ("class token alone", "adapters in the image tower", "outputs of patches and tokens"):
         assert name in finding.text
+
+
+@pytest.mark.parametrize(("vision", "told"), [(RESNET, ["image tower, a ModifiedResNet"]), (timm_tower(), [])])
+def test_gradient_checkpointing_that_does_nothing_is_told(
+    vision: dict[str, Any], told: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = load_encoder(str(write_model(tmp_path / "model", vision_cfg=vision)))
+    caplog.clear()
+    encoder.checkpoint_gradients()
+    assert len(caplog.messages) == len(told)
+    assert all(part in message for part, message in zip(told, caplog.messages, strict=True))

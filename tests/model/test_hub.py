@@ -174,10 +174,14 @@ def test_data_come_before_the_model(
         monkeypatch.setattr(f"{place}.load_encoder", lambda *_, **__: pytest.fail("a model was looked up"))
     gone, images = str(tmp_path / "gone.jsonl"), str(tiny_pairs["images"])
     data = ["--data.captions", gone, "--data.images", images, "--data.negatives", str(tiny_pairs["negatives"])]
+    whole = [word.replace(gone, str(tiny_pairs["captions"])) for word in data]
+    whole += ["--data.negatives-per-caption", "2", "--train.batch-size", "4"]
+    validation = ["--validation.benchmarks", "sugarcrepe", "--validation.root", str(tmp_path / "nowhere")]
     asked = ["--benchmarks", "sugarcrepe", "--root", str(tmp_path / "nowhere")]
     model, out = "ViT-B-32-quickgelu:openai", ["--out", str(tmp_path / "out.json")]
     for words, told in (
         (["train", "degla", *data, "--out", str(tmp_path / "run")], "gone.jsonl"),
+        (["train", "degla", *whole, *validation, "--out", str(tmp_path / "run")], "nowhere"),
         (["doctor", "degla", *data], "gone.jsonl"),
         (["evaluate", model, *asked, *out], "nowhere"),
         (["attack", model, *asked, *out], "nowhere"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from degla.errors import InputError
 from degla.model.dense import encode_patches, encode_tokens
+from degla.model.depth import TOWERS, tower_module
 from degla.model.image import encode_class_token, reads_class_token
 from degla.model.modes import rest_what_stays
 from degla.model.text import can_trim, encode_tree, encode_trimmed, tree_grower
 from degla.prefixes import GrowTree, PrefixTree
+
+log = logging.getLogger("degla.model")
+
+_FORGETS = ("grad_checkpointing", "gradient_checkpointing")
+"""What open_clip, timm and transformers call the switch of a module that computes its activations again."""
 
 Tokenize = Callable[[list[str]], Int[Tensor, "texts context"]]
 Transform = Callable[[Any], Float[Tensor, "3 height width"]]
@@ -265,6 +272,16 @@ class Encoder(nn.Module):
             self.clip.set_grad_checkpointing(True)
         except (AttributeError, AssertionError, NotImplementedError, TypeError):
             raise InputError(f"{self.name}: has no gradient checkpointing; leave the flag out.") from None
+        for tower in TOWERS:
+            module = tower_module(self.clip, tower)
+            inside: Any = self.clip.transformer if module is self.clip else module
+            if not any(getattr(part, name, False) for part in inside.modules() for name in _FORGETS):
+                log.warning(
+                    "%s: gradient checkpointing does nothing for its %s tower, a %s, whose activations are kept.",
+                    self.name,
+                    tower,
+                    type(module).__name__,
+                )
         # The second pass runs outside `_kernels`, and must take the same ones.
         self._plain_kernels = False
 

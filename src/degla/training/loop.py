@@ -97,14 +97,15 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     processes = Processes.current()
     # Data come before the model: a wrong file is told before anything is fetched.
     source, second = read_pairs(config, processes=processes), read_rehearsal(config, processes=processes)
-    encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
-    pairs = open_pairs(config, encoder=encoder, processes=processes, source=source)
-    rehearsed = open_rehearsal(config, encoder=encoder, processes=processes, source=second)
-    steps = config.train.steps or config.train.epochs * len(pairs.plan)
     validation = Validation(
         config.validation, config.stop, run=run, label=config.recipe, seed=config.train.seed,
         processes=evaluation.Processes(processes.rank, processes.count),
     )  # fmt: skip
+    validation.read()
+    encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
+    pairs = open_pairs(config, encoder=encoder, processes=processes, source=source)
+    rehearsed = open_rehearsal(config, encoder=encoder, processes=processes, source=second)
+    steps = config.train.steps or config.train.epochs * len(pairs.plan)
     newest = latest_checkpoint(run) if resume else None
     before = validation.begin(encoder, start=None if newest is None else step_of(newest))
     trainer = build_trainer(config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=steps)

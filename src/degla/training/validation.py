@@ -11,6 +11,7 @@ from typing import Any
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.processes import Processes
+from degla.evaluation.questions import Questions
 from degla.evaluation.trade_off import TradeOff, trade_off
 from degla.files import write_text
 from degla.model.encoder import Encoder
@@ -48,9 +49,22 @@ class Validation:
         """Name of the best checkpoint among those that lose no more than allowed."""
         self.ended: str | None = None
         """Why the run is to end early, after the newest evaluation; the same on all processes."""
+        self._questions: list[Questions] | None = None
         self._highest = self._before = float("-inf")
         self._without_better = 0
         self._start: dict[str, float] = {}
+
+    def read(self) -> None:
+        """Read and check what the benchmarks ask, before a model is looked up.
+
+        Raises:
+            InputError: the benchmarks' files are wrong.
+        """
+        if self.config.benchmarks:
+            from degla.evaluation.run import ask_all
+
+            assert self.config.root is not None
+            self._questions = ask_all(self.config.benchmarks, self.config.root, processes=self.processes)
 
     def begin(self, encoder: Encoder, *, start: int | None = None) -> dict[str, float]:
         """Measure the model before training, or recall what an interrupted run has measured.
@@ -126,7 +140,7 @@ class Validation:
         try:
             result = evaluate(
                 encoder, benchmarks=self.config.benchmarks, root=self.config.root, label=self.label,
-                training_seed=self.seed, progress=False, processes=self.processes,
+                training_seed=self.seed, progress=False, processes=self.processes, questions=self._questions,
             )  # fmt: skip
         finally:
             encoder.train()
