@@ -27,21 +27,33 @@ UPLOAD = "/gradio_api/upload"
 RUN = "/gradio_api/run/predict"
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    with Review([DRAFT], log=tmp_path / "log.jsonl", out=tmp_path / "out") as review:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Iterator[Page]:
+    with Review([DRAFT], log=folder / "log.jsonl", out=folder / "out") as review:
         yield Page(review, None)
 
 
-@pytest.fixture
-def client(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def served(page: Page, folder: Path) -> Iterator[Any]:
+    """The page, built once: every request to it is refused, or changes nothing."""
     from fastapi.testclient import TestClient
 
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    yield TestClient(build(page), base_url=HERE)
-    assert not [
-        path for path in tmp_path.glob("uploads/**/*") if path.is_file() and path.stat().st_size
-    ]  # whatever was sent, nothing stayed
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GRADIO_TEMP_DIR", str(folder / "uploads"))
+        yield TestClient(build(page), base_url=HERE)
+
+
+@pytest.fixture
+def client(served: Any, folder: Path) -> Iterator[Any]:
+    served.cookies.clear()
+    yield served
+    stayed = [path for path in folder.glob("uploads/**/*") if path.is_file() and path.stat().st_size]
+    assert not stayed, "whatever was sent, nothing stays"
 
 
 def test_the_page_itself_is_served(client: Any) -> None:

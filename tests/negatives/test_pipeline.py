@@ -213,3 +213,14 @@ def test_processes_that_tag_change_nothing(tmp_path: Path, monkeypatch: pytest.M
     for workers in (1, 2):
         run(tmp_path / f"{workers}.jsonl", ScriptedModel(varied), texts, rules=("replace_nouns",), workers=workers)
     assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+
+
+def test_a_choice_that_was_not_offered_is_no_negative(tmp_path: Path) -> None:
+    def inventing(request: Request) -> str:
+        return "A text that nothing has checked."
+
+    run(tmp_path / "out.jsonl", ScriptedModel(inventing, forms=("choose",)), rules=("replace_nouns",))
+    made = [row for row in rows_of(tmp_path / "out.jsonl") if row.source == "scripted"]
+    assert len(made) > 3 and {(row.accepted, row.reason, row.text) for row in made} == {
+        (False, "model_malformed", None)
+    }

@@ -397,6 +397,16 @@ def test_all_servers_gone(connect: Callable[..., ServerModel]) -> None:
     assert {answer.outcome for answer in given_up} <= {"unreachable"} and len(given_up) < 200
 
 
+def test_a_model_that_repeats_key_and_address_is_not_quoted(connect: Callable[..., ServerModel]) -> None:
+    def respond(received: Received) -> Response:
+        return Response(body=completion(f"I'm sorry, but I can't use {SECRET} at {received.headers['host']}."))
+
+    with serving(respond) as server:
+        answer = reply(connect(server))
+    assert answer.outcome == "refused" and "sorry" in answer.detail
+    assert SECRET not in answer.detail and str(server.port) not in answer.detail
+
+
 # Settings
 
 
