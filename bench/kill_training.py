@@ -7,6 +7,8 @@ bit, and nothing may be left behind. Processes are forked from one that has torc
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
 import re
@@ -33,6 +35,7 @@ from degla.data.pairs import join
 from degla.data.sources import read_captions
 from degla.errors import DeglaError
 from degla.model.integrity import is_whole
+from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
 from degla.study.conduct import conduct
 from degla.study.plan import read_plan
@@ -100,6 +103,14 @@ def fork(work: Callable[[], object], log: Path, *, go: int | None = None) -> int
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)
+
+
+def load_what_it_loaded(log: str, model: Path) -> None:
+    """Import here what a training imports, so that those to come need not: most of their time would be that."""
+    for name in log.partition("modules ")[2].split():
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    load_encoder(str(model))
 
 
 def ended(process: int, *, seconds: float = MOST_SECONDS) -> int | None:
@@ -234,6 +245,7 @@ def kill_trainings(config: TrainConfig, calm: Path, folder: Path, outcome: Outco
             if (after := newest(run)) < before:
                 outcome.losses.append(f"{run.name}: step {before} was there, step {after} is the newest ({what})")
             resumed = True
+            print(f"{time.monotonic():.0f} s, {dict(outcome.kills)}, {outcome.losses}", file=sys.stderr)
         # Whatever was killed last, one more resume puts everything right.
         status = ended(fork(lambda this=this: train(this, resume=True), log))
         if status != 0 or not resumed:
@@ -306,7 +318,9 @@ def main() -> int:
         pairs = write_pairs(folder / "pairs")
         config = tiny_config("degla", model=model, pairs=pairs, out=folder / "calm", steps=given.steps)
         config = replace(config, checkpoint=replace(config.checkpoint, every_steps=1, keep=2))
-        assert ended(fork(lambda: train(config), folder / "log")) == 0, (folder / "log").read_text()
+        calm = fork(lambda: (train(config), print("modules", *sys.modules)), folder / "log")
+        assert ended(calm) == 0, (folder / "log").read_text()
+        load_what_it_loaded((folder / "log").read_text(), model)
         kill_trainings(config, folder / "calm", folder, outcome, kills=given.kills, rng=Random(given.seed))
         many = write_pairs(folder / "many", images=300)
         race_all(config, many, folder / "calm", folder, outcome, races=given.races)
