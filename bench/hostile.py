@@ -7,10 +7,11 @@ import contextlib
 import io
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,18 +22,23 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 MOST_MEMORY = 700 * 1_000_000
+PARTS = {
+    "servers": "Hostile server",
+    "inputs": "Odd inputs and bombs",
+    "pictures": "Odd pictures",
+    "texts": "Damaged files of texts and numbers",
+    "binaries": "Damaged files of weights and pictures",
+}
 
 
 def fuzz(folder: Path, *, trials: int, slow: int, seed: int) -> list[str]:
     """The table by file kind, and what failed."""
-    from tests.hostile.binaries import binary_kinds
-    from tests.hostile.texts import text_kinds
     from tests.hostile.trials import run_trials
 
     print(f"{'file':<40} trials refused harmless other FAILED")
     tallies: list[Tally] = []
     failed: list[str] = []
-    for kind in [*text_kinds(folder / "texts"), *binary_kinds(folder / "binaries")]:
+    for kind in kinds(folder):
         count = slow if kind.name.startswith(("resume", "evaluate")) else trials
         tallies.append(run_trials(kind, count=count, seed=seed))
         print(row(kind.name, tallies[-1:]), flush=True)
@@ -69,12 +75,12 @@ def clear(name: str, status: int, said: str) -> list[str]:
     return [] if good else [f"{name}: exit {status}: {said[-400:]}"]
 
 
-def odd_inputs(folder: Path) -> list[str]:
+def odd_inputs(folder: Path, *, pictures: bool) -> list[str]:
     """The rows of the audit: each is a command, and one line."""
-    from tests.hostile.odd import odd_commands
+    from tests.hostile.odd import odd_commands, picture_commands
 
     failed = []
-    for name, words in odd_commands(folder):
+    for name, words in (picture_commands if pictures else odd_commands)(folder):
         try:
             status, said = command(*words)
         except BaseException as error:  # what a user would see as a traceback
@@ -118,36 +124,43 @@ def peak_memory() -> int:
     return max(own, children) * 1024
 
 
-@contextlib.contextmanager
-def part(name: str) -> Iterator[None]:
-    """A heading, and how long it took."""
-    print(f"\n## {name}")
+def run_part(name: str, given: argparse.Namespace) -> int:
+    """One part in this process; its failures stand in the last lines, its exit status is 1 where there is one."""
+    print(f"\n## {PARTS[name]}")
     began = time.monotonic()
-    yield
-    print(f"{time.monotonic() - began:.0f} s, {peak_memory() / 1e6:.0f} MB at most so far", flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["DEGLA_CACHE"] = f"{place}/cache"
+        folder = Path(place) / "files"
+        if name == "servers":
+            failed = servers()
+        elif name in ("inputs", "pictures"):
+            failed = odd_inputs(folder, pictures=name == "pictures")
+        else:
+            failed = fuzz(folder, name, trials=given.trials, slow=given.slow, seed=given.seed)
+    memory = peak_memory()
+    if memory > MOST_MEMORY:
+        failed.append(f"peak memory {memory / 1e6:.0f} MB, more than {MOST_MEMORY / 1e6:.0f}")
+    print(f"{time.monotonic() - began:.0f} s, peak memory {memory / 1e6:.0f} MB, {len(failed)} failed")
+    for what in failed:
+        print(f"  FAILED {what[:500]}")
+    return 1 if failed else 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=25, help="of each file kind (25)")
-    parser.add_argument("--slow", type=int, default=12, help="of each file of a checkpoint (12)")
+    parser.add_argument("--trials", type=int, default=15, help="of each file kind (15)")
+    parser.add_argument("--slow", type=int, default=8, help="of each file of a checkpoint (8)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", choices=PARTS, help="only this part, in this process")
     given = parser.parse_args()
-    failed: list[str] = []
-    with tempfile.TemporaryDirectory() as place:
-        os.environ["DEGLA_CACHE"] = f"{place}/cache"
-        with part("Hostile server"):
-            failed += servers()
-        with part("Odd inputs and bombs"):
-            failed += odd_inputs(Path(place) / "odd")
-        with part("Damaged files"):
-            failed += fuzz(Path(place), trials=given.trials, slow=given.slow, seed=given.seed)
-    memory = peak_memory()
-    if memory > MOST_MEMORY:
-        failed.append(f"peak memory {memory / 1e6:.0f} MB, more than {MOST_MEMORY / 1e6:.0f}")
-    print(f"\npeak memory {memory / 1e6:.0f} MB (limit {MOST_MEMORY / 1e6:.0f}); {len(failed)} failed")
-    for what in failed:
-        print(f"  {what[:500]}")
+    if given.part:
+        return run_part(given.part, given)
+    # A process a part, so that each one's memory is its own and a crash of one is a failure, not the end.
+    own = [sys.executable, __file__, *sys.argv[1:]]
+    statuses = {name: subprocess.run([*own, "--part", name], check=False).returncode for name in PARTS}
+    failed = [PARTS[name] for name, status in statuses.items() if status]
+    print(f"\npeak memory {peak_memory() / 1e6:.0f} MB (limit {MOST_MEMORY / 1e6:.0f})")
+    print(f"failed: {', '.join(failed) or 'none'}")
     return 1 if failed else 0
 
 

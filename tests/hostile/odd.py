@@ -26,7 +26,6 @@ def odd_commands(folder: Path) -> Iterator[Command]:
     write(folder / "negatives.jsonl", lines(NEGATIVES))
     yield from _files(folder)
     yield from _paths(folder, good)
-    yield from _pictures(folder)
     judge = ["--captions", str(good), "--out", str(folder / "judged.jsonl"), "--clip", "world", "--images", str(folder)]
     long = folder / "long.jsonl"
     for size in (30_000_000, 3_000_000):
@@ -122,7 +121,8 @@ def _paths(folder: Path, good: Path) -> Iterator[Command]:
     )
 
 
-def _pictures(folder: Path) -> Iterator[Command]:
+def picture_commands(folder: Path) -> Iterator[Command]:
+    folder.mkdir(parents=True)
     pairs = write_pairs(folder / "pairs", images=4)
     model = write_model(folder / "model")
     rows = [json.loads(line) for line in pairs["captions"].read_text().splitlines()]

@@ -147,6 +147,19 @@ def checked(folder: Path, *, for_training: bool) -> Iterator[None]:
                 raise InputError(f"{folder / name}: {told}. {_remedy(folder)}")
 
 
+def check_one(folder: Path, name: str) -> None:
+    """Compare one file of a checkpoint with its recorded sum.
+
+    Raises:
+        InputError: it differs, or the state is damaged.
+    """
+    recorded = read_state(folder).sha256.get(name)
+    if recorded is not None and _digest(folder / name) != recorded:
+        raise InputError(
+            f"{folder / name}: damaged: its sha256 is not the one that {STATE_NAME} records. {_remedy(folder)}"
+        )
+
+
 def is_whole(folder: Path) -> bool:
     """Whether a checkpoint is complete and undamaged, as far as its state tells."""
     try:

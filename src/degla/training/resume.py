@@ -8,6 +8,7 @@ from pathlib import Path
 from degla.config.plain import differences, from_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
+from degla.model.integrity import check_one
 from degla.model.runs import latest_checkpoint, settle
 from degla.parse import read_json_object
 
@@ -28,6 +29,7 @@ def read_config(run: Path) -> TrainConfig:
     if newest is None:
         raise InputError(f"{run}: no complete checkpoint to go on from; start the run without --resume.")
     path = newest / "config.json"
+    check_one(newest, path.name)
     values = read_json_object(path, remedy="Use an earlier checkpoint.", constants=True)
     return replace(from_plain(values, where=str(path)), out=run)
 
