@@ -56,12 +56,20 @@ class Shelf:
         """Import the member called `name`.
 
         Raises:
+            InputError: see `require`.
+        """
+        self.require(name)
+        return importlib.import_module(f"{self.package}.{name}")
+
+    def require(self, name: str) -> None:
+        """Refuse a name that no member has, without importing anything.
+
+        Raises:
             InputError: there is no such member; the message lists those that exist and the nearest name.
         """
         names = self.names()
         if name not in names:
             raise InputError(f"unknown {self.noun} {name!r}.{did_you_mean(name, names)} Known: {', '.join(names)}.")
-        return importlib.import_module(f"{self.package}.{name}")
 
 
 TERMS = Shelf("degla.objectives", "term")

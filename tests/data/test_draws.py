@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from degla.config.run import TrainConfig
+from degla.config.sections import DataConfig
 from degla.data.draws import Draw, Offer, open_draw
 from degla.data.pairs import PairRow
 from degla.data.randomness import stream
@@ -88,6 +89,9 @@ def test_by_score_refuses_negatives_without_a_score() -> None:
 def test_an_unknown_draw_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(InputError, match=r"unknown draw of negatives 'by_rules'\. Did you mean 'by_rule'"):
         open_draw("by_rules", [])
+    config = TrainConfig(data=DataConfig(draw="by_rules"))
+    with pytest.raises(InputError, match=r"Did you mean 'by_rule'"):
+        config.check()
 
 
 def drawn(config: TrainConfig, *, epochs: int) -> list[list[Any]]:

@@ -23,6 +23,7 @@ from degla.model.attack import AttackConfig
 from degla.model.teacher import TeacherConfig
 from degla.objectives._sum import Terms, terms
 from degla.ranges import AtLeastOne, Checked
+from degla.shelf import DRAWS
 from degla.training.anchor import AnchorConfig
 
 
@@ -111,6 +112,7 @@ class TrainConfig(Checked, section=""):
         """
         if self.attack.epsilon and self.train.strategy == "fsdp":
             raise InputError("--train.strategy fsdp does not go together with --attack.epsilon; use ddp.")
+        DRAWS.require(self.data.draw)
         if self.data.class_template.count("{}") != 1:
             raise InputError(f"--data.class-template is {self.data.class_template!r}; it must hold {{}} once.")
         if not self.validation.benchmarks:
