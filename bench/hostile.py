@@ -31,10 +31,14 @@ PARTS = {
 }
 
 
-def fuzz(folder: Path, *, trials: int, slow: int, seed: int) -> list[str]:
+def fuzz(folder: Path, name: str, *, trials: int, slow: int, seed: int) -> list[str]:
     """The table by file kind, and what failed."""
     from tests.hostile.trials import run_trials
 
+    if name == "texts":
+        from tests.hostile.texts import text_kinds as kinds
+    else:
+        from tests.hostile.binaries import binary_kinds as kinds
     print(f"{'file':<40} trials refused harmless other FAILED")
     tallies: list[Tally] = []
     failed: list[str] = []
