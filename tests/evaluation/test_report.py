@@ -157,6 +157,18 @@ def test_best_is_only_said_where_it_is_significant(results: list[Path], tmp_path
     assert all(row.cells["high"].best and not row.cells["low"].best for row in clear.headline)
 
 
+def test_intervals_of_several_seeds_cover_their_questions_too(results: list[Path]) -> None:
+    from degla.evaluation.comparison import compare
+
+    (row,) = [row for row in compare(results, baseline=BASELINE).headline if row.title == "swap"]
+    cell = row.cells["degla"]
+    assert cell.interval is not None and cell.interval.method == "t over 3 seeds and questions"
+    over_seeds = (cell.deviation or 0) / 3**0.5
+    assert cell.interval.high - cell.mean > 1.96 * over_seeds
+    assert cell.gain is not None and cell.gain.interval is not None
+    assert cell.gain.interval.method == "t over 3 seeds and questions", "the baseline is one fixed model"
+
+
 def test_single_results_are_compared_over_items(tmp_path: Path) -> None:
     benchmark = BENCHMARKS.load("world").BENCHMARK
     for label, level in (("one", 0.9), ("two", 0.5)):
