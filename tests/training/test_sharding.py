@@ -86,3 +86,12 @@ def test_what_does_not_go_together_is_refused(
         encoder.precision = "fp16"
     with pytest.raises(InputError, match=f"--train.strategy fsdp does not go together with {refused}; "):
         Sharding(encoder, None, config=config, processes=Processes(count=2, rank=0))
+
+
+def test_an_older_pytorch_is_refused(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, strategy="fsdp")
+    monkeypatch.setattr(torch, "__version__", "2.7.1+cpu")
+    with pytest.raises(InputError, match=r"fsdp needs PyTorch 2\.\d+ or newer, and 2\.7\.1\+cpu is installed.*use ddp"):
+        Sharding(load_encoder(str(tiny_model)), None, config=config, processes=Processes(rank=0, count=2))
