@@ -199,6 +199,13 @@ def test_seeds_and_questions_are_covered_together() -> None:
         spread = seed_spread(list(values), Questions(0.03, 400, 100, None))
         held.append(abs(spread.mean - 0.6) <= (spread.half_width or 0))
     assert 0.94 <= np.mean(held) <= 0.995
+    # Two seeds that vary far more than questions do: they alone say how much.
+    held = []
+    for _ in range(2000):
+        values = 0.6 + 0.004 * generator.normal() + 0.02 * generator.normal(size=2)
+        spread = seed_spread(list(values), Questions(0.004, 400, 100, None))
+        held.append(abs(spread.mean - 0.6) <= (spread.half_width or 0))
+    assert 0.935 <= np.mean(held) <= 0.97
     single = seed_spread([0.6], Questions(0.03, 400, 100, None))
     assert single.half_width == pytest.approx(1.966 * 0.03, rel=1e-3) and single.covers == "questions"
 

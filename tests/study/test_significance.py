@@ -176,7 +176,7 @@ def test_intervals_cover_seeds_and_questions(study: Study) -> None:
     for name, spread in {**row.scores, "gained": row.gained, "lost": row.lost, "joint": row.joint}.items():
         seeds, questions = (spread.deviation or 0) ** 2 / 5, errors[name].error ** 2
         freedom = (seeds + questions) ** 2 / (seeds**2 / 4 + questions**2 / (errors[name].images - 1))
-        expected = stdtrit(freedom, 0.975) * math.sqrt(seeds + questions)
+        expected = max(stdtrit(freedom, 0.975) * math.sqrt(seeds + questions), stdtrit(4, 0.975) * math.sqrt(seeds))
         assert spread.half_width == pytest.approx(expected, rel=1e-9), name
         assert questions > 0
     # Verdicts on the same items are paired: what is hard for the base is hard for its tuned self.

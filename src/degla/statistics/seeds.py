@@ -2,7 +2,7 @@
 
 The variance of a mean over seeds, s² / n, and that of the same score over questions (verdicts averaged over the seeds,
 images drawn) are added, with the degrees of freedom of Welch and Satterthwaite. What seed and question do together is
-in both, so the sum counts it twice: such an interval is rather too wide.
+in both, so the sum counts it twice: such an interval is rather too wide. It is never narrower than over seeds alone.
 """
 
 from __future__ import annotations
@@ -125,6 +125,18 @@ def half_width(variances: Iterable[tuple[float, int]], *, level: float = 0.95) -
     return float(stdtrit(freedom, 1 - (1 - level) / 2)) * math.sqrt(total)
 
 
+def covering_half_width(*sources: Sequence[tuple[float, int]]) -> float:
+    """Half of the interval over several sources of chance, at least as wide as that over any one of them.
+
+    Two or three seeds often show too small a deviation; the many degrees of freedom that questions bring would then
+    hide how little is known (87 to 91 % held in place of 95 %, simulated).
+
+    Args:
+        sources: the variances of each, with their degrees of freedom.
+    """
+    return max(half_width([part for parts in sources for part in parts]), *map(half_width, sources))
+
+
 def seed_spread(values: Sequence[float], questions: Questions | None = None) -> Spread:
     """Mean, standard deviation over training seeds, and the interval of the mean.
 
@@ -142,7 +154,7 @@ def seed_spread(values: Sequence[float], questions: Questions | None = None) -> 
     if n == 1:
         return Spread(mean, None, half_width(over) if over else None, 1, "questions" if over else "")
     deviation = deviation_of(values)
-    wide = half_width([(deviation**2 / n, n - 1), *over])
+    wide = covering_half_width([(deviation**2 / n, n - 1)], over)
     return Spread(mean, deviation, wide, n, "seeds and questions" if over else "seeds")
 
 
@@ -189,7 +201,7 @@ def seed_difference(
             method = f"t over {n} seeds{also}"
     if not seeds:
         return Difference(value, questions.interval if questions else None, 1, doubt)
-    wide = half_width([*seeds, *over])
+    wide = covering_half_width(seeds, over)
     return Difference(value, Interval(low=value - wide, high=value + wide, method=method), n, doubt)
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from degla.statistics.seeds import Questions, deviation_of, half_width
+from degla.statistics.seeds import Questions, covering_half_width, deviation_of
 
 Values = Mapping[tuple[int | None, str], float]
 """(Training seed, replicate) to a value; the plan as it is has the replicate ""."""
@@ -80,7 +80,8 @@ def over_sources(
         return None
     value = math.fsum(own.values()) / len(own) + math.fsum(source.shift for source in sources)
     variances = [(source.deviation**2 / source.n, source.n - 1) for source in sources]
-    return Overall(value, half_width([*variances, *([questions.variance] if questions else [])]), tuple(sources))
+    parts = [[variance] for variance in (*variances, *([questions.variance] if questions else []))]
+    return Overall(value, covering_half_width(*parts), tuple(sources))
 
 
 def _source(name: str, levels: Sequence[float], *, shifted: bool = False) -> Source:
