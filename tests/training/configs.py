@@ -6,10 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
 from degla.config.run import TrainConfig
 from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.shelf import RECIPES
 from degla.training.loop import train
+from degla.training.sharding import NEEDS_TORCH
+
+needs_slices = pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < NEEDS_TORCH,
+    reason="--train.strategy fsdp refuses this PyTorch, as a test of its own holds",
+)
 
 
 def tiny_config(recipe: str, *, model: Path, pairs: dict[str, Path], out: Path, **loop: Any) -> TrainConfig:

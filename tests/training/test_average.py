@@ -25,7 +25,7 @@ from degla.training.resume import read_config
 from degla.world.draw import draw_benchmark
 from tests.launch import run_together
 from tests.tiny import write_model
-from tests.training.configs import tiny_config
+from tests.training.configs import needs_slices, tiny_config
 
 Pairs = dict[str, Path]
 Weights = dict[str, torch.Tensor]
@@ -126,6 +126,7 @@ def test_adapters_are_averaged_as_the_weights_they_amount_to(
     _assert_equal(averaged.folder / MODEL, tmp_path / "before" / MODEL)
 
 
+@needs_slices
 def test_sharded_processes_average_end_together_and_go_on_in_one(
     benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from degla.world.draw import draw_benchmark
 from tests.launch import run_together
+from tests.training.configs import needs_slices
 
 pytestmark = pytest.mark.xdist_group("processes")
 Pairs = dict[str, Path]
@@ -79,6 +80,7 @@ def test_a_run_of_one_process_goes_on_in_two_of_torchrun(single: Path, tmp_path:
             assert moved[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), (one["step"], name)
 
 
+@needs_slices
 def test_slices_give_the_same_run_as_copies_and_each_goes_on_as_the_other(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:

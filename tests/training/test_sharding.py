@@ -18,7 +18,7 @@ from degla.objectives import Processes
 from degla.training.sharding import Sharding
 from tests.launch import run_together
 from tests.tiny import CONFIG, write_model
-from tests.training.configs import tiny_config
+from tests.training.configs import needs_slices, tiny_config
 
 pytestmark = pytest.mark.xdist_group("sharding")  # One launch for all.
 Pairs = dict[str, Path]
@@ -50,6 +50,7 @@ def steps(tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return dict(zip(configs, torch.load(folder / "found.pt", weights_only=True), strict=True))
 
 
+@needs_slices
 @pytest.mark.parametrize("name", _OPTIONS)
 def test_gradients_are_those_of_whole_copies(name: str, steps: dict[str, dict[str, Any]]) -> None:
     slices, copies = steps[f"fsdp {name}"], steps.get(f"ddp {name}", steps["ddp plain"])
@@ -61,6 +62,7 @@ def test_gradients_are_those_of_whole_copies(name: str, steps: dict[str, dict[st
         assert gap < 1e-4, (key, gap.item())
 
 
+@needs_slices
 @pytest.mark.parametrize("name", _OPTIONS)
 def test_a_block_is_whole_only_for_its_own_work(name: str, steps: dict[str, dict[str, Any]]) -> None:
     for model in ("student", "teacher"):
@@ -72,6 +74,7 @@ def test_a_block_is_whole_only_for_its_own_work(name: str, steps: dict[str, dict
         assert max(slices["tables"]) == 0
 
 
+@needs_slices
 @pytest.mark.parametrize("refused", ["--adapter.rank", "--train.compile", "fp16"])
 def test_what_does_not_go_together_is_refused(
     refused: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path

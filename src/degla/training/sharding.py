@@ -24,7 +24,7 @@ from degla.objectives import Processes
 
 _CALLS = ("encode_images", "encode_captions", "encode_dense", "embed")
 _BLOCKS = (ResidualAttentionBlock, CustomResidualAttentionBlock)
-_TORCH = (2, 13)
+NEEDS_TORCH = (2, 13)
 """Oldest version with which slices were seen to give the gradients of whole copies; 2.7 gives others."""
 _WHOLE = ("logit_scale", "logit_bias")
 
@@ -48,10 +48,10 @@ class Sharding:
     """
 
     def __init__(self, encoder: Encoder, teacher: Teacher | None, *, config: TrainConfig, processes: Processes) -> None:
-        if tuple(map(int, torch.__version__.split(".")[:2])) < _TORCH:
+        if tuple(map(int, torch.__version__.split(".")[:2])) < NEEDS_TORCH:
             raise InputError(
-                f"--train.strategy fsdp needs PyTorch {_TORCH[0]}.{_TORCH[1]} or newer, and {torch.__version__} is "
-                "installed, whose slices give other gradients; use ddp."
+                f"--train.strategy fsdp needs PyTorch {NEEDS_TORCH[0]}.{NEEDS_TORCH[1]} or newer, and "
+                f"{torch.__version__} is installed, whose slices give other gradients; use ddp."
             )
         for refused, name, remedy in (
             (config.adapter.rank > 0, "--adapter.rank", "leave one of them out"),
