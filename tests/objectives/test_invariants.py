@@ -1,8 +1,7 @@
-"""The table of decision 0005: its tests exist, and no published defect is on by default."""
+"""The laws of decision 0005: there are eighteen, and no published defect is on by default."""
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import re
 from pathlib import Path
@@ -15,20 +14,10 @@ from degla.shelf import TERMS
 ROOT = Path(__file__).parents[2]
 TABLE = (ROOT / "docs" / "decisions" / "0005-invariants.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (\d+) \|(.*)$", TABLE, flags=re.MULTILINE)
-NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
 def test_there_are_eighteen_laws() -> None:
     assert [int(number) for number, _ in ROWS] == list(range(1, 19))
-
-
-@pytest.mark.parametrize(("number", "row"), ROWS, ids=[number for number, _ in ROWS])
-def test_every_law_names_tests_that_exist(number: str, row: str) -> None:
-    named = NAMED.findall(row)
-    assert named, f"law {number} is held by no test"
-    for file, name in named:
-        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{file}::{name}"
 
 
 @pytest.mark.parametrize("name", TERMS.names())
