@@ -20,10 +20,13 @@ from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import named_scores, render_result
 from degla.evaluation.text_floors import SHORTER, TOLD, WORDS, _contradict, _worth, floor_verdicts
 from degla.records import ItemImage, PairItem, Result
+from degla.shelf import BENCHMARKS
+from degla.world import draw
 from tests.evaluation.fake_encoders import spreading
 from tests.evaluation.shelf_contract import paint
 from tests.evaluation.test_floors import use
 
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 _NOUNS = ("cat", "dog", "cow", "car", "cup", "hat")
 
 
@@ -195,3 +198,21 @@ def test_old_results_are_scored_anew_without_a_model(gift: Path, tmp_path: Path)
     other = loaded.benchmarks[0].model_copy(update={"items_sha256": "0"})
     with pytest.raises(InputError, match="ask other questions"):
         with_floors(loaded.model_copy(update={"benchmarks": (other,)}), root=gift)
+
+
+def test_the_readmes_table_of_the_worlds_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draw, "save_picture", lambda picture, file: None)
+    monkeypatch.setattr(draw, "render", lambda scene: None)
+    world = BENCHMARKS.load("world").BENCHMARK
+    found = find_floors(world, draw._items(tmp_path, split="test", count=1000, seed=0))
+    assert found.told == {f"{domain}/add_attribute": (SHORTER, WORDS) for domain in ("id", "ood")}
+    for kind in (part.name.partition("/")[2] for part in world.parts if part.name.startswith("id/")):
+        if kind == "order":  # A column of its own, no kind of composition.
+            continue
+        cells = [
+            " / ".join(
+                f"{100 * found.values[floor].parts[f'{domain}/{kind}'][0].value:.1f}" for domain in ("id", "ood")
+            )
+            for floor in (SHORTER, WORDS)
+        ]
+        assert f"| {kind} | {cells[0]} | {cells[1]} |" in README, (kind, cells)
