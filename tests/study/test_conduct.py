@@ -221,7 +221,7 @@ def test_a_run_that_ended_on_its_budget_is_measured_at_its_best(
     monkeypatch.setattr(Validation, "_measure", lambda *_: {"composition": 0.5, "recognition": next(curve)})
     job = _job(tmp_path, drawn, train_steps=4)
     assert job.config is not None and job.config.out is not None
-    watched = ValidationConfig(benchmarks=("world",), root=tmp_path, every_steps=1)
+    watched = ValidationConfig(benchmarks=("world",), root=job.root, every_steps=1)
     job = replace(job, config=replace(job.config, validation=watched, stop=StopConfig(max_forgetting=1.0)))
     done = tune(job)
     run = job.config.out if job.config is not None else None

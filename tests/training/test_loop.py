@@ -199,6 +199,7 @@ def test_old_checkpoints_go_and_the_best_stays(
     scores = {0: 0.3, 2: 0.5, 4: 0.9, 6: 0.7, 8: 0.6}
     measured = iter(scores.values())
     monkeypatch.setattr(Validation, "_measure", lambda self, encoder: {"composition": next(measured)})
+    monkeypatch.setattr("degla.evaluation.run.ask_all", lambda *_, **__: [])
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=8)
     config = replace(
         config,
