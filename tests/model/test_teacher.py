@@ -91,5 +91,5 @@ def test_decay_schedule() -> None:
 
 
 def test_decay_out_of_range(tiny_model: Path) -> None:
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match="must be from 0 to 1"):
         Teacher(load_encoder(str(tiny_model)), TeacherConfig(decay=1.2))

@@ -178,8 +178,8 @@ def pretrain(
             say(f"step {done} loss {recent:.3f} scale {scale:.1f} pairs/s {pace:.0f} seconds {seconds:.0f}")
         if done % settings.save_every == 0 or done == steps:
             saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
-            with whole_file(out / "state.pt", binary=True) as stream:
-                torch.save(saved, stream)
+            with whole_file(out / "state.pt", binary=True) as file:
+                torch.save(saved, file)
             provenance = json.dumps({**asdict(settings), "seed": seed, "steps": steps, "pairs": done * settings.batch})
             size = tokenizer.vocab_size
             write_model_folder(out, model.state_dict(), vocabulary_size=size, provenance=provenance)
