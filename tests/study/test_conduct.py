@@ -179,6 +179,13 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(tmp_path: Path, 
     same = _job(tmp_path, drawn, train_steps=2, **{"objective.own_hinge.margin": 0.4, "checkpoint.every_steps": 1})
     assert not tune(same).trained
 
+    # Nor does a setting that an earlier version did not know, at its default.
+    (record,) = (tmp_path / "out" / "runs").glob("*/record.json")
+    row = json.loads(record.read_text())
+    del row["made_from"]["data"]["draw"], row["made_from"]["train"]["batch_norm"]
+    record.write_text(json.dumps(row))
+    assert not tune(job).trained
+
     fourth = tune(_job(tmp_path, drawn, train_steps=3))
     assert fourth.trained and fourth.measured == 2
     assert fourth.notes == ("made again: train.steps was 2, is 3",)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from degla.config.plain import differences, to_plain
+from degla.config.plain import differences, from_plain, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
 from degla.evaluation.overlap import Leakage
@@ -104,6 +104,8 @@ def tune(job: Job) -> Done:
     folder = job.config.out
     wanted = _identity(job)
     record = _Record.read(folder) if job.resume else _Record()
+    if record.made_from:
+        record.made_from = _with_new_fields(record.made_from, wanted)
     notes: list[str] = []
     trained = not (record.finished and record.made_from == wanted and _newest(folder) is not None)
     if trained:
@@ -152,6 +154,24 @@ def _identity(job: Job) -> dict[str, Any]:
     for owner in (plain, plain["rehearsal"]):
         owner["objective"] = {name: term for name, term in owner["objective"].items() if term["weight"] != 0}
     return {**plain, "inputs": job.inputs}
+
+
+def _with_new_fields(made_from: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """An older version's record with the fields that came since, at their defaults, which do what was done before."""
+    own = {name: value for name, value in made_from.items() if name != "inputs"}
+    try:
+        defaults = to_plain(from_plain(own, where="record"))
+    except InputError:
+        return made_from  # A field is gone since: the run is made again.
+
+    def filled(before: Any, after: Any, default: Any) -> Any:
+        if not isinstance(before, dict) or not isinstance(after, dict) or not isinstance(default, dict):
+            return before
+        new = {name: default[name] for name in after.keys() - before.keys() if name in default}
+        return new | {name: filled(value, after.get(name), default.get(name)) for name, value in before.items()}
+
+    completed: dict[str, Any] = filled(made_from, wanted, defaults)
+    return completed
 
 
 def _newest(folder: Path) -> Path | None:
