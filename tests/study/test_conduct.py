@@ -199,6 +199,7 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(tmp_path: Path, 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, drawn: Path) -> None:
     whole = tune(_job(tmp_path / "whole", drawn, train_steps=12, **{"tracking.every_steps": 1}))
+    assert len({load_result(path).model.fingerprint for path in whole.paths}) == 2, "two shares are one model"
     job = _job(tmp_path / "stopped", drawn, train_steps=12, **{"tracking.every_steps": 1})
     assert job.config is not None and job.config.out is not None
     metrics = job.config.out / "metrics.jsonl"

@@ -343,6 +343,8 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
     assert good.joint.mean == pytest.approx(good.gained.mean - good.lost.mean)
     assert good.gained.half_width is not None and good.gained.n == 5
     assert good.best and not by_label["worse"].best, "worse is of the same arm"
+    turned = {label: some[label] for label in (BASE, "worse", *some) if label in some}
+    assert {row.label for row in _study(turned, arms=arms).table.best} == {row.label for row in table.best}
     assert {label for label, row in by_label.items() if row.pareto} == {BASE, "good", "forgets"}
     dear = _study(some, arms=arms, price=0.0).table.standings
     assert max(dear, key=lambda row: row.joint.mean).label == "forgets"
