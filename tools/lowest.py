@@ -43,7 +43,8 @@ def main() -> int:
             str(python), "-m", "uv", "pip", "install", "--python", str(python), "--resolution", "lowest-direct", *wanted
         )
     _run(str(python), "-m", "uv", "pip", "list", "--python", str(python))
-    chosen = tests or [f"tests/{name}" for name in CORE]
+    named = any(not word.startswith("-") for word in tests)
+    chosen = tests if named else [*tests, *(f"tests/{name}" for name in CORE)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     command = [str(python), "-m", "pytest", *chosen]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
