@@ -27,6 +27,7 @@ from degla.errors import InputError
 from degla.files import PARTIAL, whole_file, write_json
 from degla.locks import NAME as LOCK_NAME
 from degla.locks import lock
+from degla.parse import read_json
 from degla.records import CaptionRecord, NegativeRecord, Original, Record
 
 CAPTIONS_NAME, NEGATIVES_NAME, SETTINGS_NAME = "captions.jsonl", "negatives.jsonl", "pack.json"
@@ -112,8 +113,8 @@ def _make_empty(out: Path) -> None:
     if not own:
         return
     try:
-        incomplete = json.loads((out / SETTINGS_NAME).read_text(encoding="utf-8")) == _INCOMPLETE
-    except (OSError, ValueError):
+        incomplete = read_json(out / SETTINGS_NAME) == _INCOMPLETE
+    except InputError:
         incomplete = False
     if not incomplete or not all(_OURS.fullmatch(path.name) for path in own):
         raise InputError(f"{out}: is not empty; give a new folder.")

@@ -24,7 +24,7 @@ def downloads_allowed() -> bool:
 
 
 def why_unreachable(*, seconds: float = _SECONDS) -> str | None:
-    """Why the hub cannot be asked, found out within so many seconds; None where a connection to it opens."""
+    """Why the hub cannot be asked, found out in at most the given seconds; None where a connection to it opens."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

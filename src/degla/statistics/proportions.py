@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from degla.records import Interval
 from degla.statistics.bootstrap import Values, drawn_means, percentile_interval
 
-_Z: Final = 1.959963984540054
-"""95 % of a normal distribution lie within so many standard deviations."""
+Z: Final = 1.959963984540054
+"""Standard deviations on each side of the mean that hold 95 % of a normal distribution."""
 FEW: Final = 20
 """With fewer images than this that are answered otherwise than the rest, a bootstrap alone is not trusted."""
 
@@ -139,9 +139,9 @@ def wilson(count: int, n: int) -> Proportion:
 
 
 def _wilson(share: float, n: float) -> tuple[float, float]:
-    middle = share + _Z**2 / (2 * n)
-    half = _Z * math.sqrt(max(0.0, share * (1 - share)) / n + _Z**2 / (4 * n**2))
-    scale = 1 + _Z**2 / n
+    middle = share + Z**2 / (2 * n)
+    half = Z * math.sqrt(max(0.0, share * (1 - share)) / n + Z**2 / (4 * n**2))
+    scale = 1 + Z**2 / n
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 

@@ -15,9 +15,7 @@ import numpy as np
 
 from degla.records import Interval
 from degla.statistics.bootstrap import Values
-from degla.statistics.proportions import FEW, Contributions, lead_interval, share_interval
-
-_Z = 1.959963984540054
+from degla.statistics.proportions import FEW, Contributions, Z, lead_interval, share_interval
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def over_questions(draws: Values, parts: Contributions, *, paired: bool = False)
         return None
     error = float(np.nanstd(draws, ddof=1))
     if parts.uneven < FEW:
-        error = max(error, (interval.high - interval.low) / (2 * _Z))
+        error = max(error, (interval.high - interval.low) / (2 * Z))
     return Questions(error, parts.images, parts.uneven, interval)
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from degla import __version__
 from degla.errors import InputError
+from degla.parse import read_json
 from degla.records import Interval, Record, validate
 from degla.statistics.seeds import Questions
 from degla.study.plan import Plan
@@ -164,10 +165,7 @@ def load_study(path: Path) -> StudyRecord:
     Raises:
         InputError: it cannot be read, or was written in another form.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}.") from None
+    values = read_json(path, constants=True)
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise InputError(

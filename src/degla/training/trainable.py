@@ -50,7 +50,7 @@ def _refuse_bias(encoder: Encoder, config: TrainConfig) -> None:
 
 
 def _frozen_blocks(encoder: Encoder, tower: Tower, count: int) -> set[str]:
-    """Parameters of the first `count` blocks and of what comes before them; below 0: of all blocks but so many."""
+    """Parameters of the first `count` blocks and what is before them; below 0: of all but the last -`count` blocks."""
     if not count:
         return set()
     depth = tower_depth(encoder.clip, tower)

@@ -7,6 +7,8 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from degla.statistics.proportions import Z
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -73,5 +75,5 @@ def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> tuple[float | None, float
     diagonal = sum(share[a, a] * (1 - (first[a] + second[a]) * (1 - kappa)) ** 2 for a in (False, True))
     beside = (1 - kappa) ** 2 * sum(share[a, not a] * (second[a] + first[not a]) ** 2 for a in (False, True))
     variance = (diagonal + beside - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
-    half = 1.959963984540054 * math.sqrt(max(0.0, variance))
+    half = Z * math.sqrt(max(0.0, variance))
     return kappa, max(-1.0, kappa - half), min(1.0, kappa + half)
