@@ -313,6 +313,10 @@ def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, draw
     assert other.questions != first.questions and other.inputs["images"] != first.inputs["images"]
     assert other.base == world["base"] and other.config is not None and other.config.model == world["base"]
 
+    fewer = [{**row, "arms": ["clip"]} for row in replicates]
+    runs = expand(read_plan(_write(tmp_path, arms=arms, **{**fields, "replicates": fewer})), where="plan")
+    assert [run.title for run in runs] == ["degla, seed 0", "clip, seed 0", "clip [world], seed 0"]
+
 
 def test_a_folder_that_another_study_writes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = _write(tmp_path, arms=[{"recipe": "clip"}])

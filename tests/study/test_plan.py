@@ -122,6 +122,11 @@ def test_paths_are_seen_from_the_plans_folder(tmp_path: Path) -> None:
         ({"replicates": [{"negatives_seed": 1}, {"negatives_seed": 1}]}, "two replicates are called 'negatives 1'"),
         ({"replicates": [{"negatives_seed": 1, "seeds": [4]}]}, "among the plan's, [0]"),
         (
+            {"replicates": [{"negatives_seed": 1, "arms": ["dgla"]}]},
+            "'dgla' is no arm of the plan. Did you mean 'degla'?",
+        ),
+        ({"replicates": [{"negatives_seed": 1, "arms": []}]}, "replicate 'negatives 1': name one arm or more"),
+        (
             {
                 "world": None,
                 "benchmarks": {"names": ["world"], "root": "."},

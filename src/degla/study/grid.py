@@ -93,7 +93,7 @@ def expand(plan: Plan, *, where: str) -> list[Run]:
         made = [
             replace(run, replicate=replicate)
             for seed in varied.seeds
-            for arm in plan.arms
+            for arm in varied.arms
             for run in _runs_of(arm, plan=varied, seed=seed, where=where)
         ]
         unchanged = replicate is not None and plan.sources_of(replicate) == ("negatives",)

@@ -103,12 +103,13 @@ class Arm(Record):
 
 
 class Replicate(Record):
-    """The whole study once more with something else drawn: what its numbers owe to that draw.
+    """The study once more with something else drawn: what its numbers owe to that draw.
 
     Attributes:
         name: in tables and file names; by default what it changes.
         negatives_seed, scenes_seed, questions_seed, base: in place of the plan's; None: the plan's.
         seeds: training seeds, some of the plan's; None: all of them.
+        arms: labels of the arms that it runs, some of the plan's; None: all of them.
     """
 
     name: str = ""
@@ -117,6 +118,7 @@ class Replicate(Record):
     questions_seed: int | None = Field(default=None, ge=0)
     base: str | None = None
     seeds: tuple[int, ...] | None = None
+    arms: tuple[str, ...] | None = None
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -147,8 +149,8 @@ class Plan(Record):
         average: shares of the tuned weights in averages with the base that are measured; 1 is the tuned model itself.
         seeds: training seeds, or their number.
         negatives_seed: of the negatives that the rules make.
-        replicates: each runs every arm and seed once more with other negatives, scenes, questions or another base, and
-            is measured against its own base: what the results owe to each of these.
+        replicates: each runs the arms and seeds, or some of them, once more with other negatives, scenes, questions or
+            another base, and is measured against its own base: what the results owe to each of these.
         price: points of composition that a point of recognition lost costs in the joint score.
         gain: score that is to rise: a headline column, a named average or a part.
         kept: score that is to be kept.
@@ -225,6 +227,14 @@ class Plan(Record):
                 raise ValueError(f"{where}: scenes_seed and questions_seed need 'world'")
             if replicate.seeds is not None and (not replicate.seeds or not set(replicate.seeds) <= set(self.seeds)):
                 raise ValueError(f"{where}: its seeds must be among the plan's, {list(self.seeds)}")
+            if replicate.arms is not None:
+                labels = [arm.name for arm in self.arms]
+                unknown = [label for label in replicate.arms if label not in labels]
+                if unknown:
+                    hint = did_you_mean(unknown[0], labels)
+                    raise ValueError(f"{where}: {unknown[0]!r} is no arm of the plan.{hint} Known: {', '.join(labels)}")
+                if not replicate.arms:
+                    raise ValueError(f"{where}: name one arm or more, or leave 'arms' out for all of them")
 
     def sources_of(self, replicate: Replicate) -> tuple[str, ...]:
         """What a replicate changes: "negatives", "scenes", "questions", "base"."""
@@ -238,10 +248,11 @@ class Plan(Record):
         """The plan of one replicate; None: the plan itself, without its replicates."""
         if replicate is None:
             return self.model_copy(update={"replicates": ()})
-        own = replicate.model_dump(exclude={"name"}, exclude_none=True)
+        own = replicate.model_dump(exclude={"name", "arms"}, exclude_none=True)
+        arms = tuple(arm for arm in self.arms if replicate.arms is None or arm.name in replicate.arms)
         seeds: dict[str, Any] = {name: own.pop(name) for name in ("scenes_seed", "questions_seed") if name in own}
         world = self.world.model_copy(update=seeds) if self.world is not None else None
-        return self.model_copy(update={**own, "world": world, "replicates": ()})
+        return self.model_copy(update={**own, "world": world, "arms": arms, "replicates": ()})
 
 
 def read_plan(path: Path, *, overrides: Sequence[str] = ()) -> Plan:
