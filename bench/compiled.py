@@ -14,8 +14,8 @@ import torch
 from torch._dynamo.utils import counters
 
 from degla.data.batches import Batch
+from degla.losses.core import Processes
 from degla.model.load import load_encoder
-from degla.objectives import Processes
 from degla.speed.machine import device_name
 from degla.speed.workload import Workload, make_batch
 from degla.training.loop import build_trainer, open_accelerator

@@ -12,9 +12,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 
+from degla.losses.core import Processes
 from degla.model.linear_kernel import has_kernel
 from degla.model.load import load_encoder
-from degla.objectives import Processes
 from degla.speed.machine import device_name
 from degla.speed.present import PresentStep
 from degla.speed.stages import STAGES, take_step

@@ -12,8 +12,8 @@ import time
 import torch
 from torch.nn import functional
 
-from degla.objectives import Embeddings, Processes, Target
-from degla.objectives._sum import Objective
+from degla.losses.core import Embeddings, Processes, Target
+from degla.losses.core.objective import Objective
 from degla.recipes.degla import degla
 from degla.speed.baseline import BaselineStep
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from degla.losses.core import Processes
 from degla.model.load import load_encoder
-from degla.objectives import Processes
 from degla.speed.machine import device_name, peak_memory
 from degla.speed.workload import Workload, make_batch
 from degla.training.loop import build_trainer, open_accelerator

@@ -18,7 +18,7 @@ import tyro
 from degla.cli import _top, _verb, parser
 from degla.config.run import TrainConfig
 from degla.errors import InputError
-from degla.objectives._sum import terms
+from degla.losses.core.objective import losses_by_name
 from degla.shelf import BENCHMARKS, RECIPES, RULES
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +92,7 @@ def _leaves(owner: object, prefix: str) -> dict[str, object]:
     for entry in dataclasses.fields(owner):  # type: ignore[arg-type]
         name, value = f"{prefix}{entry.name}", getattr(owner, entry.name)
         if entry.name == "objective":
-            for term_name, term in terms().items():
+            for term_name, term in losses_by_name().items():
                 found |= _leaves(type(term)(), f"{name}.{term_name}.")
         elif dataclasses.is_dataclass(value):
             found |= _leaves(value, f"{name}.")

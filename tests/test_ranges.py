@@ -21,10 +21,10 @@ from degla.cli import main
 from degla.config.plain import from_plain, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
-from degla.objectives._sum import term_class
+from degla.losses.core.objective import loss_class
 from degla.ranges import Checked, allowed, allows, field_types
 from degla.records import Interval, NegativeRecord
-from degla.shelf import RECIPES, TERMS
+from degla.shelf import LOSSES, RECIPES
 from degla.study.fields import RESERVED, change
 
 
@@ -34,7 +34,7 @@ def _kinds(kind: Any = TrainConfig) -> list[Any]:
 
 
 SECTIONS = list(dict.fromkeys(_kinds()))
-KINDS = [*SECTIONS, *(term_class(name) for name in TERMS.names())]
+KINDS = [*SECTIONS, *(loss_class(name) for name in LOSSES.names())]
 
 
 def _type(hint: Any) -> Any:

@@ -56,6 +56,6 @@ def test_every_flag_is_explained_where_all_are_asked_for(capsys: Capture) -> Non
 def test_hidden_flags_work(tmp_path: Path, capsys: Capture) -> None:
     words = ["train", "clip", "--data.captions", "a", "--data.images", "b", "--out", str(tmp_path / "run")]
     assert main([*words, "--rehearsal.data.captions", "c"]) == 2
-    assert "--rehearsal.data is given, but no term of --rehearsal.objective" in capsys.readouterr().err
+    assert "--rehearsal.data is given, but no loss of --rehearsal.objective" in capsys.readouterr().err
     assert main([*words, "--rehearsal.objective.soft-alignment.weight", "1", "--rehearsal.batch-size", "0"]) == 2
     assert "--rehearsal.batch-size is 0" in capsys.readouterr().err

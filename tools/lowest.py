@@ -19,7 +19,7 @@ CORE = (
     "contract",
     "data",
     "model",
-    "objectives",
+    "losses",
     "training",
     "evaluation",
     "world",

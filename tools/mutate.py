@@ -1,6 +1,6 @@
 """Which bugs would the tests let through? Plants the bugs of tools/mutants/*.toml one at a time and runs their tests.
 
-    python tools/mutate.py [--only WORDS] [--jobs 2] [--room objectives] [--check]
+    python tools/mutate.py [--only WORDS] [--jobs 2] [--room losses] [--check]
 
 The working tree is never touched: each job has a copy of it, and a process forked from one that has imported PyTorch,
 so that most bugs cost a few seconds. A bug whose tests pass survives. First all named tests run without a bug: a test

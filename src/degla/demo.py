@@ -64,7 +64,7 @@ QUICK = Size(scenes=1500, captions_per_image=1, steps=60, items_per_part=150, im
 
 
 def demo_config(recipe: TrainConfig, *, steps: int, seed: int) -> TrainConfig:
-    """A recipe at the embedded model's size: its terms and their weights stay, the run becomes short and steep.
+    """A recipe at the embedded model's size: its losses and their weights stay, the run becomes short and steep.
 
     Learning rates keep their ratios; batches are of 32 pairs with 5 negatives. The number of steps and the teacher's
     decay (the paper's own) were chosen on the world's validation scenes.

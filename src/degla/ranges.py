@@ -41,7 +41,7 @@ class Checked:
     Numbers are finite, and of the type that is declared: True is no number, and "1" is none either.
 
     Attributes:
-        section: what the flags of its fields begin with; that of a term is made from the name of its file.
+        section: what the flags of its fields begin with.
     """
 
     section: ClassVar[str]
@@ -49,8 +49,6 @@ class Checked:
     def __init_subclass__(cls, section: str | None = None) -> None:
         if section is not None:
             cls.section = section
-        elif not hasattr(cls, "section"):
-            cls.section = f"objective.{cls.__module__.rpartition('.')[2]}"
 
     def __post_init__(self) -> None:
         kind: Any = type(self)

@@ -30,8 +30,8 @@ class Shelf:
     """One folder of members, each a module of that name.
 
     Attributes:
-        package: dotted name of the folder, for example ``degla.objectives``.
-        noun: what a member is called in messages, for example ``term``.
+        package: dotted name of the folder, for example ``degla.losses``.
+        noun: what a member is called in messages, for example ``loss``.
     """
 
     package: str
@@ -72,7 +72,7 @@ class Shelf:
             raise InputError(f"unknown {self.noun} {name!r}.{did_you_mean(name, names)} Known: {', '.join(names)}.")
 
 
-TERMS = Shelf("degla.objectives", "term")
+LOSSES = Shelf("degla.losses", "loss")
 RULES = Shelf("degla.negatives.rules", "rule")
 BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark")
 RECIPES = Shelf("degla.recipes", "recipe")
@@ -81,7 +81,7 @@ VERBS = Shelf("degla.verbs", "command")
 
 SHELVES: dict[str, Shelf] = {
     "recipes": RECIPES,
-    "terms": TERMS,
+    "losses": LOSSES,
     "rules": RULES,
     "draws": DRAWS,
     "benchmarks": BENCHMARKS,

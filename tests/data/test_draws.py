@@ -16,8 +16,8 @@ from degla.data.draws import Draw, Offer, open_draw
 from degla.data.pairs import PairRow
 from degla.data.randomness import stream
 from degla.errors import InputError
+from degla.losses.core import Processes
 from degla.model.load import load_encoder
-from degla.objectives import Processes
 from degla.records import CaptionRecord
 from degla.shelf import DRAWS, RECIPES
 from degla.training.pairs import open_pairs

@@ -19,8 +19,8 @@ from degla.data.batches import Batch
 from degla.data.classes import read_classes
 from degla.data.sources import Columns, read_captions
 from degla.errors import InputError
+from degla.losses.core import Extra, Processes
 from degla.model.load import load_encoder
-from degla.objectives import Extra, Processes
 from degla.records import OPTIONAL_FIELDS, CaptionRecord, read_jsonl, write_jsonl
 from degla.training.pairs import Pairs, open_pairs, read_rows
 from tests.tiny import CLASSES

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from degla.cli import main
+from degla.losses.core import Processes
 from degla.model.load import load_encoder
-from degla.objectives import Processes
 from degla.speed.baseline import BaselineStep
 from degla.speed.compare import Compared
 from degla.speed.measure import Measured

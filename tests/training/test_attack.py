@@ -17,13 +17,13 @@ from degla.config.plain import to_plain
 from degla.config.run import TrainConfig
 from degla.data.batches import Batch, BatchPart
 from degla.errors import InputError
+from degla.losses.core import Processes, Target
+from degla.losses.core.objective import losses_by_name
+from degla.losses.text_pull import TextPull
 from degla.model.attack import AttackConfig, draw_start, normalisation, perturb
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.model.teacher import Teacher
-from degla.objectives import Processes, Target
-from degla.objectives._sum import terms
-from degla.objectives.text_pull import TextPull
 from degla.shelf import RECIPES
 from degla.training.loop import build_trainer, open_accelerator, train
 from degla.training.pairs import open_pairs
@@ -62,7 +62,7 @@ def _open(config: TrainConfig, *, double: bool = True) -> tuple[Trainer, Batch, 
 def _loss(trainer: Trainer, batch: Batch, parts: list[BatchPart], target: Target) -> float:
     (part,) = parts
     with torch.no_grad():
-        return trainer.objective.look(trainer._student_embeddings(batch, part), target, Processes()).item()
+        return trainer.objective.value_alone(trainer._student_embeddings(batch, part), target, Processes()).item()
 
 
 @pytest.mark.parametrize("recipe", ["tecoa", "fare", "ce_clip", "fsc_clip", "triplet_clip"])
@@ -103,7 +103,7 @@ def test_a_step_has_the_gradients_of_the_attacked_images_alone(
     config = _config(recipe, tiny_model, tiny_pairs, tmp_path, attack=SETTINGS)
     trainer, batch, parts, target = _open(config)
     moved = trainer.attack(batch, parts, target, number=0)
-    loss, _ = trainer.objective(trainer._student_embeddings(batch, moved[0]), target, Processes())
+    loss, _ = trainer.objective.value(trainer._student_embeddings(batch, moved[0]), target, Processes())
     loss.backward()
     expected = {name: value.grad for name, value in trainer.encoder.named_parameters() if value.grad is not None}
     assert len(expected) > 20 and max(value.abs().max().item() for value in expected.values()) > 1e-4
@@ -262,8 +262,8 @@ def test_what_an_attack_does_not_go_together_with_is_refused(
     with pytest.raises(InputError, match=r"fsdp does not go together with --attack\.epsilon"):
         train(config)
     blind = _config("clip", tiny_model, tiny_pairs, tmp_path / "run", attack=SETTINGS)
-    with pytest.raises(InputError, match="no active term reads the images"):
-        train(replace(blind, objective=terms(text_pull=TextPull())))
+    with pytest.raises(InputError, match="no active loss reads the images"):
+        train(replace(blind, objective=losses_by_name(text_pull=TextPull())))
 
 
 def test_the_kept_direction_is_a_sign_as_in_the_release_of_fare() -> None:

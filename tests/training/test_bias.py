@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from degla.errors import InputError
+from degla.losses.core import by_softmax
+from degla.losses.core.objective import loss_class
 from degla.model.load import load_encoder
-from degla.objectives import by_softmax
-from degla.objectives._sum import term_class
-from degla.shelf import RECIPES, TERMS
+from degla.shelf import LOSSES, RECIPES
 from degla.training.loop import train
 from tests.tiny import CAPTIONS, write_model
 from tests.training.configs import tiny_config
@@ -44,6 +44,6 @@ def test_terms_say_truly_that_they_know_no_softmax() -> None:
     """What reads the scale takes the cosine of a pair for its logit, less the bias."""
     import inspect
 
-    for name in TERMS.names():
-        source = inspect.getsource(inspect.getmodule(term_class(name)) or object)
-        assert by_softmax(term_class(name)) == (".scale" in source), name
+    for name in LOSSES.names():
+        source = inspect.getsource(inspect.getmodule(loss_class(name)) or object)
+        assert by_softmax(loss_class(name)) == (".scale" in source), name

@@ -13,10 +13,10 @@ import torch
 
 from degla.config.sections import LoopConfig, ValidationConfig
 from degla.errors import DeglaError, InputError
+from degla.losses.contrastive import Contrastive
+from degla.losses.core.objective import losses_by_name
 from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
-from degla.objectives._sum import terms
-from degla.objectives.contrastive import Contrastive
 from degla.shelf import RECIPES
 from degla.training import step as step_module
 from degla.training.loop import train
@@ -133,7 +133,7 @@ def test_zero_weight_asks_for_no_teacher(
 
     monkeypatch.setattr(Teacher, "encode", lambda *_: pytest.fail("the teacher was run"))
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
-    config = replace(config, objective=terms(contrastive=Contrastive()))
+    config = replace(config, objective=losses_by_name(contrastive=Contrastive()))
     assert train(config).finished
 
 

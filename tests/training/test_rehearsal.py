@@ -15,11 +15,11 @@ from degla.cli import main
 from degla.config.plain import from_plain, to_plain
 from degla.config.run import RehearsalConfig, TrainConfig
 from degla.errors import InputError
+from degla.losses.core import Processes
+from degla.losses.core.objective import Objective, losses_by_name
+from degla.losses.self_distillation import SelfDistillation
 from degla.model.load import load_encoder
 from degla.model.teacher import Teacher
-from degla.objectives import Processes
-from degla.objectives._sum import Objective, terms
-from degla.objectives.self_distillation import SelfDistillation
 from degla.training.embed import teacher_target, to_embeddings
 from degla.training.loop import build_trainer, open_accelerator, train
 from degla.training.pairs import open_pairs
@@ -77,7 +77,7 @@ def test_gradients_are_those_of_the_sum_of_both_objectives(
         whole = next(iter(replace(given, trees=(), caption_trees=()).parts(len(given))))
         target = teacher_target(trainer.teacher, [whole], needs=objective.needs, negatives=0)
         rows = encoder.embed(whole.image, whole.texts)
-        total = total + objective(to_embeddings([rows], scale=encoder.scale, batch=given), target, Processes())[0]
+        total = total + objective.value(to_embeddings([rows], scale=encoder.scale, batch=given), target, Processes())[0]
     total.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(total.item(), rel=1e-5)
     assert values.keys() == {"class_contrast", "rehearsal.logit_distillation", "rehearsal.soft_alignment"}
@@ -188,7 +188,7 @@ def test_any_recipe_rehearses_by_flags(
 
 def test_both_objectives_survive_json(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = _gift(tiny_model, tiny_pairs, tmp_path)
-    second = terms(self_distillation=SelfDistillation(weight=3.0))
+    second = losses_by_name(self_distillation=SelfDistillation(weight=3.0))
     config = replace(config, rehearsal=replace(config.rehearsal, objective=second))
     plain = json.loads(json.dumps(to_plain(config)))
     assert from_plain(plain, where="test") == config

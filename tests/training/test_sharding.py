@@ -12,9 +12,9 @@ import torch
 
 from degla.config.plain import to_plain
 from degla.errors import InputError
+from degla.losses.core import Processes
 from degla.model.adapters import AdapterConfig
 from degla.model.load import load_encoder
-from degla.objectives import Processes
 from degla.training.sharding import Sharding
 from tests.launch import run_together
 from tests.tiny import CONFIG, write_model

@@ -10,8 +10,8 @@ import torch
 
 from degla.data.collate import Collate
 from degla.errors import InputError
+from degla.losses.core import Processes
 from degla.model.load import load_encoder
-from degla.objectives import Processes
 from degla.training.embed import to_embeddings
 from degla.training.pairs import open_pairs
 from tests.training.configs import tiny_config

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from degla.config.run import TrainConfig
 from degla.errors import InputError
-from degla.objectives._sum import Terms, term_class, terms
+from degla.losses.core.objective import LossesByName, loss_class, losses_by_name
 from degla.shelf import did_you_mean
 
 
@@ -38,11 +38,11 @@ def from_plain(values: dict[str, Any], *, where: str) -> TrainConfig:
     return config
 
 
-def _build_terms(values: Any, *, where: str) -> Terms:
+def _build_losses(values: Any, *, where: str) -> LossesByName:
     if not isinstance(values, dict):
-        raise InputError(f"{where}: {values!r} stands where terms and their settings belong, an object.")
-    built = {name: _build(term_class(name), chosen, where=f"{where}.{name}") for name, chosen in values.items()}
-    return terms(**built)
+        raise InputError(f"{where}: {values!r} stands where losses and their settings belong, an object.")
+    built = {name: _build(loss_class(name), chosen, where=f"{where}.{name}") for name, chosen in values.items()}
+    return losses_by_name(**built)
 
 
 def _build(kind: type[Any], values: Any, *, where: str) -> Any:
@@ -55,8 +55,8 @@ def _build(kind: type[Any], values: Any, *, where: str) -> Any:
         if name not in known:
             raise InputError(f"{where}: unknown field {name!r}.{did_you_mean(name, known)}")
         hint = hints[name]
-        if hint == Terms:
-            arguments[name] = _build_terms(value, where=f"{where}: {name}")
+        if hint == LossesByName:
+            arguments[name] = _build_losses(value, where=f"{where}: {name}")
         elif dataclasses.is_dataclass(hint):
             arguments[name] = _build(hint, value, where=f"{where}: {name}")  # type: ignore[arg-type]
         elif isinstance(value, str) and (hint is Path or (isinstance(hint, types.UnionType) and Path in hint.__args__)):

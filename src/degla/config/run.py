@@ -18,10 +18,10 @@ from degla.config.sections import (
     ValidationConfig,
 )
 from degla.errors import InputError
+from degla.losses.core.objective import LossesByName, losses_by_name
 from degla.model.adapters import AdapterConfig
 from degla.model.attack import AttackConfig
 from degla.model.teacher import TeacherConfig
-from degla.objectives._sum import Terms, terms
 from degla.ranges import AtLeastOne, Checked
 from degla.shelf import DRAWS
 from degla.training.anchor import AnchorConfig
@@ -35,18 +35,18 @@ class RehearsalConfig(Checked, section="rehearsal"):
     """Its captions and images; each flag is that of --data with another beginning."""
     batch_size: AtLeastOne | None = None
     """Its pairs of a step over all processes, 1 or more; as many as `train.batch_size` by default."""
-    objective: Terms = field(default_factory=terms)
-    """Its terms, added to the objective; all have weight 0 where a recipe does not rehearse."""
+    objective: LossesByName = field(default_factory=losses_by_name)
+    """Its losses, added to the objective; all have weight 0 where a recipe does not rehearse."""
 
     @property
     def active(self) -> bool:
-        """Whether a term has a weight."""
-        return any(term.weight > 0 for term in self.objective.values())
+        """Whether a loss has a weight."""
+        return any(loss.weight > 0 for loss in self.objective.values())
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether a term with a weight reads the teacher."""
-        return any(term.weight > 0 and term.needs for term in self.objective.values())
+        """Whether a loss with a weight reads the teacher."""
+        return any(loss.weight > 0 and loss.needs for loss in self.objective.values())
 
     def stream(self, config: TrainConfig) -> TrainConfig:
         """The configuration of the second stream alone: its data, batch and objective in a run's places of them, and
@@ -65,8 +65,8 @@ class RehearsalConfig(Checked, section="rehearsal"):
                 self.stream(config).check()
         elif self.data.captions is not None or self.data.images is not None:
             raise InputError(
-                "--rehearsal.data is given, but no term of --rehearsal.objective has a weight: pairs would be read for "
-                "nothing. Give a term a weight, or leave the data out."
+                "--rehearsal.data is given, but no loss of --rehearsal.objective has a weight: pairs would be read for "
+                "nothing. Give a loss a weight, or leave the data out."
             )
 
     @staticmethod
@@ -91,7 +91,7 @@ class TrainConfig(Checked, section=""):
     out: Path | None = None
     """Folder of the run."""
     data: DataConfig = field(default_factory=DataConfig)
-    objective: Terms = field(default_factory=terms)
+    objective: LossesByName = field(default_factory=losses_by_name)
     rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
     anchor: AnchorConfig = field(default_factory=AnchorConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
@@ -131,6 +131,6 @@ class TrainConfig(Checked, section=""):
         self.rehearsal.check(self)
         if self.anchor.weight and self.anchor.importance == "adaptive" and not self.rehearsal.active:
             raise InputError(
-                '--anchor.importance "adaptive" weighs parameters by the gradient of the rehearsal, and no term of '
+                '--anchor.importance "adaptive" weighs parameters by the gradient of the rehearsal, and no loss of '
                 "--rehearsal.objective has a weight; give one, or --anchor.importance equal."
             )

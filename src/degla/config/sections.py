@@ -43,11 +43,11 @@ class DataConfig(Checked, section="data"):
     positives: Literal["column", "same_image"] = "column"
     """Where further true texts come from: the field positives, or other captions; "column" or "same_image"."""
     positives_per_caption: AtLeastOne = 1
-    """P: further true texts drawn a caption and epoch where a term reads them, 1 or more."""
+    """P: further true texts drawn a caption and epoch where a loss reads them, 1 or more."""
     partner_negative: bool = False
     """Take each row's partner_text as its one negative, in place of a file of negatives; true or false."""
     classes: Path | None = None
-    """File of class names, one a line or a JSON list, where a term reads classes; the field label names one."""
+    """File of class names, one a line or a JSON list, where a loss reads classes; the field label names one."""
     class_template: str = "a photo of a {}."
     """How a class becomes a text: {} stands for its name ("a photo of a {}." in GIFT)."""
     neighbours: Path | None = None

@@ -29,7 +29,7 @@ class Pair:
         group: equal exactly where two rows show the same image.
         id: `CaptionRecord.id`.
         partner_image: the second image; the first again where there is none. This and what follows are None unless some
-            term reads them.
+            loss reads them.
         partner_caption: token numbers of its text; the caption again where there is none.
         partner_valid: whether there is a second image.
         positive: token numbers of P further true texts; a masked one repeats the caption.
@@ -62,13 +62,13 @@ class Batch:
         image: float32, normalised.
         caption: int64 token numbers; `tokens` is the context length, or less where the batch was trimmed.
         negative: int64 token numbers; a masked one repeats its caption: never NaN.
-        valid: which negatives are real; the others must not count in any term.
+        valid: which negatives are real; the others must not count in any loss.
         rule: int64 number of the rule that made each negative, -1 where it is masked.
         group: int64, equal exactly where two rows show the same image, across all devices.
         ids: `CaptionRecord.id` of each row.
         trees: the texts of `parts` in the form of the text tower, where it takes trees.
         caption_trees: the captions alone, where a teacher reads no negatives.
-        partner_image: second images; None, as all that follows, unless some term reads it.
+        partner_image: second images; None, as all that follows, unless some loss reads it.
         partner_caption: token numbers of their texts; of the captions where there is none.
         partner_valid: which rows have a second image.
         positive: token numbers of further true texts; a masked one repeats its caption.

@@ -1,4 +1,4 @@
-"""Optional columns of the rows that some terms read: second images, further true texts, classes, equal texts."""
+"""Optional columns of the rows that some losses read: second images, further true texts, classes, equal texts."""
 
 from __future__ import annotations
 

@@ -16,10 +16,10 @@ from degla.doctor import Finding
 from degla.doctor.memory import available_memory, estimate_memory
 from degla.doctor.speed import examine_speed
 from degla.errors import InputError
+from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
-from degla.objectives import Processes
 from degla.training.loop import build_trainer, open_accelerator
 from degla.training.pairs import Pairs, open_pairs, read_rows
 from degla.training.rehearsal import add_rehearsal, open_rehearsal

@@ -94,7 +94,7 @@ def save_checkpoint(
         folder: the checkpoint's own folder, ``RUN/step-N``.
         encoder: the student.
         optimizer: the optimiser's state.
-        tensors: further tensors by name (memory of terms, random states), stored beside the optimiser's.
+        tensors: further tensors by name (memory of losses, random states), stored beside the optimiser's.
         state: plain values: step, epoch, position in the epoch, ...
         config: the run's configuration as plain values.
         kept: the model for use where it is another than the student; the folder is that model to all who load it, and

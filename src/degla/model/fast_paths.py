@@ -76,7 +76,7 @@ def refusals(encoder: Encoder) -> list[Lack]:
     dense = why_no_tokens(clip)
     if dense is not None:
         told = dense.removeprefix("its ")
-        found.append(Lack("outputs of patches and tokens", told, "terms that read them are refused"))
+        found.append(Lack("outputs of patches and tokens", told, "losses that read them are refused"))
     return found
 
 

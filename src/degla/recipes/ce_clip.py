@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.objectives._sum import terms
-from degla.objectives.contrastive import Contrastive
-from degla.objectives.cross_modal_rank import CrossModalRank
-from degla.objectives.intra_modal import IntraModal
+from degla.losses.contrastive import Contrastive
+from degla.losses.core.objective import losses_by_name
+from degla.losses.cross_modal_rank import CrossModalRank
+from degla.losses.intra_modal import IntraModal
 from degla.recipes.negclip import negclip
 
 
@@ -18,7 +18,7 @@ def ce_clip() -> TrainConfig:
     return replace(
         base,
         recipe="ce_clip",
-        objective=terms(
+        objective=losses_by_name(
             contrastive=Contrastive(negative_scope="batch"),
             intra_modal=IntraModal(weight=0.2),
             cross_modal_rank=CrossModalRank(weight=0.4),

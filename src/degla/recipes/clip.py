@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, LoopConfig, OptimConfig
-from degla.objectives._sum import terms
-from degla.objectives.contrastive import Contrastive
+from degla.losses.contrastive import Contrastive
+from degla.losses.core.objective import losses_by_name
 
 
 def clip() -> TrainConfig:
@@ -14,7 +14,7 @@ def clip() -> TrainConfig:
         recipe="clip",
         model="ViT-B-32-quickgelu:openai",
         data=DataConfig(negatives_per_caption=0),
-        objective=terms(contrastive=Contrastive(negative_scope="none")),
+        objective=losses_by_name(contrastive=Contrastive(negative_scope="none")),
         optim=OptimConfig(lr=1e-6, weight_decay=0.1, warmup_steps=50),
         train=LoopConfig(batch_size=256, epochs=5),
     )

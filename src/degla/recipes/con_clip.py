@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.objectives._sum import terms
-from degla.objectives.distractor import Distractor
+from degla.losses.core.objective import losses_by_name
+from degla.losses.distractor import Distractor
 from degla.recipes.clip import clip
 
 
@@ -20,7 +20,7 @@ def con_clip() -> TrainConfig:
     return replace(
         base,
         recipe="con_clip",
-        objective=terms(distractor=Distractor(image=1 / 3, caption=1 / 3, distractor=1 / 3)),
+        objective=losses_by_name(distractor=Distractor(image=1 / 3, caption=1 / 3, distractor=1 / 3)),
         optim=replace(base.optim, lr=1e-6, weight_decay=0.2, beta2=0.999, eps=1e-8, warmup_steps=50),
         train=replace(base.train, batch_size=200, train_image_tower=False),
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
+from degla.losses.contrastive import Contrastive
+from degla.losses.core.objective import losses_by_name
+from degla.losses.image_grounded import ImageGrounded
+from degla.losses.self_distillation import SelfDistillation
+from degla.losses.text_grounded import TextGrounded
 from degla.model.teacher import TeacherConfig
-from degla.objectives._sum import terms
-from degla.objectives.contrastive import Contrastive
-from degla.objectives.image_grounded import ImageGrounded
-from degla.objectives.self_distillation import SelfDistillation
-from degla.objectives.text_grounded import TextGrounded
 from degla.recipes.negclip import negclip
 
 
@@ -20,7 +20,7 @@ def degla() -> TrainConfig:
     return replace(
         base,
         recipe="degla",
-        objective=terms(
+        objective=losses_by_name(
             contrastive=Contrastive(negative_scope="batch"),
             image_grounded=ImageGrounded(weight=0.1),
             text_grounded=TextGrounded(weight=0.1, fixed_scale=10.0, pairing="own"),

@@ -1,18 +1,18 @@
-"""DeGLA+: DeGLA with strong local terms, its images read by a tower of which only the last block is trained."""
+"""DeGLA+: DeGLA with strong local losses, its images read by a tower of which only the last block is trained."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.objectives._sum import terms
+from degla.losses.core.objective import losses_by_name
 from degla.recipes.degla import degla
 
 
 def degla_plus() -> TrainConfig:
     """DeGLA with three changes; found here, published nowhere else.
 
-    Both local terms have weight 2 (0.1 in the paper, where they hardly matter); of the image tower only the last block
+    Both local losses have weight 2 (0.1 in the paper, where they hardly matter); of the image tower only the last block
     and what follows it are trained, for what a caption's order means is learnt by the text tower, and most of what
     fine-tuning forgets is forgotten by the lower image blocks; the learning rate is twice as high, which what stays
     frozen allows. All else is the paper's.
@@ -25,7 +25,7 @@ def degla_plus() -> TrainConfig:
     return replace(
         base,
         recipe="degla_plus",
-        objective=terms(**base.objective | stronger),
+        objective=losses_by_name(**base.objective | stronger),
         train=replace(base.train, freeze_image_blocks=-1),
         optim=replace(base.optim, lr=2 * base.optim.lr),
     )

@@ -1,12 +1,12 @@
-"""DeGLA as its released code computes it: other captions' negatives in the text-grounded term, the first K of a row."""
+"""DeGLA as its released code computes it: other captions' negatives in the text-grounded loss, the first K of a row."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.objectives._sum import terms
-from degla.objectives.text_grounded import TextGrounded
+from degla.losses.core.objective import losses_by_name
+from degla.losses.text_grounded import TextGrounded
 from degla.recipes.degla import degla
 
 
@@ -17,5 +17,5 @@ def degla_published() -> TrainConfig:
     Rows with fewer negatives, which crash the release, are masked as in `degla`.
     """
     base = degla()
-    objective = base.objective | {"text_grounded": TextGrounded(weight=0.1, pairing="published")}
-    return replace(base, recipe="degla_published", data=replace(base.data, draw="first"), objective=terms(**objective))
+    objective = losses_by_name(**base.objective | {"text_grounded": TextGrounded(weight=0.1, pairing="published")})
+    return replace(base, recipe="degla_published", data=replace(base.data, draw="first"), objective=objective)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
+from degla.losses.core.objective import losses_by_name
+from degla.losses.raw_distillation import RawDistillation
 from degla.model.attack import AttackConfig
 from degla.model.teacher import TeacherConfig
-from degla.objectives._sum import terms
-from degla.objectives.raw_distillation import RawDistillation
 from degla.recipes.tecoa import tecoa
 
 
@@ -26,7 +26,7 @@ def fare() -> TrainConfig:
     return replace(
         base,
         recipe="fare",
-        objective=terms(raw_distillation=RawDistillation(weight=1.0)),
+        objective=losses_by_name(raw_distillation=RawDistillation(weight=1.0)),
         teacher=TeacherConfig(kind="frozen"),
         attack=AttackConfig(epsilon=2 / 255, steps=10, step_size=1 / 255, momentum=0.9, random_start=True),
     )

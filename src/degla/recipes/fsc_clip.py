@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.objectives._sum import terms
-from degla.objectives.contrastive import Contrastive
-from degla.objectives.dense_grounded import DenseGrounded
-from degla.objectives.image_grounded import ImageGrounded
+from degla.losses.contrastive import Contrastive
+from degla.losses.core.objective import losses_by_name
+from degla.losses.dense_grounded import DenseGrounded
+from degla.losses.image_grounded import ImageGrounded
 from degla.recipes.clip import clip
 
 
@@ -19,7 +19,7 @@ def fsc_clip() -> TrainConfig:
         base,
         recipe="fsc_clip",
         data=replace(base.data, negatives_per_caption=3),
-        objective=terms(
+        objective=losses_by_name(
             contrastive=Contrastive(negative_scope="none"),
             image_grounded=ImageGrounded(weight=0.5, smoothing=0.02, focus=2.0),
             dense_grounded=DenseGrounded(weight=0.2, smoothing=0.02, focus=2.0),

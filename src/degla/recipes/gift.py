@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import RehearsalConfig, TrainConfig
+from degla.losses.class_contrast import ClassContrast
+from degla.losses.core.objective import losses_by_name
+from degla.losses.logit_distillation import LogitDistillation
+from degla.losses.soft_alignment import SoftAlignment
 from degla.model.teacher import TeacherConfig
-from degla.objectives._sum import terms
-from degla.objectives.class_contrast import ClassContrast
-from degla.objectives.logit_distillation import LogitDistillation
-from degla.objectives.soft_alignment import SoftAlignment
 from degla.recipes.clip import clip
 from degla.training.anchor import AnchorConfig
 
@@ -33,10 +33,10 @@ def gift() -> TrainConfig:
         base,
         recipe="gift",
         model="ViT-B-16-quickgelu:openai",
-        objective=terms(class_contrast=ClassContrast(weight=1.0, smoothing=0.2)),
+        objective=losses_by_name(class_contrast=ClassContrast(weight=1.0, smoothing=0.2)),
         rehearsal=RehearsalConfig(
             batch_size=64,
-            objective=terms(
+            objective=losses_by_name(
                 logit_distillation=LogitDistillation(weight=1.0, temperature=2.0),
                 soft_alignment=SoftAlignment(weight=0.25, smoothing=0.2),
             ),

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
-from degla.objectives._sum import terms
-from degla.objectives.contrastive import Contrastive
+from degla.losses.contrastive import Contrastive
+from degla.losses.core.objective import losses_by_name
 from degla.recipes.clip import clip
 
 
@@ -22,6 +22,6 @@ def negclip() -> TrainConfig:
         base,
         recipe="negclip",
         data=DataConfig(negatives_per_caption=4),
-        objective=terms(contrastive=Contrastive(negative_scope="batch")),
+        objective=losses_by_name(contrastive=Contrastive(negative_scope="batch")),
         optim=replace(base.optim, weight_decay=0.2),
     )

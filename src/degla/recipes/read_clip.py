@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.objectives._sum import terms
-from degla.objectives.contrastive import Contrastive
-from degla.objectives.text_contrast import TextContrast
+from degla.losses.contrastive import Contrastive
+from degla.losses.core.objective import losses_by_name
+from degla.losses.text_contrast import TextContrast
 from degla.recipes.negclip import negclip
 
 
@@ -26,7 +26,7 @@ def read_clip() -> TrainConfig:
         base,
         recipe="read_clip",
         data=replace(base.data, negatives_per_caption=3, positives_per_caption=1, positives="same_image"),
-        objective=terms(
+        objective=losses_by_name(
             contrastive=Contrastive(negative_scope="batch"), text_contrast=TextContrast(weight=0.5, anchor="positive")
         ),
         optim=replace(base.optim, lr=1e-5, weight_decay=0.1, beta2=0.999, eps=1e-8, clip_norm=1.0),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.objectives._sum import terms
-from degla.objectives.hardest_hinge import HardestHinge
-from degla.objectives.own_hinge import OwnHinge
+from degla.losses.core.objective import losses_by_name
+from degla.losses.hardest_hinge import HardestHinge
+from degla.losses.own_hinge import OwnHinge
 from degla.recipes.clip import clip
 
 
@@ -23,7 +23,9 @@ def structure_clip() -> TrainConfig:
         base,
         recipe="structure_clip",
         data=replace(base.data, negatives_per_caption=1),
-        objective=terms(hardest_hinge=HardestHinge(weight=1.0, margin=0.2), own_hinge=OwnHinge(weight=5.0, margin=0.1)),
+        objective=losses_by_name(
+            hardest_hinge=HardestHinge(weight=1.0, margin=0.2), own_hinge=OwnHinge(weight=5.0, margin=0.1)
+        ),
         optim=replace(
             base.optim,
             lr=5e-6,

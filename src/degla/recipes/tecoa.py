@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, LoopConfig, OptimConfig
+from degla.losses.class_contrast import ClassContrast
+from degla.losses.core.objective import losses_by_name
 from degla.model.attack import AttackConfig
-from degla.objectives._sum import terms
-from degla.objectives.class_contrast import ClassContrast
 from degla.recipes.clip import clip
 
 
@@ -27,7 +27,7 @@ def tecoa() -> TrainConfig:
         clip(),
         recipe="tecoa",
         data=DataConfig(negatives_per_caption=0, class_template="This is a photo of a {}"),
-        objective=terms(class_contrast=ClassContrast(weight=1.0, smoothing=0.0)),
+        objective=losses_by_name(class_contrast=ClassContrast(weight=1.0, smoothing=0.0)),
         attack=AttackConfig(epsilon=1 / 255, steps=2, step_size=1 / 255, momentum=0.0, random_start=True),
         optim=OptimConfig(lr=1e-5, weight_decay=1e-4, beta2=0.999, eps=1e-8, warmup_steps=1400),
         train=LoopConfig(batch_size=128, steps=20_000, precision="fp32", train_text_tower=False, train_scale=False),

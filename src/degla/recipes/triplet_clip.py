@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.objectives._sum import terms
-from degla.objectives.contrastive import Contrastive
-from degla.objectives.partner_contrastive import PartnerContrastive
+from degla.losses.contrastive import Contrastive
+from degla.losses.core.objective import losses_by_name
+from degla.losses.partner_contrastive import PartnerContrastive
 from degla.recipes.clip import clip
 
 
@@ -22,5 +22,7 @@ def triplet_clip() -> TrainConfig:
         base,
         recipe="triplet_clip",
         data=replace(base.data, negatives_per_caption=1, partner_negative=True),
-        objective=terms(contrastive=Contrastive(negative_scope="batch"), partner_contrastive=PartnerContrastive()),
+        objective=losses_by_name(
+            contrastive=Contrastive(negative_scope="batch"), partner_contrastive=PartnerContrastive()
+        ),
     )

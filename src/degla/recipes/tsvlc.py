@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
+from degla.losses.contrastive import Contrastive
+from degla.losses.core.objective import losses_by_name
+from degla.losses.image_grounded import ImageGrounded
+from degla.losses.text_contrast import TextContrast
 from degla.model.adapters import AdapterConfig
-from degla.objectives._sum import terms
-from degla.objectives.contrastive import Contrastive
-from degla.objectives.image_grounded import ImageGrounded
-from degla.objectives.text_contrast import TextContrast
 from degla.recipes.clip import clip
 
 
@@ -27,7 +27,7 @@ def tsvlc() -> TrainConfig:
         base,
         recipe="tsvlc",
         data=replace(base.data, negatives_per_caption=1, positives_per_caption=1),
-        objective=terms(
+        objective=losses_by_name(
             contrastive=Contrastive(negative_scope="batch"),
             image_grounded=ImageGrounded(weight=1.0),
             text_contrast=TextContrast(weight=1.0, anchor="both"),

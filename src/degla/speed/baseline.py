@@ -72,7 +72,7 @@ class BaselineStep:
             return functional.normalize(self.teacher.encode_text(self.tokens).float(), dim=-1)
 
     def loss(self, image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor) -> Tensor:
-        """The four terms over whole matrices."""
+        """The four losses over whole matrices."""
         chosen = self.config.objective
         scale = self.student.logit_scale.exp()
         caption = text[: self.rows]

@@ -58,9 +58,9 @@ def measure(settings: Settings) -> Measured:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from degla.losses.core import Processes
     from degla.model.linear_kernel import count_operations, is_faster
     from degla.model.load import load_encoder
-    from degla.objectives import Processes
     from degla.speed.baseline import BaselineStep
     from degla.speed.machine import device_name, matmul_peak, peak_memory
     from degla.speed.present import PresentStep

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from degla.data.batches import Batch
-from degla.objectives import Target
+from degla.losses.core import Target
 from degla.training.embed import to_embeddings
 from degla.training.step import Trainer
 
@@ -50,7 +50,7 @@ class PresentStep:
         rows = len(image)
         negative = torch.unflatten(teacher_text[rows:], 0, (rows, self.batch.negative.shape[1]))
         target = Target(image=teacher_image, caption=teacher_text[:rows], negative=negative)
-        loss, _ = self.trainer.objective(student, target, self.trainer.processes)
+        loss, _ = self.trainer.objective.value(student, target, self.trainer.processes)
         return loss
 
     def gradients(self) -> dict[str, Tensor]:

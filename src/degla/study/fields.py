@@ -14,7 +14,7 @@ from degla.config.plain import flags
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, ValidationConfig
 from degla.errors import InputError
-from degla.objectives._sum import terms
+from degla.losses.core.objective import losses_by_name
 from degla.shelf import did_you_mean
 
 RESERVED = {
@@ -29,7 +29,7 @@ RESERVED = {
 @cache
 def known_fields() -> frozenset[str]:
     """Dotted names of all fields that a plan may change, with underscores."""
-    names = {name.replace("-", "_") for name in flags(TrainConfig(objective=terms()))}
+    names = {name.replace("-", "_") for name in flags(TrainConfig(objective=losses_by_name()))}
     return frozenset(names - RESERVED.keys())
 
 

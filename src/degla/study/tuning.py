@@ -150,9 +150,9 @@ def _identity(job: Job) -> dict[str, Any]:
         plain.pop(name)
     for name in ("workers", *job.inputs):
         plain["data"].pop(name, None)
-    # Terms that are switched off change nothing, whatever their settings.
+    # Losses that are switched off change nothing, whatever their settings.
     for owner in (plain, plain["rehearsal"]):
-        owner["objective"] = {name: term for name, term in owner["objective"].items() if term["weight"] != 0}
+        owner["objective"] = {name: loss for name, loss in owner["objective"].items() if loss["weight"] != 0}
     return {**plain, "inputs": job.inputs}
 
 
@@ -263,7 +263,7 @@ def _drop_state(folder: Path) -> None:
 
 def _cost(config: TrainConfig) -> Cost:
     """Read from the metrics, which a resumed run continues: what was done twice is counted once."""
-    from degla.objectives._sum import Objective
+    from degla.losses.core.objective import Objective
 
     assert config.out is not None
     rates, seconds, before = [], 0.0, 0

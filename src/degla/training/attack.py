@@ -1,7 +1,7 @@
-"""Attacks on a batch: images that raise the weighted sum of all terms, which the step then lowers.
+"""Attacks on a batch: images that raise the weighted sum of all losses, which the step then lowers.
 
 Nothing of it outlasts the call but the images: it differentiates in the pixels alone, in float32 and evaluation mode,
-draws from generators of its own, leaves the memories of terms where they are, and calls the bare encoder, so that
+draws from generators of its own, leaves the memories of losses where they are, and calls the bare encoder, so that
 processes exchange embeddings and their gradients, but no gradient of a parameter.
 """
 
@@ -17,16 +17,16 @@ from torch import Tensor
 from degla.data.batches import Batch, BatchPart
 from degla.data.randomness import stream
 from degla.errors import InputError
+from degla.losses.core import Processes, Target
+from degla.losses.core.objective import Objective
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
 from degla.model.encoder import Encoder, Rows
-from degla.objectives import Processes, Target
-from degla.objectives._sum import Objective
 from degla.training.embed import to_embeddings
 
 
 @dataclass(frozen=True)
 class Attack:
-    """Attacks all images of a batch together, whatever the terms: what a term compares is moved at the same time.
+    """Attacks all images of a batch together, whatever the losses: what a loss compares is moved at the same time.
 
     A batch in parts is attacked like the whole of it: in each step of the ascent all parts are embedded without a
     graph, the loss over all of them gives the gradient of each embedding, and each part is embedded once more to send
@@ -56,7 +56,7 @@ class Attack:
             number: of the step, from 0.
 
         Raises:
-            InputError: no term reads the images, so that nothing can be attacked.
+            InputError: no loss reads the images, so that nothing can be attacked.
         """
         sizes = [len(part.image) for part in parts]
         images = torch.cat([part.image for part in parts])
@@ -86,11 +86,11 @@ class Attack:
         leaves = [Rows(*(row if row is text else _leaf(row) for row, text in zip(found, text_rows, strict=True)))
                   for found, text_rows in zip(rows, texts, strict=True)]  # fmt: skip
         student = to_embeddings(leaves, scale=self.encoder.scale.detach(), batch=batch)
-        loss = self.objective.look(student, target, self.processes)
+        loss = self.objective.value_alone(student, target, self.processes)
         wanted = [leaf for found in leaves for leaf in found if leaf is not None and leaf.requires_grad]
         sent = torch.autograd.grad(loss, wanted, allow_unused=True) if loss.requires_grad else (None,) * len(wanted)
         if all(each is None for each in sent):
-            raise InputError("--attack.epsilon: no active term reads the images; leave the attack out.")
+            raise InputError("--attack.epsilon: no active loss reads the images; leave the attack out.")
         gradient_of = {id(leaf): each for leaf, each in zip(wanted, sent, strict=True)}
         gradients = []
         for number, part in enumerate(inputs):

@@ -4,7 +4,7 @@ Source: "Scaling deep contrastive learning batch size under memory limited setup
 
 All parts are embedded without a graph; the loss over all embeddings gives the gradient of each embedding; then each
 part is embedded once more, with a graph, and its embeddings' gradient is sent through. Value and gradient are those of
-the whole batch, whatever the terms and whatever the teacher says, for one more forward pass of the student.
+the whole batch, whatever the losses and whatever the teacher says, for one more forward pass of the student.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.data.batches import Batch, BatchPart
+from degla.losses.core import Embeddings, Part, Target
 from degla.model.encoder import Rows
 from degla.model.teacher import Teacher
-from degla.objectives import Embeddings, Part, Target
 
 _GIVEN = (
     "valid", "group", "rule", "partner_valid", "positive_valid", "caption_token_valid", "negative_token_valid", "label",
@@ -25,7 +25,7 @@ def to_embeddings(rows: Sequence[Sequence[Tensor | None]], *, scale: Float[Tenso
     """Put the parts of a batch together, each text beside its row.
 
     Args:
-        rows: what the towers say of each part, in the order of `Rows`; texts that no term reads may be None, and are
+        rows: what the towers say of each part, in the order of `Rows`; texts that no loss reads may be None, and are
             zeros then.
         scale: 1 over the temperature.
         batch: whose parts these are.
@@ -63,7 +63,7 @@ def _dense(patch: Tensor, token: Tensor, *, rows: int, batch: Batch) -> dict[str
 def teacher_target(
     teacher: Teacher | None, parts: Sequence[BatchPart], *, needs: frozenset[Part], negatives: int
 ) -> Target:
-    """The teacher's embeddings of the same images and texts, and only those that some term reads."""
+    """The teacher's embeddings of the same images and texts, and only those that some loss reads."""
     if teacher is None or not needs:
         return Target()
     found: dict[str, list[Tensor]] = {name: [] for name in needs}

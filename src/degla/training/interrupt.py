@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from degla.interruption import Interruption
-from degla.objectives import Processes
+from degla.losses.core import Processes
 
 _STEPS_BETWEEN_QUESTIONS = 10
 

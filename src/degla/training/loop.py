@@ -21,12 +21,12 @@ from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
 from degla.evaluation import processes as evaluation
 from degla.files import write_json
+from degla.losses.core import Processes
+from degla.losses.core.objective import Objective
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.model.runs import BEST_NAME, latest_checkpoint, step_of
 from degla.model.teacher import Teacher
-from degla.objectives import Processes
-from degla.objectives._sum import Objective
 from degla.training.fingerprint import data_digests
 from degla.training.finite import NonFiniteLossError
 from degla.training.interrupt import StopRequest
@@ -248,9 +248,9 @@ def build_trainer(
     optimizer = accelerator.prepare_optimizer(optimizer)
     # A similar image may be the picture of another row, whatever the order of the rows.
     if config.data.duplicates == "mask" or (config.data.neighbours_per_pair and config.data.duplicates == "avoid"):
-        for name, term in objective.active.items():
-            if hasattr(term, "mask_same_image"):
-                objective.active[name] = replace(term, mask_same_image=True)  # type: ignore[type-var]
+        for name, loss in objective.active.items():
+            if hasattr(loss, "mask_same_image"):
+                objective.active[name] = replace(loss, mask_same_image=True)  # type: ignore[type-var]
     return Trainer(
         config=config, accelerator=accelerator, encoder=encoder, student=student, teacher=teacher,
         objective=objective, optimizer=optimizer, processes=processes, steps=steps, sharding=sharding, start=start,

@@ -65,7 +65,7 @@ class Metrics:
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TextColumn("left", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
-            # Last, and cut first on a narrow terminal: the terms.
+            # Last, and cut first on a narrow terminal: the losses.
             TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=console,
             expand=True,
@@ -119,12 +119,12 @@ class Metrics:
         rate = (step - before) * self.pairs_per_step / max(now - then, 1e-9)
         self._since = (step, now)
         self.write(step, {"epoch": epoch, **plain, "pairs_per_second": round(rate, 2)})
-        terms = " ".join(f"{name} {value:.4g}" for name, value in plain.items() if name not in ("lr", "scale"))
-        self._bar.update(self._task, completed=step, note=f"{rate:.0f} pairs/s  {terms}")
+        losses = " ".join(f"{name} {value:.4g}" for name, value in plain.items() if name not in ("lr", "scale"))
+        self._bar.update(self._task, completed=step, note=f"{rate:.0f} pairs/s  {losses}")
         if self._lines and (now - self._said > 10 or step == self.steps):
             self._said = now
             left = (self.steps - step) * self.pairs_per_step / max(rate, 1e-9)
-            log.info("step %d/%d  %s  %.0f pairs/s  %.0f s left", step, self.steps, terms, rate, left)
+            log.info("step %d/%d  %s  %.0f pairs/s  %.0f s left", step, self.steps, losses, rate, left)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one line for a step, and tell the trackers."""

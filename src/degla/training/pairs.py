@@ -23,9 +23,9 @@ from degla.data.plan import BatchPlan
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
 from degla.errors import InputError
+from degla.losses.core import Extra, Part, Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
-from degla.objectives import Extra, Part, Processes, reads_of
 from degla.records import CaptionRecord, NegativeRecord
 
 
@@ -34,7 +34,7 @@ def read_rows(data: DataConfig, *, reads: frozenset[Extra] = frozenset()) -> lis
 
     Args:
         data: files and columns.
-        reads: optional parts that some term reads; their columns must be there.
+        reads: optional parts that some loss reads; their columns must be there.
 
     Raises:
         InputError: a file or record is wrong, or no row has the negatives that the recipe needs.
@@ -81,7 +81,7 @@ def extra_data(data: DataConfig, reads: frozenset[Extra]) -> ExtraData:
     """What the data set reads besides captions and negatives.
 
     Raises:
-        InputError: a term reads classes and there is no file of them, or it is wrong.
+        InputError: a loss reads classes and there is no file of them, or it is wrong.
     """
     if "classes" in reads and data.classes is None:
         raise InputError("this recipe tells images apart by classes and there are none: give --data.classes FILE.")
@@ -172,7 +172,7 @@ def open_pairs(
         source: its rows, where they have been read already.
 
     Raises:
-        InputError: see `read_pairs`; fewer rows than one batch; a term reads what the model does not give.
+        InputError: see `read_pairs`; fewer rows than one batch; a loss reads what the model does not give.
     """
     source = source or read_pairs(config, processes=processes)
     data, loop = config.data, config.train
@@ -212,20 +212,20 @@ def _neighbours(data: DataConfig, rows: list[PairRow], seed: int) -> Neighbours 
 
 
 def active_reads(config: TrainConfig) -> frozenset[Extra]:
-    """The optional parts of a batch that the terms of the configuration read."""
-    return frozenset[Extra]().union(*(reads_of(term) for term in config.objective.values() if term.weight > 0))
+    """The optional parts of a batch that the losses of the configuration read."""
+    return frozenset[Extra]().union(*(loss.reads for loss in config.objective.values() if loss.weight > 0))
 
 
 def choose_collate(config: TrainConfig, encoder: Encoder, *, part_size: int | None) -> Collate:
     """How pairs become batches of this encoder; tells it to pad texts where the configuration says so.
 
     Raises:
-        InputError: a term reads patches and tokens, and the towers or flags do not give them; or no file of classes.
+        InputError: a loss reads patches and tokens, and the towers or flags do not give them; or no file of classes.
     """
     reads = active_reads(config)
     if "tokens" in reads and not (config.train.trim and encoder.gives_tokens):
         raise InputError(
-            f"{encoder.name} gives no outputs for patches and tokens with these flags, and a term of this recipe reads "
+            f"{encoder.name} gives no outputs for patches and tokens with these flags, and a loss of this recipe reads "
             f"them: {fast_paths.why_no_tokens(encoder.clip) or 'they go together with --train.trim alone'}."
         )
     class_texts = extra_data(config.data, reads).class_texts()
@@ -236,7 +236,7 @@ def choose_collate(config: TrainConfig, encoder: Encoder, *, part_size: int | No
     if encoder.grow is not None and config.train.compile:
         # Few different lengths for compiled kernels; the number of nodes is left to vary.
         encoder.grow = replace(encoder.grow, multiple=8)
-    needs = frozenset[Part]().union(*(term.needs for term in config.objective.values() if term.weight > 0))
+    needs = frozenset[Part]().union(*(loss.needs for loss in config.objective.values() if loss.weight > 0))
     return Collate(
         trim=encoder.trims,
         grow=encoder.grow,

@@ -11,9 +11,9 @@ import torch
 from degla.config.run import TrainConfig
 from degla.data.batches import Batch
 from degla.errors import InputError
+from degla.losses.core import Processes
+from degla.losses.core.objective import Objective
 from degla.model.encoder import Encoder
-from degla.objectives import Processes
-from degla.objectives._sum import Objective
 from degla.training.anchor import Anchor
 from degla.training.fingerprint import data_digests
 from degla.training.pairs import Pairs, PairSource, open_pairs, read_pairs
@@ -35,7 +35,7 @@ def read_rehearsal(config: TrainConfig, *, processes: Processes) -> PairSource |
 def open_rehearsal(
     config: TrainConfig, *, encoder: Encoder, processes: Processes, source: PairSource | None = None
 ) -> Pairs | None:
-    """The pairs of the second stream; None where no term of `rehearsal.objective` has a weight.
+    """The pairs of the second stream; None where no loss of `rehearsal.objective` has a weight.
 
     Raises:
         InputError: as `open_pairs`, with the names of the rehearsal's flags.

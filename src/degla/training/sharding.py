@@ -16,11 +16,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from degla.config.run import TrainConfig
 from degla.errors import InputError
+from degla.losses.core import Processes
 from degla.model.block import add_work_method
 from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
 from degla.model.text import text_tower
-from degla.objectives import Processes
 
 _CALLS = ("encode_images", "encode_captions", "encode_dense", "embed")
 _BLOCKS = (ResidualAttentionBlock, CustomResidualAttentionBlock)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from degla.config.run import TrainConfig
 from degla.data.batches import Batch, BatchPart
+from degla.losses.core import Embeddings, Processes, Target
+from degla.losses.core.objective import Objective
 from degla.model.average import average_weights
 from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
-from degla.objectives import Embeddings, Processes, Target
-from degla.objectives._sum import Objective
 from degla.training.anchor import Anchor
 from degla.training.attack import Attack
 from degla.training.caching import GradientCache
@@ -34,7 +34,7 @@ class Trainer:
     Attributes:
         encoder: the bare student.
         student: the student as wrapped for the processes at hand.
-        teacher: None where no term of the objective needs one.
+        teacher: None where no loss of the objective needs one.
         steps: length of the whole run.
         watch: the losses that nobody has looked at yet.
         sharding: where the processes share student and teacher out; else None.
@@ -101,7 +101,7 @@ class Trainer:
         return own + loss, values | told
 
     def backward(self, batch: Batch, *, number: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and values of the terms in step `number`, without gradient; the parameters hold the gradients."""
+        """Loss and values of the losses in step `number`, without gradient; the parameters hold the gradients."""
         parts = list(batch.parts(self.part_size(batch)))
         target = self._target(parts, negatives=batch.negative.shape[1])
         if self.config.attack.epsilon:
@@ -109,8 +109,8 @@ class Trainer:
             parts = self.attack(batch, parts, target, number=number)
         if len(parts) == 1:
             student = self._student_embeddings(batch, parts[0])
-            loss, values = self.objective(student, target, self.processes)
-            # Processes wait for a gradient of the scale, also where no term reads it.
+            loss, values = self.objective.value(student, target, self.processes)
+            # Processes wait for a gradient of the scale, also where no loss reads it.
             self.accelerator.backward(loss + 0.0 * student.scale)
         else:
             cache = GradientCache(
@@ -118,7 +118,7 @@ class Trainer:
                 texts=self.objective.reads_texts, dense=self.dense, raw=self.raw,
             )  # fmt: skip
             student = to_embeddings(cache.rows, scale=cache.scale, batch=batch)
-            loss, values = self.objective(student, target, self.processes)
+            loss, values = self.objective.value(student, target, self.processes)
             cache.backward(loss, self.student)
         if self.sharding is not None:
             self.sharding.average_gradients()
@@ -126,7 +126,7 @@ class Trainer:
 
     @property
     def memory(self) -> dict[str, Tensor]:
-        """What the terms remember from step to step, by name."""
+        """What the losses remember from step to step, by name."""
         second = {} if self.rehearsal is None else self.rehearsal.memory
         return self.objective.memory | {f"rehearsal.{name}": value for name, value in second.items()}
 
@@ -141,12 +141,12 @@ class Trainer:
 
     @property
     def dense(self) -> bool:
-        """Whether a term reads the outputs of patches and tokens."""
+        """Whether a loss reads the outputs of patches and tokens."""
         return "tokens" in self.objective.reads
 
     @property
     def raw(self) -> bool:
-        """Whether a term reads images before they are brought to length one."""
+        """Whether a loss reads images before they are brought to length one."""
         return "raw_image" in self.objective.reads
 
     @property

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from degla.config.run import TrainConfig
 from degla.errors import InputError
+from degla.losses.core import Processes
 from degla.model.adapters import add_adapters
 from degla.model.depth import TOWERS, Tower, resblocks, tower_depth, tower_module, tower_of
 from degla.model.encoder import Encoder
 from degla.model.fast_paths import why_no_adapters
 from degla.model.modes import has_statistics
-from degla.objectives import Processes, by_softmax
 
 
 def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
     """Set `requires_grad` of every parameter, put adapters in where they are asked for, and settle BatchNorm.
 
     Raises:
-        InputError: a softmax for a model of the sigmoid loss; nothing is left to train; the towers' blocks cannot be
-            told, or are fewer; the towers take no adapters; or moving statistics of BatchNorm do not go together with
-            another flag.
+        InputError: a loss that knows no bias for a model with one; nothing is left to train; the towers' blocks cannot
+            be told, or are fewer; the towers take no adapters; or moving statistics of BatchNorm do not go together
+            with another flag.
     """
     _refuse_bias(encoder, config)
     loop = config.train
@@ -40,12 +40,12 @@ def _refuse_bias(encoder: Encoder, config: TrainConfig) -> None:
     if getattr(encoder.clip, "logit_bias", None) is None:
         return
     chosen = [*config.objective.items(), *config.rehearsal.objective.items()]
-    names = list(dict.fromkeys(name for name, term in chosen if term.weight > 0 and by_softmax(term)))
+    names = list(dict.fromkeys(name for name, loss in chosen if loss.weight > 0 and loss.scaled))
     if names:
         raise InputError(
             f"{encoder.name}: has a logit_bias, as SigLIP and other models of the sigmoid loss have, and this recipe's "
-            f"{', '.join(names)} compare by a softmax, which knows no bias: scale and bias would no longer fit the "
-            "embeddings. The model can be evaluated; to train, take one without logit_bias."
+            f"{', '.join(names)} read its scale without the bias: both would no longer fit the embeddings. The "
+            "model can be evaluated; to train, take one without logit_bias."
         )
 
 

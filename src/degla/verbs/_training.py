@@ -57,7 +57,7 @@ def describe_flags(verb: argparse.ArgumentParser) -> None:
 
 
 def _as_given(message: str, words: list[str]) -> str:
-    """A message about the second stream, whose data and terms have the sections of the first, with the flag given."""
+    """A message about the second stream, whose data and losses have the sections of the first, with the flag given."""
     for word in words:
         flag = word.partition("=")[0].replace("_", "-")
         if flag.startswith("--rehearsal."):

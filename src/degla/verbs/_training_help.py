@@ -18,7 +18,7 @@ ALL = "--help-all"
 def show_help(config: TrainConfig, *, program: str, everything: bool) -> None:
     """Print the flags with the values of a configuration as defaults.
 
-    Left out are the settings of terms without a weight, and those of a rehearsal that has no term with one; the end
+    Left out are the settings of losses without a weight, and those of a rehearsal that has no loss with one; the end
     says so. They are flags like all others.
 
     Args:
@@ -48,14 +48,14 @@ def show_help(config: TrainConfig, *, program: str, everything: bool) -> None:
 
 
 def _weighted(objective: dict[str, Any]) -> dict[str, Any]:
-    return {name: term for name, term in objective.items() if term.weight > 0}
+    return {name: loss for name, loss in objective.items() if loss.weight > 0}
 
 
 def _left_out(config: TrainConfig, *, program: str) -> str:
     names = sorted(config.objective.keys() - _weighted(config.objective).keys())
     hidden = "" if config.rehearsal.active else "all flags of --rehearsal, a second stream of pairs; "
     listed = textwrap.fill(
-        f"Not shown: {hidden}the flags of the terms that have no weight here. --objective.NAME.weight gives one: "
+        f"Not shown: {hidden}the flags of the losses that have no weight here. --objective.NAME.weight gives one: "
         f"{', '.join(name.replace('_', '-') for name in names)}.",
         width=80, break_on_hyphens=False, break_long_words=False,
     )  # fmt: skip

@@ -34,7 +34,7 @@ def run(given: argparse.Namespace) -> int:
         if getattr(given, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(given, name)}; it must be 1 or more.")
     if given.negatives < 1:
-        raise InputError("--negatives must be 1 or more: the recipe's terms are about them.")
+        raise InputError("--negatives must be 1 or more: the recipe's losses are about them.")
     import torch
 
     from degla.speed.compare import compare

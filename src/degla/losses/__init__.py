@@ -1,0 +1,63 @@
+"""SHELF - losses: embeddings enter, one scalar leaves; one loss a file, each usable in any training loop.
+
+    from degla.losses import ImageGrounded, Objective
+
+Each file holds one loss: a frozen dataclass whose name is the file's name in CamelCase and whose fields are its
+settings. `core/` holds what they share.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from degla.shelf import LOSSES
+
+# ruff: noqa: F401
+if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all the same.
+    from degla.losses.class_contrast import ClassContrast
+    from degla.losses.contrastive import Contrastive
+    from degla.losses.core.embeddings import Embeddings, Target
+    from degla.losses.core.loss import Loss, StatefulLoss
+    from degla.losses.core.objective import Objective, losses_by_name
+    from degla.losses.core.tensors import LossTensors
+    from degla.losses.cross_modal_rank import CrossModalRank
+    from degla.losses.dense_grounded import DenseGrounded
+    from degla.losses.distractor import Distractor
+    from degla.losses.hardest_hinge import HardestHinge
+    from degla.losses.image_grounded import ImageGrounded
+    from degla.losses.intra_modal import IntraModal
+    from degla.losses.logit_distillation import LogitDistillation
+    from degla.losses.own_hinge import OwnHinge
+    from degla.losses.partner_contrastive import PartnerContrastive
+    from degla.losses.raw_distillation import RawDistillation
+    from degla.losses.self_distillation import SelfDistillation
+    from degla.losses.soft_alignment import SoftAlignment
+    from degla.losses.text_contrast import TextContrast
+    from degla.losses.text_grounded import TextGrounded
+    from degla.losses.text_pull import TextPull
+
+_CORE = {
+    "Embeddings": "embeddings",
+    "Loss": "loss",
+    "LossTensors": "tensors",
+    "Objective": "objective",
+    "StatefulLoss": "loss",
+    "Target": "embeddings",
+    "losses_by_name": "objective",
+}
+_LOSSES = {"".join(word.capitalize() for word in name.split("_")): name for name in LOSSES.names()}
+
+__all__ = [*_CORE, *_LOSSES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a loss when it is asked for: listing them needs no torch."""
+    place = f"core.{_CORE[name]}" if name in _CORE else _LOSSES.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{place}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

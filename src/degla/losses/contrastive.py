@@ -1,0 +1,90 @@
+"""Image-text contrast over the global batch, with the hard negatives as further texts for every image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core.partition import Absent, log_partition
+from degla.ranges import Factor
+
+
+@dataclass(frozen=True)
+class Contrastive(Loss):
+    """Pull each image to its caption and each caption to its image; push all other captions, images and negatives away.
+
+    Formula:  1/2 mean_i -log e^{s<v_i,t_i>} / (sum_j e^{s<v_i,t_j>} + sum_{(c,k) in N(i)} e^{s<v_i,n_ck>})
+            + 1/2 mean_i -log e^{s<t_i,v_i>} / sum_j e^{s<t_i,v_j>}
+              v: images, t: captions, n: valid negatives, s: `scale`;
+              N(i) is empty ("none"), the negatives of caption i ("own"), or those of the whole global batch ("batch")
+    Shapes:   see Embeddings; returns a scalar, the mean over all pairs
+    Scope:    global - gathers images, captions, negatives and their mask; logits are held in blocks of bounded size
+    Source:   CLIP, arXiv 2103.00020; with negatives NegCLIP (ICLR 2023) and arXiv 2504.16801, Eq. 2-4
+    Differs:  DeGLA's paper sums the own negatives in Eq. 4, its code those of the whole batch; "batch" is the default
+              because published weights were made with it. Negatives never act as queries, as in both.
+    Cost:     one encoder pass of images, captions and (unless "none") negatives
+    """
+
+    weight: Factor = 1.0
+    """Factor of the loss, >= 0."""
+    negative_scope: Literal["none", "own", "batch"] = "batch"
+    """Whose negatives an image meets: "none", "own" or "batch" (arXiv 2504.16801's code)."""
+    mask_same_image: bool = False
+    """Leave out captions and images of the same picture, which are no negatives; true or false."""
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the pairs of all processes."""
+        images, captions = processes.gather(student.image), processes.gather(student.caption)
+        texts, missing = self._texts(captions, student, processes)
+        absent_texts: Absent | Tensor = missing
+        absent_images: Absent | None = None
+        if self.mask_same_image:
+            same = _SameImage(student.group, processes.gather_constant(student.group), processes)
+            absent_images = same
+
+            def absent_texts(rows: slice) -> Bool[Tensor, "rows texts"]:
+                own = missing.expand(rows.stop - rows.start, -1).clone()
+                own[:, : len(captions)] |= same(rows)
+                return own
+
+        rows = processes.own_rows(len(student.image))
+        place = torch.arange(rows.start, rows.stop, device=captions.device)
+        from_image = log_partition(student.image, texts, student.scale, absent=absent_texts, target=place)
+        if self.negative_scope == "own" and student.negative.shape[1]:
+            away = student.negative - student.caption[:, None]
+            margin = student.scale * torch.einsum("bd,bkd->bk", student.image, away)
+            margin = margin.masked_fill(~student.valid, -torch.inf)
+            from_image = torch.cat([from_image[:, None], margin], dim=1).logsumexp(dim=1)
+        from_caption = log_partition(student.caption, images, student.scale, absent=absent_images, target=place)
+        return processes.mean((from_image + from_caption) / 2)
+
+    def _texts(
+        self, captions: Float[Tensor, "all dim"], student: Embeddings, processes: Processes
+    ) -> tuple[Float[Tensor, "texts dim"], Bool[Tensor, " texts"]]:
+        """What every image is compared with, and which of it is no text."""
+        missing = torch.zeros(len(captions), dtype=torch.bool, device=captions.device)
+        if self.negative_scope != "batch" or student.negative.shape[1] == 0:
+            return captions, missing
+        negatives = processes.gather(student.negative)
+        valid = processes.gather_constant(student.valid)
+        return torch.cat([captions, negatives.flatten(0, 1)]), torch.cat([missing, ~valid.flatten()])
+
+
+@dataclass(frozen=True)
+class _SameImage:
+    """Which pairs of the global batch show the picture of a row of this process, the row itself left out."""
+
+    own: Int[Tensor, " batch"]
+    everyone: Int[Tensor, " all"]
+    processes: Processes
+
+    def __call__(self, rows: slice) -> Bool[Tensor, "rows all"]:
+        same = self.own[rows, None] == self.everyone[None, :]
+        first = self.processes.own_rows(len(self.own)).start
+        place = torch.arange(rows.start, rows.stop, device=same.device) + first
+        return same.scatter_(1, place[:, None], value=False)

@@ -1,0 +1,73 @@
+"""Cross-modal ranking of CE-CLIP: a caption must beat each of its negatives by a margin that adapts to each rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Processes, StatefulLoss, Target
+from degla.ranges import Factor
+
+
+@dataclass(frozen=True)
+class CrossModalRank(StatefulLoss):
+    """Push each negative below its caption, as seen from the image, by the gap that the previous step showed.
+
+    Formula:  mean_{i,k} relu(theta_r(i,k) + s<v_i,n_ik> - s<v_i,t_i>)
+              next theta_r = clamp(mean_i s<v_i,t_i> - mean_{(i,k) of rule r} s<v_i,n_ik>, 0, upper), no gradient
+              v: images, t: captions, n: valid negatives, s: `scale`, r: rule that made the negative; theta starts at 0
+    Shapes:   see Embeddings; the memory is [rules]; returns a scalar, the mean over valid negatives
+    Scope:    local - an image meets only its caption and that caption's negatives; the threshold is shared
+    Source:   CE-CLIP, arXiv 2306.08832, cross-modal rank with adaptive threshold
+    Differs:  the released code finds invalid negatives by a logit of exactly 0, divides 0 by 0 where a type has none
+              (CE-4 in docs/decisions), forgets the thresholds at each epoch and in checkpoints (CE-7). Here they
+              are masked, a rule without a negative in the batch keeps its threshold, and the memory is part of the
+              checkpoint.
+              `reduction="all"` divides by all B K places as published (CE-6).
+    Cost:     none beyond the shared encoder pass
+    """
+
+    weight: Factor = 0.4
+    """Factor of the loss, >= 0 (0.4 in DeGLA's reproduction of CE-CLIP, 0.2 in CE-CLIP's script)."""
+    upper: Factor = 10.0
+    """Largest threshold, in logits, >= 0 (10 in CE-CLIP's script)."""
+    reduction: Literal["valid", "all"] = "valid"
+    """Mean over valid negatives, or over all B K places as published; "valid" or "all"."""
+
+    def start(self, rules: int) -> Tensor:
+        """Thresholds before the first step: 0 for each rule."""
+        return torch.zeros(max(rules, 1))
+
+    def value(
+        self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor
+    ) -> tuple[Float[Tensor, ""], Tensor]:
+        """Value under the present thresholds, and the thresholds for the next step."""
+        memory = memory.to(student.image.device)
+        positive = student.scale * (student.image * student.caption).sum(-1)
+        negative = student.scale * torch.einsum("bd,bkd->bk", student.image, student.negative)
+        rule = student.rule.clamp(min=0)
+        hinge = torch.relu(memory[rule] + negative - positive[:, None])
+        if self.reduction == "all":
+            hinge = torch.where(student.valid, hinge, torch.zeros_like(hinge))
+            loss = processes.mean(hinge)
+        else:
+            loss = processes.mean(hinge, student.valid)
+        return loss, self._next(positive.detach(), negative.detach(), student, processes, memory)
+
+    def _next(
+        self, positive: Tensor, negative: Tensor, student: Embeddings, processes: Processes, memory: Tensor
+    ) -> Tensor:
+        # Picking the valid ones by a mask would make the device wait for their number; they are counted with 0 or 1.
+        valid = student.valid.flatten()
+        rule = student.rule.clamp(min=0).flatten()
+        kept = torch.where(valid, negative.flatten(), torch.zeros_like(negative).flatten())
+        sums = torch.zeros_like(memory).index_add_(0, rule, kept.to(memory.dtype))
+        counts = torch.zeros_like(memory).index_add_(0, rule, valid.to(memory.dtype))
+        positives = torch.stack([positive.sum(), torch.full_like(positive.sum(), len(positive))])
+        sums, counts, positives = (processes.total(value) for value in (sums, counts, positives))
+        gap = positives[0] / positives[1] - sums / counts.clamp(min=1)
+        return torch.where(counts > 0, gap.clamp(0, self.upper), memory)

@@ -1,0 +1,90 @@
+"""Dense image-grounded contrast: the tokens of a caption and of its own negatives against the patches of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Extra, Loss, Processes, Target
+from degla.losses.image_grounded import Missing, calibrated_own_negatives_loss
+from degla.ranges import Factor, Positive, Share
+
+
+@dataclass(frozen=True)
+class DenseGrounded(Loss):
+    """Pull the caption's tokens to the patches that they look at; push the tokens of the caption's own negatives away.
+
+    Formula:  mean_i - sum_c y_c (1 - q_c)^g log q_c,  q = softmax_c(S_i(t_i), S_i(n_i1), ..., S_i(n_iK))
+              S_i(x) = log sum_l e^{s cos(z_l, x_l)},  z_l = sum_p a_lp u_p,  a_lp = r_lp / sum_p r_lp
+              r_lp = (d_lp - min_p d_lp) / (max_p d_lp - min_p d_lp),  d_lp = <x_l, u_p> (no gradient)
+              u: patches of image i, x_l: tokens behind the start token of the caption t or of a valid negative n,
+              s: `scale`, y: b / (1 + K_i) everywhere, and 1 - b more for the caption, b: `smoothing`, g: `focus`
+    Shapes:   see Embeddings; returns a scalar, the mean over pairs that have a valid negative
+    Scope:    local - an image meets only its caption and that caption's negatives; no gather
+    Source:   FSC-CLIP, arXiv 2410.05210, local hard-negative loss with selective calibrated regularisation
+    Differs:  the released code divides 0 by 0 where a token is equally near all patches (F-2 in docs/decisions), gives
+              missing negatives the score 0 (F-1), and takes the mean of each process (F-3). Here such a token looks at
+              all patches alike, missing negatives are left out (`missing="published"` gives them 0), and the mean is
+              over all processes. The score is a sum over tokens, as published: of two texts that fit alike, one of
+              twice as many tokens scores log 2 higher (F-7), so that negatives should be as long as their captions
+    Cost:     the last block of both towers for all patches and tokens; a product [B, 1 + K, tokens, patches]
+    """
+
+    weight: Factor = 0.2
+    """Factor of the loss, >= 0 (0.2 in arXiv 2410.05210; 0.5 there for ViT-B/16 and ViT-L/14)."""
+    smoothing: Share = 0.02
+    """Share of the target that is spread evenly, 0 to 1 (0.02 in arXiv 2410.05210)."""
+    focus: Factor = 2.0
+    """Exponent that makes sure rows count less, >= 0 (2 in arXiv 2410.05210)."""
+    detach_attention: bool = True
+    """No gradient through where a token looks, as published; true or false."""
+    least_spread: Positive = 1e-6
+    """A token whose largest and smallest product with a patch differ by no more looks at all alike, > 0."""
+    missing: Missing = "left_out"
+    """A negative that is not there is no candidate, or one with the score 0; "left_out" or "published"."""
+
+    reads: ClassVar[frozenset[Extra]] = frozenset({"tokens"})
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the pairs of all processes that have a valid negative."""
+        patch, valid = student.require("patch"), student.valid
+        caption, negative = student.require("caption_token"), student.require("negative_token")
+        token = torch.cat([caption[:, None], negative], dim=1)
+        there = torch.cat(
+            [student.require("caption_token_valid")[:, None], student.require("negative_token_valid")], dim=1
+        )
+        score = self._score(patch, token, there, student.scale)
+        losses = calibrated_own_negatives_loss(
+            score[:, 0],
+            score[:, 1:],
+            valid,
+            smoothing=self.smoothing,
+            focus=self.focus,
+            missing=self.missing,
+        )
+        return processes.mean(losses, valid.any(dim=1))
+
+    def _score(
+        self,
+        patch: Float[Tensor, "batch patches dim"],
+        token: Float[Tensor, "batch texts tokens dim"],
+        there: Bool[Tensor, "batch texts tokens"],
+        scale: Float[Tensor, ""],
+    ) -> Float[Tensor, "batch texts"]:
+        """How well each text fits the image; a text without tokens has some finite score."""
+        product = torch.einsum("bxld,bpd->bxlp", token, patch)
+        if self.detach_attention:
+            product = product.detach()
+        low, high = product.amin(dim=-1, keepdim=True), product.amax(dim=-1, keepdim=True)
+        spread = high - low
+        flat = spread <= self.least_spread
+        weight = torch.where(flat, torch.ones_like(product), (product - low) / spread.masked_fill(flat, 1.0))
+        seen = torch.einsum("bxlp,bpd->bxld", weight / weight.sum(dim=-1, keepdim=True), patch)
+        logits = scale * torch.nn.functional.cosine_similarity(seen, token, dim=-1)
+        # A text without any token has no largest logit; whoever calls leaves it out.
+        logits = logits.masked_fill(~there & there.any(dim=-1, keepdim=True), -torch.inf)
+        return logits.logsumexp(dim=-1)

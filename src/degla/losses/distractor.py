@@ -1,0 +1,68 @@
+"""Contrast with distractor images: a negated caption is a foreign text for its image, and the right one for another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Extra, Loss, Processes, Target
+from degla.losses.core.partition import log_partition
+from degla.ranges import Factor
+
+
+@dataclass(frozen=True)
+class Distractor(Loss):
+    """Pull images to captions, captions to images, and distractor images to negated captions, among both kinds of each.
+
+    Formula:  image mean_i -log e^{s<v_i,t_i>} / sum_j (e^{s<v_i,t_j>} + e^{s<v_i,u_j>})
+            + caption mean_i -log e^{s<t_i,v_i>} / sum_j (e^{s<t_i,v_j>} + e^{s<t_i,w_j>})
+            + distractor mean_i -log e^{s<w_i,u_i>} / sum_j (e^{s<w_i,u_j>} + e^{s<w_i,t_j>})
+              v: images, t: captions, w: distractor images, u: negated captions of the global batch, s: `scale`
+    Shapes:   see Embeddings (partner: distractor image and negated caption); returns a scalar, the means over all
+              pairs, the last over pairs that have a distractor
+    Scope:    global - gathers images, captions, distractor images, negated captions and their mask
+    Source:   CoN-CLIP, arXiv 2403.20312; no negated caption is ever a query
+    Differs:  the released data hold no commas in negated captions only (Co-3), which tells them from captions by
+              punctuation; texts are taken as they are here
+    Cost:     one encoder pass of distractor images and negated captions
+    """
+
+    weight: Factor = 1.0
+    """Factor of the whole loss, >= 0."""
+    image: Factor = 1 / 3
+    """Factor of the images' part, >= 0 (1/3 in arXiv 2403.20312)."""
+    caption: Factor = 1 / 3
+    """Factor of the captions' part, >= 0 (1/3 in arXiv 2403.20312)."""
+    distractor: Factor = 1 / 3
+    """Factor of the distractor images' part, >= 0 (1/3 in arXiv 2403.20312)."""
+
+    reads: ClassVar[frozenset[Extra]] = frozenset({"partner"})
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """The three means over the pairs of all processes, with their factors."""
+        valid = student.require("partner_valid")
+        own_distractor, own_negated = student.require("partner_image"), student.require("partner_caption")
+        gathered = (processes.gather(rows) for rows in (student.image, student.caption, own_distractor, own_negated))
+        images, captions, distractors, negated = gathered
+        missing = ~processes.gather_constant(valid)
+        absent = torch.cat([torch.zeros_like(missing), missing])
+
+        own = processes.own_rows(len(valid))
+        place = torch.arange(own.start, own.stop, device=valid.device)
+        texts = torch.cat([captions, negated])
+        from_image = log_partition(student.image, texts, student.scale, absent=absent, target=place)
+        from_caption = log_partition(
+            student.caption, torch.cat([images, distractors]), student.scale, absent=absent, target=place
+        )
+        from_distractor = log_partition(
+            own_distractor, texts, student.scale, absent=absent, target=place + len(captions)
+        )
+        return (
+            self.image * processes.mean(from_image)
+            + self.caption * processes.mean(from_caption)
+            + self.distractor * processes.mean(from_distractor, valid)
+        )

@@ -1,0 +1,74 @@
+"""Hinge on the hardest of the batch: a pair must beat the most similar wrong caption and image by a fixed margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Processes, StatefulLoss, Target
+from degla.ranges import CosineMargin, Count, Factor
+
+
+@dataclass(frozen=True)
+class HardestHinge(StatefulLoss):
+    """Push the most similar wrong caption of an image, and the most similar wrong image of a caption, below the pair.
+
+    Formula:  mean_i relu(margin + max_{j!=i} <v_i,t_j> - <v_i,t_i>) + relu(margin + max_{j!=i} <t_i,v_j> - <v_i,t_i>)
+              in the first `mean_steps` steps the second maximum is the mean over all j, i included
+              v: images, t: captions of the global batch
+    Shapes:   see Embeddings; cosines, without the scale; the memory counts steps; returns a scalar, the mean over pairs
+    Scope:    global - gathers images and captions
+    Source:   Structure-CLIP, arXiv 2305.06152; the hardest in place of the sum is VSE++'s, arXiv 1707.05612
+    Differs:  the released code adds a knowledge encoder's output to the captions of this loss only, encodes the images
+              twice, and counts the first steps anew at each start of the program; the count is in the checkpoint here
+    Cost:     none beyond the shared encoder pass
+    """
+
+    weight: Factor = 1.0
+    """Factor of the loss, >= 0 (1 in arXiv 2305.06152)."""
+    margin: CosineMargin = 0.2
+    """Least distance of the cosines, 0 to 2 (0.2 in arXiv 2305.06152)."""
+    mean_steps: Count = 100
+    """Steps at the beginning in which a caption meets the mean of all images, >= 0 (100 in Structure-CLIP's code)."""
+    mask_same_image: bool = False
+    """Leave out captions and images of the same picture, which are no negatives; true or false."""
+
+    scaled: ClassVar[bool] = False
+
+    def start(self, rules: int) -> Tensor:
+        """Steps made before the first one: 0."""
+        return torch.zeros(1)
+
+    def value(
+        self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor
+    ) -> tuple[Float[Tensor, ""], Tensor]:
+        """Value at the step that the memory counts, and the count after it."""
+        images, captions = processes.gather(student.image), processes.gather(student.caption)
+        positive = (student.image * student.caption).sum(-1)
+        wrong = self._wrong(student, processes, columns=len(images))
+        to_captions = student.image @ captions.T
+        to_images = student.caption @ images.T
+        from_image = torch.relu(self.margin + _largest(to_captions, wrong) - positive)
+        early = memory[:1].to(to_images) < self.mean_steps  # Decided on the device: a look from the host would wait.
+        second = torch.where(early, to_images.mean(dim=1), _largest(to_images, wrong))
+        loss = processes.mean(from_image + torch.relu(self.margin + second - positive))
+        return loss, memory + 1
+
+    def _wrong(self, student: Embeddings, processes: Processes, *, columns: int) -> Bool[Tensor, "batch all"]:
+        """Which pairs of the global batch are no match of a row."""
+        rows = torch.arange(len(student.image), device=student.image.device)
+        wrong = torch.ones(len(rows), columns, dtype=torch.bool, device=rows.device)
+        wrong[rows, rows + processes.rank * len(rows)] = False
+        if self.mask_same_image:
+            wrong &= student.group[:, None] != processes.gather_constant(student.group)[None, :]
+        return wrong
+
+
+def _largest(similarities: Tensor, wrong: Tensor) -> Tensor:
+    """The largest similarity among the wrong ones of each row; -1, the least cosine, where there is none."""
+    found = similarities.masked_fill(~wrong, -torch.inf).amax(dim=1)
+    return torch.where(wrong.any(dim=1), found, torch.full_like(found, -1.0))

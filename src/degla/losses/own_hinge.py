@@ -1,0 +1,40 @@
+"""Hinge on own negatives: seen from the image, a caption must beat each of its negatives by a fixed margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.ranges import CosineMargin, Factor
+
+
+@dataclass(frozen=True)
+class OwnHinge(Loss):
+    """Push each negative at least a margin below its caption, as seen from the image, and no further.
+
+    Formula:  mean_{i,k} relu(margin + <v_i,n_ik> - <v_i,t_i>)
+              v: images, t: captions, n: valid negatives
+    Shapes:   see Embeddings; cosines, without the scale; returns a scalar, the mean over valid negatives
+    Scope:    local - an image meets only its caption and that caption's negatives; no gather
+    Source:   Structure-CLIP, arXiv 2305.06152, with weight 5 and one negative; the scene-graph CS-CLIP with weight 1
+    Differs:  none known
+    Cost:     none beyond the shared encoder pass
+    """
+
+    weight: Factor = 5.0
+    """Factor of the loss, >= 0 (5 in arXiv 2305.06152)."""
+    margin: CosineMargin = 0.1
+    """Least distance of the cosines, 0 to 2 (0.1 in arXiv 2305.06152)."""
+
+    scaled: ClassVar[bool] = False
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the valid negatives of all processes."""
+        positive = (student.image * student.caption).sum(-1)
+        negative = torch.einsum("bd,bkd->bk", student.image, student.negative)
+        return processes.mean(torch.relu(self.margin + negative - positive[:, None]), student.valid)

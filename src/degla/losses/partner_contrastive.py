@@ -1,0 +1,49 @@
+"""Contrast of second images with their texts: the caption's image becomes the foreign one, the roles are exchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Extra, Loss, Processes, Target
+from degla.losses.core.partition import log_partition
+from degla.ranges import Factor
+
+
+@dataclass(frozen=True)
+class PartnerContrastive(Loss):
+    """Pull each second image and its text together; push the captions, and other second images and texts, away.
+
+    Formula:  1/2 mean_i -log e^{s<w_i,u_i>} / (sum_j e^{s<w_i,u_j>} + sum_j e^{s<w_i,t_j>})
+            + 1/2 mean_i -log e^{s<u_i,w_i>} / sum_j e^{s<u_i,w_j>}
+              w: second images, u: their texts, t: captions of the global batch, s: `scale`
+    Shapes:   see Embeddings; returns a scalar, the mean over pairs that have a second image
+    Scope:    global - gathers second images and their texts, their mask, and the captions
+    Source:   TripletCLIP, arXiv 2411.02545: its loss is `contrastive` with the second images' texts as negatives, plus
+              this loss
+    Differs:  none known; as in the released code, an image never meets the images of the other kind
+    Cost:     one encoder pass of second images and their texts
+    """
+
+    weight: Factor = 1.0
+    """Factor of the loss, >= 0 (1 in arXiv 2411.02545, whose loss is a sum and no mean of the two contrasts)."""
+
+    reads: ClassVar[frozenset[Extra]] = frozenset({"partner"})
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the pairs of all processes that have a second image."""
+        image, text = student.require("partner_image"), student.require("partner_caption")
+        valid = student.require("partner_valid")
+        images, texts, captions = (processes.gather(rows) for rows in (image, text, student.caption))
+        missing = ~processes.gather_constant(valid)
+
+        own = processes.own_rows(len(image))
+        place = torch.arange(own.start, own.stop, device=image.device)
+        absent = torch.cat([missing, torch.zeros_like(missing)])
+        from_image = log_partition(image, torch.cat([texts, captions]), student.scale, absent=absent, target=place)
+        from_text = log_partition(text, images, student.scale, absent=missing, target=place)
+        return processes.mean((from_image + from_text) / 2, valid)

@@ -1,0 +1,39 @@
+"""Raw distillation: an image's embedding, before it is brought to length one, stays where the teacher has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Extra, Loss, Part, Processes, Target
+from degla.ranges import Factor
+
+
+@dataclass(frozen=True)
+class RawDistillation(Loss):
+    """Pull the student's image embedding to the teacher's, length and direction; push nothing, read no text.
+
+    Formula:  mean_i sum_d (f_id - f*_id)^2
+              f: image embeddings in the joint space, not of unit length, *: teacher (no gradient)
+    Shapes:   see Embeddings; returns a scalar, the mean over images of a squared Euclidean distance
+    Scope:    local - no gather
+    Source:   FARE, arXiv 2402.12336: f of an attacked image, f* of the clean one by the model before fine-tuning
+    Differs:  none known; the attack is `attack.epsilon`, and the frozen teacher `teacher.kind`
+    Cost:     one teacher forward of the images; where no other loss reads texts, no text is embedded
+    """
+
+    weight: Factor = 1.0
+    """Factor of the loss, >= 0 (1 in arXiv 2402.12336)."""
+
+    needs: ClassVar[frozenset[Part]] = frozenset({"raw_image"})
+    scaled: ClassVar[bool] = False
+    reads: ClassVar[frozenset[Extra]] = frozenset({"raw_image"})
+    reads_texts: ClassVar[bool] = False
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the images of all processes."""
+        gap = student.require("raw_image") - teacher.require("raw_image")
+        return processes.mean(gap.square().sum(dim=-1))

@@ -1,0 +1,60 @@
+"""Self-distillation: stay near the teacher's embeddings of the same images and texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Loss, Part, Processes, Target
+from degla.ranges import Factor
+
+
+@dataclass(frozen=True)
+class SelfDistillation(Loss):
+    """Pull every embedding of the student to the teacher's embedding of the same input; push nothing.
+
+    Formula:  image mean_i |v_i - v*_i|^2 + text mean_x |x - x*|^2
+              v: images, x: captions and valid negatives together, *: teacher (no gradient)
+    Shapes:   see Embeddings; returns a scalar; squared Euclidean distance of unit vectors, 0 to 4
+    Scope:    local - no gather
+    Source:   arXiv 2504.16801, self-distillation
+    Differs:  the released code takes the *sum* over the global batch with weight 0.005, so that its strength changes
+              with B and K (D-13 in docs/decisions); `published_sum` converts such a weight into this
+              batch-independent form
+    Cost:     one teacher forward of images, captions and negatives
+    """
+
+    weight: Factor = 1.0
+    """Factor of the whole loss, >= 0."""
+    image: Factor = 1.28
+    """Factor of the images' mean, >= 0 (arXiv 2504.16801: 0.005 summed over B = 256)."""
+    text: Factor = 6.4
+    """Factor of the texts' mean, >= 0 (arXiv 2504.16801: 0.005 summed over 256 captions and 4 negatives each)."""
+
+    needs: ClassVar[frozenset[Part]] = frozenset({"image", "caption", "negative"})
+    scaled: ClassVar[bool] = False
+
+    @classmethod
+    def published_sum(cls, weight: float, *, batch_size: int, negatives: int) -> SelfDistillation:
+        """The mean form that equals a published sum-reduced weight.
+
+        Args:
+            weight: published factor of the summed squared distances, 0.005 in arXiv 2504.16801.
+            batch_size: global batch that it was published for, 256.
+            negatives: negatives a caption that it was published for, 4.
+        """
+        return cls(image=weight * batch_size, text=weight * batch_size * (1 + negatives))
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the images, and over the captions and valid negatives, of all processes."""
+        image = (student.image - teacher.require("image")).square().sum(-1)
+        caption = (student.caption - teacher.require("caption")).square().sum(-1)
+        negative = (student.negative - teacher.require("negative")).square().sum(-1)
+        negative = negative.where(student.valid, negative.new_zeros(()))
+
+        texts = processes.total(student.valid.sum() + caption.numel())
+        text = (caption.sum() + negative.sum()) * processes.count / texts
+        return self.image * processes.mean(image) + self.text * text

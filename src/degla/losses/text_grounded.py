@@ -1,0 +1,65 @@
+"""Text-grounded contrast: a caption, the teacher's view of it and its own negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Loss, Part, Processes, Target
+from degla.losses.image_grounded import own_negatives_loss
+from degla.ranges import Factor, Positive
+
+
+@dataclass(frozen=True)
+class TextGrounded(Loss):
+    """Pull each caption to the teacher's embedding of the same caption; push its own negatives away from it.
+
+    Formula:  mean_i -log e^{c<t_i,y_i>} / (e^{c<t_i,y_i>} + sum_k e^{c<t_i,n_ik>})
+              t: student captions, y: teacher captions (no gradient), n: valid student negatives, c: `fixed_scale`
+    Shapes:   see Embeddings; returns a scalar, the mean over pairs that have a valid negative
+    Scope:    local - a caption meets only its own negatives; no gather (pairing="published" gathers)
+    Source:   arXiv 2504.16801, text-grounded contrast
+    Differs:  the released code pairs other captions' negatives: row i meets the rows i + m B (m = 0..K-1) of the
+              flattened negatives [B K] of the global batch (D-2 in docs/decisions); `pairing="published"` reproduces it
+    Cost:     one teacher forward of the captions
+    """
+
+    weight: Factor = 0.1
+    """Factor of the loss, >= 0 (0.1 in arXiv 2504.16801, made with the published pairing)."""
+    fixed_scale: Positive = 10.0
+    """1 / temperature of this loss, not learnt, > 0 (temperature 0.1 in arXiv 2504.16801)."""
+    pairing: Literal["own", "published"] = "own"
+    """Which negatives a caption meets: its own, or those that the released code pairs with it; "own" or "published"."""
+
+    needs: ClassVar[frozenset[Part]] = frozenset({"caption"})
+    scaled: ClassVar[bool] = False
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the pairs of all processes that have a valid negative."""
+        negatives, valid = student.negative, student.valid
+        if self.pairing == "published":
+            negatives, valid = self._published_pairing(student, processes)
+        positive = self.fixed_scale * (student.caption * teacher.require("caption")).sum(-1)
+        negative = self.fixed_scale * torch.einsum("bd,bkd->bk", student.caption, negatives)
+        return processes.mean(own_negatives_loss(positive, negative, valid), valid.any(dim=1))
+
+    def _published_pairing(
+        self, student: Embeddings, processes: Processes
+    ) -> tuple[Float[Tensor, "batch negatives dim"], Bool[Tensor, "batch negatives"]]:
+        """The negatives that the released mask selects, as if they were the row's own."""
+        everyone, everyone_valid = (
+            processes.gather(student.negative),
+            processes.gather_constant(student.valid),
+        )
+        total, count, _ = everyone.shape
+        rows = len(student.caption)
+        own = torch.arange(rows, device=everyone.device) + processes.rank * rows
+        # The released mask repeats the identity over the columns, which reads the axis as (negative, caption), while
+        # the columns are laid out as (caption, negative).
+        column = own[:, None] + total * torch.arange(count, device=everyone.device)[None, :]
+        caption, negative = column // max(count, 1), column % max(count, 1)
+        return everyone[caption, negative], everyone_valid[caption, negative]

@@ -1,0 +1,204 @@
+"""One process of the distributed tests: its rows of the global batch through a small encoder and every term."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from term_cases import CLASSES, DENSE, MASKS, PATCHES, POSITIVES, RULES, TOKENS, all_settings, at_work, describe
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from degla.losses.class_contrast import ClassContrast
+from degla.losses.contrastive import Contrastive
+from degla.losses.core import Embeddings, Processes, StatefulLoss, Target
+from degla.losses.core.objective import Objective
+from degla.losses.cross_modal_rank import CrossModalRank
+from degla.losses.dense_grounded import DenseGrounded
+from degla.losses.image_grounded import ImageGrounded
+from degla.losses.intra_modal import IntraModal
+from degla.losses.partner_contrastive import PartnerContrastive
+from degla.losses.self_distillation import SelfDistillation
+from degla.losses.text_grounded import TextGrounded
+from degla.shelf import LOSSES
+
+PAIRS, NEGATIVES, DIM = 8, 3, 5
+IMAGES = ("image", "partner_image", "patch", "raw_image")
+TEXTS = ("caption", "negative", "partner_caption", "positive", "classes", "caption_token", "negative_token")
+ALL_MASKS = (*MASKS, "first half empty", "only the last row")
+Outcome = dict[str, Tensor]
+
+
+class Encoder(nn.Module):
+    """Two small towers and a learnt scale, in float64."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.image = nn.Linear(4, DIM, dtype=torch.float64)
+        self.text = nn.Linear(6, DIM, dtype=torch.float64)
+        self.logit_scale = nn.Parameter(torch.tensor(1.2, dtype=torch.float64))
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = {name: self.image(batch[name]) for name in IMAGES} | {name: self.text(batch[name]) for name in TEXTS}
+        unit = {name: nn.functional.normalize(each, dim=-1) for name, each in found.items() if name not in DENSE}
+        return found | unit | {"scale": self.logit_scale.exp()}
+
+
+def global_batch(mask: str) -> dict[str, Tensor]:
+    """Inputs of the 8 pairs, the same in every process."""
+    random = torch.Generator().manual_seed(50 + ALL_MASKS.index(mask))
+
+    def there(*shape: int) -> Tensor:
+        found = torch.ones(*shape, dtype=torch.bool)
+        if mask == "random":
+            found = torch.rand(*shape, generator=random) < 0.5
+        elif mask == "one empty row":
+            found[5] = False
+        elif mask == "none":
+            found[:] = False
+        elif mask == "first half empty":
+            found[: PAIRS // 2] = False
+        elif mask == "only the last row":
+            found[:-1] = False
+        return found
+
+    def images(*shape: int) -> Tensor:
+        return torch.randn(*shape, 4, generator=random, dtype=torch.float64)
+
+    def texts(*shape: int) -> Tensor:
+        return torch.randn(*shape, 6, generator=random, dtype=torch.float64)
+
+    valid = there(PAIRS, NEGATIVES)
+    return {
+        "image": images(PAIRS),
+        "caption": texts(PAIRS),
+        "negative": texts(PAIRS, NEGATIVES),
+        "valid": valid,
+        "group": torch.tensor([0, 1, 2, 0, 1, 3, 0, 3]),
+        "rule": torch.randint(RULES, (PAIRS, NEGATIVES), generator=random).masked_fill(~valid, -1),
+        "partner_image": images(PAIRS),
+        "partner_caption": texts(PAIRS),
+        "partner_valid": there(PAIRS),
+        "positive": texts(PAIRS, POSITIVES),
+        "positive_valid": there(PAIRS, POSITIVES),
+        "patch": images(PAIRS, PATCHES),
+        "caption_token": texts(PAIRS, TOKENS),
+        "caption_token_valid": torch.tensor([True, True, False]).expand(PAIRS, -1),
+        "negative_token": texts(PAIRS, NEGATIVES, TOKENS),
+        "negative_token_valid": torch.tensor([True, False, True]).expand(PAIRS, NEGATIVES, -1),
+        "classes": texts(CLASSES),
+        "label": torch.randint(CLASSES, (PAIRS,), generator=random).masked_fill(~there(PAIRS), -1),
+        "text_group": torch.tensor([0, 1, 0, 2, 3, 1, 0, 4]),
+        "raw_image": images(PAIRS),
+    }
+
+
+def embed(encoder: nn.Module, batch: dict[str, Tensor]) -> Embeddings:
+    return Embeddings(**{**batch, **encoder(batch)})
+
+
+def sums() -> dict[str, dict[str, Any]]:
+    """The objectives of whole methods."""
+    return {
+        "sum of DeGLA": {
+            "contrastive": Contrastive(),
+            "image_grounded": ImageGrounded(),
+            "text_grounded": TextGrounded(),
+            "self_distillation": SelfDistillation(),
+        },
+        "sum of CE-CLIP": {
+            "contrastive": Contrastive(),
+            "intra_modal": IntraModal(),
+            "cross_modal_rank": CrossModalRank(),
+        },
+        "sum of terms with further inputs": {
+            "contrastive": Contrastive(),
+            "partner_contrastive": PartnerContrastive(),
+            "dense_grounded": DenseGrounded(),
+            "class_contrast": ClassContrast(),
+        },
+    }
+
+
+def outcomes(processes: Processes) -> Iterator[tuple[str, Outcome]]:
+    """Loss, gradients and memory of every term and sum under every mask, as a data-parallel trainer sees them."""
+    alone = [at_work(term) for name in LOSSES.names() for term in all_settings(name)]
+    singles = {describe(term): {type(term).__name__: term} for term in alone}
+    for title, chosen in {**singles, **sums()}.items():
+        for mask in ALL_MASKS:
+            yield f"{title}, mask {mask}", _outcome(chosen, mask, processes, with_ddp=title in sums())
+
+
+def _outcome(chosen: dict[str, Any], mask: str, processes: Processes, *, with_ddp: bool) -> Outcome:
+    encoder, teacher = Encoder(seed=1), Encoder(seed=2)
+    rows = PAIRS // processes.count
+    batch = {
+        name: each if name == "classes" else each[processes.rank * rows : (processes.rank + 1) * rows]
+        for name, each in global_batch(mask).items()
+    }
+    wrapped = DistributedDataParallel(encoder) if with_ddp and dist.is_initialized() else encoder
+    student = embed(wrapped, batch)
+    with torch.no_grad():
+        said = embed(teacher, batch)
+    objective = Objective(chosen, rules=RULES)
+    for name, term in chosen.items():
+        if isinstance(term, StatefulLoss):
+            objective.memory[name] = torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64)
+    target = Target(image=said.image, caption=said.caption, negative=said.negative, raw_image=said.raw_image)
+    loss, values = objective.value(student, target, processes)
+    if loss.requires_grad:
+        loss.backward()
+
+    own: Outcome = {"loss": loss.detach(), **{f"value {name}": value for name, value in values.items()}}
+    gradients = {
+        f"gradient {name}": torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in encoder.named_parameters()
+    }
+    memory = {f"memory {name}": memory for name, memory in objective.memory.items()}
+    if wrapped is not encoder:  # DistributedDataParallel has averaged the gradients already.
+        return _average(own, processes) | gradients | memory
+    return _average(own | gradients, processes) | memory
+
+
+def _average(values: Outcome, processes: Processes) -> Outcome:
+    """The mean over processes, in one message."""
+    message = torch.cat([value.flatten() for value in values.values()])
+    if processes.count > 1:
+        dist.all_reduce(message)
+    parts = (message / processes.count).split([value.numel() for value in values.values()])
+    return {name: part.view_as(value) for (name, value), part in zip(values.items(), parts, strict=True)}
+
+
+def _shared_gradient(processes: Processes) -> Outcome:
+    """Gathering beside another reader of the same gradient: what flows back to the other must not be touched."""
+    gathered = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    everyone = torch.ones(2 * processes.count, 3, dtype=torch.float64, requires_grad=True)
+    # A node older than the gathering goes backward after it, so that it would see a gradient changed in place.
+    older = everyone * 1.0
+    weights = torch.arange(1.0, 2 * processes.count * 3 + 1, dtype=torch.float64).view(-1, 3)
+    ((processes.gather(gathered) + older) * weights).sum().backward()
+    start = 2 * processes.rank
+    assert gathered.grad is not None and everyone.grad is not None
+    return {
+        "beside": everyone.grad - weights,
+        "gathered": gathered.grad - processes.count * weights[start : start + 2],
+    }
+
+
+def work(rank: int, count: int, folder: str, what: str) -> None:
+    """Run one process and leave what it found about "terms" or "gather" in the folder."""
+    torch.set_num_threads(1)
+    meeting = (Path(folder) / "meeting").as_uri()
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=timedelta(seconds=60))
+    try:
+        processes = Processes.current()
+        assert (processes.count, processes.rank) == (count, rank)
+        found = dict(outcomes(processes)) if what == "terms" else {"gather": _shared_gradient(processes)}
+        torch.save(found, Path(folder) / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()

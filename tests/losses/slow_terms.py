@@ -1,0 +1,406 @@
+"""Every term once more, as slow loops over scalars, written from the formulas and not from the package.
+
+Each function takes unit rows and returns the value, and says which leaves must get a gradient in this very batch.
+Symbols: v image, t caption, n negative, y teacher, s scale; i, j, c run over pairs and k over negatives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Target
+
+Answer = tuple[Tensor, set[str]]
+
+
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=first.dtype)
+    for one, other in zip(first.unbind(), second.unbind(), strict=True):
+        total = total + one * other
+    return total
+
+
+def _mean(values: list[Tensor], like: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=like.dtype)
+    for value in values:
+        total = total + value
+    return total / len(values) if values else total
+
+
+def _cross_entropy(positive: Tensor, others: list[Tensor]) -> Tensor:
+    """-log e^p / (e^p + sum e^o), with the exponentials written out."""
+    denominator = positive.exp()
+    for other in others:
+        denominator = denominator + other.exp()
+    return -(positive.exp() / denominator).log()
+
+
+def contrastive(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, valid, s = student.image, student.caption, student.negative, student.valid, student.scale
+    pairs, negatives = valid.shape
+    rows = []
+    met = False
+    met_negative = False
+    for i in range(pairs):
+        others = []
+        for j in range(pairs):
+            same = term.mask_same_image and int(student.group[i]) == int(student.group[j])
+            if j != i and not same:
+                others.append(j)
+        met = met or bool(others)
+        to_texts = [s * _dot(v[i], t[j]) for j in others]
+        for c in range(pairs):
+            for k in range(negatives):
+                meets = term.negative_scope == "batch" or (term.negative_scope == "own" and c == i)
+                if meets and bool(valid[c, k]):
+                    to_texts.append(s * _dot(v[i], n[c, k]))
+                    met_negative = True
+        positive = s * _dot(v[i], t[i])
+        image_to_text = _cross_entropy(positive, to_texts)
+        text_to_image = _cross_entropy(positive, [s * _dot(t[i], v[j]) for j in others])
+        rows.append(image_to_text / 2 + text_to_image / 2)
+    moved = {"image", "caption", "scale"} if met or met_negative else set()
+    return _mean(rows, s), moved | ({"negative"} if met_negative else set())
+
+
+def image_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, valid, s = student.image, student.caption, student.negative, student.valid, student.scale
+    pairs, negatives = valid.shape
+    rows = []
+    for i in range(pairs):
+        others = [s * _dot(v[i], n[i, k]) for k in range(negatives) if bool(valid[i, k])]
+        if others:
+            rows.append(_calibrated(s * _dot(v[i], t[i]), others, term=term, missing=negatives - len(others)))
+    return _mean(rows, s), {"image", "caption", "negative", "scale"} if rows else set()
+
+
+def _calibrated(positive: Tensor, others: list[Tensor], *, term: Any, missing: int) -> Tensor:
+    """FSC-CLIP's row: every candidate's share, with its part of the smoothed target and its focal factor."""
+    smoothing, focus = term.smoothing, term.focus
+    exponentials = [logit.exp() for logit in (positive, *others)]
+    total = sum(exponentials, torch.zeros_like(positive))
+    if term.missing == "published":
+        total = total + missing  # e^0 each
+    loss = torch.zeros_like(positive)
+    for place, each in enumerate(exponentials):
+        share = each / total
+        target = smoothing / len(exponentials) + (1 - smoothing if place == 0 else 0.0)
+        loss = loss - target * (1 - share) ** focus * share.log()
+    return loss
+
+
+def own_hinge(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, valid = student.image, student.caption, student.negative, student.valid
+    gaps = []
+    active = False
+    for i in range(valid.shape[0]):
+        for k in range(valid.shape[1]):
+            if bool(valid[i, k]):
+                gap = term.margin + _dot(v[i], n[i, k]) - _dot(v[i], t[i])
+                active = active or gap.item() > 0
+                gaps.append(gap if gap.item() > 0 else 0 * gap)
+    return _mean(gaps, v), {"image", "caption", "negative"} if active else set()
+
+
+def hardest_hinge(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t = student.image, student.caption
+    pairs = v.shape[0]
+    rows = []
+    active = False
+    for i in range(pairs):
+        others = [
+            j
+            for j in range(pairs)
+            if j != i and not (term.mask_same_image and int(student.group[i]) == int(student.group[j]))
+        ]
+        positive = _dot(v[i], t[i])
+        texts = [_dot(v[i], t[j]) for j in others]
+        images = [_dot(t[i], v[j]) for j in others]
+        worst_text = max(texts, key=Tensor.item) if texts else v.new_tensor(-1.0)
+        if memory[0].item() < term.mean_steps:
+            worst_image = _mean([_dot(t[i], v[j]) for j in range(pairs)], v)
+        else:
+            worst_image = max(images, key=Tensor.item) if images else v.new_tensor(-1.0)
+        row = torch.zeros((), dtype=v.dtype)
+        for worst in (worst_text, worst_image):
+            gap = term.margin + worst - positive
+            if gap.item() > 0:
+                row = row + gap
+                # Alone in the batch, the mean of all images is the pair itself: a constant.
+                is_itself = pairs == 1 and worst is worst_image and memory[0].item() < term.mean_steps
+                active = active or not is_itself
+        rows.append(row)
+    return _mean(rows, v), {"image", "caption"} if active else set()
+
+
+def logit_distillation(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, scale, temperature = student.image, student.caption, student.scale.detach(), term.temperature
+    assert teacher.image is not None and teacher.caption is not None
+    pairs = v.shape[0]
+
+    def share(first: Tensor, second: Tensor, i: int) -> list[Tensor]:
+        logits = [(scale * _dot(first[i], second[j]) / temperature).exp() for j in range(pairs)]
+        total = sum(logits, torch.zeros_like(scale))
+        return [logit / total for logit in logits]
+
+    rows = []
+    for i in range(pairs):
+        row = torch.zeros((), dtype=v.dtype)
+        for wanted, found in (
+            (share(teacher.image, teacher.caption, i), share(v, t, i)),
+            (share(teacher.caption, teacher.image, i), share(t, v, i)),
+        ):
+            for target, value in zip(wanted, found, strict=True):
+                row = row - temperature**2 * target * value.log()
+        rows.append(row)
+    return _mean(rows, v), {"image", "caption"} if pairs > 1 else set()
+
+
+def text_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    t, n, valid, scale = student.caption, student.negative, student.valid, term.fixed_scale
+    assert teacher.caption is not None
+    pairs, negatives = valid.shape
+    # The rows of the flattened negatives: caption 0's first, then caption 1's.
+    flat = [(c, k) for c in range(pairs) for k in range(negatives)]
+    rows = []
+    for i in range(pairs):
+        met = [(i, k) for k in range(negatives)]
+        if term.pairing == "published":
+            met = [flat[i + m * pairs] for m in range(negatives)]
+        others = [scale * _dot(t[i], n[c, k]) for c, k in met if bool(valid[c, k])]
+        if others:
+            rows.append(_cross_entropy(scale * _dot(t[i], teacher.caption[i]), others))
+    return _mean(rows, t), {"caption", "negative"} if rows else set()
+
+
+def self_distillation(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    assert teacher.image is not None and teacher.caption is not None and teacher.negative is not None
+    pairs, negatives = student.valid.shape
+    images, texts = [], []
+    moved = {"image", "caption"}
+    for i in range(pairs):
+        gap = student.image[i] - teacher.image[i]
+        images.append(_dot(gap, gap))
+        gap = student.caption[i] - teacher.caption[i]
+        texts.append(_dot(gap, gap))
+        for k in range(negatives):
+            if bool(student.valid[i, k]):
+                gap = student.negative[i, k] - teacher.negative[i, k]
+                texts.append(_dot(gap, gap))
+                moved.add("negative")
+    return term.image * _mean(images, student.image) + term.text * _mean(texts, student.image), moved
+
+
+def intra_modal(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, valid, s = student.image, student.caption, student.negative, student.valid, student.scale
+    pairs, negatives = valid.shape
+    met = [(c, k) for c in range(pairs) for k in range(negatives) if bool(valid[c, k])]
+    rows = []
+    for i in range(pairs):
+        logits = [s * _dot(t[i], n[c, k]) for c, k in met]
+        if term.target == "correct":
+            rows.append(_cross_entropy(s * _dot(v[i], t[i]), logits))
+        elif logits:
+            rows.append(_cross_entropy(logits[0], logits[1:]))
+    if term.target == "correct":
+        return _mean(rows, s), {"image", "caption", "negative", "scale"} if met else set()
+    return _mean(rows, s), {"caption", "negative", "scale"} if len(met) > 1 else set()
+
+
+def cross_modal_rank(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, valid, s = student.image, student.caption, student.negative, student.valid, student.scale
+    pairs, negatives = valid.shape
+    gaps = []
+    active = False
+    for i in range(pairs):
+        for k in range(negatives):
+            if bool(valid[i, k]):
+                gap = memory[int(student.rule[i, k])] + s * _dot(v[i], n[i, k]) - s * _dot(v[i], t[i])
+                above = gap.item() > 0
+                active = active or above
+                gaps.append(gap if above else 0 * gap)
+    if term.reduction == "all":
+        gaps += [s.new_zeros(())] * (pairs * negatives - len(gaps))
+    return _mean(gaps, s), {"image", "caption", "negative", "scale"} if active else set()
+
+
+def next_thresholds(term: Any, student: Embeddings, memory: Tensor) -> list[float]:
+    """The thresholds of the next step: mean positive of all rows minus mean valid negative of the rule, clamped."""
+    s = student.scale.item()
+    pairs, negatives = student.valid.shape
+    positive = sum(s * _dot(student.image[i], student.caption[i]).item() for i in range(pairs)) / pairs
+    thresholds = []
+    for rule, old in enumerate(memory.tolist()):
+        of_rule = [
+            s * _dot(student.image[i], student.negative[i, k]).item()
+            for i in range(pairs)
+            for k in range(negatives)
+            if bool(student.valid[i, k]) and int(student.rule[i, k]) == rule
+        ]
+        gap = positive - sum(of_rule) / len(of_rule) if of_rule else old
+        thresholds.append(min(max(gap, 0.0), term.upper) if of_rule else old)
+    return thresholds
+
+
+def partner_contrastive(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    w, u, t, s = student.partner_image, student.partner_caption, student.caption, student.scale
+    assert w is not None and u is not None and student.partner_valid is not None
+    pairs = t.shape[0]
+    there = [i for i in range(pairs) if bool(student.partner_valid[i])]
+    rows = []
+    for i in there:
+        texts = [s * _dot(w[i], u[j]) for j in there if j != i] + [s * _dot(w[i], t[j]) for j in range(pairs)]
+        images = [s * _dot(u[i], w[j]) for j in there if j != i]
+        right = s * _dot(w[i], u[i])
+        rows.append(_cross_entropy(right, texts) / 2 + _cross_entropy(right, images) / 2)
+    return _mean(rows, s), {"partner_image", "partner_caption", "caption", "scale"} if rows else set()
+
+
+def distractor(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, w, u, s = student.image, student.caption, student.partner_image, student.partner_caption, student.scale
+    assert w is not None and u is not None and student.partner_valid is not None
+    pairs = t.shape[0]
+    there = [i for i in range(pairs) if bool(student.partner_valid[i])]
+    first, second, third = [], [], []
+    for i in range(pairs):
+        right = s * _dot(v[i], t[i])
+        texts = [s * _dot(v[i], t[j]) for j in range(pairs) if j != i] + [s * _dot(v[i], u[j]) for j in there]
+        images = [s * _dot(t[i], v[j]) for j in range(pairs) if j != i] + [s * _dot(t[i], w[j]) for j in there]
+        first.append(_cross_entropy(right, texts))
+        second.append(_cross_entropy(right, images))
+        if i in there:
+            others = [s * _dot(w[i], u[j]) for j in there if j != i] + [s * _dot(w[i], t[j]) for j in range(pairs)]
+            third.append(_cross_entropy(s * _dot(w[i], u[i]), others))
+    value = term.image * _mean(first, s) + term.caption * _mean(second, s) + term.distractor * _mean(third, s)
+    moved = {"image", "caption", "scale"} if pairs > 1 or there else set()
+    return value, moved | ({"partner_image", "partner_caption"} if there else set())
+
+
+def text_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, r, there, s = student.image, student.caption, student.positive, student.positive_valid, student.scale
+    assert r is not None and there is not None
+    pairs, positives = there.shape
+    rows = []
+    met = False
+    for i in range(pairs):
+        for p in range(positives):
+            if not bool(there[i, p]):
+                continue
+            rivals = [
+                j
+                for j in range(pairs)
+                if j != i and not (term.mask_same_image and int(student.group[i]) == int(student.group[j]))
+            ]
+            if term.anchor == "positive":  # Its caption among the captions of all rows, whatever positives those have.
+                met = met or bool(rivals)
+                rows.append(_cross_entropy(s * _dot(r[i, p], t[i]), [s * _dot(r[i, p], t[j]) for j in rivals]))
+                continue
+            others = [(j, q) for j in rivals for q in range(positives) if bool(there[j, q])]
+            met = met or bool(others)
+            row = torch.zeros((), dtype=t.dtype)
+            queries = {"caption": [t], "image": [v], "both": [t, v]}[term.anchor]
+            for query in queries:
+                logits = [s * _dot(query[i], r[j, q]) for j, q in others]
+                row = row + _cross_entropy(s * _dot(query[i], r[i, p]), logits) / len(queries)
+            rows.append(row)
+    anchors = {"image": {"image"}, "both": {"caption", "image"}}.get(term.anchor, {"caption"})
+    return _mean(rows, s), anchors | {"positive", "scale"} if met else set()
+
+
+def text_pull(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    t, r, there = student.caption, student.positive, student.positive_valid
+    assert r is not None and there is not None
+    rows = []
+    for i in range(there.shape[0]):
+        for p in range(there.shape[1]):
+            if bool(there[i, p]):
+                gap = t[i] - r[i, p]
+                rows.append(_dot(gap, gap))
+    return _mean(rows, t), {"caption", "positive"} if rows else set()
+
+
+def class_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, classes, label, s = student.image, student.classes, student.label, student.scale
+    assert classes is not None and label is not None
+    rows = []
+    for i in range(v.shape[0]):
+        if int(label[i]) < 0:
+            continue
+        exponentials = [(s * _dot(v[i], each)).exp() for each in classes.unbind()]
+        total = sum(exponentials, torch.zeros_like(s))
+        row = torch.zeros_like(s)
+        for number, each in enumerate(exponentials):
+            wanted = term.smoothing / len(exponentials) + (1 - term.smoothing if number == int(label[i]) else 0.0)
+            row = row - wanted * (each / total).log()
+        rows.append(row)
+    return _mean(rows, s), {"image", "classes", "scale"} if rows else set()
+
+
+def soft_alignment(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, s, text = student.image, student.caption, student.scale, student.text_group
+    assert text is not None
+    pairs = t.shape[0]
+    rows = []
+    for i in range(pairs):
+        equal = [int(text[i]) == int(text[j]) for j in range(pairs)]
+        row = torch.zeros_like(s)
+        for query, keys in ((v[i], t), (t[i], v)):
+            exponentials = [(s * _dot(query, keys[j])).exp() for j in range(pairs)]
+            total = sum(exponentials, torch.zeros_like(s))
+            for j in range(pairs):
+                wanted = term.smoothing / pairs + ((1 - term.smoothing) / sum(equal) if equal[j] else 0.0)
+                row = row - wanted * (exponentials[j] / total).log()
+        rows.append(row)
+    # Where all texts are one and nothing is smoothed, the targets are even but the rows need not be.
+    return _mean(rows, s), {"image", "caption", "scale"} if pairs > 1 else set()
+
+
+def dense_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    patch, valid, s = student.patch, student.valid, student.scale
+    caption, negative = student.caption_token, student.negative_token
+    assert patch is not None and caption is not None and negative is not None
+    assert student.caption_token_valid is not None and student.negative_token_valid is not None
+
+    def score(patches: Tensor, tokens: Tensor, there: Tensor) -> Tensor:
+        total = torch.zeros_like(s)
+        for token, counts in zip(tokens.unbind(), there.tolist(), strict=True):
+            if not counts:
+                continue
+            products = [(token * each).sum() for each in patches.unbind()]
+            if term.detach_attention:
+                products = [product.detach() for product in products]
+            low, high = min(products, key=Tensor.item), max(products, key=Tensor.item)
+            parts = [(product - low) / (high - low) for product in products]
+            whole = sum(parts, torch.zeros_like(s))
+            seen = torch.zeros_like(token)
+            for part, each in zip(parts, patches.unbind(), strict=True):
+                seen = seen + part / whole * each
+            total = total + (s * (seen * token).sum() / seen.norm() / token.norm()).exp()
+        return total.log()
+
+    rows = []
+    for i in range(valid.shape[0]):
+        others = [
+            score(patch[i], negative[i, k], student.negative_token_valid[i, k])
+            for k in range(valid.shape[1])
+            if bool(valid[i, k])
+        ]
+        if others:
+            own = score(patch[i], caption[i], student.caption_token_valid[i])
+            rows.append(_calibrated(own, others, term=term, missing=valid.shape[1] - len(others)))
+    return _mean(rows, s), {"patch", "caption_token", "negative_token", "scale"} if rows else set()
+
+
+def raw_distillation(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    f, y = student.raw_image, teacher.raw_image
+    assert f is not None and y is not None
+    rows = []
+    for i in range(f.shape[0]):
+        row = torch.zeros((), dtype=f.dtype)
+        for d in range(f.shape[1]):
+            row = row + (f[i, d] - y[i, d]) ** 2
+        rows.append(row)
+    return _mean(rows, f), {"raw_image"}

@@ -1,0 +1,225 @@
+"""Builders shared by the tests of the terms: random batches, every setting of a term, values with gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Processes, StatefulLoss, Target
+from degla.losses.core.objective import loss_class
+
+RULES = 3
+POSITIVES, PATCHES, TOKENS, CLASSES = 2, 4, 3, 3
+UNIT = ("image", "caption", "negative", "partner_image", "partner_caption", "positive", "classes")
+DENSE = ("patch", "caption_token", "negative_token", "raw_image")
+LEAVES = (*UNIT, *DENSE, "scale")
+MASKED = {
+    "negative": "valid",
+    "partner_image": "partner_valid",
+    "partner_caption": "partner_valid",
+    "positive": "positive_valid",
+    "caption_token": "caption_token_valid",
+    "negative_token": "negative_token_valid",
+}
+"""Which mask says where the rows of a leaf exist."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One random batch. The leaves are rows of any length and the logarithm of the scale, all with gradient."""
+
+    leaves: dict[str, Tensor]
+    teacher: dict[str, Tensor]
+    given: dict[str, Tensor]
+    """Masks and numbers: the fields of `Embeddings` without a gradient."""
+    memory: Tensor
+    """Thresholds of a term with memory, one a rule."""
+
+    @property
+    def valid(self) -> Tensor:
+        return self.given["valid"]
+
+    @property
+    def pairs(self) -> int:
+        return self.valid.shape[0]
+
+    @property
+    def negatives(self) -> int:
+        return self.valid.shape[1]
+
+    def student(self) -> Embeddings:
+        """Unit rows, in the graph of the leaves."""
+        unit = {name: _unit(self.leaves[name]) for name in UNIT}
+        dense = {name: self.leaves[name] * 1.0 for name in DENSE}
+        return Embeddings(**unit, **dense, **self.given, scale=self.leaves["scale"].exp())
+
+    def target(self, parts: typing.Iterable[str] = ("image", "caption", "negative", "raw_image")) -> Target:
+        """The teacher's rows, only the parts named."""
+        rows = {part: self.teacher[part] for part in parts}
+        return Target(**{part: each * 1.0 if part in DENSE else _unit(each) for part, each in rows.items()})
+
+    def to(self, dtype: torch.dtype) -> Case:
+        """The same numbers in another precision, with leaves of their own."""
+
+        def cast(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value.detach().to(dtype) for name, value in tensors.items()}
+
+        leaves = {name: value.requires_grad_() for name, value in cast(self.leaves).items()}
+        return dataclasses.replace(self, leaves=leaves, teacher=cast(self.teacher), memory=self.memory.to(dtype))
+
+    def altered(self, **leaves: Tensor) -> Case:
+        """A copy with leaves of its own, some of them replaced."""
+        fresh = {name: value.detach().clone() for name, value in {**self.leaves, **leaves}.items()}
+        return dataclasses.replace(self, leaves={name: value.requires_grad_() for name, value in fresh.items()})
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+Mask = Literal["all", "random", "one empty row", "none"]
+MASKS: tuple[Mask, ...] = typing.get_args(Mask)
+
+
+def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random", seed: int = 0) -> Case:
+    """A random batch in float64. Same seed, same numbers."""
+    random = torch.Generator().manual_seed(seed)
+
+    def rows(*shape: int) -> Tensor:
+        return torch.randn(*shape, dim, generator=random, dtype=torch.float64)
+
+    def there(*shape: int, share: float) -> Tensor:
+        """A mask of the kind asked for."""
+        found = torch.ones(*shape, dtype=torch.bool)
+        if mask == "random":
+            found = torch.rand(*shape, generator=random) < share
+        elif mask == "one empty row":
+            found[int(torch.randint(pairs, (), generator=random))] = False
+        elif mask == "none":
+            found[:] = False
+        return found
+
+    def token_masks(*shape: int) -> Tensor:
+        """Texts of one to TOKENS tokens."""
+        lengths = torch.randint(1, TOKENS + 1, shape, generator=random)
+        return torch.arange(TOKENS) < lengths[..., None]
+
+    valid = there(pairs, negatives, share=0.6)
+    rule = torch.randint(RULES, (pairs, negatives), generator=random).masked_fill(~valid, -1)
+    leaves = {
+        "image": rows(pairs),
+        "caption": rows(pairs),
+        "negative": rows(pairs, negatives),
+        "scale": torch.rand((), generator=random, dtype=torch.float64) * 2,
+    }
+    teacher = {"image": rows(pairs), "caption": rows(pairs), "negative": rows(pairs, negatives)}
+    group = torch.randint(max(pairs - 1, 1), (pairs,), generator=random)
+    memory = torch.rand(RULES, generator=random, dtype=torch.float64) * 3
+    leaves |= {
+        "partner_image": rows(pairs),
+        "partner_caption": rows(pairs),
+        "positive": rows(pairs, POSITIVES),
+        "classes": rows(CLASSES),
+        "patch": rows(pairs, PATCHES),
+        "caption_token": rows(pairs, TOKENS),
+        "negative_token": rows(pairs, negatives, TOKENS),
+    }
+    leaves["raw_image"], teacher["raw_image"] = rows(pairs), rows(pairs)
+    label = torch.randint(CLASSES, (pairs,), generator=random)
+    return Case(
+        leaves={name: value.requires_grad_() for name, value in leaves.items()},
+        teacher=teacher,
+        given={
+            "valid": valid,
+            "rule": rule,
+            "group": group,
+            "partner_valid": there(pairs, share=0.7),
+            "positive_valid": there(pairs, POSITIVES, share=0.6),
+            "caption_token_valid": token_masks(pairs),
+            "negative_token_valid": token_masks(pairs, negatives) & valid[..., None],
+            "label": label.masked_fill(~there(pairs, share=0.7), -1),
+            "text_group": torch.randint(max(pairs - 1, 1), (pairs,), generator=random),
+        },
+        memory=memory,
+    )
+
+
+def all_settings(name: str) -> list[Any]:
+    """The term with its defaults for numbers, once for every combination of its options and switches."""
+    found = loss_class(name)
+    hints = typing.get_type_hints(found)
+    options: dict[str, tuple[Any, ...]] = {}
+    for field in dataclasses.fields(found):
+        hint = hints[field.name]
+        if typing.get_origin(hint) is Literal:
+            options[field.name] = typing.get_args(hint)
+        elif hint is bool:
+            options[field.name] = (False, True)
+    chosen = (dict(zip(options, values, strict=True)) for values in itertools.product(*options.values()))
+    return [found(**settings) for settings in chosen]
+
+
+LEADING = {
+    "partner": "partner_caption",
+    "positive": "positive",
+    "tokens": "caption_token",
+    "classes": "classes",
+    "text_group": "caption",
+    "raw_image": "raw_image",
+}
+"""The leaf that a term must move which reads an extra part of the embeddings."""
+
+
+def leading_leaf(term: Any) -> str:
+    """The leaf that the term exists to move: the captions, or those of the extra part that it reads."""
+    return next((LEADING[extra] for extra in sorted(term.reads)), "caption")
+
+
+def at_work(term: Any) -> Any:
+    """A hinge with the largest margin, so that no row is at rest; every other term as it is."""
+    return dataclasses.replace(term, margin=2.0) if hasattr(term, "margin") else term
+
+
+def is_published(term: Any) -> bool:
+    """Whether the term reproduces a published defect, which no law of ours binds."""
+    return "published" in (getattr(term, field.name) for field in dataclasses.fields(term))
+
+
+def describe(term: Any) -> str:
+    """A short name for the settings of a term: the class and its options."""
+    options = [getattr(term, field.name) for field in dataclasses.fields(term)]
+    return "-".join([type(term).__name__, *(str(option) for option in options if isinstance(option, str | bool))])
+
+
+def evaluate(
+    term: Any, student: Embeddings, target: Target, memory: Tensor, processes: Processes | None = None
+) -> Tensor:
+    """The value of a term, of a stateful one under `memory`."""
+    processes = processes or Processes()
+    if isinstance(term, StatefulLoss):
+        return term.value(student, target, processes, memory)[0]
+    value: Tensor = term.value(student, target, processes)
+    return value
+
+
+def gradients(value: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gradient of the value for each leaf; zeros where it does not depend on one."""
+    if not value.requires_grad:
+        return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+    pairs = zip(leaves.items(), found, strict=True)
+    return {name: torch.zeros_like(leaf) if grad is None else grad for (name, leaf), grad in pairs}
+
+
+def small_shapes() -> Iterator[tuple[int, int, int]]:
+    """(pairs, negatives, dim): every B of 1..5 with every K of 0..4, dimensions 3..8 in turn."""
+    dims = itertools.cycle(range(3, 9))
+    for pairs in range(1, 6):
+        for negatives in range(5):
+            yield pairs, negatives, next(dims)

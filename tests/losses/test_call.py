@@ -1,0 +1,142 @@
+"""A loss called with plain tensors, as any training loop has them: the same value, with defaults, and clear errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from term_cases import DENSE, RULES, UNIT, Case, all_settings, describe, evaluate, gradients, make_case
+from torch import Tensor
+
+import degla.losses
+from degla.errors import InputError
+from degla.losses import Contrastive, CrossModalRank, ImageGrounded, Objective, RawDistillation, SelfDistillation
+from degla.losses.core import Processes, StatefulLoss, Target
+from degla.losses.core.objective import loss_class, losses_by_name
+from degla.losses.core.tensors import LossTensors
+from degla.shelf import LOSSES
+
+EVERY = [term for name in LOSSES.names() for term in all_settings(name)]
+
+
+def tensors_of(case: Case) -> dict[str, Tensor]:
+    """All that a loss can be called with; embeddings of any length."""
+    student = {name: case.leaves[name] for name in (*UNIT, *DENSE)}
+    teacher = {f"teacher_{part}": value for part, value in case.teacher.items()}
+    return student | teacher | case.given | {"scale": case.leaves["scale"].exp()}
+
+
+def called(term: Any, case: Case, **tensors: Any) -> Tensor:
+    given: Any = tensors_of(case) | tensors
+    return term(case.memory, **given)[0] if isinstance(term, StatefulLoss) else term(**given)
+
+
+@pytest.mark.parametrize("term", EVERY, ids=describe)
+def test_a_call_with_tensors_is_the_value_with_its_gradients(term: Any) -> None:
+    case = make_case(5, 3, seed=70)
+    found, wanted = called(term, case), evaluate(term, case.student(), case.target(), case.memory)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    got, due = gradients(found, case.leaves), gradients(wanted, case.leaves)
+    for leaf, value in due.items():
+        torch.testing.assert_close(got[leaf], value, rtol=1e-9, atol=1e-12)
+
+
+def test_every_name_that_a_loss_can_read_is_tried() -> None:
+    assert tensors_of(make_case(2, 2)).keys() == LossTensors.__annotations__.keys()
+
+
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_every_loss_is_one_import_away(name: str) -> None:
+    found = loss_class(name)
+    assert getattr(degla.losses, found.__name__) is found and found.__name__ in dir(degla.losses)
+    assert found.__name__ in degla.losses.__all__
+
+
+def test_listing_the_losses_imports_no_torch() -> None:
+    code = "import sys, degla.losses as losses; dir(losses); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'Contrastve'"):
+        _ = degla.losses.Contrastve
+
+
+def test_what_is_left_out_has_a_default() -> None:
+    case = make_case(4, 1, mask="all", seed=71)
+    image, caption, negative = (case.leaves[name] for name in ("image", "caption", "negative"))
+    one = ImageGrounded()(image=image, caption=caption, negative=negative[:, 0], scale=10.0)
+    every = torch.ones(4, 1, dtype=torch.bool)
+    assert torch.equal(one, ImageGrounded()(image=image, caption=caption, negative=negative, valid=every, scale=10.0))
+    plain = Contrastive()(image=image, caption=caption, scale=torch.tensor(10.0))
+    logits = 10 * torch.nn.functional.normalize(image, dim=-1) @ torch.nn.functional.normalize(caption, dim=-1).T
+    rows = torch.arange(4)
+    both = [torch.nn.functional.cross_entropy(each, rows) for each in (logits, logits.T)]
+    torch.testing.assert_close(plain, sum(both) / 2)
+    masked = Contrastive(mask_same_image=True)(image=image, caption=caption, scale=10.0)
+    assert torch.equal(masked, Contrastive()(image=image, caption=caption, scale=10.0)), "no two images are the same"
+    none = SelfDistillation()(image=image, caption=caption, teacher_image=image, teacher_caption=caption)
+    assert none.item() == pytest.approx(0, abs=1e-12)
+    raw = RawDistillation()(image=2 * image, teacher_image=image)
+    torch.testing.assert_close(raw, image.square().sum(-1).mean())
+
+
+def test_half_precision_is_computed_in_float32_and_masked_rows_may_hold_anything() -> None:
+    case = make_case(4, 3, seed=72).to(torch.float32)
+    image, caption, negative = (case.leaves[name].detach() for name in ("image", "caption", "negative"))
+    spoilt = negative.masked_fill(~case.valid[..., None], float("nan")).requires_grad_()
+    loss = ImageGrounded()(image=image.bfloat16(), caption=caption, negative=spoilt, valid=case.valid, scale=5.0)
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert spoilt.grad is not None and spoilt.grad.isfinite().all()
+    exact = ImageGrounded()(image=image, caption=caption, negative=negative, valid=case.valid, scale=5.0)
+    torch.testing.assert_close(loss.detach(), exact, rtol=0.05, atol=0.05)
+
+
+def test_an_objective_is_called_with_the_same_tensors_and_keeps_the_memory() -> None:
+    case = make_case(4, 3, mask="all", seed=73)
+    losses = {"contrastive": Contrastive(), "cross_modal_rank": CrossModalRank(weight=0.5)}
+    objective, again = (Objective(losses_by_name(**losses), rules=RULES) for _ in range(2))
+    given: Any = tensors_of(case)
+    for _ in range(2):
+        total, values = objective(**given)
+        wanted, parts = again.value(case.student(), Target(), Processes())
+        torch.testing.assert_close(total, wanted, rtol=1e-12, atol=0)
+        assert values.keys() == parts.keys() == losses.keys()
+    assert torch.equal(objective.memory["cross_modal_rank"], again.memory["cross_modal_rank"])
+    memory = losses["cross_modal_rank"].start(RULES)
+    _, after = losses["cross_modal_rank"](memory, **given)
+    assert after.shape == memory.shape and not torch.equal(after, memory)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"caption": None}, r"ImageGrounded: missing caption \[B, D\]\."),
+        ({"scale": None}, r"missing scale\."),
+        ({"captions": torch.zeros(4, 5)}, "unknown tensor 'captions'. Known: image, caption"),
+        ({"caption": torch.zeros(3, 5)}, r"caption has shape \[3, 5\], but B is 4 in image \[4, 5\]"),
+        ({"valid": torch.ones(4, 2, dtype=torch.bool)}, r"valid has shape \[4, 2\], but K is 3 in negative"),
+        ({"negative": torch.zeros(12, 5)}, r"negative has shape \[12, 1, 5\], but B is 4"),
+        ({"image": torch.zeros(4)}, r"image has shape \[4\]; it must be \[B, D\]"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(change: dict[str, Any], told: str) -> None:
+    case = make_case(4, 3, mask="all", seed=74)
+    given: Any = {name: value for name, value in tensors_of(case).items() if name in ("image", "caption", "negative")}
+    with pytest.raises(InputError, match=told) as caught:
+        ImageGrounded()(**given | {"scale": 1.0} | change)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_every_tensor_that_a_loss_reads_is_asked_for(name: str) -> None:
+    term = loss_class(name)()
+    case = make_case(3, 2, mask="all", seed=75)
+    given = tensors_of(case)
+    wanted = [f"teacher_{part}" for part in term.needs if part != "raw_image"]
+    wanted += ["image", *(["caption"] if term.reads_texts else []), *(["scale"] if term.scaled else [])]
+    memory = [case.memory] if isinstance(term, StatefulLoss) else []
+    for left_out in wanted:
+        with pytest.raises(InputError, match=rf"missing .*\b{left_out}\b"):
+            term(*memory, **{each: value for each, value in given.items() if each != left_out})

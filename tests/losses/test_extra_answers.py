@@ -1,0 +1,247 @@
+"""Known answers of the terms that read optional parts: second images, positives, tokens, classes, equal texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from term_cases import evaluate, gradients, make_case
+
+from degla.losses.class_contrast import ClassContrast
+from degla.losses.contrastive import Contrastive
+from degla.losses.core import Embeddings, Processes, Target
+from degla.losses.dense_grounded import DenseGrounded
+from degla.losses.distractor import Distractor
+from degla.losses.image_grounded import calibrated_own_negatives_loss, own_negatives_loss
+from degla.losses.logit_distillation import LogitDistillation
+from degla.losses.partner_contrastive import PartnerContrastive
+from degla.losses.soft_alignment import SoftAlignment
+from degla.losses.text_contrast import TextContrast
+from degla.losses.text_pull import TextPull
+from degla.shelf import RECIPES
+
+ONE = Processes()
+PAIRS, NEGATIVES = 5, 3
+
+
+def value(term: Any, student: Embeddings) -> float:
+    return evaluate(term, student, Target(), torch.zeros(1)).item()
+
+
+def alike(pairs: int, **given: Any) -> Embeddings:
+    """A batch in which every row of every kind is the same vector: no term can tell anything from anything."""
+    case = make_case(pairs, NEGATIVES, mask="all")
+    row = case.student().image[0].detach()
+    rows = {
+        name: row.expand_as(each)
+        for name, each in vars(case.student()).items()
+        if each is not None and each.is_floating_point() and each.dim() > 1
+    }
+    group = torch.arange(pairs)
+    return dataclasses.replace(case.student(), **{**rows, "group": group, "text_group": group, **given})
+
+
+def test_partners_that_fit_everything() -> None:
+    # Among 5 texts and 5 captions in one direction, among 5 images in the other.
+    expected = math.log(2 * PAIRS) / 2 + math.log(PAIRS) / 2
+    assert value(PartnerContrastive(), alike(PAIRS)) == pytest.approx(expected)
+    only_two = alike(PAIRS, partner_valid=torch.arange(PAIRS) < 2)
+    expected = math.log(2 + PAIRS) / 2 + math.log(2) / 2
+    assert value(PartnerContrastive(), only_two) == pytest.approx(expected)
+
+
+def test_triplet_clip_is_symmetric() -> None:
+    """Exchanging (image, caption) and (second image, its text) leaves TripletCLIP's loss as it is."""
+    student = make_case(PAIRS, 1, mask="all", seed=3).student()
+
+    def loss(image: str, text: str, other_image: str, other_text: str) -> float:
+        rows = {name: getattr(student, name) for name in (image, text, other_image, other_text)}
+        batch = dataclasses.replace(
+            student,
+            image=rows[image],
+            caption=rows[text],
+            negative=rows[other_text][:, None],
+            partner_image=rows[other_image],
+            partner_caption=rows[other_text],
+        )
+        first, second = value(Contrastive(), batch), value(PartnerContrastive(), batch)
+        assert first != pytest.approx(second)
+        return first + second
+
+    names = ("image", "caption", "partner_image", "partner_caption")
+    assert loss(*names) == pytest.approx(loss(*names[2:], *names[:2]), rel=1e-13)
+
+
+def test_distractors_that_fit_everything() -> None:
+    assert value(Distractor(), alike(PAIRS)) == pytest.approx(math.log(2 * PAIRS))
+    nobody = alike(PAIRS, partner_valid=torch.zeros(PAIRS, dtype=torch.bool))
+    assert value(Distractor(), nobody) == pytest.approx(2 / 3 * math.log(PAIRS))
+
+
+def test_con_clip_without_distractors_is_contrast_with_negated_captions() -> None:
+    """The images' part and the captions' part without distractor images are the two directions of `contrastive`."""
+    student = make_case(PAIRS, 1, mask="all", seed=4).student()
+    assert student.partner_caption is not None
+    batch = dataclasses.replace(student, negative=student.partner_caption[:, None])
+    alone = dataclasses.replace(batch, partner_valid=torch.zeros(PAIRS, dtype=torch.bool))
+    from_image = value(Distractor(image=0.5, caption=0, distractor=0), batch)
+    from_caption = value(Distractor(image=0, caption=0.5, distractor=0), alone)
+    assert value(Contrastive(), batch) == pytest.approx(from_image + from_caption)
+
+
+def test_a_negated_caption_is_never_a_query() -> None:
+    case = make_case(PAIRS, 1, mask="all", seed=5)
+    student = case.student()
+    found = gradients(Distractor(image=0, distractor=0).value(student, Target(), ONE), case.leaves)
+    assert torch.count_nonzero(found["partner_caption"]) == 0 and found["partner_image"].abs().max() > 0
+
+
+@pytest.mark.parametrize("anchor", ["caption", "image", "both"])
+def test_positives_that_fit_everything(anchor: Any) -> None:
+    # The two positives of four other rows, and the one at hand; the row's own second one is no negative.
+    assert value(TextContrast(anchor=anchor), alike(PAIRS)) == pytest.approx(math.log(1 + 2 * (PAIRS - 1)))
+    paired = alike(PAIRS, group=torch.tensor([0, 0, 1, 1, 2]))
+    masked = TextContrast(anchor=anchor, mask_same_image=True)
+    expected = 4 / 5 * math.log(1 + 2 * 3) + 1 / 5 * math.log(1 + 2 * 4)
+    assert value(masked, paired) == pytest.approx(expected)
+
+
+def test_read_clips_paraphrase_is_the_query_and_the_captions_are_the_candidates() -> None:
+    """Both positives say what the first caption says: only as queries can they choose between captions."""
+    first, second = torch.eye(2, dtype=torch.float64)
+    texts = {
+        "caption": torch.stack([first, second]),
+        "positive": torch.stack([first, first])[:, None],
+        "positive_valid": torch.ones(2, 1, dtype=torch.bool),
+        "image": torch.stack([second, second]),
+        "scale": torch.tensor(2.0, dtype=torch.float64),
+    }
+    student = dataclasses.replace(make_case(2, 0, dim=2, mask="all").student(), **texts)
+    # Rows log(1 + e^-2) and log(1 + e^2), by hand; the other way round every row has two equal candidates.
+    assert value(TextContrast(anchor="positive"), student) == pytest.approx(1.1269280110429725, rel=1e-13)
+    assert value(TextContrast(anchor="caption"), student) == pytest.approx(0.6931471805599453, rel=1e-13)
+    objective = RECIPES.load("read_clip").read_clip().objective
+    assert value(objective["text_contrast"], student) == pytest.approx(1.1269280110429725, rel=1e-13)
+
+
+def test_a_paraphrase_meets_the_captions_of_all_rows_and_of_other_pictures_alone_where_masked() -> None:
+    assert value(TextContrast(anchor="positive"), alike(PAIRS)) == pytest.approx(math.log(PAIRS))
+    paired = alike(PAIRS, group=torch.tensor([0, 0, 1, 1, 2]))
+    masked = TextContrast(anchor="positive", mask_same_image=True)
+    assert value(masked, paired) == pytest.approx(4 / 5 * math.log(4) + 1 / 5 * math.log(5))
+
+
+def test_text_pull_of_equal_and_opposite_texts() -> None:
+    assert value(TextPull(), alike(PAIRS)) == pytest.approx(0, abs=1e-14)
+    student = alike(PAIRS)
+    assert student.positive is not None
+    assert value(TextPull(), dataclasses.replace(student, positive=-student.positive)) == pytest.approx(4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_contrast_equals_torch(smoothing: float) -> None:
+    student = make_case(12, 0, mask="random", seed=9).student()
+    assert student.label is not None and student.classes is not None
+    assert (student.label < 0).any() and (student.label >= 0).any()
+    expected = torch.nn.functional.cross_entropy(
+        student.scale * student.image @ student.classes.T, student.label, ignore_index=-1, label_smoothing=smoothing
+    )
+    assert value(ClassContrast(smoothing=smoothing), student) == pytest.approx(expected.item())
+
+
+def test_soft_alignment_of_different_texts_is_twice_the_contrast() -> None:
+    student = dataclasses.replace(make_case(PAIRS, 0, seed=10).student(), text_group=torch.arange(PAIRS))
+    plain = value(Contrastive(negative_scope="none"), student)
+    assert value(SoftAlignment(smoothing=0.0), student) == pytest.approx(2 * plain)
+    assert value(SoftAlignment(), student) != pytest.approx(2 * plain)
+
+
+def test_soft_alignment_of_equal_texts_shares_the_targets() -> None:
+    one_text = torch.full((PAIRS,), 7)
+    assert value(SoftAlignment(smoothing=0.0), alike(PAIRS, text_group=one_text)) == pytest.approx(2 * math.log(PAIRS))
+    student = make_case(PAIRS, 0, seed=11).student()
+    logits = student.scale * student.image @ student.caption.T
+    even = -torch.log_softmax(logits, 1).mean() - torch.log_softmax(logits.T, 1).mean()
+    for smoothing in (0.0, 0.2):
+        found = value(SoftAlignment(smoothing=smoothing), dataclasses.replace(student, text_group=one_text))
+        assert found == pytest.approx(even.item())
+
+
+@pytest.mark.parametrize("negatives", [1, 2, 4])
+def test_dense_contrast_of_negatives_that_are_the_caption(negatives: int) -> None:
+    student = make_case(PAIRS, negatives, mask="all", seed=12).student()
+    assert student.caption_token is not None and student.caption_token_valid is not None
+    same = dataclasses.replace(
+        student,
+        negative_token=student.caption_token[:, None].expand(-1, negatives, -1, -1),
+        negative_token_valid=student.caption_token_valid[:, None].expand(-1, negatives, -1),
+    )
+    assert value(DenseGrounded(smoothing=0.0, focus=0.0), same) == pytest.approx(math.log(1 + negatives))
+
+
+def test_a_text_of_twice_as_many_tokens_that_fit_alike_scores_log_2_higher() -> None:
+    student = make_case(1, 1, mask="all", seed=13).student()
+    assert student.caption_token is not None
+    token = student.caption_token[:, :1]
+    mask = torch.tensor([[True, False]])
+    given = dataclasses.replace(
+        student,
+        caption_token=token.expand(-1, 2, -1),
+        caption_token_valid=mask,
+        negative_token=token[:, None].expand(-1, 1, 2, -1),
+        negative_token_valid=torch.ones(1, 1, 2, dtype=torch.bool),
+    )
+    # Scores x and x + log 2: the caption's share is 1/3.
+    assert value(DenseGrounded(smoothing=0.0, focus=0.0), given) == pytest.approx(math.log(3))
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_a_token_that_is_equally_near_all_patches_looks_at_all_alike(detach: bool) -> None:
+    case = make_case(2, 1, mask="all", seed=14)
+    patch = case.leaves["patch"].detach()[:, :1].expand(-1, 4, -1).clone().requires_grad_()
+    leaves = {**case.leaves, "patch": patch}
+    student = dataclasses.replace(case.student(), patch=patch)
+    term = DenseGrounded(smoothing=0.0, focus=0.0, detach_attention=detach)
+    loss = term.value(student, Target(), ONE)
+    assert loss.isfinite() and loss.item() > 0
+    found = gradients(loss, leaves)
+    assert all(each.isfinite().all() for each in found.values())
+    # All patches are one, so each gets an equal part of the gradient.
+    torch.testing.assert_close(found["patch"], found["patch"][:, :1].expand(-1, 4, -1))
+    assert found["patch"].abs().max() > 0
+
+
+def test_where_a_token_looks_has_a_gradient_only_if_asked() -> None:
+    case = make_case(3, 2, mask="all", seed=15)
+    free, cut = (
+        gradients(DenseGrounded(detach_attention=detach).value(case.student(), Target(), ONE), case.leaves)["patch"]
+        for detach in (False, True)
+    )
+    assert not torch.allclose(free, cut)
+
+
+def test_calibration_without_smoothing_and_focus_is_plain_cross_entropy() -> None:
+    positive, negative = torch.randn(6, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
+    valid = torch.rand(6, 3) < 0.7
+    plain = own_negatives_loss(positive, negative, valid)
+    assert torch.equal(plain, calibrated_own_negatives_loss(positive, negative, valid, smoothing=0, focus=0))
+    # The general formula, taken near those values, tends to the plain one.
+    near = calibrated_own_negatives_loss(positive, negative, valid, smoothing=0, focus=1e-9)
+    torch.testing.assert_close(near, plain, rtol=0, atol=1e-6)
+
+
+def test_focus_silences_rows_that_are_sure() -> None:
+    sure, valid = torch.tensor([60.0], dtype=torch.float64), torch.ones(1, 3, dtype=torch.bool)
+    loss = calibrated_own_negatives_loss(sure, torch.zeros(1, 3, dtype=torch.float64), valid, smoothing=0, focus=2)
+    assert 0 <= loss.item() < 1e-40
+
+
+def test_distillation_of_a_copy_is_the_teachers_entropy_without_gradient() -> None:
+    case = make_case(4, 0, seed=16)
+    student = case.student()
+    copy = Target(image=student.image.detach(), caption=student.caption.detach())
+    found = gradients(LogitDistillation().value(student, copy, ONE), case.leaves)
+    assert found["image"].abs().max() < 1e-12 and found["caption"].abs().max() < 1e-12

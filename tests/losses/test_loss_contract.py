@@ -1,0 +1,227 @@
+"""What every term of the shelf promises; a new file is tested without touching this one."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import math
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from term_cases import MASKED, Case, all_settings, describe, evaluate, gradients, leading_leaf, make_case
+
+from degla.losses.core import EXTRA_FIELDS, Loss, Processes, StatefulLoss, Target
+from degla.losses.core.objective import loss_class
+from degla.shelf import LOSSES
+
+NAMES = LOSSES.names()
+EVERY = [term for name in NAMES for term in all_settings(name)]
+SECTIONS = ["Formula", "Shapes", "Scope", "Source", "Differs", "Cost"]
+PARTS = ("image", "caption", "negative", "raw_image")
+ONE = Processes()
+
+every_name = pytest.mark.parametrize("name", NAMES)
+every_term = pytest.mark.parametrize("term", EVERY, ids=describe)
+
+
+def value_of(term: Any, case: Case, target: Target | None = None) -> torch.Tensor:
+    """The value under thresholds high enough that a ranking term is at work."""
+    return evaluate(term, case.student(), target or case.target(), case.memory + 3)
+
+
+def test_the_shelf_holds_the_terms_of_the_paper() -> None:
+    assert {"contrastive", "image_grounded", "text_grounded", "self_distillation"} <= set(NAMES)
+
+
+@every_name
+def test_a_term_is_a_frozen_dataclass_named_like_its_file(name: str) -> None:
+    found = loss_class(name)
+    assert found.__name__ == "".join(word.capitalize() for word in name.split("_"))
+    assert found.__module__ == f"degla.losses.{name}"
+    assert dataclasses.is_dataclass(found) and found.__dataclass_params__.frozen
+    term = found()
+    assert isinstance(term, StatefulLoss) != isinstance(term, Loss)
+    assert found.needs <= set(PARTS) and isinstance(found.needs, frozenset)
+    assert found.reads <= EXTRA_FIELDS.keys() and isinstance(found.reads, frozenset)
+    assert math.isfinite(term.weight) and term.weight > 0
+    assert LOSSES.summary(name).endswith("."), "the module's first line is its summary in `degla ls`"
+
+
+@every_name
+def test_the_docstring_has_its_sections_in_order(name: str) -> None:
+    lines = (inspect.getdoc(loss_class(name)) or "").splitlines()
+    assert lines[0].endswith(".") and not lines[1].strip(), "one sentence, then the sections"
+    found = [line.split(":")[0] for line in lines if re.match(r"[A-Z]\w*:", line)]
+    assert found == SECTIONS
+    for section in SECTIONS:
+        line = next(line for line in lines if line.startswith(f"{section}:"))
+        assert line.split(":", 1)[1].strip(), f"{section} is empty"
+    scope = next(line for line in lines if line.startswith("Scope:")).split()[1]
+    assert scope in ("local", "global")
+
+
+@every_name
+def test_every_field_says_its_range_or_options(name: str) -> None:
+    found = loss_class(name)
+    hints = typing.get_type_hints(found)
+    tree = ast.parse(Path(inspect.getfile(found)).read_text(encoding="utf-8"))
+    body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == found.__name__).body
+    documented = {
+        line.target.id: below.value.value
+        for line, below in itertools.pairwise(body)
+        if isinstance(line, ast.AnnAssign)
+        and isinstance(line.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
+    for field in dataclasses.fields(found):
+        text = documented.get(field.name, "")
+        assert text.endswith("."), f"{field.name} has no docstring that ends with a full stop"
+        if typing.get_origin(hints[field.name]) is typing.Literal:
+            missing = [each for each in typing.get_args(hints[field.name]) if f'"{each}"' not in text]
+            assert not missing, f"{field.name} does not name {missing}"
+        elif hints[field.name] is bool:
+            assert "true or false" in text, field.name
+        else:
+            assert re.search(r"[<>]=? ?-?\d|\d to \d", text), f"{field.name} names no range"
+
+
+@every_term
+@pytest.mark.parametrize("mask", ["all", "random", "one empty row"])
+def test_the_gradient_reaches_the_student(term: Any, mask: Any) -> None:
+    case = make_case(5, 3, mask=mask, seed=30)
+    value = value_of(term, case)
+    assert value.shape == () and value.isfinite() and value.item() > 0
+    found = gradients(value, case.leaves)
+    assert all(gradient.isfinite().all() for gradient in found.values())
+    assert found[leading_leaf(term)].abs().max() > 1e-6
+
+
+@every_term
+def test_the_gradient_never_reaches_the_teacher(term: Any) -> None:
+    case = make_case(4, 3, mask="all", seed=31)
+    for rows in case.teacher.values():
+        rows.requires_grad_()
+    for gradient in gradients(value_of(term, case), case.teacher).values():
+        assert torch.count_nonzero(gradient) == 0
+
+
+@every_term
+def test_the_parts_that_it_needs_are_enough(term: Any) -> None:
+    case = make_case(4, 3, mask="random", seed=32)
+    assert torch.equal(value_of(term, case, case.target(term.needs)), value_of(term, case))
+
+
+@every_term
+def test_every_part_that_it_needs_is_read(term: Any) -> None:
+    case = make_case(4, 3, mask="all", seed=33)
+    before = value_of(term, case)
+    for part in PARTS:
+        other = {**case.teacher, part: case.teacher[part] + 1.0}
+        moved = not torch.equal(before, value_of(term, dataclasses.replace(case, teacher=other)))
+        assert moved == (part in term.needs), part
+        if part in term.needs:
+            with pytest.raises(LookupError, match=part):
+                value_of(term, case, case.target(term.needs - {part}))
+
+
+@every_term
+def test_the_extra_parts_that_it_reads_are_enough(term: Any) -> None:
+    case = make_case(4, 3, mask="random", seed=32)
+    kept = [name for extra in term.reads for name in EXTRA_FIELDS[extra]]
+    dropped = {name: None for names in EXTRA_FIELDS.values() for name in names if name not in kept}
+    assert dropped
+    student = dataclasses.replace(case.student(), **dropped)
+    value = evaluate(term, student, case.target(), case.memory)
+    assert torch.equal(value, evaluate(term, case.student(), case.target(), case.memory))
+
+
+@every_term
+def test_every_extra_part_that_it_reads_is_read(term: Any) -> None:
+    case = make_case(4, 3, mask="all", seed=33)
+    for extra in term.reads:
+        missing = dataclasses.replace(case.student(), **dict.fromkeys(EXTRA_FIELDS[extra]))
+        with pytest.raises(LookupError, match=extra):
+            evaluate(term, missing, case.target(), case.memory)
+
+
+@pytest.mark.parametrize("term", [term for term in EVERY if not term.reads_texts], ids=describe)
+def test_a_term_that_says_that_it_reads_no_text_reads_none(term: Any) -> None:
+    case = make_case(4, 3, mask="all", seed=38)
+    found = gradients(value_of(term, case), case.leaves)
+    read = {leaf for leaf, gradient in found.items() if torch.count_nonzero(gradient)}
+    assert read and read <= {"image", "partner_image", "patch", "raw_image", "scale"}
+
+
+@every_term
+@pytest.mark.parametrize("junk", [1e3, float("nan"), float("inf"), float("-inf")])
+def test_invalid_places_leak_nothing(term: Any, junk: float) -> None:
+    """Fill the invalid places of student and teacher with junk: nothing may move, and they get gradient 0."""
+    case = make_case(5, 3, mask="random", seed=34)
+    assert case.valid.any() and not case.valid.all() and not case.valid.any(dim=1).all()
+    clean = evaluate(term, case.student(), case.target(), case.memory)
+    expected = gradients(clean, case.leaves)
+
+    student, target = case.student(), case.target()
+    spoiled = {}
+    for name, mask in MASKED.items():
+        hole = ~case.given[mask][..., None]
+        assert hole.any(), f"nothing to spoil in {name}"
+        spoiled[name] = getattr(student, name).detach().masked_fill(hole, junk).requires_grad_()
+    assert target.negative is not None
+    teacher = dataclasses.replace(target, negative=target.negative.masked_fill(~case.valid[..., None], junk))
+    value = evaluate(term, dataclasses.replace(student, **spoiled), teacher, case.memory)
+    torch.testing.assert_close(value, clean, rtol=1e-13, atol=1e-13)
+    found = gradients(value, {**case.leaves, **spoiled})
+    for leaf in case.leaves.keys() - spoiled.keys():
+        torch.testing.assert_close(found[leaf], expected[leaf], rtol=1e-11, atol=1e-13)
+    for name in spoiled:
+        assert torch.count_nonzero(found[name][~case.given[MASKED[name]]]) == 0, f"an invalid place of {name} moved"
+        assert found[name].isfinite().all()
+
+
+@every_term
+@pytest.mark.parametrize(("pairs", "negatives", "mask"), [(1, 0, "all"), (1, 2, "none"), (3, 0, "all"), (4, 2, "none")])
+def test_batches_without_a_negative_are_finite_and_can_go_backward(
+    term: Any, pairs: int, negatives: int, mask: Any
+) -> None:
+    case = make_case(pairs, negatives, mask=mask, seed=35)
+    value = value_of(term, case)
+    assert value.isfinite() and value.item() >= 0
+    assert value.requires_grad, "a loss of this term alone could not go backward"
+    assert all(gradient.isfinite().all() for gradient in gradients(value, case.leaves).values())
+
+
+@every_term
+def test_inputs_are_left_alone(term: Any) -> None:
+    case = make_case(4, 3, mask="random", seed=36)
+    student, target = case.student(), case.target()
+    memory = case.memory.clone()
+    before = [value.clone() for value in (*vars(student).values(), *vars(target).values())]
+    assert len(before) > 20
+    evaluate(term, student, target, memory)
+    for old, new in zip(before, (*vars(student).values(), *vars(target).values()), strict=True):
+        assert torch.equal(old, new)
+    assert torch.equal(memory, case.memory)
+
+
+@pytest.mark.parametrize("term", [term for term in EVERY if isinstance(term, StatefulLoss)], ids=describe)
+def test_a_memory_is_one_small_tensor(term: StatefulLoss) -> None:
+    start = term.start(4)
+    case = make_case(4, 3, mask="random", seed=37).to(torch.float32)
+    _, after = term.value(case.student(), case.target(), ONE, start)
+    assert start.isfinite().all() and not after.requires_grad
+    assert (after.shape, after.dtype) == (start.shape, start.dtype)
+
+
+@every_term
+def test_settings_cannot_be_changed(term: Any) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        term.weight = 2.0

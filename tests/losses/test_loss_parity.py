@@ -1,0 +1,164 @@
+"""Each term against the slow loop of its formula: values, gradients and memory, over many small shapes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import slow_terms
+import torch
+from term_cases import (
+    LEAVES,
+    MASKED,
+    MASKS,
+    Case,
+    all_settings,
+    describe,
+    evaluate,
+    gradients,
+    leading_leaf,
+    make_case,
+    small_shapes,
+)
+
+from degla.losses.class_contrast import ClassContrast
+from degla.losses.core import Processes
+from degla.losses.core.objective import loss_class
+from degla.losses.cross_modal_rank import CrossModalRank
+from degla.losses.dense_grounded import DenseGrounded
+from degla.losses.distractor import Distractor
+from degla.losses.hardest_hinge import HardestHinge
+from degla.losses.image_grounded import ImageGrounded
+from degla.losses.logit_distillation import LogitDistillation
+from degla.losses.own_hinge import OwnHinge
+from degla.losses.self_distillation import SelfDistillation
+from degla.losses.soft_alignment import SoftAlignment
+from degla.losses.text_grounded import TextGrounded
+from degla.shelf import LOSSES
+
+TOLERANCE = {"rtol": 1e-10, "atol": 1e-12}
+WITH_LOOP = [name for name in LOSSES.names() if hasattr(slow_terms, name)]
+SETTINGS = [(name, term) for name in WITH_LOOP for term in all_settings(name)] + [
+    ("text_grounded", TextGrounded(fixed_scale=3.0)),
+    ("self_distillation", SelfDistillation(image=0.5, text=2.0)),
+    ("cross_modal_rank", CrossModalRank(upper=0.5)),
+    ("image_grounded", ImageGrounded(smoothing=0.2)),
+    ("image_grounded", ImageGrounded(focus=2.0)),
+    ("image_grounded", ImageGrounded(smoothing=0.02, focus=2.0)),
+    ("image_grounded", ImageGrounded(smoothing=0.2, focus=2.0, missing="published")),
+    ("hardest_hinge", HardestHinge(mean_steps=0)),
+    ("hardest_hinge", HardestHinge(margin=1.5, mean_steps=0, mask_same_image=True)),
+    ("hardest_hinge", HardestHinge(margin=1.5, mean_steps=2)),
+    ("logit_distillation", LogitDistillation(temperature=0.5)),
+    ("own_hinge", OwnHinge(margin=1.0)),
+    ("dense_grounded", DenseGrounded(smoothing=0.0, focus=0.0)),
+    ("distractor", Distractor(image=0.0, caption=2.0, distractor=0.5)),
+    ("class_contrast", ClassContrast(smoothing=0.2)),
+    ("soft_alignment", SoftAlignment(smoothing=0.0)),
+]
+
+
+def cases() -> list[tuple[str, Case]]:
+    """Every small shape with masks of each kind, random ones twice."""
+    found = []
+    for seed, ((pairs, negatives, dim), mask) in enumerate(itertools.product(small_shapes(), (*MASKS, "random"))):
+        name = f"B={pairs} K={negatives} D={dim} mask={mask} seed={seed}"
+        found.append((name, make_case(pairs, negatives, dim, mask=mask, seed=seed)))
+    return found
+
+
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_every_term_has_a_slow_loop(name: str) -> None:
+    assert name in WITH_LOOP, f"write the formula of {name} as a loop: a function {name} in slow_terms.py"
+
+
+def compare(name: str, term: Any, case: Case) -> set[str]:
+    """Assert equality of value and gradients; returns the leaves whose gradient was compared and is not zero."""
+    student, target = case.student(), case.target(type(term).needs)
+    value = evaluate(term, student, target, case.memory)
+    fast = gradients(value, case.leaves)
+
+    slow_student, slow_target = case.student(), case.target()
+    expected, moved = getattr(slow_terms, name)(term, slow_student, slow_target, case.memory)
+    slow = gradients(expected, case.leaves)
+
+    torch.testing.assert_close(value, expected, **TOLERANCE)
+    assert value.shape == () and value.dtype == torch.float64
+    for leaf in LEAVES:
+        if leaf in moved:
+            assert slow[leaf].numel() > 0 and slow[leaf].abs().max() > 1e-9, f"nothing to compare in {leaf}"
+            torch.testing.assert_close(
+                fast[leaf], slow[leaf], **TOLERANCE, msg=lambda text, leaf=leaf: f"{leaf}: {text}"
+            )
+        else:
+            assert torch.count_nonzero(slow[leaf]) == 0 or slow[leaf].abs().max() < 1e-12, leaf
+            assert fast[leaf].abs().sum() < 1e-12, f"{leaf} must not move"
+    for leaf, mask in MASKED.items():
+        assert torch.count_nonzero(fast[leaf][~case.given[mask]]) == 0, f"{leaf} moved where there is none"
+    return moved
+
+
+@pytest.mark.parametrize(("name", "term"), SETTINGS, ids=[describe(term) for _, term in SETTINGS])
+def test_value_and_gradients_equal_those_of_the_formula(name: str, term: Any) -> None:
+    compared: dict[str, int] = dict.fromkeys(LEAVES, 0)
+    for text, case in cases():
+        try:
+            moved = compare(name, term, case)
+        except AssertionError as error:
+            raise AssertionError(f"{text}: {error}") from error
+        for leaf in moved:
+            compared[leaf] += 1
+    assert compared[leading_leaf(term)] >= 40, f"too few batches with a gradient: {compared}"
+
+
+@pytest.mark.parametrize("term", [*all_settings("cross_modal_rank"), CrossModalRank(upper=0.5)], ids=describe)
+def test_thresholds_equal_those_of_the_formula(term: CrossModalRank) -> None:
+    clamped = {"low": 0, "high": 0, "free": 0, "kept": 0}
+    for text, case in cases():
+        student = case.student()
+        _, memory = term.value(student, case.target(()), Processes(), case.memory)
+        expected = slow_terms.next_thresholds(term, student, case.memory)
+        assert memory.tolist() == pytest.approx(expected, abs=1e-12), text
+        assert not memory.requires_grad
+        for new, old in zip(expected, case.memory.tolist(), strict=True):
+            kind = "kept" if new == old else "low" if new == 0 else "high" if new == term.upper else "free"
+            clamped[kind] += 1
+    assert min(clamped["low"], clamped["free"], clamped["kept"]) > 0, clamped
+    assert clamped["high"] > 0 or term.upper > 5, clamped
+
+
+@pytest.mark.parametrize(("name", "term"), SETTINGS, ids=[describe(term) for _, term in SETTINGS])
+def test_float32_gives_the_float64_answer(name: str, term: Any) -> None:
+    for mask in MASKS:
+        case = make_case(4, 3, 6, mask=mask, seed=11)
+        single = case.to(torch.float32)
+        value = evaluate(term, single.student(), single.target(type(term).needs), single.memory)
+        exact = evaluate(term, case.student(), case.target(type(term).needs), case.memory)
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value.double(), exact, rtol=2e-5, atol=2e-5)
+        found, expected = gradients(value, single.leaves), gradients(exact, case.leaves)
+        for leaf in LEAVES:
+            torch.testing.assert_close(found[leaf].double(), expected[leaf], rtol=1e-3, atol=1e-5)
+
+
+def test_the_comparison_can_fail() -> None:
+    """A parity test that passes for the wrong settings proves nothing."""
+    case = make_case(4, 3, mask="random", seed=2)
+    wrong = [
+        ("contrastive", {"negative_scope": "own"}, {"negative_scope": "batch"}),
+        ("text_grounded", {"pairing": "own"}, {"pairing": "published"}),
+        ("intra_modal", {"target": "correct"}, {"target": "published"}),
+        ("cross_modal_rank", {"reduction": "valid"}, {"reduction": "all"}),
+        ("contrastive", {"mask_same_image": True}, {"mask_same_image": False}),
+        ("image_grounded", {"missing": "left_out"}, {"missing": "published"}),
+        ("text_contrast", {"anchor": "caption"}, {"anchor": "image"}),
+        ("text_contrast", {"anchor": "caption"}, {"anchor": "positive"}),
+        ("class_contrast", {"smoothing": 0.2}, {"smoothing": 0.0}),
+        ("dense_grounded", {"focus": 2.0}, {"focus": 0.0}),
+    ]
+    for name, taken, expected in wrong:
+        fast, slow = loss_class(name)(**taken), loss_class(name)(**expected)
+        value = evaluate(fast, case.student(), case.target(), case.memory)
+        other, _ = getattr(slow_terms, name)(slow, case.student(), case.target(), case.memory)
+        assert abs(value.item() - other.item()) > 1e-3, name

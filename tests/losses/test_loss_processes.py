@@ -1,0 +1,67 @@
+"""The same 8 pairs on 1, 2 and 4 real processes: one loss and one gradient for every term, every mask, and the sums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import process_worker
+import pytest
+import torch
+from process_worker import Outcome, outcomes
+
+from degla.losses.core import Processes
+from tests.launch import start
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Outcome]:
+    """What one process finds without torch.distributed."""
+    return dict(outcomes(Processes()))
+
+
+def run(count: int, folder: Path, what: str = "terms") -> list[dict[str, Outcome]]:
+    """Every process's outcomes, in rank order."""
+    code = "import sys, process_worker; process_worker.work(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])"
+    programs = [start(["-c", code, str(rank), str(count), str(folder), what]) for rank in range(count)]
+    for program in programs:
+        assert program.wait() == 0, program.stderr[-4000:]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
+
+
+def test_the_single_process_has_something_to_compare(alone: dict[str, Outcome]) -> None:
+    """Empty or all-zero gradients would compare equal for any code."""
+    for title, found in alone.items():
+        # The positives of one row alone have nothing to be told from.
+        alone_with_itself = title.startswith("TextContrast") and title.endswith("only the last row")
+        if not title.endswith("mask none") and not alone_with_itself:
+            assert found["loss"].item() > 0, title
+            # A target among one caption's negatives leaves the text tower; every term moves that one that reads a text.
+            tower = "image" if title.startswith("RawDistillation") else "text"
+            assert found[f"gradient {tower}.weight"].abs().max() > 1e-6, title
+    for mask in process_worker.ALL_MASKS:
+        for name in ("image.weight", "image.bias", "text.weight", "text.bias", "logit_scale"):
+            assert alone[f"sum of DeGLA, mask {mask}"][f"gradient {name}"].abs().max() > 1e-6, (mask, name)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_loss_and_gradients_do_not_depend_on_the_number_of_processes(
+    count: int, alone: dict[str, Outcome], tmp_path: Path
+) -> None:
+    wrong = []
+    for rank, found in enumerate(run(count, tmp_path)):
+        assert found.keys() == alone.keys()
+        for title, expected in alone.items():
+            assert found[title].keys() == expected.keys()
+            for what, value in expected.items():
+                gap = (found[title][what] - value).abs().max().item()
+                if not gap < 1e-10:
+                    wrong.append(f"process {rank}: {title}: {what} differs by {gap:.3g}")
+    assert not wrong, "\n".join(wrong[:40])
+
+
+def test_gathering_leaves_the_gradient_of_others_alone(tmp_path: Path) -> None:
+    for found in run(2, tmp_path, "gather"):
+        for what, gap in found["gather"].items():
+            assert torch.count_nonzero(gap) == 0, what
