@@ -1,4 +1,4 @@
-"""A model of the sigmoid loss: evaluated, and refused by recipes that compare by a softmax."""
+"""A model of the sigmoid loss: evaluated, and refused by recipes that read its scale."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from degla.errors import InputError
-from degla.losses.core import by_softmax
 from degla.losses.core.objective import loss_class
 from degla.model.load import load_encoder
 from degla.shelf import LOSSES, RECIPES
@@ -26,12 +25,12 @@ def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("recipe", sorted({*RECIPES.names()} - {"fare", "structure_clip"}))
 def test_recipes_refuse_a_bias(recipe: str, siglip: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"siglip: has a logit_bias, as SigLIP .* compare by a softmax.*be evaluated"):
+    with pytest.raises(InputError, match=r"siglip: has a logit_bias, as SigLIP .* read its scale without the bias.*be evaluated"):
         train(tiny_config(recipe, model=siglip, pairs=tiny_pairs, out=tmp_path / "run"))
 
 
 @pytest.mark.parametrize("recipe", ["fare", "structure_clip"])
-def test_what_knows_no_softmax_trains_and_everything_evaluates(
+def test_what_reads_no_scale_trains_and_everything_evaluates(
     recipe: str, siglip: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
     outcome = train(tiny_config(recipe, model=siglip, pairs=tiny_pairs, out=tmp_path / "run", steps=1))
@@ -40,10 +39,10 @@ def test_what_knows_no_softmax_trains_and_everything_evaluates(
     assert tuned.encode_captions(tuned.tokenize(CAPTIONS)).isfinite().all()
 
 
-def test_terms_say_truly_that_they_know_no_softmax() -> None:
+def test_losses_say_truly_whether_they_read_the_scale() -> None:
     """What reads the scale takes the cosine of a pair for its logit, less the bias."""
     import inspect
 
     for name in LOSSES.names():
         source = inspect.getsource(inspect.getmodule(loss_class(name)) or object)
-        assert by_softmax(loss_class(name)) == (".scale" in source), name
+        assert loss_class(name).scaled == (".scale" in source), name
