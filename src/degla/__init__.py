@@ -1,5 +1,56 @@
-"""Teach CLIP-like models composition without making them forget what they knew."""
+"""Teach CLIP-like models composition without making them forget what they knew.
+
+    import degla
+
+    model = degla.load_model("world")
+    images = degla.encode_images(model, ["cat.jpg"])
+    captions = degla.encode_captions(model, ["a cat", "a dog"])
+
+`degla.losses` holds the losses; each module of `degla.recipes` holds one recipe. Importing the package imports no
+torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from degla.api import (
+        encode_captions,
+        encode_images,
+        evaluate,
+        generate_negatives,
+        load_model,
+        read_captions,
+        report,
+        train,
+        write_negatives,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = [
+    "__version__",
+    "encode_captions",
+    "encode_images",
+    "evaluate",
+    "generate_negatives",
+    "load_model",
+    "read_captions",
+    "report",
+    "train",
+    "write_negatives",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from degla import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -20,8 +20,7 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.report import report
 from degla.locks import Lock, lock
 from degla.negatives.generate import generate
-from degla.shelf import RECIPES
-from degla.study.plan import PUBLISHED_RULES
+from degla.shelf import PUBLISHED_RULES, RECIPES
 from degla.study.standings import BASE
 from degla.study.tuning import Done, Job, Measure, tune
 from degla.study.watch import Watch

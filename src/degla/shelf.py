@@ -79,6 +79,9 @@ RECIPES = Shelf("degla.recipes", "recipe")
 DRAWS = Shelf("degla.data.draws", "draw of negatives")
 VERBS = Shelf("degla.verbs", "command")
 
+PUBLISHED_RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
+"""The five rules of arXiv 2504.16801; none of them changes a relation."""
+
 SHELVES: dict[str, Shelf] = {
     "recipes": RECIPES,
     "losses": LOSSES,

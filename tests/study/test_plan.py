@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from degla.errors import InputError
-from degla.shelf import RECIPES
+from degla.shelf import PUBLISHED_RULES, RECIPES
 from degla.study.grid import expand
-from degla.study.plan import PUBLISHED_RULES, Plan, read_plan
+from degla.study.plan import Plan, read_plan
 
 PLANS = sorted((Path(__file__).parents[2] / "docs" / "studies" / "plans").glob("*.yaml"))
 

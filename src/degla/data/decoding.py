@@ -149,7 +149,7 @@ def decode(content: bytes, subject: Subject, *, reading: ImageReading = "upright
         picture.load()
     _check_shape(picture, subject)  # the pictures inside an icon may be larger than the icon says
     with _refusing(subject):
-        return picture.convert("RGB") if reading == "official" else _to_rgb(picture, subject)
+        return picture.convert("RGB") if reading == "official" else to_rgb(picture, subject)
 
 
 def decode_part(content: bytes, subject: Subject, *, draw: Callable[[tuple[int, int]], Box], least: int) -> Image.Image:
@@ -176,7 +176,7 @@ def decode_part(content: bytes, subject: Subject, *, draw: Callable[[tuple[int, 
             if factor > 1:
                 picture.draft(None, (picture.width // factor, picture.height // factor))
             picture.load()
-            whole = _to_rgb(picture, subject)
+            whole = to_rgb(picture, subject)
     else:
         whole = decode(content, subject)
         full = whole.size
@@ -255,7 +255,7 @@ def _orientation(picture: Image.Image) -> object:
         return 1
 
 
-def _to_rgb(loaded: Image.Image, subject: Subject) -> Image.Image:
+def to_rgb(loaded: Image.Image, subject: Subject) -> Image.Image:
     """Turn a decoded picture upright and convert it to RGB.
 
     Raises:

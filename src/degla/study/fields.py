@@ -71,8 +71,17 @@ def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> Tr
     Raises:
         InputError: an unknown field, or a value of the wrong type or out of its range.
     """
-    for name, value in changes.items():
+    for name in changes:
         check_field(name, where=where)
+    return set_fields(config, changes, where=where)
+
+
+def set_fields(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> TrainConfig:
+    """As `change`, for any field of the configuration."""
+    known = {name.replace("-", "_") for name in flags(TrainConfig())}
+    for name, value in changes.items():
+        if name not in known:
+            raise InputError(f"{where}: unknown field {name!r}.{did_you_mean(name, known)}")
         config = _replace(config, name.split("."), value, where=f"{where}: field {name!r}")
     return config
 

@@ -10,12 +10,10 @@ from pydantic import Field, field_validator, model_validator
 
 from degla.errors import InputError
 from degla.records import Record, validate
-from degla.shelf import BENCHMARKS, RECIPES, RULES, did_you_mean
+from degla.shelf import BENCHMARKS, PUBLISHED_RULES, RECIPES, RULES, did_you_mean
 from degla.study.fields import check_field
 from degla.study.plan_file import fields_apart, override, parse, place, seeds_of
 
-PUBLISHED_RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
-"""The five rules of arXiv 2504.16801; none of them changes a relation."""
 Value = bool | int | float | str | None
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -129,7 +130,9 @@ class CaptionStream:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def batches(self, first: int, partly: dict[str, tuple[tuple[str, tuple[str, ...]], ...]]) -> Iterator[Batch]:
+    def batches(
+        self, first: int = 0, partly: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = MappingProxyType({})
+    ) -> Iterator[Batch]:
         """The captions from number `first` on.
 
         Args:

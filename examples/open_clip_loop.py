@@ -1,0 +1,71 @@
+"""Losses of degla in open_clip's own training loop (`open_clip_train`): each caption travels with its negatives.
+
+open_clip hands the towers' features to a loss by name. Texts are given as B captions followed by B * K negatives; the
+loss below takes them apart again. Nothing else of the loop changes.
+"""
+
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+
+import open_clip
+import torch
+from open_clip_train.train import train_one_epoch
+from PIL import Image
+
+import degla
+from degla.losses import Contrastive, ImageGrounded, Objective
+from degla.world import world_model_folder, world_vocabulary_file
+from degla.world.draw import draw_pairs
+
+K = 2
+
+
+class WithNegatives(torch.nn.Module):
+    """What open_clip calls with features; returns losses by name, which it adds up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.objective = Objective({"contrastive": Contrastive(), "image_grounded": ImageGrounded(weight=0.5)})
+
+    def forward(self, image_features, text_features, logit_scale, output_dict=False, **_):
+        rows = len(image_features)
+        caption, negative = text_features[:rows], text_features[rows:].unflatten(0, (rows, K))
+        loss, _ = self.objective(image=image_features, caption=caption, negative=negative, scale=logit_scale)
+        return {"with_negatives": loss} if output_dict else loss
+
+
+pairs = draw_pairs(Path(tempfile.mkdtemp()) / "pairs", count=32)
+rows = list(degla.read_captions(pairs.captions))
+made = degla.generate_negatives([row.text for row in rows], per_rule=2)
+usable = [(row, [each.text for each in found[:K]]) for row, found in zip(rows, made, strict=True) if len(found) >= K]
+
+folder = f"local-dir:{world_model_folder()}"
+model, _, transform = open_clip.create_model_and_transforms(folder, output_dict=True)
+tokenizer = open_clip.get_tokenizer(folder, bpe_path=str(world_vocabulary_file()))
+
+
+class Batches:
+    """A loader as open_clip's loop wants it: batches of images and texts, and their numbers."""
+
+    num_batches, num_samples = 2, 16
+
+    def __iter__(self):
+        for start in (0, 8):
+            part = usable[start : start + 8]
+            images = torch.stack([transform(Image.open(pairs.images / row.image)) for row, _ in part])
+            captions, negatives = [row.text for row, _ in part], [text for _, texts in part for text in texts]
+            yield images, tokenizer(captions + negatives)
+
+
+args = Namespace(
+    device="cpu", precision="fp32", distill=False, skip_scheduler=True, accum_freq=1, grad_clip_norm=None, horovod=False,
+    rank=0, local_rank=0, log_local=False, batch_size=8, world_size=1, log_every_n_steps=1, wandb=False, tensorboard=False,
+    save_logs=False,
+)  # fmt: skip
+data = {"train": SimpleNamespace(dataloader=Batches(), set_epoch=lambda epoch: None)}
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+before = model.logit_scale.item()
+train_one_epoch(model, data, WithNegatives(), 0, optimizer, None, None, None, args)
+print(f"open_clip trained 2 steps; logit_scale {before:.4f} -> {model.logit_scale.item():.4f}")

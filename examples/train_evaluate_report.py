@@ -1,0 +1,33 @@
+"""The whole way from Python: draw a little data, make negatives, train, evaluate before and after, write the report."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import degla
+from degla.world.draw import draw_benchmark, draw_pairs
+
+out = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
+pairs = draw_pairs(out / "pairs", count=96)
+root = draw_benchmark(out / "benchmark", items_per_part=40, images_per_class=1, retrieval_images=20)
+
+degla.write_negatives(pairs.captions, out / "negatives.jsonl")
+outcome = degla.train(
+    "degla_plus",
+    {
+        "model": "world",
+        "data.captions": pairs.captions,
+        "data.images": pairs.images,
+        "data.negatives": out / "negatives.jsonl",
+        "out": out / "run",
+        "train.batch_size": 16,
+        "train.steps": 4,
+        "optim.lr": 8e-4,
+        "tracking.progress": False,
+    },
+)
+for model, label in (("world", "before"), (str(outcome.folder), "after")):
+    result = degla.evaluate(model, ["world"], root, out=out / f"{label}.json", label=label)
+    print(label, {score.name: round(score.value, 3) for score in result.benchmarks[0].averages})
+degla.report([out / "before.json", out / "after.json"], out / "report.html")
+print(f"open {out / 'report.html'}")

@@ -1,0 +1,286 @@
+"""What `import degla` gives: load a model, embed, make negatives, train, evaluate, report.
+
+Each function does what the command of the same name does, from Python. What a function needs is imported inside it:
+negatives are made without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from degla.errors import InputError
+from degla.shelf import PUBLISHED_RULES, RECIPES, RULES
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from degla.config.run import TrainConfig
+    from degla.evaluation.embed import Encoder
+    from degla.evaluation.results import TracedResult
+    from degla.negatives.run.summary import Summary
+    from degla.records import CaptionRecord, NegativeRecord
+    from degla.training.loop import Outcome
+
+
+def load_model(name: str, *, device: str = "cpu") -> Encoder:
+    """Load a model in float32 and evaluation mode.
+
+    Args:
+        name: a run or checkpoint folder, ARCHITECTURE:TAG or ARCHITECTURE:FILE of open_clip, hf-hub:ORGANISATION/NAME,
+            a folder of transformers, or "world", the small model that is shipped with this package.
+        device: where its parameters go.
+
+    Raises:
+        InputError: there is no such model, or its files do not fit together.
+    """
+    from degla.evaluation.models import load_model
+
+    return load_model(name, device=device)
+
+
+def encode_images(
+    model: Encoder, images: Iterable[str | Path | Image], *, batch_size: int = 64
+) -> Float[Tensor, "images dim"]:
+    """Unit-length embeddings of pictures, on the processor, in float32 and without gradient.
+
+    Args:
+        model: from `load_model`.
+        images: paths or PIL images; turned upright by their EXIF tag and put on white where they are transparent, as
+            everywhere in this package.
+        batch_size: pictures that are embedded at a time.
+
+    Raises:
+        ImageError: a picture is missing, damaged or not an image; names it.
+    """
+    import torch
+
+    from degla.data.decoding import Subject, decode, read_file, to_rgb
+
+    def opened(number: int, image: str | Path | Image) -> Image:
+        if isinstance(image, str | Path):
+            subject = Subject(f"image {image}", if_damaged="Replace the file.")
+            return decode(read_file(Path(image), subject), subject)
+        return to_rgb(image, Subject(f"image {number}", if_damaged="Open it again."))
+
+    rows = []
+    with torch.inference_mode():
+        for batch in _batches(list(enumerate(images)), batch_size):
+            pixels = torch.stack([model.transform(opened(*numbered)) for numbered in batch])
+            rows.append(model.encode_images(pixels.to(model.device)).float().cpu())
+    if not rows:
+        raise InputError("encode_images: no image was given.")
+    return torch.cat(rows).clone()
+
+
+def encode_captions(model: Encoder, texts: Iterable[str], *, batch_size: int = 256) -> Float[Tensor, "texts dim"]:
+    """Unit-length embeddings of texts, on the processor, in float32 and without gradient.
+
+    Args:
+        model: from `load_model`.
+        texts: longer ones than the model's context are cut, as by the model's own tokenizer.
+        batch_size: texts that are embedded at a time.
+    """
+    import torch
+
+    rows = []
+    with torch.inference_mode():
+        for batch in _batches(_texts(texts, "encode_captions"), batch_size):
+            rows.append(model.encode_captions(model.tokenize(batch).to(model.device)).float().cpu())
+    if not rows:
+        raise InputError("encode_captions: no text was given.")
+    return torch.cat(rows).clone()
+
+
+def generate_negatives(
+    captions: Iterable[str], *, rules: Sequence[str] = PUBLISHED_RULES, per_rule: int = 1, seed: int = 0
+) -> list[list[NegativeRecord]]:
+    """Make hard negatives of captions by rules of grammar, in memory; needs no torch and no language model.
+
+    Args:
+        captions: English texts, each of a picture of its own.
+        rules: names on the shelf of rules (`degla ls rules`).
+        per_rule: negatives of one rule for one caption, at most.
+        seed: with the caption's number and the rule's name it decides every draw.
+
+    Returns:
+        For each caption, its negatives that passed all checks: `text` is the negative, `rule` what made it.
+
+    Raises:
+        InputError: an unknown rule, or the tagger is not installed.
+    """
+    from degla.negatives.run.dialogue import Maker
+    from degla.negatives.run.pipeline import make_rows
+    from degla.negatives.run.stream import CaptionStream
+    from degla.records import CaptionRecord
+
+    for name in rules:
+        RULES.require(name)
+    texts = _texts(captions, "generate_negatives")
+    records = [CaptionRecord(id=str(n), image=str(n), image_id=str(n), text=text) for n, text in enumerate(texts)]
+    maker = Maker(tuple(rules), seed, per_rule)
+    made: list[list[NegativeRecord]] = [[] for _ in records]
+    for batch in CaptionStream(records).batches():
+        for row in make_rows(batch, maker)[0]:
+            if row.accepted:
+                made[int(row.caption_id)].append(row)
+    return made
+
+
+def read_captions(path: str | Path) -> Iterator[CaptionRecord]:
+    """The captions of a file, validated, in its order: `id`, `image` (a path), `text`.
+
+    Args:
+        path: COCO json, JSONL, Parquet, CSV, TSV or a folder of datasets.
+
+    Raises:
+        InputError: the file is missing or of no known format; while reading: a record is wrong, or an id occurs twice.
+    """
+    from degla.data.sources import read_captions
+
+    return read_captions(Path(path))
+
+
+def write_negatives(
+    captions: str | Path,
+    out: str | Path,
+    *,
+    rules: Sequence[str] = PUBLISHED_RULES,
+    per_rule: int = 1,
+    seed: int = 0,
+    workers: int = 1,
+) -> Summary:
+    """Make hard negatives of a file of captions, as `degla negatives` does; an interrupted call goes on.
+
+    Args:
+        captions: COCO json, JSONL, Parquet, CSV, TSV or a folder of datasets.
+        out: JSONL file.
+        rules: names on the shelf of rules (`degla ls rules`).
+        per_rule: negatives of one rule for one caption, at most.
+        seed: with the caption's id and the rule's name it decides every draw.
+        workers: processes.
+
+    Returns:
+        The counts of the whole file; `render()` makes a text of them.
+
+    Raises:
+        InputError: the captions cannot be read, a rule is unknown, or `out` was made with other settings.
+    """
+    from degla.data.sources import read_captions
+    from degla.negatives.generate import generate
+
+    read = partial(read_captions, Path(captions))
+    return generate(read, rules=rules, out=Path(out), seed=seed, per_rule=per_rule, workers=workers)
+
+
+def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *, resume: bool = False) -> Outcome:
+    """Fine-tune a model, as `degla train` does.
+
+    Args:
+        config: name of a recipe, or a configuration, for example `degla.recipes.degla.degla()`.
+        fields: what to change in it, by dotted names as on the command line: `{"data.captions": "captions.jsonl",
+            "data.images": "images", "out": "runs/first", "optim.lr": 1e-5}`.
+        resume: go on from the newest checkpoint in `out`, exactly as if the run had never stopped.
+
+    Returns:
+        How the run ended; `folder` is its last checkpoint, a model for `load_model` and for open_clip.
+
+    Raises:
+        InputError: something given is wrong; nothing was trained.
+        DeglaError: the loss stopped being finite, or the disk is full.
+    """
+    from degla.study.fields import set_fields
+    from degla.training.loop import train
+
+    start: TrainConfig = getattr(RECIPES.load(config), config)() if isinstance(config, str) else config
+    return train(set_fields(start, fields or {}, where="train"), resume=resume)
+
+
+def evaluate(
+    model: str | Encoder,
+    benchmarks: Sequence[str],
+    root: str | Path,
+    *,
+    out: str | Path | None = None,
+    label: str | None = None,
+    allow_missing: bool = False,
+    progress: bool = False,
+) -> TracedResult:
+    """Measure a model on benchmarks, as `degla evaluate` does.
+
+    Args:
+        model: from `load_model`, or what that takes.
+        benchmarks: names on the shelf (`degla ls benchmarks`).
+        root: folder with the benchmarks' files; `degla ls benchmarks --root DATA` says what it must hold.
+        out: JSON file that is written, for `report`.
+        label: the model's name in reports; its own by default.
+        allow_missing: score what is there where images are missing; the result says what was left out.
+        progress: show how far it is on stderr.
+
+    Returns:
+        Scores with intervals and blind floors, by benchmark and part.
+
+    Raises:
+        InputError: an unknown benchmark, or files are missing or wrong.
+    """
+    from degla.evaluation.overlap import training_images
+    from degla.evaluation.results import save_result
+    from degla.evaluation.run import ask_all, evaluate
+    from degla.model.runs import recorded_seed
+
+    questions = ask_all(benchmarks, Path(root), allow_missing=allow_missing)
+    name = model if isinstance(model, str) else model.name
+    result = evaluate(
+        load_model(model) if isinstance(model, str) else model,
+        benchmarks=benchmarks,
+        root=Path(root),
+        label=label,
+        training_seed=recorded_seed(name),
+        training=training_images(name),
+        questions=questions,
+        progress=progress,
+        allow_missing=allow_missing,
+    )
+    if out is not None:
+        save_result(result, Path(out))
+    return result
+
+
+def report(results: Sequence[str | Path], out: str | Path, *, baseline: str | None = None) -> dict[str, Any]:
+    """Write one page that compares results, and Markdown beside it, as `degla report` does.
+
+    Args:
+        results: JSON files of `evaluate`.
+        out: HTML file.
+        baseline: label that gains and losses are counted from; the first by default.
+
+    Returns:
+        The page's tables as plain values.
+
+    Raises:
+        InputError: a file is no result, or the baseline is none of them.
+    """
+    from degla.evaluation.report import report
+    from degla.evaluation.results import load_result
+
+    files = [Path(path) for path in results]
+    if not files:
+        raise InputError("report: no result was given.")
+    first = baseline or load_result(files[0]).model.label
+    return report(files, out=Path(out), baseline=first, root=None, published=True)
+
+
+def _texts(texts: Iterable[str], name: str) -> list[str]:
+    if isinstance(texts, str):
+        raise InputError(f"{name}: {texts!r} is one text; give a list of texts.")
+    return list(texts)
+
+
+def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:
+    if size < 1:
+        raise InputError(f"batch_size is {size}; it must be 1 or more.")
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,114 @@
+"""The front door: what `import degla` gives, without torch until it is needed."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import degla
+from degla.data.sources import read_negatives
+from degla.errors import DeglaError, InputError
+from degla.model.encoder import Encoder
+from degla.model.load import load_encoder
+from degla.recipes.negclip import negclip
+from tests.tiny import CAPTIONS
+
+Pairs = dict[str, Path]
+
+
+def test_what_is_public_is_there_and_documented() -> None:
+    for name in degla.__all__:
+        found = getattr(degla, name)
+        if callable(found):
+            assert "Args:" in (inspect.getdoc(found) or ""), name
+            hints = inspect.signature(found)
+            assert all(each.annotation is not inspect.Parameter.empty for each in hints.parameters.values()), name
+    assert set(degla.__all__) == set(dir(degla))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = degla.trian
+
+
+def test_importing_it_and_making_negatives_needs_no_torch() -> None:
+    code = (
+        "import sys, degla; dir(degla); assert 'torch' not in sys.modules; sys.modules['torch'] = None;"
+        "assert degla.generate_negatives(['a black dog chases a white cat'])[0]"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_embeddings_of_pictures_and_texts(tiny_model: Path, tmp_path: Path) -> None:
+    model = degla.load_model(str(tiny_model))
+    assert isinstance(model, Encoder)
+    picture = Image.effect_noise((40, 30), 90).convert("RGB")
+    picture.save(tmp_path / "plain.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Shown turned by 90 degrees clockwise.
+    picture.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+
+    rows = degla.encode_images(model, [tmp_path / "plain.png", str(tmp_path / "turned.png"), picture], batch_size=2)
+    assert rows.shape == (3, 16) and not rows.requires_grad
+    torch.testing.assert_close(rows, rows[:1].expand(3, -1))
+    torch.testing.assert_close(rows[:1], load_encoder(str(tiny_model)).encode_images(model.transform(picture)[None]))
+    with Image.open(tmp_path / "turned.png") as opened:
+        torch.testing.assert_close(degla.encode_images(model, [opened]), rows[:1])
+
+    texts = degla.encode_captions(model, CAPTIONS, batch_size=4)
+    assert texts.shape == (len(CAPTIONS), 16)
+    torch.testing.assert_close(texts, degla.encode_captions(model, iter(CAPTIONS)))
+    torch.testing.assert_close(texts.norm(dim=-1), torch.ones(len(CAPTIONS)))
+
+
+def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    model = degla.load_model(str(tiny_model))
+    (tmp_path / "text.jpg").write_text("no picture")
+    calls = {
+        r"text\.jpg": lambda: degla.encode_images(model, [tmp_path / "text.jpg"]),
+        r"gone\.jpg": lambda: degla.encode_images(model, [tmp_path / "gone.jpg"]),
+        "no image was given": lambda: degla.encode_images(model, []),
+        "is one text; give a list": lambda: degla.encode_captions(model, "a cat"),
+        "batch_size is 0": lambda: degla.encode_captions(model, ["a cat"], batch_size=0),
+        "unknown rule 'swap_noun'. Did you mean 'swap_nouns'": lambda: degla.generate_negatives(
+            ["a"], rules=["swap_noun"]
+        ),
+        "unknown field 'optim.rl'": lambda: degla.train("degla", {"optim.rl": 1}),
+        "field 'optim.lr': 'fast'": lambda: degla.train("degla", {"optim.lr": "fast"}),
+        "unknown recipe 'dgla'": lambda: degla.train("dgla"),
+        "no captions: give --data.captions": lambda: degla.train("degla"),
+        "unknown benchmark": lambda: degla.evaluate(model, ["worlds"], tmp_path),
+        "no result was given": lambda: degla.report([], tmp_path / "report.html"),
+    }
+    for told, call in calls.items():
+        with pytest.raises(DeglaError, match=told) as caught:
+            call()
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_negatives_in_memory_are_those_of_the_file(tmp_path: Path) -> None:
+    texts = ["a black dog chases a white cat", "two red apples on a wooden table", "no"]
+    table = tmp_path / "captions.csv"
+    table.write_text("id,image,text\n" + "".join(f"{n},{n}.jpg,{text}\n" for n, text in enumerate(texts)))
+    assert [row.text for row in degla.read_captions(table)] == texts
+    summary = degla.write_negatives(table, tmp_path / "negatives.jsonl")
+    made = degla.generate_negatives(texts)
+    assert summary.captions == 3 and len(made) == 3 and made[2] == []
+    accepted = [row for row in read_negatives(tmp_path / "negatives.jsonl") if row.accepted]
+    assert [row for rows in made for row in rows] == accepted and len(accepted) > 5
+
+
+def test_a_model_is_trained_by_a_recipe_or_a_configuration(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    fields = {"model": str(tiny_model), "data.captions": tiny_pairs["captions"], "data.images": tiny_pairs["images"],
+              "data.negatives": tiny_pairs["negatives"], "data.negatives_per_caption": 1, "train.batch_size": 4,
+              "train.steps": 1, "optim.lr": 1e-3, "tracking.progress": False}  # fmt: skip
+    outcome = degla.train("negclip", {**fields, "out": str(tmp_path / "first")})
+    again = degla.train(negclip(), {**fields, "out": tmp_path / "second"})
+    assert outcome.finished and outcome.step == 1
+    first, second, start = (load_encoder(str(path)).fingerprint for path in (outcome.folder, again.folder, tiny_model))
+    assert first == second != start
+    with pytest.raises(InputError, match="holds a run"):
+        degla.train("negclip", {**fields, "out": str(tmp_path / "first")})

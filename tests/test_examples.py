@@ -1,0 +1,52 @@
+"""Every example runs as it is, and shows what its first line says."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SHOWS = {
+    "plain_loop": r"step 3: loss \d\.\d+ \{'contrastive': \d.*'image_grounded': \d",
+    "open_clip_loop": r"open_clip trained 2 steps; logit_scale 3\.\d+ -> 3\.\d+",
+    "transformers_trainer": r"3 steps, mean loss \d\.\d+",
+    "negatives_for_your_captions": r"swap_nouns +a black cat chases a white dog\n(.|\n)*3 captions:",
+    "train_evaluate_report": r"before \{.*'composition\.id': 0\.\d+(.|\n)*after \{.*\n(.|\n)*report\.html",
+    "add_a_loss": r"alone \d\.\d+, in a sum \d\.\d+: \{'contrastive': \d.*'my_margin'",
+    "add_a_benchmark": r"swap_adjectives: 0\.\d+, chance 0\.5, blind \{'shorter text'",
+}
+
+
+def test_the_list_names_every_example() -> None:
+    files = sorted(path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb"))
+    listed = re.findall(r"^\| \[`([^`]+)`\]\(([^)]+)\) \|", (EXAMPLES / "README.md").read_text(), flags=re.MULTILINE)
+    assert sorted(name for name, _ in listed) == files and all(name == target for name, target in listed)
+    assert sorted(SHOWS) == [Path(name).stem for name in files if name.endswith(".py")]
+
+
+@pytest.mark.parametrize("name", SHOWS)
+def test_it_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert re.search(SHOWS[name], capsys.readouterr().out)
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    notebook = json.loads((EXAMPLES / "first_look.ipynb").read_text())
+    names: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [], "outputs are made, not committed"
+            exec("".join(cell["source"]), names)
+    said = capsys.readouterr().out
+    assert "TRUE" in said and re.search(r"swap_nouns +\d+% of \d+", said)
