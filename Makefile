@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY := passive
 # Many processes are started: none shall compile the package anew, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test mutants check format lowest docs clean
+.PHONY: demo test mutants check format lowest docs release clean
 
 demo: $(VENV)/.installed
 	$(BIN)/degla demo
@@ -34,7 +34,14 @@ lowest:
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
-	$(BIN)/mkdocs build --strict
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -d site/.doctrees docs \
+		site/$$($(BIN)/python -c 'import degla; print(degla.__version__)')
+	@echo site/index.html
+
+# make release VERSION=0.2.0 [OPTIONS=--dry-run]
+release: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e ".[release]"
+	$(BIN)/python tools/release.py $(VERSION) $(OPTIONS)
 
 clean:
 	rm -rf $(VENV) .venv-lowest demo runs dist site

@@ -1,0 +1,99 @@
+"""Workflows, templates, hooks and citation agree with the Makefile, pyproject.toml and the version."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from degla import __version__
+
+ROOT = Path(__file__).parents[1]
+GITHUB = ROOT / ".github"
+WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
+FORMS = [path for path in sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml")) if path.name != "config.yml"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def _read(path: Path) -> Any:
+    # BaseLoader leaves all values strings: `on` stays a word.
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+
+
+def _steps() -> list[tuple[str, dict[str, Any]]]:
+    return [(path.name, step) for path in WORKFLOWS for job in _read(path)["jobs"].values() for step in job["steps"]]
+
+
+def test_workflows_run_targets_of_the_makefile_and_nothing_else() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    run = {step["run"] for _, step in _steps() if "run" in step}
+    assert run == {"make check", "make test", "make lowest", "make docs"}
+    assert {command.removeprefix("make ") for command in run} <= targets
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_may_read_and_end_what_is_outdated(path: Path) -> None:
+    workflow = _read(path)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["concurrency"]["cancel-in-progress"] == "true"
+    assert "pull_request_target" not in workflow["on"]
+    assert all("timeout-minutes" in job and "permissions" not in job for job in workflow["jobs"].values())
+
+
+def test_actions_are_named_by_commit_and_keep_no_credentials() -> None:
+    for name, step in _steps():
+        if "uses" in step:
+            assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", step["uses"]), f"{name}: {step['uses']}"
+            if "checkout" in step["uses"]:
+                assert step["with"]["persist-credentials"] == "false", name
+
+
+def test_workflows_begin_at_the_lowest_python() -> None:
+    lowest = PYPROJECT["project"]["requires-python"].removeprefix(">=")
+    matrix = _read(GITHUB / "workflows" / "test.yml")["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert matrix[0] == lowest
+    assert {step["with"]["python-version"] for _, step in _steps() if "python" in step.get("uses", "")} == {
+        lowest,
+        "${{ matrix.python }}",
+    }
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
+def test_issue_forms_are_complete(path: Path) -> None:
+    form = _read(path)
+    assert form["name"] and form["description"]
+    fields = [entry for entry in form["body"] if entry["type"] != "markdown"]
+    assert fields and all(entry["attributes"]["label"] for entry in fields)
+    names = [entry["id"] for entry in fields]
+    assert len(set(names)) == len(names)
+
+
+def test_other_files_of_the_forge_parse() -> None:
+    assert _read(GITHUB / "ISSUE_TEMPLATE" / "config.yml")["blank_issues_enabled"] == "true"
+    assert _read(GITHUB / "dependabot.yml")["version"] == "2"
+    assert "make test" in (GITHUB / "pull_request_template.md").read_text(encoding="utf-8")
+
+
+def test_hooks_are_the_projects_own_tools() -> None:
+    (repository,) = _read(ROOT / ".pre-commit-config.yaml")["repos"]
+    assert repository["repo"] == "local"
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for hook in repository["hooks"]:
+        assert hook["language"] == "system"
+        program = hook["entry"].split()[0]
+        assert program.startswith(".venv/bin/")
+        assert program.replace(".venv/bin", "$(BIN)") in makefile, program
+
+
+def test_the_version_stands_in_one_place_and_the_citation_repeats_it() -> None:
+    assert "version" not in PYPROJECT["project"] and PYPROJECT["project"]["dynamic"] == ["version"]
+    assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "src/degla/__init__.py"
+    citation = _read(ROOT / "CITATION.cff")
+    assert citation["version"] == __version__
+    assert citation["license"] == PYPROJECT["project"]["license"]
+    assert citation["references"][0]["url"].endswith("2504.16801")
+    assert f"## {__version__} (" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
