@@ -1,0 +1,139 @@
+"""The documentation: Markdown pages as they stand, built by `make docs`; what it is and why, in decisions/0008-documentation.md."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import degla
+
+project = "degla"
+author = "The degla authors"
+copyright = "2026 The degla authors, MIT licence"
+version = release = degla.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 6
+# Not every page of a study need be in the navigation; tests/test_docs.py holds which must.
+suppress_warnings = ["toc.not_included"]
+highlight_language = "none"
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"degla {version}"
+html_copy_source = False
+templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["degla.css"]
+html_sidebars = {"**": ["navigation"]}
+html_context = {"default_mode": "auto"}
+# Summaries of what a search finds would be fetched, which no browser does for pages opened as files.
+html_show_search_summary = False
+html_use_index = html_domain_indices = False
+html_theme_options = {
+    "logo": {"text": "degla"},
+    # Every page shows all of the navigation at its side; the header holds none.
+    "navbar_start": ["navbar-logo", "versions"],
+    "navbar_center": [],
+    "navbar_align": "left",
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+
+# Docstrings write `code` in single backquotes.
+default_role = "code"
+autodoc_member_order = "bysource"
+napoleon_use_ivar = True
+python_maximum_signature_line_length = 100
+python_use_unqualified_type_names = True
+
+NAVIGATION = """
+```{toctree}
+:hidden:
+:caption: Start
+
+What it is <self>
+Quick start <quick-start>
+Papers and recipes <papers>
+```
+```{toctree}
+:hidden:
+:caption: Rooms
+
+Negatives <negatives>
+Looking at negatives <negatives-report>
+Negatives from a server <negatives-server>
+The embedded language model <negatives-embedded>
+Examples that people select <negatives-examples>
+Data <data>
+Model <model>
+Objectives <objectives>
+Training <training>
+Evaluation <evaluation>
+Studies <studies>
+The embedded world <world>
+In Python <api>
+```
+```{toctree}
+:hidden:
+:caption: Results
+
+Every method <studies/methods/study>
+What each term of DeGLA gives <studies/degla_ablation/study>
+Frontiers, not rows <studies/frontier/study>
+Frontiers, chosen settings on test scenes <studies/frontier_chosen/study>
+What the negatives teach <studies/rules/study>
+degla_plus against degla <studies/held_out/study>
+The search for degla_plus <studies/degla_plus/search>
+Tasks in sequence <studies/continual/continual>
+Checked and unchecked negatives <studies/negatives/world-1000/study>
+Log <log>
+```
+```{toctree}
+:hidden:
+:caption: Decisions
+:glob:
+
+decisions/*
+```
+"""
+
+
+def _navigate(app, name, source):
+    """The navigation stands here, so that the front page reads well elsewhere too."""
+    if name == "index":
+        source[0] += NAVIGATION
+
+
+def _keep_columns(app, what, name, thing, options, lines):
+    """Formula, Shapes, ... of a docstring are columns of plain text: keep them as they are written."""
+    text = re.sub(
+        r"(?m)^(?:(?:Formula|Shapes|Scope|Source|Differs|Cost):.*\n(?:[ \t]+\S.*\n?)*)+",
+        lambda found: "::\n\n" + re.sub(r"(?m)^", "    ", found[0]) + "\n",
+        "\n".join(lines),
+    )
+    lines[:] = text.split("\n")
+
+
+def _list_versions(app, problem):
+    """Each version is built into a folder of its own; the page beside the folders leads to them."""
+    if problem is None and app.builder.name == "html":
+        folder = Path(app.outdir).parent
+        found = sorted((file.parent.name for file in folder.glob("*/objects.inv")), reverse=True)
+        links = "".join(f'<li><a href="{name}/index.html">{name}</a></li>' for name in found)
+        (folder / "index.html").write_text(
+            '<!doctype html><html lang="en"><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+            f"<title>degla: versions</title><h1>degla</h1><p>Documentation of version</p><ul>{links}</ul></html>\n",
+            encoding="utf-8",
+        )
+
+
+def setup(app):
+    app.connect("source-read", _navigate)
+    app.connect("autodoc-process-docstring", _keep_columns)
+    app.connect("build-finished", _list_versions)
