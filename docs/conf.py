@@ -71,7 +71,7 @@ The embedded language model <negatives-embedded>
 Examples that people select <negatives-examples>
 Data <data>
 Model <model>
-Objectives <objectives>
+Objectives <losses>
 Training <training>
 Evaluation <evaluation>
 Studies <studies>
