@@ -71,7 +71,7 @@ The embedded language model <negatives-embedded>
 Examples that people select <negatives-examples>
 Data <data>
 Model <model>
-Objectives <losses>
+Losses <losses>
 Training <training>
 Evaluation <evaluation>
 Studies <studies>
@@ -110,12 +110,14 @@ def _navigate(app, name, source):
 
 
 def _keep_columns(app, what, name, thing, options, lines):
-    """Formula, Shapes, ... of a docstring are columns of plain text: keep them as they are written."""
+    """Formula, Shapes, ... of a docstring are columns of plain text: keep them as they are written. So is what a module indents."""
     text = re.sub(
         r"(?m)^(?:(?:Formula|Shapes|Scope|Source|Differs|Cost):.*\n(?:[ \t]+\S.*\n?)*)+",
         lambda found: "::\n\n" + re.sub(r"(?m)^", "    ", found[0]) + "\n",
         "\n".join(lines),
     )
+    if what == "module":
+        text = re.sub(r"\n\n(?=    \S)", "\n\n::\n\n", text)
     lines[:] = text.split("\n")
 
 
