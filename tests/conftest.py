@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -27,6 +28,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first: else one process would work on it alone at the end."""
     long = ("test_demo", "/study/", "test_processes", "test_ray", "test_sharding", "test_server_real", "test_survives")
     items.sort(key=lambda item: not any(name in str(item.path) for name in long))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays to the end: no collection of garbage need look through PyTorch once more."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", params=SOURCES)

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from degla.data.loader import _start_worker
+from tests.launch import FORKS
 
 
 def decode(connection: Connection) -> None:
@@ -25,8 +26,8 @@ def train(connection: Connection) -> None:
 
 
 def test_a_killed_training_leaves_no_process_behind() -> None:
-    here, there = get_context("spawn").Pipe()
-    parent = get_context("spawn").Process(target=train, args=(there,))
+    here, there = FORKS.Pipe()
+    parent = FORKS.Process(target=train, args=(there,))
     parent.start()
     worker = os.pidfd_open(here.recv())
     assert not select.select([worker], [], [], 0)[0]

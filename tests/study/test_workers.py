@@ -7,7 +7,6 @@ import select
 import signal
 import threading
 from collections.abc import Sequence
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from degla.errors import InputError
 from degla.locks import lock
 from degla.study.workers import Ended, run_jobs
+from tests.launch import FORKS
 
 
 def work(job: tuple[str, float]) -> tuple[str, int]:
@@ -78,7 +78,7 @@ def test_a_signal_ends_it() -> None:
 
 
 def test_workers_of_a_killed_process_end_and_only_then_its_folder_is_free(tmp_path: Path) -> None:
-    parent = get_context("spawn").Process(target=be_killed, args=(tmp_path,))
+    parent = FORKS.Process(target=be_killed, args=(tmp_path,))
     parent.start()
     while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
         parent.join(0.05)
