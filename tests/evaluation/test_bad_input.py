@@ -20,6 +20,7 @@ from degla.evaluation.run import evaluate
 from degla.model.load import load_encoder
 from degla.records import ItemImage
 from degla.shelf import BENCHMARKS
+from degla.world.draw import draw_benchmark
 from tests.evaluation.fake_encoders import spreading
 from tests.evaluation.made_up import write_results
 
@@ -121,7 +122,8 @@ def test_a_root_that_lacks_the_data_says_what_from_where_and_how(name: str, tmp_
 
 
 def test_a_gelu_checkpoint_of_a_quickgelu_model_ends_the_command(tmp_path: Path, capsys: Capture) -> None:
-    words = ["evaluate", "ViT-B-32:openai", "--benchmarks", "world", "--root", str(tmp_path)]
+    root = draw_benchmark(tmp_path / "w", items_per_part=1, images_per_class=1, retrieval_images=1)
+    words = ["evaluate", "ViT-B-32:openai", "--benchmarks", "world", "--root", str(root)]
     assert main([*words, "--out", str(tmp_path / "o.json"), "--no-cache"]) == 2
     assert "made with QuickGELU, and this architecture computes GELU" in capsys.readouterr().err
     assert main(["evaluate", "random", "--benchmarks", "sugarcrap", "--root", ".", "--out", "o.json"]) == 2

@@ -11,6 +11,7 @@ from struct import pack
 
 from PIL import Image
 
+from degla.world.draw import draw_benchmark
 from tests.evaluation.published_layouts import write_tar
 from tests.hostile.texts import BOMB, NEGATIVES, ROWS, lines, write
 from tests.tiny import write_model, write_pairs
@@ -105,13 +106,14 @@ def _paths(folder: Path, good: Path) -> Iterator[Command]:
     out = ["--out", str(folder / "out.jsonl")]
     pipe = folder / "pipe.jsonl"
     os.mkfifo(pipe)
+    root = draw_benchmark(folder / "world", items_per_part=1, images_per_class=1, retrieval_images=1)
     for name, path in (("a pipe", str(pipe)), ("/dev/zero", "/dev/zero"), ("5,000 characters", long)):
         yield f"captions, {name}", ["negatives", path, *out]
         yield f"results, {name}", _report(path if path != long else long + ".json", folder)
         yield f"plan, {name}", _study(path if path != long else long + ".yaml", folder)
         yield (
             f"model, {name}",
-            _evaluate(path, "world", folder, folder),
+            _evaluate(path, "world", root, folder),
         )
         yield f"run, {name}", ["train", "--resume", path]
     yield "out, 5,000 characters", ["negatives", str(good), "--out", long + ".jsonl"]
@@ -162,8 +164,10 @@ def write_bomb(path: Path, width: int, *, height: int | None = None) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return pack(">I", len(data)) + kind + data + pack(">I", zlib.crc32(kind + data))
 
-    packer = zlib.compressobj(9)
-    row = bytes(1 + 3 * width)
-    pixels = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    # A hundredth of it is packed and stands there a hundred times; then the end, and the sum of so many zeros.
+    bytes_of_all = height * (1 + 3 * width)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    part = packer.compress(bytes(bytes_of_all // 100)) + packer.flush(zlib.Z_FULL_FLUSH)
+    pixels = b"\x78\xda" + 100 * part + packer.flush() + pack(">HH", bytes_of_all % 65_521, 1)
     header = pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
