@@ -1,4 +1,4 @@
-"""Every term once more, as slow loops over scalars, written from the formulas and not from the package.
+"""Every term once more, as slow loops over pairs and negatives, written from the formulas and not from the package.
 
 Each function takes unit rows and returns the value, and says which leaves must get a gradient in this very batch.
 Symbols: v image, t caption, n negative, y teacher, s scale; i, j, c run over pairs and k over negatives.
@@ -17,25 +17,16 @@ Answer = tuple[Tensor, set[str]]
 
 
 def _dot(first: Tensor, second: Tensor) -> Tensor:
-    total = torch.zeros((), dtype=first.dtype)
-    for one, other in zip(first.unbind(), second.unbind(), strict=True):
-        total = total + one * other
-    return total
+    return (first * second).sum()
 
 
 def _mean(values: list[Tensor], like: Tensor) -> Tensor:
-    total = torch.zeros((), dtype=like.dtype)
-    for value in values:
-        total = total + value
-    return total / len(values) if values else total
+    return sum(values, torch.zeros((), dtype=like.dtype)) / max(len(values), 1)
 
 
 def _cross_entropy(positive: Tensor, others: list[Tensor]) -> Tensor:
     """-log e^p / (e^p + sum e^o), with the exponentials written out."""
-    denominator = positive.exp()
-    for other in others:
-        denominator = denominator + other.exp()
-    return -(positive.exp() / denominator).log()
+    return -(positive.exp() / torch.stack([positive, *others]).exp().sum()).log()
 
 
 def contrastive(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
