@@ -20,7 +20,7 @@ def test_the_whole_pipeline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = room.Size(
-        scenes=96, captions_per_image=1, steps=3, items_per_part=12, images_per_class=1, retrieval_images=8
+        scenes=64, captions_per_image=1, steps=2, items_per_part=4, images_per_class=1, retrieval_images=4
     )
     monkeypatch.setattr(room, "QUICK", small)
     monkeypatch.setattr("degla.study.workers.get_context", lambda _: FORKS)
@@ -38,16 +38,16 @@ def test_the_whole_pipeline(
 
     fingerprints = {load_result(path).model.fingerprint for path in (out / "results").glob("*-*.json")}
     assert len(fingerprints) == len(labels), "two methods gave the same model"
-    negatives = [json.loads(line) for line in (out / "negatives-96.jsonl").read_text().splitlines()]
+    negatives = [json.loads(line) for line in (out / "negatives-64.jsonl").read_text().splitlines()]
     assert {row["rule"] for row in negatives} == set(room.RULES)
     base = load_encoder("world").fingerprint
     assert load_result(out / "results" / "base-0.json").model.fingerprint == base
 
     # A second demo in the same folder replaces the first and draws nothing again.
-    drawn = (out / "world" / "pairs-96" / "captions.jsonl").stat().st_mtime_ns
+    drawn = (out / "world" / "pairs-64" / "captions.jsonl").stat().st_mtime_ns
     monkeypatch.setattr(room, "METHODS", {"clip": None})
     assert main(["demo", "--quick", "--out", str(out)]) == 0
-    assert (out / "world" / "pairs-96" / "captions.jsonl").stat().st_mtime_ns == drawn
+    assert (out / "world" / "pairs-64" / "captions.jsonl").stat().st_mtime_ns == drawn
 
 
 def test_what_makes_a_recipe_stays() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ def write_model(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
+def write_small_world(folder: Path) -> Path:
+    """What the embedded world's model reads, with random weights of which there are a tenth as many."""
+    from degla.world import world_model_folder, world_vocabulary_file
+
+    config = json.loads((world_model_folder() / "open_clip_config.json").read_text())["model_cfg"]
+    vision = config["vision_cfg"] | {"width": 32, "layers": 2, "head_width": 16}
+    text = config["text_cfg"] | {"width": 32, "heads": 2, "layers": 2}
+    write_model(folder, embed_dim=32, quick_gelu=False, vision_cfg=vision, text_cfg=text)
+    shutil.copy(world_vocabulary_file(), folder)
+    return folder
+
+
 def write_pairs(folder: Path, *, images: int = 12, captions_per_image: int = 2) -> dict[str, Path]:
     """Coloured noise with captions, one to three negatives each and all optional fields, as files."""
     (folder / "images").mkdir(parents=True)
@@ -92,3 +105,15 @@ def write_pairs(folder: Path, *, images: int = 12, captions_per_image: int = 2) 
         "neighbours": folder / "neighbours.jsonl",
         "classes": folder / "classes.txt",
     }
+
+
+def write_classes(folder: Path, *, images: int = 24) -> Path:
+    """Coloured noise of three classes for the benchmark `zeroshot`: two batches of a small model, for two processes."""
+    generator = numpy.random.default_rng(1)
+    for name in ("dog", "hat", "red square"):
+        place = folder / "zeroshot" / "noise" / name
+        place.mkdir(parents=True)
+        for number in range(images):
+            pixels = generator.integers(0, 255, (40, 36, 3), dtype=numpy.uint8)
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    return folder

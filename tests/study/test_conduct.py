@@ -27,6 +27,7 @@ from degla.study.tuning import Job, tune
 from degla.study.workers import Ended
 from degla.training.metrics import Metrics
 from degla.training.validation import Validation
+from tests.tiny import write_small_world
 
 pytestmark = pytest.mark.xdist_group("study")  # One drawn world.
 _TINY: dict[str, Any] = {
@@ -43,8 +44,15 @@ def _write(folder: Path, **fields: Any) -> Path:
     return path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The base of all plans here: the world's own model takes twice as long."""
+    _TINY["base"] = str(write_small_world(tmp_path_factory.mktemp("base") / "small"))
+    return _TINY["base"]
+
+
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawn(tmp_path_factory: pytest.TempPathFactory, base: str) -> Path:
     """A folder with the data of `_TINY`."""
     out = tmp_path_factory.mktemp("drawn")
     plan = _plan_of(out, train_steps=2)
@@ -198,9 +206,9 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(tmp_path: Path, 
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, drawn: Path) -> None:
-    whole = tune(_job(tmp_path / "whole", drawn, train_steps=12, **{"tracking.every_steps": 1}))
+    whole = tune(_job(tmp_path / "whole", drawn, train_steps=6, **{"tracking.every_steps": 1}))
     assert len({load_result(path).model.fingerprint for path in whole.paths}) == 2, "two shares are one model"
-    job = _job(tmp_path / "stopped", drawn, train_steps=12, **{"tracking.every_steps": 1})
+    job = _job(tmp_path / "stopped", drawn, train_steps=6, **{"tracking.every_steps": 1})
     assert job.config is not None and job.config.out is not None
     metrics = job.config.out / "metrics.jsonl"
     record = Metrics.record
@@ -219,7 +227,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, drawn: Path) -> None:
     for one, other in zip(whole.paths, rest.paths, strict=True):
         assert load_result(one).model.fingerprint == load_result(other).model.fingerprint
     assert rest.cost is not None and rest.cost.seconds > 0
-    assert len(metrics.read_text().splitlines()) == 12
+    assert len(metrics.read_text().splitlines()) == 6
 
 
 def test_a_run_that_ended_on_its_budget_is_measured_at_its_best(
@@ -279,7 +287,7 @@ def test_a_score_that_no_benchmark_has(tmp_path: Path, drawn: Path, capsys: pyte
     assert "field 'gain'" in said and "Did you mean 'composition'?" in said
 
 
-def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, drawn: Path) -> None:
+def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, drawn: Path, base: str) -> None:
     plan = _plan_of(tmp_path, train_steps=2)
     shutil.copytree(drawn, tmp_path / "out" / "data")
     known = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
@@ -297,7 +305,7 @@ def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, draw
     ]  # fmt: skip
     materials = prepare(plan, runs, out=tmp_path / "out")
     bases, jobs = _jobs(runs, materials, out=tmp_path / "out")
-    assert [base.base for base in bases] == ["world", world["base"]]
+    assert [job.base for job in bases] == [base, world["base"]]
     assert jobs[0].config == job.config and jobs[0].inputs == job.inputs and not tune(jobs[0]).trained
     files = [measure.path for each in (*bases, *jobs) for measure in each.measures]
     folders = [each.config.out for each in jobs if each.config is not None]

@@ -25,12 +25,12 @@ from degla.study.page import picture_of, render_html, write_all
 from degla.study.plan import Plan
 from degla.study.plot import _undominated, frontier, has_many, standing_alone
 from degla.study.record import load_study
-from degla.study.standings import BASE, Standing
+from degla.study.standings import BASE, Standing, tabulate
 from degla.study.study import Study
 from degla.study.tuning import Cost
 from tests.evaluation.made_up import draw_result
 
-_ITEMS = 200
+_ITEMS = 80
 _DOMAINS = ("letter", "digit", "animal", "food", "thing", "pattern", "shape", "count", "place")
 _KINDS = ("replace_noun", "replace_adjective", "replace_relation", "swap_noun", "swap_adjective", "swap_phrase")
 
@@ -333,7 +333,8 @@ def test_a_best_setting_at_the_edge_is_named(study: Study) -> None:
 def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
     arms = {"good": "arm", "worse": "arm"}
     some = {label: paths for label, paths in results.items() if label != "same"}
-    table = _study(some, arms=arms).table
+    record = _study(some, arms=arms).record
+    table = tabulate(record)
     by_label = {row.label: row for row in table.standings}
     good, base = by_label["good"], by_label[BASE]
     assert table.headline == ("composition", "recognition")
@@ -343,10 +344,11 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
     assert good.joint.mean == pytest.approx(good.gained.mean - good.lost.mean)
     assert good.gained.half_width is not None and good.gained.n == 5
     assert good.best and not by_label["worse"].best, "worse is of the same arm"
-    turned = {label: some[label] for label in (BASE, "worse", *some) if label in some}
-    assert {row.label for row in _study(turned, arms=arms).table.best} == {row.label for row in table.best}
+    first, *others = record.models
+    turned = record.model_copy(update={"models": (first, *reversed(others))})
+    assert {row.label for row in tabulate(turned).best} == {row.label for row in table.best}
     assert {label for label, row in by_label.items() if row.pareto} == {BASE, "good", "forgets"}
-    dear = _study(some, arms=arms, price=0.0).table.standings
+    dear = tabulate(record.model_copy(update={"plan": record.plan.model_copy(update={"price": 0.0})})).standings
     assert max(dear, key=lambda row: row.joint.mean).label == "forgets"
 
     picture = frontier(table, gain="composition", kept="recognition", price=1.0)
