@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +16,7 @@ import torch
 from degla.cli import main
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
+from degla.speed import compare
 from degla.speed.baseline import BaselineStep
 from degla.speed.compare import Compared
 from degla.speed.measure import Measured
@@ -18,6 +24,7 @@ from degla.speed.present import PresentStep
 from degla.speed.stages import STAGES, take_step
 from degla.speed.workload import Workload, make_batch
 from degla.training.loop import build_trainer, open_accelerator
+from tests.launch import run
 
 Pairs = dict[str, Path]
 CPU = torch.device("cpu")
@@ -69,7 +76,17 @@ def test_ratios_are_of_what_was_measured() -> None:
     assert plain["operations_per_second"] == pytest.approx(1000) and plain["share_of_peak"] == pytest.approx(1.0)
 
 
-def test_the_command(tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str]) -> None:
+def forked(command: list[str], *, env: Mapping[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+    """As `subprocess.run`, of a Python program, without the seconds of its imports."""
+    assert command[0] == sys.executable
+    program = run(command[1:], environment=env)
+    return subprocess.CompletedProcess(command, program.wait(), stderr=program.stderr)
+
+
+def test_the_command(
+    tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "subprocess", SimpleNamespace(run=forked, DEVNULL=None, PIPE=None))
     words = ["bench", "--model", str(tiny_model), "--batch-size", "4", "--negatives", "2", "--captions",
              str(tiny_pairs["captions"]), "--negatives-file", str(tiny_pairs["negatives"]), "--steps", "1", "--rounds",
              "1", "--threads", "1", "--device", "cpu", "--json"]  # fmt: skip
