@@ -70,6 +70,15 @@ def test_stays_in_float32_and_in_evaluation_mode(tiny_model: Path) -> None:
     assert not any(module.training for module in teacher.modules())
 
 
+def test_the_tokenizer_is_shared_and_no_weight_is(tiny_model: Path) -> None:
+    """A vocabulary of 50,000 entries takes longer to copy than a small model takes for a step."""
+    student = load_encoder(str(tiny_model))
+    copied = Teacher(student, TeacherConfig()).encoder
+    assert copied.tokenize is student.tokenize and copied.transform is student.transform
+    own = {value.data_ptr() for value in student.parameters()}
+    assert own.isdisjoint(value.data_ptr() for value in copied.parameters())
+
+
 def test_other_architectures_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     teacher = Teacher(load_encoder(str(tiny_model)), TeacherConfig())
     deeper = write_model(tmp_path / "deeper", vision_cfg={"image_size": 32, "layers": 3, "width": 32, "head_width": 16,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
@@ -105,6 +106,14 @@ class Encoder(nn.Module):
         self.reads_class_token = reads_class_token(clip)
         if self.reads_class_token:
             self._encode_image = encode_class_token
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
+        """A copy of the network; the tokenizer's tables and what else never changes stay one."""
+        memo |= {id(value): value for value in (self.tokenize, self.transform, self.description)}
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
 
     @property
     def name(self) -> str:
