@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.launch import Program, start, start_together
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
-    return draw_benchmark(folder, split="test", items_per_part=10, images_per_class=2, retrieval_images=12)
+    return draw_benchmark(folder, split="test", items_per_part=3, images_per_class=1, retrieval_images=4)
 
 
 def command(root: Path, out: Path, *flags: str, processes: int) -> list[Program]:
@@ -65,7 +66,8 @@ def test_the_number_of_processes_changes_nothing(world: Path, tmp_path: Path) ->
 
 
 def test_an_image_that_one_process_cannot_read_ends_all(world: Path, tmp_path: Path) -> None:
-    root = draw_benchmark(tmp_path / "w", split="test", items_per_part=10, images_per_class=2, retrieval_images=12)
+    root = tmp_path / "w"
+    shutil.copytree(world, root)
     victim = sorted((root / "images" / "id").glob("*.png"))[-1]
     victim.write_bytes(victim.read_bytes()[:200])
     done = command(root, tmp_path / "result.json", "--no-cache", processes=2)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from degla.world.draw import draw_benchmark
-from tests.launch import run_together
+from tests.launch import run, run_together
+from tests.tiny import write_classes
 from tests.training.configs import needs_slices
 
 pytestmark = pytest.mark.xdist_group("processes")
@@ -68,10 +65,10 @@ def test_a_run_of_one_process_goes_on_in_two_of_torchrun(single: Path, tmp_path:
     out = tmp_path / "run"
     shutil.copytree(single, out)
     (out / "step-4" / "state.json").unlink()
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launch, "-m", "degla", "train", "--resume", str(out)]
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
+    # torchrun starts two new interpreters, which share not even the seed of hashes.
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = run([*torchrun, "-m", "degla", "train", "--resume", str(out)])
+    assert done.wait() == 0, done.stderr[-4000:]
     state = json.loads((out / "step-4" / "state.json").read_text())
     assert (state["step"], state["processes"]) == (4, 2)
     assert [row["step"] for row in _metrics(out)] == [1, 2, 3, 4]
@@ -84,11 +81,7 @@ def test_a_run_of_one_process_goes_on_in_two_of_torchrun(single: Path, tmp_path:
 def test_slices_give_the_same_run_as_copies_and_each_goes_on_as_the_other(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
-    root = draw_benchmark(
-        tmp_path / "world", split="validation", items_per_part=10, images_per_class=1, retrieval_images=10
-    )
-    more = ["--optim.clip-norm", "0.5", "--train.chunk-size", "2", "--validation.benchmarks", "world",
-            "--validation.root", str(root), "--validation.every-steps", "2"]  # fmt: skip
+    more = ["--optim.clip-norm", "0.5", "--train.chunk-size", "2", *_watched(tmp_path)]
     copies, slices = tmp_path / "ddp", tmp_path / "fsdp"
     for out in (copies, slices):
         _run(2, *_flags(tiny_model, tiny_pairs, out), *more, "--train.strategy", out.name)
@@ -108,6 +101,13 @@ def test_slices_give_the_same_run_as_copies_and_each_goes_on_as_the_other(
         assert losses == pytest.approx([row["loss"] for row in first], rel=1e-4), (processes, strategy)
 
 
+def _watched(folder: Path) -> list[str]:
+    """Flags of an evaluation every two steps."""
+    root = write_classes(folder / "classes")
+    return ["--validation.benchmarks", "zeroshot", "--validation.root", str(root), "--validation.every-steps", "2",
+            "--validation.score", "recognition"]  # fmt: skip
+
+
 def _validated(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
 
@@ -115,12 +115,8 @@ def _validated(run: Path) -> list[dict[str, Any]]:
 def test_a_run_of_two_processes_evaluates_in_both_and_goes_on_in_one(
     single: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
-    root = draw_benchmark(
-        tmp_path / "world", split="validation", items_per_part=10, images_per_class=1, retrieval_images=10
-    )
-    watched = ["--validation.benchmarks", "world", "--validation.root", str(root), "--validation.every-steps", "2"]
     out = tmp_path / "run"
-    _run(2, *_flags(tiny_model, tiny_pairs, out), *watched)
+    _run(2, *_flags(tiny_model, tiny_pairs, out), *_watched(tmp_path))
     shared = _validated(out)
     assert [row["step"] for row in shared] == [0, 2, 4], "each score is written once"
     (out / "step-4" / "state.json").unlink()
