@@ -71,7 +71,7 @@ def _mentions(page: Path) -> Iterator[list[str]]:
 def _flags(verb: str) -> frozenset[str]:
     """Every long flag of a verb."""
     if verb == "train":
-        known = {"--help", "--help-all", "--resume", "--" + "recipe"}
+        known = {"--help", "--help-all", "--resume", "--config", "--print-config", "--dry-run", "--" + "recipe"}
         return frozenset(known | {f"--{name}" for name in _fields()} | {f"--{_negated(name)}" for name in _fields()})
     return frozenset(parser(verb)._option_string_actions)
 
@@ -107,11 +107,14 @@ def _refusal(words: list[str]) -> str:
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             if words[0] == "train":
-                recipe = "degla" if words[1] == "--resume" else words[1]
+                from_file = words[1] in ("--resume", "--config")
+                recipe = "degla" if from_file else words[1]
                 if recipe not in RECIPES.names():
                     return f"no recipe {recipe!r}"
                 default = getattr(RECIPES.load(recipe), recipe)()
-                tyro.cli(TrainConfig, args=words[3 if words[1] == "--resume" else 2 :], default=default)
+                own = ("--print-config", "--dry-run")
+                given = [word for word in words[3 if from_file else 2 :] if word not in own]
+                tyro.cli(TrainConfig, args=given, default=default)
                 return ""
             if words[0].startswith("-"):
                 _top().parse_args(words)

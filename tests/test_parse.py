@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from degla import parse
+from degla.config.file import read_values
 from degla.data.sources import read_captions, read_negatives
 from degla.errors import InputError
 from degla.evaluation.data_sets.tars import labelled_members
 from degla.evaluation.results import load_result
 from degla.negatives.replies import read_member, read_reply
-from degla.study.plan_file import parse as parse_plan
 from tests.evaluation.published_layouts import write_tar
 
 DEEP = "[" * 100_000
@@ -119,14 +119,14 @@ def test_yaml(text: str, says: str, tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as caught:
-        parse_plan(file)
+        read_values(file)
     one_line(caught, "plan.yaml", says)
 
 
 def test_good_yaml_is_read_as_before(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text("base: &b {a: 1}\nother: {<<: *b, c: 2.5}\nlist: [x, ~, true]\n", encoding="utf-8")
-    assert parse_plan(file) == {"base": {"a": 1}, "other": {"a": 1, "c": 2.5}, "list": ["x", None, True]}
+    assert read_values(file) == {"base": {"a": 1}, "other": {"a": 1, "c": 2.5}, "list": ["x", None, True]}
 
 
 @pytest.mark.parametrize("text", [f"a = {DIGITS}", "a = " + "[" * 100_000, "a = 1\na = 2", "a = "])
@@ -134,7 +134,7 @@ def test_toml(text: str, tmp_path: Path) -> None:
     file = tmp_path / "plan.toml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as caught:
-        parse_plan(file)
+        read_values(file)
     one_line(caught, "plan.toml")
 
 

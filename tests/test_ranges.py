@@ -18,6 +18,7 @@ from annotated_types import Interval as Range
 from pydantic import ValidationError
 
 from degla.cli import main
+from degla.config.fields import change
 from degla.config.plain import from_plain, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
@@ -25,7 +26,7 @@ from degla.losses.core.objective import loss_class
 from degla.ranges import Checked, allowed, allows, field_types
 from degla.records import Interval, NegativeRecord
 from degla.shelf import LOSSES, RECIPES
-from degla.study.fields import RESERVED, change
+from degla.study.plan_file import RESERVED
 
 
 def _kinds(kind: Any = TrainConfig) -> list[Any]:

@@ -193,11 +193,11 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
         InputError: something given is wrong; nothing was trained.
         DeglaError: the loss stopped being finite, or the disk is full.
     """
-    from degla.study.fields import set_fields
+    from degla.config.fields import change
     from degla.training.loop import train
 
     start: TrainConfig = getattr(RECIPES.load(config), config)() if isinstance(config, str) else config
-    return train(set_fields(start, fields or {}, where="train"), resume=resume)
+    return train(change(start, fields or {}, where="train"), resume=resume)
 
 
 def evaluate(

@@ -166,8 +166,8 @@ def test_overrides_that_name_nothing(tmp_path: Path, override: str) -> None:
 def test_files_that_are_no_plans(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text("arms: [")
     (tmp_path / "list.yaml").write_text("- 1")
-    (tmp_path / "plan.json").write_text("{}")
-    for name, told in (("plan.yaml", "not YAML"), ("list.yaml", "table"), ("plan.json", ".toml"), ("no.yaml", "read")):
+    (tmp_path / "plan.txt").write_text("{}")
+    for name, told in (("plan.yaml", "not YAML"), ("list.yaml", "table"), ("plan.txt", ".toml"), ("no.yaml", "read")):
         with pytest.raises(InputError, match=told):
             read_plan(tmp_path / name)
 

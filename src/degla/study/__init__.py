@@ -1,8 +1,7 @@
 """ROOM 6 - study: a plan enters (recipes x settings x seeds); one table, a frontier and paired tests leave.
 
-plan_file       a file of a plan to tables, with overrides and paths
+plan_file       tables of a plan's file: overrides, fields that the study sets itself
 plan            the plan's file, validated                            (contract: `plan.Plan`)
-fields          fields of a training configuration by their dotted names
 grid            plan to runs: every arm, setting and seed with its full configuration
 materials       pairs, negatives and benchmarks that the runs share
 leakage         images of the questions that runs are trained on

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
+from degla.config.fields import path_fields
 from degla.files import write_text
 from degla.study.plan import Plan, WorldData
-from degla.study.plan_file import PATHS
 from degla.study.standings import BASE, Table
 
 _SEEDS = 5
@@ -58,7 +58,7 @@ def chosen_plan(plan: Plan, table: Table, *, folder: Path) -> dict[str, Any]:
 
 def _from(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: os.path.relpath(value, folder) if name in PATHS and value is not None else value
+        name: os.path.relpath(value, folder) if name in path_fields() and value is not None else value
         for name, value in fields.items()
     }
 

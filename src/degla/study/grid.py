@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+from degla.config.fields import change
 from degla.config.run import TrainConfig
 from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.errors import InputError
 from degla.shelf import RECIPES
-from degla.study.fields import change
 from degla.study.plan import Arm, Plan, Replicate
 
 

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from degla.config.file import place, read_values
 from degla.errors import InputError
 from degla.records import Record, validate
 from degla.shelf import BENCHMARKS, PUBLISHED_RULES, RECIPES, RULES, did_you_mean
-from degla.study.fields import check_field
-from degla.study.plan_file import fields_apart, override, parse, place, seeds_of
+from degla.study.plan_file import check_field, fields_apart, override, seeds_of
 
 Value = bool | int | float | str | None
 
@@ -257,14 +257,14 @@ def read_plan(path: Path, *, overrides: Sequence[str] = ()) -> Plan:
     """Read a plan.
 
     Args:
-        path: ends in .yaml, .yml or .toml. Paths in it are relative to its folder.
+        path: ends in .yaml, .yml, .toml or .json. Paths in it are relative to its folder.
         overrides: "NAME=VALUE": a field of the plan ("seeds=2", "world.scenes=500"), or a field of the training
             configuration of every arm, over what the arms say ("train.steps=20").
 
     Raises:
         InputError: the file cannot be read, is no plan, or an override names nothing.
     """
-    values = parse(path)
+    values = read_values(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: a plan is a table of fields: title, world, set, arms, seeds, ...")
     for text in overrides:

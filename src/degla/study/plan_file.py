@@ -1,31 +1,33 @@
-"""Files of plans: YAML or TOML to tables, overrides from the command line, paths as they are seen from here."""
+"""Tables of plans' files: fields that the study sets itself, overrides from the command line, seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping
-from pathlib import Path
+from collections.abc import Collection, Container
 from typing import Any
 
+from degla.config import fields
 from degla.errors import InputError
-from degla.parse import parse_yaml, read_toml, read_yaml
-from degla.study.fields import check_field, path_fields
+from degla.parse import parse_yaml
 
 _MOST_SEEDS = 10_000
-PATHS = path_fields()
-"""Fields that hold a path, which a plan gives from its own folder."""
+RESERVED = {
+    "recipe": "an arm's recipe is its field 'recipe'",
+    "model": "the model of all arms is the plan's field 'base'",
+    "out": "the folder of a run is under --out of the study",
+    "train.seed": "seeds are the plan's field 'seeds'",
+}
+"""Fields that the study sets itself, with what to do instead."""
 
 
-def parse(path: Path) -> Any:
-    """What a YAML or TOML file says.
+def check_field(name: str, *, where: str) -> None:
+    """Refuse a name that is no field of a training configuration, or one that the study sets.
 
     Raises:
-        InputError: the file cannot be read, or is neither.
+        InputError: says what to do instead.
     """
-    if path.suffix == ".toml":
-        return read_toml(path)
-    if path.suffix in (".yaml", ".yml"):
-        return read_yaml(path)
-    raise InputError(f"{path}: the name of a plan ends in .yaml, .yml or .toml.")
+    if name in RESERVED:
+        raise InputError(f"{where}: field {name!r} cannot be set here: {RESERVED[name]}.")
+    fields.check_field(name, where=where)
 
 
 def override(values: dict[str, Any], text: str, *, known: Container[str], lists: Collection[str]) -> None:
@@ -72,13 +74,3 @@ def seeds_of(given: Any) -> Any:
     """Seeds from 0 on, where only their number is given."""
     counted = isinstance(given, int) and not isinstance(given, bool) and given <= _MOST_SEEDS
     return tuple(range(given)) if counted else given
-
-
-def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Fields of a plan with their paths as they are seen from here, not from the plan's folder."""
-    return {
-        name: ([str(folder / entry) for entry in value] if isinstance(value, list) else str(folder / str(value)))
-        if name in PATHS and value is not None
-        else value
-        for name, value in fields.items()
-    }

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from degla.config.fields import change
 from degla.config.run import TrainConfig
-from degla.study.fields import change
 from degla.study.grid import file_name, starting_config
 from degla.study.materials import digest_of, digest_questions, digests_of_files, streams_of
 from degla.study.plan import Arm

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from degla.config.file import place, read_values
 from degla.errors import InputError
 from degla.records import Record, validate
 from degla.shelf import did_you_mean
-from degla.study.fields import check_field
 from degla.study.plan import Arm, BenchmarkData, Value
-from degla.study.plan_file import fields_apart, override, parse, place, seeds_of
+from degla.study.plan_file import check_field, fields_apart, override, seeds_of
 from degla.world.domains import DOMAINS
 from degla.world.styles import STYLES
 
@@ -145,13 +145,13 @@ def read_sequence_plan(path: Path, *, overrides: Sequence[str] = ()) -> Sequence
     """Read a plan.
 
     Args:
-        path: ends in .yaml, .yml or .toml. Paths in it are relative to its folder.
+        path: ends in .yaml, .yml, .toml or .json. Paths in it are relative to its folder.
         overrides: "NAME=VALUE", as in `degla.study.plan.read_plan`.
 
     Raises:
         InputError: the file cannot be read, is no such plan, or an override names nothing.
     """
-    values = parse(path)
+    values = read_values(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: a plan is a table of fields: title, world, tasks, set, arms, seeds, ...")
     for text in overrides:

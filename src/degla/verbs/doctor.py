@@ -18,7 +18,7 @@ _USAGE = (
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("recipe", help="a recipe; see degla ls recipes")
+    verb.add_argument("recipe", nargs="?", help="a recipe; see degla ls recipes")
     verb.add_argument("--json", action="store_true", help="print as JSON")
     describe_flags(verb)
 

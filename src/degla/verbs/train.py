@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from degla.errors import InputError
 from degla.shelf import RECIPES
 from degla.verbs._training import configure
 
@@ -20,15 +19,10 @@ def run_words(words: list[str]) -> int:
         for name in RECIPES.names():
             sys.stdout.write(f"  {name:<16} {RECIPES.summary(name)}\n")
         return 0 if words else 2
-    resume = words[0] == "--resume"
-    if resume and len(words) < 2:
-        raise InputError("--resume needs the run's folder: degla train --resume RUN")
-    if not resume and words[0].startswith("-"):
-        raise InputError(f"a recipe comes first: degla train RECIPE ... Recipes: {', '.join(RECIPES.names())}.")
     config = configure(words, verb="train")
 
     from degla.training.loop import train
 
-    outcome = train(config, resume=resume)
+    outcome = train(config, resume=words[0] == "--resume")
     sys.stderr.write(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {outcome.folder}\n")
     return 0

@@ -1,0 +1,151 @@
+"""`--config FILE` and `--print-config`: a file gives the configuration that its flags would give, or one line."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from degla.cli import main
+from degla.config.fields import change
+from degla.config.file import read_fields, to_yaml
+from degla.config.plain import from_plain, to_plain
+from degla.config.run import TrainConfig
+from degla.shelf import RECIPES
+from degla.verbs._training import configure
+
+Capture = pytest.CaptureFixture[str]
+
+
+def _recipe(name: str) -> TrainConfig:
+    found: TrainConfig = getattr(RECIPES.load(name), name)()
+    return found
+
+
+def _write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", RECIPES.names())
+def test_every_recipe_comes_back_from_what_is_printed(name: str, tmp_path: Path) -> None:
+    config = _recipe(name)
+    config = replace(config, out=tmp_path / "run", data=replace(config.data, rules=("swap_nouns", "negation")))
+    recipe, fields = read_fields(Path(_write(tmp_path / "elsewhere" / "config.yaml", to_yaml(config))))
+    # From another recipe: the file says every field.
+    other = "clip" if name != "clip" else "gift"
+    assert recipe == name and change(replace(_recipe(other), recipe=name), fields, where="file") == config
+
+
+def test_what_the_command_prints_is_what_it_reads(tmp_path: Path, capsys: Capture) -> None:
+    words = ["--optim.lr", "3e-5", "--data.captions", "a.json", "--train.no-train-image-tower", "--print-config"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "degla", *words])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    file = _write(tmp_path / "config.yaml", printed)
+    with pytest.raises(SystemExit):
+        main(["doctor", "--config", file, "--print-config"])
+    assert capsys.readouterr().out == printed
+    assert f"captions: {Path.cwd() / 'a.json'}\n" in printed and "train_image_tower: false\n" in printed
+
+
+NESTED = {"recipe": "negclip", "optim": {"lr": 1e-4}, "objective": {"contrastive": {"negative_scope": "own"}},
+          "data": {"captions": "captions.json", "rules": ["swap_nouns"]}, "train": {"steps": None}}  # fmt: skip
+DOTTED = """recipe: negclip
+optim.lr: 1e-4
+objective.contrastive: {negative_scope: own}
+data.captions: captions.json
+data: {rules: [swap_nouns]}
+train.steps: null
+"""
+TOML = """recipe = "negclip"
+optim.lr = 1e-4
+[objective.contrastive]
+negative_scope = "own"
+[data]
+captions = "captions.json"
+rules = ["swap_nouns"]
+"""
+
+
+def test_forms_of_a_file_say_the_same_as_flags(tmp_path: Path) -> None:
+    files = {"a.yaml": yaml.safe_dump(NESTED), "b.yml": DOTTED, "c.toml": TOML, "d.json": json.dumps(NESTED)}
+    flags = ["negclip", "--optim.lr", "1e-4", "--objective.contrastive.negative-scope", "own",
+             "--data.captions", str(tmp_path / "captions.json"), "--data.rules", "swap_nouns"]  # fmt: skip
+    wanted = configure(flags, verb="train")
+    assert tomllib.loads(TOML)["optim"] == {"lr": 1e-4}
+    for name, text in files.items():
+        file = _write(tmp_path / name, text)
+        assert configure(["--config", file], verb="train") == wanted, name
+    on_top = configure(["negclip", f"--config={tmp_path / 'a.yaml'}", "--optim.lr", "2e-4"], verb="train")
+    assert on_top == replace(wanted, optim=replace(wanted.optim, lr=2e-4))
+
+
+def test_a_file_without_a_recipe_takes_the_one_of_the_command(tmp_path: Path) -> None:
+    file = _write(tmp_path / "lr.yaml", "optim.lr: 1e-4\n")
+    assert configure(["gift", "--config", file], verb="train").optim.lr == 1e-4
+
+
+def test_the_file_of_a_run_keeps_its_paths(tmp_path: Path) -> None:
+    config = replace(_recipe("degla"), out=Path("runs/a"))
+    plain: Any = json.loads(json.dumps(to_plain(config)))
+    file = _write(tmp_path / "runs" / "a" / "config.json", json.dumps(plain))
+    assert configure(["--config", file], verb="train") == config == from_plain(plain, where=file)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("recipe: degla\noptim.lrr: 1\n", "unknown field 'optim.lrr'. Did you mean 'optim.lr'? Fields of optim: "),
+        ("recipe: degla\nobjective: {contrastve: {weight: 1}}\n", "Did you mean 'objective.contrastive.weight'?"),
+        ("recipe: degla\noptim: 3\n", "no value belongs to 'optim'. Fields of optim: optim.beta1, "),
+        ("recipe: degla\noptim: {lr: fast}\n", "field 'optim.lr': 'fast': Input should be a valid number"),
+        ("recipe: degla\noptim: {lr: -1}\n", "field 'optim.lr': --optim.lr is -1.0; it must be above 0"),
+        ("recipe: degla\ntrain.steps: [1, 2]\n", "field 'train.steps': [1, 2]: Input should be a valid integer"),
+        ("recipe: degla\noptim: {lr: 1}\noptim.lr: 2\n", "field 'optim.lr' stands there twice."),
+        ("recipe: degal\n", "field 'recipe': unknown recipe 'degal'. Did you mean 'degla'?"),
+        ("recipe: 3\n", "field 'recipe': 3 is no name of a recipe."),
+        ("optim.lr: 1\n", "names no recipe: write 'recipe: NAME', or degla train NAME --config"),
+        ("- degla\n", "a configuration is a table of fields"),
+        ("recipe: {\n", "not YAML"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line_that_names_it(
+    text: str, says: str, tmp_path: Path, capsys: Capture
+) -> None:
+    file = _write(tmp_path / "mine.yaml", text)
+    assert main(["train", "--config", file]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"degla: {file}") and says in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--config", "no/such.yaml"], "no/such.yaml: cannot be read: No such file"),
+        (["--config", "mine.txt"], "mine.txt: its name must end in .yaml, .yml, .toml or .json."),
+        (["--config"], "--config is given without a file"),
+        (["--config", "--optim.lr", "1"], "--config is given without a file"),
+        (["--config", "a.yaml", "--config", "b.yaml"], "--config is given twice"),
+        (["--resume", "run", "--config", "a.yaml"], "a resumed run has its own configuration"),
+        (["dgla", "--config", "a.yaml"], "unknown recipe 'dgla'. Did you mean 'degla'?"),
+    ],
+)
+def test_wrong_words_about_a_file(words: list[str], says: str, capsys: Capture) -> None:
+    for verb in ("train", "doctor"):
+        assert main([verb, *words]) == 2
+        said = capsys.readouterr().err
+        assert says in said and said.count("\n") == 1
+
+
+def test_the_recipe_of_the_command_must_be_that_of_the_file(tmp_path: Path, capsys: Capture) -> None:
+    file = _write(tmp_path / "mine.yaml", "recipe: degla\n")
+    assert main(["train", "clip", "--config", file]) == 2
+    assert "its recipe is 'degla', and the command's is 'clip'; leave one of them out." in capsys.readouterr().err
