@@ -17,34 +17,42 @@ Pairs = dict[str, Path]
 Capture = pytest.CaptureFixture[str]
 
 
-def _seconds_of_children() -> float:
-    """Processor seconds of the programs run so far: on a busy machine the clock would measure the others."""
-    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return spent.ru_utime + spent.ru_stime
+def _seconds_of(*words: str) -> tuple[float, str]:
+    """Processor seconds of `python -c WORDS`, as on a busy machine the clock would measure the others, and stdout."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+
+
+_START = """
+import sys
+from degla.cli import main
+try: main(sys.argv[1:])
+except SystemExit: pass
+heavy = {'torch', 'open_clip', 'spacy', 'matplotlib', 'transformers'} & set(sys.modules)
+sys.exit(f'imported {heavy}' if heavy else 0)
+"""
 
 
 @pytest.mark.parametrize(
     "words", [["--help"], ["ls"], ["ls", "recipes", "--json"], ["train", "--help"], ["report", "--help"], ["--version"]]
 )
 def test_starts_in_half_a_second_without_torch(words: list[str]) -> None:
-    code = (
-        "import sys\n"
-        "from degla.cli import main\n"
-        "try: main(sys.argv[1:])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'open_clip', 'spacy', 'matplotlib', 'transformers'} & set(sys.modules)\n"
-        "sys.exit(f'imported {heavy}' if heavy else 0)"
-    )
-    best = float("inf")
+    """Where Python alone is slow, by a cold disk or a processor that others use too, so may this be, by 12 to 1.
+
+    Python with the modules that every command needs takes 0.04 seconds where nothing else is slow.
+    """
+    bare = best = float("inf")
     for _ in range(5):
-        before = _seconds_of_children()
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-        best = min(best, _seconds_of_children() - before)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout
-        if best < 0.5:
+        bare = min(bare, _seconds_of("import argparse, dataclasses, json, logging")[0])
+        spent, printed = _seconds_of(_START, *words)
+        best = min(best, spent)
+        assert printed
+        if best < max(0.5, 12 * bare):
             return
-    raise AssertionError(f"{best} seconds")
+    raise AssertionError(f"{best} seconds, where Python alone takes {bare}")
 
 
 def test_ls_names_every_file_of_every_shelf(capsys: Capture) -> None:
