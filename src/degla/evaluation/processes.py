@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -85,8 +86,22 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Pr
             f"WORLD_SIZE is {environment['WORLD_SIZE']} but {', '.join(lacking)} is not set. Start several processes "
             "with torchrun --nproc-per-node N -m degla evaluate ..."
         )
-    dist.init_process_group("gloo")
+    with _stdout_to_stderr():
+        dist.init_process_group("gloo")
     try:
         yield Processes(rank=dist.get_rank(), count=dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Gloo of some releases of PyTorch (2.8, 2.9) says on stdout, which is for results, whom it is connected to."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
