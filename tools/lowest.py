@@ -46,6 +46,8 @@ def main() -> int:
     named = any(not word.startswith("-") for word in tests)
     chosen = tests if named else [*tests, *(f"tests/{name}" for name in CORE)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    # uv compiles nothing: without its files of bytecode, every process would compile all that it imports.
+    environment["PYTHONDONTWRITEBYTECODE"] = ""
     command = [str(python), "-m", "pytest", *chosen]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
