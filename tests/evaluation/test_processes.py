@@ -111,4 +111,4 @@ def test_one_process_of_a_training_job_evaluates_alone(small_root: Path, tmp_pat
         (small_root / f"{number}.png").rename(small_root / "zeroshot" / "colours" / name / "a.png")
     both = [start(["-c", code, str(rank), str(tmp_path / "meet"), str(small_root)]) for rank in (0, 1)]
     assert [one.wait() for one in both] == [0, 0], both[0].stderr
-    assert both[0].stdout == "2\n"
+    assert both[0].stdout.splitlines()[-1] == "2"  # gloo of PyTorch 2.8 prints lines of its own before
