@@ -34,7 +34,7 @@ from PIL import Image
 from degla.evaluation import embed, run
 from degla.evaluation.benchmarks.sugarcrepe import BENCHMARK
 from degla.evaluation.embed import Embedder
-from degla.evaluation.progress import Progress
+from degla.evaluation.progress import TaskProgress
 from degla.evaluation.questions import ask
 from degla.evaluation.run import evaluate
 from degla.evaluation.verdicts import images_of, texts_of
@@ -150,7 +150,7 @@ def one_pair(encoder: Encoder, root: Path, *, images_per_batch: int, texts_per_b
 
     def embedded(images: int, texts: int) -> None:
         entries = ask(BENCHMARK, root, allow_missing=True).entries
-        embedder = Embedder(encoder, root, images_per_batch=images, texts_per_batch=texts, progress=Progress(False))
+        embedder = Embedder(encoder, root, images_per_batch=images, texts_per_batch=texts, progress=TaskProgress(False))
         embedder.embed(images_of(entries), (text for entry in entries for text in texts_of(entry)))
 
     for step in STEPS:

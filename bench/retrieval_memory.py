@@ -18,7 +18,7 @@ import numpy as np
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmarks import Retrieval
 from degla.evaluation.benchmarks.retrieval import BENCHMARK
-from degla.evaluation.embed import Embeddings
+from degla.evaluation.embed import EmbeddedItems
 from degla.evaluation.scoring import unit_rows
 from degla.evaluation.verdicts import judge
 from degla.records import ItemImage
@@ -61,7 +61,7 @@ def main() -> int:
         texts=tuple(f"caption {number}" for number in range(given.texts)),
         owners=tuple((int(owner),) for owner in owners),
     )
-    embeddings = Embeddings(
+    embeddings = EmbeddedItems(
         pictures,
         {image: number for number, image in enumerate(entry.images)},
         captions,

@@ -22,7 +22,7 @@ from degla.data.sources import read_captions
 from degla.negatives.examples import draw_examples, load_examples
 from degla.negatives.generate import generate
 from degla.negatives.grammar.phrases import parse
-from degla.negatives.llm import Form, Key, Request
+from degla.negatives.llm import Form, Request, RequestKey
 from degla.negatives.llm.server import ServerModel
 from degla.negatives.replies import read_reply
 from degla.negatives.rules import load_rule
@@ -75,7 +75,7 @@ def requests(
                 chat = rule.ask(caption, drawn)
                 choices = tuple(dict.fromkeys(rule.read(caption, None, Random(0)))) if form == "choose" else ()
                 if chat and (choices or form != "choose"):
-                    key = Key(f"{record.id} {len(made)}", name, 0)
+                    key = RequestKey(f"{record.id} {len(made)}", name, 0)
                     made.append(Request(key, form, chat, caption.text, choices))
     return made[:number]
 

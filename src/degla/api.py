@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from degla.config.run import TrainConfig
-    from degla.evaluation.embed import Encoder
+    from degla.evaluation.embed import EmbeddingModel
     from degla.evaluation.results import TracedResult
     from degla.negatives.run.summary import Summary
     from degla.records import CaptionRecord, NegativeRecord
-    from degla.training.loop import Outcome
+    from degla.training.loop import TrainResult
 
 
-def load_model(name: str, *, device: str = "cpu") -> Encoder:
+def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
     """Load a model in float32 and evaluation mode.
 
     Args:
@@ -44,7 +44,7 @@ def load_model(name: str, *, device: str = "cpu") -> Encoder:
 
 
 def encode_images(
-    model: Encoder, images: Iterable[str | Path | Image], *, batch_size: int = 64
+    model: EmbeddingModel, images: Iterable[str | Path | Image], *, batch_size: int = 64
 ) -> Float[Tensor, "images dim"]:
     """Unit-length embeddings of pictures, on the processor, in float32 and without gradient.
 
@@ -77,7 +77,9 @@ def encode_images(
     return torch.cat(rows).clone()
 
 
-def encode_captions(model: Encoder, texts: Iterable[str], *, batch_size: int = 256) -> Float[Tensor, "texts dim"]:
+def encode_captions(
+    model: EmbeddingModel, texts: Iterable[str], *, batch_size: int = 256
+) -> Float[Tensor, "texts dim"]:
     """Unit-length embeddings of texts, on the processor, in float32 and without gradient.
 
     Args:
@@ -177,7 +179,7 @@ def write_negatives(
     return generate(read, rules=rules, out=Path(out), seed=seed, per_rule=per_rule, workers=workers)
 
 
-def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *, resume: bool = False) -> Outcome:
+def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *, resume: bool = False) -> TrainResult:
     """Fine-tune a model, as `degla train` does.
 
     Args:
@@ -201,7 +203,7 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
 
 
 def evaluate(
-    model: str | Encoder,
+    model: str | EmbeddingModel,
     benchmarks: Sequence[str],
     root: str | Path,
     *,

@@ -22,7 +22,7 @@ from degla.locks import Lock, lock
 from degla.negatives.generate import generate
 from degla.shelf import PUBLISHED_RULES, RECIPES
 from degla.study.standings import BASE
-from degla.study.tuning import Done, Job, Measure, tune
+from degla.study.tuning import Job, JobResult, Measure, tune
 from degla.study.watch import Watch
 from degla.study.workers import Ended, run_jobs
 from degla.world.draw import draw_benchmark, draw_pairs
@@ -141,7 +141,7 @@ def _demo(out: Path, size: Size, *, seeds: int, held: Lock) -> dict[str, Any]:
 def _run(jobs: list[Job], held: Lock) -> list[Path]:
     """All jobs, one process a processor: side by side on one thread each they finish sooner than one after another."""
 
-    def stop_at_failure(number: int, end: Ended[Done]) -> None:
+    def stop_at_failure(number: int, end: Ended[JobResult]) -> None:
         if end.error:
             raise DeglaError(f"{jobs[number].title}: {end.error}\n{end.details}".rstrip())
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+Tokenize = Callable[[list[str]], Int[Tensor, "texts context"]]
+"""Texts to padded token numbers."""
 
 
 @dataclass(frozen=True)

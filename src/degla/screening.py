@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from degla.errors import InputError
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
-from degla.negatives.llm import Key, LanguageModel, Message, Outcome, Request
+from degla.negatives.llm import ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey
 from degla.negatives.plausibility import check_drop
 from degla.negatives.prompts import inert
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 from degla.records import ItemImage, NegativeRecord, write_jsonl
 
 if TYPE_CHECKING:
-    from degla.evaluation.embed import Encoder
+    from degla.evaluation.embed import EmbeddingModel
     from degla.negatives.llm.likelihood import Likelihood
 
 _ROWS: Final = 256
@@ -193,7 +193,7 @@ class TruthScreen:
         """
         verdicts: list[Verdict | None] = [None] * len(rows)
         waiting = list(enumerate(rows))[::-1]
-        under_way: dict[Key, int] = {}
+        under_way: dict[RequestKey, int] = {}
         while waiting or under_way:
             while waiting and len(under_way) < max(self.model.capacity, 1):
                 place, row = waiting.pop()
@@ -209,15 +209,15 @@ def _truth_request(row: Screened, place: int) -> Request:
     asked = f"Caption: {inert(row.caption.text)}\nSecond text: {inert(row.text)}\nCan it be true (yes or no)?"
     return Request(
         # The place tells apart rows that have all else in common.
-        Key(row.negative.caption_id, f"still_true {row.negative.rule}", place),
+        RequestKey(row.negative.caption_id, f"still_true {row.negative.rule}", place),
         "choose",
-        (Message("system", _ASK), Message("user", asked)),
+        (ChatMessage("system", _ASK), ChatMessage("user", asked)),
         row.caption.text,
         choices=("yes", "no"),
     )
 
 
-def _truth_verdict(outcome: Outcome, text: str) -> Verdict | None:
+def _truth_verdict(outcome: ReplyStatus, text: str) -> Verdict | None:
     if outcome != "answered" or text not in ("yes", "no"):
         return None
     return refused("still_true") if text == "yes" else ACCEPTED
@@ -235,7 +235,7 @@ class PictureScreen:
         margin: a negative is refused from (cosine of picture and caption) - margin on; below 0 it must lead.
     """
 
-    encoder: Encoder
+    encoder: EmbeddingModel
     images: Path
     margin: float = 0.0
 

@@ -100,13 +100,13 @@ def label_points(
         axes.text(*to_data(place.start), label, fontsize=size, fontweight="bold", color=colour, zorder=6)
 
 
-Box = tuple[float, float, float, float]
+Rectangle = tuple[float, float, float, float]
 
 
 class _Place(NamedTuple):
     """Where a label goes, in pixels."""
 
-    box: Box
+    box: Rectangle
     start: tuple[float, float]
     """Of its baseline."""
     far: bool
@@ -176,12 +176,12 @@ def _write_key(figure: Any, axes: Any, entries: Sequence[tuple[str, str, str]], 
     axes.set_position((place.x0 * width / wider, place.y0, place.width * width / wider, place.height))
 
 
-def _covered(marks: Any, box: Box) -> int:
+def _covered(marks: Any, box: Rectangle) -> int:
     inside = (marks[:, 0] > box[0]) & (marks[:, 0] < box[2]) & (marks[:, 1] > box[1]) & (marks[:, 1] < box[3])
     return int(inside.sum())
 
 
-def _overlap(first: Box, second: Box) -> bool:
+def _overlap(first: Rectangle, second: Rectangle) -> bool:
     return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from degla.evaluation.benchmarks import Average, Benchmark, Classification, Entry, Metric, Part, Retrieval
+from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Classification, Entry, Metric, Retrieval
 from degla.records import ItemImage, PairItem
 from degla.shelf import Shelf
 
@@ -64,18 +64,18 @@ SMALL = Benchmark(
     layout="N.png",
     citation="",
     parts=(
-        Part(name="pair", family="swap", n=6),
-        Part(
+        BenchmarkPart(name="pair", family="swap", n=6),
+        BenchmarkPart(
             name="square",
             family="swap",
             metrics=tuple(Metric(name=key, verdict=key) for key in ("group_ok", "text_ok", "image_ok")),
         ),
-        Part(
+        BenchmarkPart(
             name="recognise",
             family="recognition",
             metrics=(Metric("top1", "top1"), Metric("mean_per_class", "top1", group="class")),
         ),
-        Part(
+        BenchmarkPart(
             name="find",
             family="retrieval",
             metrics=(Metric("r1", "image_to_text@1"), Metric("r1_text", "text_to_image@1")),

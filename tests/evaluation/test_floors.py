@@ -13,7 +13,7 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Benchmark, Entry, Part
+from degla.evaluation.benchmarks import Benchmark, BenchmarkPart, Entry
 from degla.evaluation.comparison import compare
 from degla.evaluation.floors import BlindModel, load_floor, seed_of
 from degla.evaluation.models import load_model
@@ -43,7 +43,8 @@ def pairs_of(texts: list[tuple[str, str]]) -> Benchmark:
 
     return Benchmark(
         name="gift", title="Gift", paper="-", licence="-", source="-", layout="N.png", citation="",
-        parts=(Part(name="pair", family="swap"),), items=items, annotations=(), headline={"composition": "pair"},
+        parts=(BenchmarkPart(name="pair", family="swap"),), items=items, annotations=(),
+        headline={"composition": "pair"},
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from degla.errors import InputError
-from degla.evaluation.processes import Processes, joined_processes
+from degla.evaluation.processes import EvaluationProcesses, joined_processes
 from degla.world.draw import draw_benchmark
 from tests.launch import Program, start, start_together
 
@@ -78,13 +78,13 @@ def test_an_image_that_one_process_cannot_read_ends_all(world: Path, tmp_path: P
 
 def test_shares_are_whole_and_a_broken_environment_is_told() -> None:
     work = list(range(7))
-    shares = [list(Processes(rank=rank, count=3).share(work)) for rank in range(3)]
+    shares = [list(EvaluationProcesses(rank=rank, count=3).share(work)) for rank in range(3)]
     assert (
         sorted(number for share in shares for number in share) == work
         and max(map(len, shares)) - min(map(len, shares)) == 1
     )
     with joined_processes({}) as alone:
-        assert alone == Processes() and alone.first
+        assert alone == EvaluationProcesses() and alone.first
     with (
         pytest.raises(InputError, match=r"WORLD_SIZE is 2 but RANK, MASTER_ADDR, MASTER_PORT is not set.*torchrun"),
         joined_processes({"WORLD_SIZE": "2"}),

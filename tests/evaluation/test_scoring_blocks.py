@@ -9,12 +9,12 @@ import pytest
 
 from degla.errors import DeglaError
 from degla.evaluation import scoring
-from degla.evaluation.scoring import RankVerdicts, Rows, rank, unit_rows
+from degla.evaluation.scoring import EmbeddingRows, RankVerdicts, rank, unit_rows
 
 DIMENSIONS = 24
 
 
-def made(queries: int, candidates: int) -> tuple[Rows, Rows, list[list[int]]]:
+def made(queries: int, candidates: int) -> tuple[EmbeddingRows, EmbeddingRows, list[list[int]]]:
     """Queries near their true candidates; a third of the candidates and of the queries stands twice."""
     generator = np.random.default_rng(5)
     rows = generator.normal(size=(candidates, DIMENSIONS))
@@ -25,7 +25,9 @@ def made(queries: int, candidates: int) -> tuple[Rows, Rows, list[list[int]]]:
     return unit_rows(asked), unit_rows(rows), truth
 
 
-def whole(queries: Rows, candidates: Rows, truth: list[list[int]]) -> tuple[list[int], list[int], list[float]]:
+def whole(
+    queries: EmbeddingRows, candidates: EmbeddingRows, truth: list[list[int]]
+) -> tuple[list[int], list[int], list[float]]:
     """One matrix in float64, every candidate compared in a loop; equal rows are told by their values."""
     cosines = queries.astype(np.float64) @ candidates.astype(np.float64).T
     better, ties, margins = [], [], []

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Average, Benchmark, Entry, Part
+from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry
 from degla.evaluation.comparison import compare
 from degla.evaluation.neutral import benchmark_of, find_floors, with_floors
 from degla.evaluation.report import report
@@ -59,7 +59,7 @@ def benchmark(kinds: Sequence[str], count: int = 60) -> Benchmark:
 
     return Benchmark(
         name="gift", title="Gift", paper="-", licence="-", source="-", layout="N.png", citation="",
-        parts=tuple(Part(name=kind, family=kind) for kind in kinds), items=read, annotations=(),
+        parts=tuple(BenchmarkPart(name=kind, family=kind) for kind in kinds), items=read, annotations=(),
         averages=(Average("macro", of=tuple(kinds)), Average("micro", of=("*",), how="micro")),
         headline={"composition": "macro"},
     )  # fmt: skip

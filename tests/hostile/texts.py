@@ -14,7 +14,7 @@ from degla.evaluation.results import load_result
 from degla.negatives.examples import read_examples
 from degla.negatives.files.pack import pack as pack_negatives
 from degla.negatives.files.provenance import read_manifest, read_outcomes
-from degla.negatives.llm import Key, Reply
+from degla.negatives.llm import Reply, RequestKey
 from degla.negatives.report.verdict_counts import count_verdicts
 from degla.negatives.review.draft import Draft
 from degla.negatives.run.journal import read_replies, write_line
@@ -130,7 +130,8 @@ def _negatives(folder: Path) -> list[Kind]:
     rows = write(folder / "negatives.jsonl", lines(NEGATIVES))
     journal = folder / "negatives.jsonl.replies.jsonl"
     replies = [
-        Reply(Key(f"c{n}", "swap_nouns", 0), "answered", text=text, counts={"x": n + 1}) for n, text in enumerate(TEXTS)
+        Reply(RequestKey(f"c{n}", "swap_nouns", 0), "answered", text=text, counts={"x": n + 1})
+        for n, text in enumerate(TEXTS)
     ]
     write(journal, b"".join(write_line("write", reply) for reply in replies))
     manifest = write(

@@ -10,7 +10,7 @@ from degla.negatives.checks import check_caption, check_text, estimate_tokens
 from degla.negatives.grammar import words
 from degla.negatives.grammar.paraphrase import says_the_same
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.llm import Outcome
+from degla.negatives.llm import ReplyStatus
 from degla.negatives.verdicts import REASONS, refused
 
 
@@ -73,6 +73,6 @@ def test_saying_the_same_is_symmetric() -> None:
 
 
 def test_every_outcome_of_a_language_model_has_a_reason() -> None:
-    for outcome in typing.get_args(Outcome):
+    for outcome in typing.get_args(ReplyStatus):
         assert outcome == "answered" or refused(f"model_{outcome}").reason in REASONS
     assert refused("implausible").reason == "implausible"

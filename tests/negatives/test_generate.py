@@ -15,7 +15,7 @@ from degla.negatives.grammar import phrases
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.pipeline import make_rows
 from degla.negatives.run.questions import draw_rng
-from degla.negatives.run.stream import Batch
+from degla.negatives.run.stream import CaptionBatch
 from degla.negatives.verdicts import REASONS, refused
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.shelf import RULES
@@ -120,7 +120,7 @@ def test_finished_pairs_are_not_made_again(tmp_path: Path, monkeypatch: pytest.M
     asked: list[str] = []
     real = make_rows
 
-    def spy(batch: Batch, maker: Maker) -> tuple[list[NegativeRecord], int]:
+    def spy(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], int]:
         for task in batch.tasks:
             asked.extend(rule for rule in PAPER if rule not in dict(task.done))
         return real(batch, maker)

@@ -13,7 +13,7 @@ import pytest
 
 from degla.errors import DeglaError, InputError
 from degla.negatives.generate import generate
-from degla.negatives.llm import Key, Reply, Request
+from degla.negatives.llm import Reply, Request, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
 from tests.negatives.scripted_runs import RULES, TEXTS, records, rows_of, run, varied
 
@@ -21,7 +21,7 @@ from tests.negatives.scripted_runs import RULES, TEXTS, records, rows_of, run, v
 def test_unreachable_requests_are_made_again_by_a_later_run(tmp_path: Path) -> None:
     undisturbed, out = tmp_path / "undisturbed.jsonl", tmp_path / "negatives.jsonl"
     run(undisturbed, ScriptedModel(varied))
-    faults = {Key("c3", "swap_nouns", 0): "unreachable", Key("c6", "replace_nouns", 0): "unreachable"}
+    faults = {RequestKey("c3", "swap_nouns", 0): "unreachable", RequestKey("c6", "replace_nouns", 0): "unreachable"}
     first = ScriptedModel(varied, faults=dict(faults))  # type: ignore[arg-type]
     summary = run(out, first)
     assert summary.outcomes["unreachable"] == 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from degla.errors import DeglaError, InputError
-from degla.negatives.llm import Key, Reply
+from degla.negatives.llm import Reply, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.journal import Journal
 from degla.negatives.run.stream import hash_text
@@ -19,8 +19,8 @@ from tests.negatives.scripted_runs import run, varied
 NONE = np.empty(0, np.uint64)
 
 
-def key(number: int, draw: int = 0) -> Key:
-    return Key(f"c{number}", "swap_nouns", draw)
+def key(number: int, draw: int = 0) -> RequestKey:
+    return RequestKey(f"c{number}", "swap_nouns", draw)
 
 
 def new_summary() -> Summary:

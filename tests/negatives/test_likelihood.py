@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from degla.errors import InputError
-from degla.negatives.llm.embedded_words import Vocabulary, propose
+from degla.negatives.llm.embedded_words import WordTokens, propose
 from degla.negatives.llm.likelihood import Likelihood, TooLongError, Tree, open_likelihood
 from degla.negatives.llm.weights import find_weights, load
 from tests.negatives.tiny_language_model import CAPTIONS, write_folder
@@ -153,7 +153,7 @@ def test_pieces_are_completed_and_endless_ones_dropped(likelihood: Likelihood) -
     )
     tree = Tree(likelihood.begin([(likelihood.start,)]))
     end = tree.add(likelihood.encode(" A man"))[-1]
-    vocabulary = Vocabulary(likelihood)
+    vocabulary = WordTokens(likelihood)
     (words,) = propose(model, vocabulary, tree, [end], ["Do"])  # type: ignore[arg-type]
     assert words[:2] == ("hort", "cat")
     assert not {"hor", "mo", "mot", "moto", "do"} & set(words)

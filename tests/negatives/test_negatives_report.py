@@ -16,7 +16,7 @@ import pytest
 
 from degla.cli import main
 from degla.negatives.report.agreement import cohen_kappa
-from degla.negatives.report.blind import Pair, solve_blind
+from degla.negatives.report.blind import CaptionNegative, solve_blind
 from degla.negatives.report.counts import entropy
 from degla.negatives.report.differences import compare, mark_changes
 from degla.negatives.report.draws import Reservoir
@@ -211,7 +211,7 @@ def test_marked_spans_are_the_texts_to_the_letter() -> None:
     assert [span.text for span in after if span.changed] == ["cat"]
 
 
-def pairs_of(change: str, *, count: int, seed: int = 0) -> list[Pair]:
+def pairs_of(change: str, *, count: int, seed: int = 0) -> list[CaptionNegative]:
     random = Random(seed)
     pairs = []
     for number in range(count):
@@ -224,7 +224,7 @@ def pairs_of(change: str, *, count: int, seed: int = 0) -> list[Pair]:
         else:  # both texts of an image are of one word that comes with no other image
             word = "".join(random.choices("bcdfghjklmnp", k=6))
             text, other = f"a {word}x near a {second}", f"a {word}y near a {second}"
-        pairs.append(Pair(text, other, image_id=str(number)))
+        pairs.append(CaptionNegative(text, other, image_id=str(number)))
     return pairs
 
 
@@ -245,11 +245,13 @@ def test_blind_test_does_not_learn_from_the_images_that_it_asks_about() -> None:
         word = "".join(random.choices("bdgkmpt", k=8))
         sides = (f"{word} qu", f"{word} zu") if random.random() < 0.5 else (f"{word} zu", f"{word} qu")
         pairs += [
-            Pair(f"{sides[0]} {NOUNS[place % 12]}", f"{sides[1]} {NOUNS[place % 12]}", str(image))
+            CaptionNegative(f"{sides[0]} {NOUNS[place % 12]}", f"{sides[1]} {NOUNS[place % 12]}", str(image))
             for place in range(20)
         ]
     found = solve_blind(pairs)
-    leaking = solve_blind([Pair(pair.caption, pair.negative, str(number)) for number, pair in enumerate(pairs)])
+    leaking = solve_blind(
+        [CaptionNegative(pair.caption, pair.negative, str(number)) for number, pair in enumerate(pairs)]
+    )
     assert found is not None and leaking is not None
     assert leaking.accuracy.share > 0.95
     assert found.accuracy.share < 0.75
@@ -259,18 +261,20 @@ def test_blind_test_does_not_learn_from_the_images_that_it_asks_about() -> None:
 
 def test_blind_test_says_nothing_of_few_pairs_and_is_repeatable() -> None:
     assert solve_blind(pairs_of("purple", count=39)) is None
-    assert solve_blind([Pair("a", "b", str(number % 5)) for number in range(100)]) is None
+    assert solve_blind([CaptionNegative("a", "b", str(number % 5)) for number in range(100)]) is None
     pairs = pairs_of("none", count=100)
     assert solve_blind(pairs, seed=4) == solve_blind(pairs, seed=4)
 
 
 def test_length_and_capitals() -> None:
-    longer = [Pair(f"a {noun} {other}", f"a {noun} {other} x{number}y", str(number)) for number, (noun, other) in
-              enumerate((one, two) for one in NOUNS for two in NOUNS)]  # fmt: skip
+    longer = [
+        CaptionNegative(f"a {noun} {other}", f"a {noun} {other} x{number}y", str(number))
+        for number, (noun, other) in enumerate((one, two) for one in NOUNS for two in NOUNS)
+    ]
     found = solve_blind(longer)
     assert found is not None and found.accuracy.share > 0.95 and "more words" in found.negative_cues
     # CLIP's tokenizer sees neither capitals nor the number of spaces.
-    same = solve_blind([Pair(pair.caption.upper(), f" {pair.caption}  ", pair.image_id) for pair in longer])
+    same = solve_blind([CaptionNegative(pair.caption.upper(), f" {pair.caption}  ", pair.image_id) for pair in longer])
     assert same is not None and same.accuracy.share == 0.5
 
 
@@ -440,5 +444,7 @@ if OFFICIAL:
     def test_blind_test_on_sugarcrepe(part: str, low: float, high: float) -> None:
         """The figures that docs/negatives-report.md states for comparison."""
         items = json.loads((SHARED / "sugarcrepe" / f"{part}.json").read_text()).values()
-        found = solve_blind([Pair(item["caption"], item["negative_caption"], item["filename"]) for item in items])
+        found = solve_blind(
+            [CaptionNegative(item["caption"], item["negative_caption"], item["filename"]) for item in items]
+        )
         assert found is not None and low <= found.accuracy.share <= high

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from degla.errors import InputError
-from degla.negatives.llm import Key, Reply, Request
+from degla.negatives.llm import Reply, Request, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.stream import BATCH
 from degla.negatives.verdicts import REASONS
@@ -181,7 +181,7 @@ def test_markup_and_orders_in_captions_are_text(tmp_path: Path) -> None:
 
 
 def test_examples_are_drawn_by_caption_rule_and_draw_or_from_sets(tmp_path: Path) -> None:
-    def turns(model: ScriptedModel) -> dict[Key, tuple[str, ...]]:
+    def turns(model: ScriptedModel) -> dict[RequestKey, tuple[str, ...]]:
         return {one.key: tuple(message.content for message in one.chat[1:-1]) for one in model.asked}
 
     texts = [f"A {colour} ball under a table" for colour in ("red", "blue", "green", "black", "white", "yellow")]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from degla.negatives.llm import Key, Reply
+from degla.negatives.llm import Reply, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.run.progress import Progress
+from degla.negatives.run.progress import NegativesProgress
 from degla.negatives.run.summary import Summary
 from degla.records import NegativeRecord
 from tests.negatives.scripted_runs import run, varied
@@ -40,10 +40,10 @@ def test_lines_tell_rate_time_left_accepted_and_failures(
     now = 100.0
     monkeypatch.setattr("degla.negatives.run.progress.time.monotonic", lambda: now)
     summary = Summary(rules=("one",), captions=20_000)
-    with caplog.at_level(logging.INFO, "degla"), Progress(20_000, 2_000, summary) as progress:
+    with caplog.at_level(logging.INFO, "degla"), NegativesProgress(20_000, 2_000, summary) as progress:
         summary.add([row("a", "one"), row("b", "one", reason="synonym")])
-        summary.add_reply(Reply(Key("a", "one", 0), "answered"))
-        summary.add_reply(Reply(Key("b", "one", 0), "malformed", attempts=2))
+        summary.add_reply(Reply(RequestKey("a", "one", 0), "answered"))
+        summary.add_reply(Reply(RequestKey("b", "one", 0), "malformed", attempts=2))
         now = 110.0
         progress.advance(1_000)
         assert not caplog.records
@@ -58,9 +58,9 @@ def test_no_time_left_is_told_before_a_batch_has_ended(monkeypatch: pytest.Monke
     now = 100.0
     monkeypatch.setattr("degla.negatives.run.progress.time.monotonic", lambda: now)
     summary = Summary(rules=("one",), captions=425)
-    with Progress(425, 0, summary) as progress:
+    with NegativesProgress(425, 0, summary) as progress:
         summary.add([row("a", "one")])
-        summary.add_reply(Reply(Key("a", "one", 0), "answered"))
+        summary.add_reply(Reply(RequestKey("a", "one", 0), "answered"))
         now = 104.0
         progress.advance(1)
         assert progress.describe() == "100% accepted, replies 1"

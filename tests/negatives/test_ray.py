@@ -21,7 +21,7 @@ from degla.negatives.generate import generate
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.journal import Journal
-from degla.negatives.run.questions import Questions
+from degla.negatives.run.questions import Prompts
 from degla.negatives.run.ray_engine import BatchResult, Worker, parts_folder, take_in
 from degla.negatives.run.stream import BATCH, CaptionStream
 from degla.negatives.run.summary import Summary
@@ -65,7 +65,7 @@ def test_two_workers_of_which_one_is_killed_make_the_local_file(
 def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -> None:
     """What a worker does, in this process: no Ray is needed for it."""
     out, folder = tmp_path / "negatives.jsonl", parts_folder(tmp_path / "negatives.jsonl")
-    questions = Questions("scripted", ("write", "choose"), True, 3, count=0)
+    questions = Prompts("scripted", ("write", "choose"), True, 3, count=0)
     maker = Maker(RULES, 3, 2, questions)
     (batch,) = CaptionStream(records(TEXTS)).batches(0, {})
     item = {"batch": np.array([pickle.dumps((batch, []))], object)}

@@ -9,16 +9,16 @@ import pytest
 
 from degla.cli import main
 from degla.errors import DeglaError, InputError
-from degla.negatives.llm import Form, Key, LanguageModel, Message, Request, Slot
+from degla.negatives.llm import ChatMessage, Form, LanguageModel, Request, RequestKey, Slot
 from degla.negatives.llm.scripted import ScriptedModel, read_script
 from degla.negatives.llm.select import ModelOptions, open_model
 
-CHAT = (Message("user", "A dog"),)
+CHAT = (ChatMessage("user", "A dog"),)
 
 
 def request(number: int, form: Form = "write", *, rule: str = "swap_nouns") -> Request:
     return Request(
-        Key(f"c{number}", rule, 0),
+        RequestKey(f"c{number}", rule, 0),
         form,
         CHAT,
         "A dog",
@@ -49,7 +49,7 @@ def test_without_an_answer_it_takes_the_first_choice_and_fills_nothing() -> None
 
 
 def test_faults_are_given_once() -> None:
-    model = ScriptedModel({("A dog", "swap_nouns"): "A cat"}, faults={Key("c0", "swap_nouns", 0): "cut_off"})
+    model = ScriptedModel({("A dog", "swap_nouns"): "A cat"}, faults={RequestKey("c0", "swap_nouns", 0): "cut_off"})
     for outcome in ("cut_off", "answered"):
         model.start(request(0))
         assert model.finished()[0].outcome == outcome

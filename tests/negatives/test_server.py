@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from degla.errors import DeglaError, InputError
-from degla.negatives.llm import Form, Key, LanguageModel, Message, Reply, Request
+from degla.negatives.llm import ChatMessage, Form, LanguageModel, Reply, Request, RequestKey
 from degla.negatives.llm.exchange import key_digest
 from degla.negatives.llm.server import ServerModel
 from tests.negatives.flaky_server import Received, Response, Server, completion, failure, say, schema_of, serving
@@ -24,12 +24,12 @@ SECRET = "sk-very-secret-123"
 def ask(number: int, form: Form = "write", *, text: str = "", choices: tuple[str, ...] = CHOICES) -> Request:
     caption = text or f"A dog number {number} on a mat."
     chat = (
-        Message("system", "Make it false."),
-        Message("user", "A cup on a table."),
-        Message("assistant", "A table on a cup."),
-        Message("user", caption),
+        ChatMessage("system", "Make it false."),
+        ChatMessage("user", "A cup on a table."),
+        ChatMessage("assistant", "A table on a cup."),
+        ChatMessage("user", caption),
     )
-    return Request(Key(f"c{number}", "swap_nouns", 0), form, chat, caption, choices if form == "choose" else ())
+    return Request(RequestKey(f"c{number}", "swap_nouns", 0), form, chat, caption, choices if form == "choose" else ())
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_request(connect: Callable[..., ServerModel]) -> None:
         assert (model.name, model.forms) == ("openai:llama", ("write", "choose"))
         answers = replies(model, ask(1), ask(2, "choose"))
     assert answers["c1"] == Reply(
-        Key("c1", "swap_nouns", 0),
+        RequestKey("c1", "swap_nouns", 0),
         "answered",
         text="dog number 1 on a mat. A",
         counts={"prompt_tokens": 100, "completion_tokens": 10, "cached_tokens": 60},
@@ -88,7 +88,7 @@ def test_request(connect: Callable[..., ServerModel]) -> None:
     assert answers["c2"].text in CHOICES and not answers["c2"].repaired
     written, chosen = sorted(server.asked(), key=lambda received: "response_format" in received.body)
     assert written.headers["authorization"] == f"Bearer {SECRET}"
-    assert written.key == key_digest(Key("c1", "swap_nouns", 0))
+    assert written.key == key_digest(RequestKey("c1", "swap_nouns", 0))
     chat = [(turn["role"], turn["content"]) for turn in written.body.pop("messages")]
     assert chat == [(message.role, message.content) for message in ask(1).chat]
     assert written.body == {"model": "llama", "temperature": 0.7, "seed": 3, "max_tokens": 50}
@@ -129,7 +129,7 @@ def test_many_at_once_are_taken_and_wait(connect: Callable[..., ServerModel]) ->
             model.start(ask(number))
         all_started.set()
         assert model.capacity >= 20
-        seen = Counter[Key]()
+        seen = Counter[RequestKey]()
         while came := model.finished():
             seen.update(reply.key for reply in came)
         assert len(seen) == 300 and set(seen.values()) == {1}

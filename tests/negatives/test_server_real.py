@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from degla.negatives.grammar.phrases import Caption, parse
-from degla.negatives.llm import Form, Key, Reply, Request
+from degla.negatives.llm import Form, Reply, Request, RequestKey
 from degla.negatives.llm.server import ServerModel
 from degla.negatives.replies import read_reply
 from degla.negatives.rules import Example, load_rule
@@ -55,14 +55,14 @@ def url() -> Iterator[str]:
 def answers(url: str, form: Form, **settings: bool) -> list[tuple[Caption, Request, Reply]]:
     """One request a caption, through the rule's own prompt."""
     rule = load_rule(RULE)
-    asked: dict[Key, tuple[Caption, Request]] = {}
+    asked: dict[RequestKey, tuple[Caption, Request]] = {}
     model = ServerModel([url], "smollm2", concurrency=2, max_tokens=40, temperature=0.0, **settings)
     try:
         for number, caption in enumerate(parse(CAPTIONS)):
             chat = rule.ask(caption, EXAMPLES)
             assert chat is not None
             choices = tuple(rule.read(caption, None, Random(0)))[:3] if form == "choose" else ()
-            request = Request(Key(str(number), RULE, 0), form, chat, caption.text, choices)
+            request = Request(RequestKey(str(number), RULE, 0), form, chat, caption.text, choices)
             asked[request.key] = (caption, request)
             model.start(request)
         replies: list[Reply] = []
@@ -103,7 +103,7 @@ def test_too_long(url: str) -> None:
     (caption,) = parse([CAPTIONS[0]])
     chat = rule.ask(caption, EXAMPLES * 200)
     assert chat is not None
-    model.start(Request(Key("0", RULE, 0), "write", chat, caption.text))
+    model.start(Request(RequestKey("0", RULE, 0), "write", chat, caption.text))
     (reply,) = model.finished()
     model.close()
     assert reply.outcome == "too_long" and "context" in reply.detail

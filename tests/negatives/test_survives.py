@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.kill_negatives import digest, survive
-from degla.negatives.llm import Key
+from degla.negatives.llm import RequestKey
 from degla.negatives.llm.exchange import key_digest
 
 
@@ -24,4 +24,4 @@ def test_killed_runs(tmp_path: Path) -> None:
 
 
 def test_log_names_keys_as_the_client_does() -> None:
-    assert digest("c1", "swap_nouns", 2) == key_digest(Key("c1", "swap_nouns", 2))
+    assert digest("c1", "swap_nouns", 2) == key_digest(RequestKey("c1", "swap_nouns", 2))

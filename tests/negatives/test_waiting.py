@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from degla.errors import DeglaError
-from degla.negatives.llm import Key, Message, Reply, Request
+from degla.negatives.llm import ChatMessage, Reply, Request, RequestKey
 from tests.negatives.flaky_server import Flaky, Received, Response, failure, say
 from tests.negatives.virtual_time import Ask, PretendServer, run_in_jumping_time
 
@@ -19,7 +19,7 @@ Run = Callable[..., float]
 
 def write(number: int) -> Request:
     caption = f"A dog number {number} on a mat."
-    return Request(Key(f"c{number}", "swap_nouns", 0), "write", (Message("user", caption),), caption)
+    return Request(RequestKey(f"c{number}", "swap_nouns", 0), "write", (ChatMessage("user", caption),), caption)
 
 
 def later(seconds: float) -> Callable[[Received], Response]:

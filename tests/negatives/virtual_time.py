@@ -22,7 +22,7 @@ from degla.negatives.llm import Reply, Request
 from degla.negatives.llm import endpoints as endpoints_module
 from degla.negatives.llm.endpoints import Endpoint, Pool
 from degla.negatives.llm.exchange import Asker
-from degla.negatives.llm.support import Settings, Support
+from degla.negatives.llm.support import RequestSettings, Support
 from tests.negatives.flaky_server import Received, Response
 
 try:
@@ -117,7 +117,7 @@ def run_in_jumping_time(
         support = Support(host=f"server{number}:80", mode="json_schema", fixed=False)
         made.append(Endpoint(url, client, most=concurrency, timeout=timeout, support=support, key="none"))
     pool = Pool(made, most=concurrency, backoff=backoff, rng=rng)
-    settings = Settings(model="m", temperature=None, max_tokens=50, seed=0)
+    settings = RequestSettings(model="m", temperature=None, max_tokens=50, seed=0)
     asker = Asker(pool, settings, retries=retries, backoff=backoff, rng=rng, variable=None)
 
     async def ask(*requests: Request) -> list[Reply]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from degla.statistics.bootstrap import Values, cluster_numbers, drawn_means
+from degla.statistics.bootstrap import FloatArray, cluster_numbers, drawn_means
 from degla.statistics.proportions import (
     Contributions,
     clustered,
@@ -18,10 +18,10 @@ from degla.statistics.proportions import (
     share_interval,
     wilson,
 )
-from degla.statistics.seeds import Questions, half_width, over_questions, seed_difference, seed_spread
+from degla.statistics.seeds import QuestionVariance, half_width, over_questions, seed_difference, seed_spread
 
 
-def _parts(values: Values, names: list[str], *, paired: bool = False) -> tuple[Values, Contributions]:
+def _parts(values: FloatArray, names: list[str], *, paired: bool = False) -> tuple[FloatArray, Contributions]:
     """Bootstrap draws of the mean, and what each image adds to it."""
     numbers = cluster_numbers(names)
     weights = np.full(len(values), 1 / len(values))
@@ -196,17 +196,17 @@ def test_seeds_and_questions_are_covered_together() -> None:
     held = []
     for _ in range(2000):
         values = 0.6 + 0.03 * generator.normal() + 0.02 * generator.normal(size=3)
-        spread = seed_spread(list(values), Questions(0.03, 400, 100, None))
+        spread = seed_spread(list(values), QuestionVariance(0.03, 400, 100, None))
         held.append(abs(spread.mean - 0.6) <= (spread.half_width or 0))
     assert 0.94 <= np.mean(held) <= 0.995
     # Two seeds that vary far more than questions do: they alone say how much.
     held = []
     for _ in range(2000):
         values = 0.6 + 0.004 * generator.normal() + 0.02 * generator.normal(size=2)
-        spread = seed_spread(list(values), Questions(0.004, 400, 100, None))
+        spread = seed_spread(list(values), QuestionVariance(0.004, 400, 100, None))
         held.append(abs(spread.mean - 0.6) <= (spread.half_width or 0))
     assert 0.935 <= np.mean(held) <= 0.97
-    single = seed_spread([0.6], Questions(0.03, 400, 100, None))
+    single = seed_spread([0.6], QuestionVariance(0.03, 400, 100, None))
     assert single.half_width == pytest.approx(1.966 * 0.03, rel=1e-3) and single.covers == "questions"
 
 
@@ -218,7 +218,7 @@ def test_pairing_by_seed_takes_the_shared_part_of_chance_out() -> None:
     assert paired.interval is not None
     assert paired.interval.method.startswith("paired")
     assert not seed_difference(first, second, doubt="fewer than 25 images").significant
-    wider = seed_difference(first, second, Questions(0.05, 100, 60, None))
+    wider = seed_difference(first, second, QuestionVariance(0.05, 100, 60, None))
     assert wider.interval is not None and "questions" in wider.interval.method and not wider.significant
     apart = seed_difference(first, {7: 0.85, 8: 0.75, 9: 0.66})
     assert not apart.significant

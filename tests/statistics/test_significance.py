@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from degla.records import Interval
-from degla.statistics.seeds import Questions
+from degla.statistics.seeds import QuestionVariance
 from degla.statistics.significance import doubt_of, holm, p_over_questions, p_over_seeds
 from degla.statistics.sources import deviation_factors, over_sources
 
@@ -18,7 +18,7 @@ def test_p_values_are_known_ones() -> None:
     assert p_over_seeds(gaps) == pytest.approx(ttest_1samp(gaps, 0).pvalue)
     assert p_over_seeds([0.1]) is None and p_over_seeds([0.1, 0.1]) == 0.0 and p_over_seeds([0.0, 0.0]) == 1.0
     # Two-sided: 1.96 standard errors are 0.05, either way, and no difference is 1.
-    questions = Questions(0.01, 500, 100, None)
+    questions = QuestionVariance(0.01, 500, 100, None)
     assert p_over_questions(0.0195996, questions) == pytest.approx(0.05, abs=1e-5)
     assert p_over_questions(-0.0195996, questions) == pytest.approx(0.05, abs=1e-5)
     assert p_over_questions(0.0, questions) == 1.0 and p_over_questions(0.1, None) is None
@@ -33,10 +33,10 @@ def test_holm() -> None:
 
 def test_what_keeps_a_difference_from_being_called_one() -> None:
     interval = Interval(low=0.1, high=0.2, method="")
-    enough = Questions(0.01, 25, 6, interval)
+    enough = QuestionVariance(0.01, 25, 6, interval)
     assert doubt_of(enough) == ""
-    assert doubt_of(Questions(0.01, 24, 20, interval)) == "fewer than 25 images"
-    assert doubt_of(Questions(0.01, 300, 5, interval)) == "fewer than 6 images are answered differently"
+    assert doubt_of(QuestionVariance(0.01, 24, 20, interval)) == "fewer than 25 images"
+    assert doubt_of(QuestionVariance(0.01, 300, 5, interval)) == "fewer than 6 images are answered differently"
     assert "trained on" in doubt_of(enough, leaked=True) and "missing" in doubt_of(enough, missing=True)
     assert "not the same items" in doubt_of(None)
 
@@ -48,7 +48,7 @@ def test_deviations_by_source_by_hand() -> None:
         values |= {(seed, title): seed + 1 + shift for seed in range(2)}
     values |= {(seed, "w"): seed + 1 - 3 for seed in range(3)}
     found = over_sources(
-        values, {"negatives": ["n1", "n2"], "world": ["w"], "none": ["x"]}, Questions(0.5, 900, 9, None)
+        values, {"negatives": ["n1", "n2"], "world": ["w"], "none": ["x"]}, QuestionVariance(0.5, 900, 9, None)
     )
     assert found is not None
     seeds, negatives, world = found.sources

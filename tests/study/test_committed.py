@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from degla.statistics.seeds import Questions
+from degla.statistics.seeds import QuestionVariance
 from degla.statistics.significance import holm
 from degla.study.markdown import render_markdown
 from degla.study.page import picture_of
@@ -189,7 +189,7 @@ def test_tasks_in_sequence_follow_from_their_file() -> None:
             {name: tuple(tuple(row) for row in rows) for name, rows in arm["also"].items()},
             arm["training_seconds"],
             {
-                name: Questions(value["error"], value["images"], value["images"], None)
+                name: QuestionVariance(value["error"], value["images"], value["images"], None)
                 for name, value in arm.get("questions", {}).items()
             },
         )

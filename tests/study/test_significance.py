@@ -25,7 +25,7 @@ from degla.study.page import picture_of, render_html, write_all
 from degla.study.plan import Plan
 from degla.study.plot import _undominated, frontier, has_many, standing_alone
 from degla.study.record import load_study
-from degla.study.standings import BASE, Standing, tabulate
+from degla.study.standings import BASE, StudyRow, tabulate
 from degla.study.study import Study
 from degla.study.tuning import Cost
 from tests.evaluation.made_up import draw_result
@@ -314,7 +314,7 @@ def test_a_study_of_recognition_and_retrieval_alone(tmp_path: Path) -> None:
 
 
 def test_a_best_setting_at_the_edge_is_named(study: Study) -> None:
-    def row(label: str, rate: str, share: float, *, best: bool = False) -> Standing:
+    def row(label: str, rate: str, share: float, *, best: bool = False) -> StudyRow:
         return replace(good, label=label, arm="good", setting=(("optim.lr", rate),), share=share, best=best)
 
     good = study.table.of("good")

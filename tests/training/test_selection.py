@@ -15,11 +15,11 @@ from degla.cli import main
 from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
-from degla.evaluation.processes import Processes
+from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.trade_off import trade_off
 from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
-from degla.training.loop import Outcome, train
+from degla.training.loop import TrainResult, train
 from degla.training.resume import check_unchanged, read_config
 from degla.training.validation import Validation
 from tests.training.configs import tiny_config
@@ -221,7 +221,7 @@ def test_a_resume_in_between_decides_as_a_run_that_never_stopped(
     config = replace(config, stop=StopConfig(max_forgetting=3, patience=2), train=replace(config.train, steps=20))
     config = replace(config, checkpoint=replace(config.checkpoint, keep=0))
     curve = [BASE, (64, 90), (63, 90), (65, 90), (64, 90), (64, 90)]
-    outcomes: list[Outcome] = []
+    outcomes: list[TrainResult] = []
     for cut in (None, 4):
         config = replace(config, out=tmp_path / f"cut-{cut}")
         assert config.out is not None
@@ -280,9 +280,9 @@ def test_all_processes_decide_alike_after_a_resume(
     train(config)
     assert config.out is not None
     sent: list[Any] = []
-    monkeypatch.setattr(Processes, "together", lambda self, work: [sent.append(work()) or sent[0]])
+    monkeypatch.setattr(EvaluationProcesses, "together", lambda self, work: [sent.append(work()) or sent[0]])
     for rank, run in ((0, config.out), (1, tmp_path / "other disk")):
-        processes = Processes(rank, 2)
+        processes = EvaluationProcesses(rank, 2)
         validation = Validation(config.validation, config.stop, run=run, label="x", seed=0, processes=processes)
         assert validation.begin(load_encoder(config.model), start=6) == {}
         assert validation.ended is not None and validation.best == "step-4"

@@ -11,7 +11,7 @@ import pytest
 
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
-from degla.evaluation.processes import Processes
+from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.run import evaluate
 from degla.model.load import load_encoder
 from degla.training.loop import train
@@ -63,16 +63,16 @@ def test_evaluating_does_not_change_the_training(
 def test_every_process_takes_part_and_the_first_writes(
     rank: int, benchmark: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Processes] = []
+    seen: list[EvaluationProcesses] = []
 
-    def evaluate_alone(*arguments: Any, processes: Processes, **options: Any) -> Any:
+    def evaluate_alone(*arguments: Any, processes: EvaluationProcesses, **options: Any) -> Any:
         seen.append(processes)
         return evaluate(*arguments, **options)
 
     monkeypatch.setattr("degla.evaluation.run.evaluate", evaluate_alone)
     wanted = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1)
-    processes = Processes(rank, 2)
-    monkeypatch.setattr(Processes, "from_first", lambda self, work: work())
+    processes = EvaluationProcesses(rank, 2)
+    monkeypatch.setattr(EvaluationProcesses, "from_first", lambda self, work: work())
     validation = Validation(wanted, StopConfig(), run=tmp_path, label="x", seed=0, processes=processes)
     encoder = load_encoder(str(tiny_model))
     before, scores = validation.begin(encoder), validation.score(encoder, 1)

@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
+AsgiMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiMessage]]
+Send = Callable[[AsgiMessage], Awaitable[None]]
+Application = Callable[[AsgiMessage, Receive, Send], Awaitable[None]]
 
 MOST_BYTES: Final = 1 << 18
 """Bytes of one request's body; what a button sends has about a thousand."""
@@ -36,7 +36,7 @@ class LocalOnly:
     def __init__(self, app: Application) -> None:
         self._app = app
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiMessage, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with a refusal (ASGI)."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
@@ -53,7 +53,7 @@ class LocalOnly:
             return
         given = False
 
-        async def replay() -> Message:
+        async def replay() -> AsgiMessage:
             nonlocal given
             if given:
                 return await receive()
@@ -66,7 +66,7 @@ class LocalOnly:
 Refusal = tuple[int, str]
 
 
-def _refusal(scope: Message) -> Refusal | None:
+def _refusal(scope: AsgiMessage) -> Refusal | None:
     """Status and reason why a request is not for this page, before its body is read; None where it is."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as arrow
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,14 +17,11 @@ from degla.data.draws import Offer, open_draw
 from degla.data.extras import ExtraData, RowExtras
 from degla.data.images import read_image, read_part
 from degla.data.pairs import PairRow, image_groups, rule_names
+from degla.data.plan import RowKey
 from degla.data.randomness import stream
 from degla.data.transforms import RandomCrop, Transform
 from degla.errors import InputError
-
-Tokenize = Callable[[list[str]], Int[Tensor, "texts context"]]
-Key = tuple[int, int]
-"""(epoch, index of the row)."""
-
+from degla.prefixes import Tokenize
 
 _NO_EXTRAS = ExtraData()
 
@@ -92,7 +88,7 @@ class PairDataset(Dataset[Pair]):
     def __len__(self) -> int:
         return len(self._ids)
 
-    def __getitem__(self, key: Key) -> Pair:
+    def __getitem__(self, key: RowKey) -> Pair:
         """The pair of row `index` in `epoch`.
 
         Raises:
@@ -143,7 +139,7 @@ class PairDataset(Dataset[Pair]):
         image: Tensor,
         caption: Tensor,
         other: Tensor,
-        key: Key,
+        key: RowKey,
     ) -> dict[str, Any]:
         if not self.extras.wanted.partners:
             return {}

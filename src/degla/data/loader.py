@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from degla.data.batches import Batch
 from degla.data.collate import Collate
-from degla.data.dataset import Key, PairDataset
+from degla.data.dataset import PairDataset
 from degla.data.decoding import ImageError
 from degla.data.neighbours import Neighbours
-from degla.data.plan import BatchPlan
+from degla.data.plan import BatchPlan, RowKey
 from degla.errors import InputError
 from degla.parent import end_with_parent
 
@@ -22,7 +22,7 @@ _PLAIN = Collate()
 
 
 @dataclass(frozen=True, eq=False)
-class EpochSampler(Sampler[list[Key]]):
+class EpochSampler(Sampler[list[RowKey]]):
     """The batches of one epoch of a plan, from one step on; with the neighbours of their rows behind them."""
 
     plan: BatchPlan
@@ -30,7 +30,7 @@ class EpochSampler(Sampler[list[Key]]):
     start: int = 0
     neighbours: Neighbours | None = None
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[RowKey]]:
         for keys in self.plan.batches(self.epoch, start=self.start):
             near = [] if self.neighbours is None else [self.neighbours.draw(*key) for key in keys]
             yield keys + [(self.epoch, row) for rows in near for row in rows]

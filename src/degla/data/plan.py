@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 
 from degla.data.randomness import stream
-from degla.data.spread import Rows, spread
+from degla.data.spread import RowNumbers, spread
 from degla.errors import InputError
 
 _log = logging.getLogger(__name__)
 
-Key = tuple[int, int]
+RowKey = tuple[int, int]
+"""(epoch, index of the row)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class BatchPlan:
         InputError: a number is out of range, or there are fewer rows than one global batch holds.
     """
 
-    groups: Sequence[int] | Rows
+    groups: Sequence[int] | RowNumbers
     batch_size: int
     world_size: int = 1
     rank: int = 0
@@ -73,7 +74,7 @@ class BatchPlan:
         whole, rest = divmod(len(self.groups), self.global_size)
         return whole + (not self.drop_last and rest >= self.world_size)
 
-    def batches(self, epoch: int, *, start: int = 0) -> Iterator[list[Key]]:
+    def batches(self, epoch: int, *, start: int = 0) -> Iterator[list[RowKey]]:
         """This device's (epoch, row) keys of each step, from step `start` of the epoch.
 
         Raises:
@@ -100,11 +101,11 @@ class BatchPlan:
         """Rows of the epoch that meet an earlier row of their own image in their global batch."""
         return self._meetings(self.global_batches(epoch))
 
-    def _meetings(self, batches: Sequence[Rows]) -> int:
+    def _meetings(self, batches: Sequence[RowNumbers]) -> int:
         groups = np.asarray(self.groups)
         return sum(len(rows) - len(np.unique(groups[rows])) for rows in batches)
 
-    def global_batches(self, epoch: int) -> list[Rows]:
+    def global_batches(self, epoch: int) -> list[RowNumbers]:
         """The rows of each step over all devices, in order; device r takes the r-th equal part."""
         rng = np.random.Generator(np.random.PCG64(stream("order", seed=self.seed, epoch=epoch).getrandbits(128)))
         order = rng.permutation(len(self.groups))

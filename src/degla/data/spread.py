@@ -9,10 +9,10 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-Rows = npt.NDArray[np.int64]
+RowNumbers = npt.NDArray[np.int64]
 
 
-def spread(order: Rows, *, groups: Rows, ends: Sequence[int]) -> Rows:
+def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> RowNumbers:
     """Exchange rows until no batch holds two rows of one group, as far as that is possible.
 
     With batches of equal size, the number of rows that still meet their own group is the smallest possible. Take a
@@ -58,8 +58,8 @@ def _partner(
     batch: int,
     offset: int,
     *,
-    order: Rows,
-    codes: Rows,
+    order: RowNumbers,
+    codes: RowNumbers,
     starts: Sequence[int],
     ends: Sequence[int],
     held: list[Counter[int]],
@@ -80,7 +80,7 @@ def _partner(
 
 
 def _use_left_over_rows(
-    order: Rows, *, codes: Rows, starts: Sequence[int], ends: Sequence[int], held: list[Counter[int]]
+    order: RowNumbers, *, codes: RowNumbers, starts: Sequence[int], ends: Sequence[int], held: list[Counter[int]]
 ) -> None:
     """Exchange rows of groups with more rows than there are batches for left-over rows of rarer groups."""
     batches, last = len(ends), ends[-1]

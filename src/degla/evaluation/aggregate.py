@@ -16,7 +16,7 @@ from degla.errors import DeglaError
 from degla.evaluation.benchmarks import Average, Benchmark, Metric
 from degla.evaluation.verdicts import Judged
 from degla.records import ItemVerdict, Score
-from degla.statistics.bootstrap import DRAWS, Values, cluster_draws, cluster_numbers, grouped_mean, shares_of_items
+from degla.statistics.bootstrap import DRAWS, FloatArray, cluster_draws, cluster_numbers, grouped_mean, shares_of_items
 from degla.statistics.proportions import contributions, share_interval
 
 
@@ -27,8 +27,8 @@ class _Column:
     part: str
     metric: Metric
     rows: NDArray[np.int64]
-    worth: Values
-    chance: Values
+    worth: FloatArray
+    chance: FloatArray
     clusters: NDArray[np.int64]
     groups: NDArray[np.int64] | None
     tied: NDArray[np.bool_]
@@ -46,10 +46,10 @@ class ItemScore:
         clusters: `[n]` numbers of their images.
     """
 
-    draws: Values
+    draws: FloatArray
     rows: NDArray[np.int64]
-    weights: Values
-    worth: Values
+    weights: FloatArray
+    worth: FloatArray
     clusters: NDArray[np.int64]
 
 
@@ -167,7 +167,7 @@ def _draw(columns: Sequence[_Column], clusters: int, seed: int, draws: int) -> l
     return [_scored(column, np.array(values)) for column, values in zip(columns, drawn, strict=True)]
 
 
-def _scored(column: _Column, draws: Values) -> _Drawn:
+def _scored(column: _Column, draws: FloatArray) -> _Drawn:
     chance: float | None = column.metric.chance
     if chance is None:
         counted = grouped_mean(column.chance, column.groups)
@@ -213,7 +213,7 @@ def _averages(benchmark: Benchmark, columns: Sequence[tuple[_Column, _Drawn]]) -
     return list(made.values())
 
 
-def joined(items: Sequence[ItemScore], weights: Values) -> ItemScore:
+def joined(items: Sequence[ItemScore], weights: FloatArray) -> ItemScore:
     """A weighted sum of scores."""
     return ItemScore(
         draws=weights @ np.stack([each.draws for each in items]),

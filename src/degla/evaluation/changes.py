@@ -21,7 +21,7 @@ COUNT = 10
 
 
 @dataclass(frozen=True)
-class Standing:
+class ItemAnswers:
     """How one method answers one item, over its seeds.
 
     Attributes:
@@ -36,7 +36,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Change:
+class ItemChange:
     """One item before and after.
 
     Attributes:
@@ -52,8 +52,8 @@ class Change:
     part: str
     image: str
     change: float
-    before: Standing
-    after: Standing
+    before: ItemAnswers
+    after: ItemAnswers
     true: tuple[str, ...] = ()
     false: tuple[str, ...] = ()
     images: int = 0
@@ -80,13 +80,13 @@ class _Tally:
     right: int = 0
     seeds: int = 0
 
-    def standing(self) -> Standing:
-        return Standing(self.margin / self.seeds, self.right, self.seeds)
+    def standing(self) -> ItemAnswers:
+        return ItemAnswers(self.margin / self.seeds, self.right, self.seeds)
 
 
 def largest_changes(
     comparison: Comparison, *, root: Path | None = None, count: int = COUNT
-) -> dict[str, tuple[Change, ...]]:
+) -> dict[str, tuple[ItemChange, ...]]:
     """The items whose margin moved most from the baseline to each other method, averaged over seeds, largest first.
 
     Retrieval is left out: its margins are against thousands of texts that no page can show. Methods without verdicts
@@ -104,7 +104,7 @@ def largest_changes(
     if base is None or not others:
         return {}
     before = _tallies(base)
-    found: dict[str, tuple[Change, ...]] = {}
+    found: dict[str, tuple[ItemChange, ...]] = {}
     for method in others if before else ():
         alike = _alike(base, method)
         after = _tallies(method)
@@ -159,9 +159,9 @@ def _alike(first: Method, second: Method) -> set[str]:
     return {name for name, values in digests.items() if len(values) == 1}
 
 
-def _change(before: _Tally, after: _Tally) -> Change:
+def _change(before: _Tally, after: _Tally) -> ItemChange:
     row, was, now = after.row, before.standing(), after.standing()
-    return Change(
+    return ItemChange(
         id=row.id,
         benchmark=row.benchmark,
         part=row.part,
@@ -175,7 +175,7 @@ def _change(before: _Tally, after: _Tally) -> Change:
     )
 
 
-def _illustrated(found: Mapping[str, Sequence[Change]], root: Path) -> dict[str, tuple[Change, ...]]:
+def _illustrated(found: Mapping[str, Sequence[ItemChange]], root: Path) -> dict[str, tuple[ItemChange, ...]]:
     """The same with texts and pictures, as far as the root folder has them."""
     wanted: dict[str, set[str]] = {}
     for change in (change for changes in found.values() for change in changes):
@@ -201,7 +201,7 @@ def _items(name: str, ids: set[str], root: Path) -> Iterable[PairItem]:
     return found
 
 
-def _illustrate(change: Change, item: PairItem | None, root: Path) -> Change:
+def _illustrate(change: ItemChange, item: PairItem | None, root: Path) -> ItemChange:
     if item is not None and item.images and item.images[0].path != change.image:
         logger.warning("%s: the item of that name under %s is about another image.", change.id, root)
         return change

@@ -20,7 +20,7 @@ from types import TracebackType
 import numpy as np
 
 from degla.errors import InputError
-from degla.evaluation.scoring import Rows
+from degla.evaluation.scoring import EmbeddingRows
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def open_cache(folder: Path) -> DiskCache:
     return DiskCache(folder)
 
 
-class DiskCache(MutableMapping[str, Rows]):
+class DiskCache(MutableMapping[str, EmbeddingRows]):
     """Float32 rows `[D]` by key; what stands before a key's first colon names its file.
 
     Rows that are set are written together, at the latest after five seconds of further ones, on `flush` and on leaving
@@ -75,14 +75,14 @@ class DiskCache(MutableMapping[str, Rows]):
         """Rows that were put there."""
         self._files: dict[str, _File] = {}
 
-    def __getitem__(self, key: str) -> Rows:
+    def __getitem__(self, key: str) -> EmbeddingRows:
         row = self._file(key).get(key)
         if row is None:
             raise KeyError(key)
         self.read += 1
         return row
 
-    def __setitem__(self, key: str, value: Rows) -> None:
+    def __setitem__(self, key: str, value: EmbeddingRows) -> None:
         file = self._file(key)
         file.waiting[key] = np.array(value, dtype=np.float32)
         if len(file.waiting) >= _ROWS_A_WRITE or time.monotonic() - file.last_write > _SECONDS_A_WRITE:
@@ -141,13 +141,13 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.waiting: dict[str, Rows] = {}
+        self.waiting: dict[str, EmbeddingRows] = {}
         self.last_write = time.monotonic()
         self._connection: sqlite3.Connection | None = None
         self._given_up = False
         self._told_of_rows = False
 
-    def get(self, key: str) -> Rows | None:
+    def get(self, key: str) -> EmbeddingRows | None:
         if key in self.waiting:
             return self.waiting[key]
         with self._safely(), self._open(create=False) as connection:
@@ -229,7 +229,7 @@ class _File:
                 error,
             )
 
-    def _checked(self, key: str, data: object, checksum: object) -> Rows | None:
+    def _checked(self, key: str, data: object, checksum: object) -> EmbeddingRows | None:
         if isinstance(data, bytes) and checksum == _checksum(key, data) and len(data) % _NUMBERS.itemsize == 0:
             return np.frombuffer(data, dtype=_NUMBERS).astype(np.float32)
         if not self._told_of_rows:

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from degla.data.decoding import shown
 from degla.errors import DeglaError, InputError
-from degla.evaluation.embedding_table import Cache, Table, batches_of
+from degla.evaluation.embedding_table import Cache, CachedRows, batches_of
 from degla.evaluation.identity import content_digest
 from degla.evaluation.pictures import decode_picture, read_picture
-from degla.evaluation.processes import Processes
-from degla.evaluation.progress import Progress
-from degla.evaluation.scoring import Rows, unit_rows
+from degla.evaluation.processes import EvaluationProcesses
+from degla.evaluation.progress import TaskProgress
+from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.records import ImageReading, ItemImage
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _SMALL = 20_000_000
 """Weights of a model below which PyTorch's own work for each call outweighs the products of a small batch."""
 
 
-class Encoder(Protocol):
+class EmbeddingModel(Protocol):
     """What evaluation needs of a model; `degla.model.encoder.Encoder` satisfies it."""
 
     @property
@@ -83,7 +83,7 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Embeddings:
+class EmbeddedItems:
     """Unit float32 rows of all images and texts of a run.
 
     Attributes:
@@ -93,9 +93,9 @@ class Embeddings:
         text_row: a text to its row; texts with equal tokens share one.
     """
 
-    images: Rows
+    images: EmbeddingRows
     image_row: dict[ItemImage, int]
-    texts: Rows
+    texts: EmbeddingRows
     text_row: dict[str, int]
 
 
@@ -117,7 +117,7 @@ class Embedder:
         processes: among which the work is shared; only the first gets the rows.
     """
 
-    encoder: Encoder
+    encoder: EmbeddingModel
     root: Path
     images_per_batch: int = 0
     texts_per_batch: int = 0
@@ -125,10 +125,10 @@ class Embedder:
     workers: int = 0
     cache: Cache = field(default_factory=dict)
     identity: str = ""
-    progress: Progress = field(default_factory=Progress)
-    processes: Processes = field(default_factory=Processes)
+    progress: TaskProgress = field(default_factory=TaskProgress)
+    processes: EvaluationProcesses = field(default_factory=EvaluationProcesses)
 
-    def embed(self, images: Iterable[ItemImage], texts: Iterable[str]) -> Embeddings:
+    def embed(self, images: Iterable[ItemImage], texts: Iterable[str]) -> EmbeddedItems:
         """Embed every distinct image and text once.
 
         Raises:
@@ -143,9 +143,9 @@ class Embedder:
         with _evaluating(self.encoder), torch.inference_mode(), kernel:
             image_row, image_rows = self._images(list(dict.fromkeys(images)))
             text_row, text_rows = self._texts(list(dict.fromkeys(texts)))
-        return Embeddings(image_rows, image_row, text_rows, text_row)
+        return EmbeddedItems(image_rows, image_row, text_rows, text_row)
 
-    def _images(self, images: list[ItemImage]) -> tuple[dict[ItemImage, int], Rows]:
+    def _images(self, images: list[ItemImage]) -> tuple[dict[ItemImage, int], EmbeddingRows]:
         import torch
 
         with ThreadPoolExecutor(self.workers or os.cpu_count() or 1, thread_name_prefix="degla-image") as pool:
@@ -157,12 +157,12 @@ class Embedder:
                     for image in images
                 }
                 asked = {number: image for image, number in reversed(image_row.items())}
-                table = Table(list(numbers), self.cache, self.processes)
+                table = CachedRows(list(numbers), self.cache, self.processes)
                 batches = batches_of(table.todo, self.images_per_batch or self._size(8, 128))
                 mine = list(self.processes.share(batches))
                 ahead: dict[int, list[Future[Tensor]]] = {}
 
-                def embed(place: int) -> Rows:
+                def embed(place: int) -> EmbeddingRows:
                     # Three batches are in flight, so memory stays small however long the list is.
                     for later in range(place, min(place + 3, len(mine))):
                         if later not in ahead:
@@ -189,7 +189,9 @@ class Embedder:
 
         return {path: digest for found in self.processes.together(read) for path, digest in found.items()}
 
-    def _fill(self, table: Table, batches: Sequence[Sequence[int]], embed: Callable[[int], Rows], *, name: str) -> None:
+    def _fill(
+        self, table: CachedRows, batches: Sequence[Sequence[int]], embed: Callable[[int], EmbeddingRows], *, name: str
+    ) -> None:
         """Embed all batches, one a process in each round; their borders do not depend on the number of processes.
 
         Args:
@@ -226,7 +228,7 @@ class Embedder:
         pixels: Tensor = self.encoder.transform(picture)
         return pixels
 
-    def _texts(self, texts: list[str]) -> tuple[dict[str, int], Rows]:
+    def _texts(self, texts: list[str]) -> tuple[dict[str, int], EmbeddingRows]:
         import torch
 
         tokens: list[NDArray[np.int64]] = []
@@ -240,7 +242,7 @@ class Embedder:
         sequences = [np.frombuffer(row, dtype=np.int64) for row in distinct]
         lengths = [int(row.nonzero()[0][-1]) + 1 if row.any() else 1 for row in sequences]
         keys = [self._key("text", hashlib.sha256(row).hexdigest()) for row in distinct]
-        table = Table(keys, self.cache, self.processes)
+        table = CachedRows(keys, self.cache, self.processes)
         # Texts that begin alike come together where the tower computes a shared beginning once; else equal lengths do.
         bytes_of = list(distinct)
         grows = getattr(self.encoder, "grow", None) is not None
@@ -248,7 +250,7 @@ class Embedder:
         batches = batches_of(order, self.texts_per_batch or self._size(32, 512))
         mine = self.processes.share(batches)
 
-        def embed(place: int) -> Rows:
+        def embed(place: int) -> EmbeddingRows:
             batch = mine[place]
             stacked = np.stack([sequences[i] for i in batch])
             if self.encoder.trims:
@@ -270,7 +272,7 @@ class Embedder:
     def _key(self, kind: str, content: str) -> str:
         return f"{self.identity}:{kind}:{content}"
 
-    def _unit(self, rows: Tensor, count: int) -> Rows:
+    def _unit(self, rows: Tensor, count: int) -> EmbeddingRows:
         values = unit_rows(rows.detach().float().cpu().numpy())
         if values.ndim != 2 or len(values) != count:
             raise DeglaError(
@@ -280,7 +282,7 @@ class Embedder:
         return values
 
 
-def _nothing() -> Rows:
+def _nothing() -> EmbeddingRows:
     return np.empty((0, 0), dtype=np.float32)
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from degla.errors import InputError
-from degla.evaluation.scoring import Rows, unit_rows
+from degla.evaluation.scoring import EmbeddingRows, unit_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from degla.evaluation.embed import Encoder
+    from degla.evaluation.embed import EmbeddingModel
 
 KINDS = ("random", "blind")
 DIMENSION = 512
@@ -32,7 +32,7 @@ def is_floor(name: str) -> bool:
     return name.partition(":")[0] in KINDS
 
 
-def load_floor(name: str) -> Encoder:
+def load_floor(name: str) -> EmbeddingModel:
     """Make the floor of that name.
 
     ``random`` and ``random:SEED``: a random unit row for each picture and text, the same for the same content.
@@ -149,7 +149,7 @@ class BlindModel(_Floor):
 
         disliked = np.array(self._dislike(self._texts_of(tokens)), dtype=np.float64)
         cosines = -disliked / (disliked + 64.0)
-        rows: Rows = np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1).astype(np.float32)
+        rows: EmbeddingRows = np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1).astype(np.float32)
         return torch.from_numpy(rows)
 
 

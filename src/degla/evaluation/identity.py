@@ -16,12 +16,14 @@ from degla.evaluation.pictures import read_picture
 from degla.records import ImageReading
 
 if TYPE_CHECKING:
-    from degla.evaluation.embed import Encoder
+    from degla.evaluation.embed import EmbeddingModel
 
 _LIBRARIES = ("torch", "torchvision", "pillow")
 
 
-def identity_of(encoder: Encoder, *, fingerprint: str | None = None, image_reading: ImageReading = "upright") -> str:
+def identity_of(
+    encoder: EmbeddingModel, *, fingerprint: str | None = None, image_reading: ImageReading = "upright"
+) -> str:
     """sha256 of all that an embedding depends on besides its input.
 
     That is the weights, the activation, the precision, the kind of device, the reading of images, the preprocessing,

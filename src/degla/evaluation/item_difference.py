@@ -17,13 +17,13 @@ from degla.evaluation.results import load_result
 from degla.records import BenchmarkResult, ItemVerdict, Result
 from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import contributions
-from degla.statistics.seeds import Questions, over_questions
+from degla.statistics.seeds import QuestionVariance, over_questions
 
-Key = tuple[str, str]
+ScoreName = tuple[str, str]
 """Name of a part or average, and metric."""
 
 
-def item_score(benchmark: str, key: Key, paths: Sequence[Path]) -> tuple[tuple[str, ...], ItemScore] | None:
+def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[tuple[str, ...], ItemScore] | None:
     """Ids of the items, and the score with verdicts averaged over results of one method.
 
     Args:
@@ -52,12 +52,12 @@ def mean_score(scores: Sequence[ItemScore]) -> ItemScore:
     )
 
 
-def questions_of(score: ItemScore) -> Questions | None:
+def questions_of(score: ItemScore) -> QuestionVariance | None:
     """What other questions would do to a score."""
     return over_questions(score.draws, contributions(score.worth, score.weights, score.clusters))
 
 
-def questions_of_lead(leads: Iterable[tuple[float, ItemScore, ItemScore]]) -> Questions | None:
+def questions_of_lead(leads: Iterable[tuple[float, ItemScore, ItemScore]]) -> QuestionVariance | None:
     """What other questions would do to a weighted sum of leads.
 
     Args:
@@ -81,7 +81,7 @@ def questions_of_lead(leads: Iterable[tuple[float, ItemScore, ItemScore]]) -> Qu
     return replace(found, error=total * found.error, interval=interval)
 
 
-def lead_over(benchmark: str, key: Key, first: Sequence[Path], second: Sequence[Path]) -> Questions | None:
+def lead_over(benchmark: str, key: ScoreName, first: Sequence[Path], second: Sequence[Path]) -> QuestionVariance | None:
     """What other questions would do to the first method's score minus the second's, verdicts averaged over seeds.
 
     Returns:
@@ -93,7 +93,7 @@ def lead_over(benchmark: str, key: Key, first: Sequence[Path], second: Sequence[
     return questions_of_lead([(1.0, one[1], other[1])])
 
 
-def averaged_scores(results: Sequence[Result], *, where: str) -> dict[str, dict[Key, ItemScore]]:
+def averaged_scores(results: Sequence[Result], *, where: str) -> dict[str, dict[ScoreName, ItemScore]]:
     """By benchmark, the scores of one method's results with their verdicts averaged.
 
     Args:
@@ -122,12 +122,12 @@ def averaged_scores(results: Sequence[Result], *, where: str) -> dict[str, dict[
     }
 
 
-def _scores(benchmark: BenchmarkResult, verdicts: Sequence[ItemVerdict]) -> dict[Key, ItemScore]:
+def _scores(benchmark: BenchmarkResult, verdicts: Sequence[ItemVerdict]) -> dict[ScoreName, ItemScore]:
     return drawn_values(benchmark_of(benchmark), verdicts)
 
 
 @lru_cache(maxsize=128)
-def _drawn(path: Path, modified: int, benchmark: str) -> tuple[tuple[str, ...], dict[Key, ItemScore]]:
+def _drawn(path: Path, modified: int, benchmark: str) -> tuple[tuple[str, ...], dict[ScoreName, ItemScore]]:
     """Ids of a result's items and its scores; `modified` makes a changed file a new key."""
     if not path.with_name(load_result(path).items_file).is_file():
         return (), {}

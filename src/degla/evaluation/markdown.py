@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from degla.evaluation.changes import Change
+from degla.evaluation.changes import ItemChange
 from degla.evaluation.comparison import Cell, Comparison
 from degla.evaluation.in_print import PrintedTable
 from degla.evaluation.sources import provenance, titles_of
@@ -15,7 +15,7 @@ def render_markdown(
     comparison: Comparison,
     *,
     printed: Sequence[PrintedTable] = (),
-    changed: Mapping[str, Sequence[Change]] | None = None,
+    changed: Mapping[str, Sequence[ItemChange]] | None = None,
 ) -> str:
     """The tables and warnings as Markdown."""
     lines = ["# Report", ""]
@@ -85,7 +85,7 @@ def _printed(table: PrintedTable, labels: Sequence[str]) -> Iterator[str]:
         yield table_line([name, *(chance(row.values.get(column)) for column in table.columns)])
 
 
-def _changed(changed: Mapping[str, Sequence[Change]], baseline: str | None) -> Iterator[str]:
+def _changed(changed: Mapping[str, Sequence[ItemChange]], baseline: str | None) -> Iterator[str]:
     for label, changes in changed.items():
         yield f"## Changed most: {label} against {baseline}"
         yield ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from degla.evaluation.floors import is_floor, load_floor
 
 if TYPE_CHECKING:
-    from degla.evaluation.embed import Encoder
+    from degla.evaluation.embed import EmbeddingModel
 
 
 def means_floor(name: str) -> bool:
@@ -16,7 +16,7 @@ def means_floor(name: str) -> bool:
     return is_floor(name) and not Path(name).exists()
 
 
-def load_model(name: str, *, device: str = "cpu") -> Encoder:
+def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
     """Load a model for evaluation.
 
     Args:

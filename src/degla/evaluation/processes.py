@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Processes:
+class EvaluationProcesses:
     """The processes of one evaluation, and which one this is.
 
     Attributes:
@@ -67,7 +67,7 @@ class Processes:
 
 
 @contextlib.contextmanager
-def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Processes]:
+def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[EvaluationProcesses]:
     """Join the processes that `torchrun` started, for the length of the block; alone where it started none.
 
     They talk over `gloo`, in the machine's memory or over its network: rows are small, whatever made them.
@@ -76,7 +76,7 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Pr
         InputError: the environment is torchrun's, but not whole.
     """
     if int(environment.get("WORLD_SIZE", "1")) == 1:
-        yield Processes()
+        yield EvaluationProcesses()
         return
     import torch.distributed as dist
 
@@ -89,7 +89,7 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Pr
     with _stdout_to_stderr():
         dist.init_process_group("gloo")
     try:
-        yield Processes(rank=dist.get_rank(), count=dist.get_world_size())
+        yield EvaluationProcesses(rank=dist.get_rank(), count=dist.get_world_size())
     finally:
         dist.destroy_process_group()
 

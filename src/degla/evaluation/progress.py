@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Progress:
+class TaskProgress:
     """Shows the advance of tasks on stderr, or nothing where `show` is False."""
 
     show: bool = False

@@ -19,7 +19,7 @@ _EXAMPLES = 5
 
 
 @dataclass(frozen=True)
-class Questions:
+class BenchmarkQuestions:
     """What is asked of one benchmark, after what cannot be asked was left out.
 
     Attributes:
@@ -39,7 +39,7 @@ class Questions:
     filtered: Mapping[str, int]
 
 
-def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> Questions:
+def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQuestions:
     """Read a benchmark's files and leave out what cannot be asked.
 
     Raises:
@@ -80,7 +80,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> Questions:
             sum(kept_counts.values()),
         )
     filtered = {part: number - kept_counts.get(part, 0) for part, number in counts.items()}
-    return Questions(benchmark, tuple(there), tuple(kept), tuple(sorted(absent)), counts, missing, filtered)
+    return BenchmarkQuestions(benchmark, tuple(there), tuple(kept), tuple(sorted(absent)), counts, missing, filtered)
 
 
 def _refuse_repeated(benchmark: Benchmark, entries: Iterable[Entry]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from degla import __version__
 from degla.errors import InputError
-from degla.evaluation.changes import Change, largest_changes
+from degla.evaluation.changes import ItemChange, largest_changes
 from degla.evaluation.comparison import Comparison, Row, compare, ordered_results
 from degla.evaluation.families import families
 from degla.evaluation.in_print import PrintedTable, tables_in_print
@@ -67,7 +67,7 @@ def as_data(
     comparison: Comparison,
     *,
     printed: Sequence[PrintedTable] = (),
-    changed: Mapping[str, Sequence[Change]] | None = None,
+    changed: Mapping[str, Sequence[ItemChange]] | None = None,
 ) -> Data:
     """The comparison as plain lists and dicts, ready for JSON."""
     return {
@@ -117,7 +117,7 @@ def render_html(
     comparison: Comparison,
     *,
     printed: Sequence[PrintedTable] = (),
-    changed: Mapping[str, Sequence[Change]] | None = None,
+    changed: Mapping[str, Sequence[ItemChange]] | None = None,
     weighed: tuple[str, str] | None = None,
 ) -> str:
     """The whole page as text."""

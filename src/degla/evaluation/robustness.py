@@ -24,12 +24,12 @@ from degla import __version__
 from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
-from degla.evaluation.benchmarks import Benchmark, Classification, Tie
-from degla.evaluation.embed import Embedder, Embeddings
+from degla.evaluation.benchmarks import Benchmark, Classification, TieRule
+from degla.evaluation.embed import EmbeddedItems, Embedder
 from degla.evaluation.pictures import decode_picture, read_picture
-from degla.evaluation.progress import Progress
+from degla.evaluation.progress import TaskProgress
 from degla.evaluation.questions import ask
-from degla.evaluation.scoring import Rows, class_rows, unit_rows
+from degla.evaluation.scoring import EmbeddingRows, class_rows, unit_rows
 from degla.evaluation.verdicts import Judged, judge, texts_of
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
 from degla.model.encoder import Encoder
@@ -101,10 +101,10 @@ class Attacker:
     step_size: float | None = None
     seed: int = 0
     images_per_batch: int = 0
-    progress: Progress = field(default_factory=Progress)
+    progress: TaskProgress = field(default_factory=TaskProgress)
 
     def judge(
-        self, benchmark: Benchmark, entry: Classification, epsilons: Sequence[float], *, tie: Tie | None = None
+        self, benchmark: Benchmark, entry: Classification, epsilons: Sequence[float], *, tie: TieRule | None = None
     ) -> list[list[Judged]]:
         """Verdicts on the clean images, then under attacks of each size, from the smallest.
 
@@ -122,7 +122,7 @@ class Attacker:
         rows = np.empty((len(everything), classes.shape[1]), dtype=np.float32)
 
         def verdicts() -> list[Judged]:
-            table = Embeddings(rows, numbers, texts.texts, texts.text_row)
+            table = EmbeddedItems(rows, numbers, texts.texts, texts.text_row)
             return judge(benchmark, [entry], table, tie=tie)
 
         with at_rest(self.encoder):
@@ -165,7 +165,7 @@ class Attacker:
         return 2.5 / self.steps if self.step_size is None else self.step_size
 
     @torch.no_grad()
-    def _embed(self, pixels: Tensor) -> Rows:
+    def _embed(self, pixels: Tensor) -> EmbeddingRows:
         return unit_rows(self.encoder.encode_images(pixels).float().cpu().numpy())
 
     def _batches(
@@ -194,7 +194,7 @@ def attack_model(
     step_size: float | None = None,
     images: int | None = None,
     seed: int = 0,
-    tie: Tie | None = None,
+    tie: TieRule | None = None,
     allow_missing: bool = False,
     label: str | None = None,
     progress: bool = True,
@@ -221,7 +221,7 @@ def attack_model(
     """
     _check(epsilons, steps, step_size, images)
     sizes = sorted(set(epsilons))
-    attacker = Attacker(encoder, root, steps, step_size, seed=seed, progress=Progress(progress))
+    attacker = Attacker(encoder, root, steps, step_size, seed=seed, progress=TaskProgress(progress))
     scored = []
     for name in dict.fromkeys(benchmarks):
         benchmark: Benchmark = BENCHMARKS.load(name).BENCHMARK

@@ -13,15 +13,15 @@ from pathlib import Path
 from degla import __version__
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
-from degla.evaluation.benchmarks import Benchmark, Tie
-from degla.evaluation.embed import Embedder, Embeddings, Encoder
+from degla.evaluation.benchmarks import Benchmark, TieRule
+from degla.evaluation.embed import EmbeddedItems, Embedder, EmbeddingModel
 from degla.evaluation.embedding_table import Cache
 from degla.evaluation.identity import identity_of
 from degla.evaluation.neutral import find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage
-from degla.evaluation.processes import Processes
-from degla.evaluation.progress import Progress
-from degla.evaluation.questions import Questions, ask, digest_of
+from degla.evaluation.processes import EvaluationProcesses
+from degla.evaluation.progress import TaskProgress
+from degla.evaluation.questions import BenchmarkQuestions, ask, digest_of
 from degla.evaluation.results import TracedResult
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.records import BenchmarkResult, ImageReading, ItemVerdict, ModelProvenance, PartResult
@@ -32,26 +32,26 @@ _TIES = ("strict", "half", "lenient")
 
 
 def ask_all(
-    benchmarks: Sequence[str], root: Path, *, allow_missing: bool = False, processes: Processes | None = None
-) -> list[Questions]:
+    benchmarks: Sequence[str], root: Path, *, allow_missing: bool = False, processes: EvaluationProcesses | None = None
+) -> list[BenchmarkQuestions]:
     """Read and check what benchmarks ask, before any model is looked up; arguments and errors as for `evaluate`."""
     if not benchmarks:
         raise InputError(f"no benchmark was named. Known: {', '.join(BENCHMARKS.names())}.")
     chosen: list[Benchmark] = [BENCHMARKS.load(name).BENCHMARK for name in dict.fromkeys(benchmarks)]
     # What a benchmark draws by itself is drawn by one process, while the others wait.
-    (processes or Processes()).from_first(
+    (processes or EvaluationProcesses()).from_first(
         lambda: [benchmark.prepare(root) for benchmark in chosen if benchmark.prepare is not None]
     )
     return [ask(benchmark, root, allow_missing=allow_missing) for benchmark in chosen]
 
 
 def evaluate(
-    encoder: Encoder,
+    encoder: EmbeddingModel,
     *,
     benchmarks: Sequence[str],
     root: Path,
     seed: int = 0,
-    tie: Tie | None = None,
+    tie: TieRule | None = None,
     allow_missing: bool = False,
     label: str | None = None,
     training_seed: int | None = None,
@@ -59,8 +59,8 @@ def evaluate(
     cache: Cache | None = None,
     image_reading: ImageReading = "upright",
     training: TrainingImages | None = None,
-    processes: Processes | None = None,
-    questions: Sequence[Questions] | None = None,
+    processes: EvaluationProcesses | None = None,
+    questions: Sequence[BenchmarkQuestions] | None = None,
 ) -> TracedResult:
     """Score a model; every distinct image and text of all benchmarks is embedded once.
 
@@ -87,7 +87,7 @@ def evaluate(
     """
     if tie is not None and tie not in _TIES:
         raise InputError(f"tie rule {tie!r}: must be one of {', '.join(_TIES)}.")
-    processes = processes or Processes()
+    processes = processes or EvaluationProcesses()
     if questions is None:
         questions = ask_all(benchmarks, root, allow_missing=allow_missing, processes=processes)
     entries = list(chain.from_iterable(asked.entries for asked in questions))
@@ -99,7 +99,7 @@ def evaluate(
         cache={} if cache is None else cache,
         identity=identity,
         reading=image_reading,
-        progress=Progress(progress and processes.first),
+        progress=TaskProgress(progress and processes.first),
         processes=processes,
     )
     embeddings = embedder.embed(images_of(entries), chain.from_iterable(map(texts_of, entries)))
@@ -128,13 +128,19 @@ def evaluate(
     )
 
 
-def _leakage(training: TrainingImages, questions: Iterable[Questions], *, root: Path) -> Leakage:
+def _leakage(training: TrainingImages, questions: Iterable[BenchmarkQuestions], *, root: Path) -> Leakage:
     paths = ((asked.benchmark.name, [image.path for image in images_of(asked.entries)]) for asked in questions)
     return find_leakage(training, paths, root=root)
 
 
 def _score(
-    asked: Questions, embeddings: Embeddings, *, root: Path, seed: int, tie: Tie | None, cache: Cache | None
+    asked: BenchmarkQuestions,
+    embeddings: EmbeddedItems,
+    *,
+    root: Path,
+    seed: int,
+    tie: TieRule | None,
+    cache: Cache | None,
 ) -> tuple[BenchmarkResult, list[ItemVerdict]]:
     benchmark = asked.benchmark
     judged = judge(benchmark, asked.entries, embeddings, tie=tie)

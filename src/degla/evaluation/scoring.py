@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from degla.errors import DeglaError
 
 if TYPE_CHECKING:
-    from degla.evaluation.benchmarks import Tie
+    from degla.evaluation.benchmarks import TieRule
 
-Rows = NDArray[np.float32]
+EmbeddingRows = NDArray[np.float32]
 _TIE_WORTH = {"strict": 0.0, "half": 0.5, "lenient": 1.0}
 _CHUNK_BYTES = 64 << 20
 
@@ -42,7 +42,7 @@ class PairVerdicts:
     group_ok: NDArray[np.float64]
     text_ties: NDArray[np.int64]
     image_ties: NDArray[np.int64]
-    margin: Rows
+    margin: EmbeddingRows
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class RankVerdicts:
 
     better: NDArray[np.int64]
     ties: NDArray[np.int64]
-    margin: Rows
+    margin: EmbeddingRows
 
-    def within(self, k: int, tie: Tie) -> NDArray[np.float64]:
+    def within(self, k: int, tie: TieRule) -> NDArray[np.float64]:
         """Worth `[N]` of "the true one is among the first k".
 
         Strict puts it behind its ties, lenient before them; half is the expectation over a random order of
@@ -71,14 +71,16 @@ class RankVerdicts:
         return (rank < k).astype(np.float64)
 
 
-def unit_rows(rows: NDArray[Any]) -> Rows:
+def unit_rows(rows: NDArray[Any]) -> EmbeddingRows:
     """Bring rows `[N, D]` of any float type to length one in float32; zero or non-finite rows become NaN."""
     wide = np.asarray(rows, dtype=np.float32)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         return np.asarray(wide / np.sqrt((wide * wide).sum(axis=-1, keepdims=True)), dtype=np.float32)
 
 
-def pair_similarities(images: Rows, texts: Rows, image_index: NDArray[Any], text_index: NDArray[Any]) -> Rows:
+def pair_similarities(
+    images: EmbeddingRows, texts: EmbeddingRows, image_index: NDArray[Any], text_index: NDArray[Any]
+) -> EmbeddingRows:
     """Cosines `[N, K, L]` of the items' own images and texts.
 
     Args:
@@ -99,7 +101,9 @@ def pair_similarities(images: Rows, texts: Rows, image_index: NDArray[Any], text
     return result
 
 
-def score_pairs(similarities: NDArray[Any], gold: NDArray[Any], *, tie: Tie, ids: Sequence[str] = ()) -> PairVerdicts:
+def score_pairs(
+    similarities: NDArray[Any], gold: NDArray[Any], *, tie: TieRule, ids: Sequence[str] = ()
+) -> PairVerdicts:
     """Score N items of K images and L texts.
 
     For each image, every text that is true of it is compared with every text that is not; a comparison is
@@ -128,8 +132,8 @@ def score_pairs(similarities: NDArray[Any], gold: NDArray[Any], *, tie: Tie, ids
 
 
 def score_texts(
-    similarities: NDArray[Any], same: NDArray[Any], *, tie: Tie, ids: Sequence[str] = ()
-) -> tuple[NDArray[np.float64], NDArray[np.int64], Rows]:
+    similarities: NDArray[Any], same: NDArray[Any], *, tie: TieRule, ids: Sequence[str] = ()
+) -> tuple[NDArray[np.float64], NDArray[np.int64], EmbeddingRows]:
     """Score N items of L texts without an image.
 
     Each text that says the same as another must be closer to it than to any text that says something else. With two
@@ -161,7 +165,9 @@ def _asked(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return truth[..., :, None] & ~truth[..., None, :]
 
 
-def _compare(values: Rows, asked: NDArray[np.bool_], tie: Tie) -> tuple[NDArray[np.float64], NDArray[np.int64], Rows]:
+def _compare(
+    values: EmbeddingRows, asked: NDArray[np.bool_], tie: TieRule
+) -> tuple[NDArray[np.float64], NDArray[np.int64], EmbeddingRows]:
     """Worth, ties and smallest margin `[N]` of the asked comparisons along the last axis of `values`."""
     lead = values[..., :, None] - values[..., None, :]
     above = values[..., :, None] > values[..., None, :]
@@ -176,7 +182,7 @@ def _compare(values: Rows, asked: NDArray[np.bool_], tie: Tie) -> tuple[NDArray[
     )
 
 
-def class_rows(prompts: Rows, classes: int) -> Rows:
+def class_rows(prompts: EmbeddingRows, classes: int) -> EmbeddingRows:
     """One unit row a class: the mean of its unit prompt embeddings, brought back to length one.
 
     Args:
@@ -186,7 +192,9 @@ def class_rows(prompts: Rows, classes: int) -> Rows:
     return unit_rows(prompts.reshape(classes, -1, prompts.shape[1]).mean(axis=1, dtype=np.float32))
 
 
-def rank(queries: Rows, candidates: Rows, truth: Sequence[Sequence[int]], ids: Sequence[str]) -> RankVerdicts:
+def rank(
+    queries: EmbeddingRows, candidates: EmbeddingRows, truth: Sequence[Sequence[int]], ids: Sequence[str]
+) -> RankVerdicts:
     """Rank the candidates of each query by cosine and find where its best true one stands.
 
     Args:
@@ -219,7 +227,7 @@ def rank(queries: Rows, candidates: Rows, truth: Sequence[Sequence[int]], ids: S
     return RankVerdicts(better, ties, margin)
 
 
-def _distinct(rows: Rows) -> tuple[Rows, NDArray[np.int64]]:
+def _distinct(rows: EmbeddingRows) -> tuple[EmbeddingRows, NDArray[np.int64]]:
     """Rows without repetition, and for each old row the index of its new one."""
     seen: dict[bytes, int] = {}
     inverse = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in rows], dtype=np.int64)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, MutableMapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.evaluation.scoring import Rows
+from degla.evaluation.scoring import EmbeddingRows
 from degla.evaluation.verdicts import Gold, Judged, chance_of
 from degla.records import ItemVerdict, PairItem
 
@@ -28,7 +28,7 @@ Leads = NDArray[np.float64]
 
 
 def floor_verdicts(
-    items: Iterable[PairItem], cache: MutableMapping[str, Rows] | None = None
+    items: Iterable[PairItem], cache: MutableMapping[str, EmbeddingRows] | None = None
 ) -> dict[str, list[Judged]]:
     """Name of each floor to its verdicts, with chance, in the order of the items.
 
@@ -58,12 +58,12 @@ def _shorter(item: PairItem) -> list[Leads]:
     return [lengths[None, ~true] - lengths[true, None] for true in _rows(item)]
 
 
-def _words_only(items: Sequence[PairItem], cache: MutableMapping[str, Rows]) -> list[list[Leads]] | None:
-    from degla.negatives.report.blind import Pair, bag_of_words, blind_leads
+def _words_only(items: Sequence[PairItem], cache: MutableMapping[str, EmbeddingRows]) -> list[list[Leads]] | None:
+    from degla.negatives.report.blind import CaptionNegative, bag_of_words, blind_leads
 
     shapes = [[(int(true.sum()), int((~true).sum())) for true in _rows(item)] for item in items]
     pairs = [
-        Pair(one, other, item.images[0].path)
+        CaptionNegative(one, other, item.images[0].path)
         for item in items
         for true in _rows(item)
         for one in _chosen(item, true)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Benchmark, Classification, Entry, Retrieval, Tie
-from degla.evaluation.embed import Embeddings
+from degla.evaluation.benchmarks import Benchmark, Classification, Entry, Retrieval, TieRule
+from degla.evaluation.embed import EmbeddedItems
 from degla.evaluation.scoring import class_rows, pair_similarities, rank, score_pairs, score_texts
 from degla.records import ItemImage, ItemVerdict, PairItem
 
@@ -44,7 +44,7 @@ def images_of(entries: Iterable[Entry]) -> Iterator[ItemImage]:
 
 
 def judge(
-    benchmark: Benchmark, entries: Sequence[Entry], embeddings: Embeddings, *, tie: Tie | None = None
+    benchmark: Benchmark, entries: Sequence[Entry], embeddings: EmbeddedItems, *, tie: TieRule | None = None
 ) -> list[Judged]:
     """Score every entry; the order is that of the entries.
 
@@ -73,9 +73,9 @@ def judge(
 
 
 def _judge_pairs(
-    benchmark: Benchmark, items: Sequence[PairItem], embeddings: Embeddings, tie: Tie | None
+    benchmark: Benchmark, items: Sequence[PairItem], embeddings: EmbeddedItems, tie: TieRule | None
 ) -> list[Judged]:
-    alike: dict[tuple[int, Gold, Tie], list[int]] = {}
+    alike: dict[tuple[int, Gold, TieRule], list[int]] = {}
     for index, item in enumerate(items):
         rule = tie or benchmark.part(item.part).tie
         alike.setdefault((len(item.images), item.gold, rule), []).append(index)
@@ -113,7 +113,7 @@ class _Worths:
     chance: dict[str, float]
 
 
-def _compare_images(items: Sequence[PairItem], gold: Gold, embeddings: Embeddings, rule: Tie) -> _Worths:
+def _compare_images(items: Sequence[PairItem], gold: Gold, embeddings: EmbeddedItems, rule: TieRule) -> _Worths:
     ids = [item.id for item in items]
     image_index = np.array([[embeddings.image_row[image] for image in item.images] for item in items])
     similarities = pair_similarities(embeddings.images, embeddings.texts, image_index, _text_index(items, embeddings))
@@ -139,7 +139,7 @@ def _compare_images(items: Sequence[PairItem], gold: Gold, embeddings: Embedding
     return _Worths(ok, ties, verdicts.margin, {key: worth for key, worth in chance.items() if key in ok})
 
 
-def _compare_texts(items: Sequence[PairItem], gold: Gold, embeddings: Embeddings, rule: Tie) -> _Worths:
+def _compare_texts(items: Sequence[PairItem], gold: Gold, embeddings: EmbeddedItems, rule: TieRule) -> _Worths:
     index = _text_index(items, embeddings)
     similarities = pair_similarities(embeddings.texts, embeddings.texts, index, index)
     ok, ties, margin = score_texts(
@@ -150,11 +150,11 @@ def _compare_texts(items: Sequence[PairItem], gold: Gold, embeddings: Embeddings
     return _Worths({"text_only_ok": ok}, {"text_only_ok": ties}, margin, chance)
 
 
-def _text_index(items: Sequence[PairItem], embeddings: Embeddings) -> NDArray[np.int64]:
+def _text_index(items: Sequence[PairItem], embeddings: EmbeddedItems) -> NDArray[np.int64]:
     return np.array([[embeddings.text_row[text] for text in item.texts] for item in items])
 
 
-def _is_degenerate(item: PairItem, embeddings: Embeddings) -> bool:
+def _is_degenerate(item: PairItem, embeddings: EmbeddedItems) -> bool:
     """Whether some image has a true and a false text of the same tokens (which share one row of the table)."""
     text_rows = [embeddings.text_row[text] for text in item.texts]
     return any(
@@ -166,7 +166,7 @@ def _is_degenerate(item: PairItem, embeddings: Embeddings) -> bool:
     )
 
 
-def _judge_classification(entry: Classification, embeddings: Embeddings, tie: Tie) -> list[Judged]:
+def _judge_classification(entry: Classification, embeddings: EmbeddedItems, tie: TieRule) -> list[Judged]:
     prompts = embeddings.texts[[embeddings.text_row[text] for text in texts_of(entry)]]
     images = embeddings.images[[embeddings.image_row[image] for image in entry.images]]
     ids = [f"{entry.benchmark}/{entry.part}/{image.path}" for image in entry.images]
@@ -192,7 +192,7 @@ def _judge_classification(entry: Classification, embeddings: Embeddings, tie: Ti
     ]
 
 
-def _judge_retrieval(entry: Retrieval, embeddings: Embeddings, tie: Tie) -> list[Judged]:
+def _judge_retrieval(entry: Retrieval, embeddings: EmbeddedItems, tie: TieRule) -> list[Judged]:
     images = embeddings.images[[embeddings.image_row[image] for image in entry.images]]
     texts = embeddings.texts[[embeddings.text_row[text] for text in entry.texts]]
     texts_of_image: list[list[int]] = [[] for _ in entry.images]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from degla.evaluation.changes import Standing
+from degla.evaluation.changes import ItemAnswers
 from degla.evaluation.comparison import Cell
 
 
@@ -36,7 +36,7 @@ def margin(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
 
-def answered(standing: Standing) -> str:
+def answered(standing: ItemAnswers) -> str:
     """What a method answered over its seeds: "right", "wrong", "right in 3 of 5 seeds"."""
     if standing.right in (0, standing.seeds):
         return "right" if standing.right else "wrong"

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from degla.losses.core import Embeddings, Extra, Loss, Processes, Target
-from degla.losses.image_grounded import Missing, calibrated_own_negatives_loss
+from degla.losses.image_grounded import MissingNegative, calibrated_own_negatives_loss
 from degla.ranges import Factor, Positive, Share
 
 
@@ -44,7 +44,7 @@ class DenseGrounded(Loss):
     """No gradient through where a token looks, as published; true or false."""
     least_spread: Positive = 1e-6
     """A token whose largest and smallest product with a patch differ by no more looks at all alike, > 0."""
-    missing: Missing = "left_out"
+    missing: MissingNegative = "left_out"
     """A negative that is not there is no candidate, or one with the score 0; "left_out" or "published"."""
 
     reads: ClassVar[frozenset[Extra]] = frozenset({"tokens"})

@@ -12,7 +12,7 @@ from torch import Tensor
 from degla.losses.core import Embeddings, Loss, Processes, Target
 from degla.ranges import Factor, Share
 
-Missing = Literal["left_out", "published"]
+MissingNegative = Literal["left_out", "published"]
 
 
 def own_negatives_loss(
@@ -32,7 +32,7 @@ def calibrated_own_negatives_loss(
     *,
     smoothing: float,
     focus: float,
-    missing: Missing = "left_out",
+    missing: MissingNegative = "left_out",
 ) -> Float[Tensor, " batch"]:
     """`own_negatives_loss` with smoothed targets and a focal factor; equal to it where both are 0.
 
@@ -84,7 +84,7 @@ class ImageGrounded(Loss):
     """Share of the target that is spread evenly, 0 to 1 (0.02 in FSC-CLIP)."""
     focus: Factor = 0.0
     """Exponent that makes sure rows count less, >= 0 (2 in FSC-CLIP)."""
-    missing: Missing = "left_out"
+    missing: MissingNegative = "left_out"
     """A negative that is not there is no candidate, or one with the logit 0; "left_out" or "published" (FSC-CLIP)."""
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Part, Processes, Target
+from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
 from degla.ranges import Factor, Positive
 
 
@@ -35,7 +35,7 @@ class LogitDistillation(Loss):
     temperature: Positive = 2.0
     """Softens both distributions, > 0 (2 in arXiv 2503.04229)."""
 
-    needs: ClassVar[frozenset[Part]] = frozenset({"image", "caption"})
+    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"image", "caption"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the pairs of all processes."""

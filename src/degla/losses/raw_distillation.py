@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Extra, Loss, Part, Processes, Target
+from degla.losses.core import Embeddings, Extra, Loss, Processes, Target, TeacherPart
 from degla.ranges import Factor
 
 
@@ -28,7 +28,7 @@ class RawDistillation(Loss):
     weight: Factor = 1.0
     """Factor of the loss, >= 0 (1 in arXiv 2402.12336)."""
 
-    needs: ClassVar[frozenset[Part]] = frozenset({"raw_image"})
+    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"raw_image"})
     scaled: ClassVar[bool] = False
     reads: ClassVar[frozenset[Extra]] = frozenset({"raw_image"})
     reads_texts: ClassVar[bool] = False

@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Part, Processes, Target
+from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
 from degla.ranges import Factor
 
 
@@ -34,7 +34,7 @@ class SelfDistillation(Loss):
     text: Factor = 6.4
     """Factor of the texts' mean, >= 0 (arXiv 2504.16801: 0.005 summed over 256 captions and 4 negatives each)."""
 
-    needs: ClassVar[frozenset[Part]] = frozenset({"image", "caption", "negative"})
+    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"image", "caption", "negative"})
     scaled: ClassVar[bool] = False
 
     @classmethod

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Part, Processes, Target
+from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
 from degla.losses.image_grounded import own_negatives_loss
 from degla.ranges import Factor, Positive
 
@@ -35,7 +35,7 @@ class TextGrounded(Loss):
     pairing: Literal["own", "published"] = "own"
     """Which negatives a caption meets: its own, or those that the released code pairs with it; "own" or "published"."""
 
-    needs: ClassVar[frozenset[Part]] = frozenset({"caption"})
+    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"caption"})
     scaled: ClassVar[bool] = False
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:

@@ -22,15 +22,14 @@ from degla.model.depth import TOWERS, tower_module
 from degla.model.image import encode_class_token, reads_class_token
 from degla.model.modes import rest_what_stays
 from degla.model.text import can_trim, encode_tree, encode_trimmed, tree_grower
-from degla.prefixes import GrowTree, PrefixTree
+from degla.prefixes import GrowTree, PrefixTree, Tokenize
 
 log = logging.getLogger("degla.model")
 
 _FORGETS = ("grad_checkpointing", "gradient_checkpointing")
 """What open_clip, timm and transformers call the switch of a module that computes its activations again."""
 
-Tokenize = Callable[[list[str]], Int[Tensor, "texts context"]]
-Transform = Callable[[Any], Float[Tensor, "3 height width"]]
+EvaluationTransform = Callable[[Any], Float[Tensor, "3 height width"]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Description:
         return "quick_gelu" if self.quick_gelu else "gelu"
 
 
-class Rows(NamedTuple):
+class TowerOutputs(NamedTuple):
     """What the towers say of images and texts. What was not asked for is None.
 
     Attributes:
@@ -88,7 +87,9 @@ class Encoder(nn.Module):
         transform: the model's own evaluation transform, a PIL image to [3, height, width].
     """
 
-    def __init__(self, clip: nn.Module, *, description: Description, tokenize: Tokenize, transform: Transform) -> None:
+    def __init__(
+        self, clip: nn.Module, *, description: Description, tokenize: Tokenize, transform: EvaluationTransform
+    ) -> None:
         super().__init__()
         self.clip: Any = clip  # open_clip's models share methods but no typed base.
         self.description = description
@@ -236,7 +237,7 @@ class Encoder(nn.Module):
         *,
         dense: bool = False,
         raw: bool = False,
-    ) -> Rows:
+    ) -> TowerOutputs:
         """Embeddings of the images and texts that are given.
 
         Args:
@@ -251,7 +252,7 @@ class Encoder(nn.Module):
             image = nn.functional.normalize(raw_image, dim=-1)
         if texts is not None:
             text, token = self._encode_tokens(texts) if dense else (self.encode_captions(texts), None)
-        return Rows(image, text, patch, token, raw_image if raw else None)
+        return TowerOutputs(image, text, patch, token, raw_image if raw else None)
 
     def forward(
         self,

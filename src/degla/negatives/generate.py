@@ -24,10 +24,10 @@ from degla.negatives.rules import load_rule
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.journal import Journal
 from degla.negatives.run.output import Output, continue_output, journal_path, manifest
-from degla.negatives.run.pipeline import Pipeline, Rows, make_rows, spread, tag
-from degla.negatives.run.progress import Progress
-from degla.negatives.run.questions import FormChoice, Questions, load_all_examples, prompt_digests, usable_forms
-from degla.negatives.run.stream import BATCH, Batch, Captions, CaptionStream
+from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, spread, tag
+from degla.negatives.run.progress import NegativesProgress
+from degla.negatives.run.questions import FormChoice, Prompts, load_all_examples, prompt_digests, usable_forms
+from degla.negatives.run.stream import BATCH, CaptionBatch, Captions, CaptionStream
 from degla.negatives.run.summary import Summary
 from degla.parent import end_with_parent
 from degla.records import NegativeRecord
@@ -109,7 +109,7 @@ def generate(
         maker = Maker(tuple(rules), seed, per_rule, questions)
         stop = held.enter_context(Interruption())
         batches = stream.batches(output.captions_done, output.partly)
-        rows: Rows
+        rows: FinishedRows
         if engine == "ray":
             from degla.negatives.run.ray_engine import run_on_ray
 
@@ -126,7 +126,7 @@ def generate(
             else:
                 journal.index(stream.ids[: output.captions_done])
                 rows = Pipeline(opened, maker, journal, stop).run(spread(tag, batches, pool=pool, workers=workers))
-        bar = held.enter_context(Progress(len(stream), output.captions_done, summary)) if progress else None
+        bar = held.enter_context(NegativesProgress(len(stream), output.captions_done, summary)) if progress else None
         _write_all(rows, output, summary, bar, stop)
     summary.seconds = time.monotonic() - started
     return summary
@@ -140,8 +140,8 @@ def _prepare_questions(
     examples: int,
     example_sets: int,
     examples_folder: Path | None,
-) -> Questions:
-    return Questions(
+) -> Prompts:
+    return Prompts(
         source=model.name,
         forms=usable_forms(model.forms, form, name=model.name),
         writes="write" in model.forms,
@@ -153,7 +153,7 @@ def _prepare_questions(
 
 
 def _describe(
-    model: LanguageModel, questions: Questions, form: FormChoice, rules: Sequence[str], examples_folder: Path | None
+    model: LanguageModel, questions: Prompts, form: FormChoice, rules: Sequence[str], examples_folder: Path | None
 ) -> dict[str, object]:
     """What the manifest says of a model and of what it is asked."""
     described: dict[str, object] = {
@@ -186,13 +186,15 @@ def _leave_signals() -> None:
 
 
 def _make_all(
-    batches: Iterable[Batch], maker: Maker, pool: ProcessPoolExecutor | None, workers: int
+    batches: Iterable[CaptionBatch], maker: Maker, pool: ProcessPoolExecutor | None, workers: int
 ) -> Iterator[tuple[list[NegativeRecord], int]]:
     """All rows without a language model."""
     yield from spread(partial(make_rows, maker=maker), batches, pool=pool, workers=workers)
 
 
-def _write_all(rows: Rows, output: Output, summary: Summary, bar: Progress | None, stop: Interruption) -> None:
+def _write_all(
+    rows: FinishedRows, output: Output, summary: Summary, bar: NegativesProgress | None, stop: Interruption
+) -> None:
     written = output.captions_done
     try:
         for made, captions in rows:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from degla.negatives.llm import Chat, Message
+from degla.negatives.llm import Chat, ChatMessage
 
 if TYPE_CHECKING:
     from degla.negatives.grammar.phrases import Caption
@@ -56,6 +56,6 @@ def build_chat(rule: str, examples: Sequence[Example], caption: Caption) -> Chat
     turns = [
         turn
         for example in examples
-        for turn in (Message("user", inert(example.caption)), Message("assistant", inert(example.negative)))
+        for turn in (ChatMessage("user", inert(example.caption)), ChatMessage("assistant", inert(example.negative)))
     ]
-    return (Message("system", instruct(rule)), *turns, Message("user", inert(caption.text)))
+    return (ChatMessage("system", instruct(rule)), *turns, ChatMessage("user", inert(caption.text)))

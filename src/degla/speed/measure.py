@@ -15,7 +15,7 @@ from degla.speed.workload import Workload
 Side = Literal["baseline", "present"]
 
 
-class Settings(BaseModel):
+class MeasureSettings(BaseModel):
     """What a process is to measure.
 
     Attributes:
@@ -53,7 +53,7 @@ class Measured(BaseModel):
     device: str
 
 
-def measure(settings: Settings) -> Measured:
+def measure(settings: MeasureSettings) -> Measured:
     """Load the model, take the steps."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -110,15 +110,17 @@ def measure(settings: Settings) -> Measured:
     )
 
 
-def settings_for(workload: Workload, *, side: Side, precision: str, steps: int, gradients: Path | None) -> Settings:
+def settings_for(
+    workload: Workload, *, side: Side, precision: str, steps: int, gradients: Path | None
+) -> MeasureSettings:
     """Settings as they go to the other process."""
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(workload).items()}
-    return Settings(side=side, precision=precision, workload=plain, steps=steps, gradients=gradients)
+    return MeasureSettings(side=side, precision=precision, workload=plain, steps=steps, gradients=gradients)
 
 
 def main() -> None:
     """Read the settings from the first word and write the result to the file named by the second."""
-    settings = Settings.model_validate_json(sys.argv[1])
+    settings = MeasureSettings.model_validate_json(sys.argv[1])
     for name in ("captions", "negatives_file"):
         if settings.workload.get(name) is not None:
             settings.workload[name] = Path(settings.workload[name])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from degla.records import Interval
 
-Values = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 DRAWS = 1000
 """Bootstrap draws: the ends of a 95 % interval are then known to about a twentieth of its width."""
 
@@ -29,7 +29,7 @@ def cluster_draws(clusters: int, *, seed: int, draws: int = DRAWS) -> Iterator[N
         yield np.bincount(generator.integers(0, clusters, clusters), minlength=clusters)
 
 
-def drawn_means(values: Values, clusters: NDArray[np.int64], *, seed: int = 0, draws: int = DRAWS) -> Values:
+def drawn_means(values: FloatArray, clusters: NDArray[np.int64], *, seed: int = 0, draws: int = DRAWS) -> FloatArray:
     """Mean of the values in each draw.
 
     Args:
@@ -50,7 +50,7 @@ def percentile_interval(values: NDArray[Any], *, level: float = 0.95, method: st
     return Interval(low=float(low), high=float(high), level=level, method=method)
 
 
-def grouped_mean(values: Values, groups: NDArray[np.int64] | None, weights: NDArray[Any] | None = None) -> float:
+def grouped_mean(values: FloatArray, groups: NDArray[np.int64] | None, weights: NDArray[Any] | None = None) -> float:
     """Mean of values, or mean of the groups' means; with weights, of a bootstrap draw. NaN where nothing is left."""
     if weights is None:
         weights = np.ones(len(values), dtype=np.int64)
@@ -63,7 +63,7 @@ def grouped_mean(values: Values, groups: NDArray[np.int64] | None, weights: NDAr
     return float((sums[there] / sizes[there]).mean()) if there.any() else math.nan
 
 
-def shares_of_items(groups: NDArray[np.int64] | None, n: int) -> Values:
+def shares_of_items(groups: NDArray[np.int64] | None, n: int) -> FloatArray:
     """`[n]` weights that add up to 1 and make `grouped_mean` a weighted sum."""
     if groups is None:
         return np.full(n, 1 / n)

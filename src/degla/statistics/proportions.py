@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.records import Interval
-from degla.statistics.bootstrap import Values, drawn_means, percentile_interval
+from degla.statistics.bootstrap import FloatArray, drawn_means, percentile_interval
 
 Z: Final = 1.959963984540054
 """Standard deviations on each side of the mean that hold 95 % of a normal distribution."""
@@ -69,8 +69,8 @@ class Contributions:
         plain: one item an image, equal weights, and answers of 0 and 1 alone (leads of -1, 0 and 1).
     """
 
-    totals: Values
-    weights: Values
+    totals: FloatArray
+    weights: FloatArray
     uneven: int
     plain: bool
 
@@ -86,7 +86,7 @@ class Contributions:
 
 
 def contributions(
-    values: Values, weights: Values, clusters: NDArray[np.int64], *, paired: bool = False
+    values: FloatArray, weights: FloatArray, clusters: NDArray[np.int64], *, paired: bool = False
 ) -> Contributions:
     """Sum items up by image.
 
@@ -97,8 +97,8 @@ def contributions(
         paired: whether the values are leads.
     """
     _, numbers = np.unique(clusters, return_inverse=True)
-    totals: Values = np.bincount(numbers, weights=weights * values).astype(np.float64)
-    shares: Values = np.bincount(numbers, weights=weights).astype(np.float64)
+    totals: FloatArray = np.bincount(numbers, weights=weights * values).astype(np.float64)
+    shares: FloatArray = np.bincount(numbers, weights=weights).astype(np.float64)
     count = len(totals)
     if paired:
         uneven = len(np.unique(numbers[values != 0]))
@@ -184,7 +184,7 @@ def _crossing(above: Callable[[float], bool], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def share_interval(draws: Values, parts: Contributions) -> Interval | None:
+def share_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
     """Interval of a score: exact for plain items, else a bootstrap, never narrower than Wilson's where few differ.
 
     Args:
@@ -201,7 +201,7 @@ def share_interval(draws: Values, parts: Contributions) -> Interval | None:
     return _widened(draws, "bootstrap over images", parts, lambda n: _wilson(_unit(float(parts.totals.sum())), n))
 
 
-def lead_interval(draws: Values, parts: Contributions) -> Interval | None:
+def lead_interval(draws: FloatArray, parts: Contributions) -> Interval | None:
     """Interval of the first model's score minus the second's on the same items.
 
     Tango's score interval for plain items; else a paired bootstrap, never narrower than the score interval where few
@@ -229,7 +229,7 @@ def lead_interval(draws: Values, parts: Contributions) -> Interval | None:
 
 
 def _widened(
-    draws: Values, method: str, parts: Contributions, score: Callable[[float], tuple[float, float]]
+    draws: FloatArray, method: str, parts: Contributions, score: Callable[[float], tuple[float, float]]
 ) -> Interval | None:
     if not np.isfinite(draws).any():
         return None

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from degla.records import Interval
-from degla.statistics.bootstrap import Values
+from degla.statistics.bootstrap import FloatArray
 from degla.statistics.proportions import FEW, Contributions, Z, lead_interval, share_interval
 
 
 @dataclass(frozen=True)
-class Questions:
+class QuestionVariance:
     """What other questions would do to a score or a difference.
 
     Attributes:
@@ -40,7 +40,7 @@ class Questions:
         return self.error**2, max(1, self.images - 1)
 
 
-def over_questions(draws: Values, parts: Contributions, *, paired: bool = False) -> Questions | None:
+def over_questions(draws: FloatArray, parts: Contributions, *, paired: bool = False) -> QuestionVariance | None:
     """Standard error and interval over questions; None where one image is all there is.
 
     Args:
@@ -54,7 +54,7 @@ def over_questions(draws: Values, parts: Contributions, *, paired: bool = False)
     error = float(np.nanstd(draws, ddof=1))
     if parts.uneven < FEW:
         error = max(error, (interval.high - interval.low) / (2 * Z))
-    return Questions(error, parts.images, parts.uneven, interval)
+    return QuestionVariance(error, parts.images, parts.uneven, interval)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def covering_half_width(*sources: Sequence[tuple[float, int]]) -> float:
     return max(half_width([part for parts in sources for part in parts]), *map(half_width, sources))
 
 
-def seed_spread(values: Sequence[float], questions: Questions | None = None) -> Spread:
+def seed_spread(values: Sequence[float], questions: QuestionVariance | None = None) -> Spread:
     """Mean, standard deviation over training seeds, and the interval of the mean.
 
     Args:
@@ -165,7 +165,7 @@ def deviation_of(values: Sequence[float]) -> float:
 def seed_difference(
     first: Mapping[int | None, float],
     second: Mapping[int | None, float],
-    questions: Questions | None = None,
+    questions: QuestionVariance | None = None,
     *,
     doubt: str = "",
 ) -> Difference:

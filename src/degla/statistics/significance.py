@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from degla.statistics.seeds import Questions, deviation_of
+from degla.statistics.seeds import QuestionVariance, deviation_of
 
 LEVEL = 0.05
 LEAST_IMAGES = 25
@@ -13,7 +13,7 @@ LEAST_UNEVEN = 6
 """Of them, those that the two models answer differently: with five, all for one side, an exact test gives p = 0.06."""
 
 
-def doubt_of(questions: Questions | None, *, leaked: bool = False, missing: bool = False) -> str:
+def doubt_of(questions: QuestionVariance | None, *, leaked: bool = False, missing: bool = False) -> str:
     """Why a difference may not be called significant, whatever its interval; "" where it may.
 
     Args:
@@ -46,7 +46,7 @@ def p_over_seeds(gaps: Sequence[float]) -> float | None:
     return min(1.0, 2 * float(stdtr(len(gaps) - 1, -abs(mean) / deviation * len(gaps) ** 0.5)))
 
 
-def p_over_questions(value: float, questions: Questions | None) -> float | None:
+def p_over_questions(value: float, questions: QuestionVariance | None) -> float | None:
     """Two-sided p-value of a normal test by the standard error over questions."""
     if questions is None:
         return None

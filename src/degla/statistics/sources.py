@@ -12,9 +12,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from degla.statistics.seeds import Questions, covering_half_width, deviation_of
+from degla.statistics.seeds import QuestionVariance, covering_half_width, deviation_of
 
-Values = Mapping[tuple[int | None, str], float]
+RunValues = Mapping[tuple[int | None, str], float]
 """(Training seed, replicate) to a value; the plan as it is has the replicate ""."""
 
 
@@ -54,7 +54,7 @@ class Overall:
 
 
 def over_sources(
-    values: Values, replicates: Mapping[str, Sequence[str]], questions: Questions | None
+    values: RunValues, replicates: Mapping[str, Sequence[str]], questions: QuestionVariance | None
 ) -> Overall | None:
     """Deviations by source, and the value with an interval over all of them.
 

@@ -13,14 +13,14 @@ import yaml
 from degla.config.fields import path_fields
 from degla.files import write_text
 from degla.study.plan import Plan, WorldData
-from degla.study.standings import BASE, Table
+from degla.study.standings import BASE, StudyTable
 
 _SEEDS = 5
 """A report takes so many seeds at least: a choice may be coarse, what is said of it may not."""
 _QUESTIONS = ("items_per_part", "images_per_class", "retrieval_images")
 
 
-def chosen_plan(plan: Plan, table: Table, *, folder: Path) -> dict[str, Any]:
+def chosen_plan(plan: Plan, table: StudyTable, *, folder: Path) -> dict[str, Any]:
     """The plan with each arm at its best setting and share by the joint score, on test scenes of the world.
 
     A plan that chose with few seeds or few questions of the world reports with five and the default number.
@@ -63,19 +63,19 @@ def _from(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_chosen(plan: Plan, table: Table, path: Path) -> None:
+def write_chosen(plan: Plan, table: StudyTable, path: Path) -> None:
     """Write the plan that `chosen_plan` gives."""
     text = yaml.safe_dump(chosen_plan(plan, table, folder=path.parent), sort_keys=False, allow_unicode=True, width=110)
     write_text(path, f"# Made by degla study: each arm at its best setting by the joint score.\n{text}")
 
 
-def is_choice(plan: Plan, table: Table) -> bool:
+def is_choice(plan: Plan, table: StudyTable) -> bool:
     """Whether an arm had several models to choose from."""
     arms = [row.arm for row in table.standings]
     return any(arms.count(arm.name) > 1 for arm in plan.arms)
 
 
-def at_edges(table: Table) -> dict[str, list[str]]:
+def at_edges(table: StudyTable) -> dict[str, list[str]]:
     """Arms whose best setting is the smallest or largest value that was tried of a field, and which: a better one may
     lie beyond. A share of 1 is the tuned model, beyond which there is none."""
     found: dict[str, list[str]] = {}

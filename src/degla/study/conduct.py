@@ -18,12 +18,12 @@ from degla.study.chosen import write_chosen
 from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
 from degla.study.leakage import Leakages
-from degla.study.materials import Materials, Questions, prepare
+from degla.study.materials import Materials, StudyQuestions, prepare
 from degla.study.page import write_all
 from degla.study.plan import Plan
 from degla.study.standings import BASE
 from degla.study.study import Study
-from degla.study.tuning import Done, Job, Measure, tune
+from degla.study.tuning import Job, JobResult, Measure, tune
 from degla.study.watch import Watch
 from degla.study.workers import Ended, default_processes, run_jobs
 
@@ -58,7 +58,7 @@ def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: 
         bases, tunings = _jobs(runs, materials, out=out)
         jobs = [*bases, *tunings]
 
-        def when_ended(number: int, end: Ended[Done]) -> None:
+        def when_ended(number: int, end: Ended[JobResult]) -> None:
             if end.details:
                 handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, end.details, (), None))
             if number < len(bases):
@@ -95,7 +95,7 @@ def open_log(out: Path) -> Iterator[logging.Handler]:
 def _jobs(runs: Sequence[Run], materials: Materials, *, out: Path) -> tuple[list[Job], list[Job]]:
     """Jobs that measure the bases, that of the plan first, and jobs of the runs, in order."""
     results = out / "results"
-    bases: dict[tuple[str, Questions], Job] = {}
+    bases: dict[tuple[str, StudyQuestions], Job] = {}
     leakages = Leakages()
     jobs = []
     for run, config, inputs, asked in zip(runs, materials.configs, materials.inputs, materials.questions, strict=True):
@@ -155,7 +155,7 @@ def _found(
     runs: Sequence[Run],
     bases: Sequence[Job],
     jobs: Sequence[Job],
-    ends: Sequence[Ended[Done] | None],
+    ends: Sequence[Ended[JobResult] | None],
     *,
     out: Path,
     where: str,

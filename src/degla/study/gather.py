@@ -19,7 +19,7 @@ from degla.evaluation.results import TracedResult, load_result
 from degla.evaluation.terminal import named_scores
 from degla.evaluation.told import told_notes
 from degla.records import PartResult, Result
-from degla.statistics.seeds import Questions
+from degla.statistics.seeds import QuestionVariance
 from degla.statistics.significance import doubt_of
 from degla.study.items import Items, benchmark_of, named_items, score_of
 from degla.study.plan import Plan
@@ -32,7 +32,7 @@ from degla.study.record import (
     StudyRecord,
     TestRecord,
 )
-from degla.study.significance import Weights, common_seeds, test_names, tested_scores
+from degla.study.significance import ScoreWeights, common_seeds, test_names, tested_scores
 from degla.study.standings import BASE, tabulate
 from degla.study.tuning import Cost
 
@@ -181,7 +181,7 @@ def _mean_cost(costs: Sequence[Cost]) -> CostRecord | None:
 def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord:
     table = tabulate(record)
     plan = record.plan
-    changes: dict[str, Weights] = {
+    changes: dict[str, ScoreWeights] = {
         "gained": {plan.gain: 1.0},
         "lost": {plan.kept: -1.0},
         "joint": {plan.gain: 1.0, plan.kept: plan.price},
@@ -222,7 +222,12 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
 
 
 def _test(
-    score: str, first: str, second: str, questions: Questions | None, models: Sequence[Model], weights: Weights
+    score: str,
+    first: str,
+    second: str,
+    questions: QuestionVariance | None,
+    models: Sequence[Model],
+    weights: ScoreWeights,
 ) -> TestRecord:
     results = [load_result(path) for model in models for path in model.own.values()]
     asked = {benchmark_of(result, name).name for result in results for name in weights}
@@ -232,7 +237,7 @@ def _test(
     return TestRecord(first=first, second=second, score=score, questions=kept, doubt=doubt)
 
 
-def _leads(weights: Weights, first: Items, second: Items) -> list[tuple[float, ItemScore, ItemScore]]:
+def _leads(weights: ScoreWeights, first: Items, second: Items) -> list[tuple[float, ItemScore, ItemScore]]:
     return [(factor, first[name], second[name]) for name, factor in weights.items()]
 
 

@@ -12,7 +12,7 @@ from degla.evaluation.overlap import Leakage, find_leakage, joined_images, train
 from degla.evaluation.questions import ask
 from degla.evaluation.verdicts import images_of
 from degla.shelf import BENCHMARKS
-from degla.study.materials import Questions
+from degla.study.materials import StudyQuestions
 
 log = logging.getLogger("degla.study")
 
@@ -22,9 +22,9 @@ class Leakages:
 
     def __init__(self) -> None:
         self._found: dict[Any, Leakage | None] = {}
-        self._images: dict[Questions, list[tuple[str, list[str]]]] = {}
+        self._images: dict[StudyQuestions, list[tuple[str, list[str]]]] = {}
 
-    def of(self, config: TrainConfig | None, *, base: str, asked: Questions) -> Leakage | None:
+    def of(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
         """Leakage of a run, the data of its base among it.
 
         Args:
@@ -41,7 +41,7 @@ class Leakages:
             self._found[key] = self._look(config, base=base, asked=asked)
         return self._found[key]
 
-    def _look(self, config: TrainConfig | None, *, base: str, asked: Questions) -> Leakage | None:
+    def _look(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
         known = training_images(base)
         if config is not None:
             known = joined_images([trained_images(to_plain(config)["data"]), *([known] if known else [])])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from degla.evaluation.markdown import table_line
-from degla.study.standings import Standing, Table
+from degla.study.standings import StudyRow, StudyTable
 from degla.study.study import Study, spread_over
 from degla.study.wording import deviation, interval, overall, p_value, points, seconds, signed, spread
 
@@ -69,20 +69,20 @@ VARIANCES = (
 )
 
 
-def _glance(rows: Iterable[Standing], study: Study, *, bold: bool = False) -> Iterator[str]:
+def _glance(rows: Iterable[StudyRow], study: Study, *, bold: bool = False) -> Iterator[str]:
     plan, table = study.plan, study.table
     heads = ["model", "seeds", *table.headline, f"{plan.gain} gained", f"{plan.kept} lost", "joint", ""]
     yield from table_lines(heads, (_line(row, table, bold=bold and row.best) for row in rows))
 
 
-def _line(row: Standing, table: Table, *, bold: bool) -> list[str]:
+def _line(row: StudyRow, table: StudyTable, *, bold: bool) -> list[str]:
     name = f"**{row.label}**" if bold else row.label
     scores = [spread(row.scores[column]) for column in table.headline]
     seeds = "–" if row.seeds == (None,) else str(len(row.seeds))
     return [name, seeds, *scores, points(row.gained), points(row.lost), points(row.joint), "P" if row.pareto else ""]
 
 
-def _cost(row: Standing) -> list[str]:
+def _cost(row: StudyRow) -> list[str]:
     cost = row.cost
     if cost is None:
         return [row.label, "–", "–", "–", "–"]
@@ -113,7 +113,7 @@ def _tests(study: Study) -> Iterator[str]:
     yield from table_lines(heads, rows)
 
 
-def _families(table: Table) -> list[str]:
+def _families(table: StudyTable) -> list[str]:
     if not table.families:
         return []
     rows = ([row.label, *(spread(row.scores[f"family:{name}"]) for name in table.families)] for row in table.best)

@@ -27,7 +27,7 @@ _NEIGHBOURS = 3
 
 
 @dataclass(frozen=True)
-class Questions:
+class StudyQuestions:
     """What models are asked."""
 
     benchmarks: tuple[str, ...]
@@ -44,7 +44,7 @@ class Materials:
     """Of the runs, in order, with their data filled in."""
     inputs: tuple[dict[str, str], ...]
     """What each run is trained on, by contents: a run is made again when it changes."""
-    questions: tuple[Questions, ...]
+    questions: tuple[StudyQuestions, ...]
     """What each run's models are asked."""
 
 
@@ -62,7 +62,7 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
     folder = out / "data"
     configs, inputs, questions = [], [], []
     digests: dict[Path, str] = {}
-    shared: dict[Replicate | None, tuple[Plan, DrawnPairs | None, Questions]] = {}
+    shared: dict[Replicate | None, tuple[Plan, DrawnPairs | None, StudyQuestions]] = {}
     for run in runs:
         if run.replicate not in shared:
             varied = plan.varied(run.replicate)
@@ -103,9 +103,9 @@ def _pairs(plan: Plan, folder: Path) -> DrawnPairs | None:
     )
 
 
-def _questions(plan: Plan, folder: Path) -> Questions:
+def _questions(plan: Plan, folder: Path) -> StudyQuestions:
     names, root = _benchmarks(plan, folder)
-    return Questions(names, root, digest_questions(names, root))
+    return StudyQuestions(names, root, digest_questions(names, root))
 
 
 def _benchmarks(plan: Plan, folder: Path) -> tuple[tuple[str, ...], Path]:

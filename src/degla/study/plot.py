@@ -12,7 +12,7 @@ from typing import Any
 
 from degla import svg
 from degla.evaluation.plots import BASELINE
-from degla.study.standings import BASE, Standing, Table
+from degla.study.standings import BASE, StudyRow, StudyTable
 
 _INKS = {"ink": "#1c2126", "soft": "#7a838c", "rule": "#d8dde2"}
 _MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
@@ -38,7 +38,7 @@ class Mark:
     """A name in `_MARKERS`; it changes where the colours begin anew."""
 
 
-def arm_marks(table: Table) -> dict[str, Mark]:
+def arm_marks(table: StudyTable) -> dict[str, Mark]:
     """Every arm's mark; the base's is a grey diamond."""
     arms = list(dict.fromkeys(row.arm for row in table.standings if row.arm != BASE))
     palette, shapes = svg.PALETTE, [shape for shape in _MARKERS if shape != "diamond"]
@@ -49,7 +49,7 @@ def arm_marks(table: Table) -> dict[str, Mark]:
 
 
 @svg.styled
-def frontier(table: Table, *, gain: str, kept: str, price: float) -> str:
+def frontier(table: StudyTable, *, gain: str, kept: str, price: float) -> str:
     """An SVG element for a page: lost across, gained up, both in points; rings mark the models that none beats."""
     marks = arm_marks(table)
     crowd = max(0, len(marks) - _UNCROWDED)
@@ -102,7 +102,7 @@ def standing_alone(picture: str) -> str:
     return re.sub(r"var\(--(\w+)\)", lambda found: _INKS.get(found[1], "#888888"), picture)
 
 
-def has_many(table: Table) -> bool:
+def has_many(table: StudyTable) -> bool:
     """Whether an arm has so many models that each arm is drawn by its own frontier."""
     arms = [row.arm for row in table.standings]
     return max(map(arms.count, set(arms))) > _MANY
@@ -115,7 +115,7 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _draw_price(axes: Any, table: Table, price: float) -> None:
+def _draw_price(axes: Any, table: StudyTable, price: float) -> None:
     """The line of equal joint score through the best model: what lies above it would be better."""
     best = max((row for row in table.standings if row.arm != BASE), key=lambda row: row.joint.mean, default=None)
     if best is None:
@@ -127,12 +127,12 @@ def _draw_price(axes: Any, table: Table, price: float) -> None:
     axes.set_ylim(low, high)
 
 
-def _lines(table: Table) -> dict[str, list[list[Standing]]]:
+def _lines(table: StudyTable) -> dict[str, list[list[StudyRow]]]:
     """By arm: its own frontier where arms have many models; with averages one line a setting, from the base over its
     shares; else one line over the settings."""
     base = table.standings[0]
     many = has_many(table)
-    lines: dict[str, list[list[Standing]]] = {}
+    lines: dict[str, list[list[StudyRow]]] = {}
     for arm in dict.fromkeys(row.arm for row in table.standings if row.arm != BASE):
         rows = [row for row in table.standings if row.arm == arm]
         if many:
@@ -147,22 +147,22 @@ def _lines(table: Table) -> dict[str, list[list[Standing]]]:
     return lines
 
 
-def _undominated(rows: Sequence[Standing]) -> list[Standing]:
+def _undominated(rows: Sequence[StudyRow]) -> list[StudyRow]:
     """Those that gain more than all that lose no more, from the least lost."""
-    kept: list[Standing] = []
+    kept: list[StudyRow] = []
     for row in sorted(rows, key=lambda row: (row.lost.mean, -row.gained.mean)):
         if not kept or row.gained.mean > kept[-1].gained.mean:
             kept.append(row)
     return kept
 
 
-def _sorted(rows: Sequence[Standing]) -> list[Standing]:
+def _sorted(rows: Sequence[StudyRow]) -> list[StudyRow]:
     return sorted(rows, key=lambda row: row.share)
 
 
-def _x(row: Standing) -> float:
+def _x(row: StudyRow) -> float:
     return 100 * row.lost.mean
 
 
-def _y(row: Standing) -> float:
+def _y(row: StudyRow) -> float:
     return 100 * row.gained.mean

@@ -12,7 +12,7 @@ from degla import __version__
 from degla.errors import InputError
 from degla.parse import read_json
 from degla.records import Interval, Record, validate
-from degla.statistics.seeds import Questions
+from degla.statistics.seeds import QuestionVariance
 from degla.study.plan import Plan
 
 FORMAT = 2
@@ -37,7 +37,7 @@ class QuestionsRecord(Record):
     method: str
 
     @classmethod
-    def of(cls, found: Questions) -> QuestionsRecord:
+    def of(cls, found: QuestionVariance) -> QuestionsRecord:
         """As a record; scores over several images have an interval."""
         assert found.interval is not None
         interval = found.interval
@@ -45,10 +45,10 @@ class QuestionsRecord(Record):
                    method=interval.method)  # fmt: skip
 
     @property
-    def questions(self) -> Questions:
+    def questions(self) -> QuestionVariance:
         """As statistics take it."""
         interval = Interval(low=self.low, high=self.high, method=self.method)
-        return Questions(self.error, self.images, self.uneven, interval)
+        return QuestionVariance(self.error, self.images, self.uneven, interval)
 
 
 class RunRecord(Record):

@@ -11,7 +11,7 @@ import numpy as np
 
 from degla.evaluation.item_difference import questions_of
 from degla.statistics.proportions import FEW
-from degla.statistics.seeds import Questions, Spread, seed_spread
+from degla.statistics.seeds import QuestionVariance, Spread, seed_spread
 from degla.study.items import Items
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -75,7 +75,7 @@ class Retention:
     matrices: tuple[Matrix, ...]
     also: dict[str, tuple[tuple[float, ...], ...]]
     seconds: float | None = None
-    questions: Mapping[str, Questions] = field(default_factory=dict)
+    questions: Mapping[str, QuestionVariance] = field(default_factory=dict)
 
     def cell(self, row: int, task: int) -> Spread:
         """Score of a task after the first `row` tasks."""
@@ -99,7 +99,9 @@ def cell_name(row: int, of: int | str) -> str:
     return f"{row}:{of}"
 
 
-def retention_questions(stages: Sequence[Items], tasks: Sequence[str], also: Sequence[str]) -> dict[str, Questions]:
+def retention_questions(
+    stages: Sequence[Items], tasks: Sequence[str], also: Sequence[str]
+) -> dict[str, QuestionVariance]:
     """What other questions would do to every cell and summary.
 
     Args:
@@ -107,7 +109,7 @@ def retention_questions(stages: Sequence[Items], tasks: Sequence[str], also: Seq
         tasks: name of each task's score.
         also: names of the further scores.
     """
-    found: dict[str, Questions | None] = {}
+    found: dict[str, QuestionVariance | None] = {}
     for row, scores in enumerate(stages):
         for number, name in enumerate(tasks):
             found[cell_name(row, number)] = questions_of(scores[name])
@@ -123,5 +125,5 @@ def retention_questions(stages: Sequence[Items], tasks: Sequence[str], also: Seq
     least = math.hypot(*worst) / len(tasks) if few else 0.0
     for summary, sums in SUMMARIES.items():
         values = [sums(tuple(map(tuple, drawn[:, :, draw].tolist()))) for draw in range(drawn.shape[2])]
-        found[summary] = Questions(max(least, float(np.std(values, ddof=1))), images, images, None)
+        found[summary] = QuestionVariance(max(least, float(np.std(values, ddof=1))), images, images, None)
     return {name: value for name, value in found.items() if value is not None}

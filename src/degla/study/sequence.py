@@ -13,7 +13,7 @@ from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.files import write_json, write_text
 from degla.locks import lock
-from degla.statistics.seeds import Questions
+from degla.statistics.seeds import QuestionVariance
 from degla.study.conduct import check_base, open_log
 from degla.study.items import named_items
 from degla.study.retention import Retention, retention_questions
@@ -138,7 +138,7 @@ def _found(plan: SequencePlan, jobs: Sequence[SequenceJob], ends: Sequence[Ended
     return Sequences(plan, tuple(arms), tuple(failures))
 
 
-def _questions(plan: SequencePlan, stages: Sequence[Sequence[Path]], *, label: str) -> dict[str, Questions]:
+def _questions(plan: SequencePlan, stages: Sequence[Sequence[Path]], *, label: str) -> dict[str, QuestionVariance]:
     """What other questions would do; `stages`: results over seeds before the first task and after each."""
     tasks = [task.measure for task in plan.tasks]
     scores = [

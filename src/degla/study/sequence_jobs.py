@@ -14,7 +14,7 @@ from degla.study.materials import digest_of, digest_questions, digests_of_files,
 from degla.study.plan import Arm
 from degla.study.sequence_plan import SequencePlan, Task, WorldTasks
 from degla.study.standings import BASE
-from degla.study.tuning import Done, Job, Measure, tune
+from degla.study.tuning import Job, JobResult, Measure, tune
 from degla.world.draw import MARKER, draw_benchmark
 from degla.world.recognition import CLASS_TEMPLATE, draw_recognition
 
@@ -38,7 +38,7 @@ class SequenceJob:
 class Learnt:
     """What a sequence's job did: one entry a task, as far as it came."""
 
-    tasks: tuple[Done, ...]
+    tasks: tuple[JobResult, ...]
     finished: bool
 
 
@@ -50,7 +50,7 @@ def learn(job: SequenceJob) -> Learnt:
     Raises:
         DeglaError: as `tune`.
     """
-    done: list[Done] = []
+    done: list[JobResult] = []
     start: Path | None = None
     for each in job.jobs:
         if each.config is not None and start is not None:

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 
-from degla.statistics.seeds import Difference, Questions, seed_difference
+from degla.statistics.seeds import Difference, QuestionVariance, seed_difference
 from degla.statistics.significance import LEVEL, holm, p_over_questions, p_over_seeds
-from degla.statistics.sources import Values
+from degla.statistics.sources import RunValues
 from degla.study.record import StudyRecord, TestRecord
-from degla.study.standings import BASE, Standing, Table
+from degla.study.standings import BASE, StudyRow, StudyTable
 
-Weights = Mapping[str, float]
+ScoreWeights = Mapping[str, float]
 """A score that is a weighted sum of scores: name to factor."""
 
 
@@ -30,8 +30,8 @@ class PairedTest:
     score: str
     difference: Difference
     """With an interval over seeds and questions; with one seed, over questions alone."""
-    questions: Questions | None
-    gaps: Values
+    questions: QuestionVariance | None
+    gaps: RunValues
     """Of every run that both have."""
     p_seeds: float | None
     p_questions: float | None
@@ -45,12 +45,12 @@ class PairedTest:
         return not self.difference.doubt and bool(known) and all(p < LEVEL for p in known)
 
 
-def tested_scores(gain: str, kept: str, price: float) -> dict[str, Weights]:
+def tested_scores(gain: str, kept: str, price: float) -> dict[str, ScoreWeights]:
     """What is tested, by name."""
     return {gain: {gain: 1.0}, kept: {kept: 1.0}, "joint": {gain: 1.0, kept: price}}
 
 
-def tested_pairs(table: Table, against: str | None) -> list[tuple[str, str]]:
+def tested_pairs(table: StudyTable, against: str | None) -> list[tuple[str, str]]:
     """Labels of the models that are tested: the best of each arm against each other, or against that of one arm."""
     labels = {row.arm: row.label for row in table.best if row.arm != BASE}
     if against not in labels:
@@ -58,12 +58,12 @@ def tested_pairs(table: Table, against: str | None) -> list[tuple[str, str]]:
     return [(label, labels[against]) for label in labels.values() if label != labels[against]]
 
 
-def common_seeds(*rows: Standing) -> list[int | None]:
+def common_seeds(*rows: StudyRow) -> list[int | None]:
     """Training seeds of the plan's own runs that all models have."""
     return sorted(set.intersection(*(set(row.seeds) for row in rows)), key=str)
 
 
-def paired_tests(record: StudyRecord, table: Table) -> list[PairedTest]:
+def paired_tests(record: StudyRecord, table: StudyTable) -> list[PairedTest]:
     """The tests of a study, corrected."""
     values = {model.label: {(run.seed, run.replicate): run.scores for run in model.runs} for model in record.models}
     scores = tested_scores(record.plan.gain, record.plan.kept, record.plan.price)
@@ -80,7 +80,7 @@ def _test(
     row: TestRecord,
     first: Mapping[tuple[int | None, str], Mapping[str, float]],
     second: Mapping[tuple[int | None, str], Mapping[str, float]],
-    weights: Weights,
+    weights: ScoreWeights,
 ) -> PairedTest:
     one, other = (
         {run: sum(factor * scores[name] for name, factor in weights.items()) for run, scores in runs.items()}
@@ -103,6 +103,8 @@ def _test(
     )
 
 
-def test_names(table: Table, plan_scores: Mapping[str, Weights], against: str | None) -> list[tuple[str, str, str]]:
+def test_names(
+    table: StudyTable, plan_scores: Mapping[str, ScoreWeights], against: str | None
+) -> list[tuple[str, str, str]]:
     """Score, first and second label of every test, in the order of the page."""
     return [(score, first, second) for score, (first, second) in product(plan_scores, tested_pairs(table, against))]

@@ -8,15 +8,15 @@ from math import fsum
 from typing import Any
 
 from degla.evaluation.trade_off import trade_off
-from degla.statistics.seeds import Questions, Spread, seed_spread
-from degla.statistics.sources import Values
+from degla.statistics.seeds import QuestionVariance, Spread, seed_spread
+from degla.statistics.sources import RunValues
 from degla.study.record import CostRecord, ModelRecord, RunRecord, StudyRecord
 
 BASE = "base"
 
 
 @dataclass(frozen=True)
-class Standing:
+class StudyRow:
     """One model of the study: an arm at one setting and one share of averaging, over its seeds.
 
     All scores are 0 to 1; differences are to the base.
@@ -35,9 +35,9 @@ class Standing:
     """Score that is to be kept: the base's minus this one's; below 0 where it rose."""
     joint: Spread
     """Gained minus price times lost."""
-    changes: Mapping[str, Values]
+    changes: Mapping[str, RunValues]
     """"gained", "lost" and "joint" of every run, each against its own base."""
-    questions: Mapping[str, Questions]
+    questions: Mapping[str, QuestionVariance]
     """Of scores and of the three changes."""
     cost: CostRecord | None
     """Mean over seeds; None for the base."""
@@ -53,26 +53,26 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Table:
+class StudyTable:
     """All standings, the base first, and the names of the columns."""
 
-    standings: tuple[Standing, ...]
+    standings: tuple[StudyRow, ...]
     headline: tuple[str, ...]
     families: tuple[str, ...]
     counts: Mapping[str, int]
     """Questions behind each column."""
 
     @property
-    def best(self) -> list[Standing]:
+    def best(self) -> list[StudyRow]:
         """The base and the best of every arm."""
         return [row for row in self.standings if row.best or row.arm == BASE]
 
-    def of(self, label: str) -> Standing:
+    def of(self, label: str) -> StudyRow:
         """The model of that label."""
         return next(row for row in self.standings if row.label == label)
 
 
-def tabulate(record: StudyRecord) -> Table:
+def tabulate(record: StudyRecord) -> StudyTable:
     """Standings of all models."""
     bases = {run.replicate: run for run in record.models[0].runs}
     rows = [_standing(model, record, bases) for model in record.models]
@@ -81,10 +81,10 @@ def tabulate(record: StudyRecord) -> Table:
     }
     # A family named as a column would be a second number of that name: the column may be of some of its parts only.
     families = tuple(name for name in record.families if name not in record.headline)
-    return Table(tuple(_marked(rows)), record.headline, families, counts)
+    return StudyTable(tuple(_marked(rows)), record.headline, families, counts)
 
 
-def _standing(model: ModelRecord, record: StudyRecord, bases: Mapping[str, RunRecord]) -> Standing:
+def _standing(model: ModelRecord, record: StudyRecord, bases: Mapping[str, RunRecord]) -> StudyRow:
     plan = record.plan
     own = [run for run in model.runs if not run.replicate]
     questions = {name: found.questions for name, found in model.questions.items()}
@@ -100,7 +100,7 @@ def _standing(model: ModelRecord, record: StudyRecord, bases: Mapping[str, RunRe
         name: seed_spread([value for (_, replicate), value in values.items() if not replicate], questions.get(name))
         for name, values in changes.items()
     }
-    return Standing(
+    return StudyRow(
         label=model.label,
         arm=model.arm,
         setting=tuple(model.setting.items()),
@@ -116,8 +116,8 @@ def _standing(model: ModelRecord, record: StudyRecord, bases: Mapping[str, RunRe
     )
 
 
-def _marked(rows: Sequence[Standing]) -> list[Standing]:
-    best: dict[str, Standing] = {}
+def _marked(rows: Sequence[StudyRow]) -> list[StudyRow]:
+    best: dict[str, StudyRow] = {}
     for row in rows:
         if row.arm != BASE and (row.arm not in best or row.joint.mean > best[row.arm].joint.mean):
             best[row.arm] = row
@@ -127,6 +127,6 @@ def _marked(rows: Sequence[Standing]) -> list[Standing]:
     ]
 
 
-def _beats(one: Standing, other: Standing) -> bool:
+def _beats(one: StudyRow, other: StudyRow) -> bool:
     mine, yours = (one.gained.mean, -one.lost.mean), (other.gained.mean, -other.lost.mean)
     return mine != yours and mine[0] >= yours[0] and mine[1] >= yours[1]

@@ -10,7 +10,7 @@ from degla.study.chosen import at_edges, is_choice
 from degla.study.plan import Plan
 from degla.study.record import StudyRecord
 from degla.study.significance import PairedTest, paired_tests
-from degla.study.standings import BASE, Table, tabulate
+from degla.study.standings import BASE, StudyTable, tabulate
 
 _FEW_SEEDS = 5
 _FEW_ITEMS = 1000
@@ -28,7 +28,7 @@ class Study:
         return self.record.plan
 
     @cached_property
-    def table(self) -> Table:
+    def table(self) -> StudyTable:
         """One row a model."""
         return tabulate(self.record)
 

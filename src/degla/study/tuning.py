@@ -77,7 +77,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Done:
+class JobResult:
     """What a job did."""
 
     paths: tuple[Path, ...]
@@ -90,7 +90,7 @@ class Done:
     """Models that were measured now, not before."""
 
 
-def tune(job: Job) -> Done:
+def tune(job: Job) -> JobResult:
     """Do what is left of a job.
 
     Raises:
@@ -111,7 +111,7 @@ def tune(job: Job) -> Done:
     if trained:
         stopped = _train(job.config, folder, record, wanted, notes)
         if stopped:
-            return Done((), notes=(*notes, stopped))
+            return JobResult((), notes=(*notes, stopped))
         record = _Record(wanted, finished=True, cost=asdict(_cost(job.config)))
         if job.resume:
             _drop_state(folder)
@@ -207,7 +207,7 @@ def _clear(folder: Path) -> None:
                 path.unlink()
 
 
-def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> Done:
+def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> JobResult:
     import torch
 
     from degla.evaluation.neutral import with_floors
@@ -249,7 +249,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> D
             record = replace(record, measured=known)
             record.write(folder)
     cost = Cost(**record.cost) if record.cost else None
-    return Done(tuple(measure.path for measure in job.measures), cost, measured=count)
+    return JobResult(tuple(measure.path for measure in job.measures), cost, measured=count)
 
 
 def _drop_state(folder: Path) -> None:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from degla.errors import InputError
 from degla.parse import parse_json, read_bytes
-from degla.study.tuning import Done, Job
+from degla.study.tuning import Job, JobResult
 from degla.study.workers import Ended
 
 _ALL_SHOWN = 12
@@ -35,7 +35,7 @@ class Watch:
         jobs: Sequence[Job],
         *,
         log: logging.Logger,
-        when_ended: Callable[[int, Ended[Done]], None] | None = None,
+        when_ended: Callable[[int, Ended[JobResult]], None] | None = None,
     ) -> None:
         self._jobs, self._log, self._when_ended = jobs, log, when_ended
         self._console = Console(stderr=True)
@@ -82,7 +82,7 @@ class Watch:
                 note = f"loss {_loss(last)}  {last.get('pairs_per_second', 0):.0f} pairs/s"
                 self._bars.update(task, completed=last["step"], note=note)
 
-    def ended(self, number: int, end: Ended[Done]) -> None:
+    def ended(self, number: int, end: Ended[JobResult]) -> None:
         """Note the end of a job; a line in the log says what came of it."""
         job, task = self._jobs[number], self._tasks[number]
         self._done += 1

@@ -20,7 +20,7 @@ from degla.errors import InputError
 from degla.losses.core import Processes, Target
 from degla.losses.core.objective import Objective
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
-from degla.model.encoder import Encoder, Rows
+from degla.model.encoder import Encoder, TowerOutputs
 from degla.training.embed import to_embeddings
 
 
@@ -75,7 +75,7 @@ class Attack:
         return [replace(part, image=image) for part, image in zip(parts, torch.split(moved, sizes), strict=True)]
 
     def _gradients(
-        self, images: Sequence[Tensor], texts: Sequence[Rows], *, batch: Batch, target: Target
+        self, images: Sequence[Tensor], texts: Sequence[TowerOutputs], *, batch: Batch, target: Target
     ) -> list[Float[Tensor, "images 3 height width"]]:
         """Gradient of the loss over all parts in the images of each."""
         inputs = [part.detach().requires_grad_() for part in images]
@@ -83,8 +83,10 @@ class Attack:
         with torch.set_grad_enabled(whole):
             rows = [self._images(part, text) for part, text in zip(inputs, texts, strict=True)]
         # The loss sees leaves in place of the images' embeddings; texts stay as they are.
-        leaves = [Rows(*(row if row is text else _leaf(row) for row, text in zip(found, text_rows, strict=True)))
-                  for found, text_rows in zip(rows, texts, strict=True)]  # fmt: skip
+        leaves = [
+            TowerOutputs(*(row if row is text else _leaf(row) for row, text in zip(found, text_rows, strict=True)))
+            for found, text_rows in zip(rows, texts, strict=True)
+        ]
         student = to_embeddings(leaves, scale=self.encoder.scale.detach(), batch=batch)
         loss = self.objective.value_alone(student, target, self.processes)
         wanted = [leaf for found in leaves for leaf in found if leaf is not None and leaf.requires_grad]
@@ -101,14 +103,14 @@ class Attack:
             gradients.append(found)
         return gradients
 
-    def _images(self, images: Tensor, texts: Rows) -> Rows:
+    def _images(self, images: Tensor, texts: TowerOutputs) -> TowerOutputs:
         """What the image tower says, beside what the text tower said."""
         reads = self.objective.reads
         rows = self.encoder.embed(images, None, dense="tokens" in reads, raw="raw_image" in reads)
         return rows._replace(text=texts.text, token=texts.token)
 
     @torch.no_grad()
-    def _texts(self, part: BatchPart) -> Rows:
+    def _texts(self, part: BatchPart) -> TowerOutputs:
         """What the text tower says of a part, once: an attack on pixels does not change it."""
         texts = part.texts if self.objective.reads_texts else None
         return self.encoder.embed(None, texts, dense="tokens" in self.objective.reads)

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.data.batches import BatchPart
-from degla.model.encoder import Encoder, Rows
+from degla.model.encoder import Encoder, TowerOutputs
 
 RandomState = tuple[Tensor, list[Tensor]]
 
@@ -52,13 +52,13 @@ class GradientCache:
     ) -> None:
         self.parts, self.accelerator = parts, accelerator
         self.texts, self.dense, self.raw = texts, dense, raw
-        self.rows: list[Rows] = []
+        self.rows: list[TowerOutputs] = []
         self._random: list[RandomState] = []
         for part in parts:
             self._random.append(_random_state(encoder.device))
             with torch.no_grad(), accelerator.autocast():
                 rows = encoder.embed(part.image, part.texts if texts else None, dense=dense, raw=raw)
-            self.rows.append(Rows(*(None if each is None else each.requires_grad_() for each in rows)))
+            self.rows.append(TowerOutputs(*(None if each is None else each.requires_grad_() for each in rows)))
         self.scale: Float[Tensor, ""] = encoder.scale.detach().requires_grad_()
 
     def backward(self, loss: Float[Tensor, ""], student: Callable[..., Any]) -> None:
@@ -79,7 +79,7 @@ class GradientCache:
             with together:
                 texts = part.texts if self.texts else None
                 *values, scale = student(part.image, texts, dense=self.dense, raw=self.raw)
-                pairs = zip(Rows(*values), rows, strict=True)
+                pairs = zip(TowerOutputs(*values), rows, strict=True)
                 there = [(value, leaf) for value, leaf in pairs if value is not None and leaf is not None]
                 sent = sum(_product(value, leaf) for value, leaf in there)
                 # The scale is one for all parts; its gradient goes along with the last.

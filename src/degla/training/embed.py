@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.data.batches import Batch, BatchPart
-from degla.losses.core import Embeddings, Part, Target
-from degla.model.encoder import Rows
+from degla.losses.core import Embeddings, Target, TeacherPart
+from degla.model.encoder import TowerOutputs
 from degla.model.teacher import Teacher
 
 _GIVEN = (
@@ -25,14 +25,14 @@ def to_embeddings(rows: Sequence[Sequence[Tensor | None]], *, scale: Float[Tenso
     """Put the parts of a batch together, each text beside its row.
 
     Args:
-        rows: what the towers say of each part, in the order of `Rows`; texts that no loss reads may be None, and are
-            zeros then.
+        rows: what the towers say of each part, in the order of `TowerOutputs`; texts that no loss reads may be None,
+            and are zeros then.
         scale: 1 over the temperature.
         batch: whose parts these are.
     """
     found: dict[str, list[Tensor]] = {}
     for number, given_rows in enumerate(rows):
-        image, text, patch, token, raw_image = Rows(*given_rows)
+        image, text, patch, token, raw_image = TowerOutputs(*given_rows)
         assert image is not None
         part = _without_texts(image, batch) if text is None else batch.split(image, text, first=number == 0)
         count = len(part["image"])
@@ -61,7 +61,7 @@ def _dense(patch: Tensor, token: Tensor, *, rows: int, batch: Batch) -> dict[str
 
 
 def teacher_target(
-    teacher: Teacher | None, parts: Sequence[BatchPart], *, needs: frozenset[Part], negatives: int
+    teacher: Teacher | None, parts: Sequence[BatchPart], *, needs: frozenset[TeacherPart], negatives: int
 ) -> Target:
     """The teacher's embeddings of the same images and texts, and only those that some loss reads."""
     if teacher is None or not needs:

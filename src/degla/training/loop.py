@@ -53,7 +53,7 @@ log = logging.getLogger("degla.train")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainResult:
     """How a run ended.
 
     Attributes:
@@ -73,7 +73,7 @@ class Outcome:
     best: Path | None = None
 
 
-def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
+def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     """Fine-tune a model; the run's folder holds configuration, metrics and checkpoints.
 
     Args:
@@ -88,18 +88,18 @@ def train(config: TrainConfig, *, resume: bool = False) -> Outcome:
     assert config.out is not None
     seed_everything(config.train.seed)
     accelerator = open_accelerator(config)
-    processes = evaluation.Processes(Processes.current().rank, Processes.current().count)
+    processes = evaluation.EvaluationProcesses(Processes.current().rank, Processes.current().count)
     with open_run(config.out, resume=resume, processes=processes):
         return _train(config, config.out, accelerator, resume=resume)
 
 
-def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool) -> Outcome:
+def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool) -> TrainResult:
     processes = Processes.current()
     # Data come before the model: a wrong file is told before anything is fetched.
     source, second = read_pairs(config, processes=processes), read_rehearsal(config, processes=processes)
     validation = Validation(
         config.validation, config.stop, run=run, label=config.recipe, seed=config.train.seed,
-        processes=evaluation.Processes(processes.rank, processes.count),
+        processes=evaluation.EvaluationProcesses(processes.rank, processes.count),
     )  # fmt: skip
     validation.read()
     encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
@@ -170,7 +170,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         log.warning("stopped by %s after step %d of %d; go on with: degla train --resume %s", stop.name,
                     position.step, steps, run)  # fmt: skip
     last = {name: float(value) for name, value in values.items()}
-    return Outcome(folder, position.step, finished, last, ended=ended, best=best)
+    return TrainResult(folder, position.step, finished, last, ended=ended, best=best)
 
 
 def open_accelerator(config: TrainConfig) -> Accelerator:

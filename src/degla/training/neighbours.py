@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from degla.data.neighbours import NeighbourRecord
 from degla.data.randomness import stream
 from degla.errors import InputError
-from degla.evaluation.embed import Embedder, Encoder
-from degla.evaluation.progress import Progress
+from degla.evaluation.embed import Embedder, EmbeddingModel
+from degla.evaluation.progress import TaskProgress
+from degla.evaluation.scoring import EmbeddingRows
 from degla.records import CaptionRecord, ItemImage
-
-Rows = NDArray[np.float32]
 
 _BLOCK = 1024
 """Images whose similarities to all others are held at a time."""
@@ -25,10 +24,10 @@ def find_neighbours(
     captions: Sequence[CaptionRecord],
     *,
     folder: Path,
-    encoder: Encoder,
+    encoder: EmbeddingModel,
     count: int,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: TaskProgress | None = None,
 ) -> Iterator[NeighbourRecord]:
     """For each caption, one caption of each of the images nearest to its own by cosine, the nearest first.
 
@@ -45,7 +44,7 @@ def find_neighbours(
     Raises:
         InputError: an image cannot be read, or there are not more images than neighbours.
     """
-    embedder = Embedder(encoder, root=folder, progress=progress or Progress())
+    embedder = Embedder(encoder, root=folder, progress=progress or TaskProgress())
     images = [ItemImage(path=caption.image) for caption in captions]
     embedded = embedder.embed(images, [])
     row_of = [embedded.image_row[image] for image in images]
@@ -64,7 +63,7 @@ def find_neighbours(
         yield NeighbourRecord(caption_id=caption.id, neighbours=chosen)
 
 
-def nearest_rows(rows: Rows, *, count: int) -> NDArray[np.int64]:
+def nearest_rows(rows: EmbeddingRows, *, count: int) -> NDArray[np.int64]:
     """The `count` other rows with the largest product with each unit row, the largest first: [rows, count]."""
     found = np.empty((len(rows), count), dtype=np.int64)
     for start in range(0, len(rows), _BLOCK):

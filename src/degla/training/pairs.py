@@ -23,7 +23,7 @@ from degla.data.plan import BatchPlan
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
 from degla.errors import InputError
-from degla.losses.core import Extra, Part, Processes
+from degla.losses.core import Extra, Processes, TeacherPart
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.records import CaptionRecord, NegativeRecord
@@ -236,7 +236,7 @@ def choose_collate(config: TrainConfig, encoder: Encoder, *, part_size: int | No
     if encoder.grow is not None and config.train.compile:
         # Few different lengths for compiled kernels; the number of nodes is left to vary.
         encoder.grow = replace(encoder.grow, multiple=8)
-    needs = frozenset[Part]().union(*(loss.needs for loss in config.objective.values() if loss.weight > 0))
+    needs = frozenset[TeacherPart]().union(*(loss.needs for loss in config.objective.values() if loss.weight > 0))
     return Collate(
         trim=encoder.trims,
         grow=encoder.grow,

@@ -7,13 +7,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.processes import Processes
+from degla.evaluation.processes import EvaluationProcesses
 from degla.locks import lock
 from degla.model.runs import checkpoints, latest_checkpoint, put_right
 
 
 @contextmanager
-def open_run(run: Path, *, resume: bool, processes: Processes) -> Iterator[None]:
+def open_run(run: Path, *, resume: bool, processes: EvaluationProcesses) -> Iterator[None]:
     """Hold a run's folder for the block; of several processes that train one run, the first holds it.
 
     Args:

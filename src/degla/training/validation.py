@@ -10,8 +10,8 @@ from typing import Any
 
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
-from degla.evaluation.processes import Processes
-from degla.evaluation.questions import Questions
+from degla.evaluation.processes import EvaluationProcesses
+from degla.evaluation.questions import BenchmarkQuestions
 from degla.evaluation.trade_off import TradeOff, trade_off
 from degla.files import write_text
 from degla.model.encoder import Encoder
@@ -39,7 +39,14 @@ class Validation:
     """
 
     def __init__(
-        self, config: ValidationConfig, stop: StopConfig, *, run: Path, label: str, seed: int, processes: Processes
+        self,
+        config: ValidationConfig,
+        stop: StopConfig,
+        *,
+        run: Path,
+        label: str,
+        seed: int,
+        processes: EvaluationProcesses,
     ) -> None:
         if config.benchmarks and config.root is None:
             raise InputError("--validation.benchmarks needs --validation.root, the folder of their data.")
@@ -49,7 +56,7 @@ class Validation:
         """Name of the best checkpoint among those that lose no more than allowed."""
         self.ended: str | None = None
         """Why the run is to end early, after the newest evaluation; the same on all processes."""
-        self._questions: list[Questions] | None = None
+        self._questions: list[BenchmarkQuestions] | None = None
         self._highest = self._before = float("-inf")
         self._without_better = 0
         self._start: dict[str, float] = {}

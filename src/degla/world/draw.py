@@ -21,7 +21,7 @@ from degla.records import CaptionRecord, ItemImage, PairItem, write_jsonl
 from degla.world.captions import full_caption
 from degla.world.domains import DOMAINS, class_slug
 from degla.world.items import FAMILIES, make_contrast
-from degla.world.mixture import Example, sample_example
+from degla.world.mixture import WorldPair, sample_example
 from degla.world.painting import Picture, render
 from degla.world.partners import draw_partner
 from degla.world.scenes import WORLD_VERSION, Scene, is_out_of_domain, sample_scene_of, stream
@@ -203,12 +203,12 @@ def _draw_recognition(folder: Path, *, split: str, count: int, seed: int) -> Non
         write_json(root / "classes.json", description)
 
 
-def _mixed_examples(*, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[Example]:
+def _mixed_examples(*, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[WorldPair]:
     for number in range(count):
         yield sample_example(stream("mixed", split, seed, number), split=split)
 
 
-def _scene_examples(*, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[Example]:
+def _scene_examples(*, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[WorldPair]:
     seen: set[str] = set()
     number = 0
     while len(seen) < count:
@@ -217,10 +217,10 @@ def _scene_examples(*, split: Literal["validation", "test"], count: int, seed: i
         scene = sample_scene_of(split, rng, vocabulary=IN_DOMAIN)
         if scene.content not in seen:
             seen.add(scene.content)
-            yield Example(render(scene), full_caption(scene, rng), scene.content)
+            yield WorldPair(render(scene), full_caption(scene, rng), scene.content)
 
 
-def _matches(folder: Path, part: str, examples: Iterable[Example]) -> Iterator[CaptionRecord]:
+def _matches(folder: Path, part: str, examples: Iterable[WorldPair]) -> Iterator[CaptionRecord]:
     """One row for each text and each picture that it fits; the rows of one text stand together."""
     texts: dict[str, str] = {}
     owners: dict[str, list[str]] = {}

@@ -29,7 +29,7 @@ SHARES: Final[dict[str, float]] = {
 
 
 @dataclass(frozen=True)
-class Example:
+class WorldPair:
     """A picture with a caption. Two examples with one `key` fit each other's captions."""
 
     picture: Picture
@@ -37,21 +37,21 @@ class Example:
     key: str
 
 
-def sample_example(rng: Random, *, split: Split = "train") -> Example:
+def sample_example(rng: Random, *, split: Split = "train") -> WorldPair:
     """One pair of the mixture."""
     source = rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
     if source == "scene":
         scene = sample_scene_of(split, rng, vocabulary=FULL)
         caption = loose_caption(scene, rng)
-        return Example(render(scene), caption, caption)
+        return WorldPair(render(scene), caption, caption)
     domain = DOMAINS[source]
     name = rng.choice(domain.classes)
     drawing = domain.paint(name, rng)
     key = drawing.caption if source == "shape" else f"{source}/{name}"
-    return Example(drawing.picture, drawing.caption, key)
+    return WorldPair(drawing.picture, drawing.caption, key)
 
 
-def batches(*, size: int, seed: int, start: int = 0, split: Split = "train") -> Iterator[list[Example]]:
+def batches(*, size: int, seed: int, start: int = 0, split: Split = "train") -> Iterator[list[WorldPair]]:
     """Endless batches; batch number n depends on the seed and n only, so a run resumes exactly."""
     number = start
     while True:

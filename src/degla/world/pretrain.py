@@ -20,7 +20,7 @@ import numpy as np
 
 from degla.files import whole_file
 from degla.world import world_vocabulary_file
-from degla.world.mixture import Example, batches
+from degla.world.mixture import WorldPair, batches
 from degla.world.model_folder import PREPROCESS, model_config, write_model_folder
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _optimizer(model: Any, settings: Pretraining) -> Any:
     return torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98), eps=1e-6, foreach=True)
 
 
-def _step(model: Any, optimizer: Any, examples: list[Example], *, tokenizer: Any, generator: Any) -> float:
+def _step(model: Any, optimizer: Any, examples: list[WorldPair], *, tokenizer: Any, generator: Any) -> float:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 

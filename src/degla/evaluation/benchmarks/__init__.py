@@ -12,7 +12,7 @@ One file is one benchmark and holds **data about the benchmark**, no scoring. It
 
 The rules of the form:
 
-* `PairItem.benchmark` is the file's name; `PairItem.part` is matched by one `Part.name` (the first that fits;
+* `PairItem.benchmark` is the file's name; `PairItem.part` is matched by one `BenchmarkPart.name` (the first that fits;
   `*` is a wildcard, for parts that are known only when the folder is read); `PairItem.id` is
   "benchmark/part/key".
 * every image path is relative to `root`, with `/`. Whether images are there is checked by
@@ -35,7 +35,7 @@ from pydantic import Field, model_validator
 from degla.errors import DeglaError
 from degla.records import ItemImage, PairItem, Record
 
-Tie = Literal["strict", "half", "lenient"]
+TieRule = Literal["strict", "half", "lenient"]
 """What an exact tie between a positive and a negative is worth: 0, 1/2 or 1."""
 
 
@@ -128,7 +128,7 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Part:
+class BenchmarkPart:
     """A named piece of a benchmark.
 
     Attributes:
@@ -147,7 +147,7 @@ class Part:
     family: str
     n: int | None = None
     metrics: tuple[Metric, ...] = (Metric(),)
-    tie: Tie = "strict"
+    tie: TieRule = "strict"
     optional: bool = False
     ceiling: float | None = None
 
@@ -197,14 +197,14 @@ class Benchmark:
     source: str
     layout: str
     citation: str
-    parts: tuple[Part, ...]
+    parts: tuple[BenchmarkPart, ...]
     items: Callable[[Path], Iterable[Entry]]
     annotations: tuple[str, ...]
     averages: tuple[Average, ...] = ()
     headline: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[Path], None] | None = None
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> BenchmarkPart:
         """Return the first part whose name or pattern fits `name`.
 
         Raises:

@@ -10,7 +10,7 @@ from pydantic import Field, RootModel
 
 from degla.errors import InputError
 from degla.evaluation.annotations import read_list
-from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
+from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.evaluation.excluded_relations import EXCLUDED_RELATIONS
 from degla.evaluation.karpathy import COCO, FLICKR30K, is_there, read_blip
 from degla.evaluation.perturb import perturb, prepare
@@ -153,14 +153,14 @@ BENCHMARK = Benchmark(
         "Dan and Zou, James}, booktitle={ICLR}, year={2023}}"
     ),
     parts=(
-        Part(
+        BenchmarkPart(
             name="vg_relation",
             family="relation",
             n=23937,
             metrics=_macro("relation", exclude=EXCLUDED_RELATIONS),
             optional=True,
         ),
-        Part(
+        BenchmarkPart(
             name="vg_attribution",
             family="attribute",
             n=28748,
@@ -169,10 +169,10 @@ BENCHMARK = Benchmark(
         ),
         # Lenient: in a fifth of the captions a shuffle gives the caption back, which the official code counts as right.
         *(
-            Part(name=name, family="order", n=split.captions, tie="lenient", optional=True)
+            BenchmarkPart(name=name, family="order", n=split.captions, tie="lenient", optional=True)
             for name, split in _ORDERS.items()
         ),
-        *(Part(name=f"{name}/seed*", family="order", tie="lenient", optional=True) for name in _ORDERS),
+        *(BenchmarkPart(name=f"{name}/seed*", family="order", tie="lenient", optional=True) for name in _ORDERS),
     ),
     averages=(
         # The mean over the seeds that were asked for; of one seed where there is one.

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, RootModel
 
 from degla.evaluation.annotations import read_list
-from degla.evaluation.benchmarks import Benchmark, Entry, Metric, Part
+from degla.evaluation.benchmarks import Benchmark, BenchmarkPart, Entry, Metric
 from degla.records import ItemImage, PairItem, validate
 
 _Address = Annotated[str, Field(pattern=r"^https?://[^ ]+/\d+\.jpg$")]
@@ -49,7 +49,7 @@ BENCHMARK = Benchmark(
         "Saenko, Kate}, booktitle={NeurIPS Datasets and Benchmarks}, year={2023}}"
     ),
     parts=(
-        Part(
+        BenchmarkPart(
             name="multi_object",
             family="attribute",
             n=210,

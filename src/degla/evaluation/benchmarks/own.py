@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from degla import parse
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
+from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.records import CaptionRecord, ItemImage, PairItem, Record, validate
 
 _FOLDER = "own"
@@ -141,7 +141,7 @@ BENCHMARK = Benchmark(
         )
     ),
     citation="",
-    parts=(Part(name="*", family="own", metrics=(Metric(chance=0.5),)),),
+    parts=(BenchmarkPart(name="*", family="own", metrics=(Metric(chance=0.5),)),),
     items=items,
     annotations=("own/*.jsonl", "own/*.csv", "own/captions.json", "own/negatives.*"),
     averages=(Average(name="macro", of=("*",)), Average(name="micro", of=("*",), how="micro")),

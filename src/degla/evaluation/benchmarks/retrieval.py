@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part, Retrieval
+from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric, Retrieval
 from degla.evaluation.karpathy import COCO, FLICKR30K, is_there, read_either
 from degla.records import CaptionRecord, ItemImage, read_jsonl
 
@@ -80,10 +80,10 @@ BENCHMARK = Benchmark(
     # Published scripts order equals arbitrarily; here the true one stands before its equals, and ties are counted.
     parts=(
         *(
-            Part(name=name, family="retrieval", n=split.images, metrics=_METRICS, tie="lenient", optional=True)
+            BenchmarkPart(name=name, family="retrieval", n=split.images, metrics=_METRICS, tie="lenient", optional=True)
             for name, split in _SPLITS.items()
         ),
-        Part(name="captions/*", family="retrieval", metrics=_METRICS, tie="lenient", optional=True),
+        BenchmarkPart(name="captions/*", family="retrieval", metrics=_METRICS, tie="lenient", optional=True),
     ),
     averages=(
         *(Average(name=f"{way}@1", of=("*",), metric=f"{way}@1") for way in _DIRECTIONS),

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.evaluation.annotations import read_object
-from degla.evaluation.benchmarks import Average, Benchmark, Entry, Part
+from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry
 from degla.records import ItemImage, PairItem, Record, validate
 
 _COUNTS = {
@@ -60,7 +60,7 @@ BENCHMARK = Benchmark(
         "Compositionality}, author={Hsieh, Cheng-Yu and Zhang, Jieyu and Ma, Zixian and Kembhavi, Aniruddha and "
         "Krishna, Ranjay}, booktitle={NeurIPS Datasets and Benchmarks}, year={2023}}"
     ),
-    parts=tuple(Part(name=name, family=name.split("_")[0], n=n) for name, n in _COUNTS.items()),
+    parts=tuple(BenchmarkPart(name=name, family=name.split("_")[0], n=n) for name, n in _COUNTS.items()),
     averages=(
         *(Average(name=f"{family}.macro", of=(f"{family}_*",)) for family in _FAMILIES),
         *(Average(name=f"{family}.micro", of=(f"{family}_*",), how="micro") for family in _FAMILIES),

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.evaluation.annotations import read_list
-from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
+from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.records import ItemImage, PairItem, Record, validate
 
 _COUNTS = {"replace_obj": 1652, "replace_att": 788, "replace_rel": 1406, "swap_obj": 245, "swap_att": 666}
@@ -67,7 +67,7 @@ BENCHMARK = Benchmark(
     ),
     parts=(
         *(
-            Part(
+            BenchmarkPart(
                 name=name,
                 family=name.split("_")[0],
                 n=n,
@@ -80,7 +80,7 @@ BENCHMARK = Benchmark(
             for name, n in _COUNTS.items()
         ),
         *(
-            Part(
+            BenchmarkPart(
                 name=f"{_TEXT_ONLY}/{name}",
                 family=_TEXT_ONLY,
                 n=n,

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.annotations import read_object
-from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
+from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.records import ItemImage, PairItem, Record, validate
 
 _PIECES = {
@@ -121,7 +121,8 @@ BENCHMARK = Benchmark(
         "Lilitta and Frank, Anette and Calixto, Iacer and Gatt, Albert}, booktitle={ACL}, year={2022}}"
     ),
     parts=tuple(
-        Part(name=name, family=family, n=n, metrics=(Metric(chance=0.5),)) for name, (family, n) in _PIECES.items()
+        BenchmarkPart(name=name, family=family, n=n, metrics=(Metric(chance=0.5),))
+        for name, (family, n) in _PIECES.items()
     ),
     averages=(
         Average(name="counting", of=_COUNTING),

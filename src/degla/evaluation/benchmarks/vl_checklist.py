@@ -11,7 +11,7 @@ from pydantic import Field, RootModel
 
 from degla.errors import InputError
 from degla.evaluation.annotations import read_list
-from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
+from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.records import ItemImage, PairItem, Record, validate
 
 _FAMILIES = ("attribute", "object", "relation")
@@ -85,7 +85,9 @@ BENCHMARK = Benchmark(
         "Objects, Attributes and Relations}, author={Zhao, Tiancheng and Zhang, Tianqi and Zhu, Mingwei and Shen, "
         "Haozhan and Lee, Kyusong and Lu, Xiaopeng and Yin, Jianwei}, journal={arXiv:2207.00221}, year={2022}}"
     ),
-    parts=tuple(Part(name=f"{family}/*", family=family, metrics=(Metric(),), optional=True) for family in _FAMILIES),
+    parts=tuple(
+        BenchmarkPart(name=f"{family}/*", family=family, metrics=(Metric(),), optional=True) for family in _FAMILIES
+    ),
     # Means of the files of a family, then of the families; papers differ in which files they take.
     averages=(
         *(Average(name=family, of=(f"{family}/*",)) for family in _FAMILIES),

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from degla.evaluation.annotations import read_lines
-from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
+from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.records import ItemImage, PairItem, Record, validate
 
 _COUNTS = {"object": 141, "relation": 233, "both": 26}
@@ -65,7 +65,7 @@ BENCHMARK = Benchmark(
         "Amanpreet and Williams, Adina and Kiela, Douwe and Ross, Candace}, booktitle={CVPR}, year={2022}}"
     ),
     parts=tuple(
-        Part(
+        BenchmarkPart(
             name=name,
             family="swap",
             n=n,

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Average, Benchmark, Classification, Entry, Metric, Part, Retrieval
+from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Classification, Entry, Metric, Retrieval
 from degla.parse import read_json
 from degla.records import CaptionRecord, ItemImage, PairItem, Record, read_jsonl, validate
 
@@ -112,7 +112,7 @@ BENCHMARK = Benchmark(
     citation="",
     parts=(
         *(
-            Part(
+            BenchmarkPart(
                 name=name,
                 family=name.partition("/")[2].partition("_")[0],
                 metrics=_PAIR,
@@ -121,8 +121,8 @@ BENCHMARK = Benchmark(
             )
             for name in (f"{domain}/{kind}" for domain in ("id", "ood") for kind in (*_KINDS, "order"))
         ),
-        *(Part(name=f"recognition/{name}", family="recognition", metrics=_TOP1) for name in _RECOGNITION),
-        *(Part(name=f"retrieval/{name}", family="retrieval", metrics=_RECALL) for name in _RETRIEVAL),
+        *(BenchmarkPart(name=f"recognition/{name}", family="recognition", metrics=_TOP1) for name in _RECOGNITION),
+        *(BenchmarkPart(name=f"retrieval/{name}", family="retrieval", metrics=_RECALL) for name in _RETRIEVAL),
     ),
     items=items,
     annotations=("items.jsonl", "recognition/*/classes.json", "retrieval/*.jsonl"),

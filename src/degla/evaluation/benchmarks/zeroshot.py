@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Average, Benchmark, Entry, Metric, Part
+from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.evaluation.data_sets import NAMES, data_set
 from degla.evaluation.data_sets.reading import read_data_set
 
@@ -47,7 +47,7 @@ BENCHMARK = Benchmark(
     ),
     parts=(
         *(about.part for about in _PUBLISHED),
-        Part(
+        BenchmarkPart(
             name="*",
             family="recognition",
             metrics=(

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from degla.evaluation.benchmarks import Metric, Part
+from degla.evaluation.benchmarks import BenchmarkPart, Metric
 from degla.records import Record, validate
 
 
@@ -53,11 +53,11 @@ class DataSet(Record):
         return "\n".join(f"zeroshot/{self.name}/{file}" for file in self.files)
 
     @property
-    def part(self) -> Part:
+    def part(self) -> BenchmarkPart:
         """This data set as a part of the benchmark, the paper's metric first."""
         top1 = Metric(name="top1", verdict="top1")
         per_class = Metric(name="mean_per_class", verdict="top1", group="class")
-        return Part(
+        return BenchmarkPart(
             name=self.name,
             family="recognition",
             n=self.items,

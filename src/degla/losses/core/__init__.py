@@ -1,6 +1,6 @@
 """What all losses share: embeddings, the processes of a batch, the log-partition, base classes, the weighted sum."""
 
-from degla.losses.core.embeddings import EXTRA_FIELDS, Embeddings, Extra, Part, Target
+from degla.losses.core.embeddings import EXTRA_FIELDS, Embeddings, Extra, Target, TeacherPart
 from degla.losses.core.loss import AnyLoss, Loss, StatefulLoss
 from degla.losses.core.processes import Processes
 
@@ -10,8 +10,8 @@ __all__ = [
     "Embeddings",
     "Extra",
     "Loss",
-    "Part",
     "Processes",
     "StatefulLoss",
     "Target",
+    "TeacherPart",
 ]

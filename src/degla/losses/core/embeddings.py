@@ -8,7 +8,7 @@ from typing import Literal
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Part = Literal["image", "caption", "negative", "raw_image"]
+TeacherPart = Literal["image", "caption", "negative", "raw_image"]
 """A part of the teacher's embeddings."""
 
 Extra = Literal["partner", "positive", "tokens", "classes", "text_group", "raw_image"]
@@ -115,7 +115,7 @@ class Target:
     negative: Float[Tensor, "batch negatives dim"] | None = None
     raw_image: Float[Tensor, "batch dim"] | None = None
 
-    def require(self, part: Part) -> Float[Tensor, "*shape"]:
+    def require(self, part: TeacherPart) -> Float[Tensor, "*shape"]:
         """Return one part, cut off from any graph; a missing one is a mistake of the caller and raises LookupError."""
         value: Tensor | None = getattr(self, part)
         if value is None:

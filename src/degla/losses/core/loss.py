@@ -8,7 +8,7 @@ from typing import ClassVar, Unpack
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core.embeddings import Embeddings, Extra, Part, Target
+from degla.losses.core.embeddings import Embeddings, Extra, Target, TeacherPart
 from degla.losses.core.processes import Processes
 from degla.losses.core.tensors import LossTensors, Wanted, embeddings_of
 from degla.ranges import Checked, Factor
@@ -27,7 +27,7 @@ class AnyLoss(Checked, ABC, section="objective"):
     """
 
     weight: Factor
-    needs: ClassVar[frozenset[Part]] = frozenset()
+    needs: ClassVar[frozenset[TeacherPart]] = frozenset()
     reads: ClassVar[frozenset[Extra]] = frozenset()
     reads_texts: ClassVar[bool] = True
     scaled: ClassVar[bool] = True

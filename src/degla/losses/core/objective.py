@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.losses.core.embeddings import Embeddings, Extra, Part, Target
+from degla.losses.core.embeddings import Embeddings, Extra, Target, TeacherPart
 from degla.losses.core.loss import AnyLoss, Loss, StatefulLoss
 from degla.losses.core.processes import Processes
 from degla.losses.core.tensors import LossTensors, Wanted, embeddings_of
@@ -60,7 +60,7 @@ class Objective:
         }
 
     @property
-    def needs(self) -> frozenset[Part]:
+    def needs(self) -> frozenset[TeacherPart]:
         """The parts of the teacher's embeddings that the active losses read; empty means no teacher is run."""
         return frozenset().union(*(loss.needs for loss in self.active.values()))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from degla.errors import InputError
-from degla.losses.core.embeddings import EXTRA_FIELDS, MASKS, Embeddings, Extra, Part, Target
+from degla.losses.core.embeddings import EXTRA_FIELDS, MASKS, Embeddings, Extra, Target, TeacherPart
 from degla.losses.core.processes import Processes
 
 
@@ -87,7 +87,7 @@ class Wanted:
     """
 
     name: str
-    needs: frozenset[Part]
+    needs: frozenset[TeacherPart]
     reads: frozenset[Extra]
     texts: bool
     scale: bool

@@ -29,7 +29,7 @@ READ: Final = 4
 NEIGHBOURS: Final = 3
 """Other rows that NegCLIP's table names a row."""
 
-Missing = Literal["fill", "blank", "drop"]
+WhenMissing = Literal["fill", "blank", "drop"]
 _IMAGE_NAME: Final = "COCO_train2014_{:012d}.jpg"
 
 
@@ -61,7 +61,7 @@ class ExportSummary:
 
 
 def export_degla_json(
-    records: Iterable[NegativeRecord], captions: CaptionIndex, out: Path, *, missing: Missing = "fill"
+    records: Iterable[NegativeRecord], captions: CaptionIndex, out: Path, *, missing: WhenMissing = "fill"
 ) -> ExportSummary:
     """Write the published json: ``[{"image_id": 9, "original": "...", "enhanced": ["...", ...]}, ...]``.
 
@@ -120,7 +120,7 @@ def export_degla_json(
     return summary
 
 
-def _arrange(texts: Sequence[tuple[str, str]], *, missing: Missing) -> tuple[list[str], list[str]]:
+def _arrange(texts: Sequence[tuple[str, str]], *, missing: WhenMissing) -> tuple[list[str], list[str]]:
     """The texts by position, and the rules of those that found no place."""
     placed: dict[int, str] = {}
     spare: list[tuple[str, str]] = []
@@ -143,7 +143,7 @@ def _arrange(texts: Sequence[tuple[str, str]], *, missing: Missing) -> tuple[lis
     return [placed.get(position, "") for position in range(length)], [rule for rule, _ in spare]
 
 
-def _reason(row: Negatives, texts: Sequence[str], *, number: int | None, missing: Missing) -> str:
+def _reason(row: Negatives, texts: Sequence[str], *, number: int | None, missing: WhenMissing) -> str:
     """Why a caption cannot be exported; "" where it can."""
     if number is None:
         return "captions whose image_id is not a whole number"

@@ -13,7 +13,7 @@ from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.grammar.words import DETERMINERS_OF_MANY, DETERMINERS_OF_ONE, is_known
 
-Role = Literal["thing", "frame", "where", "pronoun"]
+NounRole = Literal["thing", "frame", "where", "pronoun"]
 Number = Literal["one", "many", "any"]
 
 _DETERMINERS: Final = frozenset({"DT", "PDT", "PRP$", "WP$"})
@@ -36,7 +36,7 @@ class Chunk:
     start: int
     end: int
     core: int
-    role: Role
+    role: NounRole
 
     @property
     def head(self) -> int:
@@ -122,7 +122,7 @@ def _modifies_later(tokens: Sequence[Token], place: int) -> bool:
     )
 
 
-def _role(tokens: Sequence[Token], end: int) -> Role:
+def _role(tokens: Sequence[Token], end: int) -> NounRole:
     head = tokens[end - 1]
     words = lexicon().words
     if head.tag in _PRONOUNS:

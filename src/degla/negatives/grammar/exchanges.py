@@ -17,7 +17,7 @@ from degla.negatives.grammar.rule import GrammarRule
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
-Exchange = tuple[list[Token], str]
+Swap = tuple[list[Token], str]
 """Changed tokens, with the reason that speaks against them ("" where none does)."""
 
 
@@ -26,7 +26,7 @@ class ExchangingRule(GrammarRule):
     """A rule that puts two pieces of a caption in each other's place; a member says which."""
 
     @abstractmethod
-    def exchanges(self, caption: Caption) -> Iterator[Exchange]:
+    def exchanges(self, caption: Caption) -> Iterator[Swap]:
         """Every exchange of two pieces, also those that something speaks against."""
 
     def applies(self, caption: Caption) -> bool:
@@ -52,6 +52,6 @@ class ExchangingRule(GrammarRule):
 
 
 @lru_cache(maxsize=64)
-def _listed(rule: ExchangingRule, caption: Caption) -> tuple[Exchange, ...]:
+def _listed(rule: ExchangingRule, caption: Caption) -> tuple[Swap, ...]:
     """A rule's exchanges in a caption, kept because `check` asks for them once more for every candidate."""
     return tuple(rule.exchanges(caption))

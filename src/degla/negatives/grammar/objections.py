@@ -16,7 +16,7 @@ from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import JOINERS, SYMMETRIC, connect
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import landmark, noun_sorts, relations
-from degla.negatives.grammar.ties import Tie, ties
+from degla.negatives.grammar.ties import PhraseTie, ties
 from degla.negatives.grammar.tokens import Token
 
 _HOLDING: Final = frozenset(
@@ -105,7 +105,10 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
 
 
 def _looks_the_same(
-    tokens: Sequence[Token], exchanged: tuple[Chunk, Chunk], own: tuple[Tie, Tie], between: Sequence[Tie]
+    tokens: Sequence[Token],
+    exchanged: tuple[Chunk, Chunk],
+    own: tuple[PhraseTie, PhraseTie],
+    between: Sequence[PhraseTie],
 ) -> bool:
     """Whether two phrases are fastened, filled or held, so that their exchange shows what was there."""
     (first, second), (one, other) = exchanged, own

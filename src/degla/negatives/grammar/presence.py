@@ -10,7 +10,7 @@ from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.tokens import Token
 
-Span = tuple[int, int]
+TokenSpan = tuple[int, int]
 """Indices of the first token of a noun or compound and of the one after its last."""
 
 _LISTING: Final = frozenset({"with", "and", ",", "has", "have", "having", "including", "contains", "containing", "or"})
@@ -19,12 +19,12 @@ _HAVING: Final = frozenset({"wear", "have", "in", "under"})
 """Verbs and prepositions that say what somebody has on or about him."""
 
 
-def chunk_at(caption: Caption, span: Span) -> Chunk:
+def chunk_at(caption: Caption, span: TokenSpan) -> Chunk:
     """The phrase that a noun is in."""
     return next(one for one in caption.chunks if one.start <= span[0] < one.end)
 
 
-def may_be_there(caption: Caption, span: Span, lemma: str) -> bool:
+def may_be_there(caption: Caption, span: TokenSpan, lemma: str) -> bool:
     """Whether a noun that comes in for the one at `span` may name something in the picture as well.
 
     What nearly every picture has; what holds or covers the old thing; a part of another thing that is named ("a wheel"
@@ -58,7 +58,7 @@ def is_absent(caption: Caption, chunk: Chunk) -> bool:
     )
 
 
-def is_inventory(caption: Caption, span: Span) -> bool:
+def is_inventory(caption: Caption, span: TokenSpan) -> bool:
     """Whether the noun is one of the things that a room is said to have, or is listed with two of its fixtures."""
     known, tokens = lexicon(), caption.tokens
     end = chunk_at(caption, span).end
@@ -72,7 +72,7 @@ def is_inventory(caption: Caption, span: Span) -> bool:
     return bool(sorts & known.words["room_contents"]) and (room or fixtures > 1)
 
 
-def _before(caption: Caption, span: Span) -> Token | None:
+def _before(caption: Caption, span: TokenSpan) -> Token | None:
     start = chunk_at(caption, span).start
     return caption.tokens[start - 1] if start else None
 
@@ -81,7 +81,7 @@ def _is_had(before: Token | None) -> bool:
     return before is not None and (before.lower in _LISTING or before.lemma in _HAVING)
 
 
-def _others(caption: Caption, span: Span) -> frozenset[str]:
+def _others(caption: Caption, span: TokenSpan) -> frozenset[str]:
     """The caption's other nouns."""
     return frozenset(
         token.lemma for at, token in enumerate(caption.tokens) if token.is_noun and not span[0] <= at < span[1]

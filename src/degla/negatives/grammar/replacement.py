@@ -84,7 +84,7 @@ def _slot(caption: Caption, place: Place) -> Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Replacement:
     """The one stretch of a caption that differs in a negative.
 
     Attributes:
@@ -98,7 +98,7 @@ class Change:
     words: tuple[str, ...]
 
 
-def find_change(tokens: Sequence[Token], content: Sequence[str]) -> Change:
+def find_change(tokens: Sequence[Token], content: Sequence[str]) -> Replacement:
     """What differs between tokens and the words of a negative, as `words.content` gives them: one stretch, shortest.
 
     Equal texts give an empty change at the end.
@@ -115,7 +115,7 @@ def find_change(tokens: Sequence[Token], content: Sequence[str]) -> Change:
     stop = len(old) - last
     start = places[first] if first < len(places) else len(tokens)
     end = places[stop - 1] + 1 if stop > first else start
-    return Change(start, end, tuple(content[first : len(content) - last]))
+    return Replacement(start, end, tuple(content[first : len(content) - last]))
 
 
 def pick_spread(

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-from degla.negatives.grammar.chunks import Number, Role, find_chunks, number
+from degla.negatives.grammar.chunks import NounRole, Number, find_chunks, number
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import fits_before, landmark, noun_sorts, relations
@@ -30,7 +30,7 @@ class _Piece:
 
     start: int
     end: int
-    role: Role
+    role: NounRole
     gap: tuple[Token, ...]
     own: tuple[Token, ...]
     head: Token

@@ -29,7 +29,7 @@ _SPLIT: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class Tie:
+class PhraseTie:
     """How a phrase hangs together with what comes before it.
 
     Attributes:
@@ -48,10 +48,10 @@ class Tie:
 
 
 @lru_cache(maxsize=64)
-def ties(caption: Caption) -> dict[int, Tie]:
+def ties(caption: Caption) -> dict[int, PhraseTie]:
     """Every phrase's tie, by the index where the phrase starts."""
     tokens, chunks = caption.tokens, caption.chunks
-    found: dict[int, Tie] = {}
+    found: dict[int, PhraseTie] = {}
     last, where, acts, likened = 0, "", False, False
     for place, chunk in enumerate(chunks):
         gap = tokens[last : chunk.start]
@@ -74,7 +74,7 @@ def ties(caption: Caption) -> dict[int, Tie]:
         )
         bare = is_bare(tokens, chunk)
         plain = not bare and determiner(tokens, chunk) is None
-        found[chunk.start] = Tie(link, acts, stays, bare, plain)
+        found[chunk.start] = PhraseTie(link, acts, stays, bare, plain)
     return found
 
 

@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
-Role = Literal["system", "user", "assistant"]
+ChatRole = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ChatMessage:
     """One turn of a chat."""
 
-    role: Role
+    role: ChatRole
     content: str
 
 
-Chat = tuple[Message, ...]
+Chat = tuple[ChatMessage, ...]
 """What a model is asked: the rule's fixed instruction first, then examples, then the caption, so that prefix caches
 serve it."""
 
@@ -32,7 +32,7 @@ caption with words."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Key:
+class RequestKey:
     """Names one request for good: a journal pays for each key once.
 
     Attributes:
@@ -74,7 +74,7 @@ class Request:
         slots: with form "fill", the places; never empty.
     """
 
-    key: Key
+    key: RequestKey
     form: Form
     chat: Chat
     caption: str
@@ -82,7 +82,7 @@ class Request:
     slots: tuple[Slot, ...] = ()
 
 
-Outcome = Literal[
+ReplyStatus = Literal[
     "answered",  # there is a text, or words
     "refused",  # the model or its content filter declined
     "empty",  # an answer without text
@@ -111,8 +111,8 @@ class Reply:
         counts: anything else to be counted, for example {"retry: 429": 2}.
     """
 
-    key: Key
-    outcome: Outcome
+    key: RequestKey
+    outcome: ReplyStatus
     text: str = ""
     words: tuple[tuple[str, ...], ...] = ()
     score: float | None = None

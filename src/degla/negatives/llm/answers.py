@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, Field
 
 from degla.errors import InputError
-from degla.negatives.llm import Outcome, Request
+from degla.negatives.llm import ReplyStatus, Request
 from degla.negatives.llm.wording import Mode
 from degla.negatives.replies import read_member, read_reply, without_thinking
 from degla.parse import parse_json
@@ -48,10 +48,10 @@ def _tokens(number: Any) -> Any:
     return number if whole and 0 <= number <= _MOST_TOKENS else None
 
 
-Tokens = Annotated[int | None, BeforeValidator(_tokens)]
+TokenCount = Annotated[int | None, BeforeValidator(_tokens)]
 
 
-class Message(BaseModel):
+class ReplyMessage(BaseModel):
     """What the model said."""
 
     content: Annotated[str | None, BeforeValidator(_text)] = None
@@ -61,21 +61,21 @@ class Message(BaseModel):
 class Choice(BaseModel):
     """One of the answers; only one is asked for."""
 
-    message: Message
+    message: ReplyMessage
     finish_reason: str | None = None
 
 
 class CachedTokens(BaseModel):
     """Tokens of the prompt that a prefix cache served."""
 
-    cached_tokens: Tokens = None
+    cached_tokens: TokenCount = None
 
 
 class Usage(BaseModel):
     """Tokens that were paid for."""
 
-    prompt_tokens: Tokens = None
-    completion_tokens: Tokens = None
+    prompt_tokens: TokenCount = None
+    completion_tokens: TokenCount = None
     prompt_tokens_details: CachedTokens | None = None
 
     def counts(self) -> dict[str, int]:
@@ -97,7 +97,7 @@ class Completion(BaseModel):
 
 
 @dataclass(frozen=True)
-class Answer:
+class RequestResult:
     """What became of one request.
 
     Attributes:
@@ -107,52 +107,54 @@ class Answer:
         kept: whether the answer had the form asked for; None where it cannot be told.
     """
 
-    outcome: Outcome
+    outcome: ReplyStatus
     text: str = ""
     detail: str = ""
     kept: bool | None = None
 
 
-def read_answer(request: Request, completion: Completion, *, mode: Mode) -> Answer:
+def read_answer(request: Request, completion: Completion, *, mode: Mode) -> RequestResult:
     """The outcome of an answer, and its text: as it came for form "write", one of the choices for "choose"."""
     choice = completion.choices[0]
     said = choice.message.content or ""
     if choice.message.refusal or choice.finish_reason == "content_filter":
-        return Answer("refused", detail=_short(choice.message.refusal or "the content filter stopped the answer"))
+        return RequestResult(
+            "refused", detail=_short(choice.message.refusal or "the content filter stopped the answer")
+        )
     if len(said) > _LONGEST:
-        return Answer("malformed", detail=_short(said), kept=False)
+        return RequestResult("malformed", detail=_short(said), kept=False)
     cut = choice.finish_reason == "length"
     bare = without_thinking(said)
     # Of an answer that ended at the limit of tokens only whole lines count.
     answer = _read(request, bare.rpartition("\n")[0].strip() if cut else bare, mode=mode)
     if cut and answer.outcome != "answered":
-        return Answer("cut_off", text=said, detail=_short(said))
+        return RequestResult("cut_off", text=said, detail=_short(said))
     return answer
 
 
-def _read(request: Request, said: str, *, mode: Mode) -> Answer:
+def _read(request: Request, said: str, *, mode: Mode) -> RequestResult:
     if not said:
-        return Answer("empty")
+        return RequestResult("empty")
     text = read_reply(said)
     if _REFUSAL.match(text or said):
-        return Answer("refused", detail=_short(said))
+        return RequestResult("refused", detail=_short(said))
     if request.form == "choose":
         return _read_choice(request, said, mode=mode)
     kept = mode == "plain" or bool(_as_schema(said))
     if not text:
-        return Answer("malformed", text=said, detail=_short(said), kept=kept)
-    return Answer("answered", text=said, kept=kept)
+        return RequestResult("malformed", text=said, detail=_short(said), kept=kept)
+    return RequestResult("answered", text=said, kept=kept)
 
 
-def _read_choice(request: Request, said: str, *, mode: Mode) -> Answer:
+def _read_choice(request: Request, said: str, *, mode: Mode) -> RequestResult:
     """The choice that an answer means; asked for as a schema it is one to the letter, else its number will do."""
     exact = _as_schema(said)
     if exact in request.choices:
-        return Answer("answered", text=exact, kept=mode != "plain" or None)
+        return RequestResult("answered", text=exact, kept=mode != "plain" or None)
     text = find_choice(said, request.choices)
     if text is None:
-        return Answer("malformed", detail=_short(said), kept=False)
-    return Answer("answered", text=text, kept=mode == "plain")
+        return RequestResult("malformed", detail=_short(said), kept=False)
+    return RequestResult("answered", text=text, kept=mode == "plain")
 
 
 def find_choice(said: str, choices: tuple[str, ...]) -> str | None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from degla.negatives.llm import Chat, Form, Message, Reply, Request
-from degla.negatives.llm.embedded_words import Vocabulary, propose
-from degla.negatives.llm.likelihood import Likelihood, Tokens, TooLongError, Tree
+from degla.negatives.llm import Chat, ChatMessage, Form, Reply, Request
+from degla.negatives.llm.embedded_words import WordTokens, propose
+from degla.negatives.llm.likelihood import Likelihood, TokenIds, TooLongError, Tree
 from degla.negatives.llm.weights import best_precision, find_weights, load
 from degla.negatives.plausibility import check_drop, largest_drop
 
@@ -85,7 +85,7 @@ class EmbeddedModel:
         self._temperature = temperature
         self.likelihood = Likelihood(*load(self._weights, precision=self._precision))
         """What answers are made from."""
-        self._vocabulary = Vocabulary(self.likelihood)
+        self._vocabulary = WordTokens(self.likelihood)
         self._waiting: deque[Request] = deque()
 
     @property
@@ -173,7 +173,7 @@ class EmbeddedModel:
             for text, path, other in zip(request.choices, behind, others, strict=True)
         ]
 
-    def _prompt(self, chat: Chat) -> tuple[tuple[Tokens, ...], Tokens]:
+    def _prompt(self, chat: Chat) -> tuple[tuple[TokenIds, ...], TokenIds]:
         """The parts that requests have in common, and the rest up to the answer."""
         encode = self.likelihood.encode
         turns = [message for message in chat if message.role != "system"]
@@ -187,7 +187,7 @@ class EmbeddedModel:
         return Random(int.from_bytes(sha256(text.encode()).digest()[:8], "big"))
 
 
-def _as_text(turns: Sequence[Message]) -> str:
+def _as_text(turns: Sequence[ChatMessage]) -> str:
     return "".join(
         f"\n\nCaption: {turn.content}" if turn.role == "user" else f"{_ANSWER} {turn.content}" for turn in turns
     )

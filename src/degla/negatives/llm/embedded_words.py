@@ -22,7 +22,7 @@ _OPENING: Final = re.compile(r"[Ġ▁][A-Za-z]+")
 _GOING_ON: Final = re.compile(r"[A-Za-z]+")
 
 
-class Vocabulary:
+class WordTokens:
     """Which tokens begin a word and which go on with one, of a tokenizer that marks spaces as GPT-2's or Llama's do."""
 
     def __init__(self, likelihood: Likelihood) -> None:
@@ -48,7 +48,7 @@ class _Word:
 
 
 def propose(
-    likelihood: Likelihood, vocabulary: Vocabulary, tree: Tree, ends: Sequence[int], present: Sequence[str]
+    likelihood: Likelihood, vocabulary: WordTokens, tree: Tree, ends: Sequence[int], present: Sequence[str]
 ) -> tuple[tuple[str, ...], ...]:
     """Words for each place, likeliest first, in lower case.
 
@@ -80,7 +80,7 @@ def propose(
 
 
 def _follow(
-    likelihood: Likelihood, vocabulary: Vocabulary, tree: Tree, words: list[_Word], found: list[dict[str, float]]
+    likelihood: Likelihood, vocabulary: WordTokens, tree: Tree, words: list[_Word], found: list[dict[str, float]]
 ) -> list[_Word]:
     """Put the words that end into `found`; returns the others, each one token longer."""
     computed = likelihood.compute(tree, ask=[word.node for word in words])

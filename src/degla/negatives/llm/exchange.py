@@ -10,12 +10,12 @@ from random import Random
 from typing import Final
 
 from degla.errors import DeglaError
-from degla.negatives.llm import Key, Reply, Request
+from degla.negatives.llm import Reply, Request, RequestKey
 from degla.negatives.llm.answers import Completion, read_answer
 from degla.negatives.llm.endpoints import Endpoint, Pool
 from degla.negatives.llm.faults import LONGEST_WAIT, Fault
 from degla.negatives.llm.pacing import back_off
-from degla.negatives.llm.support import Settings
+from degla.negatives.llm.support import RequestSettings
 from degla.negatives.llm.wording import Mode
 
 KEY_VARIABLES: Final = ("DEGLA_API_KEY", "OPENAI_API_KEY")
@@ -25,7 +25,7 @@ _LIMITED: Final = 4
 """Times `retries` that a rate limit may put a request off: the server did not try it, so nothing was lost."""
 
 
-def key_digest(key: Key) -> str:
+def key_digest(key: RequestKey) -> str:
     """What a request is called in the header X-Client-Request-Id, before "-" and the number of the attempt."""
     return hashlib.sha256(f"{key.caption_id}\n{key.rule}\n{key.draw}".encode()).hexdigest()[:32]
 
@@ -100,7 +100,7 @@ class Asker:
     """
 
     pool: Pool
-    settings: Settings
+    settings: RequestSettings
     retries: int
     backoff: float
     rng: Random

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from degla.errors import InputError
-from degla.negatives.llm import Outcome
+from degla.negatives.llm import ReplyStatus
 from degla.parse import parse_json
 
 Nature = Literal["passing", "request", "fatal"]
@@ -56,7 +56,7 @@ class Fault(Exception):  # noqa: N818 - not every one is an error, most pass
         nature: Nature,
         message: str,
         *,
-        outcome: Outcome = "unreachable",
+        outcome: ReplyStatus = "unreachable",
         wait: float | None = None,
         status: int | None = None,
     ) -> None:
@@ -95,7 +95,7 @@ def fault_of_status(
     shown = conceal(message or f"HTTP status {status}", secrets=secrets)
     both = f"{code} {message}"
 
-    def fault(nature: Nature, outcome: Outcome = "unreachable", wait: float | None = None) -> Fault:
+    def fault(nature: Nature, outcome: ReplyStatus = "unreachable", wait: float | None = None) -> Fault:
         return Fault(str(status), nature, shown, outcome=outcome, wait=wait, status=status)
 
     if 300 <= status < 400:

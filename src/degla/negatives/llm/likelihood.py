@@ -27,7 +27,7 @@ _ROUNDING: Final = 0.5
 _KEPT_TOKENS: Final = 16_384
 """Tokens of beginnings that are kept: 23 kB each in SmolLM2-135M, so 0.4 GB at most."""
 
-Tokens = tuple[int, ...]
+TokenIds = tuple[int, ...]
 Layers = tuple[tuple["Tensor", "Tensor"], ...]
 """Keys and values of each layer, `[1, heads, tokens, width]`."""
 
@@ -45,7 +45,7 @@ class Beginning:
         layers: what the model made of them.
     """
 
-    tokens: Tokens = ()
+    tokens: TokenIds = ()
     layers: Layers = ()
 
 
@@ -156,17 +156,17 @@ class Likelihood:
         """The token that begins a text which follows nothing."""
         parameters = inspect.signature(model.forward).parameters
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
-        self._kept: OrderedDict[tuple[Tokens, ...], Beginning] = OrderedDict()
+        self._kept: OrderedDict[tuple[TokenIds, ...], Beginning] = OrderedDict()
         self._prove()
 
-    def encode(self, text: str) -> Tokens:
+    def encode(self, text: str) -> TokenIds:
         """The tokens of a text, without any that mark its beginning or end.
 
         Words such as "<|im_end|>" are text like any other.
         """
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
-    def begin(self, parts: Sequence[Tokens]) -> Beginning:
+    def begin(self, parts: Sequence[TokenIds]) -> Beginning:
         """The parts one after another, computed; each part is kept for texts that have it in common.
 
         Raises:
@@ -219,7 +219,7 @@ class Likelihood:
         first, *others = (computed.mean(tree, path) for path in paths)
         return [first - other for other in others]
 
-    def _extend(self, beginning: Beginning, part: Tokens) -> Beginning:
+    def _extend(self, beginning: Beginning, part: TokenIds) -> Beginning:
         import torch
 
         tree = Tree(beginning)

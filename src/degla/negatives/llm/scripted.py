@@ -13,12 +13,12 @@ from typing import Any, Final
 from pydantic import Field
 
 from degla.errors import DeglaError, InputError
-from degla.negatives.llm import Form, Key, Outcome, Reply, Request
+from degla.negatives.llm import Form, Reply, ReplyStatus, Request, RequestKey
 from degla.records import Record, read_jsonl
 
-Answer = str | Reply
+ScriptedReply = str | Reply
 """What a script says to one request: a text (with form "fill": words with spaces between), or a whole reply."""
-Script = Callable[[Request], Answer | None]
+Script = Callable[[Request], ScriptedReply | None]
 
 ALL_FORMS: Final[tuple[Form, ...]] = ("write", "choose", "fill")
 
@@ -38,7 +38,7 @@ class ScriptLine(Record):
     rule: str = Field(min_length=1)
     text: str = ""
     form: Form = "write"
-    outcome: Outcome = "answered"
+    outcome: ReplyStatus = "answered"
 
 
 @dataclass
@@ -59,7 +59,7 @@ class ScriptedModel:
     """
 
     script: Mapping[tuple[str, str], str] | Script = field(default_factory=dict)
-    faults: dict[Key, Outcome] = field(default_factory=dict)
+    faults: dict[RequestKey, ReplyStatus] = field(default_factory=dict)
     forms: tuple[Form, ...] = ALL_FORMS
     capacity: int = 16
     shuffle: int | None = None
@@ -129,7 +129,7 @@ class ScriptedModel:
             answer = request.choices[0]
         return Reply(request.key, "answered" if answer else "empty", text=answer or "")
 
-    def _look_up(self, request: Request) -> Answer | None:
+    def _look_up(self, request: Request) -> ScriptedReply | None:
         if callable(self.script):
             return self.script(request)
         return self.script.get((request.caption, request.key.rule)) if request.form == "write" else None
@@ -141,7 +141,7 @@ class _Table:
 
     lines: Mapping[tuple[str, str, Form], ScriptLine]
 
-    def __call__(self, request: Request) -> Answer | None:
+    def __call__(self, request: Request) -> ScriptedReply | None:
         line = self.lines.get((request.caption, request.key.rule, request.form))
         if line is None:
             return None

@@ -18,7 +18,7 @@ from degla.errors import InputError
 from degla.negatives.llm import Form, Reply, Request
 from degla.negatives.llm.endpoints import NO_KEY, Pool, connect, host_of
 from degla.negatives.llm.exchange import KEY_VARIABLES, Asker
-from degla.negatives.llm.support import Settings
+from degla.negatives.llm.support import RequestSettings
 
 
 class ServerModel:
@@ -74,7 +74,7 @@ class ServerModel:
             raise InputError(f"temperature ({temperature:g}) must lie between 0 and 2.")
         for url in base_urls:
             host_of(url)
-        self._settings = Settings(model=model, temperature=temperature, max_tokens=max_tokens, seed=seed)
+        self._settings = RequestSettings(model=model, temperature=temperature, max_tokens=max_tokens, seed=seed)
         self._concurrency = concurrency
         self._structured = structured
         variable = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)

@@ -27,7 +27,7 @@ _FELL: Final = 3
 
 
 @dataclass(frozen=True)
-class Settings:
+class RequestSettings:
     """What every request of a run has in common.
 
     Attributes:
@@ -63,7 +63,7 @@ class Support:
     _length_field: str = "max_tokens"
     _dropped: set[str] = field(default_factory=set)
 
-    def body(self, request: Request, settings: Settings, *, mode: Mode) -> dict[str, Any]:
+    def body(self, request: Request, settings: RequestSettings, *, mode: Mode) -> dict[str, Any]:
         """A request as this server takes it."""
         temperature = settings.temperature
         if temperature is None and request.form == "choose":

@@ -38,7 +38,7 @@ _WEIGHTS: Final = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Weights:
+class ModelWeights:
     """A folder that transformers loads.
 
     Attributes:
@@ -61,7 +61,7 @@ def default_model_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return (Path(home) if Path(home).is_absolute() else Path("~/.cache").expanduser()) / "degla" / "language-models"
 
 
-def find_weights(model: str | None = None, *, cache: Path | None = None) -> Weights:
+def find_weights(model: str | None = None, *, cache: Path | None = None) -> ModelWeights:
     """The weights of a model, ready to load.
 
     Args:
@@ -82,7 +82,7 @@ def find_weights(model: str | None = None, *, cache: Path | None = None) -> Weig
         return _unpack(path, cache or default_model_folder())
     if path.is_dir():
         if (path / "config.json").is_file():
-            return Weights(path.resolve().name, path, _folder_digest(path))
+            return ModelWeights(path.resolve().name, path, _folder_digest(path))
         return _unpack(_only_gguf(path), cache or default_model_folder())
     if model.count("/") != 1 or model.startswith((".", "/", "~")) or model.endswith(".gguf"):
         raise InputError(
@@ -92,7 +92,7 @@ def find_weights(model: str | None = None, *, cache: Path | None = None) -> Weig
     return _from_hub(model)
 
 
-def load(weights: Weights, *, precision: str | None = None) -> tuple[Any, Any]:
+def load(weights: ModelWeights, *, precision: str | None = None) -> tuple[Any, Any]:
     """The model, in evaluation mode, and its tokenizer.
 
     Args:
@@ -146,7 +146,7 @@ def _only_gguf(folder: Path) -> Path:
     return files[0]
 
 
-def _from_hub(model: str) -> Weights:
+def _from_hub(model: str) -> ModelWeights:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.safetensors", "tokenizer*", "*.jinja", "*.txt", "*.model"]
@@ -159,10 +159,10 @@ def _from_hub(model: str) -> Weights:
         ) from error
     if not (folder / "config.json").is_file():
         raise InputError(f"{model}: the hub's repository has no config.json; download its GGUF file and name that.")
-    return Weights(model.split("/")[1], folder, _folder_digest(folder))
+    return ModelWeights(model.split("/")[1], folder, _folder_digest(folder))
 
 
-def _unpack(file: Path, cache: Path) -> Weights:
+def _unpack(file: Path, cache: Path) -> ModelWeights:
     """The folder made from a GGUF file, made now where it is not there."""
     from filelock import FileLock
 
@@ -187,7 +187,7 @@ def _unpack(file: Path, cache: Path) -> Weights:
             f"{cache}: the language model cannot be unpacked there: {error.strerror or error}. "
             "Name another folder in the environment variable DEGLA_CACHE."
         ) from None
-    return Weights(str(record["name"]), folder, digest)
+    return ModelWeights(str(record["name"]), folder, digest)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -38,7 +38,7 @@ _WORDS: Final = "n words"
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class CaptionNegative:
     """A caption and a negative of it; pairs of one image stay together."""
 
     caption: str
@@ -96,7 +96,9 @@ def bag_of_words(text: str) -> Counter[str]:
     return found
 
 
-def blind_leads(pairs: Sequence[Pair], *, features: Features = features, seed: int = 0) -> NDArray[np.float64] | None:
+def blind_leads(
+    pairs: Sequence[CaptionNegative], *, features: Features = features, seed: int = 0
+) -> NDArray[np.float64] | None:
     """By how much the classifier prefers each caption to its negative, `[pairs]`, learned from other images alone.
 
     Args:
@@ -112,7 +114,7 @@ def blind_leads(pairs: Sequence[Pair], *, features: Features = features, seed: i
     return None if folds is None else _cross_validated(_differences(pairs, features)[0], folds)
 
 
-def solve_blind(pairs: Sequence[Pair], *, seed: int = 0) -> Blind | None:
+def solve_blind(pairs: Sequence[CaptionNegative], *, seed: int = 0) -> Blind | None:
     """Train and test the classifier.
 
     Args:
@@ -136,7 +138,7 @@ def solve_blind(pairs: Sequence[Pair], *, seed: int = 0) -> Blind | None:
     )
 
 
-def _folds(pairs: Sequence[Pair], seed: int) -> NDArray[np.int64] | None:
+def _folds(pairs: Sequence[CaptionNegative], seed: int) -> NDArray[np.int64] | None:
     """The fold of each pair, one an image; None where there are too few to learn from."""
     images = sorted({pair.image_id for pair in pairs})
     if len(pairs) < FEWEST or len(images) < 2 * FOLDS:
@@ -156,7 +158,7 @@ def _cross_validated(matrix: Any, folds: NDArray[np.int64]) -> NDArray[np.float6
     return scores
 
 
-def _differences(pairs: Sequence[Pair], features: Features) -> tuple[Any, list[str]]:
+def _differences(pairs: Sequence[CaptionNegative], features: Features) -> tuple[Any, list[str]]:
     """The features of each caption less those of its negative, [pairs, features], rows of length 1; and their names."""
     from scipy.sparse import csr_matrix
 

@@ -11,7 +11,7 @@ from degla.negatives.grammar import words
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class WordDifference:
     """What was changed.
 
     Attributes:
@@ -23,7 +23,7 @@ class Difference:
     put_in: tuple[str, ...]
 
 
-def compare(caption: str, negative: str) -> Difference:
+def compare(caption: str, negative: str) -> WordDifference:
     """The difference of two texts."""
     first, second = words.content(caption), words.content(negative)
     start = 0
@@ -35,8 +35,8 @@ def compare(caption: str, negative: str) -> Difference:
         end += 1
     before, after = first[start : len(first) - end], second[start : len(second) - end]
     if len(before) <= 1 and len(after) <= 1:
-        return Difference(max(len(before), len(after)), after)
-    return Difference(_levenshtein(before, after), tuple((Counter(after) - Counter(before)).elements()))
+        return WordDifference(max(len(before), len(after)), after)
+    return WordDifference(_levenshtein(before, after), tuple((Counter(after) - Counter(before)).elements()))
 
 
 def _levenshtein(first: Sequence[str], second: Sequence[str]) -> int:
@@ -50,14 +50,14 @@ def _levenshtein(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TextPiece:
     """A piece of a text; `changed` where the other text does not have it in this place."""
 
     text: str
     changed: bool
 
 
-def mark_changes(caption: str, negative: str) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+def mark_changes(caption: str, negative: str) -> tuple[tuple[TextPiece, ...], tuple[TextPiece, ...]]:
     """Both texts cut into spans; put together again, the spans are the texts to the letter."""
     first, second = words.split(caption), words.split(negative)
     matcher = SequenceMatcher(
@@ -70,17 +70,17 @@ def mark_changes(caption: str, negative: str) -> tuple[tuple[Span, ...], tuple[S
     return _spans(caption, first, changed_first), _spans(negative, second, changed_second)
 
 
-def _spans(text: str, pieces: Sequence[tuple[str, bool]], changed: Sequence[bool]) -> tuple[Span, ...]:
-    spans: list[Span] = []
+def _spans(text: str, pieces: Sequence[tuple[str, bool]], changed: Sequence[bool]) -> tuple[TextPiece, ...]:
+    spans: list[TextPiece] = []
     start = place = 0
     for number, (piece, _) in enumerate(pieces):
         found = text.index(piece, place)
         if number and changed[number] != changed[number - 1]:
             # The space between two spans belongs to the unchanged one, so that no mark begins or ends with a space.
             cut = found if changed[number] else place
-            spans.append(Span(text[start:cut], changed[number - 1]))
+            spans.append(TextPiece(text[start:cut], changed[number - 1]))
             start = cut
         place = found + len(piece)
     if start < len(text):
-        spans.append(Span(text[start:], bool(changed) and changed[-1]))
+        spans.append(TextPiece(text[start:], bool(changed) and changed[-1]))
     return tuple(spans)

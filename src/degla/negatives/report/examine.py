@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.files.provenance import Outcomes, read_manifest, read_outcomes
-from degla.negatives.report.blind import Blind, Pair, solve_blind
+from degla.negatives.report.blind import Blind, CaptionNegative, solve_blind
 from degla.negatives.report.counts import Drawn, FileCounts, RuleCounts, count, entropy, mean
 from degla.records import NegativeRecord
 from degla.statistics.proportions import Proportion, wilson
@@ -104,10 +104,10 @@ def examine(
         manifest=read_manifest(path),
         outcomes=read_outcomes(path),
     )
-    together: list[Pair] = []
+    together: list[CaptionNegative] = []
     for name, rule in found.counts.rules.items():
         drawn = rule.to_test.kept
-        pairs = [Pair(each.caption.text, each.negative, each.caption.image_id) for each in drawn]
+        pairs = [CaptionNegative(each.caption.text, each.negative, each.caption.image_id) for each in drawn]
         together += pairs
         if (blind := solve_blind(pairs, seed=seed)) is not None:
             found.blind[name] = blind

@@ -16,7 +16,7 @@ from degla.errors import InputError
 from degla.files import write_text
 from degla.negatives.report import plots
 from degla.negatives.report.counts import Drawn, mean
-from degla.negatives.report.differences import Span, mark_changes
+from degla.negatives.report.differences import TextPiece, mark_changes
 from degla.negatives.report.examine import Examination, frequent, rule_names
 from degla.negatives.report.terminal import percent, with_interval
 from degla.negatives.verdicts import REASONS
@@ -32,8 +32,8 @@ class Sample:
     """A caption and a negative to read, changed words marked; `reason` is "" where it was accepted."""
 
     caption_id: str
-    caption: tuple[Span, ...]
-    negative: tuple[Span, ...]
+    caption: tuple[TextPiece, ...]
+    negative: tuple[TextPiece, ...]
     source: str
     reason: str
 

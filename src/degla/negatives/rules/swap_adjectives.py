@@ -15,7 +15,7 @@ from typing import Final
 from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import Chunk, adjectives, find_chunks
 from degla.negatives.grammar.edits import exchange
-from degla.negatives.grammar.exchanges import Exchange, ExchangingRule
+from degla.negatives.grammar.exchanges import ExchangingRule, Swap
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import meaning
 from degla.negatives.grammar.phrases import Caption
@@ -45,7 +45,7 @@ class SwapAdjectives(ExchangingRule):
             and sum(token.tag in _DESCRIBING or lexicon().is_attribute(token.lower) for token in caption.tokens) > 1
         )
 
-    def exchanges(self, caption: Caption) -> Iterator[Exchange]:
+    def exchanges(self, caption: Caption) -> Iterator[Swap]:
         """Every exchange of two adjectives of different phrases, and why it is none ("" where it is)."""
         tokens = caption.tokens
         places = [(chunk, place) for chunk in caption.chunks for place in adjectives(tokens, chunk)]

@@ -15,7 +15,7 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import Chunk, adjectives, determiner, determiner_fits, find_chunks, nouns
 from degla.negatives.grammar.edits import exchange, inflect
-from degla.negatives.grammar.exchanges import Exchange, ExchangingRule
+from degla.negatives.grammar.exchanges import ExchangingRule, Swap
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import meaning
 from degla.negatives.grammar.objections import objection
@@ -42,7 +42,7 @@ class SwapNouns(ExchangingRule):
     )
     """What a language model is told to change."""
 
-    def exchanges(self, caption: Caption) -> Iterator[Exchange]:
+    def exchanges(self, caption: Caption) -> Iterator[Swap]:
         """Every exchange of two nouns, and why it is none ("" where it is)."""
         tokens = caption.tokens
         places = [

@@ -13,7 +13,7 @@ from itertools import combinations
 
 from degla.negatives.grammar.chunks import Chunk, Number, number
 from degla.negatives.grammar.edits import exchange
-from degla.negatives.grammar.exchanges import Exchange, ExchangingRule
+from degla.negatives.grammar.exchanges import ExchangingRule, Swap
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.objections import objection
 from degla.negatives.grammar.orders import judge_order, loose_ends, movable
@@ -35,7 +35,7 @@ class SwapPhrases(ExchangingRule):
     )
     """What a language model is told to change."""
 
-    def exchanges(self, caption: Caption) -> Iterator[Exchange]:
+    def exchanges(self, caption: Caption) -> Iterator[Swap]:
         """Every exchange of two phrases of which one is more than article and noun, and why it is none."""
         if loose_ends(caption.tokens, caption.chunks):
             return  # the tagger did not understand the caption

@@ -16,10 +16,10 @@ from typing import Final, Literal
 from degla.negatives.checks import Content, judge
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.llm import Chat, Form, Key, Outcome, Reply, Request, Slot
+from degla.negatives.llm import Chat, Form, Reply, ReplyStatus, Request, RequestKey, Slot
 from degla.negatives.rules import FillingRule, NegativeRule, load_rule
-from degla.negatives.run.questions import Questions, draw_rng
-from degla.negatives.run.stream import Task
+from degla.negatives.run.questions import Prompts, draw_rng
+from degla.negatives.run.stream import CaptionTask
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 from degla.records import NegativeRecord
 
@@ -33,7 +33,7 @@ MOST_CHOICES: Final = 12
 """Texts that a model chooses among; six gave the same choice for 179 of 215 captions (a 135M model)."""
 _MOST_PROPOSED: Final = 8
 """Of them, texts with words that the model itself proposed."""
-_LAST: Final[frozenset[Outcome]] = frozenset({"too_long", "rejected", "unreachable"})
+_LAST: Final[frozenset[ReplyStatus]] = frozenset({"too_long", "rejected", "unreachable"})
 """Outcomes after which no further request about this caption and rule makes sense."""
 _CACHED: Final = 16_384
 """Verdicts that are remembered, for captions that come again word by word."""
@@ -55,10 +55,10 @@ class Maker:
     rules: tuple[str, ...]
     seed: int
     per_rule: int = 1
-    questions: Questions | None = None
+    questions: Prompts | None = None
     _verdicts: dict[tuple[str, str, str], Verdict] = field(default_factory=dict, repr=False, compare=False)
 
-    def talk(self, task: Task, caption: Caption | None, *, reason: str = "") -> Dialogue:
+    def talk(self, task: CaptionTask, caption: Caption | None, *, reason: str = "") -> Dialogue:
         """The dialogue about one caption.
 
         Args:
@@ -111,7 +111,7 @@ class _Turn:
     """
 
     maker: Maker
-    task: Task
+    task: CaptionTask
     caption: Caption
     name: str
     rule: NegativeRule
@@ -153,7 +153,7 @@ class _Turn:
         for text in texts[:1]:
             self._take(text, form="write", verdict=self._judge(text), reply=reply)
 
-    def _choose(self, questions: Questions) -> Generator[Request, Reply, None]:
+    def _choose(self, questions: Prompts) -> Generator[Request, Reply, None]:
         """Choices among the texts that are valid: of words that the model proposed, and of the grammar."""
         proposed: list[str] = []
         if "fill" in questions.forms and questions.forms[0] != "write" and isinstance(self.rule, FillingRule):
@@ -185,7 +185,7 @@ class _Turn:
         if chat is None:
             self.ended = True
             return None
-        key = Key(self.task.id, self.name, self.draw)
+        key = RequestKey(self.task.id, self.name, self.draw)
         reply = yield Request(key, form, chat, self.caption.text, choices, slots)
         self.draw += 1
         if reply.outcome == "answered":
@@ -194,7 +194,7 @@ class _Turn:
         self.ended = reply.outcome in _LAST
         return None
 
-    def _chat(self, questions: Questions) -> Chat | None:
+    def _chat(self, questions: Prompts) -> Chat | None:
         """The chat of the next request, which every form shares."""
         if self.asked is None or self.asked[0] != self.draw:
             examples = questions.draw(self.name, caption_id=self.task.id, draw=self.draw)
@@ -256,7 +256,7 @@ class _Turn:
 
 
 def _row(
-    task: Task,
+    task: CaptionTask,
     name: str,
     rule: NegativeRule,
     text: str | None,

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
 from degla.errors import DeglaError, InputError
-from degla.negatives.llm import Form, Key, Outcome, Reply
+from degla.negatives.llm import Form, Reply, ReplyStatus, RequestKey
 from degla.negatives.run.stream import hash_text
 from degla.negatives.run.summary import Summary
 from degla.parse import parse_json
 from degla.records import Record, validate
 
-PASSING: Final[frozenset[Outcome]] = frozenset({"unreachable"})
+PASSING: Final[frozenset[ReplyStatus]] = frozenset({"unreachable"})
 """Outcomes that another run may change; their requests are made again."""
 
 _BLOCK: Final = 65_536
@@ -32,13 +32,13 @@ _BLOCK: Final = 65_536
 
 
 class ReplyRecord(Record):
-    """One line of the journal; the fields are those of `Key` and `Reply`, and the request's form."""
+    """One line of the journal; the fields are those of `RequestKey` and `Reply`, and the request's form."""
 
     caption_id: str = Field(min_length=1)
     rule: str = Field(min_length=1)
     draw: int = Field(ge=0)
     form: Form
-    outcome: Outcome
+    outcome: ReplyStatus
     text: str = ""
     words: tuple[tuple[str, ...], ...] = ()
     score: float | None = None
@@ -50,7 +50,7 @@ class ReplyRecord(Record):
     def reply(self) -> Reply:
         """The reply as the model gave it."""
         return Reply(
-            Key(self.caption_id, self.rule, self.draw),
+            RequestKey(self.caption_id, self.rule, self.draw),
             self.outcome,
             text=self.text,
             words=self.words,
@@ -86,7 +86,7 @@ def write_line(form: Form, reply: Reply) -> bytes:
     return (json.dumps(row, separators=(",", ":")) + "\n").encode()
 
 
-def _hash_key(key: Key) -> int:
+def _hash_key(key: RequestKey) -> int:
     return hash_text(f"{key.caption_id}\n{key.rule}\n{key.draw}")
 
 
@@ -141,7 +141,7 @@ class Journal:
             self._summary.add_reply(record.reply())
             if record.outcome not in PASSING:
                 block[0].append(hash_text(record.caption_id))
-                block[1].append(_hash_key(Key(record.caption_id, record.rule, record.draw)))
+                block[1].append(_hash_key(RequestKey(record.caption_id, record.rule, record.draw)))
                 block[2].append(position)
                 if len(block[0]) == _BLOCK:
                     keep()
@@ -151,7 +151,7 @@ class Journal:
         order = np.argsort(keys, kind="stable")  # of equal keys the first: the one whose rows were written
         self._hashes, self._offsets = keys[order], np.frombuffer(offsets, dtype=np.uint64)[order]
 
-    def find(self, key: Key) -> tuple[Form, Reply] | None:
+    def find(self, key: RequestKey) -> tuple[Form, Reply] | None:
         """The form and the reply of an earlier run, or None where the request is still to be made."""
         if not len(self._hashes):
             return None
@@ -171,7 +171,7 @@ class Journal:
         found = []
         for rule in rules:
             draw = 0
-            while known := self.find(Key(caption_id, rule, draw)):
+            while known := self.find(RequestKey(caption_id, rule, draw)):
                 found.append(known)
                 draw += 1
         return found

@@ -25,7 +25,7 @@ _STARTED: Final = "started"
 """The manifest's only entry that may differ when a file is continued."""
 _PASSING_REASONS: Final = frozenset(f"model_{outcome}" for outcome in PASSING)
 
-Done = tuple[tuple[str, tuple[str, ...]], ...]
+FinishedRules = tuple[tuple[str, tuple[str, ...]], ...]
 """The rules that are finished for one caption, each with the texts that it made."""
 
 
@@ -43,7 +43,7 @@ class Output:
     path: Path
     stream: IO[bytes]
     captions_done: int = 0
-    partly: dict[str, Done] = field(default_factory=dict)
+    partly: dict[str, FinishedRules] = field(default_factory=dict)
 
     def write(self, rows: Sequence[NegativeRecord]) -> None:
         """Append rows and hand them to the operating system.

@@ -17,9 +17,9 @@ from typing import Final, Protocol, TypeVar
 from degla.interruption import Interruption
 from degla.negatives.checks import check_caption
 from degla.negatives.grammar.phrases import Caption, parse
-from degla.negatives.llm import Form, Key, LanguageModel, Reply, Request
+from degla.negatives.llm import Form, LanguageModel, Reply, Request, RequestKey
 from degla.negatives.run.dialogue import Dialogue, Maker
-from degla.negatives.run.stream import BATCH, Batch, Task
+from degla.negatives.run.stream import BATCH, CaptionBatch, CaptionTask
 from degla.records import NegativeRecord
 
 _MOST_OPEN: Final = 8
@@ -29,7 +29,7 @@ _AHEAD: Final = 4
 """Batches a process that may be waiting: keeps memory small and processes busy."""
 
 
-Rows = Iterator[tuple[list[NegativeRecord], int]]
+FinishedRows = Iterator[tuple[list[NegativeRecord], int]]
 """Rows of finished captions in order, and how many captions they are."""
 
 Given = TypeVar("Given")
@@ -39,7 +39,7 @@ Made = TypeVar("Made")
 class Replies(Protocol):
     """Where replies are kept."""
 
-    def find(self, key: Key) -> tuple[Form, Reply] | None:
+    def find(self, key: RequestKey) -> tuple[Form, Reply] | None:
         """The reply of an earlier run."""
         ...
 
@@ -60,12 +60,12 @@ class Tagged:
     """
 
     start: int
-    tasks: tuple[Task, ...]
+    tasks: tuple[CaptionTask, ...]
     captions: tuple[Caption | None, ...]
     reasons: tuple[str, ...]
 
 
-def tag(batch: Batch) -> Tagged:
+def tag(batch: CaptionBatch) -> Tagged:
     """Check and tag the captions of a batch."""
     reasons = tuple(_refusal(task.text) for task in batch.tasks)
     usable = [text for text in batch.lead if not _refusal(text)]
@@ -81,7 +81,7 @@ def _refusal(text: str) -> str:
     return check_caption(text).reason
 
 
-def make_rows(batch: Batch, maker: Maker) -> tuple[list[NegativeRecord], int]:
+def make_rows(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], int]:
     """The rows of a batch without a language model, in the order of captions and rules; and its captions' number."""
     tagged = tag(batch)
     rows: list[NegativeRecord] = []
@@ -141,10 +141,10 @@ class Pipeline:
     replies: Replies
     stop: Interruption
     _ready: list[tuple[int, int, int, Request, _Work]] = field(default_factory=list)
-    _under_way: dict[Key, tuple[Request, _Work]] = field(default_factory=dict)
+    _under_way: dict[RequestKey, tuple[Request, _Work]] = field(default_factory=dict)
     _order: deque[_Work] = field(default_factory=deque)
 
-    def run(self, batches: Iterator[Tagged]) -> Rows:
+    def run(self, batches: Iterator[Tagged]) -> FinishedRows:
         """Rows of captions that are finished, in order, and how many captions they are; none at times.
 
         Ends early where a signal came. What is under way then is made again by a later run.

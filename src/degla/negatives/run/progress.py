@@ -18,7 +18,7 @@ _LOG_SECONDS: Final = 30.0
 """... or seconds, whichever is sooner."""
 
 
-class Progress:
+class NegativesProgress:
     """Rate, time left, share accepted and what failed, while a run goes on. Used in a ``with`` block."""
 
     def __init__(self, total: int, done: int, summary: Summary) -> None:
@@ -34,7 +34,7 @@ class Progress:
         self._bar = Bar(*columns, console=console, transient=True) if console.is_terminal else None
         self._task = self._bar.add_task("", total=total, completed=done) if self._bar else None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> NegativesProgress:
         if self._bar:
             self._bar.start()
         return self

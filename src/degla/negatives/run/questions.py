@@ -54,7 +54,7 @@ def draw_rng(seed: int, caption_id: str, rule: str) -> Random:
 
 
 @dataclass(frozen=True)
-class Questions:
+class Prompts:
     """What a language model is asked.
 
     Attributes:

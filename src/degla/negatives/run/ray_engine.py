@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from degla.errors import DeglaError, InputError
 from degla.interruption import Interruption
-from degla.negatives.llm import Form, Key, LanguageModel, Reply
+from degla.negatives.llm import Form, LanguageModel, Reply, RequestKey
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.journal import Journal, read_replies, write_line
-from degla.negatives.run.pipeline import Pipeline, Rows, make_rows, tag
-from degla.negatives.run.stream import Batch
+from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, tag
+from degla.negatives.run.stream import CaptionBatch
 from degla.records import NegativeRecord
 
 LOG = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def parts_folder(out: Path) -> Path:
 
 
 def run_on_ray(
-    batches: Iterator[Batch],
+    batches: Iterator[CaptionBatch],
     maker: Maker,
     *,
     out: Path,
@@ -50,7 +50,7 @@ def run_on_ray(
     workers: int,
     journal: Journal | None,
     finished: NDArray[np.uint64],
-) -> Rows:
+) -> FinishedRows:
     """Rows of all batches in order, made by a cluster; a local one is started where none runs.
 
     Args:
@@ -92,13 +92,13 @@ def _local_size(workers: int) -> dict[str, int]:
 
 def _run_wave(
     ray: Any,
-    wave: Sequence[Batch],
+    wave: Sequence[CaptionBatch],
     maker: Maker,
     out: Path,
     open_model: Callable[[], LanguageModel] | None,
     workers: int,
     journal: Journal | None,
-) -> Rows:
+) -> FinishedRows:
     items = [{"batch": pickle.dumps((batch, _known(batch, maker, journal)))} for batch in wave]
     made = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         Worker,
@@ -120,7 +120,7 @@ def _run_wave(
         raise DeglaError(f"Ray gave up: {error}. The same command goes on.") from error
 
 
-def _known(batch: Batch, maker: Maker, journal: Journal | None) -> Known:
+def _known(batch: CaptionBatch, maker: Maker, journal: Journal | None) -> Known:
     if journal is None:
         return []
     return [reply for task in batch.tasks for reply in journal.find_all(task.id, maker.rules)]
@@ -158,7 +158,7 @@ class Worker:
         batch, known = pickle.loads(item["batch"][0])
         return {"result": [pickle.dumps(self._work(batch, known))]}
 
-    def _work(self, batch: Batch, known: Known) -> BatchResult:
+    def _work(self, batch: CaptionBatch, known: Known) -> BatchResult:
         if self._model is None:
             rows, captions = make_rows(batch, self._maker)
             return BatchResult(batch.start, rows, captions, [])
@@ -197,7 +197,7 @@ class _Part:
         if self._stream is not None:
             self._stream.close()
 
-    def find(self, key: Key) -> tuple[Form, Reply] | None:
+    def find(self, key: RequestKey) -> tuple[Form, Reply] | None:
         return self._found.get(key)
 
     def keep(self, replies: Sequence[tuple[Form, Reply]]) -> None:

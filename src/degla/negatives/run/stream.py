@@ -64,7 +64,7 @@ NO_TEXTS: Final = HashedTexts()
 
 
 @dataclass(frozen=True)
-class Task:
+class CaptionTask:
     """One caption to make negatives of.
 
     Attributes:
@@ -81,7 +81,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Batch:
+class CaptionBatch:
     """Captions that are tagged together.
 
     Attributes:
@@ -92,7 +92,7 @@ class Batch:
 
     start: int
     lead: tuple[str, ...]
-    tasks: tuple[Task, ...]
+    tasks: tuple[CaptionTask, ...]
 
 
 class CaptionStream:
@@ -132,7 +132,7 @@ class CaptionStream:
 
     def batches(
         self, first: int = 0, partly: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = MappingProxyType({})
-    ) -> Iterator[Batch]:
+    ) -> Iterator[CaptionBatch]:
         """The captions from number `first` on.
 
         Args:
@@ -149,11 +149,11 @@ class CaptionStream:
                 if place >= len(self) or hash_text(record.id) != self.ids[place]:
                     raise InputError(f"caption {place}, id {record.id!r}: the captions changed while they were read.")
             unfinished = max(first - start, 0)
-            yield Batch(
+            yield CaptionBatch(
                 start,
                 tuple(record.text for record in listed[:unfinished]),
                 tuple(
-                    Task(record.id, record.text, self._siblings(record), partly.get(record.id, ()))
+                    CaptionTask(record.id, record.text, self._siblings(record), partly.get(record.id, ()))
                     for record in listed[unfinished:]
                 ),
             )
