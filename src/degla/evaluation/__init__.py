@@ -3,7 +3,7 @@
 benchmarks/     SHELF: data about each benchmark, and its questions
 data_sets/      published classification data sets: names, prompts, and every layout in which they lie
 models          whatever can be scored, by name; floors: models that cannot know the answer
-embed           every distinct image and text once, to unit rows          (contract: `embed.Encoder`)
+embed           every distinct image and text once, to unit rows          (contract: `embed.EmbeddingModel`)
 processes       one evaluation shared among the processes of torchrun
 scoring         rows and gold answers to right, wrong, tied
 verdicts        one row an item: `records.ItemVerdict`

@@ -19,7 +19,7 @@ FORMAT = 2
 
 
 class QuestionsRecord(Record):
-    """What other questions would do to a score or difference; see `statistics.seeds.Questions`.
+    """What other questions would do to a score or difference; see `statistics.seeds.QuestionVariance`.
 
     Attributes:
         error: standard error, 0 to 1.

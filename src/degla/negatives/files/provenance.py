@@ -27,7 +27,7 @@ class Outcomes:
     """What a language model answered, request by request.
 
     Attributes:
-        outcomes: requests, by (rule, form, outcome); an outcome is one of `llm.Outcome`.
+        outcomes: requests, by (rule, form, outcome); an outcome is one of `llm.ReplyStatus`.
         repaired: answers that were not in the form asked for and were mended.
         attempts: requests sent, retries included.
         counts: what else was counted, for example "retry: 429".
