@@ -1,5 +1,7 @@
 """ROOM 2 - data: captions, accepted negatives and images enter; batches with a negatives axis leave.
 
+Flow: captions, images, negatives -> batches
+
 sources.py     a caption or negatives file of any known format -> validated records (torch-free)
 formats/       SHELF: one file format a file; the file's name is the format's name
 columns.py     which field of a row holds what

@@ -1,5 +1,7 @@
 """ROOM 5 - evaluation: models and benchmarks enter; results with provenance, and a report, leave.
 
+Flow: checkpoints, questions of benchmarks -> results -> report
+
 benchmarks/     SHELF: data about each benchmark, and its questions
 data_sets/      published classification data sets: names, prompts, and every layout in which they lie
 models          whatever can be scored, by name; floors: models that cannot know the answer

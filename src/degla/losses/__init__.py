@@ -1,5 +1,7 @@
 """SHELF - losses: embeddings enter, one scalar leaves; one loss a file, each usable in any training loop.
 
+Flow: embeddings of student and teacher -> loss
+
     from degla.losses import ImageGrounded, Objective
 
 Each file holds one loss: a frozen dataclass whose name is the file's name in CamelCase and whose fields are its

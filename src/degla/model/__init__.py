@@ -1,2 +1,5 @@
 """ROOM 3 - model: a name enters; an `Encoder` (open_clip behind encode_images and encode_captions), its averaged or
-frozen `Teacher` and checkpoint folders that open_clip itself loads leave."""
+frozen `Teacher` and checkpoint folders that open_clip itself loads leave.
+
+Flow: batches -> embeddings of student and teacher
+"""

@@ -1,5 +1,7 @@
 """ROOM 1 - hard negatives: captions enter, negative records with a verdict and a reason leave.
 
+Flow: captions -> negatives
+
 generate.py is the way in. rules/ is the shelf: one rule a file, the contract in its `__init__`. A rule finds its
 candidates by the means of grammar/, asks a language model of llm/ in the words of prompts.py with examples of examples/
 (replies.py reads what it answers), and checks.py, with plausibility.py, refuses what is not hard and false, for the

@@ -1,5 +1,7 @@
 """ROOM 6 - study: a plan enters (recipes x settings x seeds); one table, a frontier and paired tests leave.
 
+Flow: plan, results -> table, frontier and tests
+
 plan_file       tables of a plan's file: overrides, fields that the study sets itself
 plan            the plan's file, validated                            (contract: `plan.Plan`)
 grid            plan to runs: every arm, setting and seed with its full configuration
