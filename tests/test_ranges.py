@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
-import itertools
 import json
 import math
 import re
@@ -18,7 +15,7 @@ from annotated_types import Interval as Range
 from pydantic import ValidationError
 
 from degla.cli import main
-from degla.config.fields import change
+from degla.config.fields import change, documented
 from degla.config.plain import from_plain, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
@@ -72,17 +69,6 @@ def _just_outside(hint: Any) -> list[Any]:
     return found + [end for end in (interval.gt, interval.lt) if end is not None]
 
 
-def _documented(kind: Any) -> dict[str, str]:
-    tree = ast.parse(Path(inspect.getfile(kind)).read_text(encoding="utf-8"))
-    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == kind.__name__).body
-    return {
-        line.target.id: " ".join(below.value.value.split())
-        for line, below in itertools.pairwise(body)
-        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
-        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
-    }
-
-
 def _flag(kind: Any, name: str) -> str:
     return f"{kind.section}.{name}".lstrip(".").replace("_", "-")
 
@@ -134,7 +120,7 @@ _STATED = re.compile(r"above (\d+) to (\d+)|(\d+) to below (\d+)|(\d+) to (\d+)|
 @pytest.mark.parametrize("entry", RANGED, ids=_title)
 def test_the_help_states_the_range_of_the_type(entry: Any) -> None:
     kind, name, hint = entry
-    interval, text = _interval(hint), _documented(kind)[name]
+    interval, text = _interval(hint), documented(kind)[name]
     assert interval is not None
     if interval == Range():
         return

@@ -21,17 +21,18 @@ _ABOUT = """Teach CLIP-like models composition without making them forget what t
   degla negatives CAPTIONS --out FILE          make hard negative captions [--llm embedded | openai --base-url URL]
   degla negatives report FILE --captions FILE  what is in them, how hard they are, samples to read
   degla train RECIPE --data.captions FILE --data.images FOLDER --data.negatives FILE --out RUN
-  degla train --resume RUN                     go on exactly where RUN stopped
+  degla train --config FILE                    the same by a file; degla train --resume RUN: go on where RUN stopped
   degla doctor RECIPE [FLAGS OF degla train]   what stands in the way of a run, and what limits its speed
   degla pack CAPTIONS --images DIR --out DIR   shards that training reads several times faster than loose files
   degla bench                                  a training step against the released code's, on this machine
-  degla ls benchmarks --root DATA              what a folder holds of each benchmark
+  degla ls, degla explain NAME                 recipes, losses, rules, benchmarks; what one is, and when to use it
   degla evaluate MODEL... --benchmarks NAME... --root DATA --out results.json
   degla interpolate BASE TUNED --benchmarks NAME... --root DATA --out DIR
   degla report RESULTS... --out report.html
   degla study PLAN --out DIR                   recipes x settings x seeds: one table, a frontier, paired tests
   degla continual PLAN --out DIR               tasks one after another: what is learnt, what is kept of those before
 
+degla COMMAND --help tells more, degla train RECIPE --help-all every flag; docs/quick-start.md, docs/index.md lead on.
 With --allow-download any command may fetch what a model's folder names on the Hugging Face hub; without it none does.
 """
 

@@ -25,6 +25,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
+def class_name(member: str) -> str:
+    """A member's name in CamelCase, as the class in its file is called."""
+    return "".join(word.capitalize() for word in member.split("_"))
+
+
 @dataclass(frozen=True)
 class Shelf:
     """One folder of members, each a module of that name.
@@ -46,10 +51,21 @@ class Shelf:
         """Sorted names of all members, read from the folder without importing anything."""
         return sorted(path.stem for path in self.folder.glob("*.py") if not path.stem.startswith("_"))
 
+    def source(self, name: str) -> str:
+        """The text of a member's file."""
+        return (self.folder / f"{name}.py").read_text(encoding="utf-8")
+
+    def docstrings(self, name: str) -> list[str]:
+        """A member's docstrings, the module's and that of what has its name, read without importing it."""
+        module = ast.parse(self.source(name))
+        called = (name, class_name(name))
+        owners = [node for node in module.body
+                  if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name in called]  # fmt: skip
+        return [text for text in map(ast.get_docstring, [module, *owners]) if text]
+
     def summary(self, name: str) -> str:
-        """First line of a member's module docstring, read without importing it."""
-        text = (self.folder / f"{name}.py").read_text(encoding="utf-8")
-        lines = (ast.get_docstring(ast.parse(text)) or "").splitlines()
+        """First line of a member's module docstring."""
+        lines = (ast.get_docstring(ast.parse(self.source(name))) or "").splitlines()
         return lines[0] if lines else ""
 
     def load(self, name: str) -> ModuleType:

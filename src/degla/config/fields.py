@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import textwrap
 from collections.abc import Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -14,6 +18,7 @@ from degla.config.plain import flags
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, ValidationConfig
 from degla.errors import InputError
+from degla.ranges import allowed, field_types
 from degla.shelf import did_you_mean
 
 
@@ -49,6 +54,31 @@ def check_field(name: str, *, where: str) -> None:
         listed = f" Fields of {section}: {', '.join(same)}." if same else ""
         hint = "" if inside else did_you_mean(name, known)
         raise InputError(f"{where}: {'no value belongs to' if inside else 'unknown field'} {name!r}.{hint}{listed}")
+
+
+def documented(kind: type[Any]) -> dict[str, str]:
+    """What the source of a dataclass says below each of its fields."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    return {
+        line.target.id: " ".join(below.value.value.split())
+        for line, below in pairwise(body.body)
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+    }
+
+
+def explain_field(name: str) -> str:
+    """A known field: its flag, the text of the help, what it may be, and its default."""
+    *sections, last = name.split(".")
+    owner: Any = TrainConfig()
+    for section in sections:
+        owner = owner[section] if isinstance(owner, dict) else getattr(owner, section)
+    value = getattr(owner, last)
+    default = "none" if value in (None, ()) else value
+    text = textwrap.fill(documented(type(owner))[last], 100, break_on_hyphens=False)
+    told = f"{text}\nAllowed: {allowed(field_types(type(owner))[last])}. Default: {default}; a recipe may have another."
+    return f"--{name.replace('_', '-')}\n{textwrap.indent(told, '  ')}\n"
 
 
 def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> TrainConfig:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from degla.shelf import LOSSES
+from degla.shelf import LOSSES, class_name
 
 # ruff: noqa: F401
 if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all the same.
@@ -48,7 +48,7 @@ _CORE = {
     "Target": "embeddings",
     "losses_by_name": "objective",
 }
-_LOSSES = {"".join(word.capitalize() for word in name.split("_")): name for name in LOSSES.names()}
+_LOSSES = {class_name(name): name for name in LOSSES.names()}
 
 __all__ = [*_CORE, *_LOSSES]
 

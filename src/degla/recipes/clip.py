@@ -9,7 +9,10 @@ from degla.losses.core.objective import losses_by_name
 
 
 def clip() -> TrainConfig:
-    """CLIP fine-tuned as in the compared papers: OpenAI ViT-B/32, lr 1e-6, batch 256, 5 epochs (NegCLIP README)."""
+    """CLIP fine-tuned as in the compared papers: OpenAI ViT-B/32, lr 1e-6, batch 256, 5 epochs (NegCLIP README).
+
+    Use when: a baseline is needed: it shows how much a model forgets by narrow data alone.
+    """
     return TrainConfig(
         recipe="clip",
         model="ViT-B-32-quickgelu:openai",

@@ -21,6 +21,8 @@ def fare() -> TrainConfig:
     batch 128, float32. The paper's model is ViT-L/14, and its crops are not random; the weight decay of vectors and
     biases is 0 here. The release (chs20/RobustVLM 7de10ee) sets the rate after each step, so that its first update is
     made at the full rate, and sees the random start once before it is put into the range of pixels; not so here.
+
+    Use when: recognition must resist attacks, and the images have neither labels nor texts.
     """
     base = tecoa()
     return replace(

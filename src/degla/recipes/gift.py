@@ -27,6 +27,9 @@ def gift() -> TrainConfig:
     --rehearsal.data.images, 1,000 in the paper, drawn by a text-to-image model from prompts "a photo of a {}." with
     classes of ImageNet and of the tasks before. The model is ViT-B/16; epsilon 1e-8 is AdamW's usual one, and crops are
     those of all recipes here.
+
+    Use when: tasks with labelled images are learnt one after another (`degla continual`), and generated pairs are at
+    hand. In the embedded world it forgot less than plain fine-tuning.
     """
     base = clip()
     return replace(

@@ -16,6 +16,9 @@ def negclip() -> TrainConfig:
 
     NegCLIP's README trains with weight decay 0.2 (its parser's default) and one negative a caption; its hard *images*
     are not part of this recipe.
+
+    Use when: composition counts more than what is forgotten. In the embedded world its average with the base, or only
+    its last image block trained, kept far more recognition.
     """
     base = clip()
     return replace(

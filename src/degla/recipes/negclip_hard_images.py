@@ -13,6 +13,9 @@ def negclip_hard_images() -> TrainConfig:
 
     Reads the file of `degla neighbours`. Captions of one picture are no negatives of each other: in the release, a
     neighbour can be the picture of another row (N-6 in docs/decisions). --data.duplicates allow is as released.
+
+    Use when: NegCLIP is wanted as published, with similar images beside each pair. In the embedded world its joint
+    score was about that of `negclip`.
     """
     base = negclip()
     return replace(

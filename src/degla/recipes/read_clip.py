@@ -20,6 +20,9 @@ def read_clip() -> TrainConfig:
     many steps. Token reconstruction (weight 0.1), which predicts another caption with a frozen T5 decoder, is left out.
     With an LLM's paraphrases in the column positives: --data.positives column. Differs in the weight decay of vectors
     and the scale, which is 0 here, and in the largest scale, 100 here and unbounded in the release.
+
+    Use when: an image has several captions, or paraphrases are at hand. In the embedded world it did about as well as
+    `negclip` on both sides.
     """
     base = negclip()
     return replace(

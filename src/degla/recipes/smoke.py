@@ -10,7 +10,10 @@ from degla.recipes.degla import degla
 
 
 def smoke() -> TrainConfig:
-    """Four steps of batch 8 with 2 negatives."""
+    """Four steps of batch 8 with 2 negatives.
+
+    Use when: machine, data and installation are to be checked; what it trains is of no use.
+    """
     base = degla()
     return replace(
         base,

@@ -17,6 +17,9 @@ def structure_clip() -> TrainConfig:
     The knowledge encoder, a second text encoder over scene-graph triples, is left out: it needs triples of every text
     at test time too, so that what it gives is no open_clip model. Differs from the script in the weight decay of
     vectors, biases and the scale, which is 0 here (0.1 there).
+
+    Use when: composition counts most. In the embedded world it had the highest of all recipes at one learning rate, and
+    lost about as much recognition as `negclip`.
     """
     base = clip()
     return replace(

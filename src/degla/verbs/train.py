@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 
 from degla.shelf import RECIPES
 from degla.verbs._training import configure
+
+_USAGE = """usage: degla train RECIPE [FLAGS]
+       degla train [RECIPE] --config FILE [FLAGS]
+       degla train --resume RUN [FLAGS]
+
+Fine-tune a model by a recipe; every field of the configuration is a flag. Those of nearly every run:
+
+  --data.captions FILE        captions: COCO json, JSONL, Parquet, CSV, TSV
+  --data.images FOLDER        what image paths are relative to
+  --data.negatives FILE       from degla negatives; not for recipes without negatives
+  --out FOLDER                of the run: metrics and checkpoints, which open_clip itself loads
+  --model NAME                an open_clip model, a folder or a run; the recipe's by default
+  --optim.lr RATE             largest learning rate
+  --train.batch-size PAIRS    over all processes
+  --train.epochs N, --train.steps N
+  --validation.benchmarks NAME ... --validation.root FOLDER
+
+  --config FILE               fields in YAML, TOML or JSON, or the config.json of a run; flags go on top
+  --print-config              print the whole configuration for --config, and end
+  --dry-run                   say what would happen: data, steps, checkpoints, memory, disk and time; write nothing
+
+More:  degla train RECIPE --help       the flags that do something in the recipe, with its values; --help-all: all
+       degla train --help FIELD        one field, for example optim.lr, or a section: optim
+       degla explain RECIPE            what a recipe is, and when to use it; degla explain LOSS: its formula
+       docs/training.md, docs/papers.md
+
+recipes:
+"""
+
+
+def _usage() -> str:
+    shown = [f"  {name:<19}  {textwrap.shorten(RECIPES.summary(name), 98, placeholder=' ...')}" for name in RECIPES.names()]
+    return _USAGE + "\n".join(shown) + "\n"
 
 
 def run_words(words: list[str]) -> int:
     """`degla train RECIPE [flags]` or `degla train --resume RUN [flags]`: every field of TrainConfig is a flag."""
     if not words or words[0] in ("-h", "--help"):
-        sys.stdout.write(
-            "usage: degla train RECIPE [FLAGS] | degla train --resume RUN [FLAGS]\n\n"
-            "Every field of the configuration is a flag. degla train RECIPE --help lists those that do something in\n"
-            "the recipe, with its values; --help-all lists all.\n\nrecipes:\n"
-        )
-        for name in RECIPES.names():
-            sys.stdout.write(f"  {name:<16} {RECIPES.summary(name)}\n")
+        if len(words) == 2:
+            from degla.verbs.explain import explain_fields
+
+            sys.stdout.write(explain_fields(words[1]))
+            return 0
+        sys.stdout.write(_usage())
         return 0 if words else 2
     config = configure(words, verb="train")
 

@@ -15,7 +15,7 @@ from degla.losses.core.embeddings import Embeddings, Extra, Target, TeacherPart
 from degla.losses.core.loss import AnyLoss, Loss, StatefulLoss
 from degla.losses.core.processes import Processes
 from degla.losses.core.tensors import LossTensors, Wanted, embeddings_of
-from degla.shelf import LOSSES, did_you_mean
+from degla.shelf import LOSSES, class_name, did_you_mean
 
 LossesByName = dict[str, Any]
 
@@ -23,7 +23,7 @@ LossesByName = dict[str, Any]
 def loss_class(name: str) -> type[Any]:
     """The dataclass of the loss called `name`: the file's name in CamelCase."""
     module = LOSSES.load(name)
-    found: type[Any] = getattr(module, "".join(word.capitalize() for word in name.split("_")))
+    found: type[Any] = getattr(module, class_name(name))
     return found
 
 

@@ -31,6 +31,9 @@ class AddAttribute(ReplacingRule):
     """Add one adjective.
 
     Source: the attribute additions of SugarCrepe (arXiv 2306.14610). Differs: single adjectives, by lists.
+
+    Use when: a property too many is to be noticed. In the embedded world the model lost at added things and properties
+    by the paper's five rules, and gained by all eleven.
     """
 
     kind: str = "attribute"

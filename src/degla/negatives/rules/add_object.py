@@ -41,6 +41,9 @@ class AddObject(ReplacingRule):
     """Add one thing.
 
     Source: the object additions of SugarCrepe (arXiv 2306.14610). Differs: only things that captions mention.
+
+    Use when: a thing too many is to be noticed. In the embedded world the model lost at added things and properties by
+    the paper's five rules, and gained by all eleven.
     """
 
     kind: str = "object"

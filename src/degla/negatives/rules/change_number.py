@@ -49,6 +49,8 @@ class ChangeNumber(GrammarRule):
     """Change the number of one sort of thing.
 
     Source: the counting and plurality parts of VALSE (arXiv 2112.07566). Differs: agreement is kept.
+
+    Use when: numbers are to be told apart, and captions say how many things there are.
     """
 
     kind: str = "number"

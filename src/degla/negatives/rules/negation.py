@@ -46,6 +46,9 @@ class Negation(GrammarRule):
 
     Source: CoN-CLIP (arXiv 2403.20312) and its data CC-Neg, whose texts a language model wrote. Differs: by grammar;
     punctuation stays.
+
+    Use when: denials are to be understood. With second images (`degla partners`) its negatives are the data of the
+    recipe `con_clip`.
     """
 
     kind: str = "negation"

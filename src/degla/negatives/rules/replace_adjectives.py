@@ -29,6 +29,8 @@ class ReplaceAdjectives(ReplacingRule):
     """Replace one adjective.
 
     Source: arXiv 2504.16801, rule (d). Differs: the new word is known to exclude the old one.
+
+    Use when: properties are to be told apart, and captions have adjectives that others exclude.
     """
 
     kind: str = "attribute"

@@ -34,6 +34,8 @@ class ReplaceNouns(ReplacingRule):
     """Replace one noun.
 
     Source: arXiv 2504.16801, rule (e). Differs: the new word is refused where it may be true (CE-9).
+
+    Use when: things are to be told from others of their sort.
     """
 
     kind: str = "object"

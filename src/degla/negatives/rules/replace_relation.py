@@ -30,6 +30,9 @@ class ReplaceRelation(ReplacingRule):
 
     Source: the relation negatives of SugarCrepe (arXiv 2306.14610) and CE-CLIP (arXiv 2306.08832). Differs: only words
     that are known to exclude each other; "near" never stands for "beside".
+
+    Use when: relations are to be told apart. In the embedded world it and swap_phrases alone gave as much composition
+    as the paper's five rules.
     """
 
     kind: str = "relation"

@@ -31,6 +31,8 @@ class SwapAdjectives(ExchangingRule):
 
     Source: arXiv 2504.16801, rule (c). Differs: only between phrases, and
     only where the meaning changes.
+
+    Use when: it is to be learnt which property belongs to which thing, and captions have two phrases with adjectives.
     """
 
     kind: str = "attribute"

@@ -33,6 +33,8 @@ class SwapNouns(ExchangingRule):
     """Exchange two nouns.
 
     Source: arXiv 2504.16801, rule (b). Differs: only whole words move, never equal nouns (CE-9).
+
+    Use when: it is to be learnt which thing has which place, and captions have two phrases with nouns.
     """
 
     kind: str = "object"

@@ -25,6 +25,9 @@ class SwapPhrases(ExchangingRule):
     """Exchange two noun phrases.
 
     Source: the object swaps of SugarCrepe (arXiv 2306.14610). Differs: by grammar, and only where the meaning changes.
+
+    Use when: relations are to be learnt with all that belongs to a thing. On captions of two things reshuffle_order
+    exchanges the same phrases, and this rule finds nothing new.
     """
 
     kind: str = "relation"

@@ -1,0 +1,96 @@
+"""what a loss, recipe, rule, benchmark, draw or field is, and when to use it"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from degla.errors import InputError
+from degla.shelf import BENCHMARKS, DRAWS, LOSSES, RECIPES, RULES, Shelf, class_name, did_you_mean
+
+KINDS: dict[str, Shelf] = {
+    "loss": LOSSES, "recipe": RECIPES, "rule": RULES, "benchmark": BENCHMARKS, "draw": DRAWS
+}  # fmt: skip
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.usage = "degla explain [KIND] NAME | degla explain FIELD"
+    verb.add_argument(
+        "words", nargs="+", metavar="NAME",
+        help=f"a name of degla ls, where several kinds have it behind one of: {', '.join(KINDS)}; or a field of the "
+        "training configuration, or several by their beginning: optim.lr, optim, objective.contrastive",
+    )  # fmt: skip
+
+
+def run(given: argparse.Namespace) -> int:
+    sys.stdout.write(explain(given.words))
+    return 0
+
+
+def explain(words: list[str]) -> str:
+    """The text about NAME, KIND NAME or FIELD.
+
+    Raises:
+        InputError: nothing is called so, or several things are.
+    """
+    if len(words) > 2 or (len(words) == 2 and words[0] not in KINDS):
+        raise InputError(f"degla explain takes one name, or one of {', '.join(KINDS)} and a name.")
+    if len(words) == 2:
+        KINDS[words[0]].require(words[1])
+        return _member(words[0], words[1])
+    name = words[0]
+    kinds = [kind for kind, shelf in KINDS.items() if name in shelf.names()]
+    if len(kinds) > 1:
+        raise InputError(
+            f"{name!r} is of several kinds: give {' or '.join(f'degla explain {k} {name}' for k in kinds)}."
+        )
+    return _member(kinds[0], name) if kinds else explain_fields(name)
+
+
+def explain_fields(name: str) -> str:
+    """Meaning, range and default of a field, or of all that begin so, by a dotted name or a flag.
+
+    Raises:
+        InputError: there is none.
+    """
+    from degla.config.fields import explain_field, known_fields
+
+    wanted = name.removeprefix("--").replace("-", "_")
+    found = sorted(field for field in known_fields() if field == wanted or field.startswith(f"{wanted}."))
+    if not found:
+        known = {*known_fields(), *(member for shelf in KINDS.values() for member in shelf.names())}
+        raise InputError(
+            f"nothing is called {name!r}.{did_you_mean(wanted, known)} Names: degla ls; fields: degla train RECIPE "
+            "--help-all."
+        )
+    return "\n".join(explain_field(field) for field in found)
+
+
+def _member(kind: str, name: str) -> str:
+    paragraphs = [f"{kind} {name}", *KINDS[kind].docstrings(name)]
+    if kind == "loss":
+        users = [
+            recipe for recipe in RECIPES.names()
+            if re.search(rf"\b{class_name(name)}\b", RECIPES.source(recipe))
+        ]  # fmt: skip
+        told = f"{', '.join(users)}, and those made from them" if users else "none"
+        settings = f"Settings: degla explain objective.{name}"
+        paragraphs.append(f"Recipes:  {told}; degla explain RECIPE says when to use it.\n{settings}")
+    if kind == "recipe":
+        paragraphs.append(f"Its whole configuration: degla train {name} --print-config")
+    if kind == "benchmark":
+        paragraphs.append(_benchmark(name))
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _benchmark(name: str) -> str:
+    data = BENCHMARKS.load(name).BENCHMARK
+    parts = [part.name + (f" ({part.n:,})" if part.n is not None else "") for part in data.parts]
+    layout = data.layout.replace("\n", "\n          ")
+    return (
+        f"Parts:    {', '.join(parts)}\n"
+        f"Source:   {data.paper}; {data.source}\n"
+        f"Licence:  {data.licence}\n"
+        f"Files:    {layout}"
+    )

@@ -1,0 +1,100 @@
+"""`degla explain`: every member and every field is told; recipes and rules say when to use them; help is short."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from degla.cli import main
+from degla.config.fields import documented, known_fields
+from degla.config.sections import OptimConfig
+from degla.losses.core.objective import loss_class
+from degla.shelf import BENCHMARKS, RECIPES, RULES, VERBS
+from degla.verbs.explain import KINDS, explain
+
+Capture = pytest.CaptureFixture[str]
+MEMBERS = [(kind, name) for kind, shelf in KINDS.items() for name in shelf.names()]
+
+
+@pytest.mark.parametrize(("kind", "name"), MEMBERS)
+def test_every_member_is_explained(kind: str, name: str) -> None:
+    text = explain([kind, name])
+    assert text.startswith(f"{kind} {name}\n\n{KINDS[kind].summary(name)}\n") and text.endswith("\n")
+    if kind == "loss":
+        assert all(f"\n{section}: " in text for section in ("Formula", "Source", "Differs", "Cost", "Recipes"))
+    elif kind == "benchmark":
+        assert all(f"\n{section}: " in text for section in ("Parts", "Source", "Licence", "Files"))
+        assert BENCHMARKS.load(name).BENCHMARK.paper in text
+    elif kind == "rule":
+        assert "Source: " in text and "Differs: " in text
+
+
+@pytest.mark.parametrize(("kind", "name"), [entry for entry in MEMBERS if entry[0] in ("recipe", "rule")])
+def test_recipes_and_rules_say_when_to_use_them(kind: str, name: str) -> None:
+    """A section "Use when:" of one to three sentences ends the docstring of the function or class."""
+    docstring = KINDS[kind].docstrings(name)[-1]
+    found = re.search(r"\n\nUse when: ([^\n].*)\Z", docstring, re.DOTALL)
+    assert found, "write a section 'Use when:' at the end of the docstring"
+    text = found[1]
+    assert "\n\n" not in text and text.endswith(".") and len(text.split()) < 60
+
+
+def test_one_name_is_enough(capsys: Capture) -> None:
+    assert main(["explain", "image_grounded"]) == 0
+    said = capsys.readouterr().out
+    assert said == explain(["loss", "image_grounded"])
+    assert "Recipes:  degla, fsc_clip, tsvlc, and those made from them" in said
+
+
+def test_a_field_is_told_as_in_the_help(capsys: Capture) -> None:
+    assert main(["explain", "optim.lr"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("--optim.lr\n") and documented(OptimConfig)["lr"] in said
+    assert "Allowed: above 0, a finite number. Default: 1e-06; " in said
+    for words in (["train", "--help", "optim.lr"], ["train", "--help", "--optim.lr"]):
+        assert main(words) == 0 and capsys.readouterr().out == said
+    flag = "objective.contrastive.negative-scope"
+    assert documented(loss_class("contrastive"))["negative_scope"].split(":")[0] in explain([flag])
+    assert explain([flag]) == explain([flag.replace("-", "_")])
+    assert explain(["teacher"]).count("\n--teacher.") == 2
+
+
+def test_every_field_is_told() -> None:
+    sections = {name.partition(".")[0] for name in known_fields()}
+    assert sum(explain([name]).count("Allowed: ") for name in sections) == len(known_fields())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["ce_clpi"], "nothing is called 'ce_clpi'. Did you mean 'ce_clip'?"),
+        (["optim.lrr"], "Did you mean 'optim.lr'?"),
+        (["loss", "negclip"], "unknown loss 'negclip'."),
+        (["term", "negclip"], "takes one name, or one of loss, recipe, rule, benchmark, draw and a name."),
+    ],
+)
+def test_wrong_names_say_what_is_right(words: list[str], says: str, capsys: Capture) -> None:
+    assert main(["explain", *words]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+
+
+def test_a_name_of_two_kinds_asks_for_the_kind(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setitem(KINDS, "draw", RULES)
+    assert main(["explain", "negation"]) == 2
+    assert "give degla explain rule negation or degla explain draw negation." in capsys.readouterr().err
+
+
+def test_help_fits_on_two_screens_and_leads_on(capsys: Capture) -> None:
+    assert main(["train", "--help"]) == 0
+    train = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    top = capsys.readouterr().out
+    for text in (train, top):
+        lines = text.splitlines()
+        assert len(lines) <= 60 and max(map(len, lines)) <= 125, len(lines)
+        assert "degla explain" in text and "--config" in text and "docs/" in text
+    assert "--help-all" in train and "--help-all" in top and all(f"  {name} " in train for name in RECIPES.names())
+    assert all(f"  {name.replace('_', ' ')} " in top for name in VERBS.names())
