@@ -30,8 +30,8 @@ def _findings(config: Any) -> dict[str, Finding]:
 
 def test_a_good_configuration(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     found = _findings(tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run"))
-    assert list(found) == ["files", "model", "device", "disk", "memory", "speed"]
-    assert found["files"].values == {"rows": 24, "images": 12, "decoded": 12}
+    assert list(found) == ["files", "model", "device", "run", "disk", "memory", "speed", "time"]
+    assert found["files"].values == {"rows": 24, "images": 12, "decoded": 12, "negatives": 48}
     assert found["speed"].values["step_pairs_per_second"] > 0 and found["speed"].values["data_pairs_per_second"] > 0  # type: ignore[operator]
     assert not (tmp_path / "run").exists(), "looking at a run began it"
 
@@ -50,7 +50,7 @@ def test_a_rehearsal_is_looked_at_and_takes_part_in_the_steps(
 
     monkeypatch.setattr(Trainer, "step", step)
     found = _findings(config)
-    assert list(found) == ["files", "rehearsal", "model", "device", "disk", "memory", "speed"]
+    assert list(found) == ["files", "rehearsal", "model", "device", "run", "disk", "memory", "speed", "time"]
     assert found["rehearsal"].state == "good" and found["rehearsal"].values["rows"] == 24
     assert found["speed"].values["rehearsal_batch_size"] == 16 and "16 pairs of the rehearsal" in found["speed"].text
     assert len(told) >= 2
@@ -188,3 +188,40 @@ def test_the_command(tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.Capture
     assert main(["doctor", "negclpi"]) == 2
     assert "Did you mean 'negclip'" in capsys.readouterr().err
     assert main(["doctor"]) == 2
+
+
+def test_what_the_whole_run_is(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=None, epochs=3)
+    config = replace(config, checkpoint=replace(config.checkpoint, every_steps=4, keep=2), train=replace(
+        config.train, train_image_tower=False))  # fmt: skip
+    found = _findings(config)
+    run, disk, speed = found["run"].values, found["disk"].values, found["speed"].values
+    # 24 pairs in batches of 4; checkpoints after steps 4, 6, 8, 12, 16 and 18.
+    assert (run["steps"], run["steps_per_epoch"], run["evaluations"], disk["checkpoints"]) == (18, 6, 0, 6)
+    assert 0 < int(run["trained_parameters"]) < int(found["model"].values["parameters"])
+    assert "18 steps of 4 pairs, 3 epochs of 6 steps; " in found["run"].text and "averaged teacher" in found["run"].text
+    assert disk["needed_bytes"] == 4 * int(disk["checkpoint_bytes"])
+    step = 4 / float(speed["step_pairs_per_second"]) / (1 - float(speed["waiting_share"]))
+    assert found["time"].values["seconds"] == pytest.approx(18 * step)
+    larger = _findings(replace(config, train=replace(config.train, batch_size=24, steps=10)))
+    rate = float(larger["speed"].values["step_pairs_per_second"]) * (1 - float(larger["speed"].values["waiting_share"]))
+    assert larger["time"].values["seconds"] == pytest.approx(10 * 24 / rate)
+
+
+def test_a_dry_run_writes_nothing(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("degla.doctor.examine.examine", lambda config: look(config, seconds=0.1))
+    out = tmp_path / "run"
+    words = ["train", "negclip", "--model", str(tiny_model), "--train.batch-size", "4", "--train.steps", "7"]
+    words += ["--data.negatives-per-caption", "2", *(f"--data.{name}={path}" for name, path in tiny_pairs.items())]
+    assert main([*words, "--out", str(out), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "7 steps of 4 pairs" in said and "time" in said and not out.exists()
+    assert main([*words, "--dry-run"]) == 2
+    assert "give --out FOLDER" in capsys.readouterr().err
+    (out / "step-3").mkdir(parents=True)
+    monkeypatch.setattr("degla.training.run_folder.checkpoints", lambda run: [run / "step-3"])
+    assert main([*words, "--out", str(out), "--dry-run"]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert main(["train", "--resume", str(out), "--dry-run"]) == 2

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, cast, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -74,10 +74,10 @@ def explain_field(name: str) -> str:
     owner: Any = TrainConfig()
     for section in sections:
         owner = owner[section] if isinstance(owner, dict) else getattr(owner, section)
-    value = getattr(owner, last)
+    value, kind = getattr(owner, last), cast(Any, type(owner))
     default = "none" if value in (None, ()) else value
-    text = textwrap.fill(documented(type(owner))[last], 100, break_on_hyphens=False)
-    told = f"{text}\nAllowed: {allowed(field_types(type(owner))[last])}. Default: {default}; a recipe may have another."
+    text = textwrap.fill(documented(kind)[last], 100, break_on_hyphens=False)
+    told = f"{text}\nAllowed: {allowed(field_types(kind)[last])}. Default: {default}; a recipe may have another."
     return f"--{name.replace('_', '-')}\n{textwrap.indent(told, '  ')}\n"
 
 

@@ -16,14 +16,16 @@ from degla.doctor import Finding
 from degla.doctor.memory import available_memory, estimate_memory
 from degla.doctor.speed import examine_speed
 from degla.errors import InputError
+from degla.evaluation.processes import EvaluationProcesses
 from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.training.loop import build_trainer, open_accelerator
-from degla.training.pairs import Pairs, open_pairs, read_rows
+from degla.training.pairs import Pairs, open_pairs, read_pairs, read_rows
 from degla.training.rehearsal import add_rehearsal, open_rehearsal
 from degla.training.step import Trainer
+from degla.training.validation import Validation
 
 _SAMPLE = 300
 """Images that are decoded to their end."""
@@ -50,18 +52,36 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
         yield _model(encoder)
         yield _device(accelerator.device, accelerator.mixed_precision)
         small = _at_hand(config)
-        pairs = open_pairs(small, encoder=encoder, processes=Processes())
+        source = read_pairs(small, processes=Processes())
+        pairs = open_pairs(small, encoder=encoder, processes=Processes(), source=source)
         rehearsed = open_rehearsal(small, encoder=encoder, processes=Processes())
         trainer = build_trainer(small, accelerator, encoder, Processes(), rules=len(pairs.dataset.rules), steps=1000)
         add_rehearsal(trainer, rehearsed)
+        per_epoch = len(source.rows) // config.train.batch_size
+        if not per_epoch:
+            raise InputError(
+                f"{len(source.rows)} pairs with whole images do not fill one batch; see --train.batch-size."
+            )
+        Validation(
+            config.validation,
+            config.stop,
+            run=Path(),
+            label=config.recipe,
+            seed=config.train.seed,
+            processes=EvaluationProcesses(),
+        ).read()
     except InputError as error:
         yield Finding("configuration", "bad", str(error), {})
         return
-    yield _disk(config, encoder, teacher=trainer.teacher is not None)
+    steps = config.train.steps or config.train.epochs * per_epoch
+    yield _run(config, trainer, steps=steps, per_epoch=per_epoch)
+    yield _disk(config, encoder, teacher=trainer.teacher is not None, written=_checkpoints(config, steps, per_epoch))
     yield _memory(config, trainer, pairs, rehearsed)
     if rehearsed is not None:
         rehearsed = replace(rehearsed, workers=config.rehearsal.data.workers)
-    yield examine_speed(trainer, pairs, rehearsed, workers=config.data.workers, seconds=seconds)
+    speed = examine_speed(trainer, pairs, rehearsed, workers=config.data.workers, seconds=seconds)
+    yield speed
+    yield _time(config, speed, steps=steps)
 
 
 def _at_hand(config: TrainConfig) -> TrainConfig:
@@ -97,8 +117,13 @@ def _files(config: TrainConfig) -> Finding:
             "files", "bad", f"{len(rows)} pairs do not fill one batch of {config.train.batch_size}; "
             "give more, or a smaller --train.batch-size.", values,
         )  # fmt: skip
+    negatives = sum(len(row.negatives) for row in rows)
+    values["negatives"] = negatives
     few = sum(len(row.negatives) < config.data.negatives_per_caption for row in rows)
-    text = f"{len(rows)} pairs of {there.checked} images; all are there, {decoded.checked} decoded to their end"
+    text = (
+        f"{len(rows)} pairs of {there.checked} images, {negatives} negatives; all images are there, {decoded.checked} "
+        "decoded to their end"
+    )
     if few > len(rows) / 10:
         text += f". {few} have fewer than {config.data.negatives_per_caption} negatives: their places are empty"
         return Finding("files", "beware", text + ".", values)
@@ -125,19 +150,65 @@ def _device(device: torch.device, precision: str) -> Finding:
     return Finding("device", "good", text, values)
 
 
-def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool) -> Finding:
+def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -> Finding:
+    sizes = [(value.numel(), value.requires_grad) for value in trainer.encoder.parameters()]
+    trained, count = sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+    kind = "no" if trainer.teacher is None else "a frozen" if config.teacher.kind == "frozen" else "an averaged"
+    scored = len(_ends(steps, config.validation.every_steps or per_epoch)) if config.validation.benchmarks else 0
+    values: dict[str, float | int | str] = {
+        "steps": steps, "steps_per_epoch": per_epoch, "trained_parameters": trained, "evaluations": scored
+    }  # fmt: skip
+    text = (
+        f"{steps} steps of {config.train.batch_size} pairs, {steps / per_epoch:.3g} epochs of {per_epoch} steps; "
+        f"trains {trained / 1e6:.2f} of {count / 1e6:.2f} million parameters, with {kind} teacher; "
+        f"{scored or 'no'} evaluations"
+    )
+    return Finding("run", "good", text + ".", values)
+
+
+def _checkpoints(config: TrainConfig, steps: int, per_epoch: int) -> int:
+    """Checkpoints that are written, but for those that the clock asks for."""
+    scored = config.validation.every_steps if config.validation.benchmarks else 0
+    return len({*_ends(steps, per_epoch), *_ends(steps, config.checkpoint.every_steps), *_ends(steps, scored), steps})
+
+
+def _ends(steps: int, every: int) -> range:
+    return range(every, steps + 1, every) if every else range(0)
+
+
+def _time(config: TrainConfig, speed: Finding, *, steps: int) -> Finding:
+    """How long all steps take, by what a step of the measured batches takes."""
+    measured = int(speed.values["batch_size"])
+    seconds = measured / float(speed.values["step_pairs_per_second"]) / (1 - float(speed.values["waiting_share"]))
+    pairs = config.train.batch_size
+    if config.rehearsal.active:
+        measured += int(speed.values["rehearsal_batch_size"])
+        pairs += config.rehearsal.batch_size or pairs
+    whole = steps * seconds * pairs / measured
+    told = f"{whole / 3600:.1f} h" if whole >= 5400 else f"{whole / 60:.0f} min" if whole >= 90 else f"{whole:.0f} s"
+    return Finding("time", "good", f"about {told} for {steps} steps in one process, without evaluations and "
+                   "checkpoints.", {"seconds": whole})  # fmt: skip
+
+
+def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int) -> Finding:
     trained = sum(value.numel() for value in encoder.parameters() if value.requires_grad)
     count = sum(value.numel() for value in encoder.parameters())
     # A run that averages keeps its student beside the average.
     copies = 1 + teacher + (config.train.average not in (None, 1) and not config.adapter.rank)
     checkpoint = 4 * (count * copies + 2 * trained)
-    kept = (config.checkpoint.keep or 10) + 2  # the best one, and the one that is being written
+    kept = (config.checkpoint.keep or written) + 2  # the best one, and the one that is being written
     place = Path(config.out or ".").absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    values: dict[str, float | int | str] = {"checkpoint_bytes": checkpoint, "free_bytes": free}
-    text = f"a checkpoint takes {checkpoint / 1e9:.2f} GB, up to {kept} of them lie there; {free / 1e9:.1f} GB are free"
+    values: dict[str, float | int | str] = {
+        "checkpoint_bytes": checkpoint, "checkpoints": written, "needed_bytes": kept * checkpoint, "free_bytes": free
+    }  # fmt: skip
+    often = f", and one every {config.checkpoint.every_minutes:g} minutes" if config.checkpoint.every_minutes else ""
+    text = (
+        f"{written} checkpoints are written{often}, each of {checkpoint / 1e9:.2f} GB; up to {kept} of them lie there, "
+        f"{kept * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are free"
+    )
     if free < kept * checkpoint:
         return Finding("disk", "bad" if free < 2 * checkpoint else "beware",
                        f"{text} at {place}. Free some, or give another --out or a smaller --checkpoint.keep.",

@@ -35,8 +35,14 @@ def open_run(run: Path, *, resume: bool, processes: EvaluationProcesses) -> Iter
                 raise InputError(f"{folder}: is no complete checkpoint, but holds {other}. Move it away.")
             if resume and latest_checkpoint(run) is None:
                 raise InputError(f"{run}: no complete checkpoint to go on from; start the run without --resume.")
-            if not resume and checkpoints(run):
-                raise InputError(f"{run}: already holds a run. Go on with --resume {run}, or give another --out.")
+            if not resume:
+                check_new(run)
 
         processes.from_first(take)
         yield
+
+
+def check_new(run: Path) -> None:
+    """Refuse a folder that holds a run already."""
+    if checkpoints(run):
+        raise InputError(f"{run}: already holds a run. Go on with --resume {run}, or give another --out.")

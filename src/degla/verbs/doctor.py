@@ -6,13 +6,18 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from degla.verbs._training import configure, describe_flags
 
+if TYPE_CHECKING:
+    from degla.config.run import TrainConfig
+
 _USAGE = (
-    "usage: degla doctor RECIPE [--json] [FLAGS OF degla train]\n\n"
-    "Reads the files, loads the model, decodes and takes a few steps; says what stands in the way, what limits the\n"
-    "speed, and which flags would help. --out may be missing. Exit status 1 where something is bad.\n"
+    "usage: degla doctor RECIPE | --config FILE [--json] [FLAGS OF degla train]\n\n"
+    "Reads the files, loads the model, decodes and takes a few steps; says what the run would be, what stands\n"
+    "in its way, how long it takes, what limits its speed, and which flags would help. --out may be missing.\n"
+    "Exit status 1 where something is bad.\n"
     "degla doctor RECIPE --help lists flags, --help-all lists all.\n"
 )
 
@@ -29,8 +34,11 @@ def run_words(words: list[str]) -> int:
         sys.stdout.write(_USAGE)
         return 0 if words else 2
     as_json = "--json" in words
-    config = configure([word for word in words if word != "--json"], verb="doctor")
+    return tell_findings(configure([word for word in words if word != "--json"], verb="doctor"), as_json=as_json)
 
+
+def tell_findings(config: TrainConfig, *, as_json: bool) -> int:
+    """Print each finding when it is there; returns 1 where one is bad."""
     from degla.doctor.examine import examine
 
     findings = []

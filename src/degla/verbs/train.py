@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from typing import TYPE_CHECKING
 
+from degla.errors import InputError
 from degla.shelf import RECIPES
 from degla.verbs._training import configure
+
+if TYPE_CHECKING:
+    from degla.config.run import TrainConfig
 
 _USAGE = """usage: degla train RECIPE [FLAGS]
        degla train [RECIPE] --config FILE [FLAGS]
@@ -38,8 +43,8 @@ recipes:
 
 
 def _usage() -> str:
-    shown = [f"  {name:<19}  {textwrap.shorten(RECIPES.summary(name), 98, placeholder=' ...')}" for name in RECIPES.names()]
-    return _USAGE + "\n".join(shown) + "\n"
+    told = {name: textwrap.shorten(RECIPES.summary(name), 98, placeholder=" ...") for name in RECIPES.names()}
+    return _USAGE + "".join(f"  {name:<19}  {summary}\n" for name, summary in told.items())
 
 
 def run_words(words: list[str]) -> int:
@@ -52,10 +57,28 @@ def run_words(words: list[str]) -> int:
             return 0
         sys.stdout.write(_usage())
         return 0 if words else 2
+    dry = "--dry-run" in words
+    words = [word for word in words if word != "--dry-run"]
+    resume = words[:1] == ["--resume"]
     config = configure(words, verb="train")
+    if dry:
+        return _look(config, resume=resume)
 
     from degla.training.loop import train
 
-    outcome = train(config, resume=words[0] == "--resume")
+    outcome = train(config, resume=resume)
     sys.stderr.write(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {outcome.folder}\n")
     return 0
+
+
+def _look(config: TrainConfig, *, resume: bool) -> int:
+    """What the run would be: what training refuses first, then what `degla doctor` finds."""
+    from degla.training.run_folder import check_new
+    from degla.verbs.doctor import tell_findings
+
+    if resume:
+        raise InputError("--dry-run looks at a run before it begins; leave --resume out.")
+    config.check()
+    assert config.out is not None
+    check_new(config.out)
+    return tell_findings(config, as_json=False)
