@@ -37,7 +37,16 @@ sys.exit(f'imported {heavy}' if heavy else 0)
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["ls"], ["ls", "recipes", "--json"], ["train", "--help"], ["report", "--help"], ["--version"]]
+    "words",
+    [
+        ["--help"],
+        ["ls"],
+        ["ls", "recipes", "--json"],
+        ["explain", "degla"],
+        ["train", "--help"],
+        ["report", "--help"],
+        ["--version"],
+    ],
 )
 def test_starts_in_half_a_second_without_torch(words: list[str]) -> None:
     """Where Python alone is slow, by a cold disk or a processor that others use too, so may this be, by 12 to 1.

@@ -19,7 +19,7 @@ def describe_plan(verb: argparse.ArgumentParser, *, runs: str, fields: str, resu
         fields: what `--set` changes.
         result: the file that `--json` prints.
     """
-    verb.add_argument("plan", type=Path, metavar="PLAN", help="YAML or TOML file; see docs/studies.md")
+    verb.add_argument("plan", type=Path, metavar="PLAN", help="YAML, TOML or JSON file; see docs/studies.md")
     verb.add_argument("--out", type=Path, required=True, help="folder; what is done there already is kept")
     verb.add_argument("--processes", type=int, metavar="N", help=f"{runs} at a time, one thread each (one a processor)")
     verb.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{fields}; repeatable")
