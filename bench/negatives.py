@@ -23,7 +23,7 @@ from degla.negatives.generate import generate
 from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.rules import load_rule
+from degla.negatives.rule import load_rule
 from degla.records import CaptionRecord
 from degla.shelf import RULES
 

@@ -31,7 +31,7 @@ from degla.negatives.llm import Reply, Request
 from degla.negatives.llm.embedded import EmbeddedModel, Ranked, _draw
 from degla.negatives.llm.likelihood import Likelihood, open_likelihood
 from degla.negatives.plausibility import largest_drop
-from degla.negatives.rules import load_rule
+from degla.negatives.rule import load_rule
 from degla.shelf import RULES
 
 

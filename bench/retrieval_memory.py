@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 from degla.evaluation.aggregate import aggregate
-from degla.evaluation.benchmarks import Retrieval
+from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.retrieval import BENCHMARK
 from degla.evaluation.embed import EmbeddedItems
 from degla.evaluation.scoring import unit_rows

@@ -25,7 +25,7 @@ from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Form, Request, RequestKey
 from degla.negatives.llm.server import ServerModel
 from degla.negatives.replies import read_reply
-from degla.negatives.rules import load_rule
+from degla.negatives.rule import load_rule
 from degla.records import CaptionRecord
 
 FLAKY = Path(__file__).parents[1] / "tests" / "negatives" / "flaky_server.py"

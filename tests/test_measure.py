@@ -210,3 +210,6 @@ def test_this_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(room["code_lines"] for room in figures["rooms"].values()) == figures["code_lines"] > 1000
     assert figures["public_functions"]["with_docstring"] > 0.9 * figures["public_functions"]["count"]
     assert "code lines of the largest file" in capsys.readouterr().out
+    # What holds, and must go on holding.
+    assert figures["type_names_in_several_modules"] == {}, "one name, one meaning"
+    assert not any(figures["circles_of_files"].values()) and not any(figures["circles_of_rooms"].values())

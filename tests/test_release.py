@@ -11,7 +11,7 @@ import pytest
 from tools import release
 
 ROOT = Path(__file__).parents[1]
-FILES = ("src/degla/__init__.py", "CITATION.cff", "CHANGELOG.md")
+FILES = ("src/degla/version.py", "CITATION.cff", "CHANGELOG.md")
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_hooks_are_the_projects_own_tools() -> None:
 
 def test_the_version_stands_in_one_place_and_the_citation_repeats_it() -> None:
     assert "version" not in PYPROJECT["project"] and PYPROJECT["project"]["dynamic"] == ["version"]
-    assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "src/degla/__init__.py"
+    assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "src/degla/version.py"
     citation = _read(ROOT / "CITATION.cff")
     assert citation["version"] == __version__
     assert citation["license"] == PYPROJECT["project"]["license"]

@@ -68,7 +68,7 @@ def edits(root: Path, version: str, today: str) -> dict[Path, str]:
     return {
         file: _replaced(file, pattern, line)
         for file, pattern, line in (
-            (root / "src" / "degla" / "__init__.py", r'^__version__ = ".*"$', f'__version__ = "{version}"'),
+            (root / "src" / "degla" / "version.py", r'^__version__ = ".*"$', f'__version__ = "{version}"'),
             (
                 root / "CITATION.cff",
                 r"^version: .*$(\ndate-released: .*$)?",

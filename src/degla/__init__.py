@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from degla.version import __version__
+
 if TYPE_CHECKING:
     from degla.api import (
         encode_captions,
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
         train,
         write_negatives,
     )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "__version__",

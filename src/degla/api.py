@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from degla.config.run import TrainConfig
-    from degla.evaluation.embed import EmbeddingModel
+    from degla.evaluation.embedding_model import EmbeddingModel
     from degla.evaluation.results import TracedResult
     from degla.negatives.run.summary import Summary
     from degla.records import CaptionRecord, NegativeRecord

@@ -8,10 +8,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from degla import __version__
 from degla.errors import DeglaError, InputError
 from degla.parse import with_short_words
 from degla.shelf import VERBS, did_you_mean
+from degla.version import __version__
 
 _DOWNLOAD = "--allow-download"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Benchmark
+from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.caveats import trained_on
 from degla.evaluation.choice import Point, Sweep, choose
 from degla.evaluation.neutral import find_floors

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from degla.errors import InputError
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.llm import ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey
+from degla.negatives.llm.inert import inert
 from degla.negatives.plausibility import check_drop
-from degla.negatives.prompts import inert
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 from degla.records import ItemImage, NegativeRecord, write_jsonl
 
 if TYPE_CHECKING:
-    from degla.evaluation.embed import EmbeddingModel
+    from degla.evaluation.embedding_model import EmbeddingModel
     from degla.negatives.llm.likelihood import Likelihood
 
 _ROWS: Final = 256

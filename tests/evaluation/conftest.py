@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Classification, Entry, Metric, Retrieval
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Classification, Entry, Metric, Retrieval
 from degla.records import ItemImage, PairItem
 from degla.shelf import Shelf
 

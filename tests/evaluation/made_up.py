@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from degla.evaluation.aggregate import aggregate
-from degla.evaluation.benchmarks import Benchmark
+from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.results import save_result
 from degla.evaluation.verdicts import Judged
 from degla.records import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from degla.evaluation.aggregate import Scores, aggregate
-from degla.evaluation.benchmarks import Benchmark
+from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.run import evaluate
 from degla.evaluation.verdicts import Judged
 from degla.model.encoder import Description, Encoder

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Benchmark
+from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.run import evaluate
 from degla.model.encoder import Description, Encoder
 from degla.shelf import BENCHMARKS

@@ -12,7 +12,7 @@ import pytest
 import torchvision.datasets as theirs
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Classification
+from degla.evaluation.benchmark import Classification
 from degla.evaluation.data_sets import NAMES, data_set, plain
 from degla.evaluation.pictures import decode_picture, is_there, read_picture
 from degla.evaluation.run import evaluate

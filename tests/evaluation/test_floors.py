@@ -13,7 +13,7 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Benchmark, BenchmarkPart, Entry
+from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry
 from degla.evaluation.comparison import compare
 from degla.evaluation.floors import BlindModel, load_floor, seed_of
 from degla.evaluation.models import load_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from degla.evaluation.benchmarks import Benchmark
+from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.published import PublishedRow, PublishedTable, published_scores, published_tables
 from degla.shelf import BENCHMARKS
 from tests.evaluation.shelf_contract import average_columns

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Retrieval
+from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.retrieval import BENCHMARK
 from degla.evaluation.karpathy import COCO, FLICKR30K
 from degla.records import CaptionRecord, write_jsonl

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry
 from degla.evaluation.comparison import compare
 from degla.evaluation.neutral import benchmark_of, find_floors, with_floors
 from degla.evaluation.report import report

@@ -12,7 +12,7 @@ from degla.negatives.generate import generate
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Reply, Request
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.rules import load_rule
+from degla.negatives.rule import load_rule
 from degla.negatives.run.summary import Summary
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from degla.negatives.generate import generate
 from degla.negatives.grammar import words
-from degla.negatives.rules import PAPER_RULES
+from degla.negatives.rule import PAPER_RULES
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 
 ANNOTATIONS = Path(__file__).parents[3] / "shared/data/coco/annotations/captions_val2017.json"

@@ -13,7 +13,7 @@ from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.review.draft import draft_examples, draw_captions, draw_drafts, read_drafts, read_negatives
-from degla.negatives.rules import load_rule
+from degla.negatives.rule import load_rule
 from degla.records import CaptionRecord, write_jsonl
 
 ANIMALS = ("dog", "cat", "goat", "cow", "fox", "bear", "mouse", "duck")

@@ -23,7 +23,7 @@ from degla.negatives.examples import (
 )
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse
-from degla.negatives.rules import load_rule
+from degla.negatives.rule import load_rule
 from degla.shelf import RULES
 
 ENTRIES = [

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from degla.errors import InputError
-from degla.negatives.grammar import lexicon_build
+from degla.negatives.grammar.exclusion import adjective_choices, noun_choices, noun_relation
 from degla.negatives.grammar.groups import DATA_FOLDER, read_groups
 from degla.negatives.grammar.lexicon import lexicon
+from tools import build_lexicon as lexicon_build
 
 SHAPES = ["circle", "square", "triangle", "star", "heart", "cross", "ring", "arrow", "diamond", "hexagon", "crescent",
           "oval", "semicircle", "trapezoid"]  # fmt: skip
@@ -18,19 +19,19 @@ WORDNET = Path("/usr/share/wordnet")
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_shape_is_replaced_by_every_other_shape_and_nothing_else(shape: str) -> None:
-    assert sorted(lexicon().noun_choices(shape, mass=False)) == sorted(set(SHAPES) - {shape})
+    assert sorted(noun_choices(lexicon(), shape, mass=False)) == sorted(set(SHAPES) - {shape})
 
 
 def test_colours_are_replaced_by_colours_and_textures_by_textures() -> None:
     known = lexicon()
     colours = {"red", "blue", "green", "yellow", "orange", "purple", "pink", "brown", "black", "white", "gray"}
     for colour in (*colours, "cyan", "maroon", "beige"):
-        choices = set(known.adjective_choices(colour, living=False))
+        choices = set(adjective_choices(known, colour, living=False))
         assert len(choices) >= 8
         assert choices <= colours - {colour}
     textures = {"plain", "striped", "dotted", "checkered"}
     for texture in textures:
-        assert set(known.adjective_choices(texture, living=False)) == textures - {texture}
+        assert set(adjective_choices(known, texture, living=False)) == textures - {texture}
 
 
 @pytest.mark.parametrize(
@@ -41,14 +42,14 @@ def test_colours_are_replaced_by_colours_and_textures_by_textures() -> None:
 )  # fmt: skip
 def test_related_nouns_never_replace_each_other(word: str, other: str) -> None:
     known = lexicon()
-    assert known.noun_relation(word, other)
-    assert known.noun_relation(other, word) == known.noun_relation(word, other)
-    assert other not in known.noun_choices(word, mass=False)
+    assert noun_relation(known, word, other)
+    assert noun_relation(known, other, word) == noun_relation(known, word, other)
+    assert other not in noun_choices(known, word, mass=False)
 
 
 @pytest.mark.parametrize(("word", "other"), [("dog", "cat"), ("man", "girl"), ("bus", "car"), ("apple", "banana")])
 def test_words_that_exclude_each_other_are_not_related(word: str, other: str) -> None:
-    assert lexicon().noun_relation(word, other) == ""
+    assert noun_relation(lexicon(), word, other) == ""
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,8 @@ def test_adjectives_that_may_both_be_true_never_replace_each_other(word: str, ot
 
 
 def test_the_opposite_of_an_old_man_is_no_new_man() -> None:
-    assert "new" not in lexicon().adjective_choices("old", living=True)
-    assert "young" not in lexicon().adjective_choices("old", living=False)
+    assert "new" not in adjective_choices(lexicon(), "old", living=True)
+    assert "young" not in adjective_choices(lexicon(), "old", living=False)
 
 
 def test_every_draw_is_a_known_word_in_dictionary_form() -> None:
@@ -101,7 +102,7 @@ def test_anchor_that_is_no_sense_is_named() -> None:
 
 def test_rules_are_listed_without_importing_torch_or_spacy() -> None:
     program = (
-        "import sys; from degla.shelf import RULES; from degla.negatives.rules import load_rule;"
+        "import sys; from degla.shelf import RULES; from degla.negatives.rule import load_rule;"
         "[load_rule(name) for name in RULES.names()]; import degla.negatives.generate;"
         "print(sorted({'torch', 'spacy', 'lemminflect'} & set(sys.modules)))"
     )

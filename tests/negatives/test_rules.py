@@ -13,7 +13,7 @@ from degla.negatives.checks import judge
 from degla.negatives.grammar import words
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.rules import NegativeRule, load_rule
+from degla.negatives.rule import NegativeRule, load_rule
 from degla.shelf import RULES
 
 CAPTIONS = [

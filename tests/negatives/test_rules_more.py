@@ -7,10 +7,11 @@ from random import Random
 import pytest
 
 from degla.negatives.checks import judge
+from degla.negatives.example import Example
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.replies import MOST_CANDIDATES
-from degla.negatives.rules import PAPER_RULES, Example, FillingRule, load_rule
+from degla.negatives.rule import PAPER_RULES, FillingRule, load_rule
 from degla.shelf import RULES
 
 FILLING = ("replace_nouns", "replace_adjectives", "replace_relation", "add_object")

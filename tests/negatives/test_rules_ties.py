@@ -9,7 +9,7 @@ import pytest
 from degla.negatives.checks import judge
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.rules import FillingRule, load_rule
+from degla.negatives.rule import FillingRule, load_rule
 
 CASES = [
     # symmetric relations in other clothing

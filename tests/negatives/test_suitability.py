@@ -11,7 +11,7 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.grammar.suitability import can_do, suits_preposition
 from degla.negatives.grammar.tokens import Token
-from degla.negatives.rules import load_rule
+from degla.negatives.rule import load_rule
 
 CASES = [
     # a preposition before a noun that it is not said of

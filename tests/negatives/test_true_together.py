@@ -11,7 +11,7 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.grammar.relations import relations
-from degla.negatives.rules import load_rule
+from degla.negatives.rule import load_rule
 
 PLACES = [
     # "on" lies between "in" and "on top of"

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from degla.config.sections import AnchorConfig
 from degla.errors import InputError
 from degla.model.load import load_encoder
-from degla.training.anchor import Anchor, AnchorConfig
+from degla.training.anchor import Anchor
 from degla.training.loop import train
 from tests.training.configs import tiny_config
 

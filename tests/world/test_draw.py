@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Classification, Retrieval
+from degla.evaluation.benchmark import Classification, Retrieval
 from degla.evaluation.benchmarks.world import BENCHMARK, ORDER_BLIND_CEILING
 from degla.records import CaptionRecord, PairItem, read_jsonl
 from degla.world.draw import MARKER, benchmark_scenes, draw_benchmark, draw_pairs

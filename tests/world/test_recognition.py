@@ -12,7 +12,7 @@ import pytest
 from degla.cli import main
 from degla.data.classes import read_classes
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Classification
+from degla.evaluation.benchmark import Classification
 from degla.evaluation.benchmarks.zeroshot import BENCHMARK
 from degla.records import CaptionRecord, read_jsonl
 from degla.world.domains import DOMAINS, class_slug

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from degla.config.sections import (
+    AnchorConfig,
     CheckpointConfig,
     DataConfig,
     LoopConfig,
@@ -24,7 +25,6 @@ from degla.model.attack import AttackConfig
 from degla.model.teacher import TeacherConfig
 from degla.ranges import AtLeastOne, Checked
 from degla.shelf import DRAWS
-from degla.training.anchor import AnchorConfig
 
 
 @dataclass(frozen=True)

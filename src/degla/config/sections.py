@@ -188,3 +188,14 @@ class TrackingConfig(Checked, section="tracking"):
     """Show a progress bar, or lines where stderr is no terminal; true or false."""
     trackers: tuple[str, ...] = ()
     """Names of accelerate trackers to feed besides metrics.jsonl: tensorboard, wandb, mlflow, ..."""
+
+
+@dataclass(frozen=True)
+class AnchorConfig(Checked, section="anchor"):
+    """A penalty on the distance of the trained weights from those that the run started with."""
+
+    weight: Factor = 0.0
+    """Factor of the penalty, >= 0; 0 for none (1 in arXiv 2503.04229)."""
+    importance: Literal["adaptive", "equal"] = "adaptive"
+    """What each weight counts: by the rehearsal's gradient of this step, as in arXiv 2503.04229, or all alike (L2-SP,
+    arXiv 1802.01483); "adaptive" or "equal"."""

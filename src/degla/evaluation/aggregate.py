@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import DeglaError
-from degla.evaluation.benchmarks import Average, Benchmark, Metric
+from degla.evaluation.benchmark import Average, Benchmark, Metric
 from degla.evaluation.verdicts import Judged
 from degla.records import ItemVerdict, Score
 from degla.statistics.bootstrap import DRAWS, FloatArray, cluster_draws, cluster_numbers, grouped_mean, shares_of_items

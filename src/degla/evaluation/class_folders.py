@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Classification
+from degla.evaluation.benchmark import Classification
 from degla.parse import read_json
 from degla.records import ItemImage, Record, validate
 

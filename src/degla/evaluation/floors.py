@@ -18,7 +18,7 @@ from degla.evaluation.scoring import EmbeddingRows, unit_rows
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from degla.evaluation.embed import EmbeddingModel
+    from degla.evaluation.embedding_model import EmbeddingModel
 
 KINDS = ("random", "blind")
 DIMENSION = 512

@@ -16,7 +16,7 @@ from degla.evaluation.pictures import read_picture
 from degla.records import ImageReading
 
 if TYPE_CHECKING:
-    from degla.evaluation.embed import EmbeddingModel
+    from degla.evaluation.embedding_model import EmbeddingModel
 
 _LIBRARIES = ("torch", "torchvision", "pillow")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from degla.errors import DeglaError
-from degla.evaluation.benchmarks import Benchmark
+from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.comparison import Comparison, Row, ordered_results
 from degla.evaluation.published import PublishedRow, published_tables
 from degla.records import PartResult

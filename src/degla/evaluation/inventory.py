@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Benchmark
+from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.questions import count, differences, images_under, kept_of
 from degla.records import Record
 from degla.shelf import BENCHMARKS

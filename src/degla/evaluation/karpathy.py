@@ -10,7 +10,7 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.annotations import read_list, read_object
-from degla.evaluation.benchmarks import Benchmark
+from degla.evaluation.benchmark import Benchmark
 from degla.records import Record, validate
 
 Text = Annotated[str, Field(min_length=1)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from degla.evaluation.floors import is_floor, load_floor
 
 if TYPE_CHECKING:
-    from degla.evaluation.embed import EmbeddingModel
+    from degla.evaluation.embedding_model import EmbeddingModel
 
 
 def means_floor(name: str) -> bool:

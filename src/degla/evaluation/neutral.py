@@ -16,7 +16,7 @@ import numpy as np
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import Scores, aggregate
-from degla.evaluation.benchmarks import Average, Benchmark, Entry
+from degla.evaluation.benchmark import Average, Benchmark, Entry
 from degla.evaluation.embedding_table import Cache
 from degla.evaluation.questions import ask, digest_of
 from degla.evaluation.results import TracedResult

@@ -13,11 +13,8 @@ from PIL import Image
 from degla.data import images
 from degla.data.decoding import Subject, decode, decode_part, is_file, shown
 from degla.evaluation.data_sets.cifar import as_image_file, read_batch
-from degla.evaluation.data_sets.tars import members_of, read_member
+from degla.evaluation.data_sets.tars import MARK, members_of, read_member
 from degla.records import ImageReading, ItemImage
-
-MARK = "#"
-"""Stands between a file that holds several pictures and the name of one in it."""
 
 
 def _split(root: Path, path: str) -> tuple[Path, str]:

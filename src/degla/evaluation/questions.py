@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Benchmark, Classification, Entry, Retrieval
+from degla.evaluation.benchmark import Benchmark, Classification, Entry, Retrieval
 from degla.evaluation.pictures import is_there
 from degla.evaluation.verdicts import images_of
 from degla.records import ItemImage, PairItem

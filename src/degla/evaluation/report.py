@@ -8,7 +8,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from degla import __version__
 from degla.errors import InputError
 from degla.evaluation.changes import ItemChange, largest_changes
 from degla.evaluation.comparison import Comparison, Row, compare, ordered_results
@@ -19,6 +18,7 @@ from degla.evaluation.sources import Data, benchmark_sources, provenance, titles
 from degla.evaluation.wording import answered, chance, gain, margin, percent, spread
 from degla.files import write_text
 from degla.shelf import did_you_mean
+from degla.version import __version__
 
 _TEMPLATE = "report.html.j2"
 

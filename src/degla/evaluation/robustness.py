@@ -20,11 +20,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from degla import __version__
 from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
-from degla.evaluation.benchmarks import Benchmark, Classification, TieRule
+from degla.evaluation.benchmark import Benchmark, Classification, TieRule
 from degla.evaluation.embed import EmbeddedItems, Embedder
 from degla.evaluation.pictures import decode_picture, read_picture
 from degla.evaluation.progress import TaskProgress
@@ -35,6 +34,7 @@ from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation,
 from degla.model.encoder import Encoder
 from degla.records import ModelProvenance, Record, Score
 from degla.shelf import BENCHMARKS
+from degla.version import __version__
 
 
 class AttackedScores(Record):

@@ -10,11 +10,11 @@ from importlib import metadata
 from itertools import chain
 from pathlib import Path
 
-from degla import __version__
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
-from degla.evaluation.benchmarks import Benchmark, TieRule
-from degla.evaluation.embed import EmbeddedItems, Embedder, EmbeddingModel
+from degla.evaluation.benchmark import Benchmark, TieRule
+from degla.evaluation.embed import EmbeddedItems, Embedder
+from degla.evaluation.embedding_model import EmbeddingModel
 from degla.evaluation.embedding_table import Cache
 from degla.evaluation.identity import identity_of
 from degla.evaluation.neutral import find_floors
@@ -26,6 +26,7 @@ from degla.evaluation.results import TracedResult
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.records import BenchmarkResult, ImageReading, ItemVerdict, ModelProvenance, PartResult
 from degla.shelf import BENCHMARKS
+from degla.version import __version__
 
 _EXAMPLES = 5
 _TIES = ("strict", "half", "lenient")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from degla.errors import DeglaError
 
 if TYPE_CHECKING:
-    from degla.evaluation.benchmarks import TieRule
+    from degla.evaluation.benchmark import TieRule
 
 EmbeddingRows = NDArray[np.float32]
 _TIE_WORTH = {"strict": 0.0, "half": 0.5, "lenient": 1.0}

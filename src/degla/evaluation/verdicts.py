@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Benchmark, Classification, Entry, Retrieval, TieRule
+from degla.evaluation.benchmark import Benchmark, Classification, Entry, Retrieval, TieRule
 from degla.evaluation.embed import EmbeddedItems
 from degla.evaluation.scoring import class_rows, pair_similarities, rank, score_pairs, score_texts
 from degla.records import ItemImage, ItemVerdict, PairItem

@@ -16,11 +16,10 @@ from degla.model import fast_paths
 from degla.model.encoder import Description, Encoder
 from degla.model.hub import downloads_allowed, offline, why_unreachable
 from degla.model.integrity import checked
+from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint, settle
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
 from degla.parse import in_one_line, read_json_object
 from degla.shelf import did_you_mean
-
-WEIGHTS_NAME = "open_clip_model.safetensors"
 
 INSTALL = "Install it: pip install 'degla[embedded]'."
 _FETCHED = Path.home() / ".cache" / "clip"
@@ -65,8 +64,6 @@ def _checkpoint_folder(folder: Path) -> Path:
     """The folder itself if it holds a model, else the checkpoint that stands for the run that it is."""
     if (folder / CONFIG_NAME).is_file():
         return folder
-    from degla.model.runs import chosen_checkpoint, settle
-
     settle(folder)
     chosen = chosen_checkpoint(folder)
     if chosen is None:

@@ -12,12 +12,12 @@ from degla.errors import InputError
 from degla.files import DELETED, OLD, PARTIAL, recover_folder, remove_folder, write_json
 from degla.locks import locked_if_free
 from degla.model.integrity import FOR_TRAINING, STATE_NAME, STEP, is_whole, read_state
-from degla.model.load import WEIGHTS_NAME
 from degla.model.tokenizer import CONFIG_NAME
 from degla.parse import read_json_object
 
 log = logging.getLogger("degla.train")
 
+WEIGHTS_NAME = "open_clip_model.safetensors"
 BEST_NAME = "best"
 """Link in a run's folder to its best checkpoint."""
 _LEFT = re.compile(rf"({STEP.pattern})({re.escape(PARTIAL)}|{re.escape(OLD)}|{re.escape(DELETED)})?")

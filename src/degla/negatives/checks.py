@@ -17,7 +17,7 @@ from degla.negatives.grammar.phrases import Caption
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 if TYPE_CHECKING:
-    from degla.negatives.rules import NegativeRule
+    from degla.negatives.rule import NegativeRule
 
 Content = tuple[str, ...]
 """A text as `words.content` gives it: what "equal" means for texts here."""

@@ -20,7 +20,7 @@ from typing import Literal
 from degla.errors import DeglaError, InputError
 from degla.interruption import Interruption, Stopped
 from degla.negatives.llm import LanguageModel
-from degla.negatives.rules import load_rule
+from degla.negatives.rule import load_rule
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.journal import Journal
 from degla.negatives.run.output import Output, continue_output, journal_path, manifest

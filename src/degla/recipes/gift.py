@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import RehearsalConfig, TrainConfig
+from degla.config.sections import AnchorConfig
 from degla.losses.class_contrast import ClassContrast
 from degla.losses.core.objective import losses_by_name
 from degla.losses.logit_distillation import LogitDistillation
 from degla.losses.soft_alignment import SoftAlignment
 from degla.model.teacher import TeacherConfig
 from degla.recipes.clip import clip
-from degla.training.anchor import AnchorConfig
 
 
 def gift() -> TrainConfig:

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from degla import __version__
 from degla.errors import InputError
 from degla.parse import read_json
 from degla.records import Interval, Record, validate
 from degla.statistics.seeds import QuestionVariance
 from degla.study.plan import Plan
+from degla.version import __version__
 
 FORMAT = 2
 

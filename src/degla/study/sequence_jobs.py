@@ -54,8 +54,7 @@ def learn(job: SequenceJob) -> Learnt:
     start: Path | None = None
     for each in job.jobs:
         if each.config is not None and start is not None:
-            from degla.model.load import WEIGHTS_NAME
-            from degla.model.runs import chosen_checkpoint
+            from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint
 
             before = chosen_checkpoint(start)
             assert before is not None

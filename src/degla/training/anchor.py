@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.ranges import Checked, Factor
-
-
-@dataclass(frozen=True)
-class AnchorConfig(Checked, section="anchor"):
-    """A penalty on the distance of the trained weights from those that the run started with."""
-
-    weight: Factor = 0.0
-    """Factor of the penalty, >= 0; 0 for none (1 in arXiv 2503.04229)."""
-    importance: Literal["adaptive", "equal"] = "adaptive"
-    """What each weight counts: by the rehearsal's gradient of this step, as in arXiv 2503.04229, or all alike (L2-SP,
-    arXiv 1802.01483); "adaptive" or "equal"."""
+from degla.config.sections import AnchorConfig
 
 
 class Anchor:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from degla.data.neighbours import NeighbourRecord
 from degla.data.randomness import stream
 from degla.errors import InputError
-from degla.evaluation.embed import Embedder, EmbeddingModel
+from degla.evaluation.embed import Embedder
+from degla.evaluation.embedding_model import EmbeddingModel
 from degla.evaluation.progress import TaskProgress
 from degla.evaluation.scoring import EmbeddingRows
 from degla.records import CaptionRecord, ItemImage

@@ -27,7 +27,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_captions
     from degla.negatives.llm.select import open_model
     from degla.negatives.review.draft import draft_examples
-    from degla.negatives.rules import load_rule
+    from degla.negatives.rule import load_rule
 
     load_rule(given.rule)
     options = model_options(given)

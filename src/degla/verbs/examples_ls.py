@@ -21,7 +21,7 @@ def run(given: argparse.Namespace) -> int:
     from rich.table import Column, Table
 
     from degla.negatives.examples import find_examples, load_examples
-    from degla.negatives.rules import load_rule
+    from degla.negatives.rule import load_rule
 
     for rule in given.rules:
         load_rule(rule)

@@ -10,7 +10,7 @@ from pydantic import Field, RootModel
 
 from degla.errors import InputError
 from degla.evaluation.annotations import read_list
-from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.evaluation.excluded_relations import EXCLUDED_RELATIONS
 from degla.evaluation.karpathy import COCO, FLICKR30K, is_there, read_blip
 from degla.evaluation.perturb import perturb, prepare

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, RootModel
 
 from degla.evaluation.annotations import read_list
-from degla.evaluation.benchmarks import Benchmark, BenchmarkPart, Entry, Metric
+from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry, Metric
 from degla.records import ItemImage, PairItem, validate
 
 _Address = Annotated[str, Field(pattern=r"^https?://[^ ]+/\d+\.jpg$")]

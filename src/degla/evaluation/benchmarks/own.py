@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from degla import parse
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.records import CaptionRecord, ItemImage, PairItem, Record, validate
 
 _FOLDER = "own"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric, Retrieval
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, Retrieval
 from degla.evaluation.karpathy import COCO, FLICKR30K, is_there, read_either
 from degla.records import CaptionRecord, ItemImage, read_jsonl
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.evaluation.annotations import read_object
-from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry
 from degla.records import ItemImage, PairItem, Record, validate
 
 _COUNTS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.evaluation.annotations import read_list
-from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.records import ItemImage, PairItem, Record, validate
 
 _COUNTS = {"replace_obj": 1652, "replace_att": 788, "replace_rel": 1406, "swap_obj": 245, "swap_att": 666}

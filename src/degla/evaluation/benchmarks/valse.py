@@ -10,7 +10,7 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.annotations import read_object
-from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.records import ItemImage, PairItem, Record, validate
 
 _PIECES = {

@@ -11,7 +11,7 @@ from pydantic import Field, RootModel
 
 from degla.errors import InputError
 from degla.evaluation.annotations import read_list
-from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.records import ItemImage, PairItem, Record, validate
 
 _FAMILIES = ("attribute", "object", "relation")

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from degla.evaluation.annotations import read_lines
-from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.records import ItemImage, PairItem, Record, validate
 
 _COUNTS = {"object": 141, "relation": 233, "both": 26}

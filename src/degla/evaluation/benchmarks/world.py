@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Classification, Entry, Metric, Retrieval
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Classification, Entry, Metric, Retrieval
 from degla.parse import read_json
 from degla.records import CaptionRecord, ItemImage, PairItem, Record, read_jsonl, validate
 

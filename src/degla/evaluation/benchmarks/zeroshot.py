@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Average, Benchmark, BenchmarkPart, Entry, Metric
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
 from degla.evaluation.data_sets import NAMES, data_set
 from degla.evaluation.data_sets.reading import read_data_set
 

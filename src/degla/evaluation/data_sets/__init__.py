@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from degla.evaluation.benchmarks import BenchmarkPart, Metric
+from degla.evaluation.benchmark import BenchmarkPart, Metric
 from degla.records import Record, validate
 
 

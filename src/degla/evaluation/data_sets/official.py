@@ -17,7 +17,7 @@ from degla.evaluation.annotations import read_object, read_text
 from degla.evaluation.class_folders import IMAGE_SUFFIXES
 from degla.evaluation.data_sets import DataSet
 from degla.evaluation.data_sets.cifar import read_batch
-from degla.evaluation.pictures import MARK
+from degla.evaluation.data_sets.tars import MARK
 
 Labelled = Iterator[tuple[str, str]]
 """Path relative to the data set's folder, and the class's own name."""

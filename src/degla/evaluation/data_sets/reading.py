@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Classification
+from degla.evaluation.benchmark import Classification
 from degla.evaluation.class_folders import IMAGE_SUFFIXES, read_class_folder, read_classes_file
 from degla.evaluation.data_sets import NAMES, DataSet, data_set
 from degla.evaluation.data_sets.official import OFFICIAL
-from degla.evaluation.data_sets.tars import find_tars, labelled_members
-from degla.evaluation.pictures import MARK
+from degla.evaluation.data_sets.tars import MARK, find_tars, labelled_members
 from degla.parse import read_text
 from degla.records import ItemImage, validate
 from degla.shelf import did_you_mean

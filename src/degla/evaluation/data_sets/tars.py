@@ -12,6 +12,8 @@ from degla.data.decoding import Subject, read_file
 from degla.errors import InputError
 from degla.evaluation.class_folders import IMAGE_SUFFIXES
 
+MARK = "#"
+"""Stands between a file that holds several pictures and the name of one in it."""
 LABEL_SUFFIX = ".cls"
 _NUMBER = re.compile("[0-9]{1,9}")
 

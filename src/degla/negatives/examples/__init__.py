@@ -27,7 +27,7 @@ from pydantic import Field, field_validator
 
 from degla.errors import InputError
 from degla.files import write_text
-from degla.negatives.rules import Example
+from degla.negatives.example import Example
 from degla.parse import read_yaml
 from degla.records import Record, validate
 from degla.shelf import RULES, did_you_mean

@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from degla import __version__
 from degla.errors import InputError
 from degla.files import whole_file
 from degla.negatives.files.caption_index import CaptionIndex
@@ -27,6 +26,7 @@ from degla.negatives.files.provenance import (
     read_outcomes,
 )
 from degla.records import NegativeRecord
+from degla.version import __version__
 
 PACKED_KEY: Final = b"degla.packed"
 """Key in the schema's metadata: what was packed, as JSON."""

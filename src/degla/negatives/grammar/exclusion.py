@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:
-    from degla.negatives.grammar.lexicon import Lexicon
+from degla.negatives.grammar.lexicon import Lexicon, Relation
 
-Relation = Literal["", "synonym", "hypernym", "part", "compatible"]
-"""Why one word must not replace another; "" where it may."""
-
-PEOPLE = ("person", "someone", "role")
 _KINDS = ("mammal", "bird", "other_animal", "fruit", "vegetable", "instrument")
 """Groups whose members exclude each other, also those that are not listed: WordNet has one place for each."""
 _CLOSE = 3
 """Steps between two senses of WordNet that are too few to tell one thing from the other."""
 
 
+def noun_relation(words: Lexicon, word: str, other: str) -> Relation:
+    """Why one noun must not replace the other; symmetric."""
+    return _ordered_relation(words, *sorted((word, other)))
+
+
 @lru_cache(maxsize=200_000)
-def noun_relation_in(words: Lexicon, word: str, other: str) -> Relation:
-    """Why one noun must not replace the other; give the two in alphabetical order."""
+def _ordered_relation(words: Lexicon, word: str, other: str) -> Relation:
     if word == other:
         return "synonym"
     mine, theirs = words.noun_groups(word), words.noun_groups(other)
@@ -58,8 +56,15 @@ def _steps_above(words: Lexicon, word: str) -> dict[int, int]:
 
 
 @cache
-def adjective_choices_in(words: Lexicon, word: str, sort: str) -> tuple[str, ...]:
-    """Everyday adjectives that exclude an adjective, for a "living" or a "thing"."""
+def adjective_choices(words: Lexicon, word: str, *, living: bool) -> tuple[str, ...]:
+    """Everyday adjectives that exclude an adjective: another cluster of its group, else its antonyms.
+
+    Args:
+        words: the lexicon.
+        word: the adjective to replace.
+        living: whether it describes a person or an animal: the opposite of an old man is no new man.
+    """
+    sort = "living" if living else "thing"
     found = [
         draw
         for group in words.adjective_groups(word)
@@ -74,14 +79,20 @@ def adjective_choices_in(words: Lexicon, word: str, sort: str) -> tuple[str, ...
 
 
 @cache
-def noun_choices_in(words: Lexicon, word: str, mass: bool) -> tuple[str, ...]:
-    """Everyday nouns that may replace a noun, with or without plural."""
+def noun_choices(words: Lexicon, word: str, *, mass: bool) -> tuple[str, ...]:
+    """Everyday nouns that may replace a noun: of its group, of another cluster, unrelated in WordNet.
+
+    Args:
+        words: the lexicon.
+        word: the noun to replace.
+        mass: whether the place takes a noun without plural and "a" ("covered with _").
+    """
     for group in words.noun_groups(word):
         cluster = group.cluster(word)
         found = tuple(
             draw
             for draw in group.draws
-            if draw not in cluster and words.is_mass(draw) == mass and not words.noun_relation(word, draw)
+            if draw not in cluster and words.is_mass(draw) == mass and not noun_relation(words, word, draw)
         )
         if found:
             return found

@@ -1,7 +1,7 @@
 """Everyday words: which groups they belong to, what may replace them, and which pairs must never replace each other.
 
 Two files of `lexicon_data/`: `groups.toml`, written by hand, says what may be drawn; `wordnet.tsv`, derived from
-WordNet 3.0 by `lexicon_build`, says what must be refused (same sense, above or below, part and whole).
+WordNet 3.0 by `tools/build_lexicon.py`, says what must be refused (same sense, above or below, part and whole).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any, Literal
 
 from degla.errors import DeglaError
-from degla.negatives.grammar.exclusion import PEOPLE, Relation, adjective_choices_in, noun_choices_in, noun_relation_in
 from degla.negatives.grammar.groups import (
     ADDITIONS_NAME,
     DATA_FOLDER,
@@ -26,6 +25,10 @@ from degla.negatives.grammar.groups import (
 TABLE_NAME = "wordnet.tsv"
 DATA_FILES = (GROUPS_NAME, TABLE_NAME, RELATIONS_NAME, ADDITIONS_NAME)
 
+Relation = Literal["", "synonym", "hypernym", "part", "compatible"]
+"""Why one word must not replace another; "" where it may."""
+
+PEOPLE = ("person", "someone", "role")
 _PART_DEPTH = 3
 """Steps from part to whole that are followed: thumb, hand, arm, body."""
 
@@ -173,28 +176,6 @@ class Lexicon:
         """Whether the noun names a person or an animal."""
         groups = self.noun_groups(word)
         return groups[0].living if groups else self.is_person(word)
-
-    def noun_choices(self, word: str, *, mass: bool) -> tuple[str, ...]:
-        """Everyday nouns that may replace a noun: of its group, of another cluster, unrelated in WordNet.
-
-        Args:
-            word: the noun to replace.
-            mass: whether the place takes a noun without plural and "a" ("covered with _").
-        """
-        return noun_choices_in(self, word, mass)
-
-    def adjective_choices(self, word: str, *, living: bool) -> tuple[str, ...]:
-        """Everyday adjectives that exclude an adjective: another cluster of its group, else its antonyms.
-
-        Args:
-            word: the adjective to replace.
-            living: whether it describes a person or an animal: the opposite of an old man is no new man.
-        """
-        return adjective_choices_in(self, word, "living" if living else "thing")
-
-    def noun_relation(self, word: str, other: str) -> Relation:
-        """Why `other` must not replace `word`; symmetric."""
-        return noun_relation_in(self, *sorted((word, other)))
 
     def adjective_relation(self, word: str, other: str) -> Relation:
         """Why one adjective must not replace the other: only words known to exclude each other may. Symmetric."""

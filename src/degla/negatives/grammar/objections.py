@@ -12,6 +12,7 @@ from itertools import combinations, pairwise
 from typing import Final
 
 from degla.negatives.grammar.chunks import Chunk, adjectives
+from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import JOINERS, SYMMETRIC, connect
 from degla.negatives.grammar.phrases import Caption
@@ -50,7 +51,7 @@ def _are_close(tokens: Sequence[Token], first: Chunk, second: Chunk) -> bool:
         return True
     if adjectives(tokens, first) or adjectives(tokens, second) or lexicon().is_person(one.lemma):
         return False
-    return lexicon().noun_relation(one.lemma, other.lemma) in ("synonym", "compatible")
+    return noun_relation(lexicon(), one.lemma, other.lemma) in ("synonym", "compatible")
 
 
 def _comes_before_participle(tokens: Sequence[Token], chunk: Chunk) -> bool:

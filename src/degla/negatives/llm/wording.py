@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 from degla.negatives.llm import Request
-from degla.negatives.prompts import inert
+from degla.negatives.llm.inert import inert
 
 Mode = Literal["json_schema", "json_object", "plain"]
 """How the form of an answer is asked for: a JSON schema (OpenAI, vLLM, llama-server), a JSON object with the schema

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from degla import __version__
 from degla.errors import InputError
 from degla.files import write_text
 from degla.negatives.report import plots
@@ -21,6 +20,7 @@ from degla.negatives.report.examine import Examination, frequent, rule_names
 from degla.negatives.report.terminal import percent, with_interval
 from degla.negatives.verdicts import REASONS
 from degla.statistics.proportions import wilson
+from degla.version import __version__
 
 _TEMPLATE: Final = "negatives.html.j2"
 _EXTREME: Final = 0.9

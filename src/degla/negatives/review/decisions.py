@@ -16,7 +16,7 @@ from degla.errors import InputError
 from degla.negatives.examples import ExampleEntry, read_examples, write_examples
 from degla.negatives.review.draft import Draft
 from degla.negatives.review.state import Decision, ReviewState
-from degla.negatives.rules import load_rule
+from degla.negatives.rule import load_rule
 from degla.parse import parse_json
 from degla.records import validate
 

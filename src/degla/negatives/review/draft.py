@@ -20,7 +20,7 @@ from degla.negatives.checks import check_caption
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.generate import ModelSource, generate
 from degla.negatives.grammar.phrases import parse
-from degla.negatives.rules import load_rule
+from degla.negatives.rule import load_rule
 from degla.negatives.run.questions import FormChoice
 from degla.negatives.run.summary import Summary
 from degla.records import CaptionRecord, NegativeRecord, Record, read_jsonl, write_jsonl

@@ -19,7 +19,7 @@ from degla.negatives.checks import judge
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.review.draft import Draft
-from degla.negatives.rules import load_rule
+from degla.negatives.rule import load_rule
 from degla.negatives.verdicts import Verdict
 from degla.records import Record
 

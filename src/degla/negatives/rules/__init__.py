@@ -3,93 +3,11 @@
 One file is one rule; the file's name is the rule's name. A file holds
 
 * a module docstring whose first line says what the rule changes (`degla ls` prints it),
-* one frozen dataclass that keeps the contract `NegativeRule` below; its fields are the rule's settings,
+* one frozen dataclass that keeps the contract `rule.NegativeRule`; its fields are the rule's settings,
 * ``RULE``, an instance of it with the default settings.
 
-`grammar.GrammarRule` is a frame to derive from, `replacement.ReplacingRule` and `exchanges.ExchangingRule` are narrower
-ones. A rule whose change is one word keeps `FillingRule` too. Nothing else has to be touched to add a rule:
-`degla.shelf.RULES` finds the file, `load_rule` gives its ``RULE``, and the contract test runs over everything that lies
-here. A rule promises that it never returns its caption and that whatever it proposes itself passes its own `check`.
+`frames` holds what to derive from: `GrammarRule`, and the narrower `ReplacingRule` and `ExchangingRule`. A rule whose
+change is one word keeps `FillingRule` too. Nothing else has to be touched to add a rule: `degla.shelf.RULES` finds the
+file, `load_rule` gives its ``RULE``, and the contract test runs over everything that lies here. A rule promises that it
+never returns its caption and that whatever it proposes itself passes its own `check`.
 """
-
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from random import Random
-from typing import Final, Protocol, cast, runtime_checkable
-
-from degla.negatives.grammar.phrases import Caption
-from degla.negatives.llm import Chat, Slot
-from degla.negatives.replies import MOST_CANDIDATES
-from degla.negatives.verdicts import Verdict
-from degla.shelf import RULES
-
-PAPER_RULES: Final = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
-"""The five rules of arXiv 2504.16801, in the paper's order; the others of the shelf are this package's own."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A caption with a negative that a rule makes of it, accepted by a person; negatives/examples holds them."""
-
-    caption: str
-    negative: str
-
-
-@runtime_checkable
-class FillingRule(Protocol):
-    """A rule that replaces or adds single words, so that a language model can propose the words."""
-
-    def slots(self, caption: Caption) -> tuple[Slot, ...]:
-        """The places where a word may be replaced or added; none where the grammar finds no place."""
-        ...
-
-    def fill(self, caption: Caption, slot: Slot, word: str) -> str | None:
-        """The caption with a proposed word in a place, inflected to fit; None where the word cannot stand there.
-
-        What it returns may still be refused by `check`.
-        """
-        ...
-
-
-@runtime_checkable
-class NegativeRule(Protocol):
-    """How negatives of one sort are made and verified."""
-
-    @property
-    def kind(self) -> str:
-        """What a negative breaks: "order", "object", "attribute", "relation", "negation" or "number"."""
-        ...
-
-    def ask(self, caption: Caption, examples: Sequence[Example]) -> Chat | None:
-        """The request to a language model; None where a model is of no use for this caption.
-
-        Fixed instruction first, then the examples as turns of user and assistant, then the caption, so that a server's
-        prefix cache serves it (`prompts.build_chat`).
-        """
-        ...
-
-    def read(self, caption: Caption, reply: str | None, rng: Random, *, most: int = MOST_CANDIDATES) -> list[str]:
-        """Proposed negatives: those of the grammar in random order, or the one in a language model's reply.
-
-        Args:
-            caption: the tagged caption.
-            reply: a language model's answer to `ask`; None for the grammar's own candidates.
-            rng: draws among the grammar's candidates and decides their order.
-            most: candidates of the grammar at most.
-        """
-        ...
-
-    def check(self, caption: Caption, negative: str) -> Verdict:
-        """Whether a text is what the rule promises, and why not."""
-        ...
-
-
-def load_rule(name: str) -> NegativeRule:
-    """The rule of that name with its default settings.
-
-    Raises:
-        InputError: there is no such rule; the message lists those that exist.
-    """
-    return cast(NegativeRule, RULES.load(name).RULE)

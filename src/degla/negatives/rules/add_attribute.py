@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from degla.negatives.frames.replacement import Place, ReplacingRule, find_change
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import Chunk, adjectives, determiner, determiner_fits, nouns
@@ -17,7 +18,6 @@ from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.presence import is_absent
-from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.llm import Slot
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused

@@ -11,15 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from degla.negatives.frames.replacement import Place, ReplacingRule
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.agreement import agreeing_verbs, in_number
 from degla.negatives.grammar.chunks import Chunk, determiner_fits, number
 from degla.negatives.grammar.edits import insert, write
+from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.presence import is_absent
-from degla.negatives.grammar.replacement import Place, ReplacingRule
 from degla.negatives.grammar.ties import makes_compound
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.llm import Slot
@@ -201,7 +202,7 @@ def _objection(caption: Caption, lemma: str) -> str:
         return "already_in_caption"
     for token in caption.tokens:
         if token.is_noun:
-            relation = known.noun_relation(token.lemma, lemma)
+            relation = noun_relation(known, token.lemma, lemma)
             if relation == "part":
                 return "still_true"
             if relation and (relation == "synonym" or not known.is_person(lemma)):

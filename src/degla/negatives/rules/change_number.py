@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
+from degla.negatives.frames.grammar_rule import GrammarRule
 from degla.negatives.grammar import words
 from degla.negatives.grammar.agreement import agreeing_verbs, in_number
 from degla.negatives.grammar.chunks import Chunk, determiner_fits
@@ -18,7 +19,6 @@ from degla.negatives.grammar.edits import inflect, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.rule import GrammarRule
 from degla.negatives.grammar.ties import shares_article
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused

@@ -14,6 +14,7 @@ from itertools import pairwise
 from random import Random
 from typing import Final
 
+from degla.negatives.frames.grammar_rule import GrammarRule
 from degla.negatives.grammar import words
 from degla.negatives.grammar.agreement import agreeing_verbs, disagrees
 from degla.negatives.grammar.chunks import Chunk, number
@@ -21,7 +22,6 @@ from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.rule import GrammarRule
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from degla.negatives.frames.replacement import Place, ReplacingRule, find_change
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import adjectives
+from degla.negatives.grammar.exclusion import adjective_choices
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import landmark
-from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _SHADES: Final = frozenset({"light", "dark", "bright", "deep", "pale"})
@@ -44,7 +45,7 @@ class ReplaceAdjectives(ReplacingRule):
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
         """The adjectives that can be replaced, each with those that exclude it."""
         return {
-            (place, place + 1): lexicon().adjective_choices(caption.tokens[place].lower, living=living)
+            (place, place + 1): adjective_choices(lexicon(), caption.tokens[place].lower, living=living)
             for place, living in _places(caption)
         }
 

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from degla.negatives.frames.replacement import Place, ReplacingRule, find_change
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import Chunk, determiner, determiner_fits, nouns
-from degla.negatives.grammar.exclusion import Relation
-from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.exclusion import noun_choices, noun_relation
+from degla.negatives.grammar.lexicon import Relation, lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.presence import chunk_at, is_inventory, may_be_there
 from degla.negatives.grammar.relations import fits_before
-from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
@@ -149,7 +149,7 @@ def _choices(caption: Caption, chunk: Chunk, place: Place) -> tuple[str, ...]:
     mass = not _is_many(token) and known.is_mass(token.lemma) and not _counts(caption, place)
     name = "".join(one.lower for one in caption.tokens[place[0] : place[1] - 1]) + token.lemma
     sort = name if place[1] - place[0] > 1 and known.noun_groups(name) else token.lemma
-    found = additions().objects(token.lemma) if is_inventory(caption, place) else known.noun_choices(sort, mass=mass)
+    found = additions().objects(token.lemma) if is_inventory(caption, place) else noun_choices(known, sort, mass=mass)
     return found if _is_many(token) else tuple(word for word in found if word not in known.words["plural_only"])
 
 
@@ -173,7 +173,7 @@ def _relation(caption: Caption, place: Place, new: Sequence[str]) -> Relation:
     if head.lemma in map(words.singular, new) or any(lemma == one.lemma for one in modifiers):
         return "compatible"  # "a cake" and "a cake slice", "a pizza slice" and "a pizza"
     names = [head.lemma, "".join(one.lower for one in modifiers) + head.lemma, *(one.lemma for one in modifiers)]
-    return next((found for name in names if (found := known.noun_relation(name, lemma))), "")
+    return next((found for name in names if (found := noun_relation(known, name, lemma))), "")
 
 
 def _is_taken(caption: Caption, place: Place, lemma: str) -> bool:
@@ -185,7 +185,7 @@ def _is_taken(caption: Caption, place: Place, lemma: str) -> bool:
     ):
         return True
     return any(
-        lexicon().noun_relation(token.lemma, lemma) in ("synonym", "hypernym", "compatible")
+        noun_relation(lexicon(), token.lemma, lemma) in ("synonym", "hypernym", "compatible")
         for other, token in enumerate(caption.tokens)
         if not place[0] <= other < place[1] and token.is_noun
     )

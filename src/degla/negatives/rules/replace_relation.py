@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from degla.negatives.frames.replacement import Place, ReplacingRule, find_change
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import Sort, landmark, noun_sorts, relations
-from degla.negatives.grammar.replacement import Place, ReplacingRule, find_change
 from degla.negatives.grammar.scale import is_out_of_scale
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 

@@ -13,6 +13,7 @@ from itertools import combinations, islice
 from random import Random
 from typing import Final
 
+from degla.negatives.frames.grammar_rule import GrammarRule
 from degla.negatives.grammar import words
 from degla.negatives.grammar.agreement import disagrees
 from degla.negatives.grammar.edits import exchange, rotate, write
@@ -21,7 +22,6 @@ from degla.negatives.grammar.objections import objection
 from degla.negatives.grammar.orders import judge_order, lifeless_actors, loose_ends, movable
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import noun_sorts, relations
-from degla.negatives.grammar.rule import GrammarRule
 from degla.negatives.grammar.suitability import doer, is_animate
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import Verdict, refused

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
+from degla.negatives.frames.exchanges import ExchangingRule, Swap
 from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import Chunk, adjectives, find_chunks
 from degla.negatives.grammar.edits import exchange
-from degla.negatives.grammar.exchanges import ExchangingRule, Swap
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import meaning
 from degla.negatives.grammar.phrases import Caption

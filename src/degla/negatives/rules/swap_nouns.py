@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Final
 
+from degla.negatives.frames.exchanges import ExchangingRule, Swap
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import Chunk, adjectives, determiner, determiner_fits, find_chunks, nouns
 from degla.negatives.grammar.edits import exchange, inflect
-from degla.negatives.grammar.exchanges import ExchangingRule, Swap
+from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import meaning
 from degla.negatives.grammar.objections import objection
@@ -64,7 +65,7 @@ class SwapNouns(ExchangingRule):
             changed[first[1] - 1] = inflect(one, like=other)
             changed[second[1] - 1] = inflect(other, like=one)
             changed = exchange(changed, first, second)
-            relation = lexicon().noun_relation(one.lemma, other.lemma)
+            relation = noun_relation(lexicon(), one.lemma, other.lemma)
             if relation == "synonym" or (relation == "hypernym" and {one.lemma, other.lemma} & _GENERAL):
                 yield changed, relation
             elif reason := _objection(caption, first_chunk, second_chunk):

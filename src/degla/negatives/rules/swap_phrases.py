@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
+from degla.negatives.frames.exchanges import ExchangingRule, Swap
 from degla.negatives.grammar.chunks import Chunk, Number, number
 from degla.negatives.grammar.edits import exchange
-from degla.negatives.grammar.exchanges import ExchangingRule, Swap
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.objections import objection
 from degla.negatives.grammar.orders import judge_order, loose_ends, movable

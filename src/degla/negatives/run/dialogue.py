@@ -17,7 +17,7 @@ from degla.negatives.checks import Content, judge
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.llm import Chat, Form, Reply, ReplyStatus, Request, RequestKey, Slot
-from degla.negatives.rules import FillingRule, NegativeRule, load_rule
+from degla.negatives.rule import FillingRule, NegativeRule, load_rule
 from degla.negatives.run.questions import Prompts, draw_rng
 from degla.negatives.run.stream import CaptionTask
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
-from degla import __version__
 from degla.errors import DeglaError, InputError
 from degla.files import write_json
 from degla.negatives.grammar import lexicon
@@ -20,6 +19,7 @@ from degla.negatives.run.stream import CaptionStream, hash_text
 from degla.negatives.run.summary import Summary
 from degla.parse import parse_json, read_json_object
 from degla.records import NegativeRecord, validate
+from degla.version import __version__
 
 _STARTED: Final = "started"
 """The manifest's only entry that may differ when a file is continued."""

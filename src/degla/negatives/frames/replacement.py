@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from degla.negatives.frames.grammar_rule import GrammarRule
 from degla.negatives.grammar import words
 from degla.negatives.grammar.edits import substitute, write
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.rule import GrammarRule
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.llm import Slot
 

@@ -1,4 +1,4 @@
-"""Makes the sprite sheets again: `python -m degla.world.sprites.make`.
+"""Makes the sprite sheets again: `python tools/make_sprites.py`.
 
 Needs the fonts once (Debian: fonts-noto-color-emoji, fonts-dejavu); the package itself never does. New sheets change
 the pictures of the world: raise `WORLD_VERSION` and pre-train again.

@@ -1,4 +1,4 @@
-"""Rebuild the word table from WordNet 3.0: ``python -m degla.negatives.grammar.lexicon_build /usr/share/wordnet``.
+"""Rebuild the word table from WordNet 3.0: ``python tools/build_lexicon.py /usr/share/wordnet``.
 
 The table (`lexicon_data/wordnet.tsv`) holds what refusing a negative needs and nothing else: senses of everyday nouns
 and adjectives, what lies above them, wholes of parts, antonyms, two-word names. WordNet's own licence is beside it.
@@ -225,7 +225,7 @@ def _names(index: dict[str, list[int]], common: set[str], wordnet: Path) -> list
 def main(arguments: list[str]) -> int:
     """Write the table into the package; returns the exit status."""
     if len(arguments) != 1:
-        LOG.error("usage: python -m degla.negatives.grammar.lexicon_build WORDNET_FOLDER")
+        LOG.error("usage: python tools/build_lexicon.py WORDNET_FOLDER")
         return 2
     target = DATA_FOLDER / TABLE_NAME
     try:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
+from degla.negatives.frames.grammar_rule import GrammarRule
 from degla.negatives.grammar import words
 from degla.negatives.grammar.edits import write
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.orders import lifeless_actors
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.rule import GrammarRule
 from degla.negatives.grammar.tokens import Token
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 

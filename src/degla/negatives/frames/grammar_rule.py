@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+from degla.negatives.example import Example
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.llm import Chat
 from degla.negatives.prompts import build_chat
 from degla.negatives.replies import MOST_CANDIDATES, read_reply
-from degla.negatives.rules import Example
 from degla.negatives.verdicts import Verdict
 
 

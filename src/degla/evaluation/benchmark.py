@@ -1,0 +1,194 @@
+"""What every benchmark is made of: `Benchmark`, its parts and averages, and the questions that it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from degla.errors import DeglaError
+from degla.records import ItemImage, PairItem, Record
+
+TieRule = Literal["strict", "half", "lenient"]
+"""What an exact tie between a positive and a negative is worth: 0, 1/2 or 1."""
+
+
+class Classification(Record):
+    """One zero-shot classification part: which of the classes is in each image.
+
+    The scorer embeds every template filled with every class name, takes the mean of a class's unit embeddings
+    and brings it back to length one. One verdict an image, with the key `top1` and the group `class`.
+
+    Attributes:
+        images: N images.
+        labels: N indices into `classes`.
+        classes: what stands for `{}` in the templates, as the text encoder reads it.
+        templates: prompts, each with one `{}`.
+    """
+
+    benchmark: str
+    part: str
+    images: tuple[ItemImage, ...] = Field(min_length=1)
+    labels: tuple[int, ...]
+    classes: tuple[str, ...] = Field(min_length=2)
+    templates: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Classification:
+        if len(self.labels) != len(self.images):
+            raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels")
+        if not all(0 <= label < len(self.classes) for label in self.labels):
+            raise ValueError(f"labels must be from 0 to {len(self.classes) - 1}")
+        if not all(template.count("{}") == 1 for template in self.templates):
+            raise ValueError("every template needs exactly one {}")
+        return self
+
+
+class Retrieval(Record):
+    """One retrieval part: all images against all texts, both directions.
+
+    One verdict an image with the keys `image_to_text@1`, `@5`, `@10` (1 where at least one true text is among
+    the first k) and one a text with `text_to_image@1`, `@5`, `@10`.
+
+    Attributes:
+        images: N images.
+        texts: M texts.
+        owners: M lists; `owners[j]` holds the indices of the images that text j is true of, at least one.
+    """
+
+    benchmark: str
+    part: str
+    images: tuple[ItemImage, ...] = Field(min_length=1)
+    texts: tuple[str, ...] = Field(min_length=1)
+    owners: tuple[tuple[int, ...], ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Retrieval:
+        if len(self.owners) != len(self.texts):
+            raise ValueError(f"{len(self.texts)} texts but {len(self.owners)} lists of owners")
+        if not all(owner and all(0 <= index < len(self.images) for index in owner) for owner in self.owners):
+            raise ValueError(f"owners must be non-empty lists of numbers from 0 to {len(self.images) - 1}")
+        return self
+
+
+Entry = PairItem | Classification | Retrieval
+"""What `Benchmark.items` yields."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How the verdicts of a part's items become one number.
+
+    Attributes:
+        name: as printed, for example "accuracy" or "mean_per_class".
+        verdict: key of `ItemVerdict.ok` to average. `PairItem`: text_ok, image_ok, group_ok; text_ok.1, text_ok.2,
+            ... where one image has several true texts (the first, the second alone against every false one);
+            text_only_ok where it has no images. `Classification`: top1; `Retrieval`: image_to_text@k,
+            text_to_image@k with k of 1, 5, 10.
+        chance: the score of a blind model, 0 to 1; None: counted from the items (1 / classes, k / candidates,
+            or the share of orders of L random similarities that are right).
+        group: name in `ItemVerdict.group` to average over first (each group counts the same); "": every item
+            counts the same. Mean-per-class accuracy is `top1` with the group "class".
+        minimum: groups with fewer items are left out.
+        exclude: values of the group that the protocol leaves out.
+    """
+
+    name: str = "accuracy"
+    verdict: str = "text_ok"
+    chance: float | None = None
+    group: str = ""
+    minimum: int = 1
+    exclude: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class BenchmarkPart:
+    """A named piece of a benchmark.
+
+    Attributes:
+        name: the part's name, or a pattern with `*` for parts that are found when the folder is read.
+        family: what it tests, in one word that the report groups by: "replace", "swap", "add", "order",
+            "relation", "recognition", "retrieval", ...
+        n: published number of items; None where it depends on the user's folder. Another number is an error.
+        metrics: the first is the part's score.
+        tie: what a tie is worth in the published protocol.
+        optional: the user's folder may lack the whole part; what is there of it must be complete all the same.
+        ceiling: best value, 0 to 1, of the first metric that a model which ignores word order can reach under `tie`;
+            None where it is not known exactly.
+    """
+
+    name: str
+    family: str
+    n: int | None = None
+    metrics: tuple[Metric, ...] = (Metric(),)
+    tie: TieRule = "strict"
+    optional: bool = False
+    ceiling: float | None = None
+
+
+@dataclass(frozen=True)
+class Average:
+    """A named combination of parts, printed under its name; there is no average without a name.
+
+    Attributes:
+        name: for example "swap.macro".
+        of: names of parts, patterns with `*` of parts, or names of averages that stand before this one.
+        how: "macro": the plain mean of the values; "micro": every item counts the same (parts only).
+        metric: name of the metric; "": each part's first.
+    """
+
+    name: str
+    of: tuple[str, ...]
+    how: Literal["macro", "micro"] = "macro"
+    metric: str = ""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Data about one benchmark, and how to read it.
+
+    Attributes:
+        name: the file's name.
+        title: the name in print.
+        paper: where it was published, for example "arXiv 2306.14610".
+        licence: of the annotations and of the images.
+        source: where a user gets the files.
+        layout: how the files must lie under the root folder, one path a line, as shown to the user.
+        citation: BibTeX.
+        parts: the pieces.
+        items: function of the root folder; see the shelf's docstring.
+        annotations: patterns, relative to the root, of the files whose sha256 goes into the result.
+        averages: named combinations of parts, in order.
+        headline: column of the report's first table ("composition", "swap", "order", "recognition",
+            "retrieval") to the name of the average or part that fills it.
+        prepare: for a benchmark that this package can make itself: writes what is missing under the root.
+    """
+
+    name: str
+    title: str
+    paper: str
+    licence: str
+    source: str
+    layout: str
+    citation: str
+    parts: tuple[BenchmarkPart, ...]
+    items: Callable[[Path], Iterable[Entry]]
+    annotations: tuple[str, ...]
+    averages: tuple[Average, ...] = ()
+    headline: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[Path], None] | None = None
+
+    def part(self, name: str) -> BenchmarkPart:
+        """Return the first part whose name or pattern fits `name`.
+
+        Raises:
+            DeglaError: none fits; the benchmark's file is at fault.
+        """
+        for part in self.parts:
+            if fnmatchcase(name, part.name):
+                return part
+        raise DeglaError(f"benchmark {self.name!r} yields items of part {name!r}, which it does not declare.")
