@@ -11,7 +11,8 @@ import torch
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation.benchmarks import Classification, zeroshot
+from degla.evaluation.benchmark import Classification
+from degla.evaluation.benchmarks import zeroshot
 from degla.evaluation.benchmarks.zeroshot import BENCHMARK, items
 from degla.evaluation.robustness import AttackedScores, Attacker, attack_model, name_epsilon
 from degla.evaluation.run import evaluate
