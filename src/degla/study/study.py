@@ -85,7 +85,8 @@ class Study:
         if counts == {1}:
             left = ["training seed", *left]
         told = f"± is half of a 95 % interval of the mean {what}; it leaves out {', '.join(left[:-1])} and {left[-1]}"
-        return f"{told}, which the table of variances has." if self.variances else f"{told}."
+        varied = [name for name in self.sources if name != "training seed"]
+        return f"{told}. The table of variances shows what {' and '.join(varied)} do." if varied else f"{told}."
 
     @property
     def warnings(self) -> list[str]:
