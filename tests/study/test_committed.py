@@ -227,3 +227,13 @@ def test_what_the_readme_says_of_other_draws_follows_from_the_study_of_methods()
     told = {name: f"{min(values):.1f} to {max(values):.1f}" for name, values in spread.items()}
     assert set(told) == {"training seed", "negatives"}
     assert f"other draws of negatives {told['negatives']}, other training seeds {told['training seed']}" in page
+
+
+def test_what_the_readme_says_of_the_kind_that_the_text_tells_follows_from_the_study_of_methods() -> None:
+    rows = read(ROOT / "docs" / "studies" / "methods" / "study.json").rows
+    page = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    values = {label: 100 * row.scores["told by the text alone"][0] for label, row in rows.items()}
+    base = values.pop("base")
+    assert f"(from {base:.1f} to between {min(values.values()):.1f} and {max(values.values()):.1f}," in page
+    former = read(ROOT / "docs" / "studies" / "frontier_chosen" / "study.json").rows["base"].scores["composition"][0]
+    assert f"has {100 * former:.1f}, not {100 * rows['base'].scores['composition'][0]:.1f})" in page
