@@ -28,7 +28,7 @@ from degla.negatives.generate import generate
 from degla.negatives.llm.embedded import EmbeddedModel
 from degla.negatives.llm.server import ServerModel
 from degla.records import NegativeRecord, read_jsonl, write_jsonl
-from degla.study.plan import PUBLISHED_RULES
+from degla.shelf import PUBLISHED_RULES
 from degla.world.draw import draw_benchmark
 
 STILL_TRUE = 0.4

@@ -22,7 +22,7 @@ import yaml
 from degla.data.sources import read_captions
 from degla.negatives.generate import generate
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
-from degla.study.plan import PUBLISHED_RULES
+from degla.shelf import PUBLISHED_RULES
 from degla.world.draw import draw_benchmark, draw_pairs
 
 SOURCE = "still true"

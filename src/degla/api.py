@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
-from degla.shelf import PUBLISHED_RULES, RECIPES, RULES
+from degla.shelf import PUBLISHED_RULES, RULES
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -74,7 +74,7 @@ def encode_images(
             rows.append(model.encode_images(pixels.to(model.device)).float().cpu())
     if not rows:
         raise InputError("encode_images: no image was given.")
-    return torch.cat(rows).clone()
+    return torch.cat(rows)
 
 
 def encode_captions(
@@ -95,7 +95,7 @@ def encode_captions(
             rows.append(model.encode_captions(model.tokenize(batch).to(model.device)).float().cpu())
     if not rows:
         raise InputError("encode_captions: no text was given.")
-    return torch.cat(rows).clone()
+    return torch.cat(rows)
 
 
 def generate_negatives(
@@ -196,9 +196,10 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
         DeglaError: the loss stopped being finite, or the disk is full.
     """
     from degla.config.fields import change
+    from degla.config.run import recipe_config
     from degla.training.loop import train
 
-    start: TrainConfig = getattr(RECIPES.load(config), config)() if isinstance(config, str) else config
+    start = recipe_config(config) if isinstance(config, str) else config
     return train(change(start, fields or {}, where="train"), resume=resume)
 
 

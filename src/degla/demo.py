@@ -13,14 +13,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from degla.config.run import TrainConfig
+from degla.config.run import TrainConfig, recipe_config
 from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.report import report
 from degla.locks import Lock, lock
 from degla.negatives.generate import generate
-from degla.shelf import PUBLISHED_RULES, RECIPES
+from degla.shelf import PUBLISHED_RULES
 from degla.study.standings import BASE
 from degla.study.tuning import Job, JobResult, Measure, tune
 from degla.study.watch import Watch
@@ -121,7 +121,7 @@ def _demo(out: Path, size: Size, *, seeds: int, held: Lock) -> dict[str, Any]:
     )  # fmt: skip
     jobs = [base]
     for seed, (method, share) in product(range(seeds), METHODS.items()):
-        config = demo_config(getattr(RECIPES.load(method), method)(), steps=size.steps, seed=seed)
+        config = demo_config(recipe_config(method), steps=size.steps, seed=seed)
         data = replace(config.data, captions=pairs.captions, images=pairs.images, negatives=negatives)
         config = replace(config, data=data, out=out / "runs" / f"{method}-{seed}")
         measures = [Measure(method, 1.0, out / "results" / f"{method}-{seed}.json")]

@@ -96,7 +96,7 @@ DRAWS = Shelf("degla.data.draws", "draw of negatives")
 VERBS = Shelf("degla.verbs", "command")
 
 PUBLISHED_RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
-"""The five rules of arXiv 2504.16801; none of them changes a relation."""
+"""The five rules of arXiv 2504.16801, in its order; the others of the shelf are this package's own."""
 
 SHELVES: dict[str, Shelf] = {
     "recipes": RECIPES,

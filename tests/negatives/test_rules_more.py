@@ -11,8 +11,8 @@ from degla.negatives.example import Example
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.replies import MOST_CANDIDATES
-from degla.negatives.rule import PAPER_RULES, FillingRule, load_rule
-from degla.shelf import RULES
+from degla.negatives.rule import FillingRule, load_rule
+from degla.shelf import PUBLISHED_RULES, RULES
 
 FILLING = ("replace_nouns", "replace_adjectives", "replace_relation", "add_object")
 SIMPLE = "A man riding a brown horse next to two dogs"
@@ -28,8 +28,8 @@ def reason(name: str, caption: str, negative: str) -> str:
 
 
 def test_the_papers_rules_are_five_of_the_eleven_on_the_shelf() -> None:
-    assert len(PAPER_RULES) == 5
-    assert set(PAPER_RULES) < set(RULES.names())
+    assert len(PUBLISHED_RULES) == 5
+    assert set(PUBLISHED_RULES) < set(RULES.names())
     assert len(RULES.names()) == 11
 
 

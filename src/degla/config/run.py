@@ -24,7 +24,7 @@ from degla.model.adapters import AdapterConfig
 from degla.model.attack import AttackConfig
 from degla.model.teacher import TeacherConfig
 from degla.ranges import AtLeastOne, Checked
-from degla.shelf import DRAWS
+from degla.shelf import DRAWS, RECIPES
 
 
 @dataclass(frozen=True)
@@ -134,3 +134,13 @@ class TrainConfig(Checked, section=""):
                 '--anchor.importance "adaptive" weighs parameters by the gradient of the rehearsal, and no loss of '
                 "--rehearsal.objective has a weight; give one, or --anchor.importance equal."
             )
+
+
+def recipe_config(name: str) -> TrainConfig:
+    """The configuration of a recipe, by its name on the shelf.
+
+    Raises:
+        InputError: there is no such recipe; the message lists those that exist.
+    """
+    config: TrainConfig = getattr(RECIPES.load(name), name)()
+    return config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Final, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from degla.negatives.example import Example
 from degla.negatives.grammar.phrases import Caption
@@ -12,9 +12,6 @@ from degla.negatives.llm import Chat, Slot
 from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.verdicts import Verdict
 from degla.shelf import RULES
-
-PAPER_RULES: Final = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
-"""The five rules of arXiv 2504.16801, in the paper's order; the others of the shelf are this package's own."""
 
 
 @runtime_checkable

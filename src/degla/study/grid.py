@@ -9,10 +9,9 @@ from itertools import product
 from typing import Any
 
 from degla.config.fields import change
-from degla.config.run import TrainConfig
+from degla.config.run import TrainConfig, recipe_config
 from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.errors import InputError
-from degla.shelf import RECIPES
 from degla.study.plan import Arm, Plan, Replicate
 
 
@@ -108,9 +107,8 @@ def expand(plan: Plan, *, where: str) -> list[Run]:
 
 def starting_config(arm: Arm, *, base: str) -> TrainConfig:
     """An arm's recipe on the plan's base, with checkpoints and lines of metrics that suit a run among many."""
-    recipe: TrainConfig = getattr(RECIPES.load(arm.recipe), arm.recipe)()
     return replace(
-        recipe,
+        recipe_config(arm.recipe),
         model=base,
         checkpoint=CheckpointConfig(every_minutes=5, keep=1),
         tracking=TrackingConfig(every_steps=10, progress=False),

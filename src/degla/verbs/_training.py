@@ -73,6 +73,7 @@ def _start(named: str | None, file: str | None) -> TrainConfig:
     """What flags change: a recipe's configuration, with the fields of a file where one is given."""
     from degla.config.fields import change
     from degla.config.file import read_fields
+    from degla.config.run import recipe_config
 
     recipe, fields = read_fields(Path(file)) if file else (None, {})
     if named and recipe and named != recipe:
@@ -81,7 +82,7 @@ def _start(named: str | None, file: str | None) -> TrainConfig:
     if name is None:
         raise InputError(f"{file}: names no recipe: write 'recipe: NAME', or degla train NAME {CONFIG} {file}.")
     try:
-        start: TrainConfig = getattr(RECIPES.load(name), name)()
+        start = recipe_config(name)
     except InputError as error:
         raise InputError(f"{file}: field 'recipe': {error}") from None
     return change(start, fields, where=str(file))
