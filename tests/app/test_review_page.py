@@ -18,7 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from degla.app.review_page import Page
+from degla.app.review_page import ReviewPage
 from degla.errors import InputError
 from degla.negatives.review.decisions import Review
 from degla.negatives.review.draft import Draft
@@ -169,12 +169,12 @@ def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path) -> No
 
 
 @pytest.fixture
-def page(drafts: Path) -> Iterator[Page]:
+def page(drafts: Path) -> Iterator[ReviewPage]:
     with Review(list(read_jsonl(Draft, drafts)), log=drafts.with_suffix(".log"), out=drafts.parent / "out") as review:
-        yield Page(review, drafts.parent / "images")
+        yield ReviewPage(review, drafts.parent / "images")
 
 
-def test_a_key_pressed_on_an_old_draft_decides_that_draft(page: Page) -> None:
+def test_a_key_pressed_on_an_old_draft_decides_that_draft(page: ReviewPage) -> None:
     first, second = (draft_key(draft) for draft in DRAFTS[1:3])
     page.act("accept", first, DRAFTS[1].negative)
     page.act("accept", first, DRAFTS[1].negative)
@@ -184,14 +184,14 @@ def test_a_key_pressed_on_an_old_draft_decides_that_draft(page: Page) -> None:
     assert page.review.state.accepted == []
 
 
-def test_texts_are_shown_as_text(page: Page) -> None:
+def test_texts_are_shown_as_text(page: ReviewPage) -> None:
     key = draft_key(DRAFTS[0])
     texts, verdict = page.judge(key, "<script>alert(1)</script> & so on")
     assert "<script>" not in texts and "&lt;script&gt;" in texts and "&amp;" in texts
     assert "not_rule" in verdict
 
 
-def test_only_pictures_of_the_folder_are_served(page: Page) -> None:
+def test_only_pictures_of_the_folder_are_served(page: ReviewPage) -> None:
     from fastapi.testclient import TestClient
 
     from degla.app.review_page import build
@@ -203,7 +203,7 @@ def test_only_pictures_of_the_folder_are_served(page: Page) -> None:
     assert client.get("/", headers={"host": "elsewhere.example"}).status_code == 403
 
 
-def test_pictures_are_shown_as_training_sees_them(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_shown_as_training_sees_them(page: ReviewPage, monkeypatch: pytest.MonkeyPatch) -> None:
     images = page.images
     assert images is not None
     exif = Image.Exif()
@@ -221,7 +221,7 @@ def test_pictures_are_shown_as_training_sees_them(page: Page, monkeypatch: pytes
         assert page.picture("any") is None
 
 
-def test_an_empty_text_is_not_accepted(page: Page) -> None:
+def test_an_empty_text_is_not_accepted(page: ReviewPage) -> None:
     with pytest.raises(InputError, match="no words"):
         page.act("accept", draft_key(DRAFTS[1]), "  ")
     with pytest.raises(InputError, match="nothing to undo"):

@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from degla.pages.plot import standing_alone
+from degla.pages.words import duration, p_value
 from degla.statistics.seeds import QuestionVariance
 from degla.statistics.significance import holm
-from degla.study.markdown import render_markdown
-from degla.study.page import picture_of
-from degla.study.plot import standing_alone
+from degla.study.page import page_of, picture_of
 from degla.study.record import load_study
 from degla.study.retention import SUMMARIES, Retention
 from degla.study.study import Study
-from degla.study.wording import p_value, seconds
 from tests.study.committed import (
     ROOT,
     STUDIES,
@@ -45,7 +44,7 @@ def _name(path: Path) -> str:
 def _wrong(study: Committed, text: str) -> list[str]:
     """Lines of a study.md that its study.json does not make."""
     if not study.is_old:
-        made = render_markdown(Study(load_study(study.folder / "study.json")))
+        made = page_of(Study(load_study(study.folder / "study.json"))).markdown()
         return [] if made == text else ["another page"]
     found = []
     data, plan = study.data, study.data["plan"]
@@ -86,7 +85,7 @@ def _cost(cost: dict[str, Any] | None, *, rate: str) -> list[str]:
     # The file has one digit of the rate, the page was made from all of them.
     near = rate.isdecimal() and abs(int(rate) - cost["pairs_per_second"]) <= 0.55
     teacher = "yes" if cost["teacher"] else "no"
-    return [seconds(cost["seconds"]), rate if near else "another rate", teacher, str(cost["negatives"])]
+    return [duration(cost["seconds"]), rate if near else "another rate", teacher, str(cost["negatives"])]
 
 
 def _test(test: dict[str, Any], heads: list[str]) -> list[str]:
@@ -204,7 +203,7 @@ def test_tasks_in_sequence_follow_from_their_file() -> None:
                 arm = arms[row[0]]
                 made = [arm.summaries[name] for name in SUMMARIES] + [arm.beside(name, len(tasks)) for name in also]
                 wanted = [row[0], str(len(arm.seeds)), *(cell((one.mean, one.half_width)) for one in made)]
-                assert row == [*wanted, seconds(arm.seconds or 0)], heads
+                assert row == [*wanted, duration(arm.seconds or 0)], heads
             else:
                 arm = arms[heading]
                 made = [arm.cell(number, task) for task in range(len(tasks))]

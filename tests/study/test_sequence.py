@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 
 from degla.cli import main
 from degla.errors import InputError
+from degla.pages.plot import standing_alone
 from degla.study.retention import SUMMARIES, Retention, average, forgetting, last, transfer, zero_shot
 from degla.study.sequence_jobs import SequenceJob, learn, sequence_jobs
+from degla.study.sequence_page import draw_sequence
 from degla.study.sequence_plan import SequencePlan, read_sequence_plan
-from degla.study.sequence_plot import draw_sequence
 from degla.world.recognition import draw_recognition
 
 SHIPPED = Path(__file__).parents[2] / "docs" / "studies" / "continual" / "plan.yaml"
@@ -79,7 +80,7 @@ def test_an_interval_over_seeds_and_a_picture(tmp_path: Path, drawn: Path) -> No
     assert arm.cell(1, 0).mean == pytest.approx(0.6) and arm.cell(0, 0).half_width == pytest.approx(0)
     assert arm.beside("recognition", 2).mean == pytest.approx(0.6)
     assert arm.summaries.keys() == SUMMARIES.keys() and arm.summaries["Last"].mean == pytest.approx(2.7 / 4)
-    picture = draw_sequence(plan, [arm])
+    picture = standing_alone(draw_sequence(plan, [arm]))
     assert picture.startswith("<svg") and "var(--" not in picture
     assert all(name in picture for name in ("digit", "count", "recognition", "one"))
 

@@ -16,14 +16,14 @@ from scipy.special import stdtrit
 from degla.errors import InputError
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
+from degla.pages.plot import standing_alone
 from degla.records import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
 from degla.shelf import BENCHMARKS
 from degla.study.chosen import at_edges
 from degla.study.gather import Model, gather
-from degla.study.markdown import render_markdown
-from degla.study.page import picture_of, render_html, write_all
+from degla.study.page import page_of, picture_of, write_all
 from degla.study.plan import Plan
-from degla.study.plot import _undominated, frontier, has_many, standing_alone
+from degla.study.plot import _undominated, frontier, has_many
 from degla.study.record import load_study
 from degla.study.standings import BASE, StudyRow, tabulate
 from degla.study.study import Study
@@ -152,7 +152,7 @@ def test_one_seed_is_tested_over_questions_alone(results: dict[str, dict[int | N
     assert test.p_seeds is None and test.difference.interval is not None
     assert test.difference.interval == (test.questions and test.questions.interval)
     assert test.p_questions is not None and test.p_questions < 0.001 and test.significant
-    text = render_markdown(study)
+    text = page_of(study).markdown()
     assert "over questions alone; it leaves out training seed, base model, scenes and negatives' seed." in text
     row = study.table.of("good")
     assert row.joint.deviation is None and row.joint.half_width is not None and row.joint.half_width > 0
@@ -182,7 +182,7 @@ def test_intervals_cover_seeds_and_questions(study: Study) -> None:
     # Verdicts on the same items are paired: what is hard for the base is hard for its tuned self.
     assert errors["lost"].error < errors["recognition"].error
     told = "over seeds and questions (of the base, over questions alone); it leaves out base model, scenes and"
-    assert told in render_markdown(study)
+    assert told in page_of(study).markdown()
 
 
 def test_results_on_other_items_are_refused(results: dict[str, dict[int | None, Path]], tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_no_difference_is_told_of_leaked_images(results: dict[str, dict[int | No
     study = _study({BASE: results[BASE], "worse": results["worse"], "good": changed})
     assert not any(test.significant for test in study.tests)
     assert all(test.corrected_seeds is not None and test.corrected_seeds < 0.05 for test in study.tests)
-    text = render_markdown(study)
+    text = page_of(study).markdown()
     assert "World, good: 4 of 10 benchmark images are in the training data" in text
     assert "No difference is called one in all tests: benchmark images were trained on." in text
 
@@ -247,20 +247,20 @@ def test_replicates_show_where_the_variance_comes_from(
     assert world.shift == pytest.approx(0.15 / 2, abs=0.02)
     assert gained.value == pytest.approx(study.table.of("good").gained.mean + negatives.shift + world.shift)
     assert gained.half_width > (study.table.of("good").gained.half_width or 0)
-    text = render_markdown(study)
+    text = page_of(study).markdown()
     assert "## Where the variance comes from" in text and "| good − worse | joint |" in text
     assert "The table of variances shows what negatives and scenes, base do." in text
     assert study.table.of("good").seeds == (0, 1, 2, 3, 4)
     assert f"({negatives.n})" in text and f"{100 * negatives.deviation:.1f} [" in text
-    assert "Where the variance comes from" in render_html(study, picture_of(study))
+    assert "Where the variance comes from" in page_of(study).html()
 
 
 def test_pages_come_from_the_file_alone(study: Study, tmp_path: Path) -> None:
     write_all(study, tmp_path)
     again = Study(load_study(tmp_path / "study.json"))
     assert again.record == study.record
-    assert render_markdown(again) == (tmp_path / "study.md").read_text() == render_markdown(study)
-    assert render_html(again, picture_of(again)) == (tmp_path / "study.html").read_text()
+    assert page_of(again).markdown() == (tmp_path / "study.md").read_text() == page_of(study).markdown()
+    assert page_of(again).html() == (tmp_path / "study.html").read_text()
     assert standing_alone(picture_of(again)) + "\n" == (tmp_path / "frontier.svg").read_text()
     (tmp_path / "study.json").write_text('{"title": "old"}')
     with pytest.raises(InputError, match="field 'format' is None, this version reads 2"):

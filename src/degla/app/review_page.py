@@ -34,7 +34,7 @@ _HELP: Final = (
 )
 
 
-class Page:
+class ReviewPage:
     """What the page shows and does; the widgets of `build` only pass its answers on.
 
     Attributes:
@@ -161,7 +161,7 @@ def serve(review: Review, *, images: Path | None = None, port: int = 7860) -> No
     """
     if images is not None and not images.is_dir():
         raise InputError(f"{images}: there is no such folder of images.")
-    page = Page(review, images)
+    page = ReviewPage(review, images)
     application = build(page)
     import uvicorn
 
@@ -180,7 +180,7 @@ def serve(review: Review, *, images: Path | None = None, port: int = 7860) -> No
         uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
 
 
-def build(page: Page) -> Any:
+def build(page: ReviewPage) -> Any:
     """The web application (ASGI) of a page.
 
     Raises:
@@ -218,7 +218,7 @@ def build(page: Page) -> Any:
     )
 
 
-def _lay_out(gradio: Any, page: Page) -> Any:
+def _lay_out(gradio: Any, page: ReviewPage) -> Any:
     with gradio.Blocks(analytics_enabled=False, title="degla: review of examples") as blocks:
         progress = gradio.HTML(elem_id="review-progress")
         with gradio.Row(elem_id="review-draft"):
@@ -254,7 +254,7 @@ def _lay_out(gradio: Any, page: Page) -> Any:
     return blocks
 
 
-def _handler(page: Page, action: str) -> Callable[[str, str], tuple[str, ...]]:
+def _handler(page: ReviewPage, action: str) -> Callable[[str, str], tuple[str, ...]]:
     def handle(key: str, text: str) -> tuple[str, ...]:
         try:
             return page.act(action, key, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from degla.evaluation.comparison import Cell, Comparison, Row
 from degla.evaluation.families import Family
-from degla.svg import FONT, INK, PALETTE, SOFT, dress, label_points, new_figure, styled, to_svg
+from degla.pages.plot import FONT, INK, PALETTE, SOFT, dress, label_points, new_figure, styled, to_svg
 
 BASELINE = "#808890"
 """Colour of the baseline."""

@@ -16,14 +16,14 @@ standings       the record to one row a model: scores with intervals, joint scor
 significance    paired tests between arms, over seeds and over questions
 study           what the pages show of a record: table, tests, sources of variance, warnings
 chosen          the settings that came out best, as a plan for the test scenes
-plot, page      the frontier; the page, the Markdown and the JSON
+plot, page      the frontier; the page and all files of a study
 conduct         all of the above in order
 
-Tasks in sequence, which take plan's arms, tuning, workers and wording:
+Tasks in sequence, which take plan's arms, tuning and workers:
 
 sequence_plan   the plan's file, validated              (contract: `sequence_plan.SequencePlan`)
 sequence_jobs   plan to jobs, one an arm and seed; a job learns one task after another
 retention       scores of every task after every task, and what sums them up
-sequence_plot, sequence_page    the picture; the tables on the terminal, as Markdown and as JSON
+sequence_page   the page, the picture, the tables on the terminal and the JSON
 sequence        all of these in order
 """

@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from degla.files import write_text
-from degla.study.markdown import TESTS, VARIANCES, doubts_of, render_markdown
+from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragraph, Part, Section
+from degla.pages.plot import Mark, both_widths, standing_alone
+from degla.pages.table import Column, Table, TableCell, TableRow, Tone
+from degla.pages.words import UNKNOWN, counted, duration, interval, p_value, percent, points
+from degla.statistics.seeds import Spread
+from degla.statistics.sources import Overall, Source
 from degla.study.plan import Plan
-from degla.study.plot import arm_marks, frontier, has_many, standing_alone
+from degla.study.plot import arm_marks, frontier, has_many
 from degla.study.record import dump_study, load_study
-from degla.study.standings import BASE
+from degla.study.significance import PairedTest
+from degla.study.standings import BASE, StudyRow
 from degla.study.study import Study, spread_over
-from degla.study.wording import (
-    deviation,
-    interval,
-    mean_of,
-    overall,
-    p_value,
-    points,
-    seconds,
-    signed,
-    spread,
-    unbroken,
-    width,
+
+_HOW_TO_READ = (
+    "Joint: {gain} gained minus {price:g} times {kept} lost, in points against the base `{base}`; scores in percent. "
+    "Bold: the best joint score. P, or “frontier”: no model of the study gains more without losing more."
+)
+_FRONTIER = (
+    "Every model of the study, mean over seeds; large: the best of its arm, with bars of its 95 % interval, cut at the "
+    "frame. {lines} Rings: on the frontier. Dotted: equal joint score with the best model. Better is up and to the "
+    "left."
+)
+_LINES = "Lines join the averages of one run with the base, or else the settings of one arm."
+_LINES_OF_MANY = (
+    "A line is an arm's own frontier: its models that gain more than all of it that lose no more; small dots are its "
+    "others. What lies beyond the frame is in the table of all models."
+)
+_FAMILIES = (
+    "Mean of the parts of each family, each by its own first score. A family that the first table has a column of "
+    "stands there alone."
+)
+_COST = (
+    "Time in training steps, without loading and evaluation, in one process while others ran beside it: compare arms, "
+    "not machines. An average of weights costs what its run costs."
+)
+_TESTS = (
+    "First minus second, in points, with an interval over seeds and questions (one seed: over questions alone). "
+    "Seeds: paired t-test over seeds. Questions: normal test of the verdicts averaged over seeds, images drawn. p "
+    "after Holm's correction over all tests of its kind. Yes: both below 0.05, with enough images, none of them "
+    "trained on or missing."
+)
+_VARIANCES = (
+    "Standard deviations in points, each with its 95 % interval and the number of levels n: of single runs over "
+    "training seeds; of means over the training seeds in common where only the named thing is drawn anew, the plan's "
+    "own draw included. Over all: the value at a mean seed and a mean draw of each, effects taken to add up; its 95 % "
+    "interval covers these sources and the questions."
 )
 
 
@@ -39,63 +69,170 @@ def write_all(study: Study, out: Path) -> None:
     """
     write_text(out / "study.json", dump_study(study.record))
     study = Study(load_study(out / "study.json"))
-    picture = picture_of(study)
-    write_text(out / "study.html", render_html(study, picture))
-    write_text(out / "study.md", render_markdown(study))
-    write_text(out / "frontier.svg", standing_alone(picture) + "\n")
+    page = page_of(study)
+    write_text(out / "study.html", page.html())
+    write_text(out / "study.md", page.markdown())
+    write_text(out / "frontier.svg", standing_alone(picture_of(study)) + "\n")
 
 
-def picture_of(study: Study) -> str:
-    """The frontier, for a page."""
+def picture_of(study: Study, width: float | None = None) -> str:
+    """The frontier, `width` inches wide; None: as a file of its own has it."""
     plan = study.plan
-    return frontier(study.table, gain=plan.gain, kept=plan.kept, price=plan.price)
+    return frontier(study.table, gain=plan.gain, kept=plan.kept, price=plan.price, width=width)
 
 
-def render_html(study: Study, picture: str) -> str:
-    """The page as text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("degla.study", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def page_of(study: Study) -> Page:
+    """The page, made from the study's record alone."""
+    plan, record, table = study.plan, study.record, study.table
+    models = counted(len(table.standings) - 1, "model")
+    if plan.world:
+        asked = f"{plan.world.scenes:,} scenes of the embedded world, {plan.world.split} questions"
+    else:
+        asked = ", ".join(benchmark.title for benchmark in record.benchmarks)
+    lead: list[Part | str] = [Paragraph(plan.about, quiet=False)] if plan.about else []
+    lead.append(
+        f"{counted(len(plan.arms), 'arm')}, {models}, seeds {', '.join(map(str, plan.seeds))}; base `{plan.base}`; "
+        f"{asked}. {study.covered}"
     )
-    environment.filters.update(
-        mean=mean_of,
-        spread=spread,
-        points=points,
-        width=width,
-        p_value=p_value,
-        seconds=seconds,
-        signed=signed,
-        interval=interval,
-        unbroken=unbroken,
-        deviation=deviation,
-        overall=overall,
-    )
+    lead += [Code(record.command, "sh")] if record.command else []
+    return Page(
+        plan.title, [*_parts(study), _provenance(study)], lead=lead, warnings=study.warnings,
+        tab=f"degla study: {plan.title}",
+        foot="scores are the same whenever the plan is run on one kind of machine; times are not",
+    )  # fmt: skip
+
+
+def _parts(study: Study) -> Iterator[Part]:
     plan, table = study.plan, study.table
-    return environment.get_template("study.html.j2").render(
-        study=study,
-        record=study.record,
-        plan=plan,
-        table=table,
-        tests=study.tests,
-        warnings=study.warnings,
-        source_of=spread_over,
-        about_tests=TESTS,
-        about_variances=VARIANCES,
-        doubts=list(doubts_of(study)),
-        picture=Markup(picture),
-        many=has_many(table),
-        marks=arm_marks(table),
-        base=BASE,
-        leader=max(table.best, key=lambda row: row.joint.mean if row.arm != BASE else -math.inf),
-        families={name: f"family:{name}" for name in table.families},
-        plan_text=yaml.safe_dump(_plan_text(plan), sort_keys=False, allow_unicode=True, width=100),
+    name = partial(_name, marks=arm_marks(table), seeds=len(plan.seeds))
+    chosen = "Each arm at the setting with its best joint score. " if study.choice else ""
+    yield Section(
+        "At a glance",
+        [
+            _glance(study, table.best, name=name, best=[_leader(table.best)]),
+            chosen + _HOW_TO_READ.format(gain=plan.gain, price=plan.price, kept=plan.kept, base=plan.base),
+        ],
     )
+    caption = _FRONTIER.format(lines=_LINES_OF_MANY if has_many(table) else _LINES)
+    picture = Figure(both_widths(partial(picture_of, study)), caption, file="frontier.svg")
+    yield Section("What was gained, what was lost", [picture])
+    if study.choice:
+        every = _glance(study, table.standings, name=name, best=[row for row in table.standings if row.best])
+        yield Fold(f"All {counted(len(table.standings) - 1, 'model')}", [every, "Bold: the best of its arm."])
+    if table.families:
+        heads = [Column("model"), *(_counted_column(family, study) for family in table.families)]
+        families = [
+            [name(row), *(score(row.scores[f"family:{each}"]) for each in table.families)] for row in table.best
+        ]
+        yield Section("By family", [Table(heads, families), _FAMILIES])
+    costs = [TableRow([name(row), *_cost(row)]) for row in table.best if row.cost is not None]
+    yield Section("Cost", [Table(["model", "training", "pairs/s", "teacher", "negatives a caption"], costs), _COST])
+    if study.variances:
+        sources = [
+            [label, what, *(_deviation(spread_over(overall, source)) for source in study.sources), _overall(overall)]
+            for label, what, overall in study.variances
+        ]
+        heads = [Column("model"), Column("score", align="left"), *map(Column, study.sources), Column("over all")]
+        yield Section("Where the variance comes from", [Table(heads, sources), _VARIANCES])
+    if study.tests:
+        heads = [Column("first minus second"), Column("score", align="left")]
+        heads += map(Column, ("difference", "95 %", "p seeds", "p questions", "differ"))
+        yield Section(
+            "Paired tests", [Table(heads, [_test(test) for test in study.tests]), _TESTS, *_doubts(study.tests)]
+        )
+
+
+def score(value: Spread) -> TableCell:
+    """A score in percent with half of its interval."""
+    return TableCell(percent(value.mean), spread=_half(value))
+
+
+def _change(value: Spread) -> TableCell:
+    return TableCell(points(value.mean), spread=_half(value))
+
+
+def _half(value: Spread) -> str:
+    return "" if value.half_width is None else f" ± {percent(value.half_width)}"
+
+
+def _name(row: StudyRow, *, marks: Mapping[str, Mark], seeds: int) -> TableCell:
+    tags = ["baseline"] if row.arm == BASE else []
+    tags += [counted(len(row.seeds), "seed")] if row.arm != BASE and len(row.seeds) != seeds else []
+    tags += ["frontier"] if row.pareto else []
+    return TableCell(row.label, mark=marks[row.arm], tags=tuple(tags))
+
+
+def _leader(rows: Iterable[StudyRow]) -> StudyRow:
+    return max(rows, key=lambda row: row.joint.mean if row.arm != BASE else -math.inf)
+
+
+def _glance(
+    study: Study, rows: Iterable[StudyRow], *, name: Callable[[StudyRow], TableCell], best: Sequence[StudyRow]
+) -> Table:
+    plan, table = study.plan, study.table
+    columns = [
+        Column("model"), Column("seeds", where="text"), Column("joint"), Column(f"{plan.gain} gained"),
+        Column(f"{plan.kept} lost"), *(_counted_column(column, study) for column in table.headline),
+        Column("", where="text"),
+    ]  # fmt: skip
+    lines = []
+    for row in rows:
+        changes = [replace(_change(row.joint), bold=row in best), _change(row.gained), _change(row.lost)]
+        seeds = UNKNOWN if row.arm == BASE else str(len(row.seeds))
+        changes = [TableCell()] * 3 if row.arm == BASE else changes
+        scores = [score(row.scores[column]) for column in table.headline]
+        lines.append([replace(name(row), bold=row in best), seeds, *changes, *scores, "P" if row.pareto else ""])
+    return Table(columns, lines)
+
+
+def _counted_column(title: str, study: Study) -> Column:
+    return Column(title, notes=(f"n {study.table.counts[title]:,}",))
+
+
+def _cost(row: StudyRow) -> list[str]:
+    cost = row.cost
+    assert cost is not None
+    rate, teacher = f"{cost.pairs_per_second:.0f}", "yes" if cost.teacher else "no"
+    return [duration(cost.seconds), rate, teacher, str(cost.negatives)]
+
+
+def _deviation(value: Source | None) -> str:
+    if value is None:
+        return UNKNOWN
+    return f"{percent(value.deviation)} {interval(value.low, value.high)} ({value.n})"
+
+
+def _overall(value: Overall) -> str:
+    return f"{points(value.value)} ± {percent(value.half_width)}"
+
+
+def _test(test: PairedTest) -> list[TableCell | str]:
+    difference = test.difference
+    ends = difference.interval
+    tone: Tone = "" if not test.significant else "up" if difference.value > 0 else "down"
+    return [
+        f"{test.first} \N{MINUS SIGN} {test.second}", test.score, TableCell(points(difference.value), tone=tone),
+        UNKNOWN if ends is None else interval(ends.low, ends.high, points), p_value(test.corrected_seeds),
+        p_value(test.corrected_questions), TableCell("yes" if test.significant else "no", hint=difference.doubt),
+    ]  # fmt: skip
+
+
+def _doubts(tests: Sequence[PairedTest]) -> Iterator[str]:
+    """Why tests may not be called a difference, each reason once."""
+    for doubt in dict.fromkeys(test.difference.doubt for test in tests if test.difference.doubt):
+        count = sum(test.difference.doubt == doubt for test in tests)
+        which = "all tests" if count == len(tests) else f"{count} of {len(tests)} tests"
+        yield f"No difference is called one in {which}: {doubt}."
+
+
+def _provenance(study: Study) -> Part:
+    record = study.record
+    facts = [("plan", record.where), ("base", f"{study.plan.base}, weights `{record.base[:12]}`")]
+    facts += [("questions", f"{result.title} `{result.items_sha256[:12]}`") for result in record.benchmarks]
+    facts += [("versions", ", ".join(f"{package} {number}" for package, number in record.versions.items()))]
+    facts += [("degla", record.degla)]
+    text = yaml.safe_dump(_plan_text(study.plan), sort_keys=False, allow_unicode=True, width=100)
+    return Section("Where the numbers come from", [Facts(facts), PageOnly(Fold("The plan", [Code(text)]))])
 
 
 def _plan_text(plan: Plan) -> Mapping[str, Any]:

@@ -5,17 +5,12 @@ With few models an arm the line joins its settings or averages; with many it is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from degla import svg
-from degla.evaluation.plots import BASELINE
+from degla.pages import plot as svg
 from degla.study.standings import BASE, StudyRow, StudyTable
 
-_INKS = {"ink": "#1c2126", "soft": "#7a838c", "rule": "#d8dde2"}
-_MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
 _LEAST_RANGE = 2.0
 """Points that an axis shows at least, so that noise is not blown up."""
 
@@ -29,31 +24,25 @@ _FRAME = 3.0
 """With many models the frame ends at so many times the most that an arm's best model lost."""
 
 
-@dataclass(frozen=True)
-class Mark:
-    """How an arm is shown, the same in the plot and the tables."""
-
-    colour: str
-    shape: str
-    """A name in `_MARKERS`; it changes where the colours begin anew."""
-
-
-def arm_marks(table: StudyTable) -> dict[str, Mark]:
-    """Every arm's mark; the base's is a grey diamond."""
-    arms = list(dict.fromkeys(row.arm for row in table.standings if row.arm != BASE))
-    palette, shapes = svg.PALETTE, [shape for shape in _MARKERS if shape != "diamond"]
-    return {BASE: Mark(BASELINE, "diamond")} | {
-        arm: Mark(palette[place % len(palette)], shapes[place // len(palette) % len(shapes)])
-        for place, arm in enumerate(arms)
-    }
+def arm_marks(table: StudyTable) -> dict[str, svg.Mark]:
+    """Every arm's mark, the same in the plot and the tables."""
+    return svg.marks_of((row.arm for row in table.standings), baseline=BASE)
 
 
 @svg.styled
-def frontier(table: StudyTable, *, gain: str, kept: str, price: float) -> str:
-    """An SVG element for a page: lost across, gained up, both in points; rings mark the models that none beats."""
+def frontier(table: StudyTable, *, gain: str, kept: str, price: float, width: float | None = None) -> str:
+    """An SVG element for a page: lost across, gained up, both in points; rings mark the models that none beats.
+
+    Args:
+        table: the models.
+        gain: name of the score that is to rise.
+        kept: name of the score that is to be kept.
+        price: of the joint score.
+        width: of the picture, in inches; None: wider with more arms, as a file of its own.
+    """
     marks = arm_marks(table)
-    crowd = max(0, len(marks) - _UNCROWDED)
-    figure, axes = svg.new_figure(6.2 + 0.15 * min(crowd, 10), 5.2 + 0.1 * min(crowd, 10))
+    crowd = min(max(0, len(marks) - _UNCROWDED), 10)
+    figure, axes = svg.new_figure(width or 6.2 + 0.15 * crowd, min(width or 9.0, 5.2) + 0.1 * crowd)
     base = table.standings[0]
     points: dict[str, tuple[float, float]] = {}
     bars = []
@@ -66,7 +55,7 @@ def frontier(table: StudyTable, *, gain: str, kept: str, price: float) -> str:
             bars += list(zip(zip(xs, ys, strict=True), zip(xs[1:], ys[1:], strict=False), strict=False))
     for row in table.standings:
         x, y, colour = _x(row), _y(row), marks[row.arm].colour
-        marker = _MARKERS[marks[row.arm].shape]
+        marker = svg.MARKERS[marks[row.arm].shape]
         if row.label not in marked:
             axes.plot(x, y, marker, color=colour, markersize=2.5, alpha=0.5, zorder=1)
             continue
@@ -92,14 +81,9 @@ def frontier(table: StudyTable, *, gain: str, kept: str, price: float) -> str:
     svg.dress(axes)
     figure.tight_layout()
     svg.label_points(
-        figure, axes, points, {arm: (mark.colour, _MARKERS[mark.shape]) for arm, mark in marks.items()}, bars
+        figure, axes, points, {arm: (mark.colour, svg.MARKERS[mark.shape]) for arm, mark in marks.items()}, bars
     )
     return svg.to_svg(figure, "study-frontier")
-
-
-def standing_alone(picture: str) -> str:
-    """The same picture as a file of its own, which has no page to take its colours from."""
-    return re.sub(r"var\(--(\w+)\)", lambda found: _INKS.get(found[1], "#888888"), picture)
 
 
 def has_many(table: StudyTable) -> bool:

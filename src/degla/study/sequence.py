@@ -13,14 +13,14 @@ from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.files import write_json, write_text
 from degla.locks import lock
+from degla.pages.plot import standing_alone
 from degla.statistics.seeds import QuestionVariance
 from degla.study.conduct import check_base, open_log
 from degla.study.items import named_items
 from degla.study.retention import Retention, retention_questions
 from degla.study.sequence_jobs import Learnt, SequenceJob, learn, sequence_jobs
-from degla.study.sequence_page import as_data, render_markdown
+from degla.study.sequence_page import as_data, draw_sequence, page_of
 from degla.study.sequence_plan import SequencePlan
-from degla.study.sequence_plot import draw_sequence
 from degla.study.workers import Ended, default_processes, run_jobs
 
 log = logging.getLogger("degla.study")
@@ -41,8 +41,8 @@ def conduct_sequences(
 ) -> Sequences:
     """Do what is left of a plan, and write its pages.
 
-    Writes under `out`: ``continual.md``, ``continual.json``, ``continual.svg``; ``results/`` with a file a task, arm
-    and seed; ``runs/`` with the models; ``data/`` with what was drawn; ``study.log``.
+    Writes under `out`: ``continual.html``, ``continual.md``, ``continual.json``, ``continual.svg``; ``results/`` with
+    a file a task, arm and seed; ``runs/`` with the models; ``data/`` with what was drawn; ``study.log``.
 
     Args:
         plan: what is learnt.
@@ -151,6 +151,7 @@ def _questions(plan: SequencePlan, stages: Sequence[Sequence[Path]], *, label: s
 def _write(found: Sequences, out: Path, *, command: str) -> None:
     data = as_data(found.plan, found.arms, found.failures, command=command)
     write_json(out / "continual.json", data, indent=1)
-    page = render_markdown(found.plan, found.arms, found.failures, command=command)
-    write_text(out / "continual.md", page)
-    write_text(out / "continual.svg", draw_sequence(found.plan, found.arms) + "\n")
+    page = page_of(found.plan, found.arms, found.failures, command=command)
+    write_text(out / "continual.html", page.html())
+    write_text(out / "continual.md", page.markdown())
+    write_text(out / "continual.svg", standing_alone(draw_sequence(found.plan, found.arms)) + "\n")

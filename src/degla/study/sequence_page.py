@@ -1,18 +1,23 @@
-"""Tasks in sequence on the terminal, as Markdown and as JSON: what every arm knew after every task."""
+"""Tasks in sequence as a page, on the terminal, as JSON and as a picture: what every arm knew after every task."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from degla.study.markdown import table_lines
+from degla.pages import plot as svg
+from degla.pages.page import Code, Figure, Page, Paragraph, Part, Section
+from degla.pages.table import Table, TableCell, TableRow
+from degla.pages.words import UNKNOWN, duration
+from degla.statistics.seeds import Spread
+from degla.study.page import score
 from degla.study.retention import SUMMARIES, Retention
 from degla.study.sequence_plan import SequencePlan
-from degla.study.wording import as_values, seconds, spread
 
 if TYPE_CHECKING:
     from rich.console import Group
-    from rich.table import Table as RichTable
 
 _HOW_TO_READ = (
     "Percent; ± is half of a 95 % interval of the mean over seeds and questions (one seed: over questions alone). It "
@@ -22,47 +27,40 @@ _HOW_TO_READ = (
     "in points, over all tasks but the last. Training: time in steps, while others ran beside it. Bold: the task has "
     "just been learnt."
 )
+_PICTURE = (
+    "Bands: 95 % intervals over seeds and questions. Dashed: where the panel's own task was learnt; further scores "
+    "belong to no task."
+)
+_PANELS_A_ROW = 3
+_FILE_INCHES = 7.9
 
 
 def render_terminal(plan: SequencePlan, arms: Sequence[Retention]) -> Group:
     """The summary of all arms, then the matrix of each."""
     from rich.console import Group
 
+    # The summaries are rows here: more of them would not fit side by side.
     heads, *rows = zip(_glance_heads(plan), *(_glance(plan, arm) for arm in arms), strict=True)
-    tables = [_rich(plan.title, heads, rows)]
-    for arm in arms:
-        tables.append(_rich(f"{arm.arm}: score of each task", ("after", *_columns(plan)), _matrix(plan, arm)))
+    tables = [Table([str(head) for head in heads], rows).terminal(title=plan.title)]
+    tables += [_matrix(plan, arm).terminal(title=f"{arm.arm}: score of each task") for arm in arms]
     return Group(*tables)
 
 
-def _rich(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> RichTable:
-    """A table for 80 columns: long names are broken, numbers never."""
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="right" if number else "left", overflow="fold")
-    for cells in rows:
-        table.add_row(*(cell.replace(" ± ", "±") for cell in cells))
-    return table
-
-
-def render_markdown(
+def page_of(
     plan: SequencePlan, arms: Sequence[Retention], failures: Sequence[tuple[str, str]], *, command: str
-) -> str:
-    """The same as Markdown."""
-    lines = [f"# {plan.title}", ""]
-    lines += [plan.about, ""] if plan.about else []
-    lines += ["```sh", command, "```", ""] if command else []
-    notes = [f"{title} failed: {error}" for title, error in failures]
+) -> Page:
+    """The page."""
+    lead: list[Part | str] = [Paragraph(plan.about, quiet=False)] if plan.about else []
+    lead += [Code(command, "sh")] if command else []
+    warnings = [f"{title} failed: {error}" for title, error in failures]
     if any(len(arm.seeds) == 1 for arm in arms):
-        notes.append("One seed: intervals are over questions alone, and another seed may say otherwise.")
-    lines += [line for note in notes for line in (f"> **Note.** {note}", "")]
-    lines += table_lines(_glance_heads(plan), [_glance(plan, arm) for arm in arms])
-    lines += ["", _HOW_TO_READ, "", "![Scores after each task](continual.svg)", ""]
-    for arm in arms:
-        lines += [f"## {arm.arm}", "", *table_lines(("after", *_columns(plan)), _matrix(plan, arm, bold="**")), ""]
-    return "\n".join(lines)
+        warnings.append("One seed: intervals are over questions alone, and another seed may say otherwise.")
+    picture = Figure(svg.both_widths(partial(draw_sequence, plan, arms)), _PICTURE, file="continual.svg")
+    glance = Table(_glance_heads(plan), [_glance(plan, arm) for arm in arms])
+    return Page(
+        plan.title, [glance, _HOW_TO_READ, picture, *(Section(arm.arm, [_matrix(plan, arm)]) for arm in arms)],
+        lead=lead, warnings=warnings, tab=f"degla continual: {plan.title}",
+    )  # fmt: skip
 
 
 def as_data(
@@ -82,7 +80,7 @@ def as_data(
                 "questions": {
                     name: {"error": each.error, "images": each.images} for name, each in arm.questions.items()
                 },
-                "summaries": {name: as_values(value) for name, value in arm.summaries.items()},
+                "summaries": {name: _as_values(value) for name, value in arm.summaries.items()},
                 "training_seconds": arm.seconds,
             }
             for arm in arms
@@ -91,26 +89,67 @@ def as_data(
     }
 
 
+@svg.styled
+def draw_sequence(plan: SequencePlan, arms: Sequence[Retention], width: float = _FILE_INCHES) -> str:
+    """An SVG element for a page, `width` inches wide: a panel a task, a line an arm, from the base to the last task."""
+    names = [*(task.name for task in plan.tasks), *plan.also]
+    across = min(len(names), _PANELS_A_ROW if width > svg.PHONE else 2)
+    down = -(-len(names) // across)
+    figure, first = svg.new_figure(width, 2.6 * down + 0.5)
+    first.remove()
+    panels = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+    marks = svg.marks_of((arm.arm for arm in arms), baseline=None)
+    for number, (name, axes) in enumerate(zip(names, panels, strict=False)):
+        for arm in arms:
+            colour = marks[arm.arm].colour
+            steps = range(len(plan.tasks) + 1)
+            values = [arm.cell(row, number) if number < len(plan.tasks) else arm.beside(name, row) for row in steps]
+            means = [100 * value.mean for value in values]
+            axes.plot(steps, means, color=colour, marker="o", markersize=4, linewidth=1.6, label=arm.arm)
+            widths = [100 * (value.half_width or 0.0) for value in values]
+            low = [max(0.0, mean - width) for mean, width in zip(means, widths, strict=True)]
+            high = [min(100.0, mean + width) for mean, width in zip(means, widths, strict=True)]
+            axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+        if number < len(plan.tasks):
+            axes.axvline(number + 1, color=svg.SOFT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+        axes.set_title(name, fontsize=svg.FONT)
+        axes.set_xticks(range(len(plan.tasks) + 1), ["base", *(str(row + 1) for row in range(len(plan.tasks)))])
+        svg.dress(axes)
+        if number % across == 0:
+            axes.set_ylabel("score (%)")
+        if number >= len(names) - across:
+            axes.set_xlabel("tasks learnt")
+    for axes in panels[len(names) :]:
+        axes.remove()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / (2.6 * down + 0.5)))
+    figure.legend(handles, labels, loc="upper left", ncols=len(labels), frameon=False, fontsize=svg.FONT)
+    return svg.to_svg(figure, "continual")
+
+
+def _as_values(value: Spread) -> dict[str, float | int | None]:
+    return {"mean": value.mean, "deviation": value.deviation, "half_width": value.half_width, "n": value.n}
+
+
 def _columns(plan: SequencePlan) -> tuple[str, ...]:
     return (*(task.name for task in plan.tasks), *plan.also)
 
 
-def _glance_heads(plan: SequencePlan) -> tuple[str, ...]:
-    return ("arm", "seeds", *SUMMARIES, *(f"{name} at the end" for name in plan.also), "training")
+def _glance_heads(plan: SequencePlan) -> list[str]:
+    return ["arm", "seeds", *SUMMARIES, *(f"{name} at the end" for name in plan.also), "training"]
 
 
-def _glance(plan: SequencePlan, arm: Retention) -> list[str]:
-    end = len(plan.tasks)
-    cells = [arm.arm, str(len(arm.seeds)), *(spread(value) for value in arm.summaries.values())]
-    cells += [spread(arm.beside(name, end)) for name in plan.also]
-    return [*cells, "–" if arm.seconds is None else seconds(arm.seconds)]
+def _glance(plan: SequencePlan, arm: Retention) -> list[TableCell | str]:
+    cells = [score(value) for value in arm.summaries.values()]
+    cells += [score(arm.beside(name, len(plan.tasks))) for name in plan.also]
+    return [arm.arm, str(len(arm.seeds)), *cells, UNKNOWN if arm.seconds is None else duration(arm.seconds)]
 
 
-def _matrix(plan: SequencePlan, arm: Retention, *, bold: str = "") -> list[list[str]]:
+def _matrix(plan: SequencePlan, arm: Retention) -> Table:
     rows = []
     for number, name in enumerate(("(base)", *(task.name for task in plan.tasks))):
-        cells = [spread(arm.cell(number, task)) for task in range(len(plan.tasks))]
+        cells = [score(arm.cell(number, task)) for task in range(len(plan.tasks))]
         if number:
-            cells[number - 1] = f"{bold}{cells[number - 1]}{bold}"
-        rows.append([name, *cells, *(spread(arm.beside(each, number)) for each in plan.also)])
-    return rows
+            cells[number - 1] = replace(cells[number - 1], bold=True)
+        rows.append(TableRow([name, *cells, *(score(arm.beside(each, number)) for each in plan.also)]))
+    return Table(["after", *_columns(plan)], rows)

@@ -37,6 +37,6 @@ def run(given: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(data, indent=2) + "\n")
     else:
         show(render_terminal(found.plan, found.arms))
-        sys.stderr.write(f"written: {given.out / 'continual.md'}, continual.json and continual.svg beside it\n")
+        sys.stderr.write(f"written: {given.out / 'continual.html'}, continual.md and continual.json beside it\n")
     refuse_failures(found.failures, runs="sequences")
     return 0

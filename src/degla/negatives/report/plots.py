@@ -9,8 +9,8 @@ from typing import Any, Final
 from degla.negatives.report.blind import CHANCE
 from degla.negatives.report.counts import RuleCounts
 from degla.negatives.report.examine import Examination, rule_names
+from degla.pages.plot import PALETTE, SOFT, dress, new_figure, styled, to_svg
 from degla.statistics.proportions import Proportion
-from degla.svg import PALETTE, SOFT, dress, new_figure, styled, to_svg
 
 _WIDTH: Final = 4.7
 """Inches: at this width letters are as large as the page's on a phone."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from degla import svg
+from degla.pages import plot as svg
 
 
 def _named(points: dict[str, tuple[float, float]]) -> tuple[Any, Any]:

@@ -1,4 +1,8 @@
-"""What every plot of a page shares: colours that follow the page's light or dark, one style, inline SVG."""
+"""What all plots share: colours that follow the page's light or dark, one style, names beside points, inline SVG.
+
+A plot is a function that is `styled`, makes a `new_figure`, draws, and returns `to_svg`. With its width as an argument
+it fills a page and can be read on a phone: `both_widths`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from itertools import product
 from typing import Any, Final, NamedTuple, ParamSpec
@@ -15,6 +20,14 @@ INK, SOFT, RULE = "#010203", "#010204", "#010205"
 _PAGE_COLOURS: Final = {INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)"}
 PALETTE: Final = ("#3b82c4", "#d9772b", "#3f9b5f", "#b8569b", "#8a6fd1", "#b08b1e", "#2a9d9d", "#d0505a")
 """Colours of the things compared, readable on light and dark."""
+BASELINE: Final = "#808890"
+"""Colour of what they are compared with."""
+MARKERS: Final = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
+"""Shapes of marks, with matplotlib's names."""
+PAGE, HALF, PHONE = 10.8, 5.2, 4.6
+"""Inches at which letters have their own size: across a page, in a grid of two, on a phone."""
+_INKS: Final = {"ink": "#1c2126", "soft": "#7a838c", "rule": "#d8dde2"}
+"""Of a picture that has no page to take its colours from."""
 FONT: Final = 10.0
 """Points."""
 _STYLE: Final[Any] = {
@@ -32,6 +45,30 @@ _STYLE: Final[Any] = {
     "ytick.labelcolor": INK,
 }
 Arguments = ParamSpec("Arguments")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a thing is shown, the same in plots and tables.
+
+    Attributes:
+        colour: as CSS has it.
+        shape: a name in `MARKERS`.
+    """
+
+    colour: str
+    shape: str = "circle"
+
+
+def marks_of(names: Iterable[str], *, baseline: str | None) -> dict[str, Mark]:
+    """A mark for each name, in order; shapes change where the colours begin anew. The baseline is a grey diamond."""
+    others = [name for name in dict.fromkeys(names) if name != baseline]
+    shapes = [shape for shape in MARKERS if shape != "diamond"]
+    marks = {} if baseline is None else {baseline: Mark(BASELINE, "diamond")}
+    return marks | {
+        name: Mark(PALETTE[place % len(PALETTE)], shapes[place // len(PALETTE) % len(shapes)])
+        for place, name in enumerate(others)
+    }
 
 
 def styled(plot: Callable[Arguments, str]) -> Callable[Arguments, str]:
@@ -195,7 +232,17 @@ def to_svg(figure: Any, name: str) -> str:
     for placeholder, variable in _PAGE_COLOURS.items():
         text = text.replace(placeholder, variable)
     # Names inside an SVG are names of the whole page: make them this plot's own.
-    prefix = re.sub(r"\W+", "-", name)
+    prefix = re.sub(r"\W+", "-", f"{name} {figure.get_figwidth():.1f}")
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
     return re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', text)
+
+
+def both_widths(draw: Callable[[float], str]) -> tuple[str, str]:
+    """A plot for a page's whole width and for a phone; `draw` takes the width in inches."""
+    return draw(PAGE), draw(PHONE)
+
+
+def standing_alone(picture: str) -> str:
+    """The same picture as a file of its own, which has no page to take its colours from."""
+    return re.sub(r"var\(--(\w+)\)", lambda name: _INKS.get(name[1], "#888888"), picture)

@@ -1,0 +1,244 @@
+"""One table, rendered as HTML, as Markdown or on a terminal.
+
+The first cell of a row names it and stays in sight where a wide table is scrolled. On a phone a `stacked` table becomes
+one block a row, with the column's title before each cell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from markupsafe import Markup, escape
+
+from degla.pages.plot import Mark
+from degla.pages.words import UNKNOWN
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+Tone = Literal["", "up", "down"]
+_TERMINAL_TONES = {"": "", "up": "green", "down": "red"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's head.
+
+    Attributes:
+        title: its name.
+        notes: small lines below it, in HTML alone.
+        align: numbers stand right, words left.
+        where: "page": in HTML alone; "text": in Markdown and on the terminal alone.
+    """
+
+    title: str
+    notes: tuple[str, ...] = ()
+    align: Literal["left", "right"] = "right"
+    where: Literal["everywhere", "page", "text"] = "everywhere"
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """What stands in one place; a plain string is a cell with that value.
+
+    Attributes:
+        value: number or words.
+        spread: quiet, right behind it: " ± 0.8".
+        note: below it: an interval, or the difference to a baseline.
+        tone: colour of what is better ("up") or worse ("down"): of the note, or of the value where there is none.
+        doubt: why the note may not be believed, below it.
+        bold: the best of its kind.
+        mark: colour and shape that stand for it in the plots.
+        tags: small labels behind it in HTML; elsewhere they stand in for a value that is "".
+        hint: shown where a mouse rests, in HTML alone.
+        key: names the number for programs that read the page (`data-row`).
+    """
+
+    value: str = UNKNOWN
+    spread: str = ""
+    note: str = ""
+    tone: Tone = ""
+    doubt: str = ""
+    bold: bool = False
+    mark: Mark | None = None
+    tags: tuple[str, ...] = ()
+    hint: str = ""
+    key: str = ""
+
+    @property
+    def text(self) -> str:
+        """Value and spread, without what only a page can show."""
+        return (self.value or ", ".join(self.tags)) + self.spread
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row; its first cell names it.
+
+    Attributes:
+        cells: one a column.
+        kind: "floor": quiet, as numbers that stand for no model; "more": belongs to the row above; "section": its only
+            cell is a title of the rows below.
+        key: names the row for programs that read the page (`data-row`).
+    """
+
+    cells: Sequence[TableCell | str]
+    kind: Literal["", "floor", "more", "section"] = ""
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, and rows with a cell for each.
+
+    Attributes:
+        columns: a plain string is a column of numbers, or, the first one, of names.
+        rows: plain lists are rows of the usual kind.
+        stacked: on a phone one block a row in place of a table to scroll.
+    """
+
+    columns: Sequence[Column | str]
+    rows: Sequence[TableRow | Sequence[TableCell | str]]
+    stacked: bool = False
+
+    def _columns(self) -> list[Column]:
+        columns = [Column(column) if isinstance(column, str) else column for column in self.columns]
+        return [Column(columns[0].title, columns[0].notes, "left", columns[0].where), *columns[1:]]
+
+    def _rows(self, where: Literal["page", "text"]) -> Iterator[tuple[TableRow, list[tuple[Column, TableCell]]]]:
+        columns = self._columns()
+        for entry in self.rows:
+            row = entry if isinstance(entry, TableRow) else TableRow(entry)
+            cells = [TableCell(cell) if isinstance(cell, str) else cell for cell in row.cells]
+            if row.kind != "section" and len(cells) != len(columns):
+                raise ValueError(f"row {cells[0].value!r} has {len(cells)} cells for {len(columns)} columns")
+            pairs = zip(columns, cells, strict=False)
+            yield row, [(column, cell) for column, cell in pairs if column.where in ("everywhere", where)]
+
+    def __html__(self) -> str:
+        columns = [column for column in self._columns() if column.where != "text"]
+        heads = Markup("").join(
+            Markup('<th scope="col"{}>{}{}</th>').format(
+                _class("text" if column.align == "left" else ""),
+                breakable(column.title),
+                Markup("").join(Markup("<small>{}</small>").format(note) for note in column.notes),
+            )
+            for column in columns
+        )
+        rows = Markup("\n").join(_html_row(row, cells, len(columns)) for row, cells in self._rows("page"))
+        return Markup(
+            '<div class="card scroll"><table{}>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>'
+        ).format(_class("stacked" if self.stacked else ""), heads, rows)
+
+    def markdown(self) -> str:
+        """The lines of a Markdown table."""
+        columns = [column for column in self._columns() if column.where != "page"]
+        lines = [markdown_line(column.title for column in columns), markdown_line(["---"] * len(columns))]
+        for row, cells in self._rows("text"):
+            if row.kind == "section":
+                continue
+            texts = [_markdown_cell(cell) for _, cell in cells]
+            if row.kind == "floor":
+                texts[0] = f"*{texts[0]}*"
+            lines.append(markdown_line(texts))
+        return "\n".join(lines)
+
+    def terminal(self, *, title: str = "", caption: str = "") -> RichTable:
+        """For a terminal of 80 columns: long names are broken, numbers never.
+
+        Args:
+            title: above the table.
+            caption: below it.
+        """
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        columns = [column for column in self._columns() if column.where != "page"]
+        table = RichTable(title=title or None, title_justify="left", caption=caption or None, caption_justify="left")
+        for column in columns:
+            table.add_column(Text(column.title), justify=column.align, overflow="fold")
+        for row, cells in self._rows("text"):
+            if row.kind == "section":
+                table.add_section()
+                continue
+            table.add_row(*(_terminal_cell(cell, quiet=row.kind == "floor") for _, cell in cells))
+        return table
+
+
+def markdown_line(cells: Iterable[str]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def breakable(name: str) -> Markup:
+    """A name that may break where a word of it ends, but in no number."""
+    text = re.sub(r"(?<=\w)-(?=\d)", "\N{NON-BREAKING HYPHEN}", str(escape(name)))
+    return Markup(re.sub(r"([/_.])(?=[^\W\d])", r"\1<wbr>", text))
+
+
+def html_mark(mark: Mark | None) -> Markup:
+    """The coloured shape that stands for a thing in the plots; nothing for None."""
+    if mark is None:
+        return Markup("")
+    shape = "" if mark.shape == "circle" else f" {mark.shape}"
+    return Markup('<span class="dot{}" style="background:{}"></span>').format(shape, mark.colour)
+
+
+def _class(name: str) -> Markup:
+    return Markup(' class="{}"').format(name) if name else Markup("")
+
+
+def _attribute(name: str, value: str) -> Markup:
+    return Markup(' {}="{}"').format(name, value) if value else Markup("")
+
+
+def _html_row(row: TableRow, cells: list[tuple[Column, TableCell]], width: int) -> Markup:
+    if row.kind == "section":
+        return Markup('<tr class="section"><th colspan="{}">{}</th></tr>').format(width, cells[0][1].value)
+    (_, first), *others = cells
+    head = Markup('<th scope="row">{}</th>').format(_html_cell(first, name=True))
+    rest = Markup("").join(
+        Markup('<td{}{}{} data-head="{}">{}</td>').format(
+            _class("text" if column.align == "left" else ""), _attribute("data-row", cell.key),
+            _attribute("title", cell.hint), column.title, _html_cell(cell),
+        )
+        for column, cell in others
+    )  # fmt: skip
+    return Markup("<tr{}{}>{}{}</tr>").format(_class(row.kind), _attribute("data-row", row.key), head, rest)
+
+
+def _html_cell(cell: TableCell, *, name: bool = False) -> Markup:
+    value = breakable(cell.value) if name else escape(cell.value)
+    if cell.tone and not cell.note:
+        value = Markup('<span class="{}">{}</span>').format(cell.tone, value)
+    parts = [html_mark(cell.mark), Markup("<b>{}</b>").format(value) if cell.bold else value]
+    if cell.spread:
+        parts.append(Markup('<span class="sd">{}</span>').format(cell.spread))
+    parts += [Markup(' <span class="tag">{}</span>').format(tag) for tag in cell.tags]
+    if cell.note:
+        parts.append(Markup("<small{}>{}</small>").format(_class(cell.tone), cell.note))
+    if cell.doubt:
+        parts.append(Markup('<small class="doubt">{}</small>').format(cell.doubt))
+    return Markup("<span>{}</span>").format(Markup("").join(parts))
+
+
+def _markdown_cell(cell: TableCell) -> str:
+    text = f"**{cell.text}**" if cell.bold and cell.text else cell.text
+    return text + (f"; {cell.note}" if cell.note else "") + (f" ({cell.doubt})" if cell.doubt else "")
+
+
+def _terminal_cell(cell: TableCell, *, quiet: bool) -> Text:
+    from rich.text import Text
+
+    tone = _TERMINAL_TONES[cell.tone]
+    style = " ".join(word for word in ("bold" if cell.bold else "", "" if cell.note else tone) if word)
+    text = Text(cell.text.replace(" ± ", "±"), style="dim" if quiet else style)
+    if cell.note:
+        text.append(f"\n{cell.note}", style=tone or "dim")
+    if cell.doubt:
+        text.append(f"\n{cell.doubt}", style="italic")
+    return text

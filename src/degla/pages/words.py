@@ -1,0 +1,52 @@
+"""Numbers as pages and terminals print them: scores in percent, differences in points, intervals, durations, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+UNKNOWN = "–"
+"""Stands where there is no number."""
+
+
+def percent(value: float | None) -> str:
+    """0.6134 as "61.3"; a dash for None."""
+    return UNKNOWN if value is None else minus(f"{100 * value:.1f}")
+
+
+def points(value: float) -> str:
+    """A difference of scores in points: 0.031 as "+3.1", -0.031 as "−3.1"."""
+    return minus(f"{100 * value:+.1f}")
+
+
+def interval(low: float, high: float, number: Callable[[float], str] = percent) -> str:
+    """ "[59.9, 62.8]", each end as `number` prints it."""
+    return f"[{number(low)}, {number(high)}]"
+
+
+def p_value(value: float | None) -> str:
+    """ "0.013", "< 0.001", or a dash for None."""
+    if value is None:
+        return UNKNOWN
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """ "42 s", "12.3 min" or "3.4 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 seed", "5 seeds", "8,000 captions"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def capitalized(sentence: str) -> str:
+    """With a capital first letter; the others stay as they are."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def minus(text: str) -> str:
+    """With the sign that is as wide as a plus."""
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,102 @@
+"""One table, three renderings: what each shows, what is escaped, what must fit."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragraph, Section
+from degla.pages.plot import Mark, marks_of
+from degla.pages.table import Column, Table, TableCell, TableRow
+from degla.pages.words import counted, duration, interval, p_value, percent, points
+
+_TABLE = Table(
+    [
+        "model", Column("score", notes=("n 1,000",)), Column("P", where="text"),
+        Column("why", align="left", where="page"),
+    ],
+    [
+        TableRow(["parts"], kind="section"),
+        TableRow(
+            [
+                TableCell("a_b <i>", mark=Mark("#123456", "square"), tags=("baseline",), key="k"),
+                TableCell("61.3", spread=" ± 0.8", note="+1.2 [+0.4, +2.0]", tone="up", doubt="few images", bold=True),
+                "P",
+                "a|b",
+            ],
+            key="row",
+        ),
+        TableRow(["chance", "50.0", "", ""], kind="floor"),
+        ["other", TableCell(), "", TableCell("", tags=("x", "y"))],
+    ],
+    stacked=True,
+)  # fmt: skip
+
+
+def test_html() -> None:
+    html = _TABLE.__html__()
+    assert '<table class="stacked">' in html and "<small>n 1,000</small>" in html
+    assert '<tr class="section"><th colspan="3">parts</th></tr>' in html
+    assert "a_<wbr>b &lt;i&gt;" in html and '<span class="dot square" style="background:#123456">' in html
+    assert '<b>61.3</b><span class="sd"> ± 0.8</span>' in html
+    assert '<small class="up">+1.2 [+0.4, +2.0]</small><small class="doubt">few images</small>' in html
+    assert '<tr data-row="row">' in html and '<tr class="floor">' in html and 'data-head="score"' in html
+    assert ">P<" not in html and '<td class="text" data-head="why">' in html
+
+
+def test_markdown() -> None:
+    assert _TABLE.markdown().splitlines() == [
+        "| model | score | P |",
+        "| --- | --- | --- |",
+        "| a_b <i> | **61.3 ± 0.8**; +1.2 [+0.4, +2.0] (few images) | P |",
+        "| *chance* | 50.0 |  |",
+        "| other | – |  |",
+    ]
+    assert Table(["a", "b"], [["x|y", "1"]]).markdown().splitlines()[-1] == "| x\\|y | 1 |"
+
+
+def test_terminal() -> None:
+    console = Console(width=40, record=True, file=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(_TABLE.terminal(title="Title"))
+    said = capture.get()
+    assert "Title" in said and "61.3±0.8" in said and "+1.2 [+0.4, +2.0]" in said, "brackets are no markup"
+    assert "n 1,000" not in said and "why" not in said
+
+
+def test_a_row_that_does_not_fit_is_an_error() -> None:
+    with pytest.raises(ValueError, match="row 'x' has 3 cells for 2 columns"):
+        Table(["a", "b"], [["x", "1", "2"]]).markdown()
+
+
+def test_marks_stay_apart_and_the_baseline_is_grey() -> None:
+    marks = marks_of(["base", *map(str, range(17))], baseline="base")
+    assert len(set(marks.values())) == 18 and marks["base"].shape == "diamond"
+
+
+def test_a_page_and_its_markdown() -> None:
+    page = Page(
+        "Title & more",
+        [
+            Section("First", [_TABLE, "With `code` & **bold**.", PageOnly(Fold("Plan", [Code("a: 1")]))]),
+            Figure(("<svg>wide</svg>", "<svg>narrow</svg>"), "A caption.", file="a.svg"),
+            Facts([("plan", "plan.yaml")]),
+        ],
+        lead=[Paragraph("About.", quiet=False)],
+        warnings=["few <seeds>"],
+    )  # fmt: skip
+    html = page.html()
+    assert "<h1>Title &amp; more</h1>" in html and "<li>Few &lt;seeds&gt;</li>" in html
+    assert "With <code>code</code> &amp; <b>bold</b>." in html and '<div class="narrow"><svg>narrow</svg></div>' in html
+    assert "<details><summary>Plan</summary>" in html and "<dt>plan</dt><dd>plan.yaml</dd>" in html
+    text = page.markdown()
+    assert text.startswith("# Title & more\n\nAbout.\n\n> **Note.** Few <seeds>\n\n## First\n\n| model")
+    assert "a: 1" not in text and "![Plot](a.svg)\n\nA caption.\n\n* plan: plan.yaml\n" in text
+
+
+def test_numbers_in_words() -> None:
+    assert (percent(0.6134), percent(None), points(-0.031)) == ("61.3", "–", "−3.1")
+    assert interval(-0.01, 0.02, points) == "[−1.0, +2.0]"
+    assert [p_value(p) for p in (0.0004, 0.0126, None)] == ["< 0.001", "0.013", "–"]
+    assert [duration(each) for each in (42.4, 738, 9000)] == ["42 s", "12.3 min", "2.5 h"]
+    assert (counted(1, "seed"), counted(8000, "caption")) == ("1 seed", "8,000 captions")
