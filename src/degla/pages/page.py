@@ -15,7 +15,6 @@ from markupsafe import Markup, escape
 
 from degla.pages.plot import Mark
 from degla.pages.table import html_mark
-from degla.pages.words import capitalized
 from degla.version import __version__
 
 
@@ -228,14 +227,14 @@ class Page:
         return environment.get_template("page.html.j2").render(
             page=self,
             lead=_html(self.lead),
-            warnings=[_inline(capitalized(warning)) for warning in self.warnings],
+            warnings=[_inline(warning) for warning in self.warnings],
             body=_html(self.parts),
             foot=f"degla {__version__}" + (f", {self.foot}" if self.foot else ""),
         )
 
     def markdown(self) -> str:
         """The same as Markdown, with figures as links to their files."""
-        notes = [f"> **Note.** {capitalized(warning)}" for warning in self.warnings]
+        notes = [f"> **Note.** {warning}" for warning in self.warnings]
         return _joined([f"# {self.title}", *map(_markdown, self.lead), *notes, *map(_markdown, self.parts)]) + "\n"
 
 

@@ -15,7 +15,7 @@ from degla.files import write_text
 from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragraph, Part, Section
 from degla.pages.plot import Mark, both_widths, standing_alone
 from degla.pages.table import Column, Table, TableCell, TableRow, Tone
-from degla.pages.words import UNKNOWN, counted, duration, interval, p_value, percent, points
+from degla.pages.words import UNKNOWN, capitalized, counted, duration, interval, p_value, percent, points
 from degla.statistics.seeds import Spread
 from degla.statistics.sources import Overall, Source
 from degla.study.plan import Plan
@@ -96,7 +96,7 @@ def page_of(study: Study) -> Page:
     )
     lead += [Code(record.command, "sh")] if record.command else []
     return Page(
-        plan.title, [*_parts(study), _provenance(study)], lead=lead, warnings=study.warnings,
+        plan.title, [*_parts(study), _provenance(study)], lead=lead, warnings=[capitalized(warning) for warning in study.warnings],
         tab=f"degla study: {plan.title}",
         foot="scores are the same whenever the plan is run on one kind of machine; times are not",
     )  # fmt: skip
