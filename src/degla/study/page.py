@@ -96,7 +96,7 @@ def page_of(study: Study) -> Page:
     )
     lead += [Code(record.command, "sh")] if record.command else []
     return Page(
-        plan.title, [*_parts(study), _provenance(study)], lead=lead, warnings=[capitalized(warning) for warning in study.warnings],
+        plan.title, [*_parts(study), _provenance(study)], lead=lead, warnings=list(map(capitalized, study.warnings)),
         tab=f"degla study: {plan.title}",
         foot="scores are the same whenever the plan is run on one kind of machine; times are not",
     )  # fmt: skip
