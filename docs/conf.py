@@ -58,6 +58,7 @@ NAVIGATION = """
 
 What it is <self>
 Quick start <quick-start>
+Which method, which settings? <choosing>
 Papers and recipes <papers>
 ```
 ```{toctree}

@@ -1,0 +1,47 @@
+"""The advice of `degla choose`: every row of its tables is what a committed study says, and what it names exists."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import pytest
+
+from degla.cli import main
+from degla.config.fields import known_fields
+from degla.shelf import RECIPES, VERBS
+from tests.study.committed import ROOT, read, score_cells, tables
+
+PAGE = ROOT / "docs" / "choosing.md"
+
+
+def test_every_row_is_of_the_study_that_its_section_names() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    sections = {head: body for head, body in re.findall(r"^## (.+)\n((?:(?!^## ).*\n?)*)", text, flags=re.MULTILINE)}
+    rows = 0
+    for heading, heads, lines in tables(text):
+        if heads[0] != "model":
+            continue
+        (folder,) = re.findall(r"\]\((studies/\w+)/study\.md\)", sections[heading])
+        study = read(ROOT / "docs" / folder / "study.json")
+        for line in lines:
+            rows += 1
+            assert line[1:] == score_cells(heads[1:], study.rows[line[0]], study.data["plan"], {}), (heading, line[0])
+    assert rows > 20
+
+
+def test_it_names_recipes_verbs_and_flags_that_exist() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    recipes = {name for name in re.findall(r"`(\w+)`", "\n".join(line for line in text.splitlines() if "|" in line))}
+    assert {"con_clip", "degla_plus"} <= recipes <= set(RECIPES.names())
+    fields = set(known_fields())
+    for flag in re.findall(r"--([a-z.-]+\.[a-z-]+)", text):
+        assert flag.replace("-", "_") in fields, flag
+    for verb in re.findall(r"`degla (\w+)", text):
+        assert any(name.split("_")[0] == verb for name in VERBS.names()), verb
+
+
+def test_the_package_carries_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert files("degla").joinpath("choosing.md").read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
+    assert main(["choose"]) == 0
+    assert capsys.readouterr().out.startswith("# Which method")
