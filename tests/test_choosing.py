@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "choosing.md"
 
 def test_every_row_is_of_the_study_that_its_section_names() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    sections = {head: body for head, body in re.findall(r"^## (.+)\n((?:(?!^## ).*\n?)*)", text, flags=re.MULTILINE)}
+    sections = dict(re.findall(r"^## (.+)\n((?:(?!^## ).*\n?)*)", text, flags=re.MULTILINE))
     rows = 0
     for heading, heads, lines in tables(text):
         if heads[0] != "model":
@@ -32,7 +32,7 @@ def test_every_row_is_of_the_study_that_its_section_names() -> None:
 
 def test_it_names_recipes_verbs_and_flags_that_exist() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    recipes = {name for name in re.findall(r"`(\w+)`", "\n".join(line for line in text.splitlines() if "|" in line))}
+    recipes = set(re.findall(r"`(\w+)`", "\n".join(line for line in text.splitlines() if "|" in line)))
     assert {"con_clip", "degla_plus"} <= recipes <= set(RECIPES.names())
     fields = set(known_fields())
     for flag in re.findall(r"--([a-z.-]+\.[a-z-]+)", text):
