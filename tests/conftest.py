@@ -7,10 +7,12 @@ import gc
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.attention_forms import FORMS, models_of
 from tests.official import OFFICIAL, SHARED, SOURCES, write_own
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,3 +57,10 @@ def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from tests.tiny import write_pairs
 
     return write_pairs(tmp_path_factory.mktemp("pairs") / "tiny")
+
+
+@pytest.fixture(params=FORMS)
+def attention_form(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test that uses it runs with blocks as open_clip makes them, and with those of its version 4."""
+    with models_of(request.param):
+        yield

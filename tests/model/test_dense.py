@@ -15,6 +15,7 @@ from tests.tiny import CAPTIONS, CONFIG, write_model
 VISION = CONFIG["vision_cfg"]
 
 
+@pytest.mark.usefixtures("attention_form")
 @pytest.mark.parametrize("custom_text", [False, True], ids=["CLIP", "CustomTextCLIP"])
 def test_outputs_are_those_of_the_whole_towers(tmp_path: Path, custom_text: bool) -> None:
     changes = {"custom_text": True} if custom_text else {}
@@ -40,6 +41,7 @@ def test_outputs_are_those_of_the_whole_towers(tmp_path: Path, custom_text: bool
     assert patch.norm(dim=-1).std() > 0.01, "outputs of patches are not of unit length"
 
 
+@pytest.mark.usefixtures("attention_form")
 def test_gradients_reach_both_towers_whole(tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model))
     _, _, patch, token = encoder.encode_dense(torch.randn(2, 3, 32, 32), encoder.tokenize(CAPTIONS[:2]))

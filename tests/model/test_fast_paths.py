@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from degla.model import fast_paths, linear_kernel
+from degla.model.block import why_unknown
 from degla.model.load import load_encoder
-from tests.tiny import CAPTIONS, RESNET, timm_tower, write_model
-
-
-class Attention(nn.Module):
-    """As in open_clip 4: parameters of the same names as in PyTorch's, another class."""
-
-    def __init__(self, inner: nn.MultiheadAttention) -> None:
-        super().__init__()
-        self.in_proj_weight, self.in_proj_bias = inner.in_proj_weight, inner.in_proj_bias
-        self.out_proj, self.num_heads = inner.out_proj, inner.num_heads
-
-    def forward(self, query: Tensor, *_: Tensor, attn_mask: Tensor | None = None, **__: Any) -> tuple[Tensor, None]:
-        """Batch first."""
-        rows = nn.functional.linear(query, self.in_proj_weight, self.in_proj_bias)
-        parts = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in rows.chunk(3, dim=-1))
-        attended = nn.functional.scaled_dot_product_attention(*parts, attn_mask=attn_mask)
-        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
+from tests.attention_forms import models_of
+from tests.tiny import RESNET, timm_tower, write_model
 
 
 @pytest.fixture(autouse=True)
@@ -38,43 +22,31 @@ def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_kernel, "is_faster", lambda: False)
 
 
-def _of_open_clip_4(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    import open_clip
-
-    made = open_clip.create_model_and_transforms
-
-    def create(*given: Any, **options: Any) -> Any:
-        clip, *rest = made(*given, **options)
-        for block in [*clip.visual.transformer.resblocks, *clip.transformer.resblocks]:
-            block.attn = Attention(block.attn)
-        return clip, *rest
-
-    monkeypatch.setattr(open_clip, "create_model_and_transforms", create)
-    return load_encoder(str(folder))
+@pytest.mark.usefixtures("attention_form")
+def test_every_fast_path_is_there_for_both_attentions(tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = load_encoder(str(tiny_model))
+    assert caplog.messages == [] and fast_paths.lacks(encoder) == fast_paths.refusals(encoder) == []
 
 
-def test_another_attention_is_told_once_and_computes_the_same(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    plain = load_encoder(str(tiny_model))
-    assert caplog.messages == [] and fast_paths.lacks(plain) == fast_paths.refusals(plain) == []
-    with caplog.at_level(logging.INFO):
-        other = _of_open_clip_4(tiny_model, monkeypatch)
-        load_encoder(str(tiny_model))
-    assert [message.partition(": no ")[2].partition(", for its ")[0] for message in caplog.messages] == [
-        "shared beginnings of texts", "reading of the class token alone"
-    ]  # fmt: skip
-    for tower, message in zip(("text", "image"), caplog.messages, strict=True):
-        assert f"its {tower} tower attends by tests Attention, not by PyTorch's MultiheadAttention: " in message
-    tokens, images = plain.tokenize(CAPTIONS), torch.randn(3, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(other.encode_captions(tokens), plain.encode_captions(tokens), rtol=0, atol=1e-5)
-        torch.testing.assert_close(other.encode_images(images), plain.encode_images(images), rtol=0, atol=1e-5)
-    told = [str(lack) for lack in fast_paths.refusals(other)]
-    assert len(told) == 3 and all("attends by tests Attention" in line for line in told)
-    assert [line.partition(", for")[0] for line in told] == [
-        "no adapters in the image tower", "no adapters in the text tower", "no outputs of patches and tokens"
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda block: setattr(block.attn, "ln_q", nn.LayerNorm(16)), "has attn.ln_q.bias in its blocks, which those"),
+        (lambda block: setattr(block.attn, "in_proj_bias", None), "has no attn.in_proj_bias in its blocks, which"),
+        (lambda block: setattr(block.attn, "attn_drop", nn.Dropout(0.1)), "drops states out in training"),
+        (lambda block: setattr(block, "forward", lambda states, **_: block.mlp(states)), "that compute something else"),
+        (lambda block: setattr(block, "forward", lambda states, mask: states), "that compute something else"),
+    ],
+    ids=["other parameters", "fewer parameters", "dropout", "another order", "another call"],
+)
+def test_blocks_are_known_by_what_they_are(change: Any, told: str, tiny_model: Path) -> None:
+    with models_of("4"):
+        transformer = load_encoder(str(tiny_model)).clip.transformer
+    assert why_unknown(transformer) is None
+    change(transformer.resblocks[1])
+    if "compute" in told:
+        transformer.resblocks[1].__class__ = type("Other", (type(transformer.resblocks[1]),), {})
+    assert told in str(why_unknown(transformer))
 
 
 def _text(**changes: Any) -> dict[str, Any]:

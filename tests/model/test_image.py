@@ -14,6 +14,7 @@ from tests.tiny import CONFIG, write_model
 VISION = CONFIG["vision_cfg"]
 
 
+@pytest.mark.usefixtures("attention_form")
 @pytest.mark.parametrize("activation", [True, False], ids=["QuickGELU", "GELU"])
 @pytest.mark.parametrize("scaled", [None, 0.1], ids=["plain", "layer scale"])
 def test_the_class_token_alone_is_exact(tmp_path: Path, activation: bool, scaled: float | None) -> None:

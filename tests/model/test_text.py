@@ -27,6 +27,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.usefixtures("attention_form")
 @pytest.mark.parametrize("changes", EXACT.values(), ids=EXACT.keys())
 def test_trimming_is_exact(tmp_path: Path, changes: dict[str, object]) -> None:
     encoder = load_encoder(str(write_model(tmp_path / "model", **changes))).double()
@@ -65,6 +66,7 @@ def test_trimming_is_refused_where_it_would_change_embeddings(tmp_path: Path, ch
     torch.testing.assert_close(encoder.encode_captions(tokens), expected)
 
 
+@pytest.mark.usefixtures("attention_form")
 @pytest.mark.parametrize("changes", EXACT.values(), ids=EXACT.keys())
 def test_trees_are_exact(tmp_path: Path, changes: dict[str, object]) -> None:
     encoder = load_encoder(str(write_model(tmp_path / "model", **changes))).double()
@@ -127,6 +129,7 @@ def test_trees_are_refused_for_blocks_that_are_not_known(tmp_path: Path) -> None
     torch.testing.assert_close(encoder.encode_captions(tokens), expected)
 
 
+@pytest.mark.usefixtures("attention_form")
 def test_forward_gives_images_texts_and_scale(tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model)).eval()
     tokens = encoder.tokenize(CAPTIONS)

@@ -17,6 +17,7 @@ from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.training.loop import build_trainer, open_accelerator
 from degla.training.pairs import open_pairs
+from tests.attention_forms import models_of
 
 
 def first_gradients(config: TrainConfig) -> dict[str, Any]:
@@ -65,7 +66,11 @@ def _watch(model: Encoder) -> dict[str, list[int]]:
 
 def main() -> None:
     out, *plain = sys.argv[1:]
-    found = [first_gradients(from_plain(json.loads(text), where="test")) for text in plain]
+    found = []
+    for text in plain:
+        form, config = json.loads(text)
+        with models_of(form):
+            found.append(first_gradients(from_plain(config, where="test")))
     if Processes.current().rank == 0:
         torch.save(found, Path(out))
 

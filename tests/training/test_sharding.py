@@ -27,6 +27,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "chunks": {"chunk_size": 2, "gradient_checkpointing": True},
     "frozen": {"freeze_text_blocks": 1, "freeze_image_blocks": 1, "trim": False},
+    "open_clip 4": {},
 }
 _LAYERS = 3
 
@@ -45,7 +46,9 @@ def steps(tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         for name, options in _OPTIONS.items()
         if strategy == "fsdp" or name in ("plain", "frozen")
     }
-    words = [str(folder / "found.pt"), *(json.dumps(to_plain(config)) for config in configs.values())]
+    forms = ["4" if "open_clip 4" in name else "installed" for name in configs]
+    words = [json.dumps([form, to_plain(config)]) for form, config in zip(forms, configs.values(), strict=True)]
+    words = [str(folder / "found.pt"), *words]
     run_together([str(Path(__file__).with_name("sharding_worker.py")), *words], count=2)
     return dict(zip(configs, torch.load(folder / "found.pt", weights_only=True), strict=True))
 

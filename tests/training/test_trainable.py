@@ -43,6 +43,7 @@ def test_first_blocks_stay(tower: str, count: int, tiny_model: Path, tiny_pairs:
         train(replace(config, out=tmp_path / "b", train=replace(config.train, **{f"freeze_{tower}_blocks": 9 * count})))
 
 
+@pytest.mark.usefixtures("attention_form")
 @pytest.mark.parametrize("parts", ["attention", "all"])
 def test_adapters_start_at_the_base_and_merge_to_equal_outputs(parts: Any, tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model))
@@ -110,6 +111,7 @@ def test_the_teacher_shares_what_is_not_trained(tiny_model: Path, tiny_pairs: Pa
     assert sum("lora_" in name for name in gradients) == 2 * 4 * 4
 
 
+@pytest.mark.usefixtures("attention_form")
 def test_open_clip_itself_computes_adapters_as_we_do(tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model))
     tokens, images = encoder.tokenize(CAPTIONS), torch.randn(4, 3, 32, 32)
@@ -149,6 +151,7 @@ def test_towers_that_take_no_adapters_are_refused_by_what_they_are(tiny_pairs: P
     assert moved and not any(name.startswith("visual.") for name in moved)
 
 
+@pytest.mark.usefixtures("attention_form")
 def test_adapters_of_a_tower_that_attends_both_ways(tiny_pairs: Pairs, tmp_path: Path) -> None:
     text = {"custom_text": True, "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2,
                                               "layers": 2, "no_causal_mask": True}}  # fmt: skip

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from degla.errors import InputError
-from degla.model.block import input_projection
+from degla.model.block import attention as attend
+from degla.model.block import input_projection, is_of_adapter, plain_name, split_heads
 from degla.ranges import Checked, Count, Positive
 
 _PARTS = {"attention": ("attn",), "all": ("attn", "mlp.c_fc", "mlp.c_proj")}
@@ -31,7 +32,7 @@ class AdapterConfig(Checked, section="adapter"):
 
 def has_adapters(clip: nn.Module) -> bool:
     """Whether `add_adapters` was here."""
-    return any("lora_" in name for name, _ in clip.named_parameters())
+    return any(is_of_adapter(name) for name, _ in clip.named_parameters())
 
 
 def add_adapters(clip: nn.Module, config: AdapterConfig, *, blocks: list[str]) -> None:
@@ -51,31 +52,42 @@ def add_adapters(clip: nn.Module, config: AdapterConfig, *, blocks: list[str]) -
         raise InputError("--adapter.rank needs peft: pip install 'degla[peft]'.") from None
     if not blocks:
         raise InputError("--adapter.rank: no block is left that could get adapters; train one of the towers.")
+    own = {name: clip.get_submodule(f"{name}.attn") for name in blocks}
+    for name, attention in own.items():
+        clip.get_submodule(name).attn = _as_multihead(attention)
     targets = [f"{block}.{part}" for block in blocks for part in _PARTS[config.parts]]
     wanted = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, lora_dropout=0.0)  # type: ignore[arg-type]
     inject_adapter_in_model(wanted, clip)
-    for module in clip.modules():
-        if isinstance(getattr(module, "base_layer", None), nn.MultiheadAttention):
-            module.forward = MethodType(_attend, module)
+    for name, attention in own.items():
+        adapted = clip.get_submodule(f"{name}.attn")
+        pair = isinstance(attention, nn.MultiheadAttention)
+        adapted.forward = MethodType(_attend_for_pair if pair else _attend, adapted)
 
 
-def _attend(self: Any, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> tuple[Tensor, Tensor | None]:
-    """`nn.MultiheadAttention` with its adapters; that of `peft` would add the output's adapter twice."""
-    base = self.base_layer
-    weight, bias = input_projection(self)
-    out = base.out_proj
-    out_weight, out_bias = out.weight, out.bias
-    if hasattr(out, "base_layer"):
-        out_weight, out_bias = out.base_layer.weight, out.base_layer.bias
-        for adapter in out.active_adapters:
-            out_weight = out_weight + out.get_delta_weight(adapter).to(out_weight.dtype)
-    if base.batch_first:
-        query, key, value = (rows.transpose(0, 1) for rows in (query, key, value))
-    attended, weights = functional.multi_head_attention_forward(
-        query, key, value, base.embed_dim, base.num_heads, weight, bias, base.bias_k, base.bias_v, base.add_zero_attn,
-        base.dropout, out_weight, out_bias, training=self.training, **options,
-    )  # fmt: skip
-    return attended.transpose(0, 1) if base.batch_first else attended, weights
+def _as_multihead(attention: Any) -> nn.MultiheadAttention:
+    """The same parameters in PyTorch's class, which is the only one of this layout that `peft` knows."""
+    if isinstance(attention, nn.MultiheadAttention):
+        return attention
+    width = len(attention.out_proj.weight)
+    made = nn.MultiheadAttention(width, attention.num_heads, batch_first=True, device="meta")
+    made.in_proj_weight, made.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
+    made.out_proj = attention.out_proj
+    return made
+
+
+def _attend(self: Any, states: Tensor, *_: Any, attn_mask: Tensor | None = None, **__: Any) -> Tensor:
+    """Self-attention with adapters, batch first; the forward method of `peft` would add the output's adapter twice."""
+    rows = functional.linear(states, *input_projection(self))
+    parts = (split_heads(part, self.num_heads) for part in rows.chunk(3, dim=-1))
+    if attn_mask is not None and attn_mask.ndim == 3:
+        attn_mask = attn_mask.view(len(states), -1, *attn_mask.shape[1:])
+    attended = attend(*parts, attn_mask=attn_mask).transpose(1, 2).flatten(2)
+    return cast(Tensor, self.base_layer.out_proj(attended))
+
+
+def _attend_for_pair(self: Any, states: Tensor, *_: Any, **options: Any) -> tuple[Tensor, None]:
+    """`_attend` for blocks that expect a pair, as `nn.MultiheadAttention` returns it."""
+    return _attend(self, states, **options), None
 
 
 def adapter_state(clip: nn.Module) -> dict[str, Tensor]:
@@ -97,21 +109,19 @@ def load_adapter_state(clip: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def _changes(name: str) -> bool:
-    return "lora_" in name or name in ("logit_scale", "logit_bias")
+    return is_of_adapter(name) or name in ("logit_scale", "logit_bias")
 
 
 @torch.no_grad()
 def merged_state(clip: nn.Module) -> dict[str, Tensor]:
     """The state of a model without adapters that computes the same: each adapter added to its weight."""
-    merged = {
-        name.replace(".base_layer", ""): value for name, value in clip.state_dict().items() if "lora_" not in name
-    }
+    merged = {plain_name(name): value for name, value in clip.state_dict().items() if not is_of_adapter(name)}
     for name, module in clip.named_modules():
         layer: Any = module
         if not hasattr(module, "lora_A") or not hasattr(module, "base_layer"):
             continue
         weight = "in_proj_weight" if isinstance(layer.base_layer, nn.MultiheadAttention) else "weight"
-        key = f"{name.replace('.base_layer', '')}.{weight}"
+        key = f"{plain_name(name)}.{weight}"
         for adapter in layer.active_adapters:
             merged[key] = merged[key] + layer.get_delta_weight(adapter).to(merged[key].dtype)
     return merged

@@ -15,34 +15,69 @@ from torch.utils.checkpoint import checkpoint
 
 from degla.model.linear_kernel import apply_layer, linear
 
+_LAYERS = ("attn.out_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj")
+_PARAMETERS = frozenset(f"{layer}.{kind}" for layer in _LAYERS for kind in ("weight", "bias")) | {
+    "attn.in_proj_weight",
+    "attn.in_proj_bias",
+}
+_LAYER_SCALES = frozenset({"ls_1.gamma", "ls_2.gamma"})
+
 
 def why_unknown(transformer: nn.Module) -> str | None:
-    """Why `run_block` cannot compute all blocks; None where they are open_clip's plain ones."""
-    from open_clip.transformer import ResidualAttentionBlock
+    """Why `run_block` cannot compute all blocks; None where each of them computes what `run_block` does.
 
+    A block is known by what it is, not by its class, since open_clip 3 and 4 attend by different ones: it has the
+    parameters of CLIP's block and no others, drops nothing out, and computes the same on a few rows.
+    """
     blocks = list(cast(Any, transformer).resblocks) if hasattr(transformer, "resblocks") else []
     if not blocks:
         return f"is {_kind(transformer)}, not one of open_clip's own transformers"
     for block in blocks:
-        if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
-            return f"has blocks of the kind {_kind(block)}, not open_clip's plain ones"
-        inner = getattr(block.attn, "base_layer", block.attn)
-        if not isinstance(inner, nn.MultiheadAttention):
-            return f"attends by {_kind(inner)}, not by PyTorch's MultiheadAttention"
-        if inner.in_proj_weight is None or inner.in_proj_bias is None or inner.bias_k is not None:
-            return "projects queries, keys and values in another way than CLIP"
-        if inner.add_zero_attn or inner.dropout != 0.0:
-            return "drops attention out, or attends to zeros"
+        names = {plain_name(name) for name, _ in block.named_parameters() if not is_of_adapter(name)}
+        if more := sorted(names - _PARAMETERS - _LAYER_SCALES):
+            return f"has {more[0]} in its blocks, which those of CLIP have not"
+        if missing := sorted(_PARAMETERS - names):
+            return f"has no {missing[0]} in its blocks, which those of CLIP have"
+        if any(_drops_out(part) for part in block.modules()):
+            return "drops states out in training"
+    kinds = {(type(block), type(block.attn)): block for block in blocks}
+    if not all(_computes_the_same(block) for block in kinds.values()):
+        return f"has blocks ({_kind(blocks[0])}) that compute something else than those of CLIP"
     return None
-
-
-def known_blocks(transformer: nn.Module) -> bool:
-    """Whether all blocks are open_clip's plain ones, which `run_block` computes."""
-    return why_unknown(transformer) is None
 
 
 def _kind(module: nn.Module) -> str:
     return f"{type(module).__module__.partition('.')[0]} {type(module).__name__}"
+
+
+def _drops_out(part: nn.Module) -> bool:
+    # nn.MultiheadAttention holds its rate as a number, layers of dropout as `p`.
+    rate = getattr(part, "dropout", 0.0) if hasattr(part, "out_proj") else getattr(part, "p", 0.0)
+    return isinstance(rate, float) and rate > 0
+
+
+@torch.no_grad()
+def _computes_the_same(block: Any) -> bool:
+    """Whether the block itself gives what `run_block` gives, on three rows of arbitrary numbers."""
+    like = block.ln_1.weight
+    states = torch.arange(3 * len(like), device=like.device, dtype=torch.float32).sin().to(like.dtype).view(1, 3, -1)
+    try:
+        expected = block(states) - states
+    except (RuntimeError, TypeError, ValueError, AssertionError):  # another signature
+        return False
+    found = run_block(block, states, attend_both_ways(block.attn.num_heads)) - states
+    largest = float(expected.abs().max())
+    return torch.allclose(found, expected, rtol=1e-2, atol=1e-3 * largest, equal_nan=True)
+
+
+def is_of_adapter(name: str) -> bool:
+    """Whether a parameter is one that `peft` added."""
+    return "lora_" in name
+
+
+def plain_name(name: str) -> str:
+    """Name of a parameter in a model without the wrappers of `peft`."""
+    return name.replace(".base_layer", "")
 
 
 def input_projection(attention: Any) -> tuple[Float[Tensor, "three_width width"], Float[Tensor, " three_width"]]:
@@ -159,3 +194,18 @@ def split_heads(rows: Float[Tensor, "batch length width"], heads: int) -> Float[
     """Give each attention head its own axis."""
     batch, length, width = rows.shape
     return rows.view(batch, length, heads, width // heads).transpose(1, 2)
+
+
+def attend_both_ways(heads: int) -> Attend:
+    """Attention of all rows of a sequence [batch, length, width] to one another."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        parts = (split_heads(rows, heads) for rows in (query, key, value))
+        return attention(*parts).transpose(1, 2).flatten(2)
+
+    return attend
+
+
+def heads_of(transformer: Any) -> int:
+    """Number of attention heads of one of open_clip's own transformers."""
+    return int(transformer.resblocks[0].attn.num_heads)

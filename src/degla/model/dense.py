@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from degla.model.block import attention, run_block, run_blocks, split_heads
+from degla.model.block import attend_both_ways, heads_of, run_block, run_blocks
 from degla.model.text import attend_along, embed_nodes, project_texts, text_tower
 from degla.prefixes import PrefixTree
 
@@ -22,12 +22,7 @@ def encode_patches(
         The embedding (the class token's output) and the outputs of the patches; projected, not normalised.
     """
     visual: Any = clip.visual
-    heads = visual.transformer.resblocks[0].attn.num_heads
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        parts = (split_heads(rows, heads) for rows in (query, key, value))
-        return attention(*parts).transpose(1, 2).flatten(2)
-
+    attend = attend_both_ways(heads_of(visual.transformer))
     states = run_blocks(visual.transformer, visual._embeds(images), attend, training=visual.training)
     states = visual.ln_post(run_block(visual.transformer.resblocks[-1], states, attend))
     outputs = states if visual.proj is None else states @ visual.proj
@@ -44,7 +39,7 @@ def encode_tokens(
         What stands behind the end token is some other token's output.
     """
     tower = text_tower(clip)
-    attend = attend_along(tree, heads=tower.transformer.resblocks[0].attn.num_heads)
+    attend = attend_along(tree, heads=heads_of(tower.transformer))
     states = run_blocks(tower.transformer, embed_nodes(tower, tree), attend, training=tower.transformer.training)
     nodes = project_texts(tower, run_block(tower.transformer.resblocks[-1], states, attend))
     path = tree.path.index_select(0, tree.text)

@@ -7,7 +7,7 @@ from typing import Any, cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from degla.model.block import attention, run_blocks, run_last_block, split_heads, why_unknown
+from degla.model.block import attend_both_ways, heads_of, run_blocks, run_last_block, why_unknown
 
 
 def why_all_patches(clip: nn.Module) -> str | None:
@@ -37,11 +37,7 @@ def encode_class_token(clip: nn.Module, images: Float[Tensor, "batch 3 height wi
     """Run a vision transformer for which `reads_class_token` holds; the same vectors, not normalised."""
     visual: Any = clip.visual
     states = visual._embeds(images)
-    heads = visual.transformer.resblocks[0].attn.num_heads
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        parts = (split_heads(rows, heads) for rows in (query, key, value))
-        return attention(*parts).transpose(1, 2).flatten(2)
+    attend = attend_both_ways(heads_of(visual.transformer))
 
     def attend_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return attend(query[:, None], key, value)[:, 0]

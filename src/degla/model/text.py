@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from degla.model.block import Attend, attention, run_blocks, run_last_block, split_heads, why_unknown
+from degla.model.block import Attend, attention, heads_of, run_blocks, run_last_block, split_heads, why_unknown
 from degla.prefixes import GrowTree, PrefixTree
 
 
@@ -135,7 +135,7 @@ def encode_tree(clip: nn.Module, tree: PrefixTree) -> Float[Tensor, "texts dim"]
         One vector a text, not normalised.
     """
     tower = text_tower(clip)
-    heads = tower.transformer.resblocks[0].attn.num_heads
+    heads = heads_of(tower.transformer)
     attend = attend_along(tree, heads=heads)
     texts, length = tree.path.shape
     path = tree.path.flatten()

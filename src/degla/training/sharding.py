@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from open_clip.transformer import CustomResidualAttentionBlock, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
@@ -18,12 +17,12 @@ from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model.block import add_work_method
+from degla.model.depth import TOWERS, resblocks
 from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
 from degla.model.text import text_tower
 
 _CALLS = ("encode_images", "encode_captions", "encode_dense", "embed")
-_BLOCKS = (ResidualAttentionBlock, CustomResidualAttentionBlock)
 NEEDS_TORCH = (2, 13)
 """Oldest version with which slices were seen to give the gradients of whole copies; 2.7 gives others."""
 _WHOLE = ("logit_scale", "logit_bias")
@@ -72,8 +71,8 @@ class Sharding:
     def _share_out(self, model: Encoder) -> None:
         # The scale is read and clamped outside of calls, and a single number cannot be cut.
         whole = {value for name, value in model.clip.named_parameters() if name in _WHOLE}
-        blocks = [part for part in model.clip.modules() if isinstance(part, _BLOCKS)]
-        for block in blocks:
+        for name in (name for tower in TOWERS for name in resblocks(model.clip, tower)):
+            block = model.clip.get_submodule(name)
             fully_shard(block, mesh=self._mesh, reshard_after_forward=True)
             register_fsdp_forward_method(block, add_work_method(block))
         table = getattr(text_tower(model.clip), "token_embedding", None)
