@@ -1,13 +1,16 @@
-"""A loss of your own: a frozen dataclass with its settings as fields and one method. It needs no change to the package.
+"""Two losses of your own, one of them with an input of its own. They need no change to the package.
 
-To make it a loss of every recipe and a flag of `degla train`, put the class into `src/degla/losses/my_margin.py`.
+A loss is a frozen dataclass with its settings as fields and one method. To make it a loss of every recipe and a flag of
+`degla train`, put the class into `src/degla/losses/my_margin.py`, and the entry of its input into `src/degla/inputs.py`.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn.functional import normalize
 
+from degla.inputs import INPUTS, Input
 from degla.losses import Contrastive, Embeddings, Loss, Objective, Target
 from degla.losses.core import Processes
 
@@ -28,6 +31,24 @@ class MyMargin(Loss):
         return processes.mean(torch.relu(self.margin + wrong - right), student.valid)
 
 
+# A second text of each pair, read by the text tower. In training it comes from the column "paraphrase" of the captions
+# (a field of `CaptionRecord` in `src/degla/records.py`); pairs without one are masked.
+INPUTS["paraphrase"] = Input("BD", "text", part="paraphrase", mask="paraphrase_valid", column="paraphrase")
+INPUTS["paraphrase_valid"] = Input("B", "value", part="paraphrase")
+
+
+@dataclass(frozen=True)
+class MyParaphrase(Loss):
+    """Pull each paraphrase to its caption: mean over valid pairs of 1 - <t, p>."""
+
+    weight: float = 1.0
+    reads: ClassVar[frozenset[str]] = frozenset({"paraphrase"})
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> torch.Tensor:
+        near = (student.caption * student.require("paraphrase")).sum(-1)
+        return processes.mean(1 - near, student.require("paraphrase_valid"))
+
+
 image, caption, negative = torch.randn(8, 16), torch.randn(8, 16), torch.randn(8, 3, 16)
 alone = MyMargin(margin=0.5)(image=image, caption=caption, negative=negative, scale=1.0)
 
@@ -35,6 +56,7 @@ v, t, n = normalize(image, dim=-1), normalize(caption, dim=-1), normalize(negati
 by_hand = torch.relu(0.5 + (v[:, None] * n).sum(-1) - (v * t).sum(-1, keepdim=True)).mean()
 torch.testing.assert_close(alone, by_hand)
 
-objective = Objective({"contrastive": Contrastive(), "my_margin": MyMargin(weight=2.0)})
-total, values = objective(image=image, caption=caption, negative=negative, scale=10.0)
+losses = {"contrastive": Contrastive(), "my_margin": MyMargin(weight=2.0), "my_paraphrase": MyParaphrase()}
+total, values = Objective(losses)(image=image, caption=caption, negative=negative, paraphrase=2 * caption, scale=10.0)
+assert abs(values["my_paraphrase"]) < 1e-6, "a paraphrase that is the caption is as near as can be"
 print(f"alone {alone:.4f}, in a sum {total:.4f}:", {name: round(value.item(), 4) for name, value in values.items()})

@@ -17,7 +17,7 @@ SHOWS = {
     "transformers_trainer": r"3 steps, mean loss \d\.\d+",
     "negatives_for_your_captions": r"swap_nouns +a black cat chases a white dog\n(.|\n)*3 captions:",
     "train_evaluate_report": r"before \{.*'composition\.id': 0\.\d+(.|\n)*after \{.*\n(.|\n)*report\.html",
-    "add_a_loss": r"alone \d\.\d+, in a sum \d\.\d+: \{'contrastive': \d.*'my_margin'",
+    "add_a_loss": r"alone \d\.\d+, in a sum \d\.\d+: \{'contrastive': \d.*'my_margin'.*'my_paraphrase'",
     "add_a_benchmark": r"swap_adjectives: 0\.\d+, chance 0\.5, blind \{'shorter text'",
 }
 

@@ -19,14 +19,12 @@ from degla.data.batches import Batch
 from degla.data.classes import read_classes
 from degla.data.sources import Columns, read_captions
 from degla.errors import InputError
-from degla.losses.core import Extra, Processes
+from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.records import OPTIONAL_FIELDS, CaptionRecord, read_jsonl, write_jsonl
 from degla.training.pairs import Pairs, open_pairs, read_rows
 from tests.tiny import CLASSES
 from tests.training.configs import tiny_config
-
-EVERY = frozenset[Extra]({"partner", "positive", "classes", "text_group"})
 
 
 def pairs_of(recipe: str, model: Path, files: dict[str, Path], out: Path, **data: Any) -> Pairs:
@@ -98,21 +96,21 @@ def test_a_batch_holds_what_its_terms_read_and_no_more(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:
     plain = first_batch(pairs_of("negclip", tiny_model, tiny_pairs, tmp_path))
-    assert plain.partner_image is None and plain.positive is None and plain.label is None and plain.classes is None
-    batch = first_batch(pairs_of("con_clip", tiny_model, tiny_pairs, tmp_path))
-    assert batch.partner_image is not None and batch.partner_valid is not None and batch.partner_caption is not None
-    assert batch.partner_image.shape == batch.image.shape and batch.partner_caption.shape == batch.caption.shape
+    assert not plain.extra
+    extra = (batch := first_batch(pairs_of("con_clip", tiny_model, tiny_pairs, tmp_path))).extra
+    assert extra.keys() == {"distractor_image", "distractor_caption", "distractor_valid"}
+    assert extra["distractor_image"].shape == batch.image.shape
+    assert extra["distractor_caption"].shape == batch.caption.shape
     by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
     seen = set()
     for epoch in range(3):
         found = first_batch(pairs_of("con_clip", tiny_model, tiny_pairs, tmp_path), epoch)
-        assert found.partner_valid is not None and found.partner_image is not None and found.partner_caption is not None
         for place, name in enumerate(found.ids):
             has = "partner_image" in by_id[name]
             seen.add(has)
-            assert bool(found.partner_valid[place]) == has
-            same_image = torch.equal(found.partner_image[place], found.image[place])
-            same_text = torch.equal(found.partner_caption[place], found.caption[place])
+            assert bool(found.extra["distractor_valid"][place]) == has
+            same_image = torch.equal(found.extra["distractor_image"][place], found.image[place])
+            same_text = torch.equal(found.extra["distractor_caption"][place], found.caption[place])
             assert (same_image, same_text) == (not has, not has)
     assert seen == {False, True}
 
@@ -125,12 +123,11 @@ def test_positives_are_drawn_anew_and_never_say_what_the_caption_says(
         drawn: dict[str, set[tuple[int, ...]]] = {}
         for epoch in range(8):
             for batch in pairs.batches(epoch, start=0, device=torch.device("cpu")):
-                assert batch.positive is not None and batch.positive_valid is not None
-                assert batch.positive.shape == (4, 1, batch.caption.shape[1])
+                assert batch.extra["positive"].shape == (4, 1, batch.caption.shape[1])
                 for place, name in enumerate(batch.ids):
-                    if batch.positive_valid[place, 0]:
-                        assert not torch.equal(batch.positive[place, 0], batch.caption[place])
-                        text = [token for token in batch.positive[place, 0].tolist() if token]
+                    if batch.extra["positive_valid"][place, 0]:
+                        assert not torch.equal(batch.extra["positive"][place, 0], batch.caption[place])
+                        text = [token for token in batch.extra["positive"][place, 0].tolist() if token]
                         drawn.setdefault(name, set()).add(tuple(text))
         if source == "column":
             assert set(drawn) == {row["id"] for row in rows_of(tiny_pairs) if row["positives"]}
@@ -146,11 +143,10 @@ def test_texts_of_the_same_image_are_positives_of_each_other(
     by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
     tokenize = load_encoder(str(tiny_model)).tokenize
     batch = first_batch(pairs)
-    assert batch.positive is not None
     for place, name in enumerate(batch.ids):
         image, number = name.split("-")
-        other = tokenize([by_id[f"{image}-{1 - int(number)}"]["text"]])[0, : batch.positive.shape[-1]]
-        assert torch.equal(batch.positive[place, 0], other)
+        other = tokenize([by_id[f"{image}-{1 - int(number)}"]["text"]])[0, : batch.extra["positive"].shape[-1]]
+        assert torch.equal(batch.extra["positive"][place, 0], other)
 
 
 def test_one_text_has_the_same_tokens_in_every_role(
@@ -172,9 +168,12 @@ def test_one_text_has_the_same_tokens_in_every_role(
     }
     config = replace(config, objective=objective, data=replace(config.data, negatives_per_caption=1))
     batch = first_batch(open_pairs(config, encoder=load_encoder(str(tiny_model)), processes=Processes()))
-    assert batch.positive is not None and batch.partner_caption is not None
     first, second = batch.ids.index("1"), batch.ids.index("2")
-    for tokens in (batch.negative[second, 0], batch.positive[second, 0], batch.partner_caption[second]):
+    for tokens in (
+        batch.negative[second, 0],
+        batch.extra["positive"][second, 0],
+        batch.extra["distractor_caption"][second],
+    ):
         assert torch.equal(tokens, batch.caption[first])
 
 
@@ -191,8 +190,7 @@ def test_one_picture_has_the_same_pixels_in_every_role(
     files = {**tiny_pairs, "captions": write_captions(tmp_path, captions), "images": tmp_path}
     config = tiny_config("con_clip", model=tiny_model, pairs=files, out=tmp_path / "run", batch_size=2)
     batch = first_batch(open_pairs(config, encoder=load_encoder(str(tiny_model)), processes=Processes()))
-    assert batch.partner_image is not None
-    assert torch.equal(batch.image, batch.partner_image.flip(0))
+    assert torch.equal(batch.image, batch.extra["distractor_image"].flip(0))
     assert not torch.equal(batch.image[0], batch.image[1])
 
 
@@ -203,16 +201,15 @@ def test_classes_and_labels(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_p
     }
     encoder = load_encoder(str(tiny_model))
     batch = first_batch(open_pairs(replace(config, objective=chosen), encoder=encoder, processes=Processes()))
-    assert batch.classes is not None and batch.label is not None and batch.text_group is not None
-    texts = encoder.tokenize([f"a photo of a {name}." for name in CLASSES])[:, : batch.classes.shape[1]]
-    assert torch.equal(batch.classes, texts)
+    texts = encoder.tokenize([f"a photo of a {name}." for name in CLASSES])[:, : batch.extra["classes"].shape[1]]
+    assert torch.equal(batch.extra["classes"], texts)
     by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
     for place, name in enumerate(batch.ids):
         label = by_id[name]["label"]
-        assert int(batch.label[place]) == (-1 if label is None else CLASSES.index(label))
+        assert int(batch.extra["label"][place]) == (-1 if label is None else CLASSES.index(label))
         for other, second in enumerate(batch.ids):
             same = by_id[name]["text"] == by_id[second]["text"]
-            assert (batch.text_group[place] == batch.text_group[other]).item() == same
+            assert (batch.extra["text_group"][place] == batch.extra["text_group"][other]).item() == same
     with pytest.raises(InputError, match=r"give --data\.classes FILE"):
         open_pairs(
             replace(config, objective=chosen, data=replace(config.data, classes=None)),
@@ -297,7 +294,7 @@ def test_a_second_image_that_is_missing_and_a_label_without_a_class(
 ) -> None:
     rows = rows_of(tiny_pairs)
     lost = [{**row, "partner_image": "lost.png", "partner_text": "x"} for row in rows]
-    with pytest.raises(InputError, match=r"(?s)\(partner_image\).*lost\.png"):
+    with pytest.raises(InputError, match=r"(?s)column partner_image.*lost\.png"):
         pairs_of("con_clip", tiny_model, {**tiny_pairs, "captions": write_captions(tmp_path, lost)}, tmp_path)
     odd = [{**row, "label": "zebra"} for row in rows]
     config = tiny_config(

@@ -27,8 +27,8 @@ from degla.losses.text_grounded import TextGrounded
 from degla.shelf import LOSSES
 
 PAIRS, NEGATIVES, DIM = 8, 3, 5
-IMAGES = ("image", "partner_image", "patch", "raw_image")
-TEXTS = ("caption", "negative", "partner_caption", "positive", "classes", "caption_token", "negative_token")
+IMAGES = ("image", "distractor_image", "patch", "raw_image")
+TEXTS = ("caption", "negative", "distractor_caption", "positive", "classes", "caption_token", "negative_token")
 ALL_MASKS = (*MASKS, "first half empty", "only the last row")
 Outcome = dict[str, Tensor]
 
@@ -81,9 +81,9 @@ def global_batch(mask: str) -> dict[str, Tensor]:
         "valid": valid,
         "group": torch.tensor([0, 1, 2, 0, 1, 3, 0, 3]),
         "rule": torch.randint(RULES, (PAIRS, NEGATIVES), generator=random).masked_fill(~valid, -1),
-        "partner_image": images(PAIRS),
-        "partner_caption": texts(PAIRS),
-        "partner_valid": there(PAIRS),
+        "distractor_image": images(PAIRS),
+        "distractor_caption": texts(PAIRS),
+        "distractor_valid": there(PAIRS),
         "positive": texts(PAIRS, POSITIVES),
         "positive_valid": there(PAIRS, POSITIVES),
         "patch": images(PAIRS, PATCHES),
@@ -99,7 +99,7 @@ def global_batch(mask: str) -> dict[str, Tensor]:
 
 
 def embed(encoder: nn.Module, batch: dict[str, Tensor]) -> Embeddings:
-    return Embeddings(**{**batch, **encoder(batch)})
+    return Embeddings.of({**batch, **encoder(batch)})
 
 
 def sums() -> dict[str, dict[str, Any]]:

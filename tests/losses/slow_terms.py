@@ -237,24 +237,28 @@ def next_thresholds(term: Any, student: Embeddings, memory: Tensor) -> list[floa
 
 
 def partner_contrastive(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
-    w, u, t, s = student.partner_image, student.partner_caption, student.caption, student.scale
-    assert w is not None and u is not None and student.partner_valid is not None
+    w, u, t, s = student.extra["distractor_image"], student.extra["distractor_caption"], student.caption, student.scale
     pairs = t.shape[0]
-    there = [i for i in range(pairs) if bool(student.partner_valid[i])]
+    there = [i for i in range(pairs) if bool(student.extra["distractor_valid"][i])]
     rows = []
     for i in there:
         texts = [s * _dot(w[i], u[j]) for j in there if j != i] + [s * _dot(w[i], t[j]) for j in range(pairs)]
         images = [s * _dot(u[i], w[j]) for j in there if j != i]
         right = s * _dot(w[i], u[i])
         rows.append(_cross_entropy(right, texts) / 2 + _cross_entropy(right, images) / 2)
-    return _mean(rows, s), {"partner_image", "partner_caption", "caption", "scale"} if rows else set()
+    return _mean(rows, s), {"distractor_image", "distractor_caption", "caption", "scale"} if rows else set()
 
 
 def distractor(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
-    v, t, w, u, s = student.image, student.caption, student.partner_image, student.partner_caption, student.scale
-    assert w is not None and u is not None and student.partner_valid is not None
+    v, t, w, u, s = (
+        student.image,
+        student.caption,
+        student.extra["distractor_image"],
+        student.extra["distractor_caption"],
+        student.scale,
+    )
     pairs = t.shape[0]
-    there = [i for i in range(pairs) if bool(student.partner_valid[i])]
+    there = [i for i in range(pairs) if bool(student.extra["distractor_valid"][i])]
     first, second, third = [], [], []
     for i in range(pairs):
         right = s * _dot(v[i], t[i])
@@ -267,11 +271,17 @@ def distractor(term: Any, student: Embeddings, teacher: Target, memory: Tensor) 
             third.append(_cross_entropy(s * _dot(w[i], u[i]), others))
     value = term.image * _mean(first, s) + term.caption * _mean(second, s) + term.distractor * _mean(third, s)
     moved = {"image", "caption", "scale"} if pairs > 1 or there else set()
-    return value, moved | ({"partner_image", "partner_caption"} if there else set())
+    return value, moved | ({"distractor_image", "distractor_caption"} if there else set())
 
 
 def text_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
-    v, t, r, there, s = student.image, student.caption, student.positive, student.positive_valid, student.scale
+    v, t, r, there, s = (
+        student.image,
+        student.caption,
+        student.extra["positive"],
+        student.extra["positive_valid"],
+        student.scale,
+    )
     assert r is not None and there is not None
     pairs, positives = there.shape
     rows = []
@@ -302,7 +312,7 @@ def text_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tenso
 
 
 def text_pull(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
-    t, r, there = student.caption, student.positive, student.positive_valid
+    t, r, there = student.caption, student.extra["positive"], student.extra["positive_valid"]
     assert r is not None and there is not None
     rows = []
     for i in range(there.shape[0]):
@@ -314,7 +324,7 @@ def text_pull(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -
 
 
 def class_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
-    v, classes, label, s = student.image, student.classes, student.label, student.scale
+    v, classes, label, s = student.image, student.extra["classes"], student.extra["label"], student.scale
     assert classes is not None and label is not None
     rows = []
     for i in range(v.shape[0]):
@@ -331,7 +341,7 @@ def class_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tens
 
 
 def soft_alignment(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
-    v, t, s, text = student.image, student.caption, student.scale, student.text_group
+    v, t, s, text = student.image, student.caption, student.scale, student.extra["text_group"]
     assert text is not None
     pairs = t.shape[0]
     rows = []
@@ -350,10 +360,9 @@ def soft_alignment(term: Any, student: Embeddings, teacher: Target, memory: Tens
 
 
 def dense_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
-    patch, valid, s = student.patch, student.valid, student.scale
-    caption, negative = student.caption_token, student.negative_token
+    patch, valid, s = student.extra["patch"], student.valid, student.scale
+    caption, negative = student.extra["caption_token"], student.extra["negative_token"]
     assert patch is not None and caption is not None and negative is not None
-    assert student.caption_token_valid is not None and student.negative_token_valid is not None
 
     def score(patches: Tensor, tokens: Tensor, there: Tensor) -> Tensor:
         total = torch.zeros_like(s)
@@ -375,18 +384,18 @@ def dense_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tens
     rows = []
     for i in range(valid.shape[0]):
         others = [
-            score(patch[i], negative[i, k], student.negative_token_valid[i, k])
+            score(patch[i], negative[i, k], student.extra["negative_token_valid"][i, k])
             for k in range(valid.shape[1])
             if bool(valid[i, k])
         ]
         if others:
-            own = score(patch[i], caption[i], student.caption_token_valid[i])
+            own = score(patch[i], caption[i], student.extra["caption_token_valid"][i])
             rows.append(_calibrated(own, others, term=term, missing=valid.shape[1] - len(others)))
     return _mean(rows, s), {"patch", "caption_token", "negative_token", "scale"} if rows else set()
 
 
 def raw_distillation(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
-    f, y = student.raw_image, teacher.raw_image
+    f, y = student.extra["raw_image"], teacher.raw_image
     assert f is not None and y is not None
     rows = []
     for i in range(f.shape[0]):

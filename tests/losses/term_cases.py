@@ -16,13 +16,13 @@ from degla.losses.core.objective import loss_class
 
 RULES = 3
 POSITIVES, PATCHES, TOKENS, CLASSES = 2, 4, 3, 3
-UNIT = ("image", "caption", "negative", "partner_image", "partner_caption", "positive", "classes")
+UNIT = ("image", "caption", "negative", "distractor_image", "distractor_caption", "positive", "classes")
 DENSE = ("patch", "caption_token", "negative_token", "raw_image")
 LEAVES = (*UNIT, *DENSE, "scale")
 MASKED = {
     "negative": "valid",
-    "partner_image": "partner_valid",
-    "partner_caption": "partner_valid",
+    "distractor_image": "distractor_valid",
+    "distractor_caption": "distractor_valid",
     "positive": "positive_valid",
     "caption_token": "caption_token_valid",
     "negative_token": "negative_token_valid",
@@ -57,7 +57,7 @@ class Case:
         """Unit rows, in the graph of the leaves."""
         unit = {name: _unit(self.leaves[name]) for name in UNIT}
         dense = {name: self.leaves[name] * 1.0 for name in DENSE}
-        return Embeddings(**unit, **dense, **self.given, scale=self.leaves["scale"].exp())
+        return Embeddings.of(unit | dense | self.given | {"scale": self.leaves["scale"].exp()})
 
     def target(self, parts: typing.Iterable[str] = ("image", "caption", "negative", "raw_image")) -> Target:
         """The teacher's rows, only the parts named."""
@@ -122,8 +122,8 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
     group = torch.randint(max(pairs - 1, 1), (pairs,), generator=random)
     memory = torch.rand(RULES, generator=random, dtype=torch.float64) * 3
     leaves |= {
-        "partner_image": rows(pairs),
-        "partner_caption": rows(pairs),
+        "distractor_image": rows(pairs),
+        "distractor_caption": rows(pairs),
         "positive": rows(pairs, POSITIVES),
         "classes": rows(CLASSES),
         "patch": rows(pairs, PATCHES),
@@ -139,7 +139,7 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
             "valid": valid,
             "rule": rule,
             "group": group,
-            "partner_valid": there(pairs, share=0.7),
+            "distractor_valid": there(pairs, share=0.7),
             "positive_valid": there(pairs, POSITIVES, share=0.6),
             "caption_token_valid": token_masks(pairs),
             "negative_token_valid": token_masks(pairs, negatives) & valid[..., None],
@@ -148,6 +148,12 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
         },
         memory=memory,
     )
+
+
+def changed(student: Embeddings, **tensors: Tensor | None) -> Embeddings:
+    """The same embeddings with some inputs replaced, or left out where they are None."""
+    given = student.tensors() | tensors
+    return Embeddings.of({name: value for name, value in given.items() if value is not None})
 
 
 def all_settings(name: str) -> list[Any]:
@@ -166,7 +172,7 @@ def all_settings(name: str) -> list[Any]:
 
 
 LEADING = {
-    "partner": "partner_caption",
+    "distractor": "distractor_caption",
     "positive": "positive",
     "tokens": "caption_token",
     "classes": "classes",

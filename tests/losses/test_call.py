@@ -13,10 +13,10 @@ from torch import Tensor
 
 import degla.losses
 from degla.errors import InputError
+from degla.inputs import INPUTS, LossTensors
 from degla.losses import Contrastive, CrossModalRank, ImageGrounded, Objective, RawDistillation, SelfDistillation
 from degla.losses.core import Processes, StatefulLoss, Target
 from degla.losses.core.objective import loss_class, losses_by_name
-from degla.losses.core.tensors import LossTensors
 from degla.shelf import LOSSES
 
 EVERY = [term for name in LOSSES.names() for term in all_settings(name)]
@@ -45,7 +45,7 @@ def test_a_call_with_tensors_is_the_value_with_its_gradients(term: Any) -> None:
 
 
 def test_every_name_that_a_loss_can_read_is_tried() -> None:
-    assert tensors_of(make_case(2, 2)).keys() == LossTensors.__annotations__.keys()
+    assert tensors_of(make_case(2, 2)).keys() == LossTensors.__annotations__.keys() == INPUTS.keys()
 
 
 @pytest.mark.parametrize("name", LOSSES.names())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
 import pytest
 import torch
-from term_cases import evaluate, gradients, make_case
+from term_cases import changed, evaluate, gradients, make_case
 
 from degla.losses.class_contrast import ClassContrast
 from degla.losses.contrastive import Contrastive
@@ -37,18 +36,18 @@ def alike(pairs: int, **given: Any) -> Embeddings:
     row = case.student().image[0].detach()
     rows = {
         name: row.expand_as(each)
-        for name, each in vars(case.student()).items()
-        if each is not None and each.is_floating_point() and each.dim() > 1
+        for name, each in case.student().tensors().items()
+        if each.is_floating_point() and each.dim() > 1
     }
     group = torch.arange(pairs)
-    return dataclasses.replace(case.student(), **{**rows, "group": group, "text_group": group, **given})
+    return changed(case.student(), **{**rows, "group": group, "text_group": group, **given})
 
 
 def test_partners_that_fit_everything() -> None:
     # Among 5 texts and 5 captions in one direction, among 5 images in the other.
     expected = math.log(2 * PAIRS) / 2 + math.log(PAIRS) / 2
     assert value(PartnerContrastive(), alike(PAIRS)) == pytest.approx(expected)
-    only_two = alike(PAIRS, partner_valid=torch.arange(PAIRS) < 2)
+    only_two = alike(PAIRS, distractor_valid=torch.arange(PAIRS) < 2)
     expected = math.log(2 + PAIRS) / 2 + math.log(2) / 2
     assert value(PartnerContrastive(), only_two) == pytest.approx(expected)
 
@@ -58,35 +57,34 @@ def test_triplet_clip_is_symmetric() -> None:
     student = make_case(PAIRS, 1, mask="all", seed=3).student()
 
     def loss(image: str, text: str, other_image: str, other_text: str) -> float:
-        rows = {name: getattr(student, name) for name in (image, text, other_image, other_text)}
-        batch = dataclasses.replace(
+        rows = {name: student.tensors()[name] for name in (image, text, other_image, other_text)}
+        batch = changed(
             student,
             image=rows[image],
             caption=rows[text],
             negative=rows[other_text][:, None],
-            partner_image=rows[other_image],
-            partner_caption=rows[other_text],
+            distractor_image=rows[other_image],
+            distractor_caption=rows[other_text],
         )
         first, second = value(Contrastive(), batch), value(PartnerContrastive(), batch)
         assert first != pytest.approx(second)
         return first + second
 
-    names = ("image", "caption", "partner_image", "partner_caption")
+    names = ("image", "caption", "distractor_image", "distractor_caption")
     assert loss(*names) == pytest.approx(loss(*names[2:], *names[:2]), rel=1e-13)
 
 
 def test_distractors_that_fit_everything() -> None:
     assert value(Distractor(), alike(PAIRS)) == pytest.approx(math.log(2 * PAIRS))
-    nobody = alike(PAIRS, partner_valid=torch.zeros(PAIRS, dtype=torch.bool))
+    nobody = alike(PAIRS, distractor_valid=torch.zeros(PAIRS, dtype=torch.bool))
     assert value(Distractor(), nobody) == pytest.approx(2 / 3 * math.log(PAIRS))
 
 
 def test_con_clip_without_distractors_is_contrast_with_negated_captions() -> None:
     """The images' part and the captions' part without distractor images are the two directions of `contrastive`."""
     student = make_case(PAIRS, 1, mask="all", seed=4).student()
-    assert student.partner_caption is not None
-    batch = dataclasses.replace(student, negative=student.partner_caption[:, None])
-    alone = dataclasses.replace(batch, partner_valid=torch.zeros(PAIRS, dtype=torch.bool))
+    batch = changed(student, negative=student.extra["distractor_caption"][:, None])
+    alone = changed(batch, distractor_valid=torch.zeros(PAIRS, dtype=torch.bool))
     from_image = value(Distractor(image=0.5, caption=0, distractor=0), batch)
     from_caption = value(Distractor(image=0, caption=0.5, distractor=0), alone)
     assert value(Contrastive(), batch) == pytest.approx(from_image + from_caption)
@@ -96,7 +94,7 @@ def test_a_negated_caption_is_never_a_query() -> None:
     case = make_case(PAIRS, 1, mask="all", seed=5)
     student = case.student()
     found = gradients(Distractor(image=0, distractor=0).value(student, Target(), ONE), case.leaves)
-    assert torch.count_nonzero(found["partner_caption"]) == 0 and found["partner_image"].abs().max() > 0
+    assert torch.count_nonzero(found["distractor_caption"]) == 0 and found["distractor_image"].abs().max() > 0
 
 
 @pytest.mark.parametrize("anchor", ["caption", "image", "both"])
@@ -119,7 +117,7 @@ def test_read_clips_paraphrase_is_the_query_and_the_captions_are_the_candidates(
         "image": torch.stack([second, second]),
         "scale": torch.tensor(2.0, dtype=torch.float64),
     }
-    student = dataclasses.replace(make_case(2, 0, dim=2, mask="all").student(), **texts)
+    student = changed(make_case(2, 0, dim=2, mask="all").student(), **texts)
     # Rows log(1 + e^-2) and log(1 + e^2), by hand; the other way round every row has two equal candidates.
     assert value(TextContrast(anchor="positive"), student) == pytest.approx(1.1269280110429725, rel=1e-13)
     assert value(TextContrast(anchor="caption"), student) == pytest.approx(0.6931471805599453, rel=1e-13)
@@ -137,23 +135,24 @@ def test_a_paraphrase_meets_the_captions_of_all_rows_and_of_other_pictures_alone
 def test_text_pull_of_equal_and_opposite_texts() -> None:
     assert value(TextPull(), alike(PAIRS)) == pytest.approx(0, abs=1e-14)
     student = alike(PAIRS)
-    assert student.positive is not None
-    assert value(TextPull(), dataclasses.replace(student, positive=-student.positive)) == pytest.approx(4)
+    assert value(TextPull(), changed(student, positive=-student.extra["positive"])) == pytest.approx(4)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_class_contrast_equals_torch(smoothing: float) -> None:
     student = make_case(12, 0, mask="random", seed=9).student()
-    assert student.label is not None and student.classes is not None
-    assert (student.label < 0).any() and (student.label >= 0).any()
+    assert (student.extra["label"] < 0).any() and (student.extra["label"] >= 0).any()
     expected = torch.nn.functional.cross_entropy(
-        student.scale * student.image @ student.classes.T, student.label, ignore_index=-1, label_smoothing=smoothing
+        student.scale * student.image @ student.extra["classes"].T,
+        student.extra["label"],
+        ignore_index=-1,
+        label_smoothing=smoothing,
     )
     assert value(ClassContrast(smoothing=smoothing), student) == pytest.approx(expected.item())
 
 
 def test_soft_alignment_of_different_texts_is_twice_the_contrast() -> None:
-    student = dataclasses.replace(make_case(PAIRS, 0, seed=10).student(), text_group=torch.arange(PAIRS))
+    student = changed(make_case(PAIRS, 0, seed=10).student(), text_group=torch.arange(PAIRS))
     plain = value(Contrastive(negative_scope="none"), student)
     assert value(SoftAlignment(smoothing=0.0), student) == pytest.approx(2 * plain)
     assert value(SoftAlignment(), student) != pytest.approx(2 * plain)
@@ -166,28 +165,26 @@ def test_soft_alignment_of_equal_texts_shares_the_targets() -> None:
     logits = student.scale * student.image @ student.caption.T
     even = -torch.log_softmax(logits, 1).mean() - torch.log_softmax(logits.T, 1).mean()
     for smoothing in (0.0, 0.2):
-        found = value(SoftAlignment(smoothing=smoothing), dataclasses.replace(student, text_group=one_text))
+        found = value(SoftAlignment(smoothing=smoothing), changed(student, text_group=one_text))
         assert found == pytest.approx(even.item())
 
 
 @pytest.mark.parametrize("negatives", [1, 2, 4])
 def test_dense_contrast_of_negatives_that_are_the_caption(negatives: int) -> None:
     student = make_case(PAIRS, negatives, mask="all", seed=12).student()
-    assert student.caption_token is not None and student.caption_token_valid is not None
-    same = dataclasses.replace(
+    same = changed(
         student,
-        negative_token=student.caption_token[:, None].expand(-1, negatives, -1, -1),
-        negative_token_valid=student.caption_token_valid[:, None].expand(-1, negatives, -1),
+        negative_token=student.extra["caption_token"][:, None].expand(-1, negatives, -1, -1),
+        negative_token_valid=student.extra["caption_token_valid"][:, None].expand(-1, negatives, -1),
     )
     assert value(DenseGrounded(smoothing=0.0, focus=0.0), same) == pytest.approx(math.log(1 + negatives))
 
 
 def test_a_text_of_twice_as_many_tokens_that_fit_alike_scores_log_2_higher() -> None:
     student = make_case(1, 1, mask="all", seed=13).student()
-    assert student.caption_token is not None
-    token = student.caption_token[:, :1]
+    token = student.extra["caption_token"][:, :1]
     mask = torch.tensor([[True, False]])
-    given = dataclasses.replace(
+    given = changed(
         student,
         caption_token=token.expand(-1, 2, -1),
         caption_token_valid=mask,
@@ -203,7 +200,7 @@ def test_a_token_that_is_equally_near_all_patches_looks_at_all_alike(detach: boo
     case = make_case(2, 1, mask="all", seed=14)
     patch = case.leaves["patch"].detach()[:, :1].expand(-1, 4, -1).clone().requires_grad_()
     leaves = {**case.leaves, "patch": patch}
-    student = dataclasses.replace(case.student(), patch=patch)
+    student = changed(case.student(), patch=patch)
     term = DenseGrounded(smoothing=0.0, focus=0.0, detach_attention=detach)
     loss = term.value(student, Target(), ONE)
     assert loss.isfinite() and loss.item() > 0

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from term_cases import MASKED, Case, all_settings, describe, evaluate, gradients, leading_leaf, make_case
+from term_cases import MASKED, Case, all_settings, changed, describe, evaluate, gradients, leading_leaf, make_case
 
-from degla.losses.core import EXTRA_FIELDS, Loss, Processes, StatefulLoss, Target
+from degla.inputs import parts
+from degla.losses.core import Loss, Processes, StatefulLoss, Target
 from degla.losses.core.objective import loss_class
 from degla.shelf import LOSSES
 
@@ -48,7 +49,7 @@ def test_a_term_is_a_frozen_dataclass_named_like_its_file(name: str) -> None:
     term = found()
     assert isinstance(term, StatefulLoss) != isinstance(term, Loss)
     assert found.needs <= set(PARTS) and isinstance(found.needs, frozenset)
-    assert found.reads <= EXTRA_FIELDS.keys() and isinstance(found.reads, frozenset)
+    assert found.reads <= parts().keys() and isinstance(found.reads, frozenset)
     assert math.isfinite(term.weight) and term.weight > 0
     assert LOSSES.summary(name).endswith("."), "the module's first line is its summary in `degla ls`"
 
@@ -135,10 +136,10 @@ def test_every_part_that_it_needs_is_read(term: Any) -> None:
 @every_term
 def test_the_extra_parts_that_it_reads_are_enough(term: Any) -> None:
     case = make_case(4, 3, mask="random", seed=32)
-    kept = [name for extra in term.reads for name in EXTRA_FIELDS[extra]]
-    dropped = {name: None for names in EXTRA_FIELDS.values() for name in names if name not in kept}
+    kept = [name for extra in term.reads for name in parts()[extra]]
+    dropped = {name: None for names in parts().values() for name in names if name not in kept}
     assert dropped
-    student = dataclasses.replace(case.student(), **dropped)
+    student = changed(case.student(), **dropped)
     value = evaluate(term, student, case.target(), case.memory)
     assert torch.equal(value, evaluate(term, case.student(), case.target(), case.memory))
 
@@ -147,7 +148,7 @@ def test_the_extra_parts_that_it_reads_are_enough(term: Any) -> None:
 def test_every_extra_part_that_it_reads_is_read(term: Any) -> None:
     case = make_case(4, 3, mask="all", seed=33)
     for extra in term.reads:
-        missing = dataclasses.replace(case.student(), **dict.fromkeys(EXTRA_FIELDS[extra]))
+        missing = changed(case.student(), **dict.fromkeys(parts()[extra]))
         with pytest.raises(LookupError, match=extra):
             evaluate(term, missing, case.target(), case.memory)
 
@@ -157,7 +158,7 @@ def test_a_term_that_says_that_it_reads_no_text_reads_none(term: Any) -> None:
     case = make_case(4, 3, mask="all", seed=38)
     found = gradients(value_of(term, case), case.leaves)
     read = {leaf for leaf, gradient in found.items() if torch.count_nonzero(gradient)}
-    assert read and read <= {"image", "partner_image", "patch", "raw_image", "scale"}
+    assert read and read <= {"image", "distractor_image", "patch", "raw_image", "scale"}
 
 
 @every_term
@@ -174,10 +175,10 @@ def test_invalid_places_leak_nothing(term: Any, junk: float) -> None:
     for name, mask in MASKED.items():
         hole = ~case.given[mask][..., None]
         assert hole.any(), f"nothing to spoil in {name}"
-        spoiled[name] = getattr(student, name).detach().masked_fill(hole, junk).requires_grad_()
+        spoiled[name] = student.tensors()[name].detach().masked_fill(hole, junk).requires_grad_()
     assert target.negative is not None
     teacher = dataclasses.replace(target, negative=target.negative.masked_fill(~case.valid[..., None], junk))
-    value = evaluate(term, dataclasses.replace(student, **spoiled), teacher, case.memory)
+    value = evaluate(term, changed(student, **spoiled), teacher, case.memory)
     torch.testing.assert_close(value, clean, rtol=1e-13, atol=1e-13)
     found = gradients(value, {**case.leaves, **spoiled})
     for leaf in case.leaves.keys() - spoiled.keys():
@@ -204,10 +205,10 @@ def test_inputs_are_left_alone(term: Any) -> None:
     case = make_case(4, 3, mask="random", seed=36)
     student, target = case.student(), case.target()
     memory = case.memory.clone()
-    before = [value.clone() for value in (*vars(student).values(), *vars(target).values())]
+    before = [value.clone() for value in (*student.tensors().values(), *vars(target).values())]
     assert len(before) > 20
     evaluate(term, student, target, memory)
-    for old, new in zip(before, (*vars(student).values(), *vars(target).values()), strict=True):
+    for old, new in zip(before, (*student.tensors().values(), *vars(target).values()), strict=True):
         assert torch.equal(old, new)
     assert torch.equal(memory, case.memory)
 

@@ -96,7 +96,7 @@ def test_a_local_term_is_the_mean_of_its_rows(term: Any) -> None:
 
     def row(index: int) -> Tensor:
         part = slice(index, index + 1)
-        one = Embeddings(**{name: each if name in WHOLE else each[part] for name, each in vars(student).items()})
+        one = Embeddings.of({name: each if name in WHOLE else each[part] for name, each in student.tensors().items()})
         teacher = Target(**{name: each[part] for name, each in vars(target).items()})
         return evaluate(term, one, teacher, case.memory)
 
@@ -162,7 +162,7 @@ def test_the_order_of_the_pairs_is_without_meaning(term: Any) -> None:
     case = make_case(5, 3, mask="random", seed=21)
     order = torch.tensor([3, 0, 4, 1, 2])
     student, target = case.student(), case.target()
-    shuffled = Embeddings(**{name: each if name in WHOLE else each[order] for name, each in vars(student).items()})
+    shuffled = Embeddings.of({name: each if name in WHOLE else each[order] for name, each in student.tensors().items()})
     teacher = Target(**{name: each[order] for name, each in vars(target).items()})
     torch.testing.assert_close(
         evaluate(term, shuffled, teacher, case.memory), evaluate(term, student, target, case.memory)

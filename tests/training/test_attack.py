@@ -53,8 +53,8 @@ def _open(config: TrainConfig, *, double: bool = True) -> tuple[Trainer, Batch, 
         if trainer.teacher is not None:
             trainer.teacher.encoder.double()
         batch = replace(batch, image=batch.image.double())
-        if batch.partner_image is not None:
-            batch = replace(batch, partner_image=batch.partner_image.double())
+        if "distractor_image" in batch.extra:
+            batch = replace(batch, extra={**batch.extra, "distractor_image": batch.extra["distractor_image"].double()})
     parts = list(batch.parts(trainer.part_size(batch)))
     return trainer, batch, parts, trainer._target(parts, negatives=batch.negative.shape[1])
 

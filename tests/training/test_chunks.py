@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from degla.config.plain import to_plain
-from degla.losses.core import EXTRA_FIELDS
+from degla.inputs import parts
 from degla.training.loop import train
 from tests.launch import run, run_together
 from tests.training.configs import interrupted, tiny_config
@@ -24,7 +24,7 @@ Pairs = dict[str, Path]
 def _everything(model: Path, pairs: Pairs, out: Path, *, plain: bool = False, **loop: Any) -> Any:
     """Every term of the shelf in one objective; where `plain`, without those that read optional parts of a batch."""
     config = tiny_config("degla", model=model, pairs=pairs, out=out, **{"batch_size": 8} | loop)
-    left_out = {extra for extra in EXTRA_FIELDS if plain or (extra == "tokens" and not config.train.trim)}
+    left_out = {extra for extra in parts() if plain or (extra == "tokens" and not config.train.trim)}
     chosen = {name: term for name, term in config.objective.items() if not term.reads & left_out}
     assert len(chosen) >= (9 if plain else 15)
     active = {name: replace(term, weight=term.weight or 0.3) for name, term in chosen.items()}

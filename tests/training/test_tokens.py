@@ -35,10 +35,8 @@ def test_every_token_stands_beside_its_text(multiple: int, tiny_model: Path, tin
     with torch.no_grad():
         *rows, scale = encoder(part.image, part.texts, dense=True)
     found = to_embeddings([tuple(rows)], scale=scale, batch=batch)
-    assert found.caption_token is not None and found.caption_token_valid is not None
-    assert found.negative_token is not None and found.negative_token_valid is not None and found.patch is not None
-    assert found.caption_token.shape[:2] == batch.caption.shape and found.patch.shape == (4, 4, 16)
-    assert found.negative_token.shape[:3] == batch.negative.shape
+    assert found.extra["caption_token"].shape[:2] == batch.caption.shape and found.extra["patch"].shape == (4, 4, 16)
+    assert found.extra["negative_token"].shape[:3] == batch.negative.shape
     assert not found.valid.all() and found.valid.any()
 
     def expect(tokens: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> None:
@@ -52,16 +50,16 @@ def test_every_token_stands_beside_its_text(multiple: int, tiny_model: Path, tin
         torch.testing.assert_close(torch.nn.functional.normalize(tokens[end], dim=0), unit[0])
 
     for row in range(4):
-        expect(found.caption_token[row], batch.caption[row], found.caption_token_valid[row])
+        expect(found.extra["caption_token"][row], batch.caption[row], found.extra["caption_token_valid"][row])
         for number in range(2):
             if found.valid[row, number]:
                 expect(
-                    found.negative_token[row, number],
+                    found.extra["negative_token"][row, number],
                     batch.negative[row, number],
-                    found.negative_token_valid[row, number],
+                    found.extra["negative_token_valid"][row, number],
                 )
             else:
-                assert not found.negative_token_valid[row, number].any()
+                assert not found.extra["negative_token_valid"][row, number].any()
 
 
 def test_towers_and_flags_without_tokens_are_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from degla.data.batches import Batch, Pair
+from degla.inputs import INPUTS
 from degla.prefixes import GrowTree
 
 
@@ -40,29 +40,30 @@ class Collate:
 
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
         """Stack pairs, in order."""
-        texts: dict[str, Any] = {name: _stack(pairs, name) for name in _TEXTS if _is_there(pairs, name)}
+        extra = {name: _stack([pair.extra[name] for pair in pairs]) for name in pairs[0].extra}
         if self.classes is not None:
-            texts["classes"] = self.classes
+            extra["classes"] = self.classes
+        texts = {name: _stack([getattr(pair, name) for pair in pairs]) for name in ("caption", "negative")}
+        texts |= {name: value for name, value in extra.items() if INPUTS[name].kind == "text"}
         if self.trim:
             longest = max(text_length(tokens) for tokens in texts.values())
             length = min(texts["caption"].shape[-1], -(-longest // self.multiple) * self.multiple)
             texts = {name: tokens[..., :length].contiguous() for name, tokens in texts.items()}
+        if self.tokens:
+            extra |= self._token_masks(texts)
         batch = Batch(
             image=torch.stack([pair.image for pair in pairs]),
+            caption=texts.pop("caption"),
+            negative=texts.pop("negative"),
             valid=torch.stack([pair.valid for pair in pairs]),
             rule=torch.stack([pair.rule for pair in pairs]),
             group=torch.tensor([pair.group for pair in pairs], dtype=torch.int64),
             ids=tuple(pair.id for pair in pairs),
-            **texts,
-            **self._options(pairs),
-            **(self._token_masks(texts) if self.tokens else {}),
+            extra=extra | texts,
         )
         return batch if self.grow is None else self._with_trees(batch, self.grow)
 
-    def _options(self, pairs: Sequence[Pair]) -> dict[str, Any]:
-        return {name: _stack(pairs, name) for name in _OPTIONS if _is_there(pairs, name)}
-
-    def _token_masks(self, texts: dict[str, Tensor]) -> dict[str, Any]:
+    def _token_masks(self, texts: dict[str, Tensor]) -> dict[str, Tensor]:
         end_token = None if self.grow is None else self.grow.end_token
 
         def mask(tokens: Tensor) -> Tensor:
@@ -79,17 +80,8 @@ class Collate:
         return replace(batch, trees=trees, caption_trees=tuple(grow(tokens) for tokens in captions))
 
 
-_TEXTS = ("caption", "negative", "partner_caption", "positive")
-_OPTIONS = ("partner_image", "partner_valid", "positive_valid", "label", "text_group")
-
-
-def _is_there(pairs: Sequence[Pair], name: str) -> bool:
-    return getattr(pairs[0], name) is not None
-
-
-def _stack(pairs: Sequence[Pair], name: str) -> Tensor:
-    values: list[Any] = [getattr(pair, name) for pair in pairs]
-    return torch.stack(values) if isinstance(values[0], Tensor) else torch.tensor(values)
+def _stack(values: Sequence[Tensor | int]) -> Tensor:
+    return torch.stack([torch.as_tensor(value) for value in values])
 
 
 def text_length(tokens: Int[Tensor, "*texts context"]) -> int:

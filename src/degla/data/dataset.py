@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as arrow
@@ -99,17 +99,19 @@ class PairDataset(Dataset[Pair]):
         image = self._image(self._images[index].as_py(), caption_id, epoch=epoch, index=index)
 
         texts, rules = self._drawn(epoch, index)
-        positives, partner = self.extras.positives(epoch, index), self.extras.partner(index)
-        others = [partner[1]] if partner else []
-        tokens = self.tokenize([self._captions[index].as_py(), *texts, *positives, *others]).long()
+        further = {name: self.extras.text_of(name, epoch=epoch, index=index) for name in self.extras.texts}
+        tokens = self.tokenize([self._captions[index].as_py(), *texts, *chain(*further.values())]).long()
         caption = tokens[0]
-        own, further, other = torch.split(tokens[1:], [len(texts), len(positives), len(others)])
+        own, *others = torch.split(tokens[1:], [len(texts), *map(len, further.values())])
         missing = self.negatives_per_caption - len(texts)
         negative = torch.cat([own, caption.expand(missing, -1)])
         # A long text is cut at the context length; one that differs only behind the cut is no negative. This
         # also marks the repeated captions that stand for missing negatives.
         valid = (negative != caption).any(dim=-1)
         rule = torch.tensor(rules + [-1] * missing, dtype=torch.int64)
+        extra = self._further_images(key, caption_id, image) | self._further_texts(
+            dict(zip(further, others, strict=True)), caption
+        )
         return Pair(
             image=image,
             caption=caption,
@@ -118,36 +120,34 @@ class PairDataset(Dataset[Pair]):
             rule=torch.where(valid, rule, -1),
             group=int(self.groups[index]),
             id=caption_id,
-            label=self.extras.label(index),
-            text_group=self.extras.text_group(index),
-            **self._positives(caption, further),
-            **self._partner(partner, caption_id, image=image, caption=caption, other=other, key=key),
+            extra=extra | self.extras.numbers(index),
         )
 
-    def _positives(self, caption: Tensor, further: Tensor) -> dict[str, Any]:
-        wanted = self.extras.wanted.positives
-        if not wanted:
-            return {}
-        positive = torch.cat([further, caption.expand(wanted - len(further), -1)])
-        return {"positive": positive, "positive_valid": (positive != caption).any(dim=-1)}
+    def _further_images(self, key: RowKey, caption_id: str, image: Tensor) -> dict[str, Tensor | int]:
+        """The row's further pictures; its own where it has none."""
+        extra: dict[str, Tensor | int] = {}
+        for name, each in self.extras.images.items():
+            path = self.extras.columns[name][key[1]].as_py()
+            # Its crops were called so when published numbers were made.
+            purpose = "partner crop" if name == "distractor_image" else f"{name} crop"
+            there = path is not None
+            extra[name] = self._image(path, caption_id, epoch=key[0], index=key[1], purpose=purpose) if there else image
+            if each.mask:
+                extra[each.mask] = there
+        return extra
 
-    def _partner(
-        self,
-        partner: tuple[str, str] | None,
-        caption_id: str,
-        *,
-        image: Tensor,
-        caption: Tensor,
-        other: Tensor,
-        key: RowKey,
-    ) -> dict[str, Any]:
-        if not self.extras.wanted.partners:
-            return {}
-        text = torch.cat([other, caption[None]])[0]
-        if partner is not None:
-            image = self._image(partner[0], caption_id, epoch=key[0], index=key[1], purpose="partner crop")
-        valid = partner is not None and bool((text != caption).any())
-        return {"partner_image": image, "partner_caption": text, "partner_valid": valid}
+    def _further_texts(self, further: dict[str, Tensor], caption: Tensor) -> dict[str, Tensor | int]:
+        """The row's further texts; its caption where it has none, or fewer."""
+        extra: dict[str, Tensor | int] = {}
+        for name, texts in further.items():
+            missing = self.extras.places(name) - len(texts)
+            tokens = torch.cat([texts, caption.expand(missing, -1)])
+            valid = (tokens != caption).any(dim=-1)
+            several = self.extras.texts[name].shape == "BPD"
+            extra[name] = tokens if several else tokens[0]
+            if mask := self.extras.texts[name].mask:
+                extra[mask] = valid if several else bool(valid[0])
+        return extra
 
     def _image(self, image: str, caption_id: str, *, epoch: int, index: int, purpose: str = "crop") -> Tensor:
         rng = stream(purpose, seed=self.seed, epoch=epoch, index=index)

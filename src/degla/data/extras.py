@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as arrow
@@ -12,6 +12,7 @@ import pyarrow as arrow
 from degla.data.pairs import PairRow, image_groups, said_words
 from degla.data.randomness import stream
 from degla.errors import InputError
+from degla.inputs import inputs_of
 
 PositiveSource = Literal["column", "same_image"]
 
@@ -21,21 +22,19 @@ class ExtraData:
     """Which optional parts a run reads, and where they come from.
 
     Attributes:
-        partners: read second images with their texts.
-        positives: P, further true texts drawn a caption and epoch; 0 reads none.
+        reads: parts of `degla.inputs` that some loss reads.
+        positives: P, further true texts drawn a caption and epoch.
         positive_source: the column `positives`, or the other captions of the same image.
-        classes: names of the classes; none reads no labels.
+        classes: names of the classes.
         class_template: how a class becomes a text, with `{}` for its name.
-        text_groups: number the different texts.
         where: names the captions in messages.
     """
 
-    partners: bool = False
-    positives: int = 0
+    reads: frozenset[str] = frozenset()
+    positives: int = 1
     positive_source: PositiveSource = "column"
     classes: tuple[str, ...] = ()
     class_template: str = "a photo of a {}."
-    text_groups: bool = False
     where: str = "captions"
 
     def class_texts(self) -> list[str]:
@@ -49,7 +48,7 @@ class RowExtras:
     Args:
         rows: as in `PairDataset`.
         wanted: what of them is read.
-        seed: of the draws of positives.
+        seed: of the draws among several texts.
 
     Raises:
         InputError: what is wanted is in no row, or a label names no class.
@@ -58,70 +57,73 @@ class RowExtras:
     def __init__(self, rows: Sequence[PairRow], wanted: ExtraData, *, seed: int) -> None:
         self.wanted = wanted
         self.seed = seed
+        self.images = inputs_of(wanted.reads, kind="image")
+        """The inputs that are pictures, by name."""
+        self.texts = inputs_of(wanted.reads, kind="text", shape="BD") | inputs_of(
+            wanted.reads, kind="text", shape="BPD"
+        )
+        """The inputs that are texts, one or several a row."""
+        self.columns: dict[str, Any] = {}
         text = arrow.large_string()
-        if wanted.partners:
-            if not any(row.caption.partner_image for row in rows):
-                raise InputError(
-                    f"{wanted.where}: no caption has a partner_image, and this recipe reads a second image with the "
-                    "text that is true of it. Add the fields partner_image and partner_text, in as many records as you "
-                    "can."
-                )
-            self._partner_images = arrow.array([row.caption.partner_image for row in rows], text)
-            self._partner_texts = arrow.array([row.caption.partner_text for row in rows], text)
-        if wanted.positives:
-            self._positives = arrow.array(_positives(rows, wanted), arrow.large_list(text))
-        self._labels = np.array(_labels(rows, wanted) if wanted.classes else [], dtype=np.int64)
-        numbers: dict[str, int] = {}
-        texts = [numbers.setdefault(row.caption.text, len(numbers)) for row in rows] if wanted.text_groups else []
-        self._text_groups = np.array(texts, dtype=np.int64)
+        for name, each in (self.images | self.texts).items():
+            several = name in self.texts and each.shape == "BPD"
+            values = _texts(rows, wanted, each.column) if several else _values(rows, wanted, each.column)
+            self.columns[name] = arrow.array(values, arrow.large_list(text) if several else text)
+        for name, number in (("label", _labels), ("text_group", _text_groups)):
+            if name in inputs_of(wanted.reads):
+                self.columns[name] = np.array(number(rows, wanted), dtype=np.int64)
 
-    def partner(self, index: int) -> tuple[str, str] | None:
-        """Path of the second image and its text; None where the row has none."""
-        if not self.wanted.partners:
-            return None
-        image, text = self._partner_images[index].as_py(), self._partner_texts[index].as_py()
-        return None if image is None else (image, text)
+    def text_of(self, name: str, *, epoch: int, index: int) -> list[str]:
+        """The row's texts of one input: none or one, or at most P of several without replacement."""
+        value = self.columns[name][index].as_py()
+        if not isinstance(value, list):
+            return [] if value is None else [value]
+        count = min(self.wanted.positives, len(value))
+        return stream(name + "s", seed=self.seed, epoch=epoch, index=index).sample(value, count)
 
-    def positives(self, epoch: int, index: int) -> list[str]:
-        """At most P of the row's further true texts, without replacement."""
-        if not self.wanted.positives:
-            return []
-        texts: list[str] = self._positives[index].as_py()
-        count = min(self.wanted.positives, len(texts))
-        return stream("positives", seed=self.seed, epoch=epoch, index=index).sample(texts, count)
+    def places(self, name: str) -> int:
+        """How many texts a row has in a batch, missing ones among them."""
+        return self.wanted.positives if self.texts[name].shape == "BPD" else 1
 
-    def label(self, index: int) -> int | None:
-        """Number of the row's class, -1 where it has none; None where labels are not read."""
-        return int(self._labels[index]) if self.wanted.classes else None
-
-    def text_group(self, index: int) -> int | None:
-        """A number that is equal exactly where two captions are the same text; None where it is not read."""
-        return int(self._text_groups[index]) if self.wanted.text_groups else None
+    def numbers(self, index: int) -> dict[str, int]:
+        """Number of the row's class, -1 where it has none, and one that is equal where two captions are the same."""
+        return {name: int(self.columns[name][index]) for name in ("label", "text_group") if name in self.columns}
 
 
-def _positives(rows: Sequence[PairRow], wanted: ExtraData) -> list[list[str]]:
+def _values(rows: Sequence[PairRow], wanted: ExtraData, column: str) -> list[str | None]:
+    """A column of one text or path a row."""
+    values = [getattr(row.caption, column) for row in rows]
+    if not any(values):
+        raise InputError(
+            f"{wanted.where}: no caption has a {column}, and a loss of this recipe reads it. Add the field {column} to "
+            "as many records as you can (docs/data.md says what it holds)."
+        )
+    return values
+
+
+def _texts(rows: Sequence[PairRow], wanted: ExtraData, column: str) -> list[list[str]]:
     """The further true texts of each row; none says what the caption, or another of them, says already."""
-    given: list[Sequence[str]] = [row.caption.positives for row in rows]
+    lists: list[Sequence[str]] = [getattr(row.caption, column) for row in rows]
     if wanted.positive_source == "same_image":
         of_image: dict[int, list[str]] = {}
         groups = image_groups(rows)
         for group, row in zip(groups, rows, strict=True):
             of_image.setdefault(group, []).append(row.caption.text)
-        given = [of_image[group] for group in groups]
-    found = []
-    for row, texts in zip(rows, given, strict=True):
+        lists = [of_image[group] for group in groups]
+    further = []
+    for row, texts in zip(rows, lists, strict=True):
         different = {said_words(text): text for text in reversed(texts)}
         different.pop(said_words(row.caption.text), None)
-        found.append(list(different.values())[::-1])
-    if not any(found):
+        further.append(list(different.values())[::-1])
+    if not any(further):
         remedy = (
-            "No image has captions that differ; take them from the field positives: --data.positives column."
+            f"No image has captions that differ; take them from the field {column}: --data.positives column."
             if wanted.positive_source == "same_image"
-            else "Add the field positives, a list of texts that differ from the caption, to as many records as you "
+            else f"Add the field {column}, a list of texts that differ from the caption, to as many records as you "
             "can; or take other captions of the same image: --data.positives same_image."
         )
         raise InputError(f"{wanted.where}: no caption has a further true text, and this recipe reads them. {remedy}")
-    return found
+    return further
 
 
 def _labels(rows: Sequence[PairRow], wanted: ExtraData) -> list[int]:
@@ -129,7 +131,7 @@ def _labels(rows: Sequence[PairRow], wanted: ExtraData) -> list[int]:
     classes = wanted.classes
     number_of = {name: number for number, name in enumerate(classes)}
     by_number = {str(number): number for number in range(len(classes))}
-    found = []
+    numbers = []
     for row in rows:
         label = row.caption.label
         number = -1 if label is None else number_of.get(label, by_number.get(label))
@@ -138,10 +140,16 @@ def _labels(rows: Sequence[PairRow], wanted: ExtraData) -> list[int]:
                 f"{wanted.where}: caption {row.caption.id!r}: label {label!r} is none of the {len(classes)} classes "
                 f"(--data.classes), for example {', '.join(map(repr, classes[:3]))}."
             )
-        found.append(number)
-    if max(found) < 0:
+        numbers.append(number)
+    if max(numbers) < 0:
         raise InputError(
             f"{wanted.where}: no caption has a label, and this recipe reads it. Add the field label, the name or "
             "number of the image's class, to as many records as you can."
         )
-    return found
+    return numbers
+
+
+def _text_groups(rows: Sequence[PairRow], wanted: ExtraData) -> list[int]:
+    """A number that is equal exactly where two captions are the same text."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(row.caption.text, len(numbers)) for row in rows]

@@ -102,17 +102,17 @@ def usable_rows(
     return kept
 
 
-def check_partners(rows: Sequence[PairRow], folder: Path, *, workers: int = 4) -> None:
-    """Ask for the file of every second image.
+def check_further_images(rows: Sequence[PairRow], column: str, folder: Path, *, workers: int = 4) -> None:
+    """Ask for the file of every image of an optional column.
 
     Raises:
         InputError: one is missing.
     """
-    named = [row.caption for row in rows if row.caption.partner_image]
-    second = [PairRow(each.model_copy(update={"image": each.partner_image}), (), ()) for each in named]
+    named = [row.caption for row in rows if getattr(row.caption, column)]
+    second = [PairRow(each.model_copy(update={"image": getattr(each, column)}), (), ()) for each in named]
     report = check_images(second, folder, workers, depth="exists")
     if report.bad:
-        raise InputError("second images (partner_image): " + report.summary())
+        raise InputError(f"images of the column {column}: {report.summary()}")
 
 
 def _exists(image: str, caption_id: str, *, folder: Path) -> str | None:

@@ -17,12 +17,12 @@ from degla.shelf import LOSSES, class_name
 
 # ruff: noqa: F401
 if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all the same.
+    from degla.inputs import LossTensors
     from degla.losses.class_contrast import ClassContrast
     from degla.losses.contrastive import Contrastive
     from degla.losses.core.embeddings import Embeddings, Target
     from degla.losses.core.loss import Loss, StatefulLoss
     from degla.losses.core.objective import Objective, losses_by_name
-    from degla.losses.core.tensors import LossTensors
     from degla.losses.cross_modal_rank import CrossModalRank
     from degla.losses.dense_grounded import DenseGrounded
     from degla.losses.distractor import Distractor
@@ -40,25 +40,25 @@ if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all
     from degla.losses.text_pull import TextPull
 
 _CORE = {
-    "Embeddings": "embeddings",
-    "Loss": "loss",
-    "LossTensors": "tensors",
-    "Objective": "objective",
-    "StatefulLoss": "loss",
-    "Target": "embeddings",
-    "losses_by_name": "objective",
+    "Embeddings": "degla.losses.core.embeddings",
+    "Loss": "degla.losses.core.loss",
+    "LossTensors": "degla.inputs",
+    "Objective": "degla.losses.core.objective",
+    "StatefulLoss": "degla.losses.core.loss",
+    "Target": "degla.losses.core.embeddings",
+    "losses_by_name": "degla.losses.core.objective",
 }
-_LOSSES = {class_name(name): name for name in LOSSES.names()}
+_LOSSES = {class_name(name): f"degla.losses.{name}" for name in LOSSES.names()}
 
 __all__ = [*_CORE, *_LOSSES]
 
 
 def __getattr__(name: str) -> Any:
     """Import a loss when it is asked for: listing them needs no torch."""
-    place = f"core.{_CORE[name]}" if name in _CORE else _LOSSES.get(name)
+    place = (_CORE | _LOSSES).get(name)
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{place}"), name)
+    return getattr(importlib.import_module(place), name)
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Extra, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, Processes, Target
 from degla.ranges import Factor, Share
 
 
@@ -32,7 +32,7 @@ class ClassContrast(Loss):
     smoothing: Share = 0.0
     """Share of the target that is spread evenly over all classes, 0 to 1 (0.2 in arXiv 2503.04229)."""
 
-    reads: ClassVar[frozenset[Extra]] = frozenset({"classes"})
+    reads: ClassVar[frozenset[str]] = frozenset({"classes"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the images of all processes that have a class."""

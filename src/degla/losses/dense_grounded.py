@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Extra, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, Processes, Target
 from degla.losses.image_grounded import MissingNegative, calibrated_own_negatives_loss
 from degla.ranges import Factor, Positive, Share
 
@@ -47,7 +47,7 @@ class DenseGrounded(Loss):
     missing: MissingNegative = "left_out"
     """A negative that is not there is no candidate, or one with the score 0; "left_out" or "published"."""
 
-    reads: ClassVar[frozenset[Extra]] = frozenset({"tokens"})
+    reads: ClassVar[frozenset[str]] = frozenset({"tokens"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the pairs of all processes that have a valid negative."""

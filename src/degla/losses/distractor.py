@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Extra, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, Processes, Target
 from degla.losses.core.partition import log_partition
 from degla.ranges import Factor
 
@@ -22,7 +22,7 @@ class Distractor(Loss):
             + caption mean_i -log e^{s<t_i,v_i>} / sum_j (e^{s<t_i,v_j>} + e^{s<t_i,w_j>})
             + distractor mean_i -log e^{s<w_i,u_i>} / sum_j (e^{s<w_i,u_j>} + e^{s<w_i,t_j>})
               v: images, t: captions, w: distractor images, u: negated captions of the global batch, s: `scale`
-    Shapes:   see Embeddings (partner: distractor image and negated caption); returns a scalar, the means over all
+    Shapes:   see Embeddings (distractor: its image, and the negated caption); returns a scalar, the means over all
               pairs, the last over pairs that have a distractor
     Scope:    global - gathers images, captions, distractor images, negated captions and their mask
     Source:   CoN-CLIP, arXiv 2403.20312; no negated caption is ever a query
@@ -40,12 +40,12 @@ class Distractor(Loss):
     distractor: Factor = 1 / 3
     """Factor of the distractor images' part, >= 0 (1/3 in arXiv 2403.20312)."""
 
-    reads: ClassVar[frozenset[Extra]] = frozenset({"partner"})
+    reads: ClassVar[frozenset[str]] = frozenset({"distractor"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """The three means over the pairs of all processes, with their factors."""
-        valid = student.require("partner_valid")
-        own_distractor, own_negated = student.require("partner_image"), student.require("partner_caption")
+        valid = student.require("distractor_valid")
+        own_distractor, own_negated = student.require("distractor_image"), student.require("distractor_caption")
         gathered = (processes.gather(rows) for rows in (student.image, student.caption, own_distractor, own_negated))
         images, captions, distractors, negated = gathered
         missing = ~processes.gather_constant(valid)

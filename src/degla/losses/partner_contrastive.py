@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Extra, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, Processes, Target
 from degla.losses.core.partition import log_partition
 from degla.ranges import Factor
 
@@ -32,12 +32,12 @@ class PartnerContrastive(Loss):
     weight: Factor = 1.0
     """Factor of the loss, >= 0 (1 in arXiv 2411.02545, whose loss is a sum and no mean of the two contrasts)."""
 
-    reads: ClassVar[frozenset[Extra]] = frozenset({"partner"})
+    reads: ClassVar[frozenset[str]] = frozenset({"distractor"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the pairs of all processes that have a second image."""
-        image, text = student.require("partner_image"), student.require("partner_caption")
-        valid = student.require("partner_valid")
+        image, text = student.require("distractor_image"), student.require("distractor_caption")
+        valid = student.require("distractor_valid")
         images, texts, captions = (processes.gather(rows) for rows in (image, text, student.caption))
         missing = ~processes.gather_constant(valid)
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Extra, Loss, Processes, Target, TeacherPart
+from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
 from degla.ranges import Factor
 
 
@@ -30,7 +30,7 @@ class RawDistillation(Loss):
 
     needs: ClassVar[frozenset[TeacherPart]] = frozenset({"raw_image"})
     scaled: ClassVar[bool] = False
-    reads: ClassVar[frozenset[Extra]] = frozenset({"raw_image"})
+    reads: ClassVar[frozenset[str]] = frozenset({"raw_image"})
     reads_texts: ClassVar[bool] = False
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Extra, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, Processes, Target
 from degla.ranges import Factor, Share
 
 
@@ -32,7 +32,7 @@ class SoftAlignment(Loss):
     smoothing: Share = 0.2
     """Share of the target that is spread evenly over the batch, 0 to 1 (0.2 in arXiv 2503.04229)."""
 
-    reads: ClassVar[frozenset[Extra]] = frozenset({"text_group"})
+    reads: ClassVar[frozenset[str]] = frozenset({"text_group"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the pairs of all processes."""

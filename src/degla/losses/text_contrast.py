@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Extra, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, Processes, Target
 from degla.losses.core.partition import log_partition
 from degla.ranges import Factor
 
@@ -40,7 +40,7 @@ class TextContrast(Loss):
     mask_same_image: bool = False
     """Leave out texts of other rows of the same picture, which are no negatives; true or false."""
 
-    reads: ClassVar[frozenset[Extra]] = frozenset({"positive"})
+    reads: ClassVar[frozenset[str]] = frozenset({"positive"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the valid positives of all processes."""

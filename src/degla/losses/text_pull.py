@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Extra, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, Processes, Target
 from degla.ranges import Factor
 
 
@@ -29,7 +29,7 @@ class TextPull(Loss):
     """Factor of the loss, >= 0 (1 in arXiv 2505.24424)."""
 
     scaled: ClassVar[bool] = False
-    reads: ClassVar[frozenset[Extra]] = frozenset({"positive"})
+    reads: ClassVar[frozenset[str]] = frozenset({"positive"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the valid positives of all processes."""

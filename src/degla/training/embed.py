@@ -10,15 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.data.batches import Batch, BatchPart
+from degla.inputs import INPUTS
 from degla.losses.core import Embeddings, Target, TeacherPart
 from degla.model.encoder import TowerOutputs
 from degla.model.teacher import Teacher
-
-_GIVEN = (
-    "valid", "group", "rule", "partner_valid", "positive_valid", "caption_token_valid", "negative_token_valid", "label",
-    "text_group",
-)  # fmt: skip
-"""What a batch says itself about its embeddings: masks and numbers."""
 
 
 def to_embeddings(rows: Sequence[Sequence[Tensor | None]], *, scale: Float[Tensor, ""], batch: Batch) -> Embeddings:
@@ -31,20 +26,22 @@ def to_embeddings(rows: Sequence[Sequence[Tensor | None]], *, scale: Float[Tenso
         batch: whose parts these are.
     """
     found: dict[str, list[Tensor]] = {}
-    for number, given_rows in enumerate(rows):
-        image, text, patch, token, raw_image = TowerOutputs(*given_rows)
+    start = 0
+    for outputs in rows:
+        image, text, patch, token, raw_image = TowerOutputs(*outputs)
         assert image is not None
-        part = _without_texts(image, batch) if text is None else batch.split(image, text, first=number == 0)
+        part = _without_texts(image, batch) if text is None else batch.split(image, text, start=start)
         count = len(part["image"])
+        start += count
         if patch is not None and token is not None:
             part |= _dense(patch, token, rows=count, batch=batch)
         if raw_image is not None:
             part["raw_image"] = raw_image[:count]
         for name, value in part.items():
             found.setdefault(name, []).append(value)
-    joined: dict[str, Any] = {name: _join(values).float() for name, values in found.items()}
-    given: dict[str, Any] = {name: getattr(batch, name) for name in _GIVEN}
-    return Embeddings(**joined, **given, scale=scale.float())
+    joined = {name: _join(values).float() for name, values in found.items()}
+    values = {name: value for name, value in batch.tensors().items() if INPUTS[name].kind == "value"}
+    return Embeddings.of(joined | values | {"scale": scale.float()})
 
 
 def _without_texts(image: Tensor, batch: Batch) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from degla.data.classes import read_classes
 from degla.data.collate import Collate
 from degla.data.dataset import PairDataset
 from degla.data.extras import ExtraData
-from degla.data.image_check import check_partners, usable_rows
+from degla.data.image_check import check_further_images, usable_rows
 from degla.data.loader import make_loader
 from degla.data.neighbours import Neighbours, read_neighbours
 from degla.data.pairs import PairRow, join, negatives_of_rules, partner_negatives
@@ -23,13 +23,14 @@ from degla.data.plan import BatchPlan
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
 from degla.errors import InputError
-from degla.losses.core import Extra, Processes, TeacherPart
+from degla.inputs import inputs_of
+from degla.losses.core import Processes, TeacherPart
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.records import CaptionRecord, NegativeRecord
 
 
-def read_rows(data: DataConfig, *, reads: frozenset[Extra] = frozenset()) -> list[PairRow]:
+def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> list[PairRow]:
     """Captions joined with their accepted negatives, checked and reported.
 
     Args:
@@ -66,18 +67,16 @@ def read_rows(data: DataConfig, *, reads: frozenset[Extra] = frozenset()) -> lis
     return join(captions, negatives, negatives_per_caption=wanted)
 
 
-def _optional_columns(data: DataConfig, reads: frozenset[Extra]) -> tuple[str, ...]:
-    found: list[str] = []
-    if "positive" in reads and data.positives == "column":
-        found.append("positives")
-    if "partner" in reads or (data.partner_negative and data.negatives_per_caption):
-        found += ["partner_image", "partner_text"]
-    if "classes" in reads:
-        found.append("label")
-    return tuple(found)
+def _optional_columns(data: DataConfig, reads: frozenset[str]) -> tuple[str, ...]:
+    columns = [each.column for each in inputs_of(reads).values() if each.column]
+    if data.partner_negative and data.negatives_per_caption:
+        columns += ["partner_image", "partner_text"]
+    if data.positives == "same_image":
+        columns = [name for name in columns if name != "positives"]
+    return tuple(dict.fromkeys(columns))
 
 
-def extra_data(data: DataConfig, reads: frozenset[Extra]) -> ExtraData:
+def extra_data(data: DataConfig, reads: frozenset[str]) -> ExtraData:
     """What the data set reads besides captions and negatives.
 
     Raises:
@@ -86,12 +85,11 @@ def extra_data(data: DataConfig, reads: frozenset[Extra]) -> ExtraData:
     if "classes" in reads and data.classes is None:
         raise InputError("this recipe tells images apart by classes and there are none: give --data.classes FILE.")
     return ExtraData(
-        partners="partner" in reads,
-        positives=data.positives_per_caption if "positive" in reads else 0,
+        reads=reads,
+        positives=data.positives_per_caption,
         positive_source=data.positives,
         classes=read_classes(data.classes) if "classes" in reads and data.classes is not None else (),
         class_template=data.class_template,
-        text_groups="text_group" in reads,
         where=str(data.captions),
     )
 
@@ -155,8 +153,8 @@ def read_pairs(config: TrainConfig, *, processes: Processes) -> PairSource:
     reads = active_reads(config)
     extras = extra_data(data, reads)
     rows = usable_rows(read_rows(data, reads=reads), folder, bad_images=data.bad_images, workers=max(data.workers, 2))
-    if extras.partners:
-        check_partners(rows, folder, workers=max(data.workers, 2))
+    for each in inputs_of(reads, kind="image").values():
+        check_further_images(rows, each.column, folder, workers=max(data.workers, 2))
     return PairSource(rows, extras, _neighbours(data, rows, loop.seed))
 
 
@@ -211,9 +209,9 @@ def _neighbours(data: DataConfig, rows: list[PairRow], seed: int) -> Neighbours 
     return read_neighbours(data.neighbours, rows, per_row=data.neighbours_per_pair, seed=seed)
 
 
-def active_reads(config: TrainConfig) -> frozenset[Extra]:
+def active_reads(config: TrainConfig) -> frozenset[str]:
     """The optional parts of a batch that the losses of the configuration read."""
-    return frozenset[Extra]().union(*(loss.reads for loss in config.objective.values() if loss.weight > 0))
+    return frozenset[str]().union(*(loss.reads for loss in config.objective.values() if loss.weight > 0))
 
 
 def choose_collate(config: TrainConfig, encoder: Encoder, *, part_size: int | None) -> Collate:

@@ -8,9 +8,10 @@ from typing import ClassVar, Unpack
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core.embeddings import Embeddings, Extra, Target, TeacherPart
+from degla.inputs import LossTensors, check_reads
+from degla.losses.core.embeddings import Embeddings, Target, TeacherPart
 from degla.losses.core.processes import Processes
-from degla.losses.core.tensors import LossTensors, Wanted, embeddings_of
+from degla.losses.core.tensors import Wanted, embeddings_of
 from degla.ranges import Checked, Factor
 
 
@@ -21,19 +22,20 @@ class AnyLoss(Checked, ABC, section="objective"):
         weight: its factor in an `Objective`; the loss itself does not apply it. 0 means that it is neither computed nor
             logged.
         needs: parts of the teacher's embeddings that it reads.
-        reads: optional parts of the student's embeddings that it reads.
+        reads: optional parts of the student's embeddings that it reads, as `degla.inputs` names them.
         reads_texts: whether it reads the embedding of any text. Where no loss does, no text is embedded.
         scaled: whether it reads the model's scale: its logits are similarities times the scale, without a bias.
     """
 
     weight: Factor
     needs: ClassVar[frozenset[TeacherPart]] = frozenset()
-    reads: ClassVar[frozenset[Extra]] = frozenset()
+    reads: ClassVar[frozenset[str]] = frozenset()
     reads_texts: ClassVar[bool] = True
     scaled: ClassVar[bool] = True
 
     def __init_subclass__(cls, section: str | None = None) -> None:
         super().__init_subclass__(section=section or f"objective.{cls.__module__.rpartition('.')[2]}")
+        check_reads(cls.reads, loss=cls.__name__)
 
     @classmethod
     def wanted(cls) -> Wanted:

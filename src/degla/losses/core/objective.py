@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.losses.core.embeddings import Embeddings, Extra, Target, TeacherPart
+from degla.inputs import LossTensors
+from degla.losses.core.embeddings import Embeddings, Target, TeacherPart
 from degla.losses.core.loss import AnyLoss, Loss, StatefulLoss
 from degla.losses.core.processes import Processes
-from degla.losses.core.tensors import LossTensors, Wanted, embeddings_of
+from degla.losses.core.tensors import Wanted, embeddings_of
 from degla.shelf import LOSSES, class_name, did_you_mean
 
 LossesByName = dict[str, Any]
@@ -65,7 +66,7 @@ class Objective:
         return frozenset().union(*(loss.needs for loss in self.active.values()))
 
     @property
-    def reads(self) -> frozenset[Extra]:
+    def reads(self) -> frozenset[str]:
         """The optional parts of the student's embeddings that the active losses read."""
         return frozenset().union(*(loss.reads for loss in self.active.values()))
 

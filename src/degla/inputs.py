@@ -1,0 +1,138 @@
+"""One table of all that a loss can read: its shape, what it is, its mask, and the column that it comes from.
+
+Data set, collation, batches and embeddings derive from it what they read, stack, embed and mask, so that a new input of
+a loss is one entry of `LossTensors` (and a field of `CaptionRecord`, where it comes from a new column).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Required, TypedDict, get_type_hints
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from degla.shelf import did_you_mean
+
+
+@dataclass(frozen=True)
+class Input:
+    """What one input is.
+
+    Attributes:
+        shape: of what a loss is given, one letter an axis: B pairs, K negatives, P positives, C classes, N patches,
+            T tokens, D dimensions, E those of the teacher. What begins with B has one row a pair.
+        kind: "image" and "text" go through a tower, and losses get embeddings of length one; "output" is another output
+            of a tower; "value" is read as the batch has it; "model" is a number of the model; "teacher" is of the
+            teacher.
+        part: what a loss names in `reads` to get it; "" for what is always there.
+        mask: the input that says where it exists; what stands elsewhere is zeros without gradient.
+        column: field of `CaptionRecord` that an image or text is read from. A pair without it repeats its own image or
+            caption, and its mask is False there.
+    """
+
+    shape: str
+    kind: Literal["image", "text", "output", "value", "model", "teacher"]
+    part: str = ""
+    mask: str = ""
+    column: str = ""
+
+
+class LossTensors(TypedDict, total=False):
+    """What a loss can be called with. Embeddings are brought to length one there and may have any length; B pairs, K
+    negatives and P positives a caption, D dimensions. Under `torch.distributed` these are the rows of one process, and
+    every process must have as many.
+    """
+
+    image: Annotated[Required[Float[Tensor, "batch dim"]], Input("BD", "image")]
+    """Image embeddings [B, D]."""
+    caption: Annotated[Float[Tensor, "batch dim"], Input("BD", "text")]
+    """Caption embeddings [B, D], one for each image."""
+    negative: Annotated[Float[Tensor, "batch negatives dim"], Input("BKD", "text", mask="valid")]
+    """Embeddings of negatives [B, K, D]; `negative[b]` are those of `caption[b]`. [B, D] is taken as K = 1."""
+    valid: Annotated[Bool[Tensor, "batch negatives"], Input("BK", "value")]
+    """Which negatives exist [B, K]; all by default."""
+    scale: Annotated[Float[Tensor, ""] | float, Input("", "model")]
+    """1 / temperature, already exponentiated, for example `model.logit_scale.exp()`."""
+    group: Annotated[Int[Tensor, " batch"], Input("B", "value")]
+    """Equal exactly where two rows show the same image [B], over all processes; by default no two do."""
+    rule: Annotated[Int[Tensor, "batch negatives"], Input("BK", "value")]
+    """Number of the rule that made each negative [B, K]; 0 by default, -1 where there is none."""
+    distractor_image: Annotated[
+        Float[Tensor, "batch dim"], Input("BD", "image", "distractor", "distractor_valid", "partner_image")
+    ]
+    """Embedding of a second image of each row [B, D], of which the caption is not true."""
+    distractor_caption: Annotated[
+        Float[Tensor, "batch dim"], Input("BD", "text", "distractor", "distractor_valid", "partner_text")
+    ]
+    """Embedding of the text that is true of the second image, and not of the first [B, D]."""
+    distractor_valid: Annotated[Bool[Tensor, " batch"], Input("B", "value", "distractor")]
+    """Which rows have a second image [B]; all by default."""
+    positive: Annotated[
+        Float[Tensor, "batch positives dim"], Input("BPD", "text", "positive", "positive_valid", "positives")
+    ]
+    """Embeddings of further texts that are true of the image [B, P, D]; [B, D] is taken as P = 1."""
+    positive_valid: Annotated[Bool[Tensor, "batch positives"], Input("BP", "value", "positive")]
+    """Which positives exist [B, P]; all by default."""
+    classes: Annotated[Float[Tensor, "classes dim"], Input("CD", "text", "classes")]
+    """Embeddings of the texts of C classes [C, D], the same in all processes."""
+    label: Annotated[Int[Tensor, " batch"], Input("B", "value", "classes", column="label")]
+    """Number of each image's class [B], -1 where it has none."""
+    text_group: Annotated[Int[Tensor, " batch"], Input("B", "value", "text_group")]
+    """Equal exactly where two captions are the same text [B], over all processes."""
+    patch: Annotated[Float[Tensor, "batch patches dim"], Input("BND", "output", "tokens")]
+    """Outputs of the image tower for its patches, in the joint space [B, N, D]; their length stays."""
+    caption_token: Annotated[Float[Tensor, "batch tokens dim"], Input("BTD", "output", "tokens", "caption_token_valid")]
+    """Outputs of the text tower for the tokens of the captions, in the joint space [B, T, D]; their length stays."""
+    caption_token_valid: Annotated[Bool[Tensor, "batch tokens"], Input("BT", "value", "tokens")]
+    """The captions' tokens behind the start token, the end token included [B, T]."""
+    negative_token: Annotated[
+        Float[Tensor, "batch negatives tokens dim"], Input("BKTD", "output", "tokens", "negative_token_valid")
+    ]
+    """As `caption_token`, for each negative [B, K, T, D]."""
+    negative_token_valid: Annotated[Bool[Tensor, "batch negatives tokens"], Input("BKT", "value", "tokens")]
+    """As `caption_token_valid`, for each negative [B, K, T]; False for all tokens of a negative that does not exist."""
+    raw_image: Annotated[Float[Tensor, "batch dim"], Input("BD", "output", "raw_image")]
+    """Image embeddings whose length counts [B, D]; `image` before it is brought to length one, by default."""
+    teacher_image: Annotated[Float[Tensor, "batch dim"], Input("BE", "teacher")]
+    """The teacher's image embeddings [B, D]; as all of the teacher's, they get no gradient."""
+    teacher_caption: Annotated[Float[Tensor, "batch dim"], Input("BE", "teacher")]
+    """The teacher's caption embeddings [B, D]."""
+    teacher_negative: Annotated[Float[Tensor, "batch negatives dim"], Input("BKE", "teacher")]
+    """The teacher's embeddings of the negatives [B, K, D]; [B, D] is taken as K = 1."""
+    teacher_raw_image: Annotated[Float[Tensor, "batch dim"], Input("BE", "teacher")]
+    """The teacher's image embeddings whose length counts [B, D]; `teacher_image` before it is brought to length one, by
+    default."""
+
+
+INPUTS: dict[str, Input] = {
+    name: hint.__metadata__[0] for name, hint in get_type_hints(LossTensors, include_extras=True).items()
+}
+"""Every input by its name, in order. A program may add its own before it defines the loss that reads it."""
+
+
+def parts() -> dict[str, tuple[str, ...]]:
+    """The names of the inputs of each optional part, which losses name in `reads`."""
+    names = dict.fromkeys(each.part for each in INPUTS.values() if each.part)
+    return {part: tuple(name for name, each in INPUTS.items() if each.part == part) for part in names}
+
+
+def inputs_of(reads: Iterable[str], **wanted: Any) -> dict[str, Input]:
+    """The inputs of some optional parts, in order; only those whose attributes are as `wanted`."""
+    chosen = set(reads)
+    return {
+        name: each
+        for name, each in INPUTS.items()
+        if each.part in chosen and all(getattr(each, field) == value for field, value in wanted.items())
+    }
+
+
+def check_reads(reads: frozenset[str], *, loss: str) -> None:
+    """Refuse a loss that reads a part that no input has.
+
+    Raises:
+        TypeError: names the loss and the part.
+    """
+    for part in sorted(reads - parts().keys()):
+        raise TypeError(f"{loss}.reads: no input has the part {part!r}.{did_you_mean(part, parts())}")
