@@ -21,7 +21,8 @@ from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.losses.core.objective import loss_class
 from degla.ranges import Checked, allowed, allows, field_types
-from degla.records import Interval, NegativeRecord
+from degla.records import NegativeRecord
+from degla.results import Interval
 from degla.shelf import LOSSES, RECIPES
 from degla.study.plan_file import RESERVED
 

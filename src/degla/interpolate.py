@@ -30,7 +30,8 @@ from degla.files import write_json, write_text
 from degla.model.average import average_weights, check_alike
 from degla.model.checkpoint import save_encoder, written_whole
 from degla.model.load import load_encoder
-from degla.records import ImageReading, Result
+from degla.records import ImageReading
+from degla.results import Result
 from degla.shelf import BENCHMARKS, did_you_mean
 
 if TYPE_CHECKING:

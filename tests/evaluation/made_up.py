@@ -11,7 +11,7 @@ from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.results import save_result
 from degla.evaluation.verdicts import Judged
-from degla.records import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result
+from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result
 from degla.shelf import BENCHMARKS
 
 LEVELS = {

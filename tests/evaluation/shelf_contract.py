@@ -14,7 +14,7 @@ from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.run import evaluate
 from degla.evaluation.verdicts import Judged
 from degla.model.encoder import Description, Encoder
-from degla.records import BenchmarkResult, ItemVerdict, Result
+from degla.results import BenchmarkResult, ItemVerdict, Result
 from tests.evaluation.fake_encoders import FakeEncoder, constant, knowing
 
 Colours = dict[str, tuple[int, int, int]]

@@ -21,7 +21,8 @@ from degla.evaluation.embed import Embedder
 from degla.evaluation.identity import identity_of, preprocessing_digest
 from degla.evaluation.results import load_result
 from degla.evaluation.run import evaluate
-from degla.records import ItemImage, Result
+from degla.records import ItemImage
+from degla.results import Result
 from tests.evaluation.fake_encoders import FakeEncoder, spread_row, spreading
 from tests.launch import Program, start
 

@@ -21,7 +21,8 @@ from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
 from degla.evaluation.run import evaluate
 from degla.evaluation.scoring import unit_rows
-from degla.records import ItemImage, PairItem, Result
+from degla.records import ItemImage, PairItem
+from degla.results import Result
 from degla.shelf import BENCHMARKS, Shelf
 from tests.evaluation.fake_encoders import spreading
 

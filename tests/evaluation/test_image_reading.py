@@ -14,7 +14,7 @@ from degla.data.decoding import Subject, decode
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
-from degla.records import Result
+from degla.results import Result
 from degla.world.recognition import draw_recognition
 from tests.odd_images import odd_images
 

@@ -18,7 +18,8 @@ from degla.evaluation.published import published_scores
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
 from degla.evaluation.thumbnails import LARGEST, thumbnail
-from degla.records import ItemImage, PairItem, Result, write_jsonl
+from degla.records import ItemImage, PairItem, write_jsonl
+from degla.results import Result
 from degla.shelf import BENCHMARKS
 from tests.evaluation.made_up import draw_result
 

@@ -15,7 +15,8 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.embed import Embedder
 from degla.evaluation.results import load_result, save_result
 from degla.evaluation.run import evaluate
-from degla.records import ItemImage, Result
+from degla.records import ItemImage
+from degla.results import Result
 from tests.evaluation.conftest import COLOURS, TRUTH
 from tests.evaluation.fake_encoders import FakeEncoder, constant, knowing, spread_row, spreading
 

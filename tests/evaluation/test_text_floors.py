@@ -19,7 +19,8 @@ from degla.evaluation.results import load_result, save_result
 from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import named_scores, render_result
 from degla.evaluation.text_floors import SHORTER, TOLD, WORDS, _contradict, _worth, floor_verdicts
-from degla.records import ItemImage, PairItem, Result
+from degla.records import ItemImage, PairItem
+from degla.results import Result
 from degla.shelf import BENCHMARKS
 from degla.world import draw
 from tests.evaluation.fake_encoders import spreading

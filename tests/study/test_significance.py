@@ -17,7 +17,7 @@ from degla.errors import InputError
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
 from degla.pages.plot import standing_alone
-from degla.records import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
+from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
 from degla.shelf import BENCHMARKS
 from degla.study.chosen import at_edges
 from degla.study.gather import Model, gather

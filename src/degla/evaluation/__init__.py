@@ -8,7 +8,7 @@ models          whatever can be scored, by name; floors: models that cannot know
 embed           every distinct image and text once, to unit rows          (contract: `embed.EmbeddingModel`)
 processes       one evaluation shared among the processes of torchrun
 scoring         rows and gold answers to right, wrong, tied
-verdicts        one row an item: `records.ItemVerdict`
+verdicts        one row an item: `degla.results.ItemVerdict`
 aggregate       verdicts to scores of parts and named averages, with intervals
 overlap         which benchmark images the model was trained on
 run             all of the above: `evaluate` gives a `results.TracedResult`

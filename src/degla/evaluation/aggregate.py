@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from degla.errors import DeglaError
 from degla.evaluation.benchmark import Average, Benchmark, Metric
 from degla.evaluation.verdicts import Judged
-from degla.records import ItemVerdict, Score
+from degla.results import ItemVerdict, Score
 from degla.statistics.bootstrap import DRAWS, FloatArray, cluster_draws, cluster_numbers, grouped_mean, shares_of_items
 from degla.statistics.proportions import contributions, share_interval
 

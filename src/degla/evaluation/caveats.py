@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.results import TracedResult
-from degla.records import BenchmarkResult, Result
+from degla.results import BenchmarkResult, Result
 
 _NAMED = 3
 

@@ -14,7 +14,7 @@ from degla.evaluation.item_difference import item_score, lead_over, questions_of
 from degla.evaluation.keyed_scores import ScoreKey, floor_values, keyed_scores
 from degla.evaluation.results import TracedResult, load_result
 from degla.evaluation.told import told_notes
-from degla.records import Interval, Score
+from degla.results import Interval, Score
 from degla.shelf import did_you_mean
 from degla.statistics.seeds import Difference, seed_difference, seed_spread
 from degla.statistics.significance import doubt_of

@@ -9,7 +9,7 @@ from degla.errors import DeglaError
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.comparison import Comparison, Row, ordered_results
 from degla.evaluation.published import PublishedRow, published_tables
-from degla.records import PartResult
+from degla.results import PartResult
 from degla.shelf import BENCHMARKS
 
 

@@ -14,7 +14,7 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, drawn_values
 from degla.evaluation.neutral import benchmark_of
 from degla.evaluation.results import load_result
-from degla.records import BenchmarkResult, ItemVerdict, Result
+from degla.results import BenchmarkResult, ItemVerdict, Result
 from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import contributions
 from degla.statistics.seeds import QuestionVariance, over_questions

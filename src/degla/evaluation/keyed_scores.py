@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 
-from degla.records import BenchmarkResult, Result, Score
+from degla.results import BenchmarkResult, Result, Score
 
 ScoreKey = tuple[str, str, str, str, str]
 """Kind ("part" or "average"), name, metric, family, tie rule; family and tie rule are "" for an average."""

@@ -22,7 +22,8 @@ from degla.evaluation.questions import ask, digest_of
 from degla.evaluation.results import TracedResult
 from degla.evaluation.text_floors import TOLD, floor_verdicts
 from degla.evaluation.verdicts import Judged
-from degla.records import BenchmarkResult, PairItem, Score
+from degla.records import PairItem
+from degla.results import BenchmarkResult, Score
 from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import proportion_interval
 

@@ -10,7 +10,8 @@ from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
 from degla.files import write_text
 from degla.parse import open_file, parse_json, read_json
-from degla.records import BenchmarkResult, ItemVerdict, Result, read_jsonl, validate, write_jsonl
+from degla.records import read_jsonl, validate, write_jsonl
+from degla.results import BenchmarkResult, ItemVerdict, Result
 
 NO_FLOOR = " (no floor known)"
 """Behind the name of a column of a result that was made before there were floors; see `neutral.with_floors`."""

@@ -32,7 +32,8 @@ from degla.evaluation.scoring import EmbeddingRows, class_rows, unit_rows
 from degla.evaluation.verdicts import Judged, judge, texts_of
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
 from degla.model.encoder import Encoder
-from degla.records import ModelProvenance, Record, Score
+from degla.records import Record
+from degla.results import ModelProvenance, Score
 from degla.shelf import BENCHMARKS
 from degla.version import __version__
 

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 
 from degla.evaluation.robustness import AttackResult, name_epsilon
-from degla.records import Score
+from degla.results import Score
 
 
 def render_attacks(results: Sequence[AttackResult]) -> Group:

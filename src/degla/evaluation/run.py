@@ -24,7 +24,8 @@ from degla.evaluation.progress import TaskProgress
 from degla.evaluation.questions import BenchmarkQuestions, ask, digest_of
 from degla.evaluation.results import TracedResult
 from degla.evaluation.verdicts import images_of, judge, texts_of
-from degla.records import BenchmarkResult, ImageReading, ItemVerdict, ModelProvenance, PartResult
+from degla.records import ImageReading
+from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult
 from degla.shelf import BENCHMARKS
 from degla.version import __version__
 

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 
 from degla.evaluation.told import told_notes
-from degla.records import BenchmarkResult, Result, Score
+from degla.results import BenchmarkResult, Result, Score
 
 
 def named_scores(result: Result) -> dict[str, float]:

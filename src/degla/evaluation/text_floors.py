@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from degla.evaluation.scoring import EmbeddingRows
 from degla.evaluation.verdicts import Gold, Judged, chance_of
-from degla.records import ItemVerdict, PairItem
+from degla.records import PairItem
+from degla.results import ItemVerdict
 
 SHORTER, WORDS = "shorter text", "words only"
 TOLD = "told by the text alone"

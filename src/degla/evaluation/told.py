@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from degla.evaluation.text_floors import TOLD
-from degla.records import BenchmarkResult
+from degla.results import BenchmarkResult
 
 
 def told_notes(entry: BenchmarkResult) -> Iterator[str]:

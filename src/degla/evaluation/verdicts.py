@@ -15,7 +15,8 @@ from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark, Classification, Entry, Retrieval, TieRule
 from degla.evaluation.embed import EmbeddedItems
 from degla.evaluation.scoring import class_rows, pair_similarities, rank, score_pairs, score_texts
-from degla.records import ItemImage, ItemVerdict, PairItem
+from degla.records import ItemImage, PairItem
+from degla.results import ItemVerdict
 
 RECALL = (1, 5, 10)
 Gold = tuple[tuple[int, ...], ...]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.records import Interval
+from degla.results import Interval
 
 FloatArray = NDArray[np.float64]
 DRAWS = 1000

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.records import Interval
+from degla.results import Interval
 from degla.statistics.bootstrap import FloatArray, drawn_means, percentile_interval
 
 Z: Final = 1.959963984540054

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from degla.records import Interval
+from degla.results import Interval
 from degla.statistics.bootstrap import FloatArray
 from degla.statistics.proportions import FEW, Contributions, Z, lead_interval, share_interval
 

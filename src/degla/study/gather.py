@@ -18,7 +18,7 @@ from degla.evaluation.item_difference import questions_of, questions_of_lead
 from degla.evaluation.results import TracedResult, load_result
 from degla.evaluation.terminal import named_scores
 from degla.evaluation.told import told_notes
-from degla.records import PartResult, Result
+from degla.results import PartResult, Result
 from degla.statistics.seeds import QuestionVariance
 from degla.statistics.significance import doubt_of
 from degla.study.items import Items, benchmark_of, named_items, score_of

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from degla.evaluation.aggregate import ItemScore
 from degla.evaluation.item_difference import averaged_scores
-from degla.records import BenchmarkResult, Result, Score
+from degla.results import BenchmarkResult, Result, Score
 
 Items = Mapping[str, ItemScore]
 """Scores by name, of verdicts averaged over seeds."""

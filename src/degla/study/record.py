@@ -10,7 +10,8 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.parse import read_json
-from degla.records import Interval, Record, validate
+from degla.records import Record, validate
+from degla.results import Interval
 from degla.statistics.seeds import QuestionVariance
 from degla.study.plan import Plan
 from degla.version import __version__
