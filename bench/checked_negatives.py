@@ -24,7 +24,7 @@ from server import LLAMA_SERVER, serve
 from still_true_negatives import SETTINGS, draw_scenes, with_still_true
 
 from degla.data.sources import read_captions
-from degla.negatives.generate import generate
+from degla.negatives.generate import ModelSource, NegativesSettings, generate
 from degla.negatives.llm.embedded import EmbeddedModel
 from degla.negatives.llm.server import ServerModel
 from degla.records import NegativeRecord, read_jsonl, write_jsonl
@@ -104,9 +104,9 @@ def main() -> None:
 
     wordings = draw_scenes(out, count=arguments.scenes)
 
-    def make(**settings: Any) -> None:
+    def make(out: Path, model: ModelSource | None = None, **asked: Any) -> None:
         texts = partial(read_captions, out / "captions.jsonl")
-        if stopped := generate(texts, rules=PUBLISHED_RULES, seed=0, progress=True, **settings).stopped:
+        if stopped := generate(texts, NegativesSettings(PUBLISHED_RULES, 0, **asked), out=out, model=model).stopped:
             raise SystemExit(f"stopped by {stopped}; the same command goes on")
 
     make(out=out / "rules.jsonl")

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from degla.data.sources import read_captions
-from degla.negatives.generate import generate
+from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
@@ -51,7 +51,9 @@ def main() -> None:
 def measure(title: str, rules: list[str], captions: list[CaptionRecord]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
-        summary = generate(captions, rules=rules, out=Path(folder) / "negatives.jsonl", seed=0, progress=False)
+        summary = generate(
+            captions, NegativesSettings(tuple(rules), 0), out=Path(folder) / "negatives.jsonl", progress=False
+        )
         rate = len(captions) / (time.process_time() - started)
     print(f"{title:<20} {rate:10.0f}  {summary.mean:18.2f}")
 
@@ -63,14 +65,14 @@ def measure_pipeline(path: Path, count: int, rules: list[str], *, distinct: bool
         model = ScriptedModel(partial(answer, answers(texts, rules)), capacity=64, remember=False)
         watch = MemoryWatch()
         cpu, started = time.process_time(), time.perf_counter()
+        settings = NegativesSettings(tuple(rules), 0)
         summary = generate(
-            partial(stream, source), rules=rules, out=Path(folder) / "out.jsonl", seed=0, model=model, progress=False
+            partial(stream, source), settings, out=Path(folder) / "out.jsonl", model=model, progress=False
         )
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    print(f"{count:,} captions, {len(texts):,} texts, {len(rules)} rules, {summary.attempts:,} requests")
-    print(
-        f"{count / cpu:,.0f} captions, {summary.attempts / cpu:,.0f} requests a processor-second; {seconds:.0f} s wall"
-    )
+    print(f"{count:,} captions, {len(texts):,} texts, {len(rules)} rules, {summary.replies.attempts:,} requests")
+    rate = summary.replies.attempts / cpu
+    print(f"{count / cpu:,.0f} captions, {rate:,.0f} requests a processor-second; {seconds:.0f} s wall")
     print(f"{summary.mean:.2f} negatives a caption, {summary.share_accepted:.0%} of the rows accepted")
     print("memory in MB at each tenth:", " ".join(f"{megabytes:.0f}" for megabytes in watch.tenths()))
     print(f"most: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")

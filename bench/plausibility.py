@@ -143,19 +143,17 @@ class Recorder(EmbeddedModel):
 
 def show_temperature(given: argparse.Namespace) -> None:
     """What the temperature of the draw costs in likelihood and gives in different words."""
-    from degla.negatives.generate import generate
+    from degla.negatives.generate import NegativesSettings, generate
 
     model = Recorder()
     captions = list(read_captions(given.captions))[: given.count]
     with TemporaryDirectory() as folder:
         generate(
             lambda: iter(captions),
-            rules=given.rules or RULES.names(),
+            NegativesSettings(tuple(given.rules or RULES.names()), 0, example_sets=1),
             out=Path(folder) / "negatives.jsonl",
-            seed=0,
             progress=False,
             model=lambda: model,
-            example_sets=1,
         )
     print(
         f"{'temperature':<12} {'likelihood':>10} {'ratio':>6} {'words':>6} {'bits':>5}  (ratio under the ranker itself)"
@@ -193,7 +191,7 @@ class Stopwatch(EmbeddedModel):
 
 def show_speed(given: argparse.Namespace) -> None:
     """Load time, memory, and requests a processor second on one thread."""
-    from degla.negatives.generate import generate
+    from degla.negatives.generate import NegativesSettings, generate
 
     started = time.process_time()
     model = Stopwatch()
@@ -204,12 +202,10 @@ def show_speed(given: argparse.Namespace) -> None:
         started = time.process_time()
         generate(
             lambda: iter(captions),
-            rules=given.rules or RULES.names(),
+            NegativesSettings(tuple(given.rules or RULES.names()), 0, example_sets=1),
             out=Path(folder) / "negatives.jsonl",
-            seed=0,
             progress=False,
             model=lambda: model,
-            example_sets=1,
         )
         whole = time.process_time() - started
     for rule, form in sorted(model.requests):

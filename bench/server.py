@@ -20,7 +20,7 @@ from random import Random
 
 from degla.data.sources import read_captions
 from degla.negatives.examples import draw_examples, load_examples
-from degla.negatives.generate import generate
+from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Form, Request, RequestKey
 from degla.negatives.llm.server import ServerModel
@@ -170,12 +170,10 @@ def beside_a_real_model(captions: list[CaptionRecord], *, number: int) -> None:
             before, own, started = cpu_seconds(process), time.process_time(), time.perf_counter()
             summary = generate(
                 lambda: iter(captions[: number // 4]),
-                rules=RULES,
+                NegativesSettings(RULES, 0, example_sets=1),
                 out=Path(folder) / "negatives.jsonl",
-                seed=0,
                 progress=False,
                 model=partial(ServerModel, [url], "smollm2", concurrency=2, timeout=600, max_tokens=60),
-                example_sets=1,
             )
             wall, own = time.perf_counter() - started, time.process_time() - own
             _row("whole pipeline", number // 4, wall, cpu_seconds(process) - before, own, Counter())

@@ -20,7 +20,7 @@ from random import Random
 import yaml
 
 from degla.data.sources import read_captions
-from degla.negatives.generate import generate
+from degla.negatives.generate import NegativesSettings, generate
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import PUBLISHED_RULES
 from degla.world.draw import draw_benchmark, draw_pairs
@@ -119,7 +119,7 @@ def main() -> None:
 
     wordings = draw_scenes(out, count=arguments.scenes)
     made = out / "negatives.jsonl"
-    generate(read_captions(out / "captions.jsonl"), rules=PUBLISHED_RULES, out=made, seed=0, progress=True)
+    generate(read_captions(out / "captions.jsonl"), NegativesSettings(PUBLISHED_RULES, 0), out=made)
     for share in arguments.shares:
         path = out / f"negatives-{share:g}.jsonl"
         write_jsonl(path, with_still_true(read_jsonl(NegativeRecord, made), wordings, share=share))

@@ -173,10 +173,10 @@ def write_negatives(
         InputError: the captions cannot be read, a rule is unknown, or `out` was made with other settings.
     """
     from degla.data.sources import read_captions
-    from degla.negatives.generate import generate
+    from degla.negatives.generate import NegativesSettings, generate
 
     read = partial(read_captions, Path(captions))
-    return generate(read, rules=rules, out=Path(out), seed=seed, per_rule=per_rule, workers=workers)
+    return generate(read, NegativesSettings(tuple(rules), seed, per_rule), out=Path(out), workers=workers)
 
 
 def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *, resume: bool = False) -> TrainResult:

@@ -19,7 +19,7 @@ from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.report import report
 from degla.locks import Lock, lock
-from degla.negatives.generate import generate
+from degla.negatives.generate import NegativesSettings, generate
 from degla.shelf import PUBLISHED_RULES
 from degla.study.standings import BASE
 from degla.study.tuning import Job, JobResult, Measure, tune
@@ -112,7 +112,7 @@ def _demo(out: Path, size: Size, *, seeds: int, held: Lock) -> dict[str, Any]:
         )
     negatives = out / f"negatives-{size.scenes}.jsonl"
     with _stage("making hard negatives"):
-        summary = generate(read_captions(pairs.captions), rules=RULES, out=negatives, seed=0, progress=True)
+        summary = generate(read_captions(pairs.captions), NegativesSettings(RULES, seed=0), out=negatives)
         log.info("%.2f negatives a caption, of %d captions", summary.mean, summary.captions)
     base = Job(
         label=BASE, base="world", config=None, inputs={},

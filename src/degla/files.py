@@ -10,11 +10,13 @@ import errno
 import json
 import os
 import shutil
+import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 from degla.errors import DeglaError, InputError
 
@@ -84,6 +86,67 @@ def write_json(path: Path, value: object, *, indent: int = 2, remedy: str = "Cho
     write_text(path, json.dumps(value, indent=indent) + "\n", remedy=remedy)
 
 
+def whole_lines(stream: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
+    """The number, from 1, the place in bytes and the bytes of every line of a file; not of a torn last one."""
+    place = 0
+    stream.seek(0)
+    for number, line in enumerate(stream, start=1):
+        if not line.endswith(b"\n"):
+            return
+        yield number, place, line
+        place += len(line)
+
+
+class LineFile:
+    """A file of lines that is only appended to and goes on after a kill. Used in a ``with`` block.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.stream: IO[bytes] = path.open("ab+")
+        except OSError as error:
+            raise cannot_write(path, error, remedy="Choose another --out.") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):  # `append` has reported what could not be written.
+            self.stream.close()
+
+    def claim(self) -> bool:
+        """Whether no other process is writing it; none can until this one closes it. True without locks."""
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError:
+                pass  # A file system without locks.
+        return True
+
+    def append(self, lines: Iterable[str]) -> None:
+        """Append lines and hand them to the operating system, so that a kill loses none.
+
+        Raises:
+            DeglaError: the disk is full, or the file cannot be written any more.
+        """
+        try:
+            self.stream.seek(0, os.SEEK_END)
+            self.stream.write("".join(lines).encode())
+            self.stream.flush()
+        except OSError as error:
+            raise cannot_write(
+                self.path, error, remedy="Fix this and run the same command again: it resumes."
+            ) from None
+
+
 def cannot_write(path: Path, error: OSError, *, remedy: str) -> DeglaError:
     """The error of a file or folder that could not be written."""
     if is_full(error):
@@ -119,6 +182,14 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+def open_temporary_database() -> sqlite3.Connection:
+    """An SQLite database without a name: its pages go to a temporary file when they are too many for the cache."""
+    database = sqlite3.connect("")
+    for setting in ("cache_size = -32768", "journal_mode = OFF", "synchronous = OFF"):  # 32 MB in memory
+        database.execute(f"PRAGMA {setting}")
+    return database
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from degla.data.classes import read_classes
 from degla.data.sources import read_captions, read_negatives
 from degla.evaluation.data_sets.tars import labelled_members
 from degla.evaluation.results import load_result
+from degla.files import LineFile
 from degla.negatives.examples import read_examples
 from degla.negatives.files.pack import pack as pack_negatives
-from degla.negatives.files.provenance import read_manifest, read_outcomes
+from degla.negatives.files.pack import read_manifest, read_outcomes
 from degla.negatives.llm import Reply, RequestKey
 from degla.negatives.report.verdict_counts import count_verdicts
 from degla.negatives.review.draft import Draft
@@ -133,7 +134,7 @@ def _negatives(folder: Path) -> list[Kind]:
         Reply(RequestKey(f"c{n}", "swap_nouns", 0), "answered", text=text, counts={"x": n + 1})
         for n, text in enumerate(TEXTS)
     ]
-    write(journal, b"".join(write_line("write", reply) for reply in replies))
+    write(journal, "".join(write_line("write", reply) for reply in replies))
     manifest = write(
         folder / "negatives.jsonl.manifest.json", json.dumps({"captions": 9, "rules": ["swap_nouns"], "seed": 0})
     )
@@ -145,8 +146,8 @@ def _negatives(folder: Path) -> list[Kind]:
     counted = write(folder / "j" / "n.jsonl.replies.jsonl", journal.read_bytes())
 
     def replay() -> Any:
-        with journal.open("rb+") as stream:
-            return list(read_replies(stream, journal))
+        with LineFile(journal) as file:
+            return read_replies(file)
 
     return [
         Kind("negatives jsonl", loose, _reading(read_negatives, loose), "jsonl"),

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from random import Random
 
-from degla.negatives.generate import generate
+from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Reply, Request
 from degla.negatives.llm.scripted import ScriptedModel
@@ -57,8 +57,9 @@ def varied(request: Request) -> str | Reply | None:
 
 
 def run(out: Path, model: ScriptedModel, texts: list[str] = TEXTS, **changes: object) -> Summary:
-    settings = {"rules": RULES, "seed": 3, "per_rule": 2, "examples": 0, "progress": False, **changes}
-    return generate(records(texts), out=out, model=model, **settings)  # type: ignore[arg-type]
+    how = {name: changes.pop(name) for name in ("engine", "workers") if name in changes}
+    settings = NegativesSettings(**{"rules": RULES, "seed": 3, "per_rule": 2, "examples": 0, **changes})  # type: ignore[arg-type]
+    return generate(records(texts), settings, out=out, model=model, progress=False, **how)  # type: ignore[arg-type]
 
 
 def rows_of(out: Path) -> list[NegativeRecord]:

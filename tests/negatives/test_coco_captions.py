@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from degla.negatives.generate import generate
+from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar import words
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
 from degla.shelf import PUBLISHED_RULES
@@ -22,7 +22,7 @@ def test_coverage_and_cleanliness(tmp_path: Path) -> None:
         for row in json.loads(ANNOTATIONS.read_text(encoding="utf-8"))["annotations"]
     ]
     out = tmp_path / "negatives.jsonl"
-    summary = generate(captions, rules=(*PUBLISHED_RULES, *FURTHER), out=out, seed=0, progress=False)
+    summary = generate(captions, NegativesSettings((*PUBLISHED_RULES, *FURTHER), 0), out=out, progress=False)
     assert len(captions) == 425
     assert not summary.skipped
     assert summary.share_covered >= 0.99

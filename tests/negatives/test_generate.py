@@ -10,7 +10,7 @@ from rich.console import Console
 from degla import tagger
 from degla.errors import InputError
 from degla.negatives.checks import check_caption
-from degla.negatives.generate import generate
+from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar import phrases
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.pipeline import make_rows
@@ -45,8 +45,9 @@ def records(texts: list[str]) -> list[CaptionRecord]:
 
 
 def run(out: Path, texts: list[str] = TEXTS, **changes: object) -> list[NegativeRecord]:
-    settings = {"rules": PAPER, "seed": 3, "progress": False, **changes}
-    generate(records(texts), out=out, **settings)  # type: ignore[arg-type]
+    workers = changes.pop("workers", 1)
+    settings = NegativesSettings(**{"rules": PAPER, "seed": 3, **changes})  # type: ignore[arg-type]
+    generate(records(texts), settings, out=out, workers=workers, progress=False)  # type: ignore[arg-type]
     return list(read_jsonl(NegativeRecord, out))
 
 
@@ -78,13 +79,13 @@ def test_negatives_of_one_caption_differ_and_none_is_a_caption_of_its_image(tmp_
 
 def test_summary_counts_what_is_in_the_file(tmp_path: Path) -> None:
     out = tmp_path / "negatives.jsonl"
-    summary = generate(records(TEXTS), rules=PAPER, out=out, seed=3, progress=False)
+    summary = generate(records(TEXTS), NegativesSettings(PAPER, 3), out=out, progress=False)
     rows = list(read_jsonl(NegativeRecord, out))
     assert sum(summary.accepted.values()) == sum(row.accepted for row in rows)
     assert sum(summary.reasons.values()) == sum(not row.accepted for row in rows)
     assert summary.skipped == {"not_english": 2, "empty_caption": 1, "long_caption": 1}
     assert summary.share_covered == len({row.caption_id for row in rows if row.accepted}) / len(TEXTS)
-    again = generate(records(TEXTS), rules=PAPER, out=out, seed=3, progress=False)
+    again = generate(records(TEXTS), NegativesSettings(PAPER, 3), out=out, progress=False)
     assert (again.accepted, again.reasons, again.coverage) == (summary.accepted, summary.reasons, summary.coverage)
     console = Console(width=140)
     with console.capture() as capture:
@@ -122,7 +123,7 @@ def test_finished_pairs_are_not_made_again(tmp_path: Path, monkeypatch: pytest.M
 
     def spy(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], int]:
         for task in batch.tasks:
-            asked.extend(rule for rule in PAPER if rule not in dict(task.done))
+            asked.extend(rule for rule in PAPER if rule not in task.done)
         return real(batch, maker)
 
     monkeypatch.setattr("degla.negatives.generate.make_rows", spy)
@@ -174,7 +175,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="swap_nouns"):
         run(out, rules=("swap_noun",))
     with pytest.raises(InputError, match="c0"):
-        generate([*records(TEXTS[:1]), *records(TEXTS[:1])], rules=PAPER, out=out, seed=0, progress=False)
+        generate([*records(TEXTS[:1]), *records(TEXTS[:1])], NegativesSettings(PAPER, 0), out=out, progress=False)
     with pytest.raises(InputError, match="per_rule"):
         run(out, per_rule=0)
     assert not out.exists()

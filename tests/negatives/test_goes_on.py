@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from degla.errors import DeglaError, InputError
-from degla.negatives.generate import generate
+from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Reply, Request, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
 from tests.negatives.scripted_runs import RULES, TEXTS, records, rows_of, run, varied
@@ -24,7 +24,7 @@ def test_unreachable_requests_are_made_again_by_a_later_run(tmp_path: Path) -> N
     faults = {RequestKey("c3", "swap_nouns", 0): "unreachable", RequestKey("c6", "replace_nouns", 0): "unreachable"}
     first = ScriptedModel(varied, faults=dict(faults))  # type: ignore[arg-type]
     summary = run(out, first)
-    assert summary.outcomes["unreachable"] == 2
+    assert summary.replies.by_outcome()["unreachable"] == 2
     assert sum(row.reason == "model_unreachable" for row in rows_of(out)) == 2
     assert out.read_bytes() != undisturbed.read_bytes()
     second = ScriptedModel(varied)
@@ -119,7 +119,7 @@ def test_other_model_prompts_or_examples_are_other_settings(tmp_path: Path) -> N
     with pytest.raises(InputError, match="form: 'both' there, 'choose' now"):
         run(out, ScriptedModel(varied), form="choose")
     with pytest.raises(InputError, match="source: 'scripted' there, None now"):
-        generate(records(TEXTS), rules=RULES, seed=3, per_rule=2, out=out, progress=False)
+        generate(records(TEXTS), NegativesSettings(RULES, 3, per_rule=2), out=out)
     (tmp_path / "negatives.jsonl.manifest.json").unlink()
     out.unlink()
     with pytest.raises(InputError, match=r"replies\.jsonl: exists"):

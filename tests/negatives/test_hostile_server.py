@@ -9,18 +9,19 @@ import logging
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from degla.errors import DeglaError
+from degla.negatives.llm import endpoint as endpoint_module
 from degla.negatives.llm.answers import Completion, read_answer
 from degla.negatives.llm.bodies import MOST_BYTES, unpack
-from degla.negatives.llm.endpoints import Endpoint
-from degla.negatives.llm.faults import LONGEST_WAIT, Fault, fault_of_status, retry_after
-from degla.negatives.llm.pacing import hold_for
+from degla.negatives.llm.dialect import Dialect, RequestSettings
+from degla.negatives.llm.endpoint import Endpoint
+from degla.negatives.llm.faults import LONGEST_WAIT, Fault, fault_of_status, hold_for, retry_after
 from degla.negatives.llm.server import ServerModel
-from degla.negatives.llm.support import Support
 from tests.negatives.flaky_server import Received, Response, completion, say, serving
 from tests.negatives.test_server import ask, connect, replies, reply, script, stops
 
@@ -155,22 +156,27 @@ def test_a_limit_that_never_opens_again_ends_the_run_after_the_answer(value: str
 def test_waits_that_cannot_be_meant(value: str) -> None:
     assert retry_after({"retry-after": value}, now=1e9) in (None, 0.0)
     headers = {"x-ratelimit-remaining-requests": value, "x-ratelimit-reset-requests": value}
-    assert hold_for(headers, tokens=1.0) == 0.0
+    assert hold_for(headers, tokens=1) == 0.0
     headers["x-ratelimit-remaining-requests"] = "0"
-    assert hold_for(headers, tokens=1.0) == 0.0
+    assert hold_for(headers, tokens=1) == 0.0
 
 
-def test_a_longer_wait_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    support = Support(host="there:1", mode="plain", fixed=False)
-    endpoint = Endpoint("http://there:1/v1", None, most=4, timeout=1.0, support=support, key="k")  # type: ignore[arg-type]
+def test_a_longer_wait_is_told_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    dialect = Dialect("there:1", RequestSettings("m"))
+    endpoint = Endpoint("http://there:1/v1", None, dialect, most=4, timeout=1.0, key="k")  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING):
-        for now in (100.0, 100.2, 100.4):
-            endpoint._hold(LONGEST_WAIT - 1, now, why="429: slow down")
-        endpoint._hold(3.0, 500.0, why="429: slow down")
+        for now, wait in (
+            (100.0, LONGEST_WAIT - 1),
+            (100.2, LONGEST_WAIT - 1),
+            (100.4, LONGEST_WAIT - 1),
+            (500.0, 3.0),
+        ):
+            monkeypatch.setattr(endpoint_module, "time", SimpleNamespace(monotonic=lambda now=now: now))
+            endpoint.hold(wait, why="429: slow down")
+            assert not endpoint.has_room(now + wait - 0.5)
     assert [record.getMessage() for record in caplog.records] == [
         "The server at there:1 asks to wait 299 s (429: slow down); waiting."
     ]
-    assert not endpoint.has_room(398.0)
 
 
 @pytest.mark.parametrize("tokens", [10**400, -1, 1e300, "many", True, None])

@@ -18,8 +18,7 @@ from degla.data.pairs import join
 from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
-from degla.negatives.files.pack import PACKED_KEY, _schema, pack
-from degla.negatives.files.provenance import MANIFEST_KEY, read_manifest, read_outcomes
+from degla.negatives.files.pack import MANIFEST_KEY, PACKED_KEY, _schema, pack, read_manifest, read_outcomes
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
 
 MANIFEST = {"captions": 6, "rules": ["swap_nouns", "add_object"], "seed": 3, "model": {"name": "openai:x"}, "date": "d"}

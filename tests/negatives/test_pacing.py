@@ -2,97 +2,62 @@
 
 from __future__ import annotations
 
-import heapq
+import asyncio
 from email.utils import formatdate
-from random import Random
 
 import pytest
 
-from degla.negatives.llm.faults import conceal, fault_of_status, retry_after
-from degla.negatives.llm.pacing import Pace, back_off, hold_for, read_duration
+from degla.negatives.llm.endpoint import back_off
+from degla.negatives.llm.faults import conceal, fault_of_status, hold_for, read_duration, retry_after
+from tests.negatives.flaky_server import Received, Response, failure, say
+from tests.negatives.test_waiting import write
+from tests.negatives.virtual_time import Ask, PretendServer, run_in_jumping_time
 
 
-def simulate(
-    pace: Pace, *, slots: int, seconds: float = 1.0, answers: int = 4000, refuses_above: int | None = None
-) -> int:
-    """A server that works on `slots` requests at once and lets others wait; the most that were ever under way."""
-    now, most = 0.0, 0
-    free = [0.0] * slots
-    under_way: list[tuple[float, float, bool]] = []
-    while answers:
-        while pace.has_room(now):
-            pace.started()
-            if refuses_above is not None and pace.outstanding > refuses_above:
-                heapq.heappush(under_way, (now + 0.01, now, False))
-            else:
-                begin = max(now, heapq.heappop(free))
-                heapq.heappush(free, begin + seconds)
-                heapq.heappush(under_way, (begin + seconds, now, True))
-        most = max(most, pace.outstanding)
-        now, started, answered = heapq.heappop(under_way)
-        pace.finished()
-        if answered:
-            pace.answered(started=started, now=now)
-            answers -= 1
-        else:
-            pace.congested(started=started, now=now)
-    return most
+def pretend(seconds: float, *, refuses_above: int | None = None, slots: int = 1000) -> PretendServer:
+    """A server that works on `slots` requests at once and lets others wait, or refuses more than so many."""
+    free = asyncio.Semaphore(slots)
+    server: PretendServer
+
+    async def respond(received: Received) -> Response:
+        if refuses_above is not None and server.at_once > refuses_above:
+            return failure(429, "slow down")
+        async with free:
+            await asyncio.sleep(seconds)
+        return say(received)
+
+    server = PretendServer(respond)
+    return server
 
 
-def test_grows_while_it_pays() -> None:
-    pace = Pace(64)
-    assert simulate(pace, slots=1000, answers=500) == 64
+def most_at_once(monkeypatch: pytest.MonkeyPatch, server: PretendServer, *, concurrency: int, requests: int) -> int:
+    """Ask that server; the most requests that were under way in the last quarter of the answers."""
+
+    async def work(ask: Ask) -> None:
+        assert {answer.outcome for answer in await ask(*map(write, range(requests)))} == {"answered"}
+
+    run_in_jumping_time(monkeypatch, [server], work, concurrency=concurrency)
+    return max(server.history[3 * len(server.history) // 4 :])
 
 
-def test_does_not_queue_at_the_server() -> None:
-    pace = Pace(512)
-    most = simulate(pace, slots=16)
-    assert pace.limit <= 32 and most <= 64
+def test_grows_up_to_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert most_at_once(monkeypatch, pretend(1.0), concurrency=64, requests=500) == 64
 
 
-def test_rate_limits_cut_and_it_recovers() -> None:
-    pace = Pace(200)
-    simulate(pace, slots=1000, refuses_above=50, answers=20000)
-    assert 20 <= pace.limit <= 75
+def test_rate_limits_cut_and_it_goes_on_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = pretend(1.0, refuses_above=50)
+    assert 40 <= most_at_once(monkeypatch, server, concurrency=200, requests=2000) <= 60
+    assert len(server.received) < 1.1 * 2000
 
 
-def test_cut_once_for_requests_that_were_under_way_together() -> None:
-    pace = Pace(64)
-    for _ in range(8):
-        pace.started()
-    for _ in range(8):
-        pace.congested(started=1.0, now=2.0)
-    assert pace.limit == pytest.approx(8 * 0.7)
+def test_a_slow_server_is_not_given_more_than_it_answers_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = pretend(2.0, slots=4)  # in 60 seconds it answers 120
+    most_at_once(monkeypatch, server, concurrency=512, requests=1500)
+    assert len(server.received) < 1.2 * 1500
 
 
-def test_a_stray_failure_does_not_cut() -> None:
-    pace = Pace(64)
-    simulate(pace, slots=1000, answers=500)
-    now = 1e6
-    pace.congested(started=now, now=now + 1)
-    assert pace.limit == 64
-
-
-def test_latency_growth_cuts() -> None:
-    pace = Pace(8)
-    simulate(pace, slots=1000, answers=200)
-    assert pace.limit == 8
-    simulate(pace, slots=1000, seconds=5.0, answers=8)
-    assert pace.limit < 8
-
-
-def test_waits_while_held() -> None:
-    pace = Pace(8)
-    pace.hold(5.0)
-    pace.hold(3.0)
-    assert not pace.has_room(4.9) and pace.has_room(5.0)
-
-
-def test_never_below_one() -> None:
-    pace = Pace(8)
-    for moment in range(100):
-        pace.congested(started=float(moment), now=moment + 0.5)
-    assert pace.limit == 1.0 and pace.has_room(200.0)
+def test_never_below_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert most_at_once(monkeypatch, pretend(0.1, refuses_above=1), concurrency=8, requests=40) <= 3
 
 
 @pytest.mark.parametrize(
@@ -115,7 +80,7 @@ def test_durations(text: str, seconds: float) -> None:
     ],
 )
 def test_rate_limit_headers(headers: dict[str, str], seconds: float) -> None:
-    assert hold_for(headers, tokens=200.0) == seconds
+    assert hold_for(headers, tokens=200) == seconds
 
 
 def test_retry_after_forms() -> None:
@@ -129,8 +94,7 @@ def test_retry_after_forms() -> None:
 
 
 def test_back_off_is_full_jitter_with_an_end() -> None:
-    rng = Random(0)
-    drawn = {attempt: [back_off(attempt, base=0.5, rng=rng) for _ in range(500)] for attempt in (0, 3, 50)}
+    drawn = {attempt: [back_off(attempt, base=0.5) for _ in range(500)] for attempt in (0, 3, 50)}
     assert max(drawn[0]) <= 0.5 and max(drawn[3]) <= 4.0 and max(drawn[50]) <= 30.0
     assert min(drawn[3]) < 0.1 and max(drawn[3]) > 3.8
 

@@ -73,7 +73,7 @@ def test_what_is_refused_is_asked_again_as_a_choice(tmp_path: Path) -> None:
     assert [request.form for request in model.asked] == ["write", "choose"]
     assert second.text == model.asked[1].choices[-1]
     assert len(set(model.asked[1].choices)) == len(model.asked[1].choices) <= 12
-    assert summary.outcomes == {"answered": 2}
+    assert summary.replies.by_outcome() == {"answered": 2}
     assert json.loads((tmp_path / "negatives.jsonl.manifest.json").read_text())["source"] == "scripted"
 
 
@@ -107,7 +107,7 @@ def test_every_failure_is_a_row_with_its_reason(tmp_path: Path, outcome: str) ->
     summary = run(out, model, TEXTS[:2], rules=("replace_nouns",), per_rule=1)
     rows = rows_of(out)
     assert {row.reason for row in rows} == {f"model_{outcome}"} <= set(REASONS)
-    assert summary.outcomes[outcome] == len(model.asked) == len(rows)
+    assert summary.replies.by_outcome()[outcome] == len(model.asked) == len(rows)
     last = 1 if outcome in ("too_long", "rejected") else 2  # no choice is asked for where asking is senseless
     assert len(rows) == 2 * last
 

@@ -9,8 +9,8 @@ import pytest
 
 from degla.negatives.llm import Reply, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.run.progress import NegativesProgress
 from degla.negatives.run.summary import Summary
+from degla.progress import TaskProgress
 from degla.records import NegativeRecord
 from tests.negatives.scripted_runs import run, varied
 
@@ -38,34 +38,39 @@ def test_lines_tell_rate_time_left_accepted_and_failures(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("degla.negatives.run.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("degla.progress.time.monotonic", lambda: now)
     summary = Summary(rules=("one",), captions=20_000)
-    with caplog.at_level(logging.INFO, "degla"), NegativesProgress(20_000, 2_000, summary) as progress:
+    bar = TaskProgress(True).task("negatives", 20_000, done=2_000, note=summary.describe)
+    with caplog.at_level(logging.INFO, "degla"), bar as advance:
         summary.add([row("a", "one"), row("b", "one", reason="synonym")])
-        summary.add_reply(Reply(RequestKey("a", "one", 0), "answered"))
-        summary.add_reply(Reply(RequestKey("b", "one", 0), "malformed", attempts=2))
+        summary.replies.add("write", Reply(RequestKey("a", "one", 0), "answered"))
+        summary.replies.add("write", Reply(RequestKey("b", "one", 0), "malformed", attempts=2))
         now = 110.0
-        progress.advance(1_000)
+        advance(1_000)
         assert not caplog.records
         now = 131.0
-        progress.advance(0)
-        assert progress.describe().startswith("32.3/s, ")
+        advance(0)
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said == ("negatives: 3000 of 20000 captions, 32.3/s, 0:08:47 left, 50% accepted, replies 2, malformed 1")
+    assert said == "negatives: 3000 of 20000, 32.3/s, 0:08:47 left, 50% accepted, replies 2, malformed 1"
 
 
-def test_no_time_left_is_told_before_a_batch_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_time_left_is_told_before_a_batch_has_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     now = 100.0
-    monkeypatch.setattr("degla.negatives.run.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("degla.progress.time.monotonic", lambda: now)
     summary = Summary(rules=("one",), captions=425)
-    with NegativesProgress(425, 0, summary) as progress:
+    bar = TaskProgress(True).task("negatives", 425, warm_up=256, note=summary.describe)
+    with caplog.at_level(logging.INFO, "degla"), bar as advance:
         summary.add([row("a", "one")])
-        summary.add_reply(Reply(RequestKey("a", "one", 0), "answered"))
+        summary.replies.add("write", Reply(RequestKey("a", "one", 0), "answered"))
         now = 104.0
-        progress.advance(1)
-        assert progress.describe() == "100% accepted, replies 1"
-        progress.advance(255)
-        assert progress.describe() == "64.0/s, 0:00:03 left, 100% accepted, replies 1"
+        advance(50)
+        advance(206)
+    assert [record.getMessage() for record in caplog.records] == [
+        "negatives: 50 of 425, 100% accepted, replies 1",
+        "negatives: 256 of 425, 64.0/s, 0:00:03 left, 100% accepted, replies 1",
+    ]
 
 
 def test_a_stopped_run_says_what_it_keeps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

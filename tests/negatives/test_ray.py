@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from degla.errors import InputError
-from degla.negatives.generate import generate
+from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.journal import Journal
@@ -67,7 +67,7 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     out, folder = tmp_path / "negatives.jsonl", parts_folder(tmp_path / "negatives.jsonl")
     questions = Prompts("scripted", ("write", "choose"), True, 3, count=0)
     maker = Maker(RULES, 3, 2, questions)
-    (batch,) = CaptionStream(records(TEXTS)).batches(0, {})
+    (batch,) = CaptionStream(records(TEXTS)).batches()
     item = {"batch": np.array([pickle.dumps((batch, []))], object)}
 
     def work(open_model: Callable[[], ScriptedModel]) -> BatchResult:
@@ -86,7 +86,7 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     assert made.rows == rows_of(out)
     with Journal(tmp_path / "other.jsonl", Summary(RULES, 1)) as journal:
         take_in(folder, journal)
-        journal.index(np.empty(0, np.uint64))
+        journal.index()
         assert all(journal.find(reply.key) == (form, reply) for form, reply in made.replies)
     assert not list(folder.glob("*.jsonl"))
 
@@ -99,4 +99,4 @@ def test_a_model_that_is_open_already_cannot_go_to_workers(tmp_path: Path) -> No
 def test_without_ray_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'degla\[ray\]'"):
-        generate([], rules=RULES, out=tmp_path / "negatives.jsonl", seed=0, progress=False, engine="ray")
+        generate([], NegativesSettings(RULES, 0), out=tmp_path / "negatives.jsonl", engine="ray")

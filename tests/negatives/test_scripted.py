@@ -11,7 +11,6 @@ from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.negatives.llm import ChatMessage, Form, LanguageModel, Request, RequestKey, Slot
 from degla.negatives.llm.scripted import ScriptedModel, read_script
-from degla.negatives.llm.select import ModelOptions, open_model
 
 CHAT = (ChatMessage("user", "A dog"),)
 
@@ -90,7 +89,7 @@ def test_a_file_answers_by_form_and_says_what_is_wrong_in_it(tmp_path: Path) -> 
         {**line, "form": "fill", "text": "cat cow"},
         {**line, "form": "choose", "outcome": "implausible"},
     )
-    model = open_model("scripted", ModelOptions(script=path))
+    model = read_script(path)
     for form in ("write", "fill", "choose"):
         model.start(request(0, form))  # type: ignore[arg-type]
     written, filled, chosen = model.finished()
@@ -106,13 +105,18 @@ def test_a_file_answers_by_form_and_says_what_is_wrong_in_it(tmp_path: Path) -> 
         read_script(path)
 
 
-def test_what_a_model_needs_is_asked_for() -> None:
-    with pytest.raises(InputError, match="--script FILE"):
-        open_model("scripted", ModelOptions())
-    with pytest.raises(InputError, match="--base-url URL and --model NAME"):
-        open_model("openai", ModelOptions(model="m"))
-    with pytest.raises(InputError, match="Known: embedded, openai, scripted"):
-        open_model("gpt", ModelOptions())
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        (["--llm", "scripted"], "--script FILE"),
+        (["--llm", "openai", "--model", "m"], "--base-url URL and --model NAME"),
+    ],
+)
+def test_what_a_model_needs_is_asked_for(
+    words: list[str], needs: str, captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["negatives", str(captions), "--out", str(tmp_path / "out.jsonl"), *words]) == 2
+    assert needs in capsys.readouterr().err
 
 
 TEXT = "A woman with a black umbrella walks across a wet street"

@@ -13,7 +13,7 @@ import pytest
 
 from degla.errors import DeglaError, InputError
 from degla.negatives.llm import ChatMessage, Form, LanguageModel, Reply, Request, RequestKey
-from degla.negatives.llm.exchange import key_digest
+from degla.negatives.llm.asker import key_digest
 from degla.negatives.llm.server import ServerModel
 from tests.negatives.flaky_server import Received, Response, Server, completion, failure, say, schema_of, serving
 

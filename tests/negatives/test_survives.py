@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.kill_negatives import digest, survive
 from degla.negatives.llm import RequestKey
-from degla.negatives.llm.exchange import key_digest
+from degla.negatives.llm.asker import key_digest
 
 
 def test_killed_runs(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_silence_later_ends_the_run_after_minutes(run: Run) -> None:
         nonlocal down
         await ask(write(0))
         down = True
-        with pytest.raises(DeglaError, match=r"No server has answered for \d+ s.*goes on"):
+        with pytest.raises(DeglaError, match=r"No server has answered for \d+ s.*resumes"):
             while True:
                 assert {answer.outcome for answer in await ask(*map(write, range(1, 9)))} == {"unreachable"}
 

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import selectors
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import openai
 import pytest
 
-from degla.negatives.llm import Reply, Request
-from degla.negatives.llm import endpoints as endpoints_module
-from degla.negatives.llm.endpoints import Endpoint, Pool
-from degla.negatives.llm.exchange import Asker
-from degla.negatives.llm.support import RequestSettings, Support
+from degla.negatives.llm import Reply, Request, RequestKey, asker, endpoint
+from degla.negatives.llm.asker import Asker
+from degla.negatives.llm.dialect import Dialect, RequestSettings
+from degla.negatives.llm.endpoint import Endpoint
 from tests.negatives.flaky_server import Received, Response
 
 try:
@@ -30,7 +29,7 @@ try:
 except ImportError:
     import httpx  # type: ignore[no-redef]
 
-Respond = Callable[[Received], Response]
+Respond = Callable[[Received], Response | Awaitable[Response]]
 
 
 class _Jumping(selectors.DefaultSelector):
@@ -65,12 +64,14 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
 
 class PretendServer:
-    """One server: `times` holds when each request came, in seconds since the first."""
+    """One server: `times` holds when each request came, in seconds since the first; `history` how many were there."""
 
     def __init__(self, respond: Respond) -> None:
         self.respond = respond
         self.received: list[Received] = []
         self.moments: list[float] = []
+        self.at_once = 0
+        self.history: list[int] = []
 
     @property
     def times(self) -> list[float]:
@@ -81,8 +82,15 @@ class PretendServer:
         received = Received(request.url.path, dict(request.headers), body, len(self.received))
         self.received.append(received)
         self.moments.append(asyncio.get_running_loop().time())
-        response = self.respond(received)
-        await asyncio.sleep(response.delay)
+        self.at_once += 1
+        self.history.append(self.at_once)
+        try:
+            response = self.respond(received)
+            if not isinstance(response, Response):
+                response = await response
+            await asyncio.sleep(response.delay)
+        finally:
+            self.at_once -= 1
         if response.keep is not None:
             raise httpx.ConnectError("refused", request=request)
         content = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
@@ -107,30 +115,44 @@ def run_in_jumping_time(
     """Run `work`, which is given a function that asks requests; how many seconds it took in that time."""
     loop = JumpingLoop()
     clock = SimpleNamespace(monotonic=loop.time, time=time.time)
-    monkeypatch.setattr(endpoints_module, "time", clock)
-    rng = Random(0)
+    monkeypatch.setattr(endpoint, "time", clock)
+    monkeypatch.setattr(asker, "time", clock)
+    random.seed(0)
+    settings = RequestSettings(model="m", max_tokens=50)
     made = []
     for number, server in enumerate(servers):
         url = f"http://server{number}:80/v1"
         transport = httpx.AsyncClient(transport=httpx.MockTransport(server.handle))
         client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=None, http_client=transport)
-        support = Support(host=f"server{number}:80", mode="json_schema", fixed=False)
-        made.append(Endpoint(url, client, most=concurrency, timeout=timeout, support=support, key="none"))
-    pool = Pool(made, most=concurrency, backoff=backoff, rng=rng)
-    settings = RequestSettings(model="m", temperature=None, max_tokens=50, seed=0)
-    asker = Asker(pool, settings, retries=retries, backoff=backoff, rng=rng, variable=None)
+        dialect = Dialect(f"server{number}:80", settings)
+        made.append(Endpoint(url, client, dialect, most=concurrency, timeout=timeout, key="none"))
+    awaited: dict[RequestKey, asyncio.Future[Reply]] = {}
+
+    def hear(result: Reply | BaseException) -> None:
+        for key in [result.key] if isinstance(result, Reply) else list(awaited):
+            future = awaited.pop(key)
+            if isinstance(result, Reply):
+                future.set_result(result)
+            else:
+                future.set_exception(result)
+
+    asking = Asker(made, hear, concurrency, retries, backoff, None)
 
     async def ask(*requests: Request) -> list[Reply]:
-        return list(await asyncio.gather(*(asker.ask(request) for request in requests)))
+        futures = [awaited.setdefault(request.key, loop.create_future()) for request in requests]
+        for request in requests:
+            asking.add(request)
+        return list(await asyncio.gather(*futures))
 
     async def whole() -> float:
         started = loop.time()
+        task = loop.create_task(asking.run())
         try:
             await work(ask)
             return loop.time() - started
         finally:
-            for endpoint in made:
-                await endpoint.close()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     try:
         return loop.run_until_complete(whole())

@@ -16,7 +16,7 @@ from degla.data.decoding import ImageError
 from degla.data.neighbours import Neighbours
 from degla.data.plan import BatchPlan, RowKey
 from degla.errors import InputError
-from degla.parent import end_with_parent
+from degla.stopping import end_with_parent
 
 _PLAIN = Collate()
 

@@ -26,8 +26,8 @@ from degla.evaluation.embedding_table import Cache, CachedRows, batches_of
 from degla.evaluation.identity import content_digest
 from degla.evaluation.pictures import decode_picture, read_picture
 from degla.evaluation.processes import EvaluationProcesses
-from degla.evaluation.progress import TaskProgress
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
+from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
 
 if TYPE_CHECKING:

@@ -26,12 +26,12 @@ from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, Classification, TieRule
 from degla.evaluation.embed import EmbeddedItems, Embedder
 from degla.evaluation.pictures import decode_picture, read_picture
-from degla.evaluation.progress import TaskProgress
 from degla.evaluation.questions import ask
 from degla.evaluation.scoring import EmbeddingRows, class_rows, unit_rows
 from degla.evaluation.verdicts import Judged, judge, texts_of
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
 from degla.model.encoder import Encoder
+from degla.progress import TaskProgress
 from degla.records import Record
 from degla.results import ModelProvenance, Score
 from degla.shelf import BENCHMARKS

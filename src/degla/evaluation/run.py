@@ -20,10 +20,10 @@ from degla.evaluation.identity import identity_of
 from degla.evaluation.neutral import find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage
 from degla.evaluation.processes import EvaluationProcesses
-from degla.evaluation.progress import TaskProgress
 from degla.evaluation.questions import BenchmarkQuestions, ask, digest_of
 from degla.evaluation.results import TracedResult
 from degla.evaluation.verdicts import images_of, judge, texts_of
+from degla.progress import TaskProgress
 from degla.records import ImageReading
 from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult
 from degla.shelf import BENCHMARKS

@@ -7,30 +7,28 @@ replies: not on the number of processes, the order of replies, nor on how often 
 from __future__ import annotations
 
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
 from degla.errors import DeglaError, InputError
-from degla.interruption import Interruption, Stopped
 from degla.negatives.llm import LanguageModel
 from degla.negatives.rule import load_rule
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.journal import Journal
 from degla.negatives.run.output import Output, continue_output, journal_path, manifest
 from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, spread, tag
-from degla.negatives.run.progress import NegativesProgress
 from degla.negatives.run.questions import FormChoice, Prompts, load_all_examples, prompt_digests, usable_forms
-from degla.negatives.run.stream import BATCH, CaptionBatch, Captions, CaptionStream
+from degla.negatives.run.stream import BATCH, Captions, CaptionStream
 from degla.negatives.run.summary import Summary
-from degla.parent import end_with_parent
-from degla.records import NegativeRecord
+from degla.progress import TaskProgress
+from degla.stopping import Interruption, Stopped, leave_signals
 
 LOG = logging.getLogger(__name__)
 
@@ -39,161 +37,163 @@ ModelSource = LanguageModel | Callable[[], LanguageModel]
 """A language model, or a function that opens one: the Ray engine calls it once in every worker."""
 
 
-def generate(
-    captions: Captions,
-    *,
-    rules: Sequence[str],
-    out: Path,
-    seed: int,
-    per_rule: int = 1,
-    workers: int = 1,
-    progress: bool = True,
-    model: ModelSource | None = None,
-    form: FormChoice = "both",
-    examples: int = 5,
-    example_sets: int = 0,
-    examples_folder: Path | None = None,
-    engine: Engine = "local",
-) -> Summary:
-    """Make negatives of captions and append them to a JSONL file of `NegativeRecord`.
+@dataclass(frozen=True)
+class NegativesSettings:
+    """What decides the rows of a file, with the captions and the language model.
 
-    Args:
-        captions: the captions; ids must be unique. A function that begins to read them anew, or a sequence, is read
-            twice and never held in memory; 24 bytes a caption are. An iterator is read into memory.
+    Attributes:
         rules: names of members of the shelf `negatives/rules`, in the order of the rows.
-        out: the file; ``<out>.manifest.json`` beside it says what it was made with, ``<out>.replies.jsonl`` holds
-            the replies of the language model. If they exist the run goes on where it stopped.
         seed: any whole number; with the caption's id and the rule's name it decides every draw.
         per_rule: accepted negatives of one rule for one caption, at most.
-        workers: processes (with a model: that tag captions; with Ray: that each open a model); the rows are the same
-            for any number.
-        progress: whether to show a progress bar (on a terminal) or log lines.
-        model: a language model, closed at the end; None for the grammar alone.
         form: whether the model may write freely, only choose among what the grammar finds, or both: then what it
             writes is judged, and where it is refused the model chooses.
         examples: examples a request.
         example_sets: fixed draws of examples a rule, of which the caption's id picks one; 0: drawn anew for every
             request, as the paper does.
         examples_folder: the user's own examples instead of the package's.
+
+    Raises:
+        InputError: a value is out of range, no rule is named, one is named twice or is unknown.
+    """
+
+    rules: tuple[str, ...]
+    seed: int
+    per_rule: int = 1
+    form: FormChoice = "both"
+    examples: int = 5
+    example_sets: int = 0
+    examples_folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.per_rule < 1:
+            raise InputError(f"per_rule ({self.per_rule}) must be 1 or more.")
+        if self.examples < 0 or self.example_sets < 0:
+            raise InputError(f"examples ({self.examples}) and example_sets ({self.example_sets}) must be 0 or more.")
+        if not self.rules or len(set(self.rules)) != len(self.rules):
+            raise InputError(f"rules must be named, each once; got {', '.join(self.rules) or 'none'}.")
+        for name in self.rules:
+            load_rule(name)
+
+
+def generate(
+    captions: Captions,
+    settings: NegativesSettings,
+    *,
+    out: Path,
+    model: ModelSource | None = None,
+    engine: Engine = "local",
+    workers: int = 1,
+    progress: bool = True,
+) -> Summary:
+    """Make negatives of captions and append them to a JSONL file of `NegativeRecord`.
+
+    Args:
+        captions: the captions; ids must be unique. A function that begins to read them anew, or a sequence, is read
+            twice and never held in memory; 24 bytes a caption are. An iterator is read into memory.
+        settings: what decides the rows.
+        out: the file; ``<out>.manifest.json`` beside it says what it was made with, ``<out>.replies.jsonl`` holds
+            the replies of the language model. If they exist the run goes on where it stopped.
+        model: a language model, closed at the end; None for the grammar alone.
         engine: "local", or "ray" for a cluster; `model` must be a function then.
+        workers: processes (with a model: that tag captions; with Ray: that each open a model); the rows are the same
+            for any number.
+        progress: whether to show a progress bar (on a terminal) or log lines.
 
     Returns:
         The counts of the whole file. `Summary.stopped` names the signal (Ctrl-C, SIGTERM) that ended the run early.
 
     Raises:
-        InputError: an unknown rule, a caption id that comes twice, a file made with other settings or captions, or
-            the tagger is not installed.
+        InputError: a caption id that comes twice, a file made with other settings or captions, or the tagger is not
+            installed.
         DeglaError: the model cannot be reached, or the disk is full; the same call goes on later.
     """
-    if per_rule < 1 or workers < 1:
-        raise InputError(f"per_rule ({per_rule}) and workers ({workers}) must be 1 or more.")
-    if examples < 0 or example_sets < 0:
-        raise InputError(f"examples ({examples}) and example_sets ({example_sets}) must be 0 or more.")
-    if not rules or len(set(rules)) != len(rules):
-        raise InputError(f"rules must be named, each once; got {', '.join(rules) or 'none'}.")
-    for name in rules:
-        load_rule(name)
+    if workers < 1:
+        raise InputError(f"workers ({workers}) must be 1 or more.")
+    if engine == "ray" and isinstance(model, LanguageModel):
+        raise InputError("engine 'ray' opens a model in every worker: give a function that opens one.")
     started = time.monotonic()
     stream = CaptionStream(captions)
-    summary = Summary(rules=tuple(rules), captions=len(stream))
+    summary = Summary(rules=settings.rules, captions=len(stream))
     with ExitStack() as held:
         opened, questions, described = None, None, None
         if model is not None:
             opened = model if isinstance(model, LanguageModel) else model()
             held.callback(opened.close)
-            questions = _prepare_questions(opened, form, rules, seed, examples, example_sets, examples_folder)
-            described = _describe(opened, questions, form, rules, examples_folder)
-        settings = manifest(stream, rules=rules, seed=seed, per_rule=per_rule, model=described)
-        output = held.enter_context(continue_output(out, settings, stream, rules, summary))
+            questions, described = _prepare_questions(opened, settings)
+        expected = manifest(
+            stream, rules=settings.rules, seed=settings.seed, per_rule=settings.per_rule, model=described
+        )
+        output = held.enter_context(continue_output(out, expected, stream, settings.rules, summary))
         journal = held.enter_context(Journal(journal_path(out), summary)) if opened else None
-        maker = Maker(tuple(rules), seed, per_rule, questions)
+        maker = Maker(settings.rules, settings.seed, settings.per_rule, questions)
         stop = held.enter_context(Interruption())
-        batches = stream.batches(output.captions_done, output.partly)
+        batches = stream.batches(output.captions_done, output.done)
         rows: FinishedRows
         if engine == "ray":
             from degla.negatives.run.ray_engine import run_on_ray
 
-            if isinstance(model, LanguageModel):
-                raise InputError("engine 'ray' opens a model in every worker: give a function that opens one.")
-            finished = stream.ids[: output.captions_done]
-            rows = run_on_ray(
-                batches, maker, out=out, open_model=model, workers=workers, journal=journal, finished=finished
-            )
+            assert not isinstance(model, LanguageModel)
+            rows = run_on_ray(batches, maker, out=out, open_model=model, workers=workers, journal=journal)
         else:
             pool = _open_processes(held, workers) if len(stream) - output.captions_done > BATCH else None
             if opened is None or journal is None:
-                rows = _make_all(batches, maker, pool, workers)
+                rows = spread(partial(make_rows, maker=maker), batches, pool=pool, workers=workers)
             else:
-                journal.index(stream.ids[: output.captions_done])
-                rows = Pipeline(opened, maker, journal, stop).run(spread(tag, batches, pool=pool, workers=workers))
-        bar = held.enter_context(NegativesProgress(len(stream), output.captions_done, summary)) if progress else None
-        _write_all(rows, output, summary, bar, stop)
+                journal.index()
+                tagged = spread(tag, batches, pool=pool, workers=workers)
+                rows = Pipeline(opened, maker, journal.find, journal.keep, stop).run(tagged)
+        advance = held.enter_context(
+            # A model is asked rule by rule within a batch, so that the first captions end together, and late.
+            TaskProgress(progress).task(
+                "negatives",
+                len(stream),
+                done=output.captions_done,
+                warm_up=BATCH if model else 0,
+                note=summary.describe,
+            )
+        )
+        _write_all(rows, output, summary, advance, stop)
     summary.seconds = time.monotonic() - started
     return summary
 
 
-def _prepare_questions(
-    model: LanguageModel,
-    form: FormChoice,
-    rules: Sequence[str],
-    seed: int,
-    examples: int,
-    example_sets: int,
-    examples_folder: Path | None,
-) -> Prompts:
-    return Prompts(
+def _prepare_questions(model: LanguageModel, settings: NegativesSettings) -> tuple[Prompts, dict[str, object]]:
+    """What a model is asked, and what the manifest says of the model and of that."""
+    folder = settings.examples_folder
+    questions = Prompts(
         source=model.name,
-        forms=usable_forms(model.forms, form, name=model.name),
+        forms=usable_forms(model.forms, settings.form, name=model.name),
         writes="write" in model.forms,
-        seed=seed,
-        count=examples,
-        sets=example_sets,
-        examples=load_all_examples(rules, count=examples, folder=examples_folder),
+        seed=settings.seed,
+        count=settings.examples,
+        sets=settings.example_sets,
+        examples=load_all_examples(settings.rules, count=settings.examples, folder=folder),
     )
-
-
-def _describe(
-    model: LanguageModel, questions: Prompts, form: FormChoice, rules: Sequence[str], examples_folder: Path | None
-) -> dict[str, object]:
-    """What the manifest says of a model and of what it is asked."""
     described: dict[str, object] = {
         "source": model.name,
         "model": model.describe(),
-        "form": form,
-        "prompts_sha256": prompt_digests(rules),
-        "examples": questions.count,
-        "example_sets": questions.sets,
+        "form": settings.form,
+        "prompts_sha256": prompt_digests(settings.rules),
+        "examples": settings.examples,
+        "example_sets": settings.example_sets,
     }
-    if questions.count:
+    if settings.examples:
         from degla.negatives.examples import examples_digest
 
-        described["examples_sha256"] = examples_digest(rules, folder=examples_folder)
-    return described
+        described["examples_sha256"] = examples_digest(settings.rules, folder=folder)
+    return questions, described
 
 
 def _open_processes(held: ExitStack, workers: int) -> ProcessPoolExecutor | None:
     if workers == 1:
         return None
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_signals)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=leave_signals)
     held.callback(pool.shutdown, cancel_futures=True)
     return pool
 
 
-def _leave_signals() -> None:
-    """Ctrl-C goes to all processes of a terminal; the main one alone decides what it means. Its end ends this one."""
-    end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _make_all(
-    batches: Iterable[CaptionBatch], maker: Maker, pool: ProcessPoolExecutor | None, workers: int
-) -> Iterator[tuple[list[NegativeRecord], int]]:
-    """All rows without a language model."""
-    yield from spread(partial(make_rows, maker=maker), batches, pool=pool, workers=workers)
-
-
 def _write_all(
-    rows: FinishedRows, output: Output, summary: Summary, bar: NegativesProgress | None, stop: Interruption
+    rows: FinishedRows, output: Output, summary: Summary, advance: Callable[[int], None], stop: Interruption
 ) -> None:
     written = output.captions_done
     try:
@@ -202,8 +202,7 @@ def _write_all(
                 output.write(made)
                 summary.add(made)
                 written += captions
-            if bar is not None:
-                bar.advance(captions)
+            advance(captions)
             if stop.name is not None:
                 break
     except Stopped:
@@ -217,5 +216,5 @@ def _write_all(
 
 
 def _how_far(written: int, summary: Summary) -> str:
-    replies = f", {summary.outcomes.total():,} replies kept" if summary.outcomes else ""
+    replies = f", {summary.replies.requests:,} replies kept" if summary.replies.requests else ""
     return f"{written:,} of {summary.captions:,} captions finished{replies}"

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from degla.negatives.llm import Chat, ChatMessage
-from degla.negatives.llm.inert import inert
+from degla.negatives.llm import Chat, ChatMessage, inert
 
 if TYPE_CHECKING:
     from degla.negatives.example import Example

@@ -107,14 +107,14 @@ def _rows(workload: Workload) -> list[PairRow]:
             )
         )
     from degla.data.sources import read_captions
-    from degla.negatives.generate import generate
+    from degla.negatives.generate import NegativesSettings, generate
     from degla.world.draw import draw_pairs
 
     with tempfile.TemporaryDirectory() as folder:
         drawn = draw_pairs(Path(folder) / "pairs", count=4 * workload.batch_size, captions_per_image=2)
         negatives = Path(folder) / "negatives.jsonl"
-        per_rule = -(-workload.negatives // 3)
-        generate(read_captions(drawn.captions), rules=_RULES, out=negatives, seed=0, per_rule=max(per_rule, 1))
+        per_rule = max(-(-workload.negatives // 3), 1)
+        generate(read_captions(drawn.captions), NegativesSettings(_RULES, 0, per_rule), out=negatives)
         return read_rows(
             DataConfig(captions=drawn.captions, negatives=negatives, negatives_per_caption=workload.negatives)
         )

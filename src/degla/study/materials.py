@@ -14,7 +14,7 @@ from degla.config.sections import DataConfig
 from degla.data.columns import Columns
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
-from degla.negatives.generate import generate
+from degla.negatives.generate import NegativesSettings, generate
 from degla.shelf import BENCHMARKS
 from degla.study.grid import Run
 from degla.study.plan import Plan, Replicate
@@ -138,7 +138,7 @@ def _negatives(
         log.info("negatives by %s: %s", ", ".join(rules), path)
         summary = generate(
             partial(read_captions, data.captions, format=data.format, columns=_columns(data)),
-            rules=rules, out=path, seed=seed, progress=True,
+            NegativesSettings(rules, seed), out=path,
         )  # fmt: skip
         if summary.stopped:
             raise DeglaError(f"stopped by {summary.stopped} while negatives were made; the same command goes on.")

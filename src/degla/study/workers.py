@@ -20,7 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from degla.errors import DeglaError
 from degla.locks import Lock
-from degla.parent import end_with_parent
+from degla.stopping import leave_signals
 from degla.training.interrupt import StopRequest
 
 Given = TypeVar("Given")
@@ -142,11 +142,9 @@ class _Worker:
 
 
 def _serve(work: Callable[[Any], Any], connection: Connection, held: Lock | None) -> None:
-    end_with_parent()
+    leave_signals()
     import torch
 
-    # Ctrl-C reaches the whole group; the parent says what is to be done.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     logging.getLogger("degla").setLevel(logging.ERROR)
     while True:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from degla.interruption import Interruption
 from degla.losses.core import Processes
+from degla.stopping import Interruption
 
 _STEPS_BETWEEN_QUESTIONS = 10
 

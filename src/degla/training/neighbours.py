@@ -13,8 +13,8 @@ from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.evaluation.embed import Embedder
 from degla.evaluation.embedding_model import EmbeddingModel
-from degla.evaluation.progress import TaskProgress
 from degla.evaluation.scoring import EmbeddingRows
+from degla.progress import TaskProgress
 from degla.records import CaptionRecord, ItemImage
 
 _BLOCK = 1024

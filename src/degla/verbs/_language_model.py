@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 
 if TYPE_CHECKING:
-    from degla.negatives.llm.select import ModelOptions
+    from degla.negatives.llm import LanguageModel
 
 _OF: dict[str, tuple[str, ...]] = {
     "base_url": ("openai",),
@@ -43,26 +45,46 @@ def describe_model(verb: argparse.ArgumentParser) -> None:
     asked.add_argument("--script", type=Path, metavar="FILE", help="scripted: JSON lines of caption, rule and text")
 
 
-def model_options(given: argparse.Namespace) -> ModelOptions:
-    """What the arguments say of the model.
+def model_source(given: argparse.Namespace) -> Callable[[], LanguageModel] | None:
+    """What opens the language model that the arguments choose; None for the rules alone.
 
     Raises:
-        InputError: a flag that the chosen model has no use for: a misunderstanding.
+        InputError: a flag that the chosen model has no use for, which is a misunderstanding; or one that it lacks.
     """
-    from degla.negatives.llm.select import ModelOptions
-
     for name, models in _OF.items():
         if getattr(given, name) not in (None, []) and given.llm not in models:
             flag = "--" + name.replace("_", "-")
             raise InputError(f"{flag} goes with --llm {' or '.join(models)}; this run has --llm {given.llm}.")
-    return ModelOptions(
-        model=given.model,
-        base_urls=tuple(given.base_url),
+    if given.llm == "openai" and not (given.base_url and given.model):
+        raise InputError("--llm openai needs --base-url URL and --model NAME.")
+    if given.llm == "scripted" and given.script is None:
+        raise InputError("--llm scripted needs --script FILE: JSON lines of caption, rule and text.")
+    return None if given.llm == "rules" else partial(open_model, given)
+
+
+def open_model(given: argparse.Namespace) -> LanguageModel:
+    """The language model that the arguments choose.
+
+    Raises:
+        InputError: what the model needs is missing.
+        DeglaError: the model cannot be opened.
+    """
+    if given.llm == "embedded":
+        from degla.negatives.llm.embedded import EmbeddedModel
+
+        return EmbeddedModel(given.model, threads=given.threads, seed=given.seed)
+    if given.llm == "scripted":
+        from degla.negatives.llm.scripted import read_script
+
+        return read_script(given.script)
+    from degla.negatives.llm.server import ServerModel
+
+    return ServerModel(
+        given.base_url,
+        given.model,
         concurrency=given.concurrency,
         timeout=given.timeout,
         retries=given.retries,
         temperature=given.temperature,
-        threads=given.threads,
         seed=given.seed,
-        script=given.script,
     )

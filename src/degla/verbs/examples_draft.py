@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
 from degla.errors import DeglaError
 from degla.verbs._captions import columns, describe_columns
-from degla.verbs._language_model import describe_model, model_options
+from degla.verbs._language_model import describe_model, model_source
 from degla.verbs._terminal import show
 
 
@@ -25,16 +24,14 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_captions
-    from degla.negatives.llm.select import open_model
     from degla.negatives.review.draft import draft_examples
     from degla.negatives.rule import load_rule
 
     load_rule(given.rule)
-    options = model_options(given)
     drafts, summary = draft_examples(
         read_captions(given.captions, format=given.format, columns=columns(given)),
         rule=given.rule,
-        model=None if given.llm == "rules" else partial(open_model, given.llm, options),
+        model=model_source(given),
         out=given.out,
         count=given.count,
         # A small model that writes freely copies the caption; a large one is asked for its own words alone.

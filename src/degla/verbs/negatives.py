@@ -11,7 +11,7 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.shelf import RULES
 from degla.verbs._captions import columns, describe_columns
-from degla.verbs._language_model import describe_model, model_options
+from degla.verbs._language_model import describe_model, model_source
 from degla.verbs._terminal import show
 
 
@@ -37,30 +37,24 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_captions
-    from degla.negatives.generate import generate
-    from degla.negatives.llm.select import open_model
+    from degla.negatives.generate import NegativesSettings, generate
 
-    options = model_options(given)
-    asks = given.llm != "rules"
+    model = model_source(given)
     for name in ("form", "example_sets"):
-        if getattr(given, name) is not None and not asks:
+        if getattr(given, name) is not None and model is None:
             raise InputError(f"--{name.replace('_', '-')} goes with a language model; this run has --llm rules.")
     sets = given.example_sets if given.example_sets is not None else int(given.llm == "embedded")
-    summary = generate(
-        partial(read_captions, given.captions, format=given.format, columns=columns(given)),
-        rules=given.rules or RULES.names(),
-        out=given.out,
+    settings = NegativesSettings(
+        rules=tuple(given.rules or RULES.names()),
         seed=given.seed,
         per_rule=given.per_rule,
-        workers=given.workers,
-        progress=True,
-        model=partial(open_model, given.llm, options) if asks else None,
         form=given.form or "both",
         examples=given.examples,
         example_sets=sets,
         examples_folder=given.examples_folder,
-        engine=given.engine,
     )
+    captions = partial(read_captions, given.captions, format=given.format, columns=columns(given))
+    summary = generate(captions, settings, out=given.out, model=model, engine=given.engine, workers=given.workers)
     if given.json:
         sys.stdout.write(json.dumps(summary.plain(), indent=2) + "\n")
     else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from degla.errors import InputError
 from degla.files import write_json
 from degla.verbs._captions import columns, describe_columns
-from degla.verbs._language_model import describe_model, model_options
+from degla.verbs._language_model import describe_model, model_source
 
 if TYPE_CHECKING:
     from degla.screening import Screen
@@ -85,7 +85,7 @@ def _screens(given: argparse.Namespace) -> Iterator[list[Screen]]:
     """The screens that the arguments name, the cheapest first."""
     from degla import screening
 
-    options = model_options(given)
+    open_model = model_source(given)
     with ExitStack() as opened:
         screens: list[Screen] = []
         if given.plausibility is not None:
@@ -99,10 +99,8 @@ def _screens(given: argparse.Namespace) -> Iterator[list[Screen]]:
 
             encoder = load_encoder(given.clip, device=device(given.device))
             screens.append(screening.PictureScreen(encoder, given.images, given.margin))
-        if given.llm != "rules":
-            from degla.negatives.llm.select import open_model
-
-            model = open_model(given.llm, options)
+        if open_model is not None:
+            model = open_model()
             opened.callback(model.close)
             screens.append(screening.TruthScreen(model))
         yield screens
@@ -110,7 +108,7 @@ def _screens(given: argparse.Namespace) -> Iterator[list[Screen]]:
 
 def _write_manifest(given: argparse.Namespace, names: list[str]) -> None:
     """The manifest of the negatives goes with them, with the screens' names in it."""
-    from degla.negatives.files.provenance import read_manifest
+    from degla.negatives.files.pack import read_manifest
     from degla.negatives.run.output import manifest_path
 
     found: dict[str, Any] = dict(read_manifest(given.file) or {})

@@ -6,17 +6,16 @@ An unnamed SQLite database holds them; it lies in the folder for temporary files
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
-from typing import Final
+from typing import NamedTuple
 
 from degla.errors import InputError
-from degla.records import CaptionRecord
-
-_CACHE: Final = 32_768
-"""Kilobytes of pages that are held in memory."""
+from degla.files import open_temporary_database
+from degla.records import CaptionRecord, NegativeRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,16 @@ class IndexedCaption:
     image_id: str
 
 
+class CaptionNegatives(NamedTuple):
+    """A caption with its accepted negatives, (rule, text) in the order of the rows."""
+
+    id: str
+    caption: IndexedCaption
+    texts: tuple[tuple[str, str], ...]
+
+
 class CaptionIndex:
-    """Finds captions by their id. Used in a ``with`` block."""
+    """Finds captions by their id, and can hold their negatives. Used in a ``with`` block."""
 
     def __init__(self, captions: Iterable[CaptionRecord]) -> None:
         """Read all captions once.
@@ -85,11 +92,28 @@ class CaptionIndex:
         for row in self._database.execute("SELECT id, number, text, image, image_id FROM captions ORDER BY number"):
             yield row[0], IndexedCaption(*row[1:])
 
+    def add_negatives(self, records: Iterable[NegativeRecord], left_out: Counter[str]) -> None:
+        """Read all rows, in any order; those that cannot be used are counted in `left_out`, by what they are."""
+        self._database.execute("DROP TABLE IF EXISTS negatives")
+        self._database.execute("CREATE TABLE negatives (caption INTEGER, rule TEXT, text TEXT)")
+        self._database.executemany("INSERT INTO negatives VALUES (?, ?, ?)", self._usable(records, left_out))
+        self._database.execute("CREATE INDEX by_caption ON negatives (caption)")
 
-def open_temporary_database() -> sqlite3.Connection:
-    """A database without a name: its pages go to a temporary file when they are too many for the cache."""
-    database = sqlite3.connect("")
-    database.execute(f"PRAGMA cache_size = -{_CACHE}")
-    database.execute("PRAGMA journal_mode = OFF")
-    database.execute("PRAGMA synchronous = OFF")
-    return database
+    def _usable(self, records: Iterable[NegativeRecord], left_out: Counter[str]) -> Iterator[tuple[int, str, str]]:
+        for record in records:
+            caption = self.find(record.caption_id)
+            if caption is None:
+                left_out["negatives of captions that are not in the captions file"] += 1
+            elif not record.accepted:
+                left_out["negatives not accepted by the checks"] += 1
+            elif record.text is None or not record.text.strip():
+                left_out["negatives without text"] += 1
+            else:
+                yield caption.number, record.rule, record.text
+
+    def negatives(self) -> Iterator[CaptionNegatives]:
+        """Every caption in order with what was added, those without a negative too."""
+        query = "SELECT rule, text FROM negatives WHERE caption = ? ORDER BY rowid"
+        for caption_id, caption in self:
+            texts = self._database.execute(query, (caption.number,)).fetchall()
+            yield CaptionNegatives(caption_id, caption, tuple(texts))

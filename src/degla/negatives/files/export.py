@@ -18,8 +18,7 @@ from typing import Any, Final, Literal
 
 from degla.errors import InputError
 from degla.files import whole_file
-from degla.negatives.files.by_caption import Gathered, Negatives
-from degla.negatives.files.caption_index import CaptionIndex
+from degla.negatives.files.caption_index import CaptionIndex, CaptionNegatives
 from degla.records import NegativeRecord
 
 POSITIONS: Final = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
@@ -78,35 +77,30 @@ def export_degla_json(
         InputError: no caption can be exported, or `out` cannot be written.
     """
     summary = ExportSummary()
-    gathered = Gathered(records, captions, summary.left_out)
+    captions.add_negatives(records, summary.left_out)
     blanks = other_names = 0
-    try:
-        with whole_file(out, newline="") as stream:
-            for row in gathered:
-                texts, left = _arrange(row.texts, missing=missing)
-                number = _whole(row.caption.image_id)
-                reason = _reason(row, texts, number=number, missing=missing)
-                if reason:
-                    summary.left_out[reason] += 1
-                    if row.texts:
-                        summary.left_out["negatives of captions that are left out"] += len(row.texts)
-                    continue
-                assert number is not None
-                for rule in left:
-                    known = rule in POSITIONS
-                    summary.left_out[
-                        "further negatives of a rule" if known else "negatives of rules without position"
-                    ] += 1
-                blanks += "" in texts[:READ]
-                other_names += Path(row.caption.image).name != _IMAGE_NAME.format(number)
-                record = {"image_id": number, "original": row.caption.text, "enhanced": texts}
-                stream.write(("[\n" if not summary.captions else ",\n") + json.dumps(record, ensure_ascii=False))
-                summary.captions += 1
-                summary.negatives += sum(map(bool, texts))
-            _refuse_nothing(summary.captions, summary, out)
-            stream.write("\n]\n")
-    finally:
-        gathered.close()
+    with whole_file(out, newline="") as stream:
+        for row in captions.negatives():
+            texts, left = _arrange(row.texts, missing=missing)
+            number = _whole(row.caption.image_id)
+            reason = _reason(row, texts, number=number, missing=missing)
+            if reason:
+                summary.left_out[reason] += 1
+                if row.texts:
+                    summary.left_out["negatives of captions that are left out"] += len(row.texts)
+                continue
+            assert number is not None
+            for rule in left:
+                known = rule in POSITIONS
+                summary.left_out["further negatives of a rule" if known else "negatives of rules without position"] += 1
+            blanks += "" in texts[:READ]
+            other_names += Path(row.caption.image).name != _IMAGE_NAME.format(number)
+            record = {"image_id": number, "original": row.caption.text, "enhanced": texts}
+            stream.write(("[\n" if not summary.captions else ",\n") + json.dumps(record, ensure_ascii=False))
+            summary.captions += 1
+            summary.negatives += sum(map(bool, texts))
+        _refuse_nothing(summary.captions, summary, out)
+        stream.write("\n]\n")
     if blanks:
         summary.notes.append(
             f"{blanks:,} captions have an empty text among the first {READ}: the released DeGLA loader trains on it as "
@@ -143,7 +137,7 @@ def _arrange(texts: Sequence[tuple[str, str]], *, missing: WhenMissing) -> tuple
     return [placed.get(position, "") for position in range(length)], [rule for rule, _ in spare]
 
 
-def _reason(row: Negatives, texts: Sequence[str], *, number: int | None, missing: WhenMissing) -> str:
+def _reason(row: CaptionNegatives, texts: Sequence[str], *, number: int | None, missing: WhenMissing) -> str:
     """Why a caption cannot be exported; "" where it can."""
     if number is None:
         return "captions whose image_id is not a whole number"
@@ -183,32 +177,29 @@ def export_table(
         InputError: no caption has a negative, or `out` cannot be written.
     """
     summary = ExportSummary()
-    gathered = Gathered(records, captions, summary.left_out)
-    try:
-        rows_of: list[int] = []
-        numbers: dict[str, int] = {}
-        for row in gathered:
-            if row.texts:
-                rows_of.append(numbers.setdefault(row.caption.image_id, len(numbers)))
-            else:
-                summary.left_out["captions without a negative"] += 1
-        _refuse_nothing(len(rows_of), summary, out)
-        neighbours = _neighbours(rows_of, images=len(numbers), seed=seed)
-        with whole_file(out, newline="") as stream:
-            writer = csv.writer(stream, delimiter="\t" if out.suffix.lower() == ".tsv" else ",", lineterminator="\n")
-            writer.writerow(["id", "image_id", "title", "filepath", "neg_caption", "neg_rule", "neg_image"])
-            for row in gathered:
-                if not row.texts:
-                    continue
-                caption = row.caption
-                path = caption.image if images is None else str(images / caption.image)
-                texts, rules = [text for _, text in row.texts], [rule for rule, _ in row.texts]
-                near = neighbours(summary.captions)
-                writer.writerow([row.id, caption.image_id, caption.text, path, texts, rules, near])
-                summary.captions += 1
-                summary.negatives += len(texts)
-    finally:
-        gathered.close()
+    captions.add_negatives(records, summary.left_out)
+    rows_of: list[int] = []
+    numbers: dict[str, int] = {}
+    for row in captions.negatives():
+        if row.texts:
+            rows_of.append(numbers.setdefault(row.caption.image_id, len(numbers)))
+        else:
+            summary.left_out["captions without a negative"] += 1
+    _refuse_nothing(len(rows_of), summary, out)
+    neighbours = _neighbours(rows_of, images=len(numbers), seed=seed)
+    with whole_file(out, newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t" if out.suffix.lower() == ".tsv" else ",", lineterminator="\n")
+        writer.writerow(["id", "image_id", "title", "filepath", "neg_caption", "neg_rule", "neg_image"])
+        for row in captions.negatives():
+            if not row.texts:
+                continue
+            caption = row.caption
+            path = caption.image if images is None else str(images / caption.image)
+            texts, rules = [text for _, text in row.texts], [rule for rule, _ in row.texts]
+            near = neighbours(summary.captions)
+            writer.writerow([row.id, caption.image_id, caption.text, path, texts, rules, near])
+            summary.captions += 1
+            summary.negatives += len(texts)
     if len(numbers) > 1:
         summary.notes.append(
             "neg_image: rows drawn at random from other images; NegCLIP's authors took the most similar ones."
@@ -223,12 +214,12 @@ def _neighbours(rows_of: Sequence[int], *, images: int, seed: int) -> Callable[[
     random = Random(seed)
 
     def draw(row: int) -> list[int]:
-        found: list[int] = []
-        while images > 1 and len(found) < NEIGHBOURS:
+        others: list[int] = []
+        while images > 1 and len(others) < NEIGHBOURS:
             other = random.randrange(len(rows_of))
             if rows_of[other] != rows_of[row]:
-                found.append(other)
-        return found
+                others.append(other)
+        return others
 
     return draw
 

@@ -1,7 +1,8 @@
 """Packs negatives into one Parquet file that says how it was made: the run's manifest and counts are in its schema.
 
-Rows keep their order and every field, so that training on the packed file is training on the original. Only a row group
-is in memory at a time.
+The manifest of a run and the replies of its language model lie beside a JSONL file (output.py says under which names);
+they are read here from either place. Rows keep their order and every field, so that training on the packed file is
+training on the original. Only a row group is in memory at a time.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from degla.errors import InputError
-from degla.files import whole_file
+from degla.files import whole_file, whole_lines
 from degla.negatives.files.caption_index import CaptionIndex
-from degla.negatives.files.provenance import (
-    MANIFEST_KEY,
-    OUTCOMES_KEY,
-    PARQUET_ENDINGS,
-    read_manifest,
-    read_outcomes,
-)
+from degla.negatives.run.journal import read_line
+from degla.negatives.run.output import journal_path, manifest_path
+from degla.negatives.run.summary import Outcomes
+from degla.parse import in_one_line, open_file, parse_json, read_json_object
 from degla.records import NegativeRecord
 from degla.version import __version__
 
+PARQUET_ENDINGS: Final = (".parquet", ".pq")
+MANIFEST_KEY: Final = b"degla.manifest"
+OUTCOMES_KEY: Final = b"degla.outcomes"
+"""Keys in the metadata of a Parquet file's schema; their values are JSON."""
 PACKED_KEY: Final = b"degla.packed"
 """Key in the schema's metadata: what was packed, as JSON."""
 
@@ -172,3 +174,56 @@ def _keep(
                 continue
             row |= {"caption": caption.text, "image": caption.image, "image_id": caption.image_id}
         yield row
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest of the run that made a file; None where there is none.
+
+    Raises:
+        InputError: it is there and is no JSON object.
+    """
+    packed = _of_schema(path, MANIFEST_KEY)
+    if packed is not None:
+        return packed
+    beside = manifest_path(path)
+    if not beside.is_file():
+        return None
+    return read_json_object(beside, remedy="Delete this manifest to continue without it.")
+
+
+def read_outcomes(path: Path) -> Outcomes | None:
+    """What the language model answered; None where no journal lies beside the file and it carries no counts.
+
+    Raises:
+        InputError: a line of the journal is no reply; a torn last line is passed over.
+    """
+    packed = _of_schema(path, OUTCOMES_KEY)
+    if packed is not None:
+        return Outcomes.from_plain(packed)
+    journal = journal_path(path)
+    if not journal.is_file():
+        return None
+    outcomes = Outcomes()
+    with open_file(journal) as stream:
+        for number, _, line in whole_lines(stream):
+            outcomes.add(*read_line(line, f"{journal} line {number}"))
+    return outcomes
+
+
+def _of_schema(path: Path, key: bytes) -> dict[str, Any] | None:
+    """A JSON object out of the metadata of a Parquet file's schema."""
+    if path.suffix.lower() not in PARQUET_ENDINGS:
+        return None
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        metadata = pyarrow.parquet.read_schema(path).metadata or {}
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a Parquet file that can be read: {in_one_line(error)}") from None
+    if key not in metadata:
+        return None
+    found = parse_json(metadata[key], where=f"{path}: '{key.decode()}' in the schema's metadata", lines=False)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: '{key.decode()}' in the schema's metadata is no JSON object.")
+    return found

@@ -10,11 +10,11 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AliasPath, BaseModel, BeforeValidator, Field
 
 from degla.errors import InputError
 from degla.negatives.llm import ReplyStatus, Request
-from degla.negatives.llm.wording import Mode
+from degla.negatives.llm.dialect import Mode
 from degla.negatives.replies import read_member, read_reply, without_thinking
 from degla.parse import parse_json
 
@@ -65,28 +65,22 @@ class Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class CachedTokens(BaseModel):
-    """Tokens of the prompt that a prefix cache served."""
-
-    cached_tokens: TokenCount = None
-
-
 class Usage(BaseModel):
     """Tokens that were paid for."""
 
     prompt_tokens: TokenCount = None
     completion_tokens: TokenCount = None
-    prompt_tokens_details: CachedTokens | None = None
+    # Those of the prompt that a prefix cache served.
+    cached_tokens: TokenCount = Field(None, validation_alias=AliasPath("prompt_tokens_details", "cached_tokens"))
+
+    @property
+    def total(self) -> int:
+        """Tokens of the request, in and out."""
+        return (self.prompt_tokens or 0) + (self.completion_tokens or 0)
 
     def counts(self) -> dict[str, int]:
-        """What the server told, by name."""
-        details = self.prompt_tokens_details or CachedTokens()
-        told = {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "cached_tokens": details.cached_tokens,
-        }
-        return {name: number for name, number in told.items() if number is not None}
+        """What the server says, by name."""
+        return self.model_dump(exclude_none=True)
 
 
 class Completion(BaseModel):

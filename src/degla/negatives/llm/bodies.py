@@ -62,10 +62,10 @@ async def unpack(raw: AsyncIterator[bytes], encoding: str) -> AsyncIterator[byte
     async for piece in raw:
         try:
             # One byte more than there is room for shows that it is too long, whatever the rest would unpack to.
-            given = unpacker.decompress(piece, left + 1) if unpacker else piece
+            unpacked = unpacker.decompress(piece, left + 1) if unpacker else piece
         except zlib.error as error:
             raise Fault("bad body", "passing", f"damaged: {error}") from None
-        left -= len(given)
+        left -= len(unpacked)
         if left < 0:
             raise Fault("too large", "passing", f"a response of more than {MOST_BYTES >> 20} MiB; no answer is")
-        yield given
+        yield unpacked

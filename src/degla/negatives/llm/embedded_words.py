@@ -29,8 +29,8 @@ class WordTokens:
         weight = likelihood.model.get_input_embeddings().weight
         size = int(weight.shape[0])
         tokenizer = likelihood.tokenizer
-        known = len(tokenizer)
-        tokens = [*tokenizer.convert_ids_to_tokens(list(range(min(size, known)))), *[""] * (size - known)]
+        named = len(tokenizer)
+        tokens = [*tokenizer.convert_ids_to_tokens(list(range(min(size, named)))), *[""] * (size - named)]
         self.letters = [(token or "").lstrip("Ġ▁") for token in tokens]
         """Each token's letters."""
         self.opens = weight.new_tensor([bool(_OPENING.fullmatch(token or "")) for token in tokens]).bool()
@@ -68,21 +68,21 @@ def propose(
             if node < tree.computed:
                 continue  # The word that stands there, or its first piece.
             open_words.append(_Word(place, node, vocabulary.letters[token], value))
-    found: list[dict[str, float]] = [{} for _ in ends]
+    words_of: list[dict[str, float]] = [{} for _ in ends]
     for _ in range(_PIECES):
         if not open_words:
             break
-        open_words = _follow(likelihood, vocabulary, tree, open_words, found)
+        open_words = _follow(likelihood, vocabulary, tree, open_words, words_of)
     return tuple(
         tuple(word for word, _ in sorted(words.items(), key=lambda item: -item[1]) if word != stands.lower())
-        for words, stands in zip(found, present, strict=True)
+        for words, stands in zip(words_of, present, strict=True)
     )
 
 
 def _follow(
-    likelihood: Likelihood, vocabulary: WordTokens, tree: Tree, words: list[_Word], found: list[dict[str, float]]
+    likelihood: Likelihood, vocabulary: WordTokens, tree: Tree, words: list[_Word], words_of: list[dict[str, float]]
 ) -> list[_Word]:
-    """Put the words that end into `found`; returns the others, each one token longer."""
+    """Put the words that end into `words_of`; returns the others, each one token longer."""
     computed = likelihood.compute(tree, ask=[word.node for word in words])
     letters = _only(computed.rows, vocabulary.goes_on)
     going_on = letters.logsumexp(1).exp().tolist()
@@ -92,7 +92,7 @@ def _follow(
         row = computed.row[word.node]
         if going_on[row] < 0.5:
             text = word.text.lower()
-            found[word.place][text] = max(word.likelihood, found[word.place].get(text, -math.inf))
+            words_of[word.place][text] = max(word.likelihood, words_of[word.place].get(text, -math.inf))
             continue
         node = tree.add([pieces[row]], after=word.node)[0]
         text = word.text + vocabulary.letters[pieces[row]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ _TOO_LONG: Final = re.compile(
     re.IGNORECASE,
 )
 _UNKNOWN_MODEL: Final = re.compile(
-    r"model.{0,120}(?:does not exist|not found|not exist|not available|is unknown|not supported by|could not be found)"
+    r"model.{0,120}(?:does not exist|not said|not exist|not available|is unknown|not supported by|could not be said)"
     r"|(?:unknown|invalid|no such|unrecognized) model|model_not_found|not a valid model",
     re.IGNORECASE | re.DOTALL,
 )
@@ -33,11 +34,14 @@ _NO_CREDIT: Final = re.compile(
 _FILTERED: Final = re.compile(r"content_filter|content management policy|content_policy", re.IGNORECASE)
 _ADDRESS: Final = re.compile(r"\b\w+://\S+|\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b")
 _KEY: Final = re.compile(r"\b(?:sk|key|pk)-[\w*.-]+", re.IGNORECASE)
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 LONGEST_WAIT: Final = 300.0
 """Seconds that a server may ask to wait; one that asks for more (a day's allowance is spent) ends the run."""
 
 
+@dataclass(eq=False)
 class Fault(Exception):  # noqa: N818 - not every one is an error, most pass
     """A request without an answer.
 
@@ -50,33 +54,20 @@ class Fault(Exception):  # noqa: N818 - not every one is an error, most pass
         status: the HTTP status; None where none came.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        nature: Nature,
-        message: str,
-        *,
-        outcome: ReplyStatus = "unreachable",
-        wait: float | None = None,
-        status: int | None = None,
-    ) -> None:
-        super().__init__(f"{kind}: {message}")
-        self.kind = kind
-        self.nature = nature
-        self.message = message
-        self.outcome = outcome
-        self.wait = wait
-        self.status = status
+    kind: str
+    nature: Nature
+    message: str
+    outcome: ReplyStatus = "unreachable"
+    wait: float | None = None
+    status: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
 
     @property
     def congestion(self) -> bool:
         """Whether it means that too much is asked at once."""
         return self.kind in ("429", "503", "529", "timeout")
-
-    @property
-    def lost(self) -> bool:
-        """Whether the server was not reached at all."""
-        return self.kind == "connection"
 
 
 def fault_of_status(
@@ -131,6 +122,36 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     return None
 
 
+def hold_for(headers: Mapping[str, str], *, tokens: int) -> float:
+    """Seconds to wait because the server says that a rate limit is used up; 0 where it is not.
+
+    Args:
+        headers: of a response, names in lower case; x-ratelimit-remaining-* and x-ratelimit-reset-* are read.
+        tokens: that one request takes.
+    """
+    longest = 0.0
+    for name, needed in (("requests", 1), ("tokens", tokens)):
+        remaining = headers.get(f"x-ratelimit-remaining-{name}")
+        try:
+            used_up = remaining is not None and float(remaining) < needed
+        except ValueError:
+            continue
+        if used_up:
+            longest = max(longest, read_duration(headers.get(f"x-ratelimit-reset-{name}", "")))
+    return longest
+
+
+def read_duration(text: str) -> float:
+    """Seconds of "6m0s", "20ms", "1.5" (seconds); 0 for anything else."""
+    text = text.strip()
+    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text):
+        return float(text)
+    # Every number has its unit here: were it optional, the time to match would double with each digit.
+    if not re.fullmatch(rf"(?:{_DURATION.pattern})+", text):
+        return 0.0
+    return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
+
+
 def conceal(message: str, *, secrets: tuple[str, ...]) -> str:
     """The message in one line, without keys and addresses, and not longer than a person reads."""
     for secret in secrets:
@@ -165,6 +186,6 @@ def _read_message(body: str) -> tuple[str, str]:
         return body.strip(), ""
     code = f"{value.get('code') or ''} {value.get('type') or ''}"
     for name in ("message", "error", "detail"):
-        if found := value.get(name):
-            return found if isinstance(found, str) else json.dumps(found), code
+        if said := value.get(name):
+            return said if isinstance(said, str) else json.dumps(said), code
     return body.strip(), code

@@ -119,8 +119,8 @@ class Computed:
 
         parents = torch.tensor([self.row[tree.parents[node]] for node in nodes])
         tokens = torch.tensor([tree.tokens[node] for node in nodes])
-        found: list[float] = self.rows[parents, tokens].tolist()
-        return found
+        values: list[float] = self.rows[parents, tokens].tolist()
+        return values
 
     def mean(self, tree: Tree, nodes: Sequence[int]) -> float:
         """Mean of `path`."""
@@ -172,15 +172,16 @@ class Likelihood:
         Raises:
             TooLongError: they do not fit the context.
         """
-        found = Beginning()
+        beginning = Beginning()
         for number in range(1, len(parts) + 1):
             key = tuple(parts[:number])
-            known = self._kept.get(key)
-            if known is None:
+            longer = self._kept.get(key)
+            if longer is None:
                 # A part is always computed on its own, whatever was kept: equal bits in every run.
-                known = self._kept[key] = self._extend(found, parts[number - 1]) if parts[number - 1] else found
+                part = parts[number - 1]
+                longer = self._kept[key] = self._extend(beginning, part) if part else beginning
             self._kept.move_to_end(key)
-            found = known
+            beginning = longer
         while sum(len(key[-1]) for key in self._kept) > _KEPT_TOKENS and len(self._kept) > len(parts):
             self._kept.popitem(last=False)
         return found
@@ -260,13 +261,13 @@ class Likelihood:
         tree = Tree(self.begin([(self.start,), first]))
         nodes = [tree.add(second)[-1], tree.add((self.start, *second), after=-2)[-1]]
         try:
-            found = self.compute(tree, ask=nodes)
+            computed = self.compute(tree, ask=nodes)
             for node, tokens in zip(nodes, ((self.start, *first, *second), (self.start, *second)), strict=True):
                 with torch.inference_mode():
                     logits = self.model(input_ids=torch.tensor([tokens])).logits[0, -1]
                 plain = torch.log_softmax(logits.float(), dim=-1)
                 likely = plain.topk(5).indices
-                if not torch.allclose(found.after(node)[likely], plain[likely], atol=_ROUNDING):
+                if not torch.allclose(computed.after(node)[likely], plain[likely], atol=_ROUNDING):
                     raise InputError(f"a language model of the sort {kind!r} cannot be used: {_NEED}")
         except (TypeError, AttributeError, RuntimeError) as error:
             raise InputError(f"a language model of the sort {kind!r} cannot be used: {_NEED} ({error})") from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from pydantic import Field
 
@@ -55,6 +55,7 @@ class ScriptedModel:
         shuffle: a seed: replies come in random order, a few at a time; None: in the order of requests, all at once.
         fail_after: replies after which the model cannot be reached any more; None: never.
         name: what `NegativeRecord.source` says.
+        digest: sha256 of a script that is a file; a table has its own.
         asked: every request, in order, while `remember` is set.
     """
 
@@ -65,6 +66,7 @@ class ScriptedModel:
     shuffle: int | None = None
     fail_after: int | None = None
     name: str = "scripted"
+    digest: str = ""
     remember: bool = True
     asked: list[Request] = field(default_factory=list)
     _waiting: deque[Request] = field(default_factory=deque)
@@ -72,11 +74,11 @@ class ScriptedModel:
     _rng: Random | None = None
 
     def describe(self) -> dict[str, object]:
-        """The script's digest where it is a table."""
-        described: dict[str, object] = {"name": self.name}
+        """The script's digest where it is a table or a file."""
+        digest = self.digest
         if not callable(self.script):
-            described["script_sha256"] = sha256(repr(sorted(self.script.items())).encode()).hexdigest()
-        return described
+            digest = sha256(repr(sorted(self.script.items())).encode()).hexdigest()
+        return {"name": self.name, "script_sha256": digest} if digest else {"name": self.name}
 
     def start(self, request: Request) -> None:
         """Take a request."""
@@ -105,13 +107,13 @@ class ScriptedModel:
         self._waiting.clear()
 
     def _pick(self) -> list[Request]:
-        if self.shuffle is None:
+        if self.shuffle is None or not self._waiting:
             ready = list(self._waiting)
             self._waiting.clear()
             return ready
         self._rng = self._rng or Random(self.shuffle)
         ready = []
-        for _ in range(self._rng.randint(1, max(1, len(self._waiting) // 2)) if self._waiting else 0):
+        for _ in range(self._rng.randint(1, max(1, len(self._waiting) // 2))):
             self._waiting.rotate(self._rng.randrange(len(self._waiting)))
             ready.append(self._waiting.popleft())
         return ready
@@ -135,33 +137,11 @@ class ScriptedModel:
         return self.script.get((request.caption, request.key.rule)) if request.form == "write" else None
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The answers of a script file."""
-
-    lines: Mapping[tuple[str, str, Form], ScriptLine]
-
-    def __call__(self, request: Request) -> ScriptedReply | None:
-        line = self.lines.get((request.caption, request.key.rule, request.form))
-        if line is None:
-            return None
-        return line.text if line.outcome == "answered" else Reply(request.key, line.outcome)
-
-
-class _FromFile(ScriptedModel):
-    digest: str = ""
-
-    def describe(self) -> dict[str, object]:
-        """The digest of the file."""
-        return {"name": self.name, "script_sha256": self.digest}
-
-
-def read_script(path: Path, **settings: Any) -> ScriptedModel:
+def read_script(path: Path) -> ScriptedModel:
     """A model that answers from a JSONL file of `ScriptLine`.
 
     Args:
         path: the file.
-        settings: further fields of `ScriptedModel`.
 
     Raises:
         InputError: the file is missing, or a line is wrong or comes twice.
@@ -172,6 +152,11 @@ def read_script(path: Path, **settings: Any) -> ScriptedModel:
         if key in lines:
             raise InputError(f"{path}: caption {line.caption!r}, rule {line.rule}, form {line.form} come twice.")
         lines[key] = line
-    model = _FromFile(_Table(lines), remember=False, **settings)
-    model.digest = sha256(path.read_bytes()).hexdigest()
-    return model
+
+    def answer(request: Request) -> ScriptedReply | None:
+        line = lines.get((request.caption, request.key.rule, request.form))
+        if line is None or line.outcome == "answered":
+            return line and line.text
+        return Reply(request.key, line.outcome)
+
+    return ScriptedModel(answer, digest=sha256(path.read_bytes()).hexdigest(), remember=False)

@@ -14,7 +14,6 @@ import io
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from degla.errors import InputError
-from degla.parse import read_json_object
+from degla.files import whole_folder
+from degla.parse import in_one_line, read_json_object
 
 LOG = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def load(weights: ModelWeights, *, precision: str | None = None) -> tuple[Any, A
                 weights.folder, dtype=dtype, attn_implementation="eager", local_files_only=True
             )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{weights.folder}: no causal language model can be loaded: {_first_line(error)}") from error
+        raise InputError(f"{weights.folder}: no causal language model can be loaded: {in_one_line(error)}") from error
     return model.eval(), tokenizer
 
 
@@ -155,7 +155,7 @@ def _from_hub(model: str) -> ModelWeights:
             folder = Path(snapshot_download(model, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{model}: neither a file, nor a folder, nor a model that the hub gives: {_first_line(error)}"
+            f"{model}: neither a file, nor a folder, nor a model that the hub gives: {in_one_line(error)}"
         ) from error
     if not (folder / "config.json").is_file():
         raise InputError(f"{model}: the hub's repository has no config.json; download its GGUF file and name that.")
@@ -174,13 +174,10 @@ def _unpack(file: Path, cache: Path) -> ModelWeights:
             if not _is_whole(folder):
                 name = _check_gguf(file)
                 LOG.info("%s: is unpacked once, into %s", file.name, folder)
-                partial = cache / f"{digest}.partial"
-                shutil.rmtree(partial, ignore_errors=True)
-                _convert(file, partial)
-                record = {"name": name, "sha256": _digest(partial / _WEIGHTS)}
-                (partial / _RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
-                shutil.rmtree(folder, ignore_errors=True)
-                partial.rename(folder)
+                with whole_folder(folder) as partial:
+                    _convert(file, partial)
+                    record = {"name": name, "sha256": _digest(partial / _WEIGHTS)}
+                    (partial / _RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
             record = read_json_object(folder / _RECORD)
     except OSError as error:
         raise InputError(
@@ -216,7 +213,7 @@ def _check_gguf(file: Path) -> str:
         fields = GGUFReader(file, "r").fields
         architecture = str(fields["general.architecture"].contents())
     except Exception as error:  # The reader trusts its file: damage shows as any error of numpy or Python.
-        raise InputError(f"{file}: damaged, or no GGUF file: {_first_line(error)}. Fetch it again.") from error
+        raise InputError(f"{file}: damaged, or no GGUF file: {in_one_line(error)}. Fetch it again.") from error
     if architecture not in GGUF_CONFIG_MAPPING:
         known = ", ".join(sorted(GGUF_CONFIG_MAPPING))
         raise InputError(f"{file}: transformers cannot read the architecture {architecture!r}. Known: {known}.")
@@ -247,7 +244,7 @@ def _convert(file: Path, folder: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # Whatever a damaged file makes of numpy, tokenizers and torch.
-        raise InputError(f"{file}: cannot be unpacked: {_first_line(error)}. Fetch it again.") from error
+        raise InputError(f"{file}: cannot be unpacked: {in_one_line(error)}. Fetch it again.") from error
 
 
 def _digest(file: Path) -> str:
@@ -277,7 +274,3 @@ def _quiet() -> Iterator[None]:
         spoken.set_verbosity(level)
         if bars:
             spoken.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -18,7 +18,7 @@ from pydantic import Field
 from degla.errors import InputError
 from degla.negatives.checks import check_caption
 from degla.negatives.files.caption_index import CaptionIndex
-from degla.negatives.generate import ModelSource, generate
+from degla.negatives.generate import ModelSource, NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse
 from degla.negatives.rule import load_rule
 from degla.negatives.run.questions import FormChoice
@@ -99,18 +99,10 @@ def draft_examples(
     rows = out.with_name(out.name + ".rows.jsonl")
     if out.exists() and not rows.exists():
         raise InputError(f"{out}: exists, and {rows.name} that would tell how to go on does not. Choose another --out.")
-    summary = generate(
-        drawn,
-        rules=[rule],
-        out=rows,
-        seed=seed,
-        progress=progress,
-        model=model,
-        form=form,
-        examples=shown,
-        example_sets=example_sets,
-        examples_folder=examples_folder,
+    settings = NegativesSettings(
+        (rule,), seed, form=form, examples=shown, example_sets=example_sets, examples_folder=examples_folder
     )
+    summary = generate(drawn, settings, out=rows, progress=progress, model=model)
     return write_jsonl(out, read_negatives(rows, drawn, accepted_only=False)), summary
 
 

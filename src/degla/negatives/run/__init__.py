@@ -2,6 +2,5 @@
 
 stream.py reads captions in batches; dialogue.py holds what is asked about one caption (questions.py), pipeline.py
 keeps a language model busy with many, journal.py writes down each reply before it counts; output.py continues a file,
-summary.py counts, progress.py talks to the person in front; ray_engine.py spreads the work over a
-cluster.
+summary.py counts and talks to the person in front; ray_engine.py spreads the work over a cluster.
 """

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import zip_longest
 from random import Random
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from degla.negatives.checks import Content, judge
 from degla.negatives.grammar import words
@@ -19,7 +19,7 @@ from degla.negatives.grammar.phrases import Caption
 from degla.negatives.llm import Chat, Form, Reply, ReplyStatus, Request, RequestKey, Slot
 from degla.negatives.rule import FillingRule, NegativeRule, load_rule
 from degla.negatives.run.questions import Prompts, draw_rng
-from degla.negatives.run.stream import CaptionTask
+from degla.negatives.run.stream import CaptionTask, hash_content
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 from degla.records import NegativeRecord
 
@@ -66,18 +66,18 @@ class Maker:
             caption: it with its tags, or None where negatives cannot be made of it.
             reason: why not.
         """
-        done = dict(task.done)
-        taken: set[Content] = {words.content(text) for texts in done.values() for text in texts}
+        taken: set[Content] = {words.content(text) for texts in task.done.values() for text in texts}
         rows: list[NegativeRecord] = []
         for name, rule in _load(self.rules).items():
-            if name in done:
+            if name in task.done:
                 continue
+            pair = _Pair(task, name, rule)
             if caption is None:
-                rows.append(_row(task, name, rule, None, draw=0, reason=reason))
+                rows.append(pair.row(None, reason=reason))
             else:
-                turn = _Turn(self, task, caption, name, rule, taken)
+                turn = _Turn(self, pair, caption, taken)
                 yield from turn.run()
-                rows += turn.rows or [_row(task, name, rule, None, draw=turn.draw, reason="no_candidate")]
+                rows += turn.rows or [pair.row(None, reason="no_candidate", draw=turn.draw)]
         return rows
 
     def judge(self, name: str, rule: NegativeRule, caption: Caption, text: str) -> Verdict:
@@ -97,6 +97,38 @@ def _load(rules: tuple[str, ...]) -> dict[str, NegativeRule]:
     return {name: load_rule(name) for name in rules}
 
 
+class _Pair(NamedTuple):
+    """A caption and a rule, with the rule's name."""
+
+    task: CaptionTask
+    name: str
+    rule: NegativeRule
+
+    def row(
+        self,
+        text: str | None,
+        *,
+        reason: str,
+        draw: int = 0,
+        source: str = RULES_SOURCE,
+        form: Literal["grammar", "write", "choose", "fill"] = "grammar",
+        score: float | None = None,
+    ) -> NegativeRecord:
+        """A row of the file."""
+        return NegativeRecord(
+            caption_id=self.task.id,
+            rule=self.name,
+            kind=self.rule.kind,
+            text=text,
+            source=source,
+            accepted=not reason,
+            reason=reason,
+            draw=draw,
+            form=form,
+            score=score,
+        )
+
+
 @dataclass
 class _Turn:
     """The work on one caption and one rule.
@@ -107,20 +139,18 @@ class _Turn:
         draw: requests made so far, hence the number of the next.
         accepted: rows that are negatives.
         ended: no further request makes sense.
-        asked: the chat of the next request, with its number, where it was made already.
+        next_chat: the chat of the next request, with its number, where it was made already.
     """
 
     maker: Maker
-    task: CaptionTask
+    pair: _Pair
     caption: Caption
-    name: str
-    rule: NegativeRule
     taken: set[Content]
     rows: list[NegativeRecord] = field(default_factory=list)
     draw: int = 0
     accepted: int = 0
     ended: bool = False
-    asked: tuple[int, Chat | None] | None = None
+    next_chat: tuple[int, Chat | None] | None = None
 
     def run(self) -> Generator[Request, Reply, None]:
         """Ask and judge until there are enough negatives or nothing is left to ask."""
@@ -147,20 +177,20 @@ class _Turn:
         reply = yield from self._ask("write")
         if reply is None:
             return
-        texts = self.rule.read(self.caption, reply.text, _UNUSED)
+        texts = self.pair.rule.read(self.caption, reply.text, _UNUSED)
         if not texts:
-            self._fail(reply, "write", reason="model_empty")
+            self._note(reply, "write", reason="model_empty")
         for text in texts[:1]:
             self._take(text, form="write", verdict=self._judge(text), reply=reply)
 
     def _choose(self, questions: Prompts) -> Generator[Request, Reply, None]:
         """Choices among the texts that are valid: of words that the model proposed, and of the grammar."""
         proposed: list[str] = []
-        if "fill" in questions.forms and questions.forms[0] != "write" and isinstance(self.rule, FillingRule):
-            slots = self.rule.slots(self.caption)
+        if "fill" in questions.forms and questions.forms[0] != "write" and isinstance(self.pair.rule, FillingRule):
+            slots = self.pair.rule.slots(self.caption)
             reply = (yield from self._ask("fill", slots=slots)) if slots else None
             if reply is not None:
-                proposed = self._valid(self._filled(self.rule, slots, reply), most=_MOST_PROPOSED)
+                proposed = self._valid(self._filled(self.pair.rule, slots, reply), most=_MOST_PROPOSED)
         if self.ended:
             return
         candidates = self._valid([*proposed, *self._grammar()], most=MOST_CHOICES)
@@ -172,7 +202,7 @@ class _Turn:
             if reply is None:
                 return
             if reply.text not in candidates:
-                self._fail(reply, "choose", reason="model_malformed")
+                self._note(reply, "choose", reason="model_malformed")
                 return
             self._take(reply.text, form="choose", verdict=ACCEPTED, reply=reply)
             candidates = self._valid(candidates, most=MOST_CHOICES)
@@ -185,24 +215,24 @@ class _Turn:
         if chat is None:
             self.ended = True
             return None
-        key = RequestKey(self.task.id, self.name, self.draw)
+        key = RequestKey(self.pair.task.id, self.pair.name, self.draw)
         reply = yield Request(key, form, chat, self.caption.text, choices, slots)
         self.draw += 1
         if reply.outcome == "answered":
             return reply
-        self._fail(reply, form, reason=f"model_{reply.outcome}")
+        self._note(reply, form, reason=f"model_{reply.outcome}")
         self.ended = reply.outcome in _LAST
         return None
 
     def _chat(self, questions: Prompts) -> Chat | None:
         """The chat of the next request, which every form shares."""
-        if self.asked is None or self.asked[0] != self.draw:
-            examples = questions.draw(self.name, caption_id=self.task.id, draw=self.draw)
-            self.asked = (self.draw, self.rule.ask(self.caption, examples))
-        return self.asked[1]
+        if self.next_chat is None or self.next_chat[0] != self.draw:
+            examples = questions.draw(self.pair.name, caption_id=self.pair.task.id, draw=self.draw)
+            self.next_chat = (self.draw, self.pair.rule.ask(self.caption, examples))
+        return self.next_chat[1]
 
     def _grammar(self) -> list[str]:
-        return self.rule.read(self.caption, None, draw_rng(self.maker.seed, self.task.id, self.name))
+        return self.pair.rule.read(self.caption, None, draw_rng(self.maker.seed, self.pair.task.id, self.pair.name))
 
     def _filled(self, rule: FillingRule, slots: Sequence[Slot], reply: Reply) -> Iterator[str]:
         """The caption with proposed words in place: the likeliest of every slot first."""
@@ -214,68 +244,38 @@ class _Turn:
 
     def _valid(self, texts: Sequence[str] | Iterator[str], *, most: int) -> list[str]:
         """The first texts that pass every check, no two alike."""
-        found: dict[Content, str] = {}
+        valid: dict[Content, str] = {}
         for text in texts:
             content = words.content(text)
-            if content not in found and self._judge(text).accepted:
-                found[content] = text
-                if len(found) == most:
+            if content not in valid and self._judge(text).accepted:
+                valid[content] = text
+                if len(valid) == most:
                     break
-        return list(found.values())
+        return list(valid.values())
 
     def _judge(self, text: str) -> Verdict:
-        verdict = self.maker.judge(self.name, self.rule, self.caption, text)
+        verdict = self.maker.judge(self.pair.name, self.pair.rule, self.caption, text)
         if not verdict.accepted:
             return verdict
         content = words.content(text)
         if content in self.taken:
             return refused("duplicate")
-        return refused("duplicate_caption") if content in self.task.siblings else verdict
+        siblings = self.pair.task.siblings
+        return refused("duplicate_caption") if siblings and hash_content(content) in siblings else verdict
 
     def _take(
         self, text: str, *, form: Literal["grammar", "write", "choose"], verdict: Verdict, reply: Reply | None = None
     ) -> None:
-        self.rows.append(self._made(text, form, verdict.reason, reply))
+        if reply is None:
+            self.rows.append(self.pair.row(text, reason=verdict.reason, draw=self.draw, form=form))
+        else:
+            self._note(reply, form, reason=verdict.reason, text=text)
         if verdict.accepted:
             self.taken.add(words.content(text))
             self.accepted += 1
 
-    def _fail(self, reply: Reply, form: Form, *, reason: str) -> None:
-        self.rows.append(self._made(None, form, reason, reply))
-
-    def _made(
-        self, text: str | None, form: Literal["grammar", "write", "choose", "fill"], reason: str, reply: Reply | None
-    ) -> NegativeRecord:
-        questions = self.maker.questions
-        source = RULES_SOURCE if reply is None or questions is None else questions.source
-        draw = self.draw if reply is None else reply.key.draw
-        score = None if reply is None else reply.score
-        return _row(
-            self.task, self.name, self.rule, text, draw=draw, reason=reason, source=source, form=form, score=score
-        )
-
-
-def _row(
-    task: CaptionTask,
-    name: str,
-    rule: NegativeRule,
-    text: str | None,
-    *,
-    draw: int,
-    reason: str,
-    source: str = RULES_SOURCE,
-    form: Literal["grammar", "write", "choose", "fill"] = "grammar",
-    score: float | None = None,
-) -> NegativeRecord:
-    return NegativeRecord(
-        caption_id=task.id,
-        rule=name,
-        kind=rule.kind,
-        text=text,
-        source=source,
-        accepted=not reason,
-        reason=reason,
-        draw=draw,
-        form=form,
-        score=score,
-    )
+    def _note(self, reply: Reply, form: Form, *, reason: str, text: str | None = None) -> None:
+        """The row that a reply makes."""
+        source = self.maker.questions.source if self.maker.questions else RULES_SOURCE
+        row = self.pair.row(text, reason=reason, draw=reply.key.draw, source=source, form=form, score=reply.score)
+        self.rows.append(row)

@@ -1,25 +1,22 @@
 """The replies of a language model on disk: one JSON line each, appended as they come, so that none is paid twice.
 
-Lines are never changed. A later run looks replies up by their key; only the places of those that it may need are held
-in memory, 16 bytes each. "unreachable" is written down too but never found again: such requests are worth repeating.
+Lines are never changed. A later run looks replies up by their key, in an index that lies in a temporary file.
+"unreachable" is written down too but never found again: such requests are worth repeating.
 """
 
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final
+from typing import Any, Final, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
-from degla.errors import DeglaError, InputError
+from degla.files import LineFile, open_temporary_database, whole_lines
 from degla.negatives.llm import Form, Reply, ReplyStatus, RequestKey
-from degla.negatives.run.stream import hash_text
 from degla.negatives.run.summary import Summary
 from degla.parse import parse_json
 from degla.records import Record, validate
@@ -27,8 +24,8 @@ from degla.records import Record, validate
 PASSING: Final[frozenset[ReplyStatus]] = frozenset({"unreachable"})
 """Outcomes that another run may change; their requests are made again."""
 
-_BLOCK: Final = 65_536
-"""Lines whose captions are compared with the finished ones at once."""
+JournalEntry = tuple[Form, Reply]
+"""A reply, and the form of the request that it answers."""
 
 
 class ReplyRecord(Record):
@@ -47,189 +44,130 @@ class ReplyRecord(Record):
     attempts: int = Field(default=1, ge=0)
     counts: dict[str, int] = Field(default_factory=dict)
 
-    def reply(self) -> Reply:
-        """The reply as the model gave it."""
-        return Reply(
-            RequestKey(self.caption_id, self.rule, self.draw),
-            self.outcome,
-            text=self.text,
-            words=self.words,
-            score=self.score,
-            detail=self.detail,
-            repaired=self.repaired,
-            attempts=self.attempts,
-            counts=self.counts,
-        )
+    def entry(self) -> JournalEntry:
+        """The form and the reply as the model gave it."""
+        row = dict(self.__dict__)
+        key = RequestKey(row.pop("caption_id"), row.pop("rule"), row.pop("draw"))
+        return row.pop("form"), Reply(key, **row)
 
 
 _LINE: Final = TypeAdapter(ReplyRecord)
+_DEFAULTS: Final[dict[str, Any]] = {
+    field.name: {} if field.default is MISSING else field.default for field in fields(Reply)[2:]
+}
+"""Fields of a reply that a line leaves out where they have this value."""
 
 
-def write_line(form: Form, reply: Reply) -> bytes:
-    """One line of the journal; what has its default is left out."""
+def write_line(form: Form, reply: Reply) -> str:
+    """One line of the journal."""
     key = reply.key
-    row: dict[str, Any] = {
-        "caption_id": key.caption_id,
-        "rule": key.rule,
-        "draw": key.draw,
-        "form": form,
-        "outcome": reply.outcome,
-    }
-    for name in ("text", "words", "score", "detail", "repaired"):
-        value = getattr(reply, name)
-        if value or (name == "score" and value is not None):
-            row[name] = value
-    if reply.attempts != 1:
-        row["attempts"] = reply.attempts
-    if reply.counts:
-        row["counts"] = dict(reply.counts)
-    return (json.dumps(row, separators=(",", ":")) + "\n").encode()
-
-
-def _hash_key(key: RequestKey) -> int:
-    return hash_text(f"{key.caption_id}\n{key.rule}\n{key.draw}")
+    row = {"caption_id": key.caption_id, "rule": key.rule, "draw": key.draw, "form": form, "outcome": reply.outcome}
+    optional = {name: getattr(reply, name) for name in _DEFAULTS}
+    row |= {name: value for name, value in optional.items() if value != _DEFAULTS[name]}
+    return json.dumps(row, separators=(",", ":")) + "\n"
 
 
 class Journal:
-    """The file of replies beside a file of negatives. Used in a ``with`` block."""
+    """The file of replies beside a file of negatives. Used in a ``with`` block.
+
+    Attributes:
+        file: the file.
+    """
 
     def __init__(self, path: Path, summary: Summary) -> None:
-        """Name the file, and where its replies are counted."""
-        self.path = path
-        self._summary = summary
-        self._stream: IO[bytes] | None = None
-        self._hashes: NDArray[np.uint64] = np.empty(0, np.uint64)
-        self._offsets: NDArray[np.uint64] = np.empty(0, np.uint64)
+        """Open the file.
 
-    def __enter__(self) -> Journal:
-        try:
-            self._stream = self.path.open("ab+")
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written: {error.strerror}. Choose another --out.") from None
+        Args:
+            path: of the file.
+            summary: where its replies are counted.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        self.file = LineFile(path)
+        self._summary = summary
+        self._places = open_temporary_database()
+        self._places.execute("CREATE TABLE replies (caption_id TEXT, rule TEXT, draw INTEGER, place INTEGER)")
+        self._indexed = False
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._stream is not None:
-            try:
-                self._stream.close()
-            except OSError:
-                if error is None:
-                    raise
+        self._places.close()
+        self.file.__exit__(kind, error, trace)
 
-    def index(self, finished: NDArray[np.uint64]) -> None:
-        """Mend a torn last line, count all replies, and note where those are that may still be needed.
-
-        Args:
-            finished: hashes of the ids of captions that have all their rows.
+    def index(self) -> None:
+        """Cut off a torn last line, count all replies, and note where those are that a run may find again.
 
         Raises:
             InputError: a line is no reply (line named).
         """
-        done = np.sort(finished)
-        hashes, offsets = array("Q"), array("Q")
-        block: tuple[array[int], array[int], array[int]] = (array("Q"), array("Q"), array("Q"))
+        self._places.executemany("INSERT INTO replies VALUES (?, ?, ?, ?)", self._read_places())
+        self._places.execute("CREATE INDEX by_key ON replies (caption_id, rule, draw)")
+        self._indexed = self._places.execute("SELECT 1 FROM replies").fetchone() is not None
 
-        def keep() -> None:
-            captions, keys, places = (np.frombuffer(part, dtype=np.uint64) for part in block)
-            wanted = ~np.isin(captions, done) if len(done) else np.ones(len(captions), bool)
-            hashes.frombytes(keys[wanted].tobytes())
-            offsets.frombytes(places[wanted].tobytes())
+    def _read_places(self) -> Iterator[tuple[str, str, int, int]]:
+        for place, (form, reply) in _read_all(self.file):
+            self._summary.replies.add(form, reply)
+            if reply.outcome not in PASSING:
+                yield reply.key.caption_id, reply.key.rule, reply.key.draw, place
 
-        for position, record in _read_all(self._open, self.path):
-            self._summary.add_reply(record.reply())
-            if record.outcome not in PASSING:
-                block[0].append(hash_text(record.caption_id))
-                block[1].append(_hash_key(RequestKey(record.caption_id, record.rule, record.draw)))
-                block[2].append(position)
-                if len(block[0]) == _BLOCK:
-                    keep()
-                    block = (array("Q"), array("Q"), array("Q"))
-        keep()
-        keys = np.frombuffer(hashes, dtype=np.uint64)
-        order = np.argsort(keys, kind="stable")  # of equal keys the first: the one whose rows were written
-        self._hashes, self._offsets = keys[order], np.frombuffer(offsets, dtype=np.uint64)[order]
-
-    def find(self, key: RequestKey) -> tuple[Form, Reply] | None:
+    def find(self, key: RequestKey) -> JournalEntry | None:
         """The form and the reply of an earlier run, or None where the request is still to be made."""
-        if not len(self._hashes):
-            return None
-        wanted = np.uint64(_hash_key(key))
-        place = int(np.searchsorted(self._hashes, wanted))
-        while place < len(self._hashes) and self._hashes[place] == wanted:
-            self._open.seek(int(self._offsets[place]))
-            record = _read(self._open.readline(), self.path)
-            reply = record.reply()
-            if reply.key == key:
-                return record.form, reply
-            place += 1
-        return None
+        entries = self._find("rule = ? AND draw = ?", key.caption_id, key.rule, key.draw) if self._indexed else []
+        return entries[0] if entries else None
 
-    def find_all(self, caption_id: str, rules: Sequence[str]) -> list[tuple[Form, Reply]]:
+    def find_all(self, caption_id: str) -> list[JournalEntry]:
         """The replies of one caption, for a worker elsewhere."""
-        found = []
-        for rule in rules:
-            draw = 0
-            while known := self.find(RequestKey(caption_id, rule, draw)):
-                found.append(known)
-                draw += 1
-        return found
+        return self._find("TRUE", caption_id)
 
-    def keep(self, replies: Sequence[tuple[Form, Reply]]) -> None:
+    def _find(self, condition: str, *values: object) -> list[JournalEntry]:
+        # Of a request that was answered twice the first reply counts: its rows were written.
+        query = f"SELECT min(place) FROM replies WHERE caption_id = ? AND {condition} GROUP BY rule, draw"
+        rows = self._places.execute(query, values).fetchall()
+        entries = []
+        for (place,) in rows:
+            self.file.stream.seek(place)
+            entries.append(read_line(self.file.stream.readline(), str(self.file.path)))
+        return entries
+
+    def keep(self, replies: Sequence[JournalEntry]) -> None:
         """Append replies and count them; see `append`."""
         self.append(replies)
-        for _, reply in replies:
-            self._summary.add_reply(reply)
+        for form, reply in replies:
+            self._summary.replies.add(form, reply)
 
-    def append(self, replies: Sequence[tuple[Form, Reply]]) -> None:
-        """Append replies and hand them to the operating system at once.
-
-        Raises:
-            DeglaError: the disk is full, or the file cannot be written any more.
-        """
-        try:
-            self._open.seek(0, 2)
-            self._open.write(b"".join(write_line(form, reply) for form, reply in replies))
-            self._open.flush()
-        except OSError as error:
-            raise DeglaError(
-                f"{self.path}: cannot be written: {error.strerror}. Mend that; the same command goes on."
-            ) from None
-
-    @property
-    def _open(self) -> IO[bytes]:
-        if self._stream is None:
-            raise RuntimeError("the journal is used in a with block")
-        return self._stream
+    def append(self, replies: Sequence[JournalEntry]) -> None:
+        """Append replies and hand them to the operating system at once; raises as `LineFile.append`."""
+        self.file.append(write_line(form, reply) for form, reply in replies)
 
 
-def read_replies(stream: IO[bytes], path: Path) -> Iterator[tuple[Form, Reply]]:
+def read_replies(file: LineFile) -> list[JournalEntry]:
     """All replies of a file, whose torn last line is cut off.
 
     Raises:
         InputError: a line is no reply (line named).
     """
-    for _, record in _read_all(stream, path):
-        yield record.form, record.reply()
+    return [entry for _, entry in _read_all(file)]
 
 
-def _read_all(stream: IO[bytes], path: Path) -> Iterator[tuple[int, ReplyRecord]]:
-    """Every line with the place where it begins, in bytes; cuts off a torn last one."""
-    position = 0
-    stream.seek(0)
-    for number, line in enumerate(stream, start=1):
-        if not line.endswith(b"\n"):
-            break
-        yield position, _read(line, path, number)
-        position += len(line)
-    stream.truncate(position)
+def _read_all(file: LineFile) -> Iterator[tuple[int, JournalEntry]]:
+    """Every reply with the place of its line, in bytes; cuts off a torn last line."""
+    end = 0
+    for number, place, line in whole_lines(file.stream):
+        yield place, read_line(line, f"{file.path} line {number}")
+        end = place + len(line)
+    file.stream.truncate(end)
 
 
-def _read(line: bytes, path: Path, number: int | None = None) -> ReplyRecord:
+def read_line(line: bytes, where: str) -> JournalEntry:
+    """One line of the journal; raises `InputError` where it is no reply."""
     try:
-        return _LINE.validate_json(line)
+        record = _LINE.validate_json(line)
     except ValueError:
-        where = f"{path} line {number}" if number else str(path)
         row = parse_json(line, where=where, remedy="Remove the line; its request is made again.", lines=False)
-        return validate(ReplyRecord, row, where=where)
+        record = validate(ReplyRecord, row, where=where)
+    return record.entry()

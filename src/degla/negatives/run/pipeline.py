@@ -12,15 +12,16 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from heapq import heappop, heappush
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
-from degla.interruption import Interruption
 from degla.negatives.checks import check_caption
 from degla.negatives.grammar.phrases import Caption, parse
-from degla.negatives.llm import Form, LanguageModel, Reply, Request, RequestKey
+from degla.negatives.llm import LanguageModel, Reply, Request, RequestKey
 from degla.negatives.run.dialogue import Dialogue, Maker
+from degla.negatives.run.journal import JournalEntry
 from degla.negatives.run.stream import BATCH, CaptionBatch, CaptionTask
 from degla.records import NegativeRecord
+from degla.stopping import Interruption
 
 _MOST_OPEN: Final = 8
 """Batches between the first caption that still waits for a reply and the last that was begun; more where the model
@@ -34,18 +35,6 @@ FinishedRows = Iterator[tuple[list[NegativeRecord], int]]
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
-
-
-class Replies(Protocol):
-    """Where replies are kept."""
-
-    def find(self, key: RequestKey) -> tuple[Form, Reply] | None:
-        """The reply of an earlier run."""
-        ...
-
-    def keep(self, replies: Sequence[tuple[Form, Reply]]) -> None:
-        """Write replies down before anything is made of them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -86,17 +75,11 @@ def make_rows(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], 
     tagged = tag(batch)
     rows: list[NegativeRecord] = []
     for task, caption, reason in zip(tagged.tasks, tagged.captions, tagged.reasons, strict=True):
-        rows += _finish(maker.talk(task, caption, reason=reason))
+        try:
+            next(maker.talk(task, caption, reason=reason))
+        except StopIteration as end:
+            rows += end.value
     return rows, len(batch.tasks)
-
-
-def _finish(dialogue: Dialogue) -> list[NegativeRecord]:
-    try:
-        request = next(dialogue)
-    except StopIteration as end:
-        rows: list[NegativeRecord] = end.value
-        return rows
-    raise RuntimeError(f"{request.key}: a request where there is no model")
 
 
 def spread(
@@ -132,13 +115,15 @@ class Pipeline:
     Attributes:
         model: answers.
         maker: leads the dialogues.
-        replies: keeps what was answered.
+        find: the reply of an earlier run to a request, with the form that was asked for; None where there is none.
+        keep: writes replies down, before anything is made of them.
         stop: whether to end early.
     """
 
     model: LanguageModel
     maker: Maker
-    replies: Replies
+    find: Callable[[RequestKey], JournalEntry | None]
+    keep: Callable[[Sequence[JournalEntry]], None]
     stop: Interruption
     _ready: list[tuple[int, int, int, Request, _Work]] = field(default_factory=list)
     _under_way: dict[RequestKey, tuple[Request, _Work]] = field(default_factory=dict)
@@ -170,8 +155,8 @@ class Pipeline:
             yield self._written()  # often none: a look at how far it is
             if self._under_way:
                 with self.stop.waiting():
-                    found = self.model.finished()
-                self._hear(found)
+                    replies = self.model.finished()
+                self._hear(replies)
             elif not more and not self._order:
                 return
 
@@ -181,14 +166,14 @@ class Pipeline:
             self._order.append(work)
             self._go_on(work, None)
 
-    def _hear(self, found: Sequence[Reply]) -> None:
+    def _hear(self, replies: Sequence[Reply]) -> None:
         heard = []
-        for reply in found:
+        for reply in replies:
             if reply.key not in self._under_way:
                 raise RuntimeError(f"{self.model.name}: a reply to {reply.key}, which is not under way")
             request, work = self._under_way.pop(reply.key)
             heard.append((request.form, reply, work))
-        self.replies.keep([(form, reply) for form, reply, _ in heard])
+        self.keep([(form, reply) for form, reply, _ in heard])
         for _, reply, work in heard:
             self._go_on(work, reply)
 
@@ -197,10 +182,10 @@ class Pipeline:
         try:
             while True:
                 request = next(work.dialogue) if reply is None else work.dialogue.send(reply)
-                known = self.replies.find(request.key)
-                if known is None or known[0] != request.form:
+                earlier = self.find(request.key)
+                if earlier is None or earlier[0] != request.form:
                     break
-                reply = known[1]
+                reply = earlier[1]
         except StopIteration as end:
             work.rows = end.value
             return

@@ -42,9 +42,9 @@ def usable_forms(forms: Sequence[Form], choice: FormChoice, *, name: str) -> tup
     Raises:
         InputError: there is none.
     """
-    found = tuple(form for form in forms if form in _ALLOWED[choice])
-    if "write" in found or "choose" in found:
-        return found
+    usable = tuple(form for form in forms if form in _ALLOWED[choice])
+    if "write" in usable or "choose" in usable:
+        return usable
     raise InputError(f"{name} answers in the forms {', '.join(forms)}; none of them is meant by form {choice!r}.")
 
 
@@ -109,11 +109,11 @@ def load_all_examples(rules: Sequence[str], *, count: int, folder: Path | None) 
         return {}
     from degla.negatives.examples import load_examples
 
-    found = {rule: load_examples(rule, folder=folder) for rule in rules}
-    for rule, examples in found.items():
+    loaded = {rule: load_examples(rule, folder=folder) for rule in rules}
+    for rule, examples in loaded.items():
         if len(examples) < count:
             raise InputError(f"rule {rule} has {len(examples)} examples, fewer than the {count} of a request.")
-    return found
+    return loaded
 
 
 def prompt_digests(rules: Sequence[str]) -> dict[str, str]:

@@ -10,30 +10,31 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import DeglaError, InputError
-from degla.interruption import Interruption
-from degla.negatives.llm import Form, LanguageModel, Reply, RequestKey
+from degla.files import LineFile
+from degla.negatives.llm import LanguageModel, RequestKey
 from degla.negatives.run.dialogue import Maker
-from degla.negatives.run.journal import Journal, read_replies, write_line
+from degla.negatives.run.journal import Journal, JournalEntry, read_replies
 from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, tag
 from degla.negatives.run.stream import CaptionBatch
+from degla.negatives.run.summary import Summary
 from degla.records import NegativeRecord
+from degla.stopping import Interruption
 
 LOG = logging.getLogger(__name__)
 
 _WAVE: Final = 512
 """Batches (131,072 captions) that the cluster is given at once: memory does not grow with the captions."""
-
-Known = list[tuple[Form, Reply]]
 
 
 def parts_folder(out: Path) -> Path:
@@ -49,7 +50,6 @@ def run_on_ray(
     open_model: Callable[[], LanguageModel] | None,
     workers: int,
     journal: Journal | None,
-    finished: NDArray[np.uint64],
 ) -> FinishedRows:
     """Rows of all batches in order, made by a cluster; a local one is started where none runs.
 
@@ -60,7 +60,6 @@ def run_on_ray(
         open_model: opens a model, called once in every worker; None for the grammar alone.
         workers: processes of the cluster that work for this run, one processor each.
         journal: where replies are kept; None without a model.
-        finished: hashes of the ids of captions that have all their rows.
 
     Raises:
         InputError: Ray is not installed.
@@ -69,7 +68,7 @@ def run_on_ray(
     ray = _import_ray()
     if journal is not None:
         take_in(parts_folder(out), journal)
-        journal.index(finished)
+        journal.index()
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     started = not ray.is_initialized()
     if started:
@@ -99,7 +98,9 @@ def _run_wave(
     workers: int,
     journal: Journal | None,
 ) -> FinishedRows:
-    items = [{"batch": pickle.dumps((batch, _known(batch, maker, journal)))} for batch in wave]
+    find_all = journal.find_all if journal else lambda caption_id: []
+    earlier = ([entry for task in batch.tasks for entry in find_all(task.id)] for batch in wave)
+    items = [{"batch": pickle.dumps(pair)} for pair in zip(wave, earlier, strict=True)]
     made = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         Worker,
         fn_constructor_kwargs={"maker": maker, "open_model": open_model, "parts": parts_folder(out)},
@@ -120,12 +121,6 @@ def _run_wave(
         raise DeglaError(f"Ray gave up: {error}. The same command goes on.") from error
 
 
-def _known(batch: CaptionBatch, maker: Maker, journal: Journal | None) -> Known:
-    if journal is None:
-        return []
-    return [reply for task in batch.tasks for reply in journal.find_all(task.id, maker.rules)]
-
-
 @dataclass(frozen=True)
 class BatchResult:
     """What a worker made of one batch.
@@ -141,7 +136,7 @@ class BatchResult:
     start: int
     rows: list[NegativeRecord]
     captions: int
-    replies: Known
+    replies: list[JournalEntry]
     error: DeglaError | None = None
 
 
@@ -155,56 +150,37 @@ class Worker:
 
     def __call__(self, item: dict[str, NDArray[np.object_]]) -> dict[str, list[bytes]]:
         """Work on one batch, pickled as Ray Data passes it."""
-        batch, known = pickle.loads(item["batch"][0])
-        return {"result": [pickle.dumps(self._work(batch, known))]}
+        batch, earlier = pickle.loads(item["batch"][0])
+        return {"result": [pickle.dumps(self._work(batch, earlier))]}
 
-    def _work(self, batch: CaptionBatch, known: Known) -> BatchResult:
+    def _work(self, batch: CaptionBatch, earlier: list[JournalEntry]) -> BatchResult:
         if self._model is None:
             rows, captions = make_rows(batch, self._maker)
             return BatchResult(batch.start, rows, captions, [])
-        with _Part(_part(self._parts, batch.start), known) as part:
-            pipeline = Pipeline(self._model, self._maker, part, Interruption())
+        known = {reply.key: (form, reply) for form, reply in earlier}
+        with self._open_part(batch.start) as part:
+            part.index()
+
+            def find(key: RequestKey) -> JournalEntry | None:
+                return known.get(key) or part.find(key)
+
+            pipeline = Pipeline(self._model, self._maker, find, part.keep, Interruption())
             try:
                 made = list(pipeline.run(iter([tag(batch)])))
             except DeglaError as error:
                 return BatchResult(batch.start, [], 0, [], error)
             rows = [row for listed, _ in made for row in listed]
-            return BatchResult(batch.start, rows, len(batch.tasks), part.new)
+            return BatchResult(batch.start, rows, len(batch.tasks), read_replies(part.file))
 
-
-class _Part:
-    """The replies of one batch: those known before, and a file of those that come."""
-
-    def __init__(self, path: Path, known: Known) -> None:
-        self._path = path
-        self._found = {reply.key: (form, reply) for form, reply in known}
-        self.new: Known = []
-        self._stream: IO[bytes] | None = None
-
-    def __enter__(self) -> _Part:
+    def _open_part(self, start: int) -> Journal:
+        """The replies of a batch, of a worker that died before too."""
+        path = _part(self._parts, start)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = self._path.open("ab+")
-            for form, reply in read_replies(self._stream, self._path):
-                if reply.key not in self._found:
-                    self._found[reply.key] = (form, reply)
-                    self.new.append((form, reply))
-        except OSError as error:
-            LOG.warning("%s: %s; replies of a worker that dies are asked again.", self._path, error.strerror)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
-
-    def find(self, key: RequestKey) -> tuple[Form, Reply] | None:
-        return self._found.get(key)
-
-    def keep(self, replies: Sequence[tuple[Form, Reply]]) -> None:
-        self.new += replies
-        if self._stream is not None:
-            self._stream.write(b"".join(write_line(form, reply) for form, reply in replies))
-            self._stream.flush()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return Journal(path, Summary((), 0))
+        except (DeglaError, OSError) as error:
+            LOG.warning("%s Replies of a worker that dies are asked for again.", error)
+            return Journal(Path(tempfile.mkdtemp()) / path.name, Summary((), 0))
 
 
 def _part(folder: Path, start: int) -> Path:
@@ -214,8 +190,8 @@ def _part(folder: Path, start: int) -> Path:
 def take_in(folder: Path, journal: Journal) -> None:
     """Move what unfinished batches of an earlier run were answered into the journal."""
     for path in sorted(folder.glob("*.jsonl")):
-        with path.open("ab+") as stream:
-            journal.append(list(read_replies(stream, path)))
+        with LineFile(path) as file:
+            journal.append(read_replies(file))
         path.unlink()
 
 

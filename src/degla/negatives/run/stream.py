@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -25,6 +24,9 @@ from degla.records import CaptionRecord
 
 Captions = Iterable[CaptionRecord] | Callable[[], Iterable[CaptionRecord]]
 """Captions, or a function that begins to read them anew at every call. An iterator is read into memory."""
+
+FinishedRules = dict[str, tuple[str, ...]]
+"""The rules that are finished for one caption, each with the negatives that it made."""
 
 BATCH: Final = 256
 """Captions a batch; batches begin at multiples of it, so that a continued run tags the same batches."""
@@ -41,43 +43,20 @@ def hash_content(content: Content) -> int:
 
 
 @dataclass(frozen=True)
-class HashedTexts(Collection[Content]):
-    """Texts of which only the hashes are known: can tell whether a text is among them.
-
-    Attributes:
-        hashes: `hash_content` of each.
-    """
-
-    hashes: frozenset[int] = frozenset()
-
-    def __contains__(self, content: object) -> bool:
-        return bool(self.hashes) and hash_content(content) in self.hashes  # type: ignore[arg-type]
-
-    def __len__(self) -> int:
-        return len(self.hashes)
-
-    def __iter__(self) -> Iterator[Content]:
-        raise TypeError("only the hashes of these texts are known")
-
-
-NO_TEXTS: Final = HashedTexts()
-
-
-@dataclass(frozen=True)
 class CaptionTask:
     """One caption to make negatives of.
 
     Attributes:
         id: the caption's name.
         text: what it says.
-        siblings: the other captions of its image.
-        done: texts of rows that exist, by rule: those rules are not asked again.
+        siblings: `hash_content` of the other captions of its image.
+        done: rules that are finished: they are not asked again.
     """
 
     id: str
     text: str
-    siblings: Collection[Content] = NO_TEXTS
-    done: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    siblings: frozenset[int] = frozenset()
+    done: FinishedRules = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,14 +109,12 @@ class CaptionStream:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def batches(
-        self, first: int = 0, partly: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = MappingProxyType({})
-    ) -> Iterator[CaptionBatch]:
+    def batches(self, first: int = 0, done: FinishedRules | None = None) -> Iterator[CaptionBatch]:
         """The captions from number `first` on.
 
         Args:
             first: captions that are finished.
-            partly: finished rules of the caption after those, by its id.
+            done: finished rules of caption number `first`.
 
         Raises:
             InputError: the captions are not those of the first pass.
@@ -153,8 +130,8 @@ class CaptionStream:
                 start,
                 tuple(record.text for record in listed[:unfinished]),
                 tuple(
-                    CaptionTask(record.id, record.text, self._siblings(record), partly.get(record.id, ()))
-                    for record in listed[unfinished:]
+                    CaptionTask(record.id, record.text, self._siblings(record), (done or {}) if place == first else {})
+                    for place, record in enumerate(listed[unfinished:], start + unfinished)
                 ),
             )
             start += len(listed)
@@ -164,13 +141,12 @@ class CaptionStream:
     def _read(self) -> Iterator[CaptionRecord]:
         return iter(self._captions() if callable(self._captions) else self._captions)
 
-    def _siblings(self, record: CaptionRecord) -> HashedTexts:
+    def _siblings(self, record: CaptionRecord) -> frozenset[int]:
         image = np.uint64(hash_text(record.image_id))
         start, end = np.searchsorted(self._images, image, side="left"), np.searchsorted(self._images, image, "right")
         if end - start < 2:
-            return NO_TEXTS
-        own = hash_content(words.content(record.text))
-        return HashedTexts(frozenset(self._contents[start:end].tolist()) - {own})
+            return frozenset()
+        return frozenset(self._contents[start:end].tolist()) - {hash_content(words.content(record.text))}
 
     def _refuse_repeated(self) -> None:
         if len(np.unique(self.ids)) == len(self.ids):

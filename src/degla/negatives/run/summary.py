@@ -3,19 +3,74 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Group
 from rich.table import Table
 
-from degla.negatives.llm import Reply
+from degla.negatives.llm import Form, Reply
 from degla.records import NegativeRecord
 
 _SKIPPING: Final = frozenset({"empty_caption", "long_caption", "not_english", "over_context"})
 _NAMED: Final = 5
 """Skipped captions that are named for each reason; the file has them all."""
+
+
+@dataclass
+class Outcomes:
+    """What a language model answered, request by request.
+
+    Attributes:
+        outcomes: requests, by (rule, form, outcome); an outcome is one of `llm.ReplyStatus`.
+        repaired: answers that were not in the form asked for and were mended.
+        attempts: requests sent, retries included.
+        counts: what else was counted, for example "retry: 429".
+    """
+
+    outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    repaired: int = 0
+    attempts: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, form: Form, reply: Reply) -> None:
+        """Count one reply to a request of that form."""
+        self.outcomes[reply.key.rule, form, reply.outcome] += 1
+        self.attempts += reply.attempts
+        self.repaired += reply.repaired
+        self.counts.update(reply.counts)
+
+    @property
+    def requests(self) -> int:
+        """Requests in all."""
+        return self.outcomes.total()
+
+    def by_outcome(self) -> Counter[str]:
+        """Requests by outcome, in the order in which the outcomes came first."""
+        totals: Counter[str] = Counter()
+        for (_, _, outcome), number in self.outcomes.items():
+            totals[outcome] += number
+        return totals
+
+    def plain(self) -> dict[str, Any]:
+        """JSON values, which `from_plain` takes."""
+        return {
+            "outcomes": [[*key, number] for key, number in sorted(self.outcomes.items())],
+            "repaired": self.repaired,
+            "attempts": self.attempts,
+            "counts": dict(sorted(self.counts.items())),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Outcomes:
+        """The outcomes that `plain` gave."""
+        return cls(
+            Counter({(rule, form, outcome): number for rule, form, outcome, number in plain["outcomes"]}),
+            plain["repaired"],
+            plain["attempts"],
+            Counter(plain["counts"]),
+        )
 
 
 @dataclass
@@ -31,10 +86,7 @@ class Summary:
         coverage: captions, by their number of accepted negatives; captions without one are not in it.
         skipped: captions that no rule could use ("not_english", ...), by reason.
         skipped_ids: the first few of their ids, by reason.
-        outcomes: replies of the language model, by outcome ("answered", "malformed", ...).
-        attempts: requests sent, retries included.
-        repaired: replies that were not in the form asked for and were mended.
-        counts: what else the model counted, for example {"retry: 429": 2}.
+        replies: what the language model answered.
         seconds: wall time of the last run.
         stopped: name of the signal that ended the last run before its end, or "".
     """
@@ -47,10 +99,7 @@ class Summary:
     coverage: Counter[int] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     skipped_ids: dict[str, list[str]] = field(default_factory=dict)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    attempts: int = 0
-    repaired: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
+    replies: Outcomes = field(default_factory=Outcomes)
     seconds: float = 0.0
     stopped: str = ""
     _last: tuple[str, int] = ("", 0)  # the caption that came last, with its accepted negatives so far
@@ -83,13 +132,6 @@ class Summary:
         self.coverage[count + 1] += 1
         self._last = (caption_id, count + 1)
 
-    def add_reply(self, reply: Reply) -> None:
-        """Count one reply of a language model."""
-        self.outcomes[reply.outcome] += 1
-        self.attempts += reply.attempts
-        self.repaired += reply.repaired
-        self.counts.update(reply.counts)
-
     @property
     def share_covered(self) -> float:
         """Share of the captions that have at least one negative."""
@@ -102,14 +144,16 @@ class Summary:
         return accepted / (accepted + self.reasons.total()) if accepted else 0.0
 
     @property
-    def failures(self) -> Counter[str]:
-        """Replies without an answer, by outcome."""
-        return Counter({outcome: count for outcome, count in self.outcomes.items() if outcome != "answered"})
-
-    @property
     def mean(self) -> float:
         """Accepted negatives a caption."""
         return self.accepted.total() / self.captions if self.captions else 0.0
+
+    def describe(self) -> str:
+        """Share accepted, replies and failures by kind, for whoever watches a run."""
+        outcomes = self.replies.by_outcome()
+        parts = [f"{self.share_accepted:.0%} accepted", *([f"replies {outcomes.total():,}"] if outcomes else [])]
+        parts += [f"{outcome} {count:,}" for outcome, count in outcomes.most_common() if outcome != "answered"]
+        return ", ".join(parts)
 
     def plain(self) -> dict[str, object]:
         """The counts as JSON values."""
@@ -121,10 +165,10 @@ class Summary:
             "skipped_ids": self.skipped_ids,
             "share_covered": self.share_covered,
             "negatives_a_caption": self.mean,
-            "replies": dict(self.outcomes),
-            "requests": self.attempts,
-            "repaired": self.repaired,
-            "counts": dict(self.counts),
+            "replies": dict(self.replies.by_outcome()),
+            "requests": self.replies.attempts,
+            "repaired": self.replies.repaired,
+            "counts": dict(self.replies.counts),
             "seconds": self.seconds,
             "stopped": self.stopped,
         }
@@ -147,8 +191,12 @@ class Summary:
             listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
             lines.append(f"skipped captions: {listed}")
             lines += [f"  {reason}: {', '.join(ids)}" for reason, ids in sorted(self.skipped_ids.items())]
-        if self.outcomes:
-            counted = [*sorted(self.outcomes.items()), ("mended", self.repaired), *sorted(self.counts.items())]
+        if replies := self.replies.by_outcome():
+            counted = [
+                *sorted(replies.items()),
+                ("mended", self.replies.repaired),
+                *sorted(self.replies.counts.items()),
+            ]
             listed = ", ".join(f"{name} {count:,}" for name, count in counted if count)
-            lines.append(f"language model: {self.attempts:,} requests; replies: {listed}")
+            lines.append(f"language model: {self.replies.attempts:,} requests; replies: {listed}")
         return Group(table, *lines)

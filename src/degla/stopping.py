@@ -1,13 +1,21 @@
-"""A request to stop (Ctrl-C, SIGTERM) that is honoured where nothing is lost."""
+"""How processes end: a request to stop is honoured where nothing is lost, and a child ends with its parent."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+_PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
 
 
 class Stopped(BaseException):
@@ -55,3 +63,32 @@ class Interruption:
         self.name = signal.Signals(number).name
         if self._waiting:
             raise Stopped
+
+
+def end_with_parent() -> None:
+    """Let this process, which `multiprocessing` started, be killed as soon as its parent ends.
+
+    Linux does so itself. Everywhere else, and where a process stands between the two, a thread waits for the end of
+    the pipe that the parent holds open.
+    """
+    parent = parent_process()
+    if parent is None:
+        raise RuntimeError("only a process that multiprocessing started has a parent to end with")
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # If the parent ended before this line, the thread sees that at once.
+    threading.Thread(target=_end_after, args=(parent.sentinel,), name="end with parent", daemon=True).start()
+
+
+def leave_signals() -> None:
+    """Begin a process that works for another: it ends with that one, which alone decides what Ctrl-C means.
+
+    Ctrl-C goes to all processes of a terminal.
+    """
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,261 @@
+"""Requests to servers, from the first attempt to the reply: asked again, put otherwise, or given up.
+
+An attempt goes to the least busy server that has room. The client library's own retries stay off: see
+docs/decisions/0010-server-client.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from degla.errors import DeglaError
+from degla.negatives.llm import Reply, Request, RequestKey
+from degla.negatives.llm.answers import Completion, read_answer
+from degla.negatives.llm.dialect import Mode
+from degla.negatives.llm.endpoint import REST_AFTER, Endpoint, back_off
+from degla.negatives.llm.faults import LONGEST_WAIT, Fault
+
+KEY_VARIABLES: Final = ("DEGLA_API_KEY", "OPENAI_API_KEY")
+"""Environment variables that may hold the key; the first that is set counts."""
+
+_LIMITED: Final = 4
+"""Times `retries` that a rate limit may put a request off: the server did not try it, so nothing was lost."""
+
+
+def key_digest(key: RequestKey) -> str:
+    """What a request is called in the header X-Client-Request-Id, before "-" and the number of the attempt."""
+    return hashlib.sha256(f"{key.caption_id}\n{key.rule}\n{key.draw}".encode()).hexdigest()[:32]
+
+
+@dataclass
+class PendingRequest:
+    """What has become of one request so far.
+
+    Attributes:
+        request: the request.
+        sent: attempts.
+        failed: attempts that failed in a way that may pass.
+        limited: attempts that a rate limit put off.
+        plain: asked for in words, because the schema may be what failed.
+        counts: retries by kind, tokens, what happened to the schema.
+    """
+
+    request: Request
+    sent: int = 0
+    failed: int = 0
+    limited: int = 0
+    plain: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def give_up(self, fault: Fault) -> Reply:
+        """The reply where there is no answer."""
+        return Reply(self.request.key, fault.outcome, detail=str(fault), attempts=self.sent, counts=dict(self.counts))
+
+
+@dataclass
+class Asker:
+    """Asks requests, each until there is a reply. Used on one event loop.
+
+    Attributes:
+        endpoints: the servers.
+        hear: called with every reply; or with the error for which no request can succeed.
+        concurrency: requests under way at once over all servers, at most.
+        retries: of one request, after errors that may pass.
+        backoff: seconds, base of the pauses.
+        variable: the environment variable that the key came from; None without a key.
+    """
+
+    endpoints: Sequence[Endpoint]
+    hear: Callable[[Reply | BaseException], None]
+    concurrency: int
+    retries: int
+    backoff: float
+    variable: str | None
+    _waiting: asyncio.Queue[PendingRequest] = field(default_factory=asyncio.Queue)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def add(self, request: Request) -> None:
+        """Take a request."""
+        self._waiting.put_nowait(PendingRequest(request))
+
+    async def run(self) -> None:
+        """Ask whatever is taken, until it is cancelled; then what is under way is dropped."""
+        try:
+            while True:
+                pending = await self._waiting.get()
+                endpoint = await self._free()
+                endpoint.busy += 1
+                task = asyncio.create_task(self._ask(pending, endpoint))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for endpoint in self.endpoints:
+                await endpoint.close()
+
+    async def _free(self) -> Endpoint:
+        """The least busy server, once one has room."""
+        while True:
+            self._changed.clear()
+            now = time.monotonic()
+            free = [endpoint for endpoint in self.endpoints if endpoint.has_room(now)]
+            if free and sum(endpoint.busy for endpoint in self.endpoints) < self.concurrency:
+                return min(free, key=lambda endpoint: endpoint.busy / endpoint.limit)
+            opening = [endpoint.opens_at - now for endpoint in self.endpoints if endpoint.opens_at > now]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(opening) + 0.001 if opening else None):
+                    await self._changed.wait()
+
+    async def _ask(self, pending: PendingRequest, endpoint: Endpoint) -> None:
+        """One attempt; its reply is heard, or the request waits for the next attempt."""
+        try:
+            try:
+                outcome = await self._attempt(pending, endpoint)
+            finally:
+                endpoint.busy -= 1
+                self._changed.set()
+            if isinstance(outcome, Reply):
+                self.hear(outcome)
+            else:
+                await asyncio.sleep(outcome)
+                self._waiting.put_nowait(pending)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.hear(error)
+
+    async def _attempt(self, pending: PendingRequest, endpoint: Endpoint) -> Reply | float:
+        """The reply, or the seconds to wait before the next attempt.
+
+        Raises:
+            DeglaError: no request can succeed.
+        """
+        dialect, request = endpoint.dialect, pending.request
+        mode: Mode = "plain" if pending.plain else dialect.mode_for(request.form)
+        body = dialect.body(request, mode)
+        pending.sent += 1
+        try:
+            completion = await endpoint.ask(
+                body, name=f"{key_digest(request.key)}-{pending.sent}", backoff=self.backoff
+            )
+        except Fault as caught:
+            fault = caught
+        else:
+            return _reply(pending, completion, endpoint, mode)
+        if fault.nature == "fatal":
+            raise await self._end(fault, endpoint)
+        if dialect.learn(fault, body, mode=mode):
+            pending.counts["put otherwise"] += 1
+            return 0.0
+        if dialect.is_doubtful(fault, mode=mode):
+            pending.counts[f"retry: {fault.kind}"] += 1
+            pending.plain = True
+            return 0.0
+        if fault.nature == "request":
+            return pending.give_up(fault)
+        self._check_alive()
+        pending.limited += fault.kind == "429"
+        pending.failed += fault.kind != "429"
+        if pending.failed > self.retries or pending.limited > _LIMITED * self.retries:
+            return pending.give_up(fault)
+        pending.counts[f"retry: {fault.kind}"] += 1
+        if fault.wait is not None:  # the server is held back; only jitter is added here
+            return random.uniform(0.0, self.backoff / 4)
+        return back_off(pending.failed + pending.limited - 1, base=self.backoff)
+
+    def _check_alive(self) -> None:
+        """Raises `DeglaError` where nothing has answered for long: at once, so to speak, if nothing ever did."""
+        if any(endpoint.failed_in_row < REST_AFTER for endpoint in self.endpoints):
+            return
+        silent = time.monotonic() - max(endpoint.failing_since for endpoint in self.endpoints)
+        faults = [(endpoint.dialect.host, endpoint.last_fault) for endpoint in self.endpoints]
+        unreached = [f"{host} ({fault.message})" for host, fault in faults if fault and fault.kind == "connection"]
+        answered = any(endpoint.answers for endpoint in self.endpoints)
+        if not answered and len(unreached) == len(faults) and silent > 20 * self.backoff:
+            raise DeglaError(
+                f"No server can be reached: {'; '.join(unreached)}. Check that it runs, that --base-url names its host "
+                "and port and ends as its documentation says (usually in /v1), and that no proxy or firewall stands "
+                "between."
+            )
+        if silent > 600 * self.backoff:
+            last = "; ".join(f"{host}: {fault}" for host, fault in faults)
+            raise DeglaError(
+                f"No server has answered for {silent:.0f} s. Last errors: {last}. When it answers again, run the same "
+                "command: it resumes where this run stopped."
+            )
+
+    async def _end(self, fault: Fault, endpoint: Endpoint) -> DeglaError:
+        """The error that ends the run: what the server said, and what to do."""
+        host, model = endpoint.dialect.host, endpoint.dialect.settings.model
+        said = f"It says ({fault.kind}): {fault.message}"
+        said += "" if said.endswith((".", "!", "?")) else "."
+        if fault.status is not None and 300 <= fault.status < 400:
+            return DeglaError(
+                f"The server at {host} redirects to {fault.message}, which is not followed: captions and key would go "
+                "there. If you trust that address, give it as --base-url."
+            )
+        if fault.status in (401, 403):
+            remedy = (
+                f"Check the key in the environment variable {self.variable}."
+                if self.variable
+                else f"Set the environment variable {KEY_VARIABLES[0]} or {KEY_VARIABLES[1]}; no key was sent."
+            )
+            return DeglaError(f"The server at {host} refuses the key. {said} {remedy}")
+        if fault.wait is not None and fault.wait > LONGEST_WAIT:
+            return DeglaError(
+                f"The server at {host} asks to wait {_duration(fault.wait)}, and a run waits {_duration(LONGEST_WAIT)} "
+                f"at most. {said} Run the same command again then: it resumes where this run stopped."
+            )
+        if fault.status in (402, 429):
+            return DeglaError(
+                f"The account at {host} has nothing left to spend. {said} When it has, run the same command again: it "
+                "resumes where this run stopped."
+            )
+        models = await endpoint.models()
+        if models and model not in models:
+            return DeglaError(
+                f'The server at {host} has no model "{model}". {said} '
+                f"Give one that it has as --model: {', '.join(models[:20])}."
+            )
+        return DeglaError(
+            f'The server at {host} cannot be asked for "{model}". {said} Check --model, and that --base-url ends as '
+            "the server's documentation says (usually in /v1)."
+        )
+
+
+def _reply(pending: PendingRequest, completion: Completion, endpoint: Endpoint, mode: Mode) -> Reply:
+    """The reply that an answer makes; the server's dialect learns from it."""
+    answer = read_answer(pending.request, completion, mode=mode)
+    if pending.plain:
+        endpoint.dialect.note_failure()
+    endpoint.dialect.note(answer.kept, mode=mode)
+    if completion.usage:
+        pending.counts.update(completion.usage.counts())
+    if answer.kept is False and mode != "plain":
+        pending.counts["schema: ignored"] += 1
+    return Reply(
+        pending.request.key,
+        answer.outcome,
+        text=answer.text,
+        detail=endpoint.conceal(answer.detail),
+        repaired=answer.kept is False and answer.outcome == "answered",
+        attempts=pending.sent,
+        counts=dict(pending.counts),
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds > 365 * 86400:
+        return "more than a year"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"

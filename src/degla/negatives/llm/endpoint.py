@@ -1,0 +1,255 @@
+"""One server: sends it a request, says what came of it, and when it may be given the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from degla.errors import DeglaError, InputError
+from degla.negatives.llm.answers import Completion
+from degla.negatives.llm.bodies import bounded
+from degla.negatives.llm.dialect import Dialect, RequestSettings
+from degla.negatives.llm.faults import LONGEST_WAIT, Fault, conceal, fault_of_status, hold_for
+from degla.parse import parse_json
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+LOG = logging.getLogger(__name__)
+
+NO_KEY: Final = "none"
+"""Sent where no key is set: local servers want a word, any word."""
+REST_AFTER: Final = 3
+"""Failures in a row after which a server is left alone for a while, and then given one request at a time; but not where
+it is only too busy."""
+
+_FIRST: Final = 8
+"""Requests at once before anything is known."""
+_ANSWERS_A_STEP: Final = 20
+"""Answers after which one more request at once is tried, where a busy server was met before."""
+_LOGGED_FROM: Final = 10.0
+"""Seconds; a longer wait that a server asks for is logged."""
+_STATUSES: Final = frozenset(map(str, range(400, 600)))
+
+
+class Endpoint:
+    """One server.
+
+    Attributes:
+        dialect: how it is asked.
+        limit: requests that it is given at once. Every answer adds one at first; once it was too busy, a twentieth.
+            Every request that meets it too busy takes one away.
+        busy: requests under way.
+        opens_at: nothing is sent before this time, in seconds of the monotonic clock.
+        answers: answers so far.
+        failed_in_row: failures since the last one.
+        failing_since: time of the first of them.
+        last_fault: the last failure.
+    """
+
+    def __init__(self, url: str, client: AsyncOpenAI, dialect: Dialect, *, most: int, timeout: float, key: str) -> None:
+        self.dialect = dialect
+        self.limit = float(min(most, _FIRST))
+        self.busy = self.answers = self.failed_in_row = 0
+        self.opens_at = self.failing_since = 0.0
+        self.last_fault: Fault | None = None
+        self._client, self._most, self._timeout = client, most, timeout
+        self._growth = 1.0
+        self._resting = False
+        parts = urlsplit(url)
+        self._secrets = (key if key != NO_KEY else "", url, parts.netloc, parts.password or "", parts.hostname or "")
+        self._used_up: Fault | None = None  # why it cannot be asked any more
+        self._response = _http().Response
+
+    def has_room(self, now: float) -> bool:
+        """Whether it may be given a request."""
+        most = 1 if self._resting else int(self.limit)
+        return now >= self.opens_at and self.busy < most
+
+    async def ask(self, body: dict[str, Any], *, name: str, backoff: float) -> Completion:
+        """Send one request.
+
+        Args:
+            body: the fields of the request.
+            name: what the server's log may call it.
+            backoff: seconds, base of the rests after several failures in a row.
+
+        Raises:
+            Fault: there is no answer.
+        """
+        if self._used_up is not None:
+            raise self._used_up
+        try:
+            response = await self._post(body, name)
+            completion = self._read(response)
+        except Fault as fault:
+            self._note(fault, backoff)
+            raise
+        self.answers += 1
+        self.failed_in_row, self._resting = 0, False
+        self.limit = min(float(self._most), self.limit + self._growth)
+        if wait := hold_for(response.headers, tokens=completion.usage.total if completion.usage else 0):
+            why = "its rate limit is used up (headers x-ratelimit-*)"
+            if wait > LONGEST_WAIT:  # This answer counts; the next request ends the run.
+                self._used_up = Fault("429", "fatal", why, wait=wait, status=429)
+            else:
+                self.hold(wait, why=why)
+        return completion
+
+    def _note(self, fault: Fault, backoff: float) -> None:
+        if fault.congestion:
+            self.limit = max(1.0, self.limit - 1.0)
+            self._growth = 1.0 / _ANSWERS_A_STEP
+        if fault.nature != "passing":
+            self.failed_in_row = 0
+            return
+        self.failing_since = self.failing_since if self.failed_in_row else time.monotonic()
+        self.failed_in_row += 1
+        self.last_fault = fault
+        if fault.wait is not None:
+            self.hold(fault.wait, why=str(fault))
+        if self.failed_in_row >= REST_AFTER and not fault.congestion:
+            self._resting = True
+            self.hold(back_off(self.failed_in_row - REST_AFTER, base=backoff))
+
+    def hold(self, wait: float, *, why: str = "") -> None:
+        """Send nothing for so many seconds; a long wait is logged where there is a reason."""
+        until = time.monotonic() + wait
+        if why and wait >= _LOGGED_FROM and until > self.opens_at + 1:
+            LOG.warning("The server at %s asks to wait %.0f s (%s); waiting.", self.dialect.host, wait, why)
+        self.opens_at = max(self.opens_at, until)
+
+    async def _post(self, body: dict[str, Any], name: str) -> Any:
+        import openai
+
+        try:
+            # The general `post` instead of `chat.completions.create`: a third of its time (bench/server.py), and the
+            # body is validated here anyway.
+            async with asyncio.timeout(self._timeout):
+                return await self._client.post(
+                    "/chat/completions",
+                    cast_to=self._response,
+                    body=body,
+                    options={"headers": {"X-Client-Request-Id": name}},
+                )
+        except (TimeoutError, openai.APITimeoutError):
+            raise Fault("timeout", "passing", f"no answer within {self._timeout:g} s") from None
+        except openai.APIStatusError as error:
+            raise self._fault(error.status_code, error.response) from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__
+            if isinstance(cause, Fault):  # of bodies.py
+                raise cause from None
+            message = self.conceal(str(cause) or type(cause).__name__)
+            kind = "half reply" if "incomplete" in message or "without sending complete" in message else "connection"
+            raise Fault(kind, "passing", message) from None
+
+    def _read(self, response: Any) -> Completion:
+        with contextlib.suppress(ValidationError):
+            return Completion.model_validate_json(response.content)
+        with contextlib.suppress(InputError):  # Some servers send errors with status 200.
+            value = parse_json(_text(response), where="the body")
+            error = value.get("error") if isinstance(value, dict) else None
+            if isinstance(error, dict) and str(error.get("code")) in _STATUSES:
+                raise self._fault(int(error["code"]), response)
+        raise Fault("bad body", "passing", self.conceal(f"not an answer: {_text(response)[:100]}"))
+
+    def _fault(self, status: int, response: Any) -> Fault:
+        return fault_of_status(status, _text(response), response.headers, now=time.time(), secrets=self._secrets)
+
+    def conceal(self, message: str) -> str:
+        """The message without this server's address and the key."""
+        return conceal(message, secrets=self._secrets)
+
+    async def models(self) -> list[str]:
+        """Names of the models that the server says it has; none where it does not say."""
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(5):
+                response = await self._client.get("/models", cast_to=self._response)
+            listed = parse_json(response.content, where="the list of models")["data"]
+            return [conceal(str(model["id"]), secrets=()) for model in listed]
+        return []
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+
+def connect(url: str, settings: RequestSettings, *, key: str, most: int, timeout: float) -> Endpoint:
+    """A client for one base URL.
+
+    Args:
+        url: may hold a user name and a password.
+        settings: what all requests have in common.
+        key: the API key.
+        most: requests under way at once, at most.
+        timeout: seconds for one request.
+
+    Raises:
+        InputError: the URL is none.
+        DeglaError: the client library is not installed.
+    """
+    try:
+        import openai
+    except ImportError:
+        raise DeglaError('The client for servers is not installed: pip install "degla[llm]".') from None
+    host = host_of(url)
+    limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most + 8, max_keepalive_connections=most + 8)
+    client = openai.AsyncOpenAI(
+        base_url=url,
+        api_key=key,
+        max_retries=0,  # decision 0010: a retry here may go to another server, and waits for the whole server's sake
+        timeout=timeout,
+        http_client=openai.DefaultAsyncHttpxClient(
+            limits=limits,
+            headers={"accept-encoding": "gzip, deflate"},
+            follow_redirects=False,  # they would carry the captions to another host
+            event_hooks={"response": [bounded(_http().AsyncByteStream)]},
+        ),
+    )
+    return Endpoint(url, client, Dialect(host, settings), most=most, timeout=timeout, key=key)
+
+
+def host_of(url: str) -> str:
+    """Host and port of a base URL, for people; never its user name or password.
+
+    Raises:
+        InputError: it is not an http or https URL with a host.
+    """
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        parts, port = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError("--base-url needs URLs such as http://localhost:8000/v1; one given is not of that form.")
+    return f"{parts.hostname}{port}"
+
+
+def back_off(attempt: int, *, base: float) -> float:
+    """Seconds before asking again: drawn from 0 to `base` times 2 to the power of `attempt`, at most 60 times `base`.
+
+    Full jitter, so that requests that failed together do not come back together (M. Brooker, "Exponential Backoff And
+    Jitter", 2015). No seed: nothing that is written depends on the pauses.
+    """
+    return random.uniform(0.0, base * min(60.0, 2.0**attempt))
+
+
+def _text(response: Any) -> str:
+    return str(response.content.decode("utf-8", errors="replace"))
+
+
+def _http() -> Any:
+    """The HTTP library: the client builds on httpx2 since version 3, on httpx before."""
+    try:
+        import httpx2 as http
+    except ImportError:
+        import httpx as http  # type: ignore[no-redef, unused-ignore]
+    return http

@@ -1,0 +1,83 @@
+"""How far long work is: a bar where someone watches a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+LOG = logging.getLogger(__name__)
+
+_SECONDS: Final = 30.0
+"""Between two lines where there is no terminal; a tenth of the work, if that is sooner."""
+
+
+@dataclass(frozen=True)
+class TaskProgress:
+    """Shows the advance of tasks on stderr, or nothing where `show` is False."""
+
+    show: bool = False
+
+    @contextmanager
+    def task(
+        self, name: str, total: int, *, done: int = 0, warm_up: int = 0, note: Callable[[], str] | None = None
+    ) -> Iterator[Callable[[int], None]]:
+        """Open a task; the value of the block is called with the steps just done.
+
+        Args:
+            name: of the task.
+            total: its steps.
+            done: steps that were done before.
+            warm_up: steps before which no rate is told, since the first ones come late and together.
+            note: what else to tell, at every look.
+        """
+        if not self.show or total == 0:
+            yield lambda steps: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        state = _State(total, done, warm_up, note)
+        console = Console(stderr=True)
+        if not console.is_terminal:
+            yield lambda steps: state.log(name, steps)
+            return
+        columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=console, transient=True) as bars:
+            bar = bars.add_task("", total=total, completed=done)
+
+            def advance(steps: int) -> None:
+                state.done += steps
+                bars.update(bar, completed=state.done, description=", ".join(state.describe()))
+
+            yield advance
+
+
+class _State:
+    """One task: how much is done, since when, and what was logged last."""
+
+    def __init__(self, total: int, done: int, warm_up: int, note: Callable[[], str] | None) -> None:
+        self.total, self.done, self._warm_up, self._note = total, done, warm_up, note
+        self._first, self._began = done, time.monotonic()
+        self._logged, self._logged_at = done * 10 // total, self._began
+
+    def log(self, name: str, steps: int) -> None:
+        """Count steps, and log a line where one is due."""
+        self.done += steps
+        now, tenth = time.monotonic(), self.done * 10 // self.total
+        if tenth > self._logged or now - self._logged_at >= _SECONDS:
+            self._logged, self._logged_at = tenth, now
+            LOG.info("%s", ", ".join([f"{name}: {self.done} of {self.total}", *self.describe()]))
+
+    def describe(self) -> list[str]:
+        """Rate, time left, and the note."""
+        steps = self.done - self._first
+        rate = steps / max(time.monotonic() - self._began, 1e-9)
+        parts = []
+        if steps and steps >= self._warm_up:
+            left = round((self.total - self.done) / rate)
+            parts = [f"{rate:,.1f}/s", f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"]
+        return [*parts, *([self._note()] if self._note else [])]
