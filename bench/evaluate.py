@@ -34,13 +34,13 @@ from PIL import Image
 from degla.evaluation import embed, run
 from degla.evaluation.benchmarks.sugarcrepe import BENCHMARK
 from degla.evaluation.embed import Embedder
-from degla.evaluation.progress import TaskProgress
 from degla.evaluation.questions import ask
 from degla.evaluation.run import evaluate
 from degla.evaluation.verdicts import images_of, texts_of
 from degla.model import linear_kernel
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
+from degla.progress import TaskProgress
 
 NAMES = (
     "official loop",
