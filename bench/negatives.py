@@ -51,9 +51,7 @@ def main() -> None:
 def measure(title: str, rules: list[str], captions: list[CaptionRecord]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         started = time.process_time()
-        summary = generate(
-            captions, NegativesSettings(tuple(rules), 0), out=Path(folder) / "negatives.jsonl", progress=False
-        )
+        summary = generate(captions, NegativesSettings(rules, 0), out=Path(folder) / "negatives.jsonl", progress=False)
         rate = len(captions) / (time.process_time() - started)
     print(f"{title:<20} {rate:10.0f}  {summary.mean:18.2f}")
 
@@ -65,7 +63,7 @@ def measure_pipeline(path: Path, count: int, rules: list[str], *, distinct: bool
         model = ScriptedModel(partial(answer, answers(texts, rules)), capacity=64, remember=False)
         watch = MemoryWatch()
         cpu, started = time.process_time(), time.perf_counter()
-        settings = NegativesSettings(tuple(rules), 0)
+        settings = NegativesSettings(rules, 0)
         summary = generate(
             partial(stream, source), settings, out=Path(folder) / "out.jsonl", model=model, progress=False
         )

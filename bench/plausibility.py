@@ -150,7 +150,7 @@ def show_temperature(given: argparse.Namespace) -> None:
     with TemporaryDirectory() as folder:
         generate(
             lambda: iter(captions),
-            NegativesSettings(tuple(given.rules or RULES.names()), 0, example_sets=1),
+            NegativesSettings(given.rules or RULES.names(), 0, example_sets=1),
             out=Path(folder) / "negatives.jsonl",
             progress=False,
             model=lambda: model,
@@ -202,7 +202,7 @@ def show_speed(given: argparse.Namespace) -> None:
         started = time.process_time()
         generate(
             lambda: iter(captions),
-            NegativesSettings(tuple(given.rules or RULES.names()), 0, example_sets=1),
+            NegativesSettings(given.rules or RULES.names(), 0, example_sets=1),
             out=Path(folder) / "negatives.jsonl",
             progress=False,
             model=lambda: model,

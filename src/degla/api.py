@@ -176,7 +176,7 @@ def write_negatives(
     from degla.negatives.generate import NegativesSettings, generate
 
     read = partial(read_captions, Path(captions))
-    return generate(read, NegativesSettings(tuple(rules), seed, per_rule), out=Path(out), workers=workers)
+    return generate(read, NegativesSettings(rules, seed, per_rule), out=Path(out), workers=workers)
 
 
 def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *, resume: bool = False) -> TrainResult:

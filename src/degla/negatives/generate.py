@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class NegativesSettings:
         InputError: a value is out of range, no rule is named, one is named twice or is unknown.
     """
 
-    rules: tuple[str, ...]
+    rules: Sequence[str]
     seed: int
     per_rule: int = 1
     form: FormChoice = "both"
@@ -113,19 +113,18 @@ def generate(
         raise InputError("engine 'ray' opens a model in every worker: give a function that opens one.")
     started = time.monotonic()
     stream = CaptionStream(captions)
-    summary = Summary(rules=settings.rules, captions=len(stream))
+    rules = tuple(settings.rules)
+    summary = Summary(rules=rules, captions=len(stream))
     with ExitStack() as held:
         opened, questions, described = None, None, None
         if model is not None:
             opened = model if isinstance(model, LanguageModel) else model()
             held.callback(opened.close)
             questions, described = _prepare_questions(opened, settings)
-        expected = manifest(
-            stream, rules=settings.rules, seed=settings.seed, per_rule=settings.per_rule, model=described
-        )
-        output = held.enter_context(continue_output(out, expected, stream, settings.rules, summary))
+        expected = manifest(stream, rules=rules, seed=settings.seed, per_rule=settings.per_rule, model=described)
+        output = held.enter_context(continue_output(out, expected, stream, rules, summary))
         journal = held.enter_context(Journal(journal_path(out), summary)) if opened else None
-        maker = Maker(settings.rules, settings.seed, settings.per_rule, questions)
+        maker = Maker(rules, settings.seed, settings.per_rule, questions)
         stop = held.enter_context(Interruption())
         batches = stream.batches(output.captions_done, output.done)
         rows: FinishedRows

@@ -45,7 +45,7 @@ def run(given: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')} goes with a language model; this run has --llm rules.")
     sets = given.example_sets if given.example_sets is not None else int(given.llm == "embedded")
     settings = NegativesSettings(
-        rules=tuple(given.rules or RULES.names()),
+        rules=given.rules or RULES.names(),
         seed=given.seed,
         per_rule=given.per_rule,
         form=given.form or "both",

@@ -10,7 +10,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import ClassVar
@@ -86,8 +85,12 @@ class ServerModel:
         self._thread.start()
 
     def _work(self) -> None:
-        with suppress(asyncio.CancelledError):
+        try:
             self._loop.run_until_complete(self._asking)
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:  # Whoever waits for a reply must hear of it.
+            self._results.put(error)
 
     @property
     def name(self) -> str:
