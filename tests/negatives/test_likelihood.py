@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from degla.errors import InputError
-from degla.negatives.llm.embedded_words import WordTokens, propose
+from degla.negatives.llm.embedded import WordTokens, propose
 from degla.negatives.llm.likelihood import Likelihood, TooLongError, Tree, open_likelihood
 from degla.negatives.llm.weights import find_weights, load
 from tests.negatives.tiny_language_model import CAPTIONS, write_folder

@@ -8,25 +8,29 @@ behind it; and, behind nothing, how much less likely than the caption itself.
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from degla.negatives.llm import Chat, ChatMessage, Form, Reply, Request
-from degla.negatives.llm.embedded_words import WordTokens, propose
 from degla.negatives.llm.likelihood import Likelihood, TokenIds, TooLongError, Tree
 from degla.negatives.llm.weights import best_precision, find_weights, load
 from degla.negatives.plausibility import check_drop, largest_drop
 
-_CAPACITY: Final = 256
-"""Requests under way: enough that those of one rule, which begin alike, come together."""
 _REPLIES: Final = 16
 """Requests that one call of `finished` answers, at most: a second or two of work, so that a journal keeps up."""
 _ANSWER: Final = "\nRewritten:"
+PROPOSALS: Final = 16
+"""Beginnings of words that are followed at each place: a token may be all of a word ("dog") or a piece ("skate")."""
+_PIECES: Final = 2
+"""Tokens of a word, at most: everyday words have no more, and every one costs a pass."""
+_OPENING: Final = re.compile(r"[Ġ▁][A-Za-z]+")
+_GOING_ON: Final = re.compile(r"[A-Za-z]+")
 TEMPERATURE: Final = 0.1
 """Nats a token; docs/negatives-embedded.md has diversity and plausibility at other values."""
 
@@ -64,7 +68,8 @@ class EmbeddedModel:
     """
 
     forms: tuple[Form, ...] = ("fill", "choose")
-    capacity: int = _CAPACITY
+    capacity: int = 256
+    """Enough that requests of one rule, which begin alike, come together."""
 
     def __init__(
         self,
@@ -109,7 +114,11 @@ class EmbeddedModel:
 
     def finished(self) -> list[Reply]:
         """Answer a few of the waiting requests: those of one rule and one set of examples follow each other."""
-        waiting = sorted(self._waiting, key=lambda request: (request.key.rule, _shown(request.chat), request.key))
+
+        def beginning(request: Request) -> tuple[object, ...]:
+            return request.key.rule, tuple(message.content for message in request.chat[:-1]), request.key
+
+        waiting = sorted(self._waiting, key=beginning)
         now, later = waiting[:_REPLIES], waiting[_REPLIES:]
         self._waiting = deque(later)
         return [self._answer(request) for request in now]
@@ -141,16 +150,16 @@ class EmbeddedModel:
         return propose(self.likelihood, self._vocabulary, tree, ends, [slot.word for slot in request.slots])
 
     def _choose(self, request: Request) -> Reply:
-        ranked = self.rank(request)
-        if _is_question(request):
-            return _reply(request, _draw(ranked, 0.0, self._random(request)))
-        rule = request.key.rule
-        plausible = [one for one in ranked if check_drop(rule, one.drop).accepted]
-        if not plausible:
+        ranked, temperature = self.rank(request), 0.0
+        if not _is_question(request):
+            rule, temperature = request.key.rule, self._temperature
             least = min(one.drop for one in ranked)
-            detail = f"{least:.2f} nats a token below the caption; {largest_drop(rule)} are allowed"
-            return Reply(request.key, "implausible", detail=detail)
-        return _reply(request, _draw(plausible, self._temperature, self._random(request)))
+            ranked = [one for one in ranked if check_drop(rule, one.drop).accepted]
+            if not ranked:
+                detail = f"{least:.2f} nats a token below the caption; {largest_drop(rule)} are allowed"
+                return Reply(request.key, "implausible", detail=detail)
+        chosen = _draw(ranked, temperature, self._random(request))
+        return Reply(request.key, "answered", text=chosen.text, score=chosen.likelihood)
 
     def rank(self, request: Request) -> list[Ranked]:
         """Every choice of a request with its likelihoods, in the order of the request.
@@ -193,18 +202,9 @@ def _as_text(turns: Sequence[ChatMessage]) -> str:
     )
 
 
-def _shown(chat: Chat) -> tuple[str, ...]:
-    """What a chat shows before its question."""
-    return tuple(message.content for message in chat[:-1])
-
-
 def _is_question(request: Request) -> bool:
     """Whether the choices are answers, "yes" and "no", and not captions to be drawn for diversity."""
     return all(len(choice.split()) == 1 for choice in request.choices) and len(request.caption.split()) > 1
-
-
-def _reply(request: Request, chosen: Ranked) -> Reply:
-    return Reply(request.key, "answered", text=chosen.text, score=chosen.likelihood)
 
 
 def _draw(ranked: Sequence[Ranked], temperature: float, rng: Random) -> Ranked:
@@ -214,3 +214,85 @@ def _draw(ranked: Sequence[Ranked], temperature: float, rng: Random) -> Ranked:
         return next(one for one in ranked if one.likelihood == best)
     weights = [math.exp((one.likelihood - best) / temperature) for one in ranked]
     return rng.choices(ranked, weights)[0]
+
+
+class WordTokens:
+    """Which tokens begin a word and which go on with one, of a tokenizer that marks spaces as GPT-2's or Llama's do."""
+
+    def __init__(self, likelihood: Likelihood) -> None:
+        weight = likelihood.model.get_input_embeddings().weight
+        size = int(weight.shape[0])
+        tokenizer = likelihood.tokenizer
+        named = len(tokenizer)
+        tokens = [*tokenizer.convert_ids_to_tokens(list(range(min(size, named)))), *[""] * (size - named)]
+        self.letters = [(token or "").lstrip("Ġ▁") for token in tokens]
+        """Each token's letters."""
+        self.opens = weight.new_tensor([bool(_OPENING.fullmatch(token or "")) for token in tokens]).bool()
+        """`[vocabulary]`, True for a space and letters."""
+        self.goes_on = weight.new_tensor([bool(_GOING_ON.fullmatch(token or "")) for token in tokens]).bool()
+        """`[vocabulary]`, True for letters alone."""
+
+
+@dataclass
+class _Word:
+    place: int
+    node: int
+    text: str
+    likelihood: float
+
+
+def propose(
+    likelihood: Likelihood, vocabulary: WordTokens, tree: Tree, ends: Sequence[int], present: Sequence[str]
+) -> tuple[tuple[str, ...], ...]:
+    """Words for each place, likeliest first, in lower case.
+
+    Args:
+        likelihood: the model.
+        vocabulary: its tokens.
+        tree: not computed yet; grows by the words.
+        ends: for each place the node that the word follows.
+        present: for each place the word that stands there, which is not proposed.
+    """
+    computed = likelihood.compute(tree, ask=ends)
+    open_words = []
+    for place, end in enumerate(ends):
+        expected = _only(computed.after(end), vocabulary.opens).topk(min(PROPOSALS, int(vocabulary.opens.sum())))
+        for value, token in zip(expected.values.tolist(), expected.indices.tolist(), strict=True):
+            node = tree.add([token], after=end)[0]
+            if node < tree.computed:
+                continue  # The word that stands there, or its first piece.
+            open_words.append(_Word(place, node, vocabulary.letters[token], value))
+    words_of: list[dict[str, float]] = [{} for _ in ends]
+    for _ in range(_PIECES):
+        if not open_words:
+            break
+        open_words = _follow(likelihood, vocabulary, tree, open_words, words_of)
+    return tuple(
+        tuple(word for word, _ in sorted(words.items(), key=lambda item: -item[1]) if word != stands.lower())
+        for words, stands in zip(words_of, present, strict=True)
+    )
+
+
+def _follow(
+    likelihood: Likelihood, vocabulary: WordTokens, tree: Tree, words: list[_Word], words_of: list[dict[str, float]]
+) -> list[_Word]:
+    """Put the words that end into `words_of`; returns the others, each one token longer."""
+    computed = likelihood.compute(tree, ask=[word.node for word in words])
+    letters = _only(computed.rows, vocabulary.goes_on)
+    going_on = letters.logsumexp(1).exp().tolist()
+    values, pieces = (tensor.tolist() for tensor in letters.max(1))
+    longer = []
+    for word in words:
+        row = computed.row[word.node]
+        if going_on[row] < 0.5:
+            text = word.text.lower()
+            words_of[word.place][text] = max(word.likelihood, words_of[word.place].get(text, -math.inf))
+            continue
+        node = tree.add([pieces[row]], after=word.node)[0]
+        text = word.text + vocabulary.letters[pieces[row]]
+        longer.append(_Word(word.place, node, text, word.likelihood + values[row]))
+    return longer
+
+
+def _only(values: Any, allowed: Any) -> Any:
+    return values.masked_fill(~allowed, -math.inf)
