@@ -122,14 +122,7 @@ class LineFile:
 
     def claim(self) -> bool:
         """Whether no other process is writing it; none can until this one closes it. True without locks."""
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            except OSError:
-                pass  # A file system without locks.
-        return True
+        return hold(self.stream.fileno()) is not False
 
     def append(self, lines: Iterable[str]) -> None:
         """Append lines and hand them to the operating system, so that a kill loses none.
@@ -159,14 +152,25 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def hold(descriptor: int, *, wait: bool = False) -> bool | None:
+    """Lock an open file for this process, until it is closed; None on a system or file system without locks."""
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
 def _claim(partial: Path) -> int:
     """An empty file for this writer alone; waits for another one of the same path."""
     while True:
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if sys.platform != "win32":
-                with suppress(OSError):  # A file system without locks.
-                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+            hold(descriptor, wait=True)
             # The writer before this one has renamed the file that was opened here.
             if _is_at(descriptor, partial):
                 os.ftruncate(descriptor, 0)

@@ -23,10 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from degla.errors import InputError
-from degla.files import cannot_write
-
-if sys.platform != "win32":
-    import fcntl
+from degla.files import cannot_write, hold
 
 NAME = ".lock"
 _PATIENCE = 10.0
@@ -124,15 +121,9 @@ def _try(path: Path) -> Lock | None:
 
 def _is_free(descriptor: int, path: Path) -> bool:
     """Whether nobody has the lock; where the file system has locks, this process has it from here on."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # A file system without locks.
-        else:
-            return True
+    held = hold(descriptor)
+    if held is not None:
+        return held
     holder = _read(path)
     return not holder or _is_dead(holder)
 
