@@ -160,8 +160,8 @@ def test_the_command_line_runs_a_script(tmp_path: Path, captions: Path, capsys: 
     [
         (["--llm", "openai", "--model", "m"], "--base-url"),
         (["--model", "m"], "--model goes with --llm openai or embedded"),
-        (["--form", "choose"], "--form goes with a language model"),
-        (["--example-sets", "3"], "--example-sets goes with a language model"),
+        (["--form", "choose"], "--form goes with --llm openai or embedded or scripted"),
+        (["--example-sets", "3"], "--example-sets goes with --llm openai or embedded or scripted"),
         (["--llm", "scripted"], "--script FILE"),
     ],
 )

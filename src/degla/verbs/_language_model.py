@@ -19,6 +19,8 @@ _OF: dict[str, tuple[str, ...]] = {
     "temperature": ("openai",),
     "script": ("scripted",),
     "examples_folder": ("openai", "embedded", "scripted"),
+    "form": ("openai", "embedded", "scripted"),
+    "example_sets": ("openai", "embedded", "scripted"),
 }
 """Flags without a default, and the language models that they are meant for."""
 
@@ -52,7 +54,7 @@ def model_source(given: argparse.Namespace) -> Callable[[], LanguageModel] | Non
         InputError: a flag that the chosen model has no use for, which is a misunderstanding; or one that it lacks.
     """
     for name, models in _OF.items():
-        if getattr(given, name) not in (None, []) and given.llm not in models:
+        if getattr(given, name, None) not in (None, []) and given.llm not in models:
             flag = "--" + name.replace("_", "-")
             raise InputError(f"{flag} goes with --llm {' or '.join(models)}; this run has --llm {given.llm}.")
     if given.llm == "openai" and not (given.base_url and given.model):

@@ -8,7 +8,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from degla.errors import InputError
 from degla.shelf import RULES
 from degla.verbs._captions import columns, describe_columns
 from degla.verbs._language_model import describe_model, model_source
@@ -40,9 +39,6 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.generate import NegativesSettings, generate
 
     model = model_source(given)
-    for name in ("form", "example_sets"):
-        if getattr(given, name) is not None and model is None:
-            raise InputError(f"--{name.replace('_', '-')} goes with a language model; this run has --llm rules.")
     sets = given.example_sets if given.example_sets is not None else int(given.llm == "embedded")
     settings = NegativesSettings(
         rules=given.rules or RULES.names(),
