@@ -11,7 +11,7 @@ import logging
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -72,53 +72,38 @@ def run_on_ray(
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     started = not ray.is_initialized()
     if started:
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False, **_local_size(workers))
+        # A cluster that RAY_ADDRESS names has its own size.
+        size = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False, **size)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    parts = parts_folder(out)
     try:
         while wave := list(islice(batches, _WAVE)):
-            yield from _run_wave(ray, wave, maker, out, open_model, workers, journal)
+            find_all = journal.find_all if journal else lambda caption_id: []
+            earlier = ([entry for task in batch.tasks for entry in find_all(task.id)] for batch in wave)
+            items = [{"batch": pickle.dumps(pair)} for pair in zip(wave, earlier, strict=True)]
+            results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+                Worker,
+                fn_constructor_kwargs={"maker": maker, "open_model": open_model, "parts": parts},
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
+                num_cpus=1,
+            )
+            for item in results.iter_rows():
+                result: BatchResult = pickle.loads(item["result"])
+                if result.error is not None:
+                    raise result.error
+                if journal is not None:
+                    journal.keep(result.replies)
+                    _part(parts, result.start).unlink(missing_ok=True)
+                yield result.rows, result.captions
+    except ray.exceptions.RayError as error:
+        raise DeglaError(f"Ray gave up: {error}. Run the same command again: it resumes.") from error
     finally:
         if started:
             ray.shutdown()
-
-
-def _local_size(workers: int) -> dict[str, int]:
-    """The size of a cluster that is started here; one that RAY_ADDRESS names has its own."""
-    return {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
-
-
-def _run_wave(
-    ray: Any,
-    wave: Sequence[CaptionBatch],
-    maker: Maker,
-    out: Path,
-    open_model: Callable[[], LanguageModel] | None,
-    workers: int,
-    journal: Journal | None,
-) -> FinishedRows:
-    find_all = journal.find_all if journal else lambda caption_id: []
-    earlier = ([entry for task in batch.tasks for entry in find_all(task.id)] for batch in wave)
-    items = [{"batch": pickle.dumps(pair)} for pair in zip(wave, earlier, strict=True)]
-    made = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        Worker,
-        fn_constructor_kwargs={"maker": maker, "open_model": open_model, "parts": parts_folder(out)},
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
-        num_cpus=1,
-    )
-    try:
-        for item in made.iter_rows():
-            result: BatchResult = pickle.loads(item["result"])
-            if result.error is not None:
-                raise result.error
-            if journal is not None:
-                journal.keep(result.replies)
-                _part(parts_folder(out), result.start).unlink(missing_ok=True)
-            yield result.rows, result.captions
-    except ray.exceptions.RayError as error:
-        raise DeglaError(f"Ray gave up: {error}. The same command goes on.") from error
 
 
 @dataclass(frozen=True)
