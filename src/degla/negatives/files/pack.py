@@ -130,32 +130,20 @@ def pack(
 def _schema(*, captions: bool) -> Any:
     import pyarrow as arrow
 
-    word = arrow.dictionary(arrow.int32(), arrow.string())
-    types = {
-        "caption_id": arrow.string(),
-        "rule": word,
-        "kind": word,
-        "text": arrow.string(),
-        "source": word,
-        "accepted": arrow.bool_(),
-        "reason": word,
-        "draw": arrow.int32(),
-        "form": word,
-        "score": arrow.float64(),
-    }
-    if captions:
-        types |= {"caption": arrow.string(), "image": arrow.string(), "image_id": arrow.string()}
-    return arrow.schema(list(types.items()))
+    types = dict.fromkeys(_REPEATING, arrow.dictionary(arrow.int32(), arrow.string()))
+    types |= {"accepted": arrow.bool_(), "draw": arrow.int32(), "score": arrow.float64()}
+    names = [*NegativeRecord.model_fields, *(("caption", "image", "image_id") if captions else ())]
+    return arrow.schema([(name, types.get(name, arrow.string())) for name in names])
 
 
 def _describe(source: Path) -> dict[bytes, bytes]:
     """The schema's metadata: what is known of the run, and of the packing."""
-    found = {PACKED_KEY: json.dumps({"from": source.name, "degla": __version__}).encode()}
+    metadata = {PACKED_KEY: json.dumps({"from": source.name, "degla": __version__}).encode()}
     if (manifest := read_manifest(source)) is not None:
-        found[MANIFEST_KEY] = json.dumps(manifest).encode()
+        metadata[MANIFEST_KEY] = json.dumps(manifest).encode()
     if (outcomes := read_outcomes(source)) is not None:
-        found[OUTCOMES_KEY] = json.dumps(outcomes.plain()).encode()
-    return found
+        metadata[OUTCOMES_KEY] = json.dumps(outcomes.plain()).encode()
+    return metadata
 
 
 def _keep(
