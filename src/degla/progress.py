@@ -39,15 +39,23 @@ class TaskProgress:
             return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.table import Column
 
         state = _State(total, done, warm_up, note)
         console = Console(stderr=True)
         if not console.is_terminal:
             yield lambda steps: state.log(name, steps)
             return
-        columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=console, transient=True) as bars:
-            bar = bars.add_task("", total=total, completed=done)
+        # The note is last, and cut first on a narrow terminal.
+        last = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+        columns = (
+            TextColumn("{task.fields[name]}"),
+            BarColumn(20),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            last,
+        )
+        with Progress(*columns, console=console, expand=True, transient=True) as bars:
+            bar = bars.add_task("", total=total, completed=done, name=name)
 
             def advance(steps: int) -> None:
                 state.done += steps

@@ -5,24 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column
 from torch import Tensor
 
 from degla.errors import InputError
 from degla.files import whole_file
 from degla.parse import parse_json, read_bytes
+from degla.progress import TaskProgress
 
 log = logging.getLogger("degla.train")
 
@@ -57,35 +50,21 @@ class Metrics:
         self.start, self.steps, self.every_steps = start, steps, every_steps
         self.pairs_per_step, self.active, self.tracker = pairs_per_step, active, tracker
         self._since = (start, time.perf_counter())
-        self._said = time.perf_counter()
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("[bold]training"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TextColumn("left", table_column=Column(no_wrap=True)),
-            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
-            # Last, and cut first on a narrow terminal: the losses.
-            TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-            console=console,
-            expand=True,
-            disable=not (active and console.is_terminal and progress),
-            transient=True,
-        )
-        self._lines = active and progress and not console.is_terminal
-        self._task = self._bar.add_task("", total=steps, completed=start, note="")
+        self._shown, self._note = start, ""
+        self._held = ExitStack()
+        self._progress = TaskProgress(active and progress).task("training", steps, done=start, note=lambda: self._note)
 
     def __enter__(self) -> Metrics:
         if self.active:
             self._forget_after(self.start)
             self._stream = self.path.open("a", encoding="utf-8")
-        self._bar.start()
+        self._advance = self._held.enter_context(self._progress)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._held.close()
         if self.active:
             self._stream.close()
 
@@ -120,11 +99,9 @@ class Metrics:
         self._since = (step, now)
         self.write(step, {"epoch": epoch, **plain, "pairs_per_second": round(rate, 2)})
         losses = " ".join(f"{name} {value:.4g}" for name, value in plain.items() if name not in ("lr", "scale"))
-        self._bar.update(self._task, completed=step, note=f"{rate:.0f} pairs/s  {losses}")
-        if self._lines and (now - self._said > 10 or step == self.steps):
-            self._said = now
-            left = (self.steps - step) * self.pairs_per_step / max(rate, 1e-9)
-            log.info("step %d/%d  %s  %.0f pairs/s  %.0f s left", step, self.steps, losses, rate, left)
+        self._note = f"{rate:.0f} pairs/s, {losses}"
+        self._advance(step - self._shown)
+        self._shown = step
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one line for a step, and tell the trackers."""
