@@ -11,8 +11,10 @@ from typing import Final
 
 LOG = logging.getLogger(__name__)
 
-_SECONDS: Final = 30.0
-"""Between two lines where there is no terminal; a tenth of the work, if that is sooner."""
+_SOONEST: Final = 5.0
+"""Seconds between two lines where there is no terminal, one a tenth of the work; ..."""
+_LATEST: Final = 30.0
+"""... and seconds after which there is one in any case."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class _State:
         """Count steps, and log a line where one is due."""
         self.done += steps
         now, tenth = time.monotonic(), self.done * 10 // self.total
-        if tenth > self._logged or now - self._logged_at >= _SECONDS:
+        if now - self._logged_at >= (_SOONEST if tenth > self._logged else _LATEST):
             self._logged, self._logged_at = tenth, now
             LOG.info("%s", ", ".join([f"{name}: {self.done} of {self.total}", *self.describe()]))
 

@@ -65,11 +65,14 @@ def test_no_time_left_is_told_before_a_batch_has_ended(
         summary.add([row("a", "one")])
         summary.replies.add("write", Reply(RequestKey("a", "one", 0), "answered"))
         now = 104.0
-        advance(50)
+        advance(1)
+        now = 108.0
+        advance(49)
+        now = 116.0
         advance(206)
     assert [record.getMessage() for record in caplog.records] == [
         "negatives: 50 of 425, 100% accepted, replies 1",
-        "negatives: 256 of 425, 64.0/s, 0:00:03 left, 100% accepted, replies 1",
+        "negatives: 256 of 425, 16.0/s, 0:00:11 left, 100% accepted, replies 1",
     ]
 
 
