@@ -184,7 +184,7 @@ class Likelihood:
             beginning = longer
         while sum(len(key[-1]) for key in self._kept) > _KEPT_TOKENS and len(self._kept) > len(parts):
             self._kept.popitem(last=False)
-        return found
+        return beginning
 
     def forget(self) -> None:
         """Drop every beginning that is kept."""
