@@ -155,8 +155,8 @@ def read_script(path: Path) -> ScriptedModel:
 
     def answer(request: Request) -> ScriptedReply | None:
         line = lines.get((request.caption, request.key.rule, request.form))
-        if line is None or line.outcome == "answered":
-            return line and line.text
-        return Reply(request.key, line.outcome)
+        if line is None:
+            return None
+        return line.text if line.outcome == "answered" else Reply(request.key, line.outcome)
 
     return ScriptedModel(answer, digest=sha256(path.read_bytes()).hexdigest(), remember=False)

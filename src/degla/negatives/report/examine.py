@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from degla.negatives.files.caption_index import CaptionIndex
-from degla.negatives.files.pack import Outcomes, read_manifest, read_outcomes
+from degla.negatives.files.pack import read_manifest, read_outcomes
 from degla.negatives.report.blind import Blind, CaptionNegative, solve_blind
 from degla.negatives.report.counts import Drawn, FileCounts, RuleCounts, count, entropy, mean
+from degla.negatives.run.summary import Outcomes
 from degla.records import NegativeRecord
 from degla.statistics.proportions import Proportion, wilson
 

@@ -26,6 +26,9 @@ from degla.records import NegativeRecord
 Dialogue = Generator[Request, Reply, list[NegativeRecord]]
 """Yields requests one after another, is sent the reply to each, returns the caption's rows."""
 
+RowForm = Literal["grammar", "write", "choose", "fill"]
+"""How the text of a row was made: by the grammar, or by the form of a request."""
+
 RULES_SOURCE: Final = "rules"
 """`NegativeRecord.source` of what the grammar makes."""
 
@@ -111,7 +114,7 @@ class _Pair(NamedTuple):
         reason: str,
         draw: int = 0,
         source: str = RULES_SOURCE,
-        form: Literal["grammar", "write", "choose", "fill"] = "grammar",
+        form: RowForm = "grammar",
         score: float | None = None,
     ) -> NegativeRecord:
         """A row of the file."""
@@ -263,9 +266,7 @@ class _Turn:
         siblings = self.pair.task.siblings
         return refused("duplicate_caption") if siblings and hash_content(content) in siblings else verdict
 
-    def _take(
-        self, text: str, *, form: Literal["grammar", "write", "choose"], verdict: Verdict, reply: Reply | None = None
-    ) -> None:
+    def _take(self, text: str, *, form: RowForm, verdict: Verdict, reply: Reply | None = None) -> None:
         if reply is None:
             self.rows.append(self.pair.row(text, reason=verdict.reason, draw=self.draw, form=form))
         else:
@@ -274,7 +275,7 @@ class _Turn:
             self.taken.add(words.content(text))
             self.accepted += 1
 
-    def _note(self, reply: Reply, form: Form, *, reason: str, text: str | None = None) -> None:
+    def _note(self, reply: Reply, form: RowForm, *, reason: str, text: str | None = None) -> None:
         """The row that a reply makes."""
         source = self.maker.questions.source if self.maker.questions else RULES_SOURCE
         row = self.pair.row(text, reason=reason, draw=reply.key.draw, source=source, form=form, score=reply.score)
