@@ -16,7 +16,7 @@ from degla.cli import main
 from degla.errors import InputError
 from degla.pages.plot import standing_alone
 from degla.study.retention import SUMMARIES, Retention, average, forgetting, last, transfer, zero_shot
-from degla.study.sequence_jobs import SequenceJob, learn, sequence_jobs
+from degla.study.sequence import SequenceJob, learn, sequence_jobs
 from degla.study.sequence_page import draw_sequence
 from degla.study.sequence_plan import SequencePlan, read_sequence_plan
 from degla.world.recognition import draw_recognition

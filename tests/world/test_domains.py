@@ -5,8 +5,9 @@ import pytest
 
 from degla.world import sprites
 from degla.world.domains import DOMAINS, EMOJI, class_slug
-from degla.world.mixture import SHARES, batches
+from degla.world.mixture import SHARES
 from degla.world.scenes import stream
+from tools.pretrain_world import batches
 
 
 def test_shares_are_a_distribution_over_all_domains() -> None:

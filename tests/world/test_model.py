@@ -14,13 +14,21 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from degla.world import pretrain as room
 from degla.world import world_model_folder, world_vocabulary_file
 from degla.world.domains import DOMAINS
-from degla.world.model_folder import PREPROCESS, model_config
-from degla.world.pretrain import Pretraining, contrastive_loss, encode_trimmed, pretrain, to_tensor, trim
 from degla.world.scenes import stream
-from degla.world.tokens import world_words, write_vocabulary
+from tools import pretrain_world as room
+from tools.pretrain_world import (
+    PREPROCESS,
+    Pretraining,
+    contrastive_loss,
+    encode_trimmed,
+    model_config,
+    pretrain,
+    to_tensor,
+    trim,
+)
+from tools.world_vocabulary import world_words, write_vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,10 @@
 
 Flow: plan, results -> table, frontier and tests
 
-plan_file       tables of a plan's file: overrides, fields that the study sets itself
+plan_file       what plans of both kinds say, and the reading of their files
 plan            the plan's file, validated                            (contract: `plan.Plan`)
 grid            plan to runs: every arm, setting and seed with its full configuration
-materials       pairs, negatives and benchmarks that the runs share
-leakage         images of the questions that runs are trained on
+materials       pairs, negatives and benchmarks that the runs share; images of the questions among the pairs
 tuning          one run in its process: fine-tune, measure, average; what is done already is not done again
 workers         jobs spread over spawned processes; one that fails does not stop the others
 watch           progress of the runs, on a terminal or as lines
@@ -22,8 +21,7 @@ conduct         all of the above in order
 Tasks in sequence, which take plan's arms, tuning and workers:
 
 sequence_plan   the plan's file, validated              (contract: `sequence_plan.SequencePlan`)
-sequence_jobs   plan to jobs, one an arm and seed; a job learns one task after another
 retention       scores of every task after every task, and what sums them up
 sequence_page   the page, the picture, the tables on the terminal and the JSON
-sequence        all of these in order
+sequence        plan to jobs, one an arm and seed, each learning one task after another; all of these in order
 """

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from degla.errors import DeglaError, InputError
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
-from degla.locks import lock
+from degla.locks import Lock, lock
 from degla.shelf import did_you_mean
 from degla.study.chosen import write_chosen
 from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
-from degla.study.leakage import Leakages
-from degla.study.materials import Materials, StudyQuestions, prepare
+from degla.study.materials import Leakages, Materials, StudyQuestions, prepare
 from degla.study.page import write_all
 from degla.study.plan import Plan
 from degla.study.standings import BASE
 from degla.study.study import Study
 from degla.study.tuning import Job, JobResult, Measure, tune
-from degla.study.watch import Watch
+from degla.study.watch import ShownJob, Watch
 from degla.study.workers import Ended, default_processes, run_jobs
 
 log = logging.getLogger("degla.study")
+AnyJob = TypeVar("AnyJob", bound=ShownJob)
+Made = TypeVar("Made")
 
 
 def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: int | None = None) -> Study:
@@ -56,20 +58,49 @@ def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: 
         log.info("%s: %d runs, results in %s", where, len(runs), out)
         materials = prepare(plan, runs, out=out)
         bases, tunings = _jobs(runs, materials, out=out)
-        jobs = [*bases, *tunings]
-
-        def when_ended(number: int, end: Ended[JobResult]) -> None:
-            if end.details:
-                handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, end.details, (), None))
-            if number < len(bases):
-                wanted = [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
-                check_base(end, jobs[number], wanted, where=where)
-
-        with Watch(jobs, log=log, when_ended=when_ended) as watch:
-            ends, signal = run_jobs(tune, jobs, processes=processes or default_processes(), watcher=watch, held=held)
-        if signal:
-            raise DeglaError(f"stopped by {signal}; the same command goes on where it stopped.")
+        wanted = [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
+        check = partial(check_base, wanted=wanted, where=where)
+        with_bases = [*bases, *tunings]
+        ends = run_all(tune, with_bases, bases=len(bases), check=check, handler=handler, processes=processes, held=held)
         return _found(plan, runs, bases, tunings, ends[len(bases) :], out=out, where=where, command=command)
+
+
+def run_all(
+    work: Callable[[AnyJob], Made],
+    jobs: Sequence[AnyJob],
+    *,
+    bases: int,
+    check: Callable[[Ended[Made], Job], None],
+    handler: logging.Handler,
+    processes: int | None,
+    held: Lock,
+) -> list[Ended[Made] | None]:
+    """How all jobs ended; their progress is shown.
+
+    Args:
+        work: does a job.
+        jobs: those that measure bases first.
+        bases: their number.
+        check: raises where a base is no use; then all stops at once.
+        handler: gets the details of failures.
+        processes: at most so many jobs at a time; None: one a processor.
+        held: lock of the folder.
+
+    Raises:
+        DeglaError: a signal stopped them, or what `check` raises.
+    """
+
+    def when_ended(number: int, end: Ended[Made]) -> None:
+        if end.details:
+            handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, end.details, (), None))
+        if number < bases:
+            check(end, jobs[number].stages[0])
+
+    with Watch(jobs, log=log, when_ended=when_ended) as watch:
+        ends, signal = run_jobs(work, jobs, processes=processes or default_processes(), watcher=watch, held=held)
+    if signal:
+        raise DeglaError(f"stopped by {signal}; the same command goes on where it stopped.")
+    return ends
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from degla.config.fields import change
 from degla.config.run import TrainConfig, recipe_config
 from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.errors import InputError
-from degla.study.plan import Arm, Plan, Replicate
+from degla.study.plan import Plan, Replicate
+from degla.study.plan_file import Arm
 
 
 @dataclass(frozen=True)

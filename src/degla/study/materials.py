@@ -8,12 +8,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from degla.config.plain import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data.columns import Columns
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
+from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_images, training_images
+from degla.evaluation.questions import ask
+from degla.evaluation.verdicts import images_of
 from degla.negatives.generate import NegativesSettings, generate
 from degla.shelf import BENCHMARKS
 from degla.study.grid import Run
@@ -217,3 +222,46 @@ def digest_questions(names: Iterable[str], root: Path) -> str:
         files = sorted(file for pattern in annotations for file in root.glob(pattern) if file.is_file())
         digest.update(f"{name} {_digest_files(files, root)}\n".encode())
     return digest.hexdigest()
+
+
+class Leakages:
+    """Images of the questions that runs are trained on; looked for once for all runs on the same data."""
+
+    def __init__(self) -> None:
+        self._found: dict[Any, Leakage | None] = {}
+        self._images: dict[StudyQuestions, list[tuple[str, list[str]]]] = {}
+
+    def of(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
+        """Leakage of a run, the data of its base among it.
+
+        Args:
+            config: with its data; None: the base alone.
+            base: the model that it begins from.
+            asked: what it is measured on.
+
+        Returns:
+            None where nothing is known of the training data, or the questions cannot be read, which measuring says.
+        """
+        data = None if config is None else config.data
+        key = (data and (data.captions, data.images, data.format), base, asked)
+        if key not in self._found:
+            self._found[key] = self._look(config, base=base, asked=asked)
+        return self._found[key]
+
+    def _look(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
+        known = training_images(base)
+        if config is not None:
+            known = joined_images([trained_images(to_plain(config)["data"]), *([known] if known else [])])
+        if known is None:
+            return None
+        try:
+            if asked not in self._images:
+                self._images[asked] = [
+                    (name, [image.path for image in images_of(questions.entries)])
+                    for name in asked.benchmarks
+                    for questions in (ask(BENCHMARKS.load(name).BENCHMARK, asked.root, allow_missing=True),)
+                ]
+            return find_leakage(known, self._images[asked], root=asked.root)
+        except InputError as error:
+            log.warning("whether benchmark images are trained on is not known: %s", error)
+            return None

@@ -1,4 +1,4 @@
-"""The plan of a study: a small YAML or TOML file, validated, with overrides from the command line."""
+"""The plan of a study: what is drawn or given, which arms and seeds run, what is drawn anew, what is compared."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from degla.config.file import place, read_values
-from degla.errors import InputError
-from degla.records import Record, validate
-from degla.shelf import BENCHMARKS, PUBLISHED_RULES, RECIPES, RULES, did_you_mean
-from degla.study.plan_file import check_field, fields_apart, override, seeds_of
-
-Value = bool | int | float | str | None
+from degla.records import Record
+from degla.shelf import PUBLISHED_RULES, did_you_mean
+from degla.study.plan_file import ArmsPlan, CountedSeeds, Rules, Shares, read_plan_file
 
 
 class WorldData(Record):
@@ -44,62 +40,6 @@ class WorldData(Record):
     scenes_seed: int = Field(default=0, ge=0)
 
 
-class BenchmarkData(Record):
-    """Benchmarks of the shelf, and the folder with their files."""
-
-    names: tuple[str, ...] = Field(min_length=1)
-    root: Path
-
-    @field_validator("names")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _members(names, BENCHMARKS.names(), "benchmark")
-
-
-class Arm(Record):
-    """One line of the study: a recipe with changed fields; a list of values spans a grid.
-
-    Attributes:
-        recipe: a member of the shelf `recipes`.
-        label: its name in tables; the recipe's by default.
-        rules: rules that its negatives are made by; the plan's by default.
-        average: shares of the tuned weights in averages with the base that are measured; the plan's by default.
-        fields: dotted name of a field of the training configuration to its value, or to the list of its values.
-    """
-
-    recipe: str
-    label: str = ""
-    rules: tuple[str, ...] | None = None
-    average: tuple[float, ...] | None = None
-    fields: dict[str, Value | list[Value]] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _apart(cls, row: Any) -> Any:
-        """Fields of the training configuration stand beside the arm's own in the file."""
-        return fields_apart(row, cls.model_fields)
-
-    @field_validator("recipe")
-    @classmethod
-    def _on_the_shelf(cls, name: str) -> str:
-        return _members((name,), RECIPES.names(), "recipe")[0]
-
-    @field_validator("rules")
-    @classmethod
-    def _known_rules(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return names and _members(names, RULES.names(), "rule")
-
-    @field_validator("average")
-    @classmethod
-    def _shares(cls, shares: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        return shares and _checked_shares(shares)
-
-    @property
-    def name(self) -> str:
-        """The label, or else the recipe."""
-        return self.label or self.recipe
-
-
 class Replicate(Record):
     """The study once more with something else drawn: what its numbers owe to that draw.
 
@@ -115,13 +55,8 @@ class Replicate(Record):
     scenes_seed: int | None = Field(default=None, ge=0)
     questions_seed: int | None = Field(default=None, ge=0)
     base: str | None = None
-    seeds: tuple[int, ...] | None = None
+    seeds: CountedSeeds | None = None
     arms: tuple[str, ...] | None = None
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _counted(cls, seeds: Any) -> Any:
-        return seeds_of(seeds)
 
     @property
     def title(self) -> str:
@@ -131,21 +66,14 @@ class Replicate(Record):
         return self.name or ", ".join([*told, *([f"base {Path(self.base).name}"] if self.base is not None else [])])
 
 
-class Plan(Record):
+class Plan(ArmsPlan):
     """Recipes x settings x seeds, on given data or on the embedded world.
 
     Attributes:
-        title: of the page.
-        about: what the study asks, in a few sentences.
-        base: model that is fine-tuned and that gains and losses are counted from, in any form that `degla` takes.
-        world: what is drawn from the embedded world; or else
-        benchmarks: what is measured, where pairs are given as `data.captions` and `data.images` under `set`.
+        world: what is drawn from the embedded world; without it give `benchmarks`, and `data.captions` and
+            `data.images` under `set`.
         rules: rules that negatives are made by where `data.negatives` is not given.
-        set: fields of the training configuration of all arms, by dotted name, each to its value or to the list of its
-            values, which spans a grid; an arm's own go before.
-        arms: what is compared.
         average: shares of the tuned weights in averages with the base that are measured; 1 is the tuned model itself.
-        seeds: training seeds, or their number.
         negatives_seed: of the negatives that the rules make.
         replicates: each runs the arms and seeds, or some of them, once more with other negatives, scenes, questions or
             another base, and is measured against its own base: what the results owe to each of these.
@@ -156,43 +84,15 @@ class Plan(Record):
     """
 
     title: str = "Study"
-    about: str = ""
-    base: str = "world"
     world: WorldData | None = None
-    benchmarks: BenchmarkData | None = None
-    rules: tuple[str, ...] = PUBLISHED_RULES
-    set: dict[str, Value | list[Value]] = Field(default_factory=dict)
-    arms: tuple[Arm, ...] = Field(min_length=1)
-    average: tuple[float, ...] = (1.0,)
-    seeds: tuple[int, ...] = (0,)
+    rules: Rules = PUBLISHED_RULES
+    average: Shares = (1.0,)
     negatives_seed: int = Field(default=0, ge=0)
     replicates: tuple[Replicate, ...] = ()
     price: float = Field(default=1.0, ge=0)
     gain: str = "composition"
     kept: str = "recognition"
     against: str | None = None
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _counted(cls, seeds: Any) -> Any:
-        return seeds_of(seeds)
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-            raise ValueError("give one seed or more, each once, 0 or above; or their number, 1 or more")
-        return seeds
-
-    @field_validator("rules")
-    @classmethod
-    def _known_rules(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return _members(names, RULES.names(), "rule")
-
-    @field_validator("average")
-    @classmethod
-    def _shares(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
-        return _checked_shares(shares)
 
     @model_validator(mode="after")
     def _fits(self) -> Plan:
@@ -254,47 +154,5 @@ class Plan(Record):
 
 
 def read_plan(path: Path, *, overrides: Sequence[str] = ()) -> Plan:
-    """Read a plan.
-
-    Args:
-        path: ends in .yaml, .yml, .toml or .json. Paths in it are relative to its folder.
-        overrides: "NAME=VALUE": a field of the plan ("seeds=2", "world.scenes=500"), or a field of the training
-            configuration of every arm, over what the arms say ("train.steps=20").
-
-    Raises:
-        InputError: the file cannot be read, is no plan, or an override names nothing.
-    """
-    values = read_values(path)
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: a plan is a table of fields: title, world, set, arms, seeds, ...")
-    for text in overrides:
-        override(values, text, known=Plan.model_fields, lists=("arms",))
-    plan = validate(Plan, values, where=str(path))
-    for name in plan.set:
-        check_field(name, where=f"{path}: set")
-    for arm in plan.arms:
-        for name in arm.fields:
-            check_field(name, where=f"{path}: arm {arm.name!r}")
-    return _placed(plan, path.parent)
-
-
-def _placed(plan: Plan, folder: Path) -> Plan:
-    """Paths as they are seen from here, not from the plan's folder."""
-    benchmarks = plan.benchmarks and plan.benchmarks.model_copy(update={"root": folder / plan.benchmarks.root})
-    arms = tuple(arm.model_copy(update={"fields": place(arm.fields, folder)}) for arm in plan.arms)
-    return plan.model_copy(update={"set": place(plan.set, folder), "arms": arms, "benchmarks": benchmarks})
-
-
-def _members(names: tuple[str, ...], known: Sequence[str], noun: str) -> tuple[str, ...]:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"unknown {noun} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}")
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"name one {noun} or more, each once")
-    return names
-
-
-def _checked_shares(shares: tuple[float, ...]) -> tuple[float, ...]:
-    if not shares or len(set(shares)) != len(shares) or not all(0 < share <= 1 for share in shares):
-        raise ValueError("shares of the tuned weights are above 0 and at most 1, each once; 1 is the tuned model")
-    return tuple(sorted(shares, reverse=True))
+    """Read a plan; see `read_plan_file`."""
+    return read_plan_file(Plan, path, overrides=overrides, lists=("arms",))

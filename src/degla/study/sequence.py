@@ -1,13 +1,19 @@
-"""Tasks in sequence from end to end: plan in; results, the matrices of every arm, a plot and pages out."""
+"""Tasks in sequence from end to end: plan in; results, the matrices of every arm, a plot and pages out.
+
+A plan becomes one job for each arm and seed, with a training run and a measurement for each task in it.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from degla.config.fields import change
+from degla.config.run import TrainConfig
 from degla.errors import DeglaError
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
@@ -15,13 +21,19 @@ from degla.files import write_json, write_text
 from degla.locks import lock
 from degla.pages.plot import standing_alone
 from degla.statistics.seeds import QuestionVariance
-from degla.study.conduct import check_base, open_log
+from degla.study.conduct import check_base, open_log, run_all
+from degla.study.grid import file_name, starting_config
 from degla.study.items import named_items
+from degla.study.materials import digest_of, digest_questions, digests_of_files, streams_of
+from degla.study.plan_file import Arm
 from degla.study.retention import Retention, retention_questions
-from degla.study.sequence_jobs import Learnt, SequenceJob, learn, sequence_jobs
 from degla.study.sequence_page import as_data, draw_sequence, page_of
-from degla.study.sequence_plan import SequencePlan
-from degla.study.workers import Ended, default_processes, run_jobs
+from degla.study.sequence_plan import SequencePlan, Task, WorldTasks
+from degla.study.standings import BASE
+from degla.study.tuning import Job, JobResult, Measure, tune
+from degla.study.workers import Ended
+from degla.world.draw import MARKER, draw_benchmark
+from degla.world.recognition import CLASS_TEMPLATE, draw_recognition
 
 log = logging.getLogger("degla.study")
 
@@ -56,53 +68,16 @@ def conduct_sequences(
             holds the folder.
         DeglaError: the base could not be measured, no sequence came to an end, or a signal stopped everything.
     """
-    with lock(out) as held, open_log(out):
+    with lock(out) as held, open_log(out) as handler:
         jobs = sequence_jobs(plan, out=out, where=where)
         log.info("%s: %d sequences of %d tasks, results in %s", where, len(jobs) - 1, len(plan.tasks), out)
-        watch = _Watch(jobs, plan, where=where)
-        ends, signal = run_jobs(learn, jobs, processes=processes or default_processes(), watcher=watch, held=held)
-        if signal:
-            raise DeglaError(f"stopped by {signal}; the same command goes on where it stopped.")
+        wanted = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
+        wanted += [("field 'also'", name) for name in plan.also]
+        check = partial(check_base, wanted=wanted, where=where)
+        ends = run_all(learn, jobs, bases=1, check=check, handler=handler, processes=processes, held=held)
         found = _found(plan, jobs, ends)
         _write(found, out, command=command)
         return found
-
-
-class _Watch:
-    """Tells of each task that was learnt, and stops at once where the base has not the scores that the plan names."""
-
-    def __init__(self, jobs: Sequence[SequenceJob], plan: SequencePlan, *, where: str) -> None:
-        self._jobs, self._plan, self._where = jobs, plan, where
-        self._told = {job.measures[0].path for each in jobs for job in each.jobs if job.measures[0].path.is_file()}
-        self._done = 0
-
-    def look(self, running: Sequence[int]) -> None:
-        for number in running:
-            job = self._jobs[number]
-            for place, each in enumerate(job.jobs, start=1):
-                path = each.measures[0].path
-                if each.config is not None and path not in self._told and path.is_file():
-                    self._told.add(path)
-                    task = self._plan.tasks[place - 1].name
-                    log.info("%s: learnt %s (%d of %d)", job.title, task, place, len(job.jobs))
-
-    def ended(self, number: int, end: Ended[Any]) -> None:
-        self.look([number])
-        self._done += 1
-        job = self._jobs[number]
-        if number == 0:
-            tasks = [(f"task {task.name!r}", task.measure) for task in self._plan.tasks]
-            wanted = [*tasks, *(("field 'also'", name) for name in self._plan.also)]
-            check_base(end, job.jobs[0], wanted, where=self._where)
-        value: Learnt | None = end.value
-        told = f"failed: {end.error}" if end.error else f"done in {end.seconds:.0f} s"
-        if value is not None and not any(each.trained or each.measured for each in value.tasks):
-            told = "kept from before"
-        notes = "; ".join(note for each in value.tasks for note in each.notes) if value is not None else ""
-        line = f"{self._done} of {len(self._jobs)}: {job.title}: {told}" + (f" ({notes})" if notes else "")
-        log.log(logging.ERROR if end.error else logging.INFO, "%s", line)
-        if end.details:
-            log.debug("%s", end.details)
 
 
 def _found(plan: SequencePlan, jobs: Sequence[SequenceJob], ends: Sequence[Ended[Learnt] | None]) -> Sequences:
@@ -155,3 +130,167 @@ def _write(found: Sequences, out: Path, *, command: str) -> None:
     write_text(out / "continual.html", page.html())
     write_text(out / "continual.md", page.markdown())
     write_text(out / "continual.svg", standing_alone(draw_sequence(found.plan, found.arms)) + "\n")
+
+
+@dataclass(frozen=True)
+class SequenceJob:
+    """The tasks of one arm with one seed, in order; or the measurement of the base alone."""
+
+    arm: str
+    seed: int | None
+    """None for the base."""
+    jobs: tuple[Job, ...]
+
+    @property
+    def title(self) -> str:
+        """As told while it runs."""
+        return self.arm if self.seed is None else f"{self.arm}, seed {self.seed}"
+
+    @property
+    def stages(self) -> tuple[Job, ...]:
+        """The tasks."""
+        return self.jobs
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a sequence's job did: one entry a task, as far as it came."""
+
+    tasks: tuple[JobResult, ...]
+    finished: bool
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of all tasks."""
+        return tuple(note for task in self.tasks for note in task.notes)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether anything was done now."""
+        return any(task.is_new for task in self.tasks)
+
+
+def learn(job: SequenceJob) -> Learnt:
+    """Learn one task after another, each from the model that the task before gave. What is done stays done.
+
+    A task whose start changed, because the one before was made again, is made again too.
+
+    Raises:
+        DeglaError: as `tune`.
+    """
+    done: list[JobResult] = []
+    start: Path | None = None
+    for each in job.jobs:
+        if each.config is not None and start is not None:
+            from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint
+
+            before = chosen_checkpoint(start)
+            assert before is not None
+            config = replace(each.config, model=str(before))
+            each = replace(each, config=config, inputs=each.inputs | {"start": digest_of(before / WEIGHTS_NAME, {})})
+        done.append(tune(each))
+        if not done[-1].paths:
+            return Learnt(tuple(done), finished=False)
+        start = each.config.out if each.config is not None else None
+    return Learnt(tuple(done), finished=True)
+
+
+def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[SequenceJob]:
+    """The base's measurement, then every arm of the first seed, of the second, and so on; draws the world if asked.
+
+    Args:
+        plan: of the tasks.
+        out: folder of everything.
+        where: names the plan's file in messages.
+
+    Raises:
+        InputError: a value of the wrong type, or a file of the plan cannot be read.
+    """
+    data = [_task_fields(task, number, plan.world, out / "data") for number, task in enumerate(plan.tasks)]
+    names, root = _benchmarks(plan, out / "data")
+    base = Job(
+        label=BASE, base=plan.base, config=None, inputs={},
+        measures=(Measure(BASE, 1.0, out / "results" / f"{BASE}.json"),),
+        benchmarks=names, root=root, questions=digest_questions(names, root),
+    )  # fmt: skip
+    found = [SequenceJob(BASE, None, (base,))]
+    known: dict[Path, str] = {}
+    for seed in plan.seeds:
+        for arm in plan.arms:
+            jobs = []
+            for number, task in enumerate(plan.tasks):
+                name = f"{file_name(arm.name, seed)}/{number + 1}-{task.name}"
+                config = _config(plan, arm, data[number], seed=seed, where=f"{where}: arm {arm.name!r}, {task.name!r}")
+                label = f"{arm.name} after {task.name}"
+                measure = Measure(label, 1.0, out / "results" / f"{name}.json")
+                jobs.append(
+                    replace(
+                        base,
+                        label=label,
+                        config=replace(config, out=out / "runs" / name),
+                        inputs=_inputs(config, known),
+                        measures=(measure,),
+                    )
+                )
+            found.append(SequenceJob(arm.name, seed, tuple(jobs)))
+    return found
+
+
+def _config(plan: SequencePlan, arm: Arm, task: Mapping[str, Any], *, seed: int, where: str) -> TrainConfig:
+    config = change(starting_config(arm, base=plan.base), plan.set, where=where)
+    config = change(config, arm.fields, where=where)
+    rehearses = config.rehearsal.active
+    own = {name: value for name, value in task.items() if rehearses or not name.startswith("rehearsal.")}
+    config = change(config, own, where=where)
+    return replace(config, train=replace(config.train, seed=seed))
+
+
+def _inputs(config: TrainConfig, known: dict[Path, str]) -> dict[str, str]:
+    """What a run is trained on, by contents; images, which may be many, by the name of their folder."""
+    found = digests_of_files(config, known)
+    for prefix, data in streams_of(config).items():
+        if data.images is not None:
+            drawn = data.images / MARKER
+            found[prefix + "images"] = digest_of(drawn, known) if drawn.is_file() else str(data.images)
+    return found
+
+
+def _task_fields(task: Task, number: int, world: WorldTasks | None, folder: Path) -> dict[str, Any]:
+    """Fields of the training configuration of a task; draws its pictures, and those of its rehearsal."""
+    if world is None or task.domain is None:
+        return task.fields
+    drawn = draw_recognition(
+        folder / f"{task.name}-{task.domain}-{task.style}-{world.images_per_class}",
+        domains=(task.domain,), style=task.style, images_per_class=world.images_per_class,
+    )  # fmt: skip
+    count = world.rehearsal_images_per_class
+    again = draw_recognition(
+        folder / f"rehearsal-{number + 1}-{'-'.join(world.rehearsal_domains)}-{count}",
+        domains=world.rehearsal_domains, images_per_class=count, seed=number + 1,
+    )  # fmt: skip
+    own = {
+        "data.captions": drawn.captions, "data.images": drawn.images, "data.classes": drawn.classes,
+        "data.class_template": CLASS_TEMPLATE,
+        "rehearsal.data.captions": again.captions, "rehearsal.data.images": again.images,
+    }  # fmt: skip
+    return own | task.fields
+
+
+def _benchmarks(plan: SequencePlan, folder: Path) -> tuple[tuple[str, ...], Path]:
+    if plan.world is None:
+        assert plan.benchmarks is not None
+        return plan.benchmarks.names, plan.benchmarks.root
+    world = plan.world
+    root = draw_benchmark(
+        folder / f"benchmark-{world.split}-{world.items_per_part}-{world.test_images_per_class}",
+        split=world.split, items_per_part=world.items_per_part, images_per_class=world.test_images_per_class,
+        retrieval_images=world.items_per_part,
+    )  # fmt: skip
+    for task in plan.tasks:
+        assert task.domain is not None
+        draw_recognition(
+            root / "zeroshot" / task.name,
+            domains=(task.domain,), style=task.style, split=world.split, images_per_class=world.test_images_per_class,
+        )  # fmt: skip
+    # The first of two benchmarks with one name of a score has it: "recognition" is the world's.
+    return ("world", "zeroshot"), root

@@ -61,6 +61,11 @@ class Job:
         """As told while it runs."""
         return self.label if self.config is None else f"{self.label}, seed {self.config.train.seed}"
 
+    @property
+    def stages(self) -> tuple[Job, ...]:
+        """Itself."""
+        return (self,)
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -88,6 +93,11 @@ class JobResult:
     trained: bool = False
     measured: int = 0
     """Models that were measured now, not before."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether anything was done now."""
+        return self.trained or self.measured > 0
 
 
 def tune(job: Job) -> JobResult:

@@ -1,4 +1,4 @@
-"""Progress of the runs: a bar for each that runs and one for all on a terminal, a line a run elsewhere."""
+"""Progress of the jobs: a bar for each that runs and one for all on a terminal, a line a job elsewhere."""
 
 from __future__ import annotations
 
@@ -7,18 +7,43 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from degla.errors import InputError
+from degla.pages.words import duration
 from degla.parse import parse_json, read_bytes
-from degla.study.tuning import Job, JobResult
+from degla.study.tuning import Job
 from degla.study.workers import Ended
 
 _ALL_SHOWN = 12
 """So few runs keep their bars when they are done."""
+
+
+class ShownJob(Protocol):
+    """A training run, or several one after another."""
+
+    @property
+    def title(self) -> str:
+        """In lists."""
+
+    @property
+    def stages(self) -> tuple[Job, ...]:
+        """The runs."""
+
+
+class ShownResult(Protocol):
+    """What came of it."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was kept, resumed or made again, in sentences."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether anything was done now."""
 
 
 class Watch:
@@ -32,10 +57,10 @@ class Watch:
 
     def __init__(
         self,
-        jobs: Sequence[Job],
+        jobs: Sequence[ShownJob],
         *,
         log: logging.Logger,
-        when_ended: Callable[[int, Ended[JobResult]], None] | None = None,
+        when_ended: Callable[[int, Ended[Any]], None] | None = None,
     ) -> None:
         self._jobs, self._log, self._when_ended = jobs, log, when_ended
         self._console = Console(stderr=True)
@@ -49,6 +74,8 @@ class Watch:
             self._bars.add_task(job.title, total=_steps(job), note="", start=False, visible=shown) for job in jobs
         ]
         self._started: set[int] = set()
+        # Of several runs one after another, those that were measured.
+        self._measured = {stage.title for job in jobs for stage in job.stages if stage.measures[0].path.is_file()}
         self._done = 0
         self._worked = 0
         self._since = time.monotonic()
@@ -73,21 +100,30 @@ class Watch:
                 self._started.add(number)
                 self._bars.start_task(task)
                 self._bars.update(task, visible=True)
-            last = _last_metrics(job)
-            if last is None:
-                self._bars.update(task, note="starting" if job.config else "evaluating")
-            elif last["step"] == _steps(job):
-                self._bars.update(task, completed=last["step"], note="evaluating")
+            rows = [row for stage in job.stages if (row := _last_metrics(stage)) is not None]
+            done = sum(row["step"] for row in rows)
+            if not rows:
+                self._bars.update(task, note="starting" if _steps(job) else "evaluating")
+            elif rows[-1]["step"] == _steps_of(job.stages[len(rows) - 1]):
+                self._bars.update(task, completed=done, note="evaluating")
             else:
-                note = f"loss {_loss(last)}  {last.get('pairs_per_second', 0):.0f} pairs/s"
-                self._bars.update(task, completed=last["step"], note=note)
+                note = f"loss {_loss(rows[-1])}  {rows[-1].get('pairs_per_second', 0):.0f} pairs/s"
+                self._bars.update(task, completed=done, note=note)
+            self._tell_stages(job)
 
-    def ended(self, number: int, end: Ended[JobResult]) -> None:
+    def _tell_stages(self, job: ShownJob) -> None:
+        for place, stage in enumerate(job.stages, start=1):
+            if len(job.stages) > 1 and stage.title not in self._measured and stage.measures[0].path.is_file():
+                self._measured.add(stage.title)
+                self._log.info("%s: %s (%d of %d)", job.title, stage.label, place, len(job.stages))
+
+    def ended(self, number: int, end: Ended[Any]) -> None:
         """Note the end of a job; a line in the log says what came of it."""
         job, task = self._jobs[number], self._tasks[number]
+        self._tell_stages(job)
         self._done += 1
-        value = end.value
-        fresh = value is None or value.trained or value.measured > 0
+        value: ShownResult | None = end.value
+        fresh = value is None or value.is_new
         self._worked += fresh
         told = end.error and f"failed: {end.error}"
         told = told or (f"done in {end.seconds:.0f} s" if fresh else "kept from before")
@@ -95,7 +131,7 @@ class Watch:
         left = ""
         if self._worked and self._done < len(self._jobs):
             each = (time.monotonic() - self._since) / self._worked
-            left = f"; about {_duration(each * (len(self._jobs) - self._done))} left"
+            left = f"; about {duration(each * (len(self._jobs) - self._done))} left"
         self._bars.update(
             task, note="failed" if end.error else "done", completed=_steps(job) or 1, total=_steps(job) or 1
         )
@@ -109,16 +145,16 @@ class Watch:
             self._when_ended(number, end)
 
 
-def _steps(job: Job) -> int | None:
-    return None if job.config is None else job.config.train.steps
+def _steps(job: ShownJob) -> int | None:
+    return sum(_steps_of(stage) for stage in job.stages) or None
+
+
+def _steps_of(run: Job) -> int:
+    return (run.config and run.config.train.steps) or 0
 
 
 def _loss(row: dict[str, Any]) -> str:
     return f"{row['loss']:.3f}" if "loss" in row else "?"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _last_metrics(job: Job) -> dict[str, Any] | None:

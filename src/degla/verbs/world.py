@@ -1,4 +1,4 @@
-"""the embedded world: draw its data, pre-train its model"""
+"""the embedded world: draw its pairs, its benchmark, labelled pictures"""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from degla.errors import InputError
 _ACTIONS = {
     "draw": "scenes with captions, and the benchmark",
     "recognition": "labelled pictures of recognition domains, to train on or to test with",
-    "pretrain": "pre-train the model",
 }
 
 
@@ -21,7 +20,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
         "action", choices=list(_ACTIONS), help="; ".join(f"{name}: {text}" for name, text in _ACTIONS.items())
     )
     verb.add_argument("--out", type=Path, required=True, help="folder to write to")
-    verb.add_argument("--pairs", type=int, help="draw: training pairs (8000); pretrain: pairs seen")
+    verb.add_argument("--pairs", type=int, help="draw: training pairs (8000)")
     verb.add_argument("--seed", type=int, default=0, help="seed (0)")
     only = verb.add_argument_group("recognition only")
     only.add_argument("--domains", nargs="+", metavar="NAME", help="letter, digit, animal, food, thing, ... (all)")
@@ -39,14 +38,6 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(f"--{name} belongs to degla world recognition, not to {given.action}.")
     if given.action == "recognition":
         return _recognition(given, only)
-    if given.action == "pretrain":
-        import torch
-
-        from degla.world.pretrain import pretrain
-
-        torch.set_num_threads(1)  # One is bit-reproducible.
-        pretrain(given.out, seed=given.seed, **({"pairs": given.pairs} if given.pairs else {}))
-        return 0
     from degla.world.draw import draw_benchmark, draw_pairs
 
     draw_pairs(given.out / "pairs", count=given.pairs or 8000, seed=given.seed)

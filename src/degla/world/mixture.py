@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -10,7 +9,7 @@ from typing import Final
 from degla.world.captions import loose_caption
 from degla.world.domains import DOMAINS
 from degla.world.painting import Picture, render
-from degla.world.scenes import Split, sample_scene_of, stream
+from degla.world.scenes import Split, sample_scene_of
 from degla.world.vocabulary import FULL
 
 SHARES: Final[dict[str, float]] = {
@@ -49,12 +48,3 @@ def sample_example(rng: Random, *, split: Split = "train") -> WorldPair:
     drawing = domain.paint(name, rng)
     key = drawing.caption if source == "shape" else f"{source}/{name}"
     return WorldPair(drawing.picture, drawing.caption, key)
-
-
-def batches(*, size: int, seed: int, start: int = 0, split: Split = "train") -> Iterator[list[WorldPair]]:
-    """Endless batches; batch number n depends on the seed and n only, so a run resumes exactly."""
-    number = start
-    while True:
-        rng = stream("mixture", split, seed, number)
-        yield [sample_example(rng, split=split) for _ in range(size)]
-        number += 1

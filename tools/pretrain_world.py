@@ -1,7 +1,8 @@
-"""Pre-trains the world model from nothing: `python -m degla.world.pretrain --out DIR`.
+"""Pre-trains the world's model from nothing: `python tools/pretrain_world.py --out DIR`.
 
 Plain InfoNCE over the mixture, drawn while it trains. Batch number n depends on the seed and n only and the state is
-saved as it goes, so a stopped run goes on with the same command. One thread is bit-reproducible.
+saved as it goes, so a stopped run goes on with the same command; the folder is a MODEL after each save. One thread is
+bit-reproducible.
 """
 
 from __future__ import annotations
@@ -9,24 +10,56 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from degla.files import whole_file
 from degla.world import world_vocabulary_file
-from degla.world.mixture import WorldPair, batches
-from degla.world.model_folder import PREPROCESS, model_config, write_model_folder
+from degla.world.mixture import WorldPair, sample_example
+from degla.world.scenes import Split, stream
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SHIFT_PIXELS = 3
+CONFIG_FILE: Final = "open_clip_config.json"
+WEIGHTS_FILE: Final = "open_clip_model.safetensors"
+CONTEXT_TOKENS: Final = 32
+
+
+def model_config(*, vocabulary_size: int) -> dict[str, Any]:
+    """open_clip's `model_cfg` of the world model: 64 pixels, patch 16, 3.35 million parameters."""
+    return {
+        "embed_dim": 256,
+        "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 192, "layers": 5, "head_width": 32},
+        "text_cfg": {
+            "context_length": CONTEXT_TOKENS,
+            "vocab_size": vocabulary_size,
+            "width": 128,
+            "heads": 4,
+            "layers": 3,
+            "tokenizer_kwargs": {"bpe_path": world_vocabulary_file().name},
+        },
+    }
+
+
+PREPROCESS: Final[dict[str, Any]] = {
+    "size": [64, 64],
+    "mode": "RGB",
+    "mean": [0.45, 0.45, 0.45],
+    "std": [0.25, 0.25, 0.25],
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+    "fill_color": 0,
+}
+"""open_clip's `preprocess_cfg` of the world model."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +153,31 @@ def _step(model: Any, optimizer: Any, examples: list[WorldPair], *, tokenizer: A
     return float(loss.detach())
 
 
+def batches(*, size: int, seed: int, start: int = 0, split: Split = "train") -> Iterator[list[WorldPair]]:
+    """Endless batches; batch number n depends on the seed and n only, so a run resumes exactly."""
+    number = start
+    while True:
+        rng = stream("mixture", split, seed, number)
+        yield [sample_example(rng, split=split) for _ in range(size)]
+        number += 1
+
+
+def write_model_folder(folder: Path, state: Mapping[str, Tensor], *, vocabulary_size: int, provenance: str) -> None:
+    """Write a model folder; weights are stored as float16 and become float32 again when open_clip loads them."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_cfg": model_config(vocabulary_size=vocabulary_size), "preprocess_cfg": PREPROCESS}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    half = {name: value.detach().to("cpu", torch.float16).contiguous() for name, value in state.items()}
+    save_file(half, folder / WEIGHTS_FILE, metadata={"format": "pt", "provenance": provenance})
+    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors writes files that only their owner can read
+    copy = folder / world_vocabulary_file().name
+    if copy.resolve() != world_vocabulary_file().resolve():
+        shutil.copyfile(world_vocabulary_file(), copy)
+
+
 def say_at_once(line: str) -> None:
     """One line to standard output, visible at once in a log."""
     sys.stdout.write(line + "\n")
@@ -164,12 +222,12 @@ def pretrain(
     parameters = sum(p.numel() for p in model.parameters())
     say(f"{parameters:,} parameters, {steps} steps of {settings.batch} pairs")
     began, recent = time.time(), 0.0
-    stream = batches(size=settings.batch, seed=seed, start=start)
+    examples = batches(size=settings.batch, seed=seed, start=start)
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = settings.rate_at(step, steps=steps)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        loss = _step(model, optimizer, next(stream), tokenizer=tokenizer, generator=generator)
+        loss = _step(model, optimizer, next(examples), tokenizer=tokenizer, generator=generator)
         recent = loss if step == start else 0.98 * recent + 0.02 * loss
         done = step + 1
         if done % 50 == 0 or done == steps:
@@ -188,7 +246,7 @@ def pretrain(
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="degla.world.pretrain", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the model and of the state to go on from")
     parser.add_argument("--pairs", type=int, default=1_024_000, help="image-caption pairs to see in all")
     parser.add_argument("--seed", type=int, default=0)
