@@ -16,8 +16,7 @@ from degla.losses.core import Processes
 from degla.model.linear_kernel import has_kernel
 from degla.model.load import load_encoder
 from degla.speed.machine import device_name
-from degla.speed.present import PresentStep
-from degla.speed.stages import STAGES, take_step
+from degla.speed.stages import STAGES, PresentStep, take_step
 from degla.speed.workload import Workload, make_batch
 from degla.training.loop import build_trainer, open_accelerator
 

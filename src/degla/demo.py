@@ -1,30 +1,50 @@
-"""The whole pipeline on the embedded world: draw, make negatives, fine-tune by several recipes, evaluate, report."""
+"""The whole pipeline on the embedded world: draw, make negatives, fine-tune by several recipes, evaluate, report.
+
+What the base model scores ships with the package, so that the first page is there at once: its numbers, and pictures of
+what it gets wrong. `tools/base_results.py` measures it again.
+"""
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from markupsafe import Markup
 
 from degla.config.run import TrainConfig, recipe_config
 from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.report import report
+from degla.evaluation.results import load_result
+from degla.evaluation.terminal import named_scores
+from degla.evaluation.thumbnails import thumbnail
+from degla.files import write_text
 from degla.locks import Lock, lock
-from degla.negatives.generate import NegativesSettings, generate
+from degla.negatives.generate import generate
+from degla.pages.page import Grid, Page, Part, Raw, Section
+from degla.pages.table import Table
+from degla.pages.words import UNKNOWN, interval, percent
+from degla.parent import end_with_parent
+from degla.records import ItemVerdict, PairItem, Result, Score, read_jsonl
 from degla.shelf import PUBLISHED_RULES
+from degla.study.materials import digest_of, digest_questions
 from degla.study.standings import BASE
 from degla.study.tuning import Job, JobResult, Measure, tune
 from degla.study.watch import Watch
 from degla.study.workers import Ended, run_jobs
+from degla.world import world_model_folder
 from degla.world.draw import draw_benchmark, draw_pairs
 
 log = logging.getLogger("degla.demo")
@@ -34,6 +54,11 @@ METHODS: dict[str, float | None] = {"degla_plus": None, "degla": 0.7, "ce_clip":
 """Recipes to compare, from elaborate to plain, with the share of the tuned weights in an average that is measured
 too."""
 
+BASE_RESULTS: Final = world_model_folder().parent / "results"
+"""What the base scores on the demo's questions: for each size a result, its items, and what both were made from."""
+_SHOWN = ("order", "swap_noun", "swap_adjective", "swap_phrase", "replace_relation", "replace_noun")
+"""Kinds of questions of which the first page shows what the base gets wrong."""
+_SHOWN_OF_EACH = 2
 _RATE = 4e-4
 """Learning rate for a model of a few million parameters, where a recipe says 1e-6 for one of full size."""
 
@@ -54,12 +79,27 @@ class Size:
     """Images of each class of the recognition domains."""
     retrieval_images: int
     """Images of each retrieval part."""
+    base: str = ""
+    """Name of the shipped results of the base on these questions; "" where there are none."""
+
+    def draw_questions(self, folder: Path) -> Path:
+        """The benchmark in a folder below this one."""
+        return draw_benchmark(
+            folder / f"benchmark-{self.items_per_part}",
+            items_per_part=self.items_per_part,
+            images_per_class=self.images_per_class,
+            retrieval_images=self.retrieval_images,
+        )
 
 
 FULL = Size(
-    scenes=8000, captions_per_image=1, steps=500, items_per_part=1000, images_per_class=20, retrieval_images=500
-)
-QUICK = Size(scenes=1500, captions_per_image=1, steps=60, items_per_part=150, images_per_class=5, retrieval_images=100)
+    scenes=8000, captions_per_image=1, steps=250, items_per_part=400, images_per_class=10, retrieval_images=250,
+    base="full",
+)  # fmt: skip
+QUICK = Size(
+    scenes=1000, captions_per_image=1, steps=30, items_per_part=100, images_per_class=5, retrieval_images=100,
+    base="quick",
+)  # fmt: skip
 
 
 def demo_config(recipe: TrainConfig, *, steps: int, seed: int) -> TrainConfig:
@@ -100,26 +140,31 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
 def _demo(out: Path, size: Size, *, seeds: int, held: Lock) -> dict[str, Any]:
     started = time.monotonic()
     _prepare(out)
-    with _stage("drawing the world"):
-        pairs = draw_pairs(
-            out / "world" / f"pairs-{size.scenes}", count=size.scenes, captions_per_image=size.captions_per_image
-        )
-        benchmark = draw_benchmark(
-            out / "world" / f"benchmark-{size.items_per_part}",
-            items_per_part=size.items_per_part,
-            images_per_class=size.images_per_class,
-            retrieval_images=size.retrieval_images,
-        )
-    negatives = out / f"negatives-{size.scenes}.jsonl"
-    with _stage("making hard negatives"):
-        summary = generate(read_captions(pairs.captions), NegativesSettings(RULES, seed=0), out=negatives)
-        log.info("%.2f negatives a caption, of %d captions", summary.mean, summary.captions)
+    processes = os.cpu_count() or 1
     base = Job(
         label=BASE, base="world", config=None, inputs={},
         measures=(Measure(BASE, 1.0, out / "results" / "base-0.json"),),
-        benchmarks=("world",), root=benchmark, questions="", resume=False,
+        benchmarks=("world",), root=out / "world" / f"benchmark-{size.items_per_part}", questions="", resume=False,
     )  # fmt: skip
-    jobs = [base]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+        with _stage("drawing the questions"):
+            drawing = pool.submit(
+                draw_pairs, out / "world" / f"pairs-{size.scenes}", count=size.scenes,
+                captions_per_image=size.captions_per_image,
+            )  # fmt: skip
+            benchmark = size.draw_questions(out / "world")
+            if not _take_base_result(size, benchmark, base.measures[0].path):
+                tune(base)
+            _show_base(load_result(base.measures[0].path, items=True), benchmark, out / "base.html")
+        with _stage("drawing the pairs"):
+            pairs = drawing.result()
+    negatives = out / f"negatives-{size.scenes}.jsonl"
+    with _stage("making hard negatives"):
+        summary = generate(
+            read_captions(pairs.captions), rules=RULES, out=negatives, seed=0, progress=True, workers=processes
+        )
+        log.info("%.2f negatives a caption, of %d captions", summary.mean, summary.captions)
+    jobs = []
     for seed, (method, share) in product(range(seeds), METHODS.items()):
         config = demo_config(recipe_config(method), steps=size.steps, seed=seed)
         data = replace(config.data, captions=pairs.captions, images=pairs.images, negatives=negatives)
@@ -130,15 +175,89 @@ def _demo(out: Path, size: Size, *, seeds: int, held: Lock) -> dict[str, Any]:
             measures.append(Measure(name, share, out / "results" / f"{name.replace(' ', '-')}-{seed}.json"))
         jobs.append(replace(base, label=method, config=config, measures=tuple(measures)))
     with _stage("fine-tuning and evaluating"):
-        results = _run(jobs, held)
-    table = report(results, out=out / "report.html", baseline=BASE, root=benchmark)
+        results = _run(jobs, held, processes=processes)
+    table = report([base.measures[0].path, *results], out=out / "report.html", baseline=BASE, root=benchmark)
     for note in table["told"]:
         log.info(note)
     log.info("%.0f s in all. Open %s", time.monotonic() - started, out / "report.html")
     return table
 
 
-def _run(jobs: list[Job], held: Lock) -> list[Path]:
+def made_from(benchmark: Path) -> str:
+    """Digest of the base's files and of the questions."""
+    return f"{digest_of(world_model_folder(), {})} {digest_questions(('world',), benchmark)}\n"
+
+
+def _take_base_result(size: Size, benchmark: Path, path: Path) -> bool:
+    """Whether the shipped result of the base is of these weights and questions; it is copied to `path` then."""
+    source = BASE_RESULTS / size.base
+    if not size.base or source.with_suffix(".sha256").read_text(encoding="ascii") != made_from(benchmark):
+        return False
+    items = gzip.decompress(source.with_suffix(".items.jsonl.gz").read_bytes())
+    path.with_suffix(".items.jsonl").write_bytes(items)
+    shutil.copyfile(source.with_suffix(".json"), path)
+    return True
+
+
+def _show_base(result: Result, benchmark: Path, out: Path) -> None:
+    """Write the first page, and log the scores that the methods are to change."""
+    scores = named_scores(result)
+    told = [f"{name} {percent(scores[name])}" for name in ("composition", "swap", "order", "recognition", "retrieval")]
+    log.info("the base model: %s %%. What it gets wrong: open %s", ", ".join(told), out)
+    (entry,) = result.benchmarks
+    rows = [
+        [
+            score.name,
+            percent(score.value),
+            interval(*ends) if (ends := _ends(score)) else UNKNOWN,
+            percent(score.chance),
+        ]
+        for score in (*entry.averages, *(part.scores[0] for part in entry.parts))
+    ]
+    page = Page(
+        "What the base model knows, and what it gets wrong",
+        [
+            Section("Wrong, and sure of it", [*_mistakes(result, benchmark)]),
+            Section("Its scores", [Table(["part", "score", "95 %", "chance"], rows)]),
+        ],
+        lead=[
+            "A small CLIP, pre-trained on the embedded world. It names what is there, and is at chance where only the "
+            "order of words tells the true text from the false one. Hard negatives are to teach it that; `report.html` "
+            "beside this page will say what each method gained, and what it forgot. All scores in percent."
+        ],
+        tab="degla demo: the base model",
+    )  # fmt: skip
+    write_text(out, page.html())
+
+
+def _ends(score: Score) -> tuple[float, float] | None:
+    return None if score.interval is None else (score.interval.low, score.interval.high)
+
+
+def _mistakes(result: Result, benchmark: Path) -> Iterator[Part | str]:
+    """The items of each kind whose false text leads by the most."""
+    questions = {item.id: item for item in read_jsonl(PairItem, benchmark / "items.jsonl")}
+    cards = []
+    for kind in _SHOWN:
+        verdicts = [row for row in result.items if row.part == f"id/{kind}" and row.margin is not None]
+        for row in sorted(verdicts, key=lambda row: row.margin or 0.0)[:_SHOWN_OF_EACH]:
+            cards.append(_card(row, questions[row.id], benchmark))
+    yield Grid(cards)
+    yield (
+        "✓ the true text, ✗ the false one, which the model finds more similar to the picture; the number is the "
+        "lead of the true one, a difference of cosines."
+    )
+
+
+def _card(row: ItemVerdict, item: PairItem, benchmark: Path) -> Raw:
+    true, false = (Markup('<p><span class="{}">{}</span> {}</p>').format(*each) for each in zip(
+        ("up", "down"), "✓✗", item.texts, strict=True))  # fmt: skip
+    about = Markup('<p class="soft">{}, {:+.3f}</p>').format(row.part.partition("/")[2].replace("_", " "), row.margin)
+    picture = Markup('<img src="{}" alt="{}">').format(thumbnail(item.images[0], root=benchmark) or "", row.id)
+    return Raw(Markup('<div class="card item">{}<div>{}{}{}</div></div>').format(picture, true, false, about))
+
+
+def _run(jobs: list[Job], held: Lock, *, processes: int) -> list[Path]:
     """All jobs, one process a processor: side by side on one thread each they finish sooner than one after another."""
 
     def stop_at_failure(number: int, end: Ended[JobResult]) -> None:
@@ -146,12 +265,12 @@ def _run(jobs: list[Job], held: Lock) -> list[Path]:
             raise DeglaError(f"{jobs[number].title}: {end.error}\n{end.details}".rstrip())
 
     with Watch(jobs, log=log, when_ended=stop_at_failure) as watch:
-        ends, signal = run_jobs(tune, jobs, processes=os.cpu_count() or 1, watcher=watch, held=held)
+        ends, signal = run_jobs(tune, jobs, processes=processes, watcher=watch, held=held)
     if signal:
         raise DeglaError(f"stopped by {signal}.")
     done = [end.value for end in ends if end is not None and end.value is not None]
-    # The report shows methods in the order of their results: the base, then from plain to elaborate.
-    return [path for value in (done[0], *reversed(done[1:])) for path in value.paths]
+    # The report shows methods in the order of their results: from plain to elaborate.
+    return [path for value in reversed(done) for path in value.paths]
 
 
 def _prepare(out: Path) -> None:

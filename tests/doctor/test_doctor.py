@@ -51,7 +51,7 @@ def test_a_rehearsal_is_looked_at_and_takes_part_in_the_steps(
     monkeypatch.setattr(Trainer, "step", step)
     found = _findings(config)
     assert list(found) == ["files", "rehearsal", "model", "device", "run", "disk", "memory", "speed", "time"]
-    assert found["rehearsal"].state == "good" and found["rehearsal"].values["rows"] == 24
+    assert found["rehearsal"].state == "ok" and found["rehearsal"].values["rows"] == 24
     assert found["speed"].values["rehearsal_batch_size"] == 16 and "16 pairs of the rehearsal" in found["speed"].text
     assert len(told) >= 2
     assert all(
@@ -66,7 +66,7 @@ def test_a_rehearsal_is_looked_at_and_takes_part_in_the_steps(
     assert "24 pairs do not fill one batch of 99" in text and "a smaller --rehearsal.batch-size" in text
     gone = replace(config.rehearsal.data, captions=tmp_path / "none.jsonl")
     found = _findings(replace(config, rehearsal=replace(config.rehearsal, data=gone)))
-    assert found["configuration"].state == "bad" and "rehearsal: " in found["configuration"].text
+    assert found["configuration"].state == "error" and "rehearsal: " in found["configuration"].text
 
 
 def test_bad_files_end_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
@@ -74,11 +74,11 @@ def test_bad_files_end_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -
     empty = tmp_path / "images"
     empty.mkdir()
     found = _findings(replace(config, data=replace(config.data, images=empty)))
-    assert found["files"].state == "bad" and "12 of 12 images" in found["files"].text
+    assert found["files"].state == "error" and "12 of 12 images" in found["files"].text
     found = _findings(replace(config, data=replace(config.data, captions=None)))
-    assert found["configuration"].state == "bad" and "--data.captions" in found["configuration"].text
+    assert found["configuration"].state == "error" and "--data.captions" in found["configuration"].text
     found = _findings(replace(config, train=replace(config.train, batch_size=64)))
-    assert found["files"].state == "bad" and "do not fill one batch of 64" in found["files"].text
+    assert found["files"].state == "error" and "do not fill one batch of 64" in found["files"].text
 
 
 def test_a_batch_that_does_not_fit_gets_a_chunk_size(
@@ -89,8 +89,8 @@ def test_a_batch_that_does_not_fit_gets_a_chunk_size(
     fixed, pair = int(values["fixed_bytes"]), int(values["bytes_per_pair"])
     monkeypatch.setattr("degla.doctor.examine.available_memory", lambda device: int((fixed + 5.5 * pair) / 0.9))
     found = _findings(config)["memory"]
-    assert found.state == "bad" and "--train.chunk-size 5," in found.text
-    assert _findings(replace(config, train=replace(config.train, chunk_size=5)))["memory"].state == "good"
+    assert found.state == "error" and "--train.chunk-size 5," in found.text
+    assert _findings(replace(config, train=replace(config.train, chunk_size=5)))["memory"].state == "ok"
 
 
 def test_memory_of_a_pair_grows_with_its_negatives(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_copies_of_the_weights_are_counted(tiny_model: Path, tiny_pairs: Pairs, 
     assert disk == [4 * 3 * count, 4 * 4 * count, 4 * 3 * count]
 
 
-@pytest.mark.parametrize(("checkpoints", "state"), [(1.5, "bad"), (3, "beware"), (50, "good")])
+@pytest.mark.parametrize(("checkpoints", "state"), [(1.5, "error"), (3, "warning"), (50, "ok")])
 def test_a_disk_that_checkpoints_do_not_fit_on(
     checkpoints: float, state: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +131,7 @@ def test_a_disk_that_checkpoints_do_not_fit_on(
     monkeypatch.setattr("degla.doctor.examine.shutil.disk_usage", lambda place: free)
     found = _findings(replace(config, checkpoint=replace(config.checkpoint, keep=4)))["disk"]
     assert found.state == state
-    assert ("Free some" in found.text) == (state != "good")
+    assert ("Free some" in found.text) == (state != "ok")
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,11 @@ class _SlowPairs:
 @pytest.mark.parametrize(
     ("device", "data", "workers", "cores", "share", "state", "told"),
     [
-        ("cpu", 0.03, 0, 2, 0.03 / 1.03, "good", "waits 2.9% of the time for its data: the step limits."),
-        ("cpu", 0.25, 0, 2, 0.2, "beware", "--data.workers 1 decodes beside it, and degla pack makes it less."),
-        ("cpu", 0.5, 2, 2, 0.2, "beware", "with --data.workers 2 waits 20.0% of the time for its data; degla pack"),
-        ("cuda", 3.0, 0, 8, 0.75, "beware", "with --data.workers 4 the step would limit."),
-        ("cuda", 3.0, 1, 2, 0.75, "beware", "data limit. --data.workers 2, and degla pack."),
+        ("cpu", 0.03, 0, 2, 0.03 / 1.03, "ok", "waits 2.9% of the time for its data: the step limits."),
+        ("cpu", 0.25, 0, 2, 0.2, "warning", "--data.workers 1 decodes beside it, and degla pack makes it less."),
+        ("cpu", 0.5, 2, 2, 0.2, "warning", "with --data.workers 2 waits 20.0% of the time for its data; degla pack"),
+        ("cuda", 3.0, 0, 8, 0.75, "warning", "with --data.workers 4 the step would limit."),
+        ("cuda", 3.0, 1, 2, 0.75, "warning", "data limit. --data.workers 2, and degla pack."),
     ],
 )
 def test_how_long_a_step_waits_for_data(
@@ -184,7 +184,7 @@ def test_the_command(tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.Capture
     words = ["doctor", "negclip", "--model", str(tiny_model), "--data.images", str(tiny_pairs["images"]), "--json"]
     assert main([*words, "--data.captions", "none.jsonl"]) == 1
     (finding,) = json.loads(capsys.readouterr().out)
-    assert finding["state"] == "bad" and "none" in finding["text"]
+    assert finding["state"] == "error" and "none" in finding["text"]
     assert main(["doctor", "negclpi"]) == 2
     assert "Did you mean 'negclip'" in capsys.readouterr().err
     assert main(["doctor"]) == 2

@@ -20,8 +20,7 @@ from degla.speed import compare
 from degla.speed.baseline import BaselineStep
 from degla.speed.compare import Compared
 from degla.speed.measure import Measured
-from degla.speed.present import PresentStep
-from degla.speed.stages import STAGES, take_step
+from degla.speed.stages import STAGES, PresentStep, take_step
 from degla.speed.workload import Workload, make_batch
 from degla.training.loop import build_trainer, open_accelerator
 from tests.launch import run

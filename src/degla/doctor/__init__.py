@@ -13,12 +13,12 @@ class Finding:
 
     Attributes:
         about: what, in a word or two.
-        state: "good", "beware" (training works, but not as it could) or "bad" (it will not).
+        state: "ok", "warning" (training works, but not as it could) or "error" (it will not).
         text: what was found, and what to do.
         values: the numbers in it, by name with their unit.
     """
 
     about: str
-    state: Literal["good", "beware", "bad"]
+    state: Literal["ok", "warning", "error"]
     text: str
     values: Mapping[str, float | int | str]

@@ -21,6 +21,7 @@ from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
+from degla.pages.words import duration
 from degla.training.loop import build_trainer, open_accelerator
 from degla.training.pairs import Pairs, open_pairs, read_pairs, read_rows
 from degla.training.rehearsal import add_rehearsal, open_rehearsal
@@ -35,7 +36,7 @@ _BATCH = 16
 
 
 def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
-    """Findings one by one, in the order in which training would meet them; ends at the first that is bad.
+    """Findings one by one, in the order in which training would meet them; ends at the first error.
 
     Args:
         config: as `degla train` would take it; `out` may be missing.
@@ -71,7 +72,7 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
             processes=EvaluationProcesses(),
         ).read()
     except InputError as error:
-        yield Finding("configuration", "bad", str(error), {})
+        yield Finding("configuration", "error", str(error), {})
         return
     steps = config.train.steps or config.train.epochs * per_epoch
     yield _run(config, trainer, steps=steps, per_epoch=per_epoch)
@@ -111,10 +112,10 @@ def _files(config: TrainConfig) -> Finding:
     for report in (there, decoded):
         if report.bad:
             skipped = config.data.bad_images == "skip"
-            return Finding("files", "beware" if skipped else "bad", report.summary(), values)
+            return Finding("files", "warning" if skipped else "error", report.summary(), values)
     if len(rows) < config.train.batch_size:
         return Finding(
-            "files", "bad", f"{len(rows)} pairs do not fill one batch of {config.train.batch_size}; "
+            "files", "error", f"{len(rows)} pairs do not fill one batch of {config.train.batch_size}; "
             "give more, or a smaller --train.batch-size.", values,
         )  # fmt: skip
     negatives = sum(len(row.negatives) for row in rows)
@@ -126,8 +127,8 @@ def _files(config: TrainConfig) -> Finding:
     )
     if few > len(rows) / 10:
         text += f". {few} have fewer than {config.data.negatives_per_caption} negatives: their places are empty"
-        return Finding("files", "beware", text + ".", values)
-    return Finding("files", "good", text + ".", values)
+        return Finding("files", "warning", text + ".", values)
+    return Finding("files", "ok", text + ".", values)
 
 
 def _model(encoder: Encoder) -> Finding:
@@ -136,18 +137,18 @@ def _model(encoder: Encoder) -> Finding:
     values: dict[str, float | int | str] = {"parameters": count, "activation": encoder.activation}
     missing = [str(lack) for lack in (*fast_paths.lacks(encoder), *fast_paths.refusals(encoder))]
     if missing:
-        return Finding("model", "beware", f"{text}. {'. '.join(lack[0].upper() + lack[1:] for lack in missing)}.",
+        return Finding("model", "warning", f"{text}. {'. '.join(lack[0].upper() + lack[1:] for lack in missing)}.",
                        values)  # fmt: skip
-    return Finding("model", "good", text + "; texts cost what they weigh.", values)
+    return Finding("model", "ok", text + "; texts cost what they weigh.", values)
 
 
 def _device(device: torch.device, precision: str) -> Finding:
     shown = "fp32" if precision == "no" else precision
     values: dict[str, float | int | str] = {"device": str(device), "precision": shown, "cores": os.cpu_count() or 1}
     if device.type == "cuda":
-        return Finding("device", "good", f"{torch.cuda.get_device_name(device)} in {shown}.", values)
+        return Finding("device", "ok", f"{torch.cuda.get_device_name(device)} in {shown}.", values)
     text = f"{os.cpu_count()} processor cores, {torch.get_num_threads()} threads, in {shown}; no GPU."
-    return Finding("device", "good", text, values)
+    return Finding("device", "ok", text, values)
 
 
 def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -> Finding:
@@ -163,7 +164,7 @@ def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -
         f"trains {trained / 1e6:.2f} of {count / 1e6:.2f} million parameters, with {kind} teacher; "
         f"{scored or 'no'} evaluations"
     )
-    return Finding("run", "good", text + ".", values)
+    return Finding("run", "ok", text + ".", values)
 
 
 def _checkpoints(config: TrainConfig, steps: int, per_epoch: int) -> int:
@@ -185,8 +186,7 @@ def _time(config: TrainConfig, speed: Finding, *, steps: int) -> Finding:
         measured += int(speed.values["rehearsal_batch_size"])
         pairs += config.rehearsal.batch_size or pairs
     whole = steps * seconds * pairs / measured
-    told = f"{whole / 3600:.1f} h" if whole >= 5400 else f"{whole / 60:.0f} min" if whole >= 90 else f"{whole:.0f} s"
-    return Finding("time", "good", f"about {told} for {steps} steps in one process, without evaluations and "
+    return Finding("time", "ok", f"about {duration(whole)} for {steps} steps in one process, without evaluations and "
                    "checkpoints.", {"seconds": whole})  # fmt: skip
 
 
@@ -210,10 +210,10 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
         f"{kept * checkpoint / 1e9:.2f} GB; {free / 1e9:.1f} GB are free"
     )
     if free < kept * checkpoint:
-        return Finding("disk", "bad" if free < 2 * checkpoint else "beware",
+        return Finding("disk", "error" if free < 2 * checkpoint else "warning",
                        f"{text} at {place}. Free some, or give another --out or a smaller --checkpoint.keep.",
                        values)  # fmt: skip
-    return Finding("disk", "good", text + ".", values)
+    return Finding("disk", "ok", text + ".", values)
 
 
 def _held(config: TrainConfig) -> int:
@@ -241,8 +241,8 @@ def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, rehearsed: Pair
         f"{free / 1e9:.1f} GB are free"
     )
     if need <= 0.9 * free:
-        return Finding("memory", "good", text + ".", values)
+        return Finding("memory", "ok", text + ".", values)
     fits = int((0.9 * free - fixed) / pair)
     if fits < 1:
-        return Finding("memory", "bad", text + ". Train adapters (--adapter.rank 16) or freeze a tower.", values)
-    return Finding("memory", "bad", f"{text}. Give --train.chunk-size {fits}, which computes the same.", values)
+        return Finding("memory", "error", text + ". Train adapters (--adapter.rank 16) or freeze a tower.", values)
+    return Finding("memory", "error", f"{text}. Give --train.chunk-size {fits}, which computes the same.", values)

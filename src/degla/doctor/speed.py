@@ -52,16 +52,16 @@ def examine_speed(
         f"--data.workers {workers} waits {share:.1%} of the time for its data"
     )
     if share <= _IDLE:
-        return Finding("speed", "good", text + ": the step limits.", values)
+        return Finding("speed", "ok", text + ": the step limits.", values)
     if device.type == "cpu":
         # Workers and step share the processor: what one saves the other has to wait for.
         beside = "" if workers else "--data.workers 1 decodes beside it, and "
-        return Finding("speed", "beware", f"{text}; {beside}degla pack makes it less.", values)
+        return Finding("speed", "warning", f"{text}; {beside}degla pack makes it less.", values)
     cores = os.cpu_count() or 1
     wanted = math.ceil(_RESERVE * size / step / data)
     if wanted > cores:
-        return Finding("speed", "beware", f"{text}: data limit. --data.workers {cores}, and degla pack.", values)
-    return Finding("speed", "beware", f"{text}: with --data.workers {wanted} the step would limit.", values)
+        return Finding("speed", "warning", f"{text}: data limit. --data.workers {cores}, and degla pack.", values)
+    return Finding("speed", "warning", f"{text}: with --data.workers {wanted} the step would limit.", values)
 
 
 def _seconds_of_data(pairs: Pairs, device: torch.device, *, seconds: float) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from degla.errors import DeglaError
-from degla.speed.measure import Measured, Side, settings_for
+from degla.speed.measure import Measured, MeasureSettings, Side
 from degla.speed.stages import STAGES, TEXT
 from degla.speed.workload import Workload
 
@@ -115,7 +115,13 @@ def compare(
 
 
 def _run(workload: Workload, *, side: Side, precision: str, steps: int, gradients: Path | None) -> Measured:
-    settings = settings_for(workload, side=side, precision=precision, steps=steps, gradients=gradients)
+    settings = MeasureSettings(
+        workload=workload,
+        side=side,
+        precision=precision,
+        steps=steps,
+        gradients=gradients,  # type: ignore[arg-type]
+    )
     environment = dict(os.environ)
     environment.setdefault("OMP_WAIT_POLICY", "passive")
     if workload.device == "cpu":

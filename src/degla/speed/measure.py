@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -21,14 +19,14 @@ class MeasureSettings(BaseModel):
     Attributes:
         side: which step.
         precision: "fp32" or "bf16".
-        workload: `Workload` as plain values.
+        workload: of both sides.
         steps: that are timed, after one that is not.
         gradients: file to write loss and gradients of the first step to; None writes none.
     """
 
     side: Side
     precision: Literal["fp32", "bf16"]
-    workload: dict[str, Any]
+    workload: Workload
     steps: int
     gradients: Path | None
 
@@ -63,12 +61,11 @@ def measure(settings: MeasureSettings) -> Measured:
     from degla.model.load import load_encoder
     from degla.speed.baseline import BaselineStep
     from degla.speed.machine import device_name, matmul_peak, peak_memory
-    from degla.speed.present import PresentStep
-    from degla.speed.stages import StagedStep, take_step
+    from degla.speed.stages import PresentStep, StagedStep, take_step
     from degla.speed.workload import make_batch
     from degla.training.loop import build_trainer, open_accelerator
 
-    workload = Workload(**settings.workload)
+    workload = settings.workload
     if workload.threads:
         torch.set_num_threads(workload.threads)
     device = torch.device(workload.device)
@@ -110,21 +107,10 @@ def measure(settings: MeasureSettings) -> Measured:
     )
 
 
-def settings_for(
-    workload: Workload, *, side: Side, precision: str, steps: int, gradients: Path | None
-) -> MeasureSettings:
-    """Settings as they go to the other process."""
-    plain = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(workload).items()}
-    return MeasureSettings(side=side, precision=precision, workload=plain, steps=steps, gradients=gradients)
-
-
 def main() -> None:
     """Read the settings from the first word and write the result to the file named by the second."""
     settings = MeasureSettings.model_validate_json(sys.argv[1])
-    for name in ("captions", "negatives_file"):
-        if settings.workload.get(name) is not None:
-            settings.workload[name] = Path(settings.workload[name])
-    Path(sys.argv[2]).write_text(json.dumps(measure(settings).model_dump()), encoding="utf-8")
+    Path(sys.argv[2]).write_text(measure(settings).model_dump_json(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -17,13 +17,13 @@ from degla.data.pairs import PairRow
 from degla.errors import InputError
 from degla.model.encoder import Encoder
 from degla.recipes.degla import degla
+from degla.records import Record
 from degla.training.pairs import choose_collate, image_transform, read_rows
 
 _RULES = ("replace_adjectives", "replace_nouns", "reshuffle_order", "swap_adjectives", "swap_nouns")
 
 
-@dataclass(frozen=True)
-class Workload:
+class Workload(Record):
     """What is measured.
 
     Attributes:

@@ -116,9 +116,6 @@ def _parts(study: Study) -> Iterator[Part]:
     caption = _FRONTIER.format(lines=_LINES_OF_MANY if has_many(table) else _LINES)
     picture = Figure(both_widths(partial(picture_of, study)), caption, file="frontier.svg")
     yield Section("What was gained, what was lost", [picture])
-    if study.choice:
-        every = _glance(study, table.standings, name=name, best=[row for row in table.standings if row.best])
-        yield Fold(f"All {counted(len(table.standings) - 1, 'model')}", [every, "Bold: the best of its arm."])
     if table.families:
         heads = [Column("model"), *(_counted_column(family, study) for family in table.families)]
         families = [
@@ -140,6 +137,10 @@ def _parts(study: Study) -> Iterator[Part]:
         yield Section(
             "Paired tests", [Table(heads, [_test(test) for test in study.tests]), _TESTS, *_doubts(study.tests)]
         )
+    if study.choice:
+        every = _glance(study, table.standings, name=name, best=[row for row in table.standings if row.best])
+        title = counted(len(table.standings) - 1, "model")
+        yield Section("All models", [Fold(title, [every, "Bold: the best of its arm."])])
 
 
 def score(value: Spread) -> TableCell:

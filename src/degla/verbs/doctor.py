@@ -17,7 +17,7 @@ _USAGE = (
     "usage: degla doctor RECIPE | --config FILE [--json] [FLAGS OF degla train]\n\n"
     "Reads the files, loads the model, decodes and takes a few steps; says what the run would be, what stands\n"
     "in its way, how long it takes, what limits its speed, and which flags would help. --out may be missing.\n"
-    "Exit status 1 where something is bad.\n"
+    "Exit status 1 where there is an error.\n"
     "degla doctor RECIPE --help lists flags, --help-all lists all.\n"
 )
 
@@ -38,7 +38,7 @@ def run_words(words: list[str]) -> int:
 
 
 def tell_findings(config: TrainConfig, *, as_json: bool) -> int:
-    """Print each finding when it is there; returns 1 where one is bad."""
+    """Print each finding when it is there; returns 1 where one is an error."""
     from degla.doctor.examine import examine
 
     findings = []
@@ -49,4 +49,4 @@ def tell_findings(config: TrainConfig, *, as_json: bool) -> int:
             sys.stdout.flush()
     if as_json:
         sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")
-    return int(any(finding.state == "bad" for finding in findings))
+    return int(any(finding.state == "error" for finding in findings))
