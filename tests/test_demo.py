@@ -11,6 +11,8 @@ import pytest
 from degla import demo as room
 from degla.cli import main
 from degla.evaluation.results import load_result
+from degla.evaluation.run import evaluate
+from degla.evaluation.terminal import named_scores
 from degla.model.load import load_encoder
 from degla.shelf import RECIPES
 from tests.launch import FORKS
@@ -35,6 +37,8 @@ def test_the_whole_pipeline(
     assert "<svg" in page or "data:image/png" in page
     assert 'src="http' not in page and 'href="http' not in page, "the page asks for something outside it"
     assert (out / "report.md").is_file()
+    first = (out / "base.html").read_text()
+    assert "data:image/jpeg" in first and 'class="up">✓' in first and "composition.id" in first
 
     fingerprints = {load_result(path).model.fingerprint for path in (out / "results").glob("*-*.json")}
     assert len(fingerprints) == len(labels), "two methods gave the same model"
@@ -65,3 +69,25 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "file").write_text("")
     assert main(["demo", "--quick", "--out", str(tmp_path / "file" / "demo")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [room.QUICK, room.FULL], ids=lambda size: size.base)
+def test_the_bases_shipped_results_are_of_the_shipped_model_and_questions(size: room.Size, tmp_path: Path) -> None:
+    """Otherwise: python tools/base_results.py."""
+    (tmp_path / "results").mkdir()
+    path = tmp_path / "results" / "base-0.json"
+    benchmark = size.draw_questions(tmp_path)
+    assert room._take_base_result(size, benchmark, path), "weights or questions have changed"
+    shipped = load_result(path, items=True)
+    encoder = load_encoder("world")
+    assert shipped.model.fingerprint == encoder.fingerprint and shipped.model.label == "base"
+    if size is room.QUICK:  # The larger one is made by the same call.
+        again = evaluate(encoder, benchmarks=("world",), root=benchmark, label="base", progress=False)
+        assert [row.id for row in again.items] == [row.id for row in shipped.items]
+        # Another processor rounds otherwise, which a few pictures between two answers show.
+        other = sum(one.ok != two.ok for one, two in zip(again.items, shipped.items, strict=True))
+        assert other <= len(again.items) // 500
+        assert named_scores(again) == pytest.approx(named_scores(shipped), abs=0.01)
+    with (benchmark / "items.jsonl").open("a") as stream:
+        stream.write("\n")
+    assert not room._take_base_result(size, benchmark, path), "other questions"

@@ -22,7 +22,7 @@ import numpy as np
 
 from degla.files import whole_file
 from degla.world import world_vocabulary_file
-from degla.world.mixture import WorldPair, sample_example
+from degla.world.draw import WorldPair, sample_example
 from degla.world.scenes import Split, stream
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from multiprocessing import get_context
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ from degla.locks import Lock, lock
 from degla.negatives.generate import generate
 from degla.pages.page import Grid, Page, Part, Raw, Section
 from degla.pages.table import Table
-from degla.pages.words import UNKNOWN, interval, percent
+from degla.pages.words import UNKNOWN, interval, minus, percent
 from degla.parent import end_with_parent
 from degla.records import ItemVerdict, PairItem, Result, Score, read_jsonl
 from degla.shelf import PUBLISHED_RULES
@@ -202,7 +203,11 @@ def _take_base_result(size: Size, benchmark: Path, path: Path) -> bool:
 def _show_base(result: Result, benchmark: Path, out: Path) -> None:
     """Write the first page, and log the scores that the methods are to change."""
     scores = named_scores(result)
-    told = [f"{name} {percent(scores[name])}" for name in ("composition", "swap", "order", "recognition", "retrieval")]
+    told = [
+        f"{name} {percent(scores[name])}"
+        for name in ("composition", "swap", "order", "recognition", "retrieval")
+        if name in scores
+    ]
     log.info("the base model: %s %%. What it gets wrong: open %s", ", ".join(told), out)
     (entry,) = result.benchmarks
     rows = [
@@ -239,8 +244,8 @@ def _mistakes(result: Result, benchmark: Path) -> Iterator[Part | str]:
     questions = {item.id: item for item in read_jsonl(PairItem, benchmark / "items.jsonl")}
     cards = []
     for kind in _SHOWN:
-        verdicts = [row for row in result.items if row.part == f"id/{kind}" and row.margin is not None]
-        for row in sorted(verdicts, key=lambda row: row.margin or 0.0)[:_SHOWN_OF_EACH]:
+        wrong = [(row.margin, row) for row in result.items if row.part == f"id/{kind}" and (row.margin or 0.0) < 0]
+        for _, row in sorted(wrong, key=itemgetter(0))[:_SHOWN_OF_EACH]:
             cards.append(_card(row, questions[row.id], benchmark))
     yield Grid(cards)
     yield (
@@ -252,7 +257,9 @@ def _mistakes(result: Result, benchmark: Path) -> Iterator[Part | str]:
 def _card(row: ItemVerdict, item: PairItem, benchmark: Path) -> Raw:
     true, false = (Markup('<p><span class="{}">{}</span> {}</p>').format(*each) for each in zip(
         ("up", "down"), "✓✗", item.texts, strict=True))  # fmt: skip
-    about = Markup('<p class="soft">{}, {:+.3f}</p>').format(row.part.partition("/")[2].replace("_", " "), row.margin)
+    about = Markup('<p class="soft">{}, {}</p>').format(
+        row.part.partition("/")[2].replace("_", " "), minus(f"{row.margin:+.3f}")
+    )
     picture = Markup('<img src="{}" alt="{}">').format(thumbnail(item.images[0], root=benchmark) or "", row.id)
     return Raw(Markup('<div class="card item">{}<div>{}{}{}</div></div>').format(picture, true, false, about))
 

@@ -5,7 +5,7 @@ import pytest
 
 from degla.world import sprites
 from degla.world.domains import DOMAINS, EMOJI, class_slug
-from degla.world.mixture import SHARES
+from degla.world.draw import SHARES
 from degla.world.scenes import stream
 from tools.pretrain_world import batches
 

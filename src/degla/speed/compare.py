@@ -120,7 +120,7 @@ def _run(workload: Workload, *, side: Side, precision: str, steps: int, gradient
         side=side,
         precision=precision,
         steps=steps,
-        gradients=gradients,  # type: ignore[arg-type]
+        gradients=gradients,
     )
     environment = dict(os.environ)
     environment.setdefault("OMP_WAIT_POLICY", "passive")

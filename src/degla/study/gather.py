@@ -25,7 +25,6 @@ from degla.study.items import Items, benchmark_of, named_items, score_of
 from degla.study.plan import Plan
 from degla.study.record import (
     AskedRecord,
-    CostRecord,
     ModelRecord,
     QuestionsRecord,
     RunRecord,
@@ -167,10 +166,10 @@ def _caveats(models: Sequence[Model]) -> list[str]:
     return list(found)
 
 
-def _mean_cost(costs: Sequence[Cost]) -> CostRecord | None:
+def _mean_cost(costs: Sequence[Cost]) -> Cost | None:
     if not costs:
         return None
-    return CostRecord(
+    return Cost(
         seconds=round(fmean(cost.seconds for cost in costs), 2),
         pairs_per_second=round(fmean(cost.pairs_per_second for cost in costs), 1),
         teacher=costs[0].teacher,

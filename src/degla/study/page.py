@@ -138,7 +138,8 @@ def _parts(study: Study) -> Iterator[Part]:
             "Paired tests", [Table(heads, [_test(test) for test in study.tests]), _TESTS, *_doubts(study.tests)]
         )
     if study.choice:
-        every = _glance(study, table.standings, name=name, best=[row for row in table.standings if row.best])
+        best = [row for row in table.standings if row.best]
+        every = _glance(study, table.standings, name=lambda row: replace(name(row), bold=row.best), best=best)
         title = counted(len(table.standings) - 1, "model")
         yield Section("All models", [Fold(title, [every, "Bold: the best of its arm."])])
 
@@ -182,7 +183,7 @@ def _glance(
         seeds = UNKNOWN if row.arm == BASE else str(len(row.seeds))
         changes = [TableCell()] * 3 if row.arm == BASE else changes
         scores = [score(row.scores[column]) for column in table.headline]
-        lines.append([replace(name(row), bold=row in best), seeds, *changes, *scores, "P" if row.pareto else ""])
+        lines.append([name(row), seeds, *changes, *scores, "P" if row.pareto else ""])
     return Table(columns, lines)
 
 

@@ -14,6 +14,7 @@ from degla.records import Record, validate
 from degla.results import Interval
 from degla.statistics.seeds import QuestionVariance
 from degla.study.plan import Plan
+from degla.study.tuning import Cost
 from degla.version import __version__
 
 FORMAT = 2
@@ -68,21 +69,13 @@ class RunRecord(Record):
     parts: dict[str, float]
 
 
-class CostRecord(Record):
-    """See `tuning.Cost`; the mean over the plan's own runs."""
-
-    seconds: float
-    pairs_per_second: float
-    teacher: bool
-    negatives: int
-
-
 class ModelRecord(Record):
     """One model of the study: an arm at one setting and one share of averaging.
 
     Attributes:
         questions: of scores, families ("family:...") and the gained, lost and joint differences to the base; of
             verdicts averaged over the plan's own runs.
+        cost: the mean over the plan's own runs.
     """
 
     label: str
@@ -91,7 +84,7 @@ class ModelRecord(Record):
     share: float
     runs: tuple[RunRecord, ...] = Field(min_length=1)
     questions: dict[str, QuestionsRecord]
-    cost: CostRecord | None = None
+    cost: Cost | None = None
 
 
 class TestRecord(Record):

@@ -10,7 +10,8 @@ from typing import Any
 from degla.evaluation.trade_off import trade_off
 from degla.statistics.seeds import QuestionVariance, Spread, seed_spread
 from degla.statistics.sources import RunValues
-from degla.study.record import CostRecord, ModelRecord, RunRecord, StudyRecord
+from degla.study.record import ModelRecord, RunRecord, StudyRecord
+from degla.study.tuning import Cost
 
 BASE = "base"
 
@@ -39,7 +40,7 @@ class StudyRow:
     """"gained", "lost" and "joint" of every run, each against its own base."""
     questions: Mapping[str, QuestionVariance]
     """Of scores and of the three changes."""
-    cost: CostRecord | None
+    cost: Cost | None
     """Mean over seeds; None for the base."""
     best: bool = False
     """The highest joint score of its arm."""

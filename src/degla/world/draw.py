@@ -18,17 +18,53 @@ from degla.errors import InputError
 from degla.files import write_json
 from degla.parse import read_json
 from degla.records import CaptionRecord, ItemImage, PairItem, write_jsonl
-from degla.world.captions import full_caption
+from degla.world.captions import full_caption, loose_caption
 from degla.world.domains import DOMAINS, class_slug
 from degla.world.items import FAMILIES, make_contrast
-from degla.world.mixture import WorldPair, sample_example
 from degla.world.painting import Picture, render
 from degla.world.partners import draw_partner
-from degla.world.scenes import WORLD_VERSION, Scene, is_out_of_domain, sample_scene_of, stream
+from degla.world.scenes import WORLD_VERSION, Scene, Split, is_out_of_domain, sample_scene_of, stream
 from degla.world.vocabulary import FULL, IN_DOMAIN
 
 MARKER: Final = "world.json"
 """Written last: a folder without it is not complete."""
+
+SHARES: Final[dict[str, float]] = {
+    "scene": 0.22,
+    "shape": 0.20,
+    "letter": 0.22,
+    "digit": 0.11,
+    "animal": 0.03,
+    "food": 0.03,
+    "thing": 0.03,
+    "pattern": 0.08,
+    "count": 0.06,
+    "place": 0.02,
+}
+"""Share of each source in pre-training. Fine distinctions (letters, shapes) need more than emoji, which look alike."""
+
+
+@dataclass(frozen=True)
+class WorldPair:
+    """A picture with a caption. Two examples with one `key` fit each other's captions."""
+
+    picture: Picture
+    caption: str
+    key: str
+
+
+def sample_example(rng: Random, *, split: Split = "train") -> WorldPair:
+    """One pair of the mixture."""
+    source = rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]
+    if source == "scene":
+        scene = sample_scene_of(split, rng, vocabulary=FULL)
+        caption = loose_caption(scene, rng)
+        return WorldPair(render(scene), caption, caption)
+    domain = DOMAINS[source]
+    name = rng.choice(domain.classes)
+    drawing = domain.paint(name, rng)
+    key = drawing.caption if source == "shape" else f"{source}/{name}"
+    return WorldPair(drawing.picture, drawing.caption, key)
 
 
 @dataclass(frozen=True)
