@@ -40,11 +40,12 @@ from degla.pages.words import UNKNOWN, interval, minus, percent
 from degla.parent import end_with_parent
 from degla.records import ItemVerdict, PairItem, Result, Score, read_jsonl
 from degla.shelf import PUBLISHED_RULES
+from degla.study.conduct import run_chains
+from degla.study.jobs import ChainResult, Job, Measure
 from degla.study.materials import digest_of, digest_questions
 from degla.study.standings import BASE
-from degla.study.tuning import Job, JobResult, Measure, tune
-from degla.study.watch import Watch
-from degla.study.workers import Ended, run_jobs
+from degla.study.tuning import tune
+from degla.study.workers import Ended
 from degla.world import world_model_folder
 from degla.world.draw import draw_benchmark, draw_pairs
 
@@ -266,16 +267,14 @@ def _card(row: ItemVerdict, item: PairItem, benchmark: Path) -> Raw:
 
 def _run(jobs: list[Job], held: Lock, *, processes: int) -> list[Path]:
     """All jobs, one process a processor: side by side on one thread each they finish sooner than one after another."""
+    chains = [job.alone for job in jobs]
 
-    def stop_at_failure(number: int, end: Ended[JobResult]) -> None:
+    def stop_at_failure(number: int, end: Ended[ChainResult]) -> None:
         if end.error:
-            raise DeglaError(f"{jobs[number].title}: {end.error}\n{end.details}".rstrip())
+            raise DeglaError(f"{chains[number].title}: {end.error}\n{end.details}".rstrip())
 
-    with Watch(jobs, log=log, when_ended=stop_at_failure) as watch:
-        ends, signal = run_jobs(tune, jobs, processes=processes, watcher=watch, held=held)
-    if signal:
-        raise DeglaError(f"stopped by {signal}.")
-    done = [end.value for end in ends if end is not None and end.value is not None]
+    ends = run_chains(chains, when_ended=stop_at_failure, processes=processes, held=held, log=log)
+    done = [end.value[0] for end in ends if end is not None and end.value]
     # The report shows methods in the order of their results: from plain to elaborate.
     return [path for value in reversed(done) for path in value.paths]
 

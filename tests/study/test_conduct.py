@@ -21,9 +21,10 @@ from degla.locks import lock
 from degla.model.load import load_encoder
 from degla.study.conduct import _jobs, conduct
 from degla.study.grid import expand
+from degla.study.jobs import Job
 from degla.study.materials import prepare
 from degla.study.plan import Plan, WorldData, read_plan
-from degla.study.tuning import Job, tune
+from degla.study.tuning import tune
 from degla.study.workers import Ended
 from degla.training.metrics import Metrics
 from degla.training.validation import Validation

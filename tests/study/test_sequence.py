@@ -15,10 +15,12 @@ from safetensors.torch import load_file
 from degla.cli import main
 from degla.errors import InputError
 from degla.pages.plot import standing_alone
+from degla.study.jobs import Chain
 from degla.study.retention import SUMMARIES, Retention, average, forgetting, last, transfer, zero_shot
-from degla.study.sequence import SequenceJob, learn, sequence_jobs
+from degla.study.sequence import sequence_jobs
 from degla.study.sequence_page import draw_sequence
 from degla.study.sequence_plan import SequencePlan, read_sequence_plan
+from degla.study.tuning import tune_all
 from degla.world.recognition import draw_recognition
 
 SHIPPED = Path(__file__).parents[2] / "docs" / "studies" / "continual" / "plan.yaml"
@@ -114,15 +116,15 @@ def test_the_plan_that_ships_and_its_overrides() -> None:
     assert len(plan.tasks) == 3 and {arm.recipe for arm in plan.arms} == {"gift"}
 
 
-def _jobs(path: Path, out: Path, overrides: Sequence[str] = ()) -> list[SequenceJob]:
+def _jobs(path: Path, out: Path, overrides: Sequence[str] = ()) -> list[Chain]:
     return sequence_jobs(read_sequence_plan(path, overrides=overrides), out=out, where="plan")
 
 
 def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done(tmp_path: Path, drawn: Path) -> None:
     path, out = _write(tmp_path, drawn), tmp_path / "out"
     job = _jobs(path, out)[1]
-    first = learn(job)
-    assert first.finished and [done.trained for done in first.tasks] == [True, True]
+    first = tune_all(job)
+    assert [done.trained for done in first] == [True, True]
     runs = [each.config.out for each in job.jobs if each.config is not None and each.config.out is not None]
     recorded = json.loads((runs[1] / "step-2" / "config.json").read_text())
     assert recorded["model"] == str(runs[0] / "step-2")
@@ -132,20 +134,20 @@ def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done
     moved = [name for name in start if not (start[name] == end[name]).all()]
     assert moved and all((start[name] - end[name]).abs().max() < 0.01 for name in moved)
 
-    again = learn(job)
-    assert not any(done.trained or done.measured for done in again.tasks)
+    again = tune_all(job)
+    assert not any(done.trained or done.measured for done in again)
     # Another second task leaves the first alone; another first one, and both are made again.
     values = yaml.safe_load(path.read_text())
     values["tasks"][1]["optim.lr"] = 5e-4
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    changed = learn(_jobs(path, out)[1])
-    assert [done.trained for done in changed.tasks] == [False, True]
-    assert changed.tasks[1].notes == ("made again: optim.lr was 0.001, is 0.0005",)
+    changed = tune_all(_jobs(path, out)[1])
+    assert [done.trained for done in changed] == [False, True]
+    assert changed[1].notes == ("made again: optim.lr was 0.001, is 0.0005",)
     values["tasks"][0]["optim.lr"] = 5e-4
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    changed = learn(_jobs(path, out)[1])
-    assert [done.trained for done in changed.tasks] == [True, True]
-    assert "inputs.start was" in changed.tasks[1].notes[0] or "start" in changed.tasks[1].notes[0]
+    changed = tune_all(_jobs(path, out)[1])
+    assert [done.trained for done in changed] == [True, True]
+    assert "inputs.start was" in changed[1].notes[0] or "start" in changed[1].notes[0]
 
 
 def test_from_the_command_line(tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:

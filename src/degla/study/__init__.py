@@ -6,6 +6,7 @@ plan_file       what plans of both kinds say, and the reading of their files
 plan            the plan's file, validated                            (contract: `plan.Plan`)
 grid            plan to runs: every arm, setting and seed with its full configuration
 materials       pairs, negatives and benchmarks that the runs share; images of the questions among the pairs
+jobs            what processes are given and give back
 tuning          one run in its process: fine-tune, measure, average; what is done already is not done again
 workers         jobs spread over spawned processes; one that fails does not stop the others
 watch           progress of the runs, on a terminal or as lines

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 from degla.errors import DeglaError, InputError
 from degla.evaluation.results import load_result
@@ -18,18 +17,17 @@ from degla.shelf import did_you_mean
 from degla.study.chosen import write_chosen
 from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
+from degla.study.jobs import Chain, ChainResult, Job, Measure
 from degla.study.materials import Leakages, Materials, StudyQuestions, prepare
 from degla.study.page import write_all
 from degla.study.plan import Plan
 from degla.study.standings import BASE
 from degla.study.study import Study
-from degla.study.tuning import Job, JobResult, Measure, tune
-from degla.study.watch import ShownJob, Watch
+from degla.study.tuning import tune_all
+from degla.study.watch import Watch
 from degla.study.workers import Ended, default_processes, run_jobs
 
 log = logging.getLogger("degla.study")
-AnyJob = TypeVar("AnyJob", bound=ShownJob)
-Made = TypeVar("Made")
 
 
 def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: int | None = None) -> Study:
@@ -58,46 +56,38 @@ def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: 
         log.info("%s: %d runs, results in %s", where, len(runs), out)
         materials = prepare(plan, runs, out=out)
         bases, tunings = _jobs(runs, materials, out=out)
+        chains = [
+            Chain(job.label, None if job.config is None else job.config.train.seed, (job,))
+            for job in (*bases, *tunings)
+        ]
         wanted = [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
-        check = partial(check_base, wanted=wanted, where=where)
-        with_bases = [*bases, *tunings]
-        ends = run_all(tune, with_bases, bases=len(bases), check=check, handler=handler, processes=processes, held=held)
+        check = partial(check_end, chains=chains, bases=len(bases), wanted=wanted, where=where, handler=handler)
+        ends = run_chains(chains, when_ended=check, processes=processes, held=held)
         return _found(plan, runs, bases, tunings, ends[len(bases) :], out=out, where=where, command=command)
 
 
-def run_all(
-    work: Callable[[AnyJob], Made],
-    jobs: Sequence[AnyJob],
+def run_chains(
+    chains: Sequence[Chain],
     *,
-    bases: int,
-    check: Callable[[Ended[Made], Job], None],
-    handler: logging.Handler,
+    when_ended: Callable[[int, Ended[ChainResult]], None],
     processes: int | None,
     held: Lock,
-) -> list[Ended[Made] | None]:
-    """How all jobs ended; their progress is shown.
+    log: logging.Logger = log,
+) -> list[Ended[ChainResult] | None]:
+    """How all chains ended; their progress is shown.
 
     Args:
-        work: does a job.
-        jobs: those that measure bases first.
-        bases: their number.
-        check: raises where a base is no use; then all stops at once.
-        handler: gets the details of failures.
-        processes: at most so many jobs at a time; None: one a processor.
+        chains: in the order of their starts.
+        when_ended: called with the number of a chain and how it ended; what it raises stops all.
+        processes: at most so many at a time, with one thread each; None: one a processor.
         held: lock of the folder.
+        log: where lines go.
 
     Raises:
-        DeglaError: a signal stopped them, or what `check` raises.
+        DeglaError: a signal stopped them.
     """
-
-    def when_ended(number: int, end: Ended[Made]) -> None:
-        if end.details:
-            handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, end.details, (), None))
-        if number < bases:
-            check(end, jobs[number].stages[0])
-
-    with Watch(jobs, log=log, when_ended=when_ended) as watch:
-        ends, signal = run_jobs(work, jobs, processes=processes or default_processes(), watcher=watch, held=held)
+    with Watch(chains, log=log, when_ended=when_ended) as watch:
+        ends, signal = run_jobs(tune_all, chains, processes=processes or default_processes(), watcher=watch, held=held)
     if signal:
         raise DeglaError(f"stopped by {signal}; the same command goes on where it stopped.")
     return ends
@@ -157,19 +147,36 @@ def _jobs(runs: Sequence[Run], materials: Materials, *, out: Path) -> tuple[list
     return list(bases.values()), jobs
 
 
-def check_base(end: Ended[Any], job: Job, wanted: Iterable[tuple[str, str]], *, where: str) -> None:
-    """Stop at once where the base cannot be measured or has not the scores that the plan names.
+def check_end(
+    number: int,
+    end: Ended[ChainResult],
+    *,
+    chains: Sequence[Chain],
+    bases: int,
+    wanted: Iterable[tuple[str, str]],
+    where: str,
+    handler: logging.Handler,
+) -> None:
+    """Stop at once where a base cannot be measured or has not the scores that the plan names.
 
     Args:
-        end: of the job that measures the base.
-        job: that job.
+        number: of the chain.
+        end: how it ended.
+        chains: all; those that measure bases come first.
+        bases: their number.
         wanted: where in the plan a score is named, as messages say it, and its name.
         where: names the plan's file in messages.
+        handler: gets the details of failures.
 
     Raises:
-        DeglaError: the base was not measured.
+        DeglaError: a base was not measured.
         InputError: the benchmarks have no such score.
     """
+    if end.details:
+        handler.handle(log.makeRecord(log.name, logging.ERROR, "", 0, end.details, (), None))
+    if number >= bases:
+        return
+    job = chains[number].jobs[0]
     if end.value is None:
         raise DeglaError(f"the base model {job.base!r} could not be measured: {end.error}")
     known = named_scores(load_result(job.measures[0].path))
@@ -186,7 +193,7 @@ def _found(
     runs: Sequence[Run],
     bases: Sequence[Job],
     jobs: Sequence[Job],
-    ends: Sequence[Ended[JobResult] | None],
+    ends: Sequence[Ended[ChainResult] | None],
     *,
     out: Path,
     where: str,
@@ -197,7 +204,7 @@ def _found(
     files = {(job.base, job.root): job.measures[0].path for job in bases}
     models: dict[str, Model] = {}
     for run, job, end in zip(runs, jobs, ends, strict=True):
-        value = end.value if end is not None else None
+        value = end.value[0] if end is not None and end.value else None
         if value is None or not value.paths:
             error = end.error if end is not None and end.error else "; ".join(value.notes) if value else "not run"
             failures.append((job.title, error))

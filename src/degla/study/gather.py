@@ -22,6 +22,7 @@ from degla.results import PartResult, Result
 from degla.statistics.seeds import QuestionVariance
 from degla.statistics.significance import doubt_of
 from degla.study.items import Items, benchmark_of, named_items, score_of
+from degla.study.jobs import Cost
 from degla.study.plan import Plan
 from degla.study.record import (
     AskedRecord,
@@ -33,7 +34,6 @@ from degla.study.record import (
 )
 from degla.study.significance import ScoreWeights, common_seeds, test_names, tested_scores
 from degla.study.standings import BASE, tabulate
-from degla.study.tuning import Cost
 
 log = logging.getLogger("degla.study")
 

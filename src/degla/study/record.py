@@ -13,8 +13,8 @@ from degla.parse import read_json
 from degla.records import Record, validate
 from degla.results import Interval
 from degla.statistics.seeds import QuestionVariance
+from degla.study.jobs import Cost
 from degla.study.plan import Plan
-from degla.study.tuning import Cost
 from degla.version import __version__
 
 FORMAT = 2

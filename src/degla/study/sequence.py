@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from degla.config.fields import change
@@ -21,16 +22,16 @@ from degla.files import write_json, write_text
 from degla.locks import lock
 from degla.pages.plot import standing_alone
 from degla.statistics.seeds import QuestionVariance
-from degla.study.conduct import check_base, open_log, run_all
+from degla.study.conduct import check_end, open_log, run_chains
 from degla.study.grid import file_name, starting_config
 from degla.study.items import named_items
+from degla.study.jobs import Chain, ChainResult, Job, Measure
 from degla.study.materials import digest_of, digest_questions, digests_of_files, streams_of
 from degla.study.plan_file import Arm
 from degla.study.retention import Retention, retention_questions
 from degla.study.sequence_page import as_data, draw_sequence, page_of
 from degla.study.sequence_plan import SequencePlan, Task, WorldTasks
 from degla.study.standings import BASE
-from degla.study.tuning import Job, JobResult, Measure, tune
 from degla.study.workers import Ended
 from degla.world.draw import MARKER, draw_benchmark
 from degla.world.recognition import CLASS_TEMPLATE, draw_recognition
@@ -73,40 +74,36 @@ def conduct_sequences(
         log.info("%s: %d sequences of %d tasks, results in %s", where, len(jobs) - 1, len(plan.tasks), out)
         wanted = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
         wanted += [("field 'also'", name) for name in plan.also]
-        check = partial(check_base, wanted=wanted, where=where)
-        ends = run_all(learn, jobs, bases=1, check=check, handler=handler, processes=processes, held=held)
+        check = partial(check_end, chains=jobs, bases=1, wanted=wanted, where=where, handler=handler)
+        ends = run_chains(jobs, when_ended=check, processes=processes, held=held)
         found = _found(plan, jobs, ends)
         _write(found, out, command=command)
         return found
 
 
-def _found(plan: SequencePlan, jobs: Sequence[SequenceJob], ends: Sequence[Ended[Learnt] | None]) -> Sequences:
-    base = named_scores(load_result(jobs[0].jobs[0].measures[0].path))
-    rows: dict[str, dict[int, list[dict[str, float]]]] = {arm.name: {} for arm in plan.arms}
-    files: dict[str, list[list[Path]]] = {arm.name: [] for arm in plan.arms}
+def _found(plan: SequencePlan, jobs: Sequence[Chain], ends: Sequence[Ended[ChainResult] | None]) -> Sequences:
     start = jobs[0].jobs[0].measures[0].path
-    seconds: dict[str, list[float]] = {arm.name: [] for arm in plan.arms}
+    done: dict[str, dict[int, tuple[list[Path], float]]] = {arm.name: {} for arm in plan.arms}
     failures = []
     for job, end in zip(jobs[1:], ends[1:], strict=True):
         assert job.seed is not None
-        if end is None or end.value is None or not end.value.finished:
+        results = end.value if end is not None and end.value is not None else ()
+        if len(results) < len(job.jobs) or not results[-1].paths:
             failures.append((job.title, end.error if end is not None and end.error else "not finished"))
             continue
-        results = [named_scores(load_result(each.measures[0].path)) for each in job.jobs]
-        rows[job.arm][job.seed] = [base, *results]
-        files[job.arm].append([each.measures[0].path for each in job.jobs])
-        seconds[job.arm].append(sum(done.cost.seconds for done in end.value.tasks if done.cost is not None))
+        seconds = sum(result.cost.seconds for result in results if result.cost is not None)
+        done[job.label][job.seed] = [start, *(each.measures[0].path for each in job.jobs)], seconds
     arms = []
-    for arm, by_seed in rows.items():
+    for arm, by_seed in done.items():
         if not by_seed:
             continue
-        matrices = tuple(
-            tuple(tuple(scores[task.measure] for task in plan.tasks) for scores in each) for each in by_seed.values()
-        )
-        also = {name: tuple(tuple(scores[name] for scores in each) for each in by_seed.values()) for name in plan.also}
-        cost = sum(seconds[arm]) / len(seconds[arm])
-        questions = _questions(plan, [[start], *map(list, zip(*files[arm], strict=True))], label=arm)
-        arms.append(Retention(arm, tuple(by_seed), matrices, also, seconds=cost, questions=questions))
+        scores = [[named_scores(load_result(path)) for path in files] for files, _ in by_seed.values()]
+        matrices = tuple(tuple(tuple(row[task.measure] for task in plan.tasks) for row in rows) for rows in scores)
+        also = {name: tuple(tuple(row[name] for row in rows) for rows in scores) for name in plan.also}
+        stages = [[start], *list(zip(*(files for files, _ in by_seed.values()), strict=True))[1:]]
+        seconds = fmean(spent for _, spent in by_seed.values())
+        questions = _questions(plan, stages, label=arm)
+        arms.append(Retention(arm, tuple(by_seed), matrices, also, seconds=seconds, questions=questions))
     if not arms:
         told = "; ".join(f"{title}: {error}" for title, error in failures[:3])
         raise DeglaError(f"no sequence came to an end: {told}.")
@@ -132,70 +129,7 @@ def _write(found: Sequences, out: Path, *, command: str) -> None:
     write_text(out / "continual.svg", standing_alone(draw_sequence(found.plan, found.arms)) + "\n")
 
 
-@dataclass(frozen=True)
-class SequenceJob:
-    """The tasks of one arm with one seed, in order; or the measurement of the base alone."""
-
-    arm: str
-    seed: int | None
-    """None for the base."""
-    jobs: tuple[Job, ...]
-
-    @property
-    def title(self) -> str:
-        """As told while it runs."""
-        return self.arm if self.seed is None else f"{self.arm}, seed {self.seed}"
-
-    @property
-    def stages(self) -> tuple[Job, ...]:
-        """The tasks."""
-        return self.jobs
-
-
-@dataclass(frozen=True)
-class Learnt:
-    """What a sequence's job did: one entry a task, as far as it came."""
-
-    tasks: tuple[JobResult, ...]
-    finished: bool
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Of all tasks."""
-        return tuple(note for task in self.tasks for note in task.notes)
-
-    @property
-    def is_new(self) -> bool:
-        """Whether anything was done now."""
-        return any(task.is_new for task in self.tasks)
-
-
-def learn(job: SequenceJob) -> Learnt:
-    """Learn one task after another, each from the model that the task before gave. What is done stays done.
-
-    A task whose start changed, because the one before was made again, is made again too.
-
-    Raises:
-        DeglaError: as `tune`.
-    """
-    done: list[JobResult] = []
-    start: Path | None = None
-    for each in job.jobs:
-        if each.config is not None and start is not None:
-            from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint
-
-            before = chosen_checkpoint(start)
-            assert before is not None
-            config = replace(each.config, model=str(before))
-            each = replace(each, config=config, inputs=each.inputs | {"start": digest_of(before / WEIGHTS_NAME, {})})
-        done.append(tune(each))
-        if not done[-1].paths:
-            return Learnt(tuple(done), finished=False)
-        start = each.config.out if each.config is not None else None
-    return Learnt(tuple(done), finished=True)
-
-
-def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[SequenceJob]:
+def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
     """The base's measurement, then every arm of the first seed, of the second, and so on; draws the world if asked.
 
     Args:
@@ -213,7 +147,7 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Sequence
         measures=(Measure(BASE, 1.0, out / "results" / f"{BASE}.json"),),
         benchmarks=names, root=root, questions=digest_questions(names, root),
     )  # fmt: skip
-    found = [SequenceJob(BASE, None, (base,))]
+    found = [Chain(BASE, None, (base,))]
     known: dict[Path, str] = {}
     for seed in plan.seeds:
         for arm in plan.arms:
@@ -232,7 +166,7 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Sequence
                         measures=(measure,),
                     )
                 )
-            found.append(SequenceJob(arm.name, seed, tuple(jobs)))
+            found.append(Chain(arm.name, seed, tuple(jobs)))
     return found
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from degla.evaluation.trade_off import trade_off
 from degla.statistics.seeds import QuestionVariance, Spread, seed_spread
 from degla.statistics.sources import RunValues
+from degla.study.jobs import Cost
 from degla.study.record import ModelRecord, RunRecord, StudyRecord
-from degla.study.tuning import Cost
 
 BASE = "base"
 

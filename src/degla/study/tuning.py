@@ -16,88 +16,37 @@ from typing import Any
 from degla.config.plain import differences, from_plain, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
-from degla.evaluation.overlap import Leakage
 from degla.files import write_json
 from degla.locks import NAME as LOCK_NAME
 from degla.locks import lock
 from degla.parse import parse_json, read_bytes, read_json_object
+from degla.study.jobs import Chain, ChainResult, Cost, Job, JobResult
+from degla.study.materials import digest_of
 
 _RECORD = "record.json"
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One model that a job measures."""
+def tune_all(chain: Chain) -> ChainResult:
+    """Do what is left of a chain. A job whose start changed, because the one before was made again, is made again too.
 
-    label: str
-    share: float
-    """Share of the tuned weights in the average with the base; 1 is the tuned model."""
-    path: Path
-    """Where the result goes."""
+    Raises:
+        DeglaError: as `tune`.
+    """
+    done: list[JobResult] = []
+    start: Path | None = None
+    for job in chain.jobs:
+        if job.config is not None and start is not None:
+            from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint
 
-
-@dataclass(frozen=True)
-class Job:
-    """One training run and its measurements, or the measurement of the base alone."""
-
-    label: str
-    base: str
-    config: TrainConfig | None
-    """With data and folder; None measures the base."""
-    inputs: dict[str, str]
-    """Digests of what the run is trained on."""
-    measures: tuple[Measure, ...]
-    benchmarks: tuple[str, ...]
-    root: Path
-    questions: str
-    """Digest of the benchmarks' questions."""
-    leakage: Leakage | None = None
-    """Which of the benchmarks' images the run is trained on."""
-    resume: bool = True
-    """Whether what an earlier call did is kept; without it nothing of the run's state is removed at its end either."""
-
-    @property
-    def title(self) -> str:
-        """As told while it runs."""
-        return self.label if self.config is None else f"{self.label}, seed {self.config.train.seed}"
-
-    @property
-    def stages(self) -> tuple[Job, ...]:
-        """Itself."""
-        return (self,)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a training took. Times of processes side by side depend on what else the machine did."""
-
-    seconds: float
-    """In training steps, without loading and evaluation."""
-    pairs_per_second: float
-    """Median over the run."""
-    teacher: bool
-    """Whether a teacher was run."""
-    negatives: int
-    """Negatives a caption."""
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """What a job did."""
-
-    paths: tuple[Path, ...]
-    """Results, in the order of the job's measures; none where a signal stopped it."""
-    cost: Cost | None = None
-    notes: tuple[str, ...] = ()
-    """What was kept from earlier, resumed or made again, in sentences."""
-    trained: bool = False
-    measured: int = 0
-    """Models that were measured now, not before."""
-
-    @property
-    def is_new(self) -> bool:
-        """Whether anything was done now."""
-        return self.trained or self.measured > 0
+            before = chosen_checkpoint(start)
+            assert before is not None
+            inputs = job.inputs | {"start": digest_of(before / WEIGHTS_NAME, {})}
+            job = replace(job, config=replace(job.config, model=str(before)), inputs=inputs)
+        done.append(tune(job))
+        if not done[-1].paths:
+            break
+        start = None if job.config is None else job.config.out
+    return tuple(done)
 
 
 def tune(job: Job) -> JobResult:

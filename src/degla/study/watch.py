@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -15,35 +15,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from degla.errors import InputError
 from degla.pages.words import duration
 from degla.parse import parse_json, read_bytes
-from degla.study.tuning import Job
+from degla.study.jobs import Chain, ChainResult, Job
 from degla.study.workers import Ended
 
 _ALL_SHOWN = 12
 """So few runs keep their bars when they are done."""
-
-
-class ShownJob(Protocol):
-    """A training run, or several one after another."""
-
-    @property
-    def title(self) -> str:
-        """In lists."""
-
-    @property
-    def stages(self) -> tuple[Job, ...]:
-        """The runs."""
-
-
-class ShownResult(Protocol):
-    """What came of it."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was kept, resumed or made again, in sentences."""
-
-    @property
-    def is_new(self) -> bool:
-        """Whether anything was done now."""
 
 
 class Watch:
@@ -57,10 +33,10 @@ class Watch:
 
     def __init__(
         self,
-        jobs: Sequence[ShownJob],
+        jobs: Sequence[Chain],
         *,
         log: logging.Logger,
-        when_ended: Callable[[int, Ended[Any]], None] | None = None,
+        when_ended: Callable[[int, Ended[ChainResult]], None],
     ) -> None:
         self._jobs, self._log, self._when_ended = jobs, log, when_ended
         self._console = Console(stderr=True)
@@ -75,7 +51,7 @@ class Watch:
         ]
         self._started: set[int] = set()
         # Of several runs one after another, those that were measured.
-        self._measured = {stage.title for job in jobs for stage in job.stages if stage.measures[0].path.is_file()}
+        self._measured = {stage.title for job in jobs for stage in job.jobs if stage.measures[0].path.is_file()}
         self._done = 0
         self._worked = 0
         self._since = time.monotonic()
@@ -100,34 +76,33 @@ class Watch:
                 self._started.add(number)
                 self._bars.start_task(task)
                 self._bars.update(task, visible=True)
-            rows = [row for stage in job.stages if (row := _last_metrics(stage)) is not None]
+            rows = [row for stage in job.jobs if (row := _last_metrics(stage)) is not None]
             done = sum(row["step"] for row in rows)
             if not rows:
                 self._bars.update(task, note="starting" if _steps(job) else "evaluating")
-            elif rows[-1]["step"] == _steps_of(job.stages[len(rows) - 1]):
+            elif rows[-1]["step"] == _steps_of(job.jobs[len(rows) - 1]):
                 self._bars.update(task, completed=done, note="evaluating")
             else:
                 note = f"loss {_loss(rows[-1])}  {rows[-1].get('pairs_per_second', 0):.0f} pairs/s"
                 self._bars.update(task, completed=done, note=note)
             self._tell_stages(job)
 
-    def _tell_stages(self, job: ShownJob) -> None:
-        for place, stage in enumerate(job.stages, start=1):
-            if len(job.stages) > 1 and stage.title not in self._measured and stage.measures[0].path.is_file():
+    def _tell_stages(self, job: Chain) -> None:
+        for place, stage in enumerate(job.jobs, start=1):
+            if len(job.jobs) > 1 and stage.title not in self._measured and stage.measures[0].path.is_file():
                 self._measured.add(stage.title)
-                self._log.info("%s: %s (%d of %d)", job.title, stage.label, place, len(job.stages))
+                self._log.info("%s: %s (%d of %d)", job.title, stage.label, place, len(job.jobs))
 
-    def ended(self, number: int, end: Ended[Any]) -> None:
+    def ended(self, number: int, end: Ended[ChainResult]) -> None:
         """Note the end of a job; a line in the log says what came of it."""
         job, task = self._jobs[number], self._tasks[number]
         self._tell_stages(job)
         self._done += 1
-        value: ShownResult | None = end.value
-        fresh = value is None or value.is_new
+        fresh = end.value is None or any(each.trained or each.measured for each in end.value)
         self._worked += fresh
         told = end.error and f"failed: {end.error}"
         told = told or (f"done in {end.seconds:.0f} s" if fresh else "kept from before")
-        notes = "; ".join(value.notes) if value is not None else ""
+        notes = "; ".join(note for each in end.value or () for note in each.notes)
         left = ""
         if self._worked and self._done < len(self._jobs):
             each = (time.monotonic() - self._since) / self._worked
@@ -141,12 +116,11 @@ class Watch:
         self._bars.update(self._total, completed=self._done, note=left.removeprefix("; "))
         line = f"{self._done} of {len(self._jobs)}: {job.title}: {told}" + (f" ({notes})" if notes else "")
         self._log.log(logging.ERROR if end.error else logging.INFO, "%s%s", line, left)
-        if self._when_ended is not None:
-            self._when_ended(number, end)
+        self._when_ended(number, end)
 
 
-def _steps(job: ShownJob) -> int | None:
-    return sum(_steps_of(stage) for stage in job.stages) or None
+def _steps(job: Chain) -> int | None:
+    return sum(_steps_of(stage) for stage in job.jobs) or None
 
 
 def _steps_of(run: Job) -> int:

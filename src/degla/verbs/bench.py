@@ -62,28 +62,26 @@ def _tell(line: str) -> None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from rich.table import Table
+    from degla.pages.table import Table, TableRow
 
-    table = Table(title=f"One training step, {found['model']}, B={found['batch_size']}, K={found['negatives']}")
-    table.add_column("stage")
-    table.add_column("baseline, fp32", justify="right")
-    table.add_column(f"degla, {found['precision']}", justify="right")
-    table.add_column("ratio", justify="right")
-    for name, row in found["stages"].items():
-        slow, fast = row["baseline_seconds"], row["seconds"]
-        table.add_row(name, f"{slow * 1000:.0f} ms", f"{fast * 1000:.0f} ms", f"{slow / fast:.2f}")
-    table.add_section()
+    def row(name: str, slow: float, fast: float, form: str) -> TableRow:
+        return TableRow([name, form.format(slow), form.format(fast), f"{slow / fast:.2f}"])
+
+    rows = [
+        row(name, 1000 * stage["baseline_seconds"], 1000 * stage["seconds"], "{:.0f} ms")
+        for name, stage in found["stages"].items()
+    ]
+    rows.append(TableRow([""], kind="section"))
+    rows.append(TableRow(["whole step", f"{found['baseline_seconds']:.2f} s", f"{found['seconds']:.2f} s",
+                          f"{found['ratio']:.2f}"]))  # fmt: skip
     ratios = found["ratios"]
-    step = f"{found['baseline_seconds']:.2f} s", f"{found['seconds']:.2f} s", f"{found['ratio']:.2f}"
-    table.add_row("whole step", *step)
     if len(ratios) > 1:
-        table.add_row("in single rounds", "", "", f"{min(ratios):.2f} to {max(ratios):.2f}")
-    table.add_row("its text part", "", "", f"{found['text_ratio']:.2f}")
-    slow, fast = found["baseline_memory"] / 2**30, found["memory"] / 2**30
-    table.add_row("memory at most", f"{slow:.2f} GiB", f"{fast:.2f} GiB", f"{1 / found['memory_share']:.2f}")
-    slow, fast = found["baseline_operations"] / 1e9, found["operations"] / 1e9
-    table.add_row("matrix operations", f"{slow:.0f} G", f"{fast:.0f} G", f"{slow / fast:.2f}")
-    show(table)
+        rows.append(TableRow(["in single rounds", "", "", f"{min(ratios):.2f} to {max(ratios):.2f}"]))
+    rows.append(TableRow(["its text part", "", "", f"{found['text_ratio']:.2f}"]))
+    rows.append(row("memory at most", found["baseline_memory"] / 2**30, found["memory"] / 2**30, "{:.2f} GiB"))
+    rows.append(row("matrix operations", found["baseline_operations"] / 1e9, found["operations"] / 1e9, "{:.0f} G"))
+    title = f"One training step, {found['model']}, B={found['batch_size']}, K={found['negatives']}"
+    show(Table(["stage", "baseline, fp32", f"degla, {found['precision']}", "ratio"], rows).terminal(title=title))
     show(
         f"{found['device']}: {found['pairs_per_second']:.1f} pairs/s, "
         f"{found['operations_per_second'] / 1e9:.0f} GFLOP/s, {found['share_of_peak']:.0%} of the "
