@@ -38,7 +38,7 @@ def test_the_whole_pipeline(
     assert 'src="http' not in page and 'href="http' not in page, "the page asks for something outside it"
     assert (out / "report.md").is_file()
     first = (out / "base.html").read_text()
-    assert "data:image/jpeg" in first and 'class="up">✓' in first and "composition.id" in first
+    assert "data:image/jpeg" in first and 'class="up">✓' in first and "recognition" in first
 
     fingerprints = {load_result(path).model.fingerprint for path in (out / "results").glob("*-*.json")}
     assert len(fingerprints) == len(labels), "two methods gave the same model"
