@@ -33,13 +33,14 @@ from degla.evaluation.terminal import named_scores
 from degla.evaluation.thumbnails import thumbnail
 from degla.files import write_text
 from degla.locks import Lock, lock
-from degla.negatives.generate import generate
+from degla.negatives.generate import NegativesSettings, generate
 from degla.pages.page import Grid, Page, Part, Raw, Section
 from degla.pages.table import Table
 from degla.pages.words import UNKNOWN, interval, minus, percent
-from degla.parent import end_with_parent
-from degla.records import ItemVerdict, PairItem, Result, Score, read_jsonl
+from degla.records import PairItem, read_jsonl
+from degla.results import ItemVerdict, Result, Score
 from degla.shelf import PUBLISHED_RULES
+from degla.stopping import end_with_parent
 from degla.study.conduct import run_chains
 from degla.study.jobs import ChainResult, Job, Measure
 from degla.study.materials import digest_of, digest_questions
@@ -163,7 +164,7 @@ def _demo(out: Path, size: Size, *, seeds: int, held: Lock) -> dict[str, Any]:
     negatives = out / f"negatives-{size.scenes}.jsonl"
     with _stage("making hard negatives"):
         summary = generate(
-            read_captions(pairs.captions), rules=RULES, out=negatives, seed=0, progress=True, workers=processes
+            read_captions(pairs.captions), NegativesSettings(RULES, seed=0), out=negatives, workers=processes
         )
         log.info("%.2f negatives a caption, of %d captions", summary.mean, summary.captions)
     jobs = []
