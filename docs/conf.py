@@ -83,6 +83,7 @@ In Python <api>
 :hidden:
 :caption: Results
 
+What was measured <results>
 Every method <studies/methods/study>
 What each term of DeGLA gives <studies/degla_ablation/study>
 Frontiers, not rows <studies/frontier/study>
