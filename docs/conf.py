@@ -85,6 +85,7 @@ In Python <api>
 
 What was measured <results>
 Every method <studies/methods/study>
+The main methods in three worlds <studies/headline/study>
 What each term of DeGLA gives <studies/degla_ablation/study>
 Frontiers, not rows <studies/frontier/study>
 Frontiers, chosen settings on test scenes <studies/frontier_chosen/study>

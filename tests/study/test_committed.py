@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -227,6 +228,49 @@ def test_what_the_page_says_of_other_draws_follows_from_the_study_of_methods() -
     told = {name: f"{min(values):.1f} to {max(values):.1f}" for name, values in spread.items()}
     assert set(told) == {"training seed", "negatives"}
     assert f"other draws of negatives {told['negatives']}, other training seeds {told['training seed']}" in page
+
+
+def test_what_the_page_says_of_three_worlds_follows_from_their_study() -> None:
+    study = Study(load_study(ROOT / "docs" / "studies" / "headline" / "study.json"))
+    data = json.loads((ROOT / "docs" / "studies" / "headline" / "study.json").read_text(encoding="utf-8"))
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    (rows,) = [rows for _, heads, rows in tables(text) if heads[:2] == ["recipe", "the shipped world"]]
+
+    def mean(label: str, world: str, score: str) -> float:
+        model = next(entry for entry in data["models"] if entry["label"] == label)
+        return fmean(run["scores"][score] for run in model["runs"] if run["replicate"] == world)
+
+    orders = set()
+    for world, column in (("", 1), ("world 1", 2), ("world 2", 3)):
+        joint = {}
+        for row in rows:
+            gained = mean(row[0], world, "composition") - mean("base", world, "composition")
+            lost = mean("base", world, "recognition") - mean(row[0], world, "recognition")
+            joint[row[0]] = gained - lost
+            made = [cell((value, None), signed=True) for value in (gained - lost, gained, lost)]
+            assert row[column] == f"{made[0]} ({made[1]}, {made[2]})", (row[0], world)
+        orders.add(tuple(sorted(joint, key=lambda label: -joint[label])))
+    assert orders == {tuple(row[0] for row in rows)}
+    named = ", ".join(f"`{row[0]}`" for row in rows[:-1]) + f" and `{rows[-1][0]}` stand in the same order"
+    assert named in (ROOT / "README.md").read_text(encoding="utf-8")
+
+    variances = {(label, score): overall for label, score, overall in study.variances}
+    between = [
+        100 * source.deviation
+        for (label, score), overall in variances.items()
+        for source in overall.sources
+        if score == "joint" and source.name != "training seed" and label in {row[0] for row in rows}
+    ]
+    page = " ".join(text.split())
+    assert f"standard deviation of {min(between):.1f} to {max(between):.1f} points" in page
+    differences = {
+        label.split(" ")[0]: cell((overall.value, overall.half_width), signed=True)
+        for (label, score), overall in variances.items()
+        if score == "joint" and "\N{MINUS SIGN}" in label
+    }
+    for label in ("con_clip", "negclip", "clip", "ce_clip"):
+        assert f"{differences[label]} for `{label}`" in page
+    assert f"two are too few ({differences['degla_plus']})" in page
 
 
 def test_what_the_page_says_of_the_kind_that_the_text_tells_follows_from_the_study_of_methods() -> None:
