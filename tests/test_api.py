@@ -17,7 +17,7 @@ from degla.errors import DeglaError, InputError
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.recipes.negclip import negclip
-from tests.tiny import CAPTIONS
+from tests.tiny import CAPTIONS, write_classes
 
 Pairs = dict[str, Path]
 
@@ -87,6 +87,14 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
         with pytest.raises(DeglaError, match=told) as caught:
             call()
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_seed_of_a_random_floor_stands_in_its_result(tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data", images=1)
+    floor = degla.load_model("random:7")
+    assert degla.evaluate("random:7", ["zeroshot"], root).training_seed == 7
+    assert degla.evaluate(floor, ["zeroshot"], root).training_seed == 7
+    assert degla.evaluate("blind", ["zeroshot"], root).training_seed is None
 
 
 def test_negatives_in_memory_are_those_of_the_file(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -13,11 +14,11 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import InputError
+from degla.evaluation.cache import DiskCache
 from degla.evaluation.choice import Point, Sweep, choose
-from degla.evaluation.disk_cache import DiskCache
 from degla.evaluation.results import load_result
-from degla.evaluation.run import evaluate
-from degla.interpolate import interpolate
+from degla.evaluation.run import Evaluation, evaluate
+from degla.interpolate import Goal, interpolate
 from degla.model.average import average_weights, check_alike
 from degla.model.checkpoint import save_encoder
 from degla.model.encoder import Encoder
@@ -77,8 +78,15 @@ def test_equal_gains_take_what_keeps_most_and_then_the_smallest() -> None:
 
 
 def sweep_of(models: tuple[str, str], world: Path, out: Path, **settings: object) -> Sweep:
-    options: dict[str, object] = {"alphas": [0, 0.5, 1], "benchmarks": ["world"], "root": world, "progress": False}
-    return interpolate(*models, out=out, **(options | settings))  # type: ignore[arg-type]
+    options: dict[str, Any] = {
+        "alphas": [0, 0.5, 1],
+        "benchmarks": ["world"],
+        "root": world,
+        "progress": False,
+    } | settings
+    goal = Goal(**{name: options.pop(name) for name in ("gain", "kept", "keep") if name in options})
+    alphas = options.pop("alphas")
+    return interpolate(*models, Evaluation(**options), alphas=alphas, out=out, goal=goal)
 
 
 def test_every_alpha_is_measured_and_the_chosen_one_loads(models: tuple[str, str], world: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from degla.config.run import TrainConfig
-    from degla.evaluation.embedding_model import EmbeddingModel
+    from degla.evaluation.models import EmbeddingModel
     from degla.evaluation.results import TracedResult
     from degla.negatives.run.summary import Summary
     from degla.records import CaptionRecord, NegativeRecord
@@ -230,24 +230,13 @@ def evaluate(
     Raises:
         InputError: an unknown benchmark, or files are missing or wrong.
     """
-    from degla.evaluation.overlap import training_images
     from degla.evaluation.results import save_result
-    from degla.evaluation.run import ask_all, evaluate
-    from degla.model.runs import recorded_seed
+    from degla.evaluation.run import Evaluation, ask_all
 
+    # Data come before models: a wrong folder is told before anything is fetched.
     questions = ask_all(benchmarks, Path(root), allow_missing=allow_missing)
-    name = model if isinstance(model, str) else model.name
-    result = evaluate(
-        load_model(model) if isinstance(model, str) else model,
-        benchmarks=benchmarks,
-        root=Path(root),
-        label=label,
-        training_seed=recorded_seed(name),
-        training=training_images(name),
-        questions=questions,
-        progress=progress,
-        allow_missing=allow_missing,
-    )
+    evaluation = Evaluation(benchmarks, Path(root), allow_missing=allow_missing, progress=progress, questions=questions)
+    result = evaluation.score_named(model, label=label)
     if out is not None:
         save_result(result, Path(out))
     return result

@@ -27,10 +27,10 @@ from degla.config.run import TrainConfig, recipe_config
 from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
+from degla.evaluation.pictures import thumbnail
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
-from degla.evaluation.thumbnails import thumbnail
 from degla.files import write_text
 from degla.locks import Lock, lock
 from degla.negatives.generate import NegativesSettings, generate

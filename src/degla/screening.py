@@ -22,7 +22,7 @@ from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 from degla.records import ItemImage, NegativeRecord, write_jsonl
 
 if TYPE_CHECKING:
-    from degla.evaluation.embedding_model import EmbeddingModel
+    from degla.evaluation.models import EmbeddingModel
     from degla.negatives.llm.likelihood import Likelihood
 
 _ROWS: Final = 256
@@ -250,9 +250,9 @@ class PictureScreen:
             InputError: an image cannot be read.
         """
         from degla.evaluation.embed import Embedder
-        from degla.evaluation.pictures import is_there
+        from degla.evaluation.pictures import has_picture
 
-        there = [row for row in rows if is_there(self.images, row.caption.image)]
+        there = [row for row in rows if has_picture(self.images, row.caption.image)]
         if not there:
             return [None] * len(rows)
         embedder = Embedder(self.encoder, self.images)

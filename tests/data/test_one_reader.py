@@ -22,9 +22,8 @@ from degla.data.pack import Packing, pack
 from degla.data.pairs import PairRow
 from degla.errors import InputError
 from degla.evaluation.embed import Embedder
-from degla.evaluation.pictures import is_there
+from degla.evaluation.pictures import has_picture, thumbnail
 from degla.evaluation.robustness import Attacker
-from degla.evaluation.thumbnails import thumbnail
 from degla.records import CaptionRecord, ItemImage
 from tests.odd_images import OddImage, odd_images
 
@@ -173,7 +172,7 @@ def test_what_is_no_file_is_refused_at_once_and_in_one_short_line(tmp_path: Path
                 read(tmp_path, place)
             said = str(caught.value)
             assert reason in said and len(said) < 800 and said.isprintable(), (name, place[:50])
-        is_there(tmp_path, place)
+        has_picture(tmp_path, place)
         assert thumbnail(ItemImage(path=place), root=tmp_path) is None
         # A row of a dataset is only known to be missing once it is read.
         for depth in ("decode",) if place.startswith("dataset:") else ("decode", "exists"):

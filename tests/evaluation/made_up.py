@@ -9,6 +9,7 @@ import numpy as np
 
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark
+from degla.evaluation.in_print import published_tables
 from degla.evaluation.results import save_result
 from degla.evaluation.verdicts import Judged
 from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result
@@ -91,3 +92,17 @@ def write_results(folder: Path, *, name: str = "world", n: int = 60) -> list[Pat
             save_result(draw_result(label, levels, seed, benchmark=benchmark, n=n), path)
             paths.append(path)
     return paths
+
+
+def published_scores(benchmark: str) -> dict[str, dict[str, float]]:
+    """A benchmark's scores in print, from 0 to 1: "model, source" to name of part or average to value.
+
+    Args:
+        benchmark: name on the shelf; one without scores in print gives an empty dict.
+    """
+    return {
+        f"{row.model}, {table.source}": {name: percent / 100 for name, percent in (row.scores | row.averages).items()}
+        for table in published_tables()
+        if table.benchmark == benchmark
+        for row in table.row
+    }

@@ -12,8 +12,7 @@ from PIL import Image
 
 from degla.errors import InputError
 from degla.evaluation import perturb
-from degla.evaluation.benchmarks.aro import BENCHMARK
-from degla.evaluation.excluded_relations import EXCLUDED_RELATIONS
+from degla.evaluation.benchmarks.aro import BENCHMARK, EXCLUDED_RELATIONS
 from degla.records import PairItem
 from tests.evaluation.fake_encoders import constant
 from tests.evaluation.shelf_contract import (

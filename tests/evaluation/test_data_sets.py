@@ -14,9 +14,8 @@ import torchvision.datasets as theirs
 from degla.errors import InputError
 from degla.evaluation.benchmark import Classification
 from degla.evaluation.data_sets import NAMES, data_set, plain
-from degla.evaluation.pictures import decode_picture, is_there, read_picture
+from degla.evaluation.pictures import decode_picture, has_picture, read_picture, thumbnail
 from degla.evaluation.run import evaluate
-from degla.evaluation.thumbnails import thumbnail
 from degla.records import ItemImage
 from degla.shelf import BENCHMARKS
 from tests.evaluation.fake_encoders import FakeEncoder, knowing
@@ -188,8 +187,8 @@ def test_one_folder_a_class_and_tars_serve_too(tmp_path: Path) -> None:
     (entry,) = read(tmp_path / "b")
     assert [entry.classes[label] for label in entry.labels] == ["sushi", "apple pie", "sushi"]
     assert entry.images[0].path == "zeroshot/food101/test/0.tar#s0.webp"
-    assert is_there(tmp_path / "b", entry.images[2].path)
-    assert not is_there(tmp_path / "b", "zeroshot/food101/test/0.tar#s9.webp")
+    assert has_picture(tmp_path / "b", entry.images[2].path)
+    assert not has_picture(tmp_path / "b", "zeroshot/food101/test/0.tar#s9.webp")
     encoder = colours_known(entry, tmp_path / "b")
     result = evaluate(encoder, benchmarks=["zeroshot"], root=tmp_path / "b", progress=False, allow_missing=True)
     assert result.benchmarks[0].parts[0].scores[0].value == 1.0

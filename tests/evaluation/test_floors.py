@@ -15,8 +15,7 @@ from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry
 from degla.evaluation.comparison import compare
-from degla.evaluation.floors import BlindModel, load_floor, seed_of
-from degla.evaluation.models import load_model
+from degla.evaluation.models import BlindModel, load_floor, load_model, seed_of
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
 from degla.evaluation.run import evaluate

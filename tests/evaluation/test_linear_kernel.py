@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
+from degla.evaluation.cache import identity_of
 from degla.evaluation.embed import Embedder
-from degla.evaluation.identity import identity_of
 from degla.model import linear_kernel
 from degla.model.linear_kernel import LinearKernel, has_kernel
 from degla.model.load import load_encoder

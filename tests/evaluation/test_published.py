@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from degla.evaluation.benchmark import Benchmark
-from degla.evaluation.published import PublishedRow, PublishedTable, published_scores, published_tables
+from degla.evaluation.in_print import PublishedRow, PublishedTable, published_tables
 from degla.shelf import BENCHMARKS
+from tests.evaluation.made_up import published_scores
 from tests.evaluation.shelf_contract import average_columns
 
 COUNTING = ("counting-hard", "counting-small-quant", "counting-adversarial")

@@ -14,14 +14,13 @@ from degla.evaluation.changes import largest_changes
 from degla.evaluation.comparison import compare
 from degla.evaluation.in_print import tables_in_print
 from degla.evaluation.overlap import Leakage, Overlap
-from degla.evaluation.published import published_scores
+from degla.evaluation.pictures import LARGEST, thumbnail
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
-from degla.evaluation.thumbnails import LARGEST, thumbnail
 from degla.records import ItemImage, PairItem, write_jsonl
 from degla.results import Result
 from degla.shelf import BENCHMARKS
-from tests.evaluation.made_up import draw_result
+from tests.evaluation.made_up import draw_result, published_scores
 
 
 def _save(folder: Path, result: Result) -> Path:
@@ -114,10 +113,10 @@ def test_nothing_is_best_beside_leakage_and_missing_images(tmp_path: Path) -> No
         assert not any(cell["best"] or cell["gain"]["significant"] for cell in cells)
         assert all(reason in cell["gain"]["doubt"] and cell["gain"]["value"] > 0.2 for cell in cells)
         page, text = (tmp_path / "r.html").read_text(), (tmp_path / "r.md").read_text()
-        glance = page[page.index('class="glance"') : page.index("</table>")]
+        glance = page[page.index("<table") : page.index("</table>")]
         assert "<b>" not in glance and 'class="up"' not in glance and 'class="down"' not in glance
         assert f'<small class="doubt">{cells[0]["gain"]["doubt"]}' in glance
-        assert "**" not in text[text.index("## At a glance") :].replace("**Note.**", "") and reason in text
+        assert "**" not in text[text.index("## At a glance") :].replace("**Bold**", "") and reason in text
 
 
 def test_published_rows_are_of_the_same_parts(tmp_path: Path) -> None:
@@ -127,7 +126,7 @@ def test_published_rows_are_of_the_same_parts(tmp_path: Path) -> None:
     parts = tuple(part.model_copy(update=changes.get(part.name, {})) for part in entry.parts)
     other = result.model_copy(update={"benchmarks": (entry.model_copy(update={"parts": parts}),)})
     table = tables_in_print(compare([_save(tmp_path, other)]))[0]
-    assert set(table.columns) == {"replace_obj", "replace_att", "replace_rel", "swap_att"}
+    assert set(table.measured) == {"replace_obj", "replace_att", "replace_rel", "swap_att"}
     assert tables_in_print(compare([_save(tmp_path, _made("world", "one"))])) == ()
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from degla.errors import InputError
+from degla.evaluation.annotations import COCO, FLICKR30K
 from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.retrieval import BENCHMARK
-from degla.evaluation.karpathy import COCO, FLICKR30K
 from degla.records import CaptionRecord, write_jsonl
 from tests.evaluation.fake_encoders import constant, knowing
 from tests.evaluation.shelf_contract import literal_image, literal_text, paint, score, tiny_encoder, values_of

@@ -14,8 +14,9 @@ from degla.errors import InputError
 from degla.evaluation.benchmark import Classification
 from degla.evaluation.benchmarks import zeroshot
 from degla.evaluation.benchmarks.zeroshot import BENCHMARK, items
-from degla.evaluation.robustness import AttackedScores, Attacker, attack_model, name_epsilon
-from degla.evaluation.run import evaluate
+from degla.evaluation.results import AttackedScores, name_epsilon
+from degla.evaluation.robustness import Attacker, AttackSettings, attack_model
+from degla.evaluation.run import ask_all, evaluate
 from degla.model.load import load_encoder
 from degla.records import PairItem
 from degla.world.domains import DOMAINS, class_slug
@@ -48,7 +49,8 @@ def _top1(scores: AttackedScores) -> float:
 def test_clean_accuracy_is_that_of_evaluate_and_attacks_lower_it(root: Path) -> None:
     encoder = load_encoder("world")
     kinds = [value.requires_grad for value in encoder.parameters()]
-    result = attack_model(encoder, benchmarks=["zeroshot"], root=root, epsilons=EPSILONS[::-1], steps=5, progress=False)
+    settings = AttackSettings(EPSILONS[::-1], steps=5)
+    result = attack_model(encoder, settings, ask_all(["zeroshot"], root), root=root, progress=False)
     (benchmark,) = result.benchmarks
     clean, *attacked = benchmark.attacked
     assert [found.epsilon for found in benchmark.attacked] == [0.0, *EPSILONS], "sizes in order, whatever the user's"
@@ -67,10 +69,10 @@ def test_an_attack_finds_what_random_changes_do_not(root: Path) -> None:
     encoder = load_encoder("world")
     (entry,) = items(root)
     assert isinstance(entry, Classification)
-    clean, attacked = Attacker(encoder, root, steps=10).judge(BENCHMARK, entry, [2 / 255])
+    clean, attacked = Attacker(encoder, root, AttackSettings([2 / 255])).judge(BENCHMARK, entry)
     wrong = sum(row.verdict.ok["top1"] == 0 for row in attacked)
     # Steps of next to nothing leave the random start.
-    _, noisy = Attacker(encoder, root, steps=1, step_size=1e-9).judge(BENCHMARK, entry, [2 / 255])
+    _, noisy = Attacker(encoder, root, AttackSettings([2 / 255], steps=1, step_size=1e-9)).judge(BENCHMARK, entry)
     assert wrong > 2 + sum(row.verdict.ok["top1"] == 0 for row in noisy)
     for before, after in zip(clean, attacked, strict=True):
         assert after.verdict.id == before.verdict.id
@@ -97,7 +99,8 @@ def test_attacked_pixels_stay_within_epsilon_and_do_not_depend_on_batches(
     monkeypatch.setattr(Attacker, "_attack", watched)
     small = entry.model_copy(update={"images": entry.images[:8], "labels": entry.labels[:8]})
     verdicts = [
-        Attacker(encoder, root, steps=3, images_per_batch=size).judge(BENCHMARK, small, [1 / 255]) for size in (8, 3)
+        Attacker(encoder, root, AttackSettings([1 / 255], steps=3), images_per_batch=size).judge(BENCHMARK, small)
+        for size in (8, 3)
     ]
     whole, *parts = seen
     assert len(parts) > 1
@@ -151,7 +154,7 @@ def test_a_benchmark_without_classes_is_refused(root: Path, monkeypatch: pytest.
     )  # fmt: skip
     monkeypatch.setattr(zeroshot, "BENCHMARK", dataclasses.replace(BENCHMARK, items=lambda _: iter([question])))
     with pytest.raises(InputError, match="has no zero-shot classification to attack"):
-        attack_model(load_encoder("world"), benchmarks=["zeroshot"], root=root, epsilons=[0.1])
+        attack_model(load_encoder("world"), AttackSettings([0.1]), ask_all(["zeroshot"], root), root=root)
 
 
 @pytest.mark.parametrize(("size", "message"), [("1/0", "no fraction"), ("8", "at most 1"), ("small", "no fraction")])
@@ -160,7 +163,7 @@ def test_wrong_sizes_are_refused(size: str, message: str, capsys: pytest.Capture
         main(["attack", "world", "--benchmarks", "zeroshot", "--root", ".", "--epsilon", size])
     assert stopped.value.code == 2 and message in capsys.readouterr().err
     with pytest.raises(InputError, match="epsilon is"):
-        attack_model(load_encoder("world"), benchmarks=["zeroshot"], root=Path(), epsilons=[])
+        AttackSettings([])
 
 
 def test_sizes_have_the_names_that_people_use() -> None:

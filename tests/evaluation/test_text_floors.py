@@ -151,7 +151,8 @@ def test_no_column_goes_without_its_floors(gift: Path, tmp_path: Path) -> None:
     for shown in (page, text, " ".join(said.get().split())):
         assert told in shown and "words only" in shown
     assert (
-        '<tr class="floor"><th scope="row">shorter text</th>' in page and "| *words only* |  | 50.0 | 100.0 |" in text
+        '<tr class="floor"><th scope="row"><span>shorter text</span></th>' in page
+        and "| *words only* |  | 50.0 | 100.0 |" in text
     )
 
 

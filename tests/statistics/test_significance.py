@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from degla.results import Interval
-from degla.statistics.seeds import QuestionVariance
-from degla.statistics.significance import doubt_of, holm, p_over_questions, p_over_seeds
+from degla.statistics.seeds import QuestionVariance, doubt_of, holm, p_over_questions, p_over_seeds
 from degla.statistics.sources import deviation_factors, over_sources
 
 

@@ -13,8 +13,7 @@ import yaml
 
 from degla.pages.plot import standing_alone
 from degla.pages.words import duration, p_value
-from degla.statistics.seeds import QuestionVariance
-from degla.statistics.significance import holm
+from degla.statistics.seeds import QuestionVariance, holm
 from degla.study.page import page_of, picture_of
 from degla.study.record import load_study
 from degla.study.retention import SUMMARIES, Retention

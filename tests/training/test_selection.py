@@ -15,8 +15,8 @@ from degla.cli import main
 from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
+from degla.evaluation.choice import trade_off
 from degla.evaluation.processes import EvaluationProcesses
-from degla.evaluation.trade_off import trade_off
 from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
 from degla.training.loop import TrainResult, train

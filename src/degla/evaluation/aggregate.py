@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,12 +89,11 @@ def aggregate(benchmark: Benchmark, judged: Sequence[Judged], *, seed: int = 0, 
     Raises:
         DeglaError: a metric's verdict is missing; the benchmark's file is at fault.
     """
-    columns, drawn = _draw_all(benchmark, judged, seed, draws)
+    drawn = _draw_all(benchmark, judged, seed, draws)
     parts: dict[str, tuple[Score, ...]] = {}
-    for column, entry in zip(columns, drawn, strict=True):
-        parts[column.part] = (*parts.get(column.part, ()), entry.score)
-    averages = _averages(benchmark, list(zip(columns, drawn, strict=True)))
-    return Scores(parts, tuple(average.score for average in averages))
+    for entry in drawn:
+        parts[entry.score.name] = (*parts.get(entry.score.name, ()), entry.score)
+    return Scores(parts, tuple(average.score for average in _averages(benchmark, drawn)))
 
 
 def drawn_values(
@@ -106,14 +104,12 @@ def drawn_values(
     Two models' verdicts on the same items in the same order, drawn with one seed, are drawn alike: the difference
     of their values is a paired bootstrap.
     """
-    columns, drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], seed, DRAWS)
-    rows = [*drawn, *_averages(benchmark, list(zip(columns, drawn, strict=True)))]
-    return {(row.score.name, row.score.metric): row.items for row in rows}
+    drawn = _draw_all(benchmark, [Judged(verdict, {}) for verdict in verdicts], seed, DRAWS)
+    return {(row.score.name, row.score.metric): row.items for row in [*drawn, *_averages(benchmark, drawn)]}
 
 
-def _draw_all(
-    benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: int
-) -> tuple[list[_Column], list[_Drawn]]:
+def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: int) -> list[_Drawn]:
+    """Every metric of every part, all of them in the same draws."""
     clusters = cluster_numbers([row.verdict.image for row in judged])
     members: dict[str, list[int]] = {}
     for index, row in enumerate(judged):
@@ -124,7 +120,11 @@ def _draw_all(
         for metric in benchmark.part(name).metrics
         if (column := _column(name, metric, indices, judged, clusters)) is not None
     ]
-    return columns, _draw(columns, int(clusters.max()) + 1 if len(clusters) else 0, seed, draws)
+    values: list[list[float]] = [[] for _ in columns]
+    for counts in cluster_draws(int(clusters.max()) + 1 if len(clusters) else 0, seed=seed, draws=draws):
+        for drawn, column in zip(values, columns, strict=True):
+            drawn.append(grouped_mean(column.worth, column.groups, counts[column.clusters]))
+    return [_scored(column, np.array(drawn)) for column, drawn in zip(columns, values, strict=True)]
 
 
 def _column(
@@ -159,14 +159,6 @@ def _column(
     )
 
 
-def _draw(columns: Sequence[_Column], clusters: int, seed: int, draws: int) -> list[_Drawn]:
-    drawn: list[list[float]] = [[] for _ in columns]
-    for counts in cluster_draws(clusters, seed=seed, draws=draws):
-        for values, column in zip(drawn, columns, strict=True):
-            values.append(grouped_mean(column.worth, column.groups, counts[column.clusters]))
-    return [_scored(column, np.array(values)) for column, values in zip(columns, drawn, strict=True)]
-
-
 def _scored(column: _Column, draws: FloatArray) -> _Drawn:
     chance: float | None = column.metric.chance
     if chance is None:
@@ -186,10 +178,10 @@ def _scored(column: _Column, draws: FloatArray) -> _Drawn:
     return _Drawn(score, items)
 
 
-def _averages(benchmark: Benchmark, columns: Sequence[tuple[_Column, _Drawn]]) -> list[_Drawn]:
+def _averages(benchmark: Benchmark, drawn: Sequence[_Drawn]) -> list[_Drawn]:
     made: dict[str, _Drawn] = {}
     for average in benchmark.averages:
-        members = _members(average, columns, made)
+        members = _members(average, drawn, made)
         if not members:
             continue
         values = np.array([member.score.value for member in members])
@@ -224,21 +216,19 @@ def joined(items: Sequence[ItemScore], weights: FloatArray) -> ItemScore:
     )
 
 
-def _members(average: Average, columns: Sequence[tuple[_Column, _Drawn]], made: dict[str, _Drawn]) -> list[_Drawn]:
+def _members(average: Average, drawn: Sequence[_Drawn], made: dict[str, _Drawn]) -> list[_Drawn]:
     """What the average is of; empty where a named part has no scored item, since half an average misleads."""
     first: dict[str, _Drawn] = {}
-    for column, drawn in columns:
-        if average.metric in ("", column.metric.name):
-            first.setdefault(column.part, drawn)
-    members: dict[str, Any] = {}
+    for entry in drawn:
+        if average.metric in ("", entry.score.metric):
+            first.setdefault(entry.score.name, entry)
+    members: dict[str, _Drawn] = {}
     for pattern in average.of:
-        if pattern in made:
-            members[pattern] = made[pattern]
-            continue
-        fitting = {name: drawn for name, drawn in first.items() if fnmatchcase(name, pattern)}
-        if not fitting:
+        fitting = {name: entry for name, entry in first.items() if fnmatchcase(name, pattern)}
+        found = {pattern: made[pattern]} if pattern in made else fitting
+        if not found:
             return []
-        members |= fitting
+        members |= found
     return list(members.values())
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypedDict
 
 from pydantic import Field, model_validator
 
 from degla.errors import DeglaError
 from degla.records import ItemImage, PairItem, Record
+from degla.shelf import BENCHMARKS
 
 TieRule = Literal["strict", "half", "lenient"]
 """What an exact tie between a positive and a negative is worth: 0, 1/2 or 1."""
@@ -47,6 +49,11 @@ class Classification(Record):
             raise ValueError("every template needs exactly one {}")
         return self
 
+    def only(self, numbers: Sequence[int]) -> Classification:
+        """The same question with these of its images, at least one."""
+        images, labels = (tuple(values[number] for number in numbers) for values in (self.images, self.labels))
+        return self.model_copy(update={"images": images, "labels": labels})
+
 
 class Retrieval(Record):
     """One retrieval part: all images against all texts, both directions.
@@ -73,6 +80,53 @@ class Retrieval(Record):
         if not all(owner and all(0 <= index < len(self.images) for index in owner) for owner in self.owners):
             raise ValueError(f"owners must be non-empty lists of numbers from 0 to {len(self.images) - 1}")
         return self
+
+    @classmethod
+    def of_pairs(cls, benchmark: str, part: str, pairs: Iterable[tuple[str, str]], *, merged: bool) -> Retrieval:
+        """The question that pairs of an image's path and a text ask.
+
+        Args:
+            benchmark: its name.
+            part: name of the part.
+            pairs: one a caption.
+            merged: whether equal texts are one, which is true of all their images; else each is true of its own alone.
+        """
+        numbers: dict[str, int] = {}
+        texts: dict[object, tuple[str, list[int]]] = {}
+        for place, (image, text) in enumerate(pairs):
+            owners = texts.setdefault(text if merged else place, (text, []))[1]
+            owners.append(numbers.setdefault(image, len(numbers)))
+        return cls(
+            benchmark=benchmark,
+            part=part,
+            images=tuple(ItemImage(path=path) for path in numbers),
+            texts=tuple(text for text, _ in texts.values()),
+            owners=tuple(tuple(owners) for _, owners in texts.values()),
+        )
+
+
+def image_question(
+    place: tuple[str, str, object], image: str | ItemImage, true: Sequence[str], false: Sequence[str], **fields: Any
+) -> PairItem:
+    """One image with texts that are true of it and texts that are not.
+
+    Args:
+        place: benchmark, part, and the item's key in it.
+        image: or its path.
+        true: texts, one at least.
+        false: texts.
+        fields: further ones of `PairItem`.
+    """
+    benchmark, part, key = place
+    return PairItem(
+        id=f"{benchmark}/{part}/{key}",
+        benchmark=benchmark,
+        part=part,
+        images=(ItemImage(path=image) if isinstance(image, str) else image,),
+        texts=(*true, *false),
+        gold=((1,) * len(true) + (0,) * len(false),),
+        **fields,
+    )
 
 
 Entry = PairItem | Classification | Retrieval
@@ -145,6 +199,40 @@ class Average:
     of: tuple[str, ...]
     how: Literal["macro", "micro"] = "macro"
     metric: str = ""
+
+
+class BenchmarkProse(TypedDict):
+    """What is printed about a benchmark; see `Benchmark`."""
+
+    name: str
+    title: str
+    paper: str
+    licence: str
+    source: str
+    layout: str
+    citation: str
+
+
+def described(name: str) -> BenchmarkProse:
+    """What the docstring of a benchmark's file says in its sections, for `Benchmark(**described(name), ...)`.
+
+    A section is its name, a colon and its text from the tenth column on, in further lines too. The file is read, so
+    that the sections are there where Python drops docstrings (-OO).
+    """
+    text = BENCHMARKS.docstrings(name)[0]
+    found = {title.lower(): lines.split("\n          ") for title, lines in _SECTION.findall(text)}
+    return BenchmarkProse(
+        name=name,
+        title=" ".join(found["title"]),
+        paper=" ".join(found["paper"]),
+        licence=" ".join(found["licence"]),
+        source=" ".join(found["source"]),
+        layout="\n".join(found["layout"]),
+        citation=" ".join(found.get("citation", ())),
+    )
+
+
+_SECTION = re.compile(r"^(Title|Paper|Licence|Source|Layout|Citation): +(.*(?:\n {10}.*)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)

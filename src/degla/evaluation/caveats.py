@@ -1,4 +1,4 @@
-"""What a reader must know before believing a number: missing images, ties, impossible items, unlike settings."""
+"""What a reader must know before believing a number: missing images, ties, unlike settings, parts that texts tell."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from degla.evaluation.overlap import Leakage
 from degla.evaluation.results import TracedResult
+from degla.evaluation.text_floors import TOLD
 from degla.results import BenchmarkResult, Result
 
 _NAMED = 3
@@ -141,3 +142,18 @@ def _unlike(results: Sequence[tuple[str, Result]]) -> Iterator[str]:
             f"One result only for {', '.join(single)}: intervals there are over items, not over training seeds, and "
             "gains against it take it as fixed."
         )
+
+
+def told_notes(entry: BenchmarkResult) -> Iterator[str]:
+    """One sentence that names every told part with what tells it; none where no part is told."""
+    if not entry.told:
+        return
+    scores = {part.name: part.scores[0] for part in entry.parts}
+    named = [
+        f"{name} ({', '.join(f'{floor} {100 * scores[name].floors[floor]:.1f}' for floor in floors)})"
+        for name, floors in entry.told.items()
+        if name in scores
+    ]
+    left = "composition" in entry.headline
+    counted = f"not counted in composition, which is {entry.headline['composition']}" if left else "no part is left"
+    yield f"{TOLD[0].upper()}{TOLD[1:]}, {counted}: {', '.join(named)}."

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict
 
 from degla.errors import InputError
 from degla.evaluation.comparison import Comparison, Method
-from degla.evaluation.results import load_result
-from degla.evaluation.thumbnails import thumbnail
-from degla.records import ItemImage, PairItem, read_jsonl
+from degla.evaluation.pictures import thumbnail
+from degla.evaluation.results import items_file, read_items
+from degla.pages.table import breakable
+from degla.pages.words import minus
+from degla.records import ItemImage, PairItem
 from degla.shelf import BENCHMARKS
 
 logger = logging.getLogger(__name__)
@@ -58,6 +61,56 @@ class ItemChange:
     false: tuple[str, ...] = ()
     images: int = 0
     picture: str = ""
+
+
+@dataclass(frozen=True)
+class ShownChange:
+    """An item as a part of a page; `title` is its benchmark's, where the page has several."""
+
+    change: ItemChange
+    title: str
+
+    def __html__(self) -> str:
+        change, line = self.change, Markup("<p>{}</p>")
+        quiet = Markup('<p class="soft">{}</p>')
+        picture = Markup('<img src="{}" alt="image of {}">').format(change.picture, change.id) if change.picture else ""
+        true, false = (
+            Markup('<span class="up" title="true">✓</span>'),
+            Markup('<span class="down" title="false">✗</span>'),
+        )
+        lines = [line.format(Markup("{} {}").format(true, text)) for text in change.true[:3]]
+        lines = lines or [line.format(breakable(change.id))]
+        lines += [line.format(Markup("{} {}").format(false, text)) for text in change.false[:3]]
+        lines += [quiet.format(f"and {len(change.false) - 3} more")] if len(change.false) > 3 else []
+        lines += [quiet.format(f"of the first of {change.images} images")] if change.images > 1 else []
+        moved = Markup('<span class="{}">{} → {}</span>').format(
+            "up" if change.change > 0 else "down", _margin(change.before), _margin(change.after)
+        )
+        lines += [line.format(moved), quiet.format(f"{_answered(change.before)} → {_answered(change.after)}")]
+        lines.append(quiet.format(breakable(f"{self.title}, {change.part}" if self.title else change.part)))
+        return Markup('<div class="card item">{}<div>\n{}\n</div></div>').format(picture, Markup("\n").join(lines))
+
+    def markdown(self) -> str:
+        """A line of a list."""
+        change = self.change
+        true = " / ".join(change.true) or change.id
+        false = f" (false: {' / '.join(change.false)})" if change.false else ""
+        return (
+            f"* {change.part}: {true}{false}. Margin {_margin(change.before)} to {_margin(change.after)}; "
+            f"{_answered(change.before)}, then {_answered(change.after)}."
+        )
+
+
+def _margin(answers: ItemAnswers) -> str:
+    """A difference of cosines, 0.0612 as "+0.061"."""
+    return minus(f"{answers.margin:+.3f}")
+
+
+def _answered(answers: ItemAnswers) -> str:
+    """What a method answered over its seeds: "right", "wrong", "right in 3 of 5 seeds"."""
+    if answers.right in (0, answers.seeds):
+        return "right" if answers.right else "wrong"
+    return f"right in {answers.right} of {answers.seeds} seeds"
 
 
 class _Row(BaseModel):
@@ -123,8 +176,9 @@ def largest_changes(
 def _tallies(method: Method) -> dict[str, _Tally]:
     """Id to sums over seeds, of the items that every seed answered; empty where a file of verdicts is not there."""
     tallies: dict[str, _Tally] = {}
-    for path in method.paths.values():
-        for row in _rows(path):
+    for seed, path in method.paths.items():
+        result = method.results[seed]
+        for row in read_items(path, result, _Row) if items_file(path, result).is_file() else ():
             if row.margin is None or any("@" in verdict for verdict in row.ok):
                 continue
             tally = tallies.setdefault(row.id, _Tally(row))
@@ -133,21 +187,6 @@ def _tallies(method: Method) -> dict[str, _Tally]:
             tally.right += next(iter(row.ok.values()), 0.0) == 1.0
             tally.seeds += 1
     return {name: tally for name, tally in tallies.items() if tally.seeds == len(method.paths)}
-
-
-def _rows(path: Path) -> Iterator[_Row]:
-    result = load_result(path)
-    beside = path.with_name(result.items_file) if result.items_file else path.with_suffix(".items.jsonl")
-    if not beside.is_file():
-        return
-    number = 0
-    for number, row in enumerate(read_jsonl(_Row, beside), start=1):  # noqa: B007
-        yield row
-    if number != result.items_count:
-        raise InputError(
-            f"{beside}: holds {number} items, {path.name} was made from {result.items_count}. "
-            "Evaluate again, or bring the two files of one run together."
-        )
 
 
 def _alike(first: Method, second: Method) -> set[str]:

@@ -1,16 +1,47 @@
-"""The choice between models on one way: what each gains and keeps enters, the best that keeps enough leaves."""
+"""Gain against loss: the joint score of a model, and the choice of the best average that keeps enough."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
+from degla.pages.table import Column, Table
+from degla.pages.words import percent
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Table as RichTable
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """A model against the one that it was tuned from. All values are shares, 0.01 a point."""
+
+    gained: float
+    """Score that is to rise, minus the start's."""
+    lost: float
+    """Score that is to be kept: the start's minus this one's; below 0 where it rose."""
+    joint: float
+    """Gained minus price times lost."""
+
+
+def trade_off(
+    scores: Mapping[str, float], start: Mapping[str, float], *, gain: str, kept: str, price: float
+) -> TradeOff:
+    """What was gained and lost.
+
+    Args:
+        scores: the tuned model's by name, 0 to 1.
+        start: those of the model before tuning.
+        gain: name of the score that is to rise.
+        kept: name of the score that is to be kept.
+        price: of a point lost, in points gained, 0 or more.
+    """
+    gained, lost = scores[gain] - start[gain], start[kept] - scores[kept]
+    return TradeOff(gained, lost, gained - price * lost)
+
 
 POINTS_TO_LOSE = 1.0
 """Largest loss of the kept score against the base, in points, where no other limit is given."""
@@ -94,26 +125,17 @@ def choose(points: Sequence[Point], *, gain: str, kept: str, keep: float | None 
     return Sweep(tuple(points), gain, kept, limit, rule, chosen)
 
 
-def render_sweep(sweep: Sweep) -> Table:
+def render_sweep(sweep: Sweep) -> RichTable:
     """Every alpha with its two scores and their change against the base, in points."""
-    from rich.table import Table
-
-    note = "\n".join([f"{sweep.rule}.", NOTE, *sweep.warnings])
+    notes = [f"{sweep.rule}.", NOTE, *sweep.warnings]
     if sweep.chosen.alpha == 0 and len(sweep.points) > 1:
-        note += "\nNo average gains within this limit; --keep POINTS sets another one."
-    table = Table(caption=note, caption_justify="left")
-    for heading in ("alpha", sweep.gain, "change", sweep.kept, "change"):
-        table.add_column(heading, justify="right", overflow="fold")
-    table.add_column("")
+        notes.append("No average gains within this limit; --keep POINTS sets another one.")
     start = sweep.points[0]
+    rows = []
     for point in sweep.points:
         said = "keeps too little" if point.kept < sweep.limit - _ROUNDING else ""
-        table.add_row(
-            f"{point.alpha:g}",
-            f"{100 * point.gain:.1f}",
-            f"{100 * (point.gain - start.gain):+.1f}",
-            f"{100 * point.kept:.1f}",
-            f"{100 * (point.kept - start.kept):+.1f}",
-            "chosen" if point is sweep.chosen else said,
-        )
-    return table
+        scores = ((point.gain, start.gain), (point.kept, start.kept))
+        cells = [text for now, before in scores for text in (percent(now), f"{100 * (now - before):+.1f}")]
+        rows.append([f"{point.alpha:g}", *cells, "chosen" if point is sweep.chosen else said])
+    heads: list[Column | str] = ["alpha", sweep.gain, "change", sweep.kept, "change", Column("", align="left")]
+    return Table(heads, rows).terminal(caption="\n".join(notes))

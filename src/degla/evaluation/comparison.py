@@ -7,17 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.caveats import caveats_of, spoiled
-from degla.evaluation.ceilings import ceilings_of
-from degla.evaluation.floors import is_floor
+from degla.evaluation.beside import ScoreKey, ceilings_of, floor_values, keyed_scores
+from degla.evaluation.caveats import caveats_of, spoiled, told_notes
 from degla.evaluation.item_difference import item_score, lead_over, questions_of
-from degla.evaluation.keyed_scores import ScoreKey, floor_values, keyed_scores
+from degla.evaluation.models import is_floor
 from degla.evaluation.results import TracedResult, load_result
-from degla.evaluation.told import told_notes
 from degla.results import Interval, Score
 from degla.shelf import did_you_mean
-from degla.statistics.seeds import Difference, seed_difference, seed_spread
-from degla.statistics.significance import doubt_of
+from degla.statistics.seeds import Difference, doubt_of, seed_difference, seed_spread
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison
     ordered, floors = _apart(methods, baseline)
     rows: list[Row] = []
     headline: list[Row] = []
-    for name in _benchmarks(ordered):
+    for name in dict.fromkeys(entry.name for _, result in ordered_results(ordered) for entry in result.benchmarks):
         made = _rows(name, ordered, baseline, floors)
         rows += made
         headline += _headline(name, ordered, made)
@@ -184,12 +181,6 @@ def _apart(methods: Mapping[str, Method], baseline: str | None) -> tuple[tuple[M
     return (tuple(high), tuple(low)) if high else (tuple(low), ())
 
 
-def _benchmarks(methods: Sequence[Method]) -> list[str]:
-    return list(
-        dict.fromkeys(benchmark.name for _, result in ordered_results(methods) for benchmark in result.benchmarks)
-    )
-
-
 def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Sequence[Method]) -> list[Row]:
     found: dict[ScoreKey, dict[str, dict[int | None, Score]]] = {}
     questions: set[str] = set()
@@ -224,10 +215,10 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Se
                 chance=first.chance,
                 comparable=comparable,
                 cells=_cells(name, (title, metric), cells, methods, baseline if comparable else None, comparable),
+                ceiling=ceilings.get(title) if firsts[title] == metric else None,
                 floors=first.floors | beside.get((kind, title, metric, family, tie), {}),
             )
         )
-    rows = [replace(row, ceiling=ceilings.get(row.name)) if row.metric == firsts[row.name] else row for row in rows]
     # A part's tie rule is part of its key, so two rules give two rows; parts stand before averages.
     return sorted(rows, key=lambda row: row.kind != "part")
 
@@ -283,9 +274,5 @@ def _headline(name: str, methods: Sequence[Method], rows: Sequence[Row]) -> list
         for benchmark in result.benchmarks:
             if benchmark.name == name:
                 columns = {**benchmark.headline, **columns}
-    made = []
-    for column, source in columns.items():
-        row = next((row for row in rows if row.name == source), None)
-        if row is not None:
-            made.append(Row(**{**row.__dict__, "title": column}))
-    return made
+    firsts = {row.name: row for row in reversed(rows)}
+    return [replace(firsts[source], title=column) for column, source in columns.items() if source in firsts]

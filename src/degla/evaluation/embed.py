@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 from degla.data.decoding import shown
 from degla.errors import DeglaError, InputError
-from degla.evaluation.embedding_model import EmbeddingModel
-from degla.evaluation.embedding_table import Cache, CachedRows, batches_of
-from degla.evaluation.identity import content_digest
-from degla.evaluation.pictures import decode_picture, read_picture
+from degla.evaluation.cache import Cache
+from degla.evaluation.models import EmbeddingModel
+from degla.evaluation.pictures import content_digest, decode_picture, read_picture
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.progress import TaskProgress
@@ -33,6 +32,8 @@ from degla.records import ImageReading, ItemImage
 if TYPE_CHECKING:
     from torch import Tensor
 
+Batches = Sequence[Sequence[int]]
+"""Numbers of keys, some at a time."""
 _SMALL = 20_000_000
 """Weights of a model below which PyTorch's own work for each call outweighs the products of a small batch."""
 
@@ -66,7 +67,7 @@ class Embedder:
         reading: how images become pixels, see `data.decoding.decode`.
         workers: threads that open and transform images; 0: one a core.
         cache: rows of earlier runs, read and filled.
-        identity: tells models apart in a cache that they share, see `identity.identity_of`; needed where the cache
+        identity: tells models apart in a cache that they share, see `cache.identity_of`; needed where the cache
             outlives the call.
         progress: where to show how far it is.
         processes: among which the work is shared; only the first gets the rows.
@@ -78,7 +79,7 @@ class Embedder:
     texts_per_batch: int = 0
     reading: ImageReading = "upright"
     workers: int = 0
-    cache: Cache = field(default_factory=dict)
+    cache: Cache = field(default_factory=dict[str, EmbeddingRows])
     identity: str = ""
     progress: TaskProgress = field(default_factory=TaskProgress)
     processes: EvaluationProcesses = field(default_factory=EvaluationProcesses)
@@ -112,12 +113,9 @@ class Embedder:
                     for image in images
                 }
                 asked = {number: image for image, number in reversed(image_row.items())}
-                table = CachedRows(list(numbers), self.cache, self.processes)
-                batches = batches_of(table.todo, self.images_per_batch or self._size(8, 128))
-                mine = list(self.processes.share(batches))
                 ahead: dict[int, list[Future[Tensor]]] = {}
 
-                def embed(place: int) -> EmbeddingRows:
+                def embed(mine: Batches, place: int) -> EmbeddingRows:
                     # Three batches are in flight, so memory stays small however long the list is.
                     for later in range(place, min(place + 3, len(mine))):
                         if later not in ahead:
@@ -129,10 +127,11 @@ class Embedder:
                     rows = self.encoder.encode_images(pixels.to(self.encoder.device))
                     return self._unit(rows, len(mine[place]))
 
-                self._fill(table, batches, embed, name="images")
+                size = self.images_per_batch or self._size(8, 128)
+                table = self._rows(list(numbers), embed, size=size, name="images")
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-        return image_row, table.stacked()
+        return image_row, table
 
     def _digests(self, paths: list[str], pool: ThreadPoolExecutor) -> dict[str, str]:
         """sha256 of the content of each image; every process reads its share of the files."""
@@ -144,25 +143,44 @@ class Embedder:
 
         return {path: digest for found in self.processes.together(read) for path, digest in found.items()}
 
-    def _fill(
-        self, table: CachedRows, batches: Sequence[Sequence[int]], embed: Callable[[int], EmbeddingRows], *, name: str
-    ) -> None:
-        """Embed all batches, one a process in each round; their borders do not depend on the number of processes.
+    def _rows(
+        self,
+        keys: Sequence[str],
+        embed: Callable[[Batches, int], EmbeddingRows],
+        *,
+        size: int,
+        name: str,
+        order: Callable[[int], Any] | None = None,
+    ) -> EmbeddingRows:
+        """One row a key; what the cache lacks is embedded, a batch a process in each round.
+
+        The borders of the batches do not depend on the number of processes. Only the first process gets the rows.
 
         Args:
-            table: takes the rows.
-            batches: of all processes.
-            embed: number of a batch in this process's share to its rows.
+            keys: of the cache.
+            embed: the batches of this process, and the number of one of them, to its rows.
+            size: numbers of keys in a batch.
             name: what is embedded, for the progress.
+            order: sorts the numbers of keys that are to be embedded; None: as they come.
         """
-        count, rank = self.processes.count, self.processes.rank
-        with self.progress.task(name, len(table.todo)) as advance:
+        count, rank, first = self.processes.count, self.processes.rank, self.processes.first
+        # The rows are held here too: a cache may forget.
+        rows = [self.cache.get(key) if first else None for key in keys]
+        # What the first process has of earlier runs is what all of them need not do.
+        todo = self.processes.from_first(lambda: [index for index, row in enumerate(rows) if row is None])
+        todo = todo if order is None else sorted(todo, key=order)
+        batches = [todo[start : start + size] for start in range(0, len(todo), size)]
+        mine = self.processes.share(batches)
+        with self.progress.task(name, len(todo)) as advance:
             for place, start in enumerate(range(0, len(batches), count)):
                 now = batches[start : start + count]
-                work = partial(embed, place) if rank < len(now) else _nothing
-                for batch, rows in zip(now, self.processes.together(work), strict=False):
-                    table.keep(batch, rows)
+                work = partial(embed, mine, place) if rank < len(now) else _nothing
+                for batch, made in zip(now, self.processes.together(work), strict=False):
+                    for index, row in zip(batch, made, strict=True) if first else ():
+                        rows[index] = self.cache[keys[index]] = row
                     advance(len(batch))
+        there = [row for row in rows if row is not None]
+        return np.stack(there) if there else _nothing()
 
     def _open(self, image: ItemImage, digest: str) -> Tensor:
         content = read_picture(self.root, image.path)
@@ -197,15 +215,8 @@ class Embedder:
         sequences = [np.frombuffer(row, dtype=np.int64) for row in distinct]
         lengths = [int(row.nonzero()[0][-1]) + 1 if row.any() else 1 for row in sequences]
         keys = [self._key("text", hashlib.sha256(row).hexdigest()) for row in distinct]
-        table = CachedRows(keys, self.cache, self.processes)
-        # Texts that begin alike come together where the tower computes a shared beginning once; else equal lengths do.
-        bytes_of = list(distinct)
-        grows = getattr(self.encoder, "grow", None) is not None
-        order = sorted(table.todo, key=lambda i: bytes_of[i] if grows else lengths[i])
-        batches = batches_of(order, self.texts_per_batch or self._size(32, 512))
-        mine = self.processes.share(batches)
 
-        def embed(place: int) -> EmbeddingRows:
+        def embed(mine: Batches, place: int) -> EmbeddingRows:
             batch = mine[place]
             stacked = np.stack([sequences[i] for i in batch])
             if self.encoder.trims:
@@ -213,8 +224,12 @@ class Embedder:
             rows = self.encoder.encode_captions(torch.from_numpy(stacked.copy()).to(self.encoder.device))
             return self._unit(rows, len(batch))
 
-        self._fill(table, batches, embed, name="texts")
-        return text_row, table.stacked()
+        # Texts that begin alike come together where the tower computes a shared beginning once; else equal lengths do.
+        bytes_of = list(distinct)
+        grows = getattr(self.encoder, "grow", None) is not None
+        order: Callable[[int], Any] = bytes_of.__getitem__ if grows else lengths.__getitem__
+        size = self.texts_per_batch or self._size(32, 512)
+        return text_row, self._rows(keys, embed, size=size, name="texts", order=order)
 
     def _size(self, processor: int, other: int) -> int:
         """Inputs a batch, by the kind of device and the size of the model."""

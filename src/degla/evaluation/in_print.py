@@ -1,16 +1,92 @@
-"""Scores in print beside the measured ones: a comparison enters, tables of the same parts and averages leave."""
+"""Scores in print: the tables of the DeGLA paper with what is wrong in them, and reference values of OpenAI's weights.
+
+They were measured by others, on other code and often with another activation function; whoever shows them beside
+scores of their own says so. Of each table the parts and averages that a comparison measured too are shown.
+"""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from pydantic import Field
 
 from degla.errors import DeglaError
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.comparison import Comparison, Row, ordered_results
-from degla.evaluation.published import PublishedRow, published_tables
+from degla.records import Record, validate
 from degla.results import PartResult
 from degla.shelf import BENCHMARKS
+
+_FOLDER = "published_tables"
+Percents = dict[str, float]
+
+
+class PublishedRow(Record):
+    """One model's scores, in percent, corrected where the print is wrong.
+
+    Attributes:
+        model: the method's name in the table.
+        scores: name of a part, or of an average that stands for a printed column, to its score. Where a part has
+            several metrics the first is meant; another is named "part:metric".
+        averages: name of an average of the benchmark to its value as printed, or as its columns give it.
+        misprinted: what is printed where `scores` or `averages` differ from the print.
+        note: what a reader must know, "" for nothing.
+    """
+
+    model: str = Field(min_length=1)
+    scores: Percents
+    averages: Percents = Field(default_factory=dict)
+    misprinted: Percents = Field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def percents(self) -> Percents:
+        """Every score, of parts and of averages."""
+        return self.scores | self.averages
+
+    @property
+    def remark(self) -> str:
+        """The note, and what is printed where it is wrong."""
+        printed = ", ".join(f"{name} {value:g}" for name, value in self.misprinted.items())
+        return "; ".join(filter(None, (self.note, printed and f"printed: {printed}")))
+
+
+class PublishedTable(Record):
+    """One table.
+
+    Attributes:
+        title: what was measured.
+        benchmark: name on the shelf.
+        source: paper and table, or file.
+        setting: how it was measured, as far as that is known.
+        row: one a model.
+    """
+
+    title: str
+    benchmark: str
+    source: str
+    setting: str
+    row: tuple[PublishedRow, ...] = Field(min_length=1)
+
+
+class _File(Record):
+    table: tuple[PublishedTable, ...] = Field(min_length=1)
+
+
+@cache
+def published_tables() -> tuple[PublishedTable, ...]:
+    """All tables, in the order of their files' names."""
+    folder = resources.files("degla.evaluation") / _FOLDER
+    found: list[PublishedTable] = []
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".toml"):
+            content = tomllib.loads(file.read_text(encoding="utf-8"))
+            found += validate(_File, content, where=f"{_FOLDER}/{file.name}").table
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -27,17 +103,13 @@ class PrintedTable:
     """A published table, cut to the parts and averages that were measured here too.
 
     Attributes:
-        source: paper and table, or file.
-        setting: how it was measured, as far as that is known.
-        columns: names of parts ("part:metric" where it is not the first) and averages.
-        measured: column to the row of the comparison that it stands beside.
+        published: the whole table.
+        measured: column, the name of a part ("part:metric" where it is not the first) or average, to the row of the
+            comparison that it stands beside.
+        rows: those with a score in one of the columns.
     """
 
-    benchmark: str
-    title: str
-    source: str
-    setting: str
-    columns: tuple[str, ...]
+    published: PublishedTable
     measured: dict[str, Row]
     rows: tuple[PrintedRow, ...]
 
@@ -51,26 +123,14 @@ def tables_in_print(comparison: Comparison) -> tuple[PrintedTable, ...]:
     found = []
     for table in published_tables():
         measured = _measured(comparison, table.benchmark)
-        printed = [_percents(row) for row in table.row]
-        columns = tuple(name for name in measured if any(name in row for row in printed))
-        rows = tuple(
-            PrintedRow(row.model, {name: values[name] / 100 for name in columns if name in values}, _note(row))
-            for row, values in zip(table.row, printed, strict=True)
-            if any(name in values for name in columns)
-        )
+        measured = {name: row for name, row in measured.items() if any(name in each.percents for each in table.row)}
+        rows = []
+        for row in table.row:
+            values = {name: row.percents[name] / 100 for name in measured if name in row.percents}
+            rows += [PrintedRow(row.model, values, row.remark)] if values else []
         if rows:
-            chosen = {name: measured[name] for name in columns}
-            found.append(PrintedTable(table.benchmark, table.title, table.source, table.setting, columns, chosen, rows))
+            found.append(PrintedTable(table, measured, tuple(rows)))
     return tuple(found)
-
-
-def _percents(row: PublishedRow) -> dict[str, float]:
-    return row.scores | row.averages
-
-
-def _note(row: PublishedRow) -> str:
-    corrected = ", ".join(f"{name} {value:g}" for name, value in row.misprinted.items())
-    return "; ".join(part for part in (row.note, f"printed: {corrected}" if corrected else "") if part)
 
 
 def _measured(comparison: Comparison, name: str) -> dict[str, Row]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark
-from degla.evaluation.questions import count, differences, images_under, kept_of
+from degla.evaluation.questions import count_differences, count_items, images_under, kept_of
+from degla.pages.table import Column, Table
 from degla.records import Record
 from degla.shelf import BENCHMARKS
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 State = Literal["complete", "incomplete", "absent"]
 """All items and images are there; something is missing or wrong, and the notes say what; none of its files is there."""
 _EXAMPLES = 3
+_DESCRIBED = ("name", "title", "paper", "licence", "source", "layout")
 
 
 class PartFound(Record):
@@ -83,50 +85,38 @@ def take_inventory(root: Path, *, names: Sequence[str] | None = None) -> list[Be
 
 
 def _look(benchmark: Benchmark, root: Path) -> BenchmarkFound:
-    found = BenchmarkFound(
-        name=benchmark.name,
-        title=benchmark.title,
-        paper=benchmark.paper,
-        licence=benchmark.licence,
-        state="absent",
-        source=benchmark.source,
-        layout=benchmark.layout,
-    )
+    about: dict[str, Any] = {name: getattr(benchmark, name) for name in _DESCRIBED}
     try:
         entries = list(benchmark.items(root))
     except InputError as error:
         begun = [root / benchmark.name, *(path for pattern in benchmark.annotations for path in root.glob(pattern))]
         if not any(path.exists() for path in begun):
             note = ("`degla evaluate` makes it by itself.",) if benchmark.prepare is not None else ()
-            return found.model_copy(update={"notes": note})
+            return BenchmarkFound(**about, state="absent", notes=note)
         # The message's first line says what is wrong; the layout that may follow has its own place.
-        return found.model_copy(update={"state": "incomplete", "notes": (str(error).partition("\n")[0],)})
+        return BenchmarkFound(**about, state="incomplete", notes=(str(error).partition("\n")[0],))
     kept = kept_of(entries)
-    counts, kept_counts = count(entries), count(kept)
+    counts, kept_counts = count_items(entries), count_items(kept)
     paths, absent = images_under(root, kept)
-    notes = [f"{difference}." for difference in differences(benchmark, root, counts)]
+    examples = tuple(sorted(absent)[:_EXAMPLES])
+    wrong = [f"{difference}." for difference in count_differences(benchmark, root, counts)]
     if absent:
-        notes.append(
-            f"{len(absent)} of {len(paths)} images are missing, for example {', '.join(sorted(absent)[:_EXAMPLES])}."
-        )
+        wrong.append(f"{len(absent)} of {len(paths)} images are missing, for example {', '.join(examples)}.")
     left_out = [part.name for part in benchmark.parts if part.optional and part.name not in counts]
-    state = "incomplete" if notes else "complete"
-    if left_out:
-        notes.append(f"Not there, and not needed for the rest: {', '.join(left_out)}.")
-    return found.model_copy(
-        update={
-            "state": state,
-            "items": sum(counts.values()),
-            "kept": sum(kept_counts.values()),
-            "images": len(paths),
-            "missing_images": len(absent),
-            "missing_examples": tuple(sorted(absent)[:_EXAMPLES]),
-            "parts": tuple(
-                PartFound(name=name, items=number, kept=kept_counts.get(name, 0), published=benchmark.part(name).n)
-                for name, number in counts.items()
-            ),
-            "notes": tuple(notes),
-        }
+    notes = [f"Not there, and not needed for the rest: {', '.join(left_out)}."] if left_out else []
+    return BenchmarkFound(
+        **about,
+        state="incomplete" if wrong else "complete",
+        items=sum(counts.values()),
+        kept=sum(kept_counts.values()),
+        images=len(paths),
+        missing_images=len(absent),
+        missing_examples=examples,
+        parts=tuple(
+            PartFound(name=name, items=number, kept=kept_counts.get(name, 0), published=benchmark.part(name).n)
+            for name, number in counts.items()
+        ),
+        notes=(*wrong, *notes),
     )
 
 
@@ -134,18 +124,13 @@ def render_inventory(found: Sequence[BenchmarkFound]) -> Group:
     """A table, and below it each benchmark's licence, what is wrong, and where to get what is not complete."""
     from rich.console import Group
     from rich.padding import Padding
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table()
-    for heading in ("benchmark", "state"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("items", "kept", "images", "missing"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    rows = []
     below: list[Text | Padding] = []
     for row in found:
         numbers = (row.items, row.kept, row.images, row.missing_images) if row.items else ()
-        table.add_row(row.name, row.state, *([f"{number:,}" for number in numbers] or ["-"] * 4))
+        rows.append([row.name, row.state, *([f"{number:,}" for number in numbers] or ["-"] * 4)])
         below += [Text(), Text(f"{row.title} ({row.name}): {row.state}", style="bold")]
         lines = [*row.notes, f"licence: {row.licence}"]
         if row.state != "complete":
@@ -153,4 +138,5 @@ def render_inventory(found: Sequence[BenchmarkFound]) -> Group:
         below += [Padding(Text(line), (0, 0, 0, 2)) for line in lines]
         if row.state != "complete":
             below += [Padding(Text(line), (0, 0, 0, 4)) for line in row.layout.splitlines()]
-    return Group(table, *below)
+    table = Table(["benchmark", Column("state", align="left"), "items", "kept", "images", "missing"], rows)
+    return Group(table.terminal(), *below)

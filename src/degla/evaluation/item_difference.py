@@ -13,7 +13,7 @@ import numpy as np
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, drawn_values
 from degla.evaluation.neutral import benchmark_of
-from degla.evaluation.results import load_result
+from degla.evaluation.results import items_file, load_result
 from degla.results import BenchmarkResult, ItemVerdict, Result
 from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import contributions
@@ -129,7 +129,7 @@ def _scores(benchmark: BenchmarkResult, verdicts: Sequence[ItemVerdict]) -> dict
 @lru_cache(maxsize=128)
 def _drawn(path: Path, modified: int, benchmark: str) -> tuple[tuple[str, ...], dict[ScoreName, ItemScore]]:
     """Ids of a result's items and its scores; `modified` makes a changed file a new key."""
-    if not path.with_name(load_result(path).items_file).is_file():
+    if not items_file(path, load_result(path)).is_file():
         return (), {}
     result = load_result(path, items=True)
     verdicts = [row for row in result.items if row.benchmark == benchmark]

@@ -1,14 +1,257 @@
-"""Whatever can be scored, by name: floors, folders of transformers, and all that `degla.model.load` knows."""
+"""Whatever can be scored: what evaluation needs of a model, floors, and how a model's name becomes one.
+
+Floors are models that cannot know the answer, scored like any other: `random` draws, `blind` never sees the image. What
+a floor scores above chance, a benchmark gives away for nothing.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from degla.evaluation.floors import is_floor, load_floor
+import numpy as np
+
+from degla.errors import InputError
+from degla.evaluation.scoring import EmbeddingRows, unit_rows
+from degla.results import ModelProvenance
 
 if TYPE_CHECKING:
-    from degla.evaluation.embedding_model import EmbeddingModel
+    from torch import Tensor
+
+
+class EmbeddingModel(Protocol):
+    """What evaluation needs of a model; `degla.model.encoder.Encoder` satisfies it."""
+
+    @property
+    def name(self) -> str:
+        """How the user named the model."""
+
+    @property
+    def activation(self) -> str:
+        """Activation function, "quick_gelu" or "gelu": it changes scores more than most methods do."""
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the weights."""
+
+    @property
+    def precision(self) -> str:
+        """Number format of the forward pass, for example "fp32"."""
+
+    @property
+    def context_length(self) -> int:
+        """Largest number of tokens of a text."""
+
+    @property
+    def trims(self) -> bool:
+        """True where token rows may be cut to the longest text of a batch."""
+
+    @property
+    def device(self) -> Any:
+        """Where inputs must be."""
+
+    @property
+    def tokenize(self) -> Any:
+        """Callable: list of N texts to integer tokens `[N, context]`, padded with 0."""
+
+    @property
+    def transform(self) -> Any:
+        """Callable: PIL image to float `[3, H, W]`, the model's evaluation transform."""
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """`[B, 3, H, W]` to unit rows `[B, D]`."""
+
+    def encode_captions(self, tokens: Tensor) -> Tensor:
+        """`[N, T]` to unit rows `[N, D]`."""
+
+
+KINDS = ("random", "blind")
+DIMENSION = 512
+"""Of random rows: two of them have a cosine of 0 ± 1 / sqrt(512)."""
+Dislike = Callable[[Sequence[str]], Sequence[float]]
+"""Texts to how little each is expected, 0 or more."""
+
+
+def is_floor(name: str) -> bool:
+    """Whether a model's name is that of a floor: random, random:SEED, blind, blind:LANGUAGE_MODEL."""
+    return name.partition(":")[0] in KINDS
+
+
+def load_floor(name: str) -> EmbeddingModel:
+    """Make the floor of that name.
+
+    ``random`` and ``random:SEED``: a random unit row for each picture and text, the same for the same content.
+    ``blind``: prefers the shorter text, whatever the image; equal lengths are ordered by chance. Negatives that add
+    words are right answers to it. ``blind:embedded`` and ``blind:FILE``: prefers the text whose tokens are the likelier
+    on average to a language model.
+
+    Raises:
+        InputError: no such floor, or its language model cannot be opened.
+    """
+    kind, _, setting = name.partition(":")
+    if kind == "random":
+        if setting and not setting.isdecimal():
+            raise InputError(f"{name}: must be random or random:SEED, the seed a number from 0.")
+        return RandomModel(name, seed=int(setting or 0))
+    if kind == "blind":
+        if not setting:
+            return BlindModel(name, count_characters, fingerprint="characters")
+        dislike, fingerprint = open_dislike(setting)
+        return BlindModel(name, dislike, fingerprint=fingerprint)
+    raise InputError(f"{name}: no floor; known are {', '.join(KINDS)}.")
+
+
+def seed_of(name: str) -> int | None:
+    """The seed of a random floor, which stands for a training seed; None for any other model."""
+    kind, _, setting = name.partition(":")
+    return int(setting or 0) if kind == "random" and (setting or "0").isdecimal() else None
+
+
+class Floor:
+    """What both have in common: pictures and texts are known by the digests of their contents.
+
+    Attributes:
+        activation: none; it is no network.
+    """
+
+    activation = "none"
+    precision = "fp32"
+    context_length = 16
+    trims = False
+    device = "cpu"
+
+    def __init__(self, name: str, *, fingerprint: str) -> None:
+        self.name = name
+        self.fingerprint = hashlib.sha256(fingerprint.encode()).hexdigest()
+        self._texts: dict[bytes, str] = {}
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """The digest of each text as sixteen numbers from 1 to 65,536."""
+        digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+        self._texts |= dict(zip(digests, texts, strict=True))
+        return _numbers(digests)
+
+    def transform(self, image: Any) -> Tensor:
+        """The digest of a picture's pixels, likewise."""
+        return _numbers([hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()])[0]
+
+    def _texts_of(self, tokens: Tensor) -> list[str]:
+        digests = [(row - 1).astype(np.uint16).tobytes() for row in tokens.numpy()]
+        return [self._texts[digest] for digest in digests]
+
+
+class RandomModel(Floor):
+    """Every picture and every text has a random direction of its own.
+
+    Args:
+        name: as the user gave it.
+        seed: of the directions.
+    """
+
+    def __init__(self, name: str, *, seed: int) -> None:
+        super().__init__(name, fingerprint=f"random {seed} {DIMENSION}")
+        self.seed = seed
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """`[B, 16]` digests to unit rows `[B, D]`."""
+        return self._rows(images, kind=0)
+
+    def encode_captions(self, tokens: Tensor) -> Tensor:
+        """`[N, 16]` digests to unit rows `[N, D]`."""
+        return self._rows(tokens, kind=1)
+
+    def _rows(self, digests: Tensor, *, kind: int) -> Tensor:
+        import torch
+
+        rows = [np.random.default_rng([self.seed, kind, *row]).standard_normal(DIMENSION) for row in digests.tolist()]
+        return torch.from_numpy(unit_rows(np.stack(rows)))
+
+
+class BlindModel(Floor):
+    """One similarity a text, the same with every image: a unit vector in the plane, the images all on its first axis.
+
+    Args:
+        name: as the user gave it.
+        dislike: how little each text is expected; less is preferred.
+        fingerprint: says what `dislike` is.
+    """
+
+    def __init__(self, name: str, dislike: Dislike, *, fingerprint: str) -> None:
+        super().__init__(name, fingerprint=f"blind {fingerprint}")
+        self._dislike = dislike
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Any pictures to the same unit rows `[B, 2]`."""
+        import torch
+
+        return torch.tensor([[1.0, 0.0]]).repeat(len(images), 1)
+
+    def encode_captions(self, tokens: Tensor) -> Tensor:
+        """`[N, 16]` digests to unit rows `[N, 2]`, whose cosine with every image falls with the dislike."""
+        import torch
+
+        disliked = np.array(self._dislike(self._texts_of(tokens)), dtype=np.float64)
+        cosines = -disliked / (disliked + 64.0)
+        rows: EmbeddingRows = np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1).astype(np.float32)
+        return torch.from_numpy(rows)
+
+
+def count_characters(texts: Sequence[str]) -> list[float]:
+    """Characters of each text, and a fraction of one drawn from its content, so that equal lengths do not tie."""
+    return [len(text) + _fraction(text) for text in texts]
+
+
+def _fraction(text: str) -> float:
+    return math.ldexp(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big"), -32)
+
+
+def _numbers(digests: Sequence[bytes]) -> Tensor:
+    import torch
+
+    rows = np.stack([np.frombuffer(digest, dtype=np.uint16) for digest in digests])
+    return torch.from_numpy(rows.astype(np.int64) + 1)
+
+
+_TEXTS_A_PASS = 32
+
+
+def open_dislike(model: str) -> tuple[Callable[[Sequence[str]], list[float]], str]:
+    """Load a causal language model, in float32.
+
+    Args:
+        model: "embedded" for the one of `degla negatives --llm embedded`, else a GGUF file, a folder or a hub id.
+
+    Returns:
+        A function of texts to minus their mean log-likelihood a token (nats), and what tells the model apart.
+
+    Raises:
+        InputError: the model is not installed, damaged or of no sort that can be used; from the function, a text does
+            not fit it.
+    """
+    from degla.negatives.llm.likelihood import Likelihood, TooLongError, Tree
+    from degla.negatives.llm.weights import find_weights, load
+
+    weights = find_weights(None if model == "embedded" else model)
+    likelihood = Likelihood(*load(weights, precision="float32"))
+
+    def some(texts: Sequence[str]) -> list[float]:
+        # The token that begins a text has no likelihood of its own; its path follows nothing.
+        tree = Tree()
+        paths = [tree.add((likelihood.start, *likelihood.encode(text)), after=-2)[1:] for text in texts]
+        computed = likelihood.compute(tree)
+        return [-sum(computed.path(tree, nodes)) / len(nodes) if nodes else 0.0 for nodes in paths]
+
+    def dislike(texts: Sequence[str]) -> list[float]:
+        try:
+            parts = [texts[start : start + _TEXTS_A_PASS] for start in range(0, len(texts), _TEXTS_A_PASS)]
+            return [value for part in parts for value in some(part)]
+        except TooLongError as error:
+            raise InputError(f"blind:{model}: a text is too long for the language model: {error}.") from None
+
+    return dislike, f"{weights.name} {weights.digest}"
 
 
 def means_floor(name: str) -> bool:
@@ -36,3 +279,14 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
     from degla.model.load import load_encoder
 
     return load_encoder(name, device=device)
+
+
+def provenance_of(encoder: EmbeddingModel, label: str | None, fingerprint: str) -> ModelProvenance:
+    """What a result says of the model that was scored."""
+    return ModelProvenance(
+        name=encoder.name,
+        label=label or encoder.name,
+        fingerprint=fingerprint,
+        activation=encoder.activation,
+        precision=encoder.precision,
+    )

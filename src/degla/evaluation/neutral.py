@@ -17,8 +17,8 @@ import numpy as np
 from degla.errors import InputError
 from degla.evaluation.aggregate import Scores, aggregate
 from degla.evaluation.benchmark import Average, Benchmark, Entry
-from degla.evaluation.embedding_table import Cache
-from degla.evaluation.questions import ask, digest_of
+from degla.evaluation.cache import Cache
+from degla.evaluation.questions import ask, questions_digest
 from degla.evaluation.results import TracedResult
 from degla.evaluation.text_floors import TOLD, floor_verdicts
 from degla.evaluation.verdicts import Judged
@@ -130,7 +130,7 @@ def _with_floors(entry: BenchmarkResult, result: TracedResult, root: Path) -> Be
     if entry.told is not None:
         return entry
     asked = ask(BENCHMARKS.load(entry.name).BENCHMARK, root, allow_missing=True)
-    if digest_of(asked.entries) != entry.items_sha256:
+    if questions_digest(asked.entries) != entry.items_sha256:
         raise InputError(f"{root}: its files of {entry.title} ask other questions than the result answers.")
     floors = find_floors(asked.benchmark, asked.kept)
     chance = {

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.pictures import read_picture, size_of
+from degla.evaluation.pictures import content_digest, size_of
 from degla.parse import read_json
 from degla.records import Original, Record, read_jsonl
 
@@ -142,17 +142,9 @@ def trained_images(data: Mapping[str, Any]) -> TrainingImages:
     from degla.data.pack import ORIGINALS_NAME
     from degla.data.sources import Columns, read_captions
 
-    names = {
-        field: data[setting]
-        for field, setting in (
-            ("id", "id_column"),
-            ("image", "image_column"),
-            ("text", "text_column"),
-            ("image_id", "image_id_column"),
-            ("image_pattern", "image_pattern"),
-        )
-        if setting in data
-    }
+    settings = {name: f"{name}_column" for name in ("id", "image", "text", "image_id")}
+    settings["image_pattern"] = "image_pattern"
+    names = {name: data[setting] for name, setting in settings.items() if setting in data}
     folder = Path(data["images"])
     records = read_captions(Path(data["captions"]), format=data.get("format", "auto"), columns=Columns(**names))
     names_of = (name for record in records for name in (record.image, record.partner_image) if name)
@@ -221,7 +213,7 @@ def _is_among(path: str, files: list[Path | str], *, root: Path) -> bool:
     """Whether a picture's file is one of these, each given by its path or its digest."""
     if not files:
         return False
-    digest = hashlib.sha256(read_picture(root, path)).hexdigest()
+    digest = content_digest(root, path)
     return any(digest == (file if isinstance(file, str) else _digest(file, file.stat().st_mtime_ns)) for file in files)
 
 

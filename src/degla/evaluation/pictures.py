@@ -6,15 +6,25 @@ So are the pictures of captions, which a model embeds too: rows of a dataset and
 
 from __future__ import annotations
 
-from pathlib import Path
+import base64
+import hashlib
+import io
+import logging
+from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
 from degla.data import images
 from degla.data.decoding import Subject, decode, decode_part, is_file, shown
-from degla.evaluation.data_sets.cifar import as_image_file, read_batch
-from degla.evaluation.data_sets.tars import MARK, members_of, read_member
+from degla.errors import InputError
+from degla.evaluation.data_sets.archives import MARK, as_image_file, read_batch, read_tar_member, tar_members
 from degla.records import ImageReading, ItemImage
+
+logger = logging.getLogger(__name__)
+LARGEST = 10_000
+"""Bytes of a thumbnail in the page, in base64."""
+_SIDE = 144
+_QUALITIES = (82, 65, 45, 25)
 
 
 def _split(root: Path, path: str) -> tuple[Path, str]:
@@ -23,13 +33,13 @@ def _split(root: Path, path: str) -> tuple[Path, str]:
     return (root / file, member) if mark and is_file(root / file) else (root / path, "")
 
 
-def is_there(root: Path, path: str) -> bool:
+def has_picture(root: Path, path: str) -> bool:
     """Whether there is such a picture; what it holds is not looked at."""
     file, member = _split(root, path)
     if not member:
         return images.is_there(images.locate(path, root))
     if file.suffix == ".tar":
-        return member in members_of(file)
+        return member in tar_members(file)
     return 0 <= _row(member) < len(read_batch(file)[1])
 
 
@@ -37,12 +47,12 @@ def size_of(root: Path, path: str) -> int:
     """Bytes of a picture's file; 0 for a row of CIFAR, which is no file of its own.
 
     Raises:
-        InputError: see `members_of`.
+        InputError: see `tar_members`.
     """
     file, member = _split(root, path)
     if not member:
         return file.stat().st_size
-    return members_of(file)[member][1] if file.suffix == ".tar" else 0
+    return tar_members(file)[member][1] if file.suffix == ".tar" else 0
 
 
 def read_picture(root: Path, path: str) -> bytes:
@@ -55,7 +65,16 @@ def read_picture(root: Path, path: str) -> bytes:
     file, member = _split(root, path)
     if not member:
         return images.read_bytes(images.locate(path, root), _subject(root, path))
-    return read_member(file, member) if file.suffix == ".tar" else as_image_file(file, _row(member))
+    return read_tar_member(file, member) if file.suffix == ".tar" else as_image_file(file, _row(member))
+
+
+def content_digest(root: Path, path: str) -> str:
+    """sha256 of a picture's bytes, wherever it lies.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return hashlib.sha256(read_picture(root, path)).hexdigest()
 
 
 def decode_picture(content: bytes, root: Path, path: str, *, reading: ImageReading = "upright") -> Image.Image:
@@ -85,3 +104,35 @@ def part_of_picture(image: ItemImage, *, root: Path, least: int) -> Image.Image:
 
 def _subject(root: Path, path: str) -> Subject:
     return Subject(f"{shown(images.locate(path, root))}: the image")
+
+
+def thumbnail(image: ItemImage, *, root: Path) -> str | None:
+    """A JPEG of at most `LARGEST` bytes and 144 pixels a side, as a `data:` address.
+
+    Args:
+        image: its path must lead into the root folder; its crop is cut out first.
+        root: folder that image paths are relative to.
+
+    Returns:
+        None where there is no such file, it is no picture, or its path leads out of the folder.
+    """
+    path = PurePosixPath(image.path)
+    if path.is_absolute() or ".." in path.parts:
+        return None
+    try:
+        if not has_picture(root, image.path):
+            return None
+        picture = part_of_picture(image, root=root, least=2 * _SIDE)
+    except InputError as error:
+        logger.debug("no thumbnail: %s", error)
+        return None
+    side = _SIDE
+    while True:
+        picture.thumbnail((side, side))
+        for quality in _QUALITIES:
+            stream = io.BytesIO()
+            picture.save(stream, "JPEG", quality=quality, optimize=True)
+            text = base64.b64encode(stream.getvalue()).decode("ascii")
+            if len(text) <= LARGEST:
+                return f"data:image/jpeg;base64,{text}"
+        side //= 2

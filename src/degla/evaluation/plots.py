@@ -2,36 +2,129 @@
 
 from __future__ import annotations
 
-from degla.evaluation.comparison import Cell, Comparison, Row
-from degla.evaluation.families import Family
-from degla.pages.plot import FONT, INK, PALETTE, SOFT, dress, label_points, new_figure, styled, to_svg
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-BASELINE = "#808890"
-"""Colour of the baseline."""
+from degla.errors import InputError
+from degla.evaluation.comparison import Cell, Comparison, Row, ordered_results
+from degla.evaluation.neutral import benchmark_of, members_of
+from degla.pages.plot import FONT, INK, MARKERS, SOFT, Mark, dress, label_points, marks_of, new_figure, styled, to_svg
+from degla.shelf import BENCHMARKS, did_you_mean
 
 
-def colours(comparison: Comparison) -> dict[str, str]:
-    """A method's colour, the same in every plot and table; the baseline is grey."""
-    others = [method.label for method in comparison.methods if method.label != comparison.baseline]
-    chosen = {label: PALETTE[index % len(PALETTE)] for index, label in enumerate(others)}
-    return {method.label: chosen.get(method.label, BASELINE) for method in comparison.methods}
+@dataclass(frozen=True)
+class Family:
+    """One family of parts, by the row that sums it up.
+
+    Attributes:
+        title: name of the family, and of its place in the benchmark where the family has several.
+        row: what the bars show: the column of the first table that has the family's name, else an average of just
+            these parts, else the one part.
+        parts: the parts that the row is made of.
+    """
+
+    title: str
+    row: Row
+    parts: tuple[Row, ...]
+
+
+def families(comparison: Comparison) -> list[Family]:
+    """Every family that a row of the tables sums up, benchmark by benchmark."""
+    found = []
+    for name in dict.fromkeys(row.benchmark for row in comparison.rows):
+        rows = [row for row in comparison.rows if row.benchmark == name and row.comparable]
+        columns = {row.title: row for row in comparison.headline if row.benchmark == name}
+        found += list(_families(rows, columns, _members(comparison, name)))
+    return found
+
+
+def _families(rows: Sequence[Row], columns: dict[str, Row], members: dict[str, list[str]]) -> Iterator[Family]:
+    parts: dict[str, Row] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.kind == "part" and row.name not in parts:
+            parts[row.name] = row
+            place, slash, _ = row.name.partition("/")
+            groups.setdefault((row.family, place if slash and place != row.family else ""), []).append(row.name)
+    firsts: dict[str, Row] = {}
+    for row in rows:
+        firsts.setdefault(row.name, row)
+    shown: set[str] = set()
+    for (family, place), names in groups.items():
+        column = columns.get(family)
+        if column is not None and column.comparable and family not in shown:
+            shown.add(family)
+            inside = [name for name in members.get(column.name, [column.name]) if name in parts]
+            yield Family(family, column, tuple(parts[name] for name in inside))
+            continue
+        several = sum(other == family for other, _ in groups) > 1
+        title = f"{family}, {place}" if several and place else family
+        source = names[0] if len(names) == 1 else _average_of(names, members)
+        if source in firsts:
+            yield Family(title, firsts[source], tuple(parts[name] for name in names))
+
+
+def _average_of(names: Sequence[str], members: dict[str, list[str]]) -> str:
+    return next((average for average, inside in members.items() if set(inside) == set(names)), "")
+
+
+def _members(comparison: Comparison, name: str) -> dict[str, list[str]]:
+    """Name of each average to the parts that it is made of; empty for a benchmark that is not on the shelf."""
+    if name not in BENCHMARKS.names():
+        return {}
+    results = [result for _, result in ordered_results(comparison.methods)]
+    entry = next(entry for result in results for entry in result.benchmarks if entry.name == name)
+    benchmark, parts = benchmark_of(entry), [part.name for part in entry.parts]
+    return {average.name: members_of(benchmark, average.name, parts) for average in benchmark.averages}
+
+
+def find_row(comparison: Comparison, name: str) -> Row:
+    """The row that goes by a name: a part, a named average or a column of the first table, or BENCHMARK:NAME.
+
+    Where several benchmarks have the name the first is meant, and its parts and averages before its columns.
+
+    Raises:
+        InputError: no benchmark has it.
+    """
+    order = [entry.name for _, result in ordered_results(comparison.methods) for entry in result.benchmarks]
+    found = sorted([*comparison.rows, *comparison.headline], key=lambda row: order.index(row.benchmark))
+    names = {row.title for row in found}
+    for row in found:
+        if name in (row.title, f"{row.benchmark}:{row.title}"):
+            return row
+    raise InputError(f"{name!r}: the results have no such part, average or column.{did_you_mean(name, names)}")
+
+
+def frontier_rows(comparison: Comparison) -> list[tuple[Row, Row]]:
+    """Each composition column with the recognition column, or retrieval where there is none."""
+    kept = [row for title in ("recognition", "retrieval") for row in comparison.headline if row.title == title]
+    return [
+        (row, next((other for other in kept if other.benchmark == row.benchmark), kept[0]))
+        for row in comparison.headline
+        if row.title == "composition" and kept
+    ]
+
+
+def marks(comparison: Comparison) -> dict[str, Mark]:
+    """What stands for each method in plots and tables."""
+    return marks_of((method.label for method in comparison.methods), baseline=comparison.baseline)
 
 
 @styled
-def frontier(across: Row, up: Row, comparison: Comparison) -> str:
-    """One point a method: what was to be gained (x) against what was to be kept (y), with 95 % bars."""
-    figure, axes = new_figure(4.7, 4.1)
-    palette = colours(comparison)
+def frontier(across: Row, up: Row, comparison: Comparison, width: float = 4.7) -> str:
+    """One point a method: what was to be gained (x) against what was to be kept (y), with 95 % bars; inches wide."""
+    figure, axes = new_figure(width, min(0.87 * width, 5.2))
+    shown = marks(comparison)
     labels = [method.label for method in comparison.methods if {method.label} <= across.cells.keys() & up.cells.keys()]
     points = {label: (100 * across.cells[label].mean, 100 * up.cells[label].mean) for label in labels}
-    markers = {label: "D" if label == comparison.baseline else "o" for label in labels}
+    markers = {label: MARKERS[shown[label].shape] for label in labels}
     bars = []
     for label in labels:
         horizontal, vertical = _ends(across.cells[label]), _ends(up.cells[label])
         x, y = points[label]
-        axes.plot(horizontal, (y, y), color=palette[label], linewidth=1.6, alpha=0.7, solid_capstyle="round")
-        axes.plot((x, x), vertical, color=palette[label], linewidth=1.6, alpha=0.7, solid_capstyle="round")
-        axes.plot(x, y, markers[label], color=palette[label], markersize=8, zorder=5)
+        axes.plot(horizontal, (y, y), color=shown[label].colour, linewidth=1.6, alpha=0.7, solid_capstyle="round")
+        axes.plot((x, x), vertical, color=shown[label].colour, linewidth=1.6, alpha=0.7, solid_capstyle="round")
+        axes.plot(x, y, markers[label], color=shown[label].colour, markersize=8, zorder=5)
         bars += [((end, y), (x, y)) for end in horizontal] + [((x, end), (x, y)) for end in vertical]
     if comparison.baseline in points:
         x, y = points[comparison.baseline]
@@ -42,7 +135,7 @@ def frontier(across: Row, up: Row, comparison: Comparison) -> str:
     axes.margins(0.16, 0.14)
     dress(axes)
     figure.tight_layout()
-    label_points(figure, axes, points, {label: (palette[label], markers[label]) for label in labels}, bars)
+    label_points(figure, axes, points, {label: (shown[label].colour, markers[label]) for label in labels}, bars)
     return to_svg(figure, f"frontier-{across.benchmark}-{up.benchmark}-{across.name}")
 
 
@@ -52,11 +145,11 @@ def family_bars(family: Family, comparison: Comparison) -> str:
     row = family.row
     labels = [method.label for method in comparison.methods if method.label in row.cells]
     figure, axes = new_figure(3.6, 0.6 + 0.3 * len(labels))
-    palette = colours(comparison)
+    shown = marks(comparison)
     ceiling = 100.0
     for place, label in enumerate(labels):
         cell = row.cells[label]
-        axes.barh(place, 100 * cell.mean, height=0.62, color=palette[label], alpha=0.85, zorder=2)
+        axes.barh(place, 100 * cell.mean, height=0.62, color=shown[label].colour, alpha=0.85, zorder=2)
         if cell.interval is not None:
             axes.plot(_ends(cell), (place, place), color=INK, linewidth=1.4, zorder=4)
         dots = [part.cells[label] for part in family.parts if label in part.cells]

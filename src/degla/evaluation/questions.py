@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.benchmark import Benchmark, Classification, Entry, Retrieval
-from degla.evaluation.pictures import is_there
+from degla.evaluation.benchmark import Benchmark, Classification, Entry
+from degla.evaluation.pictures import has_picture
 from degla.evaluation.verdicts import images_of
-from degla.records import ItemImage, PairItem
+from degla.records import PairItem
 
 logger = logging.getLogger(__name__)
 _EXAMPLES = 5
@@ -52,7 +52,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
         raise InputError(f"{root}: no such folder. For {benchmark.title} it must hold\n{benchmark.layout}")
     entries = list(benchmark.items(root))
     _refuse_repeated(benchmark, entries)
-    counts = count(entries)
+    counts = count_items(entries)
     _check_published(benchmark, root, counts, allow_missing=allow_missing)
     kept = kept_of(entries)
     paths, absent = images_under(root, kept)
@@ -68,7 +68,7 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
             f"{benchmark.title}: none of its {len(paths)} images is under {root}, for example "
             f"{sorted(absent)[0] if absent else '-'}. The files must lie so:\n{benchmark.layout}"
         )
-    kept_counts, there_counts = count(kept), count(there)
+    kept_counts, there_counts = count_items(kept), count_items(there)
     missing = {part: number - there_counts.get(part, 0) for part, number in kept_counts.items()}
     if absent:
         logger.warning(
@@ -92,7 +92,7 @@ def _refuse_repeated(benchmark: Benchmark, entries: Iterable[Entry]) -> None:
         seen.add(name)
 
 
-def digest_of(entries: Iterable[Entry]) -> str:
+def questions_digest(entries: Iterable[Entry]) -> str:
     """sha256 of all that is asked: results are comparable where it is equal."""
     digest = hashlib.sha256()
     for entry in entries:
@@ -108,10 +108,10 @@ def kept_of(entries: Iterable[Entry]) -> list[Entry]:
 def images_under(root: Path, entries: Iterable[Entry]) -> tuple[list[str], set[str]]:
     """Paths of all distinct images of the entries, and those of them that are not under the root."""
     paths = list(dict.fromkeys(image.path for image in images_of(entries)))
-    return paths, {path for path in paths if not is_there(root, path)}
+    return paths, {path for path in paths if not has_picture(root, path)}
 
 
-def count(entries: Iterable[Entry]) -> dict[str, int]:
+def count_items(entries: Iterable[Entry]) -> dict[str, int]:
     """A part's name to its number of items: questions, or images where a part is one classification or retrieval."""
     counts: dict[str, int] = {}
     for entry in entries:
@@ -121,14 +121,14 @@ def count(entries: Iterable[Entry]) -> dict[str, int]:
 
 
 def _check_published(benchmark: Benchmark, root: Path, counts: Mapping[str, int], *, allow_missing: bool) -> None:
-    for difference in differences(benchmark, root, counts):
+    for difference in count_differences(benchmark, root, counts):
         message = f"{benchmark.title}: {difference}"
         if not allow_missing:
             raise InputError(f"{message}. Fetch the files again, or score what is there with --allow-missing.")
         logger.warning("%s.", message)
 
 
-def differences(benchmark: Benchmark, root: Path, counts: Mapping[str, int]) -> list[str]:
+def count_differences(benchmark: Benchmark, root: Path, counts: Mapping[str, int]) -> list[str]:
     """One phrase for each part that has another number of items than the published one."""
     return [
         f"part {part.name!r} under {root} has {counts.get(part.name, 0)} items, the published one has {part.n}"
@@ -146,18 +146,15 @@ def _without(entry: Entry, absent: set[str]) -> Entry | None:
         return entry
     if isinstance(entry, PairItem) or not there:
         return None
-    images: tuple[ItemImage, ...] = tuple(entry.images[index] for index in there)
     if isinstance(entry, Classification):
-        return entry.model_copy(update={"images": images, "labels": tuple(entry.labels[index] for index in there)})
+        return entry.only(there)
     new = {old: number for number, old in enumerate(there)}
-    owners = [tuple(new[index] for index in owner if index in new) for owner in entry.owners]
-    left = [number for number, owner in enumerate(owners) if owner]
+    left = [
+        (text, owners)
+        for text, owner in zip(entry.texts, entry.owners, strict=True)
+        if (owners := tuple(new[index] for index in owner if index in new))
+    ]
     if not left:
         return None
-    return Retrieval(
-        benchmark=entry.benchmark,
-        part=entry.part,
-        images=images,
-        texts=tuple(entry.texts[number] for number in left),
-        owners=tuple(owners[number] for number in left),
-    )
+    texts, owners = zip(*left, strict=True)
+    return entry.model_copy(update={"images": tuple(entry.images[i] for i in there), "texts": texts, "owners": owners})

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.overlap import Leakage
 from degla.files import write_text
 from degla.parse import open_file, parse_json, read_json
-from degla.records import read_jsonl, validate, write_jsonl
-from degla.results import BenchmarkResult, ItemVerdict, Result
+from degla.records import Record, RecordType, read_jsonl, validate, write_jsonl
+from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, Result, Score
 
 NO_FLOOR = " (no floor known)"
 """Behind the name of a column of a result that was made before there were floors; see `neutral.with_floors`."""
@@ -27,6 +31,56 @@ class TracedResult(Result):
     """
 
     leakage: Leakage | None = None
+
+
+class AttackedScores(Record):
+    """Scores of one benchmark under attacks of one size.
+
+    Attributes:
+        epsilon: largest change of a pixel whose range is 0 to 1; 0: the images as they are.
+        scores: of each part, all its metrics.
+        averages: named averages whose parts are all there.
+    """
+
+    epsilon: float
+    scores: tuple[Score, ...] = Field(min_length=1)
+    averages: tuple[Score, ...] = ()
+
+
+class AttackedBenchmark(Record):
+    """One benchmark: `items_sha256` is of all images, labels and classes that were asked about."""
+
+    name: str
+    title: str
+    items_sha256: str
+    attacked: tuple[AttackedScores, ...] = Field(min_length=1)
+
+
+class AttackResult(Record):
+    """One model under attack.
+
+    Attributes:
+        steps: of each attack.
+        step_size: of each step, as a share of epsilon.
+        images: bound on the images of a part; None: all.
+        seed: of random starts, drawn images and intervals.
+    """
+
+    schema_version: Literal[1] = 1
+    model: ModelProvenance
+    steps: int
+    step_size: float
+    images: int | None
+    seed: int
+    date: str
+    versions: dict[str, str]
+    benchmarks: tuple[AttackedBenchmark, ...] = Field(min_length=1)
+
+
+def name_epsilon(epsilon: float) -> str:
+    """As it is said: "2/255" where it is a whole number of such steps."""
+    levels = epsilon * 255
+    return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-6 else f"{epsilon:g}"
 
 
 def save_result(result: Result, path: Path) -> Path:
@@ -80,19 +134,35 @@ def load_result(path: Path, *, items: bool = False) -> TracedResult:
     result = result.model_copy(update={"benchmarks": tuple(map(_named_apart, result.benchmarks))})
     if not items:
         return result
-    beside = path.with_name(result.items_file) if result.items_file else path.with_suffix(".items.jsonl")
-    verdicts = tuple(read_jsonl(ItemVerdict, beside))
-    if len(verdicts) != result.items_count:
-        raise InputError(
-            f"{beside}: holds {len(verdicts)} items, {path.name} was made from {result.items_count}. "
-            "Evaluate again, or bring the two files of one run together."
-        )
+    verdicts = tuple(read_items(path, result, ItemVerdict))
+    beside = items_file(path, result)
     if result.items_file_sha256 and result.items_file_sha256 != _digest_of_file(beside):
         raise InputError(
             f"{beside}: changed since {path.name} was written (sha256 differs), or of another run. Take an "
             "undamaged copy or evaluate again."
         )
     return result.model_copy(update={"items": verdicts})
+
+
+def items_file(path: Path, result: Result) -> Path:
+    """Where the items of a result lie that was read from a file."""
+    return path.with_name(result.items_file) if result.items_file else path.with_suffix(".items.jsonl")
+
+
+def read_items(path: Path, result: Result, kind: type[RecordType]) -> Iterator[RecordType]:
+    """Every item of a result, all of `ItemVerdict` or as much of it as `kind` has.
+
+    Raises:
+        InputError: the file of items is missing or wrong, or holds another number of them.
+    """
+    beside, number = items_file(path, result), 0
+    for number, row in enumerate(read_jsonl(kind, beside), start=1):  # noqa: B007
+        yield row
+    if number != result.items_count:
+        raise InputError(
+            f"{beside}: holds {number} items, {path.name} was made from {result.items_count}. "
+            "Evaluate again, or bring the two files of one run together."
+        )
 
 
 def _named_apart(entry: BenchmarkResult) -> BenchmarkResult:

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, TieRule
+from degla.evaluation.cache import Cache, identity_of
 from degla.evaluation.embed import EmbeddedItems, Embedder
-from degla.evaluation.embedding_model import EmbeddingModel
-from degla.evaluation.embedding_table import Cache
-from degla.evaluation.identity import identity_of
+from degla.evaluation.models import EmbeddingModel, Floor, load_model, means_floor, provenance_of, seed_of
 from degla.evaluation.neutral import find_floors
-from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage
+from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
 from degla.evaluation.processes import EvaluationProcesses
-from degla.evaluation.questions import BenchmarkQuestions, ask, digest_of
+from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest
 from degla.evaluation.results import TracedResult
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.progress import TaskProgress
 from degla.records import ImageReading
-from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult
+from degla.results import BenchmarkResult, ItemVerdict, PartResult
 from degla.shelf import BENCHMARKS
-from degla.version import __version__
+from degla.version import __version__, installed_version
 
 _EXAMPLES = 5
 _TIES = ("strict", "half", "lenient")
@@ -36,7 +38,11 @@ _TIES = ("strict", "half", "lenient")
 def ask_all(
     benchmarks: Sequence[str], root: Path, *, allow_missing: bool = False, processes: EvaluationProcesses | None = None
 ) -> list[BenchmarkQuestions]:
-    """Read and check what benchmarks ask, before any model is looked up; arguments and errors as for `evaluate`."""
+    """Read and check what benchmarks ask, before any model is looked up; arguments as for `Evaluation`.
+
+    Raises:
+        InputError: an unknown benchmark, files missing or wrong, images missing.
+    ."""
     if not benchmarks:
         raise InputError(f"no benchmark was named. Known: {', '.join(BENCHMARKS.names())}.")
     chosen: list[Benchmark] = [BENCHMARKS.load(name).BENCHMARK for name in dict.fromkeys(benchmarks)]
@@ -47,147 +53,174 @@ def ask_all(
     return [ask(benchmark, root, allow_missing=allow_missing) for benchmark in chosen]
 
 
-def evaluate(
-    encoder: EmbeddingModel,
-    *,
-    benchmarks: Sequence[str],
-    root: Path,
-    seed: int = 0,
-    tie: TieRule | None = None,
-    allow_missing: bool = False,
-    label: str | None = None,
-    training_seed: int | None = None,
-    progress: bool = True,
-    cache: Cache | None = None,
-    image_reading: ImageReading = "upright",
-    training: TrainingImages | None = None,
-    processes: EvaluationProcesses | None = None,
-    questions: Sequence[BenchmarkQuestions] | None = None,
-) -> TracedResult:
-    """Score a model; every distinct image and text of all benchmarks is embedded once.
+@dataclass(frozen=True)
+class Evaluation:
+    """What models are asked, and how; every distinct image and text of all benchmarks is embedded once a model.
 
-    Args:
-        encoder: the model.
-        benchmarks: names on the shelf, without repetition.
+    Attributes:
+        benchmarks: names on the shelf.
         root: folder that holds the benchmarks' files.
         seed: of the bootstrap behind the intervals.
         tie: "strict", "half" or "lenient" for all parts; None: each benchmark's own rule.
         allow_missing: score what is there where images are missing; the result says what was left out.
-        label: the method's name in reports; None: the model's name.
-        training_seed: of the run that made the model.
-        progress: show how far it is on stderr.
-        cache: embedded rows of earlier calls, read and filled; see `disk_cache.DiskCache`. None: this call's own.
         image_reading: how images become pixels, see `data.decoding.decode`.
-        training: images that the model was fine-tuned on; the result says which of them are asked about.
-        processes: those of one job that all call this alike: they share the embedding and get the same result; the
-            first of them reads and fills the cache and scores. None: this one alone, whatever job it belongs to.
+        progress: show how far it is on stderr.
+        cache: embedded rows of earlier calls, read and filled; see `cache.DiskCache`. None: none are kept.
+        processes: those of one job that all evaluate alike: they share the embedding and get the same result; the
+            first of them reads and fills the cache and scores. This one alone, whatever job it belongs to, by default.
         questions: of these benchmarks, where `ask_all` has read them already.
-
-    Raises:
-        InputError: an unknown benchmark, files missing or wrong, images missing.
-        DeglaError: the model gives similarities that are not finite.
     """
-    if tie is not None and tie not in _TIES:
-        raise InputError(f"tie rule {tie!r}: must be one of {', '.join(_TIES)}.")
-    processes = processes or EvaluationProcesses()
-    if questions is None:
-        questions = ask_all(benchmarks, root, allow_missing=allow_missing, processes=processes)
-    entries = list(chain.from_iterable(asked.entries for asked in questions))
-    fingerprint = encoder.fingerprint
-    identity = "" if cache is None else identity_of(encoder, fingerprint=fingerprint, image_reading=image_reading)
-    embedder = Embedder(
-        encoder,
-        root=root,
-        cache={} if cache is None else cache,
-        identity=identity,
-        reading=image_reading,
-        progress=TaskProgress(progress and processes.first),
-        processes=processes,
-    )
-    embeddings = embedder.embed(images_of(entries), chain.from_iterable(map(texts_of, entries)))
-    scored = processes.from_first(
-        lambda: [_score(asked, embeddings, root=root, seed=seed, tie=tie, cache=cache) for asked in questions]
-    )
-    leakage = processes.from_first(lambda: None if training is None else _leakage(training, questions, root=root))
-    items = tuple(chain.from_iterable(verdicts for _, verdicts in scored))
-    return TracedResult(
-        model=ModelProvenance(
-            name=encoder.name,
-            label=label or encoder.name,
-            fingerprint=fingerprint,
-            activation=encoder.activation,
-            precision=encoder.precision,
-        ),
-        image_reading=image_reading,
-        training_seed=training_seed,
-        seed=seed,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=_versions(),
-        benchmarks=tuple(result for result, _ in scored),
-        items=items,
-        items_count=len(items),
-        leakage=leakage,
-    )
 
+    benchmarks: Sequence[str]
+    root: Path
+    seed: int = 0
+    tie: TieRule | None = None
+    allow_missing: bool = False
+    image_reading: ImageReading = "upright"
+    progress: bool = True
+    cache: Cache | None = None
+    processes: EvaluationProcesses = field(default_factory=EvaluationProcesses)
+    questions: Sequence[BenchmarkQuestions] | None = None
 
-def _leakage(training: TrainingImages, questions: Iterable[BenchmarkQuestions], *, root: Path) -> Leakage:
-    paths = ((asked.benchmark.name, [image.path for image in images_of(asked.entries)]) for asked in questions)
-    return find_leakage(training, paths, root=root)
+    def __post_init__(self) -> None:
+        if self.tie is not None and self.tie not in _TIES:
+            raise InputError(f"tie rule {self.tie!r}: must be one of {', '.join(_TIES)}.")
 
+    @cached_property
+    def asked(self) -> Sequence[BenchmarkQuestions]:
+        """The questions, read and checked when they are first needed; errors as for `ask_all`."""
+        if self.questions is not None:
+            return self.questions
+        return ask_all(self.benchmarks, self.root, allow_missing=self.allow_missing, processes=self.processes)
 
-def _score(
-    asked: BenchmarkQuestions,
-    embeddings: EmbeddedItems,
-    *,
-    root: Path,
-    seed: int,
-    tie: TieRule | None,
-    cache: Cache | None,
-) -> tuple[BenchmarkResult, list[ItemVerdict]]:
-    benchmark = asked.benchmark
-    judged = judge(benchmark, asked.entries, embeddings, tie=tie)
-    verdicts = [row.verdict for row in judged]
-    floors = find_floors(benchmark, asked.kept, cache)
-    scores = aggregate(floors.benchmark, judged, seed=seed)
-    degenerate: dict[str, int] = {}
-    for verdict in verdicts:
-        degenerate[verdict.part] = degenerate.get(verdict.part, 0) + verdict.degenerate
-    parts = tuple(
-        PartResult(
-            name=name,
-            family=benchmark.part(name).family,
-            tie=tie or benchmark.part(name).tie,
-            published_n=benchmark.part(name).n,
-            missing=asked.missing.get(name, 0),
-            filtered=asked.filtered.get(name, 0),
-            degenerate=degenerate.get(name, 0),
-            scores=values,
+    def score_named(
+        self, model: str | EmbeddingModel, *, label: str | None = None, device: str = "cpu"
+    ) -> TracedResult:
+        """Score a model with what its name tells: the seed of its training, and the images that it was trained on.
+
+        Args:
+            model: what `load_model` takes, or what it gave.
+            label: the method's name in reports; None: the model's name.
+            device: where to load it.
+
+        Raises:
+            InputError, DeglaError: as for `score`; or there is no such model.
+        """
+        from degla.model.runs import recorded_seed
+
+        name = model if isinstance(model, str) else model.name
+        return self.score(
+            load_model(model, device=device) if isinstance(model, str) else model,
+            label=label,
+            training_seed=seed_of(name) if means_floor(name) else recorded_seed(name),
+            training=training_images(name),
         )
-        for name, values in scores.parts.items()
-    )
-    result = BenchmarkResult(
-        name=benchmark.name,
-        title=benchmark.title,
-        paper=benchmark.paper,
-        licence=benchmark.licence,
-        annotation_sha256={
-            path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for pattern in benchmark.annotations
-            for path in sorted(root.glob(pattern))
-        },
-        items_sha256=digest_of(asked.entries),
-        missing_images=len(asked.absent),
-        missing_examples=asked.absent[:_EXAMPLES],
-        parts=parts,
-    )
-    return floors.put_into(result, scores), verdicts
+
+    def score(
+        self,
+        encoder: EmbeddingModel,
+        *,
+        label: str | None = None,
+        training_seed: int | None = None,
+        training: TrainingImages | None = None,
+    ) -> TracedResult:
+        """Score a model.
+
+        Args:
+            encoder: the model.
+            label: the method's name in reports; None: the model's name.
+            training_seed: of the run that made the model.
+            training: images that the model was fine-tuned on; the result says which of them are asked about.
+
+        Raises:
+            InputError: an unknown benchmark, files missing or wrong, images missing.
+            DeglaError: the model gives similarities that are not finite.
+        """
+        processes = self.processes
+        # A floor is made anew in less time than it takes to read.
+        cache = None if isinstance(encoder, Floor) else self.cache
+        entries = list(chain.from_iterable(asked.entries for asked in self.asked))
+        fingerprint = encoder.fingerprint
+        embedder = Embedder(
+            encoder,
+            root=self.root,
+            cache={} if cache is None else cache,
+            identity="" if cache is None else identity_of(encoder, fingerprint, image_reading=self.image_reading),
+            reading=self.image_reading,
+            progress=TaskProgress(self.progress and processes.first),
+            processes=processes,
+        )
+        embeddings = embedder.embed(images_of(entries), chain.from_iterable(map(texts_of, entries)))
+        scored = processes.from_first(lambda: [self._score(asked, embeddings, cache) for asked in self.asked])
+        leakage = processes.from_first(lambda: None if training is None else self._leakage(training))
+        items = tuple(chain.from_iterable(verdicts for _, verdicts in scored))
+        return TracedResult(
+            model=provenance_of(encoder, label, fingerprint),
+            image_reading=self.image_reading,
+            training_seed=training_seed,
+            seed=self.seed,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions={
+                "degla": __version__,
+                "python": platform.python_version(),
+                "torch": installed_version("torch"),
+                "open_clip": installed_version("open_clip_torch"),
+            },
+            benchmarks=tuple(result for result, _ in scored),
+            items=items,
+            items_count=len(items),
+            leakage=leakage,
+        )
+
+    def _leakage(self, training: TrainingImages) -> Leakage:
+        paths = ((asked.benchmark.name, [image.path for image in images_of(asked.entries)]) for asked in self.asked)
+        return find_leakage(training, paths, root=self.root)
+
+    def _score(
+        self, asked: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None
+    ) -> tuple[BenchmarkResult, list[ItemVerdict]]:
+        benchmark = asked.benchmark
+        judged = judge(benchmark, asked.entries, embeddings, tie=self.tie)
+        floors = find_floors(benchmark, asked.kept, cache)
+        scores = aggregate(floors.benchmark, judged, seed=self.seed)
+        degenerate = Counter(row.verdict.part for row in judged if row.verdict.degenerate)
+        parts = tuple(
+            PartResult(
+                name=name,
+                family=benchmark.part(name).family,
+                tie=self.tie or benchmark.part(name).tie,
+                published_n=benchmark.part(name).n,
+                missing=asked.missing.get(name, 0),
+                filtered=asked.filtered.get(name, 0),
+                degenerate=degenerate[name],
+                scores=values,
+            )
+            for name, values in scores.parts.items()
+        )
+        files = [path for pattern in benchmark.annotations for path in sorted(self.root.glob(pattern))]
+        result = BenchmarkResult(
+            name=benchmark.name,
+            title=benchmark.title,
+            paper=benchmark.paper,
+            licence=benchmark.licence,
+            annotation_sha256={
+                path.relative_to(self.root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+            },
+            items_sha256=questions_digest(asked.entries),
+            missing_images=len(asked.absent),
+            missing_examples=asked.absent[:_EXAMPLES],
+            parts=parts,
+        )
+        return floors.put_into(result, scores), [row.verdict for row in judged]
 
 
-def _versions() -> dict[str, str]:
-    versions = {"degla": __version__, "python": platform.python_version()}
-    for name, package in (("torch", "torch"), ("open_clip", "open_clip_torch")):
-        try:
-            versions[name] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+def evaluate(
+    encoder: EmbeddingModel,
+    *,
+    label: str | None = None,
+    training_seed: int | None = None,
+    training: TrainingImages | None = None,
+    **settings: Any,
+) -> TracedResult:
+    """Score one model: `Evaluation(**settings).score(...)`, of which this has the arguments and errors."""
+    return Evaluation(**settings).score(encoder, label=label, training_seed=training_seed, training=training)

@@ -1,13 +1,15 @@
-"""One result for the terminal, and its scores by name."""
+"""Results for the terminal, and a result's scores by name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from rich.console import Group
-from rich.table import Table
 
-from degla.evaluation.told import told_notes
+from degla.evaluation.caveats import told_notes
+from degla.evaluation.results import AttackResult, name_epsilon
+from degla.pages.table import Column, Table, TableCell, TableRow
+from degla.pages.words import percent
 from degla.results import BenchmarkResult, Result, Score
 
 
@@ -29,25 +31,21 @@ def render_result(result: Result) -> Group:
     tables = []
     for benchmark in result.benchmarks:
         floors = list(dict.fromkeys(floor for score in _all(benchmark) for floor in score.floors))
-        table = Table(title=f"{benchmark.title}: {result.model.label}", title_justify="left")
-        table.add_column("part")
-        for heading in ("score", "95 %", "items", "ties", "chance", *floors):
-            table.add_column(heading, justify="right")
+        rows: list[TableRow] = []
         for part in benchmark.parts:
             for score in part.scores:
                 extra = "" if score is part.scores[0] else f" ({score.metric})"
-                table.add_row(*_cells(score, floors, name=part.name + extra))
+                rows.append(_row(score, floors, name=part.name + extra))
         if benchmark.averages:
-            table.add_section()
-        for score in benchmark.averages:
-            table.add_row(*_cells(score, floors, name=score.name))
+            rows.append(TableRow(["averages"], kind="section"))
+        rows += [_row(score, floors, name=score.name) for score in benchmark.averages]
         notes = list(told_notes(benchmark))
         if benchmark.missing_images:
             notes.append(f"{benchmark.missing_images} images are missing; the scores cover what is there.")
         if result.image_reading == "official":
             notes.append("Images are read as by the released codes: not turned by EXIF, transparency dropped.")
-        table.caption, table.caption_justify = "\n".join(notes) or None, "left"
-        tables.append(table)
+        table = Table(["part", "score", "95 %", "items", "ties", "chance", *floors], rows)
+        tables.append(table.terminal(title=f"{benchmark.title}: {result.model.label}", caption="\n".join(notes)))
     return Group(*tables)
 
 
@@ -55,9 +53,46 @@ def _all(benchmark: BenchmarkResult) -> list[Score]:
     return [part.scores[0] for part in benchmark.parts] + list(benchmark.averages)
 
 
-def _cells(score: Score, floors: Sequence[str], *, name: str) -> tuple[str, ...]:
-    interval = score.interval
-    spread = f"{100 * interval.low:.1f} - {100 * interval.high:.1f}" if interval else ""
-    known = [score.chance, *map(score.floors.get, floors)]
-    beside = ("" if value is None else f"{100 * value:.1f}" for value in known)
-    return name, f"{100 * score.value:.1f}", spread, str(score.n), str(score.ties), *beside
+def _row(score: Score, floors: Sequence[str], *, name: str) -> TableRow:
+    ends = f"{100 * score.interval.low:.1f} - {100 * score.interval.high:.1f}" if score.interval else ""
+    beside = (score.chance, *map(score.floors.get, floors))
+    cells = ("" if value is None else percent(value) for value in beside)
+    return TableRow([name, percent(score.value), ends, str(score.n), str(score.ties), *cells])
+
+
+def render_attacks(results: Sequence[AttackResult]) -> Group:
+    """A table a benchmark: for each part and named average one row a model, in points, with 95 % intervals.
+
+    Args:
+        results: of models that were asked alike.
+    """
+    tables = []
+    for place, benchmark in enumerate(results[0].benchmarks):
+        rows: list[TableRow] = []
+        named: set[str] = set()
+        for number, first in enumerate(_scores(results[0], place, 0)):
+            if number == len(benchmark.attacked[0].scores):
+                rows.append(TableRow(["averages"], kind="section"))
+            name = f"{first.name} ({first.metric})" if first.name in named else first.name
+            named.add(first.name)
+            chance = "" if first.chance is None else f", chance {percent(first.chance)}"
+            for row, result in enumerate(results):
+                sizes = range(len(result.benchmarks[place].attacked))
+                cells = [_cell(_scores(result, place, size)[number]) for size in sizes]
+                about = TableCell("") if row else TableCell(name, note=f"{first.n} items{chance}")
+                rows.append(TableRow([about, result.model.label, *cells]))
+        sizes_of = [f"ε {name_epsilon(each.epsilon)}" if each.epsilon else "clean" for each in benchmark.attacked]
+        title = f"{benchmark.title}: accuracy (%) and its 95 % interval under attack"
+        tables.append(Table(["part", Column("model", align="left"), *sizes_of], rows).terminal(title=title))
+    return Group(*tables)
+
+
+def _scores(result: AttackResult, benchmark: int, size: int) -> tuple[Score, ...]:
+    attacked = result.benchmarks[benchmark].attacked[size]
+    return (*attacked.scores, *attacked.averages)
+
+
+def _cell(score: Score) -> TableCell:
+    ends = score.interval
+    # Below the number: beside it, two sizes would not fit on a terminal of 80 columns.
+    return TableCell(percent(score.value), note=f"{100 * ends.low:.1f}-{100 * ends.high:.1f}" if ends else "")

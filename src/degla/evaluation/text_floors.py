@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.evaluation.scoring import EmbeddingRows
+from degla.evaluation.cache import Cache
 from degla.evaluation.verdicts import Gold, Judged, chance_of
 from degla.records import PairItem
 from degla.results import ItemVerdict
@@ -28,9 +28,7 @@ Leads = NDArray[np.float64]
 """`[true, false]`: above 0 where a solver prefers the true text of one row of gold, 0 where it cannot choose."""
 
 
-def floor_verdicts(
-    items: Iterable[PairItem], cache: MutableMapping[str, EmbeddingRows] | None = None
-) -> dict[str, list[Judged]]:
+def floor_verdicts(items: Iterable[PairItem], cache: Cache | None = None) -> dict[str, list[Judged]]:
     """Name of each floor to its verdicts, with chance, in the order of the items.
 
     Items without an image ask the texts alone: no floor is due there. "words only" leaves out parts of fewer than 40
@@ -59,7 +57,7 @@ def _shorter(item: PairItem) -> list[Leads]:
     return [lengths[None, ~true] - lengths[true, None] for true in _rows(item)]
 
 
-def _words_only(items: Sequence[PairItem], cache: MutableMapping[str, EmbeddingRows]) -> list[list[Leads]] | None:
+def _words_only(items: Sequence[PairItem], cache: Cache) -> list[list[Leads]] | None:
     from degla.negatives.report.blind import CaptionNegative, bag_of_words, blind_leads
 
     shapes = [[(int(true.sum()), int((~true).sum())) for true in _rows(item)] for item in items]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark, Classification, Entry, Retrieval, TieRule
 from degla.evaluation.embed import EmbeddedItems
-from degla.evaluation.scoring import class_rows, pair_similarities, rank, score_pairs, score_texts
+from degla.evaluation.scoring import RankVerdicts, class_rows, pair_similarities, rank, score_pairs, score_texts
 from degla.records import ItemImage, PairItem
 from degla.results import ItemVerdict
 
@@ -170,27 +170,14 @@ def _is_degenerate(item: PairItem, embeddings: EmbeddedItems) -> bool:
 def _judge_classification(entry: Classification, embeddings: EmbeddedItems, tie: TieRule) -> list[Judged]:
     prompts = embeddings.texts[[embeddings.text_row[text] for text in texts_of(entry)]]
     images = embeddings.images[[embeddings.image_row[image] for image in entry.images]]
-    ids = [f"{entry.benchmark}/{entry.part}/{image.path}" for image in entry.images]
+    paths = [image.path for image in entry.images]
+    ids = [f"{entry.benchmark}/{entry.part}/{path}" for path in paths]
     ranks = rank(images, class_rows(prompts, len(entry.classes)), [[label] for label in entry.labels], ids)
-    top1 = ranks.within(1, tie)
     # ImageNet has classes of equal names, which are classes all the same.
     names = [f"{name} ({label})" if entry.classes.count(name) > 1 else name for label, name in enumerate(entry.classes)]
-    return [
-        Judged(
-            ItemVerdict(
-                id=ids[index],
-                benchmark=entry.benchmark,
-                part=entry.part,
-                image=image.path,
-                group={"class": names[entry.labels[index]]},
-                ok={"top1": float(top1[index])},
-                ties={"top1": int(ranks.ties[index])},
-                margin=float(ranks.margin[index]),
-            ),
-            {"top1": 1 / len(entry.classes)},
-        )
-        for index, image in enumerate(entry.images)
-    ]
+    groups = [{"class": names[label]} for label in entry.labels]
+    queries = zip(ids, paths, groups, [{"top1": 1 / len(entry.classes)}] * len(ids), strict=True)
+    return _judge_ranks(entry, queries, ranks, {"top1": ranks.within(1, tie)})
 
 
 def _judge_retrieval(entry: Retrieval, embeddings: EmbeddedItems, tie: TieRule) -> list[Judged]:
@@ -201,45 +188,45 @@ def _judge_retrieval(entry: Retrieval, embeddings: EmbeddedItems, tie: TieRule) 
         for image in owner:
             texts_of_image[image].append(text)
     asked = [index for index, true in enumerate(texts_of_image) if true]
-    place = f"{entry.benchmark}/{entry.part}"
-    image_ids = [f"{place}/image/{entry.images[index].path}" for index in asked]
-    text_ids = [f"{place}/text/{number}" for number in range(len(entry.texts))]
-    to_text = rank(images[asked], texts, [texts_of_image[index] for index in asked], image_ids)
-    to_image = rank(texts, images, entry.owners, text_ids)
+    paths = [image.path for image in entry.images]
     rows = []
-    for direction, ranks, ids, paths, true_counts, candidates in (
-        (
-            "image_to_text",
-            to_text,
-            image_ids,
-            [entry.images[index].path for index in asked],
-            [len(texts_of_image[index]) for index in asked],
-            len(texts),
-        ),
-        (
-            "text_to_image",
-            to_image,
-            text_ids,
-            [entry.images[owner[0]].path for owner in entry.owners],
-            [len(set(owner)) for owner in entry.owners],
-            len(images),
-        ),
-    ):
-        worth = {f"{direction}@{k}": ranks.within(k, tie) for k in RECALL}
-        for index, name in enumerate(ids):
-            margin = float(ranks.margin[index])
-            verdict = ItemVerdict(
+    for way, rows_of, others, true, names, pictures in (
+        ("image_to_text", images[asked], texts, [texts_of_image[index] for index in asked],
+         [f"image/{paths[index]}" for index in asked], [paths[index] for index in asked]),
+        ("text_to_image", texts, images, [sorted(set(owner)) for owner in entry.owners],
+         [f"text/{number}" for number in range(len(texts))], [paths[owner[0]] for owner in entry.owners]),
+    ):  # fmt: skip
+        ids = [f"{entry.benchmark}/{entry.part}/{name}" for name in names]
+        ranks = rank(rows_of, others, true, ids)
+        worth = {f"{way}@{k}": ranks.within(k, tie) for k in RECALL}
+        chances = [{f"{way}@{k}": _blind_recall(len(others), len(each), k) for k in RECALL} for each in true]
+        rows += _judge_ranks(entry, zip(ids, pictures, [{}] * len(ids), chances, strict=True), ranks, worth)
+    return rows
+
+
+def _judge_ranks(
+    entry: Classification | Retrieval,
+    queries: Iterable[tuple[str, str, dict[str, str], dict[str, float]]],
+    ranks: RankVerdicts,
+    worth: Mapping[str, NDArray[np.float64]],
+) -> list[Judged]:
+    """One verdict a query, of which the id, the image, the groups and the chance of a blind model are given."""
+    return [
+        Judged(
+            ItemVerdict(
                 id=name,
                 benchmark=entry.benchmark,
                 part=entry.part,
-                image=paths[index],
+                image=image,
+                group=group,
                 ok={key: float(values[index]) for key, values in worth.items()},
                 ties=dict.fromkeys(worth, int(ranks.ties[index])),
-                margin=margin if math.isfinite(margin) else None,
-            )
-            chance = {f"{direction}@{k}": _blind_recall(candidates, true_counts[index], k) for k in RECALL}
-            rows.append(Judged(verdict, chance))
-    return rows
+                margin=margin if math.isfinite(margin := float(ranks.margin[index])) else None,
+            ),
+            chance,
+        )
+        for index, (name, image, group, chance) in enumerate(queries)
+    ]
 
 
 def _blind_recall(candidates: int, true: int, k: int) -> float:

@@ -2,9 +2,9 @@
 
 bootstrap    draws of whole images; means and percentile intervals in them
 proportions  intervals of shares and of differences of two shares that do not collapse to a point in small samples
-seeds        means and differences over training seeds; their intervals together with that over questions
+seeds        means and differences over training seeds, their intervals together with that over questions; p-values,
+             Holm's correction, and what a difference needs before it may be called one
 sources      how much a result owes to training seed, negatives' seed and world, and an interval over all
-significance p-values, Holm's correction, and what a difference needs before it may be called one
 
 Sources of chance are kept apart. Items: another draw of questions from the same source; several questions about one
 image are not independent, so images are drawn, not questions. Seeds: another run of the same training. What a page

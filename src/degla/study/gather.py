@@ -13,14 +13,12 @@ import numpy as np
 
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, joined
-from degla.evaluation.caveats import missing_images, spoiled, trained_on
+from degla.evaluation.caveats import missing_images, spoiled, told_notes, trained_on
 from degla.evaluation.item_difference import questions_of, questions_of_lead
 from degla.evaluation.results import TracedResult, load_result
 from degla.evaluation.terminal import named_scores
-from degla.evaluation.told import told_notes
 from degla.results import PartResult, Result
-from degla.statistics.seeds import QuestionVariance
-from degla.statistics.significance import doubt_of
+from degla.statistics.seeds import QuestionVariance, doubt_of
 from degla.study.items import Items, benchmark_of, named_items, score_of
 from degla.study.jobs import Cost
 from degla.study.plan import Plan

@@ -2,7 +2,7 @@
 
 Over seeds: a paired t-test of the differences seed by seed. Over questions: a normal test by the standard error of the
 verdicts averaged over the seeds that both have, images drawn. A difference counts where both are below 0.05 after
-Holm's correction over all tests of that kind, and nothing speaks against it (`statistics.significance.doubt_of`).
+Holm's correction over all tests of that kind, and nothing speaks against it (`statistics.seeds.doubt_of`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 
-from degla.statistics.seeds import Difference, QuestionVariance, seed_difference
-from degla.statistics.significance import LEVEL, holm, p_over_questions, p_over_seeds
+from degla.statistics.seeds import (
+    LEVEL,
+    Difference,
+    QuestionVariance,
+    holm,
+    p_over_questions,
+    p_over_seeds,
+    seed_difference,
+)
 from degla.statistics.sources import RunValues
 from degla.study.record import StudyRecord, TestRecord
 from degla.study.standings import BASE, StudyRow, StudyTable

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import fsum
 from typing import Any
 
-from degla.evaluation.trade_off import trade_off
+from degla.evaluation.choice import trade_off
 from degla.statistics.seeds import QuestionVariance, Spread, seed_spread
 from degla.statistics.sources import RunValues
 from degla.study.jobs import Cost

@@ -12,7 +12,7 @@ from degla.data.neighbours import NeighbourRecord
 from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.evaluation.embed import Embedder
-from degla.evaluation.embedding_model import EmbeddingModel
+from degla.evaluation.models import EmbeddingModel
 from degla.evaluation.scoring import EmbeddingRows
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord, ItemImage

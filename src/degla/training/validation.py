@@ -10,9 +10,9 @@ from typing import Any
 
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
+from degla.evaluation.choice import TradeOff, trade_off
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.questions import BenchmarkQuestions
-from degla.evaluation.trade_off import TradeOff, trade_off
 from degla.files import write_text
 from degla.model.encoder import Encoder
 from degla.model.runs import checkpoints

@@ -14,17 +14,25 @@ from degla.errors import InputError
 from degla.shelf import BENCHMARKS
 
 if TYPE_CHECKING:
-    from degla.evaluation.disk_cache import DiskCache
+    from degla.evaluation.processes import EvaluationProcesses
+    from degla.evaluation.run import Evaluation
 
 log = logging.getLogger(__name__)
 
 
-def describe_benchmarks(verb: argparse.ArgumentParser) -> None:
-    """Arguments of every verb that scores models."""
-    verb.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME", help="see degla ls benchmarks")
+def describe_questions(verb: argparse.ArgumentParser, *, benchmarks: str, seed: str) -> None:
+    """Arguments that say what models are asked; `benchmarks` and `seed` are the help of those two."""
+    verb.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME", help=benchmarks)
     verb.add_argument("--root", type=Path, required=True, help="folder that holds the benchmarks' data")
     verb.add_argument("--tie", choices=["strict", "half", "lenient"], help="tie rule (each benchmark's own)")
     verb.add_argument("--allow-missing", action="store_true", help="score what is there, and say what is missing")
+    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
+    verb.add_argument("--seed", type=int, default=0, help=seed)
+
+
+def describe_benchmarks(verb: argparse.ArgumentParser) -> None:
+    """Arguments of every verb that evaluates models."""
+    describe_questions(verb, benchmarks="see degla ls benchmarks", seed="seed of random choices and intervals (0)")
     verb.add_argument(
         "--image-reading",
         choices=["upright", "official"],
@@ -32,8 +40,6 @@ def describe_benchmarks(verb: argparse.ArgumentParser) -> None:
         help="upright: as in training; official: as the benchmarks' released codes read, neither turned by EXIF nor "
         "with transparency on white (upright)",
     )
-    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
-    verb.add_argument("--seed", type=int, default=0, help="seed of random choices and intervals (0)")
     folder = verb.add_mutually_exclusive_group()
     folder.add_argument(
         "--cache",
@@ -42,6 +48,12 @@ def describe_benchmarks(verb: argparse.ArgumentParser) -> None:
         help="folder of embeddings of earlier runs (DEGLA_CACHE, else degla/embeddings in the user's cache folder)",
     )
     folder.add_argument("--no-cache", action="store_true", help="embed everything anew and keep nothing")
+
+
+def refuse_several_processes(verb: str) -> None:
+    """Raise InputError where torchrun started several processes of a verb that runs in one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"degla {verb} runs in one process; start it without torchrun.")
 
 
 def check_benchmarks(names: list[str]) -> None:
@@ -69,15 +81,31 @@ def device(name: str) -> str:
 
 
 @contextlib.contextmanager
-def cache(given: argparse.Namespace) -> Iterator[DiskCache | None]:
-    """The embeddings of earlier runs that the arguments name, or None."""
-    from degla.evaluation.disk_cache import DiskCache, default_cache_folder, open_cache
+def evaluation(given: argparse.Namespace, processes: EvaluationProcesses | None = None) -> Iterator[Evaluation]:
+    """What the arguments ask, with the cache of embeddings that they name."""
+    check_benchmarks(given.benchmarks)
 
-    if given.no_cache:
-        yield None
-        return
-    # A folder that was asked for must work; the usual one only saves time.
-    with open_cache(given.cache) if given.cache else DiskCache(default_cache_folder()) as found:
-        yield found
-    if found.read or found.written:
-        log.info("%s: %d embeddings read, %d written.", found.folder, found.read, found.written)
+    from degla.evaluation.cache import DiskCache, default_cache_folder, open_cache
+    from degla.evaluation.processes import EvaluationProcesses
+    from degla.evaluation.run import Evaluation, ask_all
+
+    processes = processes or EvaluationProcesses()
+    with contextlib.ExitStack() as stack:
+        cache = None
+        if not given.no_cache:
+            # A folder that was asked for must work; the usual one only saves time.
+            cache = stack.enter_context(open_cache(given.cache) if given.cache else DiskCache(default_cache_folder()))
+        yield Evaluation(
+            given.benchmarks,
+            given.root,
+            seed=given.seed,
+            tie=given.tie,
+            allow_missing=given.allow_missing,
+            image_reading=given.image_reading,
+            cache=cache,
+            processes=processes,
+            # Data come before models: a wrong folder is told before anything is fetched.
+            questions=ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing, processes=processes),
+        )
+    if cache is not None and (cache.read or cache.written):
+        log.info("%s: %d embeddings read, %d written.", cache.folder, cache.read, cache.written)

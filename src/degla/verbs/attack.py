@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from fractions import Fraction
 from pathlib import Path
 
-from degla.errors import InputError
 from degla.files import write_text
-from degla.verbs._scoring import check_benchmarks, check_models, device
+from degla.verbs._scoring import check_benchmarks, check_models, describe_questions, device, refuse_several_processes
 from degla.verbs._terminal import show
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
     """Add the arguments of `degla attack`."""
     verb.add_argument("models", nargs="+", metavar="MODEL", help="as for degla evaluate; networks only")
-    verb.add_argument(
-        "--benchmarks", nargs="+", required=True, metavar="NAME", help="zeroshot, world: those with classes"
-    )
-    verb.add_argument("--root", type=Path, required=True, help="folder that holds the benchmarks' data")
+    seed = "seed of starts, drawn images and intervals (0)"
+    describe_questions(verb, benchmarks="zeroshot, world: those with classes", seed=seed)
     verb.add_argument(
         "--epsilon",
         nargs="+",
@@ -34,10 +30,6 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--step-size", type=float, metavar="SHARE", help="step as a share of epsilon (2.5 / steps)")
     verb.add_argument("--images", type=int, metavar="N", help="attack N images of each part, drawn by chance (all)")
     verb.add_argument("--label", nargs="+", help="names of the models, one a model (the model's own name)")
-    verb.add_argument("--tie", choices=["strict", "half", "lenient"], help="tie rule (each benchmark's own)")
-    verb.add_argument("--allow-missing", action="store_true", help="score what is there, and say what is missing")
-    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
-    verb.add_argument("--seed", type=int, default=0, help="seed of starts, drawn images and intervals (0)")
     verb.add_argument("--out", type=Path, metavar="FILE", help="JSON file with all results")
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
 
@@ -45,28 +37,23 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Attack each model and show them side by side."""
     check_models(given)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("degla attack runs in one process; start it without torchrun.")
+    refuse_several_processes("attack")
     check_benchmarks(given.benchmarks)
 
-    from degla.evaluation.robustness import attack_model
-    from degla.evaluation.robustness_table import render_attacks
+    from degla.evaluation.robustness import AttackSettings, attack_model
     from degla.evaluation.run import ask_all
+    from degla.evaluation.terminal import render_attacks
     from degla.model.load import load_encoder
 
-    ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing)  # Before a model is looked up.
+    settings = AttackSettings(given.epsilon, given.steps, given.step_size, given.images, given.seed)
+    questions = ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing)  # Before a model is looked up.
     results = [
         attack_model(
             load_encoder(name, device=device(given.device)),
-            benchmarks=given.benchmarks,
+            settings,
+            questions,
             root=given.root,
-            epsilons=given.epsilon,
-            steps=given.steps,
-            step_size=given.step_size,
-            images=given.images,
-            seed=given.seed,
             tie=given.tie,
-            allow_missing=given.allow_missing,
             label=given.label[number] if given.label else None,
         )
         for number, name in enumerate(given.models)

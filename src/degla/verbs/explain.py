@@ -68,7 +68,10 @@ def explain_fields(name: str) -> str:
 
 
 def _member(kind: str, name: str) -> str:
-    paragraphs = [f"{kind} {name}", *KINDS[kind].docstrings(name)]
+    texts = KINDS[kind].docstrings(name)
+    if kind == "benchmark":
+        texts[0] = texts[0].partition("\n\nTitle:")[0]  # The sections follow below, in the form of every benchmark.
+    paragraphs = [f"{kind} {name}", *texts]
     if kind == "loss":
         users = [
             recipe for recipe in RECIPES.names()

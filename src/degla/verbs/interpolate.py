@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
-from degla.errors import InputError
-from degla.verbs._scoring import cache, check_benchmarks, describe_benchmarks, device
+from degla.verbs._scoring import describe_benchmarks, device, evaluation, refuse_several_processes
 from degla.verbs._terminal import show
 
 
@@ -43,30 +41,15 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Measure the averages, write the report and the chosen checkpoint."""
-    check_benchmarks(given.benchmarks)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("degla interpolate runs in one process; start it without torchrun.")
+    refuse_several_processes("interpolate")
 
     from degla.evaluation.choice import render_sweep
-    from degla.interpolate import CHOSEN, interpolate
+    from degla.interpolate import CHOSEN, Goal, interpolate
 
-    with cache(given) as embeddings:
+    goal = Goal(given.gain, given.kept, given.keep)
+    with evaluation(given) as asked:
         sweep = interpolate(
-            given.base,
-            given.tuned,
-            alphas=given.alphas,
-            benchmarks=given.benchmarks,
-            root=given.root,
-            out=given.out,
-            gain=given.gain,
-            kept=given.kept,
-            keep=given.keep,
-            device=device(given.device),
-            seed=given.seed,
-            tie=given.tie,
-            allow_missing=given.allow_missing,
-            image_reading=given.image_reading,
-            cache=embeddings,
+            given.base, given.tuned, asked, alphas=given.alphas, out=given.out, goal=goal, device=device(given.device)
         )
     if given.json:
         sys.stdout.write(json.dumps(sweep.plain(), indent=2) + "\n")

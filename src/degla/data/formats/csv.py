@@ -44,7 +44,7 @@ def read_table(path: Path, columns: Columns, *, delimiter: str) -> Iterator[Plac
     Raises:
         InputError: names the file, the line and the column.
     """
-    for number, (where, row) in enumerate(_rows(path, delimiter=delimiter)):
+    for number, (where, row) in enumerate(read_rows(path, delimiter=delimiter)):
         if number == 0:
             columns = columns.settle(list(row), where=f"{path} line 1 ({_kind(delimiter)}-separated header)")
         yield from captions_of_row(row, columns=columns, where=where, number=number)
@@ -60,7 +60,7 @@ def read_negatives(path: Path, *, delimiter: str) -> Iterator[NegativeRecord]:
     Raises:
         InputError: names the file, the line and the column.
     """
-    for number, (where, row) in enumerate(_rows(path, delimiter=delimiter)):
+    for number, (where, row) in enumerate(read_rows(path, delimiter=delimiter)):
         if _TEXTS not in row:
             raise InputError(
                 f"{path} line 1: there is no column {_TEXTS!r}.{did_you_mean(_TEXTS, row)} A list of negatives in each "
@@ -101,8 +101,12 @@ def _kind(delimiter: str) -> str:
     return "comma" if delimiter == "," else "tab"
 
 
-def _rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Every row that is not blank, by the header's names, behind its place: ("captions.csv line 3", {...})."""
+def read_rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every row that is not blank, by the header's names, behind its place: ("captions.csv line 3", {...}).
+
+    Raises:
+        InputError: names the file and the line.
+    """
     kind = _kind(delimiter)
     # A cell may hold a caption's whole list of negatives.
     csv.field_size_limit(max(csv.field_size_limit(), 1 << 24))

@@ -1,14 +1,15 @@
 """SHELF - benchmarks: a folder of the user's files enters, questions with their gold answers leave.
 
-One file is one benchmark and holds **data about the benchmark**, no scoring. It defines one constant,
-`BENCHMARK`, a `Benchmark`, whose `items` is a function of the root folder:
+One file is one benchmark and holds **data about the benchmark**, no scoring. Its docstring says what it is in sections
+(Title, Paper, Licence, Source, Layout, Citation). It defines one constant, `BENCHMARK`, a `Benchmark`, whose `items` is
+a function of the root folder:
 
     def items(root: Path) -> Iterator[Entry]:
         ...yield PairItem(...)            # image-text questions: K images, L texts, a gold matrix (text only: K = 0)
         ...or   Classification(...)       # one a part: images, labels, class names, prompt templates
         ...or   Retrieval(...)            # one a part: images, texts, which text is true of which images
 
-    BENCHMARK = Benchmark(name="...", ..., parts=(Part(...), ...), averages=(Average(...), ...), items=items)
+    BENCHMARK = Benchmark(**described("..."), parts=(Part(...), ...), averages=(Average(...), ...), items=items)
 
 The rules of the form:
 

@@ -1,20 +1,64 @@
-"""ARO: relations and attributes of Visual Genome exchanged, and captions of COCO and Flickr30k in a wrong order."""
+"""ARO: relations and attributes of Visual Genome exchanged, and captions of COCO and Flickr30k in a wrong order.
+
+Title:    ARO
+Paper:    arXiv 2210.01936
+Licence:  annotations MIT; images of Visual Genome CC BY 4.0; COCO, Flickr terms of each image; Flickr30k, research
+          only
+Source:   https://github.com/mertyg/vision-language-models-are-bows (its Google Drive links; vgr_vga_images.zip is
+          unpacked into vg/) and, for the orders,
+          https://storage.googleapis.com/sfr-vision-language-research/datasets/{coco_karpathy_test,flickr30k_test}.json
+          with the images of COCO and Flickr30k
+Layout:   aro/visual_genome_relation.json       each of the four parts may be left out
+          aro/visual_genome_attribution.json
+          aro/order_seeds.json                  optional: seeds of the word orders, [1] if there is none
+          karpathy/coco_karpathy_test.json      COCO-Order
+          karpathy/flickr30k_test.json          Flickr30k-Order
+          vg/N.jpg
+          coco/val2014/*.jpg
+          flickr30k-images/*.jpg
+Citation: @inproceedings{yuksekgonul2023when, title={When and why Vision-Language Models behave like Bags-of-Words, and
+          what to do about it?}, author={Yuksekgonul, Mert and Bianchi, Federico and Kalluri, Pratyusha and Jurafsky,
+          Dan and Zou, James}, booktitle={ICLR}, year={2023}}
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, RootModel
 
 from degla.errors import InputError
-from degla.evaluation.annotations import read_list
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
-from degla.evaluation.excluded_relations import EXCLUDED_RELATIONS
-from degla.evaluation.karpathy import COCO, FLICKR30K, is_there, read_blip
+from degla.evaluation.annotations import COCO, FLICKR30K, has_split, read_blip, read_list
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
 from degla.evaluation.perturb import perturb, prepare
 from degla.records import ItemImage, PairItem, Record, validate
+
+_LISTED = """
+adjusting, attached to, between, bigger than, biting, boarding, brushing, chewing, cleaning, climbing, close to,
+coming from, coming out of, contain, crossing, dragging, draped over, drinking, drinking from, driving, driving
+down, driving on, eating from, eating in, enclosing, exiting, facing, filled with, floating in, floating on,
+flying, flying above, flying in, flying over, flying through, full of, going down, going into, going through,
+grazing in, growing in, growing on, guiding, hanging from, hanging in, hanging off, hanging over, higher than,
+holding onto, hugging, in between, jumping off, jumping on, jumping over, kept in, larger than, leading, leaning
+over, leaving, licking, longer than, looking in, looking into, looking out, looking over, looking through, lying
+next to, lying on top of, making, mixed with, mounted on, moving, on the back of, on the edge of, on the front
+of, on the other side of, opening, painted on, parked at, parked beside, parked by, parked in, parked in front
+of, parked near, parked next to, perched on, petting, piled on, playing, playing in, playing on, playing with,
+pouring, reaching for, reading, reflected on, riding on, running in, running on, running through, seen through,
+sitting behind, sitting beside, sitting by, sitting in front of, sitting near, sitting next to, sitting under,
+skiing down, skiing on, sleeping in, sleeping on, smiling at, sniffing, splashing, sprinkled on, stacked on,
+standing against, standing around, standing behind, standing beside, standing in front of, standing near,
+standing next to, staring at, stuck in, surrounding, swimming in, swinging, talking to, topped with, touching,
+traveling down, traveling on, tying, typing on, underneath, wading in, waiting for, walking across, walking by,
+walking down, walking next to, walking through, working in, working on, worn on, wrapped around, wrapped in, by,
+of, near, next to, with, beside, on the side of, around
+"""
+
+EXCLUDED_RELATIONS: Final = frozenset(" ".join(_LISTED.split()).split(", "))
+"""The 157 names that the authors' notebook lists (mertyg/vision-language-models-are-bows, MIT)."""
+
 
 PUBLISHED_SEED = 1
 """Default seed of the official script, for the order of the words."""
@@ -53,7 +97,7 @@ class _Seeds(RootModel[Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ..
 def items(root: Path) -> Iterator[Entry]:
     """Read those of the four parts whose annotation file is there; the orders are made here, one set a seed."""
     lists = [part for part, name in _LISTS.items() if (root / "aro" / name).exists()]
-    orders = [part for part, split in _ORDERS.items() if is_there(root, split, original=False)]
+    orders = [part for part, split in _ORDERS.items() if has_split(root, split, original=False)]
     if not lists and not orders:
         raise InputError(
             f"{root}: holds no file of ARO. Get them from {BENCHMARK.source}; they must lie so:\n{BENCHMARK.layout}"
@@ -77,20 +121,14 @@ def _visual_genome(root: Path, part: str) -> Iterator[PairItem]:
             read = validate(_Attribution, row, where=where)
             group = {"attributes": "_".join(read.attributes)}
         crop = (read.bbox_x, read.bbox_y, read.bbox_w, read.bbox_h)
-        yield PairItem(
-            id=f"aro/{part}/{index}",
-            benchmark="aro",
-            part=part,
-            images=(ItemImage(path=f"vg/{read.image_path}", crop=crop),),
-            texts=(read.true_caption, read.false_caption),
-            gold=((1, 0),),
+        yield image_question(
+            ("aro", part, index),
+            ItemImage(path=f"vg/{read.image_path}", crop=crop),
+            [read.true_caption],
+            [read.false_caption],
             group=group,
-            meta=_rest(row),
+            meta={key: value for key, value in row.items() if key not in _Boxed.model_fields},
         )
-
-
-def _rest(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in _Boxed.model_fields}
 
 
 def _order(root: Path, part: str, *, name: str, seed: int) -> Iterator[PairItem]:
@@ -101,14 +139,7 @@ def _order(root: Path, part: str, *, name: str, seed: int) -> Iterator[PairItem]
     ]
     orders = perturb([caption for _, _, caption in questions], seed=seed)
     for (key, image, caption), wrong in zip(questions, orders, strict=True):
-        yield PairItem(
-            id=f"aro/{name}/{key}",
-            benchmark="aro",
-            part=name,
-            images=(ItemImage(path=image),),
-            texts=(prepare(caption), *wrong),
-            gold=((1, 0, 0, 0, 0),),
-        )
+        yield image_question(("aro", name, key), image, [prepare(caption)], wrong)
 
 
 def _seeds(root: Path) -> tuple[int, ...]:
@@ -127,31 +158,7 @@ def _macro(group: str, **settings: Any) -> tuple[Metric, ...]:
 
 
 BENCHMARK = Benchmark(
-    name="aro",
-    title="ARO",
-    paper="arXiv 2210.01936",
-    licence="annotations MIT; images of Visual Genome CC BY 4.0; COCO, Flickr terms of each image; Flickr30k, research "
-    "only",
-    source="https://github.com/mertyg/vision-language-models-are-bows (its Google Drive links; vgr_vga_images.zip is "
-    "unpacked into vg/) and, for the orders, https://storage.googleapis.com/sfr-vision-language-research/datasets/"
-    "{coco_karpathy_test,flickr30k_test}.json with the images of COCO and Flickr30k",
-    layout="\n".join(
-        (
-            "aro/visual_genome_relation.json       each of the four parts may be left out",
-            "aro/visual_genome_attribution.json",
-            "aro/order_seeds.json                  optional: seeds of the word orders, [1] if there is none",
-            "karpathy/coco_karpathy_test.json      COCO-Order",
-            "karpathy/flickr30k_test.json          Flickr30k-Order",
-            "vg/N.jpg",
-            "coco/val2014/*.jpg",
-            "flickr30k-images/*.jpg",
-        )
-    ),
-    citation=(
-        "@inproceedings{yuksekgonul2023when, title={When and why Vision-Language Models behave like Bags-of-Words, and "
-        "what to do about it?}, author={Yuksekgonul, Mert and Bianchi, Federico and Kalluri, Pratyusha and Jurafsky, "
-        "Dan and Zou, James}, booktitle={ICLR}, year={2023}}"
-    ),
+    **described("aro"),
     parts=(
         BenchmarkPart(
             name="vg_relation",

@@ -1,4 +1,15 @@
-"""COLA, multi-object: 210 pairs of Visual Genome images whose captions exchange the attributes of two objects."""
+"""COLA, multi-object: 210 pairs of Visual Genome images whose captions exchange the attributes of two objects.
+
+Title:    COLA (multi-object)
+Paper:    arXiv 2305.03689
+Licence:  annotations MIT; images of Visual Genome, CC BY 4.0
+Source:   https://github.com/arijitray1993/COLA (data/*.json) and visualgenome.org or GQA (images by number)
+Layout:   cola/COLA_multiobjects_matching_benchmark.json
+          vg/N.jpg  Visual Genome, both parts in one folder, or GQA's images
+Citation: @inproceedings{ray2023cola, title={COLA: A Benchmark for Compositional Text-to-image Retrieval}, author={Ray,
+          Arijit and Radenovic, Filip and Dubey, Abhimanyu and Plummer, Bryan A. and Krishna, Ranjay and Saenko, Kate},
+          booktitle={NeurIPS Datasets and Benchmarks}, year={2023}}
+"""
 
 from __future__ import annotations
 
@@ -9,7 +20,7 @@ from typing import Annotated
 from pydantic import Field, RootModel
 
 from degla.evaluation.annotations import read_list
-from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry, Metric
+from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry, Metric, described
 from degla.records import ItemImage, PairItem, validate
 
 _Address = Annotated[str, Field(pattern=r"^https?://[^ ]+/\d+\.jpg$")]
@@ -36,18 +47,7 @@ def items(root: Path) -> Iterator[Entry]:
 
 
 BENCHMARK = Benchmark(
-    name="cola",
-    title="COLA (multi-object)",
-    paper="arXiv 2305.03689",
-    licence="annotations MIT; images of Visual Genome, CC BY 4.0",
-    source="https://github.com/arijitray1993/COLA (data/*.json) and visualgenome.org or GQA (images by number)",
-    layout="cola/COLA_multiobjects_matching_benchmark.json\n"
-    "vg/N.jpg  Visual Genome, both parts in one folder, or GQA's images",
-    citation=(
-        "@inproceedings{ray2023cola, title={COLA: A Benchmark for Compositional Text-to-image Retrieval}, "
-        "author={Ray, Arijit and Radenovic, Filip and Dubey, Abhimanyu and Plummer, Bryan A. and Krishna, Ranjay and "
-        "Saenko, Kate}, booktitle={NeurIPS Datasets and Benchmarks}, year={2023}}"
-    ),
+    **described("cola"),
     parts=(
         BenchmarkPart(
             name="multi_object",

@@ -1,18 +1,29 @@
-"""Your own true and false captions: a table of them, or captions with the negatives that `degla negatives` made."""
+"""Your own true and false captions: a table of them, or captions with the negatives that `degla negatives` made.
+
+Title:    Own captions
+Paper:    none: your own
+Licence:  your own
+Source:   you
+Layout:   own/NAME.jsonl        {"image": "a.jpg", "caption": "true text", "negative": "false text"}
+                                or a list as negatives; optional: part (NAME), id
+          own/NAME.csv          the same as columns image, caption, negative, part, id
+          own/captions.*        held-out captions, in any format that degla negatives reads, and
+          own/negatives.jsonl   what it made of them: one part a rule
+          own/images/*          what the images' paths are relative to; without it, the root
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
 from degla import parse
+from degla.data.formats.csv import read_rows
 from degla.errors import InputError
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
-from degla.records import CaptionRecord, ItemImage, PairItem, Record, validate
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.records import CaptionRecord, PairItem, Record, validate
 
 _FOLDER = "own"
 _CAPTIONS, _NEGATIVES = "captions", "negatives"
@@ -66,32 +77,17 @@ def items(root: Path) -> Iterator[Entry]:
 
 
 def _table(file: Path, images: str) -> Iterator[PairItem]:
-    for where, number, fields in _lines(file) if file.suffix == ".jsonl" else _cells(file):
+    # An empty cell says nothing.
+    tables = (
+        (where, {name: cell for name, cell in row.items() if cell}) for where, row in read_rows(file, delimiter=",")
+    )
+    rows: Iterable[tuple[str, object]] = parse.read_json_lines(file) if file.suffix == ".jsonl" else tables
+    for number, (where, fields) in enumerate(rows):
         row = validate(_Row, fields, where=where)
         part, key = row.part or file.stem, row.id or f"{file.stem}-{number}"
         for count, false in enumerate(row.false):
             name = key if len(row.false) == 1 else f"{key}-{count}"
-            yield _item(part, name, images + row.image, row.caption, false)
-
-
-def _lines(file: Path) -> Iterator[tuple[str, int, object]]:
-    for number, (where, fields) in enumerate(parse.read_json_lines(file)):
-        yield where, number, fields
-
-
-def _cells(file: Path) -> Iterator[tuple[str, int, object]]:
-    rows = csv.DictReader(io.StringIO(parse.decode(parse.read_bytes(file), where=str(file))), strict=True)
-    columns = rows.fieldnames or []
-    if len(set(columns)) < len(columns):
-        raise InputError(f"{file}: a column's name stands in the first line twice.")
-    try:
-        for number, row in enumerate(rows):
-            where = f"{file} line {rows.line_num}"
-            if None in row or None in row.values():
-                raise InputError(f"{where}: must have {len(columns)} cells, as the first line names columns.")
-            yield where, number, {name: value for name, value in row.items() if value}
-    except csv.Error as error:
-        raise InputError(f"{file} line {rows.line_num}: not CSV: {error}.") from None
+            yield image_question(("own", part, name), images + row.image, [row.caption], [false])
 
 
 def _made(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
@@ -109,38 +105,12 @@ def _made(folder: Path, file: Path, images: str) -> Iterator[PairItem]:
         if caption is None:
             raise InputError(f"{file}: caption id {record.caption_id!r} is not in {beside.name}.")
         number = counts[record.rule, record.caption_id] = counts.get((record.rule, record.caption_id), -1) + 1
-        key = f"{record.caption_id}-{number}"
-        yield _item(record.rule, key, images + caption.image, caption.text, record.text)
-
-
-def _item(part: str, key: str, image: str, true: str, false: str) -> PairItem:
-    return PairItem(
-        id=f"own/{part}/{key}",
-        benchmark="own",
-        part=part,
-        images=(ItemImage(path=image),),
-        texts=(true, false),
-        gold=((1, 0),),
-    )
+        place = ("own", record.rule, f"{record.caption_id}-{number}")
+        yield image_question(place, images + caption.image, [caption.text], [record.text])
 
 
 BENCHMARK = Benchmark(
-    name="own",
-    title="Own captions",
-    paper="none: your own",
-    licence="your own",
-    source="you",
-    layout="\n".join(
-        (
-            'own/NAME.jsonl        {"image": "a.jpg", "caption": "true text", "negative": "false text"}',
-            "                      or a list as negatives; optional: part (NAME), id",
-            "own/NAME.csv          the same as columns image, caption, negative, part, id",
-            "own/captions.*        held-out captions, in any format that degla negatives reads, and",
-            "own/negatives.jsonl   what it made of them: one part a rule",
-            "own/images/*          what the images' paths are relative to; without it, the root",
-        )
-    ),
-    citation="",
+    **described("own"),
     parts=(BenchmarkPart(name="*", family="own", metrics=(Metric(chance=0.5),)),),
     items=items,
     annotations=("own/*.jsonl", "own/*.csv", "own/captions.json", "own/negatives.*"),

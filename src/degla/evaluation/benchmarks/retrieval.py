@@ -1,14 +1,29 @@
-"""Retrieval both ways on COCO 5k and Flickr30k 1k (Karpathy's test split), and on any file of captions."""
+"""Retrieval both ways on COCO 5k and Flickr30k 1k (Karpathy's test split), and on any file of captions.
+
+Title:    Image-text retrieval
+Paper:    arXiv 1412.2306 (the splits)
+Licence:  COCO captions CC BY 4.0, images Flickr terms of each image; Flickr30k research and education only
+Source:   https://huggingface.co/datasets/openflamingo/eval_benchmark (dataset_coco.json, dataset_flickr30k.json) or
+          https://storage.googleapis.com/sfr-vision-language-research/datasets/{coco_karpathy_test,flickr30k_test}.json;
+          images: cocodataset.org (val2014), https://forms.illinois.edu/sec/229675 (Flickr30k)
+Layout:   karpathy/{coco_karpathy_test,dataset_coco}.json         one of them; each part may be left out
+          karpathy/{flickr30k_test,dataset_flickr30k}.json        one of them
+          coco/val2014/*.jpg
+          flickr30k-images/*.jpg
+          retrieval/NAME.jsonl   your own: {"id": "1", "image": "under the root", "text": "...", "image_id": "1"}
+Citation: @inproceedings{karpathy2015deep, title={Deep Visual-Semantic Alignments for Generating Image Descriptions},
+          author={Karpathy, Andrej and Fei-Fei, Li}, booktitle={CVPR}, year={2015}}
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, Retrieval
-from degla.evaluation.karpathy import COCO, FLICKR30K, is_there, read_either
-from degla.records import CaptionRecord, ItemImage, read_jsonl
+from degla.evaluation.annotations import COCO, FLICKR30K, has_split, read_either
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, Retrieval, described
+from degla.records import CaptionRecord, read_jsonl
 
 _SPLITS = {"coco": COCO, "flickr30k": FLICKR30K}
 _RECALL = (1, 5, 10)
@@ -17,7 +32,7 @@ _DIRECTIONS = ("image_to_text", "text_to_image")
 
 def items(root: Path) -> Iterator[Entry]:
     """One part for each Karpathy split that is there, then one for each `retrieval/*.jsonl`; captions as written."""
-    splits = [part for part, split in _SPLITS.items() if is_there(root, split)]
+    splits = [part for part, split in _SPLITS.items() if has_split(root, split)]
     files = sorted((root / "retrieval").glob("*.jsonl"))
     if not splits and not files:
         raise InputError(
@@ -33,50 +48,20 @@ def items(root: Path) -> Iterator[Entry]:
                 f"{split.captions}. Another selection of images or of captions gives other numbers: take the file from "
                 f"{BENCHMARK.source}, or put captions of your own in retrieval/NAME.jsonl."
             )
-        yield _retrieval(part, [(image, text) for image, texts in rows for text in texts])
+        pairs = [(image, text) for image, texts in rows for text in texts]
+        # Every caption is a text of its own, also where two images have the same: it is true of its own image only.
+        yield Retrieval.of_pairs("retrieval", part, pairs, merged=False)
     for file in files:
         pairs = [(record.image, record.text) for record in read_jsonl(CaptionRecord, file)]
         if not pairs:
             raise InputError(f"{file}: holds no caption; write one JSON record with id, image, text, image_id a line.")
-        yield _retrieval(f"captions/{file.stem}", pairs)
-
-
-def _retrieval(part: str, pairs: Sequence[tuple[str, str]]) -> Retrieval:
-    """Every caption is a text of its own, also where two images have the same: it is true of its own image only."""
-    numbers: dict[str, int] = {}
-    owners = tuple((numbers.setdefault(image, len(numbers)),) for image, _ in pairs)
-    return Retrieval(
-        benchmark="retrieval",
-        part=part,
-        images=tuple(ItemImage(path=path) for path in numbers),
-        texts=tuple(text for _, text in pairs),
-        owners=owners,
-    )
+        yield Retrieval.of_pairs("retrieval", f"captions/{file.stem}", pairs, merged=False)
 
 
 _METRICS = tuple(Metric(name=f"{way}@{k}", verdict=f"{way}@{k}") for k in _RECALL for way in _DIRECTIONS)
 
 BENCHMARK = Benchmark(
-    name="retrieval",
-    title="Image-text retrieval",
-    paper="arXiv 1412.2306 (the splits)",
-    licence="COCO captions CC BY 4.0, images Flickr terms of each image; Flickr30k research and education only",
-    source="https://huggingface.co/datasets/openflamingo/eval_benchmark (dataset_coco.json, dataset_flickr30k.json) or "
-    "https://storage.googleapis.com/sfr-vision-language-research/datasets/{coco_karpathy_test,flickr30k_test}.json; "
-    "images: cocodataset.org (val2014), https://forms.illinois.edu/sec/229675 (Flickr30k)",
-    layout="\n".join(
-        (
-            "karpathy/{coco_karpathy_test,dataset_coco}.json         one of them; each part may be left out",
-            "karpathy/{flickr30k_test,dataset_flickr30k}.json        one of them",
-            "coco/val2014/*.jpg",
-            "flickr30k-images/*.jpg",
-            'retrieval/NAME.jsonl   your own: {"id": "1", "image": "under the root", "text": "...", "image_id": "1"}',
-        )
-    ),
-    citation=(
-        "@inproceedings{karpathy2015deep, title={Deep Visual-Semantic Alignments for Generating Image Descriptions}, "
-        "author={Karpathy, Andrej and Fei-Fei, Li}, booktitle={CVPR}, year={2015}}"
-    ),
+    **described("retrieval"),
     # Published scripts order equals arbitrarily; here the true one stands before its equals, and ties are counted.
     parts=(
         *(

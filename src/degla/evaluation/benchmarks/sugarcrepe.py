@@ -1,4 +1,15 @@
-"""SugarCrepe: 7,511 fluent false captions of COCO photographs, by replacing, swapping and adding."""
+"""SugarCrepe: 7,511 fluent false captions of COCO photographs, by replacing, swapping and adding.
+
+Title:    SugarCrepe
+Paper:    arXiv 2306.14610
+Licence:  annotations MIT; images COCO val2017, Flickr terms of each image
+Source:   https://github.com/RAIVNLab/sugar-crepe (data/*.json) and https://cocodataset.org (val2017)
+Layout:   sugarcrepe/{replace_obj,replace_att,replace_rel,swap_obj,swap_att,add_obj,add_att}.json
+          coco/val2017/*.jpg
+Citation: @inproceedings{hsieh2023sugarcrepe, title={SugarCrepe: Fixing Hackable Benchmarks for Vision-Language
+          Compositionality}, author={Hsieh, Cheng-Yu and Zhang, Jieyu and Ma, Zixian and Kembhavi, Aniruddha and
+          Krishna, Ranjay}, booktitle={NeurIPS Datasets and Benchmarks}, year={2023}}
+"""
 
 from __future__ import annotations
 
@@ -8,8 +19,8 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.evaluation.annotations import read_object
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry
-from degla.records import ItemImage, PairItem, Record, validate
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described, image_question
+from degla.records import Record, validate
 
 _COUNTS = {
     "replace_obj": 1652,
@@ -37,29 +48,12 @@ def items(root: Path) -> Iterator[Entry]:
         file = root / "sugarcrepe" / f"{part}.json"
         for key, row in read_object(file, BENCHMARK).items():
             read = validate(_Row, row, where=f"{file} item {key!r}")
-            yield PairItem(
-                id=f"sugarcrepe/{part}/{key}",
-                benchmark="sugarcrepe",
-                part=part,
-                images=(ItemImage(path=f"coco/val2017/{read.filename}"),),
-                texts=(read.caption, read.negative_caption),
-                gold=((1, 0),),
-            )
+            image = f"coco/val2017/{read.filename}"
+            yield image_question(("sugarcrepe", part, key), image, [read.caption], [read.negative_caption])
 
 
 BENCHMARK = Benchmark(
-    name="sugarcrepe",
-    title="SugarCrepe",
-    paper="arXiv 2306.14610",
-    licence="annotations MIT; images COCO val2017, Flickr terms of each image",
-    source="https://github.com/RAIVNLab/sugar-crepe (data/*.json) and https://cocodataset.org (val2017)",
-    layout="sugarcrepe/{replace_obj,replace_att,replace_rel,swap_obj,swap_att,add_obj,add_att}.json\n"
-    "coco/val2017/*.jpg",
-    citation=(
-        "@inproceedings{hsieh2023sugarcrepe, title={SugarCrepe: Fixing Hackable Benchmarks for Vision-Language "
-        "Compositionality}, author={Hsieh, Cheng-Yu and Zhang, Jieyu and Ma, Zixian and Kembhavi, Aniruddha and "
-        "Krishna, Ranjay}, booktitle={NeurIPS Datasets and Benchmarks}, year={2023}}"
-    ),
+    **described("sugarcrepe"),
     parts=tuple(BenchmarkPart(name=name, family=name.split("_")[0], n=n) for name, n in _COUNTS.items()),
     averages=(
         *(Average(name=f"{family}.macro", of=(f"{family}_*",)) for family in _FAMILIES),

@@ -1,4 +1,16 @@
-"""SugarCrepe++: two true captions against a false one, asked of image and texts and of the texts alone; 4,757 items."""
+"""SugarCrepe++: two true captions against a false one, asked of image and texts and of the texts alone; 4,757 items.
+
+Title:    SugarCrepe++
+Paper:    arXiv 2406.11171
+Licence:  annotations CC BY 4.0; images COCO val2017, Flickr terms of each image
+Source:   https://github.com/Sri-Harsha/scpp (data/*.json) and https://cocodataset.org (val2017)
+Layout:   sugarcrepe_pp/{replace_obj,replace_att,replace_rel,swap_obj,swap_att}.json
+          coco/val2017/*.jpg  (the text-only parts need none)
+Citation: @inproceedings{dumpala2024sugarcrepe, title={SUGARCREPE++ Dataset: Vision-Language Model Sensitivity to
+          Semantic and Lexical Alterations}, author={Dumpala, Sri Harsha and Jaiswal, Aman and Sastry, Chandramouli and
+          Milios, Evangelos and Oore, Sageev and Sajjad, Hassan}, booktitle={NeurIPS Datasets and Benchmarks},
+          year={2024}}
+"""
 
 from __future__ import annotations
 
@@ -8,8 +20,8 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.evaluation.annotations import read_list
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
-from degla.records import ItemImage, PairItem, Record, validate
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.records import PairItem, Record, validate
 
 _COUNTS = {"replace_obj": 1652, "replace_att": 788, "replace_rel": 1406, "swap_obj": 245, "swap_att": 666}
 _TEXT_ONLY = "text_only"
@@ -33,14 +45,7 @@ def items(root: Path) -> Iterator[Entry]:
             read = validate(_Row, row, where=f"{file} item {index}")
             image = f"coco/val2017/{read.filename}"
             texts = (read.caption, read.caption2, read.negative_caption)
-            yield PairItem(
-                id=f"sugarcrepe_pp/{part}/{read.id}",
-                benchmark="sugarcrepe_pp",
-                part=part,
-                images=(ItemImage(path=image),),
-                texts=texts,
-                gold=((1, 1, 0),),
-            )
+            yield image_question(("sugarcrepe_pp", part, read.id), image, texts[:2], texts[2:])
             yield PairItem(
                 id=f"sugarcrepe_pp/{_TEXT_ONLY}/{part}/{read.id}",
                 benchmark="sugarcrepe_pp",
@@ -53,18 +58,7 @@ def items(root: Path) -> Iterator[Entry]:
 
 
 BENCHMARK = Benchmark(
-    name="sugarcrepe_pp",
-    title="SugarCrepe++",
-    paper="arXiv 2406.11171",
-    licence="annotations CC BY 4.0; images COCO val2017, Flickr terms of each image",
-    source="https://github.com/Sri-Harsha/scpp (data/*.json) and https://cocodataset.org (val2017)",
-    layout=f"sugarcrepe_pp/{{{','.join(_COUNTS)}}}.json\ncoco/val2017/*.jpg  (the text-only parts need none)",
-    citation=(
-        "@inproceedings{dumpala2024sugarcrepe, title={SUGARCREPE++ Dataset: Vision-Language Model Sensitivity to "
-        "Semantic and Lexical Alterations}, author={Dumpala, Sri Harsha and Jaiswal, Aman and Sastry, Chandramouli "
-        "and Milios, Evangelos and Oore, Sageev and Sajjad, Hassan}, booktitle={NeurIPS Datasets and Benchmarks}, "
-        "year={2024}}"
-    ),
+    **described("sugarcrepe_pp"),
     parts=(
         *(
             BenchmarkPart(

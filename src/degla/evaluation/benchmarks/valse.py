@@ -1,4 +1,21 @@
-"""VALSE: captions against foils, one linguistic phenomenon a file; 7,702 of 8,782 items are valid and scored."""
+"""VALSE: captions against foils, one linguistic phenomenon a file; 7,702 of 8,782 items are valid and scored.
+
+Title:    VALSE
+Paper:    arXiv 2112.07566
+Licence:  annotations MIT; images of Visual Genome (CC BY 4.0), COCO (Flickr terms of each image), SWiG, VisDial
+Source:   https://github.com/Heidelberg-NLP/VALSE (data/*.json); images: visualgenome.org (Visual7W's own archive is
+          gone, its v7w_N.jpg is Visual Genome's N.jpg), cocodataset.org, github.com/allenai/swig, visualdialog.org
+Layout:   valse/{existence,plurals,counting-hard,counting-small-quant,counting-adversarial,relations,\
+action-replacement,actant-swap,coreference-standard,coreference-hard,foil-it}.json
+          vg/N.jpg                        Visual Genome, both parts in one folder (existence, counting)
+          coco/val2017/*.jpg              plurals, relations
+          coco/{train2014,val2014}/*.jpg  coreference-standard, foil-it
+          swig/images_512/*.jpg           actions
+          visdial/val2018/*.jpg           coreference-hard
+Citation: @inproceedings{parcalabescu2022valse, title={VALSE: A Task-Independent Benchmark for Vision and Language
+          Models Centered on Linguistic Phenomena}, author={Parcalabescu, Letitia and Cafagna, Michele and Muradjan,
+          Lilitta and Frank, Anette and Calixto, Iacer and Gatt, Albert}, booktitle={ACL}, year={2022}}
+"""
 
 from __future__ import annotations
 
@@ -10,8 +27,8 @@ from pydantic import Field
 
 from degla.errors import InputError
 from degla.evaluation.annotations import read_object
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
-from degla.records import ItemImage, PairItem, Record, validate
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.records import Record, validate
 
 _PIECES = {
     "existence": ("existence", 534),
@@ -61,13 +78,11 @@ def items(root: Path) -> Iterator[Entry]:
             where = f"{file} item {key!r}"
             read = validate(_Row, row, where=where)
             keep = read.mturk.caption >= _VALID_VOTES
-            yield PairItem(
-                id=f"valse/{piece}/{key}",
-                benchmark="valse",
-                part=piece,
-                images=(ItemImage(path=_image_path(read, where)),),
-                texts=(read.caption, read.foil),
-                gold=((1, 0),),
+            yield image_question(
+                ("valse", piece, key),
+                _image_path(read, where),
+                [read.caption],
+                [read.foil],
                 keep=keep,
                 reason="" if keep else f"only {read.mturk.caption} of 3 people chose the caption",
                 meta=_rest(row),
@@ -99,27 +114,7 @@ _ACTIONS = ("action-replacement", "actant-swap")
 _COREFERENCE = ("coreference-standard", "coreference-hard")
 
 BENCHMARK = Benchmark(
-    name="valse",
-    title="VALSE",
-    paper="arXiv 2112.07566",
-    licence="annotations MIT; images of Visual Genome (CC BY 4.0), COCO (Flickr terms of each image), SWiG, VisDial",
-    source="https://github.com/Heidelberg-NLP/VALSE (data/*.json); images: visualgenome.org (Visual7W's own archive is "
-    "gone, its v7w_N.jpg is Visual Genome's N.jpg), cocodataset.org, github.com/allenai/swig, visualdialog.org",
-    layout="\n".join(
-        (
-            f"valse/{{{','.join(_PIECES)}}}.json",
-            "vg/N.jpg                        Visual Genome, both parts in one folder (existence, counting)",
-            "coco/val2017/*.jpg              plurals, relations",
-            "coco/{train2014,val2014}/*.jpg  coreference-standard, foil-it",
-            "swig/images_512/*.jpg           actions",
-            "visdial/val2018/*.jpg           coreference-hard",
-        )
-    ),
-    citation=(
-        "@inproceedings{parcalabescu2022valse, title={VALSE: A Task-Independent Benchmark for Vision and Language "
-        "Models Centered on Linguistic Phenomena}, author={Parcalabescu, Letitia and Cafagna, Michele and Muradjan, "
-        "Lilitta and Frank, Anette and Calixto, Iacer and Gatt, Albert}, booktitle={ACL}, year={2022}}"
-    ),
+    **described("valse"),
     parts=tuple(
         BenchmarkPart(name=name, family=family, n=n, metrics=(Metric(chance=0.5),))
         for name, (family, n) in _PIECES.items()

@@ -1,4 +1,18 @@
-"""VL-CheckList's format: captions against ones with a replaced object, attribute or relation, in the user's files."""
+"""VL-CheckList's format: captions against ones with a replaced object, attribute or relation, in the user's files.
+
+Title:    VL-CheckList
+Paper:    arXiv 2207.00221
+Licence:  annotations state none; images of Visual Genome CC BY 4.0, SWiG, HAKE (its PIC images are gone)
+Source:   https://github.com/om-ai-lab/VL-CheckList (data/); images: visualgenome.org, github.com/allenai/swig,
+          github.com/DirtyHarryLYL/HAKE
+Layout:   vl_checklist/{Attribute,Object,Relation}/**/*.json   with vg, vaw, swig or hake in each path
+          vg/N.jpg                 Visual Genome, both parts in one folder
+          swig/images_512/*.jpg
+          hake/...                 as the files name them
+Citation: @article{zhao2022vlchecklist, title={VL-CheckList: Evaluating Pre-trained Vision-Language Models with
+          Objects, Attributes and Relations}, author={Zhao, Tiancheng and Zhang, Tianqi and Zhu, Mingwei and Shen,
+          Haozhan and Lee, Kyusong and Lu, Xiaopeng and Yin, Jianwei}, journal={arXiv:2207.00221}, year={2022}}
+"""
 
 from __future__ import annotations
 
@@ -11,8 +25,8 @@ from pydantic import Field, RootModel
 
 from degla.errors import InputError
 from degla.evaluation.annotations import read_list
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
-from degla.records import ItemImage, PairItem, Record, validate
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.records import Record, validate
 
 _FAMILIES = ("attribute", "object", "relation")
 _CORPORA = {"vg": "vg", "vaw": "vg", "swig": "swig/images_512", "hake": "hake"}
@@ -43,14 +57,8 @@ def items(root: Path) -> Iterator[Entry]:
         images = _image_folder(file, part)
         for index, row in enumerate(read_list(file, BENCHMARK)):
             image, captions = validate(_Row, row, where=f"{file} item {index}").root
-            yield PairItem(
-                id=f"vl_checklist/{part}/{index}",
-                benchmark="vl_checklist",
-                part=part,
-                images=(ItemImage(path=_image_path(images, image)),),
-                texts=(*captions.POS, *captions.NEG),
-                gold=((1,) * len(captions.POS) + (0,) * len(captions.NEG),),
-            )
+            path = _image_path(images, image)
+            yield image_question(("vl_checklist", part, index), path, captions.POS, captions.NEG)
 
 
 def _image_folder(file: Path, part: str) -> str:
@@ -66,25 +74,7 @@ def _image_path(folder: str, name: str) -> str:
 
 
 BENCHMARK = Benchmark(
-    name="vl_checklist",
-    title="VL-CheckList",
-    paper="arXiv 2207.00221",
-    licence="annotations state none; images of Visual Genome CC BY 4.0, SWiG, HAKE (its PIC images are gone)",
-    source="https://github.com/om-ai-lab/VL-CheckList (data/); images: visualgenome.org, github.com/allenai/swig, "
-    "github.com/DirtyHarryLYL/HAKE",
-    layout="\n".join(
-        (
-            "vl_checklist/{Attribute,Object,Relation}/**/*.json   with vg, vaw, swig or hake in each path",
-            "vg/N.jpg                 Visual Genome, both parts in one folder",
-            "swig/images_512/*.jpg",
-            "hake/...                 as the files name them",
-        )
-    ),
-    citation=(
-        "@article{zhao2022vlchecklist, title={VL-CheckList: Evaluating Pre-trained Vision-Language Models with "
-        "Objects, Attributes and Relations}, author={Zhao, Tiancheng and Zhang, Tianqi and Zhu, Mingwei and Shen, "
-        "Haozhan and Lee, Kyusong and Lu, Xiaopeng and Yin, Jianwei}, journal={arXiv:2207.00221}, year={2022}}"
-    ),
+    **described("vl_checklist"),
     parts=tuple(
         BenchmarkPart(name=f"{family}/*", family=family, metrics=(Metric(),), optional=True) for family in _FAMILIES
     ),

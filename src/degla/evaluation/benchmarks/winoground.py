@@ -1,4 +1,16 @@
-"""Winoground: 400 pairs of images and captions of the same words in another order; text, image and group score."""
+"""Winoground: 400 pairs of images and captions of the same words in another order; text, image and group score.
+
+Title:    Winoground
+Paper:    arXiv 2204.03162
+Licence:  Meta research licence: no commercial use, no redistribution; images Getty
+Source:   https://huggingface.co/datasets/facebook/winoground, after its conditions were accepted (data/examples.jsonl
+          and data/images.zip)
+Layout:   winoground/examples.jsonl
+          winoground/images/ex_N_img_{0,1}.png
+Citation: @inproceedings{thrush2022winoground, title={Winoground: Probing Vision and Language Models for
+          Visio-Linguistic Compositionality}, author={Thrush, Tristan and Jiang, Ryan and Bartolo, Max and Singh,
+          Amanpreet and Williams, Adina and Kiela, Douwe and Ross, Candace}, booktitle={CVPR}, year={2022}}
+"""
 
 from __future__ import annotations
 
@@ -9,7 +21,7 @@ from typing import Literal
 from pydantic import Field
 
 from degla.evaluation.annotations import read_lines
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
 from degla.records import ItemImage, PairItem, Record, validate
 
 _COUNTS = {"object": 141, "relation": 233, "both": 26}
@@ -52,18 +64,7 @@ def _file_name(name: str) -> str:
 
 
 BENCHMARK = Benchmark(
-    name="winoground",
-    title="Winoground",
-    paper="arXiv 2204.03162",
-    licence="Meta research licence: no commercial use, no redistribution; images Getty",
-    source="https://huggingface.co/datasets/facebook/winoground, after its conditions were accepted "
-    "(data/examples.jsonl and data/images.zip)",
-    layout="winoground/examples.jsonl\nwinoground/images/ex_N_img_{0,1}.png",
-    citation=(
-        "@inproceedings{thrush2022winoground, title={Winoground: Probing Vision and Language Models for "
-        "Visio-Linguistic Compositionality}, author={Thrush, Tristan and Jiang, Ryan and Bartolo, Max and Singh, "
-        "Amanpreet and Williams, Adina and Kiela, Douwe and Ross, Candace}, booktitle={CVPR}, year={2022}}"
-    ),
+    **described("winoground"),
     parts=tuple(
         BenchmarkPart(
             name=name,

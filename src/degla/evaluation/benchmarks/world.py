@@ -2,6 +2,16 @@
 
 Two texts an item, so a blind model scores 0.5. Swapped and shuffled negatives hold exactly the words of their
 positives: a model that ignores word order ties on all of them and scores 0 under the strict rule.
+
+Title:    Embedded world
+Paper:    degla, docs/world.md
+Licence:  MIT; emoji sprites SIL OFL 1.1 (Noto), glyph sprites DejaVu licence
+Source:   drawn by this package: degla.world.draw.draw_benchmark
+Layout:   items.jsonl
+          images/{id,ood,mixed,scenes}/NNNNNN.png
+          recognition/DOMAIN/classes.json
+          recognition/DOMAIN/CLASS/NNN.png
+          retrieval/{mixed,scenes}.jsonl
 """
 
 from __future__ import annotations
@@ -12,7 +22,16 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Classification, Entry, Metric, Retrieval
+from degla.evaluation.benchmark import (
+    Average,
+    Benchmark,
+    BenchmarkPart,
+    Classification,
+    Entry,
+    Metric,
+    Retrieval,
+    described,
+)
 from degla.parse import read_json
 from degla.records import CaptionRecord, ItemImage, PairItem, Record, read_jsonl, validate
 
@@ -40,7 +59,8 @@ def items(root: Path) -> Iterator[Entry]:
     for name in _RECOGNITION:
         yield _recognition(root, name)
     for name in _RETRIEVAL:
-        yield _retrieval(root, name)
+        pairs = ((row.image, row.text) for row in read_jsonl(CaptionRecord, root / "retrieval" / f"{name}.jsonl"))
+        yield Retrieval.of_pairs("world", f"retrieval/{name}", pairs, merged=True)
 
 
 def _recognition(root: Path, name: str) -> Classification:
@@ -64,21 +84,6 @@ def _recognition(root: Path, name: str) -> Classification:
     )
 
 
-def _retrieval(root: Path, name: str) -> Retrieval:
-    numbers: dict[str, int] = {}
-    owners: dict[str, list[int]] = {}
-    for record in read_jsonl(CaptionRecord, root / "retrieval" / f"{name}.jsonl"):
-        number = numbers.setdefault(record.image, len(numbers))
-        owners.setdefault(record.text, []).append(number)
-    return Retrieval(
-        benchmark="world",
-        part=f"retrieval/{name}",
-        images=tuple(ItemImage(path=path) for path in numbers),
-        texts=tuple(owners),
-        owners=tuple(map(tuple, owners.values())),
-    )
-
-
 def _prepare(root: Path) -> None:
     from degla.world.draw import MARKER, draw_benchmark
 
@@ -95,21 +100,7 @@ _RECALL = (
 )
 
 BENCHMARK = Benchmark(
-    name="world",
-    title="Embedded world",
-    paper="degla, docs/world.md",
-    licence="MIT; emoji sprites SIL OFL 1.1 (Noto), glyph sprites DejaVu licence",
-    source="drawn by this package: degla.world.draw.draw_benchmark",
-    layout="\n".join(
-        (
-            "items.jsonl",
-            "images/{id,ood,mixed,scenes}/NNNNNN.png",
-            "recognition/DOMAIN/classes.json",
-            "recognition/DOMAIN/CLASS/NNN.png",
-            "retrieval/{mixed,scenes}.jsonl",
-        )
-    ),
-    citation="",
+    **described("world"),
     parts=(
         *(
             BenchmarkPart(

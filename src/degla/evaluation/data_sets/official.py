@@ -8,32 +8,25 @@ Caltech-101.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from degla.errors import InputError
-from degla.evaluation.annotations import read_object, read_text
-from degla.evaluation.class_folders import IMAGE_SUFFIXES
-from degla.evaluation.data_sets import DataSet
-from degla.evaluation.data_sets.cifar import read_batch
-from degla.evaluation.data_sets.tars import MARK
+from degla.evaluation.annotations import read_annotation, read_object
+from degla.evaluation.data_sets import IMAGE_SUFFIXES, DataSet
+from degla.evaluation.data_sets.archives import MARK, read_batch
 
 Labelled = Iterator[tuple[str, str]]
 """Path relative to the data set's folder, and the class's own name."""
 CALTECH_TRAINING_IMAGES = 30
 """Images of each class that the protocol of Caltech-101 trains on."""
+_CLASS_FIRST = "(?P<image>(?P<kind>[^/]*).*)"
 
 
-def _cifar10(folder: Path, about: DataSet) -> Labelled:
-    return _cifar(folder, "cifar-10-batches-py/test_batch", about)
-
-
-def _cifar100(folder: Path, about: DataSet) -> Labelled:
-    return _cifar(folder, "cifar-100-python/test", about)
-
-
-def _cifar(folder: Path, file: str, about: DataSet) -> Labelled:
+def _cifar(folder: Path, about: DataSet, *, file: str) -> Labelled:
     names = list(about.classes)
     for number, label in enumerate(read_batch(folder / file)[1]):
         if not 0 <= label < len(names):
@@ -50,15 +43,6 @@ def _food101(folder: Path, about: DataSet) -> Labelled:
             yield f"food-101/images/{path}.jpg", key
 
 
-def _pets(folder: Path, about: DataSet) -> Labelled:
-    for words, where in _lines(folder / "oxford-iiit-pet/annotations/test.txt", about):
-        name = words.split()[0]
-        breed, _, number = name.rpartition("_")
-        if not breed or not number.isdecimal():
-            raise InputError(f"{where}: must begin with BREED_NUMBER, got {words!r}.")
-        yield f"oxford-iiit-pet/images/{name}.jpg", breed
-
-
 def _flowers102(folder: Path, about: DataSet) -> Labelled:
     labels = _matlab(folder / "flowers-102/imagelabels.mat", "labels", about).ravel()
     for number in _matlab(folder / "flowers-102/setid.mat", "tstid", about).ravel():
@@ -67,23 +51,27 @@ def _flowers102(folder: Path, about: DataSet) -> Labelled:
         yield f"flowers-102/jpg/image_{int(number):05d}.jpg", str(int(labels[number - 1]))
 
 
-def _sun397(folder: Path, about: DataSet) -> Labelled:
-    for words, where in _lines(folder / "SUN397/Testing_01.txt", about):
-        path = words.strip("/")
-        parts = path.split("/")
-        if len(parts) < 3:
-            raise InputError(f"{where}: must be /LETTER/CLASS/IMAGE, got {words!r}.")
-        yield f"SUN397/{path}", " ".join(parts[1:-1])
-
-
 def _cars(folder: Path, about: DataSet) -> Labelled:
     for row in _matlab(folder / "stanford_cars/cars_test_annos_withlabels.mat", "annotations", about).ravel():
         yield f"stanford_cars/cars_test/{row['fname'].item()}", str(int(row["class"].item()))
 
 
-def _dtd(folder: Path, about: DataSet) -> Labelled:
-    for words, _ in _lines(folder / "dtd/dtd/labels/test1.txt", about):
-        yield f"dtd/dtd/images/{words}", words.partition("/")[0]
+def _listed(folder: Path, about: DataSet, *, file: str, image: str, line: str, form: str = "") -> Labelled:
+    """The images that a text file names, one a line.
+
+    Args:
+        folder: of the data set.
+        about: says where to get the file.
+        file: its path in the folder.
+        image: path of an image in the folder, with `{}` for the group.
+        line: pattern of a line, with the groups `image` and `kind`.
+        form: the same in words, where not every line fits.
+    """
+    for words, where in _lines(folder / file, about):
+        found = re.fullmatch(line, words)
+        if found is None:
+            raise InputError(f"{where}: must {form}, got {words!r}.")
+        yield image.format(found["image"]), found["kind"]
 
 
 def _caltech101(folder: Path, about: DataSet) -> Labelled:
@@ -92,10 +80,10 @@ def _caltech101(folder: Path, about: DataSet) -> Labelled:
     No list of test images was ever published; papers draw 30 training images a class, each its own.
     """
     images = folder / "caltech101/101_ObjectCategories"
-    listed = folder / "caltech101/test.txt"
-    if listed.exists():
-        for words, _ in _lines(listed, about):
-            yield f"caltech101/101_ObjectCategories/{words}", words.partition("/")[0]
+    if (folder / "caltech101/test.txt").exists():
+        yield from _listed(
+            folder, about, file="caltech101/test.txt", image="caltech101/101_ObjectCategories/{}", line=_CLASS_FIRST
+        )
         return
     for kind in sorted(path for path in images.iterdir() if path.is_dir()):
         names = sorted(path.name for path in kind.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
@@ -106,32 +94,43 @@ def _caltech101(folder: Path, about: DataSet) -> Labelled:
                 yield f"caltech101/101_ObjectCategories/{kind.name}/{name}", kind.name
 
 
-def _aircraft(folder: Path, about: DataSet) -> Labelled:
-    for words, where in _lines(folder / "fgvc-aircraft-2013b/data/images_variant_test.txt", about):
-        number, _, variant = words.partition(" ")
-        if not variant:
-            raise InputError(f"{where}: must be NUMBER VARIANT, got {words!r}.")
-        yield f"fgvc-aircraft-2013b/data/images/{number}.jpg", variant
-
-
 OFFICIAL: dict[str, tuple[str, Callable[[Path, DataSet], Labelled]]] = {
-    "cifar10": ("cifar-10-batches-py", _cifar10),
-    "cifar100": ("cifar-100-python", _cifar100),
+    "cifar10": ("cifar-10-batches-py", partial(_cifar, file="cifar-10-batches-py/test_batch")),
+    "cifar100": ("cifar-100-python", partial(_cifar, file="cifar-100-python/test")),
     "food101": ("food-101", _food101),
-    "pets": ("oxford-iiit-pet", _pets),
+    "pets": (
+        "oxford-iiit-pet",
+        partial(
+            _listed, file="oxford-iiit-pet/annotations/test.txt", image="oxford-iiit-pet/images/{}.jpg",
+            line=r"(?P<image>(?P<kind>\S+)_\d+)(\s.*)?", form="begin with BREED_NUMBER",
+        ),
+    ),
     "flowers102": ("flowers-102", _flowers102),
-    "sun397": ("SUN397", _sun397),
+    "sun397": (
+        "SUN397",
+        partial(
+            _listed, file="SUN397/Testing_01.txt", image="SUN397/{}",
+            line="/*(?P<image>[^/]+/(?P<kind>.+)/[^/]+)/*", form="be /LETTER/CLASS/IMAGE",
+        ),
+    ),
     "cars": ("stanford_cars", _cars),
-    "dtd": ("dtd", _dtd),
+    "dtd": ("dtd", partial(_listed, file="dtd/dtd/labels/test1.txt", image="dtd/dtd/images/{}", line=_CLASS_FIRST)),
     "caltech101": ("caltech101/101_ObjectCategories", _caltech101),
-    "aircraft": ("fgvc-aircraft-2013b", _aircraft),
-}
+    "aircraft": (
+        "fgvc-aircraft-2013b",
+        partial(
+            _listed, file="fgvc-aircraft-2013b/data/images_variant_test.txt",
+            image="fgvc-aircraft-2013b/data/images/{}.jpg",
+            line="(?P<image>[^ ]+) (?P<kind>.+)", form="be NUMBER VARIANT",
+        ),
+    ),
+}  # fmt: skip
 """A data set's name to the folder that tells its published layout, and the reader. ImageNet's is one folder a class."""
 
 
 def _lines(file: Path, about: DataSet) -> Iterator[tuple[str, str]]:
     """Each line that is not empty, and where it stands."""
-    for number, line in enumerate(read_text(file, about).splitlines(), start=1):
+    for number, line in enumerate(read_annotation(file, about).splitlines(), start=1):
         if line.strip():
             yield line.strip(), f"{file} line {number}"
 
@@ -139,7 +138,7 @@ def _lines(file: Path, about: DataSet) -> Iterator[tuple[str, str]]:
 def _matlab(file: Path, name: str, about: DataSet) -> Any:
     """One array of a MATLAB file; the published files are of versions 5 to 7."""
     if not file.is_file():
-        read_text(file, about)  # says what is missing and where to get it
+        read_annotation(file, about)  # says what is missing and where to get it
     from scipy.io import loadmat
 
     try:

@@ -1,23 +1,75 @@
-"""One data set in whatever layout it lies: a folder enters, a `Classification` leaves."""
+"""One data set in whatever layout it lies: a folder enters, a `Classification` leaves.
+
+Of the user's own with one subfolder a class:
+
+    FOLDER/classes.json        optional: names and prompts
+    FOLDER/<class>/*.jpg       the images of one class
+
+`classes.json` is `{"classes": {"n01440764": "tench", ...} | ["tench", ...], "templates": ["a photo of a {}."]}`. A list
+of names is matched with the sorted subfolders, one by one. Without the file a class is called as its folder is, with
+spaces for underscores, and the only prompt is "a photo of a {}."."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from pydantic import Field
+
 from degla.errors import InputError
 from degla.evaluation.benchmark import Classification
-from degla.evaluation.class_folders import IMAGE_SUFFIXES, read_class_folder, read_classes_file
-from degla.evaluation.data_sets import NAMES, DataSet, data_set
+from degla.evaluation.data_sets import IMAGE_SUFFIXES, NAMES, DataSet, data_set
+from degla.evaluation.data_sets.archives import MARK, find_tars, labelled_members
 from degla.evaluation.data_sets.official import OFFICIAL
-from degla.evaluation.data_sets.tars import MARK, find_tars, labelled_members
-from degla.parse import read_text
-from degla.records import ItemImage, validate
+from degla.parse import read_json, read_text
+from degla.records import ItemImage, Record, validate
 from degla.shelf import did_you_mean
 
 BENCHMARK_NAME = "zeroshot"
+CLASSES_FILE = "classes.json"
 CLASS_NAMES_FILE = "classnames.txt"
 """Names of the classes of tar archives, one a line in the order of the labels, as CLIP_benchmark writes it."""
+
+
+class ClassesFile(Record):
+    """`classes.json`: names of the classes and the prompts that they are put into."""
+
+    classes: dict[str, str] | tuple[str, ...] | None = None
+    templates: tuple[str, ...] = Field(default=("a photo of a {}.",), min_length=1)
+
+
+def _read_classes_file(file: Path) -> ClassesFile:
+    """Read `classes.json`; where it is not there, what holds without it.
+
+    Raises:
+        InputError: not JSON, or a field is wrong.
+    """
+    if not file.exists():
+        return ClassesFile()
+    return validate(ClassesFile, read_json(file), where=str(file))
+
+
+def _names(file: Path, folders: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    read = _read_classes_file(file)
+    if read.classes is None:
+        return tuple(name.replace("_", " ") for name in folders), read.templates
+    if isinstance(read.classes, dict):
+        unnamed = [name for name in folders if name not in read.classes]
+        if unnamed:
+            raise InputError(f"{file}: field 'classes': no name for folder {unnamed[0]!r} ({len(unnamed)} such).")
+        without = [name for name in read.classes if name not in folders]
+        if without:
+            raise InputError(
+                f"{file}: field 'classes': no folder {without[0]!r} ({len(without)} such). "
+                "A class without images still changes the score; remove its name or add its folder."
+            )
+        return tuple(read.classes[name] for name in folders), read.templates
+    if len(read.classes) != len(folders):
+        raise InputError(
+            f"{file}: field 'classes': {len(read.classes)} names for {len(folders)} subfolders. "
+            'Write them as {"folder": "name"}.'
+        )
+    return tuple(read.classes), read.templates
 
 
 def read_data_set(folder: Path, *, root: Path) -> Classification:
@@ -32,7 +84,7 @@ def read_data_set(folder: Path, *, root: Path) -> Classification:
         return _read_published(folder, data_set(folder.name), root=root)
     if find_tars(folder):
         return _read_own_tars(folder, root=root)
-    return read_class_folder(folder, root=root, benchmark=BENCHMARK_NAME, part=folder.name)
+    return _read_class_folder(folder, root=root)
 
 
 def _read_published(folder: Path, about: DataSet, *, root: Path) -> Classification:
@@ -62,17 +114,42 @@ def _numbered(labelled: Iterable[tuple[str, str]], folder: Path, about: DataSet)
 
 
 def _class_folders(folder: Path, about: DataSet) -> Iterator[tuple[str, str]]:
-    base = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), folder)
-    kinds = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
+    kinds = _subfolders(next((folder / name for name in ("test", "val") if (folder / name).is_dir()), folder))
     if not kinds:
         raise InputError(
             f"{folder}: holds nothing of {about.title}. Get it from {about.source}; it must lie so:\n{about.layout}\n"
             f"or as one folder a class in zeroshot/{about.name}/test/, or as tars of WebDataset in it."
         )
     for kind in kinds:
-        for path in sorted(kind.rglob("*")):
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-                yield path.relative_to(folder).as_posix(), kind.name
+        for path in _pictures(kind):
+            yield path.relative_to(folder).as_posix(), kind.name
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """All image files below a folder."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _read_class_folder(folder: Path, *, root: Path) -> Classification:
+    """The user's own images, one subfolder a class."""
+    subfolders = _subfolders(folder)
+    if len(subfolders) < 2:
+        raise InputError(f"{folder}: holds {len(subfolders)} subfolder(s); one a class is needed, two at least.")
+    names, templates = _names(folder / CLASSES_FILE, [path.name for path in subfolders])
+    labelled: list[tuple[str, int]] = []
+    for label, subfolder in enumerate(subfolders):
+        pictures = _pictures(subfolder)
+        if not pictures:
+            raise InputError(
+                f"{subfolder}: no image of class {names[label]!r} (known endings: "
+                f"{', '.join(sorted(IMAGE_SUFFIXES))}). Add its images or remove the folder."
+            )
+        labelled += [(path.relative_to(folder).as_posix(), label) for path in pictures]
+    return _classification(labelled, folder, root=root, classes=names, templates=templates)
 
 
 def _read_own_tars(folder: Path, *, root: Path) -> Classification:
@@ -80,7 +157,7 @@ def _read_own_tars(folder: Path, *, root: Path) -> Classification:
     if not names:
         raise InputError(f"{folder}: {CLASS_NAMES_FILE} is missing, the names of the tars' classes, one a line.")
     labelled = _read_tars(find_tars(folder), folder, classes=len(names))
-    templates = read_classes_file(folder / "classes.json").templates
+    templates = _read_classes_file(folder / CLASSES_FILE).templates
     return _classification(labelled, folder, root=root, classes=names, templates=templates)
 
 
@@ -125,4 +202,5 @@ def _classification(
         "classes": tuple(classes),
         "templates": tuple(templates),
     }
-    return validate(Classification, row, where=str(folder))
+    file = folder / CLASSES_FILE
+    return validate(Classification, row, where=str(file if file.exists() else folder))

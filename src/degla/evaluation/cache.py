@@ -1,4 +1,6 @@
-"""Embeddings on disk: one SQLite file a model, shared by all benchmarks, runs and processes.
+"""Rows of earlier runs: what makes an embedding the same one, and one SQLite file a model that keeps them.
+
+Two embeddings are the same by the model as it computes and the picture's or text's content, never by a name.
 
 SQLite's transactions make torn writes and two processes at once its own concern; what it does not notice, a changed
 byte inside a row, a checksum a row does. A cache only ever saves time: whatever is wrong with it is told once, and the
@@ -9,27 +11,98 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from degla.data import decoding
 from degla.errors import InputError
 from degla.evaluation.scoring import EmbeddingRows
+from degla.records import ImageReading
+from degla.version import installed_version
 
+if TYPE_CHECKING:
+    from degla.evaluation.models import EmbeddingModel
+
+
+Value = TypeVar("Value")
 logger = logging.getLogger(__name__)
-
 FORMAT = 1
 """Number of the files' form; files of another one are left alone."""
 _ROWS_A_WRITE = 512
 _SECONDS_A_WRITE = 5.0
 _SECONDS_TO_WAIT = 60.0
 _NUMBERS = np.dtype("<f4")
+
+
+def identity_of(
+    encoder: EmbeddingModel, fingerprint: str | None = None, *, image_reading: ImageReading = "upright"
+) -> str:
+    """sha256 of all that an embedding depends on besides its input.
+
+    That is the weights, the activation, the precision, the kind of device, the reading of images, the preprocessing,
+    and the versions of the libraries that decode, transform and multiply: another version may round otherwise, and a
+    score that changes with the age of a cache would be no result.
+
+    Args:
+        encoder: the model.
+        fingerprint: the encoder's own, where the caller has it already (it reads all weights).
+        image_reading: see `data.decoding.decode`.
+    """
+    from degla.model.linear_kernel import NAME, has_kernel
+
+    device = getattr(encoder.device, "type", None) or str(encoder.device).partition(":")[0]
+    parts = {
+        "fingerprint": encoder.fingerprint if fingerprint is None else fingerprint,
+        "activation": encoder.activation,
+        "precision": encoder.precision,
+        "device": device,
+        "reading": f"{image_reading} {decoding.VERSION}",
+        "preprocessing": preprocessing_digest(encoder.transform),
+        "libraries": {name: installed_version(name) for name in ("torch", "torchvision", "pillow")},
+        "linear": NAME if device == "cpu" and has_kernel() else "",
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def preprocessing_digest(transform: Any) -> str:
+    """sha256 of what a transform makes of one fixed picture.
+
+    What it does says more than what it is called: sizes, crops, filters, means and deviations all show in the pixels,
+    whether or not the transform can describe itself. A transform that draws random numbers never gives the same.
+    """
+    import torch
+    from PIL import Image
+
+    pixels = np.asarray(torch.as_tensor(transform(Image.fromarray(_probe()))).detach().cpu())
+    return hashlib.sha256(f"{pixels.dtype}{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+
+
+@cache
+def _probe() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """A picture `[467, 613, 3]`, neither square nor round in size, with slow and fast changes in each colour."""
+    height, width = 467, 613
+    y, x = np.mgrid[:height, :width]
+    slow = (x * 251 // width + y * 241 // height) // 2
+    fast = (x * x * 7 + y * y * 13 + x * y * 3) % 256
+    return np.stack([slow, fast, (slow + fast) % 256], axis=-1).astype(np.uint8)
+
+
+class Cache(Protocol):
+    """Rows `[D]` by key, IDENTITY:KIND:CONTENT. A dict keeps them in memory, `DiskCache` on the disk."""
+
+    def get(self, key: str, /) -> EmbeddingRows | None:
+        """The row of a key; None where it is not kept."""
+
+    def __setitem__(self, key: str, row: EmbeddingRows, /) -> None: ...
 
 
 def default_cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -56,7 +129,7 @@ def open_cache(folder: Path) -> DiskCache:
     return DiskCache(folder)
 
 
-class DiskCache(MutableMapping[str, EmbeddingRows]):
+class DiskCache:
     """Float32 rows `[D]` by key; what stands before a key's first colon names its file.
 
     Rows that are set are written together, at the latest after five seconds of further ones, on `flush` and on leaving
@@ -75,52 +148,30 @@ class DiskCache(MutableMapping[str, EmbeddingRows]):
         """Rows that were put there."""
         self._files: dict[str, _File] = {}
 
-    def __getitem__(self, key: str) -> EmbeddingRows:
+    def get(self, key: str, /) -> EmbeddingRows | None:
+        """The row of a key; None where it is not kept."""
         row = self._file(key).get(key)
-        if row is None:
-            raise KeyError(key)
-        self.read += 1
+        self.read += row is not None
         return row
 
-    def __setitem__(self, key: str, value: EmbeddingRows) -> None:
+    def __setitem__(self, key: str, row: EmbeddingRows, /) -> None:
         file = self._file(key)
-        file.waiting[key] = np.array(value, dtype=np.float32)
+        file.waiting[key] = np.array(row, dtype=np.float32)
         if len(file.waiting) >= _ROWS_A_WRITE or time.monotonic() - file.last_write > _SECONDS_A_WRITE:
             self.written += file.write()
-
-    def __delitem__(self, key: str) -> None:
-        if not self._file(key).delete(key):
-            raise KeyError(key)
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._file(key).get(key) is not None
-
-    def __iter__(self) -> Iterator[str]:
-        for file in self._all_files():
-            yield from file.keys()
-
-    def __len__(self) -> int:
-        return sum(len(file.keys()) for file in self._all_files())
 
     def __enter__(self) -> DiskCache:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def flush(self) -> None:
-        """Write all rows that wait."""
-        for file in self._files.values():
-            self.written += file.write()
-
-    def close(self) -> None:
-        """Write all rows that wait and let go of the files; a later use opens them again."""
+    def __exit__(self, *_: object) -> None:
         self.flush()
         for file in self._files.values():
             file.close()
         self._files.clear()
+
+    def flush(self) -> None:
+        """Write all rows that wait."""
+        self.written += sum(file.write() for file in self._files.values())
 
     def _file(self, key: str) -> _File:
         name, _, content = key.partition(":")
@@ -129,11 +180,6 @@ class DiskCache(MutableMapping[str, EmbeddingRows]):
         if name not in self._files:
             self._files[name] = _File(self.folder / f"{name}.sqlite")
         return self._files[name]
-
-    def _all_files(self) -> list[_File]:
-        for path in sorted(self.folder.glob("*.sqlite")) if self.folder.is_dir() else ():
-            self._file(f"{path.stem}:all")
-        return list(self._files.values())
 
 
 class _File:
@@ -148,48 +194,28 @@ class _File:
         self._told_of_rows = False
 
     def get(self, key: str) -> EmbeddingRows | None:
-        if key in self.waiting:
-            return self.waiting[key]
-        with self._safely(), self._open(create=False) as connection:
-            if connection is not None:
-                found = connection.execute("SELECT row, checksum FROM rows WHERE key = ?", (key,)).fetchone()
-                return None if found is None else self._checked(key, *found)
-        return None
-
-    def keys(self) -> list[str]:
-        stored: list[str] = []
-        with self._safely(), self._open(create=False) as connection:
-            if connection is not None:
-                stored = [key for (key,) in connection.execute("SELECT key FROM rows")]
-        return list(dict.fromkeys([*stored, *self.waiting]))
+        there = self._connection is not None or self.path.exists()
+        if key in self.waiting or self._given_up or not there:
+            return self.waiting.get(key)
+        row = self._tried(lambda rows: rows.execute("SELECT row, checksum FROM rows WHERE key = ?", (key,)).fetchone())
+        return None if row is None else self._checked(key, *row)
 
     def write(self) -> int:
         """Put the waiting rows on the disk in one transaction; returns how many."""
         self.last_write = time.monotonic()
-        rows = [
-            (key, data, _checksum(key, data))
-            for key, row in self.waiting.items()
-            if np.isfinite(row).all()
-            for data in (row.astype(_NUMBERS).tobytes(),)
-        ]
-        if not rows or self._given_up:
+        finite = {key: row.astype(_NUMBERS).tobytes() for key, row in self.waiting.items() if np.isfinite(row).all()}
+        if not finite or self._given_up:
             return 0
-        written = 0
-        with self._safely(), self._open(create=True) as connection:
-            assert connection is not None
+
+        def put(connection: sqlite3.Connection) -> int:
             connection.execute("BEGIN IMMEDIATE")
+            rows = [(key, data, _checksum(key, data)) for key, data in finite.items()]
             connection.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?, ?)", rows)
             connection.execute("COMMIT")
-            self.waiting = {key: row for key, row in self.waiting.items() if not np.isfinite(row).all()}
-            written = len(rows)
-        return written
+            self.waiting = {key: row for key, row in self.waiting.items() if key not in finite}
+            return len(finite)
 
-    def delete(self, key: str) -> bool:
-        there = self.waiting.pop(key, None) is not None
-        with self._safely(), self._open(create=False) as connection:
-            if connection is not None:
-                there = connection.execute("DELETE FROM rows WHERE key = ?", (key,)).rowcount > 0 or there
-        return there
+        return self._tried(put) or 0
 
     def close(self) -> None:
         if self._connection is not None:
@@ -197,28 +223,22 @@ class _File:
                 self._connection.close()
             self._connection = None
 
-    @contextlib.contextmanager
-    def _open(self, *, create: bool) -> Iterator[sqlite3.Connection | None]:
-        if self._given_up or (self._connection is None and not create and not self.path.exists()):
-            yield None
-            return
+    def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT, isolation_level=None)
-            self._connection = connection
-            if _version(connection) != FORMAT:
+            self._connection = sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT, isolation_level=None)
+            if _version(self._connection) != FORMAT:
                 # A row of 512 numbers takes over half of SQLite's usual page, which would waste the other half.
-                connection.execute("PRAGMA page_size = 16384")
+                self._connection.execute("PRAGMA page_size = 16384")
                 # Another process may be making the same file: who comes second finds it made.
-                connection.execute("BEGIN IMMEDIATE")
-                _make_table(connection)
-                connection.execute("COMMIT")
-        yield self._connection
+                self._connection.execute("BEGIN IMMEDIATE")
+                _make_table(self._connection)
+                self._connection.execute("COMMIT")
+        return self._connection
 
-    @contextlib.contextmanager
-    def _safely(self) -> Iterator[None]:
+    def _tried(self, work: Callable[[sqlite3.Connection], Value]) -> Value | None:
         try:
-            yield
+            return work(self._open())
         except (sqlite3.Error, OSError) as error:
             self._given_up = True
             self.close()
@@ -228,6 +248,7 @@ class _File:
                 self.path,
                 error,
             )
+            return None
 
     def _checked(self, key: str, data: object, checksum: object) -> EmbeddingRows | None:
         if isinstance(data, bytes) and checksum == _checksum(key, data) and len(data) % _NUMBERS.itemsize == 0:

@@ -1,16 +1,21 @@
-"""WebDataset archives: `*.tar` of pictures and labels enter, the place of every member leaves; nothing is unpacked."""
+"""Pictures and labels in one file, nothing unpacked: WebDataset archives (`*.tar`) and CIFAR's own pickled batches."""
 
 from __future__ import annotations
 
+import pickle
 import re
 import tarfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
 
 from degla.data.decoding import Subject, read_file
 from degla.errors import InputError
-from degla.evaluation.class_folders import IMAGE_SUFFIXES
+from degla.evaluation.data_sets import IMAGE_SUFFIXES
 
 MARK = "#"
 """Stands between a file that holds several pictures and the name of one in it."""
@@ -23,7 +28,7 @@ def find_tars(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.tar")) or sorted((folder / "test").glob("*.tar"))
 
 
-def members_of(tar: Path) -> dict[str, tuple[int, int]]:
+def tar_members(tar: Path) -> dict[str, tuple[int, int]]:
     """Name of each file in an archive to its first byte and its size in bytes.
 
     Raises:
@@ -54,14 +59,14 @@ def _members(tar: Path, modified: int, size: int) -> dict[str, tuple[int, int]]:
     return found
 
 
-def read_member(tar: Path, name: str) -> bytes:
+def read_tar_member(tar: Path, name: str) -> bytes:
     """Content of one member.
 
     Raises:
         InputError: the archive cannot be read, or has no such member.
     """
     try:
-        start, size = members_of(tar)[name]
+        start, size = tar_members(tar)[name]
     except KeyError:
         raise InputError(f"{tar}: has no member {name!r}. Fetch the file again.") from None
     return read_file(tar, Subject(f"{tar}: member {name!r}"), start=start, size=size)
@@ -74,7 +79,7 @@ def labelled_members(tar: Path) -> Iterator[tuple[str, int]]:
         InputError: a picture without label, a label without picture, or one that is no number.
     """
     groups: dict[str, dict[str, str]] = {}
-    for name in members_of(tar):
+    for name in tar_members(tar):
         folder, slash, file = name.rpartition("/")
         stem, dot, rest = file.partition(".")
         suffix = f".{rest.rpartition('.')[2].lower()}" if dot else ""
@@ -88,10 +93,75 @@ def labelled_members(tar: Path) -> Iterator[tuple[str, int]]:
         for kind, suffix in (("picture", "an image's ending"), ("label", LABEL_SUFFIX)):
             if kind not in group:
                 raise InputError(f"{tar}: record {key!r} has no {kind} (a member with {suffix}).")
-        size = members_of(tar)[group["label"]][1]
-        text = read_member(tar, group["label"]).decode("ascii", errors="replace").strip() if size < 1000 else "..."
+        size = tar_members(tar)[group["label"]][1]
+        text = read_tar_member(tar, group["label"]).decode("ascii", errors="replace").strip() if size < 1000 else "..."
         if not _NUMBER.fullmatch(text):
             raise InputError(
                 f"{tar}: member {group['label']!r} must be the number of a class, from 0, got {text[:40]!r}."
             )
         yield group["picture"], int(text)
+
+
+SIDE = 32
+_ALLOWED = frozenset(
+    {
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy.core.numeric", "_frombuffer"),
+        ("numpy._core.numeric", "_frombuffer"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+    }
+)
+
+
+class _OnlyArrays(pickle.Unpickler):
+    """Makes containers, texts, numbers and arrays; the published files need nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED:
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        self._refuse(module, name)
+
+    @staticmethod
+    def _refuse(module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no file of CIFAR does")
+
+
+def read_batch(file: Path) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
+    """Pictures `[N, 3, 32, 32]` and labels of one file of the Python version.
+
+    Raises:
+        InputError: the file cannot be read, or is no batch of CIFAR-10 or CIFAR-100.
+    """
+    try:
+        state = file.stat()
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+    return _read(file, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=2)
+def _read(file: Path, modified: int, size: int) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
+    try:
+        with file.open("rb") as stream:
+            content = _OnlyArrays(stream, encoding="bytes").load()
+        found = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
+        labels = tuple(int(label) for label in found["fine_labels" if "fine_labels" in found else "labels"])
+        pictures = np.asarray(found["data"], dtype=np.uint8).reshape(len(labels), 3, SIDE, SIDE)
+    except Exception as error:  # a damaged pickle may raise anything
+        raise InputError(f"{file}: not a batch of CIFAR ({error}). Fetch the file again.") from None
+    return pictures, labels
+
+
+def as_image_file(file: Path, number: int) -> bytes:
+    """One picture as the bytes of a PPM file, which every reader of images knows.
+
+    Raises:
+        InputError: see `read_batch`; or there is no picture of that number.
+    """
+    pictures, _ = read_batch(file)
+    if not 0 <= number < len(pictures):
+        raise InputError(f"{file}: has {len(pictures)} pictures, number {number} was asked for.")
+    pixels: bytes = pictures[number].transpose(1, 2, 0).tobytes()
+    return f"P6 {SIDE} {SIDE} 255\n".encode() + pixels

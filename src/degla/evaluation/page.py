@@ -1,0 +1,298 @@
+"""The report's page: a comparison, scores in print and the items that changed most enter, one `pages.Page` leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from degla.evaluation.changes import ItemChange, ShownChange
+from degla.evaluation.comparison import Cell, Comparison, Method, Row
+from degla.evaluation.in_print import PrintedTable
+from degla.evaluation.plots import families, family_bars, find_row, frontier, frontier_rows, marks
+from degla.evaluation.sources import Data, benchmark_sources, provenance, titles_of
+from degla.pages.page import Facts, Figure, Fold, Grid, Page, PageOnly, Paragraph, Part, Section
+from degla.pages.plot import both_widths
+from degla.pages.table import Column, Table, TableCell, TableRow
+from degla.pages.words import UNKNOWN, capitalized, counted, interval, percent, points
+
+_GLANCE = (
+    "Mean ± standard deviation over training seeds. Below it{against} for one seed alone the 95 % interval over "
+    "items. **Bold**: above every other method, each difference with an interval above 0 and nothing against it. "
+    "Intervals of several seeds cover seeds and questions, those of one seed questions alone; none covers the choice "
+    "of training data."
+)
+_AGAINST = (
+    " the difference to {baseline} with its 95 % interval, coloured where the interval leaves out 0 and nothing speaks "
+    "against it (images that were trained on or are missing, too few items; said below it in italics);"
+)
+_FLOORS = (
+    "Floors: chance is a random answer; shorter text and words only (a bag of words that learnt from the items of "
+    "other images) see no image. A part that one of them answers more than 10 points above chance is not counted in "
+    "composition."
+)
+_CHANGED = (
+    "The ten items of each method whose margin moved most from {baseline}, both averaged over seeds. Margin: "
+    "similarity (cosine) of the true text minus that of the best false one; below zero the answer is wrong. Methods "
+    "differ in the spread of their similarities, so compare signs before sizes."
+)
+
+
+def page_of(
+    comparison: Comparison,
+    *,
+    printed: Sequence[PrintedTable] = (),
+    changed: Mapping[str, Sequence[ItemChange]] | None = None,
+    weighed: tuple[str, str] | None = None,
+) -> Page:
+    """The page.
+
+    Args:
+        comparison: methods and their scores.
+        printed: scores in print, shown as not measured here.
+        changed: label to the items that changed most.
+        weighed: names of the two scores of the first plot, gained and kept, as `find_row` takes them; None: composition
+            against recognition.
+
+    Raises:
+        InputError: no benchmark has a score of these names.
+    """
+    titles = titles_of(comparison)
+    against = f"; gains and losses against **{comparison.baseline}**" if comparison.baseline else ""
+    lead = (
+        f"{counted(len(comparison.methods), 'method')} on {', '.join(titles.values())}{against}. All scores in "
+        "percent, differences in points."
+    )
+    return Page(
+        "What was gained, what was kept",
+        [
+            *_glance(comparison, titles),
+            *_frontiers(comparison, titles, weighed),
+            *_bars(comparison, titles),
+            *_changed(comparison, titles, changed or {}),
+            Section("Every part", list(_every_part(comparison, titles, printed))),
+            Section("Where the numbers come from", [Grid(list(_sources(comparison)))]),
+        ],
+        lead=[lead],
+        warnings=comparison.warnings,
+        tab="degla report",
+        foot=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part | str]:
+    rows = comparison.headline
+    if not rows:
+        return
+    several = len({row.benchmark for row in rows}) > 1
+    heads = [Column("method"), Column("seeds", where="text")]
+    for row in rows:
+        title = titles[row.benchmark]
+        ceiling = [] if row.ceiling is None else [f"order-blind ceiling {percent(row.ceiling)}"]
+        small = (f"{title}, {row.name}" if several else row.name, f"n {row.n}", *ceiling)
+        heads.append(Column(f"{row.title} ({title})" if several else row.title, small))
+    lines = [
+        TableRow([_method(comparison, method), str(len(method.results)), *(_cell(row, method.label) for row in rows)])
+        for method in comparison.methods
+    ]
+    floors = dict.fromkeys(name for row in rows for name in row.floors)
+    lines.append(TableRow(["chance", "", *(percent(row.chance) for row in rows)], kind="floor"))
+    lines += [TableRow([name, "", *(percent(row.floors.get(name)) for row in rows)], kind="floor") for name in floors]
+    against = _AGAINST.format(baseline=comparison.baseline) if comparison.baseline else ""
+    notes = [_GLANCE.format(against=against), *comparison.told, *([_FLOORS] if floors else [])]
+    yield Section("At a glance", [Table(heads, lines, stacked=True), *notes])
+
+
+def _method(comparison: Comparison, method: Method) -> TableCell:
+    tags = ("baseline",) if method.label == comparison.baseline else ()
+    seeds = counted(len(method.results), "seed")
+    return TableCell(method.label, mark=marks(comparison)[method.label], tags=(*tags, seeds))
+
+
+def _cell(row: Row, label: str) -> TableCell:
+    """A score with its difference to the baseline below it, or else its interval over items."""
+    cell = row.cells.get(label)
+    key = f"{row.benchmark} {row.name} {row.metric}"
+    if cell is None:
+        return TableCell(key=key)
+    gain, note = cell.gain, _gain(cell)
+    if gain is None and cell.deviation is None and cell.interval is not None:
+        note = interval(cell.interval.low, cell.interval.high)
+    return TableCell(
+        percent(cell.mean),
+        spread=_spread(cell),
+        note=note,
+        tone="" if gain is None or not gain.significant else "up" if gain.value > 0 else "down",
+        doubt=gain.doubt if gain else "",
+        bold=cell.best,
+        key=key,
+    )
+
+
+def _spread(cell: Cell) -> str:
+    """Standard deviation over seeds, " ± 0.8"; empty for one seed."""
+    return "" if cell.deviation is None else f" ± {percent(cell.deviation)}"
+
+
+def _gain(cell: Cell) -> str:
+    """Points against the baseline with their interval, "+7.1 [+5.0, +9.2]"; empty where there is none."""
+    if cell.gain is None:
+        return ""
+    ends = cell.gain.interval
+    return points(cell.gain.value) + (f" {interval(ends.low, ends.high, points)}" if ends else "")
+
+
+def _floors(row: Row) -> str:
+    return "".join(f", {name} {percent(value)}" for name, value in row.floors.items())
+
+
+def _frontiers(
+    comparison: Comparison, titles: Mapping[str, str], weighed: tuple[str, str] | None
+) -> Iterator[PageOnly]:
+    pairs = frontier_rows(comparison)
+    if weighed is not None:
+        chosen = find_row(comparison, weighed[0]), find_row(comparison, weighed[1])
+        # The usual plot of the same two scores would only say it again.
+        pairs = [chosen, *(pair for pair in pairs if [row.name for row in pair] != [row.name for row in chosen])]
+    for across, up in pairs:
+        floors = f" (chance {percent(across.chance)}{_floors(across)})" if across.floors else ""
+        dashed = f" Dashed: {comparison.baseline}; better is to the right of it and not below it."
+        caption = (
+            "One point a method, bars 95 % (over seeds and items; over items alone for a method with one seed). "
+            f"Across: {across.name} of {titles[across.benchmark]}{floors}. Up: {up.name} of "
+            f"{titles[up.benchmark]}.{dashed if comparison.baseline else ''}"
+        )
+        picture = Figure(both_widths(partial(frontier, across, up, comparison)), caption)
+        yield PageOnly(Section(f"{capitalized(across.title)} gained, {up.title} kept", [picture]))
+
+
+def _bars(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[PageOnly]:
+    figures = []
+    for family in families(comparison):
+        row = family.row
+        metric = "" if row.metric in ("accuracy", "macro", "micro") else f" {row.metric}"
+        dots = f", mean of {len(family.parts)} parts (dots)" if len(family.parts) > 1 else ""
+        floors = f"; chance {percent(row.chance)}{_floors(row)}" if row.floors else ""
+        caption = f"{titles[row.benchmark]}, {row.name}{metric}{dots}{floors}"
+        key = f"{row.benchmark} {row.name} {row.metric}"
+        figures.append(Figure((family_bars(family, comparison),), caption, title=family.title, key=key))
+    if figures:
+        note = (
+            "Percent; each is the row of that name in the tables. Line on a bar: its 95 % interval. Dotted: chance "
+            "and the other floors."
+        )
+        yield PageOnly(Section("By family", [Grid(figures), note]))
+
+
+def _changed(
+    comparison: Comparison, titles: Mapping[str, str], changed: Mapping[str, Sequence[ItemChange]]
+) -> Iterator[Section]:
+    if changed:
+        folds = [
+            Fold(
+                label,
+                [
+                    Grid(
+                        [ShownChange(change, titles[change.benchmark] if len(titles) > 1 else "") for change in changes]
+                    )
+                ],
+                open=number == 0,
+                mark=marks(comparison)[label],
+            )
+            for number, (label, changes) in enumerate(changed.items())
+        ]
+        yield Section("What changed most", [_CHANGED.format(baseline=comparison.baseline), *folds])
+
+
+def _every_part(
+    comparison: Comparison, titles: Mapping[str, str], printed: Sequence[PrintedTable]
+) -> Iterator[Part | str]:
+    for number, (name, title) in enumerate(titles.items()):
+        tables = [
+            part for table in printed if table.published.benchmark == name for part in _printed(comparison, table)
+        ]
+        yield Fold(title, [_parts_table(comparison, name), *tables], open=number == 0)
+    if any(row.ceiling is not None for row in comparison.rows):
+        yield (
+            "Order-blind ceiling: the most that a model which ignores word order can reach, where the benchmark "
+            "states it."
+        )
+    if comparison.floors:
+        labels = ", ".join(floor.label for floor in comparison.floors)
+        yield (
+            f"{labels}: models that cannot know the answer, on the same questions: random rows; texts ranked without "
+            "the image."
+        )
+    yield "Ties: items in which a true and a false answer came out exactly equal, the most of any method and seed."
+
+
+def _parts_table(comparison: Comparison, name: str) -> Table:
+    rows = [row for row in comparison.rows if row.benchmark == name]
+    floors, labels = comparison.floor_names(name), [method.label for method in comparison.methods]
+    ceilings = any(row.ceiling is not None for row in rows)
+    heads = [Column("part"), Column("metric", align="left", where="text")]
+    heads += map(Column, ("n", "chance", *floors, *(["order-blind ceiling"] if ceilings else [])))
+    # A method has a column of the page, and one of Markdown, where there is room for gains and ties of each.
+    heads.append(Column("ties", where="page"))
+    heads += [Column(label, where=where) for label in labels for where in ("page", "text")]
+    lines = []
+    kind = ""
+    for row in rows:
+        if row.kind != kind:
+            kind = row.kind
+            lines.append(TableRow(["parts" if kind == "part" else "named averages"], kind="section"))
+        beside = [row.chance, *map(row.floors.get, floors), *([row.ceiling] if ceilings else [])]
+        part = TableCell(row.name, tags=(row.metric,) if row.metric != "accuracy" else ())
+        cells: list[TableCell | str] = [part, row.metric, str(row.n), *map(percent, beside)]
+        cells.append(str(max(cell.ties for cell in row.cells.values())))
+        for label in labels:
+            cells += _both(row.cells.get(label))
+        lines.append(TableRow(cells, key=f"{row.benchmark} {row.name} {row.metric}"))
+    return Table(heads, lines)
+
+
+def _both(cell: Cell | None) -> tuple[TableCell, TableCell]:
+    """A method's number as a table of many columns has it, and with all that belongs to it."""
+    if cell is None:
+        return TableCell(), TableCell()
+    short = TableCell(percent(cell.mean), spread=_spread(cell), bold=cell.best)
+    said = [cell.gain.doubt if cell.gain else "", f"{cell.ties} ties" if cell.ties else ""]
+    whole = TableCell(
+        short.value, spread=short.spread, bold=cell.best, note=_gain(cell), doubt=", ".join(filter(None, said))
+    )
+    return short, whole
+
+
+def _printed(comparison: Comparison, table: PrintedTable) -> Iterator[Part | str]:
+    published = table.published
+    yield Paragraph(f"**Published, not measured here: {published.title}**", quiet=False)
+    yield (
+        f"Source: {published.source}. {published.setting}. Only parts and averages that were measured here too, all "
+        "of their items under the published tie rule. No gain, best or plot counts these numbers."
+    )
+    lines = [TableRow(["measured here"], kind="section")]
+    for method in comparison.methods:
+        cells = [row.cells.get(method.label) for row in table.measured.values()]
+        lines.append(TableRow([method.label, *(UNKNOWN if cell is None else percent(cell.mean) for cell in cells)]))
+    lines.append(TableRow([f"published, not measured here: {published.source}"], kind="section"))
+    for row in table.rows:
+        name = TableCell(f"{row.model} (published)" + (" *" if row.note else ""))
+        lines.append(TableRow([name, *(percent(row.values.get(column)) for column in table.measured)]))
+    yield Table(["model", *table.measured], lines)
+    yield from (f"* {row.model}: {row.note}." for row in table.rows if row.note)
+
+
+def _sources(comparison: Comparison) -> Iterator[Facts]:
+    shown = marks(comparison)
+    for source in map(provenance, (*comparison.methods, *comparison.floors)):
+        yield Facts(_facts(source), title=source["label"], mark=shown.get(source["label"]))
+    for source in benchmark_sources(comparison).values():
+        yield Facts(_facts(source), title=source["title"])
+
+
+def _facts(source: Data) -> dict[str, str]:
+    return {
+        name.replace("_", " "): ("; ".join(map(str, value)) or UNKNOWN) if isinstance(value, list) else str(value)
+        for name, value in source.items()
+        if name not in ("label", "title")
+    }
