@@ -17,9 +17,8 @@ import pytest
 from degla.errors import DeglaError
 from degla.negatives.llm import endpoint as endpoint_module
 from degla.negatives.llm.answers import Completion, read_answer
-from degla.negatives.llm.bodies import MOST_BYTES, unpack
 from degla.negatives.llm.dialect import Dialect, RequestSettings
-from degla.negatives.llm.endpoint import Endpoint
+from degla.negatives.llm.endpoint import MOST_BYTES, Endpoint, unpack
 from degla.negatives.llm.faults import LONGEST_WAIT, Fault, fault_of_status, hold_for, retry_after
 from degla.negatives.llm.server import ServerModel
 from tests.negatives.flaky_server import Received, Response, completion, say, serving

@@ -1,4 +1,4 @@
-"""One server: sends it a request, says what came of it, and when it may be given the next one."""
+"""One server: sends it a request, reads a bounded body, and says when it may be given the next request."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import contextlib
 import logging
 import random
 import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from degla.errors import DeglaError, InputError
+from degla.errors import InputError
 from degla.negatives.llm.answers import Completion
-from degla.negatives.llm.bodies import bounded
-from degla.negatives.llm.dialect import Dialect, RequestSettings
+from degla.negatives.llm.dialect import Dialect
 from degla.negatives.llm.faults import LONGEST_WAIT, Fault, conceal, fault_of_status, hold_for
 from degla.parse import parse_json
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
+MOST_BYTES: Final = 8 << 20
+"""Bytes of one response, unpacked. An answer has a few hundred; a list of models a few thousand."""
+
+_UNPACK: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 NO_KEY: Final = "none"
 """Sent where no key is set: local servers want a word, any word."""
 REST_AFTER: Final = 3
@@ -66,7 +71,7 @@ class Endpoint:
         parts = urlsplit(url)
         self._secrets = (key if key != NO_KEY else "", url, parts.netloc, parts.password or "", parts.hostname or "")
         self._used_up: Fault | None = None  # why it cannot be asked any more
-        self._response = _http().Response
+        self._response = http_library().Response
 
     def has_room(self, now: float) -> bool:
         """Whether it may be given a request."""
@@ -182,57 +187,6 @@ class Endpoint:
         await self._client.close()
 
 
-def connect(url: str, settings: RequestSettings, *, key: str, most: int, timeout: float) -> Endpoint:
-    """A client for one base URL.
-
-    Args:
-        url: may hold a user name and a password.
-        settings: what all requests have in common.
-        key: the API key.
-        most: requests under way at once, at most.
-        timeout: seconds for one request.
-
-    Raises:
-        InputError: the URL is none.
-        DeglaError: the client library is not installed.
-    """
-    try:
-        import openai
-    except ImportError:
-        raise DeglaError('The client for servers is not installed: pip install "degla[llm]".') from None
-    host = host_of(url)
-    limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most + 8, max_keepalive_connections=most + 8)
-    client = openai.AsyncOpenAI(
-        base_url=url,
-        api_key=key,
-        max_retries=0,  # decision 0010: a retry here may go to another server, and waits for the whole server's sake
-        timeout=timeout,
-        http_client=openai.DefaultAsyncHttpxClient(
-            limits=limits,
-            headers={"accept-encoding": "gzip, deflate"},
-            follow_redirects=False,  # they would carry the captions to another host
-            event_hooks={"response": [bounded(_http().AsyncByteStream)]},
-        ),
-    )
-    return Endpoint(url, client, Dialect(host, settings), most=most, timeout=timeout, key=key)
-
-
-def host_of(url: str) -> str:
-    """Host and port of a base URL, for people; never its user name or password.
-
-    Raises:
-        InputError: it is not an http or https URL with a host.
-    """
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        parts, port = urlsplit(""), ""
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError("--base-url needs URLs such as http://localhost:8000/v1; one given is not of that form.")
-    return f"{parts.hostname}{port}"
-
-
 def back_off(attempt: int, *, base: float) -> float:
     """Seconds before asking again: drawn from 0 to `base` times 2 to the power of `attempt`, at most 60 times `base`.
 
@@ -242,11 +196,68 @@ def back_off(attempt: int, *, base: float) -> float:
     return random.uniform(0.0, base * min(60.0, 2.0**attempt))
 
 
+def bounded(stream_type: type[Any]) -> Callable[[Any], Awaitable[None]]:
+    """A hook for the HTTP client's responses, called before a body is read.
+
+    Args:
+        stream_type: the client library's base class of response streams.
+
+    Returns:
+        the hook; reading a response that it saw raises `Fault` where the body is longer than `MOST_BYTES`, or packed
+        in a way that was not asked for.
+    """
+
+    class Bounded(stream_type):  # type: ignore[misc]
+        def __init__(self, inner: Any, encoding: str) -> None:
+            self.inner, self.encoding = inner, encoding
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for piece in unpack(self.inner, self.encoding):
+                yield piece
+
+        async def aclose(self) -> None:
+            await self.inner.aclose()
+
+    async def hook(response: Any) -> None:
+        encoding = response.headers.pop("content-encoding", "identity").strip().lower()
+        # Bodies are UTF-8; a character set that a server names may be any codec of Python's, zlib too.
+        response.headers["content-type"] = "application/json"
+        response.stream = Bounded(response.stream, encoding)
+
+    return hook
+
+
+async def unpack(raw: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
+    """The unpacked pieces of a body, `MOST_BYTES` in all at most.
+
+    Args:
+        raw: the body's bytes as they arrive.
+        encoding: of the header Content-Encoding.
+
+    Raises:
+        Fault: the body is longer, damaged, or of another encoding.
+    """
+    if encoding not in ("", "identity", *_UNPACK):
+        raise Fault("bad body", "passing", f"packed as {encoding[:40]!r}, which was not asked for")
+    unpacker = zlib.decompressobj(_UNPACK[encoding]) if encoding in _UNPACK else None
+    left = MOST_BYTES
+    async for piece in raw:
+        try:
+            # One byte more than there is room for shows that it is too long, whatever the rest would unpack to.
+            unpacked = unpacker.decompress(piece, left + 1) if unpacker else piece
+        except zlib.error as error:
+            raise Fault("bad body", "passing", f"damaged: {error}") from None
+        left -= len(unpacked)
+        if left < 0:
+            raise Fault("too large", "passing", f"a response of more than {MOST_BYTES >> 20} MiB; no answer is")
+        yield unpacked
+
+
 def _text(response: Any) -> str:
     return str(response.content.decode("utf-8", errors="replace"))
 
 
-def _http() -> Any:
+def http_library() -> Any:
     """The HTTP library: the client builds on httpx2 since version 3, on httpx before."""
     try:
         import httpx2 as http

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import ClassVar
+from urllib.parse import urlsplit
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.negatives.llm import Form, Reply, Request
 from degla.negatives.llm.asker import KEY_VARIABLES, Asker
-from degla.negatives.llm.dialect import RequestSettings
-from degla.negatives.llm.endpoint import NO_KEY, connect
+from degla.negatives.llm.dialect import Dialect, RequestSettings
+from degla.negatives.llm.endpoint import NO_KEY, Endpoint, bounded, http_library
 
 
 @dataclass(eq=False, repr=False)
@@ -149,3 +150,54 @@ class ServerModel:
         self._loop.call_soon_threadsafe(self._asking.cancel)
         self._thread.join()
         self._loop.close()
+
+
+def connect(url: str, settings: RequestSettings, *, key: str, most: int, timeout: float) -> Endpoint:
+    """A client for one base URL.
+
+    Args:
+        url: may hold a user name and a password.
+        settings: what all requests have in common.
+        key: the API key.
+        most: requests under way at once, at most.
+        timeout: seconds for one request.
+
+    Raises:
+        InputError: the URL is none.
+        DeglaError: the client library is not installed.
+    """
+    try:
+        import openai
+    except ImportError:
+        raise DeglaError('The client for servers is not installed: pip install "degla[llm]".') from None
+    host = host_of(url)
+    limits = type(openai.DEFAULT_CONNECTION_LIMITS)(max_connections=most + 8, max_keepalive_connections=most + 8)
+    client = openai.AsyncOpenAI(
+        base_url=url,
+        api_key=key,
+        max_retries=0,  # decision 0010: a retry here may go to another server, and waits for the whole server's sake
+        timeout=timeout,
+        http_client=openai.DefaultAsyncHttpxClient(
+            limits=limits,
+            headers={"accept-encoding": "gzip, deflate"},
+            follow_redirects=False,  # they would carry the captions to another host
+            event_hooks={"response": [bounded(http_library().AsyncByteStream)]},
+        ),
+    )
+    return Endpoint(url, client, Dialect(host, settings), most=most, timeout=timeout, key=key)
+
+
+def host_of(url: str) -> str:
+    """Host and port of a base URL, for people; never its user name or password.
+
+    Raises:
+        InputError: it is not an http or https URL with a host.
+    """
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        parts, port = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError("--base-url needs URLs such as http://localhost:8000/v1; one given is not of that form.")
+    return f"{parts.hostname}{port}"
