@@ -142,14 +142,9 @@ class LineFile:
 
 def cannot_write(path: Path, error: OSError, *, remedy: str) -> DeglaError:
     """The error of a file or folder that could not be written."""
-    if is_full(error):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # EDQUOT: the share of this user
         return DeglaError(f"{path}: cannot be written: the disk is full. Free space and run the command again.")
     return InputError(f"{path}: cannot be written: {error.strerror or error}. {remedy}")
-
-
-def is_full(error: OSError) -> bool:
-    """Whether the disk, or the user's share of it, is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def hold(descriptor: int, *, wait: bool = False) -> bool | None:
@@ -211,7 +206,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         _remove(partial)
         partial.mkdir(parents=True)
         yield partial
-        mask = _umask()
+        mask = os.umask(0o022)  # There is no way to read it without setting it.
+        os.umask(mask)
         for path in sorted(partial.rglob("*")):
             if path.is_file():
                 path.chmod(0o666 & ~mask)  # safetensors makes its files for their owner alone.
@@ -275,10 +271,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    # There is no way to read it without setting it.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
