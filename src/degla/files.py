@@ -135,9 +135,8 @@ class LineFile:
             self.stream.write("".join(lines).encode())
             self.stream.flush()
         except OSError as error:
-            raise cannot_write(
-                self.path, error, remedy="Fix this and run the same command again: it resumes."
-            ) from None
+            remedy = "Fix this and run the same command again: it resumes."
+            raise DeglaError(str(cannot_write(self.path, error, remedy=remedy))) from None  # no fault of the input
 
 
 def cannot_write(path: Path, error: OSError, *, remedy: str) -> DeglaError:
