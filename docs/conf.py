@@ -75,6 +75,7 @@ Model <model>
 Losses <losses>
 Training <training>
 Evaluation <evaluation>
+In and out <export>
 Studies <studies>
 The embedded world <world>
 In Python <api>

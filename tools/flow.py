@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "degla"
-ROOMS = ("negatives", "data", "model", "losses", "training", "evaluation", "study")
+ROOMS = ("negatives", "data", "model", "losses", "training", "evaluation", "export", "study")
 """In the order of the flow; a test compares them with the folders that have a line of flow."""
 SHELVES = {
     "negatives": ("negatives/rules", "rules"),

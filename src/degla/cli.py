@@ -29,6 +29,7 @@ _ABOUT = """Teach CLIP-like models composition without making them forget what t
   degla evaluate MODEL... --benchmarks NAME... --root DATA --out results.json
   degla interpolate BASE TUNED --benchmarks NAME... --root DATA --out DIR
   degla report RESULTS... --out report.html
+  degla export MODEL --to transformers --out DIR  or onnx, open_clip; degla publish MODEL --to OWNER/NAME: to the hub
   degla choose                                 which method and which settings, each with the figures behind it
   degla study PLAN --out DIR                   recipes x settings x seeds: one table, a frontier, paired tests
   degla continual PLAN --out DIR               tasks one after another: what is learnt, what is kept of those before

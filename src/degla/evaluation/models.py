@@ -7,6 +7,7 @@ a floor scores above chance, a benchmark gives away for nothing.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from degla.results import ModelProvenance
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 class EmbeddingModel(Protocol):
@@ -263,8 +266,9 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
     """Load a model for evaluation.
 
     Args:
-        name: random, random:SEED, blind, blind:LANGUAGE_MODEL, a folder of transformers (CLIP or SigLIP), or any form
-            of `degla.model.load.FORMS`. A folder of that name is meant before a floor.
+        name: random, random:SEED, blind, blind:LANGUAGE_MODEL, a folder of ONNX graphs, or any form of
+            `degla.model.load.FORMS`; folders of transformers also where open_clip has no form of their model. A folder
+            of that name is meant before a floor.
         device: where its parameters go.
 
     Raises:
@@ -272,13 +276,22 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
     """
     if means_floor(name):
         return load_floor(name)
-    from degla.model.transformers_folder import is_transformers_folder, load_transformers_folder
-
-    if is_transformers_folder(Path(name)):
-        return load_transformers_folder(Path(name), device=device)
     from degla.model.load import load_encoder
+    from degla.model.onnx_folder import OnnxModel, is_onnx_folder
+    from degla.model.transformers_config import NoExactFormError
+    from degla.model.transformers_files import is_transformers_folder
+    from degla.model.transformers_folder import load_transformers_folder
 
-    return load_encoder(name, device=device)
+    if is_onnx_folder(Path(name)):
+        return OnnxModel(Path(name), name=name)
+    try:
+        return load_encoder(name, device=device)
+    except NoExactFormError as error:
+        folder = Path(name.removeprefix("local-dir:"))
+        if not is_transformers_folder(folder):
+            raise
+        log.info("%s It is scored by transformers.", str(error).partition(". `degla")[0] + ".")
+        return load_transformers_folder(folder, device=device)
 
 
 def provenance_of(encoder: EmbeddingModel, label: str | None, fingerprint: str) -> ModelProvenance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import pickle
 import warnings
@@ -14,10 +15,14 @@ import torch
 from degla.errors import InputError
 from degla.model import fast_paths
 from degla.model.encoder import Description, Encoder
+from degla.model.from_transformers import load_from_transformers
 from degla.model.hub import downloads_allowed, offline, why_unreachable
+from degla.model.hub_snapshot import transformers_snapshot
 from degla.model.integrity import checked
+from degla.model.onnx_folder import is_onnx_folder
 from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint, settle
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
+from degla.model.transformers_files import is_transformers_folder
 from degla.parse import in_one_line, read_json_object
 from degla.shelf import did_you_mean
 
@@ -26,8 +31,8 @@ _FETCHED = Path.home() / ".cache" / "clip"
 """Where open_clip keeps weights that come from an address of their own."""
 
 FORMS = (
-    "a run or checkpoint folder, ARCHITECTURE:TAG (for example ViT-B-32-quickgelu:openai), ARCHITECTURE:FILE, "
-    "ARCHITECTURE:random, hf-hub:ORGANISATION/NAME, or world (the embedded model)"
+    "a run or checkpoint folder, a folder of transformers, ARCHITECTURE:TAG (for example ViT-B-32-quickgelu:openai), "
+    "ARCHITECTURE:FILE, ARCHITECTURE:random, hf-hub:ORGANISATION/NAME, or world (the embedded model)"
 )
 
 
@@ -51,7 +56,8 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
     elif Path(name.removeprefix("local-dir:")).is_dir():
         folder = _checkpoint_folder(Path(name.removeprefix("local-dir:")))
         with checked(folder, for_training=False):
-            encoder = _from_folder(folder, name=name)
+            own = not is_transformers_folder(folder)
+            encoder = _from_folder(folder, name=name) if own else load_from_transformers(folder, name=name)
     else:
         encoder = _from_architecture(name, seed=seed)
     encoder = encoder.to(device).float()
@@ -62,20 +68,16 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
 
 def _checkpoint_folder(folder: Path) -> Path:
     """The folder itself if it holds a model, else the checkpoint that stands for the run that it is."""
-    if (folder / CONFIG_NAME).is_file():
+    if (folder / CONFIG_NAME).is_file() or is_transformers_folder(folder):
         return folder
+    if is_onnx_folder(folder):
+        raise InputError(f"{folder}: ONNX graphs can be scored by `degla evaluate`, but are no network to train.")
     settle(folder)
     chosen = chosen_checkpoint(folder)
     if chosen is None:
-        from degla.model.transformers_folder import is_transformers_folder
-
-        if is_transformers_folder(folder):
-            raise InputError(
-                f"{folder}: a folder of transformers; `degla evaluate` takes it as it is, training and averaging need "
-                f"open_clip's form ({CONFIG_NAME})."
-            )
         raise InputError(
-            f"{folder}: neither a model ({CONFIG_NAME} is missing) nor a run with a complete checkpoint (step-N)."
+            f"{folder}: neither a model ({CONFIG_NAME} is missing) nor a run with a complete checkpoint (step-N); "
+            "nor a folder of transformers (config.json with 'model_type')."
         )
     return chosen
 
@@ -214,6 +216,9 @@ def _from_hub(source: str, *, pretrained: str | None, name: str) -> Encoder:
     if not (source.startswith("hf-hub:") or tag or siglip or _wanted_of_hub(config)):
         return _from_open_clip(source, pretrained=pretrained, name=name)
     why = why_unreachable()
+    folder = transformers_snapshot(source, online=why is None) if source.startswith("hf-hub:") else None
+    if folder is not None:
+        return load_from_transformers(folder, name=name)
     if why is None:
         return _from_open_clip(source, pretrained=pretrained, name=name)
     with offline():
@@ -243,6 +248,9 @@ def _from_open_clip(
     try:
         # open_clip announces each step at the root logger and warns about the activation; both are settled here.
         logging.getLogger().setLevel(logging.ERROR)
+        tower = str((model_config or {}).get("vision_cfg", {}).get("timm_model_name") or "")
+        if tower.endswith("_tanh"):
+            importlib.import_module("degla.model.timm_towers")
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*[Qq]uick_?[Gg][Ee][Ll][Uu].*")
             clip, _, transform = open_clip.create_model_and_transforms(source, pretrained=pretrained)

@@ -18,6 +18,7 @@ from degla.parse import read_json_object
 log = logging.getLogger("degla.train")
 
 WEIGHTS_NAME = "open_clip_model.safetensors"
+CARD_NAME = "README.md"
 BEST_NAME = "best"
 """Link in a run's folder to its best checkpoint."""
 _LEFT = re.compile(rf"({STEP.pattern})({re.escape(PARTIAL)}|{re.escape(OLD)}|{re.escape(DELETED)})?")
@@ -159,5 +160,5 @@ def _is_complete(folder: Path) -> bool:
 
 def _is_ours(path: Path) -> bool:
     name = path.name.removesuffix(PARTIAL)
-    known = (CONFIG_NAME, WEIGHTS_NAME, STATE_NAME, "config.json", *FOR_TRAINING)
+    known = (CONFIG_NAME, WEIGHTS_NAME, STATE_NAME, CARD_NAME, "config.json", *FOR_TRAINING)
     return path.is_file() and (name in known or any(fnmatch(name, pattern) for pattern in _TOKENIZER))

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 CONFIG_NAME = "open_clip_config.json"
 
 _BPE = "bpe_path"
-_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
-          "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "added_tokens.json")  # fmt: skip
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt",
+    "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "added_tokens.json",
+)  # fmt: skip
 """Names that tokenizers of transformers give their files."""
 
 _OPTIONS = frozenset({_BPE, "additional_special_tokens", "clean", "reduction_mask", "strip_sep_token", "language"})
@@ -57,7 +59,7 @@ def tokenizer_files(folder: Path, model_config: dict[str, Any]) -> tuple[Path, .
     if odd:
         raise InputError(f"{where}: field 'text_cfg.tokenizer_kwargs.{odd[0]}' is not allowed in a model's folder.")
     if text.get("hf_tokenizer_name"):
-        found = tuple(folder / name for name in _FILES if (folder / name).is_file())
+        found = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
         if not found and not downloads_allowed():
             raise InputError(
                 f"{where}: field 'text_cfg.hf_tokenizer_name' names {text['hf_tokenizer_name']!r}, and its files are "

@@ -1,8 +1,8 @@
-"""CLIP and SigLIP as `transformers` saves them: a folder with config.json enters, an encoder for evaluation leaves."""
+"""Models of `transformers` that open_clip has no form of: a folder with config.json enters, an encoder for evaluation
+leaves."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from degla.errors import InputError
 from degla.model import fast_paths
 from degla.model.encoder import Description, Encoder
-from degla.parse import read_json
-
-MODEL_TYPES = ("clip", "siglip")
-"""Values of config.json's `model_type` that can be read; SigLIP 2 of fixed resolution is "siglip" too."""
-
-
-def is_transformers_folder(folder: Path) -> bool:
-    """Whether it is a folder of `transformers` and not one of open_clip."""
-    return (
-        (folder / "config.json").is_file() and not (folder / "open_clip_config.json").is_file() and _kind(folder) != ""
-    )
-
-
-def _kind(folder: Path) -> str:
-    """`model_type` of config.json, "" where it has none: a run of `degla train` has a config.json of another sort."""
-    try:
-        content = read_json(folder / "config.json", constants=True)
-    except InputError:
-        return ""
-    return str(content.get("model_type", "")) if isinstance(content, dict) else ""
+from degla.model.from_transformers import pooled
+from degla.model.transformers_config import LAYOUTS
+from degla.model.transformers_files import open_transformers
 
 
 class TransformersClip(nn.Module):
@@ -54,17 +36,11 @@ class TransformersClip(nn.Module):
 
     def encode_image(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Projected features, not normalised."""
-        return _pooled(self.model.get_image_features(pixel_values=images))
+        return pooled(self.model.get_image_features(pixel_values=images))
 
     def encode_text(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts dim"]:
         """Projected features, not normalised; no mask, since CLIP looks back alone and SigLIP at the padding too."""
-        return _pooled(self.model.get_text_features(input_ids=tokens))
-
-
-def _pooled(features: Any) -> Tensor:
-    # transformers 4 returns the features, transformers 5 a record that holds them.
-    pooled: Tensor = features if isinstance(features, Tensor) else features.pooler_output
-    return pooled
+        return pooled(self.model.get_text_features(input_ids=tokens))
 
 
 class TransformersEncoder(Encoder):
@@ -90,45 +66,11 @@ def load_transformers_folder(folder: Path, *, device: str | torch.device = "cpu"
     """Load weights, tokenizer and preprocessing, in float32 and evaluation mode. Nothing is fetched, no code is run.
 
     Raises:
-        InputError: `transformers` is not installed, the folder is of another kind of model, or a file is missing or
-            damaged.
+        InputError: see `open_transformers`.
     """
-    kind = _kind(folder)
-    if kind not in MODEL_TYPES:
-        raise InputError(
-            f"{folder / 'config.json'}: field 'model_type' is {kind!r}; of transformers, {' and '.join(MODEL_TYPES)} "
-            "can be evaluated."
-        )
-    try:
-        import transformers
-    except ImportError:
-        raise InputError(
-            f"{folder}: a folder of transformers, which is not installed. Install it: pip install 'degla[embedded]'."
-        ) from None
-    here = {"local_files_only": True, "trust_remote_code": False}
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    try:
-        logger.setLevel(logging.ERROR)
-        model, found = transformers.AutoModel.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True, **here
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **here)
-        processor = transformers.AutoImageProcessor.from_pretrained(folder, **here)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise InputError(f"{folder}: cannot be loaded by transformers: {' '.join(lines[:3])}") from None
-    except Exception as error:  # safetensors and tokenizers raise kinds of their own for damaged files
-        raise InputError(f"{folder}: cannot be loaded by transformers: {error}") from None
-    finally:
-        logger.setLevel(level)
-    # transformers fills what is missing with random numbers and goes on.
-    lacking = sorted(name for name in found["missing_keys"] if not name.endswith("position_ids"))
-    if lacking or found.get("mismatched_keys"):
-        raise InputError(
-            f"{folder}: the weights lack {', '.join(lacking[:3]) or 'nothing'} ({len(lacking)} parameters) or do not "
-            "fit config.json; every number would be wrong."
-        )
+    opened = open_transformers(folder)
+    model, tokenizer, processor = opened.model, opened.tokenizer, opened.processor
+    kind = LAYOUTS[model.config.model_type]
     config = model.config
     text, vision = config.text_config, config.vision_config
     context = int(text.max_position_embeddings)

@@ -30,6 +30,14 @@ def data_digests(pairs: Pairs) -> dict[str, str]:
     return {name: digest.hexdigest()[:32] for name, digest in sorted(digests.items())}
 
 
+def data_counts(pairs: Pairs) -> dict[str, int]:
+    """How many captions, images and negatives the rows hold, once joined and checked."""
+    dataset = pairs.dataset
+    negatives = sum(len(row) for row in dataset._negatives)
+    images = len(np.unique(dataset.groups))
+    return {"captions": len(dataset), "images": images} | ({"negatives": negatives} if negatives else {})
+
+
 def _add(digests: dict[str, Any], name: str, column: object) -> None:
     if isinstance(column, arrow.Array):
         buffers = [buffer for buffer in column.buffers() if buffer is not None]

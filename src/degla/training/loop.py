@@ -27,7 +27,7 @@ from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.model.runs import BEST_NAME, latest_checkpoint, step_of
 from degla.model.teacher import Teacher
-from degla.training.fingerprint import data_digests
+from degla.training.fingerprint import data_counts, data_digests
 from degla.training.finite import NonFiniteLossError
 from degla.training.interrupt import StopRequest
 from degla.training.metrics import Metrics
@@ -110,7 +110,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     before = validation.begin(encoder, start=None if newest is None else step_of(newest))
     trainer = build_trainer(config, accelerator, encoder, processes, rules=len(pairs.dataset.rules), steps=steps)
     add_rehearsal(trainer, rehearsed)
-    state = RunState(run, config=config, trainer=trainer, data=data_digests(pairs) | rehearsal_digests(rehearsed))
+    digests = data_digests(pairs) | rehearsal_digests(rehearsed)
+    state = RunState(run, config=config, trainer=trainer, data=digests, counts=data_counts(pairs))
     position = state.load() if resume else Position()
     start = position.step
 

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from degla.config.plain import to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
+from degla.export.card import try_checkpoint_card
 from degla.model.checkpoint import load_checkpoint, save_checkpoint
 from degla.model.encoder import Encoder
 from degla.model.integrity import amend_state
@@ -58,10 +59,13 @@ class RunState:
         config: its configuration.
         trainer: what is saved and restored.
         data: digests of the rows that it is trained on, by column; see `data_digests`.
+        counts: how many rows those are, for the card; see `data_counts`.
     """
 
-    def __init__(self, run: Path, *, config: TrainConfig, trainer: Trainer, data: Mapping[str, str]) -> None:
-        self.run, self.config, self.trainer, self.data = run, config, trainer, dict(data)
+    def __init__(
+        self, run: Path, *, config: TrainConfig, trainer: Trainer, data: Mapping[str, str], counts: Mapping[str, int]
+    ) -> None:
+        self.run, self.config, self.trainer, self.data, self.counts = run, config, trainer, dict(data), dict(counts)
         self._start = None if trainer.start is None else trainer.start.fingerprint
         self._saved = time.monotonic()
         self._standing: int | None = None  # Step of the checkpoint that was loaded or written last.
@@ -132,12 +136,14 @@ class RunState:
                     "best": best,
                     "ended": ended,
                     "data": self.data,
+                    "counts": self.counts,
                     "start": self._start,
                     "versions": _versions(),
                 },
                 config=to_plain(self.config),
                 kept=None if kept is encoder else kept,
             )
+            try_checkpoint_card(folder)
             self._look_after(best)
 
     def _look_after(self, best: str | None) -> None:

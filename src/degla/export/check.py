@@ -1,0 +1,79 @@
+"""What an exported folder computes, beside what the model computes, on made pictures and texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from degla.errors import DeglaError
+from degla.model import probe
+from degla.model.encoder import Encoder
+from degla.model.text import can_trim, pool_type, text_tower
+
+_SHAPES = ((96, 64), (50, 75), (64, 64), (33, 40))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Made inputs, and a model's own embeddings of them.
+
+    Attributes:
+        pictures: RGB.
+        pixels: the same, by the model's transform.
+        tokens: of `probe.TEXTS`, by the model's tokenizer.
+        images: unit embeddings of the pictures.
+        texts: unit embeddings of the texts.
+    """
+
+    pictures: tuple[Image.Image, ...]
+    pixels: Float[Tensor, "pictures 3 height width"]
+    tokens: Int[Tensor, "texts context"]
+    images: Float[Tensor, "pictures dim"]
+    texts: Float[Tensor, "texts dim"]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, encoder: Encoder) -> Probe:
+        """The made inputs of a model, embedded by its plain towers."""
+        pictures = tuple(
+            probe.picture(width=width, height=height, seed=number) for number, (width, height) in enumerate(_SHAPES)
+        )
+        pixels = torch.stack([encoder.transform(picture) for picture in pictures])
+        tokens = encoder.tokenize(list(probe.TEXTS))
+        return cls(pictures, pixels, tokens, encoder.encode_images(pixels), encoder.encode_captions(tokens))
+
+    def require(self, what: str, images: Tensor, texts: Tensor, *, bound: float) -> float:
+        """The largest difference of other embeddings of the same inputs; refuse more than the bound.
+
+        Raises:
+            DeglaError: they differ by more.
+        """
+        difference = max(probe.gap(images, self.images), probe.gap(texts, self.texts))
+        probe.require_close(what, difference, bound)
+        return difference
+
+
+def require_tokens(what: str, encoder: Encoder, own: Tensor, other: Tensor) -> None:
+    """Refuse numbers of texts that are not the model's; what no tower reads, behind the end token, may differ.
+
+    Raises:
+        DeglaError: names the text.
+    """
+    read = torch.ones_like(own, dtype=torch.bool)
+    if can_trim(encoder.clip):
+        tower: Any = text_tower(encoder.clip)
+        number = getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", 0)
+        end = own.argmax(dim=1) if pool_type(encoder.clip) == "argmax" else (own == number).int().argmax(dim=1)
+        read = torch.arange(own.shape[1])[None] <= end[:, None]
+    same = own.shape == other.shape and bool((own == other)[read].all())
+    if not same:
+        wrong = next((n for n in range(len(own)) if not bool((own[n] == other[n])[read[n]].all())), 0)
+        raise DeglaError(
+            f"{what}: numbers the text {probe.TEXTS[wrong]!r} otherwise than the model's own tokenizer; nothing was "
+            "written."
+        )

@@ -1,0 +1,97 @@
+"""What a card says of a training: settings, data, and the command that makes the same again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from degla.config.fields import path_fields
+from degla.config.plain import differences, from_plain, to_plain
+from degla.config.run import TrainConfig, recipe_config
+from degla.errors import InputError
+from degla.pages.table import markdown_line
+
+_WHAT = {
+    None: "the weights that the run stands for",
+    "student": "the student, the weights that were trained",
+    "teacher": "the teacher, which follows the student",
+    "average": "the average of the student with the model before training",
+}
+
+
+def training_lines(config: dict[str, Any], state: dict[str, Any], *, what: str | None) -> Iterator[str]:
+    """Settings of a run, as plain values of its configuration and state."""
+    train, optim = config.get("train") or {}, config.get("optim") or {}
+    losses = {name: loss.get("weight") for name, loss in (config.get("objective") or {}).items() if loss.get("weight")}
+    steps, batch = int(state.get("step", 0)), int(train.get("batch_size", 0))
+    rows = {
+        "recipe": config.get("recipe") or "–",
+        "started from": _name(str(config.get("model", "–"))),
+        "losses and their weights": ", ".join(f"{name} {weight:g}" for name, weight in losses.items()) or "–",
+        "steps": f"{steps:,} of {int(state.get('steps', steps)):,}, of {batch:,} pairs: {steps * batch:,} pairs seen",
+        "largest learning rate": f"{float(optim.get('lr', 0)):g}",
+        "seed": str(train.get("seed", "–")),
+        "adapters": f"rank {rank}" if (rank := (config.get("adapter") or {}).get("rank")) else "none",
+        "weights": _WHAT.get(what, str(what)),
+    }
+    if state.get("ended"):
+        rows["ended early"] = str(state["ended"])
+    yield from ("## Training", "", markdown_line(["", ""]), markdown_line(["---", "---"]))
+    yield from (markdown_line([name, value]) for name, value in rows.items())
+    yield ""
+
+
+def data_lines(config: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
+    """Files of a run's data without their folders, and how many rows they had where the checkpoint records it."""
+    data, counts = config.get("data") or {}, state.get("counts") or {}
+    yield from ("## Data", "")
+    for field in ("captions", "images", "negatives", "neighbours", "classes"):
+        if data.get(field):
+            count = f": {int(counts[field]):,}" if field in counts else ""
+            yield f"* {field}: `{Path(str(data[field])).name}`{count}"
+    rehearsed = ((config.get("rehearsal") or {}).get("data") or {}).get("captions")
+    if rehearsed:
+        yield f"* rehearsed beside them: `{Path(str(rehearsed)).name}`"
+    if not counts:
+        yield "* how many rows they had is not recorded."
+    yield f"* negatives a caption and step: {data.get('negatives_per_caption', '–')}"
+    yield ""
+
+
+def reproduce_lines(config: dict[str, Any]) -> Iterator[str]:
+    """The command that makes the same training again, with files by their names alone."""
+    yield from ("## Make it again", "")
+    try:
+        words = command(from_plain(config, where="config.json"))
+    except InputError as error:
+        yield f"The configuration is of another version of degla, which this one does not read: {error}"
+    else:
+        yield from ("```sh", shlex.join(words), "```")
+    yield ""
+
+
+def command(config: TrainConfig) -> list[str]:
+    """The words of `degla train` for a configuration: its recipe, and each flag that differs from it."""
+    start = recipe_config(config.recipe) if config.recipe else TrainConfig()
+    paths = {name.replace("_", "-") for name in path_fields()}
+    words = ["degla", "train", config.recipe or "RECIPE"]
+    for flag, _, value in differences(start, to_plain(config)):
+        if flag == "recipe":
+            continue
+        if isinstance(value, bool):
+            section, _, name = flag.rpartition(".")
+            words.append("--" + (flag if value else f"{section}.no-{name}" if section else f"no-{name}"))
+        elif isinstance(value, list):
+            words += [f"--{flag}", *map(str, value)]
+        else:
+            text = Path(str(value)).name if flag in paths and value is not None else str(value)
+            words += [f"--{flag}", _name(text) if flag == "model" else text]
+    return words
+
+
+def _name(model: str) -> str:
+    """A model's name without the folders of the machine that it was used on."""
+    local = Path(model).is_absolute() or model.startswith((".", "~"))
+    return Path(model).name if local else model

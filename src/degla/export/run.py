@@ -1,0 +1,155 @@
+"""`export`: a model's name enters; a whole folder in another program's form leaves, compared with the model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from safetensors import SafetensorError
+
+from degla.errors import DeglaError, InputError
+from degla.export.card import CardFacts, card, write_card
+from degla.export.source import What, checkpoint_of, load_weights
+from degla.files import cannot_write, whole_folder
+from degla.model.encoder import Encoder
+
+log = logging.getLogger("degla.export")
+
+To = Literal["open_clip", "transformers", "onnx"]
+FORMS: tuple[To, ...] = ("open_clip", "transformers", "onnx")
+_REMEDY = "Choose another --out."
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported folder.
+
+    Attributes:
+        folder: where it is.
+        to: its form.
+        difference: largest difference of a coordinate of unit embeddings to the model's, before weights became bytes.
+        bytes: of all its files.
+        notes: what else was measured, in sentences.
+    """
+
+    folder: Path
+    to: To
+    difference: float
+    bytes: int
+    notes: tuple[str, ...] = ()
+
+
+def export(
+    name: str,
+    *,
+    to: To,
+    out: Path,
+    what: What | None = None,
+    int8: bool = False,
+    results: Sequence[Path] = (),
+    licence: str | None = None,
+) -> Exported:
+    """Write a model as a new folder for another program, and compare what that computes with what the model computes.
+
+    Args:
+        name: any form of `degla.model.load.FORMS`.
+        to: form of the folder.
+        out: the folder; it must not be there.
+        what: weights of a run; None: those that its name stands for everywhere else.
+        int8: with `to` "onnx": weights as bytes.
+        results: files of `degla evaluate` for the card; gains are counted from the first.
+        licence: of the weights, for the card.
+
+    Raises:
+        InputError: no such model or weights, no such form of it, `out` is there or cannot be written, or a package is
+            missing.
+        DeglaError: the disk is full, or embeddings differ by more than rounding. Nothing is left at `out`.
+    """
+    refuse_existing(out)
+    if int8 and to != "onnx":
+        raise InputError(f"--quantize int8 goes with --to onnx; this is --to {to}.")
+    if to == "onnx":
+        from degla.export.to_onnx import require_onnx
+
+        require_onnx(quantize=int8)
+    encoder = load_weights(name, what=what)
+    facts = CardFacts(
+        title=out.resolve().name, form=to, origin=name, checkpoint=checkpoint_of(name), what=what, results=results,
+        licence=licence, fingerprint=encoder.fingerprint if results else "",
+    )  # fmt: skip
+    card(facts)  # A wrong result is told before anything is written.
+    with new_folder(out) as partial:
+        difference, notes = _write(encoder, partial, to=to, int8=int8)
+        write_card(partial, CardFacts(**{**vars(facts), "notes": notes}))
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return Exported(out, to, difference, size, notes)
+
+
+def _write(encoder: Encoder, folder: Path, *, to: To, int8: bool) -> tuple[float, tuple[str, ...]]:
+    if to == "open_clip":
+        from degla.export.to_open_clip import check_open_clip, write_open_clip
+
+        write_open_clip(encoder, folder)
+        difference, notes = check_open_clip(encoder, folder), []
+    elif to == "transformers":
+        from degla.export.to_transformers import check_transformers, write_transformers
+
+        write_transformers(encoder, folder)
+        difference, levels = check_transformers(encoder, folder)
+        notes = [
+            f"Pixels of transformers' processor differ by at most {levels:.0f} of 255 levels from the model's own "
+            "transform on made pictures: it resizes tensors, and cuts an odd margin on the other side."
+        ] if levels > 0.5 else []  # fmt: skip
+    else:
+        from degla.export.to_onnx import OPSET, check_onnx, quantise, write_onnx
+
+        write_onnx(encoder, folder)
+        difference, notes = check_onnx(encoder, folder), [f"ONNX operators of version {OPSET}, batches of any length."]
+        if int8:
+            cosine = quantise(encoder, folder)
+            notes.append(
+                "Weights of matrix products and of the table of tokens are bytes; on made inputs the least cosine to "
+                f"the full model is {cosine['images']:.4f} for images and {cosine['texts']:.4f} for texts."
+            )
+    compared = f"On made pictures and texts its embeddings differ by at most {difference:.1g} from those of the model"
+    bytes_first = ", before weights became bytes" if int8 else ""
+    return difference, (f"{compared}{bytes_first}.", *notes)
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuse a folder or file that is there.
+
+    Raises:
+        InputError: it is.
+    """
+    if out.exists() or out.is_symlink():
+        raise InputError(f"{out}: is there already, and is not written over. {_REMEDY}")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a temporary folder to write to, which becomes `out` when the block ends without an error.
+
+    Raises:
+        InputError: it cannot be written.
+        DeglaError: the disk is full.
+    """
+    refuse_existing(out)
+    try:
+        with whole_folder(out) as partial:
+            yield partial
+    except OSError as error:
+        raise cannot_write(out, error, remedy=_REMEDY) from None
+    except (SafetensorError, RuntimeError) as error:
+        # safetensors, PyTorch and onnxruntime report a full disk as errors of their own.
+        if any(words in str(error) for words in ("No space left", "PytorchStreamWriter", "unexpected pos")):
+            raise DeglaError(
+                f"{out}: cannot be written: the disk is full. Free space and run the command again."
+            ) from None
+        if any(words in str(error) for words in ("Permission denied", "Read-only file system")):
+            raise InputError(f"{out}: cannot be written: no permission. {_REMEDY}") from None
+        raise

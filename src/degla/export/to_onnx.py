@@ -1,0 +1,176 @@
+"""Both towers of a model as ONNX graphs, with tokenizer.json and the preprocessing beside them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from degla.errors import InputError
+from degla.export.check import Probe, require_tokens
+from degla.export.to_transformers import image_size, write_processor
+from degla.export.tokenizer import write_tokenizer
+from degla.files import write_json
+from degla.model import probe
+from degla.model.encoder import Encoder
+from degla.model.onnx_folder import IMAGE, INFO, INSTALL, TEXT, OnnxInfo, OnnxModel
+
+OPSET = 18
+"""Version of ONNX's operators: the newest that PyTorch writes without rewriting a graph."""
+_QUANTISED = ["MatMul", "Gather"]
+"""Operators whose weights become bytes: matrix products and the table of tokens. Convolutions stay."""
+
+
+def require_onnx(*, quantize: bool) -> None:
+    """Refuse what is not installed before a model is loaded.
+
+    Raises:
+        InputError: names the package.
+    """
+    for package in ("onnx", "onnxruntime", *(["onnxruntime.quantization"] if quantize else [])):
+        try:
+            __import__(package)
+        except ImportError:
+            raise InputError(f"--to onnx needs {package}, which is not installed. {INSTALL}") from None
+
+
+class _Images(nn.Module):
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.clip: Any = clip
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return nn.functional.normalize(self.clip.encode_image(pixel_values), dim=-1)
+
+
+class _Texts(nn.Module):
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.clip: Any = clip
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return nn.functional.normalize(self.clip.encode_text(input_ids), dim=-1)
+
+
+def write_onnx(encoder: Encoder, folder: Path) -> None:
+    """Write image.onnx, text.onnx, degla_onnx.json, tokenizer and preprocessor_config.json; batches of any length.
+
+    Raises:
+        InputError: PyTorch cannot write a tower as ONNX, or the tokenizer has no form outside of open_clip.
+    """
+    made = Probe.of(encoder)
+    parts = ((_Images, made.pixels, IMAGE, "pixel_values", "image_embeds"),
+             (_Texts, made.tokens, TEXT, "input_ids", "text_embeds"))  # fmt: skip
+    for wrapper, example, file, source, target in parts:
+        try:
+            with torch.no_grad(), _plain_attention():
+                torch.onnx.export(
+                    wrapper(encoder.clip).eval(), (example[:2],), str(folder / file), dynamo=False, opset_version=OPSET,
+                    input_names=[source], output_names=[target],
+                    dynamic_axes={source: {0: "batch"}, target: {0: "batch"}},
+                )  # fmt: skip
+        except torch.onnx.OnnxExporterError as error:
+            raise InputError(
+                f"{encoder.name}: PyTorch cannot write {file}: {str(error).splitlines()[0]}. Export it to open_clip."
+            ) from None
+    write_tokenizer(encoder, folder)
+    write_processor(encoder, folder)
+    write_json(folder / INFO, _info(encoder, folder, made).model_dump(mode="json"))
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Without PyTorch's fused path through whole blocks, which has no form in ONNX, and its notes on tracing."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _info(encoder: Encoder, folder: Path, made: Probe) -> OnnxInfo:
+    inner: Any = getattr(encoder.tokenize, "tokenizer", None)
+    bias = getattr(encoder.clip, "logit_bias", None)
+    return OnnxInfo(
+        name=encoder.name,
+        image_size=image_size(encoder),
+        context_length=encoder.context_length,
+        padding=int(getattr(inner, "pad_token_id", 0) or 0),
+        padding_side=getattr(inner, "padding_side", "right"),
+        dimension=made.images.shape[1],
+        logit_scale=float(encoder.scale.detach()),
+        logit_bias=None if bias is None else float(bias.detach().reshape(())),
+        activation=encoder.activation,
+        precision="fp32",
+        opset=OPSET,
+        preprocess=encoder.description.preprocess_config,
+        versions={name: version(name) for name in ("degla", "torch", "onnx", "onnxruntime")},
+    )
+
+
+def check_onnx(encoder: Encoder, folder: Path) -> float:
+    """Run the graphs by onnxruntime, in batches of several lengths; returns how far their embeddings are.
+
+    Raises:
+        DeglaError: they differ by more than rounding, or texts are numbered otherwise.
+    """
+    made, model = Probe.of(encoder), OnnxModel(folder, name=encoder.name)
+    require_tokens("onnx", encoder, made.tokens, model.tokenize(list(probe.TEXTS)))
+    images = torch.cat([model.encode_images(made.pixels[:1]), model.encode_images(made.pixels[1:])])
+    texts = torch.cat([model.encode_captions(made.tokens[:1]), model.encode_captions(made.tokens[1:])])
+    return made.require("onnx", images, texts, bound=probe.ROUNDED)
+
+
+def quantise(encoder: Encoder, folder: Path) -> dict[str, float]:
+    """Turn the weights of both graphs into bytes, activations being scaled while they are computed.
+
+    Returns:
+        By "images" and "texts": the least cosine of an embedding to that of the full model, on made inputs.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    made = Probe.of(encoder)
+    for file in (IMAGE, TEXT):
+        small = folder / f"{file}.small"
+        with warnings.catch_warnings(), _quiet_root():
+            warnings.simplefilter("ignore")
+            quantize_dynamic(
+                str(folder / file), str(small), weight_type=QuantType.QInt8, per_channel=True,
+                op_types_to_quantize=_QUANTISED,
+            )  # fmt: skip
+        small.replace(folder / file)
+        for left in folder.glob(f"{file}.data"):
+            left.unlink()
+    info = OnnxModel(folder, name=encoder.name).info.model_copy(update={"precision": "int8"})
+    write_json(folder / INFO, info.model_dump(mode="json"))
+    model = OnnxModel(folder, name=encoder.name)
+    return {
+        "images": _cosine(model.encode_images(made.pixels), made.images),
+        "texts": _cosine(model.encode_captions(made.tokens), made.texts),
+    }
+
+
+def _cosine(first: Tensor, second: Tensor) -> float:
+    return float((first * second).sum(dim=-1).min())
+
+
+@contextmanager
+def _quiet_root() -> Iterator[None]:
+    """onnxruntime advises at the root logger to prepare graphs, which changes nothing in these."""
+    import logging
+
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.getLogger().setLevel(level)

@@ -1,0 +1,114 @@
+"""A model's tokenizer as `tokenizer.json`, which transformers, tokenizers and other languages read."""
+
+from __future__ import annotations
+
+import copy
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+from degla.errors import InputError
+from degla.model.encoder import Encoder
+from degla.model.tokenizer import transformers_form
+
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_SPACES: list[dict[str, Any]] = [
+    {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+    {"type": "Strip", "strip_left": True, "strip_right": True},
+]
+_LOWER = {"type": "Lowercase"}
+_CLEANING: dict[str, list[dict[str, Any]]] = {
+    "lower": [{"type": "NFC"}, *_SPACES, _LOWER],
+    "canonicalize": [
+        {"type": "Replace", "pattern": {"String": "_"}, "content": " "},
+        {
+            "type": "Replace",
+            "pattern": {"Regex": "[" + "".join(f"\\{mark}" for mark in string.punctuation) + "]"},
+            "content": "",
+        },
+        _LOWER,
+        *_SPACES,
+    ],
+}
+"""How open_clip cleans a text before it is numbered, as steps of `tokenizer.json`; broken encodings and HTML are not
+mended by them."""
+_ANY_CLASS = "PreTrainedTokenizerFast"
+
+
+def write_tokenizer(encoder: Encoder, folder: Path) -> None:
+    """Write the files of a tokenizer of transformers that numbers texts as the model's does.
+
+    Raises:
+        InputError: the tokenizer has no such form.
+    """
+    import open_clip
+
+    tokenize: Any = encoder.tokenize
+    options = encoder.description.model_config.get("text_cfg", {}).get("tokenizer_kwargs") or {}
+    if isinstance(tokenize, open_clip.SimpleTokenizer):
+        odd = sorted(options.keys() & {"additional_special_tokens", "reduction_mask"})
+        if odd or options.get("clean", "lower") != "lower":
+            raise InputError(
+                f"{encoder.name}: its tokenizer has the setting {(odd or ['clean'])[0]}, which other programs do not "
+                "know. Export to open_clip."
+            )
+        for name, content in clip_files(tokenize, context=encoder.context_length).items():
+            (folder / name).write_text(content, encoding="utf-8")
+        return
+    inner = getattr(tokenize, "tokenizer", None)
+    if inner is None or getattr(tokenize, "tokenizer_mode", ""):
+        raise InputError(f"{encoder.name}: its tokenizer, a {type(tokenize).__name__}, has no form that other programs "
+                         "read. Export to open_clip.")  # fmt: skip
+    inner.save_pretrained(folder)
+    clean = "canonicalize" if type(tokenize).__name__ == "SigLipTokenizer" else options.get("clean", "whitespace")
+    if clean in _CLEANING:
+        _prepend(folder, _CLEANING[clean])
+    _change(folder / "tokenizer_config.json", model_max_length=encoder.context_length)
+
+
+def clip_files(tokenizer: Any, *, context: int) -> dict[str, str]:
+    """An open_clip `SimpleTokenizer` as the files of transformers' CLIPTokenizer: name to content.
+
+    Args:
+        tokenizer: with its merges.
+        context: length of its rows.
+    """
+    form = copy.deepcopy(transformers_form(tokenizer, context=context))
+    start, end = (tokenizer.decoder[number] for number in (tokenizer.sot_token_id, tokenizer.eot_token_id))
+    text = json.dumps(form["tokenizer.json"], ensure_ascii=False)
+    content = json.loads(text.replace(json.dumps(start), json.dumps(_START)).replace(json.dumps(end), json.dumps(_END)))
+    # What rows are filled up with is "!" in open_clip; in transformers it has a name of its own, the end token.
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in (_START, _END)]
+    content["model"]["vocab"].pop("<PAD>", None)
+    content["model"]["unk_token"] = _END
+    content["normalizer"] = {"type": "Sequence", "normalizers": _CLEANING["lower"]}
+    content["decoder"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    special = {"bos_token": _START, "eos_token": _END, "unk_token": _END, "pad_token": _END}
+    merges = ["#version: 0.2", *(" ".join(pair) for pair in content["model"]["merges"])]
+    written = {
+        "tokenizer.json": content,
+        "tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer", "model_max_length": context, **special},
+        "special_tokens_map.json": special,
+        "vocab.json": content["model"]["vocab"],
+    }
+    plain = {name: json.dumps(value, ensure_ascii=False) + "\n" for name, value in written.items()}
+    return plain | {"merges.txt": "\n".join(merges) + "\n"}
+
+
+def _prepend(folder: Path, steps: list[dict[str, Any]]) -> None:
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise InputError(f"{folder}: the tokenizer has no tokenizer.json, in which its cleaning of texts would stand. "
+                         "Export to open_clip.")  # fmt: skip
+    content = json.loads(file.read_text(encoding="utf-8"))
+    own = content.get("normalizer")
+    content["normalizer"] = {"type": "Sequence", "normalizers": [*steps, *([own] if own else [])]}
+    file.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+    # Classes of their own would make the steps again by their own rules.
+    _change(folder / "tokenizer_config.json", tokenizer_class=_ANY_CLASS)
+
+
+def _change(file: Path, **fields: Any) -> None:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(content | fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

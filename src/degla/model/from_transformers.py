@@ -1,0 +1,145 @@
+"""A folder of transformers as an open_clip model of the same weights and numbers, trained and averaged as any other."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from degla.errors import InputError
+from degla.model import probe
+from degla.model.encoder import Description, Encoder
+from degla.model.tokenizer import TOKENIZER_FILES
+from degla.model.transformers_config import LAYOUTS, NoExactFormError, model_config_of, preprocess_config_of
+from degla.model.transformers_files import Opened, open_transformers, stored_type
+from degla.model.transformers_map import pieces, to_open_clip
+
+log = logging.getLogger("degla.model")
+
+
+def load_from_transformers(folder: Path, *, name: str) -> Encoder:
+    """Load a CLIP, MetaCLIP 2 or SigLIP of transformers as open_clip's model of the same weights, in float32.
+
+    Embeddings of made pictures and texts are compared with those that transformers computes. Pictures go through
+    open_clip's transform with the folder's size, mean, standard deviation, interpolation and crop.
+
+    Args:
+        folder: with config.json, weights, tokenizer and preprocessor_config.json.
+        name: how the user named the model.
+
+    Raises:
+        NoExactFormError: open_clip has no model that computes the same; the folder can still be scored.
+        InputError: see `open_transformers`.
+    """
+    opened = open_transformers(folder)
+    try:
+        return _converted(opened, folder, name)
+    except NoExactFormError as error:
+        raise NoExactFormError(
+            f"{name}: {error}. `degla evaluate` can still score such a folder by transformers itself; to train, take "
+            "another model."
+        ) from None
+
+
+def _converted(opened: Opened, folder: Path, name: str) -> Encoder:
+    import open_clip
+
+    config = opened.model.config
+    model_config = model_config_of(config)
+    size = int(model_config["vision_cfg"]["image_size"])
+    preprocess = preprocess_config_of(opened.processor.to_dict(), size=size)
+    clip = _build(model_config)
+    plan = pieces(
+        LAYOUTS[config.model_type],
+        text_layers=int(config.text_config.num_hidden_layers),
+        image_layers=int(config.vision_config.num_hidden_layers),
+        text="text." if model_config.get("custom_text") else "",
+    )
+    shapes = {key: value.shape for key, value in clip.state_dict().items()}
+    try:
+        clip.load_state_dict(to_open_clip(opened.model.state_dict(), plan, shapes), strict=True)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise NoExactFormError(f"its weights are not those of open_clip's model: {error}") from None
+    clip.eval()
+    text = model_config["text_cfg"]
+    files = _take_tokenizer(opened.tokenizer, text, folder)
+    context = int(text["context_length"])
+    if files:
+        tokenize: Any = open_clip.tokenizer.HFTokenizer(str(folder), context_length=context)
+    else:
+        tokenize = open_clip.SimpleTokenizer(context_length=context)
+    _compare(opened.model, clip, tokenize, size)
+    if stored_type(folder) != "float32":
+        log.info("%s: weights stored as %s; computed, and saved after training, as float32.", name, stored_type(folder))
+    open_clip.model.set_model_preprocess_cfg(clip, preprocess)
+    transform = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**preprocess), is_train=False)
+    description = Description(
+        name=name, model_config=model_config, preprocess_config=preprocess, tokenizer_files=files
+    )  # fmt: skip
+    return Encoder(clip, description=description, tokenize=tokenize, transform=transform)
+
+
+def _build(model_config: dict[str, Any]) -> nn.Module:
+    import open_clip
+
+    options = {key: value for key, value in model_config.items() if key != "custom_text"}
+    kind = open_clip.CustomTextCLIP if model_config.get("custom_text") else open_clip.CLIP
+    made: nn.Module = kind(**json.loads(json.dumps(options)))
+    return made
+
+
+def _take_tokenizer(tokenizer: Any, text: dict[str, Any], folder: Path) -> tuple[Path, ...]:
+    """The files of the folder's tokenizer, noted in `text`; none where it is open_clip's own."""
+    if _is_own(tokenizer):
+        return ()
+    files = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
+    if not any(path.name == "tokenizer.json" for path in files):
+        raise InputError(
+            f"{folder}: tokenizer.json is missing, and this model's texts cannot be numbered without it. Make it "
+            "where the "
+            'packages for its vocabulary (sentencepiece) are installed: python -c "from transformers import '
+            f"AutoTokenizer; AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')\"."
+        )
+    text["hf_tokenizer_name"] = folder.name
+    return files
+
+
+def _is_own(tokenizer: Any) -> bool:
+    """Whether a tokenizer of transformers has the vocabulary, merges and special tokens of OpenAI's CLIP."""
+    import open_clip
+
+    own = open_clip.SimpleTokenizer()
+    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    if tokenizer.get_vocab() != {names.get(token, token): number for token, number in own.encoder.items()}:
+        return False
+    texts = list(probe.TEXTS)
+    rows = tokenizer(texts, padding="max_length", truncation=True, max_length=own.context_length, return_tensors="pt")
+    numbers, end = own(texts), own.eot_token_id
+    # Rows are filled up with different numbers, which no causal tower reads behind the end token.
+    behind = (numbers == end).cumsum(1) - (numbers == end).int() > 0
+    return bool((rows["input_ids"] == numbers)[~behind].all())
+
+
+@torch.no_grad()
+def _compare(model: Any, clip: Any, tokenize: Any, size: int) -> None:
+    pictures, texts = probe.pixels((size, size)), tokenize(list(probe.TEXTS))
+    differences = {
+        "images": probe.gap(pooled(model.get_image_features(pixel_values=pictures)), clip.encode_image(pictures)),
+        "texts": probe.gap(pooled(model.get_text_features(input_ids=texts)), clip.encode_text(texts)),
+    }
+    for what, difference in differences.items():
+        if not difference <= probe.EXACT:
+            raise NoExactFormError(
+                f"embeddings of {what} differ by {difference:.2g} between transformers and open_clip's form of it "
+                f"({probe.EXACT:g} is rounding)"
+            )
+
+
+def pooled(features: Any) -> torch.Tensor:
+    """Embeddings as `get_image_features` gives them: alone in transformers 4, in a record in transformers 5."""
+    rows: torch.Tensor = features if isinstance(features, torch.Tensor) else features.pooler_output
+    return rows

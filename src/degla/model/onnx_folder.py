@@ -1,0 +1,164 @@
+"""A folder of ONNX graphs as `degla export --to onnx` writes it: a model for evaluation, computed by onnxruntime."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from degla.errors import InputError
+from degla.parse import in_one_line, read_json_object
+from degla.records import validate
+
+INFO, IMAGE, TEXT = "degla_onnx.json", "image.onnx", "text.onnx"
+INSTALL = "Install it: pip install 'degla[export]'."
+
+
+class OnnxInfo(BaseModel):
+    """The contents of ``degla_onnx.json``: what a program must know to use the two graphs.
+
+    Attributes:
+        name: of the model that was exported.
+        image_size: height and width of the pictures, pixels.
+        context_length: tokens of a row of texts.
+        padding: number that rows are filled up with.
+        padding_side: where.
+        dimension: of the embeddings, which have length one.
+        logit_scale: factor of the cosine in front of a softmax or sigmoid.
+        logit_bias: what a model of the sigmoid loss adds to it.
+        activation: of the towers.
+        precision: of the weights, "fp32" or "int8".
+        opset: version of ONNX's operators.
+        preprocess: open_clip's settings of the transform of pictures.
+        versions: of the programs that wrote the graphs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    image_size: tuple[int, int]
+    context_length: int = Field(gt=0)
+    padding: int = Field(default=0, ge=0)
+    padding_side: Literal["left", "right"] = "right"
+    dimension: int = Field(gt=0)
+    logit_scale: float
+    logit_bias: float | None = None
+    activation: str
+    precision: str
+    opset: int
+    preprocess: dict[str, Any]
+    versions: dict[str, str] = {}
+
+
+def is_onnx_folder(folder: Path) -> bool:
+    """Whether `degla export --to onnx` wrote it."""
+    return (folder / INFO).is_file()
+
+
+class OnnxModel:
+    """Two graphs behind the names that evaluation calls; computes on the processor.
+
+    Args:
+        folder: see `is_onnx_folder`.
+        name: how the user named it.
+
+    Raises:
+        InputError: a file is missing or damaged, or onnxruntime is not installed.
+    """
+
+    trims = False
+
+    def __init__(self, folder: Path, *, name: str) -> None:
+        self.name, self.folder = name, folder
+        self.info = validate(OnnxInfo, read_json_object(folder / INFO), where=str(folder / INFO))
+        self.device = torch.device("cpu")
+        self.tokenize, self.transform = _tokenize(folder, self.info), _transform(self.info)
+        self._image, self._text = (open_graph(folder / file) for file in (IMAGE, TEXT))
+
+    @property
+    def activation(self) -> str:
+        """Of the towers."""
+        return self.info.activation
+
+    @property
+    def precision(self) -> str:
+        """Of the weights: "fp32" or "int8"."""
+        return self.info.precision
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a row of texts."""
+        return self.info.context_length
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over both graphs."""
+        digest = hashlib.sha256()
+        for file in sorted(self.folder.glob("*.onnx*")):
+            digest.update(file.name.encode())
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()
+
+    def encode_images(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Unit embeddings of transformed images."""
+        return _run(self._image, images.float().cpu().numpy())
+
+    def encode_captions(self, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts dim"]:
+        """Unit embeddings of tokenised texts, padded to the context length."""
+        return _run(self._text, tokens.long().cpu().numpy())
+
+
+def open_graph(path: Path) -> Any:
+    """A session of onnxruntime for one graph.
+
+    Raises:
+        InputError: the file is missing or damaged, or onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(f"{path}: needs onnxruntime, which is not installed. {INSTALL}") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises kinds of its own for missing and damaged files
+        raise InputError(f"{path}: cannot be loaded by onnxruntime: {in_one_line(error)}. Export again.") from None
+
+
+def _run(session: Any, rows: np.ndarray[Any, Any]) -> Tensor:
+    made = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(rows)})[0]
+    return nn.functional.normalize(torch.from_numpy(np.array(made)), dim=-1)
+
+
+def _transform(info: OnnxInfo) -> Any:
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    return image_transform_v2(PreprocessCfg(**info.preprocess), is_train=False)
+
+
+def _tokenize(folder: Path, info: OnnxInfo) -> Any:
+    file = folder / "tokenizer.json"
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise InputError(f"{file}: needs tokenizers, which is not installed. {INSTALL}") from None
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises plain Exceptions
+        raise InputError(f"{file}: cannot be read: {in_one_line(error)}. Export again.") from None
+    tokenizer.enable_truncation(info.context_length)
+    tokenizer.enable_padding(length=info.context_length, pad_id=info.padding, direction=info.padding_side)
+
+    def tokenize(texts: list[str]) -> Int[Tensor, "texts context"]:
+        return torch.tensor([row.ids for row in tokenizer.encode_batch(list(texts))], dtype=torch.long)
+
+    return tokenize

@@ -1,0 +1,56 @@
+"""write a model for open_clip, transformers or ONNX, without what only training needs"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+WHAT = ("student", "teacher", "average")
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("model", metavar="MODEL", help="run or checkpoint folder, or any other model that degla takes")
+    verb.add_argument("--to", choices=["open_clip", "transformers", "onnx"], required=True, help="form of the folder")
+    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
+    verb.add_argument("--what", choices=WHAT, help="weights of a run (those that the run stands for)")
+    verb.add_argument("--quantize", choices=["int8"], help="with --to onnx: weights as bytes, a quarter of the size")
+    describe_card(verb)
+
+
+def describe_card(verb: argparse.ArgumentParser) -> None:
+    """Arguments of every verb that writes a card."""
+    verb.add_argument(
+        "--results", nargs="+", type=Path, default=[], metavar="FILE",
+        help="results of degla evaluate for the card; gains and losses are counted from the first",
+    )  # fmt: skip
+    verb.add_argument(
+        "--license", metavar="NAME", help="licence of the weights for the card, as the hub names it: mit, ..."
+    )
+
+
+def run(given: argparse.Namespace) -> int:
+    from degla.export.run import export
+
+    made = export(
+        given.model, to=given.to, out=given.out, what=given.what, int8=given.quantize == "int8",
+        results=given.results, licence=given.license,
+    )  # fmt: skip
+    for note in made.notes:
+        sys.stderr.write(f"{note}\n")
+    before = folder_size(Path(given.model))
+    slim = f" ({megabytes(before)} with all that the model's folder holds)" if before else ""
+    sys.stderr.write(f"written: {made.folder}, {megabytes(made.bytes)}{slim}\n")
+    if given.quantize:
+        sys.stderr.write(f"what bytes cost in scores: degla evaluate {given.model} {made.folder} --benchmarks ...\n")
+    return 0
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of a folder's own files; 0 where it is none."""
+    return sum(path.stat().st_size for path in folder.glob("*") if path.is_file()) if folder.is_dir() else 0
+
+
+def megabytes(size: int) -> str:
+    """A size as people read it: "605.2 MB"."""
+    return f"{size / 1e6:,.1f} MB"

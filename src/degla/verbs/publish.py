@@ -1,0 +1,40 @@
+"""export a model with its card and upload it to the Hugging Face hub"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from degla.verbs.export import WHAT, describe_card, megabytes
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("model", metavar="MODEL", help="any model that degla takes, or a folder of degla export")
+    verb.add_argument("--to", required=True, metavar="OWNER/NAME", help="model on the hub, made where it is not there")
+    verb.add_argument(
+        "--form",
+        choices=["open_clip", "transformers", "onnx"],
+        default="open_clip",
+        help="form of the files (open_clip)",
+    )
+    verb.add_argument("--what", choices=WHAT, help="weights of a run (those that the run stands for)")
+    describe_card(verb)
+    verb.add_argument("--private", action="store_true", help="let only its owners see a model that is made")
+    verb.add_argument("--dry-run", action="store_true", help="show the files and the card, and upload nothing")
+
+
+def run(given: argparse.Namespace) -> int:
+    from degla.export.publish import publish
+
+    upload = publish(
+        given.model, to=given.to, form=given.form, what=given.what, results=given.results, licence=given.license,
+        private=given.private, dry_run=given.dry_run,
+    )  # fmt: skip
+    for name, size in upload.files:
+        sys.stdout.write(f"{megabytes(size):>14}  {name}\n")
+    if given.dry_run:
+        sys.stdout.write(f"\n{upload.card}")
+        sys.stderr.write(f"nothing was uploaded; without --dry-run these {len(upload.files)} files go to {given.to}\n")
+    else:
+        sys.stdout.write(f"{upload.address}\n")
+    return 0

@@ -1,0 +1,118 @@
+"""Cards say what the run and its results say, and that nothing is known where nothing is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from degla.cli import main
+from degla.config.plain import differences
+from degla.errors import InputError
+from degla.export.card import CardFacts, card
+from degla.export.recipe_card import command
+from degla.training.loop import train
+from degla.verbs._training import configure
+from tests.tiny import write_classes
+from tests.training.configs import tiny_config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_pairs: dict[str, Path]) -> Path:
+    out = tmp_path_factory.mktemp("card") / "run"
+    train(tiny_config("negclip", model=str(tiny_model), pairs=tiny_pairs, out=out, steps=2))
+    return out
+
+
+def _front(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
+    return found
+
+
+def test_every_checkpoint_has_its_card(run: Path, tiny_pairs: dict[str, Path]) -> None:
+    text = (run / "step-2" / "README.md").read_text()
+    assert _front(text)["library_name"] == "open_clip" and "negclip" in _front(text)["tags"]
+    assert "license" not in _front(text) and "## Licence\n\nNot stated." in text
+    for part in ("# run/step-2", "| recipe | negclip |", "2 of 2, of 4 pairs: 8 pairs seen", "captions.jsonl`: 24",
+                 "images`: 12", "None were given when this card was written", "degla train negclip"):  # fmt: skip
+        assert part in text
+    assert str(tiny_pairs["captions"].parent) not in text, "the machine's folders are nobody's business"
+
+
+def test_a_card_that_is_changed_is_no_damage(run: Path, tmp_path: Path) -> None:
+    from degla.model.load import load_encoder
+
+    card_file = run / "step-2" / "README.md"
+    before = card_file.read_text()
+    try:
+        card_file.write_text(before + "\nMine.\n")
+        load_encoder(str(run))
+        train_again = tmp_path / "again"
+        assert main(["export", str(run), "--to", "open_clip", "--out", str(train_again)]) == 0
+        assert "Mine." not in (train_again / "README.md").read_text()
+    finally:
+        card_file.write_text(before)
+
+
+def test_a_card_that_cannot_be_written_ends_no_training(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise InputError("no place")
+
+    monkeypatch.setattr("degla.export.card.write_text", refuse)
+    result = train(tiny_config("clip", model=str(tiny_model), pairs=tiny_pairs, out=tmp_path / "run", steps=1))
+    assert result.finished and not (tmp_path / "run" / "step-1" / "README.md").exists()
+
+
+@pytest.mark.parametrize("recipe", ["degla", "clip", "fsc_clip_lora", "gift"])
+def test_the_command_makes_the_same_configuration(
+    recipe: str, tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    config = tiny_config(recipe, model=str(tiny_model), pairs=tiny_pairs, out=tmp_path / "run", trim=False)
+    words = shlex.split(shlex.join(command(config)))
+    assert words[:3] == ["degla", "train", recipe]
+    changed = differences(config, configure(words[2:], verb="train"))
+    paths = {"model", "out", *(f"{part}data.{name}" for part in ("", "rehearsal.") for name in tiny_pairs)}
+    assert {name for name, _, _ in changed} <= paths
+    assert all(Path(str(new)).name == Path(str(old)).name for _, old, new in changed)
+
+
+def test_results_are_told_with_gains(run: Path, tiny_model: Path, tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data")
+    files = []
+    for label, model in (("before", tiny_model), ("after", run)):
+        files.append(tmp_path / f"{label}.json")
+        words = ["evaluate", str(model), "--benchmarks", "zeroshot", "--root", str(root), "--out", str(files[-1])]
+        assert main([*words, "--label", label, "--no-cache"]) == 0
+    out = ["export", str(run), "--to", "open_clip", "--out"]
+    assert main([*out, str(tmp_path / "out"), "--results", *map(str, files), "--license", "cc-by-4.0"]) == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert _front(text)["license"] == "cc-by-4.0"
+    assert "**after** (this model)" in text and "against before, with its 95 % interval" in text
+    assert re.search(r"\| .*zeroshot.* \|.*; [+−]?\d+\.\d \[[+−]\d+\.\d, [+−]\d+\.\d\] \|", text, re.IGNORECASE)
+    assert "embeddings differ by at most" in text and "not recorded, so overlap" in text
+    assert "no image of zeroshot is among the 12 that it was tuned on" in text
+    # A result of other weights says nothing of these.
+    assert main([*out, str(tmp_path / "other"), "--results", str(files[0])]) == 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_one_result_gives_no_gain(run: Path, tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data")
+    words = ["evaluate", str(run), "--benchmarks", "zeroshot", "--root", str(root), "--out", str(tmp_path / "r.json")]
+    assert main([*words, "--no-cache"]) == 0
+    text = card(CardFacts(title="x", form="onnx", origin="x", results=[tmp_path / "r.json"]))
+    assert "No result of the model before training was given" in text
+    assert "Nothing is recorded of a training by degla" in text and "onnxruntime" in text
+
+
+def test_a_damaged_run_has_a_card_too(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"recipe": "degla", "model": "/home/me/models/base", "odd": 1}')
+    text = card(CardFacts(title="x", form="checkpoint", origin="x", checkpoint=tmp_path))
+    assert "`base`, fine-tuned by degla" in text and "/home/me" not in text
+    assert "configuration is of another version" in text

@@ -1,0 +1,277 @@
+"""`degla export`: folders that other programs load compute what the model computes, or are not written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from degla.cli import main
+from degla.errors import DeglaError, InputError
+from degla.evaluation.models import load_model
+from degla.export import run as run_module
+from degla.export.run import export
+from degla.export.source import load_weights
+from degla.model import probe
+from degla.model.average import check_alike
+from degla.model.from_transformers import pooled
+from degla.model.load import load_encoder
+from degla.model.onnx_folder import OnnxModel
+from tests.export.made import register_tiny_tower, write_clip, write_siglip
+from tests.tiny import CONFIG, RESNET, write_model
+from tests.training.configs import tiny_config
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("onnxruntime")
+
+TEXTS = ["a red cube on a blue ball", "Two dogs, it's 3!", "a cat"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_pairs: dict[str, Path]) -> Path:
+    """A run with a teacher, that keeps its average with the start."""
+    from degla.training.loop import train
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    train(tiny_config("degla", model=str(tiny_model), pairs=tiny_pairs, out=out, steps=2, average=0.5))
+    return out
+
+
+def _rows(model: Any, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.no_grad():
+        return model.encode_images(probe.pixels((size, size))), model.encode_captions(model.tokenize(TEXTS))
+
+
+def _same(first: Any, second: Any, bound: float, size: int = 32) -> None:
+    for one, other in zip(_rows(first, size), _rows(second, size), strict=True):
+        assert probe.gap(one, other) <= bound
+
+
+def test_there_and_back_again_is_bit_equal(tiny_model: Path, tmp_path: Path) -> None:
+    export(str(tiny_model), to="transformers", out=tmp_path / "theirs")
+    export(str(tmp_path / "theirs"), to="open_clip", out=tmp_path / "ours")
+    before = load_file(tiny_model / "open_clip_model.safetensors")
+    after = load_file(tmp_path / "ours" / "open_clip_model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    first, second = load_encoder(str(tiny_model)), load_encoder(str(tmp_path / "ours"))
+    check_alike(first, second)
+
+
+@pytest.mark.parametrize("kind", ["clip", "metaclip_2", "siglip"])
+def test_transformers_there_and_back_again(kind: str, tmp_path: Path) -> None:
+    register_tiny_tower()
+    first = tmp_path / "first"
+    if kind == "siglip":
+        write_siglip(first)
+    else:
+        write_clip(first, kind=kind, text={"eos_token_id": 2} if kind == "metaclip_2" else {})
+    export(str(first), to="transformers", out=tmp_path / "second")
+    one, other = (load_file(folder / "model.safetensors") for folder in (first, tmp_path / "second"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert json.loads((tmp_path / "second" / "config.json").read_text())["model_type"] == kind
+
+
+@pytest.mark.parametrize("model", ["tiny", "world", "siglip"])
+def test_an_exported_folder_loads_everywhere(model: str, tiny_model: Path, tmp_path: Path) -> None:
+    if model == "siglip":
+        register_tiny_tower()
+        write_siglip(tmp_path / "model")
+    name = {"tiny": str(tiny_model), "world": "world", "siglip": str(tmp_path / "model")}[model]
+    encoder, size = load_encoder(name), 64 if model == "world" else 32
+    for to, bound in (("open_clip", 1e-5), ("transformers", 1e-5), ("onnx", 1e-4)):
+        out = tmp_path / to
+        made = export(name, to=to, out=out)
+        assert made.difference <= bound and made.bytes > 1000 and (out / "README.md").is_file()
+        _same(encoder, load_model(str(out)), bound, size)
+    theirs = transformers.AutoModel.from_pretrained(tmp_path / "transformers").eval()
+    processor = transformers.AutoProcessor.from_pretrained(tmp_path / "transformers")
+    given = processor(
+        text=TEXTS, images=[probe.picture()], padding="max_length", truncation=True, return_tensors="pt",
+        max_length=encoder.context_length,
+    )  # fmt: skip
+    with torch.no_grad():
+        texts = pooled(theirs.get_text_features(input_ids=given["input_ids"]))
+        assert probe.gap(texts, encoder.encode_captions(encoder.tokenize(TEXTS))) <= 1e-5
+        image = pooled(theirs.get_image_features(pixel_values=given["pixel_values"]))
+        # Two levels of 255 between their resizing and the model's.
+        assert probe.gap(image, encoder.encode_images(encoder.transform(probe.picture())[None])) < 0.05
+
+
+def test_the_graphs_take_batches_of_any_length(tiny_model: Path, tmp_path: Path) -> None:
+    import onnx
+
+    export(str(tiny_model), to="onnx", out=tmp_path / "onnx")
+    encoder, model = load_encoder(str(tiny_model)), OnnxModel(tmp_path / "onnx", name="onnx")
+    pixels = probe.pixels((32, 32), count=5)
+    for count in (1, 5):
+        with torch.no_grad():
+            assert probe.gap(model.encode_images(pixels[:count]), encoder.encode_images(pixels[:count])) <= 1e-4
+    graph = onnx.load(tmp_path / "onnx" / "text.onnx")
+    assert graph.opset_import[0].version == model.info.opset == 18
+    assert model.info.logit_scale == pytest.approx(float(encoder.scale.detach()))
+    assert {path.name for path in (tmp_path / "onnx").iterdir()} >= {
+        "image.onnx", "text.onnx", "degla_onnx.json", "tokenizer.json", "preprocessor_config.json", "README.md"
+    }  # fmt: skip
+
+
+def test_bytes_cost_what_is_printed(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["export", str(tiny_model), "--to", "onnx", "--out"]
+    assert main([*words, str(tmp_path / "full")]) == 0
+    assert main([*words, str(tmp_path / "small"), "--quantize", "int8"]) == 0
+    told = capsys.readouterr().err
+    assert "the least cosine to the full model is 0.9" in told and "degla evaluate" in told
+    full, small = (sum(path.stat().st_size for path in (tmp_path / name).glob("*.onnx")) for name in ("full", "small"))
+    assert small < 0.4 * full
+    model = load_model(str(tmp_path / "small"))
+    assert model.precision == "int8"
+    rows, others = _rows(model)[1], _rows(load_encoder(str(tiny_model)))[1]
+    assert 0.95 < float((rows * others).sum(dim=1).min()) < 1 - 1e-6
+    assert (
+        main(["export", str(tiny_model), "--to", "open_clip", "--quantize", "int8", "--out", str(tmp_path / "x")]) == 2
+    )
+
+
+def test_onnx_is_scored_and_not_trained(tiny_model: Path, tmp_path: Path) -> None:
+    export(str(tiny_model), to="onnx", out=tmp_path / "onnx")
+    with pytest.raises(InputError, match=r"ONNX graphs can be scored by `degla evaluate`"):
+        load_encoder(str(tmp_path / "onnx"))
+    (tmp_path / "onnx" / "text.onnx").write_bytes(b"no graph")
+    with pytest.raises(InputError, match=r"text\.onnx: cannot be loaded by onnxruntime"):
+        load_model(str(tmp_path / "onnx"))
+
+
+def test_weights_of_a_run(run: Path, tiny_model: Path, tmp_path: Path) -> None:
+    checkpoint = run / "step-2"
+    stored = {
+        "student": load_file(checkpoint / "student.safetensors"),
+        "teacher": load_file(checkpoint / "teacher.safetensors"),
+        "average": load_file(checkpoint / "open_clip_model.safetensors"),
+    }
+    for what, weights in stored.items():
+        made = export(str(run), to="open_clip", out=tmp_path / what, what=what)
+        found = load_file(tmp_path / what / "open_clip_model.safetensors")
+        assert all(torch.equal(found[name], weights[name]) for name in weights)
+        # Without the optimiser and the other copies of the weights.
+        assert made.bytes < 0.5 * sum(path.stat().st_size for path in checkpoint.iterdir())
+    assert load_weights(str(run)).fingerprint == load_encoder(str(tmp_path / "average")).fingerprint
+    with pytest.raises(InputError, match="is no run and no checkpoint of one"):
+        load_weights(str(tiny_model), what="teacher")
+
+
+def test_weights_that_a_run_does_not_have(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    from degla.training.loop import train
+
+    train(tiny_config("clip", model=str(tiny_model), pairs=tiny_pairs, out=tmp_path / "run", steps=1))
+    with pytest.raises(InputError, match=r"--what teacher: .*teacher\.safetensors is missing: the run had no teacher"):
+        load_weights(str(tmp_path / "run"), what="teacher")
+    with pytest.raises(InputError, match=r"--what average: .* keeps the student itself"):
+        load_weights(str(tmp_path / "run"), what="average")
+    assert (
+        load_weights(str(tmp_path / "run"), what="student").fingerprint
+        == load_encoder(str(tmp_path / "run")).fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"vision_cfg": RESNET}, "its image tower is a ModifiedResNet"),
+        ({"init_logit_bias": -10}, "has a logit_bias"),
+        ({"custom_text": True, "text_cfg": CONFIG["text_cfg"] | {"embed_cls": True}}, "appends a class token"),
+    ],
+)
+def test_what_transformers_does_not_have_is_refused(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", **changes)
+    with pytest.raises(InputError, match=told) as caught:
+        export(str(folder), to="transformers", out=tmp_path / "out")
+    assert "Export it to open_clip or onnx" in str(caught.value)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+def test_a_resnet_goes_to_onnx(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", vision_cfg=RESNET)
+    assert export(str(folder), to="onnx", out=tmp_path / "out").difference <= 1e-4
+
+
+def test_what_differs_is_not_written(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from degla.export import to_open_clip
+
+    def spoiled(encoder: Any, folder: Path) -> None:
+        write(encoder, folder)
+        weights = load_file(folder / "open_clip_model.safetensors")
+        save_file(
+            weights | {"visual.proj": weights["visual.proj"] * 1.001 + 1e-3}, folder / "open_clip_model.safetensors"
+        )
+
+    write = to_open_clip.write_open_clip
+    monkeypatch.setattr(to_open_clip, "write_open_clip", spoiled)
+    with pytest.raises(DeglaError, match=r"its embeddings differ by .* nothing was written"):
+        export(str(tiny_model), to="open_clip", out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_kept(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    assert main(["export", str(tiny_model), "--to", "open_clip", "--out", str(tmp_path / "out")]) == 2
+    assert "is there already, and is not written over. Choose another --out." in capsys.readouterr().err
+    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    words = ["export", str(tiny_model), "--to", "open_clip", "--out"]
+    for place in (tmp_path / "file" / "out", Path("/proc/degla/out")):
+        assert main([*words, str(place)]) == 2
+        told = capsys.readouterr().err
+        assert f"{place}: cannot be written: " in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("to", ["open_clip", "transformers", "onnx"])
+def test_a_full_disk_is_one_line(to: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    def full(*_: Any, **__: Any) -> None:
+        raise {
+            "open_clip": OSError(errno.ENOSPC, "No space left on device"),
+            "transformers": RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            "onnx": RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file"),
+        }[to]
+
+    monkeypatch.setattr(run_module, "write_card", full)
+    with pytest.raises(DeglaError, match=r"out: cannot be written: the disk is full\. Free space and run the command"):
+        export(str(tiny_model), to=to, out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_really_full(tiny_model: Path, tmp_path: Path) -> None:
+    small = Path("/dev/shm/degla-full")
+    if not Path("/dev/shm").is_dir() or shutil.which("unshare") is None:
+        pytest.skip("no unshare, or no /dev/shm")
+    mounted = f"mkdir -p {small} && mount -t tmpfs -o size=2m tmpfs {small} && "
+    command = (
+        f"{sys.executable} -m degla export {tiny_model} --to open_clip --out {small}/out; echo rc $?; ls -A {small}"
+    )
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", mounted + command], capture_output=True, text=True, timeout=300, check=False
+    )
+    if "rc " not in done.stdout:
+        pytest.skip(f"no file system of its own: {done.stderr[-200:]}")
+    assert done.stdout.split() == ["rc", "1"], done.stdout + done.stderr
+    assert "out: cannot be written: the disk is full" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_missing_package_is_told_before_a_model_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(
+        InputError, match=r"needs onnxruntime, which is not installed\. Install it: pip install 'degla\[ex"
+    ):
+        export("no-such-model", to="onnx", out=tmp_path / "out")

@@ -1,0 +1,120 @@
+"""Uploads to, and models from, a stand-in for the hub; failures are one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from degla.cli import main
+from degla.errors import InputError
+from degla.export.run import export
+from degla.model.load import load_encoder
+from tests.export.hub_server import FakeHub, fake_hub
+from tests.export.made import write_clip
+
+pytest.importorskip("transformers")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    with fake_hub(monkeypatch, tmp_path / "cache") as made:
+        yield made
+
+
+def test_a_model_is_uploaded_with_its_card(
+    server: FakeHub, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["publish", str(tiny_model), "--to", "me/tiny", "--license", "mit"]) == 0
+    assert set(server.files) == {"README.md", "open_clip_config.json", "open_clip_model.safetensors"}
+    assert b"license: mit" in server.files["README.md"] and b"# tiny" in server.files["README.md"]
+    assert ("POST", "/api/repos/create") in server.asked and set(server.tokens) == {"Bearer hf_test"}
+    told = capsys.readouterr().out
+    assert f"{server.address}/me/tiny" in told and "open_clip_model.safetensors" in told
+
+
+def test_an_exported_folder_goes_as_it_is(server: FakeHub, tiny_model: Path, tmp_path: Path) -> None:
+    export(str(tiny_model), to="transformers", out=tmp_path / "out")
+    assert main(["publish", str(tmp_path / "out"), "--to", "me/tiny"]) == 0
+    assert server.files == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert main(["publish", str(tmp_path / "out"), "--to", "me/tiny", "--license", "mit"]) == 2
+    (tmp_path / "out" / ".env").write_text("SECRET=1")
+    server.files.clear()
+    assert main(["publish", str(tmp_path / "out"), "--to", "me/tiny"]) == 2
+    assert server.files == {}
+
+
+def test_a_dry_run_shows_all_and_sends_nothing(
+    server: FakeHub, tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    assert main(["publish", str(tiny_model), "--to", "me/tiny", "--form", "transformers", "--dry-run"]) == 0
+    told = capsys.readouterr()
+    for part in ("MB  model.safetensors", "MB  README.md", "library_name: transformers", "# tiny"):
+        assert part in told.out
+    assert "nothing was uploaded" in told.err and server.asked == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_no_right_to_write(status: int, server: FakeHub, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.refuse = status
+    assert main(["publish", str(tiny_model), "--to", "you/tiny"]) == 2
+    told = capsys.readouterr().err
+    assert f"you/tiny: the hub refuses ({status}): the token may not write there" in told and "hf auth login" in told
+
+
+def test_the_hub_is_out_of_order(server: FakeHub, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.refuse = 422
+    assert main(["publish", str(tiny_model), "--to", "me/tiny"]) == 1
+    assert "me/tiny: the upload failed: " in capsys.readouterr().err
+
+
+def test_nobody_is_logged_in(
+    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert main(["publish", "no-such-model", "--to", "me/tiny"]) == 2
+    assert "nobody is logged in at the Hugging Face hub. Log in: hf auth login" in capsys.readouterr().err
+
+
+def test_no_network(server: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert main(["publish", "no-such-model", "--to", "me/tiny"]) == 2
+    assert "the Hugging Face hub cannot be reached: no connection to 127.0.0.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tiny", "me/ti ny", "a/b/c", "me/"])
+def test_a_wrong_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["publish", "no-such-model", "--to", name]) == 2
+    assert f"--to '{name}': " in capsys.readouterr().err
+
+
+def test_a_model_of_transformers_comes_from_the_hub(
+    server: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    write_clip(tmp_path / "model", max_shard_size="40KB")
+    server.models["org/clip"] = tmp_path / "model"
+    encoder = load_encoder("hf-hub:org/clip")
+    assert encoder.name == "hf-hub:org/clip"
+    assert encoder.fingerprint == load_encoder(str(tmp_path / "model")).fingerprint
+    # Without a network it is read from where it was put.
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert load_encoder("hf-hub:org/clip").fingerprint == encoder.fingerprint
+
+
+def test_a_model_that_the_hub_does_not_have(server: FakeHub) -> None:
+    with pytest.raises(InputError, match=r"^hf-hub:org/none: the hub has no such model, or it is private\."):
+        load_encoder("hf-hub:org/none")
+
+
+def test_a_shard_that_the_hub_does_not_have(server: FakeHub, tmp_path: Path) -> None:
+    write_clip(tmp_path / "model", max_shard_size="40KB")
+    sorted((tmp_path / "model").glob("model-*.safetensors"))[1].unlink()
+    server.models["org/half"] = tmp_path / "model"
+    with pytest.raises(InputError, match="files of weights are missing, first model-00002"):
+        load_encoder("hf-hub:org/half")
