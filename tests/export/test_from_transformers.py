@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -192,7 +193,7 @@ def _broken(folder: Path, how: str) -> None:
         ("classifier", r"the weights hold a classifier \(classifier\.weight\)"),
         ("classifier's name", r"'architectures' names CLIPForImageClassification: a classifier"),
         ("no preprocessing", r"cannot be loaded by transformers"),
-        ("no tokenizer", r"cannot be loaded by transformers|tokenizer\.json is missing"),
+        ("no tokenizer", r"cannot be loaded by transformers|holds no tokenizer"),
         ("clip_vision_model", r"'clip_vision_model'.*one tower alone"),
         ("siglip2", r"'siglip2'.*take one of fixed resolution"),
         ("altclip", r"'altclip'.*none of open_clip's"),
@@ -206,6 +207,19 @@ def test_what_cannot_be_loaded_is_one_line(load: Any, how: str, told: str, clip:
     with pytest.raises(InputError, match=told) as caught:
         load(str(tmp_path / "model"))
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_a_sentencepiece_vocabulary_needs_its_package(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", minversion="5")
+    if importlib.util.find_spec("sentencepiece"):
+        pytest.skip("sentencepiece is installed")
+    write_siglip(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    (tmp_path / "model" / "spiece.model").write_bytes(b"a vocabulary")
+    change_json(tmp_path / "model" / "tokenizer_config.json", tokenizer_class="SiglipTokenizer")
+    with pytest.raises(InputError, match=r"(?i)sentencepiece") as caught:
+        load_model(str(tmp_path / "model"))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_config_of_no_numbers(clip: Path, tmp_path: Path) -> None:

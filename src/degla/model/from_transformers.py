@@ -13,7 +13,7 @@ from torch import nn
 from degla.errors import InputError
 from degla.model import probe
 from degla.model.encoder import Description, Encoder
-from degla.model.tokenizer import TOKENIZER_FILES
+from degla.model.tokenizer import TOKENIZER_FILES, VOCABULARIES
 from degla.model.transformers_config import LAYOUTS, NoExactFormError, model_config_of, preprocess_config_of
 from degla.model.transformers_files import Opened, open_transformers, stored_type
 from degla.model.transformers_map import pieces, to_open_clip
@@ -66,7 +66,7 @@ def _converted(opened: Opened, folder: Path, name: str) -> Encoder:
         raise NoExactFormError(f"its weights are not those of open_clip's model: {error}") from None
     clip.eval()
     text = model_config["text_cfg"]
-    files = _take_tokenizer(opened.tokenizer, text, folder)
+    files = _take_tokenizer(opened.tokenizer, text, folder, name)
     context = int(text["context_length"])
     if files:
         tokenize: Any = open_clip.tokenizer.HFTokenizer(str(folder), context_length=context)
@@ -92,19 +92,14 @@ def _build(model_config: dict[str, Any]) -> nn.Module:
     return made
 
 
-def _take_tokenizer(tokenizer: Any, text: dict[str, Any], folder: Path) -> tuple[Path, ...]:
+def _take_tokenizer(tokenizer: Any, text: dict[str, Any], folder: Path, name: str) -> tuple[Path, ...]:
     """The files of the folder's tokenizer, noted in `text`; none where it is open_clip's own."""
     if _is_own(tokenizer):
         return ()
-    files = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
-    if not any(path.name == "tokenizer.json" for path in files):
-        raise InputError(
-            f"{folder}: tokenizer.json is missing, and this model's texts cannot be numbered without it. Make it "
-            "where the "
-            'packages for its vocabulary (sentencepiece) are installed: python -c "from transformers import '
-            f"AutoTokenizer; AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')\"."
-        )
-    text["hf_tokenizer_name"] = folder.name
+    files = tuple(folder / file for file in TOKENIZER_FILES if (folder / file).is_file())
+    if not any(path.name in VOCABULARIES for path in files):
+        raise InputError(f"{folder}: holds no tokenizer ({', '.join(VOCABULARIES)}); fetch it again.")
+    text["hf_tokenizer_name"] = name.removeprefix("hf-hub:") if name.startswith("hf-hub:") else folder.name
     return files
 
 

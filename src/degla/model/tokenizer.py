@@ -22,6 +22,15 @@ TOKENIZER_FILES = (
     "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "added_tokens.json",
 )  # fmt: skip
 """Names that tokenizers of transformers give their files."""
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+"""Those of them that hold a vocabulary."""
 
 _OPTIONS = frozenset({_BPE, "additional_special_tokens", "clean", "reduction_mask", "strip_sep_token", "language"})
 """Settings of a tokenizer that a folder may make: others would go to transformers, and could run code."""
