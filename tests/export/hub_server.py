@@ -99,7 +99,8 @@ class _Answers(BaseHTTPRequestHandler):
                     self.server.files[row["value"]["path"]] = base64.b64decode(row["value"]["content"])
                 elif row["key"] == "lfsFile":
                     self.server.files[row["value"]["path"]] = self.server.large[row["value"]["oid"]]
-            self._answer({"commitUrl": f"{self.server.address}/commit/{SHA}", "commitOid": SHA, "success": True})
+            name = "/".join(path.split("/")[3:5])
+            self._answer({"commitUrl": f"{self.server.address}/{name}/commit/{SHA}", "commitOid": SHA, "success": True})
         else:
             self._answer({"error": "unknown"}, status=404)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -127,7 +128,8 @@ def test_bytes_cost_what_is_printed(tiny_model: Path, tmp_path: Path, capsys: py
     assert main([*words, str(tmp_path / "full")]) == 0
     assert main([*words, str(tmp_path / "small"), "--quantize", "int8"]) == 0
     told = capsys.readouterr().err
-    assert "the least cosine to the full model is 0.9" in told and "degla evaluate" in told
+    assert re.search(r"the least cosine to the full model is 0\.99\d{3} for images and 0\.9\d{4} for texts", told)
+    assert "what bytes cost in scores: degla evaluate" in told
     full, small = (sum(path.stat().st_size for path in (tmp_path / name).glob("*.onnx")) for name in ("full", "small"))
     assert small < 0.4 * full
     model = load_model(str(tmp_path / "small"))
@@ -207,9 +209,8 @@ def test_what_differs_is_not_written(tiny_model: Path, tmp_path: Path, monkeypat
     def spoiled(encoder: Any, folder: Path) -> None:
         write(encoder, folder)
         weights = load_file(folder / "open_clip_model.safetensors")
-        save_file(
-            weights | {"visual.proj": weights["visual.proj"] * 1.001 + 1e-3}, folder / "open_clip_model.safetensors"
-        )
+        noise = 1e-4 * torch.randn_like(weights["visual.proj"])
+        save_file(weights | {"visual.proj": weights["visual.proj"] + noise}, folder / "open_clip_model.safetensors")
 
     write = to_open_clip.write_open_clip
     monkeypatch.setattr(to_open_clip, "write_open_clip", spoiled)

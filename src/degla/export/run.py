@@ -113,7 +113,7 @@ def _write(encoder: Encoder, folder: Path, *, to: To, int8: bool) -> tuple[float
             cosine = quantise(encoder, folder)
             notes.append(
                 "Weights of matrix products and of the table of tokens are bytes; on made inputs the least cosine to "
-                f"the full model is {cosine['images']:.4f} for images and {cosine['texts']:.4f} for texts."
+                f"the full model is {cosine['images']:.5f} for images and {cosine['texts']:.5f} for texts."
             )
     compared = f"On made pictures and texts its embeddings differ by at most {difference:.1g} from those of the model"
     bytes_first = ", before weights became bytes" if int8 else ""
