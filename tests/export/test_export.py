@@ -187,6 +187,7 @@ def test_weights_that_a_run_does_not_have(tiny_model: Path, tiny_pairs: dict[str
     [
         ({"vision_cfg": RESNET}, "its image tower is a ModifiedResNet"),
         ({"init_logit_bias": -10}, "has a logit_bias"),
+        ({"vision_cfg": CONFIG["vision_cfg"] | {"ls_init_value": 0.1}}, "ls_1.gamma has no place"),
         ({"custom_text": True, "text_cfg": CONFIG["text_cfg"] | {"embed_cls": True}}, "appends a class token"),
     ],
 )

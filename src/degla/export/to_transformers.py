@@ -198,7 +198,7 @@ def _text_config(encoder: Encoder) -> dict[str, Any]:
 def _blocks(blocks: Any) -> dict[str, Any]:
     block = blocks[0]
     return {
-        "hidden_size": int(block.attn.embed_dim), "num_hidden_layers": len(blocks),
+        "hidden_size": len(block.ln_1.weight), "num_hidden_layers": len(blocks),
         "num_attention_heads": int(block.attn.num_heads), "intermediate_size": int(block.mlp.c_fc.out_features),
         "hidden_act": _activation(block.mlp.gelu), "layer_norm_eps": float(block.ln_1.eps),
     }  # fmt: skip

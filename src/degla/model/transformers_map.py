@@ -126,7 +126,10 @@ def to_open_clip(
 def to_transformers(
     state: Mapping[str, Tensor], plan: Sequence[Piece], shapes: Mapping[str, torch.Size]
 ) -> dict[str, Tensor]:
-    """Weights of open_clip under the names of transformers; see `to_open_clip`."""
+    """Weights of open_clip under the names of transformers; see `to_open_clip`. All of them must have one."""
+    left = sorted(state.keys() - {name for piece in plan for name in piece.ours})
+    if left:
+        raise ValueError(f"{left[0]} has no place")
     return _carried(state, [(piece.ours, piece.theirs, piece.turned) for piece in plan], shapes)
 
 
