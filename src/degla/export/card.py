@@ -130,7 +130,8 @@ def _summary(facts: CardFacts, config: dict[str, Any] | None) -> str:
 
 def _uses_negatives(config: dict[str, Any]) -> bool:
     data = config.get("data") or {}
-    return bool(data.get("negatives")) or bool(data.get("partner_negative"))
+    files = data.get("negatives") or data.get("partner_negative")
+    return bool(files) and bool(data.get("negatives_per_caption") or data.get("partner_negative"))
 
 
 def _last(name: str) -> str:
@@ -203,7 +204,7 @@ def _licence(facts: CardFacts, config: dict[str, Any] | None) -> Iterator[str]:
         yield f"{facts.licence}, as whoever wrote the card has stated."
     else:
         base = _last(str((config or {}).get("model") or facts.origin))
-        yield f"Not stated. The weights come from `{base}` and its terms, and those of the training data, may bind."
+        yield f"Not stated. The weights come from `{base}`, whose terms may bind, as may those of the training data."
     yield ""
 
 

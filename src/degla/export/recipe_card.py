@@ -24,23 +24,31 @@ _WHAT = {
 def training_lines(config: dict[str, Any], state: dict[str, Any], *, what: str | None) -> Iterator[str]:
     """Settings of a run, as plain values of its configuration and state."""
     train, optim = config.get("train") or {}, config.get("optim") or {}
-    losses = {name: loss.get("weight") for name, loss in (config.get("objective") or {}).items() if loss.get("weight")}
+    again = (config.get("rehearsal") or {}).get("objective") or {}
     steps, batch = int(state.get("step", 0)), int(train.get("batch_size", 0))
     rows = {
         "recipe": config.get("recipe") or "–",
         "started from": _name(str(config.get("model", "–"))),
-        "losses and their weights": ", ".join(f"{name} {weight:g}" for name, weight in losses.items()) or "–",
+        "losses and their weights": _weights(config.get("objective") or {}),
+        "of rehearsed pairs": _weights(again),
         "steps": f"{steps:,} of {int(state.get('steps', steps)):,}, of {batch:,} pairs: {steps * batch:,} pairs seen",
         "largest learning rate": f"{float(optim.get('lr', 0)):g}",
         "seed": str(train.get("seed", "–")),
         "adapters": f"rank {rank}" if (rank := (config.get("adapter") or {}).get("rank")) else "none",
         "weights": _WHAT.get(what, str(what)),
     }
+    teacher = config.get("teacher") or {}
+    if "distillation" in rows["losses and their weights"] or what == "teacher":
+        rows["teacher"] = f"{teacher.get('kind')}, decay {teacher.get('decay')}"
     if state.get("ended"):
         rows["ended early"] = str(state["ended"])
     yield from ("## Training", "", markdown_line(["", ""]), markdown_line(["---", "---"]))
-    yield from (markdown_line([name, value]) for name, value in rows.items())
+    yield from (markdown_line([name, value]) for name, value in rows.items() if value)
     yield ""
+
+
+def _weights(losses: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {loss['weight']:g}" for name, loss in losses.items() if loss.get("weight"))
 
 
 def data_lines(config: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
