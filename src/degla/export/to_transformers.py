@@ -73,7 +73,7 @@ def write_processor(encoder: Encoder, folder: Path) -> None:
         raise InputError(f"{encoder.name}: pictures are resized by {mode!r} to {height} x {width}, which transformers "
                          f"does not do. {_REMEDY}")  # fmt: skip
     side: dict[str, Any] = {"height": height, "width": width}
-    kind = transformers.SiglipImageProcessor if mode == "squash" else transformers.CLIPImageProcessor
+    kind: Any = transformers.SiglipImageProcessor if mode == "squash" else transformers.CLIPImageProcessor
     sizes = {"size": side} if mode == "squash" else {"size": {"shortest_edge": height}, "crop_size": side}
     processor: Any = kind(
         **sizes, image_mean=_three(settings["mean"]), image_std=_three(settings["std"]),

@@ -57,7 +57,7 @@ def write_tokenizer(encoder: Encoder, folder: Path) -> None:
             (folder / name).write_text(content, encoding="utf-8")
         return
     inner = getattr(tokenize, "tokenizer", None)
-    if inner is None or getattr(tokenize, "tokenizer_mode", ""):
+    if inner is None or getattr(tokenize, "tokenizer_mode", None):
         raise InputError(f"{encoder.name}: its tokenizer, a {type(tokenize).__name__}, has no form that other programs "
                          "read. Export to open_clip.")  # fmt: skip
     inner.save_pretrained(folder)

@@ -89,8 +89,9 @@ def open_transformers(folder: Path) -> Opened:
 @contextmanager
 def quiet() -> Iterator[None]:
     """transformers without its notes and progress bars; errors are told by who calls."""
-    from transformers.utils import logging as theirs
+    from transformers.utils import logging as transformers_logging
 
+    theirs: Any = transformers_logging
     level, bars = logging.getLogger("transformers").level, theirs.is_progress_bar_enabled()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     theirs.disable_progress_bar()

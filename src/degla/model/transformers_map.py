@@ -154,4 +154,4 @@ def _split(value: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     rows = [shape[0] for shape in shapes]
     if sum(rows) != len(value):
         raise ValueError(f"a weight of {len(value)} rows does not split into {rows}")
-    return list(value.split(rows))
+    return list(torch.split(value, rows))
