@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from degla.errors import DeglaError, InputError
-from degla.evaluation.comparison import Comparison, compare, ordered_results
+from degla.evaluation.comparison import Cell, Comparison, compare, ordered_results
 from degla.evaluation.sources import titles_of
-from degla.evaluation.wording import chance, gain, percent, spread
 from degla.export.recipe_card import data_lines, reproduce_lines, training_lines
 from degla.export.use import USE, CardForm
 from degla.files import write_text
 from degla.model.runs import CARD_NAME
 from degla.pages.table import markdown_line
+from degla.pages.words import UNKNOWN, interval, percent, points
 from degla.parse import read_json_object
 from degla.version import __version__
 
@@ -169,18 +169,27 @@ def _results(comparison: Comparison | None, facts: CardFacts) -> Iterator[str]:
     yield markdown_line(["score", "benchmark", "n", "chance", *heads])
     yield markdown_line(["---"] * (4 + len(heads)))
     for row in comparison.headline or comparison.rows:
-        cells = [row.cells.get(label) for label in labels]
-        texts = [
-            "–" if cell is None else percent(cell.mean) + spread(cell) + (f"; {gain(cell)}" if cell.gain else "")
-            for cell in cells
-        ]
-        yield markdown_line([row.title, titles[row.benchmark], str(row.n), chance(row.chance), *texts])
+        cells = [_score(row.cells.get(label)) for label in labels]
+        yield markdown_line([row.title, titles[row.benchmark], str(row.n), percent(row.chance), *cells])
     yield ""
+    yield "Percent, in brackets the 95 % interval of a score."
     if len(labels) > 1:
-        yield f"Percent; behind the semicolon gain or loss in points against {labels[0]}, with its 95 % interval."
+        yield f"Behind a semicolon gain or loss in points against {labels[0]}, with its 95 % interval."
     else:
-        yield "Percent. No result of the model before training was given, so gains and losses are not known."
+        yield "No result of the model before training was given, so gains and losses are not known."
     yield ""
+
+
+def _score(cell: Cell | None) -> str:
+    """A score, its deviation over seeds, and gain or loss with its interval, and what speaks against that."""
+    if cell is None:
+        return UNKNOWN
+    text = percent(cell.mean) + (f" ± {percent(cell.deviation)}" if cell.deviation is not None else "")
+    if cell.gain is None:
+        return text + (f" {interval(cell.interval.low, cell.interval.high)}" if cell.interval else "")
+    ends = cell.gain.interval
+    text += f"; {points(cell.gain.value)}" + (f" {interval(ends.low, ends.high, points)}" if ends else "")
+    return text + (f" ({cell.gain.doubt})" if cell.gain.doubt else "")
 
 
 def _leakage(comparison: Comparison | None) -> Iterator[str]:

@@ -67,7 +67,7 @@ def require_tokens(what: str, encoder: Encoder, own: Tensor, other: Tensor) -> N
     read = torch.ones_like(own, dtype=torch.bool)
     if can_trim(encoder.clip):
         tower: Any = text_tower(encoder.clip)
-        number = int(getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", 0))
+        number: Any = getattr(tower, "text_eos_id", None) or getattr(tower, "eos_id", 0)
         end = (own if pool_type(encoder.clip) == "argmax" else torch.eq(own, number).int()).argmax(dim=1)
         read = torch.arange(own.shape[1])[None] <= end[:, None]
     same = own.shape == other.shape and bool((own == other)[read].all())
