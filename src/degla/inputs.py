@@ -55,6 +55,8 @@ class LossTensors(TypedDict, total=False):
     """Which negatives exist [B, K]; all by default."""
     scale: Annotated[Float[Tensor, ""] | float, Input("", "model")]
     """1 / temperature, already exponentiated, for example `model.logit_scale.exp()`."""
+    bias: Annotated[Float[Tensor, ""] | float, Input("", "model", "bias")]
+    """What a model of the sigmoid loss adds to scaled similarities, `model.logit_bias`."""
     group: Annotated[Int[Tensor, " batch"], Input("B", "value")]
     """Equal exactly where two rows show the same image [B], over all processes; by default no two do."""
     rule: Annotated[Int[Tensor, "batch negatives"], Input("BK", "value")]

@@ -23,6 +23,9 @@ from degla.losses.image_grounded import ImageGrounded
 from degla.losses.intra_modal import IntraModal
 from degla.losses.partner_contrastive import PartnerContrastive
 from degla.losses.self_distillation import SelfDistillation
+from degla.losses.sigmoid_contrastive import SigmoidContrastive
+from degla.losses.sigmoid_image_grounded import SigmoidImageGrounded
+from degla.losses.sigmoid_text_grounded import SigmoidTextGrounded
 from degla.losses.text_grounded import TextGrounded
 from degla.shelf import LOSSES
 
@@ -42,11 +45,13 @@ class Encoder(nn.Module):
         self.image = nn.Linear(4, DIM, dtype=torch.float64)
         self.text = nn.Linear(6, DIM, dtype=torch.float64)
         self.logit_scale = nn.Parameter(torch.tensor(1.2, dtype=torch.float64))
+        self.logit_bias = nn.Parameter(torch.tensor(-1.7, dtype=torch.float64))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         found = {name: self.image(batch[name]) for name in IMAGES} | {name: self.text(batch[name]) for name in TEXTS}
         unit = {name: nn.functional.normalize(each, dim=-1) for name, each in found.items() if name not in DENSE}
-        return found | unit | {"scale": self.logit_scale.exp()}
+        # Data-parallel training waits for a gradient of the bias, also where no term reads it.
+        return found | unit | {"scale": self.logit_scale.exp() + 0.0 * self.logit_bias, "bias": self.logit_bias * 1.0}
 
 
 def global_batch(mask: str) -> dict[str, Tensor]:
@@ -111,6 +116,12 @@ def sums() -> dict[str, dict[str, Any]]:
             "text_grounded": TextGrounded(),
             "self_distillation": SelfDistillation(),
         },
+        "sum of DeGLA, sigmoid": {
+            "sigmoid_contrastive": SigmoidContrastive(),
+            "sigmoid_image_grounded": SigmoidImageGrounded(),
+            "sigmoid_text_grounded": SigmoidTextGrounded(),
+            "self_distillation": SelfDistillation(),
+        },
         "sum of CE-CLIP": {
             "contrastive": Contrastive(),
             "intra_modal": IntraModal(),
@@ -149,7 +160,7 @@ def _outcome(chosen: dict[str, Any], mask: str, processes: Processes, *, with_dd
     for name, term in chosen.items():
         if isinstance(term, StatefulLoss):
             objective.memory[name] = torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64)
-    target = Target(image=said.image, caption=said.caption, negative=said.negative, raw_image=said.raw_image)
+    target = Target(image=said.image, caption=said.caption, negative=said.negative, raw_image=said.extra["raw_image"])
     loss, values = objective.value(student, target, processes)
     if loss.requires_grad:
         loss.backward()
@@ -190,15 +201,46 @@ def _shared_gradient(processes: Processes) -> Outcome:
     }
 
 
+def _beside_open_clip(processes: Processes) -> Outcome:
+    """Loss and gradients of `SigmoidContrastive` less those of open_clip's SigLipLoss, every way in which it sends."""
+    from open_clip.loss import SigLipLoss
+
+    rows = PAIRS // processes.count
+    batch = {
+        name: each if name == "classes" else each[processes.rank * rows : (processes.rank + 1) * rows]
+        for name, each in global_batch("all").items()
+    }
+    found: Outcome = {}
+    for way in ("bidir", "shift", "reduce", "gather"):
+        sides = []
+        for ours in (True, False):
+            encoder = Encoder(seed=1)
+            student = embed(encoder, batch)
+            if ours:
+                loss = SigmoidContrastive(negative_scope="none").value(student, Target(), processes)
+            else:
+                siglip = SigLipLoss(rank=processes.rank, world_size=processes.count, dist_impl=way)
+                loss = siglip(student.image, student.caption, student.scale, student.require("bias"))
+            loss.backward()
+            gradients = {name: parameter.grad for name, parameter in encoder.named_parameters()}
+            sides.append(_average({"loss": loss.detach(), **gradients}, processes))
+        assert all(value.abs().max() > 1e-3 for value in sides[0].values())
+        found |= {f"{way} {name}": value - sides[1][name] for name, value in sides[0].items()}
+    return found
+
+
 def work(rank: int, count: int, folder: str, what: str) -> None:
-    """Run one process and leave what it found about "terms" or "gather" in the folder."""
+    """Run one process and leave what it found about "terms", "gather" or "siglip" in the folder."""
     torch.set_num_threads(1)
     meeting = (Path(folder) / "meeting").as_uri()
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=timedelta(seconds=60))
     try:
         processes = Processes.current()
         assert (processes.count, processes.rank) == (count, rank)
-        found = dict(outcomes(processes)) if what == "terms" else {"gather": _shared_gradient(processes)}
+        if what == "terms":
+            found = dict(outcomes(processes))
+        else:
+            found = {what: _shared_gradient(processes) if what == "gather" else _beside_open_clip(processes)}
         torch.save(found, Path(folder) / f"{rank}.pt")
     finally:
         dist.destroy_process_group()

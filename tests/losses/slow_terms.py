@@ -57,6 +57,56 @@ def contrastive(term: Any, student: Embeddings, teacher: Target, memory: Tensor)
     return _mean(rows, s), moved | ({"negative"} if met_negative else set())
 
 
+def _soft_plus(z: Tensor) -> Tensor:
+    return (1 + z.exp()).log()
+
+
+def sigmoid_contrastive(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, valid = student.image, student.caption, student.negative, student.valid
+    s, b = student.scale, student.require("bias")
+    pairs, negatives = valid.shape
+    rows, moved = [], {"image", "caption", "scale", "bias"}
+    for i in range(pairs):
+        row = _soft_plus(-(s * _dot(v[i], t[i]) + b))
+        for j in range(pairs):
+            same = term.mask_same_image and int(student.group[i]) == int(student.group[j])
+            if j != i and not same:
+                row = row + _soft_plus(s * _dot(v[i], t[j]) + b)
+        for c in range(pairs):
+            for k in range(negatives):
+                meets = term.negative_scope == "batch" or (term.negative_scope == "own" and c == i)
+                if meets and bool(valid[c, k]):
+                    row = row + term.negative_weight * _soft_plus(s * _dot(v[i], n[c, k]) + b)
+                    moved.add("negative")
+        rows.append(row)
+    return _mean(rows, s), moved
+
+
+def sigmoid_image_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, valid = student.image, student.caption, student.negative, student.valid
+    s, b = student.scale, student.require("bias")
+    rows = []
+    for i in range(len(v)):
+        own = [_soft_plus(s * _dot(v[i], n[i, k]) + b) for k in range(valid.shape[1]) if bool(valid[i, k])]
+        if own:
+            rows.append(_soft_plus(-(s * _dot(v[i], t[i]) + b)) + term.negative_weight * _mean(own, s))
+    return _mean(rows, s), {"image", "caption", "negative", "scale", "bias"} if rows else set()
+
+
+def sigmoid_text_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    t, n, valid, scale = student.caption, student.negative, student.valid, term.fixed_scale
+    assert teacher.caption is not None
+    pairs, negatives = valid.shape
+    flat = [(c, k) for c in range(pairs) for k in range(negatives)]
+    rows = []
+    for i in range(pairs):
+        met = [flat[i + m * pairs] if term.pairing == "published" else (i, m) for m in range(negatives)]
+        there = [scale * _dot(t[i], n[c, k] - teacher.caption[i]) for c, k in met if bool(valid[c, k])]
+        if there:
+            rows.append(_mean([_soft_plus(z) for z in there], t))
+    return _mean(rows, t), {"caption", "negative"} if rows else set()
+
+
 def image_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
     v, t, n, valid, s = student.image, student.caption, student.negative, student.valid, student.scale
     pairs, negatives = valid.shape

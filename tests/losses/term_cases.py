@@ -18,7 +18,7 @@ RULES = 3
 POSITIVES, PATCHES, TOKENS, CLASSES = 2, 4, 3, 3
 UNIT = ("image", "caption", "negative", "distractor_image", "distractor_caption", "positive", "classes")
 DENSE = ("patch", "caption_token", "negative_token", "raw_image")
-LEAVES = (*UNIT, *DENSE, "scale")
+LEAVES = (*UNIT, *DENSE, "scale", "bias")
 MASKED = {
     "negative": "valid",
     "distractor_image": "distractor_valid",
@@ -57,7 +57,11 @@ class Case:
         """Unit rows, in the graph of the leaves."""
         unit = {name: _unit(self.leaves[name]) for name in UNIT}
         dense = {name: self.leaves[name] * 1.0 for name in DENSE}
-        return Embeddings.of(unit | dense | self.given | {"scale": self.leaves["scale"].exp()})
+        return Embeddings.of(unit | dense | self.given | self.numbers())
+
+    def numbers(self) -> dict[str, Tensor]:
+        """Scale and bias of the model."""
+        return {"scale": self.leaves["scale"].exp(), "bias": self.leaves["bias"] * 1.0}
 
     def target(self, parts: typing.Iterable[str] = ("image", "caption", "negative", "raw_image")) -> Target:
         """The teacher's rows, only the parts named."""
@@ -130,6 +134,7 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
         "caption_token": rows(pairs, TOKENS),
         "negative_token": rows(pairs, negatives, TOKENS),
     }
+    leaves["bias"] = -torch.rand((), generator=random, dtype=torch.float64) * 3
     leaves["raw_image"], teacher["raw_image"] = rows(pairs), rows(pairs)
     label = torch.randint(CLASSES, (pairs,), generator=random)
     return Case(
@@ -177,6 +182,7 @@ LEADING = {
     "tokens": "caption_token",
     "classes": "classes",
     "text_group": "caption",
+    "bias": "caption",
     "raw_image": "raw_image",
 }
 """The leaf that a term must move which reads an extra part of the embeddings."""

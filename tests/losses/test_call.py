@@ -26,7 +26,7 @@ def tensors_of(case: Case) -> dict[str, Tensor]:
     """All that a loss can be called with; embeddings of any length."""
     student = {name: case.leaves[name] for name in (*UNIT, *DENSE)}
     teacher = {f"teacher_{part}": value for part, value in case.teacher.items()}
-    return student | teacher | case.given | {"scale": case.leaves["scale"].exp()}
+    return student | teacher | case.given | case.numbers()
 
 
 def called(term: Any, case: Case, **tensors: Any) -> Tensor:

@@ -28,7 +28,7 @@ from degla.losses.text_grounded import TextGrounded
 from degla.shelf import LOSSES
 
 PAIRS, NEGATIVES = 4, 3
-WHOLE = ("scale", "classes")
+WHOLE = ("scale", "bias", "classes")
 """The fields of `Embeddings` that are the same for all rows."""
 
 
@@ -49,7 +49,7 @@ OWN = {"tokens": "negative_token", "positive": "positive", "classes": "image", "
 
 def own_leaf(term: Any) -> str:
     """The leaf of those rows that belong to one pair alone, as this term sees it."""
-    return next((OWN[extra] for extra in sorted(term.reads)), "negative")
+    return next((OWN[extra] for extra in sorted(term.reads - {"bias"})), "negative")
 
 
 def moved_rows(term: Any, case: Case, changed: int) -> dict[str, set[int]]:
@@ -71,7 +71,7 @@ def moved_rows(term: Any, case: Case, changed: int) -> dict[str, set[int]]:
             for row in range(case.pairs)
             if not torch.allclose(before[leaf][row], after[leaf][row], rtol=0, atol=1e-14)
         }
-        for leaf in case.leaves.keys() - {"scale", "classes"}
+        for leaf in case.leaves.keys() - {"scale", "bias", "classes"}
     }
 
 

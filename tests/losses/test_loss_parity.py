@@ -34,6 +34,9 @@ from degla.losses.image_grounded import ImageGrounded
 from degla.losses.logit_distillation import LogitDistillation
 from degla.losses.own_hinge import OwnHinge
 from degla.losses.self_distillation import SelfDistillation
+from degla.losses.sigmoid_contrastive import SigmoidContrastive
+from degla.losses.sigmoid_image_grounded import SigmoidImageGrounded
+from degla.losses.sigmoid_text_grounded import SigmoidTextGrounded
 from degla.losses.soft_alignment import SoftAlignment
 from degla.losses.text_grounded import TextGrounded
 from degla.shelf import LOSSES
@@ -56,6 +59,10 @@ SETTINGS = [(name, term) for name in WITH_LOOP for term in all_settings(name)] +
     ("dense_grounded", DenseGrounded(smoothing=0.0, focus=0.0)),
     ("distractor", Distractor(image=0.0, caption=2.0, distractor=0.5)),
     ("class_contrast", ClassContrast(smoothing=0.2)),
+    ("sigmoid_contrastive", SigmoidContrastive(negative_weight=0.3)),
+    ("sigmoid_contrastive", SigmoidContrastive(negative_scope="own", negative_weight=0.3)),
+    ("sigmoid_image_grounded", SigmoidImageGrounded(negative_weight=2.0)),
+    ("sigmoid_text_grounded", SigmoidTextGrounded(fixed_scale=3.0)),
     ("soft_alignment", SoftAlignment(smoothing=0.0)),
 ]
 
@@ -158,6 +165,9 @@ def test_the_comparison_can_fail() -> None:
         ("text_contrast", {"anchor": "caption"}, {"anchor": "positive"}),
         ("class_contrast", {"smoothing": 0.2}, {"smoothing": 0.0}),
         ("dense_grounded", {"focus": 2.0}, {"focus": 0.0}),
+        ("sigmoid_contrastive", {"negative_weight": 0.5}, {"negative_weight": 1.0}),
+        ("sigmoid_contrastive", {"negative_scope": "own"}, {"negative_scope": "batch"}),
+        ("sigmoid_image_grounded", {"negative_weight": 0.5}, {"negative_weight": 1.0}),
     ]
     for name, taken, expected in wrong:
         fast, slow = loss_class(name)(**taken), loss_class(name)(**expected)

@@ -65,3 +65,11 @@ def test_gathering_leaves_the_gradient_of_others_alone(tmp_path: Path) -> None:
     for found in run(2, tmp_path, "gather"):
         for what, gap in found["gather"].items():
             assert torch.count_nonzero(gap) == 0, what
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_sigmoid_contrast_is_that_of_open_clip(count: int, tmp_path: Path) -> None:
+    for found in run(count, tmp_path, "siglip"):
+        assert len(found["siglip"]) == 4 * 7
+        for what, gap in found["siglip"].items():
+            assert gap.abs().max() < 1e-12, what

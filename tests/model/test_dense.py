@@ -23,7 +23,7 @@ def test_outputs_are_those_of_the_whole_towers(tmp_path: Path, custom_text: bool
     assert encoder.gives_tokens
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     texts = encoder.tokenize([*CAPTIONS, CAPTIONS[0]])
-    image, text, patch, token = encoder.encode_dense(images, texts)
+    image, text, patch, token, _ = encoder.embed(images, texts, dense=True)
     torch.testing.assert_close(image, encoder.encode_images(images))
     torch.testing.assert_close(text, encoder.encode_captions(texts))
 
@@ -44,7 +44,7 @@ def test_outputs_are_those_of_the_whole_towers(tmp_path: Path, custom_text: bool
 @pytest.mark.usefixtures("attention_form")
 def test_gradients_reach_both_towers_whole(tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model))
-    _, _, patch, token = encoder.encode_dense(torch.randn(2, 3, 32, 32), encoder.tokenize(CAPTIONS[:2]))
+    _, _, patch, token, _ = encoder.embed(torch.randn(2, 3, 32, 32), encoder.tokenize(CAPTIONS[:2]), dense=True)
     (patch.square().sum() + token.square().sum()).backward()
     still = [name for name, value in encoder.clip.named_parameters() if value.grad is None or not value.grad.any()]
     assert still == ["logit_scale"]
@@ -55,4 +55,4 @@ def test_other_towers_are_refused(tmp_path: Path, changes: dict[str, object]) ->
     encoder = load_encoder(str(write_model(tmp_path / "model", **changes)))
     assert not encoder.gives_tokens
     with pytest.raises(InputError, match=r"gives no outputs for patches and tokens; .* --train\.trim"):
-        encoder.encode_dense(torch.randn(1, 3, 32, 32), encoder.tokenize(["a cat"]))
+        encoder.embed(torch.randn(1, 3, 32, 32), encoder.tokenize(["a cat"]), dense=True)

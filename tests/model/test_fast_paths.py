@@ -59,7 +59,10 @@ def _text(**changes: Any) -> dict[str, Any]:
     [
         ({"vision_cfg": timm_tower()}, ["class token alone, for its image tower is a TimmModel, not open_clip's own"]),
         ({"vision_cfg": RESNET}, ["class token alone, for its image tower is a ModifiedResNet, not open_clip's own"]),
-        (_text(no_causal_mask=True), ["shared beginnings, for its text tower attends both ways: each text costs 24"]),
+        (
+            _text(no_causal_mask=True),
+            ["beginnings, for its text tower attends both ways, to padding too: each"],
+        ),
         (_text(embed_cls=True), ["shared beginnings, for its text tower appends a class token: each text costs 24"]),
         (_text(pool_type="last"), ["shared beginnings, for its text tower is read by 'last', not at the end token"]),
     ],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from degla.data.collate import text_length
 from degla.model.load import load_encoder
-from degla.model.text import can_trim, encode_tree, encode_trimmed
+from degla.model.text import can_trim, encode_tree, encode_trimmed, padding_token, why_no_tree, why_padded
 from degla.prefixes import GrowTree
 from tests.tiny import CAPTIONS, CONFIG, write_model
 
@@ -64,6 +66,55 @@ def test_trimming_is_refused_where_it_would_change_embeddings(tmp_path: Path, ch
     tokens = encoder.tokenize(CAPTIONS)
     expected = torch.nn.functional.normalize(encoder.clip.encode_text(tokens), dim=-1)
     torch.testing.assert_close(encoder.encode_captions(tokens), expected)
+
+
+def test_padding_that_is_attended_to_cannot_be_cut(tmp_path: Path) -> None:
+    """SigLIP's text tower: what trimming would give are other embeddings."""
+    text = TEXT | {"no_causal_mask": True, "pool_type": "last", "proj_bias": True}
+    clip = load_encoder(str(write_model(tmp_path / "model", custom_text=True, text_cfg=text))).clip
+    tokens = torch.randint(1, 100, (3, 24))
+    tokens[:, 12:] = 0
+    assert why_padded(clip) == "attends both ways, to padding too"
+    whole, cut = (torch.nn.functional.normalize(clip.text(each), dim=-1) for each in (tokens, tokens[:, :12]))
+    assert (whole - cut).norm(dim=-1).min() > 0.01
+
+
+HF: dict[str, dict[str, Any]] = {
+    "bert": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
+    "xlm-roberta": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
+    "mt5": {"d_model": 32, "num_layers": 2, "num_heads": 2, "d_kv": 16, "d_ff": 48},
+}
+
+
+@pytest.mark.parametrize("pooler", ["mean_pooler", "cls_pooler"])
+@pytest.mark.parametrize("kind", HF)
+def test_towers_of_transformers_attend_to_no_padding(kind: str, pooler: str) -> None:
+    """The proof that cutting it changes nothing: embeddings and gradients of padded and of cut texts are equal."""
+    transformers = pytest.importorskip("transformers")
+    from open_clip.hf_model import HFTextEncoder
+
+    config = transformers.AutoConfig.for_model(kind, vocab_size=100, **HF[kind])
+    clip: Any = torch.nn.Module()
+    clip.text = HFTextEncoder(kind, 16, config=config, pooler_type=pooler, proj_type="linear").eval().double()
+    if config.is_encoder_decoder:  # As open_clip does where it is told a name.
+        clip.text.transformer = clip.text.transformer.encoder
+    clip.encode_text = clip.text.forward
+    padding = padding_token(clip)
+    assert can_trim(clip) and padding == config.pad_token_id == (1 if kind == "xlm-roberta" else 0)
+    assert "not one of open_clip's own transformers" in str(why_no_tree(clip))
+    tokens = torch.randint(2, 100, (4, 20))
+    for row, length in zip(tokens, (3, 9, 5, 9), strict=True):
+        row[length:] = padding
+    assert text_length(tokens, padding=padding) == 9
+    sides = []
+    for each in (tokens, tokens[:, :9]):
+        clip.zero_grad()
+        rows = encode_trimmed(clip, each)
+        rows.square().sum().backward()
+        sides.append([rows, *(value.grad for value in clip.parameters() if value.grad is not None)])
+    assert len(sides[0]) == len(sides[1]) > 10
+    for whole, cut in zip(*sides, strict=True):
+        torch.testing.assert_close(cut, whole, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.usefixtures("attention_form")
@@ -134,10 +185,10 @@ def test_forward_gives_images_texts_and_scale(tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model)).eval()
     tokens = encoder.tokenize(CAPTIONS)
     with torch.no_grad():
-        images, texts, scale = encoder(torch.randn(3, 3, 32, 32), tokens)
+        images, texts, scale, bias = encoder(torch.randn(3, 3, 32, 32), tokens)
         for number in range(len(CAPTIONS)):
             torch.testing.assert_close(texts[number], encoder.encode_captions(tokens[number : number + 1])[0])
-    assert images.shape == (3, 16) and texts.shape == (6, 16)
+    assert bias is None and images.shape == (3, 16) and texts.shape == (6, 16)
     torch.testing.assert_close(scale, encoder.clip.logit_scale.exp())
     for unit in (images, texts):
         torch.testing.assert_close(unit.norm(dim=-1), torch.ones(unit.shape[:-1]))

@@ -1,18 +1,23 @@
-"""A model of the sigmoid loss: evaluated, and refused by recipes that read its scale."""
+"""A model of the sigmoid loss: evaluated, trained by sigmoid forms, refused by recipes that have none."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from degla.errors import InputError
-from degla.losses.core.objective import loss_class
+from degla.losses import SigmoidContrastive
+from degla.losses.core.objective import loss_class, losses_by_name
+from degla.model.adapters import AdapterConfig
 from degla.model.load import load_encoder
 from degla.shelf import LOSSES, RECIPES
 from degla.training.loop import train
 from tests.tiny import CAPTIONS, write_model
-from tests.training.configs import tiny_config
+from tests.training.configs import interrupted, tiny_config
+from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
 
@@ -23,10 +28,65 @@ def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "siglip", init_logit_bias=-10)
 
 
-@pytest.mark.parametrize("recipe", sorted({*RECIPES.names()} - {"fare", "structure_clip"}))
-def test_recipes_refuse_a_bias(recipe: str, siglip: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"siglip: has a logit_bias, as SigLIP .* read its scale.*be evaluated"):
+SIGMOID = ("clip", "negclip", "negclip_hard_images", "degla", "degla_published", "degla_plus", "smoke")
+"""Recipes of losses that all have a sigmoid form, or read neither scale nor bias."""
+
+
+@pytest.mark.parametrize("recipe", sorted({*RECIPES.names()} - {"fare", "structure_clip", *SIGMOID}))
+def test_recipes_without_a_sigmoid_form_refuse_a_bias(
+    recipe: str, siglip: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        InputError, match=r"siglip: has a logit_bias, as SigLIP .* read its scale.*such as clip, negclip"
+    ):
         train(tiny_config(recipe, model=siglip, pairs=tiny_pairs, out=tmp_path / "run"))
+
+
+@pytest.mark.parametrize("recipe", SIGMOID)
+def test_recipes_with_one_train_scale_and_bias(recipe: str, siglip: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    outcome = train(tiny_config(recipe, model=siglip, pairs=tiny_pairs, out=tmp_path / "run", steps=2))
+    assert outcome.values["sigmoid_contrastive"] > 0 and "contrastive" not in outcome.values
+    base, tuned = load_encoder(str(siglip)), load_encoder(str(outcome.folder))
+    assert tuned.bias is not None and tuned.bias.item() != -10 and tuned.scale.item() != base.scale.item()
+    assert outcome.values["bias"] == pytest.approx(tuned.bias.item(), abs=1e-6)
+
+
+def test_parts_and_adapters_of_a_sigmoid_step_are_those_of_the_whole(
+    siglip: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    config = tiny_config("degla", model=siglip, pairs=tiny_pairs, out=tmp_path)
+    loss, whole, _ = first_step(config)
+    again, parts, _ = first_step(replace(config, train=replace(config.train, chunk_size=1)))
+    assert loss.item() == pytest.approx(again.item(), rel=1e-6) and whole["clip.logit_bias"] != 0
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=1e-3, atol=1e-4)
+    _, adapted, _ = first_step(replace(config, adapter=AdapterConfig(rank=2)))
+    assert {"clip.logit_scale", "clip.logit_bias"} == {name for name in adapted if "lora_" not in name}
+    _, frozen, _ = first_step(replace(config, train=replace(config.train, train_scale=False)))
+    assert "clip.logit_bias" not in frozen and "clip.logit_scale" not in frozen
+
+
+def test_a_sigmoid_run_resumes_bit_equal(siglip: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    whole = tiny_config("degla", model=siglip, pairs=tiny_pairs, out=tmp_path / "a")
+    expected = load_encoder(str(train(whole).folder)).fingerprint
+    half = interrupted(whole, tmp_path / "b")
+    assert (
+        load_encoder(str(train(replace(half, checkpoint=whole.checkpoint), resume=True).folder)).fingerprint == expected
+    )
+
+
+def test_a_scale_above_the_bound_stays(tiny_pairs: Pairs, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", init_logit_bias=-12, init_logit_scale=4.76)
+    config = tiny_config("clip", model=model, pairs=tiny_pairs, out=tmp_path / "run", steps=1)
+    scale = load_encoder(str(train(config).folder)).scale.item()
+    assert 110 < scale <= load_encoder(str(model)).scale.item()
+
+
+def test_a_model_without_a_bias_refuses_a_sigmoid_loss(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    sigmoid = losses_by_name(sigmoid_contrastive=SigmoidContrastive())
+    with pytest.raises(InputError, match=r"has no logit_bias, which sigmoid_contrastive read\. Use contrastive"):
+        train(replace(config, objective=sigmoid))
 
 
 @pytest.mark.parametrize("recipe", ["fare", "structure_clip"])
@@ -40,9 +100,10 @@ def test_what_reads_no_scale_trains_and_everything_evaluates(
 
 
 def test_losses_say_truly_whether_they_read_the_scale() -> None:
-    """What reads the scale takes the cosine of a pair for its logit, less the bias."""
+    """What reads the scale takes the cosine of a pair for its logit, by itself or by `pair_logits`."""
     import inspect
 
     for name in LOSSES.names():
         source = inspect.getsource(inspect.getmodule(loss_class(name)) or object)
-        assert loss_class(name).scaled == (".scale" in source), name
+        assert loss_class(name).scaled == (".scale" in source or "pair_logits(" in source), name
+        assert ("bias" in loss_class(name).reads) == ("pair_logits(" in source), name

@@ -33,7 +33,7 @@ def test_every_token_stands_beside_its_text(multiple: int, tiny_model: Path, tin
     batch = next(iter(pairs.batches(0, start=0, device=torch.device("cpu"))))
     (part,) = batch.parts(len(batch))
     with torch.no_grad():
-        *rows, scale = encoder(part.image, part.texts, dense=True)
+        *rows, scale, _ = encoder(part.image, part.texts, dense=True)
     found = to_embeddings([tuple(rows)], scale=scale, batch=batch)
     assert found.extra["caption_token"].shape[:2] == batch.caption.shape and found.extra["patch"].shape == (4, 4, 16)
     assert found.extra["negative_token"].shape[:3] == batch.negative.shape
@@ -43,7 +43,7 @@ def test_every_token_stands_beside_its_text(multiple: int, tiny_model: Path, tin
         end = int(text.argmax())
         assert mask.tolist() == [0 < place <= end for place in range(len(text))]
         with torch.no_grad():
-            _, unit, _, alone = encoder.encode_dense(batch.image[:1], text[None])
+            _, unit, _, alone, _ = encoder.embed(batch.image[:1], text[None], dense=True)
         torch.testing.assert_close(tokens[1 : end + 1], alone[0, 1 : end + 1])
         assert torch.count_nonzero(tokens[~mask]) == 0
         # The end token's output is the embedding before it is made one long.

@@ -87,7 +87,8 @@ class OptimConfig(Checked, section="optim"):
     clip_norm: Positive | None = None
     """Largest norm of the gradient, > 0; none by default (1 in READ-CLIP; no other recipe clips)."""
     max_scale: Annotated[float, Interval(gt=1)] = 100.0
-    """Largest scale (1 / temperature) after each step, > 1 (100 in CLIP)."""
+    """Largest scale (1 / temperature) after each step, > 1 (100 in CLIP); a model of the sigmoid loss keeps what it
+    starts with, where that is more."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class LoopConfig(Checked, section="train"):
     train_text_tower: bool = True
     """Train the text tower; true or false."""
     train_scale: bool = True
-    """Train the scale; true or false."""
+    """Train the scale, and the bias of a model of the sigmoid loss; true or false."""
     freeze_image_blocks: AnyWhole = 0
     """First blocks of the image tower, and what comes before them, that are not trained; below 0: all but the last
     so many."""

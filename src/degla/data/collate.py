@@ -21,6 +21,7 @@ class Collate:
     Attributes:
         trim: cut `tokens` to the longest text of the batch; only for towers that read the end token
             (`model.text.can_trim`).
+        padding: what texts are filled up with.
         multiple: round the length up to a multiple of this many tokens, for kernels and compiled graphs that
             like few different lengths.
         grow: makes the trees of texts that the text tower takes; None gives it tokens.
@@ -31,6 +32,7 @@ class Collate:
     """
 
     trim: bool = False
+    padding: int = 0
     multiple: int = 1
     grow: GrowTree | None = None
     part_size: int | None = None
@@ -46,7 +48,7 @@ class Collate:
         texts = {name: _stack([getattr(pair, name) for pair in pairs]) for name in ("caption", "negative")}
         texts |= {name: value for name, value in extra.items() if INPUTS[name].kind == "text"}
         if self.trim:
-            longest = max(text_length(tokens) for tokens in texts.values())
+            longest = max(text_length(tokens, padding=self.padding) for tokens in texts.values())
             length = min(texts["caption"].shape[-1], -(-longest // self.multiple) * self.multiple)
             texts = {name: tokens[..., :length].contiguous() for name, tokens in texts.items()}
         if self.tokens:
@@ -84,16 +86,16 @@ def _stack(values: Sequence[Tensor | int]) -> Tensor:
     return torch.stack([torch.as_tensor(value) for value in values])
 
 
-def text_length(tokens: Int[Tensor, "*texts context"]) -> int:
+def text_length(tokens: Int[Tensor, "*texts context"], *, padding: int = 0) -> int:
     """Tokens of the longest text, its end token included; 0 without a text.
 
     The end token has the largest number of CLIP's vocabulary, so `argmax` points at it, and the padding is 0.
-    Texts of other tokenizers are never cut either: the last token that is not 0 counts as well.
+    Texts of other tokenizers are never cut either: the last token that is not padding counts as well.
     """
     if tokens.numel() == 0:
         return 0
     context = tokens.shape[-1]
     end = tokens.argmax(dim=-1) + 1
     positions = torch.arange(1, context + 1, device=tokens.device)
-    last = (positions * (tokens != 0)).amax(dim=-1)
+    last = (positions * (tokens != padding)).amax(dim=-1)
     return int(torch.maximum(end, last).max())

@@ -213,7 +213,8 @@ class Embedder:
             text: distinct.setdefault(row.tobytes(), len(distinct)) for text, row in zip(texts, tokens, strict=True)
         }
         sequences = [np.frombuffer(row, dtype=np.int64) for row in distinct]
-        lengths = [int(row.nonzero()[0][-1]) + 1 if row.any() else 1 for row in sequences]
+        padding = getattr(self.encoder, "padding", 0)
+        lengths = [int(np.flatnonzero(row != padding)[-1]) + 1 if (row != padding).any() else 1 for row in sequences]
         keys = [self._key("text", hashlib.sha256(row).hexdigest()) for row in distinct]
 
         def embed(mine: Batches, place: int) -> EmbeddingRows:

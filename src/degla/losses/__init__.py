@@ -34,6 +34,9 @@ if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all
     from degla.losses.partner_contrastive import PartnerContrastive
     from degla.losses.raw_distillation import RawDistillation
     from degla.losses.self_distillation import SelfDistillation
+    from degla.losses.sigmoid_contrastive import SigmoidContrastive
+    from degla.losses.sigmoid_image_grounded import SigmoidImageGrounded
+    from degla.losses.sigmoid_text_grounded import SigmoidTextGrounded
     from degla.losses.soft_alignment import SoftAlignment
     from degla.losses.text_contrast import TextContrast
     from degla.losses.text_grounded import TextGrounded

@@ -42,24 +42,25 @@ class TextGrounded(Loss):
         """Mean over the pairs of all processes that have a valid negative."""
         negatives, valid = student.negative, student.valid
         if self.pairing == "published":
-            negatives, valid = self._published_pairing(student, processes)
+            negatives, valid = published_pairing(student, processes)
         positive = self.fixed_scale * (student.caption * teacher.require("caption")).sum(-1)
         negative = self.fixed_scale * torch.einsum("bd,bkd->bk", student.caption, negatives)
         return processes.mean(own_negatives_loss(positive, negative, valid), valid.any(dim=1))
 
-    def _published_pairing(
-        self, student: Embeddings, processes: Processes
-    ) -> tuple[Float[Tensor, "batch negatives dim"], Bool[Tensor, "batch negatives"]]:
-        """The negatives that the released mask selects, as if they were the row's own."""
-        everyone, everyone_valid = (
-            processes.gather(student.negative),
-            processes.gather_constant(student.valid),
-        )
-        total, count, _ = everyone.shape
-        rows = len(student.caption)
-        own = torch.arange(rows, device=everyone.device) + processes.rank * rows
-        # The released mask repeats the identity over the columns, which reads the axis as (negative, caption), while
-        # the columns are laid out as (caption, negative).
-        column = own[:, None] + total * torch.arange(count, device=everyone.device)[None, :]
-        caption, negative = column // max(count, 1), column % max(count, 1)
-        return everyone[caption, negative], everyone_valid[caption, negative]
+
+def published_pairing(
+    student: Embeddings, processes: Processes
+) -> tuple[Float[Tensor, "batch negatives dim"], Bool[Tensor, "batch negatives"]]:
+    """The negatives that the released mask selects, as if they were the row's own."""
+    everyone, everyone_valid = (
+        processes.gather(student.negative),
+        processes.gather_constant(student.valid),
+    )
+    total, count, _ = everyone.shape
+    rows = len(student.caption)
+    own = torch.arange(rows, device=everyone.device) + processes.rank * rows
+    # The released mask repeats the identity over the columns, which reads the axis as (negative, caption), while
+    # the columns are laid out as (caption, negative).
+    column = own[:, None] + total * torch.arange(count, device=everyone.device)[None, :]
+    caption, negative = column // max(count, 1), column % max(count, 1)
+    return everyone[caption, negative], everyone_valid[caption, negative]

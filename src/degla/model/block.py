@@ -116,7 +116,7 @@ def run_block(block: Any, states: Float[Tensor, "*rows width"], attend: Attend) 
     """One block over rows of states of any layout.
 
     Args:
-        block: for which `known_blocks` holds.
+        block: of a transformer for which `why_unknown` gives None.
         states: one row a token.
         attend: from queries, keys and values of these rows [*rows, width] to what each row has attended to.
     """

@@ -21,7 +21,7 @@ from degla.model.dense import encode_patches, encode_tokens
 from degla.model.depth import TOWERS, tower_module
 from degla.model.image import encode_class_token, reads_class_token
 from degla.model.modes import rest_what_stays
-from degla.model.text import can_trim, encode_tree, encode_trimmed, tree_grower
+from degla.model.text import can_trim, encode_tree, encode_trimmed, padding_token, tree_grower
 from degla.prefixes import GrowTree, PrefixTree, Tokenize
 
 log = logging.getLogger("degla.model")
@@ -96,6 +96,8 @@ class Encoder(nn.Module):
         self.tokenize = tokenize
         self.transform = transform
         self.trims = can_trim(clip)
+        self.padding = padding_token(clip)
+        """What `tokenize` fills texts up with."""
         self.grow: GrowTree | None = tree_grower(clip)
         """Makes trees of shared beginnings for this text tower; None where they would not be exact, or to pad."""
         self.precision = "fp32"
@@ -144,8 +146,14 @@ class Encoder(nn.Module):
         return scale
 
     @property
+    def bias(self) -> Float[Tensor, ""] | None:
+        """What is added to scaled similarities, the learnt `logit_bias`; None for a model of the softmax loss."""
+        bias: Tensor | None = getattr(self.clip, "logit_bias", None)
+        return None if bias is None else bias.reshape(())
+
+    @property
     def gives_tokens(self) -> bool:
-        """Whether `encode_dense` can be called."""
+        """Whether `embed` can be called with `dense`."""
         return self.reads_class_token and self.grow is not None
 
     @property
@@ -194,23 +202,6 @@ class Encoder(nn.Module):
                 rows = encode_trimmed(self.clip, texts) if self.trims else self.clip.encode_text(texts)
         return nn.functional.normalize(rows.float(), dim=-1)
 
-    def encode_dense(
-        self, images: Float[Tensor, "batch 3 height width"], texts: Int[Tensor, "texts length"] | PrefixTree
-    ) -> tuple[
-        Float[Tensor, "batch dim"],
-        Float[Tensor, "texts dim"],
-        Float[Tensor, "batch patches dim"],
-        Float[Tensor, "texts length dim"],
-    ]:
-        """Unit embeddings of images and texts, and the outputs for all patches and tokens, not of unit length.
-
-        Raises:
-            InputError: `gives_tokens` is false.
-        """
-        raw, patch = self._encode_patches(images)
-        text, token = self._encode_tokens(texts)
-        return nn.functional.normalize(raw, dim=-1), text, patch, token
-
     def _encode_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
         self._refuse_without_tokens()
         raw, patch = encode_patches(self.clip, images)
@@ -243,8 +234,11 @@ class Encoder(nn.Module):
         Args:
             images: transformed images.
             texts: as for `encode_captions`.
-            dense: give the outputs for patches and tokens, too, as `encode_dense` does.
+            dense: give the outputs for patches and tokens, too.
             raw: give the images' embeddings before they are brought to length one, too.
+
+        Raises:
+            InputError: `dense` without `gives_tokens`.
         """
         image = text = patch = token = raw_image = None
         if images is not None:
@@ -262,9 +256,9 @@ class Encoder(nn.Module):
         dense: bool = False,
         raw: bool = False,
     ) -> tuple[Tensor | None, ...]:
-        """What `embed` gives, as far as it was asked for, and the scale: the call that data-parallel training wraps."""
+        """What `embed` gives, as far as asked for, scale and bias: the call that data-parallel training wraps."""
         rows = self.embed(images, texts, dense=dense, raw=raw)
-        return (*rows[: 5 if raw else 4 if dense else 2], self.scale)
+        return (*rows[: 5 if raw else 4 if dense else 2], self.scale, self.bias)
 
     def compile(self, *, backend: Any = "inductor") -> None:
         """Compile both towers, once for all numbers of texts and nodes."""

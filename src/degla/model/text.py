@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -27,18 +27,33 @@ def why_padded(clip: nn.Module) -> str | None:
     """Why texts must be padded; None where they may be cut to the longest of the batch without changing an embedding.
 
     None for open_clip's own causal towers that are pooled at the end token: there, no token looks to its right and
-    what stands behind the end token is never read. A reason for towers that attend both ways, append a class token
-    (CoCa) or come from `transformers`.
+    what stands behind the end token is never read. None for towers of `transformers`: open_clip tells them which
+    tokens are padding, and they neither attend to it nor pool it. A reason for towers that attend to padding (SigLIP)
+    or append a class token behind it (CoCa).
     """
+    if masks_padding(clip):
+        return None
     tower = text_tower(clip)
     parts = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
     if not all(hasattr(tower, part) for part in parts):
         return f"is a {type(tower).__name__}, not open_clip's own transformer"
     if getattr(tower, "attn_mask", None) is None:
-        return "attends both ways"
+        return "attends both ways, to padding too"
     if getattr(tower, "cls_emb", None) is not None:
         return "appends a class token"
     return None if pool_type(clip) in ("argmax", "eos") else f"is read by {pool_type(clip)!r}, not at the end token"
+
+
+def masks_padding(clip: nn.Module) -> bool:
+    """Whether the text tower is one of `transformers`."""
+    from open_clip.hf_model import HFTextEncoder
+
+    return isinstance(text_tower(clip), HFTextEncoder)
+
+
+def padding_token(clip: nn.Module) -> int:
+    """What texts are filled up with."""
+    return int(text_tower(clip).config.pad_token_id) if masks_padding(clip) else 0
 
 
 def can_trim(clip: nn.Module) -> bool:
@@ -52,7 +67,7 @@ def why_no_tree(clip: nn.Module) -> str | None:
 
 
 def encode_trimmed(clip: nn.Module, tokens: Int[Tensor, "texts length"]) -> Float[Tensor, "texts dim"]:
-    """Run a causal text tower on texts of any length up to its context length.
+    """Run a text tower on texts of any length up to its context length.
 
     open_clip 3's own `encode_text` adds the whole positional table and so accepts only padded texts.
 
@@ -63,6 +78,8 @@ def encode_trimmed(clip: nn.Module, tokens: Int[Tensor, "texts length"]) -> Floa
     Returns:
         One vector a text, not normalised.
     """
+    if masks_padding(clip):
+        return cast(Tensor, cast(Any, clip).encode_text(tokens))
     tower = text_tower(clip)
     length = tokens.shape[1]
     dtype = tower.transformer.get_cast_dtype()

@@ -50,7 +50,7 @@ class TransformersEncoder(Encoder):
         super().__init__(clip, **parts)
         self._activation = activation
         # CLIP reads the end token and looks back alone; SigLIP looks both ways and reads the last position.
-        self.trims = padding == 0
+        self.trims, self.padding = padding == 0, padding
 
     @property
     def activation(self) -> str:

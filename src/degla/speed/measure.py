@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from degla.errors import InputError
 from degla.speed.workload import Workload
 
 Side = Literal["baseline", "present"]
@@ -72,6 +73,11 @@ def measure(settings: MeasureSettings) -> Measured:
     bf16 = settings.precision == "bf16"
     config = workload.config(settings.precision)
     encoder = load_encoder(workload.model, device=device)
+    if encoder.bias is not None:
+        raise InputError(
+            f"{encoder.name}: has a logit_bias, and the released code that a step is compared with knows the softmax "
+            "losses alone. Take a model without logit_bias; `degla doctor` says how long a step of this one takes."
+        )
     batch = make_batch(workload, encoder, precision=settings.precision).to(device)
     step: StagedStep
     if settings.side == "baseline":

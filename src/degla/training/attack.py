@@ -87,7 +87,7 @@ class Attack:
             TowerOutputs(*(row if row is text else _leaf(row) for row, text in zip(found, text_rows, strict=True)))
             for found, text_rows in zip(rows, texts, strict=True)
         ]
-        student = to_embeddings(leaves, scale=self.encoder.scale.detach(), batch=batch)
+        student = to_embeddings(leaves, scale=self.encoder.scale.detach(), batch=batch, bias=self.encoder.bias)
         loss = self.objective.value_alone(student, target, self.processes)
         wanted = [leaf for found in leaves for leaf in found if leaf is not None and leaf.requires_grad]
         sent = torch.autograd.grad(loss, wanted, allow_unused=True) if loss.requires_grad else (None,) * len(wanted)

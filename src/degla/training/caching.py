@@ -38,6 +38,7 @@ class GradientCache:
     Attributes:
         rows: embeddings of each part; leaves that collect the loss's gradient.
         scale: the scale, such a leaf too.
+        bias: the bias, where the model has one.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class GradientCache:
                 rows = encoder.embed(part.image, part.texts if texts else None, dense=dense, raw=raw)
             self.rows.append(TowerOutputs(*(None if each is None else each.requires_grad_() for each in rows)))
         self.scale: Float[Tensor, ""] = encoder.scale.detach().requires_grad_()
+        self.bias: Float[Tensor, ""] | None = encoder.bias
+        self.bias = None if self.bias is None else self.bias.detach().requires_grad_()
 
     def backward(self, loss: Float[Tensor, ""], student: Callable[..., Any]) -> None:
         """Send the gradient of `loss` into the student's parameters.
 
         Args:
-            loss: computed from `rows` and `scale`.
+            loss: computed from `rows`, `scale` and `bias`.
             student: the student as wrapped for the processes at hand; they exchange gradients once.
         """
         scaler = self.accelerator.scaler
@@ -78,12 +81,14 @@ class GradientCache:
             together = contextlib.nullcontext() if last else self.accelerator.no_sync(student)
             with together:
                 texts = part.texts if self.texts else None
-                *values, scale = student(part.image, texts, dense=self.dense, raw=self.raw)
+                *values, scale, bias = student(part.image, texts, dense=self.dense, raw=self.raw)
                 pairs = zip(TowerOutputs(*values), rows, strict=True)
                 there = [(value, leaf) for value, leaf in pairs if value is not None and leaf is not None]
                 sent = sum(_product(value, leaf) for value, leaf in there)
-                # The scale is one for all parts; its gradient goes along with the last.
+                # Scale and bias are one for all parts; their gradients go along with the last.
                 sent = sent + _product(scale, self.scale) * float(last)
+                if bias is not None and self.bias is not None:
+                    sent = sent + _product(bias, self.bias) * float(last)
                 if sent.requires_grad:
                     sent.backward()  # type: ignore[no-untyped-call]
         _set_random_state(after, self.scale.device)

@@ -16,7 +16,13 @@ from degla.model.encoder import TowerOutputs
 from degla.model.teacher import Teacher
 
 
-def to_embeddings(rows: Sequence[Sequence[Tensor | None]], *, scale: Float[Tensor, ""], batch: Batch) -> Embeddings:
+def to_embeddings(
+    rows: Sequence[Sequence[Tensor | None]],
+    *,
+    scale: Float[Tensor, ""],
+    batch: Batch,
+    bias: Float[Tensor, ""] | None = None,
+) -> Embeddings:
     """Put the parts of a batch together, each text beside its row.
 
     Args:
@@ -24,6 +30,7 @@ def to_embeddings(rows: Sequence[Sequence[Tensor | None]], *, scale: Float[Tenso
             and are zeros then.
         scale: 1 over the temperature.
         batch: whose parts these are.
+        bias: of a model of the sigmoid loss.
     """
     found: dict[str, list[Tensor]] = {}
     start = 0
@@ -41,7 +48,8 @@ def to_embeddings(rows: Sequence[Sequence[Tensor | None]], *, scale: Float[Tenso
             found.setdefault(name, []).append(value)
     joined = {name: _join(values).float() for name, values in found.items()}
     values = {name: value for name, value in batch.tensors().items() if INPUTS[name].kind == "value"}
-    return Embeddings.of(joined | values | {"scale": scale.float()})
+    model = {"scale": scale.float()} | ({} if bias is None else {"bias": bias.float()})
+    return Embeddings.of(joined | values | model)
 
 
 def _without_texts(image: Tensor, batch: Batch) -> dict[str, Tensor]:

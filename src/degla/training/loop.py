@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation import processes as evaluation
 from degla.files import write_json
 from degla.losses.core import Processes
+from degla.losses.core.forms import fit_to_model
 from degla.losses.core.objective import Objective
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
@@ -226,7 +228,11 @@ def build_trainer(
         rules: number of rules whose negatives can occur.
         steps: length of the run.
     """
-    objective = Objective(config.objective, rules=rules)
+    biased = encoder.bias is not None
+    objective = Objective(fit_to_model(config.objective, biased=biased, model=encoder.name), rules=rules)
+    limit = math.log(config.optim.max_scale)
+    if biased:
+        limit = max(limit, float(encoder.clip.logit_scale.detach()))
     averaging = config.train.average not in (None, 1)
     # In main memory: it is read only for checkpoints and evaluations.
     start = copy.deepcopy(encoder).cpu() if averaging else None
@@ -255,6 +261,7 @@ def build_trainer(
     return Trainer(
         config=config, accelerator=accelerator, encoder=encoder, student=student, teacher=teacher,
         objective=objective, optimizer=optimizer, processes=processes, steps=steps, sharding=sharding, start=start,
+        log_scale_limit=limit,
     )  # fmt: skip
 
 

@@ -237,6 +237,7 @@ def choose_collate(config: TrainConfig, encoder: Encoder, *, part_size: int | No
     needs = frozenset[TeacherPart]().union(*(loss.needs for loss in config.objective.values() if loss.weight > 0))
     return Collate(
         trim=encoder.trims,
+        padding=encoder.padding,
         grow=encoder.grow,
         part_size=part_size,
         classes=classes,

@@ -12,6 +12,7 @@ from degla.config.run import TrainConfig
 from degla.data.batches import Batch
 from degla.errors import InputError
 from degla.losses.core import Processes
+from degla.losses.core.forms import fit_to_model
 from degla.losses.core.objective import Objective
 from degla.model.encoder import Encoder
 from degla.training.anchor import Anchor
@@ -73,7 +74,9 @@ def add_rehearsal(trainer: Trainer, pairs: Pairs | None) -> None:
     config = trainer.config
     if pairs is not None:
         stream = config.rehearsal.stream(config)
-        objective = Objective(stream.objective, rules=len(pairs.dataset.rules))
+        encoder = trainer.encoder
+        losses = fit_to_model(stream.objective, biased=encoder.bias is not None, model=encoder.name)
+        objective = Objective(losses, rules=len(pairs.dataset.rules))
         trainer.rehearsal = replace(trainer, config=stream, objective=objective)
     if config.anchor.weight:
         if trainer.sharding is not None:

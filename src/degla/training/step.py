@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ class Trainer:
         student: the student as wrapped for the processes at hand.
         teacher: None where no loss of the objective needs one.
         steps: length of the whole run.
+        log_scale_limit: largest logarithm of the scale.
         watch: the losses that nobody has looked at yet.
         sharding: where the processes share student and teacher out; else None.
         rehearsal: the same student, teacher and optimiser under the objective of the second stream of pairs; else None.
@@ -52,6 +52,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     processes: Processes
     steps: int
+    log_scale_limit: float
     watch: FiniteWatch = field(default_factory=FiniteWatch)
     sharding: Sharding | None = None
     start: Encoder | None = None
@@ -83,8 +84,10 @@ class Trainer:
         if self.teacher is not None:
             decay = self.config.teacher.decay_at(number, steps=self.steps)
             self.teacher.update(self.encoder, decay=decay)
-        return {"loss": shown[0], **dict(zip(values, shown[1:], strict=True)), "lr": rate,
-                "scale": self.encoder.scale.detach()}  # fmt: skip
+        model = {"scale": self.encoder.scale.detach()}
+        if self.encoder.bias is not None:
+            model["bias"] = self.encoder.bias.detach().clone()
+        return {"loss": shown[0], **dict(zip(values, shown[1:], strict=True)), "lr": rate, **model}
 
     def backward_all(self, batch: Batch, rehearsed: Batch | None, *, number: int) -> tuple[Tensor, dict[str, Tensor]]:
         """As `backward`, with rehearsal and anchor added: theirs come first, for the anchor reads the rehearsal's."""
@@ -110,14 +113,15 @@ class Trainer:
         if len(parts) == 1:
             student = self._student_embeddings(batch, parts[0])
             loss, values = self.objective.value(student, target, self.processes)
-            # Processes wait for a gradient of the scale, also where no loss reads it.
-            self.accelerator.backward(loss + 0.0 * student.scale)
+            # Processes wait for gradients of scale and bias, also where no loss reads them.
+            unread = student.scale + student.extra.get("bias", 0.0)
+            self.accelerator.backward(loss + 0.0 * unread)
         else:
             cache = GradientCache(
                 self.encoder, parts, accelerator=self.accelerator,
                 texts=self.objective.reads_texts, dense=self.dense, raw=self.raw,
             )  # fmt: skip
-            student = to_embeddings(cache.rows, scale=cache.scale, batch=batch)
+            student = to_embeddings(cache.rows, scale=cache.scale, batch=batch, bias=cache.bias)
             loss, values = self.objective.value(student, target, self.processes)
             cache.backward(loss, self.student)
         if self.sharding is not None:
@@ -189,12 +193,12 @@ class Trainer:
         scale = self.encoder.clip.logit_scale
         if scale.requires_grad:  # A frozen one stays, whatever it is.
             with torch.no_grad():
-                scale.clamp_(0.0, math.log(self.config.optim.max_scale))
+                scale.clamp_(0.0, self.log_scale_limit)
 
     def _student_embeddings(self, batch: Batch, part: BatchPart) -> Embeddings:
         texts = part.texts if self.objective.reads_texts else None
-        *rows, scale = self.student(part.image, texts, dense=self.dense, raw=self.raw)
-        return to_embeddings([rows], scale=scale, batch=batch)
+        *rows, scale, bias = self.student(part.image, texts, dense=self.dense, raw=self.raw)
+        return to_embeddings([rows], scale=scale, batch=batch, bias=bias)
 
     def _target(self, parts: list[BatchPart], *, negatives: int) -> Target:
         with self.accelerator.autocast():

@@ -5,7 +5,9 @@ from __future__ import annotations
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.losses.core import Processes
+from degla.losses.core.forms import BIAS, fit_to_model
 from degla.model.adapters import add_adapters
+from degla.model.block import is_of_adapter
 from degla.model.depth import TOWERS, Tower, resblocks, tower_depth, tower_module, tower_of
 from degla.model.encoder import Encoder
 from degla.model.fast_paths import why_no_adapters
@@ -16,18 +18,16 @@ def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
     """Set `requires_grad` of every parameter, put adapters in where they are asked for, and settle BatchNorm.
 
     Raises:
-        InputError: a loss that knows no bias for a model with one; nothing is left to train; the towers' blocks cannot
-            be told, or are fewer; the towers take no adapters; or moving statistics of BatchNorm do not go together
-            with another flag.
+        InputError: nothing is left to train; the towers' blocks cannot be told, or are fewer; the towers take no
+            adapters; or moving statistics of BatchNorm do not go together with another flag.
     """
-    _refuse_bias(encoder, config)
-    loop = config.train
+    loop, scale = config.train, _scale_names(encoder, config)
     frozen = _frozen_blocks(encoder, "image", loop.freeze_image_blocks)
     frozen |= _frozen_blocks(encoder, "text", loop.freeze_text_blocks)
     trained = {"image": loop.train_image_tower, "text": loop.train_text_tower}
     for name, parameter in encoder.clip.named_parameters():
         tower = tower_of(name)
-        whole = name == "logit_scale" and loop.train_scale if tower is None else trained[tower]
+        whole = name in scale if tower is None else trained[tower]
         parameter.requires_grad_(whole and name not in frozen)
     if config.adapter.rank:
         _add_adapters(encoder, config)
@@ -36,17 +36,15 @@ def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
     _settle_statistics(encoder, config)
 
 
-def _refuse_bias(encoder: Encoder, config: TrainConfig) -> None:
-    if getattr(encoder.clip, "logit_bias", None) is None:
-        return
-    chosen = [*config.objective.items(), *config.rehearsal.objective.items()]
-    names = list(dict.fromkeys(name for name, loss in chosen if loss.weight > 0 and loss.scaled))
-    if names:
-        raise InputError(
-            f"{encoder.name}: has a logit_bias, as SigLIP and other models of the sigmoid loss have, and this recipe's "
-            f"{', '.join(names)} read its scale without the bias: both would no longer fit the embeddings. The "
-            "model can be evaluated; to train, take one without logit_bias."
-        )
+def _scale_names(encoder: Encoder, config: TrainConfig) -> set[str]:
+    """The scale, and the bias where a loss reads it; nothing where they are not trained."""
+    if not config.train.train_scale:
+        return set()
+    biased = encoder.bias is not None
+    objectives = (config.objective, config.rehearsal.objective)
+    fitted = [fit_to_model(losses, biased=biased, model=encoder.name) for losses in objectives]
+    read = any(BIAS in loss.reads for losses in fitted for loss in losses.values())
+    return {"logit_scale", *(["logit_bias"] if read else [])}
 
 
 def _frozen_blocks(encoder: Encoder, tower: Tower, count: int) -> set[str]:
@@ -108,4 +106,4 @@ def _add_adapters(encoder: Encoder, config: TrainConfig) -> None:
     ]
     add_adapters(clip, config.adapter, blocks=blocks)
     for name, parameter in clip.named_parameters():
-        parameter.requires_grad_("lora_" in name or (name == "logit_scale" and config.train.train_scale))
+        parameter.requires_grad_(is_of_adapter(name) or name in _scale_names(encoder, config))

@@ -24,7 +24,7 @@ class AnyLoss(Checked, ABC, section="objective"):
         needs: parts of the teacher's embeddings that it reads.
         reads: optional parts of the student's embeddings that it reads, as `degla.inputs` names them.
         reads_texts: whether it reads the embedding of any text. Where no loss does, no text is embedded.
-        scaled: whether it reads the model's scale: its logits are similarities times the scale, without a bias.
+        scaled: whether it reads the model's scale: its logits are similarities times the scale.
     """
 
     weight: Factor

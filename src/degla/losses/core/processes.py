@@ -70,6 +70,20 @@ class Processes:
         dist.all_gather(parts, wire.detach().contiguous())
         return torch.cat(parts).to(tensor.dtype)
 
+    def rows_of(self, tensor: Tensor, rank: int) -> Tensor:
+        """What one process has, on every process, without gradient; all of them must call it with the same shape."""
+        if self.count == 1:
+            return tensor
+        found = tensor.detach().clone(memory_format=torch.contiguous_format)
+        dist.broadcast(found, src=rank)
+        return found
+
+    def sum_at(self, tensor: Tensor, rank: int) -> Tensor:
+        """Sum over processes, without gradient, for one of them; what the others get is of no meaning."""
+        if self.count > 1:
+            dist.reduce(tensor, dst=rank)
+        return tensor
+
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over processes, without gradient, on the tensor's own device."""
         tensor = tensor.detach().clone()

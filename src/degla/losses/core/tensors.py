@@ -97,8 +97,8 @@ def _set_defaults(given: dict[str, Any], wanted: Wanted, processes: Processes) -
     teacher = given.get("teacher_image", given.get("teacher_caption"))
     if not negatives and teacher is not None:
         given.setdefault("teacher_negative", teacher.new_zeros(rows, 0, teacher.shape[-1]))
-    if "scale" in given:
-        given["scale"] = torch.as_tensor(given["scale"], device=device)
+    for name in [name for name in given if INPUTS[name].kind == "model"]:
+        given[name] = torch.as_tensor(given[name], device=device)
 
 
 def _require(given: Mapping[str, Any], wanted: Wanted) -> None:

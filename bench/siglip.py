@@ -1,0 +1,51 @@
+"""Do recipes train a model of the sigmoid loss? Loss, scale and bias of a small random SigLIP over a few steps."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+from pathlib import Path
+
+import torch
+from families import FAMILIES, make_model
+
+import degla
+from degla.model.load import load_encoder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="root that holds coco/")
+    parser.add_argument("--steps", type=int, default=20)
+    given = parser.parse_args()
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    captions = given.data / "coco/annotations/captions_val2017.json"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        degla.write_negatives(captions, folder / "negatives.jsonl")
+        model = make_model(folder / "siglip", FAMILIES["SigLIP"])
+        print("| recipe | loss | scale | bias | resumed from the middle |\n|---|---|---|---|---|")
+        for recipe in ("clip", "negclip", "degla"):
+            fields = {
+                "model": str(model), "data.captions": str(captions), "data.images": str(given.data / "coco/val2017"),
+                "data.negatives": str(folder / "negatives.jsonl"), "out": str(folder / recipe), "optim.lr": 3e-3,
+                "optim.warmup_steps": 2, "train.batch_size": 16, "train.steps": given.steps,
+                "train.precision": "fp32", "tracking.every_steps": 1, "checkpoint.every_steps": given.steps // 2,
+                "checkpoint.every_minutes": 0, "checkpoint.keep": 0, "data.workers": 0,
+            }  # fmt: skip
+            whole = degla.train(recipe, fields)
+            lines = (folder / recipe / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            rows = [row for row in map(json.loads, lines) if "loss" in row]
+            expected = load_encoder(str(whole.folder)).fingerprint
+            (whole.folder / "state.json").unlink()
+            again = load_encoder(str(degla.train(recipe, fields, resume=True).folder)).fingerprint
+            told = [f"{rows[0][key]:.4f} to {rows[-1][key]:.4f}" for key in ("loss", "scale", "bias")]
+            told += ["bit-equal" if again == expected else "DIFFERS"]
+            print(f"| `{recipe}` |", " | ".join(told), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()

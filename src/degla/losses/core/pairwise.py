@@ -1,0 +1,125 @@
+"""Sigmoid losses of pairs: each image and text is judged alone, so that a sum over all of them comes block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from degla.losses.core.embeddings import Embeddings
+from degla.losses.core.partition import BLOCK_LOGITS
+from degla.losses.core.processes import Processes
+
+LeftOut = Callable[[slice, int], Bool[Tensor, "rows texts"]]
+"""From a slice of the images and a process: which of the texts of that process do not count for them."""
+
+
+def true_pair(logit: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
+    """-log sigmoid(z): the loss of pairs that belong together."""
+    return -logsigmoid(logit)
+
+
+def false_pair(logit: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
+    """-log sigmoid(-z): the loss of pairs that do not."""
+    return -logsigmoid(-logit)
+
+
+def mean_of_own(
+    losses: Float[Tensor, "batch negatives"], valid: Bool[Tensor, "batch negatives"]
+) -> Float[Tensor, " batch"]:
+    """The mean of each row over its valid negatives; 0 where it has none."""
+    kept = losses.where(valid, losses.new_zeros(()))
+    return kept.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
+
+
+def pair_logits(student: Embeddings, similarity: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
+    """z = s <v, t> + b of pairs of one image and one text, by the model's scale and bias.
+
+    Raises:
+        LookupError: the model has no bias.
+    """
+    return student.scale * similarity + student.require("bias")
+
+
+def false_pairs_of_all(
+    student: Embeddings,
+    texts: Float[Tensor, "texts dim"],
+    *,
+    weight: Float[Tensor, " texts"],
+    left_out: LeftOut,
+    processes: Processes,
+    block_logits: int = BLOCK_LOGITS,
+) -> Float[Tensor, " batch"]:
+    """sum_t w_t `false_pair`(s <v, t> + b) for each image of this process, over the texts of all processes.
+
+    The texts of one process at a time visit the others, with their gradient on the way back, and logits are held in
+    blocks: no process holds the texts of all, nor a whole matrix of logits. The backward pass computes them again.
+
+    Args:
+        student: images, scale and bias.
+        texts: those of this process; all processes have as many.
+        weight: of each of these texts, 0 for one that does not exist.
+        left_out: texts that do not count for some images.
+        processes: that share the batch.
+        block_logits: bound on the logits that are held at a time.
+    """
+    size = max(1, block_logits // max(len(texts), 1))
+    blocks = [slice(start, min(start + size, len(student.image))) for start in range(0, len(student.image), size)]
+    visits = _Visits(weight, left_out, processes, blocks)
+    found = _FalsePairs.apply(student.image, texts, student.scale, student.require("bias"), visits)  # type: ignore[no-untyped-call]
+    return cast(Tensor, found)
+
+
+@dataclass(frozen=True)
+class _Visits:
+    """How the texts of each process meet the images of this one."""
+
+    weight: Tensor
+    left_out: LeftOut
+    processes: Processes
+    blocks: list[slice]
+
+    def texts(self, own: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Each process with its texts and their weights, in order of rank."""
+        for source in range(self.processes.count):
+            yield source, self.processes.rows_of(own, source), self.processes.rows_of(self.weight, source)
+
+
+class _FalsePairs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, visits: _Visits) -> Tensor:
+        sums = torch.zeros_like(images[:, 0])
+        for source, their, weight in visits.texts(texts):
+            for rows in visits.blocks:
+                losses = false_pair(scale * images[rows] @ their.T + bias)
+                sums[rows] += losses.masked_fill_(visits.left_out(rows, source), 0.0) @ weight
+        ctx.save_for_backward(images, texts, scale, bias)
+        ctx.visits = visits
+        return sums
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        images, texts, scale, bias = ctx.saved_tensors
+        visits: _Visits = ctx.visits
+        to_images, to_texts, to_scale, to_bias = (torch.zeros_like(each) for each in ctx.saved_tensors)
+        for source, their, weight in visits.texts(texts):
+            to_their = torch.zeros_like(their)
+            for rows in visits.blocks:
+                shares = torch.sigmoid(scale * images[rows] @ their.T + bias)
+                shares = shares.mul_(weight).mul_(gradient[rows, None])
+                shares.masked_fill_(visits.left_out(rows, source), 0.0)
+                unscaled = shares @ their
+                to_images[rows] += scale * unscaled
+                to_their.addmm_(shares.T, scale * images[rows])
+                to_scale += (unscaled * images[rows]).sum()
+                to_bias += shares.sum()
+            to_their = visits.processes.sum_at(to_their, source)
+            if source == visits.processes.rank:
+                to_texts = to_their
+        return to_images, to_texts, to_scale, to_bias, None

@@ -1,0 +1,43 @@
+"""An image, its caption and its own negatives, each pair judged alone by a sigmoid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core.pairwise import false_pair, mean_of_own, pair_logits, true_pair
+from degla.ranges import Factor
+
+
+@dataclass(frozen=True)
+class SigmoidImageGrounded(Loss):
+    """Say yes to each image with its caption, and no to it with each of the caption's own negatives.
+
+    Formula:  mean_i sp(-z(v_i,t_i)) + w / K_i sum_k sp(z(v_i,n_ik))
+              z(v,t) = s<v,t> + b, sp(z) = log(1 + e^z), v: images, t: captions, n: valid negatives, K_i of them,
+              s: `scale`, b: `bias`, w: `negative_weight`
+    Shapes:   see Embeddings; returns a scalar, the mean over pairs that have a valid negative
+    Scope:    local - an image meets only its caption and that caption's negatives; no gather
+    Source:   the image-grounded contrast of arXiv 2504.16801, by the loss of SigLIP, arXiv 2303.15343
+    Differs:  published nowhere. The bias is the model's own, which a softmax over one image's texts would lose
+    Cost:     none beyond the shared encoder pass
+    """
+
+    weight: Factor = 0.1
+    """Factor of the loss, >= 0 (0.1 in arXiv 2504.16801, for the softmax)."""
+    negative_weight: Factor = 1.0
+    """Factor of the mean over a caption's negatives, >= 0; at 1 all of them count as much as the caption."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"bias"})
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the pairs of all processes that have a valid negative."""
+        own = true_pair(pair_logits(student, (student.image * student.caption).sum(-1)))
+        false = false_pair(pair_logits(student, torch.einsum("bd,bkd->bk", student.image, student.negative)))
+        losses = own + self.negative_weight * mean_of_own(false, student.valid)
+        return processes.mean(losses, student.valid.any(dim=1))

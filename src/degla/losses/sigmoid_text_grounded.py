@@ -1,0 +1,51 @@
+"""A caption, the teacher's view of it and its own negatives, each negative compared alone by a sigmoid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
+from degla.losses.core.pairwise import false_pair, mean_of_own
+from degla.losses.text_grounded import published_pairing
+from degla.ranges import Factor, Positive
+
+
+@dataclass(frozen=True)
+class SigmoidTextGrounded(Loss):
+    """Push each of a caption's negatives, alone, further from the caption than the teacher's embedding of it is.
+
+    Formula:  mean_i 1 / K_i sum_k sp(c<t_i,n_ik> - c<t_i,y_i>)
+              sp(z) = log(1 + e^z), t: student captions, y: teacher captions (no gradient), n: valid student negatives,
+              K_i of them, c: `fixed_scale`
+    Shapes:   see Embeddings; returns a scalar, the mean over pairs that have a valid negative
+    Scope:    local - a caption meets only its own negatives; no gather (pairing="published" gathers)
+    Source:   the text-grounded contrast of arXiv 2504.16801, by the loss of SigLIP, arXiv 2303.15343
+    Differs:  published nowhere. The model's bias is that of images with texts, and two texts are far more alike: the
+              true pair's own logit stands in its place. With one negative it equals `text_grounded`
+    Cost:     one teacher forward of the captions
+    """
+
+    weight: Factor = 0.1
+    """Factor of the loss, >= 0 (0.1 in arXiv 2504.16801, for the softmax)."""
+    fixed_scale: Positive = 10.0
+    """1 / temperature of this loss, not learnt, > 0 (temperature 0.1 in arXiv 2504.16801)."""
+    pairing: Literal["own", "published"] = "own"
+    """Which negatives a caption meets: its own, or those that the released code pairs with it; "own" or "published"."""
+
+    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"caption"})
+    scaled: ClassVar[bool] = False
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the pairs of all processes that have a valid negative."""
+        negatives, valid = student.negative, student.valid
+        if self.pairing == "published":
+            negatives, valid = published_pairing(student, processes)
+        true = (student.caption * teacher.require("caption")).sum(-1)
+        false = torch.einsum("bd,bkd->bk", student.caption, negatives)
+        losses = false_pair(self.fixed_scale * (false - true[:, None]))
+        return processes.mean(mean_of_own(losses, valid), valid.any(dim=1))

@@ -1,0 +1,144 @@
+"""Sigmoid losses: known answers, gradients, blocks, and which form of a recipe's losses a model is trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+from term_cases import gradients, make_case
+
+from degla.errors import InputError
+from degla.losses import (
+    Contrastive,
+    ImageGrounded,
+    SelfDistillation,
+    SigmoidContrastive,
+    SigmoidImageGrounded,
+    SigmoidTextGrounded,
+    TextGrounded,
+)
+from degla.losses.core import Processes, Target, pairwise
+from degla.losses.core.forms import fit_to_model
+from degla.losses.core.objective import losses_by_name
+
+ONE = Processes()
+EYE = torch.eye(2, dtype=torch.float64)
+LN2 = math.log(2)
+
+
+def plus(z: float) -> float:
+    return math.log1p(math.exp(z))
+
+
+@pytest.mark.parametrize(("bias", "answer"), [(-10.0, 0.693193), (-5.0, 0.0134307)])
+def test_two_pairs_that_are_alike_only_with_themselves(bias: float, answer: float) -> None:
+    loss = SigmoidContrastive()(image=EYE, caption=EYE, scale=10.0, bias=bias)
+    assert loss.item() == pytest.approx(answer, abs=5e-7)
+
+
+@pytest.mark.parametrize("scope", ["own", "batch"])
+@pytest.mark.parametrize(("cosine", "added"), [(1.0, LN2), (0.5, 0.00671535)])
+def test_a_negative_is_one_more_false_pair(scope: Any, cosine: float, added: float) -> None:
+    image = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
+    negative = torch.tensor([[[cosine, math.sqrt(1 - cosine**2), 0.0]]], dtype=torch.float64)
+    given: Any = {"image": image, "caption": image, "negative": negative, "scale": 10.0, "bias": -10.0}
+    for weight in (1.0, 0.25, 0.0):
+        loss = SigmoidContrastive(negative_scope=scope, negative_weight=weight)(**given)
+        assert loss.item() == pytest.approx(LN2 + weight * added, abs=5e-9)
+    assert SigmoidImageGrounded()(**given).item() == pytest.approx(LN2 + added, abs=5e-9)
+
+
+@pytest.mark.parametrize("negatives", [1, 2, 4])
+def test_local_losses_do_not_depend_on_how_many_equal_negatives_there_are(negatives: int) -> None:
+    rows = torch.nn.functional.normalize(torch.randn(5, 6, dtype=torch.float64), dim=-1)
+    copies = rows[:, None].expand(-1, negatives, -1)
+    text = SigmoidTextGrounded()(image=rows, caption=rows, negative=copies, teacher_caption=rows)
+    assert text.item() == pytest.approx(LN2, abs=1e-12)
+    image = SigmoidImageGrounded()(image=rows, caption=rows, negative=copies, scale=7.0, bias=-4.0)
+    assert image.item() == pytest.approx(plus(-3) + plus(3), abs=1e-12)
+
+
+def test_with_one_negative_the_text_grounded_losses_are_one() -> None:
+    case = make_case(5, 1, mask="random", seed=3)
+    values = [loss.value(case.student(), case.target(), ONE) for loss in (SigmoidTextGrounded(), TextGrounded())]
+    torch.testing.assert_close(values[0], values[1], rtol=1e-12, atol=1e-14)
+
+
+def test_gradients_are_those_written_down() -> None:
+    case = make_case(4, 3, mask="random", seed=5)
+    student = case.student()
+    names = {name: getattr(student, name) for name in ("negative", "scale")} | {"bias": student.require("bias")}
+    value = SigmoidContrastive(negative_scope="own", negative_weight=0.5).value(student, Target(), ONE)
+    found = gradients(value, names)
+    scale, bias = student.scale, student.require("bias")
+    logits = scale * student.image @ student.caption.T + bias
+    own = scale * torch.einsum("bd,bkd->bk", student.image, student.negative) + bias
+    share = 0.5 * torch.sigmoid(own) * student.valid / 4
+    torch.testing.assert_close(found["negative"], scale * share[..., None] * student.image[:, None])
+    torch.testing.assert_close(found["bias"], (torch.sigmoid(logits) - torch.eye(4)).sum() / 4 + share.sum())
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+@pytest.mark.parametrize("scope", ["none", "own", "batch"])
+def test_blocks_change_nothing(block: int, scope: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = SigmoidContrastive(negative_scope=scope, mask_same_image=True)
+    case = make_case(5, 3, mask="random", seed=6)
+    whole = loss.value(case.student(), Target(), ONE)
+    expected = gradients(whole, case.leaves)
+    inner = pairwise.false_pairs_of_all
+    monkeypatch.setattr(
+        "degla.losses.sigmoid_contrastive.false_pairs_of_all",
+        lambda *given, **named: inner(*given, **named, block_logits=block),
+    )
+    value = loss.value(case.student(), Target(), ONE)
+    torch.testing.assert_close(value, whole, rtol=1e-13, atol=1e-13)
+    for leaf, gradient in gradients(value, case.leaves).items():
+        torch.testing.assert_close(gradient, expected[leaf], rtol=1e-11, atol=1e-13)
+
+
+def test_large_logits_stay_exact() -> None:
+    image = torch.eye(2)
+    loss = SigmoidContrastive()(image=image, caption=image.flip(0), scale=100.0, bias=-10.0)
+    assert loss.item() == pytest.approx(100.0, abs=1e-3)
+    assert SigmoidContrastive()(image=image, caption=image, scale=100.0, bias=-40.0).item() < 1e-15
+
+
+def test_a_model_with_a_bias_gets_the_sigmoid_form_with_all_settings() -> None:
+    chosen = losses_by_name(
+        contrastive=Contrastive(weight=0.7, negative_scope="own", mask_same_image=True),
+        image_grounded=ImageGrounded(weight=0.3),
+        text_grounded=TextGrounded(weight=0.2, fixed_scale=4.0, pairing="published"),
+        self_distillation=SelfDistillation(image=2.0),
+    )
+    assert fit_to_model(chosen, biased=True, model="m") == {
+        "sigmoid_contrastive": SigmoidContrastive(weight=0.7, negative_scope="own", mask_same_image=True),
+        "sigmoid_image_grounded": SigmoidImageGrounded(weight=0.3),
+        "sigmoid_text_grounded": SigmoidTextGrounded(weight=0.2, fixed_scale=4.0, pairing="published"),
+        "self_distillation": SelfDistillation(image=2.0),
+    }
+    plain = fit_to_model(chosen, biased=False, model="m")
+    assert plain == {name: loss for name, loss in chosen.items() if loss.weight > 0}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "biased", "told"),
+    [
+        ([SigmoidContrastive()], False, r"m: has no logit_bias, which sigmoid_contrastive read.*Use contrastive"),
+        ([Contrastive(), SigmoidContrastive()], True, "Set one of the two weights to 0"),
+        ([ImageGrounded(focus=2.0)], True, r"--objective\.image-grounded\.focus 2\.0 has no sigmoid form"),
+    ],
+)
+def test_a_mismatch_is_refused_with_the_remedy(chosen: list[Any], biased: bool, told: str) -> None:
+    named = {type(loss).__module__.rpartition(".")[2]: loss for loss in chosen}
+    with pytest.raises(InputError, match=told):
+        fit_to_model(losses_by_name(**named), biased=biased, model="m")
+
+
+def test_a_batch_without_a_bias_is_refused() -> None:
+    case = make_case(3, 2, seed=8)
+    student = dataclasses.replace(case.student(), extra={})
+    with pytest.raises(LookupError, match="add 'bias' to `reads`"):
+        SigmoidContrastive().value(student, Target(), ONE)
