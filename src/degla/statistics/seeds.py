@@ -92,7 +92,7 @@ class Difference:
         value: the difference.
         interval: 95 %; None where there is nothing to make one from.
         n: seeds or items behind it.
-        doubt: why it may not be called significant, whatever its interval (`significance.doubt_of`); "" where it may.
+        doubt: why it may not be called significant, whatever its interval (`doubt_of`); "" where it may.
     """
 
     value: float
