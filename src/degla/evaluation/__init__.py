@@ -14,5 +14,5 @@ overlap         which benchmark images the model was trained on
 run             all of the above: `Evaluation.score` gives a `results.TracedResult`
 results         results to disk and back
 comparison      results of several methods and seeds side by side; caveats says what to beware of
-report          the page, with plots and templates
+report          HTML, Markdown and plain data of a comparison; page and plots are what they show
 """

@@ -113,7 +113,7 @@ def marks(comparison: Comparison) -> dict[str, Mark]:
 @styled
 def frontier(across: Row, up: Row, comparison: Comparison, width: float = 4.7) -> str:
     """One point a method: what was to be gained (x) against what was to be kept (y), with 95 % bars; inches wide."""
-    figure, axes = new_figure(width, min(0.87 * width, 5.2))
+    figure, axes = new_figure(width, min(width * 4.1 / 4.7, 5.2))
     shown = marks(comparison)
     labels = [method.label for method in comparison.methods if {method.label} <= across.cells.keys() & up.cells.keys()]
     points = {label: (100 * across.cells[label].mean, 100 * up.cells[label].mean) for label in labels}
