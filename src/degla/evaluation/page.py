@@ -75,7 +75,7 @@ def page_of(
         ],
         lead=[lead],
         warnings=comparison.warnings,
-        tab="degla report",
+        tab=f"degla report: {', '.join(method.label for method in comparison.methods)}",
         foot=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
