@@ -30,8 +30,8 @@ from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Reply, Request
 from degla.negatives.llm.embedded import EmbeddedModel, Ranked, _draw
 from degla.negatives.llm.likelihood import Likelihood, open_likelihood
-from degla.negatives.plausibility import largest_drop
 from degla.negatives.rule import load_rule
+from degla.negatives.verdicts import largest_drop
 from degla.shelf import RULES
 
 

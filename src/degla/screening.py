@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from degla.errors import InputError
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.llm import ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey, inert
-from degla.negatives.plausibility import check_drop
-from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+from degla.negatives.verdicts import ACCEPTED, Verdict, check_drop, refused
 from degla.records import ItemImage, NegativeRecord, write_jsonl
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 from degla.negatives.checks import check_caption, check_text, estimate_tokens
 from degla.negatives.grammar import words
-from degla.negatives.grammar.paraphrase import says_the_same
+from degla.negatives.grammar.meaning import says_the_same
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import ReplyStatus
 from degla.negatives.verdicts import REASONS, refused

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from degla.errors import InputError
-from degla.negatives import plausibility
+from degla.negatives import verdicts
 from degla.negatives.llm import ChatMessage, LanguageModel, Request, RequestKey, Slot
 from degla.negatives.llm import weights as weights_module
 from degla.negatives.llm.embedded import EmbeddedModel
@@ -50,7 +50,7 @@ def gguf_file(folder: Path) -> Path:
 @pytest.fixture
 def model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddedModel:
     # Random weights find everything implausible; the limits have tests of their own.
-    monkeypatch.setattr(plausibility, "LARGEST_DROP", {"replace_nouns": 50.0, "strict": -50.0})
+    monkeypatch.setattr(verdicts, "LARGEST_DROP", {"replace_nouns": 50.0, "strict": -50.0})
     return EmbeddedModel(str(folder), precision="float32")
 
 
@@ -252,8 +252,8 @@ def test_real_model_prefers_what_can_be(real: EmbeddedModel) -> None:
         request(choices=(CAPTIONS[0].replace("horse", "camel"), "A horse in a red man is riding a shirt."))
     )
     assert ranked[0].likelihood > ranked[1].likelihood
-    assert ranked[0].drop < plausibility.largest_drop("replace_nouns")
-    assert ranked[1].drop > plausibility.largest_drop("swap_nouns")
+    assert ranked[0].drop < verdicts.largest_drop("replace_nouns")
+    assert ranked[1].drop > verdicts.largest_drop("swap_nouns")
     assert real.name == "embedded:SmolLM2-135M-Instruct"
     assert real.describe()["precision"] == best_precision()
 

@@ -7,11 +7,10 @@ from random import Random
 import pytest
 
 from degla.negatives.checks import judge
-from degla.negatives.example import Example
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.replies import MOST_CANDIDATES
-from degla.negatives.rule import FillingRule, load_rule
+from degla.negatives.rule import Example, FillingRule, load_rule
 from degla.shelf import PUBLISHED_RULES, RULES
 
 FILLING = ("replace_nouns", "replace_adjectives", "replace_relation", "add_object")
@@ -225,3 +224,20 @@ def test_fill(name: str, caption: str, word: str, proposed: str, text: str | Non
     assert rule.fill(tagged, slot, proposed) == text
     if text is not None:
         assert judge(rule, tagged, text).reason == ""
+
+
+@pytest.mark.parametrize("name", RULES.names())
+def test_a_caption_without_a_noun_phrase_is_left_alone(name: str) -> None:
+    assert load_rule(name).ask(parse_one("Raining."), ()) is None
+    assert proposals(name, "Raining.") == set()
+
+
+@pytest.mark.parametrize(
+    ("caption", "negative"),
+    [
+        ("Bears lope over the ground in a dry landscape.", "The ground lope over Bears in a dry landscape."),
+        ("A dog stands in the middle of a field.", "The middle stands in a dog of a field."),
+    ],
+)
+def test_place_words_in_the_place_of_things_are_no_order(caption: str, negative: str) -> None:
+    assert reason("reshuffle_order", caption, negative) == "word_order"

@@ -128,7 +128,7 @@ def test_language_model_that_calls_a_negative_true() -> None:
 def test_plausibility_by_any_model(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="the extra degla[embedded] is not installed")
     from degla.negatives.llm.likelihood import open_likelihood
-    from degla.negatives.plausibility import check_drop
+    from degla.negatives.verdicts import check_drop
 
     likelihood, name = open_likelihood(str(write_folder(tmp_path / "tiny")))
     texts = ["A man in a red shirt is riding a brown cow.", "zq xj " * 9, "word " * 600]

@@ -10,12 +10,11 @@ from random import Random
 
 import pytest
 
-from degla.negatives.example import Example
 from degla.negatives.grammar.phrases import Caption, parse
 from degla.negatives.llm import Form, Reply, Request, RequestKey
 from degla.negatives.llm.server import ServerModel
 from degla.negatives.replies import read_reply
-from degla.negatives.rule import load_rule
+from degla.negatives.rule import Example, load_rule
 
 pytestmark = pytest.mark.xdist_group("llama-server")  # One server, in one process.
 RULE = "replace_nouns"

@@ -8,9 +8,9 @@ import pytest
 
 from degla.negatives.checks import judge
 from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import Token
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.grammar.suitability import can_do, suits_preposition
-from degla.negatives.grammar.tokens import Token
 from degla.negatives.rule import load_rule
 
 CASES = [

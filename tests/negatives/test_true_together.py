@@ -122,12 +122,12 @@ def test_every_draw_of_a_relation_is_listed_and_may_come_in() -> None:
     known = relations()
     for sort, groups in known.groups.items():
         for group in groups:
-            assert all(group.lists(word) for word in (*group.draws, *group.seldom)), (sort, group.draws)
+            assert all(group.cluster(word) for word in (*group.draws, *group.seldom)), (sort, group.draws)
             assert not set(group.draws) & group.seldom, (sort, group.draws)
 
 
 def test_sorts_that_the_relations_name_exist() -> None:
-    known, kinds = relations(), relations().kind_names
+    known, kinds = relations(), relations().nouns_of_kind
     for groups in known.groups.values():
         for group in groups:
             assert group.objects | group.subjects <= {*lexicon().nouns, *kinds, "living", "thing"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from degla.negatives.grammar import words
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.paraphrase import says_the_same
+from degla.negatives.grammar.meaning import says_the_same
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
@@ -29,44 +29,11 @@ CONTEXT: Final = 75
 """Tokens of a text that CLIP reads, besides the marks of start and end."""
 _MAY_DOUBLE: Final = frozenset({"that", "had", "very", "so", "bye", "ha", "knock", "choo", "yum"})
 
-_ENGLISH_SHARE: Final = 0.5
-_CASELESS_ENGLISH: Final = frozenset(
-    {
-        "a",
-        "the",
-        "of",
-        "in",
-        "on",
-        "with",
-        "and",
-        "is",
-        "are",
-        "to",
-        "at",
-        "by",
-        "for",
-        "from",
-        "his",
-        "her",
-        "its",
-        "their",
-        "it",
-        "that",
-        "this",
-        "two",
-        "an",
-        "or",
-        "as",
-        "who",
-        "while",
-        "some",
-        "into",
-        "up",
-        "has",
-        "near",
-        "over",
-    }
-)
+_FUNCTION_WORDS: Final = frozenset(
+    {"a", "the", "of", "in", "on", "with", "and", "is", "are", "to", "at", "by", "for", "from", "his", "her", "its",
+     "their", "it", "that", "this", "two", "an", "or", "as", "who", "while", "some", "into", "up", "has", "near",
+     "over"}
+)  # fmt: skip
 
 
 def check_caption(text: str) -> Verdict:
@@ -82,12 +49,10 @@ def check_caption(text: str) -> Verdict:
         return refused("long_caption")
     if len(content) > _SURE and estimate_tokens(text) > CONTEXT:
         return refused("over_context")
-    known = sum(word in _CASELESS_ENGLISH or (word.isascii() and words.is_known(word)) for word in content)
-    share = known / len(content)
-    functions = sum(word in _CASELESS_ENGLISH for word in content)
-    if share < _ENGLISH_SHARE or (len(content) >= 5 and not functions and share < 0.8):
-        return refused("not_english")
-    return ACCEPTED
+    english = sum(word in _FUNCTION_WORDS or (word.isascii() and words.is_known(word)) for word in content)
+    share = english / len(content)
+    bare = len(content) >= 5 and _FUNCTION_WORDS.isdisjoint(content)
+    return refused("not_english") if share < (0.8 if bare else 0.5) else ACCEPTED
 
 
 def estimate_tokens(text: str) -> int:
@@ -117,8 +82,7 @@ def check_text(caption: Caption, negative: str) -> Verdict:
         return refused("too_long")
     if content == caption.content:
         return refused("same_text")
-    reason = _flaw(caption, content)
-    if reason:
+    if reason := _flaw(caption, content):
         return refused(reason)
     if len(content) > _SURE and estimate_tokens(negative) > CONTEXT:
         return refused("over_context")
@@ -133,11 +97,9 @@ _SURE: Final = 20
 
 def _flaw(caption: Caption, content: Content) -> str:
     """What is wrong with the words of a negative, whatever the rule: banned, doubled, badly counted, a paraphrase."""
-    known = lexicon()
     own = set(pairwise(caption.content))
-    for word in content:
-        if word in known.words["banned"] and word not in caption.content:
-            return "banned_word"
+    if not lexicon().words["banned"].isdisjoint(set(content).difference(caption.content)):
+        return "banned_word"
     for place, (word, following) in enumerate(pairwise(content)):
         if (word, following) in own:
             continue

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from random import Random
 from typing import Final
 
 from degla.negatives.grammar.words import repair_articles
@@ -103,19 +101,3 @@ def _unquote(text: str) -> str:
     while len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES:
         text = text[1:-1].strip()
     return _DOUBLE.sub("", text).strip() if len(_DOUBLE.findall(text)) == 1 else text
-
-
-def proposals(reply: str | None, enumerate_all: Callable[[], list[str]], rng: Random) -> list[str]:
-    """What a rule's `read` returns: the model's answer, or without one the grammar's candidates in random order.
-
-    Args:
-        reply: the model's answer; None where none was asked.
-        enumerate_all: gives the candidates that the grammar finds.
-        rng: draws the order.
-    """
-    if reply is not None:
-        text = read_reply(reply)
-        return [text] if text else []
-    candidates = list(dict.fromkeys(enumerate_all()))
-    rng.shuffle(candidates)
-    return candidates[:MOST_CANDIDATES]

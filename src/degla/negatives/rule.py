@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Protocol, cast, runtime_checkable
 
-from degla.negatives.example import Example
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.llm import Chat, Slot
 from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.verdicts import Verdict
 from degla.shelf import RULES
+
+
+@dataclass(frozen=True)
+class Example:
+    """A caption with a negative that a rule makes of it, accepted by a person; negatives/examples holds them."""
+
+    caption: str
+    negative: str
 
 
 @runtime_checkable
@@ -43,7 +51,7 @@ class NegativeRule(Protocol):
         """The request to a language model; None where a model is of no use for this caption.
 
         Fixed instruction first, then the examples as turns of user and assistant, then the caption, so that a server's
-        prefix cache serves it (`prompts.build_chat`).
+        prefix cache serves it (`frames.GrammarRule`).
         """
         ...
 

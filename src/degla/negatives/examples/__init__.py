@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from random import Random
@@ -27,8 +26,8 @@ from pydantic import Field, field_validator
 
 from degla.errors import InputError
 from degla.files import write_text
-from degla.negatives.example import Example
-from degla.parse import read_yaml
+from degla.negatives.rule import Example
+from degla.parse import read_text, read_yaml
 from degla.records import Record, validate
 from degla.shelf import RULES, did_you_mean
 
@@ -117,32 +116,6 @@ def read_examples(file: Path, *, rule: str) -> tuple[ExampleEntry, ...]:
         InputError: the file cannot be read, is not YAML, holds another rule, repeats an example, or an example is
             wrong.
     """
-    try:
-        changed = file.stat().st_mtime_ns
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
-    return _read(file, rule, changed)
-
-
-def write_examples(file: Path, entries: Sequence[ExampleEntry], *, rule: str) -> None:
-    """Write the examples of a rule, complete or not at all; comments at the head of an existing file are kept.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    import yaml
-
-    rows = [entry.model_dump(exclude_defaults=True) for entry in entries]
-    text = yaml.safe_dump({"rule": rule, "examples": rows}, sort_keys=False, allow_unicode=True, width=200)
-    try:
-        before = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
-    write_text(file, "".join(takewhile(lambda line: line.startswith("#"), before)) + text)
-
-
-@lru_cache(maxsize=64)
-def _read(file: Path, rule: str, changed: int) -> tuple[ExampleEntry, ...]:
     content = read_yaml(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: must hold 'rule: {rule}' and 'examples:', a list of captions and negatives.")
@@ -161,3 +134,17 @@ def _read(file: Path, rule: str, changed: int) -> tuple[ExampleEntry, ...]:
         seen[pair] = number
         entries.append(entry)
     return tuple(entries)
+
+
+def write_examples(file: Path, entries: Sequence[ExampleEntry], *, rule: str) -> None:
+    """Write the examples of a rule, complete or not at all; comments at the head of an existing file are kept.
+
+    Raises:
+        InputError: the file cannot be read or written.
+    """
+    import yaml
+
+    rows = [entry.model_dump(exclude_defaults=True) for entry in entries]
+    text = yaml.safe_dump({"rule": rule, "examples": rows}, sort_keys=False, allow_unicode=True, width=200)
+    before = read_text(file).splitlines(keepends=True) if file.exists() else []
+    write_text(file, "".join(takewhile(lambda line: line.startswith("#"), before)) + text)

@@ -1,17 +1,28 @@
-"""What may be added to a caption, from `lexicon_data/additions.toml`: objects beside a noun, attributes of a noun.
+"""What a picture may hold besides what its caption says: objects beside a noun, attributes of a noun, parts of a room.
 
-A picture holds more than its caption says, so an addition may be true without anyone's knowing it. What is drawn is
-what a caption would mention; what may be there unsaid, or is typical of its noun, is refused as "still_true".
+`lexicon_data/additions.toml` lists what may be added. An addition may be true without anyone's knowing it, and so may a
+thing that comes in for another. What is drawn is what a caption would mention; what may be there unsaid, or is typical
+of its noun, is refused as "still_true".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
+from degla.negatives.grammar.chunks import Chunk, Token, token_at
 from degla.negatives.grammar.groups import ADDITIONS_NAME, read_tables
 from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption
+
+TokenSpan = tuple[int, int]
+"""Indices of the first token of a noun or compound and of the one after its last."""
+
+_LISTING: Final = frozenset({"with", "and", ",", "has", "have", "having", "including", "contains", "containing", "or"})
+_ABSENT: Final = frozenset({"no", "without", "missing", "lacking"})
+_HAVING: Final = frozenset({"wear", "have", "in", "under"})
+"""Verbs and prepositions that say what somebody has on or about him."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +51,7 @@ class Additions:
 
     def may_be_present(self, noun: str) -> bool:
         """Whether a picture may well hold such a thing without its caption's saying so."""
-        sorts = {group.name for group in lexicon().noun_groups(noun)}
-        return noun in self._words["present_nouns"] or bool(sorts & self._words["present"])
+        return noun in self._words["present_nouns"] or bool(lexicon().group_names(noun) & self._words["present"])
 
     def is_vague(self, adjective: str) -> bool:
         """Whether an adjective says a size, an age, a judgement or the like."""
@@ -75,3 +85,66 @@ def additions() -> Additions:
         DeglaError: the file is not where the package was installed.
     """
     return Additions(read_tables(ADDITIONS_NAME))
+
+
+def chunk_at(caption: Caption, span: TokenSpan) -> Chunk:
+    """The phrase that a noun is in."""
+    return next(one for one in caption.chunks if one.start <= span[0] < one.end)
+
+
+def may_be_there(caption: Caption, span: TokenSpan, lemma: str) -> bool:
+    """Whether a noun that comes in for the one at `span` may name something in the picture as well.
+
+    What nearly every picture has; what holds or covers the old thing; a part of another thing that is named ("a wheel"
+    beside a car); what a thing may be made of; what a room may hold besides: a kitchen with a sink may well have a
+    microwave.
+    """
+    known, old, before = lexicon(), caption.tokens[span[1] - 1].lemma, _before(caption, span)
+    sorts, own = known.noun_sorts(lemma), known.noun_sorts(old)
+    had = before.lower in _LISTING or before.lemma in _HAVING
+    if had and (sorts & known.words["unsaid"] - own or "body_upper" in sorts):
+        return True  # "a black nose" may come with black paws
+    inner, outer = known.words["inner"], known.words["outer"]
+    if (own & inner and sorts & outer) or (own & outer and sorts & inner):
+        return True
+    if known.is_material(lemma) and not known.is_material(old):
+        return True
+    if any(known.is_usual_part(lemma, other) for other in _others(caption, span)):
+        return True
+    seldom = lemma in additions().objects(old)
+    usual = bool(sorts & known.words["room_contents"]) or additions().may_be_present(lemma)
+    return usual and not seldom and is_inventory(caption, span)
+
+
+def is_absent(caption: Caption, chunk: Chunk) -> bool:
+    """Whether a phrase names what is not there ("where a door should be", "without a door"), so that none shows it."""
+    tokens = caption.tokens
+    denied = token_at(tokens, chunk.start - 1).lower in _ABSENT or any(
+        token.lower == "no" for token in tokens[chunk.start : chunk.end]
+    )
+    after = " ".join(token.lower for token in tokens[chunk.end : chunk.end + 2])
+    return denied or after in ("should be", "would be", "used to", "is missing")
+
+
+def is_inventory(caption: Caption, span: TokenSpan) -> bool:
+    """Whether the noun is one of the things that a room is said to have, or is listed with two of its fixtures."""
+    known, tokens, before = lexicon(), caption.tokens, _before(caption, span)
+    after = token_at(tokens, chunk_at(caption, span).end).lower
+    if not before.text or not (before.lower in _LISTING or after in (",", "and") or before.is_noun):
+        return False  # the last is "a bath tub a toilet and a sink"
+    others = _others(caption, span)
+    room = any(one in known.words["room_words"] or known.is_in_group(one, "room") for one in others)
+    fixtures = sum(known.is_in_group(one, "appliance") or known.is_in_group(one, "bathroom_fixture") for one in others)
+    listed = known.group_names(tokens[span[1] - 1].lemma) & known.words["room_contents"]
+    return bool(listed) and (room or fixtures > 1)
+
+
+def _before(caption: Caption, span: TokenSpan) -> Token:
+    return token_at(caption.tokens, chunk_at(caption, span).start - 1)
+
+
+def _others(caption: Caption, span: TokenSpan) -> frozenset[str]:
+    """The caption's other nouns."""
+    return frozenset(
+        token.lemma for at, token in enumerate(caption.tokens) if token.is_noun and not span[0] <= at < span[1]
+    )

@@ -1,4 +1,4 @@
-"""Noun phrases found from tags alone, so that a negative, whose words keep their tags, is cut the same way.
+"""Tagged words, and the noun phrases that follow from tags alone: a negative, whose words keep theirs, is cut alike.
 
 A measure or container joins the phrase that it measures: "a group of people" and "a bowl of soup" are one chunk.
 """
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.tokens import Token
 from degla.negatives.grammar.words import DETERMINERS_OF_MANY, DETERMINERS_OF_ONE, is_known
 
 NounRole = Literal["thing", "frame", "where", "pronoun"]
@@ -19,7 +18,85 @@ Number = Literal["one", "many", "any"]
 _DETERMINERS: Final = frozenset({"DT", "PDT", "PRP$", "WP$"})
 _NOUNS: Final = frozenset({"NN", "NNS", "NNP", "NNPS"})
 _ADJECTIVES: Final = frozenset({"JJ", "JJR", "JJS"})
+_NOMINAL: Final = _NOUNS | _ADJECTIVES
+_DESCRIBING: Final = _ADJECTIVES | {"VBN"}
 _PRONOUNS: Final = frozenset({"PRP", "WP", "EX"})
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A word or punctuation mark; the same object stands in a negative wherever the word was moved.
+
+    Attributes:
+        text: as written.
+        lower: `text` in lower case.
+        tag: part of speech, Penn Treebank names ("NN", "JJ", "VBG", ...).
+        lemma: dictionary form, lower case.
+        role: dependency label ("amod", "nsubj", ...).
+        governor: index of the word that it depends on.
+        glued: no space before it in the caption.
+    """
+
+    text: str
+    lower: str
+    tag: str
+    lemma: str
+    role: str = ""
+    governor: int = -1
+    glued: bool = False
+
+    @property
+    def is_noun(self) -> bool:
+        """Whether the tag is a noun's."""
+        return self.tag in ("NN", "NNS", "NNP", "NNPS")
+
+    @property
+    def is_adjective(self) -> bool:
+        """Whether the tag is an adjective's."""
+        return self.tag in ("JJ", "JJR", "JJS")
+
+    @property
+    def is_verb(self) -> bool:
+        """Whether the tag is a verb's."""
+        return self.tag.startswith("VB")
+
+    @property
+    def is_plural(self) -> bool:
+        """Whether the tag is a plural noun's."""
+        return self.tag in ("NNS", "NNPS")
+
+    @property
+    def is_many(self) -> bool:
+        """Whether it is a plural noun, or "people"."""
+        return self.is_plural or self.lower == "people"
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether it is a verb form that agrees with its subject."""
+        return self.tag in ("VBZ", "VBP") or self.lower in ("was", "were")
+
+    @property
+    def number(self) -> Number:
+        """The number of a finite verb's subject: "one" of "is", "many" of "are"."""
+        return "one" if self.tag == "VBZ" or self.lower == "was" else "many"
+
+    @property
+    def is_shouted(self) -> bool:
+        """Whether it is written in capitals, and longer than "A" and "I"."""
+        return self.text.isupper() and len(self.text) > 1
+
+    @property
+    def content(self) -> str:
+        """In the form of `words.content`."""
+        return "a" if self.lower == "an" else self.lower
+
+
+_NO_TOKEN: Final = Token("", "", "", "")
+
+
+def token_at(tokens: Sequence[Token], place: int) -> Token:
+    """The token at a place; an empty one before the first and behind the last."""
+    return tokens[place] if 0 <= place < len(tokens) else _NO_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +119,11 @@ class Chunk:
     def head(self) -> int:
         """Index of the head noun."""
         return self.end - 1
+
+    @property
+    def holder(self) -> int:
+        """Index of the noun that counts: the measure or container before "of", else the head noun."""
+        return self.head if self.core == self.start else self.core - 2
 
 
 def find_chunks(tokens: Sequence[Token]) -> tuple[Chunk, ...]:
@@ -66,45 +148,28 @@ def _end(tokens: Sequence[Token], start: int) -> int:
     """Index after the head noun of the phrase that starts here; `start` where none does."""
     if tokens[start].tag in _PRONOUNS:
         return start + 1
-    words = lexicon().words
+    where = lexicon().words["where"]
     head = -1
     for place in range(start, len(tokens)):
-        token = tokens[place]
-        following = tokens[place + 1] if place + 1 < len(tokens) else None
+        token, before, after = tokens[place], tokens[place - 1], token_at(tokens, place + 1)
         if token.tag in _DETERMINERS:
-            if (
-                place > start
-                and tokens[place - 1].tag != "PDT"
-                and tokens[place - 1].lower not in ("all", "both", "half")
-            ):
-                break
+            goes_on = place == start or before.tag == "PDT" or before.lower in ("all", "both", "half")
         elif token.tag in _NOUNS:
-            if head >= 0 and token.lower in words["where"] and following is not None and following.lower == "of":
-                break
-            head = place
-        elif token.tag == "POS" and head >= 0 and following is not None and following.tag in _NOUNS | _ADJECTIVES:
-            head = -1
+            goes_on = head < 0 or token.lower not in where or after.lower != "of"
+            head = place if goes_on else head
+        elif token.tag == "POS" and head >= 0 and after.tag in _NOMINAL:
+            goes_on, head = True, -1
         elif head >= 0:
-            if not _modifies_later(tokens, place):
-                break
-        elif token.tag == "CD" or token.tag in _ADJECTIVES:
-            continue
+            goes_on = _modifies_later(tokens, place)
         elif token.tag in ("VBN", "VBG"):
-            if following is None or following.tag not in _NOUNS | _ADJECTIVES:
-                break
-            if place == start and token.role not in ("amod", "compound"):
-                break
-        elif token.tag == "RB" and place > start:
-            if following is None or following.tag not in _ADJECTIVES | {"VBN"}:
-                break
+            goes_on = after.tag in _NOMINAL and (place > start or token.role in ("amod", "compound"))
+        elif token.tag == "RB":
+            goes_on = place > start and after.tag in _DESCRIBING
         elif token.tag == "CC" or token.text == ",":
-            if (
-                place == start
-                or following is None
-                or not (tokens[place - 1].tag in _ADJECTIVES and following.tag in _ADJECTIVES | {"VBN"})
-            ):
-                break
+            goes_on = place > start and before.tag in _ADJECTIVES and after.tag in _DESCRIBING
         else:
+            goes_on = token.tag == "CD" or token.tag in _ADJECTIVES
+        if not goes_on:
             break
     return head + 1 if head >= start else start
 
@@ -112,58 +177,47 @@ def _end(tokens: Sequence[Token], start: int) -> int:
 def _modifies_later(tokens: Sequence[Token], place: int) -> bool:
     """Whether a participle after a noun belongs to a noun to come, as in "a stone covered walkway"."""
     token = tokens[place]
-    following = tokens[place + 1] if place + 1 < len(tokens) else None
     return (
         token.tag in ("VBN", "VBG")
         and token.role in ("amod", "acl", "nmod", "compound")
-        and following is not None
-        and following.tag in _NOUNS | _ADJECTIVES
+        and token_at(tokens, place + 1).tag in _NOMINAL
         and token.governor > place
     )
 
 
 def _role(tokens: Sequence[Token], end: int) -> NounRole:
-    head = tokens[end - 1]
-    words = lexicon().words
+    head, words = tokens[end - 1], lexicon().words
     if head.tag in _PRONOUNS:
         return "pronoun"
-    following = tokens[end].lower if end < len(tokens) else ""
     if head.lemma in words["frame"] or head.lower in words["frame"]:
         return "frame"
     place_word = head.lemma in words["where"] or head.lower in words["where"]
-    return "where" if place_word and (following == "of" or head.lower != "top") else "thing"
+    return "where" if place_word and (head.lower != "top" or token_at(tokens, end).lower == "of") else "thing"
 
 
 def _is_measured(tokens: Sequence[Token], measure: Chunk, chunk: Chunk) -> bool:
     """Whether "measure of chunk" is one phrase."""
-    words = lexicon().words
-    lemma = tokens[measure.head].lemma
+    words, head = lexicon().words, tokens[measure.head]
     return (
         chunk.start == measure.end + 1
         and tokens[measure.end].lower == "of"
         and chunk.role in ("thing", "pronoun")
         and measure.role == "thing"
-        and (lemma in words["measure"] or tokens[measure.head].lower in words["measure"] or lemma in words["container"])
+        and (head.lemma in words["measure"] | words["container"] or head.lower in words["measure"])
     )
 
 
 def number(tokens: Sequence[Token], chunk: Chunk) -> Number:
     """Whether a phrase counts as one or many for a verb; "any" where both are said ("a group of people is/are")."""
-    head = tokens[chunk.head]
-    if chunk.core != chunk.start:
-        holder = tokens[chunk.core - 2]
-        if holder.lemma not in lexicon().words["container"]:
-            return "any"
-        head = holder
-    if head.lower in lexicon().words["invariant"]:
+    head, words = tokens[chunk.holder], lexicon().words
+    measured = chunk.holder != chunk.head and head.lemma not in words["container"]
+    if measured or head.lower in words["invariant"]:
         return "any"
-    if head.tag in _PRONOUNS:
-        return (
-            "any"
-            if head.lower in ("you", "who", "which", "that", "there")
-            else ("many" if head.lower in ("they", "we", "i", "them", "us") else "one")
-        )
-    return "many" if head.tag in ("NNS", "NNPS") or head.lower == "people" else "one"
+    if head.tag not in _PRONOUNS:
+        return "many" if head.is_many else "one"
+    if head.lower in ("you", "who", "which", "that", "there"):
+        return "any"
+    return "many" if head.lower in ("they", "we", "i", "them", "us") else "one"
 
 
 def determiner(tokens: Sequence[Token], chunk: Chunk) -> Token | None:
@@ -178,11 +232,9 @@ def determiner_fits(tokens: Sequence[Token], chunk: Chunk) -> bool:
     head = tokens[chunk.head]
     if first is None or head.tag in _PRONOUNS or head.lower in lexicon().words["invariant"]:
         return True
-    many = head.tag in ("NNS", "NNPS") or head.lower == "people"
     if first.lower in DETERMINERS_OF_ONE:
-        following = tokens[chunk.core + 1]
-        return not many or following.lower in ("few", "couple", "dozen", "many")
-    return many or first.lower not in DETERMINERS_OF_MANY
+        return not head.is_many or tokens[chunk.core + 1].lower in ("few", "couple", "dozen", "many")
+    return head.is_many or first.lower not in DETERMINERS_OF_MANY
 
 
 def nouns(tokens: Sequence[Token], chunk: Chunk) -> list[tuple[int, int]]:
@@ -193,10 +245,8 @@ def nouns(tokens: Sequence[Token], chunk: Chunk) -> list[tuple[int, int]]:
     if chunk.role != "thing" or tokens[chunk.head].lemma in lexicon().words["generic"]:
         return []
     spans = [_span(tokens, chunk.core, chunk.head)]
-    if chunk.core != chunk.start:
-        holder = chunk.core - 2
-        if tokens[holder].lemma in lexicon().words["container"]:
-            spans.append(_span(tokens, chunk.start, holder))
+    if chunk.holder != chunk.head and tokens[chunk.holder].lemma in lexicon().words["container"]:
+        spans.append(_span(tokens, chunk.start, chunk.holder))
     return spans
 
 

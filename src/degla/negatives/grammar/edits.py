@@ -1,13 +1,18 @@
-"""Changes to a caption as lists of tokens, and their text: capital at the start, spaces, "a" and "an"."""
+"""Changes to a caption as lists of tokens: words elsewhere or in another number, verbs that suit it, and the text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import Token, number
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.tokens import Token
+
+_SUBJECTS: Final = ("nsubj", "nsubjpass", "expl")
+_MANY: Final = {"is": "are", "was": "were", "has": "have", "does": "do"}
+_ONE: Final = {many: one for one, many in _MANY.items()}
 
 
 def exchange(tokens: Sequence[Token], first: tuple[int, int], second: tuple[int, int]) -> list[Token]:
@@ -30,7 +35,7 @@ def substitute(tokens: Sequence[Token], place: tuple[int, int], word: str, *, le
     """The tokens with those from `place[0]` to before `place[1]` replaced by one word, capitals kept."""
     start, end = place
     old, head = tokens[start], tokens[end - 1]
-    if old.text.isupper() and len(old.text) > 1:
+    if old.is_shouted:
         word = word.upper()
     elif old.text[0].isupper():
         word = word[0].upper() + word[1:]
@@ -48,43 +53,95 @@ def insert(caption: Caption, tokens: Sequence[Token], place: int, texts: Sequenc
         texts: the words, lower case.
         tag: part of speech of the last one.
     """
-    shouted = caption.text.isupper() and len(caption.text) > 1
-    new = [Token(text.upper() if shouted else text, text, "DT", text) for text in texts]
+    new = [Token(text.upper() if caption.is_shouted else text, text, "DT", text) for text in texts]
     new[-1] = replace(new[-1], tag=tag)
     return [*tokens[:place], *new, *tokens[place:]]
 
 
 def inflect(token: Token, *, like: Token) -> Token:
     """A noun in the number of another one: "cats" like "dog" is "cat"."""
-    many = like.tag in ("NNS", "NNPS")
-    if many == (token.tag in ("NNS", "NNPS")):
+    if like.is_plural == token.is_plural:
         return token
     one = "person" if token.lemma == "people" else token.lemma
-    form = words.plural(one) if many else one
-    shouted = token.text.isupper() and len(token.text) > 1
-    return replace(token, text=form.upper() if shouted else form, lower=form, tag="NNS" if many else "NN")
+    form, tag = (words.plural(one), "NNS") if like.is_plural else (one, "NN")
+    return replace(token, text=form.upper() if token.is_shouted else form, lower=form, tag=tag)
 
 
 def write(caption: Caption, tokens: Sequence[Token]) -> str:
     """The text of changed tokens: begins with a capital where the caption does, "a" and "an" fitted."""
     first = caption.tokens[0]
-    sentence_case = first.text[0].isupper() and not (caption.text.isupper() and len(caption.text) > 1)
-    texts = []
-    for token in tokens:
-        text = token.text
-        if (
-            sentence_case
-            and token is first
-            and first.tag not in ("NNP", "NNPS")
-            and text != "I"
-            and not text[1:2].isupper()
-        ):
-            text = text[0].lower() + text[1:]
-        texts.append(text)
-    texts = words.fit_articles(texts)
+    sentence_case = first.text[0].isupper() and not caption.is_shouted
+    lowered = sentence_case and first.tag not in ("NNP", "NNPS") and first.text != "I"
+    texts = words.fit_articles(
+        [lower_first(token.text) if lowered and token is first else token.text for token in tokens]
+    )
     if sentence_case and texts:
         texts[0] = texts[0][0].upper() + texts[0][1:]
     return "".join(
-        text if token.glued and place and token is not first else (" " + text if place else text)
+        text if not place or (token.glued and token is not first) else " " + text
         for place, (token, text) in enumerate(zip(tokens, texts, strict=True))
     )
+
+
+def lower_first(text: str) -> str:
+    """A word without its capital at the start; as it is where the next letter is a capital too."""
+    return text if text[1:2].isupper() else text[0].lower() + text[1:]
+
+
+def agreeing_verbs(caption: Caption, head: int) -> list[int]:
+    """Indices of the finite verbs whose subject is the noun at `head`, or that say that there is such a thing."""
+    tokens = caption.tokens
+    agreeing = []
+    for place, token in enumerate(tokens):
+        if not token.is_finite:
+            continue
+        main = token.governor if token.role in ("aux", "auxpass") else place
+        own = _subjects(tokens, main)
+        while not own and _is_joined(tokens, main):
+            main = tokens[main].governor  # "a child holds a spoon and looks up"
+            own = _subjects(tokens, main)
+        if any(tokens[index].tag in ("WDT", "WP") for index in own):
+            own = [tokens[main].governor]
+        elif any(tokens[index].role == "expl" for index in own):
+            own = [index for index, one in enumerate(tokens) if one.governor == main and one.role in ("attr", "dobj")]
+        if head in own:
+            agreeing.append(place)
+    return agreeing
+
+
+def _subjects(tokens: Sequence[Token], verb: int) -> list[int]:
+    return [index for index, one in enumerate(tokens) if one.governor == verb and one.role in _SUBJECTS]
+
+
+def _is_joined(tokens: Sequence[Token], verb: int) -> bool:
+    """Whether "and" or the like joins a verb to one before it."""
+    first = tokens[verb].governor
+    joined = tokens[verb].role == "conj" and 0 <= first < verb and tokens[first].is_verb
+    return joined and any(token.tag == "CC" for token in tokens[first:verb])
+
+
+def disagrees(caption: Caption) -> bool:
+    """Whether a verb of the caption is in another number than its subject, so that no change makes it English."""
+    listed = {token.governor for token in caption.tokens if token.role == "conj"}
+    for chunk in caption.chunks:
+        count = number(caption.tokens, chunk)
+        if count == "any" or chunk.head in listed:
+            continue
+        if any(caption.tokens[place].number != count for place in agreeing_verbs(caption, chunk.head)):
+            return True
+    return False
+
+
+def in_number(verb: Token, *, many: bool) -> Token | None:
+    """A finite verb with a subject of one or of many; None where it cannot be changed ("'s")."""
+    if verb.lower.startswith(("'", "’")):
+        return None
+    if verb.lower in (_ONE if many else _MANY) or verb.lower in ("did", "had"):
+        return verb
+    form = (_MANY if many else _ONE).get(verb.lower)
+    if form is None:
+        if (verb.tag == "VBP") == many or verb.tag not in ("VBZ", "VBP"):
+            return verb
+        form = verb.lemma if many else words.conjugate(verb.lemma, "VBZ")
+    form = form.upper() if verb.is_shouted else form
+    return replace(verb, text=form, lower=form.lower(), tag="VBP" if many else "VBZ")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from degla.errors import DeglaError
 
@@ -16,13 +17,28 @@ ADDITIONS_NAME = "additions.toml"
 
 
 @dataclass(frozen=True)
-class Group:
+class WordGroup:
     """Words of one sort; two words that no cluster holds both of exclude each other.
 
     Attributes:
-        name: as in `groups.toml`.
         clusters: words of one cluster may be true of the same thing; clusters may overlap.
         draws: the words that replacements are drawn from.
+    """
+
+    clusters: tuple[frozenset[str], ...]
+    draws: tuple[str, ...]
+
+    def cluster(self, word: str) -> frozenset[str]:
+        """The word and all that share a cluster with it; empty where the group does not list it."""
+        return frozenset().union(*(cluster for cluster in self.clusters if word in cluster))
+
+
+@dataclass(frozen=True)
+class Group(WordGroup):
+    """Nouns or adjectives.
+
+    Attributes:
+        name: as in `groups.toml`.
         above: words that are true of the whole group ("seating" of every chair).
         living: nouns: people and animals.
         mass: nouns: the draws have no plural and no "a".
@@ -30,33 +46,35 @@ class Group:
     """
 
     name: str
-    clusters: tuple[frozenset[str], ...]
-    draws: tuple[str, ...]
     above: frozenset[str] = frozenset()
     living: bool = False
     mass: bool = False
     of: str = ""
 
-    def cluster(self, word: str) -> frozenset[str]:
-        """The word and all that share a cluster with it; empty where the group does not list it."""
-        return frozenset().union(*(cluster for cluster in self.clusters if word in cluster))
+
+AnyGroup = TypeVar("AnyGroup", bound=WordGroup)
 
 
-def read_groups() -> dict[str, Any]:
-    """The hand-written groups as nested tables."""
-    return read_tables(GROUPS_NAME)
-
-
-def read_tables(name: str) -> dict[str, Any]:
-    """A hand-written file of the package's data as nested tables.
+def read_data(name: str) -> str:
+    """The text of a file of `lexicon_data/`.
 
     Raises:
         DeglaError: the file is not where the package was installed.
     """
     try:
-        return tomllib.loads((DATA_FOLDER / name).read_text(encoding="utf-8"))
+        return (DATA_FOLDER / name).read_text(encoding="utf-8")
     except OSError as error:
         raise DeglaError(f"{error.filename}: the word tables are missing; install degla again.") from None
+
+
+def read_tables(name: str) -> dict[str, Any]:
+    """A hand-written file of `lexicon_data/` as nested tables."""
+    return tomllib.loads(read_data(name))
+
+
+def read_groups() -> dict[str, Any]:
+    """The hand-written groups as nested tables."""
+    return read_tables(GROUPS_NAME)
 
 
 def make_groups(tables: dict[str, Any]) -> dict[str, Group]:
@@ -67,23 +85,15 @@ def make_groups(tables: dict[str, Any]) -> dict[str, Group]:
         everything = tuple(word for cluster in table["clusters"] for word in cluster)
         source = tables[table["draw_from"]] if "draw_from" in table else table
         draws = tuple(source.get("draw", () if "draw_from" in table else everything))
-        groups[name] = Group(
-            name,
-            clusters,
-            draws,
-            frozenset(table.get("above", ())),
-            table.get("living", False),
-            table.get("mass", False),
-            table.get("of", ""),
-        )
+        more = {key: table[key] for key in ("living", "mass", "of") if key in table}
+        groups[name] = Group(clusters, draws, name, frozenset(table.get("above", ())), **more)
     return groups
 
 
-def members(groups: dict[str, Group]) -> dict[str, tuple[Group, ...]]:
+def members(groups: Iterable[AnyGroup]) -> dict[str, tuple[AnyGroup, ...]]:
     """The groups that list a word, by word."""
-    found: dict[str, tuple[Group, ...]] = {}
-    for group in groups.values():
-        for cluster in group.clusters:
-            for word in cluster:
-                found[word] = (*found.get(word, ()), group)
-    return found
+    listing: dict[str, tuple[AnyGroup, ...]] = {}
+    for group in groups:
+        for word in frozenset().union(*group.clusters):
+            listing[word] = (*listing.get(word, ()), group)
+    return listing

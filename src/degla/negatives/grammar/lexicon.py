@@ -10,7 +10,6 @@ import hashlib
 from functools import cache
 from typing import Any, Literal
 
-from degla.errors import DeglaError
 from degla.negatives.grammar.groups import (
     ADDITIONS_NAME,
     DATA_FOLDER,
@@ -19,6 +18,7 @@ from degla.negatives.grammar.groups import (
     Group,
     make_groups,
     members,
+    read_data,
     read_groups,
 )
 
@@ -50,37 +50,24 @@ class Lexicon:
         self.nouns = make_groups(groups["nouns"])
         self.adjectives = make_groups(groups["adjectives"])
         self.words = {name: frozenset(words) for name, words in groups["words"].items()}
-        self._noun_groups = members(self.nouns)
-        self._adjective_groups = members(self.adjectives)
+        self._noun_groups = members(self.nouns.values())
+        self._adjective_groups = members(self.adjectives.values())
         self._generals = frozenset().union(*(group.above for group in self.nouns.values()))
-        self._noun_senses: dict[str, tuple[int, ...]] = {}
-        self._noun_counts: dict[str, int] = {}
-        self._anchored: dict[str, str] = {}
-        self._above: dict[int, tuple[int, ...]] = {}
-        self._wholes: dict[int, tuple[int, ...]] = {}
-        self._adjective_senses: dict[str, tuple[int, ...]] = {}
-        self._adjective_counts: dict[str, int] = {}
-        self._near: dict[int, tuple[int, ...]] = {}
-        self._opposites: dict[str, list[str]] = {}
-        self._names: set[str] = set()
+        rows: dict[str, list[list[str]]] = {sort: [] for sort in "nsarxc"}
         for line in table.splitlines():
             sort, *fields = line.split("\t")
-            if sort == "n":
-                self._noun_senses[fields[0]] = _numbers(fields[3])
-                self._noun_counts[fields[0]] = int(fields[1])
-                self._anchored[fields[0]] = fields[2]
-            elif sort == "s":
-                self._above[int(fields[0])] = _numbers(fields[1])
-                self._wholes[int(fields[0])] = _numbers(fields[2])
-            elif sort == "a":
-                self._adjective_senses[fields[0]] = _numbers(fields[3])
-                self._adjective_counts[fields[0]] = int(fields[1])
-            elif sort == "r":
-                self._near[int(fields[0])] = _numbers(fields[1])
-            elif sort == "x":
-                self._opposites.setdefault(fields[0], []).append(fields[1])
-            else:
-                self._names.add(fields[0])
+            rows[sort].append(fields)
+        self._noun_senses = {word: _numbers(senses) for word, _, _, senses in rows["n"]}
+        self._anchored = {word: group for word, _, group, _ in rows["n"]}
+        self._above = {int(sense): _numbers(above) for sense, above, _ in rows["s"]}
+        self._wholes = {int(sense): _numbers(wholes) for sense, _, wholes in rows["s"]}
+        self._adjective_senses = {word: _numbers(senses) for word, _, _, senses in rows["a"]}
+        self._everyday = {word for word, count, *_ in rows["a"] if int(count) >= 3}
+        self._near = {int(sense): _numbers(near) for sense, near in rows["r"]}
+        self._opposites: dict[str, tuple[str, ...]] = {}
+        for word, other in rows["x"]:
+            self._opposites[word] = (*self._opposites.get(word, ()), other)
+        self._names = {name for (name,) in rows["c"]}
 
     def is_noun(self, word: str) -> bool:
         """Whether the word is a noun of the tables."""
@@ -96,14 +83,12 @@ class Lexicon:
 
     def is_in_group(self, word: str, group: str) -> bool:
         """Whether a noun or adjective is listed in the group of that name."""
-        return any(
-            one.name == group for one in (*self._noun_groups.get(word, ()), *self._adjective_groups.get(word, ()))
-        )
+        listing = (*self._noun_groups.get(word, ()), *self._adjective_groups.get(word, ()))
+        return any(one.name == group for one in listing)
 
-    def share_group(self, word: str, other: str, sort: Literal["nouns", "adjectives"]) -> bool:
-        """Whether one hand-written group lists both words."""
-        groups = self._noun_groups if sort == "nouns" else self._adjective_groups
-        return any(group in groups.get(other, ()) for group in groups.get(word, ()))
+    def share_sort(self, word: str, other: str) -> bool:
+        """Whether one hand-written group of adjectives lists both words."""
+        return any(group in self.adjective_groups(other) for group in self.adjective_groups(word))
 
     def is_name(self, first: str, head: str) -> bool:
         """Whether the two words name one thing, as "fire hydrant" does."""
@@ -120,18 +105,16 @@ class Lexicon:
 
     def opposites(self, word: str) -> tuple[str, ...]:
         """WordNet's antonyms of an adjective."""
-        return tuple(self._opposites.get(word, ()))
+        return self._opposites.get(word, ())
 
     def is_everyday(self, adjective: str) -> bool:
         """Whether WordNet's own texts have the adjective at least three times."""
-        return self._adjective_counts.get(adjective, 0) >= 3
+        return adjective in self._everyday
 
     def is_person(self, noun: str) -> bool:
         """Whether the noun names a person: by its group, else by WordNet's first sense."""
         groups = self.noun_groups(noun)
-        if groups:
-            return groups[0].name in PEOPLE
-        return bool(set(self.senses_in_order("person")[:1]) & _over(self, self.senses_in_order(noun)[:1]))
+        return groups[0].name in PEOPLE if groups else self._is_a(noun, "person")
 
     def is_listed(self, noun: str) -> bool:
         """Whether a hand-written group lists the noun."""
@@ -144,29 +127,25 @@ class Lexicon:
         """
         if self.noun_groups(word) or word in self._generals:
             return True
-        return bool(_over(self, self.senses_in_order(word)[:1]) & _matter(self))
+        return bool(self.first_over(word) & _matter(self))
 
     def is_material(self, word: str) -> bool:
         """Whether a noun names what things are made of, as "plastic" and "wool" do, and is in no group of things."""
-        if self.noun_groups(word):
-            return False
-        stuff = set(self.senses_in_order("material")[:1]) | set(self.senses_in_order("substance")[:1])
-        return self.is_in_group(word, "material") or bool(stuff & _over(self, self.senses_in_order(word)[:1]))
+        made_of = self.is_in_group(word, "material") or self._is_a(word, "material", "substance")
+        return made_of and not self.noun_groups(word)
 
     def is_event(self, word: str) -> bool:
         """Whether a noun names something that happens or is done, as "match" and "climb" do, and no thing."""
-        if word in self.words["event"]:
-            return True
-        happening = set(self.senses_in_order("event")[:1])
-        return not self.noun_groups(word) and bool(happening & _over(self, self.senses_in_order(word)[:1]))
+        return word in self.words["event"] or (not self.noun_groups(word) and self._is_a(word, "event"))
 
     def noun_groups(self, word: str) -> tuple[Group, ...]:
         """The groups of a noun: those that list it, else the one anchored nearest above its first sense."""
-        listed = self._noun_groups.get(word)
-        if listed:
-            return listed
         anchored = self._anchored.get(word)
-        return (self.nouns[anchored],) if anchored else ()
+        return self._noun_groups.get(word) or ((self.nouns[anchored],) if anchored else ())
+
+    def group_names(self, noun: str) -> frozenset[str]:
+        """Names of a noun's groups."""
+        return frozenset(group.name for group in self.noun_groups(noun))
 
     def noun_sorts(self, word: str) -> frozenset[str]:
         """Names of a noun's groups, and of the groups that it stands above: "drink" of every tea and coffee."""
@@ -185,19 +164,25 @@ class Lexicon:
         shared = [group for group in mine if group in theirs]
         if any(group.cluster(word) == group.cluster(other) for group in shared):
             return "synonym"
-        if set(self._adjective_senses.get(word, ())) & set(self._adjective_senses.get(other, ())) and not shared:
+        senses, others = self._adjective_senses.get(word, ()), self._adjective_senses.get(other, ())
+        if not shared and not set(senses).isdisjoint(others):
             return "synonym"
-        if shared or other in self._opposites.get(word, ()) or word in self._opposites.get(other, ()):
+        if shared or other in self.opposites(word) or word in self.opposites(other):
             return ""
-        return "synonym" if self._are_near(word, other) else "compatible"
-
-    def _are_near(self, word: str, other: str) -> bool:
-        mine, theirs = self._adjective_senses.get(word, ()), self._adjective_senses.get(other, ())
-        return any(set(self._near.get(sense, ())) & set(theirs) for sense in mine)
+        near = any(not set(self._near.get(sense, ())).isdisjoint(others) for sense in senses)
+        return "synonym" if near else "compatible"
 
     def over(self, word: str) -> frozenset[int]:
         """Every sense of a noun and all senses above them."""
-        return _over(self, self._noun_senses.get(word, ()))
+        return _over(self, self.senses_in_order(word))
+
+    def first_over(self, word: str) -> frozenset[int]:
+        """The first sense of a noun and all senses above it."""
+        return _over(self, self.senses_in_order(word)[:1])
+
+    def _is_a(self, word: str, *kinds: str) -> bool:
+        """Whether the first sense of a noun is that of one of the kinds, or below it."""
+        return any(sense in self.first_over(word) for kind in kinds for sense in self.senses_in_order(kind)[:1])
 
     def is_part(self, part: str, whole: str) -> bool:
         """Whether one thing is a part of the other in any sense, or in the first senses of some sort of the other."""
@@ -205,8 +190,7 @@ class Lexicon:
 
     def is_usual_part(self, part: str, whole: str) -> bool:
         """Whether one thing is a part of the other in the first sense of both, or of some sort of the other."""
-        first = _over(self, self.senses_in_order(whole)[:1])
-        return bool(first & self._wholes_over(frozenset(self.senses_in_order(part)[:1])))
+        return bool(self.first_over(whole) & self._wholes_over(frozenset(self.senses_in_order(part)[:1])))
 
     def _wholes_over(self, senses: frozenset[int]) -> frozenset[int]:
         """Senses that any of the given ones is a part of, up to three steps."""
@@ -222,7 +206,7 @@ class Lexicon:
 
     def senses(self, word: str) -> frozenset[int]:
         """The senses of a noun."""
-        return frozenset(self._noun_senses.get(word, ()))
+        return frozenset(self.senses_in_order(word))
 
     def above(self, sense: int) -> tuple[int, ...]:
         """The senses directly above one."""
@@ -232,14 +216,12 @@ class Lexicon:
 @cache
 def _matter(words: Lexicon) -> frozenset[int]:
     """The senses that are above every physical thing and above nothing else."""
-    dog, sand, happiness = (_over(words, words.senses_in_order(word)[:1]) for word in ("dog", "sand", "happiness"))
-    return dog & sand - happiness
+    return words.first_over("dog") & words.first_over("sand") - words.first_over("happiness")
 
 
 @cache
 def _sorts(words: Lexicon, word: str) -> frozenset[str]:
-    above = (group.name for group in words.nouns.values() if word in group.above)
-    return frozenset((*(group.name for group in words.noun_groups(word)), *above))
+    return words.group_names(word) | {group.name for group in words.nouns.values() if word in group.above}
 
 
 @cache
@@ -264,9 +246,4 @@ def lexicon() -> Lexicon:
     Raises:
         DeglaError: the tables are not where the package was installed.
     """
-    try:
-        table = (DATA_FOLDER / TABLE_NAME).read_text(encoding="utf-8")
-        groups = read_groups()
-    except OSError as error:
-        raise DeglaError(f"{error.filename}: the word tables are missing; install degla again.") from None
-    return Lexicon(groups, table)
+    return Lexicon(read_groups(), read_data(TABLE_NAME))

@@ -1,8 +1,11 @@
-"""What a caption says apart from its wording, as far as word order goes: two texts with one meaning are no negative.
+"""What a text says apart from its wording: two texts with one meaning, or with one gist, are no negative.
 
 The meaning of a text is a bag of prepositional units, the order of the bare noun phrases, and which phrase each verb
 follows. Adjectives of one phrase, members of a list, and the two sides of "next to" have no order. It is cut from tags
 alone, so a permuted text costs microseconds.
+
+The gist of any text is its dictionary forms in order, without articles and auxiliary verbs, with one word for
+prepositions that mean the same. Equal gists are one statement; so are "man ride horse" and "horse ride by man".
 """
 
 from __future__ import annotations
@@ -10,42 +13,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Number, find_chunks, number
-from degla.negatives.grammar.tokens import Token
+from degla.negatives.grammar.chunks import Chunk, Number, Token, find_chunks, number
+from degla.negatives.grammar.lexicon import lexicon
 
 SYMMETRIC: Final = frozenset(
-    {
-        "with",
-        "near",
-        "beside",
-        "alongside",
-        "by",
-        "nearby",
-        "next to",
-        "close to",
-        "along with",
-        "adjacent to",
-        "together with",
-        "side by side with",
-        "across from",
-        "opposite",
-        "facing",
-        "touching",
-        "plus",
-        "against",
-        "amongst",
-        "among",
-        "not far from",
-        "right next to",
-        "standing by",
-        "meeting",
-        "surrounded by",
-        "accompanied by",
-    }
-)
+    {"with", "near", "beside", "alongside", "by", "nearby", "next to", "close to", "along with", "adjacent to",
+     "together with", "side by side with", "across from", "opposite", "facing", "touching", "plus", "against",
+     "amongst", "among", "not far from", "right next to", "standing by", "meeting", "surrounded by", "accompanied by"}
+)  # fmt: skip
 """Connectors whose two sides can change places without a change of meaning, or nearly so."""
 
 JOINERS: Final = frozenset({"and", "or", "&", ",", "and also", ", and", "as well as", ", or", "nor"})
@@ -55,10 +34,32 @@ POSTURES: Final = frozenset(
 )
 """Verbs of being somewhere, which leave the two sides of "next to" equal."""
 _EMPTY: Final = frozenset({"DT", "MD", "EX", "PDT", "HYPH", ".", "''", "``", ":", "-LRB-", "-RRB-", "NFP"})
-_PREPOSITIONS: Final = frozenset({"IN", "TO", "RP"})
+_JOINING: Final = frozenset({"IN", "TO", "RP", "CC"})
 _COPULAS: Final = frozenset(
     {"is", "are", "was", "were", "be", "been", "being", "am", "'s", "'re", "has", "have", "had"}
 )
+
+
+_UNSAID: Final = frozenset(
+    {"a", "the", "some", "this", "that", "these", "those", "is", "are", "was", "were", "be", "been", "being", "am",
+     "'s", "which", "who", "there", "has", "have", "had", "do", "does", "did"}
+)  # fmt: skip
+"""Words that the gist of a text goes without."""
+_ALIKE: Final = {
+    tuple(alike.split()): word
+    for word, alikes in {
+        "beside": ("next to", "close to", "near", "alongside"),
+        "on": ("on top of", "atop", "upon"),
+        "under": ("underneath", "beneath", "below"),
+        "in": ("inside of", "inside", "within"),
+    }.items()
+    for alike in alikes
+}
+"""Prepositions, word by word, and the one that stands for them in a gist."""
+_LONGEST: Final = 4
+"""Words of a phrase that changes its place in the passive."""
+
+Gist = tuple[str, ...]
 
 
 @dataclass
@@ -99,11 +100,8 @@ def meaning_and_disagreements(tokens: Sequence[Token], chunks: Sequence[Chunk]) 
     bare = tuple(unit.frozen() for unit in units if not unit.preposition)
     bag = Counter(unit.frozen() for unit in units if unit.preposition)
     said = Counter((word, unit.frozen() if unit else None) for word, unit in spoken)
-    finite = [token for token in tokens if _is_finite(token)]
-    wrong = sum(
-        subject not in ("any", "one" if verb.tag == "VBZ" or verb.lower == "was" else "many")
-        for subject, verb in zip(numbers, finite, strict=False)
-    )
+    finite = (token for token in tokens if token.is_finite)
+    wrong = sum(subject not in ("any", verb.number) for subject, verb in zip(numbers, finite, strict=False))
     return Meaning(bare, frozenset(bag.items()), frozenset(said.items())), wrong
 
 
@@ -131,7 +129,7 @@ def _read(
         subject = next((unit for unit in reversed(units) if not unit.preposition), None)
         last = units[-1] if units else None
         relative = relative or any(token.tag == "WDT" for token in gap)
-        agreeing += [last if relative else subject for token in gap if _is_finite(token)]
+        agreeing += [last if relative else subject for token in gap if token.is_finite]
         relative = chunk is not None and tokens[chunk.head].tag == "WP"
         if subject:
             verbs += [(word, last) for word in said]
@@ -157,17 +155,8 @@ def _read(
         if waiting and not units[-1].preposition:
             verbs += [(word, units[-1]) for word in waiting]
             waiting = []
-    numbers = _resolve(agreeing, units)
-    return units, verbs, numbers
-
-
-def _resolve(agreeing: list[_Unit | None], units: list[_Unit]) -> tuple[Number, ...]:
-    first = next((unit for unit in units if not unit.preposition), None)
-    return tuple((unit or first).number if (unit or first) else "any" for unit in agreeing)  # type: ignore[union-attr]
-
-
-def _is_finite(token: Token) -> bool:
-    return token.tag in ("VBZ", "VBP") or token.lower in ("was", "were")
+    first = next((unit for unit in units if not unit.preposition), _Unit(""))
+    return units, verbs, tuple((unit or first).number for unit in agreeing)
 
 
 def connect(gap: Sequence[Token]) -> tuple[str, list[str]]:
@@ -181,12 +170,7 @@ def connect(gap: Sequence[Token]) -> tuple[str, list[str]]:
                 joining.append(token.lower)
             else:
                 verbs.append(token.lemma)
-        elif (
-            token.tag in _PREPOSITIONS
-            or token.tag == "CC"
-            or token.text == ","
-            or token.lower in ("next", "left", "right", "close")
-        ):
+        elif token.tag in _JOINING or token.lower in (",", "next", "left", "right", "close"):
             joining.append(token.lower)
         elif token.tag[:2] in ("JJ", "RB") and token.tag != "RB":
             verbs.append(token.lower)
@@ -202,7 +186,7 @@ def tagged(source: Sequence[Token], text: str) -> list[Token] | None:
     """
     places: dict[str, list[Token]] = {}
     for token in source:
-        places.setdefault("a" if token.lower == "an" else token.lower, []).append(token)
+        places.setdefault(token.content, []).append(token)
     used: Counter[str] = Counter()
     tokens = []
     for piece, _ in words.split(text):
@@ -218,4 +202,47 @@ def tagged(source: Sequence[Token], text: str) -> list[Token] | None:
 
 def content_of(tokens: Sequence[Token]) -> tuple[str, ...]:
     """The words of tokens in the form of `words.content`, without writing the text."""
-    return tuple("a" if token.lower == "an" else token.lower for token in tokens if words.is_word(token.text))
+    return tuple(token.content for token in tokens if words.is_word(token.text))
+
+
+@lru_cache(maxsize=65_536)
+def _stem(word: str) -> str:
+    noun = words.singular(word)
+    return noun if noun != word or lexicon().noun_groups(noun) else words.verb(word)
+
+
+@lru_cache(maxsize=8_192)
+def gist(content: tuple[str, ...]) -> Gist:
+    """What a text says, from its words as `words.content` gives them."""
+    stems, place = [], 0
+    while place < len(content):
+        size = next((size for size in (3, 2, 1) if content[place : place + size] in _ALIKE), 0)
+        if size:
+            stems.append(_ALIKE[content[place : place + size]])
+        elif content[place] not in _UNSAID:
+            stems.append(_stem(content[place]))
+        place += size or 1
+    return tuple(stems)
+
+
+def says_the_same(content: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether two texts are one statement; symmetric. Both as `words.content` gives them."""
+    mine, theirs = gist(content), gist(other)
+    return mine == theirs or _is_passive(mine, of=theirs) or _is_passive(theirs, of=mine)
+
+
+def _is_passive(passive: Sequence[str], *, of: Sequence[str]) -> bool:
+    """Whether "object verb by subject" in one text is "subject verb object" in the other."""
+    if len(passive) != len(of) + 1:
+        return False
+    for by, word in enumerate(passive):
+        if word != "by" or by < 2:
+            continue
+        for before in range(1, min(_LONGEST, by - 1) + 1):
+            start = by - 1 - before
+            for after in range(1, min(_LONGEST, len(passive) - by - 1) + 1):
+                subject, thing = passive[by + 1 : by + 1 + after], passive[start : by - 1]
+                active = (*passive[:start], *subject, passive[by - 1], *thing, *passive[by + 1 + after :])
+                if active == tuple(of):
+                    return True
+    return False

@@ -12,14 +12,12 @@ from functools import cache, cached_property
 from typing import Any, Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, find_chunks
+from degla.negatives.grammar.chunks import Chunk, Token, find_chunks, token_at
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.tokens import Token
 from degla.tagger import TAGGER_PACKAGE, load_tagger
 
 _BATCH: Final = 256
 _CACHE_SIZE: Final = 2_048
-_NOUN_TAGS: Final = frozenset({"NN", "NNS", "NNP", "NNPS"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +36,20 @@ class Caption:
     def chunks(self) -> tuple[Chunk, ...]:
         """Noun phrases in order, without overlap."""
         return find_chunks(self.tokens)
+
+    @property
+    def is_shouted(self) -> bool:
+        """Whether it is written in capitals."""
+        return self.text.isupper() and len(self.text) > 1
+
+    @cached_property
+    def inside(self) -> frozenset[int]:
+        """Indices of the tokens that are in a noun phrase."""
+        return frozenset(place for chunk in self.chunks for place in range(chunk.start, chunk.end))
+
+    def chunk_from(self, place: int) -> Chunk | None:
+        """The noun phrase that starts at a token; None where none does."""
+        return next((chunk for chunk in self.chunks if chunk.start == place), None)
 
     @cached_property
     def content(self) -> tuple[str, ...]:
@@ -71,14 +83,13 @@ def parse(texts: Sequence[str]) -> list[Caption]:
     Raises:
         InputError: the tagger is not installed (the message has the command that installs it).
     """
-    found = {text: _CAPTIONS[text] for text in texts if text in _CAPTIONS}
-    missing = [text for text in dict.fromkeys(texts) if text not in found]
+    tagged = {text: _CAPTIONS[text] for text in texts if text in _CAPTIONS}
+    missing = [text for text in dict.fromkeys(texts) if text not in tagged]
     if len(_CAPTIONS) + len(missing) > _CACHE_SIZE:
         _CAPTIONS.clear()
-    for text, caption in zip(missing, _tag(missing), strict=True):
-        found[text] = caption
-        _CAPTIONS[text] = caption
-    return [found[text] for text in texts]
+    fresh = dict(zip(missing, _tag(missing), strict=True))
+    _CAPTIONS.update(fresh)
+    return [(tagged | fresh)[text] for text in texts]
 
 
 def parse_one(text: str) -> Caption:
@@ -101,19 +112,14 @@ def _tag(texts: Iterable[str]) -> Iterator[Caption]:
     )
     for (text, pieces), document in zip(listed, pipeline.pipe(documents, batch_size=_BATCH), strict=True):
         tokens = [
-            _token(piece, word.tag_, word.dep_, word.head.i, spaced)
+            Token(piece, piece.lower(), word.tag_, _lemma(piece.lower(), word.tag_), word.dep_, word.head.i, not spaced)
             for (piece, spaced), word in zip(pieces, document, strict=True)
         ]
         yield Caption(text, tuple(_mend(tokens)))
 
 
-def _token(piece: str, tag: str, role: str, head: int, spaced: bool) -> Token:
-    lower = piece.lower()
-    return Token(piece, lower, tag, _lemma(lower, tag), role, head, not spaced)
-
-
 def _lemma(word: str, tag: str) -> str:
-    if tag in _NOUN_TAGS:
+    if tag.startswith("NN"):
         return words.singular(word)
     return words.verb(word) if tag.startswith("VB") else word
 
@@ -129,40 +135,29 @@ def _mend(tokens: list[Token]) -> list[Token]:
     for place in _said_of_subjects(tokens):  # "a person in skis flies"
         mended[place] = replace(tokens[place], tag="VBZ", lemma=words.verb(tokens[place].lower))
     for place in range(len(mended) - 1, -1, -1):
-        token = mended[place]
-        after = mended[place + 1] if place + 1 < len(mended) else None
-        before = tokens[place - 1] if place else None
-        if token.lower in ("left", "right") and after is not None and after.lower == "of":
-            if (before is not None and before.tag not in ("DT", "IN", "JJ")) or _is_shape(before):
-                mended[place] = replace(token, tag="RB", lemma=token.lower)
-            continue
-        heads_noun = after is not None and (after.tag in _NOUN_TAGS or after.tag == "JJ") and not after.glued
-        if known.is_attribute(token.lower) and heads_noun and token.tag not in ("DT", "IN", "JJ"):
-            follows = before is not None and (before.tag in ("DT", "CD", "JJ") or known.is_attribute(before.lower))
-            if token.tag in _NOUN_TAGS or follows:
-                mended[place] = replace(token, tag="JJ", lemma=token.lower)
-            continue
-        if token.is_verb and before is not None and before.tag in ("CC", ",") and _is_food(token.lower):
-            mended[place] = replace(token, tag="NN", lemma=token.lower)  # "meat and broccoli"
-            continue
-        if token.tag in ("RB", "JJ") and before is not None and before.tag in _NOUN_TAGS and not heads_noun:
-            if known.is_name(before.lower, words.singular(token.lower)) or known.is_in_group(token.lower, "appliance"):
-                # "a fire hydrant", "a stove top oven"
-                mended[place] = replace(token, tag="NN", lemma=token.lower)
-            continue
-        described = before is not None and (
-            before.tag in ("DT", "PRP$") or (known.is_attribute(before.lower) and before.tag not in ("RB", "IN"))
-        )
-        if not described or heads_noun or token.tag in _NOUN_TAGS:
-            continue
-        noun = words.singular(token.lower)
-        if _is_shape(token) or (
-            token.tag in ("VBD", "VBZ", "VBP", "VB")
-            and known.noun_groups(noun)
-            and before is not None
-            and (before.tag == "DT" or known.is_in_group(before.lower, "colour"))
-        ):
-            mended[place] = replace(token, tag="NNS" if words.is_plural(token.lower) else "NN", lemma=noun)
+        token, before, after = mended[place], token_at(tokens, place - 1), token_at(mended, place + 1)
+        noun, tag, lemma = words.singular(token.lower), token.tag, token.lower
+        heads_noun = (after.is_noun or after.tag == "JJ") and not after.glued
+        coloured = known.is_attribute(before.lower)
+        if token.lower in ("left", "right") and after.lower == "of":
+            if before.text and (before.tag not in ("DT", "IN", "JJ") or _is_shape(before.lower)):
+                tag = "RB"
+        elif known.is_attribute(token.lower) and heads_noun and token.tag not in ("DT", "IN", "JJ"):
+            if token.is_noun or before.tag in ("DT", "CD", "JJ") or coloured:
+                tag = "JJ"
+        elif token.is_verb and before.tag in ("CC", ",") and _is_food(token.lower):
+            tag = "NN"  # "meat and broccoli"
+        elif token.tag in ("RB", "JJ") and before.is_noun and not heads_noun:
+            if known.is_name(before.lower, noun) or known.is_in_group(token.lower, "appliance"):
+                tag = "NN"  # "a fire hydrant", "a stove top oven"
+        elif not heads_noun and not token.is_noun:
+            described = before.tag in ("DT", "PRP$") or (coloured and before.tag not in ("RB", "IN"))
+            named = before.tag == "DT" or known.is_in_group(before.lower, "colour")
+            taken = token.tag in ("VBD", "VBZ", "VBP", "VB") and known.noun_groups(noun) and named
+            if described and (taken or _is_shape(token.lower)):
+                tag, lemma = "NNS" if words.is_plural(token.lower) else "NN", noun
+        if tag != token.tag:
+            mended[place] = replace(token, tag=tag, lemma=lemma)
     return mended
 
 
@@ -183,9 +178,7 @@ def _with_verb(tokens: list[Token]) -> list[Token]:
         subject = token.governor
         while tokens[subject].role != "ROOT" and not tokens[subject].is_noun:
             subject = tokens[subject].governor
-        if words.conjugate(verb, "VBZ") != token.lower or not (
-            tokens[subject].is_noun and tokens[subject].role == "ROOT"
-        ):
+        if words.conjugate(verb, "VBZ") != token.lower or not tokens[subject].is_noun or tokens[subject].role != "ROOT":
             continue
         mended = list(tokens)
         for at in own:
@@ -214,5 +207,5 @@ def _is_food(word: str) -> bool:
     return any(lexicon().is_in_group(word, group) for group in ("mass_vegetable", "vegetable", "mass_food", "fruit"))
 
 
-def _is_shape(token: Token | None) -> bool:
-    return token is not None and lexicon().is_in_group(words.singular(token.lower), "shape")
+def _is_shape(word: str) -> bool:
+    return lexicon().is_in_group(words.singular(word), "shape")

@@ -1,44 +1,42 @@
-"""Prepositions and verbs that exclude each other, from `lexicon_data/relations.toml`, by what stands behind them."""
+"""Prepositions and verbs that exclude each other, by what stands around them, and nouns too large for one another.
+
+`lexicon_data/relations.toml` lists both. Nouns have one of four magnitudes: grounds and buildings, what people sit at
+or ride in, people and large animals, small things: no bedroom in a sink, no beach on a boy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from degla.negatives.grammar.groups import RELATIONS_NAME, read_tables
+from degla.negatives.grammar.chunks import Token
+from degla.negatives.grammar.groups import RELATIONS_NAME, WordGroup, members, read_tables
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.tokens import Token
 
 Sort = Literal["prepositions", "verbs"]
 
+_BEARING: Final = frozenset({"on", "upon", "onto", "on top of", "atop", "in", "inside", "inside of", "within", "into"})
+_HOLDING: Final = frozenset({"in", "inside", "inside of", "within"})
+_VEHICLE: Final = 3
+GROUND: Final = 4
+"""Magnitude of what has its place: grounds, rooms, buildings."""
+
 
 @dataclass(frozen=True)
-class RelationGroup:
-    """Words of one sort; two words that no cluster holds both of exclude each other.
+class RelationGroup(WordGroup):
+    """Prepositions or verbs.
 
     Attributes:
-        clusters: words of one cluster may be true together; clusters may overlap.
-        draws: the words that replacements are drawn from.
         seldom: words that never come in, as hardly anybody says them there.
         objects: groups of the nouns that may stand behind the word; empty for any noun, or for a verb without one.
         subjects: groups of the nouns that may stand before a verb, "living" or "thing"; empty for any.
     """
 
-    clusters: tuple[frozenset[str], ...]
-    draws: tuple[str, ...]
     seldom: frozenset[str]
     objects: frozenset[str]
     subjects: frozenset[str]
-
-    def lists(self, word: str) -> bool:
-        """Whether the group tells the word from others."""
-        return any(word in cluster for cluster in self.clusters)
-
-    def is_alike(self, word: str, other: str) -> bool:
-        """Whether both words may be true together."""
-        return any(word in cluster and other in cluster for cluster in self.clusters)
 
     def suits(self, sort: Sort, objects: Collection[str], subjects: Collection[str]) -> bool:
         """Whether the group is for a word with such nouns behind and before it."""
@@ -62,7 +60,7 @@ class Relations:
             "prepositions": _groups(tables["prepositions"]),
             "verbs": _groups(tables["verbs"]),
         }
-        self._kinds = {kind: frozenset(nouns) for kind, nouns in tables["kinds"].items()}
+        self.nouns_of_kind = {kind: frozenset(nouns) for kind, nouns in tables["kinds"].items()}
         self.words = {name: frozenset(words) for name, words in tables["words"].items()}
         self._actors = {
             (verb, table.get("with_object", False)): frozenset(table["by"])
@@ -70,21 +68,12 @@ class Relations:
             for verb in table["verbs"]
         }
         self._same_ground = frozenset(frozenset(pair.split()) for pair in tables["words"]["same_ground"])
-        self._listed: dict[Sort, dict[str, list[RelationGroup]]] = {"prepositions": {}, "verbs": {}}
-        for sort, groups in self.groups.items():
-            for group in groups:
-                for word in {word for cluster in group.clusters for word in cluster}:
-                    self._listed[sort].setdefault(word, []).append(group)
+        self._listed = {sort: members(groups) for sort, groups in self.groups.items()}
         self.scale = {
             int(size): Magnitude(frozenset(table.get("sorts", ())), frozenset(table.get("words", ())))
             for size, table in tables["scale"].items()
         }
         self.longest = max(len(word.split()) for word in self._listed["prepositions"])
-
-    @property
-    def kind_names(self) -> frozenset[str]:
-        """The kinds that nouns are listed as."""
-        return frozenset(self._kinds)
 
     def is_known(self, sort: Sort, word: str) -> bool:
         """Whether a group lists the word."""
@@ -92,12 +81,12 @@ class Relations:
 
     def kinds(self, noun: str) -> tuple[str, ...]:
         """Kinds of things that a noun is listed as, which count before its groups in `groups.toml`."""
-        return tuple(kind for kind, nouns in self._kinds.items() if noun in nouns)
+        return tuple(kind for kind, nouns in self.nouns_of_kind.items() if noun in nouns)
 
     def actors(self, verb: str, *, with_object: bool) -> frozenset[str]:
         """Sorts of nouns, or "living", that do what a verb says, to a thing or not; empty where anything may."""
-        found = self._actors.get((verb, True), frozenset()) if with_object else frozenset[str]()
-        return found or self._actors.get((verb, False), frozenset())
+        own = with_object and self._actors.get((verb, True))
+        return own or self._actors.get((verb, False), frozenset())
 
     def is_same_ground(self, noun: str, other: str) -> bool:
         """Whether who is on or in the one is on or in the other: a beach and its sand."""
@@ -112,8 +101,8 @@ class Relations:
         them for alike. Where no group can tell, they count as compatible.
         """
         suited = [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
-        shared = [group for group in suited if group.lists(other)]
-        if word == other or any(group.is_alike(word, other) for group in shared):
+        shared = [group for group in suited if group.cluster(other)]
+        if word == other or any(word in group.cluster(other) for group in shared):
             return "synonym"
         if not self._fits(other, suited):
             return "word_order"
@@ -130,14 +119,9 @@ class Relations:
             objects: groups of the noun behind it; empty where there is none.
             subjects: groups of the noun before a verb.
         """
-        found = [
-            draw
-            for group in self._listed[sort].get(word, ())
-            if group.suits(sort, objects, subjects)
-            for draw in group.draws
-            if not self.relation(sort, word, draw, objects=objects, subjects=subjects)
-        ]
-        return tuple(dict.fromkeys(found))
+        suited = [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
+        draws = dict.fromkeys(draw for group in suited for draw in group.draws)
+        return tuple(draw for draw in draws if not self.relation(sort, word, draw, objects=objects, subjects=subjects))
 
     def fits(self, preposition: str, objects: Collection[str]) -> bool:
         """Whether one says the preposition before such a noun; True where no group knows better."""
@@ -146,7 +130,7 @@ class Relations:
 
     @staticmethod
     def _fits(word: str, groups: Sequence[RelationGroup]) -> bool:
-        listing = [group for group in groups if group.lists(word)]
+        listing = [group for group in groups if group.cluster(word)]
         return not listing or any(word not in group.seldom for group in listing)
 
     def match(self, texts: Sequence[str], start: int) -> int:
@@ -179,14 +163,38 @@ def fits_before(preposition: str, lemma: str) -> bool:
     return relations().fits(preposition, landmark(Token(lemma, lemma, "NN", lemma)))
 
 
+def magnitude(noun: Token) -> int:
+    """4 for grounds and buildings, 3 for furniture and vehicles, 2 for people, 1 for small things, 0 where unknown."""
+    scale = relations().scale
+    sorts = {*noun_sorts(noun), *landmark(noun)}
+    named = next((size for size, table in scale.items() if noun.lemma in table.words), 0)
+    return named or next((size for size, table in scale.items() if sorts & table.sorts), 0)
+
+
+def is_out_of_scale(figure: Token, preposition: str, support: Token) -> bool:
+    """Whether a thing stands in or on one that could not bear or hold it, or has its own surroundings "with" it.
+
+    Args:
+        figure: head of the phrase before.
+        preposition: one or more words, lower case.
+        support: head of the phrase behind.
+    """
+    one, other = magnitude(figure), magnitude(support)
+    if not one or not other:
+        return False
+    if preposition == "with":
+        return other == GROUND and one < GROUND
+    if preposition in _HOLDING and one == other == _VEHICLE:
+        return True
+    return preposition in _BEARING and (one - other > 1 or (one == GROUND and other < GROUND))
+
+
 def _groups(tables: dict[str, Any]) -> tuple[RelationGroup, ...]:
     return tuple(
         RelationGroup(
             tuple(frozenset(cluster) for cluster in table["clusters"]),
             tuple(table.get("draw", [cluster[0] for cluster in table["clusters"]])),
-            frozenset(table.get("seldom", ())),
-            frozenset(table.get("objects", ())),
-            frozenset(table.get("subjects", ())),
+            *(frozenset(table.get(words, ())) for words in ("seldom", "objects", "subjects")),
         )
         for table in tables.values()
     )

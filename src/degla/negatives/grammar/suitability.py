@@ -7,17 +7,23 @@ is new is judged: what the caption itself says so is English, or its writer's af
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-from degla.negatives.grammar.chunks import NounRole, Number, find_chunks, number
+from degla.negatives.grammar.chunks import NounRole, Number, Token, find_chunks, number
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.relations import fits_before, landmark, noun_sorts, relations
-from degla.negatives.grammar.scale import GROUND, is_out_of_scale, magnitude
-from degla.negatives.grammar.tokens import Token
+from degla.negatives.grammar.relations import (
+    GROUND,
+    fits_before,
+    is_out_of_scale,
+    landmark,
+    magnitude,
+    noun_sorts,
+    relations,
+)
 
 _OF_MANY: Final = frozenset({"their", "they", "them", "themselves"})
 _CLIMBED: Final = frozenset({"advcl", "conj", "xcomp", "pcomp", "ccomp", "prep", "aux", "auxpass"})
@@ -61,14 +67,11 @@ def misfit(caption: Caption, tokens: Sequence[Token]) -> str:
     old, new = _own_cut(caption), _cut(tokens)
     said = {(preposition, piece.head.lemma) for preposition, piece, _ in _prepositions(old)}
     otherwise = {relation[0] for relation in _prepositions(old) if not _suits(*relation)}  # "knocking down a boxer"
-    if any(
+    odd = any(
         (relation[0], relation[1].head.lemma) not in said and relation[0] not in otherwise and not _suits(*relation)
         for relation in _prepositions(new)
-    ):
-        return "word_order"
-    if reason := _misfit_of_objects(old, new):
-        return reason
-    if _announces_the_known(new) and not _announces_the_known(old):
+    )
+    if odd or _misses_objects(old, new) or (_announces_the_known(new) and not _announces_the_known(old)):
         return "word_order"
     if _outgrows(old, new):
         return "scale"
@@ -162,17 +165,18 @@ def _supports(cut: _Cut) -> Iterator[tuple[_Piece, str, _Piece]]:
         yield one, "with" if other.gap[-1].lemma == "have" else _preposition(other.gap)[1], other
 
 
-def _misfit_of_objects(old: _Cut, new: _Cut) -> str:
+def _misses_objects(old: _Cut, new: _Cut) -> bool:
     """Whether a verb is not said of what comes behind it now: nobody flies a beach, no island features a kitchen."""
-    known, said = relations().words, frozenset(_objects(old))
-    grounds = {verb for verb, noun in said if _sorts(noun) & known["grounds"]}
-    for verb, noun in _objects(new):
-        if any(verb == one and noun.lemma == other.lemma for one, other in said):
-            continue
-        ground = bool(_sorts(noun) & known["grounds"]) and verb not in known["of_places"] | grounds
-        if ground or verb in known["comprising"]:
-            return "word_order"
-    return ""
+    known, said = relations().words, {(verb, noun.lemma) for verb, noun in _objects(old)}
+    grounds = {verb for verb, noun in _objects(old) if _sorts(noun) & known["grounds"]}
+    return any(
+        (verb, noun.lemma) not in said
+        and (
+            verb in known["comprising"]
+            or (_sorts(noun) & known["grounds"] and verb not in known["of_places"] | grounds)
+        )
+        for verb, noun in _objects(new)
+    )
 
 
 def _objects(cut: _Cut) -> Iterator[tuple[str, Token]]:
@@ -183,9 +187,7 @@ def _objects(cut: _Cut) -> Iterator[tuple[str, Token]]:
 
 
 def _agrees(verb: Token, piece: _Piece) -> bool:
-    if verb.tag not in ("VBZ", "VBP") and verb.lower not in ("was", "were"):
-        return True
-    return piece.number in ("any", "one" if verb.tag == "VBZ" or verb.lower == "was" else "many")
+    return not verb.is_finite or piece.number in ("any", verb.number)
 
 
 def _misfit_of_pronouns(old: _Cut, new: _Cut) -> str:
@@ -235,14 +237,10 @@ def _cut(tokens: Sequence[Token]) -> _Cut:
         gap, own = tuple(tokens[last : chunk.start]), tuple(tokens[chunk.start : chunk.end])
         last = chunk.end
         if pieces and pieces[-1].role == "thing" and [token.lower for token in gap] == ["of"]:
-            held = pieces.pop()
-            pieces.append(
-                _Piece(held.start, chunk.end, "thing", held.gap, (*held.own, *gap, *own), held.head, held.number)
-            )
+            pieces[-1] = replace(pieces[-1], end=chunk.end, own=(*pieces[-1].own, *gap, *own))
         else:
-            pieces.append(
-                _Piece(chunk.start, chunk.end, chunk.role, gap, own, tokens[chunk.head], number(tokens, chunk))
-            )
+            head, count = tokens[chunk.head], number(tokens, chunk)
+            pieces.append(_Piece(chunk.start, chunk.end, chunk.role, gap, own, head, count))
     return _Cut(tuple(pieces), tuple(tokens[last:]))
 
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from degla.negatives.grammar.chunks import Chunk, determiner
+from degla.negatives.grammar.chunks import Chunk, Token, determiner, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import JOINERS, POSTURES, connect
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import relations
-from degla.negatives.grammar.tokens import Token
 
 _LIKENESS: Final = frozenset({"like", "as", "than", "such", "including"})
 _FIXED_BY: Final = frozenset({*_LIKENESS, "out", "per", "during", "via", "until", "since"})
@@ -51,7 +50,7 @@ class PhraseTie:
 def ties(caption: Caption) -> dict[int, PhraseTie]:
     """Every phrase's tie, by the index where the phrase starts."""
     tokens, chunks = caption.tokens, caption.chunks
-    found: dict[int, PhraseTie] = {}
+    tied: dict[int, PhraseTie] = {}
     last, where, acts, likened = 0, "", False, False
     for place, chunk in enumerate(chunks):
         gap = tokens[last : chunk.start]
@@ -60,27 +59,26 @@ def ties(caption: Caption) -> dict[int, PhraseTie]:
         link = f"{where} {connector}".strip()
         where = f"{link} {tokens[chunk.head].lower}".strip() if chunk.role == "where" else ""
         following = chunks[place + 1] if place + 1 < len(chunks) else None
+        behind = tokens[chunk.end : following.start] if following is not None else ()
+        pairs = ((chunk, following), (chunks[place - 1] if place else None, chunk))
         likened = bool(_LIKENESS & {token.lower for token in gap}) or (likened and connector in JOINERS)
         stays = (
             likened
             or bool(_FIXED_BY & set(connector.split()))
             or _completes_adjective(gap)
-            or shares_article(tokens, chunk, following)
-            or (place > 0 and shares_article(tokens, chunks[place - 1], chunk))
+            or any(shares_article(tokens, *pair) or makes_compound(tokens, *pair) for pair in pairs)
             or _stands_alone(tokens, chunk)
-            or makes_compound(tokens, chunk, following)
-            or (place > 0 and makes_compound(tokens, chunks[place - 1], chunk))
-            or (following is not None and _is_likened(tokens[chunk.end : following.start]))
+            or any(token.lower in ("like", "such", "including") for token in behind[:1])
         )
         bare = is_bare(tokens, chunk)
         plain = not bare and determiner(tokens, chunk) is None
-        found[chunk.start] = PhraseTie(link, acts, stays, bare, plain)
-    return found
+        tied[chunk.start] = PhraseTie(link, acts, stays, bare, plain)
+    return tied
 
 
 def is_bare(tokens: Sequence[Token], chunk: Chunk) -> bool:
     """Whether a countable noun stands in the singular without an article."""
-    head = tokens[chunk.head if chunk.core == chunk.start else chunk.core - 2]  # "piece of concrete"
+    head = tokens[chunk.holder]  # "piece of concrete"
     return (
         head.tag == "NN"
         and tokens[chunk.start].tag not in ("DT", "CD", "PRP$", "PDT", "WP$")
@@ -90,29 +88,25 @@ def is_bare(tokens: Sequence[Token], chunk: Chunk) -> bool:
     )
 
 
-def shares_article(tokens: Sequence[Token], chunk: Chunk, following: Chunk | None) -> bool:
+def shares_article(tokens: Sequence[Token], chunk: Chunk | None, following: Chunk | None) -> bool:
     """Whether the next phrase lives on this one's article or adjective: "a fork and knife", "old cups and plates"."""
-    gap = tokens[chunk.end : following.start] if following is not None else ()
-    if (
-        following is None
-        or not gap
-        or gap[0].lower not in ("and", "or", ",")
-        or any(one.tag != "VBG" for one in gap[1:])
-    ):
+    if chunk is None or following is None:
         return False
-    if following.head != following.start and not (
-        tokens[following.start].is_noun or tokens[following.start].tag == "VBG"
-    ):
+    gap, first = tokens[chunk.end : following.start], tokens[following.start]
+    if not gap or gap[0].lower not in ("and", "or", ",") or any(one.tag != "VBG" for one in gap[1:]):
+        return False
+    if following.head != following.start and not (first.is_noun or first.tag == "VBG"):
         return False
     described = any(token.is_adjective or token.tag in ("VBN", "VBG") for token in tokens[chunk.start : chunk.head])
     counted = determiner(tokens, chunk) is not None
     return (counted and is_bare(tokens, following)) or (described and determiner(tokens, following) is None)
 
 
-def makes_compound(tokens: Sequence[Token], chunk: Chunk, following: Chunk | None) -> bool:
+def makes_compound(tokens: Sequence[Token], chunk: Chunk | None, following: Chunk | None) -> bool:
     """Whether a noun, a participle and a noun without article are one phrase: "a building lined street"."""
     return (
-        following is not None
+        chunk is not None
+        and following is not None
         and following.start == chunk.end + 1
         and tokens[chunk.end].tag in ("VBN", "VBD")
         and is_bare(tokens, following)
@@ -125,30 +119,25 @@ def _completes_adjective(gap: Sequence[Token]) -> bool:
     return len(gap) > 1 and gap[-1].tag == "IN" and gap[-2].is_adjective and gap[-2].lower not in ("next", "close")
 
 
-def _is_likened(gap: Sequence[Token]) -> bool:
-    return bool(gap) and gap[0].lower in ("like", "such", "including")
-
-
 def _stands_alone(tokens: Sequence[Token], chunk: Chunk) -> bool:
     """Whether the noun is a game, a measure or nothing that is seen, or half of a compound that is written apart."""
-    known, head = lexicon(), tokens[chunk.head]
-    after = tokens[chunk.end].lower if chunk.end < len(tokens) else ""
-    before = tokens[chunk.start - 1].lower if chunk.start else ""
-    layered = [token.tag for token in tokens[chunk.start : chunk.start + 2]] == ["DT", "CD"]  # "a two layer cake"
-    purpose = before == "to" and tokens[chunk.start].tag == "NN"  # "kneeling to pet a dog"
-    opened = chunk.start > 1 and tokens[chunk.start - 1].tag == "IN" and tokens[chunk.start - 2].tag == "DT"
+    known, head, first = lexicon(), tokens[chunk.head], tokens[chunk.start]
+    earlier, before, after = (token_at(tokens, place) for place in (chunk.start - 2, chunk.start - 1, chunk.end))
+    layered = first.tag == "DT" and token_at(tokens, chunk.start + 1).tag == "CD"  # "a two layer cake"
+    purpose = before.lower == "to" and first.tag == "NN"  # "kneeling to pet a dog"
+    opened = before.tag == "IN" and earlier.tag == "DT"
+    split = {(head.lower, after.lower), (before.lower, first.lower), (earlier.lower, before.lower)}
     return (
         (known.is_in_group(head.lemma, "game") and determiner(tokens, chunk) is None)
-        or (head.lemma in known.words["measure"] - _CROWDS and after != "of" and chunk.core == chunk.start)
+        or (head.lemma in known.words["measure"] - _CROWDS and after.lower != "of" and chunk.core == chunk.start)
         or head.lemma in known.nouns["game"].above
         or any(token.lower in ("other", "another") for token in tokens[chunk.start : chunk.head])
         or (not known.is_concrete(head.lemma) and head.lemma not in _CROWDS)
-        or (head.lower, after) in _SPLIT
-        or (before, tokens[chunk.start].lower) in _SPLIT
-        or (chunk.start > 1 and (tokens[chunk.start - 2].lower, before) in _SPLIT)
+        or not _SPLIT.isdisjoint(split)
         or opened
         or layered
         or purpose
-        or (chunk.end < len(tokens) and (tokens[chunk.end].tag == "POS" or tokens[chunk.end].is_noun))
+        or after.tag == "POS"
+        or after.is_noun
         or (head.lemma in ("mirror", "reflection") and any(token.lower.endswith("self") for token in tokens))
     )

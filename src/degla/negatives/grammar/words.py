@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from degla.negatives.grammar.lexicon import lexicon
+
 _PIECE: Final = re.compile(
     r"[^\W_]+?(?=n['’]t\b)|n['’]t\b|[^\W_]+(?:[-&/.][^\W_]+)*|['’](?:s|re|ve|ll|d|m)\b|\S", re.IGNORECASE
 )
@@ -60,6 +62,14 @@ def content(text: str) -> tuple[str, ...]:
     return tuple("a" if piece.lower() == "an" else piece.lower() for piece, _ in split(text) if is_word(piece))
 
 
+def shared_ends(one: Sequence[str], other: Sequence[str]) -> tuple[int, int]:
+    """How many words two texts have in common at their beginnings, and of the rest at their ends."""
+    shorter = min(len(one), len(other))
+    start = next((at for at in range(shorter) if one[at] != other[at]), shorter)
+    rest = shorter - start
+    return start, next((at for at in range(rest) if one[-1 - at] != other[-1 - at]), rest)
+
+
 def article(word: str) -> str:
     """ "a" or "an", by how the word after it begins to sound."""
     if _SPELT.fullmatch(word) and word.lower() not in _SHORT:
@@ -87,25 +97,16 @@ def articles_fit(text: str) -> bool:
 
 def repair_articles(text: str) -> str:
     """The text with every "a" and "an" made to suit the next word, otherwise unchanged."""
-    pieces = split(text)
-    words = [piece for piece, _ in pieces]
-    fitted = fit_articles(words)
-    if fitted == words:
-        return text
-    parts, place = [], 0
-    for old, new in zip(words, fitted, strict=True):
-        start = text.index(old, place)
-        parts += [text[place:start], new]
-        place = start + len(old)
-    return "".join(parts) + text[place:]
+    fitted = fit_articles([piece for piece, _ in split(text)])
+    for (start, end), word in reversed([*zip(spans(text), fitted, strict=True)]):
+        text = text[:start] + word + text[end:]
+    return text
 
 
 @lru_cache(maxsize=65_536)
 def plural(noun: str) -> str:
     """The plural of a noun in its dictionary form."""
     from lemminflect import getInflection  # type: ignore[import-untyped, unused-ignore]
-
-    from degla.negatives.grammar.lexicon import lexicon
 
     words = lexicon().words
     if noun in words["plural_only"] or noun in words["invariant"]:
@@ -124,8 +125,6 @@ def singular(noun: str) -> str:
     """The dictionary form of a noun, whatever its number; lower case."""
     from lemminflect import getLemma
 
-    from degla.negatives.grammar.lexicon import lexicon
-
     known, noun = lexicon(), noun.lower()
     if noun in known.words["plural_only"] or noun in known.words["invariant"]:
         return noun
@@ -140,24 +139,16 @@ def singular(noun: str) -> str:
 
 def is_plural(noun: str) -> bool:
     """Whether a noun form is a plural; forms that are both ("sheep") are not."""
-    from degla.negatives.grammar.lexicon import lexicon
-
     noun = noun.lower()
     return noun in lexicon().words["plural_only"] or singular(noun) != noun
 
 
+@lru_cache(maxsize=65_536)
 def is_known(word: str) -> bool:
     """Whether an English dictionary lists the word in any form."""
-    return _is_known(word.lower())
-
-
-@lru_cache(maxsize=65_536)
-def _is_known(word: str) -> bool:
     from lemminflect import getAllLemmas
 
-    from degla.negatives.grammar.lexicon import lexicon
-
-    known = lexicon()
+    known, word = lexicon(), word.lower()
     return bool(getAllLemmas(word)) or known.is_noun(word) or known.is_adjective(word)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 from degla.negatives.llm import Chat, ChatMessage, Form, Reply, Request
 from degla.negatives.llm.likelihood import Likelihood, TokenIds, TooLongError, Tree
 from degla.negatives.llm.weights import best_precision, find_weights, load
-from degla.negatives.plausibility import check_drop, largest_drop
+from degla.negatives.verdicts import check_drop, largest_drop
 
 _REPLIES: Final = 16
 """Requests that one call of `finished` answers, at most: a second or two of work, so that a journal keeps up."""

@@ -10,17 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from degla.negatives.frames.replacement import Place, ReplacingRule, find_change
-from degla.negatives.grammar import words
-from degla.negatives.grammar.additions import additions
-from degla.negatives.grammar.chunks import Chunk, adjectives, determiner, determiner_fits, nouns
+from degla.negatives.frames import Place, ReplacingRule, find_change
+from degla.negatives.grammar.additions import additions, is_absent
+from degla.negatives.grammar.chunks import Chunk, Token, adjectives, determiner, determiner_fits, nouns
 from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.presence import is_absent
-from degla.negatives.grammar.tokens import Token
 from degla.negatives.llm import Slot
-from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _MOST_ADJECTIVES = 1
 """Adjectives that a noun may have already; more read like a list."""
@@ -56,8 +52,7 @@ class AddAttribute(ReplacingRule):
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """Nothing speaks against the adjective."""
-        chunk, head = _at(caption, place[0])
-        return not _objection(caption, chunk, head, word)
+        return not _objection(caption, *_at(caption, place[0]), word)
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
         """The word itself, where it is one of the noun's list."""
@@ -69,39 +64,31 @@ class AddAttribute(ReplacingRule):
         form = self.form(caption, place, word)
         return None if form is None else write(caption, insert(caption, caption.tokens, place[0], [form], tag="JJ"))
 
-    def check(self, caption: Caption, negative: str) -> Verdict:
+    def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one adjective more, of the noun's list, before a noun that has none of its sort."""
-        content = words.content(negative)
-        if content == caption.content:
-            return refused("same_text")
         change = find_change(caption.tokens, content)
         found = [(chunk, head) for chunk, _, head in _places(caption) if chunk.core <= change.start <= head]
         if change.end != change.start or len(change.words) != 1 or not found:
-            return refused("not_rule")
+            return "not_rule"
         word = change.words[0]
         if not lexicon().is_adjective(word):
-            return refused("unknown_word")
-        chunk, head = found[0]
-        reason = _objection(caption, chunk, head, word)
-        return refused(reason) if reason else ACCEPTED
+            return "unknown_word"
+        return _objection(caption, *found[0], word)
 
 
 def _places(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
     """Phrases, where an adjective may be put in, and the noun that it describes."""
     tokens = caption.tokens
     for chunk in caption.chunks:
-        if not determiner_fits(tokens, chunk) or any(token.tag == "POS" for token in tokens[chunk.start : chunk.end]):
+        owned = any(token.tag == "POS" for token in tokens[chunk.start : chunk.end])
+        played = lexicon().is_in_group(tokens[chunk.head].lemma, "game") and determiner(tokens, chunk) is None
+        if owned or played or not determiner_fits(tokens, chunk) or is_absent(caption, chunk):
             continue
-        if is_absent(caption, chunk):
-            continue
-        if lexicon().is_in_group(tokens[chunk.head].lemma, "game") and determiner(tokens, chunk) is None:
-            continue  # "playing baseball"
         for start, end in nouns(tokens, chunk)[:1]:
             own = adjectives(tokens, chunk)
-            between = tokens[chunk.core : start]
             plain = all(
                 token.tag in ("DT", "CD", "PRP$") or (token.is_adjective and token.lower not in ("colored", "coloured"))
-                for token in between
+                for token in tokens[chunk.core : start]
             )
             if (
                 plain
@@ -134,15 +121,10 @@ def _objection(caption: Caption, chunk: Chunk, head: int, word: str) -> str:
         return "already_in_caption"
     if known.is_in_group(word, "colour") and known.is_person(noun):
         return "person_colour"
-    if _has_sort(caption, range(chunk.core, head), word):
-        return "compatible"
+    if any(known.share_sort(token.lower, word) for token in caption.tokens[chunk.core : head]):
+        return "compatible"  # "a red wooden chair" has a colour and a material
     listed = word in additions().attributes(noun) and not additions().is_typical(word, noun)
     return "" if listed else "still_true"
-
-
-def _has_sort(caption: Caption, places: Sequence[int], word: str) -> bool:
-    """Whether one of the words before the noun says the same sort of thing ("a red wooden chair": colour, material)."""
-    return any(lexicon().share_group(caption.tokens[place].lower, word, "adjectives") for place in places)
 
 
 RULE = AddAttribute()

@@ -11,24 +11,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from degla.negatives.frames.replacement import Place, ReplacingRule
+from degla.negatives.frames import Place, ReplacingRule
 from degla.negatives.grammar import words
-from degla.negatives.grammar.additions import additions
-from degla.negatives.grammar.agreement import agreeing_verbs, in_number
-from degla.negatives.grammar.chunks import Chunk, determiner_fits, number
-from degla.negatives.grammar.edits import insert, write
+from degla.negatives.grammar.additions import additions, is_absent
+from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
+from degla.negatives.grammar.edits import agreeing_verbs, in_number, insert, write
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.presence import is_absent
 from degla.negatives.grammar.ties import makes_compound
-from degla.negatives.grammar.tokens import Token
 from degla.negatives.llm import Slot
-from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _CONNECTORS: Final = (("and",), ("with",), ("beside",), ("next", "to"), ("near",))
 _SINGULAR: Final = frozenset({"a", "an", "one", "another"})
 _CLOSING: Final = frozenset({"IN", "TO", "CC"})
+_GOING_ON: Final = frozenset({"CC", "POS", "WDT", "WP", ",", "HYPH", "RP", "CD", "NN", "NNS", "NNP", "RBR"})
 _SCENES: Final = frozenset({"room", "place", "game", "time_of_day", "weather"})
 """Sorts of nouns that hold the scene instead of being in it."""
 _OPEN: Final = frozenset({"with", "near", "beside", "to", "by", "behind"})
@@ -76,7 +74,7 @@ class AddObject(ReplacingRule):
     def put(self, caption: Caption, place: Place, word: str) -> str | None:
         """The caption with "and a ..." put in, and the verb in the plural where it is the subject."""
         form = self.form(caption, place, word)
-        tokens = _grown(caption, _ending(caption, place[0]))
+        tokens = _grown(caption, next(chunk for chunk in caption.chunks if chunk.end == place[0]))
         if form is None or tokens is None:
             return None
         return write(caption, insert(caption, tokens, place[0], ["and", words.article(form), form], tag="NN"))
@@ -89,57 +87,38 @@ class AddObject(ReplacingRule):
         """The caption with a proposed thing in a place; None where it cannot stand there."""
         return super().fill(caption, Slot(slot.before.removesuffix(" and a"), slot.after, slot.word), word)
 
-    def check(self, caption: Caption, negative: str) -> Verdict:
+    def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one thing more, beside a thing of the caption, that a picture of the caption would not hold."""
-        content = words.content(negative)
-        if content == caption.content:
-            return refused("same_text")
         for chunk in _extendable(caption):
             for connector in _CONNECTORS:
                 tokens = _grown(caption, chunk) if connector == ("and",) else caption.tokens
                 phrase = None if tokens is None else _added(tokens, chunk, content, connector)
                 if phrase:
-                    reason = _judge(caption, phrase)
-                    return refused(reason) if reason else ACCEPTED
-        return refused("not_rule")
+                    return _judge(caption, phrase)
+        return "not_rule"
 
 
 def _extendable(caption: Caption) -> Iterator[Chunk]:
     """Phrases behind which "and a ..." can stand: in no list, no "of" or "who" behind them, no pronoun for them."""
     tokens = caption.tokens
     for place, chunk in enumerate(caption.chunks):
-        before = tokens[chunk.start - 1] if chunk.start else None
-        framed = place > 0 and caption.chunks[place - 1].role == "frame" and before is not None and before.lower == "of"
-        after = tokens[chunk.end] if chunk.end < len(tokens) else None
+        before, head, after = (token_at(tokens, at) for at in (chunk.start - 1, chunk.head, chunk.end))
+        framed = place > 0 and caption.chunks[place - 1].role == "frame" and before.lower == "of"
         following = caption.chunks[place + 1] if place + 1 < len(caption.chunks) else None
         if chunk.role != "thing" or not determiner_fits(tokens, chunk):
             continue
         if is_absent(caption, chunk) or makes_compound(tokens, chunk, following):
             continue
-        if (
-            before is not None
-            and not framed
-            and (before.tag in _CLOSING or before.text == ",")
-            and before.lower not in _OPEN
-        ):
+        closed = before.tag in _CLOSING or before.text == ","
+        if closed and not framed and before.lower not in _OPEN:
             continue
-        head = tokens[chunk.head]
-        sorts = {group.name for group in lexicon().noun_groups(head.lemma)}
-        if head.lemma in lexicon().words["generic"] or head.tag.startswith("NNP") or sorts & _SCENES:
+        scene = lexicon().group_names(head.lemma) & _SCENES
+        if scene or head.lemma in lexicon().words["generic"] or head.tag.startswith("NNP"):
             continue
-        if after is not None and (
-            after.tag in ("CC", "POS", "WDT", "WP", ",", "HYPH", "RP", "CD", "NN", "NNS", "NNP", "RBR")
-            or after.lower in ("of", "that", "&", "or")
-        ):
+        if after.tag in _GOING_ON or after.lower in ("of", "that", "&", "or"):
             continue
-        pronouns = any(token.tag in ("PRP", "PRP$") for token in tokens[chunk.end :])
-        if place == 0 and pronouns:
-            continue
-        yield chunk
-
-
-def _ending(caption: Caption, place: int) -> Chunk:
-    return next(chunk for chunk in caption.chunks if chunk.end == place)
+        if place or not any(token.tag in ("PRP", "PRP$") for token in tokens[chunk.end :]):
+            yield chunk
 
 
 def _grown(caption: Caption, chunk: Chunk) -> Sequence[Token] | None:
@@ -147,8 +126,7 @@ def _grown(caption: Caption, chunk: Chunk) -> Sequence[Token] | None:
     tokens = list(caption.tokens)
     if number(tokens, chunk) == "many":
         return tokens
-    holder = chunk.core - 2 if chunk.core != chunk.start else chunk.head
-    for place in {*agreeing_verbs(caption, chunk.head), *agreeing_verbs(caption, holder)}:
+    for place in {*agreeing_verbs(caption, chunk.head), *agreeing_verbs(caption, chunk.holder)}:
         if any(one.role == "expl" and one.governor in (place, tokens[place].governor) for one in tokens):
             continue  # "there is a dog and a cat"
         verb = in_number(tokens[place], many=True)
@@ -162,15 +140,10 @@ def _added(
     tokens: Sequence[Token], chunk: Chunk, content: Sequence[str], connector: tuple[str, ...]
 ) -> tuple[str, ...]:
     """The phrase that a text adds behind one of the caption with a connector; empty where it does something else."""
-    before = [token for token in tokens[: chunk.end] if words.is_word(token.text)]
-    after = [token for token in tokens[chunk.end :] if words.is_word(token.text)]
-    inserted = len(content) - len(before) - len(after)
-    middle = tuple(content[len(before) : len(before) + inserted])
-    if inserted <= len(connector) or middle[: len(connector)] != connector:
-        return ()
-    rest = (*content[: len(before)], *content[len(before) + inserted :])
-    same = rest == tuple("a" if token.lower == "an" else token.lower for token in (*before, *after))
-    return middle[len(connector) :] if same else ()
+    before, after = content_of(tokens[: chunk.end]), content_of(tokens[chunk.end :])
+    start, end = len(before) + len(connector), len(content) - len(after)
+    same = (*content[:start], *content[end:]) == (*before, *connector, *after)
+    return tuple(content[start:end]) if same and start < end else ()
 
 
 def _judge(caption: Caption, phrase: Sequence[str]) -> str:

@@ -14,16 +14,12 @@ from itertools import pairwise
 from random import Random
 from typing import Final
 
-from degla.negatives.frames.grammar_rule import GrammarRule
-from degla.negatives.grammar import words
-from degla.negatives.grammar.agreement import agreeing_verbs, disagrees
-from degla.negatives.grammar.chunks import Chunk, number
-from degla.negatives.grammar.edits import insert, write
+from degla.negatives.frames import GrammarRule, take_turns
+from degla.negatives.grammar.chunks import Chunk, Token, number, token_at
+from degla.negatives.grammar.edits import agreeing_verbs, disagrees, insert, lower_first, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.tokens import Token
-from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _NEGATIVE: Final = frozenset({"no", "not", "n't", "never", "without", "nobody", "nothing", "none", "neither", "nor"})
 _ARTICLES: Final = frozenset({"a", "an", "the", "some"})
@@ -72,20 +68,15 @@ class Negation(GrammarRule):
         for queue in queues:
             rng.shuffle(queue)
         rng.shuffle(queues)
-        longest = max(map(len, queues), default=0)
-        found = [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
-        return list(dict.fromkeys(found))[:most]
+        return list(dict.fromkeys(take_turns(queues)))[:most]
 
-    def check(self, caption: Caption, negative: str) -> Verdict:
+    def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one denial of what the caption says; articles before nouns are free to suit it."""
-        content = words.content(negative)
-        if content == caption.content:
-            return refused("same_text")
         if _is_negative(caption.content) or sum(word in _NEGATIVE for word in content) != 1:
-            return refused("not_rule")
+            return "not_rule"
         bare = _without_articles(content)
         same = any(_without_articles(content_of(tokens)) == bare for _, tokens in _denials(caption, free=True))
-        return ACCEPTED if same else refused("not_rule")
+        return "" if same else "not_rule"
 
 
 def _is_negative(content: Sequence[str]) -> bool:
@@ -114,16 +105,13 @@ def _denials(caption: Caption, *, free: bool) -> Iterator[Denial]:
 def _denied_deeds(caption: Caption, *, free: bool) -> Iterator[Denial]:
     """ "is not sitting", "does not ride", "a man not riding", "a dog not on a sofa"."""
     tokens = caption.tokens
-    inside = {place for chunk in caption.chunks for place in range(chunk.start, chunk.end)}
     for place, token in enumerate(tokens):
-        if place in inside or not place or _is_one_of_several(tokens, place):
+        if place in caption.inside or not place or _is_one_of_several(tokens, place):
             continue
         if token.lower in _AUXILIARIES and place + 1 < len(tokens):
-            existential = any(one.lower == "there" for one in tokens[max(0, place - 1) : place + 2])
-            if not existential:
-                yield "deed", insert(caption, tokens, place + 1, ["not"], tag="RB")
-                if free:
-                    yield "deed", insert(caption, tokens, place + 1, ["n't"], tag="RB")
+            existential = any(one.lower == "there" for one in tokens[place - 1 : place + 2])
+            for denial in () if existential else ("not", "n't") if free else ("not",):
+                yield "deed", insert(caption, tokens, place + 1, [denial], tag="RB")
         elif token.tag in ("VBG", "VBN") and _is_participle(caption, place):
             yield "deed", insert(caption, tokens, place, ["not"], tag="RB")
         elif (
@@ -142,14 +130,12 @@ def _denied_deeds(caption: Caption, *, free: bool) -> Iterator[Denial]:
 def _is_one_of_several(tokens: Sequence[Token], place: int) -> bool:
     """Whether a word says what one of several does ("one of which is riding"): that another does not is no denial."""
     before = [token.lower for token in tokens[max(0, place - 5) : place]]
-    return any(pair in (["of", "which"], ["of", "whom"], ["of", "them"]) for pair in map(list, pairwise(before))) or (
-        bool(before) and before[-1] == "one"
-    )
+    partitive = any(one == "of" and other in ("which", "whom", "them") for one, other in pairwise(before))
+    return partitive or before[-1:] == ["one"]
 
 
 def _in_case(token: Token, like: Token) -> Token:
-    shouted = like.text.isupper() and len(like.text) > 1
-    return replace(token, text=token.text.upper()) if shouted else token
+    return replace(token, text=token.text.upper()) if like.is_shouted else token
 
 
 def _is_participle(caption: Caption, place: int) -> bool:
@@ -182,25 +168,17 @@ def _denied_companions(caption: Caption) -> Iterator[Denial]:
         if token.lower == "with" and place in ends:
             new = _in_case(replace(token, text="without", lower="without"), token)
             yield "companion", [*tokens[:place], new, *tokens[place + 1 :]]
-        joined = (
-            token.lower == "and"
-            and place in ends
-            and not _is_subject(caption, chunk)
-            and not _is_listed(caption, place)
-        )
+        listed = any(one.text == "," for one in tokens[:place])
+        joined = token.lower == "and" and place in ends and not listed and not _is_subject(caption, chunk)
         if joined and tokens[chunk.start].lower in ("a", "an", "some"):
             but = _in_case(replace(token, text="but", lower="but"), token)
             changed = [*tokens[:place], but, *tokens[chunk.start + 1 :]]
             yield "companion", insert(caption, changed, place + 1, ["no"], tag="DT")
 
 
-def _is_listed(caption: Caption, place: int) -> bool:
-    return any(token.text == "," for token in caption.tokens[:place])
-
-
 def _is_subject(caption: Caption, chunk: Chunk) -> bool:
     """Whether a finite verb comes after the phrase: "a dog but no cat are" is no English."""
-    return any(token.tag in ("VBZ", "VBP") or token.lower in ("was", "were") for token in caption.tokens[chunk.end :])
+    return any(token.is_finite for token in caption.tokens[chunk.end :])
 
 
 def _denied_existence(caption: Caption) -> Iterator[Denial]:
@@ -223,30 +201,27 @@ def _denied_existence(caption: Caption) -> Iterator[Denial]:
     skip = 1 if lower[0] in ("a", "an", "some", "several", "many") else 0
     if not skip and (tokens[0].tag in ("DT", "CD", "PRP$")):
         return
-    if first.core != first.start and tokens[first.core - 2].lemma in _COUNTS:
+    if first.holder != first.head and tokens[first.holder].lemma in _COUNTS:
         return
     noun = tokens[next((at for at in range(first.end - 1) if tokens[at + 1].lower == "of"), first.head)]
-    many = noun.tag in ("NNS", "NNPS") or noun.lower == "people"
     rest = list(tokens[skip:])
     if rest and not skip:
         rest[0] = _lowered(caption, rest[0])
-    yield "existence", insert(caption, rest, 0, ["there", "are" if many else "is", "no"], tag="DT")
+    yield "existence", insert(caption, rest, 0, ["there", "are" if noun.is_many else "is", "no"], tag="DT")
 
 
 def _lowered(caption: Caption, token: Token) -> Token:
-    keep = (caption.text.isupper() and len(caption.text) > 1) or token.text[1:2].isupper()
-    return token if keep else replace(token, text=token.text[0].lower() + token.text[1:])
+    return token if caption.is_shouted else replace(token, text=lower_first(token.text))
 
 
 def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
     """ "a dog on a sofa" -> "a sofa without a dog"; "wearing a hat" -> "wearing no hat"."""
     tokens, chunks = caption.tokens, caption.chunks
-    things = [chunk for chunk in chunks if chunk.role == "thing"]
-    for chunk in things:
-        before = tokens[chunk.start - 1] if chunk.start else None
-        if before is None or before.tag not in ("VBG", "VBZ", "VBP") or before.lemma == "be":
+    for chunk in (one for one in chunks if one.role == "thing"):
+        before = token_at(tokens, chunk.start - 1)
+        if before.tag not in ("VBG", "VBZ", "VBP") or before.lemma == "be":
             continue
-        joined = chunk.end < len(tokens) and tokens[chunk.end].lower in ("and", ",")
+        joined = token_at(tokens, chunk.end).lower in ("and", ",")
         reads_well = before.lemma in ("wear", "have", "hold", "carry") and not joined
         if tokens[chunk.start].lower in ("a", "an", "some") and (free or reads_well):
             changed = [*tokens[: chunk.start], *tokens[chunk.start + 1 :]]
@@ -256,13 +231,10 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
     one, other = chunks[0], chunks[1]
     between = tokens[one.end : other.start]
     simple = len(between) == 1 and between[0].lower in _PLACING
-    if (
-        not simple
-        or any(token.tag in ("PRP$", "PRP") for token in tokens[: other.end])
-        or tokens[0].tag.startswith("NNP")
-    ):
+    pronoun = any(token.tag in ("PRP$", "PRP") for token in tokens[: other.end])
+    if not simple or pronoun or tokens[0].tag.startswith("NNP"):
         return
-    if other.end < len(tokens) and tokens[other.end].lower in ("of", "that", "which", "who", "with", "and"):
+    if token_at(tokens, other.end).lower in ("of", "that", "which", "who", "with", "and"):
         return
     if lexicon().is_person(tokens[other.head].lemma) or number(tokens, one) == "any":
         return

@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from degla.negatives.frames.replacement import Place, ReplacingRule, find_change
-from degla.negatives.grammar import words
+from degla.negatives.frames import Place, ReplacingRule, find_change
 from degla.negatives.grammar.chunks import adjectives
 from degla.negatives.grammar.exclusion import adjective_choices
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import landmark
-from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _SHADES: Final = frozenset({"light", "dark", "bright", "deep", "pale"})
 
@@ -58,43 +56,34 @@ class ReplaceAdjectives(ReplacingRule):
         """The word itself."""
         return word
 
-    def check(self, caption: Caption, negative: str) -> Verdict:
+    def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one adjective is another one, which excludes it and is not in the caption."""
-        content = words.content(negative)
-        if content == caption.content:
-            return refused("same_text")
         change = find_change(caption.tokens, content)
         if len(change.words) != 1 or (change.start, change.end) not in self.places(caption):
-            return refused("not_rule")
+            return "not_rule"
         word = change.words[0]
         if not lexicon().is_adjective(word):
-            return refused("unknown_word")
+            return "unknown_word"
         if word in caption.vocabulary:
-            return refused("already_in_caption")
-        relation = lexicon().adjective_relation(caption.tokens[change.start].lower, word)
-        return refused(relation) if relation else ACCEPTED
+            return "already_in_caption"
+        return lexicon().adjective_relation(caption.tokens[change.start].lower, word)
 
 
 def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
     """Indices of the adjectives that can be replaced, and whether they describe a living thing."""
     tokens, known = caption.tokens, lexicon()
-    inside = {place for chunk in caption.chunks for place in range(chunk.start, chunk.end)}
     for chunk in caption.chunks:
         for place in adjectives(tokens, chunk):
-            names = known.is_name(tokens[place].lower, tokens[place + 1].lemma)
-            shades = tokens[place].lower in _SHADES and (
-                known.is_in_group(tokens[place + 1].lower, "colour")
-                or tokens[place + 1].lower in ("colored", "coloured")
-            )
-            grown = tokens[chunk.head].lemma in _CHILDREN and known.is_in_group(tokens[place].lower, "age_living")
-            unseen = tokens[place].lower in known.words["unseen"] or (
-                known.is_in_group(tokens[place].lower, "opening")
-                and bool(known.words["wide_open"] & set(landmark(tokens[chunk.head])))
-            )
-            if not names and not shades and not grown and not unseen:
-                yield place, known.is_living(tokens[chunk.head].lemma)
+            word, following, head = tokens[place].lower, tokens[place + 1], tokens[chunk.head]
+            coloured = known.is_in_group(following.lower, "colour") or following.lower in ("colored", "coloured")
+            shades = word in _SHADES and coloured
+            grown = head.lemma in _CHILDREN and known.is_in_group(word, "age_living")
+            wide = known.is_in_group(word, "opening") and known.words["wide_open"] & set(landmark(head))
+            unseen = wide or word in known.words["unseen"]
+            if not (shades or grown or unseen or known.is_name(word, following.lemma)):
+                yield place, known.is_living(head.lemma)
     for place, token in enumerate(tokens):
-        if place in inside or not token.is_adjective or token.role != "acomp":
+        if place in caption.inside or not token.is_adjective or token.role != "acomp":
             continue
         if token.lower in known.words["pointing"] or token.lower in ("left", "right"):
             continue

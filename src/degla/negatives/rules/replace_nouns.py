@@ -11,17 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from degla.negatives.frames.replacement import Place, ReplacingRule, find_change
+from degla.negatives.frames import Place, ReplacingRule, find_change
 from degla.negatives.grammar import words
-from degla.negatives.grammar.additions import additions
-from degla.negatives.grammar.chunks import Chunk, determiner, determiner_fits, nouns
+from degla.negatives.grammar.additions import additions, chunk_at, is_inventory, may_be_there
+from degla.negatives.grammar.chunks import Chunk, determiner, determiner_fits, nouns, token_at
 from degla.negatives.grammar.exclusion import noun_choices, noun_relation
 from degla.negatives.grammar.lexicon import Relation, lexicon
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.presence import chunk_at, is_inventory, may_be_there
 from degla.negatives.grammar.relations import fits_before
-from degla.negatives.grammar.tokens import Token
-from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 
 _MALE: Final = frozenset({"his", "he", "him", "himself"})
 _FEMALE: Final = frozenset({"her", "she", "hers", "herself"})
@@ -64,34 +61,30 @@ class ReplaceNouns(ReplacingRule):
         lemma = words.singular(word)
         return _form(caption, place, lemma) if _stands(caption, place, lemma) else None
 
-    def check(self, caption: Caption, negative: str) -> Verdict:
+    def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one noun is another one of the same number, unrelated to it and to the caption's others."""
-        content = words.content(negative)
-        if content == caption.content:
-            return refused("same_text")
         change = find_change(caption.tokens, content)
         place = next((span for _, span in _places(caption) if span[0] <= change.start and change.end <= span[1]), None)
         if place is None:
-            return refused("not_rule")
+            return "not_rule"
         kept = [token.lower for token in caption.tokens[place[0] : place[1]]]
         new = (*kept[: change.start - place[0]], *change.words, *kept[change.end - place[0] :])
         if not 0 < len(new) <= _LONGEST or new[-1] == kept[-1]:
-            return refused("not_rule")
+            return "not_rule"
         lemma = words.singular(new[-1])
         if not all(_is_nominal(new, at) for at in range(len(new))):
-            return refused("unknown_word" if len(new) == 1 or not lexicon().is_noun(lemma) else "not_rule")
+            return "unknown_word" if len(new) == 1 or not lexicon().is_noun(lemma) else "not_rule"
         if not _suits(caption, place, lemma):
-            return refused("word_order")
+            return "word_order"
         if not _stands(caption, place, lemma) or _form(caption, place, lemma) != new[-1]:
-            return refused("agreement")
-        relation = _relation(caption, place, new)
-        if relation:
-            return refused(relation)
+            return "agreement"
+        if relation := _relation(caption, place, new):
+            return relation
         if not lexicon().is_concrete(lemma) or any(lemma in lexicon().words[sort] for sort in ("where", "generic")):
-            return refused("abstract")
+            return "abstract"
         if may_be_there(caption, place, lemma):
-            return refused("still_true")
-        return refused("already_in_caption") if _is_taken(caption, place, lemma) else ACCEPTED
+            return "still_true"
+        return "already_in_caption" if _is_taken(caption, place, lemma) else ""
 
 
 def _places(caption: Caption) -> Iterator[tuple[Chunk, Place]]:
@@ -117,28 +110,23 @@ def _is_nominal(new: Sequence[str], at: int) -> bool:
     )
 
 
-def _is_many(token: Token) -> bool:
-    return token.tag in ("NNS", "NNPS") or token.lower == "people"
-
-
 def _counts(caption: Caption, place: Place) -> bool:
     """Whether the noun here is plural or has "a", "one", "two", ... before it."""
     chunk, head = chunk_at(caption, place), place[1] - 1
     first = determiner(caption.tokens, chunk) if head == chunk.head else caption.tokens[chunk.start]
     counting = words.DETERMINERS_OF_ONE | words.DETERMINERS_OF_MANY
-    return caption.tokens[head].tag in ("NNS", "NNPS") or (first is not None and first.lower in counting)
+    return caption.tokens[head].is_plural or (first is not None and first.lower in counting)
 
 
 def _stands(caption: Caption, place: Place, lemma: str) -> bool:
     """Whether a noun can have the number of its place: no "a pants", no "two waters"."""
-    known, many = lexicon(), _is_many(caption.tokens[place[1] - 1])
-    if lemma in known.words["plural_only"]:
-        return many
-    return not (known.is_mass(lemma) and _counts(caption, place))
+    if lemma in lexicon().words["plural_only"]:
+        return caption.tokens[place[1] - 1].is_many
+    return not (lexicon().is_mass(lemma) and _counts(caption, place))
 
 
 def _form(caption: Caption, place: Place, lemma: str) -> str:
-    if _is_many(caption.tokens[place[1] - 1]):
+    if caption.tokens[place[1] - 1].is_many:
         return words.plural("person" if lemma == "people" else lemma)
     return lemma
 
@@ -146,19 +134,18 @@ def _form(caption: Caption, place: Place, lemma: str) -> str:
 def _choices(caption: Caption, chunk: Chunk, place: Place) -> tuple[str, ...]:
     """What may be drawn: of the sort of the name as a whole ("hotdog"), else of its head."""
     token, known = caption.tokens[place[1] - 1], lexicon()
-    mass = not _is_many(token) and known.is_mass(token.lemma) and not _counts(caption, place)
+    mass = not token.is_many and known.is_mass(token.lemma) and not _counts(caption, place)
     name = "".join(one.lower for one in caption.tokens[place[0] : place[1] - 1]) + token.lemma
     sort = name if place[1] - place[0] > 1 and known.noun_groups(name) else token.lemma
     found = additions().objects(token.lemma) if is_inventory(caption, place) else noun_choices(known, sort, mass=mass)
-    return found if _is_many(token) else tuple(word for word in found if word not in known.words["plural_only"])
+    return found if token.is_many else tuple(word for word in found if word not in known.words["plural_only"])
 
 
 def _suits(caption: Caption, place: Place, lemma: str) -> bool:
     """Whether a noun suits the preposition before its phrase ("in a park"), and "it" behind it."""
     known, tokens = lexicon(), caption.tokens
     chunk = chunk_at(caption, place)
-    before = tokens[chunk.start - 1].lower if chunk.start else ""
-    if not fits_before(before, lemma):
+    if not fits_before(token_at(tokens, chunk.start - 1).lower, lemma):
         return False
     if known.is_person(lemma) and not known.is_living(tokens[place[1] - 1].lemma):
         return not any(token.lower in ("it", "its") for token in tokens[chunk.end :])
@@ -178,11 +165,8 @@ def _relation(caption: Caption, place: Place, new: Sequence[str]) -> Relation:
 
 def _is_taken(caption: Caption, place: Place, lemma: str) -> bool:
     """Whether the caption has the word, a word for as much, or a pronoun that contradicts it."""
-    if lemma in caption.vocabulary or words.plural(lemma) in caption.vocabulary:
-        return True
-    if (lemma in ("man", "boy") and caption.vocabulary & _FEMALE) or (
-        lemma in ("woman", "girl") and caption.vocabulary & _MALE
-    ):
+    contrary = {"man": _FEMALE, "boy": _FEMALE, "woman": _MALE, "girl": _MALE}.get(lemma, frozenset())
+    if not caption.vocabulary.isdisjoint({lemma, words.plural(lemma), *contrary}):
         return True
     return any(
         noun_relation(lexicon(), token.lemma, lemma) in ("synonym", "hypernym", "compatible")

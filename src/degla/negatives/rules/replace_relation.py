@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
-from degla.negatives.frames.replacement import Place, ReplacingRule, find_change
+from degla.negatives.frames import Place, ReplacingRule, find_change
 from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import token_at
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.relations import Sort, landmark, noun_sorts, relations
-from degla.negatives.grammar.scale import is_out_of_scale
-from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+from degla.negatives.grammar.relations import Sort, is_out_of_scale, landmark, noun_sorts, relations
 
 _PARTICLES: Final = frozenset({"up", "down", "out", "off", "away", "together", "back", "over", "around"})
 
@@ -51,9 +51,8 @@ class ReplaceRelation(ReplacingRule):
         """No second "in front of", nothing that stands still "down the street"."""
         if _sort(caption, place) == "prepositions":
             return f" {word} " not in f" {' '.join(caption.content)} " and not _objection(caption, place, word)
-        following = caption.tokens[place[1]].lower if place[1] < len(caption.tokens) else ""
         known = relations().words
-        if word in known["staying"] and following in known["directions"]:
+        if word in known["staying"] and token_at(caption.tokens, place[1]).lower in known["directions"]:
             return False
         if {caption.tokens[place[0]].lemma, word} <= known["moving"] and _is_mounted(caption, place[1]):
             return False  # who strolls on a skateboard rides it
@@ -74,44 +73,36 @@ class ReplaceRelation(ReplacingRule):
             return words.conjugate(lemma, "VBN" if lemma in resultative else "VBG")
         return None if lemma in resultative else words.conjugate(lemma, token.tag)
 
-    def check(self, caption: Caption, negative: str) -> Verdict:
+    def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one verb or preposition is another one, which excludes it; a verb has the form of the old one."""
-        content = words.content(negative)
-        if content == caption.content:
-            return refused("same_text")
         change = find_change(caption.tokens, content)
         place = next((one for one in self.places(caption) if one[0] <= change.start and change.end <= one[1]), None)
         if place is None:
-            return refused("not_rule")
+            return "not_rule"
         kept = [token.lower for token in caption.tokens[place[0] : place[1]]]
         new = " ".join((*kept[: change.start - place[0]], *change.words, *kept[change.end - place[0] :]))
-        sort = _sort(caption, place)
-        if sort == "verbs":
+        if _sort(caption, place) == "verbs":
             if len(new.split()) != 1:
-                return refused("not_rule")
+                return "not_rule"
             lemma = words.verb(new)
             if not relations().is_known("verbs", lemma):
-                return refused("unknown_word")
+                return "unknown_word"
             if self.form(caption, place, lemma) != new:
-                return refused("agreement")
+                return "agreement"
             objects, subjects = _surroundings(caption, place[0])
             old = caption.tokens[place[0]].lemma
-            reason = relations().relation("verbs", old, lemma, objects=objects, subjects=subjects) or (
-                "" if self.accepts(caption, place, lemma) else "compatible"
-            )
-        elif not relations().is_known("prepositions", new):
-            return refused("not_rule" if len(new.split()) != 1 else "unknown_word")
-        else:
-            chunk = next(one for one in caption.chunks if one.start == place[1])
-            reason = relations().relation(
-                "prepositions", " ".join(kept), new, objects=landmark(caption.tokens[chunk.head])
-            ) or _objection(caption, place, new)
-        return refused(reason) if reason else ACCEPTED
+            reason = relations().relation("verbs", old, lemma, objects=objects, subjects=subjects)
+            return reason or ("" if self.accepts(caption, place, lemma) else "compatible")
+        if not relations().is_known("prepositions", new):
+            return "not_rule" if len(new.split()) != 1 else "unknown_word"
+        behind = next(caption.tokens[one.head] for one in caption.chunks if one.start == place[1])
+        reason = relations().relation("prepositions", " ".join(kept), new, objects=landmark(behind))
+        return reason or _objection(caption, place, new)
 
 
 def _is_mounted(caption: Caption, place: int) -> bool:
     """Whether "on a skateboard" or the like comes next."""
-    chunk = next((one for one in caption.chunks if one.start == place + 1), None)
+    chunk = caption.chunk_from(place + 1)
     return (
         chunk is not None
         and caption.tokens[place].lower in ("on", "in")
@@ -121,13 +112,11 @@ def _is_mounted(caption: Caption, place: int) -> bool:
 
 def _is_in_hand(caption: Caption, place: int) -> bool:
     """Whether the verb's object is "in her hand" or the like."""
-    at = next((number for number, one in enumerate(caption.chunks) if one.start == place), None)
-    if at is None or at + 1 >= len(caption.chunks):
-        return False
-    one, other = caption.chunks[at], caption.chunks[at + 1]
-    between = [token.lower for token in caption.tokens[one.end : other.start]]
-    return (
-        between in (["in"], ["with"], ["between"]) and caption.tokens[other.head].lemma in relations().words["holders"]
+    return any(
+        one.start == place
+        and " ".join(token.lower for token in caption.tokens[one.end : other.start]) in ("in", "with", "between")
+        and caption.tokens[other.head].lemma in relations().words["holders"]
+        for one, other in pairwise(caption.chunks)
     )
 
 
@@ -135,23 +124,17 @@ def _objection(caption: Caption, place: Place, preposition: str) -> str:
     """What speaks against a preposition for the words around its place; "" where nothing does."""
     if caption.tokens[place[0] - 1].lower in _DEGREES and preposition not in _GRADED:
         return "word_order"  # "very close to" is not "very away from"
-    return "scale" if _is_out_of_scale(caption, place, preposition) else ""
-
-
-def _is_out_of_scale(caption: Caption, place: Place, preposition: str) -> bool:
-    """Whether what stands before the preposition is too large for what stands behind it."""
     one = next((chunk for chunk in reversed(caption.chunks) if chunk.end <= place[0]), None)
-    other = next((chunk for chunk in caption.chunks if chunk.start == place[1]), None)
+    other = caption.chunk_from(place[1])
     if one is None or other is None:
-        return False
-    return is_out_of_scale(caption.tokens[one.head], preposition, caption.tokens[other.head])
+        return ""
+    return "scale" if is_out_of_scale(caption.tokens[one.head], preposition, caption.tokens[other.head]) else ""
 
 
 def _has_goal(caption: Caption, place: int) -> bool:
     """Whether the verb's object is followed by "to", which few other verbs take ("holding it to a wall")."""
-    chunk = next((one for one in caption.chunks if one.start == place), None)
-    after = caption.tokens[chunk.end].lower if chunk is not None and chunk.end < len(caption.tokens) else ""
-    return after == "to"
+    chunk = caption.chunk_from(place)
+    return chunk is not None and token_at(caption.tokens, chunk.end).lower == "to"
 
 
 def _sort(caption: Caption, place: Place) -> Sort:
@@ -185,31 +168,24 @@ def _is_bound(caption: Caption, place: int) -> bool:
 def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
     """Verbs that a group lists, with what may replace them."""
     tokens, known = caption.tokens, relations()
-    inside = {place for chunk in caption.chunks for place in range(chunk.start, chunk.end)}
-    starts = {chunk.start: chunk for chunk in caption.chunks}
     for place, token in enumerate(tokens):
-        if not token.is_verb or place in inside or not known.is_known("verbs", token.lemma):
+        if not token.is_verb or place in caption.inside or not known.is_known("verbs", token.lemma):
             continue
-        following = tokens[place + 1] if place + 1 < len(tokens) else None
-        phrase = starts.get(place + 1)
+        following = token_at(tokens, place + 1).lower
         if token.tag == "VB" and place > 1 and tokens[place - 1].lower == "to" and tokens[place - 2].is_noun:
             continue  # "places to sit"
-        if following is not None and (
-            following.lower == "for" or (following.lower in _PARTICLES and place + 2 not in starts)
-        ):
+        if following == "for" or (following in _PARTICLES and caption.chunk_from(place + 2) is None):
             continue
         objects, subjects = _surroundings(caption, place)
-        unclear = phrase is not None and not objects
-        yield (
-            (place, place + 1),
-            () if unclear else known.choices("verbs", token.lemma, objects=objects, subjects=subjects),
-        )
+        unclear = caption.chunk_from(place + 1) is not None and not objects
+        choices = () if unclear else known.choices("verbs", token.lemma, objects=objects, subjects=subjects)
+        yield (place, place + 1), choices
 
 
 def _surroundings(caption: Caption, place: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The groups of the noun right behind a verb, and of the one that does what it says."""
     tokens = caption.tokens
-    phrase = next((chunk for chunk in caption.chunks if chunk.start == place + 1), None)
+    phrase = caption.chunk_from(place + 1)
     behind = tokens[phrase.head] if phrase else None
     head = _subject(caption, place)
     return (

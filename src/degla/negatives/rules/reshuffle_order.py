@@ -13,32 +13,21 @@ from itertools import combinations, islice
 from random import Random
 from typing import Final
 
-from degla.negatives.frames.grammar_rule import GrammarRule
-from degla.negatives.grammar import words
-from degla.negatives.grammar.agreement import disagrees
-from degla.negatives.grammar.edits import exchange, rotate, write
+from degla.negatives.frames import GrammarRule
+from degla.negatives.grammar.chunks import Token, token_at
+from degla.negatives.grammar.edits import disagrees, exchange, rotate, write
 from degla.negatives.grammar.meaning import POSTURES, tagged
-from degla.negatives.grammar.objections import objection
-from degla.negatives.grammar.orders import judge_order, lifeless_actors, loose_ends, movable
+from degla.negatives.grammar.orders import lifeless_actors, loose_ends, movable, objection, refuse_order
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import noun_sorts, relations
 from degla.negatives.grammar.suitability import doer, is_animate
-from degla.negatives.grammar.tokens import Token
-from degla.negatives.verdicts import Verdict, refused
 
 _PLACING: Final = {
     word: sort
     for sort, alike in enumerate(
-        (
-            ("on", "over", "above"),
-            ("under", "below", "beneath"),
-            ("in", "inside", "within"),
-            ("behind",),
-            ("outside",),
-            ("around",),
-        )
+        ("on over above", "under below beneath", "in inside within", "behind", "outside", "around")
     )
-    for word in alike
+    for word in alike.split()
 }
 """Prepositions that may change places with one of another number."""
 
@@ -77,30 +66,25 @@ class ReshuffleOrder(GrammarRule):
         texts = dict.fromkeys(write(caption, tokens) for tokens in orders)
         return list(islice((text for text in texts if self.check(caption, text).accepted), most))
 
-    def check(self, caption: Caption, negative: str) -> Verdict:
+    def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Same words, other order, other meaning; articles, numbers and verbs still suit their nouns."""
-        content = words.content(negative)
-        if content == caption.content:
-            return refused("same_text")
         tokens = tagged(caption.tokens, negative)
         if tokens is None or Counter(content) != Counter(caption.content):
-            return refused("not_rule")
-        return judge_order(caption, tokens)
+            return "not_rule"
+        return refuse_order(caption, tokens)
 
     def _permutations(self, caption: Caption) -> Iterator[list[Token]]:
         if loose_ends(caption.tokens, caption.chunks) or disagrees(caption):
             return  # the tagger did not understand the caption, or it is no English
         spans = movable(caption)
         chunks = {chunk.start: chunk for chunk in caption.chunks}
-        free = {
-            pair for pair in combinations(spans, 2) if not objection(caption, *(chunks[start] for start, _ in pair))
-        }
-        for first, second in combinations(spans, 2):
-            if (first, second) in free:
-                yield exchange(caption.tokens, first, second)
+        pairs = combinations(spans, 2)
+        free = [pair for pair in pairs if not objection(caption, *(chunks[start] for start, _ in pair))]
+        for pair in free:
+            yield exchange(caption.tokens, *pair)
         if self.rotations:
             for three in combinations(spans[:5], 3):
-                if free.issuperset(combinations(three, 2)):
+                if all(pair in free for pair in combinations(three, 2)):
                     yield rotate(caption.tokens, three)
         for one, other in combinations(_exchangeable(caption), 2):
             if _same_sort(caption, one, other):
@@ -108,11 +92,10 @@ class ReshuffleOrder(GrammarRule):
 
 
 def _exchangeable(caption: Caption) -> list[int]:
-    inside = {place for chunk in caption.chunks for place in range(chunk.start, chunk.end)}
     return [
         place
         for place, token in enumerate(caption.tokens)
-        if place not in inside
+        if place not in caption.inside
         and (
             (token.lower in _PLACING and not _is_worn(caption, place + 1))
             or (token.tag in ("VBG", "VBN", "VBZ", "VBP") and token.role not in ("amod", "compound"))
@@ -122,7 +105,7 @@ def _exchangeable(caption: Caption) -> list[int]:
 
 def _is_worn(caption: Caption, place: int) -> bool:
     """Whether clothes begin at `place`: one is "in a uniform", and "on" it no more."""
-    chunk = next((one for one in caption.chunks if one.start == place), None)
+    chunk = caption.chunk_from(place)
     return chunk is not None and bool(_WORN & set(noun_sorts(caption.tokens[chunk.head])))
 
 
@@ -149,8 +132,7 @@ def _same_sort(caption: Caption, first: int, second: int) -> bool:
 
 
 def _takes_phrase(tokens: Sequence[Token], place: int) -> bool:
-    following = tokens[place + 1].tag if place + 1 < len(tokens) else ""
-    return following in ("DT", "PRP$", "CD", "JJ", "NN", "NNS", "NNP", "PRP")
+    return token_at(tokens, place + 1).tag in ("DT", "PRP$", "CD", "JJ", "NN", "NNS", "NNP", "PRP")
 
 
 RULE = ReshuffleOrder()

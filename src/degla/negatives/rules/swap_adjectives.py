@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
-from degla.negatives.frames.exchanges import ExchangingRule, Swap
+from degla.negatives.frames import ExchangingRule, Swap
 from degla.negatives.grammar.additions import additions
-from degla.negatives.grammar.chunks import Chunk, adjectives, find_chunks
+from degla.negatives.grammar.chunks import Chunk, Token, adjectives
 from degla.negatives.grammar.edits import exchange
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.meaning import meaning
+from degla.negatives.grammar.orders import keeps_meaning
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.tokens import Token
 
 _DESCRIBING: Final = frozenset({"JJ", "JJR", "JJS", "VBN", "VBG"})
 """Tags that an adjective may be given."""
@@ -51,32 +50,27 @@ class SwapAdjectives(ExchangingRule):
         """Every exchange of two adjectives of different phrases, and why it is none ("" where it is)."""
         tokens = caption.tokens
         places = [(chunk, place) for chunk in caption.chunks for place in adjectives(tokens, chunk)]
-        own = None
         for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
             if first_chunk is second_chunk or tokens[first].lower == tokens[second].lower:
                 continue
             changed = exchange(tokens, (first, first + 1), (second, second + 1))
             relation = lexicon().adjective_relation(tokens[first].lower, tokens[second].lower)
-            seldom = _is_seldom(tokens, first_chunk, second) or _is_seldom(tokens, second_chunk, first)
+            moves = ((first_chunk, first, second), (second_chunk, second, first))
+            seldom = any(_is_seldom(tokens, chunk, new) for chunk, _, new in moves)
             if relation == "synonym" or (relation and not seldom):
                 yield changed, relation
-            elif _clashes(tokens, first_chunk, first, tokens[second]) or _clashes(
-                tokens, second_chunk, second, tokens[first]
-            ):
+            elif any(_clashes(tokens, chunk, old, tokens[new]) for chunk, old, new in moves):
                 yield changed, "already_in_caption"
-            elif _colours_person(tokens, first_chunk, second) or _colours_person(tokens, second_chunk, first):
+            elif any(_colours_person(tokens, chunk, new) for chunk, _, new in moves):
                 yield changed, "person_colour"
             else:
-                own = own or meaning(tokens, caption.chunks)
-                yield changed, "same_meaning" if meaning(changed, find_chunks(changed)) == own else ""
+                yield changed, "same_meaning" if keeps_meaning(caption, changed) else ""
 
 
 def _clashes(tokens: Sequence[Token], chunk: Chunk, place: int, adjective: Token) -> bool:
     """Whether another adjective of the phrase is the same, or of the same sort, as the one that would come in."""
     others = [tokens[other].lower for other in adjectives(tokens, chunk) if other != place]
-    return any(
-        other == adjective.lower or lexicon().share_group(other, adjective.lower, "adjectives") for other in others
-    )
+    return any(other == adjective.lower or lexicon().share_sort(other, adjective.lower) for other in others)
 
 
 def _is_seldom(tokens: Sequence[Token], chunk: Chunk, place: int) -> bool:

@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Final
 
-from degla.negatives.frames.exchanges import ExchangingRule, Swap
+from degla.negatives.frames import ExchangingRule, Swap
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions
-from degla.negatives.grammar.chunks import Chunk, adjectives, determiner, determiner_fits, find_chunks, nouns
+from degla.negatives.grammar.chunks import Chunk, Token, adjectives, determiner, determiner_fits, nouns, token_at
 from degla.negatives.grammar.edits import exchange, inflect
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.meaning import meaning
-from degla.negatives.grammar.objections import objection
+from degla.negatives.grammar.orders import keeps_meaning, objection
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import relations
 from degla.negatives.grammar.suitability import misfit
-from degla.negatives.grammar.tokens import Token
 
 _GENERAL: Final = frozenset({"people", "person", "human", "adult", "individual", "someone"})
 """Nouns that are true of every man, woman and worker."""
@@ -54,7 +52,6 @@ class SwapNouns(ExchangingRule):
             if determiner_fits(tokens, chunk)
             for span in nouns(tokens, chunk)[:1]
         ]
-        own = None
         if _is_bare_list(caption):
             return
         for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
@@ -76,9 +73,7 @@ class SwapNouns(ExchangingRule):
             ):
                 yield changed, "agreement"
             else:
-                own = own or meaning(tokens, caption.chunks)
-                same = meaning(changed, find_chunks(changed)) == own
-                yield changed, "same_meaning" if same else misfit(caption, changed)
+                yield changed, "same_meaning" if keeps_meaning(caption, changed) else misfit(caption, changed)
 
 
 def _is_bare_list(caption: Caption) -> bool:
@@ -93,9 +88,6 @@ def _is_bare_list(caption: Caption) -> bool:
 def _objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     """What speaks against the exchange; adjectives, and "his", tell apart what would be the same without them."""
     tokens = caption.tokens
-    between = tokens[first.end : second.start]
-    if len(between) == 1 and between[0].lower == "of":
-        return "word_order"  # "a field of flowers"
     if any(_is_fixed(caption, one) for one in (first, second)):
         return "word_order"
     reason = objection(caption, first, second)
@@ -103,24 +95,22 @@ def _objection(caption: Caption, first: Chunk, second: Chunk) -> str:
         return reason
     if any(token.tag == "PRP$" for one in (first, second) for token in tokens[one.start : one.head]):
         return reason
-    described = _tell_apart(caption, first, second)
     counts = [
         next((token.lower for token in tokens[one.start : one.head] if token.tag == "CD"), "")
         for one in (first, second)
     ]
-    counted = bool(counts[0] and determiner(tokens, second)) or bool(counts[1] and determiner(tokens, first))
-    return "" if described or (counted and counts[0] != counts[1]) else reason
+    counted = (counts[0] and determiner(tokens, second)) or (counts[1] and determiner(tokens, first))
+    told_apart = _tell_apart(caption, first, second) or (counted and counts[0] != counts[1])
+    return "" if told_apart else reason
 
 
 def _is_fixed(caption: Caption, chunk: Chunk) -> bool:
     """Whether the noun belongs to what is around it: "statue of", "on her hands", "a pair of scissors"."""
     tokens = caption.tokens
-    if chunk.end < len(tokens) and tokens[chunk.end].lower == "of":
-        return True
     owned = any(token.tag == "PRP$" for token in tokens[chunk.start : chunk.head])
-    if owned and lexicon().is_in_group(tokens[chunk.head].lemma, "body_upper"):
-        return True
-    return chunk.core != chunk.start and tokens[chunk.core - 2].lemma == "pair"
+    body = owned and lexicon().is_in_group(tokens[chunk.head].lemma, "body_upper")
+    paired = chunk.holder != chunk.head and tokens[chunk.holder].lemma == "pair"
+    return body or paired or token_at(tokens, chunk.end).lower == "of"
 
 
 def _tell_apart(caption: Caption, first: Chunk, second: Chunk) -> bool:
@@ -134,14 +124,12 @@ def _tell_apart(caption: Caption, first: Chunk, second: Chunk) -> bool:
 
 def _fits(caption: Caption, noun: Token, own: Chunk, chunk: Chunk, slot: Token) -> bool:
     """Whether a noun can stand where another one stands: no "a water", no bare "dog" for "water"."""
-    words_known = lexicon().words
-    mass, many = lexicon().is_mass(noun.lemma), slot.tag in ("NNS", "NNPS")
+    mass, many = lexicon().is_mass(noun.lemma), slot.is_plural
     article, own_article = determiner(caption.tokens, chunk), determiner(caption.tokens, own)
-    if mass and (
-        many or (article is not None and article.lower in words.DETERMINERS_OF_ONE | words.DETERMINERS_OF_MANY)
-    ):
+    counting = words.DETERMINERS_OF_ONE | words.DETERMINERS_OF_MANY
+    if mass and (many or (article is not None and article.lower in counting)):
         return False
-    if noun.lemma in words_known["plural_only"] and noun.lemma != "people" and not many:
+    if noun.lemma in lexicon().words["plural_only"] and noun.lemma != "people" and not many:
         return False
     if many or (mass and article is not None):
         return True

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-from degla.negatives.frames.exchanges import ExchangingRule, Swap
-from degla.negatives.grammar.chunks import Chunk, Number, number
+from degla.negatives.frames import ExchangingRule, Swap
+from degla.negatives.grammar.chunks import number
 from degla.negatives.grammar.edits import exchange
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.objections import objection
-from degla.negatives.grammar.orders import judge_order, loose_ends, movable
+from degla.negatives.grammar.orders import loose_ends, movable, objection, refuse_order
 from degla.negatives.grammar.phrases import Caption
 
 
@@ -42,17 +41,17 @@ class SwapPhrases(ExchangingRule):
         """Every exchange of two phrases of which one is more than article and noun, and why it is none."""
         if loose_ends(caption.tokens, caption.chunks):
             return  # the tagger did not understand the caption
-        finite = any(token.tag in ("VBZ", "VBP") or token.lower in ("was", "were") for token in caption.tokens)
+        finite = any(token.is_finite for token in caption.tokens)
         for first, second in combinations(movable(caption), 2):
             if not (_is_rich(caption, first) or _is_rich(caption, second)):
                 continue
             if not (_is_whole(caption, first) and _is_whole(caption, second)):
                 continue  # "red laptop on a table": a phrase without its article fits its own place only
-            if finite and _number(caption, first) != _number(caption, second):
+            chunks = [chunk for chunk in caption.chunks if chunk.start in (first[0], second[0])]
+            if finite and len({number(caption.tokens, chunk) for chunk in chunks}) > 1:
                 continue
             changed = exchange(caption.tokens, first, second)
-            reason = objection(caption, _chunk(caption, first), _chunk(caption, second))
-            yield changed, reason or judge_order(caption, changed).reason
+            yield changed, objection(caption, *chunks) or refuse_order(caption, changed)
 
 
 def _is_rich(caption: Caption, span: tuple[int, int]) -> bool:
@@ -60,24 +59,11 @@ def _is_rich(caption: Caption, span: tuple[int, int]) -> bool:
     return any(not token.is_noun and token.tag != "DT" for token in caption.tokens[span[0] : span[1]])
 
 
-def _chunk(caption: Caption, span: tuple[int, int]) -> Chunk:
-    return next(chunk for chunk in caption.chunks if chunk.start == span[0])
-
-
-def _number(caption: Caption, span: tuple[int, int]) -> Number:
-    return number(caption.tokens, _chunk(caption, span))
-
-
 def _is_whole(caption: Caption, span: tuple[int, int]) -> bool:
     """Whether a phrase has an article or number where its noun needs one."""
-    chunk = _chunk(caption, span)
-    noun = caption.tokens[chunk.head if chunk.core == chunk.start else chunk.core - 2]
-    return (
-        caption.tokens[span[0]].tag in ("DT", "CD", "PRP$", "PDT")
-        or noun.tag in ("NNS", "NNPS")
-        or noun.lower == "people"
-        or lexicon().is_mass(noun.lemma)
-    )
+    chunk = next(chunk for chunk in caption.chunks if chunk.start == span[0])
+    noun = caption.tokens[chunk.holder]
+    return caption.tokens[span[0]].tag in ("DT", "CD", "PRP$", "PDT") or noun.is_many or lexicon().is_mass(noun.lemma)
 
 
 RULE = SwapPhrases()

@@ -15,10 +15,9 @@ from random import Random
 from typing import Final, Literal
 
 from degla.errors import InputError
-from degla.negatives.example import Example
 from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Form
-from degla.negatives.rule import load_rule
+from degla.negatives.rule import Example, load_rule
 from degla.negatives.run.stream import hash_text
 
 FormChoice = Literal["write", "choose", "both"]

@@ -1,1 +1,0 @@
-"""Frames that rules derive from: a rule of grammar, one that exchanges phrases, one that replaces a stretch of text."""
