@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from degla.app.local_only import MOST_BYTES
-from degla.app.review_page import Page, build
+from degla.app.review_page import ReviewPage, build
 from degla.errors import InputError
 from degla.negatives.review.decisions import Review
 from degla.negatives.review.draft import Draft
@@ -33,13 +33,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(folder: Path) -> Iterator[Page]:
+def page(folder: Path) -> Iterator[ReviewPage]:
     with Review([DRAFT], log=folder / "log.jsonl", out=folder / "out") as review:
-        yield Page(review, None)
+        yield ReviewPage(review, None)
 
 
 @pytest.fixture(scope="module")
-def served(page: Page, folder: Path) -> Iterator[Any]:
+def served(page: ReviewPage, folder: Path) -> Iterator[Any]:
     """The page, built once: every request to it is refused, or changes nothing."""
     from fastapi.testclient import TestClient
 
@@ -113,7 +113,7 @@ def test_bodies_are_bounded(client: Any) -> None:
         assert client.post(RUN, content=b"{}", headers=headers).status_code == 413
 
 
-def test_a_text_of_megabytes_is_refused_in_words(page: Page) -> None:
+def test_a_text_of_megabytes_is_refused_in_words(page: ReviewPage) -> None:
     key, text = draft_key(DRAFT), "dog " * 8_000_000
     texts, verdict = page.judge(key, text)
     assert "longer than 2,000 characters" in verdict and len(texts) < 2_000

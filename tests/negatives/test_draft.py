@@ -9,10 +9,11 @@ import pytest
 
 from degla.cli import main
 from degla.errors import DeglaError, InputError
+from degla.negatives.generate import NegativesSettings
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.review.draft import draft_examples, draw_captions, draw_drafts, read_drafts, read_negatives
+from degla.negatives.review.draft import draft_examples, draw_captions, draw_drafts, negatives_as_drafts, read_drafts
 from degla.negatives.rule import load_rule
 from degla.records import CaptionRecord, write_jsonl
 
@@ -31,6 +32,9 @@ CAPTIONS += [
 ]
 
 
+SETTINGS = NegativesSettings(("swap_nouns",), 0)
+
+
 def answer(request: Request) -> str:
     """Swaps where the first animal is a dog, else does what the rule forbids."""
     words = request.caption.rstrip(".").split()
@@ -41,8 +45,8 @@ def answer(request: Request) -> str:
 
 
 def draft(out: Path, model: ScriptedModel | None, **settings: object) -> int:
-    chosen = {"rule": "swap_nouns", "count": 20, "progress": False} | settings
-    return draft_examples(CAPTIONS, model=model, out=out, **chosen)[0]  # type: ignore[arg-type]
+    chosen = {"count": 20, "progress": False} | settings
+    return draft_examples(CAPTIONS, SETTINGS, model=model, out=out, **chosen)[0]  # type: ignore[arg-type]
 
 
 def test_drafts_carry_the_verdict_and_where_they_come_from(tmp_path: Path) -> None:
@@ -93,7 +97,7 @@ def test_the_grammar_drafts_without_a_model(tmp_path: Path) -> None:
 
 def test_wrong_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can change none of the captions"):
-        draft_examples(CAPTIONS[-2:], rule="swap_nouns", model=None, out=tmp_path / "a.jsonl", progress=False)
+        draft_examples(CAPTIONS[-2:], SETTINGS, model=None, out=tmp_path / "a.jsonl", progress=False)
     (tmp_path / "b.jsonl").write_text("{}\n")
     with pytest.raises(InputError, match="Choose another --out"):
         draft(tmp_path / "b.jsonl", None)
@@ -106,11 +110,11 @@ def test_negatives_become_drafts(tmp_path: Path) -> None:
     write_jsonl(captions, CAPTIONS[:12])
     file = tmp_path / "negatives.jsonl"
     assert main(["negatives", str(captions), "--out", str(file), "--rules", "swap_nouns", "swap_adjectives"]) == 0
-    found = list(read_negatives(file, CAPTIONS))
+    found = list(negatives_as_drafts(file, CAPTIONS))
     assert len(found) == 12 and all(one.accepted and one.rule == "swap_nouns" and one.image for one in found)
-    assert list(read_negatives(file, CAPTIONS, rules=["swap_adjectives"])) == []
+    assert list(negatives_as_drafts(file, CAPTIONS, rules=["swap_adjectives"])) == []
     with pytest.raises(InputError, match=r"record 1: caption_id 'dog-cat' is not among the captions"):
-        list(read_negatives(file, CAPTIONS[1:]))
+        list(negatives_as_drafts(file, CAPTIONS[1:]))
     some = draw_drafts(found, count=5, seed=0)
     assert len(some) == 5 and some == draw_drafts(found[::-1], count=5, seed=0) != draw_drafts(found, count=5, seed=1)
 

@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 
 from degla.cli import main
-from degla.negatives.report.agreement import cohen_kappa
+from degla.negatives.differences import mark_tokens, measure_difference
 from degla.negatives.report.blind import CaptionNegative, solve_blind
-from degla.negatives.report.counts import entropy
-from degla.negatives.report.differences import compare, mark_changes
-from degla.negatives.report.draws import Reservoir
+from degla.negatives.report.counts import Reservoir, entropy
 from degla.negatives.report.sheet import key_path
+from degla.negatives.report.verdict_counts import cohen_kappa
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
 from degla.statistics.proportions import clustered, wilson
 from tests.official import OFFICIAL, SHARED
@@ -195,7 +194,7 @@ def test_wrong_use_is_refused(
     ],
 )
 def test_differences(first: str, second: str, distance: int, put_in: tuple[str, ...]) -> None:
-    found = compare(first, second)
+    found = measure_difference(first, second)
     assert found.distance == distance
     assert Counter(found.put_in) == Counter(put_in)
 
@@ -204,9 +203,9 @@ def test_marked_spans_are_the_texts_to_the_letter() -> None:
     random = Random(0)
     for _ in range(200):
         texts = ["  ".join(random.choices([*NOUNS, "the", ",", "isn't"], k=random.randrange(1, 9))) for _ in range(2)]
-        for text, spans in zip(texts, mark_changes(*texts), strict=True):
+        for text, spans in zip(texts, mark_tokens(*texts), strict=True):
             assert "".join(span.text for span in spans) == text
-    before, after = mark_changes("A dog on a mat.", "A cat on a mat.")
+    before, after = mark_tokens("A dog on a mat.", "A cat on a mat.")
     assert [span.text for span in before if span.changed] == ["dog"]
     assert [span.text for span in after if span.changed] == ["cat"]
 

@@ -11,7 +11,7 @@ import torch
 from degla.cli import main
 from degla.negatives.files.caption_index import IndexedCaption
 from degla.negatives.report.counts import Drawn
-from degla.negatives.report.likelihood import Judge
+from degla.negatives.report.examine import Judge
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
 from tests.negatives.tiny_language_model import CAPTIONS, CONTEXT, write_folder
 

@@ -17,10 +17,11 @@ from rich.console import Console
 
 from degla.app.review_terminal import review_in_terminal
 from degla.errors import InputError
+from degla.negatives.differences import mark_words
 from degla.negatives.examples import ExampleEntry, read_examples, write_examples
 from degla.negatives.review.decisions import Review
 from degla.negatives.review.draft import Draft
-from degla.negatives.review.state import Decision, draft_key, judge_text, mark_changes
+from degla.negatives.review.state import Decision, draft_key, judge_text
 from degla.records import write_jsonl
 
 DRAFTS = [
@@ -194,7 +195,7 @@ def test_wrong_files_are_named(review: Review, tmp_path: Path) -> None:
     ],
 )
 def test_changed_words_are_marked(caption: str, negative: str, old: list[str], new: list[str]) -> None:
-    pieces = mark_changes(caption, negative)
+    pieces = mark_words(caption, negative)
     assert ["".join(piece for piece, _ in side) for side in pieces] == [caption, negative]
     assert [[piece for piece, changed in side if changed] for side in pieces] == [old, new]
 

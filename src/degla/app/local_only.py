@@ -7,14 +7,15 @@ rebinding) shows in the header Host.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-AsgiMessage = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[AsgiMessage]]
-Send = Callable[[AsgiMessage], Awaitable[None]]
-Application = Callable[[AsgiMessage, Receive, Send], Awaitable[None]]
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+Refusal = tuple[int, str]
+"""Status and reason."""
 
 MOST_BYTES: Final = 1 << 18
 """Bytes of one request's body; what a button sends has about a thousand."""
@@ -33,10 +34,10 @@ _POSTS: Final = (
 class LocalOnly:
     """ASGI middleware that lets the page's own requests through, with bounded bodies."""
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: AsgiMessage, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with a refusal (ASGI)."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
@@ -44,36 +45,32 @@ class LocalOnly:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        body = b""
-        refusal = _refusal(scope)
+        body, request = b"", Request(scope, receive)
+        refusal = _refusal(request)
         if refusal is None:
-            body, refusal = await _read(receive)
+            body, refusal = await _read(request)
         if refusal is not None:
-            await _answer(send, *refusal)
+            status, reason = refusal
+            await PlainTextResponse(f"Refused: {reason}.\n", status, {"connection": "close"})(scope, receive, send)
             return
-        given = False
+        replayed = False
 
-        async def replay() -> AsgiMessage:
-            nonlocal given
-            if given:
+        async def replay() -> Message:
+            nonlocal replayed
+            if replayed:
                 return await receive()
-            given = True
+            replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, replay, send)
 
 
-Refusal = tuple[int, str]
-
-
-def _refusal(scope: AsgiMessage) -> Refusal | None:
-    """Status and reason why a request is not for this page, before its body is read; None where it is."""
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name = raw_name.decode("latin-1").lower()
-        if name in headers and name in ("host", "origin", "content-type"):
+def _refusal(request: Request) -> Refusal | None:
+    """Why a request is not for this page, before its body is read; None where it is."""
+    headers, method = request.headers, request.method
+    for name in ("host", "origin", "content-type"):
+        if len(headers.getlist(name)) > 1:
             return 403, f"two headers {name}"
-        headers[name] = raw_value.decode("latin-1")
     host = headers.get("host", "")
     if _name(f"http://{host}") not in _HOSTS:
         return 403, "asked under a name that is not this machine's own"
@@ -82,10 +79,10 @@ def _refusal(scope: AsgiMessage) -> Refusal | None:
         return 403, "asked by another page"
     site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
     # A link elsewhere may lead here; an image, a script or a form elsewhere may not reach in.
-    if site not in ("none", "same-origin") and (mode != "navigate" or scope["method"] != "GET"):
+    if site not in ("none", "same-origin") and (mode != "navigate" or method != "GET"):
         return 403, "asked by another page"
-    if scope["method"] not in ("GET", "HEAD"):
-        if scope["method"] != "POST" or not scope["path"].startswith(_POSTS):
+    if method not in ("GET", "HEAD"):
+        if method != "POST" or not request.scope["path"].startswith(_POSTS):
             return 403, "this page takes no files and no such request"
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return 403, "only JSON is taken"
@@ -102,25 +99,13 @@ def _name(url: str) -> str | None:
         return None
 
 
-async def _read(receive: Receive) -> tuple[bytes, Refusal | None]:
-    pieces = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":  # the browser has left
-            return b"", (400, "the request was broken off")
-        pieces += message.get("body", b"")
-        if len(pieces) > MOST_BYTES:
-            return b"", (413, f"more than {MOST_BYTES >> 10} KiB")
-        if not message.get("more_body", False):
-            return bytes(pieces), None
-
-
-async def _answer(send: Send, status: int, reason: str) -> None:
-    body = f"Refused: {reason}.\n".encode()
-    headers = [
-        (b"content-type", b"text/plain"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def _read(request: Request) -> tuple[bytes, Refusal | None]:
+    content = bytearray()
+    try:
+        async for piece in request.stream():
+            content += piece
+            if len(content) > MOST_BYTES:
+                return b"", (413, f"more than {MOST_BYTES >> 10} KiB")
+    except ClientDisconnect:  # the browser has left
+        return b"", (400, "the request was broken off")
+    return bytes(content), None

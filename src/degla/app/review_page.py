@@ -8,21 +8,26 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from html import escape
 from pathlib import Path
 from threading import Lock, RLock, Thread
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
-from degla.app.local_only import LocalOnly
 from degla.data.decoding import ImageError, Subject, decode_part, is_file, read_file
 from degla.errors import InputError
+from degla.negatives.differences import TextPiece, mark_words
+from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.review.decisions import Review
 from degla.negatives.review.draft import Draft
-from degla.negatives.review.state import LONGEST, draft_key, judge_text, mark_changes
+from degla.negatives.review.state import LONGEST, Action, draft_key, judge_text
 from degla.negatives.verdicts import REASONS, Verdict
 
 log = logging.getLogger(__name__)
+
+PageAction = Action | Literal["next", "previous"]
+"""What the buttons do."""
 
 _SIDE: Final = 512
 """Pixels that a large JPEG keeps on its shorter side, at least."""
@@ -46,7 +51,7 @@ class ReviewPage:
         self.review, self.images = review, images
         self._lock, self._judging = RLock(), Lock()
 
-    def act(self, action: str, key: str, text: str) -> tuple[str, str, str, str, str, str]:
+    def act(self, action: PageAction, key: str, text: str) -> tuple[str, str, str, str, str, str]:
         """Do what a button says to the draft that the browser shows, and give the page anew.
 
         Args:
@@ -58,19 +63,13 @@ class ReviewPage:
             InputError: the text cannot be accepted, or a file cannot be written.
         """
         with self._lock:
-            state = self.review.state
-            state.show(key)
-            if action == "accept":
-                self.review.decide(state.accept(text))
-            elif action == "reject":
-                self.review.decide(state.reject())
-            elif action == "undo":
-                decision = state.undo()
-                if decision is None:
-                    raise InputError("there is nothing to undo.")
-                self.review.decide(decision)
+            self.review.state.show(key)
+            if action == "next":
+                self.review.state.move(1)
+            elif action == "previous":
+                self.review.state.move(-1)
             else:
-                state.move(1 if action == "next" else -1)
+                self.review.act(action, text)
             return self.show()
 
     def show(self) -> tuple[str, str, str, str, str, str]:
@@ -89,18 +88,14 @@ class ReviewPage:
         if len(text) > LONGEST:
             complaint = f"longer than {LONGEST:,} characters; a caption is one sentence"
             return _texts(draft, draft.negative), f'<p role="alert"><span class="refused">{complaint}</span></p>'
-        same = text == draft.negative
-        if same:
-            verdict = Verdict(draft.accepted, draft.reason)
-        else:
-            with self._judging:
-                verdict = judge_text(draft, text)
+        with nullcontext() if text == draft.negative else self._judging:  # what was judged before waits for nothing
+            verdict = judge_text(draft, text)
         return _texts(draft, text), _verdict(verdict, "" if choice is None else choice.action)
 
     def warm_up(self) -> None:
         """Load the tagger, so that the first edit need not wait for it."""
         with self._judging:
-            judge_text(self.review.state.draft, self.review.state.draft.negative)
+            parse_one(self.review.state.draft.caption)
 
     def image_file(self, key: str) -> Path | None:
         """The image of a draft's caption; None where it is not in the folder of images."""
@@ -195,6 +190,8 @@ def build(page: ReviewPage) -> Any:
     from fastapi import FastAPI
     from fastapi.responses import Response
 
+    from degla.app.local_only import LocalOnly
+
     application = FastAPI(openapi_url=None)
     application.add_middleware(LocalOnly)
 
@@ -227,34 +224,30 @@ def _lay_out(gradio: Any, page: ReviewPage) -> Any:
         verdict = gradio.HTML(elem_id="review-verdict")
         text = gradio.Textbox(label="Negative, as it will be accepted", elem_id="review-text", lines=2, max_lines=6)
         key = gradio.Textbox(elem_id="review-key", visible="hidden")
-        buttons = {}
-        with gradio.Row(elem_id="review-decide"):
-            for action, label, variant in (
-                ("accept", "Accept (a)", "primary"),
-                ("edit", "Edit (e)", "secondary"),
-                ("reject", "Reject (r)", "stop"),
-                ("undo", "Undo (u)", "secondary"),
-            ):
-                buttons[action] = gradio.Button(label, variant=variant, elem_id=f"review-{action}", min_width=120)
-        with gradio.Row(elem_id="review-move"):
-            buttons["previous"] = gradio.Button("← Previous", size="sm", elem_id="review-previous", min_width=120)
-            buttons["next"] = gradio.Button("Next →", size="sm", elem_id="review-next", min_width=120)
-        gradio.HTML(f"<p>{_HELP}</p>", elem_id="review-help")
         shown = [progress, picture, texts, verdict, text, key]
         quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        for action, button in buttons.items():
-            if action == "edit":
-                button.click(None, js="() => window.deglaReview.edit()")
-            else:
-                button.click(_handler(page, action), [key, text], shown, **quiet).then(
-                    None, [key], js="(key) => window.deglaReview.done(key)"
-                )
+
+        def button(action: PageAction, label: str, **look: str) -> None:
+            made = gradio.Button(label, elem_id=f"review-{action}", min_width=120, **look)
+            answered = made.click(_handler(page, action), [key, text], shown, **quiet)
+            answered.then(None, [key], js="(key) => window.deglaReview.done(key)")
+
+        with gradio.Row(elem_id="review-decide"):
+            button("accept", "Accept (a)", variant="primary")
+            edit = gradio.Button("Edit (e)", elem_id="review-edit", min_width=120)
+            edit.click(None, js="() => window.deglaReview.edit()")
+            button("reject", "Reject (r)", variant="stop")
+            button("undo", "Undo (u)")
+        with gradio.Row(elem_id="review-move"):
+            button("previous", "← Previous", size="sm")
+            button("next", "Next →", size="sm")
+        gradio.HTML(f"<p>{_HELP}</p>", elem_id="review-help")
         text.input(page.judge, [key, text], [texts, verdict], trigger_mode="always_last", **quiet)
         blocks.load(page.show, None, shown, **quiet)
     return blocks
 
 
-def _handler(page: ReviewPage, action: str) -> Callable[[str, str], tuple[str, ...]]:
+def _handler(page: ReviewPage, action: PageAction) -> Callable[[str, str], tuple[str, ...]]:
     def handle(key: str, text: str) -> tuple[str, ...]:
         try:
             return page.act(action, key, text)
@@ -267,7 +260,7 @@ def _handler(page: ReviewPage, action: str) -> Callable[[str, str], tuple[str, .
 
 
 def _texts(draft: Draft, text: str) -> str:
-    old, new = mark_changes(draft.caption, text)
+    old, new = mark_words(draft.caption, text)
     source = f" by {escape(draft.source)}" if draft.source else ""
     return (
         f'<h1 data-key="{draft_key(draft)}">{escape(draft.rule)}<small>{source}</small></h1>'
@@ -276,7 +269,7 @@ def _texts(draft: Draft, text: str) -> str:
     )
 
 
-def _marked(pieces: list[tuple[str, bool]], name: str) -> str:
+def _marked(pieces: list[TextPiece], name: str) -> str:
     return "".join(
         f'<mark class="{name}">{escape(piece)}</mark>' if changed else escape(piece) for piece, changed in pieces
     )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from functools import partial
 from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
 
 from degla.errors import InputError
+from degla.negatives.differences import mark_words
 from degla.negatives.review.decisions import Review
-from degla.negatives.review.state import judge_text, mark_changes
-from degla.negatives.verdicts import REASONS
+from degla.negatives.review.state import Action, judge_text
+from degla.negatives.verdicts import REASONS, Verdict
 
+_ACTIONS: dict[str, Action] = {"a": "accept", "r": "reject", "u": "undo"}
 _KEYS = "a accept   e edit   r reject   u undo   s skip   b back   q quit"
 
 
@@ -39,7 +41,8 @@ def review_in_terminal(review: Review, *, keys: TextIO | None = None, console: C
         if command is None or command[0] == "q":
             break
         try:
-            shown = "" if _obey(review, command, keys, console) else shown
+            _obey(review, command, keys, console)
+            shown = ""
         except InputError as error:
             console.print(f"{error}", style="red")
     state = review.state
@@ -50,60 +53,48 @@ def review_in_terminal(review: Review, *, keys: TextIO | None = None, console: C
     )
 
 
-def _obey(review: Review, command: str, keys: TextIO, console: Console) -> bool:
-    """Do what a command says; returns whether the draft is to be shown again even if it is the same."""
+def _obey(review: Review, command: str, keys: TextIO, console: Console) -> None:
+    """Do what a command says."""
     state, key = review.state, command[0].lower()
-    if key == "a":
-        review.decide(state.accept(state.text()))
-    elif key == "r":
-        review.decide(state.reject())
+    if key in _ACTIONS:
+        review.act(_ACTIONS[key], state.text())
     elif key == "e":
         text = command[1:].strip() or _read_text(keys, state.text())
         if text:
             decision = state.accept(text)
             verdict = judge_text(state.draft, text)
             if not verdict.accepted:
-                console.print(_verdict(verdict.accepted, verdict.reason))
+                console.print(_verdict(verdict))
             review.decide(decision)
-    elif key == "u":
-        undone = state.undo()
-        if undone is None:
-            raise InputError("nothing to undo.")
-        review.decide(undone)
     elif key == "s":
         state.skip()
     elif key == "b":
         state.move(-1)
     else:
         raise InputError(f"no command {key!r}. Keys: {_KEYS}")
-    return True
 
 
 def _show(review: Review, console: Console) -> None:
     state = review.state
     draft, text = state.draft, state.text()
     console.rule(f"{state.position + 1}/{len(state.drafts)}  {draft.rule}  ({len(state.accepted)} accepted)")
-    verdict = (draft.accepted, draft.reason)
-    if text != draft.negative:
-        judged = judge_text(draft, text)
-        verdict = (judged.accepted, judged.reason)
-    for label, pieces in zip(("caption ", "negative"), mark_changes(draft.caption, text), strict=True):
+    for label, pieces in zip(("caption ", "negative"), mark_words(draft.caption, text), strict=True):
         line = Text(f"{label}  ", style="dim")
         for piece, changed in pieces:
             line.append(piece, style="bold reverse" if changed else "not dim")
         console.print(line, soft_wrap=True)
     if draft.image:
         console.print(Text(f"image     {draft.image}", style="dim"), soft_wrap=True)
-    console.print(_verdict(*verdict))
+    console.print(_verdict(judge_text(draft, text)))
     choice = state.choice(state.key)
     if choice:
         console.print(Text(f"decided   {choice.action}ed", style="dim"))
 
 
-def _verdict(accepted: bool, reason: str) -> Text:
-    if accepted:
+def _verdict(verdict: Verdict) -> Text:
+    if verdict.accepted:
         return Text("checks    passed", style="green")
-    return Text(f"checks    {reason}: {REASONS.get(reason, 'refused')}", style="yellow")
+    return Text(f"checks    {verdict.reason}: {REASONS.get(verdict.reason, 'refused')}", style="yellow")
 
 
 def _read_line(keys: TextIO) -> str | None:
@@ -134,8 +125,7 @@ def _read_text(keys: TextIO, text: str) -> str:
         return keys.readline().strip()
     import readline
 
-    fill: Callable[[], None] = lambda: readline.insert_text(text)  # noqa: E731
-    readline.set_startup_hook(fill)
+    readline.set_startup_hook(partial(readline.insert_text, text))
     try:
         return input("negative  ").strip()
     except EOFError:

@@ -24,23 +24,21 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_captions
+    from degla.negatives.generate import NegativesSettings
     from degla.negatives.review.draft import draft_examples
-    from degla.negatives.rule import load_rule
 
-    load_rule(given.rule)
-    drafts, summary = draft_examples(
-        read_captions(given.captions, format=given.format, columns=columns(given)),
-        rule=given.rule,
-        model=model_source(given),
-        out=given.out,
-        count=given.count,
+    embedded = given.llm == "embedded"
+    settings = NegativesSettings(
+        (given.rule,),
+        given.seed,
         # A small model that writes freely copies the caption; a large one is asked for its own words alone.
-        form="both" if given.llm == "embedded" else "write",
-        shown=given.examples,
-        example_sets=1 if given.llm == "embedded" else 0,
-        seed=given.seed,
+        form="both" if embedded else "write",
+        examples=given.examples,
+        example_sets=int(embedded),
         examples_folder=given.examples_folder,
     )
+    captions = read_captions(given.captions, format=given.format, columns=columns(given))
+    drafts, summary = draft_examples(captions, settings, model=model_source(given), out=given.out, count=given.count)
     show(summary.render())
     if not drafts:
         raise DeglaError("no draft came of it, for the reasons above; when they are mended, the same command goes on.")

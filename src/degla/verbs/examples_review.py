@@ -45,19 +45,18 @@ def run(given: argparse.Namespace) -> int:
 
 def _drafts(given: argparse.Namespace) -> list[Draft]:
     from degla.errors import InputError
-    from degla.negatives.review.draft import draw_drafts, read_drafts, read_negatives
-    from degla.shelf import RULES, did_you_mean
+    from degla.negatives.review.draft import draw_drafts, negatives_as_drafts, read_drafts
+    from degla.shelf import RULES
 
     for rule in given.rules or ():
-        if rule not in RULES.names():
-            raise InputError(f"unknown rule {rule!r}.{did_you_mean(rule, RULES.names())}")
+        RULES.require(rule)
     if given.captions is None:
         drafts = [draft for draft in read_drafts(given.drafts) if not given.rules or draft.rule in given.rules]
     else:
         from degla.data.sources import read_captions
 
         captions = read_captions(given.captions, format=given.format, columns=columns(given))
-        found = read_negatives(given.drafts, captions, rules=given.rules or (), accepted_only=not given.refused)
+        found = negatives_as_drafts(given.drafts, captions, rules=given.rules or (), accepted_only=not given.refused)
         drafts = draw_drafts(found, count=given.count, seed=given.seed)
     if not drafts:
         raise InputError(

@@ -59,7 +59,8 @@ def run(given: argparse.Namespace) -> int:
         raise InputError("--samples and --blind-pairs must be 0 or more, --per-rule and --readers 1 or more.")
     from degla.data.sources import read_captions, read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
-    from degla.negatives.report.examine import as_data, examine
+    from degla.negatives.report.counts import Draws
+    from degla.negatives.report.examine import Judge, examine_file
     from degla.negatives.report.sheet import draw_sheet, write_sheet
 
     labels = label_files(given.files, given.label)
@@ -76,35 +77,22 @@ def run(given: argparse.Namespace) -> int:
             *sheets, key = write_sheet(drawn, given.sheet, seed=given.seed, readers=given.readers)
             sys.stderr.write(f"written: {', '.join(map(str, sheets))}; which text is from where: {key}\n")
             return 0
-        judge = None
-        if given.likelihood:
-            from degla.negatives.report.likelihood import Judge
-
-            judge = Judge(given.likelihood)
-        found = [
-            examine(
-                path,
-                read_negatives(path),
-                captions,
-                label=label,
-                samples=given.samples,
-                tested=given.blind_pairs,
-                seed=given.seed,
-                likelier=judge,
-                judge=judge.name if judge else "",
-            )
+        judge = Judge(given.likelihood) if given.likelihood else None
+        draws = Draws(given.samples, given.blind_pairs, given.seed)
+        examined = [
+            examine_file(path, read_negatives(path), captions, label=label, draws=draws, judge=judge)
             for label, path in labels.items()
         ]
     if given.out is not None:
         from degla.negatives.report.page import write_page
 
-        write_page(found, given.out)
+        write_page(examined, given.out)
     if given.json:
-        sys.stdout.write(json.dumps([as_data(each) for each in found], indent=2) + "\n")
+        sys.stdout.write(json.dumps([each.plain() for each in examined], indent=2) + "\n")
     else:
-        from degla.negatives.report.terminal import render
+        from degla.negatives.report.terminal import render_tables
 
-        show(render(found))
+        show(render_tables(examined))
     if given.out is not None:
         sys.stderr.write(f"written: {given.out}\n")
     return 0
@@ -121,7 +109,7 @@ def label_files(files: list[Path], labels: list[str] | None) -> dict[str, Path]:
 
 
 def _count_verdicts(given: argparse.Namespace) -> int:
-    from degla.negatives.report.verdict_counts import count_verdicts, render_markdown
+    from degla.negatives.report.verdict_counts import count_verdicts
 
     if given.files:
         raise InputError("--read counts filled sheets; files of negatives are not read with it.")
@@ -129,5 +117,5 @@ def _count_verdicts(given: argparse.Namespace) -> int:
     if given.json:
         sys.stdout.write(json.dumps(reading.plain(), indent=2) + "\n")
     else:
-        sys.stdout.write(render_markdown(reading))
+        sys.stdout.write(reading.markdown())
     return 0

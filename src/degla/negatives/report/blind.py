@@ -129,10 +129,9 @@ def solve_blind(pairs: Sequence[CaptionNegative], *, seed: int = 0) -> Blind | N
         return None
     matrix, names = _differences(pairs, features)
     scores = _cross_validated(matrix, folds)
-    worth = (scores > 0) + 0.5 * (scores == 0)
     weights = _fit_chosen(matrix, folds, left_out=None)
     return Blind(
-        clustered(worth, [pair.image_id for pair in pairs], seed=seed),
+        clustered(_worth(scores), [pair.image_id for pair in pairs], seed=seed),
         caption_cues=_cues(names, weights),
         negative_cues=_cues(names, -weights),
     )
@@ -188,15 +187,18 @@ def _fit_chosen(matrix: Any, folds: NDArray[Any], *, left_out: int | None) -> ND
     known = folds != left_out
     held = folds == (0 if left_out is None else (left_out + 1) % FOLDS)
     learned = known & ~held
-    best, chosen = -1.0, _PENALTIES[0]
+    accuracy = {}
     weights: NDArray[np.float64] | None = None
     for penalty in _PENALTIES:
         weights = _fit(matrix[learned], penalty=penalty, start=weights)
-        scores = matrix[held] @ weights
-        accuracy = float(((scores > 0) + 0.5 * (scores == 0)).mean())
-        if accuracy > best:
-            best, chosen = accuracy, penalty
-    return _fit(matrix[known], penalty=chosen, start=None)
+        accuracy[penalty] = float(_worth(matrix[held] @ weights).mean())
+    return _fit(matrix[known], penalty=max(_PENALTIES, key=accuracy.__getitem__), start=None)
+
+
+def _worth(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where the caption is preferred, one half where neither is."""
+    worth: NDArray[np.float64] = (scores > 0) + 0.5 * (scores == 0)
+    return worth
 
 
 def _fit(matrix: Any, *, penalty: float, start: NDArray[np.float64] | None) -> NDArray[np.float64]:

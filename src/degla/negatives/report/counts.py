@@ -10,16 +10,16 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from random import Random
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import InputError
+from degla.negatives.differences import measure_difference
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.grammar import words
-from degla.negatives.report.differences import compare
-from degla.negatives.report.draws import Reservoir
 from degla.records import NegativeRecord
 
 _MOST_RULES: Final = 64
@@ -28,6 +28,49 @@ _MOST_WORDS: Final = 200_000
 
 REFUSED_SAMPLES: Final = 4
 """Refused proposals that are kept to be read, a rule."""
+
+
+Item = TypeVar("Item")
+
+
+class Reservoir(Generic[Item]):
+    """Keeps `size` of the things that it is shown, each with the same probability.
+
+    Attributes:
+        kept: what is kept now; once full, in no meaningful order.
+        shown: number of things shown.
+    """
+
+    def __init__(self, size: int, *, seed: str) -> None:
+        self.kept: list[Item] = []
+        self.shown = 0
+        self._size = size
+        self._random = Random(seed)
+
+    def show(self, thing: Item) -> None:
+        """Keep a thing, or not."""
+        self.shown += 1
+        if len(self.kept) < self._size:
+            self.kept.append(thing)
+        elif self._size:
+            place = int(self._random.random() * self.shown)
+            if place < self._size:
+                self.kept[place] = thing
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is drawn from a file at random.
+
+    Attributes:
+        samples: accepted negatives a rule to be read.
+        tested: accepted negatives a rule to be tested, at most.
+        seed: of all draws.
+    """
+
+    samples: int = 8
+    tested: int = 2_000
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +138,7 @@ class RuleCounts:
             return
         self.accepted += 1
         self.sources[record.source, record.form] += 1
-        difference = compare(caption.text, drawn.negative)
+        difference = measure_difference(caption.text, drawn.negative)
         self.caption_lengths[len(words.content(caption.text))] += 1
         self.lengths[len(words.content(drawn.negative))] += 1
         self.distances[difference.distance] += 1
@@ -152,76 +195,63 @@ class FileCounts:
         """Accepted negatives in all."""
         return sum(rule.accepted for rule in self.rules.values())
 
-    @property
-    def put_in(self) -> Counter[str]:
-        """Words put in by all rules."""
-        return sum((rule.put_in for rule in self.rules.values()), Counter())
 
-
-def count(
-    records: Iterable[NegativeRecord], captions: CaptionIndex, *, samples: int, tested: int, seed: int
-) -> FileCounts:
+def count_records(records: Iterable[NegativeRecord], captions: CaptionIndex, draws: Draws) -> FileCounts:
     """Read all records once.
 
     Args:
         records: in any order.
         captions: what they were made from.
-        samples: accepted negatives a rule to be read.
-        tested: accepted negatives a rule to be tested blindly.
-        seed: of the draws.
+        draws: what is kept of them.
 
     Raises:
         InputError: no record belongs to any caption, or there are more than 64 rules.
     """
-    found = FileCounts(captions=len(captions))
+    counts = FileCounts(captions=len(captions))
     covered: NDArray[np.uint64] = np.zeros(len(captions), dtype=np.uint64)
     negatives: NDArray[np.uint32] = np.zeros(len(captions), dtype=np.uint32)
     bits: dict[str, np.uint64] = {}
     for record in records:
-        found.rows += 1
+        counts.rows += 1
         caption = captions.find(record.caption_id)
         if caption is None:
-            found.strangers += 1
-            if len(found.stranger_ids) < 3:
-                found.stranger_ids.append(record.caption_id)
+            counts.strangers += 1
+            if len(counts.stranger_ids) < 3:
+                counts.stranger_ids.append(record.caption_id)
             continue
-        rule = found.rules.get(record.rule)
+        rule = counts.rules.get(record.rule)
         if rule is None:
-            if len(found.rules) == _MOST_RULES:
-                raise InputError(f"record {found.rows}: field 'rule': more than {_MOST_RULES} different rules.")
-            rule = _rule(record, samples=samples, tested=tested, seed=seed)
-            bits[record.rule] = np.uint64(1 << len(found.rules))
-            found.rules[record.rule] = rule
+            if len(counts.rules) == _MOST_RULES:
+                raise InputError(f"record {counts.rows}: field 'rule': more than {_MOST_RULES} different rules.")
+            bits[record.rule] = np.uint64(1 << len(counts.rules))
+            rule = counts.rules[record.rule] = _new_rule(record, draws)
         rule.add(Drawn(record.caption_id, caption, record))
         if record.accepted:
             covered[caption.number] |= bits[record.rule]
             negatives[caption.number] += np.uint32(1)
-    if found.rows == found.strangers:
+    if counts.rows == counts.strangers:
         raise InputError(
             "no negative belongs to any caption; in the negatives the caption ids begin with "
-            f"{', '.join(map(repr, found.stranger_ids)) or 'nothing'}. Give the captions that they were made from, "
+            f"{', '.join(map(repr, counts.stranger_ids)) or 'nothing'}. Give the captions that they were made from, "
             "with the same columns."
         )
     rules_each: NDArray[np.int64] = np.zeros(len(captions), dtype=np.int64)
-    for name, rule in found.rules.items():
+    for name, rule in counts.rules.items():
         has_rule = (covered & bits[name]) != 0
         rule.covered = int(np.count_nonzero(has_rule))
         rules_each += has_rule
-    found.rules_a_caption = _histogram(rules_each)
-    found.negatives_a_caption = _histogram(negatives.astype(np.int64))
-    return found
+    counts.rules_a_caption = _histogram(rules_each)
+    counts.negatives_a_caption = _histogram(negatives.astype(np.int64))
+    return counts
 
 
-def _rule(record: NegativeRecord, *, samples: int, tested: int, seed: int) -> RuleCounts:
+def _new_rule(record: NegativeRecord, draws: Draws) -> RuleCounts:
     def reservoir(size: int, use: str) -> Reservoir[Drawn]:
-        return Reservoir(size, seed=f"{seed}/{record.rule}/{use}")
+        return Reservoir(size, seed=f"{draws.seed}/{record.rule}/{use}")
 
+    refused = reservoir(min(draws.samples, REFUSED_SAMPLES), "refused")
     return RuleCounts(
-        record.rule,
-        record.kind,
-        to_read=reservoir(samples, "read"),
-        refused_to_read=reservoir(min(samples, REFUSED_SAMPLES), "refused"),
-        to_test=reservoir(tested, "test"),
+        record.rule, record.kind, reservoir(draws.samples, "read"), refused, reservoir(draws.tested, "test")
     )
 
 

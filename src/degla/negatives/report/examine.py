@@ -1,27 +1,38 @@
-"""Everything that is known of one file of negatives: its counts, the blind test, likelihoods, and how it was made."""
+"""Everything that is known of one file of negatives: its counts, the blind test, likelihoods, and how it was made.
+
+A language model that was not trained on these texts may say whether it finds the caption likelier than its negative.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.files.pack import read_manifest, read_outcomes
 from degla.negatives.report.blind import Blind, CaptionNegative, solve_blind
-from degla.negatives.report.counts import Drawn, FileCounts, RuleCounts, count, entropy, mean
+from degla.negatives.report.counts import Drawn, Draws, FileCounts, RuleCounts, count_records, mean
 from degla.negatives.run.summary import Outcomes
 from degla.records import NegativeRecord
-from degla.statistics.proportions import Proportion, wilson
+from degla.statistics.proportions import Proportion, clustered, wilson
 
 FREQUENT: Final = 15
 """Most frequent words that are named."""
 
-Likelier = Callable[[Sequence[Drawn]], Proportion]
-"""The share of pairs in which a language model finds the caption likelier than the negative."""
+MOST_PAIRS: Final = 500
+"""Pairs a rule: a small model on one core judges about a hundred a second."""
+
+EMBEDDED: Final = "embedded"
+"""Name of the embedded language model."""
+
+_AT_ONCE: Final = 16
+"""Pairs that go through the model together."""
 
 
 @dataclass
@@ -53,33 +64,128 @@ class Examination:
     @property
     def rules(self) -> list[RuleCounts]:
         """In the order of the run, or of the rows."""
-        order = list((self.manifest or {}).get("rules") or ())
-        known = [name for name in order if name in self.counts.rules]
-        rest = [name for name in self.counts.rules if name not in known]
-        return [self.counts.rules[name] for name in [*known, *rest]]
+        order = dict.fromkeys([*((self.manifest or {}).get("rules") or ()), *self.counts.rules])
+        return [self.counts.rules[name] for name in order if name in self.counts.rules]
 
     @property
     def covered(self) -> Proportion:
         """Captions with at least one accepted negative."""
         return wilson(self.counts.captions - self.counts.rules_a_caption[0], self.counts.captions)
 
+    def plain(self) -> dict[str, Any]:
+        """All numbers as JSON values; shares from 0 to 1, lengths in words."""
+        counts = self.counts
+        return {
+            "label": self.label,
+            "file": self.name,
+            "captions": counts.captions,
+            "rows": counts.rows,
+            "rows_of_unknown_captions": counts.strangers,
+            "accepted": counts.accepted,
+            "captions_covered": self.covered.plain(),
+            "rules_a_caption": _ordered(counts.rules_a_caption),
+            "mean_rules_a_caption": _number(mean(counts.rules_a_caption)),
+            "mean_negatives_a_caption": _number(mean(counts.negatives_a_caption)),
+            "blind_all": self.blind_all.plain() if self.blind_all else None,
+            "judge": self.judge or None,
+            "rules": [self._rule_data(rule) for rule in self.rules],
+            "outcomes": self.outcomes.plain() if self.outcomes else None,
+            "manifest": self.manifest,
+        }
 
-def rule_names(files: Sequence[Examination]) -> list[str]:
+    def _rule_data(self, rule: RuleCounts) -> dict[str, Any]:
+        blind, likelier = self.blind.get(rule.name), self.likelier.get(rule.name)
+        return {
+            "rule": rule.name,
+            "kind": rule.kind,
+            "rows": rule.rows,
+            "proposed": rule.proposed,
+            "accepted": rule.accepted,
+            "accepted_of_proposed": wilson(rule.accepted, rule.proposed).plain(),
+            "captions_covered": wilson(rule.covered, self.counts.captions).plain(),
+            "reasons": dict(rule.reasons.most_common()),
+            "sources": [
+                {"source": source, "form": form, "accepted": n} for (source, form), n in sorted(rule.sources.items())
+            ],
+            "caption_lengths": _ordered(rule.caption_lengths),
+            "negative_lengths": _ordered(rule.lengths),
+            "edit_distances": _ordered(rule.distances),
+            "mean_edit_distance": _number(mean(rule.distances)),
+            "words_put_in": rule.put_in.total() + rule.more_words,
+            "different_words_put_in": len(rule.put_in),
+            "entropy_bits": rule.entropy,
+            "most_frequent_words": [
+                {"word": word, "share": share} for word, share in frequent(rule.put_in, more=rule.more_words)
+            ],
+            "blind": blind.plain() if blind else None,
+            "caption_likelier": likelier.plain() if likelier else None,
+        }
+
+
+def all_rules(files: Sequence[Examination]) -> list[str]:
     """All rules, in the order of the first file that has them."""
     return list(dict.fromkeys(rule.name for file in files for rule in file.rules))
 
 
-def examine(
+class Judge:
+    """Compares mean log-likelihoods a token, in nats, of texts without any prompt.
+
+    Attributes:
+        name: of the language model.
+    """
+
+    def __init__(self, model: str = EMBEDDED) -> None:
+        """Load the model.
+
+        Args:
+            model: "embedded", a GGUF file, a folder, or a name of the hub.
+
+        Raises:
+            InputError: it is not installed or cannot be loaded (the message has the command that installs it).
+        """
+        from degla.negatives.llm.likelihood import open_likelihood
+
+        self._likelihood, self.name = open_likelihood(None if model == EMBEDDED else model)
+
+    def __call__(self, drawn: Sequence[Drawn]) -> Proportion:
+        """The share of pairs whose caption is likelier, ties one half; interval by a bootstrap over images.
+
+        At most 500 pairs; those with a text that the model cannot read to its end are left out.
+        """
+        worth: list[float] = []
+        images: list[str] = []
+        asked = drawn[:MOST_PAIRS]
+        for start in range(0, len(asked), _AT_ONCE):
+            part = asked[start : start + _AT_ONCE]
+            scores = self.score([text for pair in part for text in (pair.caption.text, pair.negative)])
+            for pair, caption, negative in zip(part, scores[::2], scores[1::2], strict=True):
+                if caption is not None and negative is not None:
+                    worth.append((caption > negative) + 0.5 * (caption == negative))
+                    images.append(pair.caption.image_id)
+        return clustered(np.array(worth), images)
+
+    def score(self, texts: Sequence[str]) -> list[float | None]:
+        """Mean log-likelihood a token (nats) of each text; None where it has none or does not fit the context."""
+        from degla.negatives.llm.likelihood import Tree
+
+        encoded = [self._likelihood.encode(text) for text in texts]
+        encoded = [tokens if len(tokens) < self._likelihood.context else () for tokens in encoded]
+        tree, start = Tree(), self._likelihood.start
+        paths = [tree.add((start, *tokens), after=-2)[1:] for tokens in encoded]
+        if not any(paths):
+            return [None] * len(texts)
+        computed = self._likelihood.compute(tree)
+        return [float(np.mean(computed.path(tree, path))) if path else None for path in paths]
+
+
+def examine_file(
     path: Path,
     records: Iterable[NegativeRecord],
     captions: CaptionIndex,
     *,
     label: str,
-    samples: int = 8,
-    tested: int = 2_000,
-    seed: int = 0,
-    likelier: Likelier | None = None,
-    judge: str = "",
+    draws: Draws,
+    judge: Judge | None = None,
 ) -> Examination:
     """Read a file of negatives once and test what was drawn from it.
 
@@ -88,96 +194,42 @@ def examine(
         records: its rows.
         captions: what the negatives were made from.
         label: what the file is called in the report.
-        samples: negatives a rule to read.
-        tested: negatives a rule in the blind test, at most; 0 leaves the test out.
-        seed: of all draws.
-        likelier: compares likelihoods; on at most `tested` pairs a rule.
-        judge: name of the language model behind it.
+        draws: negatives a rule to read, and in the blind test and the comparison of likelihoods; 0 leaves those out.
+        judge: compares likelihoods.
 
     Raises:
-        InputError: see `counts.count` and `provenance`.
+        InputError: see `counts.count_records` and `provenance`.
     """
-    found = Examination(
+    examination = Examination(
         label,
         path.name,
-        count(records, captions, samples=samples, tested=tested, seed=seed),
-        judge=judge,
+        count_records(records, captions, draws),
+        judge=judge.name if judge else "",
         manifest=read_manifest(path),
         outcomes=read_outcomes(path),
     )
     together: list[CaptionNegative] = []
-    for name, rule in found.counts.rules.items():
+    for name, rule in examination.counts.rules.items():
         drawn = rule.to_test.kept
         pairs = [CaptionNegative(each.caption.text, each.negative, each.caption.image_id) for each in drawn]
         together += pairs
-        if (blind := solve_blind(pairs, seed=seed)) is not None:
-            found.blind[name] = blind
-        if likelier is not None and drawn:
-            found.likelier[name] = likelier(drawn)
-    if len(found.counts.rules) > 1:
-        found.blind_all = solve_blind(together, seed=seed)
-    return found
-
-
-def as_data(found: Examination) -> dict[str, Any]:
-    """All numbers as JSON values; shares from 0 to 1, lengths in words."""
-    counts = found.counts
-    return {
-        "label": found.label,
-        "file": found.name,
-        "captions": counts.captions,
-        "rows": counts.rows,
-        "rows_of_unknown_captions": counts.strangers,
-        "accepted": counts.accepted,
-        "captions_covered": found.covered.plain(),
-        "rules_a_caption": {str(number): times for number, times in sorted(counts.rules_a_caption.items())},
-        "mean_rules_a_caption": _number(mean(counts.rules_a_caption)),
-        "mean_negatives_a_caption": _number(mean(counts.negatives_a_caption)),
-        "blind_all": found.blind_all.plain() if found.blind_all else None,
-        "judge": found.judge or None,
-        "rules": [_rule_data(rule, found) for rule in found.rules],
-        "outcomes": found.outcomes.plain() if found.outcomes else None,
-        "manifest": found.manifest,
-    }
-
-
-def _rule_data(rule: RuleCounts, found: Examination) -> dict[str, Any]:
-    blind, likelier = found.blind.get(rule.name), found.likelier.get(rule.name)
-    return {
-        "rule": rule.name,
-        "kind": rule.kind,
-        "rows": rule.rows,
-        "proposed": rule.proposed,
-        "accepted": rule.accepted,
-        "accepted_of_proposed": wilson(rule.accepted, rule.proposed).plain(),
-        "captions_covered": wilson(rule.covered, found.counts.captions).plain(),
-        "reasons": dict(rule.reasons.most_common()),
-        "sources": [
-            {"source": source, "form": form, "accepted": n} for (source, form), n in sorted(rule.sources.items())
-        ],
-        "caption_lengths": _lengths(rule.caption_lengths),
-        "negative_lengths": _lengths(rule.lengths),
-        "edit_distances": _lengths(rule.distances),
-        "mean_edit_distance": _number(mean(rule.distances)),
-        "words_put_in": sum(rule.put_in.values()) + rule.more_words,
-        "different_words_put_in": len(rule.put_in),
-        "entropy_bits": entropy(rule.put_in),
-        "most_frequent_words": [
-            {"word": word, "share": share} for word, share in frequent(rule.put_in, more=rule.more_words)
-        ],
-        "blind": blind.plain() if blind else None,
-        "caption_likelier": likelier.plain() if likelier else None,
-    }
+        if (blind := solve_blind(pairs, seed=draws.seed)) is not None:
+            examination.blind[name] = blind
+        if judge is not None and drawn:
+            examination.likelier[name] = judge(drawn)
+    if len(examination.counts.rules) > 1:
+        examination.blind_all = solve_blind(together, seed=draws.seed)
+    return examination
 
 
 def frequent(counts: Counter[str], *, more: int = 0, number: int = FREQUENT) -> list[tuple[str, float]]:
     """The most frequent words and their share of all that were put in; of equally frequent ones the first in order."""
-    total = sum(counts.values()) + more
+    total = counts.total() + more
     ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     return [(word, times / total) for word, times in ordered[:number]]
 
 
-def _lengths(counts: Counter[int]) -> dict[str, int]:
+def _ordered(counts: Counter[int]) -> dict[str, int]:
     return {str(value): times for value, times in sorted(counts.items())}
 
 

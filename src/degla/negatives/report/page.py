@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from markupsafe import Markup
+
 from degla.errors import InputError
 from degla.files import write_text
+from degla.negatives.differences import TextPiece, mark_tokens
 from degla.negatives.report import plots
 from degla.negatives.report.counts import Drawn, mean
-from degla.negatives.report.differences import TextPiece, mark_changes
-from degla.negatives.report.examine import Examination, frequent, rule_names
-from degla.negatives.report.terminal import percent, with_interval
+from degla.negatives.report.examine import Examination, all_rules, frequent
+from degla.negatives.report.terminal import share_percent, with_interval
 from degla.negatives.verdicts import REASONS
+from degla.pages.page import Page, Raw
+from degla.pages.table import breakable
+from degla.pages.words import counted
 from degla.statistics.proportions import wilson
-from degla.version import __version__
 
 _TEMPLATE: Final = "negatives.html.j2"
 _EXTREME: Final = 0.9
@@ -32,8 +35,8 @@ class Sample:
     """A caption and a negative to read, changed words marked; `reason` is "" where it was accepted."""
 
     caption_id: str
-    caption: tuple[TextPiece, ...]
-    negative: tuple[TextPiece, ...]
+    caption: list[TextPiece]
+    negative: list[TextPiece]
     source: str
     reason: str
 
@@ -52,7 +55,6 @@ def write_page(files: Sequence[Examination], out: Path) -> None:
 def render_page(files: Sequence[Examination]) -> str:
     """The whole page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup, escape
 
     environment = Environment(
         loader=PackageLoader("degla.negatives.report", "templates"),
@@ -61,14 +63,13 @@ def render_page(files: Sequence[Examination]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, with_interval=with_interval, mean=mean)
-    # Long names may break on a phone, but only where a word ends.
-    environment.filters["breakable"] = lambda name: Markup(re.sub(r"([/_.])", r"\1<wbr>", str(escape(name))))
-    return environment.get_template(_TEMPLATE).render(
+    environment.filters.update(percent=share_percent, with_interval=with_interval, mean=mean)
+    environment.filters["breakable"] = breakable
+    rules = all_rules(files)
+    body = environment.get_template(_TEMPLATE).render(
         files=files,
-        rules=rule_names(files),
-        notes=notes(files),
-        colours=plots.colours(files),
+        rules=rules,
+        colours=plots.file_colours(files),
         drawings={name: Markup(drawing) for name, drawing in _drawings(files).items()},
         wilson=wilson,
         frequent=frequent,
@@ -76,9 +77,16 @@ def render_page(files: Sequence[Examination]) -> str:
         reasons=_reasons(files),
         outcomes=_outcomes(files),
         facts={file.label: _facts(file) for file in files},
-        version=__version__,
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+    labels = ", ".join(file.label for file in files)
+    lead = (
+        f"{labels}: {files[0].counts.captions:,} captions, "
+        f"{counted(len(rules), 'rule')}. Shares in percent, brackets and bars are 95 % intervals."
+    )
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return Page(
+        "Hard negatives", [Raw(body)], lead=[lead], warnings=notes(files), tab=f"Hard negatives: {labels}", foot=made
+    ).html()
 
 
 def notes(files: Sequence[Examination]) -> list[str]:
@@ -129,7 +137,7 @@ def _drawings(files: Sequence[Examination]) -> dict[str, str]:
 def _samples(files: Sequence[Examination]) -> dict[str, dict[str, list[Sample]]]:
     """Rule to label to samples, accepted ones first."""
     found: dict[str, dict[str, list[Sample]]] = {}
-    for name in rule_names(files):
+    for name in all_rules(files):
         for file in files:
             rule = file.counts.rules.get(name)
             if rule is not None and (drawn := [*rule.to_read.kept, *rule.refused_to_read.kept]):
@@ -138,7 +146,7 @@ def _samples(files: Sequence[Examination]) -> dict[str, dict[str, list[Sample]]]
 
 
 def _sample(drawn: Drawn) -> Sample:
-    caption, negative = mark_changes(drawn.caption.text, drawn.negative)
+    caption, negative = mark_tokens(drawn.caption.text, drawn.negative)
     record = drawn.record
     source = f"{record.source}, {record.form}" if record.form not in ("", "grammar") else record.source
     return Sample(drawn.caption_id, caption, negative, source, record.reason if not record.accepted else "")

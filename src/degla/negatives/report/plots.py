@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from degla.negatives.report.blind import CHANCE
-from degla.negatives.report.counts import RuleCounts
-from degla.negatives.report.examine import Examination, rule_names
+from degla.negatives.report.counts import RuleCounts, mean
+from degla.negatives.report.examine import Examination, all_rules
 from degla.pages.plot import PALETTE, SOFT, dress, new_figure, styled, to_svg
 from degla.statistics.proportions import Proportion
 
@@ -16,7 +16,7 @@ _WIDTH: Final = 4.7
 """Inches: at this width letters are as large as the page's on a phone."""
 
 
-def colours(files: Sequence[Examination]) -> dict[str, str]:
+def file_colours(files: Sequence[Examination]) -> dict[str, str]:
     """A file's colour, by its label, the same everywhere on the page."""
     return {file.label: PALETTE[place % len(PALETTE)] for place, file in enumerate(files)}
 
@@ -24,17 +24,14 @@ def colours(files: Sequence[Examination]) -> dict[str, str]:
 @styled
 def coverage(files: Sequence[Examination]) -> str:
     """One bar a rule and file: captions that have an accepted negative of the rule, percent."""
-    names, palette = rule_names(files), colours(files)
-    figure, axes = new_figure(_WIDTH, 0.7 + len(names) * (0.16 + 0.16 * len(files)))
-    height = 0.8 / len(files)
-    for place, file in enumerate(files):
-        for row, name in enumerate(names):
-            if rule := file.counts.rules.get(name):
-                at, share = _row_of(row, place, len(files)), 100 * rule.covered / file.counts.captions
-                axes.barh(at, share, height=0.9 * height, color=palette[file.label], zorder=2)
-                axes.text(share + 1.2, at, f"{share:.0f}", va="center", fontsize=8.5 if len(files) == 1 else 7.5)
+    names, palette = all_rules(files), file_colours(files)
+    figure, axes = _new_rows(names, files)
+    for file, name, at in _rows(names, files):
+        if rule := file.counts.rules.get(name):
+            share = 100 * rule.covered / file.counts.captions
+            axes.barh(at, share, height=0.9 * 0.8 / len(files), color=palette[file.label], zorder=2)
+            axes.text(share + 1.2, at, f"{share:.0f}", va="center", fontsize=8.5 if len(files) == 1 else 7.5)
     axes.set_xlim(0, 108)
-    _name_rows(axes, names)
     axes.set_xlabel("captions with an accepted negative (%)")
     return _finish(figure, axes, "coverage", grid="x")
 
@@ -42,7 +39,7 @@ def coverage(files: Sequence[Examination]) -> str:
 @styled
 def rules_a_caption(files: Sequence[Examination]) -> str:
     """Share of captions by the number of different rules that they have a negative of."""
-    palette = colours(files)
+    palette = file_colours(files)
     figure, axes = new_figure(_WIDTH, 2.7)
     most = max(max(file.counts.rules_a_caption) for file in files)
     width = 0.84 / len(files)
@@ -60,7 +57,7 @@ def rules_a_caption(files: Sequence[Examination]) -> str:
 @styled
 def lengths(files: Sequence[Examination]) -> str:
     """Lengths of captions (grey, of the first file) and of their negatives, words; share of pairs."""
-    palette = colours(files)
+    palette = file_colours(files)
     figure, axes = new_figure(_WIDTH, 2.7)
     _distribution(axes, _summed(files[0], lambda rule: rule.caption_lengths), colour=SOFT, filled=True)
     for file in files:
@@ -74,21 +71,16 @@ def lengths(files: Sequence[Examination]) -> str:
 @styled
 def distances(files: Sequence[Examination]) -> str:
     """Words to change from the caption to the negative: mean, and the range of the middle 80 % of pairs."""
-    names, palette = rule_names(files), colours(files)
-    figure, axes = new_figure(_WIDTH, 0.7 + len(names) * (0.16 + 0.16 * len(files)))
-    for place, file in enumerate(files):
-        for row, name in enumerate(names):
-            rule = file.counts.rules.get(name)
-            if rule is None or not rule.accepted:
-                continue
-            at = _row_of(row, place, len(files))
-            low, high = quantile(rule.distances, 0.1), quantile(rule.distances, 0.9)
-            middle = sum(value * times for value, times in rule.distances.items()) / rule.accepted
-            axes.plot((low, high), (at, at), color=palette[file.label], linewidth=3, alpha=0.45, solid_capstyle="round")
-            axes.plot(middle, at, "o", color=palette[file.label], markersize=6, zorder=4)
+    names, palette = all_rules(files), file_colours(files)
+    figure, axes = _new_rows(names, files)
+    for file, name, at in _rows(names, files):
+        rule = file.counts.rules.get(name)
+        if rule is not None and rule.accepted:
+            ends = quantile(rule.distances, 0.1), quantile(rule.distances, 0.9)
+            axes.plot(ends, (at, at), color=palette[file.label], linewidth=3, alpha=0.45, solid_capstyle="round")
+            axes.plot(mean(rule.distances), at, "o", color=palette[file.label], markersize=6, zorder=4)
     axes.set_xlim(left=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _name_rows(axes, names)
     axes.set_xlabel("words inserted, deleted or replaced")
     return _finish(figure, axes, "distances", grid="x")
 
@@ -105,21 +97,17 @@ def shares(
         name: of the plot.
         label: of the axis.
     """
-    names = [rule for rule in rule_names(files) if any(rule in known for known in found.values())]
-    palette = colours(files)
-    figure, axes = new_figure(_WIDTH, 0.7 + len(names) * (0.16 + 0.16 * len(files)))
-    for place, file in enumerate(files):
-        for row, rule in enumerate(names):
-            share = found[file.label].get(rule)
-            if share is None:
-                continue
-            at, colour = _row_of(row, place, len(files)), palette[file.label]
+    names = [rule for rule in all_rules(files) if any(rule in known for known in found.values())]
+    palette = file_colours(files)
+    figure, axes = _new_rows(names, files)
+    for file, rule, at in _rows(names, files):
+        if share := found[file.label].get(rule):
+            colour = palette[file.label]
             axes.plot((100 * share.low, 100 * share.high), (at, at), color=colour, linewidth=1.8, alpha=0.7)
             axes.plot(100 * share.share, at, "o", color=colour, markersize=6.5, zorder=4)
     axes.axvline(100 * CHANCE, color=SOFT, linewidth=1.1, linestyle=(0, (3, 3)), zorder=1)
     low = min([100 * share.low for known in found.values() for share in known.values()] + [44.0])
     axes.set_xlim(max(0.0, low - 3), 101)
-    _name_rows(axes, names)
     axes.set_xlabel(label)
     return _finish(figure, axes, name, grid="x")
 
@@ -150,14 +138,20 @@ def _distribution(axes: Any, counts: Counter[int], *, colour: str, filled: bool 
         axes.step(values, heights, where="mid", color=colour, linewidth=1.8)
 
 
-def _row_of(row: int, place: int, files: int) -> float:
-    return row - 0.4 + 0.8 / files * (place + 0.5)
-
-
-def _name_rows(axes: Any, names: Sequence[str]) -> None:
+def _new_rows(names: Sequence[str], files: Sequence[Examination]) -> tuple[Any, Any]:
+    """A figure with a row for each rule, high enough for one mark a file."""
+    figure, axes = new_figure(_WIDTH, 0.7 + len(names) * (0.16 + 0.16 * len(files)))
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
+    return figure, axes
+
+
+def _rows(names: Sequence[str], files: Sequence[Examination]) -> Iterator[tuple[Examination, str, float]]:
+    """Every file and rule with its height in the figure."""
+    for place, file in enumerate(files):
+        for row, name in enumerate(names):
+            yield file, name, row - 0.4 + 0.8 / len(files) * (place + 0.5)
 
 
 def _finish(figure: Any, axes: Any, name: str, *, grid: str) -> str:

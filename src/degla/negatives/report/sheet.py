@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import heapq
 import re
+from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -57,30 +58,17 @@ def draw_sheet(
     Raises:
         InputError: no accepted negative belongs to any caption.
     """
-    kept: dict[str, list[tuple[int, int, Drawn]]] = {}
-    for number, record in enumerate(records):
-        if not record.accepted or record.text is None:
+    kept: dict[str, list[tuple[bytes, Drawn]]] = {}
+    for record in records:
+        if not record.accepted or record.text is None or (caption := captions.find(record.caption_id)) is None:
             continue
-        caption = captions.find(record.caption_id)
-        if caption is None:
-            continue
+        lot = hashlib.sha256(f"{seed}\n{record.rule}\n{record.caption_id}".encode()).digest()[:8]
         own = kept.setdefault(record.rule, [])
-        entry = (-_hash(seed, record), -number, Drawn(record.caption_id, caption, record))
-        if len(own) < per_rule:
-            heapq.heappush(own, entry)
-        elif entry[:2] > own[0][:2]:
-            heapq.heapreplace(own, entry)
+        insort(own, (lot, Drawn(record.caption_id, caption, record)), key=itemgetter(0))
+        del own[per_rule:]
     if not kept:
         raise InputError("there is nothing to read: no accepted negative belongs to any caption of the captions file.")
-    return {
-        rule: [drawn for *_, drawn in sorted(own, reverse=True, key=lambda entry: entry[:2])]
-        for rule, own in kept.items()
-    }
-
-
-def _hash(seed: int, record: NegativeRecord) -> int:
-    text = f"{seed}\n{record.rule}\n{record.caption_id}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    return {rule: [drawn for _, drawn in own] for rule, own in kept.items()}
 
 
 def write_sheet(
@@ -108,7 +96,7 @@ def write_sheet(
     for label, rules in drawn.items():
         for rule, rows in rules.items():
             for row in rows:
-                text = (_one_line(row.caption.text), _one_line(row.negative))
+                text = (" ".join(row.caption.text.split()), " ".join(row.negative.split()))
                 origin = (label, rule, row.record.source, row.record.form, row.caption_id)
                 origins.setdefault(text, []).append(origin)
     texts = sorted(origins)
@@ -124,10 +112,6 @@ def write_sheet(
     return [*sheets, key]
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     with whole_file(path, newline="", remedy="Choose another --sheet.") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
@@ -135,7 +119,7 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
         writer.writerows(rows)
 
 
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def read_sheet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a sheet or key with their lines; columns may stand in any order and there may be more.
 
     Raises:
@@ -143,27 +127,25 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter="\t", strict=True)
-            header = next(reader, [])
-            lacking = [name for name in columns if name not in header]
-            if lacking:
+            # Editors and spreadsheets take empty cells off a line's end.
+            reader = csv.DictReader(stream, delimiter="\t", strict=True, restval="")
+            header = reader.fieldnames or ()
+            if lacking := [name for name in columns if name not in header]:
                 raise InputError(
                     f"{path} line 1: no column {lacking[0]!r}; a tab-separated table with the columns "
                     f"{', '.join(columns)} is needed."
                 )
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
+            for row in reader:
+                more = row.pop(None, ())  # cells beyond the header's
+                if not any(cell.strip() for cell in (*row.values(), *more)):
                     continue
-                if len(cells) > len(header):
-                    raise InputError(
-                        f"{path} line {reader.line_num}: {len(cells)} cells, the header has {len(header)}."
-                    )
-                # Editors and spreadsheets take empty cells off a line's end.
-                filled = [*cells, *[""] * (len(header) - len(cells))]
-                yield reader.line_num, dict(zip(header, filled, strict=True))
+                if more:
+                    cells = len(header) + len(more)
+                    raise InputError(f"{path} line {reader.line_num}: {cells} cells, the header has {len(header)}.")
+                yield reader.line_num, row
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
     except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: not tab-separated values: {error}.") from None
+        raise InputError(f"{path} line {reader.reader.line_num}: not tab-separated values: {error}.") from None

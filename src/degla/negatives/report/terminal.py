@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from degla.negatives.report.counts import RuleCounts, mean
-from degla.negatives.report.examine import Examination, frequent, rule_names
+from degla.negatives.report.examine import Examination, all_rules, frequent
 from degla.statistics.proportions import Proportion, wilson
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _EXPLAINED: Final = (
 )
 
 
-def percent(share: Proportion | None) -> str:
+def share_percent(share: Proportion | None) -> str:
     """ "67.3"; a dash where nothing is known."""
     return f"{100 * share.share:.1f}" if share is not None and share.n else "-"
 
@@ -38,7 +38,7 @@ def _narrow(share: Proportion | None) -> str:
     return f"{100 * share.share:.0f} [{100 * share.low:.0f}-{100 * share.high:.0f}]"
 
 
-def render(files: Sequence[Examination]) -> Group:
+def render_tables(files: Sequence[Examination]) -> Group:
     """All tables."""
     from rich.console import Group
     from rich.text import Text
@@ -85,7 +85,7 @@ def _files(files: Sequence[Examination]) -> Table:
             table,
             file.label,
             f"{counts.captions:,}",
-            percent(file.covered),
+            share_percent(file.covered),
             f"{mean(counts.negatives_a_caption):.2f}",
             f"{mean(counts.rules_a_caption):.2f}",
             _narrow(blind.accuracy if blind else None),
@@ -102,8 +102,8 @@ def _rules(files: Sequence[Examination]) -> Table:
         blind = file.blind.get(rule.name)
         return [
             f"{rule.accepted:,}",
-            percent(wilson(rule.accepted, rule.proposed)),
-            percent(wilson(rule.covered, file.counts.captions)),
+            share_percent(wilson(rule.accepted, rule.proposed)),
+            share_percent(wilson(rule.covered, file.counts.captions)),
             f"{mean(rule.distances):.1f}" if rule.accepted else "-",
             _narrow(blind.accuracy if blind else None),
             *([_narrow(file.likelier.get(rule.name))] if judged else []),
@@ -165,7 +165,7 @@ def _fill(
     where: Callable[[RuleCounts], bool] = lambda rule: True,
 ) -> None:
     """One line a rule; where there are several files, a line for each below the rule's name."""
-    for name in rule_names(files):
+    for name in all_rules(files):
         found = [(file, rule) for file in files if (rule := file.counts.rules.get(name)) is not None and where(rule)]
         if len(files) > 1 and found:
             _add(table, name)

@@ -1,26 +1,58 @@
-"""What readers said of the negatives in their sheets (sheet.py): shares of each file and rule, and every miss.
+"""What readers said of the negatives in their sheets (sheet.py): shares of each file and rule, every miss, agreement.
 
-A text that several people read counts once, as good only where all of them say so; how far they agree is told by
-agreement.py.
+A text that several people read counts once, as good only where all of them say so. How far they agree: share of same
+answers, and Cohen's kappa (1960).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from degla.errors import InputError
-from degla.negatives.report.agreement import Agreement, agreements
-from degla.negatives.report.sheet import COLUMNS, KEY_COLUMNS, key_path, read_table
-from degla.statistics.proportions import Proportion, wilson
+from degla.negatives.report.sheet import COLUMNS, KEY_COLUMNS, key_path, read_sheet
+from degla.statistics.proportions import Proportion, Z, wilson
 
 ALL: Final = "all"
 """Name of the sum over rules, and of the file where a sheet has no key."""
 
-_YES: Final = frozenset({"y", "yes"})
-_NO: Final = frozenset({"n", "no"})
+_SAID: Final = {"y": True, "yes": True, "n": False, "no": False, "": None}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two readers' yes and no to one question about the same texts.
+
+    Attributes:
+        first: name of the first reader's sheet.
+        second: name of the second's.
+        question: column of the sheet.
+        n: texts that both read.
+        same: texts with the same answer.
+        kappa: agreement beyond that of two readers who answer at random as often yes as these do: 1 is complete, 0 is
+            chance. None where both give one and the same answer to everything: then chance agrees completely too.
+        low: lower end of kappa's 95 % interval (large-sample, Fleiss, Cohen and Everitt 1969); None without kappa.
+        high: upper end.
+    """
+
+    first: str
+    second: str
+    question: str
+    n: int
+    same: int
+    kappa: float | None
+    low: float | None
+    high: float | None
+
+    def line(self) -> str:
+        """One line of a Markdown table."""
+        kappa = "–" if self.kappa is None else f"{self.kappa:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        share = f"{100 * self.same / self.n:.0f}"
+        return f"| {self.first}, {self.second} | {self.question} | {self.n} | {share} | {kappa} |"
 
 
 @dataclass(frozen=True)
@@ -64,7 +96,7 @@ class VerdictCount:
             "different": wilson(self.different, self.n).plain(),
             "plausible": wilson(self.plausible, self.n).plain(),
             "unread": self.unread,
-            "misses": [vars(miss) for miss in self.misses],
+            "misses": [asdict(miss) for miss in self.misses],
         }
 
 
@@ -84,15 +116,41 @@ class Reading:
         """JSON values."""
         return {
             "counts": [count.plain() for count in self.counts],
-            "agreement": [agreement.plain() for agreement in self.agreements],
+            "agreement": [asdict(agreement) for agreement in self.agreements],
         }
 
+    def markdown(self) -> str:
+        """A table of shares in percent with their 95 % intervals (Wilson), the readers' agreement, and the misses."""
+        lines = [
+            "| file | rule | read | grammatical and really different, % | a plausible scene as well, % |",
+            "|---|---|---:|---:|---:|",
+        ]
+        for count in self.counts:
+            cells = [_share(wilson(count.different, count.n)), _share(wilson(count.plausible, count.n))]
+            rule = f"**{count.rule}**" if count.rule == ALL else f"`{count.rule}`"
+            lines.append(f"| {count.file} | {rule} | {count.n} | {cells[0]} | {cells[1]} |")
+        lines += ["", "95 % intervals by Wilson's method."]
+        if self.agreements:
+            lines[-1] += " A text that several people read counts where all of them say yes."
+        unread = {count.file: count.unread for count in self.counts if count.rule == ALL and count.unread}
+        if unread:
+            lines[-1] += " Not read yet: " + ", ".join(f"{file} {number}" for file, number in unread.items()) + "."
+        if self.agreements:
+            lines += ["", "| readers | question | texts | same answer, % | Cohen's kappa |", "|---|---|---:|---:|---:|"]
+            lines += [agreement.line() for agreement in self.agreements]
+        missed = [(count.file, miss) for count in self.counts if count.rule != ALL for miss in count.misses]
+        if missed:
+            lines += ["", "Not grammatical, or not really different:", ""]
+            lines += [
+                f"* {file}, `{miss.rule}`: {miss.caption} → {miss.negative}" + (f" ({miss.note})" if miss.note else "")
+                for file, miss in missed
+            ]
+        return "\n".join(lines) + "\n"
 
-@dataclass(frozen=True)
-class _Verdict:
+
+class _Verdict(NamedTuple):
     """One reader's word on one text; None where it was not read."""
 
-    sheet: Path
     different: bool | None
     plausible: bool | None
     note: str
@@ -107,7 +165,8 @@ class _Text:
     negative: str
     origins: list[tuple[str, str]]
     """File and rule."""
-    verdicts: list[_Verdict] = field(default_factory=list)
+    verdicts: dict[Path, _Verdict] = field(default_factory=dict)
+    """By sheet."""
 
 
 def count_verdicts(sheets: Sequence[Path]) -> Reading:
@@ -130,27 +189,24 @@ def count_verdicts(sheets: Sequence[Path]) -> Reading:
             f"{', '.join(map(str, sheets))}: no verdict yet: write y or n into 'different' and 'plausible'."
         )
     ordered = sorted(counts.values(), key=lambda count: (count.file, count.rule == ALL, count.rule))
-    words: list[dict[str, dict[Hashable, bool]]] = [
-        {
-            name: {place: said for place, text in texts.items() for said in _said(text, sheet, name)}
-            for name in ("different", "plausible")
-        }
-        for sheet in sheets
-    ]
+    words: list[dict[str, dict[Hashable, bool]]] = []
+    for sheet in sheets:
+        said = {place: text.verdicts[sheet] for place, text in texts.items() if sheet in text.verdicts}
+        read = {place: verdict for place, verdict in said.items() if verdict.different is not None}
+        # A text that is not different is no plausible negative.
+        words.append(
+            {
+                "different": {place: bool(verdict.different) for place, verdict in read.items()},
+                "plausible": {place: bool(verdict.different and verdict.plausible) for place, verdict in read.items()},
+            }
+        )
     return Reading(tuple(ordered), tuple(agreements([sheet.name for sheet in sheets], words)))
-
-
-def _said(text: _Text, sheet: Path, column: str) -> Iterator[bool]:
-    """What the reader of one sheet says in one column; an implausible text is one that is not different as well."""
-    for verdict in text.verdicts:
-        if verdict.sheet == sheet and verdict.different is not None:
-            yield verdict.different if column == "different" else bool(verdict.different and verdict.plausible)
 
 
 def _read(sheet: Path, texts: dict[tuple[Path, str], _Text]) -> None:
     origins = _origins(sheet)
     key = sheet if origins is None else key_path(sheet)
-    for line, row in read_table(sheet, COLUMNS):
+    for line, row in read_sheet(sheet, COLUMNS):
         where = f"{sheet} line {line}"
         if origins is not None and row["id"] not in origins:
             raise InputError(f"{where}: id {row['id']!r} is not in the key {key.name}.")
@@ -160,16 +216,16 @@ def _read(sheet: Path, texts: dict[tuple[Path, str], _Text]) -> None:
         text = texts.setdefault((key, row["id"]), _Text(row["id"], row["caption"], row["negative"], whence))
         if (text.caption, text.negative) != (row["caption"], row["negative"]):
             raise InputError(f"{where}: id {row['id']!r} has another text here than in another sheet of {key.name}.")
-        if any(verdict.sheet == sheet for verdict in text.verdicts):
+        if sheet in text.verdicts:
             raise InputError(f"{where}: id {row['id']!r} stands twice. Remove one of the two lines.")
         different, plausible = (_verdict(row[name], where=where, column=name) for name in ("different", "plausible"))
         if (different is None and plausible is not None) or (different and plausible is None):
             raise InputError(f"{where}: half filled: 'different' and 'plausible' both need y or n.")
-        text.verdicts.append(_Verdict(sheet, different, plausible, row["note"].strip()))
+        text.verdicts[sheet] = _Verdict(different, plausible, row["note"].strip())
 
 
 def _add(count: VerdictCount, text: _Text, rule: str) -> None:
-    read = [verdict for verdict in text.verdicts if verdict.different is not None]
+    read = [verdict for verdict in text.verdicts.values() if verdict.different is not None]
     if not read:
         count.unread += 1
         return
@@ -185,11 +241,9 @@ def _add(count: VerdictCount, text: _Text, rule: str) -> None:
 
 def _verdict(cell: str, *, where: str, column: str) -> bool | None:
     said = cell.strip().lower()
-    if said in _YES or said in _NO:
-        return said in _YES
-    if said:
+    if said not in _SAID:
         raise InputError(f"{where}: column {column!r} is {cell!r}; write y, n or nothing. Remarks belong into 'note'.")
-    return None
+    return _SAID[said]
 
 
 def _origins(sheet: Path) -> dict[str, list[tuple[str, str]]] | None:
@@ -198,7 +252,7 @@ def _origins(sheet: Path) -> dict[str, list[tuple[str, str]]] | None:
     if not key.is_file():
         return None
     origins: dict[str, list[tuple[str, str]]] = {}
-    for _, row in read_table(key, [name for name in KEY_COLUMNS if name != "rule"]):
+    for _, row in read_sheet(key, [name for name in KEY_COLUMNS if name != "rule"]):
         own = origins.setdefault(row["id"], [])
         origin = (row["file"], row.get("rule", ""))
         if origin not in own:
@@ -206,33 +260,37 @@ def _origins(sheet: Path) -> dict[str, list[tuple[str, str]]] | None:
     return origins
 
 
-def render_markdown(reading: Reading) -> str:
-    """A table of shares in percent with their 95 % intervals (Wilson), the readers' agreement, and the misses."""
-    lines = [
-        "| file | rule | read | grammatical and really different, % | a plausible scene as well, % |",
-        "|---|---|---:|---:|---:|",
-    ]
-    for count in reading.counts:
-        cells = [_share(wilson(count.different, count.n)), _share(wilson(count.plausible, count.n))]
-        rule = f"**{count.rule}**" if count.rule == ALL else f"`{count.rule}`"
-        lines.append(f"| {count.file} | {rule} | {count.n} | {cells[0]} | {cells[1]} |")
-    lines += ["", "95 % intervals by Wilson's method."]
-    if reading.agreements:
-        lines[-1] += " A text that several people read counts where all of them say yes."
-    unread = {count.file: count.unread for count in reading.counts if count.rule == ALL and count.unread}
-    if unread:
-        lines[-1] += " Not read yet: " + ", ".join(f"{file} {number}" for file, number in unread.items()) + "."
-    if reading.agreements:
-        lines += ["", "| readers | question | texts | same answer, % | Cohen's kappa |", "|---|---|---:|---:|---:|"]
-        lines += [agreement.line() for agreement in reading.agreements]
-    missed = [(count.file, miss) for count in reading.counts if count.rule != ALL for miss in count.misses]
-    if missed:
-        lines += ["", "Not grammatical, or not really different:", ""]
-        lines += [
-            f"* {file}, `{miss.rule}`: {miss.caption} → {miss.negative}" + (f" ({miss.note})" if miss.note else "")
-            for file, miss in missed
-        ]
-    return "\n".join(lines) + "\n"
+def agreements(names: Sequence[str], words: Sequence[Mapping[str, Mapping[Hashable, bool]]]) -> Iterator[Agreement]:
+    """Yield the agreement of every two readers on every question, where they have texts in common.
+
+    Args:
+        names: of the readers.
+        words: of each reader, question to text to answer.
+    """
+    for (first, one), (second, other) in combinations(zip(names, words, strict=True), 2):
+        for question in one:
+            common = one[question].keys() & other[question].keys()
+            if common:
+                pairs = [(one[question][text], other[question][text]) for text in common]
+                yield Agreement(first, second, question, len(pairs), sum(a == b for a, b in pairs), *cohen_kappa(pairs))
+
+
+def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> tuple[float | None, float | None, float | None]:
+    """Kappa of two readers' answers and its 95 % interval; three times None where it is undefined."""
+    n = len(pairs)
+    share = {(a, b): sum(pair == (a, b) for pair in pairs) / n for a in (False, True) for b in (False, True)}
+    first = {a: share[a, False] + share[a, True] for a in (False, True)}
+    second = {b: share[False, b] + share[True, b] for b in (False, True)}
+    same = share[False, False] + share[True, True]
+    chance = sum(first[a] * second[a] for a in (False, True))
+    if chance == 1:
+        return None, None, None
+    kappa = (same - chance) / (1 - chance)
+    diagonal = sum(share[a, a] * (1 - (first[a] + second[a]) * (1 - kappa)) ** 2 for a in (False, True))
+    beside = (1 - kappa) ** 2 * sum(share[a, not a] * (second[a] + first[not a]) ** 2 for a in (False, True))
+    variance = (diagonal + beside - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
+    half = Z * math.sqrt(max(0.0, variance))
+    return kappa, max(-1.0, kappa - half), min(1.0, kappa + half)
 
 
 def _share(share: Proportion) -> str:

@@ -15,7 +15,7 @@ from typing import IO
 from degla.errors import InputError
 from degla.negatives.examples import ExampleEntry, read_examples, write_examples
 from degla.negatives.review.draft import Draft
-from degla.negatives.review.state import Decision, ReviewState
+from degla.negatives.review.state import Action, Decision, ReviewState
 from degla.negatives.rule import load_rule
 from degla.parse import parse_json
 from degla.records import validate
@@ -71,6 +71,21 @@ class Review:
     def file(self, rule: str) -> Path:
         """Where the examples of a rule are written."""
         return self.out if self._is_one_file else self.out / f"{rule}.yaml"
+
+    def act(self, action: Action, text: str | None = None) -> None:
+        """Accept the draft that is shown, with another text where one is given, reject it, or undo the last decision.
+
+        Raises:
+            InputError: the text cannot be accepted, nothing can be undone, or a file cannot be written.
+        """
+        if action == "accept":
+            self.decide(self.state.accept(text))
+        elif action == "reject":
+            self.decide(self.state.reject())
+        elif (decision := self.state.undo()) is not None:
+            self.decide(decision)
+        else:
+            raise InputError("there is nothing to undo.")
 
     def decide(self, decision: Decision) -> None:
         """Write a decision down, let it count, and bring the rule's file up to date.
@@ -129,14 +144,13 @@ class Review:
     def _write(self, draft: Draft, *, taken_out: str | None, put_in: str | None) -> None:
         """Change one entry of a rule's file; the others stay, also those that were changed by hand meanwhile."""
         file, caption = self.file(draft.rule), " ".join(draft.caption.split())
-        entries = list(read_examples(file, rule=draft.rule)) if file.exists() else []
-        kept = list(entries)
-        if taken_out != put_in:
-            kept = [entry for entry in entries if (entry.caption, entry.negative) != (caption, taken_out)]
-        if put_in is not None and not any((entry.caption, entry.negative) == (caption, put_in) for entry in kept):
-            kept.append(ExampleEntry(caption=caption, negative=put_in))
-        if kept != entries:
-            write_examples(file, kept, rule=draft.rule)
+        before = read_examples(file, rule=draft.rule) if file.exists() else ()
+        out = (caption, taken_out if taken_out != put_in else None)
+        entries = [entry for entry in before if (entry.caption, entry.negative) != out]
+        if put_in is not None and not any((entry.caption, entry.negative) == (caption, put_in) for entry in entries):
+            entries.append(ExampleEntry(caption=caption, negative=put_in))
+        if entries != list(before):
+            write_examples(file, entries, rule=draft.rule)
 
 
 def _accepted_text(decision: Decision | None) -> str | None:

@@ -21,7 +21,6 @@ from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.generate import ModelSource, NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse
 from degla.negatives.rule import load_rule
-from degla.negatives.run.questions import FormChoice
 from degla.negatives.run.summary import Summary
 from degla.records import CaptionRecord, NegativeRecord, Record, read_jsonl, write_jsonl
 
@@ -57,32 +56,22 @@ class Draft(Record):
 
 def draft_examples(
     captions: Iterable[CaptionRecord],
+    settings: NegativesSettings,
     *,
-    rule: str,
     model: ModelSource | None,
     out: Path,
     count: int = 60,
-    form: FormChoice = "both",
-    shown: int = 5,
-    example_sets: int = 0,
-    seed: int = 0,
-    examples_folder: Path | None = None,
     progress: bool = True,
 ) -> tuple[int, Summary]:
     """Draft examples of one rule into a JSONL file of `Draft`.
 
     Args:
         captions: the user's captions, read once; ids must be unique among those drawn.
-        rule: a member of the shelf `negatives/rules`.
+        settings: the one rule, and how the model is asked; the seed also decides which captions are drawn.
         model: what drafts, or a function that opens it; None for the grammar alone.
         out: the file of drafts. The rows and replies behind it lie beside it, ``<out>.rows.jsonl`` and so on: the same
             call goes on with a run that was stopped, and pays for no reply twice.
         count: captions to make drafts from.
-        form: how the model may answer, see `generate`.
-        shown: accepted examples that the model sees in a request.
-        example_sets: fixed draws of examples, see `generate`.
-        seed: decides which captions and examples are drawn.
-        examples_folder: the user's own examples instead of the package's.
         progress: whether to show a progress bar (on a terminal) or log lines.
 
     Returns:
@@ -93,17 +82,15 @@ def draft_examples(
     """
     if count < 1:
         raise InputError(f"count ({count}) must be 1 or more.")
-    drawn = draw_captions(captions, rule=rule, count=count, seed=seed)
+    (rule,) = settings.rules
+    drawn = draw_captions(captions, rule=rule, count=count, seed=settings.seed)
     if not drawn:
         raise InputError(f"the rule {rule} can change none of the captions; give other captions, or more of them.")
     rows = out.with_name(out.name + ".rows.jsonl")
     if out.exists() and not rows.exists():
         raise InputError(f"{out}: exists, and {rows.name} that would tell how to go on does not. Choose another --out.")
-    settings = NegativesSettings(
-        (rule,), seed, form=form, examples=shown, example_sets=example_sets, examples_folder=examples_folder
-    )
     summary = generate(drawn, settings, out=rows, progress=progress, model=model)
-    return write_jsonl(out, read_negatives(rows, drawn, accepted_only=False)), summary
+    return write_jsonl(out, negatives_as_drafts(rows, drawn, accepted_only=False)), summary
 
 
 def draw_captions(captions: Iterable[CaptionRecord], *, rule: str, count: int, seed: int) -> list[CaptionRecord]:
@@ -127,7 +114,7 @@ def read_drafts(file: Path) -> list[Draft]:
     return list(dict.fromkeys(read_jsonl(Draft, file)))
 
 
-def read_negatives(
+def negatives_as_drafts(
     file: Path, captions: Iterable[CaptionRecord], *, rules: Sequence[str] = (), accepted_only: bool = True
 ) -> Iterator[Draft]:
     """Generated negatives as drafts.

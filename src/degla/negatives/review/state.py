@@ -1,4 +1,4 @@
-"""People select examples: drafts and their decisions enter, which drafts are accepted leaves; review_files.py keeps it.
+"""People select examples: drafts and their decisions enter, which drafts are accepted leaves; decisions.py keeps it.
 
 Nothing here touches a disk. The terminal and the page, both in the room `app`, share it.
 """
@@ -9,9 +9,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
-from itertools import groupby
-from operator import itemgetter
 from typing import Final, Literal
 
 from degla.errors import InputError
@@ -26,8 +23,6 @@ from degla.records import Record
 Action = Literal["accept", "reject", "undo"]
 LONGEST: Final = 2_000
 """Characters of a negative at most; beyond that the checks would take minutes for what no caption is."""
-_MARKS: Final = ".,;:!?\"'"
-"""Punctuation at a word's ends that makes it no other word."""
 
 
 class Decision(Record):
@@ -83,8 +78,8 @@ class ReviewState:
     @property
     def accepted(self) -> list[tuple[Draft, str]]:
         """Accepted drafts with their final text, in the order of the drafts."""
-        found = [(draft, self.choice(draft_key(draft))) for draft in self.drafts]
-        return [(draft, choice.negative) for draft, choice in found if choice and choice.action == "accept"]
+        choices = ((draft, self.choice(draft_key(draft))) for draft in self.drafts)
+        return [(draft, choice.negative) for draft, choice in choices if choice and choice.action == "accept"]
 
     @property
     def decided(self) -> int:
@@ -188,33 +183,7 @@ def draft_key(draft: Draft) -> str:
 
 
 def judge_text(draft: Draft, negative: str) -> Verdict:
-    """The verdict of the checks on a text in the place of a draft's negative."""
+    """The verdict of the checks on a draft's negative, or on a text in its place."""
+    if negative == draft.negative:
+        return Verdict(draft.accepted, draft.reason)
     return judge(load_rule(draft.rule), parse_one(draft.caption), negative)
-
-
-def mark_changes(caption: str, negative: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Both texts in pieces, each with whether it is changed; the pieces of a text put together are the text.
-
-    Words are compared place by place, or aligned where that marks fewer; letter case and marks at their ends are no
-    change.
-    """
-    old, new = caption.split(" "), negative.split(" ")
-    first, second = ([word.lower().strip(_MARKS) for word in text] for text in (old, new))
-    marks = [True] * len(old), [True] * len(new)
-    for block in SequenceMatcher(a=first, b=second, autojunk=False).get_matching_blocks():
-        marks[0][block.a : block.a + block.size] = [False] * block.size
-        marks[1][block.b : block.b + block.size] = [False] * block.size
-    if len(old) == len(new):
-        by_place = [one != other for one, other in zip(first, second, strict=True)]
-        if sum(by_place) <= sum(marks[0]):
-            marks = by_place, by_place
-    return _pieces(old, marks[0]), _pieces(new, marks[1])
-
-
-def _pieces(text: Sequence[str], marks: Sequence[bool]) -> list[tuple[str, bool]]:
-    pieces: list[tuple[str, bool]] = []
-    for changed, run in groupby(zip(text, marks, strict=True), key=itemgetter(1)):
-        if pieces:
-            pieces.append((" ", False))
-        pieces.append((" ".join(word for word, _ in run), changed))
-    return pieces

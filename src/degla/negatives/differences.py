@@ -1,0 +1,116 @@
+"""How a negative differs from its caption, word by word: what is counted, and what is marked for people to read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import groupby
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+from degla.negatives.grammar import words
+
+_MARKS: Final = ".,;:!?\"'"
+"""Punctuation at a word's ends that makes it no other word."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordDifference:
+    """What was changed.
+
+    Attributes:
+        distance: words to insert, delete or replace (Levenshtein); case, punctuation and a/an do not count.
+        put_in: words of the negative that the caption lacks, lower case, as often as they are more.
+    """
+
+    distance: int
+    put_in: tuple[str, ...]
+
+
+def measure_difference(caption: str, negative: str) -> WordDifference:
+    """The difference of two texts."""
+    first, second = words.content(caption), words.content(negative)
+    start, end = words.shared_ends(first, second)
+    before, after = first[start : len(first) - end], second[start : len(second) - end]
+    if len(before) <= 1 and len(after) <= 1:
+        return WordDifference(max(len(before), len(after)), after)
+    return WordDifference(_levenshtein(before, after), tuple((Counter(after) - Counter(before)).elements()))
+
+
+def _levenshtein(first: Sequence[str], second: Sequence[str]) -> int:
+    above = list(range(len(second) + 1))
+    for row, word in enumerate(first, start=1):
+        current = [row]
+        for column, other in enumerate(second, start=1):
+            current.append(min(above[column] + 1, current[-1] + 1, above[column - 1] + (word != other)))
+        above = current
+    return above[-1]
+
+
+class TextPiece(NamedTuple):
+    """A piece of a text; `changed` where the other text does not have it in this place."""
+
+    text: str
+    changed: bool
+
+
+def mark_tokens(caption: str, negative: str) -> tuple[list[TextPiece], list[TextPiece]]:
+    """Both texts cut where marks begin and end; words and punctuation count each for itself, letter case does not.
+
+    Put together again, the pieces are the texts to the letter.
+    """
+    first, second = ([piece for piece, _ in words.split(text)] for text in (caption, negative))
+    marks = _differing(*([piece.lower() for piece in pieces] for pieces in (first, second)))
+    return _spans(caption, first, marks[0]), _spans(negative, second, marks[1])
+
+
+def mark_words(caption: str, negative: str) -> tuple[list[TextPiece], list[TextPiece]]:
+    """Both texts in pieces, for people who decide quickly; put together again, the pieces are the texts to the letter.
+
+    Words are compared place by place, or aligned where that marks fewer; letter case and punctuation at their ends are
+    no change.
+    """
+    old, new = caption.split(" "), negative.split(" ")
+    first, second = ([word.lower().strip(_MARKS) for word in text] for text in (old, new))
+    marks = _differing(first, second)
+    if len(old) == len(new):
+        by_place = [one != other for one, other in zip(first, second, strict=True)]
+        if sum(by_place) <= sum(marks[0]):
+            marks = by_place, by_place
+    return _runs(old, marks[0]), _runs(new, marks[1])
+
+
+def _differing(first: Sequence[str], second: Sequence[str]) -> tuple[list[bool], list[bool]]:
+    """Which items of two sequences the best alignment leaves without a partner."""
+    marks = [True] * len(first), [True] * len(second)
+    for block in SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks():
+        marks[0][block.a : block.a + block.size] = [False] * block.size
+        marks[1][block.b : block.b + block.size] = [False] * block.size
+    return marks
+
+
+def _spans(text: str, pieces: Sequence[str], changed: Sequence[bool]) -> list[TextPiece]:
+    spans: list[TextPiece] = []
+    start = place = 0
+    for number, piece in enumerate(pieces):
+        at = text.index(piece, place)
+        if number and changed[number] != changed[number - 1]:
+            # The space between two spans belongs to the unchanged one, so that no mark begins or ends with a space.
+            cut = at if changed[number] else place
+            spans.append(TextPiece(text[start:cut], changed[number - 1]))
+            start = cut
+        place = at + len(piece)
+    if start < len(text):
+        spans.append(TextPiece(text[start:], bool(changed) and changed[-1]))
+    return spans
+
+
+def _runs(text: Sequence[str], marks: Sequence[bool]) -> list[TextPiece]:
+    runs: list[TextPiece] = []
+    for changed, run in groupby(zip(text, marks, strict=True), key=itemgetter(1)):
+        if runs:
+            runs.append(TextPiece(" ", False))
+        runs.append(TextPiece(" ".join(word for word, _ in run), changed))
+    return runs
