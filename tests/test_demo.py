@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,10 @@ from tests.launch import FORKS
 
 
 def test_the_whole_pipeline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     small = room.Size(
         scenes=64, captions_per_image=1, steps=2, items_per_part=4, images_per_class=1, retrieval_images=4
@@ -29,6 +33,8 @@ def test_the_whole_pipeline(
     out = tmp_path / "demo"
     assert main(["demo", "--quick", "--out", str(out), "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
+
+    assert re.search(r"degla_plus: composition [+−][\d.]+, recognition [+−][\d.]+, joint [+−][\d.]+", caplog.text)
 
     labels = ["base", "clip", "negclip", "negclip averaged 0.5", "ce_clip", "degla", "degla averaged 0.7", "degla_plus"]
     assert [method["label"] for method in table["methods"]] == labels

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +27,7 @@ from degla.config.run import TrainConfig, recipe_config
 from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
+from degla.evaluation.choice import trade_off
 from degla.evaluation.pictures import thumbnail
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result
@@ -36,7 +37,7 @@ from degla.locks import Lock, lock
 from degla.negatives.generate import NegativesSettings, generate
 from degla.pages.page import Grid, Page, Part, Raw, Section
 from degla.pages.table import Table
-from degla.pages.words import UNKNOWN, interval, minus, percent
+from degla.pages.words import UNKNOWN, interval, minus, percent, points
 from degla.records import PairItem, read_jsonl
 from degla.results import ItemVerdict, Result, Score
 from degla.shelf import PUBLISHED_RULES
@@ -182,8 +183,19 @@ def _demo(out: Path, size: Size, *, seeds: int, held: Lock) -> dict[str, Any]:
     table = report([base.measures[0].path, *results], out=out / "report.html", baseline=BASE, root=benchmark)
     for note in table["told"]:
         log.info(note)
+    _log_changes(base.measures[0].path, results)
     log.info("%.0f s in all. Open %s", time.monotonic() - started, out / "report.html")
     return table
+
+
+def _log_changes(base: Path, results: Iterable[Path]) -> None:
+    """What each run gained and lost, in points; joint: the sum."""
+    start = named_scores(load_result(base))
+    for path in results:
+        result = load_result(path)
+        change = trade_off(named_scores(result), start, gain="composition", kept="recognition", price=1.0)
+        said = f"composition {points(change.gained)}, recognition {points(-change.lost)}, joint {points(change.joint)}"
+        log.info("%s: %s", result.model.label, said)
 
 
 def made_from(benchmark: Path) -> str:
