@@ -46,7 +46,7 @@ def _embeddings(encoder: Any) -> tuple[torch.Tensor, torch.Tensor]:
         ("clip", {"text": {"hidden_act": "gelu"}, "vision": {"hidden_act": "gelu", "layer_norm_eps": 1e-3}}),
         ("clip", {"text": {"hidden_act": "gelu_pytorch_tanh", "eos_token_id": 2}, "vision": {"hidden_act": "gelu"}}),
         ("clip", {"text": {"intermediate_size": 75}, "vision": {"intermediate_size": 96}}),
-        ("metaclip_2", {"text": {"eos_token_id": 5}}),
+        ("metaclip_2", {}),
         ("siglip", {}),
     ],
 )

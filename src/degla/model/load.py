@@ -89,6 +89,8 @@ def _from_folder(folder: Path, *, name: str) -> Encoder:
         quick_gelu = bool(model_config.get("quick_gelu", False))
         wanted = _wanted_of_hub(model_config)
         files = tokenizer_files(folder, model_config)
+        if files:
+            wanted.pop("text_cfg.hf_tokenizer_name", None)
     except (KeyError, AttributeError, TypeError):
         raise InputError(f"{folder / CONFIG_NAME}: not an open_clip configuration (no 'model_cfg').") from None
     _check_recorded_activation(folder / WEIGHTS_NAME, quick_gelu=quick_gelu)
