@@ -75,6 +75,17 @@ def test_the_same_numbers_and_back_again(kind: str, changes: dict[str, Any], tmp
         assert torch.equal(first, second)
 
 
+def test_what_is_wrong_with_a_checkpoint_of_it_is_said(clip: Path, tmp_path: Path) -> None:
+    save_encoder(load_encoder(str(clip)), tmp_path / "saved")
+    file = tmp_path / "saved" / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"]["text_cfg"]["vocab_size"] = 41
+    file.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"size mismatch for token_embedding") as caught:
+        load_encoder(str(tmp_path / "saved"))
+    assert "hub" not in str(caught.value), "its tokenizer lies in the folder"
+
+
 def test_preprocessing_is_the_folders_own(clip: Path) -> None:
     settings = load_encoder(str(clip)).description.preprocess_config
     assert settings["mean"] == [0.4, 0.5, 0.6] and settings["size"] == [32, 32]
