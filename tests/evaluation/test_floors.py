@@ -147,7 +147,7 @@ def test_they_stand_beside_chance_in_the_report(gift: Path, tmp_path: Path) -> N
     assert data["rows"][0]["floors"]["blind"] == 1.0
     assert [floor["label"] for floor in data["floors"]] == ["random", "blind"]
     page = (tmp_path / "report.html").read_text()
-    assert '<th scope="row">blind</th>' in page
+    assert '<th scope="row"><span>blind</span></th>' in page
     assert "| chance | shorter text | random | blind |" in (tmp_path / "report.md").read_text()
     # Alone they are what there is to show; as the baseline they are counted from.
     assert [method.label for method in compare(paths[:2]).methods] == ["random", "blind"]
