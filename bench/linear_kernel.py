@@ -18,7 +18,7 @@ from degla.model.load import load_encoder
 from degla.speed.machine import device_name
 from degla.speed.stages import STAGES, PresentStep, take_step
 from degla.speed.workload import Workload, make_batch
-from degla.training.loop import build_trainer, open_accelerator
+from degla.training.build import build_trainer, open_accelerator
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.speed.machine import device_name, peak_memory
 from degla.speed.workload import Workload, make_batch
-from degla.training.loop import build_trainer, open_accelerator
+from degla.training.build import build_trainer, open_accelerator
 
 STRATEGIES = ("ddp", "fsdp")
 

@@ -15,7 +15,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from degla.config.sections import DataConfig
-from degla.data.collate import text_length
+from degla.data.batches import text_length
 from degla.model.load import load_encoder
 from degla.model.text import encode_tree, encode_trimmed
 from degla.speed.machine import device_name

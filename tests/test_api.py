@@ -77,7 +77,7 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
             ["a"], rules=["swap_noun"]
         ),
         "unknown field 'optim.rl'": lambda: degla.train("degla", {"optim.rl": 1}),
-        "field 'optim.lr': 'fast'": lambda: degla.train("degla", {"optim.lr": "fast"}),
+        "field 'optim.lr': --optim.lr is 'fast'": lambda: degla.train("degla", {"optim.lr": "fast"}),
         "unknown recipe 'dgla'": lambda: degla.train("dgla"),
         "no captions: give --data.captions": lambda: degla.train("degla"),
         "unknown benchmark": lambda: degla.evaluate(model, ["worlds"], tmp_path),

@@ -12,9 +12,8 @@ import pytest
 import yaml
 
 from degla.cli import main
-from degla.config.fields import change
+from degla.config.fields import change, from_plain, to_plain
 from degla.config.file import read_fields, to_yaml
-from degla.config.plain import from_plain, to_plain
 from degla.config.run import TrainConfig
 from degla.shelf import RECIPES
 from degla.verbs._training import configure
@@ -106,9 +105,9 @@ def test_the_file_of_a_run_keeps_its_paths(tmp_path: Path) -> None:
         ("recipe: degla\noptim.lrr: 1\n", "unknown field 'optim.lrr'. Did you mean 'optim.lr'? Fields of optim: "),
         ("recipe: degla\nobjective: {contrastve: {weight: 1}}\n", "Did you mean 'objective.contrastive.weight'?"),
         ("recipe: degla\noptim: 3\n", "no value belongs to 'optim'. Fields of optim: optim.beta1, "),
-        ("recipe: degla\noptim: {lr: fast}\n", "field 'optim.lr': 'fast': Input should be a valid number"),
+        ("recipe: degla\noptim: {lr: fast}\n", "field 'optim.lr': --optim.lr is 'fast'; it must be above 0"),
         ("recipe: degla\noptim: {lr: -1}\n", "field 'optim.lr': --optim.lr is -1.0; it must be above 0"),
-        ("recipe: degla\ntrain.steps: [1, 2]\n", "field 'train.steps': [1, 2]: Input should be a valid integer"),
+        ("recipe: degla\ntrain.steps: [1, 2]\n", "field 'train.steps': --train.steps is [1, 2]; it must be 1 or more"),
         ("recipe: degla\noptim: {lr: 1}\noptim.lr: 2\n", "field 'optim.lr' stands there twice."),
         ("recipe: degal\n", "field 'recipe': unknown recipe 'degal'. Did you mean 'degla'?"),
         ("recipe: 3\n", "field 'recipe': 3 is no name of a recipe."),

@@ -71,7 +71,7 @@ def _mentions(page: Path) -> Iterator[list[str]]:
 def _flags(verb: str) -> frozenset[str]:
     """Every long flag of a verb."""
     if verb == "train":
-        known = {"--help", "--help-all", "--resume", "--config", "--print-config", "--dry-run", "--" + "recipe"}
+        known = {"--help", "--resume", "--config", "--print-config", "--dry-run", "--" + "recipe"}
         return frozenset(known | {f"--{name}" for name in _fields()} | {f"--{_negated(name)}" for name in _fields()})
     return frozenset(parser(verb)._option_string_actions)
 
@@ -173,8 +173,8 @@ def test_flags_in_tables_exist_and_have_the_stated_default(page: Path) -> None:
 def test_every_flag_of_the_configuration_has_a_row() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in COMMAND_PAGES)
     shown = {name for name, _, _ in _ROW.findall(text)}
-    # Those of the rehearsal are the same with another beginning.
-    elsewhere = ("objective.", "rehearsal.objective.", "rehearsal.data.")
+    # Those of the replayed pairs are the same with another beginning.
+    elsewhere = ("objective.", "replay.objective.", "replay.data.")
     missing = [name for name in _fields() if "." in name and not name.startswith(elsewhere) and name not in shown]
     assert not missing
 

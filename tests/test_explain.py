@@ -96,5 +96,5 @@ def test_help_fits_on_two_screens_and_leads_on(capsys: Capture) -> None:
         lines = text.splitlines()
         assert len(lines) <= 60 and max(map(len, lines)) <= 125, len(lines)
         assert "degla explain" in text and "--config" in text and "docs/" in text
-    assert "--help-all" in train and "--help-all" in top and all(f"  {name} " in train for name in RECIPES.names())
+    assert "--help WHAT" in train and "--help all" in top and all(f"  {name} " in train for name in RECIPES.names())
     assert all(f"  {name.replace('_', ' ')} " in top for name in VERBS.names())

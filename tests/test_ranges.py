@@ -15,8 +15,7 @@ from annotated_types import Interval as Range
 from pydantic import ValidationError
 
 from degla.cli import main
-from degla.config.fields import change, documented
-from degla.config.plain import from_plain, to_plain
+from degla.config.fields import change, documented, from_plain, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.losses.core.objective import loss_class
@@ -163,7 +162,7 @@ WRONG = [
     ("train.seed", 2**70, f"--train.seed is {2**70}; it must be 0 or more and below {2**64}."),
     ("train.precision", "fp8", '--train.precision is \'fp8\'; it must be "auto", "fp32", "bf16" or "fp16".'),
     ("data.duplicates", "maybe", '--data.duplicates is \'maybe\'; it must be "allow", "avoid" or "mask".'),
-    ("rehearsal.data.workers", -1, "--data.workers is -1; it must be 0 or more, a whole number."),
+    ("replay.data.workers", -1, "--replay.data.workers is -1; it must be 0 or more, a whole number."),
 ]
 
 
@@ -201,7 +200,7 @@ def test_an_older_file_without_a_field_takes_its_default_and_an_unknown_one_is_r
     plain = to_plain(RECIPES.load("degla").degla())
     del plain["data"]["draw"], plain["objective"]["text_contrast"]["anchor"], plain["train"]["batch_norm"]
     assert from_plain(plain, where="config.json") == RECIPES.load("degla").degla()
-    with pytest.raises(InputError, match=r"config\.json: optim: 3 stands where the settings of OptimConfig belong"):
+    with pytest.raises(InputError, match=r"config\.json: no value belongs to 'optim'"):
         from_plain(plain | {"optim": 3}, where="config.json")
 
 

@@ -34,7 +34,7 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], dict[str, float]]] = {
     "structure_clip": ((5e-6, 0.1, 0.999, 1e-8, 0, 64, 10, 1), {"hardest_hinge": 1, "own_hinge": 5}),
     "tsvlc": ((5e-6, 0.1, 0.98, 1e-6, 50, 128, 5, 1), {"contrastive": 1, "image_grounded": 1, "text_contrast": 1}),
     "read_clip": ((1e-5, 0.1, 0.999, 1e-8, 50, 256, 1, 3), {"contrastive": 1, "text_contrast": 0.5}),
-    "triplet_clip": ((1e-6, 0.1, 0.98, 1e-6, 50, 256, 5, 1), {"contrastive": 1, "partner_contrastive": 1}),
+    "triplet_clip": ((1e-6, 0.1, 0.98, 1e-6, 50, 256, 5, 1), {"contrastive": 1, "distractor_contrastive": 1}),
     "gift": ((1e-5, 0.0, 0.999, 1e-8, 100, 64, 1000, 0), {"class_contrast": 1}),
     "tecoa": ((1e-5, 1e-4, 0.999, 1e-8, 1400, 128, 20_000, 0), {"class_contrast": 1}),
     "fare": ((1e-5, 1e-4, 0.999, 1e-8, 1400, 128, 20_000, 0), {"raw_distillation": 1}),
@@ -67,10 +67,10 @@ def test_what_the_tables_do_not_hold() -> None:
     assert (distillation.image, distillation.text) == pytest.approx((1.28, 6.4))
     assert (degla.teacher.kind, degla.teacher.decay, degla.teacher.schedule) == ("average", 0.9996, "constant")
     gift = recipe("gift")
-    assert {name: term.weight for name, term in gift.rehearsal.objective.items() if term.weight} == {
+    assert {name: term.weight for name, term in gift.replay.objective.items() if term.weight} == {
         "logit_distillation": 1, "soft_alignment": 0.25,
     }  # fmt: skip
-    assert (gift.teacher.kind, gift.anchor.weight) == ("frozen", 1)
+    assert (gift.teacher.kind, gift.l2_sp.weight) == ("frozen", 1)
     for name, epsilon, steps in (("tecoa", 1 / 255, 2), ("fare", 2 / 255, 10)):
         attack = recipe(name).attack
         assert (attack.epsilon, attack.steps, attack.step_size) == pytest.approx((epsilon, steps, 1 / 255))

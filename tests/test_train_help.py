@@ -1,4 +1,4 @@
-"""`degla train RECIPE --help`: short, with what does something in the recipe; `--help-all`: every flag."""
+"""`degla train RECIPE --help`: two screens of what most runs set; `--help WHAT`: a field, a section, or all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from degla.cli import main
-from degla.config.plain import flags
+from degla.config.fields import OLD_NAMES, flags, new_name
 from degla.shelf import RECIPES
 
 Capture = pytest.CaptureFixture[str]
@@ -27,35 +27,66 @@ def _known(recipe: str) -> set[str]:
     return set(flags(getattr(RECIPES.load(recipe), recipe)()))
 
 
-def test_only_what_does_something_is_explained(capsys: Capture) -> None:
+@pytest.mark.parametrize("recipe", RECIPES.names())
+def test_help_of_a_recipe_fits_two_screens_and_leads_to_the_rest(recipe: str, capsys: Capture) -> None:
+    shown, text = _shown(["train", recipe, "--help"], capsys)
+    lines = text.splitlines()
+    assert len(lines) <= 50 and max(map(len, lines)) <= 115, (len(lines), max(lines, key=len))
+    assert shown <= _known(recipe) and {"data.captions", "data.images", "out", "model", "optim.lr"} <= shown
+    assert all(f"degla train {recipe} --help {word} " in text for word in ("optim.lr", "optim", "all"))
+
+
+def test_the_losses_of_a_recipe_are_shown_and_the_others_named(capsys: Capture) -> None:
     shown, text = _shown(["train", "degla", "--help"], capsys)
-    hidden = _known("degla") - shown
-    assert len(text.splitlines()) < 500 and "Every flag: degla train degla --help-all\n" in text
-    assert all(name.startswith(("rehearsal.", "objective.")) for name in hidden)
-    assert not any(name.startswith("rehearsal.") for name in shown)
-    assert {name.split(".")[1] for name in shown if name.startswith("objective.")} == {
-        "contrastive", "image-grounded", "text-grounded", "self-distillation"
-    }  # fmt: skip
-    told = text.partition("Not shown")[2]
-    assert all(name in told for name in ("--rehearsal", "own-hinge", "text-pull")) and "image-grounded" not in told
+    assert {name for name in shown if name.startswith("objective.")} == {
+        f"objective.{name}.weight" for name in ("contrastive", "image-grounded", "text-grounded", "self-distillation")
+    }
+    others = text.partition("Weight 0")[2]
+    assert all(name in others for name in ("own-hinge", "text-pull")) and "image-grounded" not in others
+    assert re.search(r"--objective\.text-grounded\.weight +0\.1 ", text) and "teacher.decay" in shown
+    assert not any(name.startswith("replay.") for name in shown)
 
 
-def test_a_recipe_that_rehearses_explains_its_rehearsal(capsys: Capture) -> None:
-    shown, text = _shown(["doctor", "gift", "--help"], capsys)
-    second = {name for name in shown if name.startswith("rehearsal.objective.")}
-    assert {name.split(".")[2] for name in second} == {"logit-distillation", "soft-alignment"}
-    assert {"rehearsal.data.captions", "rehearsal.batch-size"} <= shown
-    assert "Every flag: degla doctor gift --help-all\n" in text and "--rehearsal," not in text
+def test_a_recipe_that_replays_shows_it(capsys: Capture) -> None:
+    shown, _ = _shown(["doctor", "gift", "--help"], capsys)
+    assert {"replay.data.captions", "replay.batch-size", "replay.objective.soft-alignment.weight"} <= shown
+    assert {"l2-sp.weight", "data.classes"} <= shown and "teacher.decay" not in shown
 
 
-def test_every_flag_is_explained_where_all_are_asked_for(capsys: Capture) -> None:
-    shown, text = _shown(["train", "clip", "--help-all"], capsys)
-    assert _known("clip") <= shown and "Not shown" not in text
+def test_a_field_and_a_section_are_told_with_the_values_of_the_recipe(capsys: Capture) -> None:
+    _, text = _shown(["train", "gift", "--help", "optim.lr"], capsys)
+    assert text.startswith("--optim.lr\n") and "Here: 1e-05." in text and "Allowed: above 0" in text
+    _, text = _shown(["train", "gift", "--help", "--optim.lr", "1"], capsys)
+    assert "What most runs set" in text
+    _, text = _shown(["train", "gift", "--help", "l2-sp"], capsys)
+    assert re.findall(r"^--(\S+)", text, re.MULTILINE) == ["l2-sp.importance", "l2-sp.weight"]
+    assert main(["train", "gift", "--help", "optm"]) == 2 and "nothing is called 'optm'" in capsys.readouterr().err
 
 
-def test_hidden_flags_work(tmp_path: Path, capsys: Capture) -> None:
+@pytest.mark.parametrize("words", [["--help", "all"], ["--help-all"]])
+def test_every_flag_is_explained_where_all_are_asked_for(words: list[str], capsys: Capture) -> None:
+    shown, _ = _shown(["train", "clip", *words], capsys)
+    assert _known("clip") <= shown
+
+
+def test_flags_that_the_help_does_not_show_work(tmp_path: Path, capsys: Capture) -> None:
     words = ["train", "clip", "--data.captions", "a", "--data.images", "b", "--out", str(tmp_path / "run")]
-    assert main([*words, "--rehearsal.data.captions", "c"]) == 2
-    assert "--rehearsal.data is given, but no loss of --rehearsal.objective" in capsys.readouterr().err
-    assert main([*words, "--rehearsal.objective.soft-alignment.weight", "1", "--rehearsal.batch-size", "0"]) == 2
-    assert "--rehearsal.batch-size is 0" in capsys.readouterr().err
+    assert main([*words, "--replay.data.captions", "c"]) == 2
+    assert "--replay.data is given, but no loss of --replay.objective" in capsys.readouterr().err
+    assert main([*words, "--replay.objective.soft-alignment.weight", "1", "--replay.batch-size", "0"]) == 2
+    assert "--replay.batch-size is 0" in capsys.readouterr().err
+    assert main([*words, "--replay.objective.soft-alignment.weight", "-1"]) == 2
+    assert "--replay.objective.soft-alignment.weight is -1.0" in capsys.readouterr().err
+
+
+def test_flags_by_their_old_names_are_read(tmp_path: Path, capsys: Capture) -> None:
+    words = ["train", "clip", "--data.captions", "a", "--data.images", "b", "--out", str(tmp_path / "run")]
+    for old, new in (("rehearsal.batch-size", "replay.batch-size"), ("anchor.weight", "l2-sp.weight"),
+                     ("rehearsal.objective.partner-contrastive.weight",
+                      "replay.objective.distractor-contrastive.weight")):  # fmt: skip
+        assert main([*words, f"--{old}", "-1"]) == 2
+        assert f"--{new} is -1" in capsys.readouterr().err
+        assert new_name(old.replace("-", "_")) == new.replace("-", "_")
+    known = {name.replace("-", "_") for name in _known("clip")}
+    for new in OLD_NAMES.values():
+        assert any(name == new or name.startswith(f"{new}.") for name in known), new

@@ -34,7 +34,7 @@ _ABOUT = """Teach CLIP-like models composition without making them forget what t
   degla study PLAN --out DIR                   recipes x settings x seeds: one table, a frontier, paired tests
   degla continual PLAN --out DIR               tasks one after another: what is learnt, what is kept of those before
 
-degla COMMAND --help tells more, degla train RECIPE --help-all every flag; docs/quick-start.md, docs/index.md lead on.
+degla COMMAND --help tells more, degla train RECIPE --help all every flag; docs/quick-start.md, docs/index.md lead on.
 With --allow-download any command may fetch what a model's folder names on the Hugging Face hub; without it none does.
 """
 

@@ -35,6 +35,19 @@ _PLAIN: Final[dict[Any, str]] = {
 }
 
 
+class RangeError(InputError):
+    """A setting has a value that it cannot have.
+
+    Attributes:
+        flag: of the setting, without dashes in front.
+        reason: its value, and what it may be.
+    """
+
+    def __init__(self, flag: str, reason: str) -> None:
+        super().__init__(f"--{flag} {reason}")
+        self.flag, self.reason = flag, reason
+
+
 class Checked:
     """Base of dataclasses of settings: a value that the type of its field does not allow is refused when it is made.
 
@@ -50,14 +63,18 @@ class Checked:
         if section is not None:
             cls.section = section
 
+    @classmethod
+    def flag(cls, name: str) -> str:
+        """The flag of a field, with its dashes."""
+        return f"--{cls.section}.{name}".replace("--.", "--").replace("_", "-")
+
     def __post_init__(self) -> None:
         kind: Any = type(self)
         for name, hint in field_types(kind).items():
             value = getattr(self, name)
             if not _is_group(hint) and not allows(hint, value):
-                flag = f"{self.section}.{name}".lstrip(".").replace("_", "-")
                 said = repr(value) if isinstance(value, str) else str(value)
-                raise InputError(f"--{flag} is {said}; it must be {allowed(hint)}.")
+                raise RangeError(self.flag(name).removeprefix("--"), f"is {said}; it must be {allowed(hint)}.")
 
 
 def allows(hint: Any, value: Any) -> bool:

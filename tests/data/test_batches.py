@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from degla.data.batches import Batch, Pair
-from degla.data.collate import Collate, text_length
+from degla.data.batches import Batch, Collate, Pair, text_length
 from degla.data.dataset import PairDataset
 from degla.data.decoding import ImageError
-from degla.data.loader import make_loader
 from degla.data.pairs import PairRow, join
-from degla.data.plan import BatchPlan
+from degla.data.plan import BatchPlan, EpochSampler, make_loader
 from degla.data.sources import read_captions
 from degla.data.transforms import ImageTransform, RandomCrop, WithoutChance
 from degla.errors import InputError
@@ -75,7 +73,7 @@ def assert_equal(one: Batch, other: Batch) -> None:
 def test_a_batch_has_the_promised_layout(tmp_path: Path) -> None:
     dataset = dataset_in(tmp_path)
     plan = BatchPlan(dataset.groups, batch_size=10)
-    (batch,) = make_loader(dataset, plan, epoch=0)
+    (batch,) = make_loader(dataset, EpochSampler(plan, 0))
     assert batch.image.shape == (10, 3, 16, 16) and batch.image.dtype == torch.float32
     assert batch.caption.shape == (10, CONTEXT) and batch.caption.dtype == torch.int64
     assert batch.negative.shape == (10, 3, CONTEXT) and batch.negative.dtype == torch.int64
@@ -117,9 +115,7 @@ def test_workers_change_nothing(tmp_path: Path, start_method: str) -> None:
         plan = BatchPlan(dataset.groups, batch_size=3, seed=5, duplicates="avoid")
         loader = make_loader(
             dataset,
-            plan,
-            epoch=epoch,
-            start=start,
+            EpochSampler(plan, epoch, start),
             workers=workers,
             collate=Collate(trim=True),
             start_method=start_method,
@@ -152,7 +148,7 @@ def test_pairs_are_functions_of_seed_epoch_and_index(tmp_path: Path) -> None:
 def test_without_negatives_the_axis_is_empty(tmp_path: Path) -> None:
     dataset = dataset_in(tmp_path, negatives=0)
     plan = BatchPlan(dataset.groups, batch_size=4)
-    batch = next(iter(make_loader(dataset, plan, epoch=0, collate=Collate(trim=True))))
+    batch = next(iter(make_loader(dataset, EpochSampler(plan, 0), collate=Collate(trim=True))))
     assert batch.negative.shape == (4, 0, 6) and batch.valid.shape == (4, 0) and batch.caption.shape == (4, 6)
 
 
@@ -217,13 +213,13 @@ def test_a_damaged_image_stops_with_one_clear_message(tmp_path: Path, workers: i
     with pytest.raises(
         ImageError, match=rf"\A{re.escape(str(tmp_path))}/1\.png: the image of caption 'c\d' is damaged"
     ):
-        list(make_loader(dataset, plan, epoch=0, workers=workers))
+        list(make_loader(dataset, EpochSampler(plan, 0), workers=workers))
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
     dataset = dataset_in(tmp_path)
     with pytest.raises(InputError, match="the plan orders 9 rows, but the dataset has 10"):
-        make_loader(dataset, BatchPlan(range(9), batch_size=1), epoch=0)
+        make_loader(dataset, EpochSampler(BatchPlan(range(9), batch_size=1), 0))
     with pytest.raises(InputError, match="no pair to train on"):
         PairDataset([], folder=tmp_path, transform=RandomCrop(MODEL), tokenize=tokenize,
                     negatives_per_caption=1, seed=0)  # fmt: skip
@@ -251,7 +247,7 @@ def test_photographs_and_clips_tokenizer(data_root: Path) -> None:
         seed=0,
     )
     plan = BatchPlan(dataset.groups, batch_size=4, duplicates="avoid")
-    for step, batch in enumerate(make_loader(dataset, plan, epoch=0, collate=Collate(trim=True), workers=2)):
+    for step, batch in enumerate(make_loader(dataset, EpochSampler(plan, 0), collate=Collate(trim=True), workers=2)):
         texts = [text_of[name] for name in batch.ids]
         length = int(tokenizer(texts).argmax(-1).max()) + 1
         assert length <= batch.caption.shape[1] < 77

@@ -16,7 +16,7 @@ from PIL import Image
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data.batches import Batch
-from degla.data.classes import read_classes
+from degla.data.extras import read_classes
 from degla.data.sources import Columns, read_captions
 from degla.errors import InputError
 from degla.losses.core import Processes
@@ -316,7 +316,7 @@ def test_rules_are_chosen_by_name(tiny_pairs: dict[str, Path]) -> None:
 
 
 def test_the_text_of_the_second_image_as_negative(tiny_pairs: dict[str, Path]) -> None:
-    data = DataConfig(**{**tiny_pairs, "negatives": None}, negatives_per_caption=1, partner_negative=True)  # type: ignore[arg-type]
+    data = DataConfig(**{**tiny_pairs, "negatives": None}, negatives_per_caption=1, distractor_negative=True)  # type: ignore[arg-type]
     by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
     for row in read_rows(data):
         text = by_id[row.caption.id].get("partner_text")

@@ -16,8 +16,7 @@ import torch
 from PIL import Image, ImageFile
 
 from degla.data.decoding import ImageError
-from degla.data.image_check import check_images, usable_rows
-from degla.data.images import read_image
+from degla.data.images import check_images, read_image, usable_rows
 from degla.data.pairs import PairRow
 from degla.data.sources import read_captions
 from degla.data.transforms import ImageTransform, RandomCrop, WithoutChance, draw_box

@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 
 from degla.data.decoding import ImageError
-from degla.data.image_check import check_images, usable_rows
-from degla.data.images import packed_place, read_image, read_part
+from degla.data.images import check_images, packed_place, read_image, read_part, usable_rows
 from degla.data.pack import Packing, pack
 from degla.data.pairs import PairRow
 from degla.errors import InputError

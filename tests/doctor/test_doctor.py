@@ -36,11 +36,11 @@ def test_a_good_configuration(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Pat
     assert not (tmp_path / "run").exists(), "looking at a run began it"
 
 
-def test_a_rehearsal_is_looked_at_and_takes_part_in_the_steps(
+def test_a_replay_is_looked_at_and_takes_part_in_the_steps(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_config("gift", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
-    config = replace(config, rehearsal=replace(config.rehearsal, batch_size=20))
+    config = replace(config, replay=replace(config.replay, batch_size=20))
     told: list[dict[str, Any]] = []
     original = Trainer.step
 
@@ -50,23 +50,21 @@ def test_a_rehearsal_is_looked_at_and_takes_part_in_the_steps(
 
     monkeypatch.setattr(Trainer, "step", step)
     found = _findings(config)
-    assert list(found) == ["files", "rehearsal", "model", "device", "run", "disk", "memory", "speed", "time"]
-    assert found["rehearsal"].state == "ok" and found["rehearsal"].values["rows"] == 24
-    assert found["speed"].values["rehearsal_batch_size"] == 16 and "16 pairs of the rehearsal" in found["speed"].text
+    assert list(found) == ["files", "replay", "model", "device", "run", "disk", "memory", "speed", "time"]
+    assert found["replay"].state == "ok" and found["replay"].values["rows"] == 24
+    assert found["speed"].values["replay_batch_size"] == 16 and "16 replayed pairs" in found["speed"].text
     assert len(told) >= 2
-    assert all(
-        values.keys() >= {"rehearsal.logit_distillation", "rehearsal.soft_alignment", "anchor"} for values in told
-    )
-    assert float(told[-1]["anchor"]) > 0, "the anchor holds the weights of before the first step"
+    assert all(values.keys() >= {"replay.logit_distillation", "replay.soft_alignment", "l2_sp"} for values in told)
+    assert float(told[-1]["l2_sp"]) > 0, "the penalty holds the weights of before the first step"
 
-    # Twenty pairs of the rehearsal are held at a time, four of the first stream.
+    # Twenty replayed pairs are held at a time, four of the first stream.
     assert found["memory"].values["pairs_held"] == 20
-    few = replace(config, rehearsal=replace(config.rehearsal, batch_size=99))
-    text = _findings(few)["rehearsal"].text
-    assert "24 pairs do not fill one batch of 99" in text and "a smaller --rehearsal.batch-size" in text
-    gone = replace(config.rehearsal.data, captions=tmp_path / "none.jsonl")
-    found = _findings(replace(config, rehearsal=replace(config.rehearsal, data=gone)))
-    assert found["configuration"].state == "error" and "rehearsal: " in found["configuration"].text
+    few = replace(config, replay=replace(config.replay, batch_size=99))
+    text = _findings(few)["replay"].text
+    assert "24 pairs do not fill one batch of 99" in text and "a smaller --replay.batch-size" in text
+    gone = replace(config.replay.data, captions=tmp_path / "none.jsonl")
+    found = _findings(replace(config, replay=replace(config.replay, data=gone)))
+    assert found["configuration"].state == "error" and "none.jsonl" in found["configuration"].text
 
 
 def test_bad_files_end_it(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
@@ -112,7 +110,7 @@ def test_memory_of_a_pair_grows_with_its_negatives(tiny_model: Path, tiny_pairs:
 def test_copies_of_the_weights_are_counted(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     plain = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path)
     averaging = replace(plain, train=replace(plain.train, average=0.5))
-    anchored = replace(plain, anchor=replace(plain.anchor, weight=1.0, importance="equal"))
+    anchored = replace(plain, l2_sp=replace(plain.l2_sp, weight=1.0, importance="equal"))
     found = [_findings(config) for config in (plain, averaging, anchored)]
     fixed, disk = ([int(each[about].values[name]) for each in found]
                    for about, name in (("memory", "fixed_bytes"), ("disk", "checkpoint_bytes")))  # fmt: skip
@@ -164,7 +162,7 @@ def test_how_long_a_step_waits_for_data(
 ) -> None:  # fmt: skip
     clock = [0.0]
 
-    def step(batch: int, *, number: int, rehearsed: None) -> None:
+    def step(batch: int, *, number: int, replayed: None) -> None:
         clock[0] += 1.0
 
     trainer: Any = SimpleNamespace(
@@ -221,7 +219,7 @@ def test_a_dry_run_writes_nothing(
     assert main([*words, "--dry-run"]) == 2
     assert "give --out FOLDER" in capsys.readouterr().err
     (out / "step-3").mkdir(parents=True)
-    monkeypatch.setattr("degla.training.run_folder.checkpoints", lambda run: [run / "step-3"])
+    monkeypatch.setattr("degla.training.loop.checkpoints", lambda run: [run / "step-3"])
     assert main([*words, "--out", str(out), "--dry-run"]) == 2
     assert "already holds a run" in capsys.readouterr().err
     assert main(["train", "--resume", str(out), "--dry-run"]) == 2

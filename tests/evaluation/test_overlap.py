@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from degla.cli import main
-from degla.config.plain import to_plain
+from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.evaluation import overlap

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from degla.cli import main
-from degla.config.plain import differences
+from degla.config.fields import differences
 from degla.errors import InputError
 from degla.export.card import CardFacts, card
 from degla.export.recipe_card import command

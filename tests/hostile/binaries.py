@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from degla.config.file import read_config
 from degla.data.images import read_image
 from degla.data.pack import Packing, pack
 from degla.data.pairs import PairRow
 from degla.data.sources import read_captions
 from degla.model.load import load_encoder
 from degla.training.loop import train
-from degla.training.resume import read_config
 from degla.world import world_model_folder
 from tests.hostile.trials import Kind
 from tests.tiny import write_model, write_pairs

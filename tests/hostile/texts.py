@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from degla.data.classes import read_classes
+from degla.data.extras import read_classes
 from degla.data.sources import read_captions, read_negatives
 from degla.evaluation.data_sets.archives import labelled_members
 from degla.evaluation.results import load_result

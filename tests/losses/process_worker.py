@@ -19,9 +19,9 @@ from degla.losses.core import Embeddings, Processes, StatefulLoss, Target
 from degla.losses.core.objective import Objective
 from degla.losses.cross_modal_rank import CrossModalRank
 from degla.losses.dense_grounded import DenseGrounded
+from degla.losses.distractor_contrastive import DistractorContrastive
 from degla.losses.image_grounded import ImageGrounded
 from degla.losses.intra_modal import IntraModal
-from degla.losses.partner_contrastive import PartnerContrastive
 from degla.losses.self_distillation import SelfDistillation
 from degla.losses.sigmoid_contrastive import SigmoidContrastive
 from degla.losses.sigmoid_image_grounded import SigmoidImageGrounded
@@ -129,7 +129,7 @@ def sums() -> dict[str, dict[str, Any]]:
         },
         "sum of terms with further inputs": {
             "contrastive": Contrastive(),
-            "partner_contrastive": PartnerContrastive(),
+            "distractor_contrastive": DistractorContrastive(),
             "dense_grounded": DenseGrounded(),
             "class_contrast": ClassContrast(),
         },

@@ -286,7 +286,7 @@ def next_thresholds(term: Any, student: Embeddings, memory: Tensor) -> list[floa
     return thresholds
 
 
-def partner_contrastive(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+def distractor_contrastive(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
     w, u, t, s = student.extra["distractor_image"], student.extra["distractor_caption"], student.caption, student.scale
     pairs = t.shape[0]
     there = [i for i in range(pairs) if bool(student.extra["distractor_valid"][i])]

@@ -14,9 +14,9 @@ from degla.losses.contrastive import Contrastive
 from degla.losses.core import Embeddings, Processes, Target
 from degla.losses.dense_grounded import DenseGrounded
 from degla.losses.distractor import Distractor
+from degla.losses.distractor_contrastive import DistractorContrastive
 from degla.losses.image_grounded import calibrated_own_negatives_loss, own_negatives_loss
 from degla.losses.logit_distillation import LogitDistillation
-from degla.losses.partner_contrastive import PartnerContrastive
 from degla.losses.soft_alignment import SoftAlignment
 from degla.losses.text_contrast import TextContrast
 from degla.losses.text_pull import TextPull
@@ -46,10 +46,10 @@ def alike(pairs: int, **given: Any) -> Embeddings:
 def test_partners_that_fit_everything() -> None:
     # Among 5 texts and 5 captions in one direction, among 5 images in the other.
     expected = math.log(2 * PAIRS) / 2 + math.log(PAIRS) / 2
-    assert value(PartnerContrastive(), alike(PAIRS)) == pytest.approx(expected)
+    assert value(DistractorContrastive(), alike(PAIRS)) == pytest.approx(expected)
     only_two = alike(PAIRS, distractor_valid=torch.arange(PAIRS) < 2)
     expected = math.log(2 + PAIRS) / 2 + math.log(2) / 2
-    assert value(PartnerContrastive(), only_two) == pytest.approx(expected)
+    assert value(DistractorContrastive(), only_two) == pytest.approx(expected)
 
 
 def test_triplet_clip_is_symmetric() -> None:
@@ -66,7 +66,7 @@ def test_triplet_clip_is_symmetric() -> None:
             distractor_image=rows[other_image],
             distractor_caption=rows[other_text],
         )
-        first, second = value(Contrastive(), batch), value(PartnerContrastive(), batch)
+        first, second = value(Contrastive(), batch), value(DistractorContrastive(), batch)
         assert first != pytest.approx(second)
         return first + second
 

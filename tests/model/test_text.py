@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from degla.data.collate import text_length
+from degla.data.batches import text_length
 from degla.model.load import load_encoder
 from degla.model.text import can_trim, encode_tree, encode_trimmed, padding_token, why_no_tree, why_padded
 from degla.prefixes import GrowTree

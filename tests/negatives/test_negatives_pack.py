@@ -13,9 +13,8 @@ from PIL import Image
 
 from degla.cli import main
 from degla.data.dataset import PairDataset
-from degla.data.loader import make_loader
 from degla.data.pairs import join
-from degla.data.plan import BatchPlan
+from degla.data.plan import BatchPlan, make_loader
 from degla.data.sources import read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
 from degla.negatives.files.pack import MANIFEST_KEY, PACKED_KEY, _schema, pack, read_manifest, read_outcomes

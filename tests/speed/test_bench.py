@@ -22,7 +22,7 @@ from degla.speed.compare import Compared
 from degla.speed.measure import Measured
 from degla.speed.stages import STAGES, PresentStep, take_step
 from degla.speed.workload import Workload, make_batch
-from degla.training.loop import build_trainer, open_accelerator
+from degla.training.build import build_trainer, open_accelerator
 from tests.launch import run
 
 Pairs = dict[str, Path]

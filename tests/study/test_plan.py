@@ -146,7 +146,7 @@ def test_what_is_refused(tmp_path: Path, fields: dict[str, Any], told: str) -> N
 @pytest.mark.parametrize(
     ("arm", "told"),
     [
-        ({"recipe": "degla", "optim.lr": "fast"}, "field 'optim.lr': 'fast'"),
+        ({"recipe": "degla", "optim.lr": "fast"}, "field 'optim.lr': --optim.lr is 'fast'"),
         ({"recipe": "degla", "teacher.kind": "frosted"}, "field 'teacher.kind'"),
         ({"recipe": "degla", "optim.lr": []}, "empty list"),
     ],

@@ -170,7 +170,7 @@ def test_from_the_command_line(tmp_path: Path, drawn: Path, capsys: pytest.Captu
     page = (out / "continual.md").read_text()
     assert re.search(r"\| plain \| 1 \| [\d.]+ ± [1-9]", page)
     assert "| plain | 1 |" in page and "**Note.** fails, seed 0" in page and (out / "continual.svg").is_file()
-    rehearsed = json.loads((out / "runs" / "plain-0" / "1-digit" / "step-2" / "config.json").read_text())["rehearsal"]
+    rehearsed = json.loads((out / "runs" / "plain-0" / "1-digit" / "step-2" / "config.json").read_text())["replay"]
     assert rehearsed["data"]["captions"] is None, "an arm that does not rehearse takes no data for it"
 
     path = _write(tmp_path, drawn, arms=arms[:1], also=["recogniton"])

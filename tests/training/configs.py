@@ -25,9 +25,9 @@ def tiny_config(recipe: str, *, model: Path, pairs: dict[str, Path], out: Path, 
     """A recipe on the tiny model and pairs: batches of 4 with 2 negatives, one checkpoint a pass."""
     config: TrainConfig = getattr(RECIPES.load(recipe), recipe)()
     wanted = min(config.data.negatives_per_caption, 2)
-    if config.rehearsal.active:
-        again = replace(config.rehearsal.data, captions=pairs["captions"], images=pairs["images"])
-        config = replace(config, rehearsal=replace(config.rehearsal, batch_size=4, data=again))
+    if config.replay.active:
+        again = replace(config.replay.data, captions=pairs["captions"], images=pairs["images"])
+        config = replace(config, replay=replace(config.replay, batch_size=4, data=again))
     return replace(
         config,
         model=str(model),

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from degla.config.plain import from_plain
+from degla.config.fields import from_plain
 from degla.config.run import TrainConfig
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
-from degla.training.loop import build_trainer, open_accelerator
+from degla.training.build import build_trainer, open_accelerator
 from degla.training.pairs import open_pairs
 from degla.training.step import Trainer
 

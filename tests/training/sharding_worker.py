@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-from degla.config.plain import from_plain
+from degla.config.fields import from_plain
 from degla.config.run import TrainConfig
 from degla.losses.core import Processes
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
-from degla.training.loop import build_trainer, open_accelerator
+from degla.training.build import build_trainer, open_accelerator
 from degla.training.pairs import open_pairs
 from tests.attention_forms import models_of
 

@@ -66,7 +66,7 @@ def test_a_run_is_adamw_by_hand(
     clip: float | None, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gradients: list[Weights] = []
-    whole = Trainer.backward_all
+    whole = Trainer.gradients
 
     def recorded(self: Trainer, *given: object, **named: object) -> object:
         own = list(self.encoder.clip.named_parameters())
@@ -75,7 +75,7 @@ def test_a_run_is_adamw_by_hand(
         gradients.append({name: value.grad.clone() for name, value in own if value.grad is not None})
         return found
 
-    monkeypatch.setattr(Trainer, "backward_all", recorded)
+    monkeypatch.setattr(Trainer, "gradients", recorded)
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=STEPS)
     config = replace(
         config,

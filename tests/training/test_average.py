@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from degla.config.file import read_config
 from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
@@ -21,7 +22,6 @@ from degla.model.adapters import AdapterConfig
 from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
 from degla.training.loop import train
-from degla.training.resume import read_config
 from degla.world.draw import draw_benchmark
 from tests.launch import run_together
 from tests.tiny import write_model

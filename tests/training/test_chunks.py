@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from degla.config.plain import to_plain
+from degla.config.fields import to_plain
 from degla.inputs import parts
 from degla.training.loop import train
 from tests.launch import run, run_together
@@ -48,8 +48,8 @@ def test_chunks_have_the_gradients_of_the_whole(
     chunked = first_step(_everything(tiny_model, tiny_pairs, tmp_path, chunk_size=chunk_size))
     torch.testing.assert_close(whole[0], chunked[0], rtol=1e-6, atol=0)
     _compare(whole[1], chunked[1], relative=1e-5)
-    for name, memory in whole[2].objective.memory.items():
-        torch.testing.assert_close(chunked[2].objective.memory[name], memory)
+    for name, memory in whole[2].pairs.objective.memory.items():
+        torch.testing.assert_close(chunked[2].pairs.objective.memory[name], memory)
 
 
 @pytest.mark.parametrize("trim", [True, False])
@@ -104,7 +104,7 @@ def test_a_run_in_chunks_resumes_bit_for_bit(tiny_model: Path, tiny_pairs: Pairs
 
 _MEMORY = """
 import sys
-from degla.config.plain import from_plain
+from degla.config.fields import from_plain
 import json
 import torch
 from dataclasses import replace

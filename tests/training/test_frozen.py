@@ -18,7 +18,7 @@ from degla.model.depth import tower_depth, tower_of
 from degla.model.load import load_encoder
 from degla.model.modes import rest_what_stays
 from degla.training.loop import train
-from degla.training.trainable import choose_trainable
+from degla.training.optim import choose_trainable
 from tests.tiny import CONFIG, RESNET, timm_tower, write_model
 from tests.training.configs import interrupted, tiny_config
 from tests.training.gradient_worker import first_step
@@ -136,7 +136,7 @@ def test_degla_plus_trains_the_last_block_of_any_tower(name: str, tiny_pairs: Pa
 def test_a_tower_without_depth_is_refused_with_the_remedy(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("degla.training.trainable.tower_depth", lambda *_: None)
+    monkeypatch.setattr("degla.training.optim.tower_depth", lambda *_: None)
     told = (
         r"^--train\.freeze-image-blocks is -1; what the blocks of .*tiny's image tower are is not known "
         r"\(VisionTransformer\)\. Give 0 to .*--train\.no-train-image-tower"

@@ -39,7 +39,7 @@ def test_every_recipe_trains(recipe: str, tiny_model: Path, tiny_pairs: Pairs, t
         assert active <= line.keys()
         assert not (set(config.objective) - active) & line.keys(), "a term of weight 0 was computed"
         assert all(math.isfinite(line[name]) for name in active | {"loss", "lr", "scale"})
-    needs_teacher = config.rehearsal.needs_teacher
+    needs_teacher = config.replay.needs_teacher
     needs_teacher |= any(term.needs for term in config.objective.values() if term.weight > 0)
     assert (outcome.folder / "teacher.safetensors").is_file() == needs_teacher
 
@@ -148,14 +148,14 @@ def test_captions_of_one_image_are_avoided_or_masked(tiny_model: Path, tiny_pair
     assert losses["mask"] == pytest.approx(losses["allow"] - math.log(24 / 23), abs=0.02)
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "avoid", steps=4, batch_size=12)
     groups: list[int] = []
-    original = step_module.Trainer._student_embeddings
+    original = step_module.embed_student
 
-    def watched(self: Any, batch: Any, part: Any) -> Any:
+    def watched(student: Any, encoder: Any, batch: Any, *given: Any, **options: Any) -> Any:
         groups.append(len(set(batch.group.tolist())))
-        return original(self, batch, part)
+        return original(student, encoder, batch, *given, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step_module.Trainer, "_student_embeddings", watched)
+        patch.setattr(step_module, "embed_student", watched)
         train(config)
     assert groups == [12, 12, 12, 12]
 
@@ -170,24 +170,26 @@ def test_nonfinite_loss_stops_with_the_batch_written_down(
         checkpoint=replace(config.checkpoint, every_steps=2),
         tracking=replace(config.tracking, every_steps=every_steps),
     )
-    original = step_module.Trainer._student_embeddings
+    original = step_module.embed_student
     poisoned: list[tuple[str, ...]] = []
-    states: list[tuple[str, float]] = []
+    states: list[str] = []
 
-    def poison(self: Any, batch: Any, part: Any) -> Any:
-        embeddings = original(self, batch, part)
+    def poison(student: Any, encoder: Any, batch: Any, *given: Any, **options: Any) -> Any:
+        embeddings, send_back = original(student, encoder, batch, *given, **options)
         poisoned.append(batch.ids)
-        states.append((self.encoder.fingerprint, float(len(self.optimizer.state))))
-        return replace(embeddings, image=embeddings.image * math.nan) if len(poisoned) == 3 else embeddings
+        states.append(encoder.fingerprint)
+        if len(poisoned) == 3:
+            embeddings = replace(embeddings, image=embeddings.image * math.nan)
+        return embeddings, send_back
 
-    monkeypatch.setattr(step_module.Trainer, "_student_embeddings", poison)
+    monkeypatch.setattr(step_module, "embed_student", poison)
     with pytest.raises(DeglaError, match=r"step 3: the loss is nan.*nonfinite\.json.*step-2"):
         train(config)
     note = json.loads((tmp_path / "run" / "nonfinite.json").read_text())
     assert note["step"] == 3 and note["epoch"] == 0 and note["caption_ids"] == list(poisoned[2])
     # Where nobody looked at once a fourth step was taken; it found the weights as the third had found them.
     assert len(poisoned) == (3 if every_steps == 1 else 4)
-    assert states[-1][0] == states[2][0] != states[1][0]
+    assert states[-1] == states[2] != states[1]
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-2"]
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from degla.cli import main
-from degla.config.plain import differences, from_plain, to_plain
+from degla.config.fields import differences, from_plain, to_plain
 from degla.errors import DeglaError, InputError
 from degla.model import checkpoint as checkpoint_module
 from degla.model.runs import checkpoints
@@ -227,5 +227,5 @@ def test_configurations_survive_json(tiny_model: Path, tiny_pairs: Pairs, tmp_pa
     assert from_plain(plain, where="test") == config
     assert differences(config, from_plain(plain, where="test")) == []
     plain["optim"]["learning"] = 3
-    with pytest.raises(InputError, match=r"config\.json: optim: unknown field 'learning'"):
+    with pytest.raises(InputError, match=r"config\.json: unknown field 'optim\.learning'"):
         from_plain(plain, where="config.json")

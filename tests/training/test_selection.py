@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from degla.cli import main
+from degla.config.file import check_unchanged, read_config
 from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
@@ -20,7 +21,6 @@ from degla.evaluation.processes import EvaluationProcesses
 from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
 from degla.training.loop import TrainResult, train
-from degla.training.resume import check_unchanged, read_config
 from degla.training.validation import Validation
 from tests.training.configs import tiny_config
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from degla.config.plain import to_plain
+from degla.config.fields import to_plain
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model.adapters import AdapterConfig

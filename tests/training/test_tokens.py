@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from degla.data.collate import Collate
+from degla.data.batches import Collate
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model.load import load_encoder

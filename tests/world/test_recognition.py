@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from degla.cli import main
-from degla.data.classes import read_classes
+from degla.data.extras import read_classes
 from degla.errors import InputError
 from degla.evaluation.benchmark import Classification
 from degla.evaluation.benchmarks.zeroshot import BENCHMARK

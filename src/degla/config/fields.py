@@ -1,8 +1,9 @@
-"""Fields of a training configuration by their dotted names: `optim.lr`, `objective.text_grounded.weight`."""
+"""A configuration as plain values and back; its fields by dotted names (`optim.lr`), and the names that they had."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import inspect
 import textwrap
@@ -14,12 +15,92 @@ from typing import Any, cast, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from degla.config.plain import flags
-from degla.config.run import TrainConfig
+from degla.config.run import ReplayDataConfig, TrainConfig
 from degla.config.sections import DataConfig, ValidationConfig
 from degla.errors import InputError
 from degla.ranges import allowed, field_types
 from degla.shelf import did_you_mean
+
+OLD_NAMES = {
+    "rehearsal": "replay",
+    "anchor": "l2_sp",
+    "data.partner_negative": "data.distractor_negative",
+    "replay.data.partner_negative": "replay.data.distractor_negative",
+    "objective.partner_contrastive": "objective.distractor_contrastive",
+    "replay.objective.partner_contrastive": "replay.objective.distractor_contrastive",
+}
+"""Fields and sections by the names that they had before, which files, flags and runs may still use."""
+
+
+def new_name(name: str) -> str:
+    """The dotted name that a field has now."""
+    for old, new in OLD_NAMES.items():
+        if name == old or name.startswith(f"{old}."):
+            name = new + name[len(old) :]
+    return name
+
+
+def with_new_names(values: Any, prefix: str = "") -> Any:
+    """Nested values with the names that fields have now."""
+    if not isinstance(values, dict):
+        return values
+    names = {name: new_name(f"{prefix}{name}") for name in values}
+    return {names[name].rpartition(".")[2]: with_new_names(value, f"{names[name]}.") for name, value in values.items()}
+
+
+def to_plain(config: Any) -> Any:
+    """A configuration as JSON values: dataclasses to objects, paths to strings, tuples to lists."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {entry.name: to_plain(getattr(config, entry.name)) for entry in dataclasses.fields(config)}
+    if isinstance(config, dict):
+        return {name: to_plain(value) for name, value in config.items()}
+    if isinstance(config, tuple | list):
+        return [to_plain(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def flat(values: Mapping[Any, Any], *, where: str = "", prefix: str = "") -> dict[str, Any]:
+    """Plain values by dotted names.
+
+    Raises:
+        InputError: a field is there twice, by its dotted name and in a table.
+    """
+    fields: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        inner = flat(value, where=where, prefix=f"{name}.") if isinstance(value, dict) else {name: value}
+        if twice := fields.keys() & inner.keys():
+            raise InputError(f"{where}: field {min(twice)!r} stands there twice.")
+        fields |= inner
+    return fields
+
+
+def from_plain(values: dict[str, Any], *, where: str) -> TrainConfig:
+    """Rebuild a configuration from its JSON values.
+
+    Args:
+        values: what `to_plain` gave; fields that are not there have their defaults.
+        where: names the file in messages.
+
+    Raises:
+        InputError: an unknown field, or a value of the wrong type or out of its range, with the field's name.
+    """
+    return change(TrainConfig(), flat(values, where=where), where=where)
+
+
+def flags(config: Any) -> dict[str, bool]:
+    """Names of all flags of a configuration, without dashes in front, and whether each is a true-or-false switch."""
+    return {name.replace("_", "-"): isinstance(value, bool) for name, value in flat(to_plain(config)).items()}
+
+
+def differences(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    """Flags whose values differ between two configurations: (name, old value, new value)."""
+    before, after = flat(to_plain(old)), flat(to_plain(new))
+    return [
+        (name.replace("_", "-"), before.get(name), after.get(name))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
 
 
 @cache
@@ -31,7 +112,7 @@ def known_fields() -> frozenset[str]:
 @cache
 def path_fields() -> tuple[str, ...]:
     """Dotted names of the fields that hold a path."""
-    sections = {"": TrainConfig, "data.": DataConfig, "rehearsal.data.": DataConfig, "validation.": ValidationConfig}
+    sections = {"": TrainConfig, "data.": DataConfig, "replay.data.": ReplayDataConfig, "validation.": ValidationConfig}
     return tuple(
         section + name
         for section, kind in sections.items()
@@ -57,10 +138,11 @@ def check_field(name: str, *, where: str) -> None:
 
 
 def documented(kind: type[Any]) -> dict[str, str]:
-    """What the source of a dataclass says below each of its fields."""
+    """What the source of a dataclass, and of those that it extends, says below each of its fields."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(body, ast.ClassDef)
-    return {
+    base = kind.__base__
+    return (documented(base) if dataclasses.is_dataclass(base) else {}) | {
         line.target.id: " ".join(below.value.value.split())
         for line, below in pairwise(body.body)
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
@@ -68,17 +150,31 @@ def documented(kind: type[Any]) -> dict[str, str]:
     }
 
 
-def explain_field(name: str) -> str:
-    """A known field: its flag, the text of the help, what it may be, and its default."""
+def _owner(name: str, config: TrainConfig) -> tuple[Any, str]:
+    """What holds a known field, and the field's own name."""
     *sections, last = name.split(".")
-    owner: Any = TrainConfig()
+    owner: Any = config
     for section in sections:
         owner = owner[section] if isinstance(owner, dict) else getattr(owner, section)
+    return owner, last
+
+
+def field_of(name: str, config: TrainConfig) -> tuple[Any, str]:
+    """The value of a known field, and the text of the help; for a loss's weight what the loss does."""
+    owner, last = _owner(name, config)
+    text = str(inspect.getdoc(type(owner))) if last == "weight" and ".objective." in f".{name}" else ""
+    return getattr(owner, last), text.partition("\n\n")[0] or documented(type(owner))[last]
+
+
+def explain_field(name: str, config: TrainConfig | None = None) -> str:
+    """A known field: its flag, the text of the help, what it may be, and its value in `config` or by default."""
+    owner, last = _owner(name, config or TrainConfig())
     value, kind = getattr(owner, last), cast(Any, type(owner))
-    default = "none" if value in (None, ()) else value
+    shown = "none" if value in (None, ()) else value
     text = textwrap.fill(documented(kind)[last], 100, break_on_hyphens=False)
-    told = f"{text}\nAllowed: {allowed(field_types(kind)[last])}. Default: {default}; a recipe may have another."
-    return f"--{name.replace('_', '-')}\n{textwrap.indent(told, '  ')}\n"
+    ends = f"Default: {shown}; a recipe may have another." if config is None else f"Here: {shown}."
+    lines = f"{text}\nAllowed: {allowed(field_types(kind)[last])}. {ends}"
+    return f"--{name.replace('_', '-')}\n{textwrap.indent(lines, '  ')}\n"
 
 
 def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> TrainConfig:
@@ -93,6 +189,7 @@ def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> Tr
         InputError: an unknown field, or a value of the wrong type or out of its range.
     """
     for name, value in changes.items():
+        name = new_name(name)
         check_field(name, where=where)
         config = _replace(config, name.split("."), value, where=f"{where}: field {name!r}")
     return config
@@ -104,17 +201,17 @@ def _replace(owner: Any, path: list[str], value: Any, *, where: str) -> Any:
         return {**owner, name: _replace(owner[name], rest, value, where=where)}
     if rest:
         return dataclasses.replace(owner, **{name: _replace(getattr(owner, name), rest, value, where=where)})
-    chosen = _converted(value, get_type_hints(type(owner))[name], where=where)
+    chosen = _converted(value, get_type_hints(type(owner))[name])
     try:
         return dataclasses.replace(owner, **{name: chosen})
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
 
-def _converted(value: Any, hint: Any, *, where: str) -> Any:
+def _converted(value: Any, hint: Any) -> Any:
+    """A value of a file as its field has it; what is none is left as it is, and refused by the field's type."""
     if get_origin(hint) is tuple and isinstance(value, str):
         value = value.split()  # As on the command line; in a plan a list spans a grid.
-    try:
+    with contextlib.suppress(ValidationError):
         return TypeAdapter(hint).validate_python(str(value) if isinstance(value, Path) else value)
-    except ValidationError as error:
-        raise InputError(f"{where}: {value!r}: {error.errors()[0]['msg']}.") from None
+    return value

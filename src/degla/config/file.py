@@ -1,16 +1,18 @@
-"""A configuration as a file that people write: YAML, TOML or JSON, with fields by dotted names or in tables."""
+"""Configurations in files: YAML, TOML or JSON that people write, with fields by dotted names or in tables; of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from degla.config.fields import change, path_fields
-from degla.config.plain import to_plain
+from degla.config.fields import change, differences, flat, from_plain, new_name, path_fields, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
-from degla.parse import read_json, read_toml, read_yaml
+from degla.model.integrity import check_one
+from degla.model.runs import latest_checkpoint, settle
+from degla.parse import read_json, read_json_object, read_toml, read_yaml
 
 _READERS = {".yaml": read_yaml, ".yml": read_yaml, ".toml": read_toml, ".json": read_json}
 OF_RUNS = "config.json"
@@ -40,7 +42,7 @@ def read_fields(path: Path) -> tuple[str | None, dict[str, Any]]:
     values = read_values(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: a configuration is a table of fields: recipe, model, data.captions, optim.lr, ...")
-    fields = _flat(values, where=str(path))
+    fields = flat(values, where=str(path))
     recipe = fields.pop("recipe", None)
     if recipe is not None and not isinstance(recipe, str):
         raise InputError(f"{path}: field 'recipe': {recipe!r} is no name of a recipe.")
@@ -50,11 +52,12 @@ def read_fields(path: Path) -> tuple[str | None, dict[str, Any]]:
 def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Fields of a file with their paths as they are seen from here, not from the file's folder."""
     paths = path_fields()
+    renamed = {new_name(name): value for name, value in fields.items()}
     return {
         name: ([str(folder / entry) for entry in value] if isinstance(value, list) else str(folder / str(value)))
         if name in paths and value is not None
         else value
-        for name, value in fields.items()
+        for name, value in renamed.items()
     }
 
 
@@ -62,19 +65,43 @@ def to_yaml(config: TrainConfig) -> str:
     """All fields of a configuration as YAML, with whole paths, so that the file may lie anywhere."""
     import yaml
 
-    placed = place(_flat(to_plain(config), where=""), Path.cwd())
+    placed = place(flat(to_plain(config)), Path.cwd())
     whole = change(config, {name: placed[name] for name in path_fields()}, where="")
     return str(yaml.safe_dump(to_plain(whole), sort_keys=False, allow_unicode=True, width=120))
 
 
-def _flat(values: Mapping[Any, Any], *, where: str, prefix: str = "") -> dict[str, Any]:
-    """Tables inside tables as dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        inner = _flat(value, where=where, prefix=f"{name}.") if isinstance(value, dict) else {name: value}
-        twice = found.keys() & inner.keys()
-        if twice:
-            raise InputError(f"{where}: field {min(twice)!r} stands there twice.")
-        found |= inner
-    return found
+FREE = ("checkpoint.", "tracking.", "stop.", "data.workers", "replay.data.workers", "train.strategy", "out")
+"""Beginnings of the flags that change nothing about what a step computes, and so may differ after a resume."""
+
+
+def read_config(run: Path) -> TrainConfig:
+    """The configuration of a run's newest checkpoint, with `out` where the run lies now.
+
+    Raises:
+        InputError: there is no run, or its configuration was made by another version or by hand and does not fit.
+    """
+    if not run.is_dir():
+        raise InputError(f"{run}: no such run folder.")
+    settle(run, patience=5.0)
+    newest = latest_checkpoint(run)
+    if newest is None:
+        raise InputError(f"{run}: no complete checkpoint to go on from; start the run without --resume.")
+    path = newest / "config.json"
+    check_one(newest, path.name)
+    values = read_json_object(path, remedy="Use an earlier checkpoint.", constants=True)
+    return replace(from_plain(values, where=str(path)), out=run)
+
+
+def check_unchanged(old: TrainConfig, new: TrainConfig) -> None:
+    """Refuse a resume that would compute something else.
+
+    Raises:
+        InputError: names each changed flag with both values.
+    """
+    changed = [entry for entry in differences(old, new) if not entry[0].startswith(FREE)]
+    if changed:
+        listed = "; ".join(f"--{name} was {before!r} and is now {now!r}" for name, before, now in changed)
+        raise InputError(
+            f"a resumed run must stay the same: {listed}. Leave the flag out, or start a new run from the checkpoint "
+            f"with --model {new.out} and another --out."
+        )

@@ -1,17 +1,14 @@
-"""`TrainConfig`, with its rehearsal and its checks. Each field is a flag; recipes are instances of it."""
+"""`TrainConfig`, with its two streams of pairs and its checks. Each field is a flag; recipes are instances of it."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from degla.config.sections import (
-    AnchorConfig,
     CheckpointConfig,
     DataConfig,
+    L2SPConfig,
     LoopConfig,
     OptimConfig,
     StopConfig,
@@ -19,65 +16,78 @@ from degla.config.sections import (
     ValidationConfig,
 )
 from degla.errors import InputError
+from degla.losses.core.embeddings import TeacherPart
 from degla.losses.core.objective import LossesByName, losses_by_name
 from degla.model.adapters import AdapterConfig
 from degla.model.attack import AttackConfig
 from degla.model.teacher import TeacherConfig
-from degla.ranges import AtLeastOne, Checked
+from degla.ranges import AtLeastOne, Checked, Count
 from degla.shelf import DRAWS, RECIPES
 
 
 @dataclass(frozen=True)
-class RehearsalConfig(Checked, section="rehearsal"):
+class ReplayDataConfig(DataConfig, section="replay.data"):
+    """Captions and images of the replayed pairs; each flag is that of --data with another beginning."""
+
+    negatives_per_caption: Count = 0
+    """K: negatives drawn a caption and epoch, 0 or more; none by default."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """A stream of pairs that brings one batch to every step, and what is minimised on it.
+
+    Attributes:
+        data: of the pairs.
+        objective: the losses by name.
+        batch_size: pairs of a step over all processes.
+        batch_flag: that sets it.
+    """
+
+    data: DataConfig
+    objective: LossesByName
+    batch_size: int
+    batch_flag: str
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The optional inputs that the losses with a weight read."""
+        return frozenset[str]().union(*(loss.reads for loss in self.objective.values() if loss.weight > 0))
+
+    @property
+    def needs(self) -> frozenset[TeacherPart]:
+        """The parts of the teacher's embeddings that they read."""
+        return frozenset[TeacherPart]().union(*(loss.needs for loss in self.objective.values() if loss.weight > 0))
+
+    def check(self) -> None:
+        """Refuse data that are not given, or settings of them that do not exist."""
+        data = self.data
+        DRAWS.require(data.draw)
+        if data.class_template.count("{}") != 1:
+            flag = data.flag("class_template")
+            raise InputError(f"{flag} is {data.class_template!r}; it must hold {{}} once.")
+        if data.captions is None:
+            raise InputError(f"no captions: give {data.flag('captions')} FILE.")
+        if data.images is None:
+            raise InputError(
+                f"no images: give {data.flag('images')} FOLDER, the folder that image paths are relative to."
+            )
+
+
+@dataclass(frozen=True)
+class ReplayConfig(Checked, section="replay"):
     """A second stream of pairs, often generated ones, that joins every step with an objective of its own."""
 
-    data: DataConfig = field(default_factory=lambda: DataConfig(negatives_per_caption=0))
-    """Its captions and images; each flag is that of --data with another beginning."""
+    data: ReplayDataConfig = field(default_factory=ReplayDataConfig)
     batch_size: AtLeastOne | None = None
     """Its pairs of a step over all processes, 1 or more; as many as `train.batch_size` by default."""
     objective: LossesByName = field(default_factory=losses_by_name)
-    """Its losses, added to the objective; all have weight 0 where a recipe does not rehearse."""
+    """Its losses, added to the objective; all have weight 0 where a recipe replays nothing."""
 
     @property
     def active(self) -> bool:
         """Whether a loss has a weight."""
         return any(loss.weight > 0 for loss in self.objective.values())
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether a loss with a weight reads the teacher."""
-        return any(loss.weight > 0 and loss.needs for loss in self.objective.values())
-
-    def stream(self, config: TrainConfig) -> TrainConfig:
-        """The configuration of the second stream alone: its data, batch and objective in a run's places of them, and
-        no attack on its images.
-        """
-        loop = dataclasses.replace(config.train, batch_size=self.batch_size or config.train.batch_size)
-        return dataclasses.replace(
-            config, data=self.data, objective=self.objective, train=loop, rehearsal=RehearsalConfig(),
-            anchor=AnchorConfig(), attack=AttackConfig(),
-        )  # fmt: skip
-
-    def check(self, config: TrainConfig) -> None:
-        """Refuse what cannot be meant, with the names that its flags have; see `TrainConfig.check`."""
-        if self.active:
-            with self.named():
-                self.stream(config).check()
-        elif self.data.captions is not None or self.data.images is not None:
-            raise InputError(
-                "--rehearsal.data is given, but no loss of --rehearsal.objective has a weight: pairs would be read for "
-                "nothing. Give a loss a weight, or leave the data out."
-            )
-
-    @staticmethod
-    @contextmanager
-    def named() -> Iterator[None]:
-        """Errors about the second stream name its flags, not those of the first."""
-        try:
-            yield
-        except InputError as error:
-            told = str(error).replace("--data.", "--rehearsal.data.").replace("--train.batch", "--rehearsal.batch")
-            raise InputError(f"rehearsal: {told}") from None
 
 
 @dataclass(frozen=True)
@@ -92,8 +102,8 @@ class TrainConfig(Checked, section=""):
     """Folder of the run."""
     data: DataConfig = field(default_factory=DataConfig)
     objective: LossesByName = field(default_factory=losses_by_name)
-    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
-    anchor: AnchorConfig = field(default_factory=AnchorConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    l2_sp: L2SPConfig = field(default_factory=L2SPConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
@@ -104,6 +114,23 @@ class TrainConfig(Checked, section=""):
     stop: StopConfig = field(default_factory=StopConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
+    @property
+    def pairs(self) -> StreamConfig:
+        """The stream of pairs that a run is about."""
+        return StreamConfig(self.data, self.objective, self.train.batch_size, "--train.batch-size")
+
+    @property
+    def streams(self) -> tuple[StreamConfig, ...]:
+        """The pairs that a run is about, and those that it replays, if any."""
+        return (self.pairs,) if self.replayed is None else (self.pairs, self.replayed)
+
+    @property
+    def replayed(self) -> StreamConfig | None:
+        """The second stream; None where nothing is replayed."""
+        size = self.replay.batch_size or self.train.batch_size
+        replay = self.replay
+        return StreamConfig(replay.data, replay.objective, size, "--replay.batch-size") if replay.active else None
+
     def check(self) -> None:
         """Refuse settings that do not go together, and a run without data or a place; ranges are held by the types.
 
@@ -112,9 +139,6 @@ class TrainConfig(Checked, section=""):
         """
         if self.attack.epsilon and self.train.strategy == "fsdp":
             raise InputError("--train.strategy fsdp does not go together with --attack.epsilon; use ddp.")
-        DRAWS.require(self.data.draw)
-        if self.data.class_template.count("{}") != 1:
-            raise InputError(f"--data.class-template is {self.data.class_template!r}; it must hold {{}} once.")
         if not self.validation.benchmarks:
             for flag, limit in (("max-forgetting", self.stop.max_forgetting), ("patience", self.stop.patience)):
                 if limit is not None:
@@ -122,17 +146,19 @@ class TrainConfig(Checked, section=""):
                         f"--stop.{flag} {limit:g} needs evaluations: give --validation.benchmarks NAME ... and "
                         "--validation.root FOLDER."
                     )
-        if self.data.captions is None:
-            raise InputError("no captions: give --data.captions FILE.")
-        if self.data.images is None:
-            raise InputError("no images: give --data.images FOLDER, the folder that image paths are relative to.")
+        for stream in self.streams:
+            stream.check()
         if self.out is None:
             raise InputError("no place for the run: give --out FOLDER.")
-        self.rehearsal.check(self)
-        if self.anchor.weight and self.anchor.importance == "adaptive" and not self.rehearsal.active:
+        if not self.replay.active and (self.replay.data.captions is not None or self.replay.data.images is not None):
             raise InputError(
-                '--anchor.importance "adaptive" weighs parameters by the gradient of the rehearsal, and no loss of '
-                "--rehearsal.objective has a weight; give one, or --anchor.importance equal."
+                "--replay.data is given, but no loss of --replay.objective has a weight: pairs would be read for "
+                "nothing. Give a loss a weight, or leave the data out."
+            )
+        if self.l2_sp.weight and self.l2_sp.importance == "adaptive" and not self.replay.active:
+            raise InputError(
+                '--l2-sp.importance "adaptive" weighs parameters by the gradient of the replayed pairs, and no loss of '
+                "--replay.objective has a weight; give one, or --l2-sp.importance equal."
             )
 
 

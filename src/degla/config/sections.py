@@ -44,7 +44,7 @@ class DataConfig(Checked, section="data"):
     """Where further true texts come from: the field positives, or other captions; "column" or "same_image"."""
     positives_per_caption: AtLeastOne = 1
     """P: further true texts drawn a caption and epoch where a loss reads them, 1 or more."""
-    partner_negative: bool = False
+    distractor_negative: bool = False
     """Take each row's partner_text as its one negative, in place of a file of negatives; true or false."""
     classes: Path | None = None
     """File of class names, one a line or a JSON list, where a loss reads classes; the field label names one."""
@@ -192,11 +192,11 @@ class TrackingConfig(Checked, section="tracking"):
 
 
 @dataclass(frozen=True)
-class AnchorConfig(Checked, section="anchor"):
-    """A penalty on the distance of the trained weights from those that the run started with."""
+class L2SPConfig(Checked, section="l2_sp"):
+    """L2-SP: a penalty on the squared distance of the trained weights from those that the run started with."""
 
     weight: Factor = 0.0
     """Factor of the penalty, >= 0; 0 for none (1 in arXiv 2503.04229)."""
     importance: Literal["adaptive", "equal"] = "adaptive"
-    """What each weight counts: by the rehearsal's gradient of this step, as in arXiv 2503.04229, or all alike (L2-SP,
-    arXiv 1802.01483); "adaptive" or "equal"."""
+    """What each weight counts: by the gradient of the replayed pairs in this step, as in arXiv 2503.04229, or all alike
+    (L2-SP, arXiv 1802.01483); "adaptive" or "equal"."""

@@ -4,17 +4,15 @@ Flow: captions, images, negatives -> batches
 
 sources.py     a caption or negatives file of any known format -> validated records (torch-free)
 formats/       SHELF: one file format a file; the file's name is the format's name
-columns.py     which field of a row holds what
 pairs.py       captions + accepted negatives -> rows (torch-free)
+extras.py      optional columns of the rows, for the losses that read them
+neighbours.py  similar images: hard images of a batch, second images of captions (torch-free)
 decoding.py    bytes of an image file -> RGB picture, decoded completely or refused: the one reader (torch-free)
-images.py      a caption's image, wherever it lies -> RGB picture (torch-free)
-image_check.py looks at all images before training (torch-free)
+images.py      a caption's image, wherever it lies -> RGB picture; a look at all of them before training (torch-free)
 transforms.py  RGB pictures -> tensors
 randomness.py  the one source of chance: a pure function of (seed, epoch, index)
-batches.py     the contract types `Pair` and `Batch`
 dataset.py     rows -> pairs
-plan.py        which rows meet in which batch, on which device, at which step (torch-free)
+batches.py     the contract types `Pair` and `Batch`; pairs -> a batch
+plan.py        which rows meet in which batch, on which device, at which step; its torch DataLoader
 spread.py      keeps captions of one image out of one batch
-collate.py     pairs -> a batch
-loader.py      all of it as one torch DataLoader for one epoch
 """

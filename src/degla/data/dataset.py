@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -16,6 +17,7 @@ from degla.data.batches import Pair
 from degla.data.draws import Offer, open_draw
 from degla.data.extras import ExtraData, RowExtras
 from degla.data.images import read_image, read_part
+from degla.data.neighbours import Neighbours
 from degla.data.pairs import PairRow, image_groups, rule_names
 from degla.data.plan import RowKey
 from degla.data.randomness import stream
@@ -37,7 +39,6 @@ class PairDataset(Dataset[Pair]):
         negatives_per_caption: K, 0 or more; rows with fewer negatives are masked.
         seed: of crops and draws.
         draw: which K of a row's negatives come into an epoch, a member of the shelf `degla.data.draws`.
-        scaled_decoding: decode JPEG files at no more than the resolution that a `RandomCrop` needs.
         extras: optional columns that are read, too.
 
     Raises:
@@ -54,7 +55,6 @@ class PairDataset(Dataset[Pair]):
         negatives_per_caption: int,
         seed: int,
         draw: str = "random",
-        scaled_decoding: bool = True,
         extras: ExtraData = _NO_EXTRAS,
     ) -> None:
         if not rows:
@@ -67,7 +67,6 @@ class PairDataset(Dataset[Pair]):
         self.negatives_per_caption = negatives_per_caption
         self.seed = seed
         self.draw = open_draw(draw, rows)
-        self.scaled_decoding = scaled_decoding
         self.extras = RowExtras(rows, extras, seed=seed)
         self.rules = rule_names(rows)
         """Names of the rules; `Pair.rule` numbers them."""
@@ -152,7 +151,7 @@ class PairDataset(Dataset[Pair]):
     def _image(self, image: str, caption_id: str, *, epoch: int, index: int, purpose: str = "crop") -> Tensor:
         rng = stream(purpose, seed=self.seed, epoch=epoch, index=index)
         transform = self.transform
-        if not (self.scaled_decoding and isinstance(transform, RandomCrop)):
+        if not (isinstance(transform, RandomCrop) and transform.scaled):
             return transform(read_image(image, folder=self.folder, caption_id=caption_id), rng)
         part = read_part(
             image,
@@ -168,3 +167,35 @@ class PairDataset(Dataset[Pair]):
         chance = stream("negatives", seed=self.seed, epoch=epoch, index=index)
         chosen = self.draw(Offer(rules, self._scores[index].as_py()), self.negatives_per_caption, chance)
         return [texts[number] for number in chosen], [rules[number] for number in chosen]
+
+
+def data_digests(dataset: PairDataset, neighbours: Neighbours | None = None) -> dict[str, str]:
+    """A digest of each column of the rows as they were read, joined and checked; no image is read for it.
+
+    Returns:
+        The column's name (ids, images, captions, negatives, rules, ...) to the first 32 hexadecimal digits of its
+        sha256; columns that the run does not read are not among them.
+    """
+    digests = {"rules": hashlib.sha256("\n".join(dataset.rules).encode())}
+    columns = [(name.removeprefix("_"), value) for name, value in vars(dataset).items()]
+    columns += list(dataset.extras.columns.items())
+    columns += [("neighbours", value) for value in (vars(neighbours).values() if neighbours is not None else ())]
+    for name, column in columns:
+        if isinstance(column, arrow.Array):
+            buffers = [buffer for buffer in column.buffers() if buffer is not None]
+        elif isinstance(column, np.ndarray) and column.size:
+            buffers = [np.ascontiguousarray(column).data]
+        else:
+            continue
+        digest = digests.setdefault(name, hashlib.sha256())
+        for buffer in buffers:
+            digest.update(f"{buffer.size if isinstance(buffer, arrow.Buffer) else buffer.nbytes};".encode())
+            digest.update(buffer)
+    return {name: digest.hexdigest()[:32] for name, digest in sorted(digests.items())}
+
+
+def data_counts(dataset: PairDataset) -> dict[str, int]:
+    """How many captions, images and negatives the rows hold, once joined and checked."""
+    negatives = sum(len(row) for row in dataset._negatives)
+    images = len(np.unique(dataset.groups))
+    return {"captions": len(dataset), "images": images} | ({"negatives": negatives} if negatives else {})

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as arrow
 
+from degla.data.formats._json import describe
 from degla.data.pairs import PairRow, image_groups, said_words
 from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.inputs import inputs_of
+from degla.parse import read_json, read_text
 
 PositiveSource = Literal["column", "same_image"]
 
@@ -28,6 +31,7 @@ class ExtraData:
         classes: names of the classes.
         class_template: how a class becomes a text, with `{}` for its name.
         where: names the captions in messages.
+        flags: what the flags of the data begin with.
     """
 
     reads: frozenset[str] = frozenset()
@@ -36,6 +40,7 @@ class ExtraData:
     classes: tuple[str, ...] = ()
     class_template: str = "a photo of a {}."
     where: str = "captions"
+    flags: str = "--data"
 
     def class_texts(self) -> list[str]:
         """The text of each class."""
@@ -117,10 +122,10 @@ def _texts(rows: Sequence[PairRow], wanted: ExtraData, column: str) -> list[list
         further.append(list(different.values())[::-1])
     if not any(further):
         remedy = (
-            f"No image has captions that differ; take them from the field {column}: --data.positives column."
+            f"No image has captions that differ; take them from the field {column}: {wanted.flags}.positives column."
             if wanted.positive_source == "same_image"
             else f"Add the field {column}, a list of texts that differ from the caption, to as many records as you "
-            "can; or take other captions of the same image: --data.positives same_image."
+            f"can; or take other captions of the same image: {wanted.flags}.positives same_image."
         )
         raise InputError(f"{wanted.where}: no caption has a further true text, and this recipe reads them. {remedy}")
     return further
@@ -138,7 +143,7 @@ def _labels(rows: Sequence[PairRow], wanted: ExtraData) -> list[int]:
         if number is None:
             raise InputError(
                 f"{wanted.where}: caption {row.caption.id!r}: label {label!r} is none of the {len(classes)} classes "
-                f"(--data.classes), for example {', '.join(map(repr, classes[:3]))}."
+                f"({wanted.flags}.classes), for example {', '.join(map(repr, classes[:3]))}."
             )
         numbers.append(number)
     if max(numbers) < 0:
@@ -153,3 +158,27 @@ def _text_groups(rows: Sequence[PairRow], wanted: ExtraData) -> list[int]:
     """A number that is equal exactly where two captions are the same text."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(row.caption.text, len(numbers)) for row in rows]
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Names of the classes, in order: one a line, or a JSON list, or a JSON object with such a list as "classes".
+
+    Raises:
+        InputError: the file cannot be read, has another form, fewer than two classes, or one of them twice.
+    """
+    if path.suffix.lower() == ".json":
+        found = read_json(path)
+        names = found.get("classes") if isinstance(found, dict) else found
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(
+                f'{path}: found {describe(found)} where a list of class names (or {{"classes": [...]}}) is needed.'
+            )
+    else:
+        names = read_text(path).splitlines()
+    names = [name.strip() for name in names if name.strip()]
+    if len(names) < 2:
+        raise InputError(f"{path}: holds {len(names)} classes; two or more are needed, one a line.")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}: class {twice!r} is there twice.")
+    return tuple(names)

@@ -204,14 +204,14 @@ def _nothing_left(known: Sequence[str], strangers: Sequence[str], dropped: Mappi
     return f"no negative can be used: {reasons}. Make negatives again with other rules or checks."
 
 
-def partner_negatives(captions: Sequence[CaptionRecord]) -> Iterator[NegativeRecord]:
+def partner_negatives(captions: Sequence[CaptionRecord], *, flag: str) -> Iterator[NegativeRecord]:
     """The text of each second image, which is false of the first, as the one negative of its caption.
 
     Raises:
         InputError: no caption has one.
     """
     if not any(caption.partner_text for caption in captions):
-        raise InputError("no caption has a partner_text, which is to be its negative (--data.partner-negative).")
+        raise InputError(f"no caption has a partner_text, which is to be its negative ({flag}).")
     for caption in captions:
         if caption.partner_text is not None:
             yield NegativeRecord(
@@ -224,7 +224,9 @@ def partner_negatives(captions: Sequence[CaptionRecord]) -> Iterator[NegativeRec
             )
 
 
-def negatives_of_rules(negatives: Iterable[NegativeRecord], rules: Sequence[str]) -> Iterator[NegativeRecord]:
+def negatives_of_rules(
+    negatives: Iterable[NegativeRecord], rules: Sequence[str], *, flag: str
+) -> Iterator[NegativeRecord]:
     """Only the negatives that some rules made.
 
     Raises:
@@ -238,7 +240,7 @@ def negatives_of_rules(negatives: Iterable[NegativeRecord], rules: Sequence[str]
     missing = [rule for rule in rules if not found[rule]]
     if missing:
         held = ", ".join(f"{rule} ({count})" for rule, count in sorted(found.items()))
-        raise InputError(f"--data.rules: there is no negative of {', '.join(missing)}. The file holds: {held}.")
+        raise InputError(f"{flag}: there is no negative of {', '.join(missing)}. The file holds: {held}.")
 
 
 def said_words(text: str) -> tuple[str, ...]:

@@ -68,11 +68,13 @@ class RandomCrop:
         image: what the model expects.
         scale: smallest and largest share of the picture's area, (0.9 and 1 in NegCLIP and DeGLA).
         ratio: smallest and largest width over height of the part.
+        scaled: decode JPEG files at no more than the resolution that the part needs.
     """
 
     image: ImageTransform
     scale: tuple[float, float] = (0.9, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    scaled: bool = True
 
     def __call__(self, picture: Image.Image, rng: Random) -> Float[Tensor, "3 height width"]:
         """Cut, resize and normalise."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from degla.config.run import TrainConfig
-from degla.data.image_check import check_images
+from degla.config.run import StreamConfig, TrainConfig
+from degla.data.images import check_images
 from degla.doctor import Finding
 from degla.doctor.memory import available_memory, estimate_memory
 from degla.doctor.speed import examine_speed
@@ -22,9 +22,8 @@ from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.pages.words import duration
-from degla.training.loop import build_trainer, open_accelerator
+from degla.training.build import build_trainer, open_accelerator
 from degla.training.pairs import Pairs, open_pairs, read_pairs, read_rows
-from degla.training.rehearsal import add_rehearsal, open_rehearsal
 from degla.training.step import Trainer
 from degla.training.validation import Validation
 
@@ -43,21 +42,20 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
         seconds: for each of the measurements of speed.
     """
     try:
-        yield _files(config)
-        if config.rehearsal.active:
-            with config.rehearsal.named():
-                again = _files(config.rehearsal.stream(config))
-            yield replace(again, about="rehearsal", text=again.text.replace("--train.batch", "--rehearsal.batch"))
+        yield _files(config.pairs, about="files")
+        if config.replayed is not None:
+            yield _files(config.replayed, about="replay")
         accelerator = open_accelerator(config)
         encoder = load_encoder(config.model, device=accelerator.device, seed=config.train.seed)
         yield _model(encoder)
         yield _device(accelerator.device, accelerator.mixed_precision)
         small = _at_hand(config)
-        source = read_pairs(small, processes=Processes())
+        source = read_pairs(small.pairs, seed=config.train.seed, processes=Processes())
         pairs = open_pairs(small, encoder=encoder, processes=Processes(), source=source)
-        rehearsed = open_rehearsal(small, encoder=encoder, processes=Processes())
+        replay = None
+        if small.replayed is not None:
+            replay = open_pairs(small, encoder=encoder, processes=Processes(), stream=small.replayed)
         trainer = build_trainer(small, accelerator, encoder, Processes(), rules=len(pairs.dataset.rules), steps=1000)
-        add_rehearsal(trainer, rehearsed)
         per_epoch = len(source.rows) // config.train.batch_size
         if not per_epoch:
             raise InputError(
@@ -77,10 +75,10 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
     steps = config.train.steps or config.train.epochs * per_epoch
     yield _run(config, trainer, steps=steps, per_epoch=per_epoch)
     yield _disk(config, encoder, teacher=trainer.teacher is not None, written=_checkpoints(config, steps, per_epoch))
-    yield _memory(config, trainer, pairs, rehearsed)
-    if rehearsed is not None:
-        rehearsed = replace(rehearsed, workers=config.rehearsal.data.workers)
-    speed = examine_speed(trainer, pairs, rehearsed, workers=config.data.workers, seconds=seconds)
+    yield _memory(config, trainer, pairs, replay)
+    if replay is not None:
+        replay = replace(replay, workers=config.replay.data.workers)
+    speed = examine_speed(trainer, pairs, replay, workers=config.data.workers, seconds=seconds)
     yield speed
     yield _time(config, speed, steps=steps)
 
@@ -89,46 +87,47 @@ def _at_hand(config: TrainConfig) -> TrainConfig:
     """The same with batches that any machine can hold, decoded by this process alone."""
     size = min(config.train.batch_size, _BATCH)
     again = replace(
-        config.rehearsal,
-        batch_size=min(config.rehearsal.batch_size or config.train.batch_size, _BATCH),
-        data=replace(config.rehearsal.data, workers=0),
+        config.replay,
+        batch_size=min(config.replay.batch_size or config.train.batch_size, _BATCH),
+        data=replace(config.replay.data, workers=0),
     )
     return replace(
         config,
         train=replace(config.train, batch_size=size, chunk_size=None),
         data=replace(config.data, workers=0),
-        rehearsal=again,
+        replay=again,
     )
 
 
-def _files(config: TrainConfig) -> Finding:
-    if config.data.captions is None or config.data.images is None:
-        raise InputError("give --data.captions FILE and --data.images FOLDER, as for degla train.")
-    rows = read_rows(config.data)
+def _files(stream: StreamConfig, *, about: str) -> Finding:
+    data = stream.data
+    if data.captions is None or data.images is None:
+        raise InputError(f"give {data.flag('captions')} FILE and {data.flag('images')} FOLDER, as for degla train.")
+    rows = read_rows(data)
     step = max(1, len(rows) // _SAMPLE)
-    there = check_images(rows, config.data.images, depth="exists")
-    decoded = check_images(rows[::step], config.data.images, depth="decode")
+    there = check_images(rows, data.images, depth="exists")
+    decoded = check_images(rows[::step], data.images, depth="decode")
     values = {"rows": len(rows), "images": there.checked, "decoded": decoded.checked}
     for report in (there, decoded):
         if report.bad:
-            skipped = config.data.bad_images == "skip"
-            return Finding("files", "warning" if skipped else "error", report.summary(), values)
-    if len(rows) < config.train.batch_size:
+            skipped = data.bad_images == "skip"
+            return Finding(about, "warning" if skipped else "error", report.summary(), values)
+    if len(rows) < stream.batch_size:
         return Finding(
-            "files", "error", f"{len(rows)} pairs do not fill one batch of {config.train.batch_size}; "
-            "give more, or a smaller --train.batch-size.", values,
+            about, "error", f"{len(rows)} pairs do not fill one batch of {stream.batch_size}; "
+            f"give more, or a smaller {stream.batch_flag}.", values,
         )  # fmt: skip
     negatives = sum(len(row.negatives) for row in rows)
     values["negatives"] = negatives
-    few = sum(len(row.negatives) < config.data.negatives_per_caption for row in rows)
+    few = sum(len(row.negatives) < data.negatives_per_caption for row in rows)
     text = (
         f"{len(rows)} pairs of {there.checked} images, {negatives} negatives; all images are there, {decoded.checked} "
         "decoded to their end"
     )
     if few > len(rows) / 10:
-        text += f". {few} have fewer than {config.data.negatives_per_caption} negatives: their places are empty"
-        return Finding("files", "warning", text + ".", values)
-    return Finding("files", "ok", text + ".", values)
+        text += f". {few} have fewer than {data.negatives_per_caption} negatives: their places are empty"
+        return Finding(about, "warning", text + ".", values)
+    return Finding(about, "ok", text + ".", values)
 
 
 def _model(encoder: Encoder) -> Finding:
@@ -182,9 +181,9 @@ def _time(config: TrainConfig, speed: Finding, *, steps: int) -> Finding:
     measured = int(speed.values["batch_size"])
     seconds = measured / float(speed.values["step_pairs_per_second"]) / (1 - float(speed.values["waiting_share"]))
     pairs = config.train.batch_size
-    if config.rehearsal.active:
-        measured += int(speed.values["rehearsal_batch_size"])
-        pairs += config.rehearsal.batch_size or pairs
+    if config.replayed is not None:
+        measured += int(speed.values["replay_batch_size"])
+        pairs += config.replayed.batch_size
     whole = steps * seconds * pairs / measured
     return Finding("time", "ok", f"about {duration(whole)} for {steps} steps in one process, without evaluations and "
                    "checkpoints.", {"seconds": whole})  # fmt: skip
@@ -216,20 +215,20 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
     return Finding("disk", "ok", text + ".", values)
 
 
-def _held(config: TrainConfig) -> int:
+def _held(config: TrainConfig, batch_size: int) -> int:
     """Pairs of a process that are embedded at a time."""
-    own = config.train.batch_size // int(os.environ.get("WORLD_SIZE", "1"))
+    own = batch_size // int(os.environ.get("WORLD_SIZE", "1"))
     return min(config.train.chunk_size or own, own)
 
 
-def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, rehearsed: Pairs | None) -> Finding:
+def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, replay: Pairs | None) -> Finding:
     device = trainer.encoder.device
-    fixed, pair = estimate_memory(trainer, next(pairs.batches(0, start=0, device=device)))
-    held = _held(config)
-    if rehearsed is not None and trainer.rehearsal is not None:
+    fixed, pair = estimate_memory(trainer, trainer.pairs, next(pairs.batches(0, start=0, device=device)))
+    held = _held(config, config.train.batch_size)
+    if replay is not None and trainer.replay is not None and config.replayed is not None:
         # One stream is embedded after the other: the larger counts.
-        _, other = estimate_memory(trainer.rehearsal, next(rehearsed.batches(0, start=0, device=device)))
-        second = _held(config.rehearsal.stream(config))
+        _, other = estimate_memory(trainer, trainer.replay, next(replay.batches(0, start=0, device=device)))
+        second = _held(config, config.replayed.batch_size)
         pair, held = max((pair, held), (other, second), key=lambda stream: stream[0] * stream[1])
     need, free = fixed + pair * held, available_memory(device)
     values: dict[str, float | int | str] = {

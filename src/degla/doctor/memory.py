@@ -8,23 +8,23 @@ import torch
 from torch import Tensor
 
 from degla.data.batches import Batch
-from degla.training.step import Trainer
+from degla.training.step import Stream, Trainer
 
 
-def estimate_memory(trainer: Trainer, batch: Batch) -> tuple[int, int]:
+def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int, int]:
     """Bytes that any batch needs, and bytes of each pair that is embedded with a graph.
 
-    The first are weights, gradients, Adam's two moments, the teacher, what the anchor pulls back to, and in main memory
+    The first are weights, gradients, Adam's two moments, the teacher, what L2-SP pulls back to, and in main memory
     the start of a run that averages; the second the tensors that the backward pass needs, each counted once, measured
-    on `batch`.
+    on `batch` of `stream`.
     """
     trained = sum(value.numel() for value in trainer.encoder.parameters() if value.requires_grad)
     weights = {value.data_ptr(): value.numel() for value in trainer.encoder.parameters()}
     if trainer.teacher is not None:
         weights |= {value.data_ptr(): value.numel() for value in trainer.teacher.encoder.parameters()}
-    copies = trained if trainer.anchor is not None else 0
-    if trainer.start is not None and trainer.encoder.device.type == "cpu":
-        copies += sum(value.numel() for value in trainer.start.parameters())
+    copies = trained if trainer.l2_sp is not None else 0
+    if trainer.config.train.average not in (None, 1) and trainer.encoder.device.type == "cpu":
+        copies += sum(value.numel() for value in trainer.encoder.parameters())
     fixed = 4 * (sum(weights.values()) + 3 * trained + copies)
 
     kept: dict[int, int] = {}
@@ -37,8 +37,8 @@ def estimate_memory(trainer: Trainer, batch: Batch) -> tuple[int, int]:
 
     (part,) = batch.parts(len(batch))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        texts = part.texts if trainer.objective.reads_texts else None
-        rows = trainer.student(part.image, texts, dense=trainer.dense, raw=trainer.raw)
+        texts = part.texts if stream.objective.reads_texts else None
+        rows = trainer.student(part.image, texts, **stream.objective.outputs)
     del rows
     return fixed, sum(kept.values()) // len(batch)
 

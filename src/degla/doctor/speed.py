@@ -7,13 +7,13 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import repeat
 
 import torch
 
 from degla.data.batches import Batch
 from degla.doctor import Finding
 from degla.training.pairs import Pairs
-from degla.training.rehearsal import rehearsal_batches
 from degla.training.step import Trainer
 
 _IDLE = 0.05
@@ -24,29 +24,29 @@ _RESERVE = 1.2
 
 
 def examine_speed(
-    trainer: Trainer, pairs: Pairs, rehearsed: Pairs | None = None, *, workers: int, seconds: float
+    trainer: Trainer, pairs: Pairs, replay: Pairs | None = None, *, workers: int, seconds: float
 ) -> Finding:
     """Measure data alone, a step alone, and both together as training runs them.
 
     Args:
         trainer: takes the steps.
         pairs: their data.
-        rehearsed: data of the second stream, with the workers that the training would have, where there is one.
+        replay: data of the replayed pairs, with the workers that the training would have, where there is one.
         workers: processes that decode, as the training would have them.
         seconds: for each of the three, at least one batch and at most about three times as long.
     """
     device, size = trainer.encoder.device, trainer.config.train.batch_size
     data = size / _seconds_of_data(replace(pairs, workers=0), device, seconds=seconds / 2)
-    step, waiting = _seconds_of_steps(trainer, replace(pairs, workers=workers), rehearsed, seconds=seconds)
+    step, waiting = _seconds_of_steps(trainer, replace(pairs, workers=workers), replay, seconds=seconds)
     share = waiting / (step + waiting)
     values: dict[str, float | int | str] = {
         "data_pairs_per_second": data, "step_pairs_per_second": size / step, "batch_size": size, "workers": workers,
         "waiting_share": share,
     }  # fmt: skip
     batches = f"batches of {size}"
-    if rehearsed is not None and trainer.rehearsal is not None:
-        values["rehearsal_batch_size"] = trainer.rehearsal.config.train.batch_size
-        batches += f", each with {values['rehearsal_batch_size']} pairs of the rehearsal"
+    if replay is not None and trainer.config.replayed is not None:
+        values["replay_batch_size"] = trainer.config.replayed.batch_size
+        batches += f", each with {values['replay_batch_size']} replayed pairs"
     text = (
         f"one process decodes {data:.0f} pairs/s, a step takes {size / step:.1f} pairs/s ({batches}) and with "
         f"--data.workers {workers} waits {share:.1%} of the time for its data"
@@ -66,7 +66,7 @@ def examine_speed(
 
 def _seconds_of_data(pairs: Pairs, device: torch.device, *, seconds: float) -> float:
     """Seconds that a batch takes to come, where nothing else runs."""
-    batches = _endless(pairs, device)
+    batches = pairs.endless(start=0, device=device)
     next(batches)
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < seconds or count < 1:
@@ -75,31 +75,23 @@ def _seconds_of_data(pairs: Pairs, device: torch.device, *, seconds: float) -> f
     return (time.perf_counter() - started) / count
 
 
-def _seconds_of_steps(
-    trainer: Trainer, pairs: Pairs, rehearsed: Pairs | None, *, seconds: float
-) -> tuple[float, float]:
+def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, seconds: float) -> tuple[float, float]:
     """Seconds of a step once its batches are there, and seconds that it waited for them; means."""
     device = trainer.encoder.device
-    batches, again = _endless(pairs, device), rehearsal_batches(rehearsed, start=0, device=device)
-    trainer.step(next(batches), number=0, rehearsed=next(again))
-    trainer.watch.look()
+    batches = pairs.endless(start=0, device=device)
+    again: Iterator[Batch | None] = repeat(None)
+    if replay is not None:
+        again = replay.endless(start=0, device=device)
+    float(trainer.step(next(batches), number=0, replayed=next(again))["loss"])
     # What workers have prepared ahead must be used up before the wait says how fast they are.
-    ahead = 2 * max(pairs.workers, rehearsed.workers if rehearsed is not None else 0)
+    ahead = 2 * max(pairs.workers, replay.workers if replay is not None else 0)
     started, waiting, count = time.perf_counter(), 0.0, 0
     while (spent := time.perf_counter() - started) < seconds or count < 1 or (count <= ahead and spent < 3 * seconds):
         asked = time.perf_counter()
         batch, second = next(batches), next(again)
         waiting += time.perf_counter() - asked
-        trainer.step(batch, number=1, rehearsed=second)
-        # Waits for the device, so that the step's time is its own.
-        trainer.watch.look()
+        # Reading the loss waits for the device, so that the step's time is its own.
+        float(trainer.step(batch, number=1, replayed=second)["loss"])
         count += 1
     whole = time.perf_counter() - started
     return (whole - waiting) / count, waiting / count
-
-
-def _endless(pairs: Pairs, device: torch.device) -> Iterator[Batch]:
-    epoch = 0
-    while True:
-        yield from pairs.batches(epoch, start=0, device=device)
-        epoch += 1

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from degla.config.fields import path_fields
-from degla.config.plain import differences, from_plain, to_plain
+from degla.config.fields import differences, from_plain, path_fields, to_plain
 from degla.config.run import TrainConfig, recipe_config
 from degla.errors import InputError
 from degla.pages.table import markdown_line

@@ -21,17 +21,16 @@ if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all
     from degla.losses.class_contrast import ClassContrast
     from degla.losses.contrastive import Contrastive
     from degla.losses.core.embeddings import Embeddings, Target
-    from degla.losses.core.loss import Loss, StatefulLoss
-    from degla.losses.core.objective import Objective, losses_by_name
+    from degla.losses.core.objective import Loss, Objective, StatefulLoss, losses_by_name
     from degla.losses.cross_modal_rank import CrossModalRank
     from degla.losses.dense_grounded import DenseGrounded
     from degla.losses.distractor import Distractor
+    from degla.losses.distractor_contrastive import DistractorContrastive
     from degla.losses.hardest_hinge import HardestHinge
     from degla.losses.image_grounded import ImageGrounded
     from degla.losses.intra_modal import IntraModal
     from degla.losses.logit_distillation import LogitDistillation
     from degla.losses.own_hinge import OwnHinge
-    from degla.losses.partner_contrastive import PartnerContrastive
     from degla.losses.raw_distillation import RawDistillation
     from degla.losses.self_distillation import SelfDistillation
     from degla.losses.sigmoid_contrastive import SigmoidContrastive
@@ -44,10 +43,10 @@ if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all
 
 _CORE = {
     "Embeddings": "degla.losses.core.embeddings",
-    "Loss": "degla.losses.core.loss",
+    "Loss": "degla.losses.core.objective",
     "LossTensors": "degla.inputs",
     "Objective": "degla.losses.core.objective",
-    "StatefulLoss": "degla.losses.core.loss",
+    "StatefulLoss": "degla.losses.core.objective",
     "Target": "degla.losses.core.embeddings",
     "losses_by_name": "degla.losses.core.objective",
 }

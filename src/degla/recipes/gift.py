@@ -1,11 +1,11 @@
-"""GIFT (arXiv 2503.04229): one task of a sequence, with rehearsal on generated pairs and adaptive consolidation."""
+"""GIFT (arXiv 2503.04229): one task of a sequence, with replay of generated pairs and adaptive consolidation."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from degla.config.run import RehearsalConfig, TrainConfig
-from degla.config.sections import AnchorConfig
+from degla.config.run import ReplayConfig, TrainConfig
+from degla.config.sections import L2SPConfig
 from degla.losses.class_contrast import ClassContrast
 from degla.losses.core.objective import losses_by_name
 from degla.losses.logit_distillation import LogitDistillation
@@ -23,8 +23,8 @@ def gift() -> TrainConfig:
     weight decay 0; the teacher is the model before the task. Code alone: second decay rate 0.999, 100 steps of warm-up
     and then half a cosine, the scale frozen, float32.
 
-    Reads the columns label and --data.classes of the task, and generated pairs: --rehearsal.data.captions and
-    --rehearsal.data.images, 1,000 in the paper, drawn by a text-to-image model from prompts "a photo of a {}." with
+    Reads the columns label and --data.classes of the task, and generated pairs: --replay.data.captions and
+    --replay.data.images, 1,000 in the paper, drawn by a text-to-image model from prompts "a photo of a {}." with
     classes of ImageNet and of the tasks before. The model is ViT-B/16; epsilon 1e-8 is AdamW's usual one, and crops are
     those of all recipes here.
 
@@ -37,14 +37,14 @@ def gift() -> TrainConfig:
         recipe="gift",
         model="ViT-B-16-quickgelu:openai",
         objective=losses_by_name(class_contrast=ClassContrast(weight=1.0, smoothing=0.2)),
-        rehearsal=RehearsalConfig(
+        replay=ReplayConfig(
             batch_size=64,
             objective=losses_by_name(
                 logit_distillation=LogitDistillation(weight=1.0, temperature=2.0),
                 soft_alignment=SoftAlignment(weight=0.25, smoothing=0.2),
             ),
         ),
-        anchor=AnchorConfig(weight=1.0, importance="adaptive"),
+        l2_sp=L2SPConfig(weight=1.0, importance="adaptive"),
         teacher=TeacherConfig(kind="frozen"),
         optim=replace(base.optim, lr=1e-5, weight_decay=0.0, beta2=0.999, eps=1e-8, warmup_steps=100),
         train=replace(base.train, batch_size=64, steps=1000, precision="fp32", train_scale=False),

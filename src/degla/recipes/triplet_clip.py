@@ -7,7 +7,7 @@ from dataclasses import replace
 from degla.config.run import TrainConfig
 from degla.losses.contrastive import Contrastive
 from degla.losses.core.objective import losses_by_name
-from degla.losses.partner_contrastive import PartnerContrastive
+from degla.losses.distractor_contrastive import DistractorContrastive
 from degla.recipes.clip import clip
 
 
@@ -24,8 +24,8 @@ def triplet_clip() -> TrainConfig:
     return replace(
         base,
         recipe="triplet_clip",
-        data=replace(base.data, negatives_per_caption=1, partner_negative=True),
+        data=replace(base.data, negatives_per_caption=1, distractor_negative=True),
         objective=losses_by_name(
-            contrastive=Contrastive(negative_scope="batch"), partner_contrastive=PartnerContrastive()
+            contrastive=Contrastive(negative_scope="batch"), distractor_contrastive=DistractorContrastive()
         ),
     )

@@ -64,7 +64,7 @@ def measure(settings: MeasureSettings) -> Measured:
     from degla.speed.machine import device_name, matmul_peak, peak_memory
     from degla.speed.stages import PresentStep, StagedStep, take_step
     from degla.speed.workload import make_batch
-    from degla.training.loop import build_trainer, open_accelerator
+    from degla.training.build import build_trainer, open_accelerator
 
     workload = settings.workload
     if workload.threads:

@@ -76,7 +76,7 @@ def make_batch(workload: Workload, encoder: Encoder, *, precision: str) -> Batch
             f"only {len(rows)} captions have {workload.negatives} negatives; a batch of {workload.batch_size} needs "
             "as many. Give --captions and --negatives-file with more, or a smaller --batch-size."
         )
-    size = image_transform(encoder).size
+    config, size = workload.config(precision), image_transform(encoder).size
     generator = torch.Generator().manual_seed(0)
     pairs = []
     for number, row in enumerate(Random(0).sample(rows, workload.batch_size)):
@@ -94,7 +94,7 @@ def make_batch(workload: Workload, encoder: Encoder, *, precision: str) -> Batch
                 row.caption.id,
             )
         )
-    return choose_collate(workload.config(precision), encoder, part_size=None)(pairs)
+    return choose_collate(config.pairs, config.train, encoder)(pairs)
 
 
 def _rows(workload: Workload) -> list[PairRow]:

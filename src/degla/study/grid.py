@@ -43,7 +43,7 @@ class Run:
     def makes_negatives(self) -> bool:
         """Whether it reads negatives that the study makes by rules."""
         data = self.config.data
-        return data.negatives is None and bool(data.negatives_per_caption) and not data.partner_negative
+        return data.negatives is None and bool(data.negatives_per_caption) and not data.distractor_negative
 
     @property
     def seed(self) -> int:

@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from degla.config.plain import to_plain
+from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
-from degla.data.columns import Columns
-from degla.data.sources import read_captions
+from degla.data.sources import Columns, read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_images, training_images
 from degla.evaluation.questions import ask
@@ -172,8 +171,8 @@ def _columns(data: DataConfig) -> Columns:
 
 
 def streams_of(config: TrainConfig) -> dict[str, DataConfig]:
-    """The data of a run's pairs, and those of its rehearsal where it has one, by what stands before their names."""
-    return {"": config.data} | ({"rehearsal ": config.rehearsal.data} if config.rehearsal.active else {})
+    """The data of a run's pairs, and those that it replays, by what stands before their names in records."""
+    return {"": config.data} | ({"rehearsal ": config.replay.data} if config.replay.active else {})
 
 
 def digests_of_files(config: TrainConfig, known: dict[Path, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from degla.config.fields import change
+from degla.config.fields import change, new_name
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError
 from degla.evaluation.results import load_result
@@ -173,8 +173,8 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
 def _config(plan: SequencePlan, arm: Arm, task: Mapping[str, Any], *, seed: int, where: str) -> TrainConfig:
     config = change(starting_config(arm, base=plan.base), plan.set, where=where)
     config = change(config, arm.fields, where=where)
-    rehearses = config.rehearsal.active
-    own = {name: value for name, value in task.items() if rehearses or not name.startswith("rehearsal.")}
+    replays, fields = config.replay.active, {new_name(name): value for name, value in task.items()}
+    own = {name: value for name, value in fields.items() if replays or not name.startswith("replay.")}
     config = change(config, own, where=where)
     return replace(config, train=replace(config.train, seed=seed))
 
@@ -190,7 +190,7 @@ def _inputs(config: TrainConfig, known: dict[Path, str]) -> dict[str, str]:
 
 
 def _task_fields(task: Task, number: int, world: WorldTasks | None, folder: Path) -> dict[str, Any]:
-    """Fields of the training configuration of a task; draws its pictures, and those of its rehearsal."""
+    """Fields of the training configuration of a task; draws its pictures, and those that are replayed."""
     if world is None or task.domain is None:
         return task.fields
     drawn = draw_recognition(
@@ -205,7 +205,7 @@ def _task_fields(task: Task, number: int, world: WorldTasks | None, folder: Path
     own = {
         "data.captions": drawn.captions, "data.images": drawn.images, "data.classes": drawn.classes,
         "data.class_template": CLASS_TEMPLATE,
-        "rehearsal.data.captions": again.captions, "rehearsal.data.images": again.images,
+        "replay.data.captions": again.captions, "replay.data.images": again.images,
     }  # fmt: skip
     return own | task.fields
 

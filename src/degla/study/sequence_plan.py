@@ -25,7 +25,8 @@ class WorldTasks(Record):
         test_images_per_class: test pictures of each class of a task, and of each class of the world's benchmark.
         split: of the tests.
         items_per_part: items of each compositional part of the world's benchmark, which is asked beside the tasks.
-        rehearsal_domains: domains whose classes are the prompts of the rehearsal, in the plain style; all by default.
+        rehearsal_domains: domains whose classes are the prompts of the replayed pairs, in the plain style;
+            all by default.
         rehearsal_images_per_class: pictures of each of those classes, others for each task.
     """
 
@@ -46,7 +47,7 @@ class Task(FieldTable):
             name by default, as a data set of the benchmark `zeroshot` has it.
         domain, style: of its pictures, where they are drawn from the world.
         fields: of the training configuration, by dotted name: where its data lie, and what else it needs of its own.
-            They go before those of the arm; those of the rehearsal count for arms that rehearse.
+            They go before those of the arm; those of replayed pairs count for arms that replay.
     """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.+-]+$")

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from degla.config.plain import differences, from_plain, to_plain
+from degla.config.fields import differences, from_plain, to_plain, with_new_names
 from degla.config.run import TrainConfig
 from degla.errors import DeglaError, InputError
 from degla.files import write_json
@@ -110,13 +110,14 @@ def _identity(job: Job) -> dict[str, Any]:
     for name in ("workers", *job.inputs):
         plain["data"].pop(name, None)
     # Losses that are switched off change nothing, whatever their settings.
-    for owner in (plain, plain["rehearsal"]):
+    for owner in (plain, plain["replay"]):
         owner["objective"] = {name: loss for name, loss in owner["objective"].items() if loss["weight"] != 0}
     return {**plain, "inputs": job.inputs}
 
 
 def _with_new_fields(made_from: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """An older version's record with the fields that came since, at their defaults, which do what was done before."""
+    made_from = with_new_names(made_from)
     own = {name: value for name, value in made_from.items() if name != "inputs"}
     try:
         defaults = to_plain(from_plain(own, where="record"))

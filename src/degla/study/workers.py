@@ -21,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from degla.errors import DeglaError
 from degla.locks import Lock
 from degla.stopping import leave_signals
-from degla.training.interrupt import StopRequest
+from degla.training.loop import StopRequest
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

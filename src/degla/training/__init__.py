@@ -2,5 +2,5 @@
 
 Flow: recipe, loss -> checkpoints
 
-loop.py is the method on one screen.
+step.py is the method on one screen; loop.py is the run around it.
 """

@@ -105,15 +105,14 @@ class Attack:
 
     def _images(self, images: Tensor, texts: TowerOutputs) -> TowerOutputs:
         """What the image tower says, beside what the text tower said."""
-        reads = self.objective.reads
-        rows = self.encoder.embed(images, None, dense="tokens" in reads, raw="raw_image" in reads)
+        rows = self.encoder.embed(images, None, **self.objective.outputs)
         return rows._replace(text=texts.text, token=texts.token)
 
     @torch.no_grad()
     def _texts(self, part: BatchPart) -> TowerOutputs:
         """What the text tower says of a part, once: an attack on pixels does not change it."""
         texts = part.texts if self.objective.reads_texts else None
-        return self.encoder.embed(None, texts, dense="tokens" in self.objective.reads)
+        return self.encoder.embed(None, texts, **self.objective.outputs)
 
     def _seeds(self, batch: Batch, parts: Sequence[BatchPart], *, number: int) -> list[int]:
         """One a image, however the batch is cut into parts and shared among processes."""

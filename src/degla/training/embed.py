@@ -1,19 +1,62 @@
-"""Embeddings of a batch by student and teacher, in the layout of the objective, some rows at a time."""
+"""Embeddings of a batch by student and teacher, in the layout of the objective, some rows at a time.
+
+A batch in parts goes by gradient caching ("Scaling deep contrastive learning batch size under memory limited setup",
+arXiv 2101.06983): all parts are embedded without a graph; the loss over all embeddings gives the gradient of each
+embedding; then each part is embedded once more, with a graph, and its embeddings' gradient is sent through. Value and
+gradient are those of the whole batch, whatever the losses and whatever the teacher says, for one more forward pass of
+the student.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.data.batches import Batch, BatchPart
+from degla.data.batches import Batch, BatchPart, Texts
 from degla.inputs import INPUTS
 from degla.losses.core import Embeddings, Target, TeacherPart
-from degla.model.encoder import TowerOutputs
+from degla.losses.core.objective import Objective
+from degla.model.encoder import Encoder, TowerOutputs
 from degla.model.teacher import Teacher
+
+RandomState = tuple[Tensor, list[Tensor]]
+
+
+def embed_student(
+    student: Callable[..., Any],
+    encoder: Encoder,
+    batch: Batch,
+    parts: Sequence[BatchPart],
+    *,
+    objective: Objective,
+    accelerator: Accelerator,
+) -> tuple[Embeddings, Callable[[Tensor], None]]:
+    """What an objective reads of a batch, and what sends the gradient of a loss over it into the student's parameters.
+
+    Args:
+        student: as wrapped for the processes at hand; they exchange gradients once.
+        encoder: the bare student.
+        batch: of this process.
+        parts: all of it, in order; several are embedded by gradient caching.
+        objective: says which outputs of the towers are read.
+        accelerator: for the precision of the forward pass, and the scale of gradients.
+    """
+    if len(parts) > 1:
+        cache = GradientCache(encoder, parts, accelerator=accelerator, objective=objective)
+        embeddings = to_embeddings(cache.rows, scale=cache.scale, batch=batch, bias=cache.bias)
+        return embeddings, lambda loss: cache.backward(loss, student)
+    (part,) = parts
+    *rows, scale, bias = student(part.image, _texts(part, objective), **objective.outputs)
+    embeddings = to_embeddings([rows], scale=scale, batch=batch, bias=bias)
+    # Processes wait for gradients of scale and bias, also where no loss reads them.
+    unread = embeddings.scale + embeddings.extra.get("bias", 0.0)
+    return embeddings, lambda loss: accelerator.backward(loss + 0.0 * unread)
 
 
 def to_embeddings(
@@ -94,3 +137,86 @@ def teacher_target(
 
 def _join(rows: Sequence[Tensor]) -> Tensor:
     return rows[0] if len(rows) == 1 else torch.cat(list(rows))
+
+
+class GradientCache:
+    """One step's embeddings without a graph, to which the loss is attached.
+
+    Args:
+        encoder: the bare student.
+        parts: of the batch, in order.
+        accelerator: for the precision of the forward pass.
+        objective: says which outputs of the towers are read.
+
+    Attributes:
+        rows: embeddings of each part; leaves that collect the loss's gradient.
+        scale: the scale, such a leaf too.
+        bias: the bias, where the model has one.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        parts: Sequence[BatchPart],
+        *,
+        accelerator: Accelerator,
+        objective: Objective,
+    ) -> None:
+        self.parts, self.accelerator, self.objective = parts, accelerator, objective
+        self.rows: list[TowerOutputs] = []
+        self._random: list[RandomState] = []
+        for part in parts:
+            self._random.append(_random_state(encoder.device))
+            with torch.no_grad(), accelerator.autocast():
+                rows = encoder.embed(part.image, _texts(part, objective), **objective.outputs)
+            self.rows.append(TowerOutputs(*(None if each is None else each.requires_grad_() for each in rows)))
+        self.scale: Float[Tensor, ""] = encoder.scale.detach().requires_grad_()
+        self.bias: Float[Tensor, ""] | None = encoder.bias
+        self.bias = None if self.bias is None else self.bias.detach().requires_grad_()
+
+    def backward(self, loss: Float[Tensor, ""], student: Callable[..., Any]) -> None:
+        """Send the gradient of `loss` into the student's parameters.
+
+        Args:
+            loss: computed from `rows`, `scale` and `bias`.
+            student: the student as wrapped for the processes at hand; they exchange gradients once.
+        """
+        scaler = self.accelerator.scaler
+        scaled: Tensor = loss if scaler is None else scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        after = _random_state(self.scale.device)
+        for number, (part, rows) in enumerate(zip(self.parts, self.rows, strict=True)):
+            last = number == len(self.parts) - 1
+            _set_random_state(self._random[number], self.scale.device)
+            together = contextlib.nullcontext() if last else self.accelerator.no_sync(student)
+            with together:
+                *values, scale, bias = student(part.image, _texts(part, self.objective), **self.objective.outputs)
+                pairs = zip(TowerOutputs(*values), rows, strict=True)
+                there = [(value, leaf) for value, leaf in pairs if value is not None and leaf is not None]
+                sent = sum(_product(value, leaf) for value, leaf in there)
+                # Scale and bias are one for all parts; their gradients go along with the last.
+                sent = sent + _product(scale, self.scale) * float(last)
+                if bias is not None and self.bias is not None:
+                    sent = sent + _product(bias, self.bias) * float(last)
+                if sent.requires_grad:
+                    sent.backward()  # type: ignore[no-untyped-call]
+        _set_random_state(after, self.scale.device)
+
+
+def _texts(part: BatchPart, objective: Objective) -> Texts | None:
+    return part.texts if objective.reads_texts else None
+
+
+def _product(value: Tensor, leaf: Tensor) -> Tensor:
+    """A scalar whose gradient in `value` is that of the loss in `leaf`."""
+    return (value.float() * (torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)).sum()
+
+
+def _random_state(device: torch.device) -> RandomState:
+    return torch.get_rng_state(), [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+
+
+def _set_random_state(state: RandomState, device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    for own in state[1]:
+        torch.cuda.set_rng_state(own, device)

@@ -1,19 +1,22 @@
-"""What a run says while it trains: metrics.jsonl always, accelerate's trackers by name, a progress bar or log lines."""
+"""What a run says while it trains: metrics.jsonl, trackers, a bar or lines; and whether all losses are finite."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from degla.errors import InputError
-from degla.files import whole_file
+from degla.errors import DeglaError, InputError
+from degla.files import whole_file, write_json
+from degla.model.runs import latest_checkpoint
 from degla.parse import parse_json, read_bytes
 from degla.progress import TaskProgress
 
@@ -110,3 +113,61 @@ class Metrics:
         self._stream.write(json.dumps({"step": step, **values}) + "\n")
         self._stream.flush()
         self.tracker({name: value for name, value in values.items() if isinstance(value, int | float)}, step=step)
+
+
+class NonFiniteLossError(DeglaError):
+    """A loss is not a number or infinite.
+
+    Attributes:
+        step: number of the step, from 1.
+        ids: caption ids of its batch, those of this process.
+    """
+
+    def __init__(self, step: int, value: float, ids: tuple[str, ...]) -> None:
+        super().__init__(f"step {step}: the loss is {value}")
+        self.step, self.ids = step, ids
+
+
+class FiniteWatch:
+    """Remembers losses, which stay on their device, until `look`."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[int, tuple[str, ...]]] = []
+        self._losses: list[Tensor] = []
+
+    def note(self, step: int, *, loss: Tensor, ids: tuple[str, ...]) -> None:
+        """Remember the loss, equal on all processes, of step number `step` (from 1)."""
+        self._steps.append((step, ids))
+        self._losses.append(loss)
+
+    def look(self) -> None:
+        """Read all remembered losses at once; call it before anything is written that a bad step has changed.
+
+        Raises:
+            NonFiniteLossError: names the first step whose loss was not finite.
+        """
+        if not self._losses:
+            return
+        losses, steps = torch.stack(self._losses).cpu(), self._steps
+        self._losses, self._steps = [], []
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            first = int(bad[0])
+            raise NonFiniteLossError(steps[first][0], losses[first].item(), steps[first][1])
+
+
+@contextmanager
+def nonfinite_told(run: Path, *, rank: int, steps_per_epoch: int) -> Iterator[None]:
+    """Write down the batch of a loss that was not finite, and say what to do."""
+    try:
+        yield
+    except NonFiniteLossError as error:
+        note = run / ("nonfinite.json" if rank == 0 else f"nonfinite-{rank}.json")
+        batch = {"step": error.step, "epoch": (error.step - 1) // steps_per_epoch, "caption_ids": list(error.ids)}
+        write_json(note, batch)
+        newest = latest_checkpoint(run)
+        raise DeglaError(
+            f"{error}; it changed no checkpoint. The captions of its batch are listed in {note}. "
+            + (f"The last checkpoint is {newest}. " if newest else "")
+            + "A lower --optim.lr, --optim.clip-norm 1 or --train.precision fp32 often helps."
+        ) from None

@@ -1,13 +1,25 @@
-"""AdamW over two groups of parameters, and the learning rate as a function of the step."""
+"""Which parameters are trained, how they move (AdamW, learning rate), and what pulls them back to the start (L2-SP)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from degla.config.sections import OptimConfig
+from degla.config.run import TrainConfig
+from degla.config.sections import L2SPConfig, OptimConfig
+from degla.errors import InputError
+from degla.losses.core import Processes
+from degla.losses.core.forms import BIAS, fit_to_model
+from degla.model.adapters import add_adapters
+from degla.model.block import is_of_adapter
+from degla.model.depth import TOWERS, Tower, resblocks, tower_depth, tower_module, tower_of
+from degla.model.encoder import Encoder
+from degla.model.fast_paths import why_no_adapters
+from degla.model.modes import has_statistics
 
 _NO_DECAY = ("bn", "ln", "bias", "logit_scale")
 
@@ -60,3 +72,139 @@ def learning_rate(step: int, *, steps: int, config: OptimConfig) -> float:
         return config.lr
     progress = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
     return config.lr * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
+    """Set `requires_grad` of every parameter, put adapters in where they are asked for, and settle BatchNorm.
+
+    Raises:
+        InputError: nothing is left to train; the towers' blocks cannot be told, or are fewer; the towers take no
+            adapters; or moving statistics of BatchNorm do not go together with another flag.
+    """
+    loop, scale = config.train, _scale_names(encoder, config)
+    frozen = _frozen_blocks(encoder, "image", loop.freeze_image_blocks)
+    frozen |= _frozen_blocks(encoder, "text", loop.freeze_text_blocks)
+    trained = {"image": loop.train_image_tower, "text": loop.train_text_tower}
+    for name, parameter in encoder.clip.named_parameters():
+        tower = tower_of(name)
+        whole = name in scale if tower is None else trained[tower]
+        parameter.requires_grad_(whole and name not in frozen)
+    if config.adapter.rank:
+        _add_adapters(encoder, config)
+    if not any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise InputError("nothing is left to train: one of --train.train-image-tower, -text-tower, -scale must be on.")
+    _settle_statistics(encoder, config)
+
+
+def _scale_names(encoder: Encoder, config: TrainConfig) -> set[str]:
+    """The scale, and the bias where a loss reads it; nothing where they are not trained."""
+    if not config.train.train_scale:
+        return set()
+    biased = encoder.bias is not None
+    fitted = [fit_to_model(stream.objective, biased=biased, model=encoder.name) for stream in config.streams]
+    read = any(BIAS in loss.reads for losses in fitted for loss in losses.values())
+    return {"logit_scale", *(["logit_bias"] if read else [])}
+
+
+def _frozen_blocks(encoder: Encoder, tower: Tower, count: int) -> set[str]:
+    """Parameters of the first `count` blocks and what is before them; below 0: of all but the last -`count` blocks."""
+    if not count:
+        return set()
+    depth = tower_depth(encoder.clip, tower)
+    if depth is None:
+        kind = type(tower_module(encoder.clip, tower)).__name__
+        raise InputError(
+            f"--train.freeze-{tower}-blocks is {count}; what the blocks of {encoder.name}'s {tower} tower are is not "
+            f"known ({kind}). Give 0 to train all of it, or --train.no-train-{tower}-tower to train nothing of it."
+        )
+    if abs(count) > depth.count:
+        raise InputError(
+            f"--train.freeze-{tower}-blocks is {count}; {encoder.name} has {depth.count} such blocks. Give a number "
+            f"from {-depth.count} to {depth.count}."
+        )
+    first = count if count > 0 else depth.count + count
+    return {name for name, number in depth.of.items() if number < first}
+
+
+def _settle_statistics(encoder: Encoder, config: TrainConfig) -> None:
+    """Let the statistics of BatchNorm move where the configuration says so, and refuse what is not exact with it."""
+    loop = config.train
+    encoder.moves_statistics = loop.batch_norm == "update" and has_statistics(encoder.clip)
+    if not encoder.moves_statistics:
+        return
+    processes = Processes.current().count
+    own = loop.batch_size // processes
+    for refused, flag, reason in (
+        ((loop.chunk_size or own) < own, f"--train.chunk-size {loop.chunk_size}",
+         "each part would be normalised by its own statistics, not by those of the batch"),
+        (loop.gradient_checkpointing, "--train.gradient-checkpointing", "each batch would move the statistics twice"),
+        (processes > 1, f"{processes} processes", "each would have statistics of its own rows"),
+    ):  # fmt: skip
+        if refused:
+            raise InputError(
+                f"--train.batch-norm update does not go together with {flag}: {reason}. Leave one of them out; with "
+                "--train.batch-norm frozen the model keeps the statistics that it came with."
+            )
+
+
+def _add_adapters(encoder: Encoder, config: TrainConfig) -> None:
+    clip = encoder.clip
+    for tower, on in zip(TOWERS, (config.train.train_image_tower, config.train.train_text_tower), strict=True):
+        why = why_no_adapters(clip, tower) if on else None
+        if why is not None:
+            raise InputError(
+                f"--adapter.rank: {encoder.name} takes no adapters, for its {tower} tower {why}. Train its weights "
+                f"(--adapter.rank 0), or leave that tower out (--train.no-train-{tower}-tower)."
+            )
+    trained = {name for name, parameter in clip.named_parameters() if parameter.requires_grad}
+    blocks = [
+        block
+        for tower in TOWERS
+        for block in resblocks(clip, tower)
+        if any(name.startswith(block + ".") for name in trained)
+    ]
+    add_adapters(clip, config.adapter, blocks=blocks)
+    for name, parameter in clip.named_parameters():
+        parameter.requires_grad_(is_of_adapter(name) or name in _scale_names(encoder, config))
+
+
+class L2SP:
+    """Adds the gradient of ``weight * sum F (theta - start)^2`` to the gradients that are there, without autograd.
+
+    With ``importance="adaptive"`` F is ``g^2 / mean(g^2)``, the mean over a tensor, where g is the gradient that the
+    parameters hold when `pull` is called: that of the replayed pairs at this step, the average over all processes
+    (adaptive weight consolidation of GIFT, arXiv 2503.04229). A tensor without any gradient is not held. With
+    "equal" F is 1.
+
+    The start is copied when this is made, which every run does before it takes up a checkpoint, from the model
+    that it was started with: a resumed run has the same one.
+
+    Args:
+        parameters: those that are trained, as they are at the start of the run.
+        config: weight and importance.
+    """
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], config: L2SPConfig) -> None:
+        self.config = config
+        self._held = [(value, value.detach().clone()) for value in parameters if value.requires_grad]
+
+    @torch.no_grad()
+    def pull(self) -> Float[Tensor, ""]:
+        """Add the penalty's gradient to `grad` of every parameter; returns the penalty before its weight."""
+        values = []
+        for parameter, start in self._held:
+            away = parameter - start
+            counted = self._importance(parameter.grad, away) * away
+            values.append((counted * away).sum())
+            back = 2 * self.config.weight * counted
+            parameter.grad = back if parameter.grad is None else parameter.grad.add_(back)
+        return torch.stack(values).sum()
+
+    def _importance(self, gradient: Tensor | None, like: Tensor) -> Tensor:
+        if self.config.importance == "equal":
+            return torch.ones_like(like)
+        if gradient is None:
+            return torch.zeros_like(like)
+        square = gradient.square()
+        mean = square.mean()
+        return torch.where(mean > 0, square / mean, torch.zeros_like(square))

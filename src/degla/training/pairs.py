@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import torch
 
-from degla.config.run import TrainConfig
-from degla.config.sections import DataConfig
-from degla.data.batches import Batch
-from degla.data.classes import read_classes
-from degla.data.collate import Collate
+from degla.config.run import StreamConfig, TrainConfig
+from degla.config.sections import DataConfig, LoopConfig
+from degla.data.batches import Batch, Collate
 from degla.data.dataset import PairDataset
-from degla.data.extras import ExtraData
-from degla.data.image_check import check_further_images, usable_rows
-from degla.data.loader import make_loader
+from degla.data.extras import ExtraData, read_classes
+from degla.data.images import check_further_images, usable_rows
 from degla.data.neighbours import Neighbours, read_neighbours
 from degla.data.pairs import PairRow, join, negatives_of_rules, partner_negatives
-from degla.data.plan import BatchPlan
+from degla.data.plan import BatchPlan, EpochSampler, make_loader
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
 from degla.errors import InputError
 from degla.inputs import inputs_of
-from degla.losses.core import Processes, TeacherPart
+from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.records import CaptionRecord, NegativeRecord
@@ -42,10 +40,10 @@ def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> list[
     """
     assert data.captions is not None
     wanted = data.negatives_per_caption
-    if wanted and data.negatives is None and not data.partner_negative:
+    if wanted and data.negatives is None and not data.distractor_negative:
         raise InputError(
-            f"this recipe draws {wanted} negatives a caption and there are none: give --data.negatives FILE "
-            f"(made by `degla negatives {data.captions} --out FILE`), or --data.negatives-per-caption 0."
+            f"this recipe draws {wanted} negatives a caption and there are none: give {data.flag('negatives')} FILE "
+            f"(made by `degla negatives {data.captions} --out FILE`), or {data.flag('negatives_per_caption')} 0."
         )
     columns = Columns(
         id=data.id_column,
@@ -57,19 +55,19 @@ def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> list[
     )
     captions: Iterable[CaptionRecord] = read_captions(data.captions, format=data.format, columns=columns)
     negatives: Iterable[NegativeRecord] | None = None
-    if wanted and data.partner_negative:
+    if wanted and data.distractor_negative:
         captions = list(captions)
-        negatives = partner_negatives(captions)
+        negatives = partner_negatives(captions, flag=data.flag("distractor_negative"))
     elif wanted and data.negatives is not None:
         negatives = read_negatives(data.negatives)
         if data.rules:
-            negatives = negatives_of_rules(negatives, data.rules)
+            negatives = negatives_of_rules(negatives, data.rules, flag=data.flag("rules"))
     return join(captions, negatives, negatives_per_caption=wanted)
 
 
 def _optional_columns(data: DataConfig, reads: frozenset[str]) -> tuple[str, ...]:
     columns = [each.column for each in inputs_of(reads).values() if each.column]
-    if data.partner_negative and data.negatives_per_caption:
+    if data.distractor_negative and data.negatives_per_caption:
         columns += ["partner_image", "partner_text"]
     if data.positives == "same_image":
         columns = [name for name in columns if name != "positives"]
@@ -83,7 +81,8 @@ def extra_data(data: DataConfig, reads: frozenset[str]) -> ExtraData:
         InputError: a loss reads classes and there is no file of them, or it is wrong.
     """
     if "classes" in reads and data.classes is None:
-        raise InputError("this recipe tells images apart by classes and there are none: give --data.classes FILE.")
+        flag = data.flag("classes")
+        raise InputError(f"this recipe tells images apart by classes and there are none: give {flag} FILE.")
     return ExtraData(
         reads=reads,
         positives=data.positives_per_caption,
@@ -91,6 +90,7 @@ def extra_data(data: DataConfig, reads: frozenset[str]) -> ExtraData:
         classes=read_classes(data.classes) if "classes" in reads and data.classes is not None else (),
         class_template=data.class_template,
         where=str(data.captions),
+        flags=f"--{data.section}",
     )
 
 
@@ -115,12 +115,16 @@ class Pairs:
     def batches(self, epoch: int, *, start: int, device: torch.device) -> Iterator[Batch]:
         """This process's batches of one epoch from position `start`; a pure function of seed, epoch and position."""
         on_gpu = device.type == "cuda"
-        loader = make_loader(
-            self.dataset, self.plan, epoch=epoch, start=start, workers=self.workers, collate=self.collate,
-            pin_memory=on_gpu, neighbours=self.neighbours,
-        )  # fmt: skip
+        sampler = EpochSampler(self.plan, epoch, start, self.neighbours)
+        loader = make_loader(self.dataset, sampler, workers=self.workers, collate=self.collate, pin_memory=on_gpu)
         for batch in loader:
             yield batch.to(device, non_blocking=on_gpu)
+
+    def endless(self, *, start: int, device: torch.device) -> Iterator[Batch]:
+        """The batch of every step from number `start` on, pass after pass: a function of the seed and the number."""
+        first, position = divmod(start, len(self.plan))
+        for epoch in count(first):
+            yield from self.batches(epoch, start=position if epoch == first else 0, device=device)
 
 
 @dataclass(frozen=True)
@@ -138,28 +142,39 @@ class PairSource:
     neighbours: Neighbours | None
 
 
-def read_pairs(config: TrainConfig, *, processes: Processes) -> PairSource:
-    """Read and check the rows of a run and their images.
+def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes) -> PairSource:
+    """Read and check the rows of a stream of pairs and their images.
+
+    Args:
+        stream: of a run.
+        seed: of the run.
+        processes: that share each batch.
 
     Raises:
         InputError: see `read_rows`; a missing image; a batch that does not divide among the processes.
     """
-    data, loop = config.data, config.train
-    if loop.batch_size % processes.count:
-        raise InputError(f"--train.batch-size {loop.batch_size} does not divide among {processes.count} processes.")
+    data, workers = stream.data, max(stream.data.workers, 2)
+    if stream.batch_size % processes.count:
+        raise InputError(f"{stream.batch_flag} {stream.batch_size} does not divide among {processes.count} processes.")
     folder = Path(data.images or ".")
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of images (--data.images).")
-    reads = active_reads(config)
-    extras = extra_data(data, reads)
-    rows = usable_rows(read_rows(data, reads=reads), folder, bad_images=data.bad_images, workers=max(data.workers, 2))
-    for each in inputs_of(reads, kind="image").values():
-        check_further_images(rows, each.column, folder, workers=max(data.workers, 2))
-    return PairSource(rows, extras, _neighbours(data, rows, loop.seed))
+        raise InputError(f"{folder}: no such folder of images ({data.flag('images')}).")
+    extras = extra_data(data, stream.reads)
+    rows = read_rows(data, reads=stream.reads)
+    flag = data.flag("bad_images")
+    rows = usable_rows(rows, folder, bad_images=data.bad_images, workers=workers, flag=flag)
+    for each in inputs_of(stream.reads, kind="image").values():
+        check_further_images(rows, each.column, folder, workers=workers)
+    return PairSource(rows, extras, _neighbours(data, rows, seed))
 
 
 def open_pairs(
-    config: TrainConfig, *, encoder: Encoder, processes: Processes, source: PairSource | None = None
+    config: TrainConfig,
+    *,
+    encoder: Encoder,
+    processes: Processes,
+    source: PairSource | None = None,
+    stream: StreamConfig | None = None,
 ) -> Pairs:
     """Order the pairs of a run for a model.
 
@@ -167,33 +182,35 @@ def open_pairs(
         config: of the run.
         encoder: the model to train.
         processes: that share each batch.
-        source: its rows, where they have been read already.
+        source: the rows, where they have been read already.
+        stream: which pairs of the run; those that it is about by default.
 
     Raises:
         InputError: see `read_pairs`; fewer rows than one batch; a loss reads what the model does not give.
     """
-    source = source or read_pairs(config, processes=processes)
-    data, loop = config.data, config.train
+    stream, loop = stream or config.pairs, config.train
+    data = stream.data
+    source = source or read_pairs(stream, seed=loop.seed, processes=processes)
+    scale = (data.smallest_crop, 1.0)
     dataset = PairDataset(
         source.rows,
         folder=Path(data.images or "."),
-        transform=RandomCrop(image_transform(encoder), scale=(data.smallest_crop, 1.0)),
+        transform=RandomCrop(image_transform(encoder), scale=scale, scaled=data.scaled_decoding),
         tokenize=encoder.tokenize,
         negatives_per_caption=data.negatives_per_caption,
         seed=loop.seed,
         draw=data.draw,
-        scaled_decoding=data.scaled_decoding,
         extras=source.extras,
     )
     plan = BatchPlan(
         dataset.groups,
-        batch_size=loop.batch_size // processes.count,
+        batch_size=stream.batch_size // processes.count,
         world_size=processes.count,
         rank=processes.rank,
         seed=loop.seed,
         duplicates="avoid" if data.duplicates == "avoid" else "allow",
     )
-    collate = choose_collate(config, encoder, part_size=loop.chunk_size)
+    collate = choose_collate(stream, loop, encoder)
     return Pairs(dataset, plan, workers=data.workers, collate=collate, neighbours=source.neighbours)
 
 
@@ -202,47 +219,42 @@ def _neighbours(data: DataConfig, rows: list[PairRow], seed: int) -> Neighbours 
         return None
     if data.neighbours is None:
         raise InputError(
-            "this recipe trains on similar images together and does not know which are: give --data.neighbours FILE "
-            f"(made by `degla neighbours {data.captions} --images {data.images} --model MODEL --out FILE`), "
-            "or --data.neighbours-per-pair 0."
+            "this recipe trains on similar images together and does not know which are: give "
+            f"{data.flag('neighbours')} FILE (made by `degla neighbours {data.captions} --images {data.images} "
+            f"--model MODEL --out FILE`), or {data.flag('neighbours_per_pair')} 0."
         )
     return read_neighbours(data.neighbours, rows, per_row=data.neighbours_per_pair, seed=seed)
 
 
-def active_reads(config: TrainConfig) -> frozenset[str]:
-    """The optional parts of a batch that the losses of the configuration read."""
-    return frozenset[str]().union(*(loss.reads for loss in config.objective.values() if loss.weight > 0))
-
-
-def choose_collate(config: TrainConfig, encoder: Encoder, *, part_size: int | None) -> Collate:
+def choose_collate(stream: StreamConfig, loop: LoopConfig, encoder: Encoder) -> Collate:
     """How pairs become batches of this encoder; tells it to pad texts where the configuration says so.
 
     Raises:
         InputError: a loss reads patches and tokens, and the towers or flags do not give them; or no file of classes.
     """
-    reads = active_reads(config)
-    if "tokens" in reads and not (config.train.trim and encoder.gives_tokens):
+    dense = "tokens" in stream.reads
+    if dense and not (loop.trim and encoder.gives_tokens):
         raise InputError(
             f"{encoder.name} gives no outputs for patches and tokens with these flags, and a loss of this recipe reads "
             f"them: {fast_paths.why_no_tokens(encoder.clip) or 'they go together with --train.trim alone'}."
         )
-    class_texts = extra_data(config.data, reads).class_texts()
+    class_texts = extra_data(stream.data, stream.reads).class_texts()
     classes = encoder.tokenize(class_texts).long() if class_texts else None
-    if not config.train.trim:
+    if not loop.trim:
         encoder.grow = None
         return Collate(classes=classes)
-    if encoder.grow is not None and config.train.compile:
+    if encoder.grow is not None and loop.compile:
         # Few different lengths for compiled kernels; the number of nodes is left to vary.
         encoder.grow = replace(encoder.grow, multiple=8)
-    needs = frozenset[TeacherPart]().union(*(loss.needs for loss in config.objective.values() if loss.weight > 0))
+    captions_alone = "caption" in stream.needs and "negative" not in stream.needs
     return Collate(
         trim=encoder.trims,
         padding=encoder.padding,
         grow=encoder.grow,
-        part_size=part_size,
+        part_size=loop.chunk_size,
         classes=classes,
-        tokens="tokens" in reads,
-        caption_trees="caption" in needs and "negative" not in needs and config.data.negatives_per_caption > 0,
+        tokens=dense,
+        caption_trees=captions_alone and stream.data.negatives_per_caption > 0,
     )
 
 

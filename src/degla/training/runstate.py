@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from degla.config.plain import to_plain
+from degla.config.fields import new_name, to_plain
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.export.card import try_checkpoint_card
+from degla.model.average import average_weights
 from degla.model.checkpoint import load_checkpoint, save_checkpoint
 from degla.model.encoder import Encoder
 from degla.model.integrity import amend_state
 from degla.model.runs import latest_checkpoint, point_to_best, remove_old_checkpoints
 from degla.model.teacher import Teacher
+from degla.training.metrics import FiniteWatch
 from degla.training.optim import bare
-from degla.training.randomness import random_state, set_random_state
 from degla.training.step import Trainer
 
 log = logging.getLogger("degla.train")
@@ -58,15 +63,19 @@ class RunState:
         run: the run's folder.
         config: its configuration.
         trainer: what is saved and restored.
+        watch: the losses that nobody has looked at yet.
+        start: the model before training, where its average with the student is what is kept for use; else None.
         data: digests of the rows that it is trained on, by column; see `data_digests`.
         counts: how many rows those are, for the card; see `data_counts`.
     """
 
     def __init__(
-        self, run: Path, *, config: TrainConfig, trainer: Trainer, data: Mapping[str, str], counts: Mapping[str, int]
-    ) -> None:
+        self, run: Path, *, config: TrainConfig, trainer: Trainer, watch: FiniteWatch, start: Encoder | None,
+        data: Mapping[str, str], counts: Mapping[str, int],
+    ) -> None:  # fmt: skip
         self.run, self.config, self.trainer, self.data, self.counts = run, config, trainer, dict(data), dict(counts)
-        self._start = None if trainer.start is None else trainer.start.fingerprint
+        self.watch, self.start = watch, start
+        self._start = None if start is None else start.fingerprint
         self._saved = time.monotonic()
         self._standing: int | None = None  # Step of the checkpoint that was loaded or written last.
 
@@ -95,7 +104,7 @@ class RunState:
         Raises:
             NonFiniteLossError: a step since the last look went wrong; nothing is written.
         """
-        self.trainer.watch.look()
+        self.watch.look()
         folder = self.run / f"step-{position.step}"
         if position.step == self._standing:
             if self.trainer.accelerator.is_main_process:
@@ -106,7 +115,7 @@ class RunState:
         states = self._gather(random_state())
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
         held = optimizer.state_dict() if sharding is None else sharding.optimizer_state(optimizer)
-        with self.trainer.whole(everywhere=False) as (encoder, teacher):
+        with self.whole(everywhere=False) as (encoder, teacher):
             self._write(folder, position, encoder, teacher, optimizer=held, states=states, best=best, ended=ended)
         self.trainer.accelerator.wait_for_everyone()
         self._saved, self._standing = time.monotonic(), position.step
@@ -118,7 +127,7 @@ class RunState:
     ) -> None:  # fmt: skip
         if self.trainer.accelerator.is_main_process:
             scaler = self.trainer.accelerator.scaler
-            kept = self.trainer.kept(encoder)
+            kept = self.kept(encoder)
             save_checkpoint(
                 folder,
                 encoder=encoder,
@@ -126,7 +135,7 @@ class RunState:
                 optimizer=optimizer,
                 tensors={
                     "random": states,
-                    "memory": self.trainer.memory,
+                    "memory": self._memory(),
                     "scaler": scaler.state_dict() if scaler is not None else {},
                 },
                 state={
@@ -161,9 +170,9 @@ class RunState:
         if folder is None:
             raise InputError(f"{self.run}: no complete checkpoint to go on from.")
         optimizer, sharding = bare(self.trainer.optimizer), self.trainer.sharding
-        with self.trainer.whole() as (encoder, teacher):
+        with self.whole() as (encoder, teacher):
             state, tensors = load_checkpoint(
-                folder, encoder=encoder, teacher=teacher, optimizer=optimizer, averaged=self.trainer.start is not None
+                folder, encoder=encoder, teacher=teacher, optimizer=optimizer, averaged=self.start is not None
             )
             if sharding is not None:
                 sharding.take_over(encoder, teacher)
@@ -180,7 +189,7 @@ class RunState:
                 f"{folder}: --model {self.config.model} is another model than the run began with, and its average with "
                 "the student is what is kept. Put the old one back."
             )
-        self.trainer.recall(tensors["memory"])
+        self._recall(tensors["memory"])
         if self.trainer.accelerator.scaler is not None and tensors["scaler"]:
             self.trainer.accelerator.scaler.load_state_dict(tensors["scaler"])
         rank = self.trainer.processes.rank
@@ -189,10 +198,43 @@ class RunState:
         self._standing = state.step
         return Position(step=state.step, epoch=state.epoch, batch=state.batch)
 
+    @contextmanager
+    def whole(self, *, everywhere: bool = True) -> Iterator[tuple[Encoder, Teacher | None]]:
+        """Student and teacher with all of their weights, in this process or only in the first."""
+        if self.trainer.sharding is None:
+            yield self.trainer.encoder, self.trainer.teacher
+        else:
+            with self.trainer.sharding.whole(everywhere=everywhere) as models:
+                yield models
+
+    def kept(self, student: Encoder) -> Encoder:
+        """The model for use that a whole student stands for: itself, or its average with the model before training."""
+        share = self.config.train.average
+        if self.start is None or share is None:
+            return student
+        averaged = average_weights(self.start, student, share=share).to(self.trainer.encoder.device)
+        averaged.precision = student.precision
+        return averaged
+
+    def _memories(self) -> dict[str, dict[str, Tensor]]:
+        """What the losses of each stream remember from step to step, by what their names begin with."""
+        replay = self.trainer.replay
+        return {"": self.trainer.pairs.objective.memory, "replay.": replay.objective.memory if replay else {}}
+
+    def _memory(self) -> dict[str, Tensor]:
+        memories = self._memories().items()
+        return {f"{stream}{name}": value for stream, memory in memories for name, value in memory.items()}
+
+    def _recall(self, saved: Mapping[str, Tensor]) -> None:
+        saved = {new_name(name): value for name, value in saved.items()}
+        for stream, memory in self._memories().items():
+            memory |= {name: saved[f"{stream}{name}"] for name in memory if f"{stream}{name}" in saved}
+
     def _check_data(self, folder: Path, recorded: dict[str, str] | None) -> None:
         if recorded is None:
             log.warning("%s: records no digests of its data; whether they are still the same is not checked.", folder)
             return
+        recorded = {_new_column(name): value for name, value in recorded.items()}
         changed = [name for name in sorted(recorded.keys() | self.data) if recorded.get(name) != self.data.get(name)]
         if changed:
             files = [path for path in (self.config.data.captions, self.config.data.negatives) if path is not None]
@@ -210,9 +252,51 @@ class RunState:
         return states
 
 
+_OLD_COLUMNS = {
+    "partner_images": "distractor_image", "partner_texts": "distractor_caption", "positives": "positive",
+    "labels": "label", "text_groups": "text_group",
+}  # fmt: skip
+
+
+def _new_column(name: str) -> str:
+    """The name of a digest, from what checkpoints called it before."""
+    stream, _, column = name.rpartition(" ")
+    return f"{new_name(stream)} {_OLD_COLUMNS.get(column, column)}".lstrip()
+
+
 def _versions() -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
     names = ("degla", "torch", "open_clip_torch", "accelerate")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's global generators."""
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """States of the global generators as tensors and plain values, safe to load with ``weights_only``."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, keys.tolist(), position, has_gauss, cached],  # type: ignore[union-attr]
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what `random_state` gave; generators of devices that are not here are passed over."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    numpy.random.set_state((kind, numpy.array(keys, dtype=numpy.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

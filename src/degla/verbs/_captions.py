@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from degla.data.columns import Columns
+    from degla.data.sources import Columns
 
 
 def describe_columns(verb: argparse.ArgumentParser) -> None:
@@ -20,6 +20,6 @@ def describe_columns(verb: argparse.ArgumentParser) -> None:
 
 def columns(given: argparse.Namespace) -> Columns:
     """The names of the fields that the arguments give."""
-    from degla.data.columns import Columns
+    from degla.data.sources import Columns
 
     return Columns(id=given.id_column, image=given.image_column, text=given.text_column, image_id=given.image_id_column)

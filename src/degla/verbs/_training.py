@@ -1,15 +1,17 @@
-"""Words of verbs that take a training configuration: a recipe, a file or a run, then any of its fields as flags."""
+"""Words of verbs that take a training configuration: a recipe, a file or a run, then fields as flags; their help."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
 from degla.shelf import RECIPES, did_you_mean
-from degla.verbs._training_help import ALL, show_help
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
@@ -42,25 +44,32 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     if named:
         RECIPES.require(named)
 
-    import tyro
-
-    from degla.config.file import to_yaml
-    from degla.config.plain import flags
+    from degla.config.fields import flags
+    from degla.config.file import check_unchanged, read_config, to_yaml
     from degla.config.run import TrainConfig
-    from degla.training.resume import check_unchanged, read_config
 
     default: Any = read_config(Path(words[1])) if resume else _start(named, file)
     first = words[: 2 if resume else 1 if named else 0]
     rest = words[len(first) :]
-    _known_flags(rest, known=flags(default))
+    rest = [_with_new_name(word) for word in rest]
     program = " ".join(["degla", verb, *first, *([CONFIG, file] if file else [])])
-    if {"-h", "--help", ALL} & set(rest):
-        show_help(default, program=program, everything=ALL in rest)
+    about, rest = _help_of(rest)
+    if about is not None:
+        show_help(default, program=program, about=about)
         raise SystemExit(0)
+    _known_flags(rest, known=flags(default))
+
+    import tyro
+
+    from degla.ranges import RangeError
+
     try:
         config: TrainConfig = tyro.cli(TrainConfig, args=rest, default=default, prog=program)
-    except InputError as error:
-        raise InputError(_as_given(str(error), rest)) from None
+    except RangeError as error:
+        # Losses of replayed pairs are of the same types as those of the run's own.
+        flag = f"--replay.{error.flag}"
+        second = any(word.partition("=")[0].replace("_", "-") == flag for word in rest)
+        raise InputError(f"{flag} {error.reason}" if second else str(error)) from None
     if resume:
         check_unchanged(default, config)
     if printed:
@@ -107,7 +116,7 @@ def _take(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
 
 def describe_flags(verb: argparse.ArgumentParser) -> None:
     """Every field of the configuration as a flag, for help; tyro is what reads them."""
-    from degla.config.plain import flags
+    from degla.config.fields import flags
     from degla.config.run import TrainConfig
 
     verb.add_argument(CONFIG, metavar="FILE", help="fields in YAML, TOML or JSON; flags go on top")
@@ -116,13 +125,27 @@ def describe_flags(verb: argparse.ArgumentParser) -> None:
         verb.add_argument(f"--{name}", help=argparse.SUPPRESS, action="store_true" if switch else "store")
 
 
-def _as_given(message: str, words: list[str]) -> str:
-    """A message about the second stream, whose data and losses have the sections of the first, with the flag given."""
-    for word in words:
-        flag = word.partition("=")[0].replace("_", "-")
-        if flag.startswith("--rehearsal."):
-            message = message.replace(f"--{flag.removeprefix('--rehearsal.')} is ", f"{flag} is ")
-    return message
+def _help_of(words: list[str]) -> tuple[str | None, list[str]]:
+    """What help is asked for ("" for the usual fields; None where it is not), and the other words."""
+    for place, word in enumerate(words):
+        if word == "--help-all":
+            return ALL, []
+        if word in ("-h", "--help"):
+            behind = words[place + 1] if place + 1 < len(words) else ""
+            return ("" if behind.startswith("--") else behind), []
+    return None, words
+
+
+def _with_new_name(word: str) -> str:
+    """A flag by the name that it has now."""
+    from degla.config.fields import new_name
+
+    flag, equals, value = word.partition("=")
+    if not flag.startswith("--"):
+        return word
+    name = flag.removeprefix("--").replace("-", "_")
+    new = new_name(name)
+    return word if new == name else f"--{new.replace('_', '-')}{equals}{value}"
 
 
 def _known_flags(words: list[str], *, known: dict[str, bool]) -> None:
@@ -134,10 +157,126 @@ def _known_flags(words: list[str], *, known: dict[str, bool]) -> None:
             names.add(f"{section}.no-{field}" if section else f"no-{field}")
     for word in words:
         name = word.partition("=")[0].removeprefix("--").replace("_", "-")
-        if word.startswith("--") and name not in names and word not in ("--help", ALL):
+        if word.startswith("--") and name not in names:
             section = name.rpartition(".")[0]
             same = [flag for flag in names if section and flag.startswith(section + ".")]
             hint = did_you_mean(name, names)
             if same:
                 hint += f" Flags of {section}: {', '.join(sorted(same))}."
-            raise InputError(f"unknown flag --{name}.{hint} All flags: degla train RECIPE {ALL}.")
+            raise InputError(f"unknown flag --{name}.{hint} All flags: degla train RECIPE --help {ALL}.")
+
+
+if TYPE_CHECKING:
+    from degla.config.run import TrainConfig
+
+ALL = "all"
+"""The word behind --help that asks for every flag."""
+
+_WIDTH = 110
+_USUAL = (
+    "out", "model", "data.captions", "data.images", "data.negatives", "data.negatives_per_caption", "data.workers",
+    "optim.lr", "optim.warmup_steps", "train.batch_size", "train.epochs", "train.steps", "train.precision",
+    "train.chunk_size", "train.seed", "adapter.rank", "validation.benchmarks", "validation.root",
+    "stop.max_forgetting", "checkpoint.every_minutes",
+)  # fmt: skip
+"""The fields that most users set, in the order in which they think of them."""
+
+
+def show_help(config: TrainConfig, *, program: str, about: str) -> None:
+    """Print the flags of a configuration, with its values.
+
+    Args:
+        config: a recipe's, or a run's.
+        program: the words of the command up to the flags.
+        about: a field or a section by its dotted name, or "all"; "" for the usual fields.
+
+    Raises:
+        InputError: nothing is called as `about` says.
+    """
+    if about == ALL:
+        import tyro
+
+        from degla.config.run import TrainConfig
+
+        # tyro ends the program here, as its caller does.
+        tyro.cli(TrainConfig, args=["--help"], default=config, prog=program)
+    elif about:
+        from degla.verbs.explain import explain_fields
+
+        sys.stdout.write(explain_fields(about, config=config))
+    else:
+        sys.stdout.write(_usual(config, program=program))
+
+
+def _usual(config: TrainConfig, *, program: str) -> str:
+    from degla.config.fields import known_fields
+
+    weights = [
+        f"{section}.{name}.weight"
+        for section, losses in (("objective", config.objective), ("replay.objective", config.replay.objective))
+        for name, loss in losses.items()
+        if loss.weight > 0
+    ]
+    other = ", ".join(name.replace("_", "-") for name, loss in config.objective.items() if not loss.weight)
+    sections: dict[str, int] = {}
+    for name in known_fields():
+        section = name.partition(".")[0]
+        sections[section] = sections.get(section, 0) + ("." in name)
+    counts = ", ".join(f"{name.replace('_', '-')} ({count})" for name, count in sorted(sections.items()) if count)
+    summary = RECIPES.summary(config.recipe) if config.recipe in RECIPES.names() else ""
+    return "\n".join([
+        f"usage: {program} --data.captions FILE --data.images FOLDER --out FOLDER [FLAGS]",
+        *(["", *textwrap.wrap(summary, _WIDTH)] if summary else []),
+        "",
+        "What most runs set, with the values of this one:",
+        *_rows([*_USUAL, *_own(config)], config),
+        "",
+        "Its losses:",
+        *_rows(weights, config),
+        *textwrap.wrap(f"Weight 0, each a flag like these: {other}.", _WIDTH, break_on_hyphens=False),
+        "",
+        *textwrap.wrap(f"Sections, with their numbers of flags: {counts}.", _WIDTH, break_on_hyphens=False),
+        "",
+        f"{program} --help optim.lr     one flag: meaning, range, value",
+        f"{program} --help optim        all flags of a section",
+        f"{program} --help {ALL}          all flags",
+        "",
+    ])  # fmt: skip
+
+
+def _own(config: TrainConfig) -> list[str]:
+    """The fields that matter to this configuration besides the usual ones."""
+    reads = frozenset[str]().union(*(stream.reads for stream in config.streams))
+    teaches = any(stream.needs for stream in config.streams)
+    chosen = {
+        "data.classes": "classes" in reads,
+        "data.positives": "positive" in reads,
+        "data.distractor_negative": config.data.distractor_negative,
+        "data.neighbours": config.data.neighbours_per_pair > 0,
+        "data.draw": config.data.draw != "random",
+        "teacher.kind": teaches,
+        "teacher.decay": teaches and config.teacher.kind == "average",
+        "attack.epsilon": config.attack.epsilon > 0,
+        "replay.data.captions": config.replayed is not None,
+        "replay.data.images": config.replayed is not None,
+        "replay.batch_size": config.replayed is not None,
+        "l2_sp.weight": config.l2_sp.weight > 0,
+        "train.average": config.train.average is not None,
+    }
+    return [name for name, wanted in chosen.items() if wanted]
+
+
+def _rows(names: Iterable[str], config: TrainConfig) -> list[str]:
+    """A line a field: its flag, its value, and the beginning of what it means."""
+    from degla.config.fields import field_of
+
+    rows = []
+    for name in names:
+        value, meaning = field_of(name, config)
+        shown = "none" if value in (None, ()) else " ".join(value) if isinstance(value, tuple) else str(value)
+        flag = f"  --{name.replace('_', '-')}"
+        # Without the range and the source, which --help FIELD tells.
+        meaning = re.sub(r"(;| \(|, >|, \d|, above \d).*", "", meaning, flags=re.DOTALL).rstrip(".")
+        start = f"{flag:<38} {shown:<9} "
+        rows.append(start + textwrap.shorten(meaning, max(_WIDTH - len(start), 20), placeholder=" ..."))
+    return rows

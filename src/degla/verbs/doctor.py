@@ -18,7 +18,7 @@ _USAGE = (
     "Reads the files, loads the model, decodes and takes a few steps; says what the run would be, what stands\n"
     "in its way, how long it takes, what limits its speed, and which flags would help. --out may be missing.\n"
     "Exit status 1 where there is an error.\n"
-    "degla doctor RECIPE --help lists flags, --help-all lists all.\n"
+    "degla doctor RECIPE --help lists the usual flags, --help all lists all.\n"
 )
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.shelf import BENCHMARKS, DRAWS, LOSSES, RECIPES, RULES, Shelf, class_name, did_you_mean
+
+if TYPE_CHECKING:
+    from degla.config.run import TrainConfig
 
 KINDS: dict[str, Shelf] = {
     "loss": LOSSES, "recipe": RECIPES, "rule": RULES, "benchmark": BENCHMARKS, "draw": DRAWS
@@ -48,23 +52,27 @@ def explain(words: list[str]) -> str:
     return _member(kinds[0], name) if kinds else explain_fields(name)
 
 
-def explain_fields(name: str) -> str:
-    """Meaning, range and default of a field, or of all that begin so, by a dotted name or a flag.
+def explain_fields(name: str, *, config: TrainConfig | None = None) -> str:
+    """Meaning, range and value of a field, or of all that begin so, by a dotted name or a flag.
+
+    Args:
+        name: of a field or section.
+        config: whose values are shown; the defaults without it.
 
     Raises:
         InputError: there is none.
     """
-    from degla.config.fields import explain_field, known_fields
+    from degla.config.fields import explain_field, known_fields, new_name
 
-    wanted = name.removeprefix("--").replace("-", "_")
+    wanted = new_name(name.removeprefix("--").replace("-", "_"))
     found = sorted(field for field in known_fields() if field == wanted or field.startswith(f"{wanted}."))
     if not found:
         known = {*known_fields(), *(member for shelf in KINDS.values() for member in shelf.names())}
         raise InputError(
             f"nothing is called {name!r}.{did_you_mean(wanted, known)} Names: degla ls; fields: degla train RECIPE "
-            "--help-all."
+            "--help all."
         )
-    return "\n".join(explain_field(field) for field in found)
+    return "\n".join(explain_field(field, config) for field in found)
 
 
 def _member(kind: str, name: str) -> str:

@@ -28,8 +28,7 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(f"{given.out.parent}: no such folder to write to (--out).")
     if given.drawn is not None and not given.drawn.is_dir():
         raise InputError(f"{given.drawn}: no such folder of images (--drawn).")
-    from degla.data.neighbours import NeighbourRecord
-    from degla.data.partners import drawn_images, similar_images, with_partners
+    from degla.data.neighbours import NeighbourRecord, drawn_images, similar_images, with_partners
     from degla.data.sources import read_captions, read_negatives
     from degla.records import read_jsonl, write_jsonl
 

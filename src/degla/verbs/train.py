@@ -33,8 +33,9 @@ Fine-tune a model by a recipe; every field of the configuration is a flag. Those
   --print-config              print the whole configuration for --config, and end
   --dry-run                   say what would happen: data, steps, checkpoints, memory, disk and time; write nothing
 
-More:  degla train RECIPE --help       the flags that do something in the recipe, with its values; --help-all: all
-       degla train --help FIELD        one field, for example optim.lr, or a section: optim
+More:  degla train RECIPE --help       the usual flags and the losses of the recipe, with its values
+       degla train RECIPE --help WHAT  one field (optim.lr), a section (optim) or all flags (all); without RECIPE their
+                                       defaults: degla train --help WHAT
        degla explain RECIPE            what a recipe is, and when to use it; degla explain LOSS: its formula
        docs/training.md, docs/papers.md
 
@@ -73,7 +74,7 @@ def run_words(words: list[str]) -> int:
 
 def _look(config: TrainConfig, *, resume: bool) -> int:
     """What the run would be: what training refuses first, then what `degla doctor` finds."""
-    from degla.training.run_folder import check_new
+    from degla.training.loop import check_new
     from degla.verbs.doctor import tell_findings
 
     if resume:

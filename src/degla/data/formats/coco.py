@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from degla.data.columns import Columns, Placed, caption
 from degla.data.formats._json import NOT_LINES, describe, first_character
+from degla.data.sources import Columns, Placed, caption
 from degla.errors import InputError
 from degla.parse import read_json
 

@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from degla.data.columns import Columns, Placed, captions_of_row
+from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import open_file
 from degla.records import NegativeRecord

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from degla.data.columns import Columns, Placed, caption
 from degla.data.formats._json import NOT_LINES, describe, first_character
+from degla.data.sources import Columns, Placed, caption
 from degla.errors import InputError
 from degla.parse import read_json
 from degla.records import NegativeRecord, validate

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from degla.data.columns import Columns, Placed, captions_of_row
 from degla.data.formats._json import describe
+from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import read_json_lines
 from degla.records import NegativeRecord, read_jsonl

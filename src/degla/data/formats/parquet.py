@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from degla.data.columns import Columns, Placed, captions_of_row
+from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import in_one_line
 from degla.records import NegativeRecord, validate

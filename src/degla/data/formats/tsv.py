@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from degla.data.columns import Columns, Placed
 from degla.data.formats.csv import read_negatives, read_table
+from degla.data.sources import Columns, Placed
 from degla.records import NegativeRecord
 
 

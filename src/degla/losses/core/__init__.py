@@ -1,7 +1,7 @@
 """What all losses share: embeddings, the processes of a batch, the log-partition, base classes, the weighted sum."""
 
 from degla.losses.core.embeddings import Embeddings, Target, TeacherPart
-from degla.losses.core.loss import AnyLoss, Loss, StatefulLoss
+from degla.losses.core.objective import AnyLoss, Loss, StatefulLoss
 from degla.losses.core.processes import Processes
 
 __all__ = [

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from degla.errors import InputError
-from degla.losses.core.loss import AnyLoss
-from degla.losses.core.objective import loss_class
+from degla.losses.core.objective import AnyLoss, loss_class
 from degla.shelf import LOSSES
 
 SIGMOID = "sigmoid_"

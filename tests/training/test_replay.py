@@ -1,4 +1,4 @@
-"""Rehearsal: gradients are those of the sum of both objectives, batches a function of the step, errors name flags."""
+"""Replay: gradients are those of the sum of both objectives, batches a function of the step, errors name flags."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 from safetensors.torch import load_file
 
 from degla.cli import main
-from degla.config.plain import from_plain, to_plain
-from degla.config.run import RehearsalConfig, TrainConfig
+from degla.config.fields import from_plain, to_plain
+from degla.config.file import read_config
+from degla.config.run import ReplayConfig, TrainConfig
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.losses.core.objective import Objective, losses_by_name
 from degla.losses.self_distillation import SelfDistillation
 from degla.model.load import load_encoder
 from degla.model.teacher import Teacher
+from degla.training.build import build_trainer, open_accelerator
 from degla.training.embed import teacher_target, to_embeddings
-from degla.training.loop import build_trainer, open_accelerator, train
+from degla.training.loop import train
 from degla.training.pairs import open_pairs
-from degla.training.rehearsal import add_rehearsal, open_rehearsal, rehearsal_batches
-from degla.training.resume import read_config
 from degla.training.step import Trainer
 from tests.launch import run_together
 from tests.training.configs import tiny_config
@@ -35,18 +35,17 @@ Pairs = dict[str, Path]
 def _gift(model: Path, pairs: Pairs, out: Path, **loop: Any) -> TrainConfig:
     """The recipe on tiny data, with a second stream of another batch than the first."""
     config = tiny_config("gift", model=model, pairs=pairs, out=out, train_scale=False, **loop)
-    return replace(config, rehearsal=replace(config.rehearsal, batch_size=6))
+    return replace(config, replay=replace(config.replay, batch_size=6))
 
 
 def _trainer(config: TrainConfig) -> tuple[Trainer, Any, Any]:
     torch.manual_seed(0)
     encoder = load_encoder(config.model)
     pairs = open_pairs(config, encoder=encoder, processes=Processes())
-    rehearsed = open_rehearsal(config, encoder=encoder, processes=Processes())
+    replay = open_pairs(config, encoder=encoder, processes=Processes(), stream=config.replayed)
     trainer = build_trainer(config, open_accelerator(config), encoder, Processes(), rules=1, steps=4)
-    add_rehearsal(trainer, rehearsed)
     batch = next(pairs.batches(0, start=0, device=encoder.device))
-    return trainer, batch, next(rehearsal_batches(rehearsed, start=0, device=encoder.device))
+    return trainer, batch, next(replay.endless(start=0, device=encoder.device))
 
 
 def _gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -58,20 +57,20 @@ def test_gradients_are_those_of_the_sum_of_both_objectives(
     chunk_size: int | None, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
     config = _gift(tiny_model, tiny_pairs, tmp_path, chunk_size=chunk_size)
-    config = replace(config, anchor=replace(config.anchor, weight=0.0))
-    trainer, batch, rehearsed = _trainer(config)
-    assert len(batch) == 4 and len(rehearsed) == 6
+    config = replace(config, l2_sp=replace(config.l2_sp, weight=0.0))
+    trainer, batch, replayed = _trainer(config)
+    assert len(batch) == 4 and len(replayed) == 6
     with torch.no_grad():  # Away from the teacher, whose distillation has no gradient at the start.
         for value in trainer.encoder.parameters():
             value += 0.02 * torch.randn_like(value) * value.requires_grad
-    loss, values = trainer.backward_all(batch, rehearsed, number=0)
+    loss, values = trainer.gradients(batch, replayed, number=0)
     made = _gradients(trainer)
 
     encoder = trainer.encoder
     encoder.zero_grad()
     assert trainer.teacher is not None
     total = torch.zeros(())
-    streams = ((batch, config.objective), (rehearsed, config.rehearsal.objective))
+    streams = ((batch, config.objective), (replayed, config.replay.objective))
     for given, chosen in streams:
         objective = Objective(chosen, rules=1)
         whole = next(iter(replace(given, trees=(), caption_trees=()).parts(len(given))))
@@ -80,7 +79,7 @@ def test_gradients_are_those_of_the_sum_of_both_objectives(
         total = total + objective.value(to_embeddings([rows], scale=encoder.scale, batch=given), target, Processes())[0]
     total.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(total.item(), rel=1e-5)
-    assert values.keys() == {"class_contrast", "rehearsal.logit_distillation", "rehearsal.soft_alignment"}
+    assert values.keys() == {"class_contrast", "replay.logit_distillation", "replay.soft_alignment"}
     expected = _gradients(trainer)
     assert made.keys() == expected.keys() and any(value.abs().max() > 1e-3 for value in expected.values())
     for name, value in expected.items():
@@ -92,23 +91,22 @@ def test_gradients_are_those_of_the_sum_of_both_objectives(
 def test_the_batch_of_a_step_is_a_function_of_its_number(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = _gift(tiny_model, tiny_pairs, tmp_path)
     encoder = load_encoder(config.model)
-    pairs = open_rehearsal(config, encoder=encoder, processes=Processes())
-    assert pairs is not None and len(pairs.plan) == 4
-    first = rehearsal_batches(pairs, start=0, device=encoder.device)
-    ids = [next(first).ids for _ in range(10)]  # type: ignore[union-attr]
+    pairs = open_pairs(config, encoder=encoder, processes=Processes(), stream=config.replayed)
+    assert len(pairs.plan) == 4
+    first = pairs.endless(start=0, device=encoder.device)
+    ids = [next(first).ids for _ in range(10)]
     assert len({name for batch in ids[:4] for name in batch}) == 24, "a pass takes every pair once"
     assert ids[4:8] != ids[:4], "the next pass has another order"
     for start in (3, 4, 6):
-        later = rehearsal_batches(pairs, start=start, device=encoder.device)
-        assert [next(later).ids for _ in range(10 - start)] == ids[start:]  # type: ignore[union-attr]
-    assert next(rehearsal_batches(None, start=0, device=encoder.device)) is None
+        later = pairs.endless(start=start, device=encoder.device)
+        assert [next(later).ids for _ in range(10 - start)] == ids[start:]
 
 
 def test_resume_is_bit_equal(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = _gift(tiny_model, tiny_pairs, tmp_path / "whole", steps=7)
     # A memory of the second stream, and a teacher that moves.
-    chosen = whole.rehearsal.objective | {"hardest_hinge": replace(whole.objective["hardest_hinge"], weight=0.5)}
-    whole = replace(whole, rehearsal=replace(whole.rehearsal, objective=chosen))
+    chosen = whole.replay.objective | {"hardest_hinge": replace(whole.objective["hardest_hinge"], weight=0.5)}
+    whole = replace(whole, replay=replace(whole.replay, objective=chosen))
     whole = replace(whole, teacher=replace(whole.teacher, kind="average", decay=0.9))
     train(whole)
     parts = replace(whole, out=tmp_path / "parts", checkpoint=replace(whole.checkpoint, every_steps=5))
@@ -125,18 +123,18 @@ def test_resume_is_bit_equal(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
         for run in ("whole", "parts")
     ]
     assert [row["loss"] for row in rows[0]] == [row["loss"] for row in rows[1]]
-    assert all(row["anchor"] > 0 for row in rows[0][1:]) and rows[0][0]["anchor"] == 0
+    assert all(row["l2_sp"] > 0 for row in rows[0][1:]) and rows[0][0]["l2_sp"] == 0
     memory = torch.load(tmp_path / "whole" / "step-7" / "optimizer.pt", weights_only=True)["memory"]
-    assert "rehearsal.hardest_hinge" in memory
+    assert "replay.hardest_hinge" in memory
 
 
 def test_two_processes_train_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     words = ["gift", "--model", str(tiny_model), "--data.captions", str(tiny_pairs["captions"]), "--data.images",
-             str(tiny_pairs["images"]), "--data.classes", str(tiny_pairs["classes"]), "--rehearsal.data.captions",
-             str(tiny_pairs["captions"]), "--rehearsal.data.images", str(tiny_pairs["images"]), "--train.steps", "3",
-             "--train.batch-size", "4", "--rehearsal.batch-size", "6", "--optim.lr", "1e-3", "--optim.warmup-steps",
+             str(tiny_pairs["images"]), "--data.classes", str(tiny_pairs["classes"]), "--replay.data.captions",
+             str(tiny_pairs["captions"]), "--replay.data.images", str(tiny_pairs["images"]), "--train.steps", "3",
+             "--train.batch-size", "4", "--replay.batch-size", "6", "--optim.lr", "1e-3", "--optim.warmup-steps",
              "0", "--tracking.every-steps", "1", "--train.train-scale",
-             "--rehearsal.objective.soft-alignment.weight", "0",
+             "--replay.objective.soft-alignment.weight", "0",
              # At the start the distillation's gradient is rounding alone, which a small epsilon would make steps of.
              "--optim.eps", "1e-3"]  # fmt: skip
     assert main(["train", *words, "--out", str(tmp_path / "1")]) == 0
@@ -145,55 +143,53 @@ def test_two_processes_train_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_pat
         [json.loads(line) for line in (tmp_path / count / "metrics.jsonl").read_text().splitlines()]
         for count in ("1", "2")
     ]
-    assert found[0][-1]["anchor"] > 0
+    assert found[0][-1]["l2_sp"] > 0
     for one, two in zip(*found, strict=True):
-        for name in ("loss", "anchor", "class_contrast", "rehearsal.logit_distillation"):
+        for name in ("loss", "l2_sp", "class_contrast", "replay.logit_distillation"):
             assert two[name] == pytest.approx(one[name], rel=2e-3, abs=1e-7), (one["step"], name)
 
 
-def test_errors_name_the_flags_of_the_rehearsal(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+def test_errors_name_the_flags_of_the_replay(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = _gift(tiny_model, tiny_pairs, tmp_path / "run")
 
-    def rehearse(**fields: Any) -> TrainConfig:
-        data = replace(config.rehearsal.data, **fields)
-        return replace(config, rehearsal=replace(config.rehearsal, data=data))
+    def replaying(**fields: Any) -> TrainConfig:
+        data = replace(config.replay.data, **fields)
+        return replace(config, replay=replace(config.replay, data=data))
 
     for wrong, message in [
-        (rehearse(captions=None), r"rehearsal: no captions: give --rehearsal\.data\.captions FILE"),
-        (rehearse(images=tmp_path / "none"), r"no such folder of images \(--rehearsal\.data\.images\)"),
-        (rehearse(negatives_per_caption=2), r"give --rehearsal\.data\.negatives FILE"),
-        (replace(config, rehearsal=RehearsalConfig(data=config.rehearsal.data)), "would be read for nothing"),
+        (replaying(captions=None), r"no captions: give --replay\.data\.captions FILE"),
+        (replaying(images=tmp_path / "none"), r"no such folder of images \(--replay\.data\.images\)"),
+        (replaying(negatives_per_caption=2), r"give --replay\.data\.negatives FILE"),
+        (replace(config, replay=ReplayConfig(data=config.replay.data)), "would be read for nothing"),
     ]:
         with pytest.raises(InputError, match=message):
             train(wrong)
 
 
-def test_any_recipe_rehearses_by_flags(
+def test_any_recipe_replays_by_flags(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["train", "clip", "--model", str(tiny_model), "--data.captions", str(tiny_pairs["captions"]),
              "--data.images", str(tiny_pairs["images"]), "--train.batch-size", "4", "--train.steps", "2",
              "--tracking.every-steps", "1", "--out", str(tmp_path / "run")]  # fmt: skip
-    again = ["--rehearsal.data.captions", str(tiny_pairs["captions"]), "--rehearsal.data.images",
-             str(tiny_pairs["images"]), "--rehearsal.objective.self-distillation.weight", "1"]  # fmt: skip
+    again = ["--replay.data.captions", str(tiny_pairs["captions"]), "--replay.data.images",
+             str(tiny_pairs["images"]), "--replay.objective.self-distillation.weight", "1"]  # fmt: skip
     assert main([*words, *again]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert all(row.keys() >= {"contrastive", "rehearsal.self_distillation"} for row in lines)
+    assert all(row.keys() >= {"contrastive", "replay.self_distillation"} for row in lines)
     assert (tmp_path / "run" / "step-2" / "teacher.safetensors").is_file()
-    assert (
-        main(["train", "--resume", str(tmp_path / "run"), "--rehearsal.objective.self-distillation.weight", "2"]) == 2
-    )
-    assert "--rehearsal.objective.self-distillation.weight was 1.0 and is now 2.0" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path / "run"), "--replay.objective.self-distillation.weight", "2"]) == 2
+    assert "--replay.objective.self-distillation.weight was 1.0 and is now 2.0" in capsys.readouterr().err
 
 
 def test_both_objectives_survive_json(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = _gift(tiny_model, tiny_pairs, tmp_path)
     second = losses_by_name(self_distillation=SelfDistillation(weight=3.0))
-    config = replace(config, rehearsal=replace(config.rehearsal, objective=second))
+    config = replace(config, replay=replace(config.replay, objective=second))
     plain = json.loads(json.dumps(to_plain(config)))
     assert from_plain(plain, where="test") == config
-    plain["rehearsal"]["objective"]["self_distillation"]["wieght"] = 1
-    with pytest.raises(InputError, match=r"rehearsal: objective\.self_distillation: unknown field 'wieght'"):
+    plain["replay"]["objective"]["self_distillation"]["wieght"] = 1
+    with pytest.raises(InputError, match=r"unknown field 'replay\.objective\.self_distillation\.wieght'"):
         from_plain(plain, where="test")
 
 

@@ -1,4 +1,4 @@
-"""The parameter anchor against automatic differentiation, and in runs."""
+"""L2-SP against automatic differentiation, and in runs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from degla.config.sections import AnchorConfig
+from degla.config.sections import L2SPConfig
 from degla.errors import InputError
 from degla.model.load import load_encoder
-from degla.training.anchor import Anchor
 from degla.training.loop import train
+from degla.training.optim import L2SP
 from tests.training.configs import tiny_config
 
 Pairs = dict[str, Path]
@@ -31,25 +31,25 @@ def _network() -> nn.Sequential:
 @pytest.mark.parametrize("importance", ["adaptive", "equal"])
 def test_value_and_gradient_against_autograd(importance: Literal["adaptive", "equal"]) -> None:
     network = _network()
-    anchor = Anchor(network.parameters(), AnchorConfig(weight=0.7, importance=importance))
+    penalty_of = L2SP(network.parameters(), L2SPConfig(weight=0.7, importance=importance))
     start = [value.detach().clone() for value in network.parameters()]
     with torch.no_grad():
         for value in network.parameters():
             if value.requires_grad:
                 value += 0.3 * torch.randn_like(value)
     given = torch.randn(6, 5, dtype=torch.float64)
-    rehearsal, own = network(given).square().mean(), network(given).sin().sum()
+    replayed, own = network(given).square().mean(), network(given).sin().sum()
 
     trained = [value for value in network.parameters() if value.requires_grad]
-    first = torch.autograd.grad(rehearsal, trained, retain_graph=True)
+    first = torch.autograd.grad(replayed, trained, retain_graph=True)
     penalty = torch.zeros((), dtype=torch.float64)
     for value, begun, gradient in zip(trained, start, first, strict=False):
         counts = gradient**2 / (gradient**2).mean() if importance == "adaptive" else torch.ones_like(gradient)
         penalty = penalty + (counts.detach() * (value - begun) ** 2).sum()
-    expected = torch.autograd.grad(rehearsal + own + 0.7 * penalty, trained, retain_graph=True)
+    expected = torch.autograd.grad(replayed + own + 0.7 * penalty, trained, retain_graph=True)
 
-    rehearsal.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    told = anchor.pull()
+    replayed.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    told = penalty_of.pull()
     own.backward()  # type: ignore[no-untyped-call]
     assert told.item() == pytest.approx(penalty.item()) and told > 0.1
     for value, gradient in zip(trained, expected, strict=True):
@@ -61,12 +61,12 @@ def test_importance_does_not_depend_on_the_size_of_the_loss() -> None:
     gradients = []
     for factor in (1.0, 50.0):
         network = _network()
-        anchor = Anchor(network.parameters(), AnchorConfig(weight=1.0))
+        penalty_of = L2SP(network.parameters(), L2SPConfig(weight=1.0))
         with torch.no_grad():
             network[0].weight += 0.1
         (factor * network(torch.ones(2, 5, dtype=torch.float64)).square().sum()).backward()
         before = network[0].weight.grad.clone()
-        anchor.pull()
+        penalty_of.pull()
         gradients.append(network[0].weight.grad - before)
     torch.testing.assert_close(gradients[0], gradients[1])
     assert gradients[0].abs().max() > 0.01
@@ -74,22 +74,22 @@ def test_importance_does_not_depend_on_the_size_of_the_loss() -> None:
 
 def test_a_tensor_without_gradient_is_not_held() -> None:
     network = _network()
-    anchor = Anchor(network.parameters(), AnchorConfig(weight=1.0))
+    penalty_of = L2SP(network.parameters(), L2SPConfig(weight=1.0))
     with torch.no_grad():
         network[0].weight += 1.0
         network[2].weight += 1.0
     network[0].weight.grad = torch.zeros_like(network[0].weight)
-    assert anchor.pull().item() == 0
+    assert penalty_of.pull().item() == 0
     for value in (network[0].weight, network[2].weight):
         assert torch.equal(value.grad, torch.zeros_like(value))
 
 
-def test_a_heavy_anchor_keeps_the_weights(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+def test_a_heavy_penalty_keeps_the_weights(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     begun = load_encoder(str(tiny_model)).clip.state_dict()
     moved = {}
     for weight in (0.0, 300.0):
         config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / str(weight), steps=12)
-        config = replace(config, anchor=AnchorConfig(weight=weight, importance="equal"))
+        config = replace(config, l2_sp=L2SPConfig(weight=weight, importance="equal"))
         ended = load_encoder(str(train(config).folder)).clip.state_dict()
         moved[weight] = sum(float((ended[name] - value).square().sum()) for name, value in begun.items())
     assert moved[300.0] < 0.5 * moved[0.0]
@@ -97,20 +97,20 @@ def test_a_heavy_anchor_keeps_the_weights(tiny_model: Path, tiny_pairs: Pairs, t
 
 def test_a_resumed_run_is_held_by_the_same_start(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", steps=6)
-    config = replace(config, anchor=AnchorConfig(weight=1.0, importance="equal"))
+    config = replace(config, l2_sp=L2SPConfig(weight=1.0, importance="equal"))
     train(config)
     parts = replace(config, out=tmp_path / "parts", checkpoint=replace(config.checkpoint, every_steps=3))
     train(parts)
     (tmp_path / "parts" / "step-6" / "state.json").unlink()
     train(parts, resume=True)
     rows = [(tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("whole", "parts")]
-    values = [[json.loads(line)["anchor"] for line in lines] for lines in rows]
+    values = [[json.loads(line)["l2_sp"] for line in lines] for lines in rows]
     assert values[0] == values[1] and values[0][0] == 0 and values[0][-1] > values[0][1] > 0
 
 
 def test_what_does_not_go_together_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
-    with pytest.raises(InputError, match=r"--anchor\.importance equal"):
-        train(replace(config, anchor=AnchorConfig(weight=1.0)))
-    with pytest.raises(InputError, match=r"--anchor\.weight is -1"):
-        train(replace(config, anchor=AnchorConfig(weight=-1.0)))
+    with pytest.raises(InputError, match=r"--l2-sp\.importance equal"):
+        train(replace(config, l2_sp=L2SPConfig(weight=1.0)))
+    with pytest.raises(InputError, match=r"--l2-sp\.weight is -1"):
+        train(replace(config, l2_sp=L2SPConfig(weight=-1.0)))

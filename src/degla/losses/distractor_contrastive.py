@@ -15,7 +15,7 @@ from degla.ranges import Factor
 
 
 @dataclass(frozen=True)
-class PartnerContrastive(Loss):
+class DistractorContrastive(Loss):
     """Pull each second image and its text together; push the captions, and other second images and texts, away.
 
     Formula:  1/2 mean_i -log e^{s<w_i,u_i>} / (sum_j e^{s<w_i,u_j>} + sum_j e^{s<w_i,t_j>})

@@ -1,0 +1,164 @@
+"""From a configuration to what takes its steps: devices and precision, student, teacher, losses and optimiser."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from degla.config.run import StreamConfig, TrainConfig
+from degla.errors import DeglaError, InputError
+from degla.losses.core import Processes
+from degla.losses.core.forms import fit_to_model
+from degla.losses.core.objective import Objective
+from degla.model.encoder import Encoder
+from degla.model.teacher import Teacher
+from degla.training.attack import Attack
+from degla.training.optim import L2SP, build_optimizer, choose_trainable
+from degla.training.sharding import Sharding
+from degla.training.step import Stream, Trainer
+
+log = logging.getLogger("degla.train")
+
+
+def open_accelerator(config: TrainConfig) -> Accelerator:
+    """accelerate's view of devices, precision and trackers, as the configuration asks.
+
+    Raises:
+        InputError: a precision that the device has not; an unknown tracker, or one that is not installed.
+        DeglaError: the processes were started in a way that accelerate does not see.
+    """
+    # Left to itself, accelerate takes several processes without a GPU for as many runs of one process.
+    on_cpu = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    device = Accelerator(cpu=on_cpu).device
+    precision = choose_precision(config.train.precision, device=device)
+    if config.train.strategy == "fsdp" and Processes.current().count == 1:
+        log.warning("--train.strategy fsdp does nothing in one process; torchrun starts several.")
+    # accelerate keeps one global state and refuses a second run of another precision in the same process.
+    AcceleratorState._reset_state()
+    wanted = list(config.tracking.trackers)
+    try:
+        accelerator = Accelerator(
+            cpu=on_cpu, mixed_precision=precision, log_with=wanted or None, project_dir=str(config.out)
+        )
+    except ValueError as error:
+        raise InputError(f"--tracking.trackers {' '.join(wanted)}: {error}") from None
+    if accelerator.num_processes != Processes.current().count:
+        raise DeglaError(
+            f"{Processes.current().count} processes were started, but accelerate works with "
+            f"{accelerator.num_processes}; start them with torchrun or accelerate launch."
+        )
+    missing = set(wanted) - {tracker if isinstance(tracker, str) else tracker.value for tracker in accelerator.log_with}
+    if missing:
+        raise InputError(f"--tracking.trackers: {', '.join(sorted(missing))} is not installed here.")
+    return accelerator
+
+
+def choose_precision(asked: str, *, device: torch.device) -> Literal["no", "bf16", "fp16"]:
+    """Name of accelerate's mixed precision for a flag: bf16 for "auto" where the device computes it natively.
+
+    On processors without native bf16 (AVX-512 BF16 or AMX) autocast is slower than fp32, so "auto" stays with fp32.
+
+    Raises:
+        InputError: fp16 on a processor, for which accelerate has none.
+    """
+    if asked == "fp32":
+        return "no"
+    if asked == "fp16" and device.type == "cpu":
+        raise InputError("--train.precision fp16 needs a GPU, and there is none; use bf16, fp32 or auto.")
+    if asked in ("bf16", "fp16"):
+        return "bf16" if asked == "bf16" else "fp16"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bf16" if native else "no"
+    return "no"
+
+
+def build_trainer(
+    config: TrainConfig, accelerator: Accelerator, encoder: Encoder, processes: Processes, *, rules: int, steps: int,
+    replay_rules: int = 1,
+) -> Trainer:  # fmt: skip
+    """Student, teacher, losses and optimiser of a run.
+
+    Args:
+        config: the run's.
+        accelerator: made by `open_accelerator`.
+        encoder: the student; what is not trained is frozen here.
+        processes: that share each batch.
+        rules: number of rules whose negatives can occur.
+        steps: length of the run.
+        replay_rules: as `rules`, for the replayed pairs.
+
+    Raises:
+        InputError: settings that do not go together on this device.
+    """
+    counts = (rules, replay_rules)
+    objectives = [
+        _objective(stream, encoder, rules=count) for stream, count in zip(config.streams, counts, strict=False)
+    ]
+    limit = math.log(config.optim.max_scale)
+    if encoder.bias is not None:
+        limit = max(limit, float(encoder.clip.logit_scale.detach()))
+    choose_trainable(encoder, config)
+    teacher = Teacher(encoder, config.teacher) if any(objective.needs for objective in objectives) else None
+    encoder.train()
+    encoder.precision = accelerator.mixed_precision
+    if config.train.gradient_checkpointing:
+        encoder.checkpoint_gradients()
+    if config.train.compile:
+        encoder.compile()
+        if teacher is not None:
+            teacher.encoder.compile()
+    sharding = None
+    if config.train.strategy == "fsdp" and processes.count > 1:
+        sharding = Sharding(encoder, teacher, config=config, processes=processes)
+    optimizer = build_optimizer(encoder, config.optim)
+    # Only what is not for evaluation alone is wrapped in DDP.
+    student = accelerator.prepare_model(encoder, evaluation_mode=sharding is not None)
+    attack = None
+    if config.attack.epsilon:
+        attack = Attack(config.attack, encoder, objectives[0], processes, seed=config.train.seed)
+    chunk = config.train.chunk_size
+    return Trainer(
+        config=config, accelerator=accelerator, processes=processes, encoder=encoder, student=student, teacher=teacher,
+        optimizer=accelerator.prepare_optimizer(optimizer), pairs=Stream(objectives[0], chunk, attack),
+        replay=Stream(objectives[1], chunk) if len(objectives) > 1 else None,
+        l2_sp=_l2_sp(config, accelerator, encoder, sharding), sharding=sharding, steps=steps,
+        log_scale_limit=limit,
+    )  # fmt: skip
+
+
+def copy_of_start(config: TrainConfig, encoder: Encoder) -> Encoder | None:
+    """The model before training, where its average with the student is what a run keeps; else None."""
+    # In main memory: it is read only for checkpoints and evaluations.
+    return copy.deepcopy(encoder).cpu() if config.train.average not in (None, 1) else None
+
+
+def _objective(stream: StreamConfig, encoder: Encoder, *, rules: int) -> Objective:
+    losses = fit_to_model(stream.objective, biased=encoder.bias is not None, model=encoder.name)
+    objective, data = Objective(losses, rules=rules), stream.data
+    # A similar image may be the picture of another row, whatever the order of the rows.
+    if data.duplicates == "mask" or (data.neighbours_per_pair and data.duplicates == "avoid"):
+        for name, loss in objective.active.items():
+            if hasattr(loss, "mask_same_image"):
+                objective.active[name] = replace(loss, mask_same_image=True)  # type: ignore[type-var]
+    return objective
+
+
+def _l2_sp(config: TrainConfig, accelerator: Accelerator, encoder: Encoder, sharding: Sharding | None) -> L2SP | None:
+    if not config.l2_sp.weight:
+        return None
+    if sharding is not None:
+        raise InputError("--train.strategy fsdp does not go together with --l2-sp.weight; use ddp.")
+    if accelerator.scaler is not None:
+        raise InputError("--train.precision fp16 does not go together with --l2-sp.weight; use bf16 or fp32.")
+    return L2SP(encoder.parameters(), config.l2_sp)
