@@ -85,7 +85,7 @@ def write_pairs(folder: Path, *, images: int = 12, captions_per_image: int = 2) 
             caption = {"id": key, "image": name, "text": text, "image_id": str(image)}
             caption |= {"positives": [f"here is {text}", f"{text} again"][: image % 3]}
             if image % 4:
-                caption |= {"partner_image": f"{other:03d}.png", "partner_text": f"no {text}"}
+                caption |= {"distractor_image": f"{other:03d}.png", "distractor_text": f"no {text}"}
             captions.append(caption | {"label": CLASSES[image % len(CLASSES)] if image % 5 else None})
             near = [f"{other}-{number}", f"{(image + 2) % images}-0"]
             neighbours.append({"caption_id": key, "neighbours": near})

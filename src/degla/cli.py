@@ -14,6 +14,8 @@ from degla.shelf import VERBS, did_you_mean
 from degla.version import __version__
 
 _DOWNLOAD = "--allow-download"
+_NEW_VERBS = {"partners": "distractors"}
+"""The names that commands have now, by those that they had before."""
 
 _ABOUT = """Teach CLIP-like models composition without making them forget what they knew.
 
@@ -99,6 +101,7 @@ def parser(name: str) -> argparse.ArgumentParser:
 def _verb(words: list[str]) -> tuple[str, list[str]]:
     """The verb that the first one or two words name, and the words that follow it."""
     names = VERBS.names()
+    words = [_NEW_VERBS.get(words[0], words[0]), *words[1:]]
     if "_".join(words[:2]) in names and len(words) > 1:
         return "_".join(words[:2]), words[2:]
     if words[0] in names and "_" not in words[0]:

@@ -62,11 +62,11 @@ class LossTensors(TypedDict, total=False):
     rule: Annotated[Int[Tensor, "batch negatives"], Input("BK", "value")]
     """Number of the rule that made each negative [B, K]; 0 by default, -1 where there is none."""
     distractor_image: Annotated[
-        Float[Tensor, "batch dim"], Input("BD", "image", "distractor", "distractor_valid", "partner_image")
+        Float[Tensor, "batch dim"], Input("BD", "image", "distractor", "distractor_valid", "distractor_image")
     ]
     """Embedding of a second image of each row [B, D], of which the caption is not true."""
     distractor_caption: Annotated[
-        Float[Tensor, "batch dim"], Input("BD", "text", "distractor", "distractor_valid", "partner_text")
+        Float[Tensor, "batch dim"], Input("BD", "text", "distractor", "distractor_valid", "distractor_text")
     ]
     """Embedding of the text that is true of the second image, and not of the first [B, D]."""
     distractor_valid: Annotated[Bool[Tensor, " batch"], Input("B", "value", "distractor")]

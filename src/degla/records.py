@@ -46,8 +46,8 @@ class CaptionRecord(Record):
         text: the caption as written.
         image_id: the image's name; captions that share it are about the same picture.
         positives: further texts that are true of the image, paraphrases for example.
-        partner_image: path of a second image, of which the caption is not true.
-        partner_text: the text that is true of the second image, and not of the first.
+        distractor_image: path of a second image, of which the caption is not true.
+        distractor_text: the text that is true of the second image, and not of the first.
         label: name or number of the image's class.
     """
 
@@ -56,14 +56,19 @@ class CaptionRecord(Record):
     text: str = Field(min_length=1, max_length=LONGEST_TEXT)
     image_id: str = Field(min_length=1)
     positives: tuple[str, ...] = ()
-    partner_image: str | None = Field(default=None, min_length=1)
-    partner_text: str | None = Field(default=None, min_length=1)
+    distractor_image: str | None = Field(default=None, min_length=1)
+    distractor_text: str | None = Field(default=None, min_length=1)
     label: str | None = Field(default=None, min_length=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_new_names(cls, row: Any) -> Any:
+        return {NEW_FIELDS.get(name, name): value for name, value in row.items()} if isinstance(row, dict) else row
+
     @model_validator(mode="after")
-    def _whole_partner(self) -> CaptionRecord:
-        if (self.partner_image is None) != (self.partner_text is None):
-            raise ValueError("partner_image and partner_text go together; give both or neither")
+    def _whole_distractor(self) -> CaptionRecord:
+        if (self.distractor_image is None) != (self.distractor_text is None):
+            raise ValueError("distractor_image and distractor_text go together; give both or neither")
         return self
 
     @model_serializer(mode="wrap")
@@ -72,8 +77,11 @@ class CaptionRecord(Record):
         return {name: value for name, value in fields.items() if value or name not in OPTIONAL_FIELDS}
 
 
-OPTIONAL_FIELDS = ("positives", "partner_image", "partner_text", "label")
+OPTIONAL_FIELDS = ("positives", "distractor_image", "distractor_text", "label")
 """Fields of `CaptionRecord` that only some recipes read."""
+
+NEW_FIELDS = {"partner_image": "distractor_image", "partner_text": "distractor_text"}
+"""The names that fields of `CaptionRecord` have now, by those that files may still use."""
 
 
 class Original(Record):

@@ -48,8 +48,8 @@ def rows_of(files: dict[str, Path]) -> list[dict[str, Any]]:
 
 def test_optional_fields_survive_files_and_empty_ones_are_not_written(tmp_path: Path) -> None:
     full = CaptionRecord(
-        id="1", image="a.png", text="a cat", image_id="a", positives=("one cat",), partner_image="b.png",
-        partner_text="a dog", label="cat",
+        id="1", image="a.png", text="a cat", image_id="a", positives=("one cat",), distractor_image="b.png",
+        distractor_text="a dog", label="cat",
     )  # fmt: skip
     plain = CaptionRecord(id="2", image="a.png", text="a cat", image_id="a")
     write_jsonl(tmp_path / "captions.jsonl", [full, plain])
@@ -75,14 +75,27 @@ def test_only_fields_that_are_asked_for_are_read(form: str, tmp_path: Path) -> N
     asked = list(read_captions(path, columns=Columns(optional=OPTIONAL_FIELDS)))
     assert [record.label for record in asked] == ["7", None]
     assert [record.positives for record in asked] == [("one cat",), ()]
-    assert asked[0].partner_image is None
+    assert asked[0].distractor_image is None
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_fields_by_their_old_names_are_read(form: str, tmp_path: Path) -> None:
+    row = {"id": "1", "image": "a.png", "text": "a cat", "image_id": "a"}
+    old, new = ({**row, f"{name}_image": "b.png", f"{name}_text": "no cat"} for name in ("partner", "distractor"))
+    path = tmp_path / f"captions.{form}"
+    if form == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([old]), path)
+    else:
+        path.write_text(json.dumps(old) + "\n")
+    (record,) = read_captions(path, columns=Columns(optional=OPTIONAL_FIELDS))
+    assert record == CaptionRecord(**old) == CaptionRecord(**new) and record.distractor_text == "no cat"
 
 
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
         ("positives", "one text", "field 'positives'"),
-        ("partner_image", "b.png", "go together"),
+        ("distractor_image", "b.png", "go together"),
         ("label", 1.5, "field 'label'"),
     ],
 )
@@ -106,7 +119,7 @@ def test_a_batch_holds_what_its_terms_read_and_no_more(
     for epoch in range(3):
         found = first_batch(pairs_of("con_clip", tiny_model, tiny_pairs, tmp_path), epoch)
         for place, name in enumerate(found.ids):
-            has = "partner_image" in by_id[name]
+            has = "distractor_image" in by_id[name]
             seen.add(has)
             assert bool(found.extra["distractor_valid"][place]) == has
             same_image = torch.equal(found.extra["distractor_image"][place], found.image[place])
@@ -156,8 +169,8 @@ def test_one_text_has_the_same_tokens_in_every_role(
     text = "a red square, above a blue circle, and no dog"
     row = {"image": "000.png", "image_id": "0"}
     captions = [
-        {**row, "id": "1", "text": text, "positives": ["x"], "partner_image": "001.png", "partner_text": "y"},
-        {**row, "id": "2", "text": "z", "positives": [text], "partner_image": "001.png", "partner_text": text},
+        {**row, "id": "1", "text": text, "positives": ["x"], "distractor_image": "001.png", "distractor_text": "y"},
+        {**row, "id": "2", "text": "z", "positives": [text], "distractor_image": "001.png", "distractor_text": text},
     ]
     negatives = [{"caption_id": "2", "rule": "negation", "kind": "x", "text": text, "source": "t", "accepted": True}]
     (tmp_path / "negatives.jsonl").write_text(json.dumps(negatives[0]) + "\n")
@@ -184,8 +197,8 @@ def test_one_picture_has_the_same_pixels_in_every_role(
     for name, colour in (("red.png", (250, 20, 30)), ("blue.png", (10, 20, 250))):
         Image.new("RGB", (40, 40), colour).save(tmp_path / name)
     captions = [
-        {"id": "1", "image": "red.png", "text": "red", "partner_image": "blue.png", "partner_text": "blue"},
-        {"id": "2", "image": "blue.png", "text": "blue", "partner_image": "red.png", "partner_text": "red"},
+        {"id": "1", "image": "red.png", "text": "red", "distractor_image": "blue.png", "distractor_text": "blue"},
+        {"id": "2", "image": "blue.png", "text": "blue", "distractor_image": "red.png", "distractor_text": "red"},
     ]
     files = {**tiny_pairs, "captions": write_captions(tmp_path, captions), "images": tmp_path}
     config = tiny_config("con_clip", model=tiny_model, pairs=files, out=tmp_path / "run", batch_size=2)
@@ -274,8 +287,8 @@ def test_neighbours_that_are_missing_are_said(tiny_model: Path, tiny_pairs: dict
 @pytest.mark.parametrize(
     ("recipe", "field", "said"),
     [
-        ("con_clip", "partner_image", "no caption has a partner_image"),
-        ("triplet_clip", "partner_text", r"no caption has a partner_text"),
+        ("con_clip", "distractor_image", "no caption has a distractor_image"),
+        ("triplet_clip", "distractor_text", r"no caption has a distractor_text"),
         ("tsvlc", "positives", "no caption has a further true text"),
     ],
 )
@@ -293,8 +306,8 @@ def test_a_second_image_that_is_missing_and_a_label_without_a_class(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:
     rows = rows_of(tiny_pairs)
-    lost = [{**row, "partner_image": "lost.png", "partner_text": "x"} for row in rows]
-    with pytest.raises(InputError, match=r"(?s)column partner_image.*lost\.png"):
+    lost = [{**row, "distractor_image": "lost.png", "distractor_text": "x"} for row in rows]
+    with pytest.raises(InputError, match=r"(?s)column distractor_image.*lost\.png"):
         pairs_of("con_clip", tiny_model, {**tiny_pairs, "captions": write_captions(tmp_path, lost)}, tmp_path)
     odd = [{**row, "label": "zebra"} for row in rows]
     config = tiny_config(
@@ -319,7 +332,7 @@ def test_the_text_of_the_second_image_as_negative(tiny_pairs: dict[str, Path]) -
     data = DataConfig(**{**tiny_pairs, "negatives": None}, negatives_per_caption=1, distractor_negative=True)  # type: ignore[arg-type]
     by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
     for row in read_rows(data):
-        text = by_id[row.caption.id].get("partner_text")
+        text = by_id[row.caption.id].get("distractor_text")
         assert row.negatives == ((text,) if text else ()) and set(row.rules) <= {"partner"}
 
 

@@ -60,7 +60,7 @@ def test_shards_are_what_webdataset_reads(packed: Pairs, tiny_pairs: Pairs) -> N
 def test_optional_columns_and_second_pictures_are_packed_too(tiny_pairs: Pairs, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()][:3]
     rows[0] |= {"positives": ["said otherwise"], "label": "dog"}
-    rows[1] |= {"partner_image": "011.png", "partner_text": "another scene"}
+    rows[1] |= {"distractor_image": "011.png", "distractor_text": "another scene"}
     captions = tmp_path / "captions.jsonl"
     captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path / "pack"
@@ -68,8 +68,8 @@ def test_optional_columns_and_second_pictures_are_packed_too(tiny_pairs: Pairs, 
     assert main(words) == 0
     found = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
     assert found[0]["positives"] == ["said otherwise"] and found[0]["label"] == "dog"
-    assert found[1]["partner_text"] == "another scene"
-    partner = np.asarray(read_image(found[1]["partner_image"], folder=out, caption_id="1"), dtype=float)
+    assert found[1]["distractor_text"] == "another scene"
+    partner = np.asarray(read_image(found[1]["distractor_image"], folder=out, caption_id="1"), dtype=float)
     originals = {
         name: np.asarray(read_image(name, folder=tiny_pairs["images"], caption_id="1").resize((34, 38)), dtype=float)
         for name in ("011.png", rows[1]["image"], rows[2]["image"])

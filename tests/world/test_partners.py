@@ -49,12 +49,12 @@ def test_drawn_partners_are_worded_like_their_captions(tmp_path: Path) -> None:
     records, without = (list(read_jsonl(CaptionRecord, each.captions)) for each in (drawn, plain))
     assert len(records) == 18
     for record, same in zip(records, without, strict=True):
-        assert same.partner_image is None and (record.id, record.text) == (same.id, same.text)
-        assert record.partner_image is not None and record.partner_text is not None
-        assert record.partner_text != record.text
+        assert same.distractor_image is None and (record.id, record.text) == (same.id, same.text)
+        assert record.distractor_image is not None and record.distractor_text is not None
+        assert record.distractor_text != record.text
         frame = [word for word in ("there", "is", "picture", "shows", "drawing", "see") if word in record.text.split()]
-        assert all(word in record.partner_text.split() for word in frame)
-        first, second = ((drawn.images / name).read_bytes() for name in (record.image, record.partner_image))
+        assert all(word in record.distractor_text.split() for word in frame)
+        first, second = ((drawn.images / name).read_bytes() for name in (record.image, record.distractor_image))
         assert first != second and first == (plain.images / record.image).read_bytes()
     with pytest.raises(InputError, match="drawn with"):
         draw_pairs(tmp_path / "plain", count=6, seed=2, captions_per_image=3, partners=True)

@@ -45,7 +45,7 @@ class DataConfig(Checked, section="data"):
     positives_per_caption: AtLeastOne = 1
     """P: further true texts drawn a caption and epoch where a loss reads them, 1 or more."""
     distractor_negative: bool = False
-    """Take each row's partner_text as its one negative, in place of a file of negatives; true or false."""
+    """Take each row's distractor_text as its one negative, in place of a file of negatives; true or false."""
     classes: Path | None = None
     """File of class names, one a line or a JSON list, where a loss reads classes; the field label names one."""
     class_template: str = "a photo of a {}."

@@ -116,7 +116,7 @@ def with_partners(
         images += image is not None
         if image is not None and text is not None:
             given += 1
-            yield caption.model_copy(update={"partner_image": image, "partner_text": text})
+            yield caption.model_copy(update={"distractor_image": image, "distractor_text": text})
         else:
             yield caption
     if not given:

@@ -67,9 +67,9 @@ class Packed:
 
 def _placed(caption: CaptionRecord, places: Mapping[str, str]) -> CaptionRecord:
     """The record with its pictures' places in the shards in place of their paths."""
-    partner = caption.partner_image
+    partner = caption.distractor_image
     return caption.model_copy(
-        update={"image": places[caption.image], "partner_image": None if partner is None else places[partner]}
+        update={"image": places[caption.image], "distractor_image": None if partner is None else places[partner]}
     )
 
 
@@ -129,7 +129,7 @@ def _pack(
     for row in rows:
         by_image.setdefault(row.caption.image, []).append(row)
     # A second picture of a row is packed like any other; its name in an error is that of the first row that has it.
-    partners = {row.caption.partner_image: row for row in reversed(rows) if row.caption.partner_image is not None}
+    partners = {row.caption.distractor_image: row for row in reversed(rows) if row.caption.distractor_image is not None}
     images = list(dict.fromkeys([*by_image, *reversed(partners)]))
     places: dict[str, str] = {}
     originals: list[Original] = []

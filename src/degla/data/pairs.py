@@ -210,15 +210,15 @@ def partner_negatives(captions: Sequence[CaptionRecord], *, flag: str) -> Iterat
     Raises:
         InputError: no caption has one.
     """
-    if not any(caption.partner_text for caption in captions):
-        raise InputError(f"no caption has a partner_text, which is to be its negative ({flag}).")
+    if not any(caption.distractor_text for caption in captions):
+        raise InputError(f"no caption has a distractor_text, which is to be its negative ({flag}).")
     for caption in captions:
-        if caption.partner_text is not None:
+        if caption.distractor_text is not None:
             yield NegativeRecord(
                 caption_id=caption.id,
                 rule="partner",
                 kind="partner",
-                text=caption.partner_text,
+                text=caption.distractor_text,
                 source="captions",
                 accepted=True,
             )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from degla.errors import InputError
 from degla.parse import check_regular, in_one_line, shorten
-from degla.records import CaptionRecord, NegativeRecord, validate
+from degla.records import NEW_FIELDS, CaptionRecord, NegativeRecord, validate
 from degla.shelf import Shelf, did_you_mean
 
 Placed = tuple[str, CaptionRecord]
@@ -94,6 +94,7 @@ def captions_of_row(row: Mapping[str, object], *, columns: Columns, where: str, 
         InputError: a field is missing, has a wrong type or is empty; names the place and the field.
     """
     columns.require(list(row), where=where)
+    row = {NEW_FIELDS.get(name, name): value for name, value in row.items()} if NEW_FIELDS.keys() & row.keys() else row
     image = row[columns.image]
     name = str(number) if columns.id is None else as_name(row[columns.id], field=columns.id, where=where)
     if columns.image_id is None:

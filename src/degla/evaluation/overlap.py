@@ -147,7 +147,7 @@ def trained_images(data: Mapping[str, Any]) -> TrainingImages:
     names = {name: data[setting] for name, setting in settings.items() if setting in data}
     folder = Path(data["images"])
     records = read_captions(Path(data["captions"]), format=data.get("format", "auto"), columns=Columns(**names))
-    names_of = (name for record in records for name in (record.image, record.partner_image) if name)
+    names_of = (name for record in records for name in (record.image, record.distractor_image) if name)
     originals = Path(data["captions"]).parent / ORIGINALS_NAME
     return TrainingImages(
         (Path(data["captions"]),),

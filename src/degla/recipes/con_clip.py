@@ -13,11 +13,11 @@ from degla.recipes.clip import clip
 def con_clip() -> TrainConfig:
     """The released settings: batch 200, lr 1e-6, weight decay 0.2, AdamW (0.9, 0.999, 1e-8), image tower frozen.
 
-    Reads the columns partner_image (distractor image) and partner_text (negated caption). Differs from the release in
-    the weight decay of vectors, biases and the scale, which is 0 here (0.2 there), and in random crops (none there).
+    Reads the columns distractor_image and distractor_text (negated caption). Differs from the release in the weight
+    decay of vectors, biases and the scale, which is 0 here (0.2 there), and in random crops (none there).
 
-    Use when: recognition must be kept and second images are at hand (`degla partners`). In the embedded world its joint
-    score was the best of all recipes at one learning rate.
+    Use when: recognition must be kept and second images are at hand (`degla distractors`). In the embedded world its
+    joint score was the best of all recipes at one learning rate.
     """
     base = clip()
     return replace(

@@ -14,8 +14,9 @@ from degla.recipes.clip import clip
 def triplet_clip() -> TrainConfig:
     """The published loss, the sum of two contrasts with exchanged roles, under the optimiser of `clip`.
 
-    Reads the columns partner_image (drawn from the negative) and partner_text (the negative). The released settings (lr
-    5e-4, batch 1024, weight decay 0.5, 1000 steps of warm-up) train from scratch; none were released for fine-tuning.
+    Reads the columns distractor_image (drawn from the negative) and distractor_text (the negative). The released
+    settings (lr 5e-4, batch 1024, weight decay 0.5, 1000 steps of warm-up) train from scratch; none were released for
+    fine-tuning.
 
     Use when: there is an image drawn from each negative. In the embedded world its joint score was about that of
     `negclip`.

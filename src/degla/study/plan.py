@@ -19,7 +19,7 @@ class WorldData(Record):
     Attributes:
         scenes: training scenes.
         captions_per_image: differently worded captions of a scene.
-        partners: a second picture and text a scene, for recipes that read `partner_image` and `partner_text`.
+        partners: a second picture and text a scene, for recipes that read `distractor_image` and `distractor_text`.
         split: of the benchmark: choose settings on "validation", report "test".
         items_per_part: benchmark items of each compositional part.
         images_per_class: images of each class of the recognition domains.

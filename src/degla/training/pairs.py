@@ -68,7 +68,7 @@ def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> list[
 def _optional_columns(data: DataConfig, reads: frozenset[str]) -> tuple[str, ...]:
     columns = [each.column for each in inputs_of(reads).values() if each.column]
     if data.distractor_negative and data.negatives_per_caption:
-        columns += ["partner_image", "partner_text"]
+        columns += ["distractor_image", "distractor_text"]
     if data.positives == "same_image":
         columns = [name for name in columns if name != "positives"]
     return tuple(dict.fromkeys(columns))

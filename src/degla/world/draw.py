@@ -112,7 +112,8 @@ def draw_pairs(
         seed: another seed gives other scenes, always of the training split.
         captions_per_image: differently worded captions of one scene.
         partners: draw a second picture a scene that differs by one exchange or replacement, and give each caption the
-            true text of that picture in its own wording, which is false of the first: `partner_image`, `partner_text`.
+            true text of that picture in its own wording, which is false of the first: the fields
+            `distractor_image` and `distractor_text`.
 
     Raises:
         InputError: the folder was drawn with other settings.
@@ -143,8 +144,8 @@ def draw_pairs(
                     image=f"{name}.png",
                     text=full_caption(scene, rng),
                     image_id=name,
-                    partner_image=f"{name}-partner.png" if partner else None,
-                    partner_text=full_caption(partner, wording) if partner else None,
+                    distractor_image=f"{name}-partner.png" if partner else None,
+                    distractor_text=full_caption(partner, wording) if partner else None,
                 )
 
     write_jsonl(drawn.captions, records())

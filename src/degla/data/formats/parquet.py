@@ -9,7 +9,7 @@ from typing import Any
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import in_one_line
-from degla.records import NegativeRecord, validate
+from degla.records import NEW_FIELDS, NegativeRecord, validate
 
 _ROWS = 4096  # rows decoded at a time: a few megabytes of text
 _PACKED = b"degla.packed"  # in the schema's metadata of files that `degla negatives pack` wrote
@@ -28,7 +28,9 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """
     file = _open(path)
     columns = columns.settle(file.schema_arrow.names, where=str(path))
-    names = columns.names() + [name for name in columns.optional if name in file.schema_arrow.names]
+    names = columns.names() + [
+        name for name in file.schema_arrow.names if NEW_FIELDS.get(name, name) in columns.optional
+    ]
     for number, row in enumerate(_rows(file, list(dict.fromkeys(names)), path=path)):
         where = f"{path} row {number}"
         if isinstance(row[columns.image], bytes | dict):

@@ -43,7 +43,7 @@ class Negation(GrammarRule):
     Source: CoN-CLIP (arXiv 2403.20312) and its data CC-Neg, whose texts a language model wrote. Differs: by grammar;
     punctuation stays.
 
-    Use when: denials are to be understood. With second images (`degla partners`) its negatives are the data of the
+    Use when: denials are to be understood. With second images (`degla distractors`) its negatives are the data of the
     recipe `con_clip`.
     """
 

@@ -39,6 +39,6 @@ def run(given: argparse.Namespace) -> int:
         image_of = similar_images(captions, read_jsonl(NeighbourRecord, given.neighbours))
     found = list(with_partners(captions, read_negatives(given.negatives), image_of, rule=given.rule))
     write_jsonl(given.out, found)
-    count = sum(1 for caption in found if caption.partner_image)
+    count = sum(1 for caption in found if caption.distractor_image)
     sys.stderr.write(f"{count} of {len(found)} captions with a second image: {given.out}\n")
     return 0

@@ -23,7 +23,7 @@ def test_the_command_writes_what_con_clip_reads(
     for name in ("0-0", "2-1"):
         shutil.copy(tiny_pairs["images"] / "005.png", drawn / f"{name}.png")
     where = ["--neighbours", str(tiny_pairs["neighbours"])] if source == "neighbours" else ["--drawn", str(drawn)]
-    words = ["partners", str(tiny_pairs["captions"]), "--negatives", str(tiny_pairs["negatives"]), *where]
+    words = ["distractors", str(tiny_pairs["captions"]), "--negatives", str(tiny_pairs["negatives"]), *where]
     out = tmp_path / "partners.jsonl"
     # Every caption has a negative of this rule in the tiny pairs, every third of "replace_nouns".
     assert main([*words, "--rule", "reshuffle_order", "--out", str(out)]) == 0
@@ -35,10 +35,10 @@ def test_the_command_writes_what_con_clip_reads(
     near = {row["caption_id"]: row["neighbours"][0] for row in map(json.loads, tiny_pairs["neighbours"].open())}
     for record in read_jsonl(CaptionRecord, out):
         if source == "neighbours":
-            assert record.partner_image == f"{int(near[record.id].split('-')[0]):03d}.png"
+            assert record.distractor_image == f"{int(near[record.id].split('-')[0]):03d}.png"
         else:
-            assert (record.partner_image is not None) == (record.id in ("0-0", "2-1"))
-        assert record.partner_text == (texts[record.id] if record.partner_image else None)
+            assert (record.distractor_image is not None) == (record.id in ("0-0", "2-1"))
+        assert record.distractor_text == (texts[record.id] if record.distractor_image else None)
     config = tiny_config(
         "con_clip", model=tiny_model, pairs={**tiny_pairs, "captions": out}, out=tmp_path / "run", steps=2
     )
@@ -48,7 +48,7 @@ def test_the_command_writes_what_con_clip_reads(
 def test_nothing_to_give_is_said(
     tiny_pairs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["partners", str(tiny_pairs["captions"]), "--negatives", str(tiny_pairs["negatives"])]
+    words = ["distractors", str(tiny_pairs["captions"]), "--negatives", str(tiny_pairs["negatives"])]
     words += ["--neighbours", str(tiny_pairs["neighbours"]), "--out", str(tmp_path / "partners.jsonl")]
     assert main(words) == 2
     assert "24 have one) and an accepted negative of the rule negation (0 have one)" in capsys.readouterr().err
