@@ -127,7 +127,7 @@ def check_field(name: str, *, where: str) -> None:
     Raises:
         InputError: names the nearest field, and those of its section.
     """
-    known = known_fields()
+    known, name = known_fields(), new_name(name)
     if name not in known:
         inside = sorted(field for field in known if field.startswith(name + "."))
         section = name if inside else name.rpartition(".")[0]
