@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,15 +96,15 @@ def test_memory_of_a_pair_grows_with_its_negatives(tiny_model: Path, tiny_pairs:
     from degla.training.pairs import open_pairs
 
     found = []
-    for count in (1, 3):
+    for negatives in (1, 3):
         config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path, batch_size=8)
-        config = replace(config, data=replace(config.data, negatives_per_caption=count))
+        config = replace(config, data=replace(config.data, negatives_per_caption=negatives))
         _, _, trainer = first_step(config)
         pairs = open_pairs(config, encoder=trainer.encoder, processes=trainer.processes)
         batch = next(pairs.batches(0, start=0, device=torch.device("cpu")))
-        found.append(estimate_memory(trainer, batch))
-    count = sum(value.numel() for value in trainer.encoder.parameters())
-    assert found[0][0] == found[1][0] == 4 * 5 * count, "weights, gradient, two moments, teacher"
+        found.append(estimate_memory(trainer, trainer.pairs, batch))
+    size = sum(value.numel() for value in trainer.encoder.parameters())
+    assert found[0][0] == found[1][0] == 4 * 5 * size, "weights, gradient, two moments, teacher"
     assert found[1][1] > 1.1 * found[0][1] > 10_000
 
 
@@ -140,8 +141,8 @@ class _SlowPairs:
     seconds: float
     workers: int = 0
 
-    def batches(self, epoch: int, *, start: int, device: torch.device) -> Iterator[int]:
-        for number in range(5):
+    def endless(self, *, start: int, device: torch.device) -> Iterator[int]:
+        for number in count(start):
             self.clock[0] += self.seconds / max(self.workers, 1)
             yield number
 
@@ -162,11 +163,12 @@ def test_how_long_a_step_waits_for_data(
 ) -> None:  # fmt: skip
     clock = [0.0]
 
-    def step(batch: int, *, number: int, replayed: None) -> None:
+    def step(batch: int, *, number: int, replayed: None) -> dict[str, float]:
         clock[0] += 1.0
+        return {"loss": 0.0}
 
     trainer: Any = SimpleNamespace(
-        encoder=SimpleNamespace(device=torch.device(device)), step=step, watch=SimpleNamespace(look=lambda: None),
+        encoder=SimpleNamespace(device=torch.device(device)), step=step,
         config=SimpleNamespace(train=SimpleNamespace(batch_size=8)),
     )  # fmt: skip
     monkeypatch.setattr("degla.doctor.speed.time", SimpleNamespace(perf_counter=lambda: clock[0]))

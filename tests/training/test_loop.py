@@ -39,7 +39,7 @@ def test_every_recipe_trains(recipe: str, tiny_model: Path, tiny_pairs: Pairs, t
         assert active <= line.keys()
         assert not (set(config.objective) - active) & line.keys(), "a term of weight 0 was computed"
         assert all(math.isfinite(line[name]) for name in active | {"loss", "lr", "scale"})
-    needs_teacher = config.replay.needs_teacher
+    needs_teacher = config.replayed is not None and bool(config.replayed.needs)
     needs_teacher |= any(term.needs for term in config.objective.values() if term.weight > 0)
     assert (outcome.folder / "teacher.safetensors").is_file() == needs_teacher
 

@@ -28,7 +28,7 @@ def test_a_second_text_column_needs_an_entry_and_a_loss(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    second = Input("BD", "text", part="second", mask="second_valid", column="distractor_text")
+    second = Input("BD", "text", part="second", mask="second_valid", column="label")
     monkeypatch.setitem(INPUTS, "second", second)
     monkeypatch.setitem(INPUTS, "second_valid", Input("B", "value", part="second"))
 
@@ -47,10 +47,10 @@ def test_a_second_text_column_needs_an_entry_and_a_loss(
     batch = next(open_pairs(config, encoder=encoder, processes=Processes()).batches(0, start=0, device=encoder.device))
     rows = {row["id"]: row for row in map(json.loads, tiny_pairs["captions"].open())}
     for place, name in enumerate(batch.ids):
-        text = rows[name].get("distractor_text", rows[name]["text"])
+        text = rows[name]["label"] or rows[name]["text"]
         tokens = encoder.tokenize([text])[0, : batch.caption.shape[1]]
         assert torch.equal(batch.extra["second"][place], tokens)
-        assert bool(batch.extra["second_valid"][place]) == ("distractor_text" in rows[name])
+        assert bool(batch.extra["second_valid"][place]) == (rows[name]["label"] is not None)
     train(config)
     steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(steps) == 4 and steps[-1]["second_push"] < steps[0]["second_push"]
