@@ -154,12 +154,12 @@ def test_an_attack_is_that_of_a_plain_loop_over_pixels_of_0_to_1(
     found = trainer.pairs.attack(batch, parts, target, number=0)[0].image
 
     clip: Any = trainer.encoder.clip
-    assert batch.classes is not None and batch.label is not None
-    padded = functional.pad(batch.classes, (0, clip.context_length - batch.classes.shape[1]))
+    assert {"classes", "label"} <= batch.extra.keys()
+    padded = functional.pad(batch.extra["classes"], (0, clip.context_length - batch.extra["classes"].shape[1]))
     classes = functional.normalize(clip.encode_text(padded), dim=-1).detach()
     mean = torch.tensor(trainer.encoder.description.preprocess_config["mean"], dtype=torch.float64).view(1, 3, 1, 1)
     std = torch.tensor(trainer.encoder.description.preprocess_config["std"], dtype=torch.float64).view(1, 3, 1, 1)
-    for row, label in enumerate(batch.label.tolist()):
+    for row, label in enumerate(batch.extra["label"].tolist()):
         pixels = batch.image[row : row + 1] * std + mean
         moving, direction = pixels.clone(), torch.zeros_like(pixels)
         for _ in range(settings.steps):
@@ -174,7 +174,7 @@ def test_an_attack_is_that_of_a_plain_loop_over_pixels_of_0_to_1(
             moving = torch.minimum(torch.maximum(moving, pixels - settings.epsilon), pixels + settings.epsilon)
             moving = moving.clamp(0, 1)
         torch.testing.assert_close(found[row] * std[0] + mean[0], moving[0].detach(), rtol=0, atol=1e-6)
-    assert (batch.label >= 0).any()
+    assert (batch.extra["label"] >= 0).any()
 
 
 def test_the_teacher_sees_clean_images(
