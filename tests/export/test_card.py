@@ -77,7 +77,7 @@ def test_the_command_makes_the_same_configuration(
     words = shlex.split(shlex.join(command(config)))
     assert words[:3] == ["degla", "train", recipe]
     changed = differences(config, configure(words[2:], verb="train"))
-    paths = {"model", "out", *(f"{part}data.{name}" for part in ("", "rehearsal.") for name in tiny_pairs)}
+    paths = {"model", "out", *(f"{part}data.{name}" for part in ("", "replay.") for name in tiny_pairs)}
     assert {name for name, _, _ in changed} <= paths
     assert all(Path(str(new)).name == Path(str(old)).name for _, old, new in changed)
 

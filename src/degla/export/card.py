@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from degla.config.fields import with_new_names
 from degla.errors import DeglaError, InputError
 from degla.evaluation.comparison import Cell, Comparison, compare, ordered_results
 from degla.evaluation.sources import titles_of
@@ -94,7 +95,7 @@ def _run_of(checkpoint: Path | None) -> tuple[dict[str, Any] | None, dict[str, A
     parts = []
     for name in (CONFIG, STATE):
         try:
-            parts.append(read_json_object(checkpoint / name, constants=True))
+            parts.append(with_new_names(read_json_object(checkpoint / name, constants=True)))
         except InputError:
             parts.append({})
     return parts[0] or None, parts[1]
@@ -130,8 +131,8 @@ def _summary(facts: CardFacts, config: dict[str, Any] | None) -> str:
 
 def _uses_negatives(config: dict[str, Any]) -> bool:
     data = config.get("data") or {}
-    files = data.get("negatives") or data.get("partner_negative")
-    return bool(files) and bool(data.get("negatives_per_caption") or data.get("partner_negative"))
+    files = data.get("negatives") or data.get("distractor_negative")
+    return bool(files) and bool(data.get("negatives_per_caption") or data.get("distractor_negative"))
 
 
 def _last(name: str) -> str:

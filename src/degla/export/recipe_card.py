@@ -23,13 +23,13 @@ _WHAT = {
 def training_lines(config: dict[str, Any], state: dict[str, Any], *, what: str | None) -> Iterator[str]:
     """Settings of a run, as plain values of its configuration and state."""
     train, optim = config.get("train") or {}, config.get("optim") or {}
-    again = (config.get("rehearsal") or {}).get("objective") or {}
+    again = (config.get("replay") or {}).get("objective") or {}
     steps, batch = int(state.get("step", 0)), int(train.get("batch_size", 0))
     rows = {
         "recipe": config.get("recipe") or "–",
         "started from": _name(str(config.get("model", "–"))),
         "losses and their weights": _weights(config.get("objective") or {}),
-        "of rehearsed pairs": _weights(again),
+        "of replayed pairs": _weights(again),
         "steps": f"{steps:,} of {int(state.get('steps', steps)):,}, of {batch:,} pairs: {steps * batch:,} pairs seen",
         "largest learning rate": f"{float(optim.get('lr', 0)):g}",
         "seed": str(train.get("seed", "–")),
@@ -58,9 +58,9 @@ def data_lines(config: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
         if data.get(field):
             count = f": {int(counts[field]):,}" if field in counts else ""
             yield f"* {field}: `{Path(str(data[field])).name}`{count}"
-    rehearsed = ((config.get("rehearsal") or {}).get("data") or {}).get("captions")
-    if rehearsed:
-        yield f"* rehearsed beside them: `{Path(str(rehearsed)).name}`"
+    replayed = ((config.get("replay") or {}).get("data") or {}).get("captions")
+    if replayed:
+        yield f"* replayed beside them: `{Path(str(replayed)).name}`"
     if not counts:
         yield "* how many rows they had is not recorded."
     yield f"* negatives a caption and step: {data.get('negatives_per_caption', '–')}"
