@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,23 @@ def test_the_same_numbers_and_back_again(kind: str, changes: dict[str, Any], tmp
     again = load_encoder(str(tmp_path / "saved"))
     for first, second in zip((images, texts), _embeddings(again), strict=True):
         assert torch.equal(first, second)
+
+
+def test_it_is_trained_resumed_and_averaged(clip: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    from degla.model.average import average_weights
+    from degla.training.loop import train
+    from tests.training.configs import tiny_config
+
+    config = tiny_config("negclip", model=str(clip), pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    config = replace(config, checkpoint=replace(config.checkpoint, every_steps=1))
+    assert train(config).finished
+    (tmp_path / "run" / "step-2" / "state.json").unlink()
+    folder = train(config, resume=True).folder
+    before, after = load_encoder(str(clip)), load_encoder(str(folder))
+    assert before.grow is not None and before.reads_class_token, "the fast paths are open_clip's"
+    assert before.fingerprint != after.fingerprint
+    assert torch.equal(before.tokenize(TEXTS), after.tokenize(TEXTS))
+    assert average_weights(before, after, share=0.0).fingerprint == before.fingerprint
 
 
 def test_what_is_wrong_with_a_checkpoint_of_it_is_said(clip: Path, tmp_path: Path) -> None:
