@@ -22,7 +22,7 @@ from degla.data.pairs import PairRow
 from degla.errors import InputError
 from degla.evaluation.embed import Embedder
 from degla.evaluation.pictures import has_picture, thumbnail
-from degla.evaluation.robustness import Attacker
+from degla.evaluation.robustness import Attacker, AttackSettings
 from degla.records import CaptionRecord, ItemImage
 from tests.odd_images import OddImage, odd_images
 
@@ -61,7 +61,7 @@ def embedded(folder: Path, name: str) -> np.ndarray:
 
 def attacked(folder: Path, name: str) -> np.ndarray:
     encoder: Any = SimpleNamespace(transform=np.array)
-    return Attacker(encoder, folder)._open(name)
+    return Attacker(encoder, folder, AttackSettings([0.1]))._open(name)
 
 
 def whole(size: tuple[int, int]) -> tuple[int, int, int, int]:
