@@ -17,7 +17,6 @@ import numpy as np
 
 from degla.errors import InputError
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
-from degla.results import ModelProvenance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -292,14 +291,3 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
             raise
         log.info("%s It is scored by transformers.", str(error).partition(". `degla")[0] + ".")
         return load_transformers_folder(folder, device=device)
-
-
-def provenance_of(encoder: EmbeddingModel, label: str | None, fingerprint: str) -> ModelProvenance:
-    """What a result says of the model that was scored."""
-    return ModelProvenance(
-        name=encoder.name,
-        label=label or encoder.name,
-        fingerprint=fingerprint,
-        activation=encoder.activation,
-        precision=encoder.precision,
-    )

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,9 @@ from degla.files import write_text
 from degla.parse import open_file, parse_json, read_json
 from degla.records import Record, RecordType, read_jsonl, validate, write_jsonl
 from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, Result, Score
+
+if TYPE_CHECKING:
+    from degla.evaluation.models import EmbeddingModel
 
 NO_FLOOR = " (no floor known)"
 """Behind the name of a column of a result that was made before there were floors; see `neutral.with_floors`."""
@@ -81,6 +84,17 @@ def name_epsilon(epsilon: float) -> str:
     """As it is said: "2/255" where it is a whole number of such steps."""
     levels = epsilon * 255
     return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-6 else f"{epsilon:g}"
+
+
+def provenance_of(encoder: EmbeddingModel, label: str | None, fingerprint: str) -> ModelProvenance:
+    """What a result says of the model that was scored."""
+    return ModelProvenance(
+        name=encoder.name,
+        label=label or encoder.name,
+        fingerprint=fingerprint,
+        activation=encoder.activation,
+        precision=encoder.precision,
+    )
 
 
 def save_result(result: Result, path: Path) -> Path:

@@ -24,10 +24,9 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, Classification, TieRule
 from degla.evaluation.embed import EmbeddedItems, Embedder
-from degla.evaluation.models import provenance_of
 from degla.evaluation.pictures import decode_picture, read_picture
 from degla.evaluation.questions import BenchmarkQuestions
-from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, name_epsilon
+from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, name_epsilon, provenance_of
 from degla.evaluation.scoring import EmbeddingRows, class_rows, unit_rows
 from degla.evaluation.verdicts import Judged, judge, texts_of
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb

@@ -18,12 +18,12 @@ from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, TieRule
 from degla.evaluation.cache import Cache, identity_of
 from degla.evaluation.embed import EmbeddedItems, Embedder
-from degla.evaluation.models import EmbeddingModel, Floor, load_model, means_floor, provenance_of, seed_of
+from degla.evaluation.models import EmbeddingModel, Floor, load_model, means_floor, seed_of
 from degla.evaluation.neutral import find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest
-from degla.evaluation.results import TracedResult
+from degla.evaluation.results import TracedResult, provenance_of
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.progress import TaskProgress
 from degla.records import ImageReading
