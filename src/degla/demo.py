@@ -102,7 +102,7 @@ FULL = Size(
     base="full",
 )  # fmt: skip
 QUICK = Size(
-    scenes=768, captions_per_image=1, steps=24, items_per_part=100, images_per_class=5, retrieval_images=100,
+    scenes=1152, captions_per_image=1, steps=36, items_per_part=100, images_per_class=5, retrieval_images=100,
     base="quick",
 )  # fmt: skip
 

@@ -54,14 +54,19 @@ class Watch:
 
     def look(self, running: Sequence[int]) -> None:
         """Show how far the chains that run are."""
-        self._running = []
-        for number in running:
-            chain = self._chains[number]
-            rows = [row for job in chain.jobs if (row := _last_metrics(job)) is not None]
-            self._count(number, sum(row["step"] for row in rows))
-            loss = f", loss {rows[-1]['loss']:.3f}" if rows and "loss" in rows[-1] else ""
-            self._running.append(f"{chain.title}: {self._steps[number]} of {_steps_of(chain)}{loss}")
-            self._tell_jobs(chain)
+        rows = {
+            number: [row for job in self._chains[number].jobs if (row := _last_metrics(job)) is not None]
+            for number in running
+        }
+        self._running = [self._describe(number, of_chain) for number, of_chain in rows.items()]
+        for number, of_chain in rows.items():
+            self._count(number, sum(row["step"] for row in of_chain))
+            self._tell_jobs(self._chains[number])
+
+    def _describe(self, number: int, rows: Sequence[dict[str, Any]]) -> str:
+        chain = self._chains[number]
+        loss = f", loss {rows[-1]['loss']:.3f}" if rows and "loss" in rows[-1] else ""
+        return f"{chain.title}: {sum(row['step'] for row in rows)} of {_steps_of(chain)}{loss}"
 
     def _count(self, number: int, steps: int) -> None:
         self._advance(steps - self._steps[number])
