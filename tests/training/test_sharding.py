@@ -28,6 +28,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "chunks": {"chunk_size": 2, "gradient_checkpointing": True},
     "frozen": {"freeze_text_blocks": 1, "freeze_image_blocks": 1, "trim": False},
     "open_clip 4": {},
+    "sigmoid": {},
 }
 _LAYERS = 3
 
@@ -38,13 +39,20 @@ def steps(tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     folder = tmp_path_factory.mktemp("sharding")
     deeper = {tower: CONFIG[tower] | {"layers": _LAYERS} for tower in ("vision_cfg", "text_cfg")}
     model = write_model(folder / "model", **deeper)
+    biased = write_model(folder / "siglip", init_logit_bias=-10, **deeper)
     configs = {
         f"{strategy} {name}": tiny_config(
-            "degla", model=model, pairs=tiny_pairs, out=folder, batch_size=8, strategy=strategy, **options
+            "degla",
+            model=biased if name == "sigmoid" else model,
+            pairs=tiny_pairs,
+            out=folder,
+            batch_size=8,
+            strategy=strategy,
+            **options,
         )
         for strategy in ("ddp", "fsdp")
         for name, options in _OPTIONS.items()
-        if strategy == "fsdp" or name in ("plain", "frozen")
+        if strategy == "fsdp" or name in ("plain", "frozen", "sigmoid")
     }
     forms = ["4" if "open_clip 4" in name else "installed" for name in configs]
     words = [json.dumps([form, to_plain(config)]) for form, config in zip(forms, configs.values(), strict=True)]
