@@ -17,8 +17,9 @@ from torch import Tensor
 from degla.data.batches import Batch, Collate, Pair, text_length
 from degla.data.dataset import PairDataset
 from degla.data.decoding import ImageError
+from degla.data.loader import EpochSampler, make_loader
 from degla.data.pairs import PairRow, join
-from degla.data.plan import BatchPlan, EpochSampler, make_loader
+from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions
 from degla.data.transforms import ImageTransform, RandomCrop, WithoutChance
 from degla.errors import InputError

@@ -8,7 +8,7 @@ import threading
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-from degla.data.plan import _start_worker
+from degla.data.loader import _start_worker
 from tests.launch import FORKS
 
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from degla.cli import main
 from degla.data.dataset import PairDataset
+from degla.data.loader import EpochSampler, make_loader
 from degla.data.pairs import join
-from degla.data.plan import BatchPlan, make_loader
+from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
 from degla.negatives.files.pack import MANIFEST_KEY, PACKED_KEY, _schema, pack, read_manifest, read_outcomes
@@ -146,7 +147,7 @@ def test_training_sees_the_same_batches(source: Path) -> None:
         return [
             batch
             for epoch in (0, 1)
-            for batch in make_loader(dataset, BatchPlan(dataset.groups, batch_size=3), epoch=epoch)
+            for batch in make_loader(dataset, EpochSampler(BatchPlan(dataset.groups, batch_size=3), epoch))
         ]
 
     first, second = batches(source), batches(out)

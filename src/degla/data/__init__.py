@@ -13,6 +13,7 @@ transforms.py  RGB pictures -> tensors
 randomness.py  the one source of chance: a pure function of (seed, epoch, index)
 dataset.py     rows -> pairs
 batches.py     the contract types `Pair` and `Batch`; pairs -> a batch
-plan.py        which rows meet in which batch, on which device, at which step; its torch DataLoader
+plan.py        which rows meet in which batch, on which device, at which step (torch-free)
+loader.py      all of it as one torch DataLoader for one epoch
 spread.py      keeps captions of one image out of one batch
 """

@@ -116,12 +116,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     with (
         nonfinite_told(run, rank=processes.rank, steps_per_epoch=len(pairs.plan)),
         StopRequest() as stop,
-        Metrics(
-            run, start=first, steps=steps, every_steps=config.tracking.every_steps, tracker=accelerator.log,
-            pairs_per_step=config.train.batch_size, active=accelerator.is_main_process,
-            progress=config.tracking.progress,
-        ) as metrics,
-    ):  # fmt: skip
+        _metrics(config, run, accelerator, start=first, steps=steps) as metrics,
+    ):
         metrics.write(0, before)
         streams = [replay.endless(start=first, device=accelerator.device) for replay in replays]
         replayed: Iterator[Batch | None] = streams[0] if streams else repeat(None)
@@ -161,6 +157,13 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     return TrainResult(
         folder, position.step, finished, values={name: float(value) for name, value in values.items()}, ended=ended,
         best=run / validation.best if validation.best else None,
+    )  # fmt: skip
+
+
+def _metrics(config: TrainConfig, run: Path, accelerator: Accelerator, *, start: int, steps: int) -> Metrics:
+    return Metrics(
+        run, start=start, steps=steps, every_steps=config.tracking.every_steps, tracker=accelerator.log,
+        pairs_per_step=config.train.batch_size, active=accelerator.is_main_process, progress=config.tracking.progress,
     )  # fmt: skip
 
 

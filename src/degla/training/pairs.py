@@ -15,9 +15,10 @@ from degla.data.batches import Batch, Collate
 from degla.data.dataset import PairDataset
 from degla.data.extras import ExtraData, read_classes
 from degla.data.images import check_further_images, usable_rows
+from degla.data.loader import EpochSampler, make_loader
 from degla.data.neighbours import Neighbours, read_neighbours
 from degla.data.pairs import PairRow, join, negatives_of_rules, partner_negatives
-from degla.data.plan import BatchPlan, EpochSampler, make_loader
+from degla.data.plan import BatchPlan
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
 from degla.errors import InputError

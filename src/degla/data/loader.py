@@ -1,0 +1,96 @@
+"""Dataset and plan as one torch DataLoader for one epoch, from any step of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from degla.data.batches import Batch, Collate, Pair
+from degla.data.decoding import ImageError
+from degla.data.neighbours import Neighbours
+from degla.data.plan import BatchPlan, RowKey
+from degla.errors import InputError
+from degla.stopping import end_with_parent
+
+_PLAIN = Collate()
+
+
+@dataclass(frozen=True, eq=False)
+class EpochSampler(Sampler[list[RowKey]]):
+    """The batches of one epoch of a plan, from one step on; with the neighbours of their rows behind them."""
+
+    plan: BatchPlan
+    epoch: int
+    start: int = 0
+    neighbours: Neighbours | None = None
+
+    def __iter__(self) -> Iterator[list[RowKey]]:
+        for keys in self.plan.batches(self.epoch, start=self.start):
+            near = [] if self.neighbours is None else [self.neighbours.draw(*key) for key in keys]
+            yield keys + [(self.epoch, row) for rows in near for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.plan) - self.start
+
+
+class PairLoader(DataLoader[Batch]):
+    """A DataLoader whose workers' errors about images read like those of the main process."""
+
+    def __iter__(self) -> Any:
+        try:
+            yield from super().__iter__()
+        except ImageError as error:
+            # torch puts the worker's traceback before the message; the message alone says what to do.
+            raise ImageError(str(error).rpartition("ImageError: ")[2].strip()) from None
+
+
+def make_loader(
+    dataset: Dataset[Pair],
+    sampler: EpochSampler,
+    *,
+    collate: Collate = _PLAIN,
+    workers: int = 0,
+    prefetch: int = 2,
+    pin_memory: bool = False,
+    start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+) -> DataLoader[Batch]:
+    """Batches of one epoch, in the plan's order whatever the number of workers.
+
+    Args:
+        dataset: pairs by (epoch, index).
+        sampler: of a plan made from `dataset.groups`.
+        collate: how pairs become a batch.
+        workers: processes that decode and transform beside this one; 0 does it here.
+        prefetch: batches that each worker prepares ahead.
+        pin_memory: put batches into page-locked memory, for a GPU.
+        start_method: how workers are started; None takes the platform's.
+
+    Raises:
+        InputError: the plan was made for other rows.
+    """
+    ordered, rows = len(sampler.plan.groups), len(dataset)  # type: ignore[arg-type]  # A data set may have no length.
+    if ordered != rows:
+        raise InputError(f"the plan orders {ordered} rows, but the dataset has {rows}.")
+    loader: DataLoader[Batch] = PairLoader(
+        dataset,  # type: ignore[arg-type]  # it holds pairs, of which the collate makes batches
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
+        worker_init_fn=_start_worker,
+        pin_memory=pin_memory,
+        multiprocessing_context=start_method if workers else None,
+        # Its own generator: drawing a seed for workers must not move the global one, which a resumed run restores.
+        generator=torch.Generator(),
+    )
+    return loader
+
+
+def _start_worker(number: int) -> None:
+    end_with_parent()
+    # One thread each: workers that share the cores would only wait for each other.
+    torch.set_num_threads(1)
