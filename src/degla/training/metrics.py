@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import rich.progress  # noqa: F401  # Before anything is seeded: importing it draws from Python's generator.
 import torch
 from torch import Tensor
 

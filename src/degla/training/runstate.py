@@ -152,10 +152,7 @@ class RunState:
                 config=to_plain(self.config),
                 kept=None if kept is encoder else kept,
             )
-            # What it imports draws from Python's generator, whose state a resumed run has to meet again.
-            drawn = random.getstate()
             try_checkpoint_card(folder)
-            random.setstate(drawn)
             self._look_after(best)
 
     def _look_after(self, best: str | None) -> None:
