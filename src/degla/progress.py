@@ -90,4 +90,5 @@ class _State:
         if steps and steps >= self._warm_up:
             left = round((self.total - self.done) / rate)
             parts = [f"{rate:,.1f}/s", f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"]
-        return [*parts, *([self._note()] if self._note else [])]
+        note = self._note() if self._note else ""
+        return [*parts, note] if note else parts
