@@ -42,7 +42,7 @@ def test_the_losses_of_a_recipe_are_shown_and_the_others_named(capsys: Capture) 
         f"objective.{name}.weight" for name in ("contrastive", "image-grounded", "text-grounded", "self-distillation")
     }
     others = text.partition("Weight 0")[2]
-    assert all(name in others for name in ("own-hinge", "text-pull")) and "image-grounded" not in others
+    assert all(name in others for name in ("own-hinge", "text-pull")) and " image-grounded" not in others
     assert re.search(r"--objective\.text-grounded\.weight +0\.1 ", text) and "teacher.decay" in shown
     assert not any(name.startswith("replay.") for name in shown)
 
