@@ -76,6 +76,7 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
         "unknown rule 'swap_noun'. Did you mean 'swap_nouns'": lambda: degla.generate_negatives(
             ["a"], rules=["swap_noun"]
         ),
+        "caption 2: field 'text'": lambda: degla.generate_negatives(["a", ""]),
         "unknown field 'optim.rl'": lambda: degla.train("degla", {"optim.rl": 1}),
         "field 'optim.lr': --optim.lr is 'fast'": lambda: degla.train("degla", {"optim.lr": "fast"}),
         "unknown recipe 'dgla'": lambda: degla.train("dgla"),

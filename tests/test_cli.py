@@ -45,6 +45,7 @@ sys.exit(f'imported {heavy}' if heavy else 0)
         ["explain", "degla"],
         ["train", "--help"],
         ["report", "--help"],
+        ["look", "--help"],
         ["--version"],
     ],
 )

@@ -113,17 +113,22 @@ def generate_negatives(
         For each caption, its negatives that passed all checks: `text` is the negative, `rule` what made it.
 
     Raises:
-        InputError: an unknown rule, or the tagger is not installed.
+        InputError: an unknown rule, a caption that is empty or too long, or the tagger is not installed.
     """
     from degla.negatives.run.dialogue import Maker
     from degla.negatives.run.pipeline import make_rows
     from degla.negatives.run.stream import CaptionStream
-    from degla.records import CaptionRecord
+    from degla.records import CaptionRecord, validate
 
     for name in rules:
         RULES.require(name)
     texts = _texts(captions, "generate_negatives")
-    records = [CaptionRecord(id=str(n), image=str(n), image_id=str(n), text=text) for n, text in enumerate(texts)]
+    records = [
+        validate(
+            CaptionRecord, {"id": str(n), "image": str(n), "image_id": str(n), "text": text}, where=f"caption {n + 1}"
+        )
+        for n, text in enumerate(texts)
+    ]
     maker = Maker(tuple(rules), seed, per_rule)
     made: list[list[NegativeRecord]] = [[] for _ in records]
     for batch in CaptionStream(records).batches():

@@ -97,6 +97,16 @@ class OnnxModel:
         return self.info.context_length
 
     @property
+    def scale(self) -> float:
+        """Factor of the cosine: 1 over the temperature."""
+        return self.info.logit_scale
+
+    @property
+    def bias(self) -> float | None:
+        """What a model of the sigmoid loss adds to the scaled cosine."""
+        return self.info.logit_bias
+
+    @property
     def fingerprint(self) -> str:
         """sha256 over both graphs."""
         digest = hashlib.sha256()

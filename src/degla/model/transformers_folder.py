@@ -34,6 +34,11 @@ class TransformersClip(nn.Module):
         scale: Tensor = self.model.logit_scale
         return scale
 
+    @property
+    def logit_bias(self) -> Tensor | None:
+        """What a model of the sigmoid loss adds to scaled similarities; None for one of the softmax loss."""
+        return getattr(self.model, "logit_bias", None)
+
     def encode_image(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """Projected features, not normalised."""
         return pooled(self.model.get_image_features(pixel_values=images))

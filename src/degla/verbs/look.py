@@ -1,0 +1,37 @@
+"""how models rank texts for a picture: cosine, rank and share, side by side"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from degla.verbs._scoring import device
+from degla.verbs._terminal import show
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="image files")
+    texts = verb.add_mutually_exclusive_group()
+    texts.add_argument("--captions", nargs="+", default=[], metavar="TEXT", help="texts to rank, each in quotes")
+    texts.add_argument("--captions-file", type=Path, metavar="FILE", help="texts to rank, one a line")
+    verb.add_argument("--models", nargs="+", default=["world"], metavar="MODEL",
+                      help="as for degla evaluate; the last one is compared with the first (world)")  # fmt: skip
+    verb.add_argument("--negatives", action="store_true",
+                      help="also rank the false captions that the rules of grammar make of each text")  # fmt: skip
+    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
+    verb.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+
+def run(given: argparse.Namespace) -> int:
+    from degla.look import look, render_look
+    from degla.parse import read_text
+
+    captions = given.captions if given.captions_file is None else read_text(given.captions_file).splitlines()
+    result = look(given.pictures, captions, given.models, negatives=given.negatives, device=device(given.device))
+    if given.json:
+        sys.stdout.write(json.dumps(result.plain(), indent=2) + "\n")
+    else:
+        show(render_look(result))
+    return 0

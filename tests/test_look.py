@@ -1,0 +1,181 @@
+"""`degla look`: its numbers are those of the embeddings, a drawn scene's true caption wins, bad input is one line."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+import degla
+from degla.cli import main
+from degla.errors import DeglaError
+from degla.evaluation.models import RandomModel
+from degla.look import Look, look, render_look
+from degla.model.load import load_encoder
+from degla.world.items import make_contrast
+from degla.world.painting import render
+from degla.world.scenes import sample_scene_of, stream
+from degla.world.vocabulary import IN_DOMAIN
+from tests.tiny import CAPTIONS, write_model
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A picture of the embedded world, a caption of it, and the same with a noun replaced."""
+    rng = stream("look")
+    scene = sample_scene_of("test", rng)
+    texts = make_contrast(scene, "replace_noun", vocabulary=IN_DOMAIN, rng=rng)
+    path = tmp_path_factory.mktemp("drawn") / "scene.png"
+    Image.fromarray(render(scene)).save(path)
+    return path, texts.positive, texts.negative
+
+
+def _printed(result: Look, width: int) -> str:
+    console = Console(file=StringIO(), width=width)
+    console.print(render_look(result))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def _json(capsys: Capture, *words: str) -> dict[str, Any]:
+    assert main(["look", *words, "--json"]) == 0
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return printed
+
+
+def test_the_true_caption_wins(drawn: tuple[Path, str, str], capsys: Capture) -> None:
+    path, true, false = drawn
+    found = _json(capsys, str(path), "--captions", false, true)
+    (model,) = found["models"]
+    assert model["model"] == "world" and model["ranks"] == [[2, 1]] and model["share_by"] == "softmax"
+    assert found["captions"] == [{"text": false, "rule": ""}, {"text": true, "rule": ""}]
+    assert found["changes"] == [[None, None]]
+
+
+def test_numbers_are_those_of_the_embeddings(drawn: tuple[Path, str, str], tiny_model: Path, capsys: Capture) -> None:
+    pictures = [str(drawn[0]), str(drawn[0].with_name("grey.png"))]
+    Image.new("RGB", (40, 30), "grey").save(pictures[1])
+    found = _json(capsys, *pictures, "--captions", *CAPTIONS, CAPTIONS[0], "--models", "world", str(tiny_model))
+    assert found["pictures"] == pictures and len(found["captions"]) == len(CAPTIONS)  # The repeated one counts once.
+    shares = []
+    for name, row in zip(("world", str(tiny_model)), found["models"], strict=True):
+        model = load_encoder(name)
+        cosines = degla.encode_images(model, pictures) @ degla.encode_captions(model, CAPTIONS).T
+        shares.append((model.scale.detach() * cosines).softmax(dim=-1))
+        torch.testing.assert_close(torch.tensor(row["cosines"]), cosines)
+        torch.testing.assert_close(torch.tensor(row["shares"]), shares[-1], rtol=1e-4, atol=1e-6)
+        assert row["ranks"] == (cosines.argsort(dim=-1, descending=True).argsort(dim=-1) + 1).tolist()
+    torch.testing.assert_close(torch.tensor(found["changes"]), shares[1] - shares[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_with_a_bias_gives_probabilities(
+    drawn: tuple[Path, str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = str(write_model(tmp_path / "sigmoid", init_logit_bias=-1.5))
+    result = look([drawn[0]], CAPTIONS, [str(tiny_model), folder])
+    biased = result.models[1]
+    model = load_encoder(folder)
+    assert biased.share_by == "sigmoid" and biased.shares is not None and model.bias is not None
+    expected = (model.scale * torch.tensor(biased.cosines) + model.bias).sigmoid().detach()
+    torch.testing.assert_close(torch.tensor(biased.shares), expected)
+    assert result.change(0, 0) is None  # A softmax and a sigmoid are not compared.
+    assert "or its own probability" in " ".join(_printed(result, 120).split())
+
+
+def test_an_onnx_folder_has_the_shares_of_its_model(drawn: tuple[Path, str, str], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from degla.export.run import export
+
+    for name, changes in {"softmax": {}, "sigmoid": {"init_logit_bias": -1.5}}.items():
+        folder = write_model(tmp_path / name, **changes)
+        export(str(folder), to="onnx", out=tmp_path / f"{name}-onnx")
+        first, second = look([drawn[0]], CAPTIONS, [str(folder), str(tmp_path / f"{name}-onnx")]).models
+        assert first.share_by == second.share_by == name
+        torch.testing.assert_close(torch.tensor(first.shares), torch.tensor(second.shares), rtol=1e-3, atol=1e-4)
+
+
+def test_a_siglip_of_transformers_has_its_bias(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from degla.model.transformers_folder import load_transformers_folder
+    from tests.export.made import write_clip, write_siglip
+
+    theirs = write_siglip(tmp_path / "siglip")
+    encoder = load_transformers_folder(tmp_path / "siglip")
+    assert encoder.bias is not None and torch.equal(encoder.bias, theirs.logit_bias.reshape(()))
+    write_clip(tmp_path / "clip")
+    assert load_transformers_folder(tmp_path / "clip").bias is None
+
+
+def test_a_floor_has_ranks_and_no_shares(drawn: tuple[Path, str, str]) -> None:
+    (floor,) = look([drawn[0]], CAPTIONS, ["random:3"]).models
+    assert floor.share_by == "" and floor.shares is None and sorted(floor.ranks[0]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_negatives_of_the_rules(drawn: tuple[Path, str, str], capsys: Capture) -> None:
+    caption = "a black dog chases a white cat"
+    made = {row.text: row.rule for row in degla.generate_negatives([caption])[0]}
+    assert len(made) > 1
+    # A negative that was given is no negative of the rules.
+    given = next(iter(made))
+    found = _json(capsys, str(drawn[0]), "--captions", caption, given, "--negatives")
+    rules = {row["text"]: row["rule"] for row in found["captions"]}
+    assert rules[caption] == rules[given] == "" and {text for text in made if text != given} <= rules.keys()
+
+    result = look([drawn[0]], [caption], ["world", "random", "world"], negatives=True)
+    assert {each.text: each.rule for each in result.captions} == {caption: ""} | made
+    for width in (80, 120):
+        printed = _printed(result, width)
+        assert max(map(len, printed.splitlines())) <= width
+        assert "✓ a black dog" in printed and "✗ a white dog" in printed and "swap_adjectives" in printed
+        assert printed.count("+0.0") == len(result.captions) and printed.count(" #1 ") == 3
+
+
+def test_captions_from_a_file(drawn: tuple[Path, str, str], tmp_path: Path, capsys: Capture) -> None:
+    path, true, false = drawn
+    (tmp_path / "captions.txt").write_text(f"{true}\n{false}\n")
+    found = _json(capsys, str(path), "--captions-file", str(tmp_path / "captions.txt"))
+    assert found == _json(capsys, str(path), "--captions", true, false)
+    assert main(["look", str(path), "--captions", true, false]) == 0
+    printed = capsys.readouterr().out
+    assert "scene.png" in printed and "#1" in printed and "✓" not in printed and "change" not in printed
+
+
+@pytest.mark.parametrize(
+    ("picture", "words", "message"),
+    [
+        ("gone.png", ["--captions", "a dog"], "gone.png is missing. Give the path of a picture."),
+        ("cut.png", ["--captions", "a dog"], "cut.png is damaged or cut off"),
+        ("text.png", ["--captions", "a dog"], "text.png is in no format that Pillow reads"),
+        ("whole.png", [], "no captions: give --captions TEXT"),
+        ("whole.png", ["--captions-file", "empty.txt"], "no captions: give --captions TEXT"),
+        ("whole.png", ["--captions-file", "gone.txt"], "gone.txt"),
+        ("whole.png", ["--captions", "a dog", " "], "caption 2 is empty"),
+        ("whole.png", ["--captions-file", "gap.txt"], "caption 2 is empty"),
+        ("whole.png", ["--captions", "a dog", "--models", "wrold"], "wrold"),
+    ],
+)
+def test_bad_input_is_one_line(
+    picture: str, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.effect_noise((40, 40), 90).save("whole.png")
+    Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:300])
+    Path("text.png").write_text("no picture")
+    Path("empty.txt").write_text("")
+    Path("gap.txt").write_text("a dog\n\na cat\n")
+    assert main(["look", picture, *words]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and printed.startswith("degla: ") and len(printed.splitlines()) == 1
+
+
+def test_numbers_that_are_not_finite_are_refused(drawn: tuple[Path, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RandomModel, "encode_images", lambda model, images: torch.full((len(images), 512), torch.nan))
+    with pytest.raises(DeglaError, match="random: its embeddings are not finite"):
+        look([drawn[0]], CAPTIONS, ["random"])
