@@ -16,7 +16,7 @@ import degla
 from degla.cli import main
 from degla.errors import DeglaError
 from degla.evaluation.models import RandomModel
-from degla.look import Look, look, render_look
+from degla.look import Candidate, Look, ModelLook, look, render_look
 from degla.model.load import load_encoder
 from degla.world.items import make_contrast
 from degla.world.painting import render
@@ -135,6 +135,25 @@ def test_negatives_of_the_rules(drawn: tuple[Path, str, str], capsys: Capture) -
         assert max(map(len, printed.splitlines())) <= width
         assert "✓ a black dog" in printed and "✗ a white dog" in printed and "swap_adjectives" in printed
         assert printed.count("+0.0") == len(result.captions) and printed.count(" #1 ") == 3
+
+
+def test_the_winner_is_bold_and_changes_are_coloured() -> None:
+    captions = (Candidate("true"), Candidate("false", "swap_nouns"))
+    first = ModelLook("base", "softmax", [[0.1, 0.2]], [[2, 1]], [[0.25, 0.75]])
+    last = ModelLook("tuned", "softmax", [[0.3, 0.2]], [[1, 2]], [[0.75, 0.25]])
+    console = Console(file=StringIO(), width=80, force_terminal=True, color_system="standard")
+
+    def lines(*models: ModelLook) -> list[str]:
+        console.file = StringIO()
+        console.print(render_look(Look(("a.png",), captions, models)))
+        return [line for line in console.file.getvalue().splitlines() if "true" in line or "0.200" in line]
+
+    bold, green, red = "\x1b[1m", "\x1b[32m", "\x1b[31m"
+    true, false = lines(first, last)
+    assert f"{bold}0.300 #1" in true and f"{bold}0.100" not in true and f"{green} +50.0" in true
+    assert f"{bold}0.200 #1" in false and f"{bold}0.200 #2" not in false and f"{green} −50.0" in false
+    true, false = lines(last, first)
+    assert f"{red} −50.0" in true and f"{red} +50.0" in false
 
 
 def test_captions_from_a_file(drawn: tuple[Path, str, str], tmp_path: Path, capsys: Capture) -> None:
