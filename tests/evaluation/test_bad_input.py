@@ -150,3 +150,13 @@ def test_a_result_whose_numbers_were_changed_is_refused(tmp_path: Path) -> None:
     load_result(path)
     with pytest.raises(InputError, match=r"items\.jsonl: changed since .* was written"):
         load_result(path, items=True)
+
+
+def test_a_misspelt_field_of_a_result_is_named(tmp_path: Path) -> None:
+    path = write_results(tmp_path, n=4)[0]
+    row = json.loads(path.read_text(encoding="utf-8"))
+    del row["sha256"]
+    row["benchmarks"][0]["parts"][0]["flors"] = {}
+    path.write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(InputError, match=r"\.json: field 'benchmarks\.0\.parts\.0\.flors': Extra inputs"):
+        load_result(path)

@@ -59,8 +59,9 @@ def test_frozen_teacher_never_moves(tiny_model: Path) -> None:
 
 
 def test_stays_in_float32_and_in_evaluation_mode(tiny_model: Path) -> None:
-    student = load_encoder(str(tiny_model)).bfloat16()
+    student = load_encoder(str(tiny_model)).bfloat16().train()
     teacher = Teacher(student, TeacherConfig(decay=0.9996))
+    assert not any(module.training for module in teacher.encoder.modules())
     assert {value.dtype for value in teacher.encoder.parameters()} == {torch.float32}
     _change(student, seed=4)
     first = teacher.encoder.clip.logit_scale.clone()
