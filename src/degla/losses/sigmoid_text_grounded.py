@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
 from degla.losses.core.pairwise import false_pair, mean_of_own
-from degla.losses.text_grounded import published_pairing
+from degla.losses.text_grounded import text_cosines
 from degla.ranges import Factor, Positive
 
 
@@ -42,10 +41,6 @@ class SigmoidTextGrounded(Loss):
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the pairs of all processes that have a valid negative."""
-        negatives, valid = student.negative, student.valid
-        if self.pairing == "published":
-            negatives, valid = published_pairing(student, processes)
-        true = (student.caption * teacher.require("caption")).sum(-1)
-        false = torch.einsum("bd,bkd->bk", student.caption, negatives)
+        true, false, valid = text_cosines(student, teacher, processes, pairing=self.pairing)
         losses = false_pair(self.fixed_scale * (false - true[:, None]))
         return processes.mean(mean_of_own(losses, valid), valid.any(dim=1))

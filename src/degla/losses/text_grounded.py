@@ -40,12 +40,20 @@ class TextGrounded(Loss):
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the pairs of all processes that have a valid negative."""
-        negatives, valid = student.negative, student.valid
-        if self.pairing == "published":
-            negatives, valid = published_pairing(student, processes)
-        positive = self.fixed_scale * (student.caption * teacher.require("caption")).sum(-1)
-        negative = self.fixed_scale * torch.einsum("bd,bkd->bk", student.caption, negatives)
-        return processes.mean(own_negatives_loss(positive, negative, valid), valid.any(dim=1))
+        true, false, valid = text_cosines(student, teacher, processes, pairing=self.pairing)
+        losses = own_negatives_loss(self.fixed_scale * true, self.fixed_scale * false, valid)
+        return processes.mean(losses, valid.any(dim=1))
+
+
+def text_cosines(
+    student: Embeddings, teacher: Target, processes: Processes, *, pairing: Literal["own", "published"]
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch negatives"], Bool[Tensor, "batch negatives"]]:
+    """Cosines of each caption with the teacher's embedding of it and with its negatives, and which of these count."""
+    negatives, valid = student.negative, student.valid
+    if pairing == "published":
+        negatives, valid = published_pairing(student, processes)
+    true = (student.caption * teacher.require("caption")).sum(-1)
+    return true, torch.einsum("bd,bkd->bk", student.caption, negatives), valid
 
 
 def published_pairing(

@@ -34,11 +34,16 @@ def tar_members(tar: Path) -> dict[str, tuple[int, int]]:
     Raises:
         InputError: it is no uncompressed tar, or holds a name twice.
     """
+    return _members(tar, *_state(tar))
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Time of change and size: what is remembered of a file holds as long as both are the same."""
     try:
-        state = tar.stat()
+        state = file.stat()
     except OSError as error:
-        raise InputError(f"{tar}: cannot be read: {error.strerror}.") from None
-    return _members(tar, state.st_mtime_ns, state.st_size)
+        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
+    return state.st_mtime_ns, state.st_size
 
 
 @lru_cache(maxsize=4096)
@@ -134,11 +139,7 @@ def read_batch(file: Path) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
     Raises:
         InputError: the file cannot be read, or is no batch of CIFAR-10 or CIFAR-100.
     """
-    try:
-        state = file.stat()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
-    return _read(file, state.st_mtime_ns, state.st_size)
+    return _read(file, *_state(file))
 
 
 @lru_cache(maxsize=2)
