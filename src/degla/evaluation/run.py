@@ -42,7 +42,7 @@ def ask_all(
 
     Raises:
         InputError: an unknown benchmark, files missing or wrong, images missing.
-    ."""
+    """
     if not benchmarks:
         raise InputError(f"no benchmark was named. Known: {', '.join(BENCHMARKS.names())}.")
     chosen: list[Benchmark] = [BENCHMARKS.load(name).BENCHMARK for name in dict.fromkeys(benchmarks)]
