@@ -67,6 +67,7 @@ Papers and recipes <papers>
 
 Negatives <negatives>
 Looking at negatives <negatives-report>
+Balanced negatives, positives <negatives-balance>
 Negatives from a server <negatives-server>
 The embedded language model <negatives-embedded>
 Examples that people select <negatives-examples>

@@ -33,6 +33,9 @@ ImageReading = Literal["upright", "official"]
 """How image files become pixels, see `degla.data.decoding.decode`."""
 
 
+POSITIVE: Final = "positive"
+"""`NegativeRecord.kind` of true texts, which rules for positives make."""
+
 LONGEST_TEXT: Final = 100_000
 """Characters of a caption or negative; more is no caption, and would hold up whatever reads it."""
 
@@ -103,8 +106,8 @@ class NegativeRecord(Record):
 
     Attributes:
         caption_id: the `CaptionRecord.id` that it was made from.
-        rule: the rule that made it, a member of the shelf `negatives/rules`.
-        kind: what it breaks: "order", "object", "attribute", "relation", ...
+        rule: the rule that made it, a member of the shelf `negatives/rules` or `negatives/positives`.
+        kind: what it breaks: "order", "object", "attribute", "relation", ...; "positive" where the text is true.
         text: the negative; None where the rule found nothing to propose.
         source: what made it: "rules" or the name of a language model.
         accepted: True where every check passed.

@@ -49,8 +49,7 @@ class Shelf:
 
     def names(self) -> list[str]:
         """Sorted names of all members, read from the folder without importing anything."""
-        files = self.folder.iterdir()
-        return sorted(path.stem for path in files if path.suffix == ".py" and not path.stem.startswith("_"))
+        return sorted(path.stem for path in self.folder.glob("*.py") if not path.stem.startswith("_"))
 
     def source(self, name: str) -> str:
         """The text of a member's file."""
@@ -91,6 +90,7 @@ class Shelf:
 
 LOSSES = Shelf("degla.losses", "loss")
 RULES = Shelf("degla.negatives.rules", "rule")
+POSITIVES = Shelf("degla.negatives.positives", "rule for positives")
 BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark")
 RECIPES = Shelf("degla.recipes", "recipe")
 DRAWS = Shelf("degla.data.draws", "draw of negatives")
@@ -99,10 +99,18 @@ VERBS = Shelf("degla.verbs", "command")
 PUBLISHED_RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
 """The five rules of arXiv 2504.16801, in its order; the others of the shelf are this package's own."""
 
+BALANCED_RULES = (
+    "replace_adjectives", "replace_nouns", "replace_relation", "change_number", "swap_adjectives", "swap_nouns",
+    "swap_phrases", "reshuffle_order",
+)  # fmt: skip
+"""The rules of which `degla negatives balance` can keep a part that the texts alone do not tell; the default of
+`degla negatives`. Exchanges of pieces come before the order of all, which would make the same texts."""
+
 SHELVES: dict[str, Shelf] = {
     "recipes": RECIPES,
     "losses": LOSSES,
     "rules": RULES,
+    "positives": POSITIVES,
     "draws": DRAWS,
     "benchmarks": BENCHMARKS,
 }

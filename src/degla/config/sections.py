@@ -42,6 +42,8 @@ class DataConfig(Checked, section="data"):
     """Rules whose negatives are used; those of all rules by default."""
     positives: Literal["column", "same_image"] = "column"
     """Where further true texts come from: the field positives, or other captions; "column" or "same_image"."""
+    positives_file: Path | None = None
+    """File of further true texts, by `degla negatives --positives`, that join those of the column by caption id."""
     positives_per_caption: AtLeastOne = 1
     """P: further true texts drawn a caption and epoch where a loss reads them, 1 or more."""
     distractor_negative: bool = False
@@ -117,9 +119,6 @@ class LoopConfig(Checked, section="train"):
     """Seed of order, crops and draws of negatives, 0 or more."""
     train_image_tower: bool = True
     """Train the image tower; true or false."""
-    embed_images_once: bool = False
-    """Where the image tower is not trained: embed each picture once, whole, instead of a random crop at every step;
-    true or false."""
     train_text_tower: bool = True
     """Train the text tower; true or false."""
     train_scale: bool = True

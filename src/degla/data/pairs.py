@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from degla.errors import InputError
-from degla.records import CaptionRecord, NegativeRecord
+from degla.records import POSITIVE, CaptionRecord, NegativeRecord
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +69,37 @@ class JoinReport:
             f"{self.rows} pairs of {self.images} images with {self.negatives} negatives "
             f"(rows by number of negatives: {counts}); dropped: {dropped or 'nothing'}."
         )
+
+
+def with_positives(
+    captions: Iterable[CaptionRecord], positives: Iterable[NegativeRecord], *, flag: str
+) -> Iterator[CaptionRecord]:
+    """The captions with the accepted texts of a file of positives behind their own.
+
+    Args:
+        captions: in any order.
+        positives: rows of rules for positives, in any order; all in memory.
+        flag: what names the file in messages.
+
+    Raises:
+        InputError: a row is a negative, or none of them belongs to a caption.
+    """
+    texts: dict[str, list[str]] = {}
+    for row in positives:
+        if row.kind != POSITIVE:
+            raise InputError(
+                f"{flag}: row of caption {row.caption_id!r}, rule {row.rule}: is of kind {row.kind!r}, so its text is "
+                f"meant to be false. Give a file that `degla negatives --positives` made."
+            )
+        if row.accepted and row.text is not None:
+            texts.setdefault(row.caption_id, []).append(row.text)
+    matched = 0
+    for caption in captions:
+        own = texts.get(caption.id)
+        matched += own is not None
+        yield caption if own is None else caption.model_copy(update={"positives": (*caption.positives, *own)})
+    if not matched:
+        raise InputError(f"{flag}: no positive belongs to any caption. Make them from these captions.")
 
 
 def join(
@@ -165,6 +196,11 @@ def _match(
     own_words: dict[str, tuple[str, ...]] = {}
     seen: dict[str, set[tuple[str, ...]]] = {}
     for negative in negatives:
+        if negative.kind == POSITIVE:
+            raise InputError(
+                f"negative of caption {negative.caption_id!r}, rule {negative.rule}: of kind 'positive', a true text. "
+                "Files of positives belong to the flag positives_file."
+            )
         caption = known.get(negative.caption_id)
         if caption is None:
             dropped["of captions that are not in the captions file"] += 1
@@ -183,6 +219,8 @@ def _match(
             earlier = seen[caption.id]
             if words == own_words[caption.id]:
                 dropped["equal to their caption"] += 1
+            elif any(words == said_words(text) for text in caption.positives):
+                dropped["equal to a further true text of their caption"] += 1
             elif words in earlier:
                 dropped["said twice"] += 1
             else:

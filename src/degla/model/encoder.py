@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from degla.errors import InputError
-from degla.inputs import Pictures
 from degla.model.dense import encode_patches, encode_tokens
 from degla.model.depth import TOWERS, tower_module
 from degla.model.image import encode_class_token, reads_class_token
@@ -176,13 +175,11 @@ class Encoder(nn.Module):
             rest_what_stays(self.clip, statistics=not self.moves_statistics)
         return self
 
-    def encode_images(self, images: Pictures) -> Float[Tensor, "batch dim"]:
-        """Unit embeddings of transformed images; those of embeddings are the embeddings, at length one."""
+    def encode_images(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Unit embeddings of transformed images."""
         return nn.functional.normalize(self._encode_raw(images), dim=-1)
 
-    def _encode_raw(self, images: Pictures) -> Float[Tensor, "batch dim"]:
-        if images.ndim == 2:  # Embedded once, before the first step.
-            return images.float()
+    def _encode_raw(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         if self._encode_image is not None:
             return self._encode_image(self.clip, images).float()
         with self._kernels():
@@ -226,7 +223,7 @@ class Encoder(nn.Module):
 
     def embed(
         self,
-        images: Pictures | None,
+        images: Float[Tensor, "batch 3 height width"] | None,
         texts: Int[Tensor, "texts length"] | PrefixTree | None,
         *,
         dense: bool = False,
@@ -253,7 +250,7 @@ class Encoder(nn.Module):
 
     def forward(
         self,
-        images: Pictures | None,
+        images: Float[Tensor, "batch 3 height width"] | None,
         texts: Int[Tensor, "texts length"] | PrefixTree | None,
         *,
         dense: bool = False,

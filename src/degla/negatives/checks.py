@@ -15,6 +15,7 @@ from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import says_the_same
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
+from degla.records import POSITIVE
 
 if TYPE_CHECKING:
     from degla.negatives.rule import NegativeRule
@@ -73,8 +74,14 @@ def _estimate(piece: str) -> int:
     return others + -(-letters // 3)
 
 
-def check_text(caption: Caption, negative: str) -> Verdict:
-    """Checks that hold for every rule: length, not what the caption says, articles, numbers, banned words."""
+def check_text(caption: Caption, negative: str, *, true: bool = False) -> Verdict:
+    """Checks that hold for every rule: length, not what the caption says, articles, numbers, banned words.
+
+    Args:
+        caption: the tagged caption.
+        negative: the text.
+        true: whether the text is meant to be true, so that it may say the same in other words.
+    """
     content = words.content(negative)
     if not content:
         return refused("empty")
@@ -84,6 +91,8 @@ def check_text(caption: Caption, negative: str) -> Verdict:
         return refused("same_text")
     if reason := _flaw(caption, content):
         return refused(reason)
+    if not true and says_the_same(caption.content, content):
+        return refused("near_paraphrase")
     if len(content) > _SURE and estimate_tokens(negative) > CONTEXT:
         return refused("over_context")
     if not words.articles_fit(negative) and words.articles_fit(caption.text):
@@ -96,7 +105,7 @@ _SURE: Final = 20
 
 
 def _flaw(caption: Caption, content: Content) -> str:
-    """What is wrong with the words of a negative, whatever the rule: banned, doubled, badly counted, a paraphrase."""
+    """What is wrong with the words of a negative, whatever the rule: banned, doubled, badly counted."""
     own = set(pairwise(caption.content))
     if not lexicon().words["banned"].isdisjoint(set(content).difference(caption.content)):
         return "banned_word"
@@ -107,7 +116,7 @@ def _flaw(caption: Caption, content: Content) -> str:
             return "doubled_word"
         if _miscounts(word, following, content[place + 2 : place + 3]):
             return "agreement"
-    return "near_paraphrase" if says_the_same(caption.content, content) else ""
+    return ""
 
 
 def _miscounts(word: str, noun: str, after: Content) -> bool:
@@ -141,7 +150,7 @@ def judge(
         taken: contents of the caption's accepted negatives.
         siblings: contents of the other captions of the same image.
     """
-    verdict = check_text(caption, negative)
+    verdict = check_text(caption, negative, true=rule.kind == POSITIVE)
     if verdict.accepted:
         verdict = rule.check(caption, negative)
     if not verdict.accepted:

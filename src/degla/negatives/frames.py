@@ -21,6 +21,7 @@ from degla.negatives.grammar.edits import substitute, write
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.orders import lifeless_actors
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.usage import WordUsage, neighbours
 from degla.negatives.llm import Chat, ChatMessage, Slot, inert
 from degla.negatives.replies import MOST_CANDIDATES, read_reply
 from degla.negatives.rule import Example
@@ -148,13 +149,39 @@ class ReplacingRule(GrammarRule):
         """Whether there is a place."""
         return bool(self.places(caption))
 
-    def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
-        """Captions with one word replaced: every place once before any place twice."""
-        drawn = [(place, rng.sample(found, len(found))) for place, found in self.places(caption).items() if found]
+    def propose(self, caption: Caption, rng: Random, most: int, usage: WordUsage | None = None) -> list[str]:
+        """Captions with one word replaced: every place once before any place twice.
+
+        Args:
+            caption: the tagged caption.
+            rng: draws.
+            most: captions at most.
+            usage: how captions use words, which decides how often each is drawn; None: all of a list alike.
+        """
+        places = {place: found for place, found in self.places(caption).items() if found}
+        if usage is None:
+            drawn = [(place, rng.sample(found, len(found))) for place, found in places.items()]
+        else:
+            drawn = [(place, self._by_use(caption, place, found, usage, rng)) for place, found in places.items()]
         rng.shuffle(drawn)
         choices = take_turns(self._accepted(caption, place, found) for place, found in drawn)
         texts = (self.put(caption, *choice) for choice in islice(choices, most))
         return list(dict.fromkeys(text for text in texts if text is not None))
+
+    def _by_use(self, caption: Caption, place: Place, found: Sequence[str], usage: WordUsage, rng: Random) -> list[str]:
+        """The words of a place and those that go with them, the likeliest last (which are taken first)."""
+        wider = self.widen(tuple(found))
+        forms = [self.surface(caption, place, word) for word in wider]
+        between = neighbours([token.lower for token in caption.tokens if words.is_word(token.text)], *place)
+        return usage.shuffle(wider, forms, between, rng)[::-1]
+
+    def widen(self, found: tuple[str, ...]) -> tuple[str, ...]:
+        """The words that the grammar would draw, with others for as much that captions may say more often."""
+        return found
+
+    def surface(self, caption: Caption, place: Place, word: str) -> str:
+        """About how a word would be written in its place, by which its use is counted; `form` has the last word."""
+        return word
 
     def _accepted(self, caption: Caption, place: Place, drawn: Sequence[str]) -> Iterator[tuple[Place, str]]:
         return ((place, word) for word in reversed(drawn) if self.accepts(caption, place, word))

@@ -28,11 +28,13 @@ from degla.negatives.run.questions import FormChoice, Prompts, load_all_examples
 from degla.negatives.run.stream import BATCH, Captions, CaptionStream
 from degla.negatives.run.summary import Summary
 from degla.progress import TaskProgress
+from degla.records import POSITIVE
 from degla.stopping import Interruption, Stopped, leave_signals
 
 LOG = logging.getLogger(__name__)
 
 Engine = Literal["local", "ray"]
+WordSource = Literal["captions", "lexicon"]
 ModelSource = LanguageModel | Callable[[], LanguageModel]
 """A language model, or a function that opens one: the Ray engine calls it once in every worker."""
 
@@ -51,6 +53,8 @@ class NegativesSettings:
         example_sets: fixed draws of examples a rule, of which the caption's id picks one; 0: drawn anew for every
             request, as the paper does.
         examples_folder: the user's own examples instead of the package's.
+        words: what decides how often the grammar puts in each word of its lists: "captions", how these captions use
+            them; "lexicon", all of a list alike.
 
     Raises:
         InputError: a value is out of range, no rule is named, one is named twice or is unknown.
@@ -63,6 +67,7 @@ class NegativesSettings:
     examples: int = 5
     example_sets: int = 0
     examples_folder: Path | None = None
+    words: WordSource = "lexicon"
 
     def __post_init__(self) -> None:
         if self.per_rule < 1:
@@ -71,8 +76,11 @@ class NegativesSettings:
             raise InputError(f"examples ({self.examples}) and example_sets ({self.example_sets}) must be 0 or more.")
         if not self.rules or len(set(self.rules)) != len(self.rules):
             raise InputError(f"rules must be named, each once; got {', '.join(self.rules) or 'none'}.")
-        for name in self.rules:
-            load_rule(name)
+        if len({load_rule(name).kind == POSITIVE for name in self.rules}) > 1:
+            raise InputError(
+                "rules for negatives and rules for positives do not go into one file: "
+                f"{', '.join(name for name in self.rules if load_rule(name).kind == POSITIVE)} make true texts."
+            )
 
 
 def generate(
@@ -112,7 +120,7 @@ def generate(
     if engine == "ray" and isinstance(model, LanguageModel):
         raise InputError("engine 'ray' opens a model in every worker: give a function that opens one.")
     started = time.monotonic()
-    stream = CaptionStream(captions)
+    stream = CaptionStream(captions, count_usage=settings.words == "captions")
     rules = tuple(settings.rules)
     summary = Summary(rules=rules, captions=len(stream))
     with ExitStack() as held:
@@ -121,10 +129,12 @@ def generate(
             opened = model if isinstance(model, LanguageModel) else model()
             held.callback(opened.close)
             questions, described = _prepare_questions(opened, settings)
-        expected = manifest(stream, rules=rules, seed=settings.seed, per_rule=settings.per_rule, model=described)
+        if stream.usage is not None:
+            described = {**(described or {}), "words": settings.words}
+        expected = manifest(stream, rules=rules, seed=settings.seed, per_rule=settings.per_rule, described=described)
         output = held.enter_context(continue_output(out, expected, stream, rules, summary))
         journal = held.enter_context(Journal(journal_path(out), summary)) if opened else None
-        maker = Maker(rules, settings.seed, settings.per_rule, questions)
+        maker = Maker(rules, settings.seed, settings.per_rule, questions, stream.usage)
         stop = held.enter_context(Interruption())
         batches = stream.batches(output.captions_done, output.done)
         rows: FinishedRows

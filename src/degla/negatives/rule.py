@@ -11,7 +11,7 @@ from degla.negatives.grammar.phrases import Caption
 from degla.negatives.llm import Chat, Slot
 from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.verdicts import Verdict
-from degla.shelf import RULES
+from degla.shelf import POSITIVES, RULES
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class NegativeRule(Protocol):
 
     @property
     def kind(self) -> str:
-        """What a negative breaks: "order", "object", "attribute", "relation", "negation" or "number"."""
+        """What a negative breaks: "order", "object", "attribute", "relation", "negation" or "number"; "positive" where
+        the rule makes true texts."""
         ...
 
     def ask(self, caption: Caption, examples: Sequence[Example]) -> Chat | None:
@@ -72,9 +73,10 @@ class NegativeRule(Protocol):
 
 
 def load_rule(name: str) -> NegativeRule:
-    """The rule of that name with its default settings.
+    """The rule of that name with its default settings, for negatives or for positives.
 
     Raises:
         InputError: there is no such rule; the message lists those that exist.
     """
-    return cast(NegativeRule, RULES.load(name).RULE)
+    shelf = POSITIVES if name in POSITIVES.names() else RULES
+    return cast(NegativeRule, shelf.load(name).RULE)

@@ -17,7 +17,7 @@ from degla.data.extras import ExtraData, read_classes
 from degla.data.images import check_further_images, usable_rows
 from degla.data.loader import EpochSampler, make_loader
 from degla.data.neighbours import Neighbours, read_neighbours
-from degla.data.pairs import PairRow, join, negatives_of_rules, partner_negatives
+from degla.data.pairs import PairRow, join, negatives_of_rules, partner_negatives, with_positives
 from degla.data.plan import BatchPlan
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
@@ -27,7 +27,6 @@ from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.records import CaptionRecord, NegativeRecord
-from degla.training.features import embed_pictures
 
 
 def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> list[PairRow]:
@@ -56,6 +55,11 @@ def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> list[
         optional=_optional_columns(data, reads),
     )
     captions: Iterable[CaptionRecord] = read_captions(data.captions, format=data.format, columns=columns)
+    if "positive" in reads and data.positives_file is not None:
+        flag = f"{data.flag('positives_file')} {data.positives_file}"
+        if data.positives == "same_image":
+            raise InputError(f"{flag} is not read with {data.flag('positives')} same_image. Leave one of them out.")
+        captions = with_positives(captions, read_negatives(data.positives_file), flag=flag)
     negatives: Iterable[NegativeRecord] | None = None
     if wanted and data.distractor_negative:
         captions = list(captions)
@@ -71,7 +75,7 @@ def _optional_columns(data: DataConfig, reads: frozenset[str]) -> tuple[str, ...
     columns = [each.column for each in inputs_of(reads).values() if each.column]
     if data.distractor_negative and data.negatives_per_caption:
         columns += ["distractor_image", "distractor_text"]
-    if data.positives == "same_image":
+    if data.positives == "same_image" or data.positives_file is not None:
         columns = [name for name in columns if name != "positives"]
     return tuple(dict.fromkeys(columns))
 
@@ -204,9 +208,6 @@ def open_pairs(
         draw=data.draw,
         extras=source.extras,
     )
-    if loop.embed_images_once:
-        folder = dataset.folder
-        dataset.features = embed_pictures(dataset.pictures(), folder=folder, encoder=encoder, processes=processes)
     plan = BatchPlan(
         dataset.groups,
         batch_size=stream.batch_size // processes.count,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from degla.shelf import RULES
+from degla.shelf import BALANCED_RULES, POSITIVES, RULES, Shelf
 from degla.verbs._captions import columns, describe_columns
 from degla.verbs._language_model import describe_model, model_source
 from degla.verbs._terminal import show
@@ -17,8 +18,22 @@ from degla.verbs._terminal import show
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
     verb.add_argument("--out", type=Path, required=True, help="JSONL file; an existing one is continued")
-    verb.add_argument("--rules", nargs="+", metavar="RULE", help="rules of the shelf (all: see degla ls rules)")
+    verb.add_argument(
+        "--rules", nargs="+", metavar="RULE",
+        help="rules of the shelf, see degla ls rules, or all (those that balance can keep: "
+        f"{' '.join(BALANCED_RULES)})",
+    )  # fmt: skip
+    verb.add_argument(
+        "--positives", action="store_true",
+        help="make true texts that look changed, by the rules of degla ls positives, instead of negatives",
+    )  # fmt: skip
     verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives a caption and rule (1)")
+    verb.add_argument(
+        "--words",
+        choices=["captions", "lexicon"],
+        default="captions",
+        help="how often each word of the lists is put in: as these captions use it, or all alike (captions)",
+    )
     verb.add_argument("--seed", type=int, default=0, help="seed of the choices (0)")
     verb.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
     verb.add_argument("--engine", choices=["local", "ray"], default="local", help="this machine, or a Ray cluster")
@@ -34,6 +49,15 @@ def describe(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _rules(named: Sequence[str] | None, shelf: Shelf) -> Sequence[str]:
+    """The rules that are named; by default all for positives, and those for negatives that balance can keep."""
+    if named == ["all"] or (named is None and shelf is POSITIVES):
+        return shelf.names()
+    for name in named or ():
+        shelf.require(name)
+    return named or BALANCED_RULES
+
+
 def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_captions
     from degla.negatives.generate import NegativesSettings, generate
@@ -41,13 +65,14 @@ def run(given: argparse.Namespace) -> int:
     model = model_source(given)
     sets = given.example_sets if given.example_sets is not None else int(given.llm == "embedded")
     settings = NegativesSettings(
-        rules=given.rules or RULES.names(),
+        rules=_rules(given.rules, POSITIVES if given.positives else RULES),
         seed=given.seed,
         per_rule=given.per_rule,
         form=given.form or "both",
         examples=given.examples,
         example_sets=sets,
         examples_folder=given.examples_folder,
+        words=given.words,
     )
     captions = partial(read_captions, given.captions, format=given.format, columns=columns(given))
     summary = generate(captions, settings, out=given.out, model=model, engine=given.engine, workers=given.workers)

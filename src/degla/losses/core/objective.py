@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, ClassVar, Unpack, cast
 
 import torch
@@ -107,7 +106,6 @@ class StatefulLoss(AnyLoss, section="objective"):
 LossesByName = dict[str, Any]
 
 
-@cache
 def loss_class(name: str) -> type[Any]:
     """The dataclass of the loss called `name`: the file's name in CamelCase."""
     module = LOSSES.load(name)

@@ -137,6 +137,34 @@ def solve_blind(pairs: Sequence[CaptionNegative], *, seed: int = 0) -> Blind | N
     )
 
 
+def blind_across(
+    learned: Sequence[CaptionNegative],
+    asked: Sequence[CaptionNegative],
+    *,
+    features: Features = features,
+    extra: Sequence[Sequence[float]] | None = None,
+) -> float:
+    """The share of pairs that a classifier tells, which has learned from others; ties one half.
+
+    Args:
+        learned: pairs of some images, at least five.
+        asked: pairs of other images.
+        features: what the classifier sees of a text.
+        extra: further differences of each pair, caption less negative, those of `learned` first.
+    """
+    from scipy.sparse import csr_matrix, hstack
+
+    matrix, _ = _differences([*learned, *asked], features)
+    if extra is not None:
+        matrix = hstack([matrix, csr_matrix(np.array(extra))]).tocsr()
+    # The last fold is what is asked; of the others, one chooses the penalty.
+    folds = np.array(
+        [number * (FOLDS - 1) // len(learned) for number in range(len(learned))] + [FOLDS - 1] * len(asked)
+    )
+    weights = _fit_chosen(matrix, folds, left_out=FOLDS - 1)
+    return float(_worth(matrix[folds == FOLDS - 1] @ weights).mean())
+
+
 def _folds(pairs: Sequence[CaptionNegative], seed: int) -> NDArray[np.int64] | None:
     """The fold of each pair, one an image; None where there are too few to learn from."""
     images = sorted({pair.image_id for pair in pairs})

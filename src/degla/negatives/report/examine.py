@@ -18,6 +18,8 @@ from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.files.pack import read_manifest, read_outcomes
 from degla.negatives.report.blind import Blind, CaptionNegative, solve_blind
 from degla.negatives.report.counts import Drawn, Draws, FileCounts, RuleCounts, count_records, mean
+from degla.negatives.report.giveaways import Giveaways, TextPair, explain
+from degla.negatives.report.ngrams import Likelihoods, half_of, ngram_likelihoods
 from degla.negatives.run.summary import Outcomes
 from degla.records import NegativeRecord
 from degla.statistics.proportions import Proportion, clustered, wilson
@@ -46,6 +48,7 @@ class Examination:
         blind: how far the text alone gives the negatives of a rule away; rules with too few are missing.
         blind_all: the same, learned and tested on all rules together.
         likelier: share of negatives less likely than their caption, by rule; empty where it was not asked for.
+        giveaways: what gives each rule's negatives away, and what to do about it.
         judge: the language model behind `likelier`.
         manifest: of the run that made it.
         outcomes: what the language model answered.
@@ -57,6 +60,7 @@ class Examination:
     blind: dict[str, Blind] = field(default_factory=dict)
     blind_all: Blind | None = None
     likelier: dict[str, Proportion] = field(default_factory=dict)
+    giveaways: dict[str, Giveaways] = field(default_factory=dict)
     judge: str = ""
     manifest: dict[str, Any] | None = None
     outcomes: Outcomes | None = None
@@ -118,6 +122,7 @@ class Examination:
                 {"word": word, "share": share} for word, share in frequent(rule.put_in, more=rule.more_words)
             ],
             "blind": blind.plain() if blind else None,
+            "gives_away": self.giveaways[rule.name].plain() if rule.name in self.giveaways else None,
             "caption_likelier": likelier.plain() if likelier else None,
         }
 
@@ -209,17 +214,27 @@ def examine_file(
         outcomes=read_outcomes(path),
     )
     together: list[CaptionNegative] = []
+    likelihoods = ngram_likelihoods(captions) if draws.tested else None
     for name, rule in examination.counts.rules.items():
         drawn = rule.to_test.kept
         pairs = [CaptionNegative(each.caption.text, each.negative, each.caption.image_id) for each in drawn]
         together += pairs
         if (blind := solve_blind(pairs, seed=draws.seed)) is not None:
             examination.blind[name] = blind
+        if likelihoods is not None and drawn:
+            shown = [_text_pair(each, likelihoods) for each in drawn]
+            examination.giveaways[name] = explain(name, shown, examination.blind.get(name))
         if judge is not None and drawn:
             examination.likelier[name] = judge(drawn)
     if len(examination.counts.rules) > 1:
         examination.blind_all = solve_blind(together, seed=draws.seed)
     return examination
+
+
+def _text_pair(drawn: Drawn, likelihoods: Sequence[Likelihoods]) -> TextPair:
+    caption, image = drawn.caption.text, drawn.caption.image_id
+    likely, other = likelihoods[half_of(image)]([caption, drawn.negative])
+    return TextPair(image, len(caption) - len(drawn.negative), likely - other)
 
 
 def frequent(counts: Counter[str], *, more: int = 0, number: int = FREQUENT) -> list[tuple[str, float]]:

@@ -43,7 +43,10 @@ def render_tables(files: Sequence[Examination]) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[Table | Text] = [_files(files), _rules(files), Text(_EXPLAINED), _words(files), _reasons(files)]
+    parts: list[Table | Text] = [_files(files), _rules(files), Text(_EXPLAINED), _words(files)]
+    if any(file.giveaways for file in files):
+        parts.append(_giveaways(files))
+    parts.append(_reasons(files))
     if any(file.outcomes for file in files):
         parts.append(_answers(files))
     for file in files:
@@ -128,6 +131,16 @@ def _words(files: Sequence[Examination]) -> Table:
         ]
 
     _fill(table, files, cells, where=lambda rule: bool(rule.put_in))
+    return table
+
+
+def _giveaways(files: Sequence[Examination]) -> Table:
+    table = _table("What gives them away, and what to do", "rule", [], last="explained")
+
+    def cells(file: Examination, rule: RuleCounts) -> list[str]:
+        return [" ".join(file.giveaways[rule.name].sentences) if rule.name in file.giveaways else "-"]
+
+    _fill(table, files, cells, where=lambda rule: rule.accepted > 0)
     return table
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from degla.negatives.frames import Place, ReplacingRule, find_change
@@ -46,6 +47,14 @@ class ReplaceNouns(ReplacingRule):
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
         """The nouns and compounds that can be replaced, each with the words that may stand there."""
         return {span: _choices(caption, chunk, span) for chunk, span in _places(caption)}
+
+    def widen(self, found: tuple[str, ...]) -> tuple[str, ...]:
+        """With the everyday words for the same: "guy" beside "man"."""
+        return _with_mates(found)
+
+    def surface(self, caption: Caption, place: Place, word: str) -> str:
+        """The noun in the number of its place."""
+        return words.plural(word) if caption.tokens[place[1] - 1].is_plural else word
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """Not in the caption already, nor a word that may be true of what is replaced."""
@@ -85,6 +94,19 @@ class ReplaceNouns(ReplacingRule):
         if may_be_there(caption, place, lemma):
             return "still_true"
         return "already_in_caption" if _is_taken(caption, place, lemma) else ""
+
+
+@lru_cache(maxsize=4_096)
+def _with_mates(found: tuple[str, ...]) -> tuple[str, ...]:
+    known = lexicon()
+    mates = (
+        mate
+        for word in found
+        for group in known.noun_groups(word)[:1]
+        for mate in sorted(group.cluster(word))
+        if known.is_mass(mate) == known.is_mass(word)
+    )
+    return tuple(dict.fromkeys((*found, *mates)))
 
 
 def _places(caption: Caption) -> Iterator[tuple[Chunk, Place]]:

@@ -60,6 +60,11 @@ class ReplaceRelation(ReplacingRule):
             return False
         return not _has_goal(caption, place[1])
 
+    def surface(self, caption: Caption, place: Place, word: str) -> str:
+        """A verb in the form of the one that it replaces."""
+        token = caption.tokens[place[0]]
+        return words.conjugate(word, token.tag) if _sort(caption, place) == "verbs" else word
+
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
         """A preposition as it is, a verb in the form of the one that it replaces."""
         known = relations()

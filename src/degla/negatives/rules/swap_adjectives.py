@@ -65,12 +65,51 @@ class SwapAdjectives(ExchangingRule):
                 yield changed, "person_colour"
             else:
                 yield changed, "same_meaning" if keeps_meaning(caption, changed) else ""
+        yield from _exchanges_of_lists(caption)
+
+
+def _exchanges_of_lists(caption: Caption) -> Iterator[Swap]:
+    """Exchanges of an adjective list with another phrase's adjectives: "a black and white dog with a red collar"."""
+    tokens = caption.tokens
+    runs = [(chunk, run) for chunk in caption.chunks if (run := _run(tokens, chunk))]
+    for (first_chunk, first), (second_chunk, second) in combinations(runs, 2):
+        if first[1] - first[0] == second[1] - second[0] == 1:
+            continue
+        pairs = [(one, other) for one in _members(tokens, first) for other in _members(tokens, second)]
+        relation = next((found for pair in pairs if (found := lexicon().adjective_relation(*pair))), "")
+        moves = ((first_chunk, second), (second_chunk, first))
+        coloured = any(_colours_person(tokens, chunk, place) for chunk, run in moves for place in range(*run))
+        changed = exchange(tokens, first, second)
+        same = "" if relation or coloured else "same_meaning" if keeps_meaning(caption, changed) else ""
+        yield changed, relation or ("person_colour" if coloured else same)
+
+
+def _run(tokens: Sequence[Token], chunk: Chunk) -> tuple[int, int] | None:
+    """The span of all adjectives of a phrase where it is one adjective, or a list with "and" or commas; else None."""
+    places = adjectives(tokens, chunk)
+    if not places:
+        return None
+    start, end = places[0], places[-1] + 1
+    between = [tokens[at] for at in range(start, end) if at not in places]
+    joined = all(token.tag == "CC" or token.text == "," for token in between) and len(between) == len(places) - 1
+    return (start, end) if joined else None
+
+
+def _members(tokens: Sequence[Token], run: tuple[int, int]) -> list[str]:
+    return [token.lower for token in tokens[run[0] : run[1]] if token.tag != "CC" and token.text != ","]
 
 
 def _clashes(tokens: Sequence[Token], chunk: Chunk, place: int, adjective: Token) -> bool:
-    """Whether another adjective of the phrase is the same, or of the same sort, as the one that would come in."""
+    """Whether another adjective of the phrase is the same, or of the same sort, as the one that would come in.
+
+    In a list all may be of one sort: "a green and white dog".
+    """
+    run = _run(tokens, chunk)
     others = [tokens[other].lower for other in adjectives(tokens, chunk) if other != place]
-    return any(other == adjective.lower or lexicon().share_sort(other, adjective.lower) for other in others)
+    listed = run is not None and run[1] - run[0] > 1
+    return any(
+        other == adjective.lower or (not listed and lexicon().share_sort(other, adjective.lower)) for other in others
+    )
 
 
 def _is_seldom(tokens: Sequence[Token], chunk: Chunk, place: int) -> bool:

@@ -14,12 +14,16 @@ from random import Random
 from typing import Final, Literal, NamedTuple
 
 from degla.negatives.checks import Content, judge
+from degla.negatives.frames import ReplacingRule
 from degla.negatives.grammar import words
-from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.phrases import Caption, parse
+from degla.negatives.grammar.usage import WordUsage
 from degla.negatives.llm import Chat, Form, Reply, ReplyStatus, Request, RequestKey, Slot
+from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.rule import FillingRule, NegativeRule, load_rule
 from degla.negatives.run.questions import Prompts, draw_rng
 from degla.negatives.run.stream import CaptionTask, hash_content
+from degla.negatives.true_frames import ReadsSiblings, TrueRule
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 from degla.records import NegativeRecord
 
@@ -53,12 +57,14 @@ class Maker:
         seed: decides every draw, with the caption's id and the rule's name.
         per_rule: accepted negatives of one rule for one caption, at most.
         questions: what a language model is asked; None where the grammar does it alone.
+        usage: how the captions use words, which decides how often the grammar draws each; None: all of a list alike.
     """
 
     rules: tuple[str, ...]
     seed: int
     per_rule: int = 1
     questions: Prompts | None = None
+    usage: WordUsage | None = None
     _verdicts: dict[tuple[str, str, str], Verdict] = field(default_factory=dict, repr=False, compare=False)
 
     def talk(self, task: CaptionTask, caption: Caption | None, *, reason: str = "") -> Dialogue:
@@ -159,10 +165,7 @@ class _Turn:
         """Ask and judge until there are enough negatives or nothing is left to ask."""
         questions = self.maker.questions
         if questions is None or self._chat(questions) is None:
-            for text in self._grammar():
-                if self._open:
-                    self._take(text, form="grammar", verdict=self._judge(text))
-                    self.draw += 1
+            self._take_grammar()
             return
         if questions.forms[0] == "write":
             for _ in range(self.maker.per_rule):
@@ -170,6 +173,15 @@ class _Turn:
                     yield from self._write()
         if self._open and "choose" in questions.forms:
             yield from self._choose(questions)
+
+    def _take_grammar(self) -> None:
+        """The grammar's candidates until there are enough negatives; most are never needed, so few are made first."""
+        most = max(MOST_CANDIDATES, self.maker.per_rule)
+        for number in dict.fromkeys((self.maker.per_rule, most)):
+            for text in self._grammar(number)[self.draw :] if self._open else ():
+                if self._open:
+                    self._take(text, form="grammar", verdict=self._judge(text))
+                    self.draw += 1
 
     @property
     def _open(self) -> bool:
@@ -234,8 +246,15 @@ class _Turn:
             self.next_chat = (self.draw, self.pair.rule.ask(self.caption, examples))
         return self.next_chat[1]
 
-    def _grammar(self) -> list[str]:
-        return self.pair.rule.read(self.caption, None, draw_rng(self.maker.seed, self.pair.task.id, self.pair.name))
+    def _grammar(self, most: int = MOST_CANDIDATES) -> list[str]:
+        """The grammar's candidates, fewer of them a beginning of more."""
+        rng = draw_rng(self.maker.seed, self.pair.task.id, self.pair.name)
+        rule = self.pair.rule
+        if isinstance(rule, ReadsSiblings):
+            return rule.from_siblings(self.caption, parse(self.pair.task.sibling_texts), rng, most)
+        if self.maker.usage is not None and isinstance(rule, ReplacingRule | TrueRule):
+            return rule.propose(self.caption, rng, most, self.maker.usage)
+        return rule.read(self.caption, None, rng, most=most)
 
     def _filled(self, rule: FillingRule, slots: Sequence[Slot], reply: Reply) -> Iterator[str]:
         """The caption with proposed words in place: the likeliest of every slot first."""

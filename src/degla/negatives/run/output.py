@@ -46,7 +46,7 @@ class Output:
 
 
 def manifest(
-    captions: CaptionStream, *, rules: Sequence[str], seed: int, per_rule: int, model: Mapping[str, object] | None
+    captions: CaptionStream, *, rules: Sequence[str], seed: int, per_rule: int, described: Mapping[str, object] | None
 ) -> dict[str, Any]:
     """Everything that decides what is in the file, as JSON gives it back.
 
@@ -55,7 +55,7 @@ def manifest(
         rules: names, in the order of the rows.
         seed: of all draws.
         per_rule: accepted negatives of one rule for one caption, at most.
-        model: what describes the language model, its prompts and examples; None where there is none.
+        described: what else decides the rows: the language model, its prompts and examples, where words come from.
     """
     settings = {
         "captions": len(captions),
@@ -66,7 +66,7 @@ def manifest(
         "degla": __version__,
         "lexicon": lexicon.digest(),
         "tagger": tagger_version(),
-        **(model or {}),
+        **(described or {}),
     }
     as_read: dict[str, Any] = json.loads(json.dumps(settings))
     return as_read

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from degla.errors import InputError
 from degla.negatives.checks import Content
 from degla.negatives.grammar import words
+from degla.negatives.grammar.usage import UsageCounter
 from degla.records import CaptionRecord
 
 Captions = Iterable[CaptionRecord] | Callable[[], Iterable[CaptionRecord]]
@@ -51,12 +52,14 @@ class CaptionTask:
         text: what it says.
         siblings: `hash_content` of the other captions of its image.
         done: rules that are finished: they are not asked again.
+        sibling_texts: other captions of its image, as far as they are in the same batch.
     """
 
     id: str
     text: str
     siblings: frozenset[int] = frozenset()
     done: FinishedRules = field(default_factory=dict)
+    sibling_texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,15 @@ class CaptionStream:
     Attributes:
         sha256: digest of all ids, image ids and texts in order.
         ids: hash of each caption's id, in order, shape [captions].
+        usage: how the captions use words; None where that was not to be counted.
     """
 
-    def __init__(self, captions: Captions) -> None:
+    def __init__(self, captions: Captions, *, count_usage: bool = False) -> None:
         """Read all captions once.
+
+        Args:
+            captions: as in `generate`.
+            count_usage: whether to count how they use words.
 
         Raises:
             InputError: a caption id comes twice.
@@ -93,11 +101,16 @@ class CaptionStream:
         self._captions = captions
         ids, images, contents = array("Q"), array("Q"), array("Q")
         digest = hashlib.sha256()
+        counter = UsageCounter() if count_usage else None
         for record in self._read():
             digest.update(f"{record.id}\t{record.image_id}\t{record.text}\n".encode())
             ids.append(hash_text(record.id))
             images.append(hash_text(record.image_id))
-            contents.append(hash_content(words.content(record.text)))
+            content = words.content(record.text)
+            contents.append(hash_content(content))
+            if counter is not None:
+                counter.add(content)
+        self.usage = counter.usage() if counter is not None else None
         self.sha256 = digest.hexdigest()
         self.ids: NDArray[np.uint64] = np.frombuffer(ids, dtype=np.uint64)
         self._refuse_repeated()
@@ -126,11 +139,20 @@ class CaptionStream:
                 if place >= len(self) or hash_text(record.id) != self.ids[place]:
                     raise InputError(f"caption {place}, id {record.id!r}: the captions changed while they were read.")
             unfinished = max(first - start, 0)
+            of_image: dict[str, list[str]] = {}
+            for record in listed:
+                of_image.setdefault(record.image_id, []).append(record.text)
             yield CaptionBatch(
                 start,
                 tuple(record.text for record in listed[:unfinished]),
                 tuple(
-                    CaptionTask(record.id, record.text, self._siblings(record), (done or {}) if place == first else {})
+                    CaptionTask(
+                        record.id,
+                        record.text,
+                        self._siblings(record),
+                        (done or {}) if place == first else {},
+                        tuple(text for text in of_image[record.image_id] if text != record.text),
+                    )
                     for place, record in enumerate(listed[unfinished:], start + unfinished)
                 ),
             )

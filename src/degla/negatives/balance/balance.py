@@ -1,0 +1,316 @@
+"""Chooses among the candidates in a file of negatives, so that the texts alone do not tell negatives from captions.
+
+A file is read twice: once to choose, block by block, and once to write. Images are in two halves by their names, each
+balanced for itself, so that what a classifier learns on one half can be asked about the other.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from degla.errors import InputError
+from degla.negatives.balance.choose import Chooser, Groups
+from degla.negatives.balance.signs import CandidatePair, signs
+from degla.negatives.balance.told import Told, measure_told, told_by_words
+from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
+from degla.negatives.report.blind import FEWEST
+from degla.negatives.report.counts import Reservoir
+from degla.negatives.report.ngrams import Likelihoods, half_of
+from degla.records import NegativeRecord, write_jsonl
+
+REWARDS: Final = (2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.15)
+"""What a negative is worth against balance, tried from the greatest coverage down; the first that passes is taken."""
+
+_BLOCK: Final = 300_000
+"""Candidates in memory at once, with their signs about 150 MB."""
+_TRIED: Final = 2_000
+"""Pairs of a half in the test of one reward."""
+_TESTED: Final = 4_000
+"""Pairs of a rule and half in the tests of what is written."""
+
+Rows = Callable[[], Iterable[NegativeRecord]]
+"""A function that begins to read the rows of the file anew."""
+
+
+@dataclass(frozen=True)
+class BalanceSettings:
+    """What decides which negatives stay, with the file and the captions.
+
+    Attributes:
+        seed: of all draws.
+        per_rule: accepted negatives of one rule for one caption, at most.
+        told: share of a rule's pairs that the classifiers may tell while its reward is chosen.
+        told_rule: share above which a rule is left out.
+    """
+
+    seed: int = 0
+    per_rule: int = 1
+    told: float = 0.57
+    told_rule: float = 0.65
+
+    def __post_init__(self) -> None:
+        if self.per_rule < 1:
+            raise InputError(f"per_rule ({self.per_rule}) must be 1 or more.")
+        if not 0.5 < self.told <= self.told_rule <= 1:
+            raise InputError(
+                f"told ({self.told}) and told_rule ({self.told_rule}) must be over 0.5 and at most 1, told the smaller."
+            )
+
+
+@dataclass
+class RuleBalance:
+    """What was done with one rule.
+
+    Attributes:
+        captions: captions with a candidate.
+        kept: of them, captions that keep a negative.
+        candidates: accepted rows of the file.
+        reward: what a negative was worth.
+        before: how far first candidates are told; None where there are too few.
+        after: how far what was chosen is told.
+        stays: whether the rule is kept.
+    """
+
+    captions: int = 0
+    kept: int = 0
+    candidates: int = 0
+    reward: float = 0.0
+    before: Told | None = None
+    after: Told | None = None
+    stays: bool = True
+
+    def plain(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+@dataclass
+class Balance:
+    """What was done with a file.
+
+    Attributes:
+        captions: captions of the captions file.
+        covered: captions with a candidate of any rule, and with a negative that stays.
+        negatives: accepted rows before, one a caption and rule, and after.
+        before: how far first candidates of all rules together are told.
+        after: how far what is kept is told.
+        rules: each rule.
+    """
+
+    captions: int
+    covered: tuple[int, int] = (0, 0)
+    negatives: tuple[int, int] = (0, 0)
+    before: Told | None = None
+    after: Told | None = None
+    rules: dict[str, RuleBalance] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+@dataclass
+class _Group:
+    """The candidates of one caption and rule: their places in the file and their pairs."""
+
+    rule: str
+    half: int
+    places: list[int]
+    pairs: list[CandidatePair]
+
+
+@dataclass
+class _Side:
+    """One rule in one half of the images."""
+
+    chooser: Chooser
+    before: Reservoir[CandidatePair]
+    after: Reservoir[CandidatePair]
+
+
+class Balancer:
+    """Chooses, and says what came of it. Used once.
+
+    Attributes:
+        report: what was done.
+    """
+
+    def __init__(
+        self, rows: Rows, captions: CaptionIndex, settings: BalanceSettings, likelihoods: Sequence[Likelihoods]
+    ) -> None:
+        """Read all rows once and choose.
+
+        Args:
+            rows: begins to read the file; rows of a caption stand together, in the captions' order.
+            captions: what the negatives were made from.
+            settings: what decides.
+            likelihoods: of the two halves' texts.
+
+        Raises:
+            InputError: a row's caption is not among the captions, or the rows are not in the captions' order.
+        """
+        self.report = Balance(len(captions))
+        self._rows, self._captions, self._settings, self._likelihoods = rows, captions, settings, likelihoods
+        self._chosen = array("B")
+        self._sides: dict[tuple[str, int], _Side] = {}
+        covered = 0
+        for block in self._blocks():
+            self._settle(block)
+            covered += len({group.places[0] for group in block})
+        self._finish()
+
+    def write(self, out: Path) -> None:
+        """Write the chosen rows, and one refused row for each caption and rule that has none: all, or no file."""
+        write_jsonl(out, self._written())
+
+    def _written(self) -> Iterator[NegativeRecord]:
+        places = iter(range(len(self._chosen)))
+        before, after, last = 0, 0, ("", 0, 0)
+        for (caption_id, rule), rows in groupby(self._rows(), key=lambda row: (row.caption_id, row.rule)):
+            listed = [(row, self._chosen[next(places)]) for row in rows]
+            stays = rule in self.report.rules and self.report.rules[rule].stays
+            kept = [row for row, chosen in listed if chosen and stays]
+            had = any(row.accepted for row, _ in listed)
+            if caption_id != last[0]:
+                before, after, last = before + last[1], after + last[2], (caption_id, 0, 0)
+            last = (caption_id, max(last[1], int(had)), max(last[2], int(bool(kept))))
+            self.report.negatives = (self.report.negatives[0] + had, self.report.negatives[1] + len(kept))
+            if kept:
+                yield from kept
+            else:
+                row = listed[0][0]
+                reason = row.reason if not had else "unbalanced" if stays else "told_by_text"
+                yield row.model_copy(update={"accepted": False, "reason": reason})
+        self.report.covered = (before + last[1], after + last[2])
+
+    def _blocks(self) -> Iterator[list[_Group]]:
+        """Groups of accepted rows, in blocks; a block ends with a caption."""
+        block: list[_Group] = []
+        size = 0
+        last = -1
+        for caption_id, rows in groupby(self._rows(), key=lambda row: row.caption_id):
+            caption = self._captions.find(caption_id)
+            if caption is None:
+                raise InputError(
+                    f"negative of caption {caption_id!r}: no such caption. "
+                    "Give --captions the file that the negatives were made from."
+                )
+            if caption.number <= last:
+                raise InputError(
+                    f"caption {caption_id!r}: its rows do not stand together, or not in the captions' order, "
+                    "as degla negatives writes them."
+                )
+            last = caption.number
+            for group in self._groups(caption, rows):
+                block.append(group)
+                size += len(group.places)
+            if size >= _BLOCK:
+                yield block
+                block, size = [], 0
+        if block:
+            yield block
+
+    def _groups(self, caption: IndexedCaption, rows: Iterable[NegativeRecord]) -> Iterator[_Group]:
+        half = half_of(caption.image_id)
+        for rule, listed in groupby(rows, key=lambda row: row.rule):
+            places, texts = [], []
+            for row in listed:
+                if row.accepted and row.text is not None:
+                    places.append(len(self._chosen))
+                    texts.append(row.text)
+                self._chosen.append(0)
+            if texts:
+                likely = self._likelihoods[half]([caption.text, *texts])
+                pairs = [
+                    CandidatePair(caption.text, text, likely[0], own)
+                    for text, own in zip(texts, likely[1:], strict=True)
+                ]
+                yield _Group(rule, half, places, pairs)
+
+    def _settle(self, block: list[_Group]) -> None:
+        """Choose in one block, each rule for itself."""
+        for rule in dict.fromkeys(group.rule for group in block):
+            halves = [[group for group in block if (group.rule, group.half) == (rule, half)] for half in (0, 1)]
+            sides = [self._side(rule, half) for half in (0, 1)]
+            state = self.report.rules.setdefault(rule, RuleBalance())
+            self._choose(state, halves, sides)
+            for groups, side in zip(halves, sides, strict=True):
+                for group in groups:
+                    chosen = [
+                        pair for place, pair in zip(group.places, group.pairs, strict=True) if self._chosen[place]
+                    ]
+                    state.captions += 1
+                    state.candidates += len(group.places)
+                    state.kept += bool(chosen)
+                    side.before.show(group.pairs[0])
+                    for pair in chosen:
+                        side.after.show(pair)
+
+    def _side(self, rule: str, half: int) -> _Side:
+        seed = f"{self._settings.seed} {rule} {half}"
+        if (rule, half) not in self._sides:
+            self._sides[rule, half] = _Side(
+                Chooser(seed, self._settings.per_rule),
+                Reservoir(_TESTED, seed=f"{seed} before"),
+                Reservoir(_TESTED, seed=f"{seed} after"),
+            )
+        return self._sides[rule, half]
+
+    def _choose(self, state: RuleBalance, halves: Sequence[list[_Group]], sides: Sequence[_Side]) -> None:
+        """Choose in both halves, with the greatest reward that passes; it is found on the first block."""
+        prepared = [Groups.of([[signs(pair) for pair in group.pairs] for group in groups]) for groups in halves]
+        picks: list[Any] = [None, None]
+        rewards = REWARDS if not state.reward else (state.reward,)
+        for reward in rewards:
+            state.reward = reward
+            for half, side in enumerate(sides):
+                side.chooser.reward = reward
+                picks[half] = side.chooser.choose(prepared[half], picks[half])
+            if len(rewards) == 1 or self._passes(halves, picks):
+                break
+        for groups, groups_picks in zip(halves, picks, strict=True):
+            places = [place for group in groups for place in group.places]
+            for pick in groups_picks[groups_picks >= 0]:
+                self._chosen[places[pick]] = 1
+
+    def _passes(self, halves: Sequence[list[_Group]], picks: Sequence[Any]) -> bool:
+        """Whether the texts of what is chosen tell no more than they may."""
+        tried = []
+        for groups, groups_picks in zip(halves, picks, strict=True):
+            pairs = [pair for group in groups for pair in group.pairs]
+            sample = Reservoir[CandidatePair](_TRIED, seed=f"{self._settings.seed} tried")
+            for pick in groups_picks[groups_picks >= 0]:
+                sample.show(pairs[pick])
+            tried.append(sample.kept)
+        return min(map(len, tried)) < FEWEST or told_by_words(tried[0], tried[1]) <= self._settings.told
+
+    def _finish(self) -> None:
+        """Test each rule, leave out what is still told, and test the rest together."""
+        for rule, state in self.report.rules.items():
+            state.before, state.after = (measure_told(halves) for halves in self._samples([rule]))
+            state.stays = state.after is not None and state.after.most <= self._settings.told_rule
+        stay = [rule for rule, state in self.report.rules.items() if state.stays]
+        self.report.before = measure_told(self._samples(list(self.report.rules))[0])
+        self.report.after = measure_told(self._samples(stay)[1])
+
+    def _samples(
+        self, rules: Sequence[str]
+    ) -> tuple[tuple[list[CandidatePair], list[CandidatePair]], tuple[list[CandidatePair], list[CandidatePair]]]:
+        """Drawn pairs of some rules, before and after, in two halves."""
+        sides = [[self._sides[rule, half] for rule in rules] for half in (0, 1)]
+        before = [[pair for side in half for pair in side.before.kept] for half in sides]
+        after = [[pair for side in half for pair in side.after.kept] for half in sides]
+        return (before[0], before[1]), (after[0], after[1])
+
+
+def describe(settings: BalanceSettings, source: Mapping[str, str], likelihood: str, report: Balance) -> dict[str, Any]:
+    """What the manifest of a balanced file says."""
+    return {**source, **asdict(settings), "likelihood": likelihood, "kept": {
+        rule: {"captions": state.captions, "kept": state.kept, "stays": state.stays, "reward": state.reward}
+        for rule, state in report.rules.items()
+    }}  # fmt: skip

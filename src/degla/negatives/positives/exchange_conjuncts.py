@@ -1,0 +1,71 @@
+"""Exchanges the two sides of "and": "a cat and a dog on a sofa" -> "a dog and a cat on a sofa".
+
+Whole noun phrases of one list of two, or two adjectives of one phrase. Phrases with something tied to the second alone
+("and a woman in a hat") are left alone, as it would come to stand behind the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from degla.negatives.grammar.chunks import Chunk, Token, token_at
+from degla.negatives.grammar.edits import exchange
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.ties import is_bare, shares_article
+from degla.negatives.grammar.usage import WordUsage
+from degla.negatives.true_frames import TrueRule
+
+
+@dataclass(frozen=True)
+class ExchangeConjuncts(TrueRule):
+    """Exchange what "and" joins.
+
+    Source: the swaps of "The Hard Positive Truth" (arXiv 2409.17958). Differs: by grammar, and only where nothing else
+    hangs on either side.
+
+    Use when: negatives change the order of words, so that another order alone does not mean false.
+    """
+
+    against: tuple[str, ...] = ("reshuffle_order", "swap_nouns", "swap_phrases")
+    """Rules for negatives that would know a contradiction of this sort."""
+
+    def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
+        """Every exchange."""
+        tokens = caption.tokens
+        for first, second in pairwise(caption.chunks):
+            if _are_joined(caption, first, second):
+                yield exchange(tokens, (first.start, first.end), (second.start, second.end))
+        for chunk in caption.chunks:
+            if chunk.role != "thing":
+                continue
+            for place in range(chunk.core, chunk.head - 2):
+                one, joint, other = tokens[place : place + 3]
+                alone = not token_at(tokens, place - 1).is_adjective and not tokens[place + 3].is_adjective
+                if one.is_adjective and other.is_adjective and joint.lower == "and" and alone:
+                    yield exchange(tokens, (place, place + 1), (place + 2, place + 3))
+
+
+def _are_joined(caption: Caption, first: Chunk, second: Chunk) -> bool:
+    tokens = caption.tokens
+    gap = tokens[first.end : second.start]
+    if len(gap) != 1 or gap[0].lower != "and" or first.role != "thing" or second.role != "thing":
+        return False
+    one, other = tokens[first.head], tokens[second.head]
+    same_sort = lexicon().is_living(one.lemma) == lexicon().is_living(other.lemma)
+    if other.role != "conj" or other.governor != first.head or not same_sort or shares_article(tokens, first, second):
+        return False
+    if any(token.tag in ("PRP$", "PRP", "WP") for token in tokens[first.start : second.end]):
+        return False
+    if any(token.lower in ("other", "another") for token in tokens[first.start : second.end]):
+        return False
+    if is_bare(tokens, first) or is_bare(tokens, second) or token_at(tokens, first.start - 1).text in (",", "and"):
+        return False
+    after, before = token_at(tokens, second.end), token_at(tokens, first.start - 1)
+    closed = after.text in ("", ".") or (after.is_finite and before.text == "")
+    return closed and before.lower != "of"
+
+
+RULE = ExchangeConjuncts()

@@ -1,0 +1,89 @@
+"""Puts the place first, or last: "a man sits on a bench in a park" -> "in a park, a man sits on a bench".
+
+Only a place, a room or the like that the parse ties to the verb, at the end of the caption or before its first comma.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from degla.negatives.grammar.chunks import Chunk, Token, token_at
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.usage import WordUsage
+from degla.negatives.true_frames import TrueRule
+
+_AT: Final = frozenset({"in", "on", "at", "near", "outside", "inside", "along", "under", "beside", "behind", "by"})
+_PLACES: Final = frozenset({"room", "place", "building", "weather", "time_of_day"})
+_GROUNDS: Final = frozenset(
+    {"grass", "snow", "sand", "water", "beach", "ocean", "background", "foreground", "sidewalk", "road", "river", "ice",
+     "shade", "dirt", "mud"}
+)  # fmt: skip
+_COMMA: Final = Token(",", ",", ",", ",", glued=True)
+
+
+@dataclass(frozen=True)
+class FrontPlace(TrueRule):
+    """Move the place to the other end.
+
+    Source: none; the adjunct may stand at either end of an English sentence.
+
+    Use when: negatives change the order of words, so that another order alone does not mean false.
+    """
+
+    def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
+        """The caption with its place at the other end, where it has one at an end."""
+        tokens = list(caption.tokens)
+        if not caption.chunks or sum(token.text == "," for token in tokens) > 1:
+            return
+        end = len(tokens) - (tokens[-1].text == ".")
+        stop = tokens[end:]
+        last, first = caption.chunks[-1], caption.chunks[0]
+        before = last.start - 1
+        if last.end == end and not _commas(tokens) and _is_place(caption, last) and _does(caption, before, first):
+            yield [*tokens[before:end], _COMMA, *_small(tokens[:before]), *stop]
+        comma = first.end
+        following = caption.chunk_from(comma + 1)
+        opens = first.start == 1 and token_at(tokens, comma).text == "," and _is_place(caption, first)
+        if opens and following is not None and following.role == "thing":
+            yield [*tokens[comma + 1 : end], *_small(tokens[:comma]), *stop]
+
+
+def _small(tokens: Sequence[Token]) -> list[Token]:
+    """The words, the first without its capital."""
+    first = tokens[0]
+    proper = first.tag.startswith("NNP") or first.text == "I" or first.is_shouted
+    text = first.text if proper else first.text[0].lower() + first.text[1:]
+    return [replace(first, text=text), *tokens[1:]]
+
+
+def _commas(tokens: Sequence[Token]) -> int:
+    return sum(token.text in (",", ";", ":") for token in tokens)
+
+
+def _is_place(caption: Caption, chunk: Chunk) -> bool:
+    """Whether a phrase is a place behind a preposition of place, with nobody's pronoun in it."""
+    tokens = caption.tokens
+    if chunk.start == 0 or any(token.tag in ("PRP$", "PRP") for token in tokens[chunk.start : chunk.end]):
+        return False
+    head = tokens[chunk.head]
+    placed = head.lemma in _GROUNDS or bool(lexicon().group_names(head.lemma) & _PLACES)
+    return placed and tokens[chunk.start - 1].lower in _AT and tokens[chunk.start - 1].tag == "IN"
+
+
+def _does(caption: Caption, preposition: int, subject: Chunk) -> bool:
+    """Whether the preposition belongs to the verb of the caption's only clause, which begins with its subject."""
+    tokens = caption.tokens
+    verb = tokens[preposition].governor
+    if subject.start != 0 or subject.role != "thing" or not 0 <= verb < preposition or not tokens[verb].is_verb:
+        return False
+    if any(token.tag in ("CC", "WDT", "WP", "WRB") or token.lower in ("while", "as") for token in tokens[:preposition]):
+        return False
+    joined = tokens[preposition - 1].tag in ("IN", "TO", "RP", "RB") or tokens[preposition - 1].lower == "of"
+    verbs = [place for place, token in enumerate(tokens[:preposition]) if token.is_verb and token.tag != "VBN"]
+    return not joined and verbs[-1:] == [verb] and preposition - verb > 1
+
+
+RULE = FrontPlace()

@@ -1,0 +1,62 @@
+"""Puts a clause into the passive: "a man rides a horse on a beach" -> "a horse is ridden by a man on a beach".
+
+Captions that begin with who does it, followed by one verb and what it is done to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import Token, determiner_fits, number, token_at
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.ties import is_bare
+from degla.negatives.grammar.usage import WordUsage
+from degla.negatives.true_frames import TrueRule
+
+_VERBS: Final = frozenset(
+    {"ride", "hold", "carry", "throw", "catch", "chase", "push", "pull", "kick", "hit", "feed", "pet", "wash", "lead",
+     "hug", "kiss", "drive", "paddle", "fly", "row", "bite", "lick", "eat", "follow", "watch", "play", "toss", "pour",
+     "paint", "cut", "lift", "examine", "photograph", "climb", "herd", "walk"}
+)  # fmt: skip
+"""Verbs whose object is done something to, so that English puts them into the passive."""
+
+
+@dataclass(frozen=True)
+class Passive(TrueRule):
+    """Put the clause into the passive.
+
+    Source: none.
+
+    Use when: negatives let two things change places, so that a thing in the other's place does not mean false.
+    """
+
+    def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
+        """The passive, where the caption begins with a subject, a verb and an object."""
+        tokens, chunks = caption.tokens, caption.chunks
+        if len(chunks) < 2 or chunks[0].start != 0 or chunks[0].role != "thing" or chunks[1].role != "thing":
+            return
+        subject, thing = chunks[0], chunks[1]
+        gap = tokens[subject.end : thing.start]
+        verb = gap[-1] if gap else Token("", "", "", "")
+        going = len(gap) == 2 and gap[0].lower in ("is", "are") and verb.tag == "VBG"
+        simple = len(gap) == 1 and verb.tag in ("VBZ", "VBP")
+        if not (going or simple) or verb.lemma not in _VERBS or tokens[thing.head].role not in ("dobj", "obj"):
+            return
+        rest = tokens[thing.end :]
+        owned = any(token.tag in ("PRP$", "PRP") for token in tokens)
+        other = token_at(tokens, thing.end)
+        after = other.text in ("", ".") or (other.tag == "IN" and other.governor == subject.end + len(gap) - 1)
+        tied = any(token.tag in ("CC", "WDT", "WP", "VBG", "VBN", "TO", "RP") or token.text == "," for token in rest)
+        bad = is_bare(tokens, thing) or not determiner_fits(tokens, thing) or not determiner_fits(tokens, subject)
+        if owned or tied or bad or not after:
+            return
+        many = number(tokens, thing) == "many"
+        said = ["are" if many else "is", *(["being"] if going else []), words.conjugate(verb.lemma, "VBN"), "by"]
+        middle = [replace(verb, text=word, lower=word, glued=False) for word in said]
+        yield [*tokens[thing.start : thing.end], *middle, *tokens[: subject.end], *rest]
+
+
+RULE = Passive()

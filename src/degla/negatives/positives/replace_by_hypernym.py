@@ -1,0 +1,82 @@
+"""Replaces one noun by a more general one: "a man rides a horse" -> "a person rides a horse", "a poodle" -> "a dog".
+
+The general word must be above the noun's first sense in WordNet and among those that people say of such things; where
+the captions' use of words is known, they must say it often enough. No other noun of the caption is of the same sort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import Token, determiner_fits, nouns, token_at
+from degla.negatives.grammar.edits import substitute
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.usage import WordUsage
+from degla.negatives.true_frames import TrueRule
+
+_GENERAL: Final = (
+    "person", "animal", "dog", "cat", "horse", "bird", "vehicle", "boat", "aircraft", "seat", "bag",
+    "container", "tool", "toy", "instrument", "fruit", "vegetable", "dessert", "drink", "plant", "tree", "flower",
+    "building", "game", "sport", "appliance", "garment", "hat", "shoe", "bicycle", "car", "truck", "athlete", "shirt",
+)  # fmt: skip
+_SEEN: Final = 3
+"""Times that captions must say the new word."""
+
+
+@dataclass(frozen=True)
+class ReplaceByHypernym(TrueRule):
+    """Replace a word by a more general one.
+
+    Source: none. By word tables that must agree.
+
+    Use when: negatives replace words, so that another word alone does not mean false.
+    """
+
+    against: tuple[str, ...] = ("replace_nouns",)
+    """Rules for negatives that would know a contradiction of this sort."""
+
+    def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
+        """Every replacement of one noun."""
+        tokens = caption.tokens
+        for chunk in caption.chunks:
+            for start, end in nouns(tokens, chunk) if determiner_fits(tokens, chunk) else ():
+                token = tokens[end - 1]
+                after = token_at(tokens, end)
+                if end - start > 1 or token.tag.startswith("NNP") or after.is_noun or after.tag == "POS":
+                    continue
+                for lemma in _general(token.lemma):
+                    word = words.plural(lemma) if token.is_plural else lemma
+                    said = usage is None or usage.words[word] >= _SEEN
+                    if said and not _is_taken(caption, end - 1, lemma):
+                        yield substitute(tokens, (start, end), word, lemma=lemma)
+
+
+@cache
+def _general(lemma: str) -> tuple[str, ...]:
+    known = lexicon()
+    if known.is_mass(lemma) or lemma in known.words["plural_only"] or lemma in known.words["generic"]:
+        return ()
+    return tuple(
+        general
+        for general in _GENERAL
+        if general != lemma and set(known.senses_in_order(general)[:1]) & known.first_over(lemma)
+    )
+
+
+def _is_taken(caption: Caption, place: int, lemma: str) -> bool:
+    """Whether the caption names another thing of this sort, which the general word might mean as well."""
+    known = lexicon()
+    sense = set(known.senses_in_order(lemma)[:1])
+    return any(
+        token.lemma == lemma or sense & known.first_over(token.lemma)
+        for at, token in enumerate(caption.tokens)
+        if at != place and token.is_noun
+    )
+
+
+RULE = ReplaceByHypernym()

@@ -1,0 +1,106 @@
+"""Replaces one noun, adjective or preposition by another word for the same: "a couch" -> "a sofa", "big" -> "large".
+
+Nouns must share a cluster of `lexicon_data/groups.toml` and a sense of WordNet, adjectives a cluster and a sense; a few
+prepositions are paired by hand. Where the captions' use of words is known, they must say the new word often enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from degla.negatives.frames import Place
+from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import Token, adjectives, determiner_fits, nouns, token_at
+from degla.negatives.grammar.edits import substitute
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.usage import WordUsage
+from degla.negatives.true_frames import TrueRule
+
+_PREPOSITIONS: Final = {
+    "next to": "beside", "beside": "next to", "under": "underneath", "underneath": "under", "beneath": "under",
+    "near": "close to", "close to": "near", "atop": "on top of", "on top of": "atop", "alongside": "beside",
+}  # fmt: skip
+_SEEN: Final = 3
+"""Times that captions must say the new word."""
+_RELIABLE: Final = frozenset(
+    {"big", "large", "huge", "enormous", "small", "little", "tiny", "gray", "grey", "old", "elderly"}
+)
+
+
+@dataclass(frozen=True)
+class ReplaceBySynonym(TrueRule):
+    """Replace a word by its synonym.
+
+    Source: the replacements of "The Hard Positive Truth" (arXiv 2409.17958). Differs: by word tables that must agree.
+
+    Use when: negatives replace words, so that another word alone does not mean false.
+    """
+
+    against: tuple[str, ...] = ("replace_nouns", "replace_adjectives", "replace_relation")
+    """Rules for negatives that would know a contradiction of this sort."""
+
+    def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
+        """Every replacement of one word."""
+        for place, word, lemma in _choices(caption):
+            if usage is None or min(usage.words[piece] for piece in word.split()) >= _SEEN:
+                yield substitute(caption.tokens, place, word, lemma=lemma)
+
+
+def _choices(caption: Caption) -> Iterator[tuple[Place, str, str]]:
+    tokens = caption.tokens
+    for chunk in caption.chunks:
+        for start, end in nouns(tokens, chunk) if determiner_fits(tokens, chunk) else ():
+            token = tokens[end - 1]
+            if end - start == 1 and not token.tag.startswith("NNP") and not token_at(tokens, end).is_noun:
+                for lemma in _nouns(token.lemma):
+                    yield (start, end), words.plural(lemma) if token.is_plural else lemma, lemma
+        for place in adjectives(tokens, chunk):
+            for word in _adjectives(tokens[place].lower):
+                if word not in caption.vocabulary:
+                    yield (place, place + 1), word, word
+    lower = [token.lower for token in tokens]
+    starts = {chunk.start for chunk in caption.chunks if chunk.role == "thing"}
+    for old, new in _PREPOSITIONS.items():
+        size = len(old.split())
+        for place in range(1, len(tokens) - size):
+            if (
+                lower[place : place + size] == old.split()
+                and place + size in starts
+                and tokens[place - 1].lower != "as"
+            ):
+                yield (place, place + size), new, new
+
+
+@cache
+def _nouns(lemma: str) -> tuple[str, ...]:
+    """Everyday words for the same thing, by hand and by WordNet."""
+    known = lexicon()
+    return tuple(
+        mate
+        for group in known.noun_groups(lemma)[:1]
+        for mate in sorted(group.cluster(lemma))
+        if mate != lemma
+        and known.is_mass(mate) == known.is_mass(lemma)
+        and (mate in known.words["plural_only"]) == (lemma in known.words["plural_only"])
+        and set(known.senses_in_order(lemma)[:2]) & set(known.senses_in_order(mate)[:2])
+    )
+
+
+@cache
+def _adjectives(word: str) -> tuple[str, ...]:
+    known = lexicon()
+    if word not in _RELIABLE:
+        return ()
+    return tuple(
+        mate
+        for group in known.adjective_groups(word)[:1]
+        for mate in sorted(group.cluster(word) & _RELIABLE)
+        if mate != word and known.adjective_relation(word, mate) == "synonym"
+    )
+
+
+RULE = ReplaceBySynonym()

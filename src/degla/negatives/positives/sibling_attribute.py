@@ -1,0 +1,83 @@
+"""Adds an adjective that another caption of the same image gives the same thing: "a dog" -> "a brown dog".
+
+Both captions name one such thing, in the singular, and this one says nothing of it. Captions of one image are found
+where they stand together, within 256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from degla.negatives.grammar.chunks import Chunk, Token, adjectives
+from degla.negatives.grammar.edits import insert, write
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.usage import WordUsage
+from degla.negatives.true_frames import TrueRule
+
+_ARTICLES: Final = frozenset({"a", "an", "the"})
+
+
+@dataclass(frozen=True)
+class SiblingAttribute(TrueRule):
+    """Add a property that another caption tells.
+
+    Source: none; the mirror of the rule add_attribute.
+
+    Use when: negatives add words, so that a longer text does not mean false.
+    """
+
+    def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
+        """None: what is true is known from other captions alone, see `from_siblings`."""
+        yield from ()
+
+    def from_siblings(self, caption: Caption, siblings: Sequence[Caption], rng: Random, most: int) -> list[str]:
+        """The caption with one adjective of another caption of its image."""
+        texts = []
+        for lemma, chunk in _single_things(caption).items():
+            if chunk.head != chunk.start + 1 or caption.tokens[chunk.start].lower not in _ARTICLES:
+                continue
+            if any(_names_several(sibling, lemma) for sibling in siblings):
+                continue
+            for sibling in siblings:
+                other = _single_things(sibling).get(lemma)
+                places = [] if other is None else adjectives(sibling.tokens, other)
+                words = [sibling.tokens[place].lower for place in places]
+                if len(words) == 1 and lexicon().is_attribute(words[0]) and words[0] not in caption.vocabulary:
+                    texts.append(write(caption, insert(caption, caption.tokens, chunk.head, words, tag="JJ")))
+        texts = list(dict.fromkeys(texts))
+        rng.shuffle(texts)
+        return texts[:most]
+
+    def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
+        """Nothing: a text is only as true as the caption that it comes from."""
+        return ""
+
+
+def _names_several(caption: Caption, lemma: str) -> bool:
+    """Whether a caption has more than one such thing, so that it is open which one is meant."""
+    named = [token for token in caption.tokens if token.is_noun and token.lemma == lemma]
+    return len(named) > 1 or any(token.is_many for token in named)
+
+
+def _single_things(caption: Caption) -> dict[str, Chunk]:
+    """Things in the singular that the caption names once, by their noun; none of several words."""
+    tokens = caption.tokens
+    named: dict[str, list[Chunk]] = {}
+    for chunk in caption.chunks:
+        named.setdefault(tokens[chunk.head].lemma, []).append(chunk)
+    return {
+        lemma: chunks[0]
+        for lemma, chunks in named.items()
+        if len(chunks) == 1
+        and chunks[0].role == "thing"
+        and chunks[0].core == chunks[0].start
+        and not tokens[chunks[0].head].is_many
+        and sum(token.is_noun for token in tokens[chunks[0].start : chunks[0].end]) == 1
+    }
+
+
+RULE = SiblingAttribute()

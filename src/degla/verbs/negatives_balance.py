@@ -1,0 +1,94 @@
+"""choose among negatives so that the texts alone do not tell them from captions"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from degla.errors import InputError
+from degla.files import write_json
+from degla.verbs._captions import columns, describe_columns
+from degla.verbs._terminal import show
+
+if TYPE_CHECKING:
+    from degla.negatives.report.ngrams import Likelihoods
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "file", type=Path, metavar="FILE", help="negatives, several a rule and caption (degla negatives --per-rule 6)"
+    )
+    verb.add_argument("--captions", type=Path, required=True, help="the captions that they were made from")
+    verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
+    verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives a caption and rule (1)")
+    verb.add_argument(
+        "--told", type=float, default=0.57, metavar="SHARE",
+        help="share of a rule's pairs that text-only classifiers may tell while its coverage is chosen (0.57)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--told-rule", type=float, default=0.65, metavar="SHARE", help="share above which a rule is left out (0.65)"
+    )
+    verb.add_argument(
+        "--likelihood",
+        metavar="MODEL",
+        nargs="?",
+        const="embedded",
+        help="likelihoods by the embedded language model or a GGUF, folder or hub id; by n-grams of the captions "
+        "without it, a hundred times as fast",
+    )
+    verb.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
+    describe_columns(verb)
+    verb.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+
+def run(given: argparse.Namespace) -> int:
+    from degla.data.sources import read_captions, read_negatives
+    from degla.negatives.balance.balance import Balancer, BalanceSettings, describe
+    from degla.negatives.balance.table import render
+    from degla.negatives.files.caption_index import CaptionIndex
+    from degla.negatives.files.pack import read_manifest
+    from degla.negatives.run.output import manifest_path
+
+    for path in (given.file, given.captions):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder.")
+    if given.out.exists() and given.out.samefile(given.file):
+        raise InputError(f"{given.out}: is the file that is balanced. Choose another --out.")
+    settings = BalanceSettings(given.seed, given.per_rule, given.told, given.told_rule)
+    with CaptionIndex(read_captions(given.captions, format=given.format, columns=columns(given))) as captions:
+        likelihoods, name = _likelihoods(given.likelihood, captions)
+        balancer = Balancer(lambda: read_negatives(given.file), captions, settings, likelihoods)
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        balancer.write(given.out)
+    with given.file.open("rb") as stream:
+        source = {"file": given.file.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    said = {"balanced": describe(settings, source, name, balancer.report)}
+    write_json(manifest_path(given.out), {**(read_manifest(given.file) or {}), **said})
+    if given.json:
+        sys.stdout.write(json.dumps(balancer.report.plain(), indent=2) + "\n")
+    else:
+        show(render(balancer.report))
+    sys.stderr.write(f"written: {given.out}\n")
+    return 0
+
+
+def _likelihoods(model: str | None, captions: object) -> tuple[Sequence[Likelihoods], str]:
+    """Likelihoods of the texts of two halves of the images, and what gives them."""
+    from degla.negatives.files.caption_index import CaptionIndex
+    from degla.negatives.report.examine import Judge
+    from degla.negatives.report.ngrams import ngram_likelihoods
+
+    assert isinstance(captions, CaptionIndex)
+    if model is None:
+        return ngram_likelihoods(captions), "n-grams"
+    judge = Judge(model)
+
+    def score(texts: Sequence[str]) -> list[float]:
+        return [0.0 if score is None else score for score in judge.score(texts)]
+
+    return (score, score), judge.name

@@ -1,0 +1,180 @@
+"""Balanced negatives: what is chosen is 0 on average, so that the texts alone tell it no longer; or it is left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from degla.cli import main
+from degla.errors import InputError
+from degla.negatives.balance.balance import Balancer, BalanceSettings
+from degla.negatives.balance.choose import Chooser, Groups
+from degla.negatives.balance.signs import CandidatePair, signs
+from degla.negatives.balance.told import measure_told
+from degla.negatives.files.caption_index import CaptionIndex
+from degla.negatives.report.giveaways import TextPair, explain
+from degla.negatives.report.ngrams import NgramLikelihood, ngram_likelihoods
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
+
+COLOURS = ("red", "blue", "green", "black", "white", "brown")
+THINGS = ("dog", "cat", "ball", "boat", "car", "bench")
+
+
+def made_captions(count: int) -> list[CaptionRecord]:
+    """Colours and things, the first colours far more often than the last."""
+    rng = Random(5)
+    texts = [f"a {rng.choices(COLOURS, (9, 5, 3, 2, 1, 1))[0]} {rng.choice(THINGS)} on a street" for _ in range(count)]
+    return [CaptionRecord(id=str(at), image=f"{at}.jpg", text=text, image_id=str(at)) for at, text in enumerate(texts)]
+
+
+def made_rows(captions: Iterable[CaptionRecord]) -> list[NegativeRecord]:
+    """Two rules: one puts in every colour that is rare, one always adds a word."""
+    rows = []
+    for caption in captions:
+        colour = caption.text.split()[1]
+        replaced = [caption.text.replace(colour, other) for other in COLOURS[2:] if other != colour]
+        for rule, texts in (("colours", replaced), ("adds", [caption.text + " today"])):
+            rows += [
+                NegativeRecord(
+                    caption_id=caption.id,
+                    rule=rule,
+                    kind="attribute",
+                    text=text,
+                    source="rules",
+                    accepted=True,
+                    draw=at,
+                )
+                for at, text in enumerate(texts)
+            ]
+        rows.append(
+            NegativeRecord(
+                caption_id=caption.id, rule="none", kind="order", text=None, source="rules", accepted=False,
+                reason="no_candidate",
+            )
+        )  # fmt: skip
+    return rows
+
+
+@pytest.fixture(scope="module")
+def balanced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Balancer, list[NegativeRecord]]:
+    captions = made_captions(500)
+    rows = made_rows(captions)
+    out = tmp_path_factory.mktemp("balance") / "balanced.jsonl"
+    with CaptionIndex(captions) as index:
+        balancer = Balancer(lambda: rows, index, BalanceSettings(), ngram_likelihoods(index))
+        balancer.write(out)
+    return balancer, list(read_jsonl(NegativeRecord, out))
+
+
+def test_what_the_words_told_is_told_no_longer(balanced: tuple[Balancer, list[NegativeRecord]]) -> None:
+    report = balanced[0].report
+    colours = report.rules["colours"]
+    assert colours.before is not None and colours.before.most > 0.7
+    assert colours.after is not None and colours.after.most <= 0.6 and colours.stays
+    assert colours.kept > 0.3 * colours.captions == 0.3 * 500
+
+
+def test_a_rule_whose_form_betrays_it_is_left_out(balanced: tuple[Balancer, list[NegativeRecord]]) -> None:
+    balancer, rows = balanced
+    assert not balancer.report.rules["adds"].stays
+    adds = [row for row in rows if row.rule == "adds"]
+    assert len(adds) == 500 and {row.reason for row in adds} == {"told_by_text"} and not any(r.accepted for r in adds)
+
+
+def test_every_caption_and_rule_has_its_row(balanced: tuple[Balancer, list[NegativeRecord]]) -> None:
+    balancer, rows = balanced
+    assert [(row.caption_id, row.rule) for row in rows] == [
+        (str(at), rule) for at in range(500) for rule in ("colours", "adds", "none")
+    ]
+    kept = sum(row.accepted for row in rows)
+    assert balancer.report.negatives == (1000, kept) and kept == balancer.report.rules["colours"].kept
+    assert balancer.report.covered == (500, kept)
+    assert {row.reason for row in rows if row.rule == "none"} == {"no_candidate"}
+    assert {row.reason for row in rows if row.rule == "colours"} == {"", "unbalanced"}
+
+
+def test_signs_of_a_pair_turned_round_are_its_signs_with_the_other_sign() -> None:
+    pair = CandidatePair("a red dog", "a very blue dog", -2.0, -3.5)
+    back = CandidatePair(pair.negative, pair.caption, pair.negative_likely, pair.caption_likely)
+    assert signs(back) == {place: -value for place, value in signs(pair).items()}
+    assert signs(CandidatePair("a dog", "A dog", -1.0, -1.0)) == {}
+
+
+def test_choices_cancel_and_a_reward_of_nothing_chooses_nothing() -> None:
+    groups = Groups.of([[{0: 1.0}, {0: -1.0}] for _ in range(40)] + [[{0: 1.0}] for _ in range(10)] + [[]])
+    picks = Chooser("a", reward=1.0).choose(groups)
+    value = [groups.value[groups.start[pick]] for pick in picks.ravel() if pick >= 0]
+    assert len(value) == 50 and abs(sum(value)) <= 1 and picks[-1] == -1
+    assert (Chooser("a", reward=0.0).choose(groups) == -1).all()
+    assert (Chooser("a", reward=1.0).choose(groups) == picks).all()
+
+
+def test_several_a_group_are_different_candidates() -> None:
+    groups = Groups.of([[{at: 1.0}, {at: -1.0}, {at + 90: 1.0}] for at in range(20)])
+    picks = Chooser("b", per_group=2, reward=9.0).choose(groups)
+    assert (picks >= 0).all() and (picks[:, 0] != picks[:, 1]).all()
+    assert ((picks >= groups.first[:-1, None]) & (picks < groups.first[1:, None])).all()
+
+
+def test_the_n_grams_are_probabilities_and_know_their_captions() -> None:
+    captions = [caption.text for caption in made_captions(200)]
+    model = NgramLikelihood(captions)
+    assert model("a red dog on a street") > model("a street on a red dog") > model("zorblax of of")
+    pieces = ("a", "red")
+    following = [*{word for text in captions for word in text.split()}, ">"]
+    total = sum(np.exp(model._word((*pieces, word), 2)) for word in following)
+    assert 0.95 < total <= 1
+
+
+def test_told_finds_one_planted_sign_in_its_place() -> None:
+    rng = Random(1)
+    pairs = [
+        CandidatePair(f"a {rng.choice(THINGS)}", f"a {rng.choice(THINGS)}", -rng.random(), -9.0) for _ in range(160)
+    ]
+    told = measure_told((pairs[:80], pairs[80:]))
+    assert told is not None and told.likelihood == 1.0 and told.all > 0.9 and told.words < 0.7
+    assert measure_told((pairs[:39], pairs[39:])) is None
+
+
+def test_the_explanation_says_whether_balance_can_help() -> None:
+    longer = explain("negation", [TextPair(str(at), -3, 0.0) for at in range(50)], None)
+    assert "leave the rule out" in longer.sentences[-1] and "deny_other" in longer.sentences[-1]
+    unlikely = explain("swap_nouns", [TextPair(str(at), 0, 1.0) for at in range(50)], None)
+    assert "degla negatives balance" in unlikely.sentences[-1]
+    assert explain("swap_nouns", [TextPair("1", 0, 0.0)], None).sentences == ("Nothing tells more than 65 %.",)
+
+
+def test_the_command_writes_source_settings_and_digest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions = made_captions(120)
+    write_jsonl(tmp_path / "captions.jsonl", captions)
+    write_jsonl(tmp_path / "all.jsonl", made_rows(captions))
+    argv = ["negatives", "balance", str(tmp_path / "all.jsonl"), "--captions", str(tmp_path / "captions.jsonl")]
+    assert main([*argv, "--out", str(tmp_path / "one.jsonl")]) == 0
+    assert main([*argv, "--out", str(tmp_path / "two.jsonl"), "--json"]) == 0
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+    said = json.loads((tmp_path / "one.jsonl.manifest.json").read_text())["balanced"]
+    assert said["file"] == "all.jsonl" and len(said["sha256"]) == 64 and said["seed"] == 0
+    assert said["likelihood"] == "n-grams" and set(said["kept"]) == {"colours", "adds"}
+    assert "colours" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("numbers", [(1, 0), (0, 1, 0), (0, 99)])
+def test_rows_that_do_not_fit_the_captions_are_refused(numbers: Sequence[int]) -> None:
+    captions = made_captions(2)
+    rows = [
+        NegativeRecord(caption_id=str(at), rule="r", kind="order", text="b", source="rules", accepted=True)
+        for at in numbers
+    ]
+    with CaptionIndex(captions) as index, pytest.raises(InputError, match=r"no such caption|captions' order"):
+        Balancer(lambda: rows, index, BalanceSettings(), ngram_likelihoods(index))
+
+
+@pytest.mark.parametrize("wrong", [{"per_rule": 0}, {"told": 0.5}, {"told": 0.7}, {"told_rule": 1.1}])
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError):
+        BalanceSettings(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,149 @@
+"""Hard positives: true texts that look changed, never taken for negatives, read as further true texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from degla.cli import main
+from degla.data.pairs import join_and_report, with_positives
+from degla.errors import InputError
+from degla.negatives.checks import judge
+from degla.negatives.generate import NegativesSettings, generate
+from degla.negatives.grammar.phrases import parse, parse_one
+from degla.negatives.positives.sibling_attribute import SiblingAttribute
+from degla.negatives.rule import load_rule
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
+from degla.shelf import POSITIVES, RULES
+
+MADE = {
+    "exchange_conjuncts": [
+        ("A red bucket and a small shovel.", ["A small shovel and a red bucket."]),
+        ("A black and white goat on a hill", ["A white and black goat on a hill"]),
+        ("A man and a woman in a hat", []),  # who wears it?
+        ("A fork and knife on a plate", []),
+    ],
+    "front_place": [
+        ("A farmer is carrying a basket in a field.", ["In a field, a farmer is carrying a basket."]),
+        ("In a kitchen, a chef holds a knife.", ["A chef holds a knife in a kitchen."]),
+        ("A farmer is looking at a man in a hat.", []),
+    ],
+    "replace_by_synonym": [
+        ("A cat on a couch", ["A cat on a sofa"]),
+        ("A lamp next to a bed", ["A lamp beside a bed"]),
+    ],
+    "replace_by_hypernym": [
+        ("A woman holds an umbrella", ["A person holds an umbrella"]),
+        ("A poodle near a fence", ["An animal near a fence", "A dog near a fence"]),
+        ("A woman and a man", []),  # either may be meant
+    ],
+    "passive": [
+        ("A girl rides a donkey on a path.", ["A donkey is ridden by a girl on a path."]),
+        ("Two boys are pushing a cart.", ["A cart is being pushed by two boys."]),
+        ("A girl holds her donkey.", []),
+    ],
+    "deny_other": [
+        ("A wet street.", ["A street that is not dry."]),
+        ("A street without a wet car.", []),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_each_rule_makes(name: str) -> None:
+    rule = load_rule(name)
+    for text, expected in MADE[name]:
+        caption = parse_one(text)
+        found = rule.read(caption, None, Random(0), most=50)
+        assert set(expected) <= set(found) and (expected or not found), (text, found)
+        assert all(judge(rule, caption, made).accepted for made in found), found
+
+
+def test_attributes_come_from_captions_of_the_same_image_alone() -> None:
+    caption, *siblings = parse(
+        ["A dog near a fence.", "A brown dog is running.", "A dog and a wooden fence.", "Two men."]
+    )
+    rule = SiblingAttribute()
+    assert set(rule.from_siblings(caption, siblings, Random(0), 9)) == {
+        "A brown dog near a fence.",
+        "A dog near a wooden fence.",
+    }
+    two = parse(["A brown dog and a black dog."])
+    assert not rule.from_siblings(caption, two, Random(0), 9)
+    assert not rule.read(caption, None, Random(0))
+
+
+def test_every_rule_for_positives_is_of_their_kind_and_asks_no_model() -> None:
+    assert not set(POSITIVES.names()) & set(RULES.names())
+    for name in POSITIVES.names():
+        assert load_rule(name).kind == "positive" and load_rule(name).ask(parse_one("A dog."), ()) is None
+    assert all(load_rule(name).kind != "positive" for name in RULES.names())
+
+
+def captions(texts: Sequence[str]) -> list[CaptionRecord]:
+    return [CaptionRecord(id=str(at), image="1.jpg", text=text, image_id="1") for at, text in enumerate(texts)]
+
+
+def test_one_file_holds_negatives_or_positives() -> None:
+    with pytest.raises(InputError, match="one file"):
+        NegativesSettings(("swap_nouns", "passive"), 0)
+
+
+def test_the_engine_makes_them_with_siblings_and_goes_on(tmp_path: Path) -> None:
+    given = captions(["A dog rides a small skateboard.", "A brown dog on a skateboard."])
+    settings = NegativesSettings(tuple(POSITIVES.names()), 0, per_rule=3)
+    out = tmp_path / "positives.jsonl"
+    summary = generate(given, settings, out=out, progress=False)
+    rows = list(read_jsonl(NegativeRecord, out))
+    made = {(row.caption_id, row.rule): row.text for row in rows if row.accepted}
+    assert made["0", "sibling_attribute"] == "A brown dog rides a small skateboard."
+    assert made["1", "sibling_attribute"] == "A brown dog on a small skateboard."
+    assert made["0", "passive"] == "A small skateboard is ridden by a dog."
+    assert {row.kind for row in rows} == {"positive"} and summary.accepted.total() == sum(row.accepted for row in rows)
+    whole = out.read_bytes()
+    out.write_bytes(whole[: len(whole) // 2])
+    generate(given, settings, out=out, progress=False)
+    assert out.read_bytes() == whole
+
+
+def row(caption: str, text: str, kind: str, *, accepted: bool = True) -> NegativeRecord:
+    return NegativeRecord(caption_id=caption, rule="passive", kind=kind, text=text, source="rules", accepted=accepted)
+
+
+def test_positives_join_the_column() -> None:
+    given = captions(["A dog.", "A cat."])
+    rows = [row("0", "An animal.", "positive"), row("0", "No.", "positive", accepted=False)]
+    joined = list(with_positives(given, rows, flag="--data.positives_file p"))
+    assert [one.positives for one in joined] == [("An animal.",), ()]
+    with pytest.raises(InputError, match="meant to be false"):
+        list(with_positives(given, [row("0", "A cow.", "object")], flag="p"))
+    with pytest.raises(InputError, match="no positive belongs"):
+        list(with_positives(given, [row("7", "A cow.", "positive")], flag="p"))
+
+
+def test_a_positive_is_no_negative_and_a_text_is_not_both() -> None:
+    given = captions(["A dog."])
+    with pytest.raises(InputError, match="positives_file"):
+        join_and_report(given, [row("0", "An animal.", "positive")])
+    true = [given[0].model_copy(update={"positives": ("An animal!",)})]
+    rows, report = join_and_report(true, [row("0", "An animal.", "object"), row("0", "A cow.", "object")])
+    assert rows[0].negatives == ("A cow.",)
+    assert dict(report.dropped) == {"equal to a further true text of their caption": 1}
+
+
+def test_the_command_makes_positives_by_a_flag_and_balanced_rules_by_default(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "captions.jsonl", captions(["A girl rides a brown donkey."]))
+    argv = ["negatives", str(tmp_path / "captions.jsonl")]
+    assert main([*argv, "--positives", "--rules", "passive", "--out", str(tmp_path / "p.jsonl"), "--json"]) == 0
+    assert [one.text for one in read_jsonl(NegativeRecord, tmp_path / "p.jsonl")] == [
+        "A brown donkey is ridden by a girl."
+    ]
+    for flags, rules in (([], {"negation": False, "swap_nouns": True}), (["--rules", "all"], {"negation": True})):
+        out = tmp_path / f"{len(flags)}.jsonl"
+        assert main([*argv, *flags, "--out", str(out), "--json"]) == 0
+        made = {one.rule for one in read_jsonl(NegativeRecord, out)}
+        assert all((name in made) == wanted for name, wanted in rules.items())
+    assert main([*argv, "--rules", "passive", "--out", str(tmp_path / "n.jsonl")]) == 2
