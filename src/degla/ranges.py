@@ -70,9 +70,9 @@ class Checked:
 
     def __post_init__(self) -> None:
         kind: Any = type(self)
-        for name, hint in field_types(kind).items():
+        for name, hint in _settings(kind):
             value = getattr(self, name)
-            if not _is_group(hint) and not allows(hint, value):
+            if not allows(hint, value):
                 said = repr(value) if isinstance(value, str) else str(value)
                 raise RangeError(self.flag(name).removeprefix("--"), f"is {said}; it must be {allowed(hint)}.")
 
@@ -91,6 +91,12 @@ def field_types(kind: Any) -> dict[str, Any]:
     """The type of each field of a dataclass, with its range."""
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+@cache
+def _settings(kind: Any) -> tuple[tuple[str, Any], ...]:
+    """Name and type of each field of a dataclass that is no group."""
+    return tuple((name, hint) for name, hint in field_types(kind).items() if not _is_group(hint))
 
 
 def allowed(hint: Any) -> str:

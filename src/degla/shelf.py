@@ -49,7 +49,8 @@ class Shelf:
 
     def names(self) -> list[str]:
         """Sorted names of all members, read from the folder without importing anything."""
-        return sorted(path.stem for path in self.folder.glob("*.py") if not path.stem.startswith("_"))
+        files = self.folder.iterdir()
+        return sorted(path.stem for path in files if path.suffix == ".py" and not path.stem.startswith("_"))
 
     def source(self, name: str) -> str:
         """The text of a member's file."""

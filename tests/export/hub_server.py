@@ -149,7 +149,8 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[FakeHub]:
     from degla.model import hub
 
     server = FakeHub()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    # How often, in seconds, the server looks whether it shall end: by default each test would wait half a second.
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", server.address)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Committed:
         return self.data.get("format") != FORMAT
 
 
+@cache
 def read(path: Path) -> Committed:
     """A committed study, in either form."""
     data = json.loads(path.read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -44,8 +45,7 @@ def _name(path: Path) -> str:
 def _wrong(study: Committed, text: str) -> list[str]:
     """Lines of a study.md that its study.json does not make."""
     if not study.is_old:
-        made = page_of(Study(load_study(study.folder / "study.json"))).markdown()
-        return [] if made == text else ["another page"]
+        return [] if _page(study.folder / "study.json") == text else ["another page"]
     found = []
     data, plan = study.data, study.data["plan"]
     costs = {model["label"]: model["cost"] for model in data["models"]}
@@ -77,6 +77,11 @@ def _wrong(study: Committed, text: str) -> list[str]:
         if not line.startswith("|"):
             found += [line for figure in re.findall(r"\d[\d.,]*", line) if figure.strip(".,") not in known]
     return found
+
+
+@cache
+def _page(path: Path) -> str:
+    return page_of(Study(load_study(path))).markdown()
 
 
 def _cost(cost: dict[str, Any] | None, *, rate: str) -> list[str]:

@@ -116,7 +116,7 @@ def path_fields() -> tuple[str, ...]:
     return tuple(
         section + name
         for section, kind in sections.items()
-        for name, hint in get_type_hints(kind).items()
+        for name, hint in _plain_types(kind).items()
         if hint in (Path, Path | None)
     )
 
@@ -198,10 +198,15 @@ def change(config: TrainConfig, changes: Mapping[str, Any], *, where: str) -> Tr
 def _replace(owner: Any, path: list[str], value: Any, *, where: str) -> Any:
     name, rest = path[0], path[1:]
     if isinstance(owner, dict):
-        return {**owner, name: _replace(owner[name], rest, value, where=where)}
+        inner = _replace(owner[name], rest, value, where=where)
+        return owner if inner is owner[name] else {**owner, name: inner}
+    before, kind = getattr(owner, name), cast(Any, type(owner))
     if rest:
-        return dataclasses.replace(owner, **{name: _replace(getattr(owner, name), rest, value, where=where)})
-    chosen = _converted(value, get_type_hints(type(owner))[name])
+        inner = _replace(before, rest, value, where=where)
+        return owner if inner is before else dataclasses.replace(owner, **{name: inner})
+    chosen = _converted(value, _plain_types(kind)[name])
+    if type(chosen) is type(before) and chosen == before:
+        return owner
     try:
         return dataclasses.replace(owner, **{name: chosen})
     except InputError as error:
@@ -213,5 +218,16 @@ def _converted(value: Any, hint: Any) -> Any:
     if get_origin(hint) is tuple and isinstance(value, str):
         value = value.split()  # As on the command line; in a plan a list spans a grid.
     with contextlib.suppress(ValidationError):
-        return TypeAdapter(hint).validate_python(str(value) if isinstance(value, Path) else value)
+        return _adapter(hint).validate_python(str(value) if isinstance(value, Path) else value)
     return value
+
+
+@cache
+def _plain_types(kind: Any) -> dict[str, Any]:
+    """The type of each field of a dataclass, without its range: that is checked where the dataclass is made."""
+    return get_type_hints(kind)
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)

@@ -148,6 +148,8 @@ class TrainConfig(Checked, section=""):
                     )
         for stream in self.streams:
             stream.check()
+        if self.train.embed_images_once:
+            self._check_embedded_once()
         if self.out is None:
             raise InputError("no place for the run: give --out FOLDER.")
         if not self.replay.active and (self.replay.data.captions is not None or self.replay.data.images is not None):
@@ -160,6 +162,19 @@ class TrainConfig(Checked, section=""):
                 '--l2-sp.importance "adaptive" weighs parameters by the gradient of the replayed pairs, and no loss of '
                 "--replay.objective has a weight; give one, or --l2-sp.importance equal."
             )
+
+    def _check_embedded_once(self) -> None:
+        """Refuse what needs the pixels at each step."""
+        reads = frozenset[str]().union(*(stream.reads | stream.needs for stream in self.streams))
+        for refused, why in (
+            (self.train.train_image_tower, "the image tower is trained; leave it as it is with "
+             "--train.no-train-image-tower"),
+            (bool(self.attack.epsilon), "--attack.epsilon moves the pixels at each step; set it to 0"),
+            ("tokens" in reads, "a loss reads the image tower's outputs for patches; give it weight 0"),
+            ("raw_image" in reads, "a loss reads image embeddings of any length; give it weight 0"),
+        ):  # fmt: skip
+            if refused:
+                raise InputError(f"--train.embed-images-once: {why}, or leave this flag out.")
 
 
 def recipe_config(name: str) -> TrainConfig:

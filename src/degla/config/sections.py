@@ -119,6 +119,9 @@ class LoopConfig(Checked, section="train"):
     """Seed of order, crops and draws of negatives, 0 or more."""
     train_image_tower: bool = True
     """Train the image tower; true or false."""
+    embed_images_once: bool = False
+    """Where the image tower is not trained: embed each picture once, whole, instead of a random crop at every step;
+    true or false."""
     train_text_tower: bool = True
     """Train the text tower; true or false."""
     train_scale: bool = True

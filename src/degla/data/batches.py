@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from degla.inputs import INPUTS
+from degla.inputs import INPUTS, Pictures
 from degla.prefixes import GrowTree, PrefixTree
 
 Texts = Int[Tensor, "texts length"] | PrefixTree
@@ -22,7 +22,7 @@ class Pair:
     """One row of one epoch, ready to be batched.
 
     Attributes:
-        image: normalised picture.
+        image: normalised picture, or its embedding.
         caption: token numbers, padded to the context length.
         negative: token numbers of K negatives; a masked one repeats the caption.
         valid: which negatives are real.
@@ -32,7 +32,7 @@ class Pair:
         extra: the optional inputs that the run's losses read, by their names in `degla.inputs.LossTensors`.
     """
 
-    image: Float[Tensor, "3 height width"]
+    image: Float[Tensor, "3 height width"] | Float[Tensor, " dim"]
     caption: Int[Tensor, " context"]
     negative: Int[Tensor, "negatives context"]
     valid: Bool[Tensor, " negatives"]
@@ -47,7 +47,7 @@ class Batch:
     """Pairs of one device and step. `negative[b, k]` belongs to `caption[b]`; no other layout exists.
 
     Attributes:
-        image: float32, normalised.
+        image: float32, normalised; or embeddings.
         caption: int64 token numbers; `tokens` is the context length, or less where the batch was trimmed.
         negative: int64 token numbers; a masked one repeats its caption: never NaN.
         valid: which negatives are real; the others must not count in any loss.
@@ -60,7 +60,7 @@ class Batch:
             `image`, texts as `caption` (one a row) or `negative` (several a row), values as losses read them.
     """
 
-    image: Float[Tensor, "batch 3 height width"]
+    image: Pictures
     caption: Int[Tensor, "batch tokens"]
     negative: Int[Tensor, "batch negatives tokens"]
     valid: Bool[Tensor, "batch negatives"]
@@ -153,7 +153,7 @@ class BatchPart:
     """
 
     rows: slice
-    image: Float[Tensor, "images 3 height width"]
+    image: Pictures
     texts: Texts
     captions: Texts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -68,6 +68,8 @@ class PairDataset(Dataset[Pair]):
         self.seed = seed
         self.draw = open_draw(draw, rows)
         self.extras = RowExtras(rows, extras, seed=seed)
+        self.features: Callable[[str], Tensor] | None = None
+        """Embeddings [D] by path, in place of pixels, where the image tower is not trained; None reads pixels."""
         self.rules = rule_names(rows)
         """Names of the rules; `Pair.rule` numbers them."""
         self.groups = np.array(image_groups(rows), dtype=np.int64)
@@ -86,6 +88,12 @@ class PairDataset(Dataset[Pair]):
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def pictures(self) -> Iterator[str]:
+        """Paths of all pictures that rows show, further ones among them; a path may come more than once."""
+        yield from self._images.to_pylist()
+        for name in self.extras.images:
+            yield from (path for path in self.extras.columns[name].to_pylist() if path is not None)
 
     def __getitem__(self, key: RowKey) -> Pair:
         """The pair of row `index` in `epoch`.
@@ -149,6 +157,8 @@ class PairDataset(Dataset[Pair]):
         return extra
 
     def _image(self, image: str, caption_id: str, *, epoch: int, index: int, purpose: str = "crop") -> Tensor:
+        if self.features is not None:
+            return self.features(image)
         rng = stream(purpose, seed=self.seed, epoch=epoch, index=index)
         transform = self.transform
         if not (isinstance(transform, RandomCrop) and transform.scaled):

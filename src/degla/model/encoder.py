@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from degla.errors import InputError
+from degla.inputs import Pictures
 from degla.model.dense import encode_patches, encode_tokens
 from degla.model.depth import TOWERS, tower_module
 from degla.model.image import encode_class_token, reads_class_token
@@ -175,11 +176,13 @@ class Encoder(nn.Module):
             rest_what_stays(self.clip, statistics=not self.moves_statistics)
         return self
 
-    def encode_images(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """Unit embeddings of transformed images."""
+    def encode_images(self, images: Pictures) -> Float[Tensor, "batch dim"]:
+        """Unit embeddings of transformed images; those of embeddings are the embeddings, at length one."""
         return nn.functional.normalize(self._encode_raw(images), dim=-1)
 
-    def _encode_raw(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+    def _encode_raw(self, images: Pictures) -> Float[Tensor, "batch dim"]:
+        if images.ndim == 2:  # Embedded once, before the first step.
+            return images.float()
         if self._encode_image is not None:
             return self._encode_image(self.clip, images).float()
         with self._kernels():
@@ -223,7 +226,7 @@ class Encoder(nn.Module):
 
     def embed(
         self,
-        images: Float[Tensor, "batch 3 height width"] | None,
+        images: Pictures | None,
         texts: Int[Tensor, "texts length"] | PrefixTree | None,
         *,
         dense: bool = False,
@@ -250,7 +253,7 @@ class Encoder(nn.Module):
 
     def forward(
         self,
-        images: Float[Tensor, "batch 3 height width"] | None,
+        images: Pictures | None,
         texts: Int[Tensor, "texts length"] | PrefixTree | None,
         *,
         dense: bool = False,

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from degla.errors import InputError
+from degla.inputs import Pictures
 from degla.model.encoder import Encoder
 from degla.prefixes import PrefixTree
 from degla.ranges import Checked, Share
@@ -72,7 +73,7 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def encode(
         self,
-        images: Float[Tensor, "batch 3 height width"] | None,
+        images: Pictures | None,
         texts: Int[Tensor, "texts length"] | PrefixTree | None,
     ) -> tuple[Float[Tensor, "batch dim"] | None, Float[Tensor, "texts dim"] | None]:
         """Unit embeddings of what is given, without gradient."""
@@ -82,7 +83,7 @@ class Teacher(nn.Module):
         )
 
     @torch.no_grad()
-    def encode_raw_images(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+    def encode_raw_images(self, images: Pictures) -> Float[Tensor, "batch dim"]:
         """Embeddings of images before they are brought to length one, without gradient."""
         rows: Tensor | None = self.encoder.embed(images, None, raw=True).raw_image
         assert rows is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,8 @@ def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path,
             )
         return open_clip.get_tokenizer(source)
     if not files:
-        return open_clip.get_tokenizer(source)
+        plain = source.startswith("local-dir:") and not options
+        return _clip_tokenizer(context) if plain else open_clip.get_tokenizer(source)
     try:
         tokenizer = open_clip.SimpleTokenizer(bpe_path=str(files[0]), context_length=context, **options)
     except Exception as error:  # gzip and zlib raise kinds of their own for damaged files
@@ -124,6 +126,14 @@ def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path,
             "'text_cfg.vocab_size'); this is the tokenizer of another model."
         )
     return tokenizer
+
+
+@cache
+def _clip_tokenizer(context: int) -> Any:
+    """open_clip's own with CLIP's merges, one for all models: reading those takes as long as reading a small model."""
+    import open_clip
+
+    return open_clip.SimpleTokenizer(context_length=context)
 
 
 def save_tokenizer(encoder: Encoder, folder: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.records import CaptionRecord, NegativeRecord
+from degla.training.features import embed_pictures
 
 
 def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> list[PairRow]:
@@ -208,6 +209,9 @@ def open_pairs(
         draw=data.draw,
         extras=source.extras,
     )
+    if loop.embed_images_once:
+        folder = dataset.folder
+        dataset.features = embed_pictures(dataset.pictures(), folder=folder, encoder=encoder, processes=processes)
     plan = BatchPlan(
         dataset.groups,
         batch_size=stream.batch_size // processes.count,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar, Unpack, cast
 
 import torch
@@ -106,6 +107,7 @@ class StatefulLoss(AnyLoss, section="objective"):
 LossesByName = dict[str, Any]
 
 
+@cache
 def loss_class(name: str) -> type[Any]:
     """The dataclass of the loss called `name`: the file's name in CamelCase."""
     module = LOSSES.load(name)

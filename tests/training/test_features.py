@@ -1,0 +1,78 @@
+"""Pictures embedded once: the same run as with pixels at every step, and a refusal of what needs pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from degla.data.dataset import PairDataset
+from degla.data.transforms import WithoutChance
+from degla.errors import InputError
+from degla.model.load import load_encoder
+from degla.training.loop import train
+from tests.tiny import CAPTIONS
+from tests.training.configs import interrupted, tiny_config
+
+Pairs = dict[str, Path]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Embeddings are kept where other tests do not look."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("recipe", ["degla", "con_clip"])
+def test_once_equals_every_step(
+    recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the model's own transform at each step instead of crops, captions move alike, but for rounding."""
+    loop = {"steps": 3, "train_image_tower": False}
+    once = tiny_config(
+        recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "once", embed_images_once=True, **loop
+    )
+    embedded = train(once).folder
+
+    own, made = WithoutChance(load_encoder(str(tiny_model)).transform), PairDataset.__init__
+
+    def with_own_transform(self: PairDataset, *given: object, **named: object) -> None:
+        made(self, *given, **named | {"transform": own})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PairDataset, "__init__", with_own_transform)
+    pixels = tiny_config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "pixels", **loop)
+    seen = load_encoder(str(train(pixels).folder))
+    start, got = load_encoder(str(tiny_model)), load_encoder(str(embedded))
+    with torch.no_grad():
+        texts = [encoder.encode_captions(encoder.tokenize(CAPTIONS)) for encoder in (start, seen, got)]
+    # Not weights: a key's bias has no gradient but rounding, which Adam makes a step of.
+    torch.testing.assert_close(texts[2], texts[1], rtol=0, atol=1e-4)
+    assert (texts[1] - texts[0]).abs().max() > 1e-2
+    unchanged = start.clip.visual.state_dict()
+    assert all(torch.equal(value, unchanged[name]) for name, value in got.clip.visual.state_dict().items())
+
+
+def test_resume_is_exact(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    loop = {"train_image_tower": False, "embed_images_once": True}
+    whole = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", **loop)
+    left = load_file(train(whole).folder / "open_clip_model.safetensors")
+    right = load_file(train(interrupted(whole, tmp_path / "half"), resume=True).folder / "open_clip_model.safetensors")
+    assert all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+def test_what_needs_pixels_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    def refused(recipe: str, match: str, **loop: bool) -> None:
+        config = tiny_config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path, embed_images_once=True, **loop)
+        with pytest.raises(InputError, match=f"--train.embed-images-once: .*{match}"):
+            config.check()
+
+    refused("negclip", "--train.no-train-image-tower")
+    refused("fare", "attack.epsilon", train_image_tower=False)
+    fare = tiny_config("fare", model=tiny_model, pairs=tiny_pairs, out=tmp_path, embed_images_once=True,
+                       train_image_tower=False)  # fmt: skip
+    with pytest.raises(InputError, match="embeddings of any length"):
+        replace(fare, attack=replace(fare.attack, epsilon=0.0)).check()
+    refused("fsc_clip", "for patches", train_image_tower=False)
