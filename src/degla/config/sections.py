@@ -91,6 +91,8 @@ class OptimConfig(Checked, section="optim"):
     max_scale: Annotated[float, Interval(gt=1)] = 100.0
     """Largest scale (1 / temperature) after each step, > 1 (100 in CLIP); a model of the sigmoid loss keeps what it
     starts with, where that is more."""
+    start_scale: Annotated[float, Interval(ge=1)] | None = None
+    """Scale that training starts with, 1 or more (1 in LABCLIP); the model's own by default."""
 
 
 @dataclass(frozen=True)

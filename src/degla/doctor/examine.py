@@ -193,7 +193,7 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
     trained = sum(value.numel() for value in encoder.parameters() if value.requires_grad)
     count = sum(value.numel() for value in encoder.parameters())
     # A run that averages keeps its student beside the average.
-    copies = 1 + teacher + (config.train.average not in (None, 1) and not config.adapter.rank)
+    copies = 1 + teacher + (config.train.average not in (None, 1) and not config.adapter.active)
     checkpoint = 4 * (count * copies + 2 * trained)
     kept = (config.checkpoint.keep or written) + 2  # the best one, and the one that is being written
     place = Path(config.out or ".").absolute()

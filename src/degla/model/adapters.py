@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) by `peft` in open_clip's blocks, and the weights that they amount to."""
+"""What is trained beside frozen weights: adapters (LoRA, arXiv 2106.09685) in open_clip's blocks, a map of the texts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.nn import functional
 from degla.errors import InputError
 from degla.model.block import attention as attend
 from degla.model.block import input_projection, is_of_adapter, plain_name, split_heads
+from degla.model.text_map import folded
 from degla.ranges import Checked, Count, Positive
 
 _PARTS = {"attention": ("attn",), "all": ("attn", "mlp.c_fc", "mlp.c_proj")}
@@ -28,10 +29,17 @@ class AdapterConfig(Checked, section="adapter"):
     """Numerator of the adapters' factor alpha / rank, > 0."""
     parts: Literal["attention", "all"] = "all"
     """Layers of each block that get them: only the attention's, or the feed-forward ones too; "attention" or "all"."""
+    text_map: bool = False
+    """A square matrix on the text embeddings that starts as the identity (LABCLIP); true or false."""
+
+    @property
+    def active(self) -> bool:
+        """Whether matrices are trained in place of the weights."""
+        return bool(self.rank) or self.text_map
 
 
 def has_adapters(clip: nn.Module) -> bool:
-    """Whether `add_adapters` was here."""
+    """Whether `add_adapters` or `add_text_map` was here."""
     return any(is_of_adapter(name) for name, _ in clip.named_parameters())
 
 
@@ -91,7 +99,7 @@ def _attend_for_pair(self: Any, states: Tensor, *_: Any, **options: Any) -> tupl
 
 
 def adapter_state(clip: nn.Module) -> dict[str, Tensor]:
-    """What training with adapters changes: their matrices and the scale, by name."""
+    """What training with adapters or a map changes: their matrices and the scale, by name."""
     return {name: value for name, value in clip.state_dict().items() if _changes(name)}
 
 
@@ -114,7 +122,7 @@ def _changes(name: str) -> bool:
 
 @torch.no_grad()
 def merged_state(clip: nn.Module) -> dict[str, Tensor]:
-    """The state of a model without adapters that computes the same: each adapter added to its weight."""
+    """The state of a plain model that computes the same: each adapter added to its weight, the map to its projection."""
     merged = {plain_name(name): value for name, value in clip.state_dict().items() if not is_of_adapter(name)}
     for name, module in clip.named_modules():
         layer: Any = module
@@ -124,4 +132,4 @@ def merged_state(clip: nn.Module) -> dict[str, Tensor]:
         key = f"{plain_name(name)}.{weight}"
         for adapter in layer.active_adapters:
             merged[key] = merged[key] + layer.get_delta_weight(adapter).to(merged[key].dtype)
-    return merged
+    return merged | folded(clip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import MethodType
 from typing import Any, cast
@@ -20,6 +21,7 @@ _PARAMETERS = frozenset(f"{layer}.{kind}" for layer in _LAYERS for kind in ("wei
     "attn.in_proj_weight",
     "attn.in_proj_bias",
 }
+_PARAMETRIZED = re.compile(r"parametrizations\.(\w+)\.original$")
 _LAYER_SCALES = frozenset({"ls_1.gamma", "ls_2.gamma"})
 
 
@@ -71,13 +73,13 @@ def _computes_the_same(block: Any) -> bool:
 
 
 def is_of_adapter(name: str) -> bool:
-    """Whether a parameter is one that `peft` added."""
-    return "lora_" in name
+    """Whether a parameter is one that `peft` added, or the map of the texts."""
+    return "lora_" in name or name.endswith(".text_map")
 
 
 def plain_name(name: str) -> str:
-    """Name of a parameter in a model without the wrappers of `peft`."""
-    return name.replace(".base_layer", "")
+    """Name of a parameter in a model without the wrappers of `peft` and without a map of the texts."""
+    return _PARAMETRIZED.sub(r"\1", name.replace(".base_layer", ""))
 
 
 def input_projection(attention: Any) -> tuple[Float[Tensor, "three_width width"], Float[Tensor, " three_width"]]:

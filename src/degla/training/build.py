@@ -105,6 +105,8 @@ def build_trainer(
     objectives = [
         _objective(stream, encoder, rules=count) for stream, count in zip(config.streams, counts, strict=False)
     ]
+    if config.optim.start_scale is not None:
+        torch.nn.init.constant_(encoder.clip.logit_scale, math.log(config.optim.start_scale))
     limit = math.log(config.optim.max_scale)
     if encoder.bias is not None:
         limit = max(limit, float(encoder.clip.logit_scale.detach()))

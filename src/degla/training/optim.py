@@ -20,6 +20,7 @@ from degla.model.depth import TOWERS, Tower, resblocks, tower_depth, tower_modul
 from degla.model.encoder import Encoder
 from degla.model.fast_paths import why_no_adapters
 from degla.model.modes import has_statistics
+from degla.model.text_map import add_text_map
 
 _NO_DECAY = ("bn", "ln", "bias", "logit_scale")
 
@@ -91,6 +92,11 @@ def choose_trainable(encoder: Encoder, config: TrainConfig) -> None:
         parameter.requires_grad_(whole and name not in frozen)
     if config.adapter.rank:
         _add_adapters(encoder, config)
+    if config.adapter.text_map:
+        add_text_map(encoder.clip, name=encoder.name)
+    if config.adapter.active:
+        for name, parameter in encoder.clip.named_parameters():
+            parameter.requires_grad_(is_of_adapter(name) or name in scale)
     if not any(parameter.requires_grad for parameter in encoder.parameters()):
         raise InputError("nothing is left to train: one of --train.train-image-tower, -text-tower, -scale must be on.")
     _settle_statistics(encoder, config)
@@ -164,8 +170,6 @@ def _add_adapters(encoder: Encoder, config: TrainConfig) -> None:
         if any(name.startswith(block + ".") for name in trained)
     ]
     add_adapters(clip, config.adapter, blocks=blocks)
-    for name, parameter in clip.named_parameters():
-        parameter.requires_grad_(is_of_adapter(name) or name in _scale_names(encoder, config))
 
 
 class L2SP:

@@ -54,6 +54,7 @@ class Sharding:
             )
         for refused, name, remedy in (
             (config.adapter.rank > 0, "--adapter.rank", "leave one of them out"),
+            (config.adapter.text_map, "--adapter.text-map", "leave one of them out"),
             (config.train.compile, "--train.compile", "leave one of them out"),
             # "auto" means fp16 on some devices.
             (encoder.precision == "fp16", "fp16", "give --train.precision fp32 or bf16, or --train.strategy ddp"),

@@ -1,0 +1,53 @@
+"""LABCLIP (arXiv 2502.03566): a linear map of the text embeddings, trained with NegCLIP's contrast on frozen towers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from degla.config.run import TrainConfig
+from degla.losses.contrastive import Contrastive
+from degla.losses.core.objective import losses_by_name
+from degla.model.adapters import AdapterConfig
+from degla.recipes.clip import clip
+
+
+def labclip() -> TrainConfig:
+    """The released settings (kdariina/CLIP-not-BoW-unimodally, read in a fork at 03087dd): one matrix on the text
+    embeddings, the identity at first; a scale that starts at 1 and has no bound; one negative a caption among the texts
+    of the batch; Adam with learning rate 1e-3, constant, without decay; batch 1024, 10 epochs; each picture embedded
+    once, by the model's own transform.
+
+    The release shuffles nouns and adjectives among themselves (--data.rules reshuffle_order), leaves out captions of
+    more than 40 words, and never reads COCO's restval images, which its loop means to. It embeds texts once, too; here
+    each step embeds those of its batch, without gradients. The scale stays at 1 or above.
+
+    Use when: the towers must stay as they are, for example because pictures are indexed already. A checkpoint is a
+    plain open_clip model with the base's image embeddings. No study has measured it here yet.
+    """
+    base = clip()
+    return replace(
+        base,
+        recipe="labclip",
+        data=replace(base.data, negatives_per_caption=1),
+        objective=losses_by_name(contrastive=Contrastive(negative_scope="batch")),
+        adapter=AdapterConfig(text_map=True),
+        optim=replace(
+            base.optim,
+            lr=1e-3,
+            weight_decay=0.0,
+            beta2=0.999,
+            eps=1e-8,
+            warmup_steps=0,
+            schedule="constant",
+            start_scale=1.0,
+            max_scale=1e9,
+        ),
+        train=replace(
+            base.train,
+            batch_size=1024,
+            epochs=10,
+            train_image_tower=False,
+            train_text_tower=False,
+            embed_images_once=True,
+        ),
+    )
