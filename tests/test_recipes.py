@@ -34,6 +34,10 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], dict[str, float]]] = {
     "structure_clip": ((5e-6, 0.1, 0.999, 1e-8, 0, 64, 10, 1), {"hardest_hinge": 1, "own_hinge": 5}),
     "tsvlc": ((5e-6, 0.1, 0.98, 1e-6, 50, 128, 5, 1), {"contrastive": 1, "image_grounded": 1, "text_contrast": 1}),
     "read_clip": ((1e-5, 0.1, 0.999, 1e-8, 50, 256, 1, 3), {"contrastive": 1, "text_contrast": 0.5}),
+    "hard_positives": (
+        (5e-6, 0.1, 0.98, 1e-6, 50, 128, 5, 1),
+        {"contrastive": 1, "image_grounded": 1, "text_contrast": 1},
+    ),
     "labclip": ((1e-3, 0.0, 0.999, 1e-8, 0, 1024, 10, 1), {"contrastive": 1}),
     "triplet_clip": ((1e-6, 0.1, 0.98, 1e-6, 50, 256, 5, 1), {"contrastive": 1, "distractor_contrastive": 1}),
     "gift": ((1e-5, 0.0, 0.999, 1e-8, 100, 64, 1000, 0), {"class_contrast": 1}),

@@ -24,8 +24,8 @@ class Input:
     """What one input is.
 
     Attributes:
-        shape: of what a loss is given, one letter an axis: B pairs, K negatives, P positives, C classes, N patches,
-            T tokens, D dimensions, E those of the teacher. What begins with B has one row a pair.
+        shape: of what a loss is given, one letter an axis: B pairs, K negatives, P positives, M noun phrases,
+            C classes, N patches, T tokens, D dimensions, E those of the teacher. What begins with B has one row a pair.
         kind: "image" and "text" go through a tower, and losses get embeddings of length one; "output" is another output
             of a tower; "value" is read as the batch has it; "model" is a number of the model; "teacher" is of the
             teacher.
@@ -33,6 +33,7 @@ class Input:
         mask: the input that says where it exists; what stands elsewhere is zeros without gradient.
         column: field of `CaptionRecord` that an image or text is read from. A pair without it repeats its own image or
             caption, and its mask is False there.
+        may_repeat: a text may be the caption itself; else its mask is False where it is.
     """
 
     shape: str
@@ -40,6 +41,7 @@ class Input:
     part: str = ""
     mask: str = ""
     column: str = ""
+    may_repeat: bool = False
 
 
 class LossTensors(TypedDict, total=False):

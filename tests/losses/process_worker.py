@@ -9,7 +9,19 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from term_cases import CLASSES, DENSE, MASKS, PATCHES, POSITIVES, RULES, TOKENS, all_settings, at_work, describe
+from term_cases import (
+    CLASSES,
+    CONCEPTS,
+    DENSE,
+    MASKS,
+    PATCHES,
+    POSITIVES,
+    RULES,
+    TOKENS,
+    all_settings,
+    at_work,
+    describe,
+)
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

@@ -367,7 +367,7 @@ def text_pull(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -
     rows = []
     for i in range(there.shape[0]):
         for p in range(there.shape[1]):
-            if bool(there[i, p]):
+            if bool(there[i, p]) and (p == 0 or term.positives == "all"):
                 gap = t[i] - r[i, p]
                 rows.append(_dot(gap, gap))
     return _mean(rows, t), {"caption", "positive"} if rows else set()

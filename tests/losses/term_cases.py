@@ -140,17 +140,7 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
     return Case(
         leaves={name: value.requires_grad_() for name, value in leaves.items()},
         teacher=teacher,
-        given={
-            "valid": valid,
-            "rule": rule,
-            "group": group,
-            "distractor_valid": there(pairs, share=0.7),
-            "positive_valid": there(pairs, POSITIVES, share=0.6),
-            "caption_token_valid": token_masks(pairs),
-            "negative_token_valid": token_masks(pairs, negatives) & valid[..., None],
-            "label": label.masked_fill(~there(pairs, share=0.7), -1),
-            "text_group": torch.randint(max(pairs - 1, 1), (pairs,), generator=random),
-        },
+        given=given,
         memory=memory,
     )
 
@@ -190,7 +180,8 @@ LEADING = {
 
 def leading_leaf(term: Any) -> str:
     """The leaf that the term exists to move: the captions, or those of the extra part that it reads."""
-    return next((LEADING[extra] for extra in sorted(term.reads)), "caption")
+    first = sorted(term.reads, key=lambda extra: (extra == "bias", extra))
+    return next((LEADING[extra] for extra in first), "caption")
 
 
 def at_work(term: Any) -> Any:

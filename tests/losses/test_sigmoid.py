@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from term_cases import gradients, make_case
+from term_cases import changed, gradients, make_case
 
 from degla.errors import InputError
 from degla.losses import (

@@ -27,6 +27,8 @@ def tiny_config(recipe: str, *, model: Path, pairs: dict[str, Path], out: Path, 
     wanted = min(config.data.negatives_per_caption, 2)
     if config.replay.active:
         again = replace(config.replay.data, captions=pairs["captions"], images=pairs["images"])
+        if again.negatives_per_caption:
+            again = replace(again, negatives=pairs["negatives"])
         config = replace(config, replay=replace(config.replay, batch_size=4, data=again))
     return replace(
         config,

@@ -20,6 +20,7 @@ from degla.model.runs import checkpoints
 from degla.shelf import RECIPES
 from degla.training import step as step_module
 from degla.training.loop import train
+from tests.tiny import write_model
 from tests.training.configs import tiny_config
 
 Pairs = dict[str, Path]
@@ -32,6 +33,8 @@ def _lines(run: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("recipe", RECIPES.names())
 def test_every_recipe_trains(recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    if "bias" in config.pairs.reads:
+        config = replace(config, model=str(write_model(tmp_path / "siglip", init_logit_bias=-10)))
     outcome = train(config)
     assert outcome.finished and outcome.step == 2
     active = {name for name, term in config.objective.items() if term.weight > 0}

@@ -187,6 +187,9 @@ class Collate:
     def __call__(self, pairs: Sequence[Pair]) -> Batch:
         """Stack pairs, in order."""
         extra = {name: _stack([pair.extra[name] for pair in pairs]) for name in pairs[0].extra}
+        for name in extra:
+            if INPUTS[name].shape[:2] == "BM":  # As many places as the row needs that has most.
+                extra[name] = extra[name][:, : _most(pairs, INPUTS[name].part)]
         if self.classes is not None:
             extra["classes"] = self.classes
         texts = {name: _stack([getattr(pair, name) for pair in pairs]) for name in ("caption", "negative")}
@@ -224,6 +227,11 @@ class Collate:
         trees = tuple(grow(part.texts) for part in parts if isinstance(part.texts, Tensor))
         captions = [part.captions for part in parts if isinstance(part.captions, Tensor)] if self.caption_trees else []
         return replace(batch, trees=trees, caption_trees=tuple(grow(tokens) for tokens in captions))
+
+
+def _most(pairs: Sequence[Pair], part: str) -> int:
+    """Texts of the row that has most of an input with a mask, 1 or more."""
+    return max(1, *(int(torch.as_tensor(pair.extra[f"{part}_valid"]).sum()) for pair in pairs))
 
 
 def _stack(values: Sequence[Tensor | int]) -> Tensor:

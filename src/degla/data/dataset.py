@@ -107,7 +107,8 @@ class PairDataset(Dataset[Pair]):
 
         texts, rules = self._drawn(epoch, index)
         further = {name: self.extras.text_of(name, epoch=epoch, index=index) for name in self.extras.texts}
-        tokens = self.tokenize([self._captions[index].as_py(), *texts, *chain(*further.values())]).long()
+        said = self._captions[index].as_py()
+        tokens = self.tokenize([said, *texts, *(text or said for text in chain(*further.values()))]).long()
         caption = tokens[0]
         own, *others = torch.split(tokens[1:], [len(texts), *map(len, further.values())])
         missing = self.negatives_per_caption - len(texts)
@@ -127,7 +128,7 @@ class PairDataset(Dataset[Pair]):
             rule=torch.where(valid, rule, -1),
             group=int(self.groups[index]),
             id=caption_id,
-            extra=extra | self.extras.numbers(index),
+            extra=extra | self.extras.numbers(index, further),
         )
 
     def _further_images(self, key: RowKey, caption_id: str, image: Tensor) -> dict[str, Tensor | int]:
@@ -149,10 +150,13 @@ class PairDataset(Dataset[Pair]):
         for name, texts in further.items():
             missing = self.extras.places(name) - len(texts)
             tokens = torch.cat([texts, caption.expand(missing, -1)])
+            each = self.extras.texts[name]
             valid = (tokens != caption).any(dim=-1)
-            several = self.extras.texts[name].shape == "BPD"
+            if each.may_repeat:
+                valid = torch.arange(len(tokens)) < len(texts)
+            several = len(each.shape) == 3
             extra[name] = tokens if several else tokens[0]
-            if mask := self.extras.texts[name].mask:
+            if mask := each.mask:
                 extra[mask] = valid if several else bool(valid[0])
         return extra
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as arrow
+import torch
+from torch import Tensor
 
 from degla.data.formats._json import describe
 from degla.data.pairs import PairRow, image_groups, said_words
@@ -64,9 +66,8 @@ class RowExtras:
         self.seed = seed
         self.images = inputs_of(wanted.reads, kind="image")
         """The inputs that are pictures, by name."""
-        self.texts = inputs_of(wanted.reads, kind="text", shape="BD") | inputs_of(
-            wanted.reads, kind="text", shape="BPD"
-        )
+        texts = inputs_of(wanted.reads, kind="text")
+        self.texts = {name: each for name, each in texts.items() if each.shape in ("BD", "BPD", "BMD")}
         """The inputs that are texts, one or several a row."""
         self.columns: dict[str, Any] = {}
         text = arrow.large_string()
@@ -95,8 +96,8 @@ class RowExtras:
         return {name: int(self.columns[name][index]) for name in ("label", "text_group") if name in self.columns}
 
 
-def _values(rows: Sequence[PairRow], wanted: ExtraData, column: str) -> list[str | None]:
-    """A column of one text or path a row."""
+def _values(rows: Sequence[PairRow], wanted: ExtraData, column: str) -> list[Any]:
+    """A column as the captions have it, for example one text or path a row."""
     values = [getattr(row.caption, column) for row in rows]
     if not any(values):
         raise InputError(

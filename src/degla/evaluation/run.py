@@ -26,7 +26,7 @@ from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest
 from degla.evaluation.results import TracedResult, provenance_of
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.progress import TaskProgress
-from degla.records import ImageReading
+from degla.records import ImageReading, ItemImage
 from degla.results import BenchmarkResult, ItemVerdict, PartResult
 from degla.shelf import BENCHMARKS
 from degla.version import __version__, installed_version

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,7 +17,7 @@ class TextPull(Loss):
     """Pull each caption and the further true texts of its image together; push nothing.
 
     Formula:  mean_{i,p} |t_i - r_ip|^2
-              t: captions, r: valid positives
+              t: captions, r: valid positives, all of them or the first of each row alone
     Shapes:   see Embeddings; returns a scalar; squared Euclidean distance of unit vectors, 0 to 4
     Scope:    local - a caption meets only its own positives; no gather
     Source:   CLIC, arXiv 2505.24424: the same two sentences in both orders
@@ -33,5 +33,6 @@ class TextPull(Loss):
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the valid positives of all processes."""
-        gap = student.caption[:, None] - student.require("positive")
-        return processes.mean(gap.square().sum(-1), student.require("positive_valid"))
+        places = slice(1 if self.positives == "first" else None)
+        gap = student.caption[:, None] - student.require("positive")[:, places]
+        return processes.mean(gap.square().sum(-1), student.require("positive_valid")[:, places])

@@ -1,4 +1,4 @@
-"""What is trained beside frozen weights: adapters (LoRA, arXiv 2106.09685) in open_clip's blocks, a map of the texts."""
+"""What is trained beside frozen weights: adapters (LoRA, arXiv 2106.09685) in blocks, a map of the texts."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _changes(name: str) -> bool:
 
 @torch.no_grad()
 def merged_state(clip: nn.Module) -> dict[str, Tensor]:
-    """The state of a plain model that computes the same: each adapter added to its weight, the map to its projection."""
+    """The state of a plain model that computes the same: adapters added to their weights, the map in the projection."""
     merged = {plain_name(name): value for name, value in clip.state_dict().items() if not is_of_adapter(name)}
     for name, module in clip.named_modules():
         layer: Any = module

@@ -43,7 +43,7 @@ class Trainer:
         student: the student as wrapped for the processes at hand.
         teacher: None where no loss needs one.
         pairs: the stream that the run is about.
-        replay: a second stream, whose gradients are added; else None.
+        replay: a second stream, whose gradients are added, or which has every other step; else None.
         l2_sp: where weights are pulled back to the start; else None.
         sharding: where the processes share student and teacher out; else None.
         steps: length of the whole run.

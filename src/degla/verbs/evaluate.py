@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from degla.errors import InputError
 from degla.verbs._scoring import check_models, describe_benchmarks, device, evaluation
 from degla.verbs._terminal import show
 
