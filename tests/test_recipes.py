@@ -38,6 +38,7 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], dict[str, float]]] = {
         (5e-6, 0.1, 0.98, 1e-6, 50, 128, 5, 1),
         {"contrastive": 1, "image_grounded": 1, "text_contrast": 1},
     ),
+    "negbench": ((1e-6, 0.2, 0.98, 1e-6, 50, 256, 5, 0), {"contrastive": 0.99}),
     "labclip": ((1e-3, 0.0, 0.999, 1e-8, 0, 1024, 10, 1), {"contrastive": 1}),
     "triplet_clip": ((1e-6, 0.1, 0.98, 1e-6, 50, 256, 5, 1), {"contrastive": 1, "distractor_contrastive": 1}),
     "gift": ((1e-5, 0.0, 0.999, 1e-8, 100, 64, 1000, 0), {"class_contrast": 1}),
@@ -80,4 +81,7 @@ def test_what_the_tables_do_not_hold() -> None:
         attack = recipe(name).attack
         assert (attack.epsilon, attack.steps, attack.step_size) == pytest.approx((epsilon, steps, 1 / 255))
         assert not recipe(name).train.train_text_tower
+    negbench = recipe("negbench").replay
+    assert {name: term.weight for name, term in negbench.objective.items() if term.weight} == {"image_grounded": 0.01}
+    assert negbench.data.negatives_per_caption == 3
     assert (recipe("fsc_clip_lora").adapter.rank, recipe("fsc_clip_lora").adapter.alpha) == (4, 1)

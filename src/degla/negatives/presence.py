@@ -1,0 +1,175 @@
+"""What a picture shows and what it does not, by its captions: the two streams of NegBench's tuning (arXiv 2501.09425).
+
+An image shows what any of its captions names. It does not show what stands often beside such a thing in the captions of
+other images, what none of its own names, and what nothing that it names could be. Captions do not name everything, so
+that some of what is called absent is there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from degla.errors import InputError
+from degla.negatives.grammar import words
+from degla.negatives.grammar.chunks import Token, nouns
+from degla.negatives.grammar.exclusion import noun_relation
+from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.phrases import Caption, parse
+from degla.records import CaptionRecord, NegativeRecord
+
+RULE: Final = "presence"
+"""What the rule of the false options is called."""
+OPTIONS: Final = 3
+"""False options of a question."""
+_COMPANIONS: Final = 20
+"""Most frequent companions of a thing that an absent one is drawn from."""
+_BATCH: Final = 1_000
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the captions of one image say of it.
+
+    Attributes:
+        things: what is there, by dictionary form, as a phrase with its article ("a dog", "two dogs" is "dogs").
+        absent: dictionary forms of what is not, in random order.
+    """
+
+    things: dict[str, str]
+    absent: tuple[str, ...]
+
+
+def survey(captions: Sequence[CaptionRecord], *, seed: int) -> dict[str, Contents]:
+    """The contents of every image, by `CaptionRecord.image_id`.
+
+    Args:
+        captions: all of them: what is absent from one image is told by the others.
+        seed: with an image's id, of the order of what is absent.
+
+    Raises:
+        InputError: the tagger is not installed.
+    """
+    things: dict[str, dict[str, str]] = {}
+    said: dict[str, set[str]] = {}
+    for start in range(0, len(captions), _BATCH):
+        some = captions[start : start + _BATCH]
+        for record, caption in zip(some, parse([each.text for each in some]), strict=True):
+            said.setdefault(record.image_id, set()).update(caption.vocabulary)
+            own = things.setdefault(record.image_id, {})
+            for lemma, phrase in _things(caption):
+                own.setdefault(lemma, phrase)
+    together: dict[str, Counter[str]] = {}
+    for own in things.values():
+        for lemma in own:
+            together.setdefault(lemma, Counter()).update(other for other in own if other != lemma)
+    usual = {lemma: [other for other, _ in counts.most_common(_COMPANIONS)] for lemma, counts in together.items()}
+    surveyed = {}
+    for image, own in things.items():
+        companions = sorted({other for lemma in own for other in usual[lemma]})
+        absent = [other for other in companions if other not in said[image] and _is_told_from(other, own)]
+        Random(f"{RULE}/{seed}/{image}").shuffle(absent)
+        surveyed[image] = Contents(own, tuple(absent))
+    return surveyed
+
+
+def _things(caption: Caption) -> Iterator[tuple[str, str]]:
+    """The dictionary form and the phrase of each concrete thing that a caption names and does not deny."""
+    for chunk in caption.chunks:
+        before = [token.lower for token in caption.tokens[max(0, chunk.start - 2) : chunk.end]]
+        if not {"no", "not", "without", "n't"} & set(before):
+            for start, end in nouns(caption.tokens, chunk):
+                named = caption.tokens[start:end]
+                if lexicon().is_concrete(named[-1].lemma):
+                    yield _lemma(named), _phrase(named)
+
+
+def _lemma(named: Sequence[Token]) -> str:
+    return " ".join([*(token.lower for token in named[:-1]), named[-1].lemma])
+
+
+def _phrase(named: Sequence[Token]) -> str:
+    text = " ".join(token.lower for token in named)
+    return text if named[-1].is_many else with_article(text)
+
+
+def with_article(noun: str) -> str:
+    """A noun in the singular as a phrase: "a dog", "an umbrella", "grass"."""
+    last = noun.rpartition(" ")[2]
+    return noun if lexicon().is_mass(last) or words.is_plural(last) else f"{words.article(noun)} {noun}"
+
+
+def _is_told_from(other: str, own: Iterable[str]) -> bool:
+    """Whether a noun is neither another word for one of these, nor a part, a kind or a possible name of it."""
+    last = other.rpartition(" ")[2]
+    return all(not noun_relation(lexicon(), last, thing.rpartition(" ")[2]) for thing in own)
+
+
+def naming_the_absent(captions: Iterable[CaptionRecord], contents: dict[str, Contents]) -> Iterator[CaptionRecord]:
+    """Captions that also name something absent, "a dog on a sofa, but no cat"; those with nothing absent are left out.
+
+    The captions of an image take its absent things in turn.
+    """
+    turn: Counter[str] = Counter()
+    for caption in captions:
+        absent = contents[caption.image_id].absent
+        if absent:
+            other = absent[turn[caption.image_id] % len(absent)]
+            turn[caption.image_id] += 1
+            text = f"{caption.text.strip().rstrip('.').rstrip()}, but no {other}"
+            yield caption.model_copy(update={"text": text})
+
+
+def questions(
+    captions: Iterable[CaptionRecord], contents: dict[str, Contents], *, seed: int
+) -> Iterator[tuple[CaptionRecord, list[NegativeRecord]]]:
+    """One question an image, asked of its first caption: a true text about presence or absence, and three false ones.
+
+    The true text is one of three forms, uniformly; the false ones are one of each form, so that no form tells which is
+    true. An image of which nothing is named, or nothing absent known, has none.
+
+    Args:
+        captions: as for `survey`.
+        contents: from `survey`.
+        seed: with an image's id, of the form and the things.
+    """
+    asked: set[str] = set()
+    for caption in captions:
+        own = contents[caption.image_id]
+        if caption.image_id in asked or not own.things or not own.absent:
+            continue
+        asked.add(caption.image_id)
+        chance = Random(f"{RULE}/{seed}/{caption.image_id}/question")
+        there = chance.sample(list(own.things.values()), min(2, len(own.things)))
+        absent = with_article(own.absent[0])
+        shows, both = "This image features", " and ".join(there)
+        true = (f"{shows} {both}.", f"This image does not feature {absent}.", f"{shows} {there[0]}, but not {absent}.")
+        false = (
+            f"{shows} {there[0]} and {absent}.", f"This image does not feature {there[-1]}.",
+            f"{shows} {absent}, but not {there[0]}.",
+        )  # fmt: skip
+        yield (
+            caption.model_copy(update={"text": chance.choice(true), "positives": ()}),
+            [
+                NegativeRecord(
+                    caption_id=caption.id, rule=RULE, kind="negation", text=text, source="rules", accepted=True
+                )
+                for text in false
+            ],
+        )
+
+
+def require_something(contents: dict[str, Contents], *, where: str) -> None:
+    """Refuse captions that say nothing of what is absent.
+
+    Raises:
+        InputError: no image has something absent.
+    """
+    if not any(own.things and own.absent for own in contents.values()):
+        raise InputError(
+            f"{where}: nothing is absent from any image: what often stands beside one of its things, and is named by "
+            "none of its captions. Give captions of more images."
+        )

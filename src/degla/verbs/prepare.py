@@ -1,0 +1,114 @@
+"""make what some recipes read of captions: presence (negbench), units (cs_clip, c2lip), composites (clic)"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from degla.errors import InputError
+from degla.verbs._captions import columns, describe_columns
+
+if TYPE_CHECKING:
+    from degla.records import CaptionRecord
+
+_MAKERS = {
+    "presence": "captions that name what is absent, and multiple choice: captions.jsonl, choice.jsonl, "
+    "choice-negatives.jsonl",
+    "units": "captions with their things and relations, foils of them, and their noun phrases: one file",
+    "composites": "pictures and captions joined two and two, and negatives: captions.jsonl, negatives.jsonl, images/",
+}
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "maker",
+        choices=list(_MAKERS),
+        metavar="MAKER",
+        help="; ".join(f"{name}: {does}" for name, does in _MAKERS.items()),
+    )
+    verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
+    verb.add_argument("--out", type=Path, required=True, metavar="PATH", help="new folder to write; of units a file")
+    verb.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
+    verb.add_argument("--images", type=Path, metavar="DIR", help="composites: folder that image paths start from")
+    verb.add_argument("--size", type=int, default=224, help="composites: height and width of the pictures, even (224)")
+    describe_columns(verb)
+
+
+def run(given: argparse.Namespace) -> int:
+    if not given.out.parent.is_dir():
+        raise InputError(f"{given.out.parent}: no such folder to write to (--out).")
+    if given.maker != "units" and given.out.exists():
+        raise InputError(f"{given.out}: is there already. Choose another --out.")
+    makers = {"presence": _presence, "units": _units, "composites": _composites}
+    sys.stderr.write(f"{makers[given.maker](given)}: {given.out}\n")
+    return 0
+
+
+def _read(given: argparse.Namespace, *optional: str) -> Iterator[CaptionRecord]:
+    from dataclasses import replace
+
+    from degla.data.sources import read_captions
+
+    yield from read_captions(given.captions, format=given.format, columns=replace(columns(given), optional=optional))
+
+
+def _presence(given: argparse.Namespace) -> str:
+    from degla.files import whole_folder
+    from degla.negatives.presence import naming_the_absent, questions, require_something, survey
+    from degla.records import write_jsonl
+
+    captions = list(_read(given))
+    contents = survey(captions, seed=given.seed)
+    require_something(contents, where=str(given.captions))
+    asked = list(questions(captions, contents, seed=given.seed))
+    with whole_folder(given.out) as folder:
+        named = write_jsonl(folder / "captions.jsonl", naming_the_absent(captions, contents))
+        write_jsonl(folder / "choice.jsonl", (caption for caption, _ in asked))
+        write_jsonl(folder / "choice-negatives.jsonl", (negative for _, false in asked for negative in false))
+    return (
+        f"{named} of {len(captions)} captions name something absent, {len(asked)} of {len(contents)} images have a "
+        "question"
+    )
+
+
+def _units(given: argparse.Namespace) -> str:
+    from degla.negatives.units import with_units
+    from degla.records import OPTIONAL_FIELDS, write_jsonl
+
+    units, foils = 0, 0
+
+    def counted() -> Iterator[CaptionRecord]:
+        nonlocal units, foils
+        for caption in with_units(_read(given, *OPTIONAL_FIELDS), seed=given.seed):
+            units += len(caption.units)
+            foils += sum(len(unit.foils) for unit in caption.units)
+            yield caption
+
+    count = write_jsonl(given.out, counted())
+    return f"{count} captions with {units} units and {foils} foils"
+
+
+def _composites(given: argparse.Namespace) -> str:
+    from degla.data.composites import composites
+    from degla.files import whole_folder
+    from degla.records import write_jsonl
+
+    if given.images is None or not given.images.is_dir():
+        raise InputError(f"--images {given.images}: composites need the folder that image paths start from.")
+    if given.size < 2 or given.size % 2:
+        raise InputError(f"--size is {given.size}; it must be even, 2 or more.")
+    captions = list(_read(given, "positives"))
+    rows, negatives = [], []
+    with whole_folder(given.out) as folder:
+        (folder / "images").mkdir()
+        for made in composites(captions, folder=given.images, size=given.size, seed=given.seed):
+            made.picture.save(folder / "images" / made.caption.image)
+            rows.append(made.caption)
+            negatives += [] if made.negative is None else [made.negative]
+        write_jsonl(folder / "captions.jsonl", rows)
+        write_jsonl(folder / "negatives.jsonl", negatives)
+    images = len({caption.image_id for caption in captions})
+    return f"{len(rows)} composites of {images} images, {len(negatives)} with a negative"

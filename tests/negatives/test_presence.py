@@ -1,0 +1,85 @@
+"""What pictures show and do not show: the two streams of the recipe negbench, from captions alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from degla.cli import main
+from degla.data.sources import read_negatives
+from degla.negatives.presence import naming_the_absent, questions, survey
+from degla.records import CaptionRecord, read_jsonl
+
+SAID = [
+    ("a", "a dog on a sofa"),
+    ("a", "A brown dog lies next to a pillow."),
+    ("b", "a cat and a dog on a couch"),
+    ("c", "two cats on a sofa near a lamp"),
+    ("d", "a man with an umbrella and a dog"),
+    ("e", "a woman riding a horse on the grass"),
+    ("f", "a person holding an umbrella near a horse"),
+    ("g", "no dog on the sofa, a cat sleeps"),
+]
+CAPTIONS = [
+    CaptionRecord(id=f"{image}{number}", image=f"{image}.jpg", text=text, image_id=image)
+    for number, (image, text) in enumerate(SAID)
+]
+
+
+def test_what_is_absent_is_usual_beside_a_thing_and_named_by_no_caption_of_the_image() -> None:
+    contents = survey(CAPTIONS, seed=0)
+    assert contents["a"].things == {"dog": "a dog", "sofa": "a sofa", "pillow": "a pillow"}
+    # Not the couch, which a sofa is; of the horse's picture no dog is known.
+    assert set(contents["a"].absent) == {"cat", "lamp", "man", "umbrella"}
+    assert contents["c"].things["cat"] == "cats" and contents["e"].things["grass"] == "grass"
+    # A man and a woman may each be the person; what is denied is named, and is not there.
+    assert contents["f"].absent == () and contents["e"].absent == ("umbrella",)
+    assert "dog" not in contents["g"].things and "dog" not in contents["g"].absent
+    assert survey(CAPTIONS, seed=0) == contents
+    assert any(set(survey(CAPTIONS, seed=seed)["a"].absent[:1]) != {contents["a"].absent[0]} for seed in range(1, 5))
+
+
+def test_captions_and_questions_are_true_where_they_say_so() -> None:
+    contents = survey(CAPTIONS, seed=0)
+    named = {each.id: each.text for each in naming_the_absent(CAPTIONS, contents)}
+    assert set(named) == {each.id for each in CAPTIONS} - {"f6"}
+    first, second = contents["a"].absent[:2]
+    assert named["a0"] == f"a dog on a sofa, but no {first}"
+    assert named["a1"] == f"A brown dog lies next to a pillow, but no {second}"
+    forms = set()
+    for seed in range(20):
+        rows = {caption.id: (caption, [each.text for each in false]) for caption, false in questions(
+            CAPTIONS, contents, seed=seed)}  # fmt: skip
+        assert set(rows) == {"a0", "b2", "c3", "d4", "e5", "g7"}, "one an image, of images with both"
+        caption, false = rows["e5"]
+        assert len({caption.text, *false}) == 4
+        for text in false:
+            denied = "not feature" in text
+            assert ("umbrella" in text.partition(", but")[0]) != denied and text.startswith("This image ")
+        assert ("not an umbrella" in caption.text or "not feature an umbrella" in caption.text) or (
+            "umbrella" not in caption.text
+        )
+        forms.add((" and " in caption.text, "not feature" in caption.text, "but not" in caption.text))
+    assert len(forms) == 3
+
+
+def test_the_command_writes_what_the_recipe_reads(
+    tiny_pairs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text("".join(each.model_dump_json() + "\n" for each in CAPTIONS))
+    out = tmp_path / "presence"
+    assert main(["prepare", "presence", str(captions), "--out", str(out)]) == 0
+    assert "7 of 8 captions name something absent, 6 of 7 images have a question" in capsys.readouterr().err
+    asked = list(read_jsonl(CaptionRecord, out / "choice.jsonl"))
+    false = list(read_negatives(out / "choice-negatives.jsonl"))
+    assert len(asked) == 6 and [each.caption_id for each in false] == [name.id for name in asked for _ in range(3)]
+    assert all(each.accepted and each.rule == "presence" for each in false)
+    alone = tmp_path / "alone.jsonl"
+    alone.write_text(json.dumps({"id": "1", "image": "1.jpg", "text": "a dog", "image_id": "1"}) + "\n")
+    assert main(["prepare", "presence", str(alone), "--out", str(tmp_path / "none")]) == 2
+    assert "alone.jsonl: nothing is absent from any image" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    assert main(["prepare", "presence", str(captions), "--out", str(tmp_path / "no" / "folder")]) == 2
