@@ -82,6 +82,16 @@ class LossTensors(TypedDict, total=False):
     """Embeddings of further texts that are true of the image [B, P, D]; [B, D] is taken as P = 1."""
     positive_valid: Annotated[Bool[Tensor, "batch positives"], Input("BP", "value", "positive")]
     """Which positives exist [B, P]; all by default."""
+    unit: Annotated[Float[Tensor, "batch positives dim"], Input("BPD", "text", "unit", "unit_valid", "units")]
+    """Embeddings of P units of each caption, each a thing or a relation that it names [B, P, D]; [B, D] is P = 1."""
+    unit_valid: Annotated[Bool[Tensor, "batch positives"], Input("BP", "value", "unit")]
+    """Which units exist [B, P]; all by default."""
+    unit_group: Annotated[Int[Tensor, "batch positives"], Input("BP", "value", "unit")]
+    """Equal exactly where two units are the same text [B, P], over all processes; by default no two are."""
+    foil: Annotated[Float[Tensor, "batch positives dim"], Input("BPD", "text", "unit", "foil_valid", "units")]
+    """Embeddings of each unit with one detail that is false [B, P, D]."""
+    foil_valid: Annotated[Bool[Tensor, "batch positives"], Input("BP", "value", "unit")]
+    """Which foils exist [B, P]; all by default."""
     classes: Annotated[Float[Tensor, "classes dim"], Input("CD", "text", "classes")]
     """Embeddings of the texts of C classes [C, D], the same in all processes."""
     label: Annotated[Int[Tensor, " batch"], Input("B", "value", "classes", column="label")]

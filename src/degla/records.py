@@ -40,6 +40,26 @@ LONGEST_TEXT: Final = 100_000
 """Characters of a caption or negative; more is no caption, and would hold up whatever reads it."""
 
 
+class CaptionUnit(Record):
+    """A thing or a relation that a caption names, as a text of its own.
+
+    Attributes:
+        text: true of the image, for example "a brown dog" or "a dog on a sofa".
+        foils: the same with one detail that is false.
+        kind: what it is.
+    """
+
+    text: str = Field(min_length=1, max_length=LONGEST_TEXT)
+    foils: tuple[str, ...] = ()
+    kind: Literal["thing", "relation"] = "thing"
+
+    @model_validator(mode="after")
+    def _foils_differ(self) -> CaptionUnit:
+        if any(not foil.strip() or foil.casefold() == self.text.casefold() for foil in self.foils):
+            raise ValueError("a foil is empty or the text itself; leave it out")
+        return self
+
+
 class CaptionRecord(Record):
     """One caption of one image.
 
@@ -52,6 +72,7 @@ class CaptionRecord(Record):
         distractor_image: path of a second image, of which the caption is not true.
         distractor_text: the text that is true of the second image, and not of the first.
         label: name or number of the image's class.
+        units: things and relations that the caption names, with foils.
     """
 
     id: str = Field(min_length=1)
@@ -62,6 +83,7 @@ class CaptionRecord(Record):
     distractor_image: str | None = Field(default=None, min_length=1)
     distractor_text: str | None = Field(default=None, min_length=1)
     label: str | None = Field(default=None, min_length=1)
+    units: tuple[CaptionUnit, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -21,7 +21,7 @@ from degla.data.sources import Columns, read_captions
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
-from degla.records import OPTIONAL_FIELDS, CaptionRecord, read_jsonl, write_jsonl
+from degla.records import OPTIONAL_FIELDS, CaptionRecord, CaptionUnit, read_jsonl, write_jsonl
 from degla.training.pairs import Pairs, open_pairs, read_rows
 from tests.tiny import CLASSES
 from tests.training.configs import tiny_config
@@ -97,6 +97,7 @@ def test_fields_by_their_old_names_are_read(form: str, tmp_path: Path) -> None:
         ("positives", "one text", "field 'positives'"),
         ("distractor_image", "b.png", "go together"),
         ("label", 1.5, "field 'label'"),
+        ("units", [{"text": "a cat", "foils": ["A cat"]}], "a foil is empty or the text itself"),
     ],
 )
 def test_wrong_fields_are_named(field: str, value: Any, said: str, tmp_path: Path) -> None:
@@ -290,6 +291,7 @@ def test_neighbours_that_are_missing_are_said(tiny_model: Path, tiny_pairs: dict
         ("con_clip", "distractor_image", "no caption has a distractor_image"),
         ("triplet_clip", "distractor_text", r"no caption has a distractor_text"),
         ("tsvlc", "positives", "no caption has a further true text"),
+        ("cs_clip", "units", "no caption has a units"),
     ],
 )
 def test_a_recipe_whose_column_is_missing_says_so(
@@ -341,3 +343,24 @@ def test_wrong_settings_are_refused() -> None:
         replace(TrainConfig(), data=DataConfig(class_template="a photo")).check()
     with pytest.raises(InputError, match=r"--data\.neighbours-per-pair"):
         replace(TrainConfig(), data=DataConfig(neighbours_per_pair=-1)).check()
+
+
+def test_units_are_drawn_with_their_foils(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    pairs = pairs_of("cs_clip", tiny_model, tiny_pairs, tmp_path)
+    by_id, tokenize = {row["id"]: row for row in rows_of(tiny_pairs)}, load_encoder(str(tiny_model)).tokenize
+    seen = set()
+    for batch in pairs.batches(0, start=0, device=torch.device("cpu")):
+        extra, length = batch.extra, batch.caption.shape[1]
+        assert extra["unit"].shape == extra["foil"].shape == (4, 2, length) and extra["unit_group"].shape == (4, 2)
+        for row, name in enumerate(batch.ids):
+            units = by_id[name]["units"]
+            thing = next((unit for unit in units if unit.get("foils")), None)
+            texts = [thing["text"]] if thing else [unit["text"] for unit in units]
+            allowed = [tokenize([text])[0, :length] for text in texts]
+            for place in range(2):
+                there = bool(extra["unit_valid"][row, place])
+                assert there == any(torch.equal(extra["unit"][row, place], one) for one in allowed) == bool(units)
+                assert bool(extra["foil_valid"][row, place]) == (thing is not None)
+                assert there or torch.equal(extra["unit"][row, place], batch.caption[row])
+                seen.add((there, thing is not None))
+    assert seen == {(False, False), (True, False), (True, True)}

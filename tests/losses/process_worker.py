@@ -112,6 +112,11 @@ def global_batch(mask: str) -> dict[str, Tensor]:
         "label": torch.randint(CLASSES, (PAIRS,), generator=random).masked_fill(~there(PAIRS), -1),
         "text_group": torch.tensor([0, 1, 0, 2, 3, 1, 0, 4]),
         "raw_image": images(PAIRS),
+        "unit": texts(PAIRS, POSITIVES),
+        "unit_valid": there(PAIRS, POSITIVES),
+        "unit_group": torch.tensor([[0, 1], [2, 3], [0, 3], [4, 5], [2, 1], [6, 7], [0, 1], [8, 9]]),
+        "foil": texts(PAIRS, POSITIVES),
+        "foil_valid": there(PAIRS, POSITIVES),
     }
 
 

@@ -373,6 +373,35 @@ def text_pull(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -
     return _mean(rows, t), {"caption", "positive"} if rows else set()
 
 
+def unit_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, u, f, s = student.image, student.extra["unit"], student.extra["foil"], student.scale
+    there, foiled, text = (student.extra[name] for name in ("unit_valid", "foil_valid", "unit_group"))
+    pairs, places = there.shape
+    total, moved = torch.zeros_like(s), set[str]()
+    for p in range(places):
+        rows = []
+        for i in (i for i in range(pairs) if bool(there[i, p])):
+            others = [
+                j
+                for j in range(pairs)
+                if j != i
+                and bool(there[j, p])
+                and not (term.mask_same_text and int(text[i, p]) == int(text[j, p]))
+                and not (term.mask_same_image and int(student.group[i]) == int(student.group[j]))
+            ]
+            foil = [s * _dot(v[i], f[i, p])] if bool(foiled[i, p]) else []
+            right = s * _dot(v[i], u[i, p])
+            from_image = _cross_entropy(right, [s * _dot(v[i], u[j, p]) for j in others] + foil)
+            from_unit = _cross_entropy(right, [s * _dot(v[j], u[i, p]) for j in others])
+            rows.append((from_image + from_unit) / 2)
+            moved |= {"image", "unit", "scale"} if others or foil else set()
+            moved |= {"foil"} if foil else set()
+        total = total + _mean(rows, s) / places
+    return total, moved
+
+
+
+
 def class_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
     v, classes, label, s = student.image, student.extra["classes"], student.extra["label"], student.scale
     assert classes is not None and label is not None

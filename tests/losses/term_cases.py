@@ -24,6 +24,8 @@ MASKED = {
     "distractor_image": "distractor_valid",
     "distractor_caption": "distractor_valid",
     "positive": "positive_valid",
+    "unit": "unit_valid",
+    "foil": "foil_valid",
     "caption_token": "caption_token_valid",
     "negative_token": "negative_token_valid",
 }
@@ -137,6 +139,9 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
     leaves["bias"] = -torch.rand((), generator=random, dtype=torch.float64) * 3
     leaves["raw_image"], teacher["raw_image"] = rows(pairs), rows(pairs)
     label = torch.randint(CLASSES, (pairs,), generator=random)
+        "unit_valid": there(pairs, POSITIVES, share=0.7),
+        "foil_valid": there(pairs, POSITIVES, share=0.6),
+        "unit_group": torch.randint(max(pairs - 1, 1), (pairs, POSITIVES), generator=random),
     return Case(
         leaves={name: value.requires_grad_() for name, value in leaves.items()},
         teacher=teacher,
@@ -169,6 +174,7 @@ def all_settings(name: str) -> list[Any]:
 LEADING = {
     "distractor": "distractor_caption",
     "positive": "positive",
+    "unit": "unit",
     "tokens": "caption_token",
     "classes": "classes",
     "text_group": "caption",

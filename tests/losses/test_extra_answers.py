@@ -20,6 +20,7 @@ from degla.losses.logit_distillation import LogitDistillation
 from degla.losses.soft_alignment import SoftAlignment
 from degla.losses.text_contrast import TextContrast
 from degla.losses.text_pull import TextPull
+from degla.losses.unit_contrast import UnitContrast
 from degla.shelf import RECIPES
 
 ONE = Processes()
@@ -136,6 +137,63 @@ def test_text_pull_of_equal_and_opposite_texts() -> None:
     assert value(TextPull(), alike(PAIRS)) == pytest.approx(0, abs=1e-14)
     student = alike(PAIRS)
     assert value(TextPull(), changed(student, positive=-student.extra["positive"])) == pytest.approx(4)
+
+
+    """Two rows at scale 1, whose images, captions and units are the two axes; negatives and foils are two others."""
+    axes = torch.eye(4, dtype=torch.float64)
+    rows = dict.fromkeys(("image", "caption"), axes[:2]) | {"negative": axes[2:, None]}
+    rows |= {"unit": axes[:2, None].expand(-1, 2, -1), "foil": axes[2:, None].expand(-1, 2, -1)}
+    masks = {name: torch.ones(2, 2, dtype=torch.bool) for name in ("unit_valid", "foil_valid")}
+    student = make_case(2, 1, dim=4, mask="all").student()
+    scale = torch.ones((), dtype=torch.float64)
+    return changed(student, **{**rows, **masks, "unit_group": torch.arange(4).view(2, 2), "scale": scale, **given})
+
+
+def test_cs_clips_known_answers() -> None:
+    objective = RECIPES.load("cs_clip").cs_clip().objective
+    full, unit = (value(objective[name], two_axes()) for name in ("contrastive", "unit_contrast"))
+    assert (full, unit) == pytest.approx((0.528465, 0.432353), abs=1e-6)
+    assert full + objective["unit_contrast"].weight * unit == pytest.approx(0.744642, abs=1e-6)
+    # A foil that is the unit: the images' half is log((2e + 1) / e), the units' half stays.
+    fooled = value(UnitContrast(), two_axes(foil=two_axes().extra["unit"]))
+    assert fooled == pytest.approx((math.log((2 * math.e + 1) / math.e) + 0.313262) / 2, abs=1e-6)
+
+
+def test_units_without_foils_are_clip_on_units_and_places_are_alike() -> None:
+    case = make_case(PAIRS, 0, mask="all", seed=17)
+    student = changed(case.student(), foil_valid=torch.zeros(PAIRS, 2, dtype=torch.bool))
+    plain = [
+        value(Contrastive(negative_scope="none"), changed(student, caption=student.extra["unit"][:, place]))
+        for place in (0, 1)
+    ]
+    assert value(UnitContrast(), student) == pytest.approx(sum(plain) / 2, rel=1e-12)
+    full = case.student()
+    turned = {name: full.extra[name].flip(1) for name in ("unit", "foil", "unit_valid", "foil_valid", "unit_group")}
+    assert value(UnitContrast(), changed(full, **turned)) == pytest.approx(value(UnitContrast(), full), rel=1e-12)
+    # One place empty: its part of the mean over places is 0.
+    half = torch.tensor([True, False]).expand(PAIRS, -1)
+    assert value(UnitContrast(), changed(student, unit_valid=half)) == pytest.approx(plain[0] / 2, rel=1e-12)
+
+
+def test_a_unit_that_says_the_same_is_no_negative_where_masked() -> None:
+    """Three rows, of which the third repeats image and units of the first: masked, both have the value of one."""
+    axes = two_axes()
+    twice = [0, 1, 0]
+    student = Embeddings.of({name: each if name in ("scale", "bias", "classes") else each[twice]
+                             for name, each in axes.tensors().items()})  # fmt: skip
+    assert value(UnitContrast(mask_same_text=True), changed(student, group=torch.arange(3))) < value(
+        UnitContrast(), changed(student, group=torch.arange(3))
+    )
+    own = evaluate(UnitContrast(mask_same_text=True), student, Target(), torch.zeros(1)).item()
+    first, second = _row(axes, 1), _row(axes, 2)
+    assert own == pytest.approx((2 * first + second) / 3, abs=1e-6)
+
+
+def _row(axes: Embeddings, others: int) -> float:
+    """One row of `two_axes` beside that many rows of another unit."""
+    v, u, f = axes.image[0], axes.extra["unit"], axes.extra["foil"]
+    right, wrong, foil = (v @ u[0, 0]).exp(), others * (v @ u[1, 0]).exp(), (v @ f[0, 0]).exp()
+    return (torch.log((right + wrong + foil) / right) + torch.log((right + wrong) / right)).item() / 2
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -15,11 +15,16 @@ from torch import Tensor
 from degla.data.formats._json import describe
 from degla.data.pairs import PairRow, image_groups, said_words
 from degla.data.randomness import stream
+from degla.data.units import draw_units, text_number
 from degla.errors import InputError
 from degla.inputs import inputs_of
 from degla.parse import read_json, read_text
 
 PositiveSource = Literal["column", "same_image"]
+_TEXT = arrow.large_string()
+_UNITS = arrow.large_list(
+    arrow.struct([("text", _TEXT), ("foils", arrow.large_list(_TEXT)), ("kind", arrow.large_string())])
+)
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,20 @@ class RowExtras:
             several = name in self.texts and each.shape == "BPD"
             values = _texts(rows, wanted, each.column) if several else _values(rows, wanted, each.column)
             self.columns[name] = arrow.array(values, arrow.large_list(text) if several else text)
+        if "unit" in wanted.reads:
+            units = _values(rows, wanted, "units")
+            self.columns["unit"] = arrow.array([[unit.model_dump() for unit in each] for each in units], _UNITS)
         for name, number in (("label", _labels), ("text_group", _text_groups)):
             if name in inputs_of(wanted.reads):
                 self.columns[name] = np.array(number(rows, wanted), dtype=np.int64)
 
-    def text_of(self, name: str, *, epoch: int, index: int) -> list[str]:
-        """The row's texts of one input: none or one, or at most P of several without replacement."""
+    def text_of(self, name: str, *, epoch: int, index: int) -> Sequence[str | None]:
+        """The row's texts of one input: none or one, or at most P of several without replacement (in the file's order
+        where there are P); all noun phrases; units as they are drawn, and None for a foil that is missing."""
+        if self.texts[name].part == "unit":
+            chance = stream("units", seed=self.seed, epoch=epoch, index=index)
+            drawn = draw_units(self.columns["unit"][index].as_py(), self.wanted.positives, chance)
+            return [text if name == "unit" else foil for text, foil in drawn]
         value = self.columns[name][index].as_py()
         if not isinstance(value, list):
             return [] if value is None else [value]

@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all
     from degla.losses.text_contrast import TextContrast
     from degla.losses.text_grounded import TextGrounded
     from degla.losses.text_pull import TextPull
+    from degla.losses.unit_contrast import UnitContrast
 
 _CORE = {
     "Embeddings": "degla.losses.core.embeddings",

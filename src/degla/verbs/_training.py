@@ -251,6 +251,7 @@ def _own(config: TrainConfig) -> list[str]:
     chosen = {
         "data.classes": "classes" in reads,
         "data.positives": "positive" in reads,
+        "data.positives_per_caption": bool({"positive", "unit"} & reads),
         "data.distractor_negative": config.data.distractor_negative,
         "data.neighbours": config.data.neighbours_per_pair > 0,
         "data.draw": config.data.draw != "random",

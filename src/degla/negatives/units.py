@@ -1,0 +1,110 @@
+"""The things and relations that a caption names, each as a text of its own with foils made by the rules for negatives.
+
+CS-CLIP (arXiv 2602.23906) has a language model do this; C2LIP (arXiv 2603.25722) reads the noun phrases alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
+from random import Random
+from typing import Final
+
+from degla.negatives.grammar.chunks import Chunk, Token
+from degla.negatives.grammar.edits import lower_first
+from degla.negatives.grammar.phrases import Caption, parse
+from degla.negatives.rule import load_rule
+from degla.records import CaptionRecord, CaptionUnit
+
+RULES: Final = {
+    "thing": ("replace_adjectives", "replace_nouns"),
+    "relation": ("replace_relation", "swap_nouns", "replace_nouns"),
+}
+"""The rules that make foils of a unit, of CS-CLIP's kinds: another attribute or thing; another relation, its things
+exchanged, another of its things."""
+FOILS_PER_RULE: Final = 2
+_LONGEST: Final = 4
+"""Words between the two things of a relation at most."""
+_BATCH: Final = 1_000
+
+
+def with_units(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[CaptionRecord]:
+    """The captions with their columns `units` and `concepts`; a caption that names nothing is its own concept, and none
+    is its own unit.
+
+    Args:
+        captions: in any number.
+        seed: with a caption's id, of the order of the grammar's foils.
+
+    Raises:
+        InputError: the tagger is not installed.
+    """
+    rest = iter(captions)
+    while batch := list(islice(rest, _BATCH)):
+        parsed = parse([each.text for each in batch])
+        phrases = [(_things(caption), _relations(caption)) for caption in parsed]
+        texts = list(dict.fromkeys(text for pair in phrases for some in pair for text in some))
+        by_text = dict(zip(texts, parse(texts), strict=True))
+        for record, caption, (things, relations) in zip(batch, parsed, phrases, strict=True):
+            units = [
+                CaptionUnit(text=text, kind=kind, foils=_foils(by_text[text], record, kind=kind, seed=seed))
+                for kind, some in (("relation", relations), ("thing", things))
+                for text in some
+                if by_text[text].content != caption.content
+            ]
+            concepts = [text for text in things if len(text) > 1] or [record.text]
+            yield record.model_copy(update={"units": tuple(units), "concepts": tuple(concepts)})
+
+
+def named_parts(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    """The relations and things that each text names, without foils.
+
+    Raises:
+        InputError: the tagger is not installed.
+    """
+    return [(*_relations(caption), *_things(caption)) for caption in parse(texts)]
+
+
+def _things(caption: Caption) -> list[str]:
+    """The noun phrases that name a thing, each once."""
+    spans = [(chunk.start, chunk.end) for chunk in caption.chunks if chunk.role == "thing"]
+    return list(dict.fromkeys(_text(caption, *span) for span in spans))
+
+
+def _relations(caption: Caption) -> list[str]:
+    """Two noun phrases that follow one another with a verb or preposition between them, each once."""
+    pairs = (
+        (first, second)
+        for first, second in pairwise(caption.chunks)
+        if first.role == second.role == "thing" and _relates(_between(caption, first, second))
+    )
+    return list(dict.fromkeys(_text(caption, first.start, second.end) for first, second in pairs))
+
+
+def _between(caption: Caption, first: Chunk, second: Chunk) -> Sequence[Token]:
+    return caption.tokens[first.end : second.start]
+
+
+def _relates(gap: Sequence[Token]) -> bool:
+    """Whether words between two phrases relate them: verbs, prepositions and their particles."""
+    related = {"IN", "RP", "TO", "RB"}
+    says = any(token.is_verb or token.tag in ("IN", "TO") for token in gap)
+    return 0 < len(gap) <= _LONGEST and says and all(token.is_verb or token.tag in related for token in gap)
+
+
+def _text(caption: Caption, start: int, end: int) -> str:
+    """Some tokens as a text that begins in lower case, unless the caption is in capitals."""
+    tokens = caption.tokens[start:end]
+    text = "".join(token.text if not at or token.glued else f" {token.text}" for at, token in enumerate(tokens))
+    plain = start > 0 or caption.is_shouted or tokens[0].tag.startswith("NNP")
+    return text if plain else lower_first(text)
+
+
+def _foils(unit: Caption, record: CaptionRecord, *, kind: str, seed: int) -> tuple[str, ...]:
+    """What the rules make of a unit, and none of it is what the caption says."""
+    foils: list[str] = []
+    for name in RULES[kind]:
+        chance = Random(f"units/{seed}/{record.id}/{unit.text}/{name}")
+        foils += load_rule(name).read(unit, None, chance, most=FOILS_PER_RULE)
+    said = {unit.text.casefold(), record.text.casefold()}
+    return tuple(foil for foil in dict.fromkeys(foils) if foil.casefold() not in said)

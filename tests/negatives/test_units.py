@@ -1,0 +1,64 @@
+"""Things and relations of captions with foils, by grammar; and which of them an epoch draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from degla.cli import main
+from degla.data.units import draw_units, text_number
+from degla.negatives.units import with_units
+from degla.records import CaptionRecord, CaptionUnit, read_jsonl
+
+
+def made(*texts: str) -> list[CaptionRecord]:
+    records = [CaptionRecord(id=text, image="a.jpg", text=text, image_id=text) for text in texts]
+    return list(with_units(records, seed=0))
+
+
+def test_units_are_what_a_caption_names() -> None:
+    horses, bag, rain = made("Two men riding horses on a beach.", "a red bag", "Raining.")
+    said = {unit.text: unit for unit in horses.units}
+    assert [unit.text for unit in horses.units if unit.kind == "relation"] == [
+        "two men riding horses", "horses on a beach",
+    ]  # fmt: skip
+    assert (
+        horses.concepts
+        == ("two men", "horses", "a beach")
+        == tuple(unit.text for unit in horses.units if unit.kind == "thing")
+    )
+    assert "two horses riding men" in said["two men riding horses"].foils
+    assert all(unit.foils and unit.text not in unit.foils for unit in horses.units)
+    assert bag.concepts == ("a red bag",) and bag.units == (), "it is the caption"
+    assert rain.units == () and rain.concepts == ("Raining.",)
+    assert made("Two men riding horses on a beach.")[0] == horses
+
+
+def test_relations_with_foils_come_first_and_missing_units_are_filled_up() -> None:
+    things = [CaptionUnit(text=text, foils=(f"no {text}",)).model_dump() for text in ("a dog", "a sofa")]
+    relation = CaptionUnit(text="a dog on a sofa", foils=("a sofa on a dog", "a dog under a sofa"), kind="relation")
+    alone = CaptionUnit(text="a dog by a sofa", kind="relation").model_dump()
+    drawn = [draw_units([*things, relation.model_dump(), alone], 2, Random(seed)) for seed in range(20)]
+    assert {text for units in drawn for text, _ in units} == {"a dog on a sofa"}
+    assert {foil for units in drawn for _, foil in units} == set(relation.foils)
+    # Without a relation: things, every other one joined to the further thing, on both sides in an order of its own.
+    drawn = [draw_units([*things, alone], 2, Random(seed)) for seed in range(60)]
+    assert {units[0][0] for units in drawn} == {"a dog", "a sofa", "a dog and a sofa", "a sofa and a dog"}
+    joined = {units[0] for units in drawn if " and " in units[0][0] and "no a dog" in str(units[0][1])}
+    assert len(joined) == 4
+    assert draw_units([alone], 3, Random(0)) == [("a dog by a sofa", None)] * 3 and draw_units([], 2, Random(0)) == []
+    assert text_number("A dog.") == text_number("a dog") != text_number("a sofa") and text_number("a") < 2**63
+
+
+def test_the_command_writes_both_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions = tmp_path / "captions.jsonl"
+    plain = CaptionRecord(id="1", image="a.jpg", text="a dog on a sofa", image_id="1")
+    captions.write_text(plain.model_dump_json() + "\n")
+    out = tmp_path / "units.jsonl"
+    assert main(["prepare", "units", str(captions), "--out", str(out)]) == 0
+    (record,) = read_jsonl(CaptionRecord, out)
+    assert (record.text, record.concepts) == ("a dog on a sofa", ("a dog", "a sofa"))
+    foils = sum(len(unit.foils) for unit in record.units)
+    assert f"1 captions with 2 units and {foils} foils" in capsys.readouterr().err and foils > 2
