@@ -92,6 +92,14 @@ class LossTensors(TypedDict, total=False):
     """Embeddings of each unit with one detail that is false [B, P, D]."""
     foil_valid: Annotated[Bool[Tensor, "batch positives"], Input("BP", "value", "unit")]
     """Which foils exist [B, P]; all by default."""
+    concept: Annotated[
+        Float[Tensor, "batch concepts dim"], Input("BMD", "text", "concept", "concept_valid", "concepts", True)
+    ]
+    """Embeddings of the noun phrases of each caption [B, M, D], M of the caption that has most."""
+    concept_valid: Annotated[Bool[Tensor, "batch concepts"], Input("BM", "value", "concept")]
+    """Which noun phrases exist [B, M]; all by default."""
+    concept_group: Annotated[Int[Tensor, "batch concepts"], Input("BM", "value", "concept")]
+    """Equal exactly where two noun phrases are the same text [B, M], over all processes; by default no two are."""
     classes: Annotated[Float[Tensor, "classes dim"], Input("CD", "text", "classes")]
     """Embeddings of the texts of C classes [C, D], the same in all processes."""
     label: Annotated[Int[Tensor, " batch"], Input("B", "value", "classes", column="label")]

@@ -73,6 +73,7 @@ class CaptionRecord(Record):
         distractor_text: the text that is true of the second image, and not of the first.
         label: name or number of the image's class.
         units: things and relations that the caption names, with foils.
+        concepts: noun phrases of the caption.
     """
 
     id: str = Field(min_length=1)
@@ -84,6 +85,7 @@ class CaptionRecord(Record):
     distractor_text: str | None = Field(default=None, min_length=1)
     label: str | None = Field(default=None, min_length=1)
     units: tuple[CaptionUnit, ...] = ()
+    concepts: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -102,7 +104,7 @@ class CaptionRecord(Record):
         return {name: value for name, value in fields.items() if value or name not in OPTIONAL_FIELDS}
 
 
-OPTIONAL_FIELDS = ("positives", "distractor_image", "distractor_text", "label")
+OPTIONAL_FIELDS = ("positives", "distractor_image", "distractor_text", "label", "units", "concepts")
 """Fields of `CaptionRecord` that only some recipes read."""
 
 NEW_FIELDS = {"partner_image": "distractor_image", "partner_text": "distractor_text"}

@@ -49,7 +49,7 @@ def rows_of(files: dict[str, Path]) -> list[dict[str, Any]]:
 def test_optional_fields_survive_files_and_empty_ones_are_not_written(tmp_path: Path) -> None:
     full = CaptionRecord(
         id="1", image="a.png", text="a cat", image_id="a", positives=("one cat",), distractor_image="b.png",
-        distractor_text="a dog", label="cat",
+        distractor_text="a dog", label="cat", units=(CaptionUnit(text="cat", foils=("dog",)),), concepts=("a cat",),
     )  # fmt: skip
     plain = CaptionRecord(id="2", image="a.png", text="a cat", image_id="a")
     write_jsonl(tmp_path / "captions.jsonl", [full, plain])

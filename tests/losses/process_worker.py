@@ -43,7 +43,8 @@ from degla.shelf import LOSSES
 
 PAIRS, NEGATIVES, DIM = 8, 3, 5
 IMAGES = ("image", "distractor_image", "patch", "raw_image")
-TEXTS = ("caption", "negative", "distractor_caption", "positive", "classes", "caption_token", "negative_token")
+TEXTS = ("caption", "negative", "distractor_caption", "positive", "classes", "caption_token", "negative_token", "unit",
+         "foil", "concept")  # fmt: skip
 ALL_MASKS = (*MASKS, "first half empty", "only the last row")
 Outcome = dict[str, Tensor]
 
@@ -117,6 +118,9 @@ def global_batch(mask: str) -> dict[str, Tensor]:
         "unit_group": torch.tensor([[0, 1], [2, 3], [0, 3], [4, 5], [2, 1], [6, 7], [0, 1], [8, 9]]),
         "foil": texts(PAIRS, POSITIVES),
         "foil_valid": there(PAIRS, POSITIVES),
+        "concept": texts(PAIRS, CONCEPTS),
+        "concept_valid": there(PAIRS, CONCEPTS),
+        "concept_group": torch.randint(12, (PAIRS, CONCEPTS), generator=random),
     }
 
 

@@ -400,6 +400,41 @@ def unit_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tenso
     return total, moved
 
 
+def concept_sigmoid(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, c, s, b = student.image, student.extra["concept"], student.scale, student.extra["bias"]
+    there, said = student.extra["concept_valid"], student.extra["concept_group"]
+    pairs, most = there.shape
+    total, moved, count = torch.zeros_like(s), set[str](), int(there.sum())
+    for i in range(pairs):
+        own = {int(said[i, m]) for m in range(most) if bool(there[i, m])}
+        for j in range(pairs):
+            for m in (m for m in range(most) if bool(there[j, m])):
+                z = s * _dot(v[i], c[j, m]) + b
+                same_text = term.mask_same_text and int(said[j, m]) in own
+                same_image = term.mask_same_image and int(student.group[i]) == int(student.group[j])
+                if i == j or not (same_text or same_image):
+                    total = total + _soft_plus(-z if i == j else z)
+                    moved = {"image", "concept", "scale", "bias"}
+    return total / max(count, 1), moved
+
+
+def concept_attention(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    patch, c, s, b = student.extra["patch"], student.extra["concept"], student.scale, student.extra["bias"]
+    there = student.extra["concept_valid"]
+    pairs, most = there.shape
+    total, moved = torch.zeros_like(s), set[str]()
+    for i in range(pairs):
+        patches = [each / each.norm() for each in patch[i].unbind()]
+        for j in range(pairs):
+            for m in (m for m in range(most) if bool(there[j, m])):
+                weights = [_dot(c[j, m], each).exp() for each in patches]
+                seen = sum((w * each for w, each in zip(weights, patches, strict=True)), torch.zeros_like(c[j, m]))
+                z = s * _dot(seen / seen.norm(), c[j, m]) + b
+                total = total + _soft_plus(-z if i == j else z)
+                moved = {"patch", "concept", "scale", "bias"}
+    return total / max(int(there.sum()), 1), moved
+
+
 
 
 def class_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:

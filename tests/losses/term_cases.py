@@ -15,8 +15,19 @@ from degla.losses.core import Embeddings, Processes, StatefulLoss, Target
 from degla.losses.core.objective import loss_class
 
 RULES = 3
-POSITIVES, PATCHES, TOKENS, CLASSES = 2, 4, 3, 3
-UNIT = ("image", "caption", "negative", "distractor_image", "distractor_caption", "positive", "classes")
+POSITIVES, PATCHES, TOKENS, CLASSES, CONCEPTS = 2, 4, 3, 3, 3
+UNIT = (
+    "image",
+    "caption",
+    "negative",
+    "distractor_image",
+    "distractor_caption",
+    "positive",
+    "classes",
+    "unit",
+    "foil",
+    "concept",
+)
 DENSE = ("patch", "caption_token", "negative_token", "raw_image")
 LEAVES = (*UNIT, *DENSE, "scale", "bias")
 MASKED = {
@@ -26,6 +37,7 @@ MASKED = {
     "positive": "positive_valid",
     "unit": "unit_valid",
     "foil": "foil_valid",
+    "concept": "concept_valid",
     "caption_token": "caption_token_valid",
     "negative_token": "negative_token_valid",
 }
@@ -139,9 +151,26 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
     leaves["bias"] = -torch.rand((), generator=random, dtype=torch.float64) * 3
     leaves["raw_image"], teacher["raw_image"] = rows(pairs), rows(pairs)
     label = torch.randint(CLASSES, (pairs,), generator=random)
+    given = {
+        "valid": valid,
+        "rule": rule,
+        "group": group,
+        "distractor_valid": there(pairs, share=0.7),
+        "positive_valid": there(pairs, POSITIVES, share=0.6),
+        "caption_token_valid": token_masks(pairs),
+        "negative_token_valid": token_masks(pairs, negatives) & valid[..., None],
+        "label": label.masked_fill(~there(pairs, share=0.7), -1),
+        "text_group": torch.randint(max(pairs - 1, 1), (pairs,), generator=random),
+    }
+    # What is newer is drawn last: the cases of before stay as they were.
+    leaves |= {"unit": rows(pairs, POSITIVES), "foil": rows(pairs, POSITIVES), "concept": rows(pairs, CONCEPTS)}
+    given |= {
         "unit_valid": there(pairs, POSITIVES, share=0.7),
         "foil_valid": there(pairs, POSITIVES, share=0.6),
         "unit_group": torch.randint(max(pairs - 1, 1), (pairs, POSITIVES), generator=random),
+        "concept_valid": there(pairs, CONCEPTS, share=0.6),
+        "concept_group": torch.randint(2 * pairs, (pairs, CONCEPTS), generator=random),
+    }
     return Case(
         leaves={name: value.requires_grad_() for name, value in leaves.items()},
         teacher=teacher,
@@ -175,6 +204,7 @@ LEADING = {
     "distractor": "distractor_caption",
     "positive": "positive",
     "unit": "unit",
+    "concept": "concept",
     "tokens": "caption_token",
     "classes": "classes",
     "text_group": "caption",

@@ -12,6 +12,8 @@ from term_cases import changed, gradients, make_case
 
 from degla.errors import InputError
 from degla.losses import (
+    ConceptAttention,
+    ConceptSigmoid,
     Contrastive,
     ImageGrounded,
     SelfDistillation,
@@ -19,6 +21,7 @@ from degla.losses import (
     SigmoidImageGrounded,
     SigmoidTextGrounded,
     TextGrounded,
+    concept_attention,
 )
 from degla.losses.core import Processes, Target, pairwise
 from degla.losses.core.forms import fit_to_model
@@ -142,3 +145,54 @@ def test_a_batch_without_a_bias_is_refused() -> None:
     student = dataclasses.replace(case.student(), extra={})
     with pytest.raises(LookupError, match="add 'bias' to `reads`"):
         SigmoidContrastive().value(student, Target(), ONE)
+
+
+def phrases(student: Any, concept: torch.Tensor, valid: torch.Tensor) -> Any:
+    """A batch whose phrases are these."""
+    numbers = torch.arange(valid.numel()).view(valid.shape)
+    return changed(student, concept=concept, concept_valid=valid, concept_group=numbers)
+
+
+def test_c2lips_known_answers() -> None:
+    concept = torch.stack([EYE[[0, 0]], EYE[[1, 0]]])
+    valid = torch.tensor([[True, True], [True, False]])
+    given: Any = {"image": EYE, "caption": EYE, "concept": concept, "concept_valid": valid, "scale": 10.0, "bias": -5.0}
+    assert ConceptSigmoid()(**given).item() == pytest.approx(0.0134307, abs=5e-8)
+    # One image of two patches, one phrase that is the first: weights e / (e + 1) and the rest, cosine 0.938508.
+    tokens: Any = {"caption_token": torch.zeros(1, 1, 2), "negative_token": torch.zeros(1, 0, 1, 2)}
+    tokens |= {f"{name}_valid": torch.ones(value.shape[:-1], dtype=torch.bool) for name, value in tokens.items()}
+    one: Any = {"image": EYE[:1], "caption": EYE[:1], "concept": EYE[:1, None], "patch": 3 * EYE[None]}
+    cell = ConceptAttention()(**one, **tokens, scale=10.0, bias=-5.0)
+    assert cell.item() == pytest.approx(0.0123849, abs=5e-8)
+
+
+def test_phrases_that_are_the_captions_are_the_contrast_of_captions() -> None:
+    student = make_case(5, 0, mask="all", seed=7).student()
+    batch = phrases(student, student.caption[:, None], torch.ones(5, 1, dtype=torch.bool))
+    expected = SigmoidContrastive(negative_scope="none").value(student, Target(), ONE)
+    torch.testing.assert_close(ConceptSigmoid().value(batch, Target(), ONE), expected, rtol=1e-12, atol=0)
+    # More places, of which nothing is there.
+    wide = phrases(
+        student, student.caption[:, None].expand(-1, 3, -1), torch.tensor([True, False, False]).expand(5, -1)
+    )
+    torch.testing.assert_close(ConceptSigmoid().value(wide, Target(), ONE), expected, rtol=1e-12, atol=0)
+
+
+def test_where_all_patches_are_one_a_phrase_sees_that_one() -> None:
+    student = make_case(4, 0, mask="random", seed=8).student()
+    seen = torch.nn.functional.normalize(student.extra["patch"][:, 0], dim=-1)
+    expected = ConceptSigmoid().value(changed(student, image=seen), Target(), ONE)
+    for patches in (student.extra["patch"][:, :1], student.extra["patch"][:, :1].expand(-1, 3, -1)):
+        found = ConceptAttention().value(changed(student, patch=patches), Target(), ONE)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_blocks_of_phrases_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case(4, 0, mask="random", seed=9)
+    values = []
+    for block in (concept_attention._BLOCK, 1):
+        monkeypatch.setattr(concept_attention, "_BLOCK", block)
+        value = ConceptAttention().value(case.student(), Target(), ONE)
+        values.append({"value": value, **gradients(value, case.leaves)})
+    for name, whole in values[0].items():
+        torch.testing.assert_close(values[1][name], whole, rtol=1e-10, atol=1e-13)

@@ -28,7 +28,18 @@ def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "siglip", init_logit_bias=-10)
 
 
-SIGMOID = ("clip", "negclip", "negclip_hard_images", "degla", "degla_published", "degla_plus", "smoke")
+SIGMOID = (
+    "clip",
+    "negclip",
+    "negclip_hard_images",
+    "degla",
+    "degla_published",
+    "degla_plus",
+    "smoke",
+    "labclip",
+    "negbench",
+    "c2lip",
+)
 """Recipes of losses that all have a sigmoid form, or read neither scale nor bias."""
 
 

@@ -75,11 +75,19 @@ class RowExtras:
         self.texts = {name: each for name, each in texts.items() if each.shape in ("BD", "BPD", "BMD")}
         """The inputs that are texts, one or several a row."""
         self.columns: dict[str, Any] = {}
+        self._most_concepts = 0
         text = arrow.large_string()
         for name, each in (self.images | self.texts).items():
+            if each.part in ("unit", "concept"):
+                continue
             several = name in self.texts and each.shape == "BPD"
             values = _texts(rows, wanted, each.column) if several else _values(rows, wanted, each.column)
             self.columns[name] = arrow.array(values, arrow.large_list(text) if several else text)
+        if "concept" in wanted.reads:
+            phrases = zip(_values(rows, wanted, "concepts"), rows, strict=True)
+            lists = [list(dict.fromkeys(some)) or [row.caption.text] for some, row in phrases]
+            self.columns["concept"] = arrow.array(lists, arrow.large_list(text))
+            self._most_concepts = max(map(len, lists))
         if "unit" in wanted.reads:
             units = _values(rows, wanted, "units")
             self.columns["unit"] = arrow.array([[unit.model_dump() for unit in each] for each in units], _UNITS)
@@ -97,16 +105,32 @@ class RowExtras:
         value = self.columns[name][index].as_py()
         if not isinstance(value, list):
             return [] if value is None else [value]
+        if name == "concept":
+            return value
+        if len(value) == self.wanted.positives:
+            return value  # All of them, in the file's order.
         count = min(self.wanted.positives, len(value))
         return stream(name + "s", seed=self.seed, epoch=epoch, index=index).sample(value, count)
 
     def places(self, name: str) -> int:
         """How many texts a row has in a batch, missing ones among them."""
-        return self.wanted.positives if self.texts[name].shape == "BPD" else 1
+        return {"BPD": self.wanted.positives, "BMD": self._most_concepts}.get(self.texts[name].shape, 1)
 
-    def numbers(self, index: int) -> dict[str, int]:
-        """Number of the row's class, -1 where it has none, and one that is equal where two captions are the same."""
-        return {name: int(self.columns[name][index]) for name in ("label", "text_group") if name in self.columns}
+    def numbers(self, index: int, further: Mapping[str, Sequence[str | None]]) -> dict[str, Tensor | int]:
+        """Number of the row's class, -1 where it has none, and those that are equal where texts are the same.
+
+        Args:
+            index: of the row.
+            further: its texts by name, from `text_of`.
+        """
+        found: dict[str, Tensor | int] = {
+            name: int(self.columns[name][index]) for name in ("label", "text_group") if name in self.columns
+        }
+        for name in ("unit", "concept"):
+            if name in further:
+                numbers = [text_number(text) for text in further[name] if text is not None]
+                found[f"{name}_group"] = torch.tensor(numbers + [-1] * (self.places(name) - len(numbers)))
+        return found
 
 
 def _values(rows: Sequence[PairRow], wanted: ExtraData, column: str) -> list[Any]:

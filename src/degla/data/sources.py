@@ -116,7 +116,7 @@ def captions_of_row(row: Mapping[str, object], *, columns: Columns, where: str, 
 
 def _option(value: object, *, option: str) -> object:
     """An optional field as its record has it: nothing is an empty list, a number of a class is a text."""
-    if option == "positives":
+    if option in ("positives", "units", "concepts"):
         return () if value is None else value
     if value == "":  # an empty cell of a table
         return None

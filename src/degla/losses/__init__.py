@@ -19,6 +19,8 @@ from degla.shelf import LOSSES, class_name
 if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all the same.
     from degla.inputs import LossTensors
     from degla.losses.class_contrast import ClassContrast
+    from degla.losses.concept_attention import ConceptAttention
+    from degla.losses.concept_sigmoid import ConceptSigmoid
     from degla.losses.contrastive import Contrastive
     from degla.losses.core.embeddings import Embeddings, Target
     from degla.losses.core.objective import Loss, Objective, StatefulLoss, losses_by_name

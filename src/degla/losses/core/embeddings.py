@@ -165,6 +165,10 @@ def _set_defaults(given: dict[str, Any], wanted: Wanted, processes: Processes) -
         if INPUTS[name].mask and INPUTS[name].kind in ("image", "text"):
             places = given[name].shape[: len(INPUTS[INPUTS[name].mask].shape)]
             given.setdefault(INPUTS[name].mask, torch.ones(places, dtype=torch.bool, device=device))
+    for part in ("unit", "concept"):
+        if part in given:
+            places = torch.arange(given[part].shape[:2].numel(), device=device).view(given[part].shape[:2])
+            given.setdefault(f"{part}_group", places + processes.rank * places.numel())
     for part in ("raw_image", "teacher_raw_image"):
         whole = part.replace("raw_", "")
         if whole in given:

@@ -1,0 +1,69 @@
+"""Noun phrases of the global batch against what they look at in each image, each pair judged alone by a sigmoid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize, pad
+from torch.utils.checkpoint import checkpoint
+
+from degla.losses.concept_sigmoid import most_concepts
+from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core.pairwise import false_pair, pair_logits, true_pair
+from degla.ranges import Factor
+
+_BLOCK = 2**22
+"""Numbers of what phrases see in images that are held at a time: 16 MiB."""
+
+
+@dataclass(frozen=True)
+class ConceptAttention(Loss):
+    """Say yes to each noun phrase with what it looks at in its own image, and no to what it looks at in all others.
+
+    Formula:  1/R sum_{i,r} sp(-y_ir z_ir),  z_ir = s<w_ir,c_r> + b,  w_ir = sum_p a_irp u_ip / |sum_p a_irp u_ip|
+              a_irp = softmax_p <c_r,u_ip>, y_ir = 1 where phrase r is of the caption of image i, else -1
+              u_ip: patches of image i at length one, c: the R phrases of the global batch, s: `scale`, b: `bias`,
+              sp(z) = log(1 + e^z)
+    Shapes:   see Embeddings (concept, patch); returns a scalar, the mean over phrases of a sum over images
+    Scope:    global - gathers phrases; each process looks into its own images, a block of phrases at a time
+    Source:   C2LIP, arXiv 2603.25722 (SamsungLabs/concept_centric_clip 9d02526), with weight 0.01
+    Differs:  the release takes the patches of SigLIP's pooling, without queries and keys; these are the patch outputs
+              of open_clip's own transformers in the joint space
+    Cost:     the last block of the image tower for all patches; products [B, R, patches], computed twice
+    """
+
+    weight: Factor = 0.01
+    """Factor of the loss, >= 0 (0.01 in arXiv 2603.25722)."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"bias", "concept", "tokens"})
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the phrases of all processes."""
+        own, valid = student.require("concept"), student.require("concept_valid")
+        most = most_concepts(valid, processes)
+        missing = most - valid.shape[1]
+        concepts = processes.gather(pad(own, (0, 0, 0, missing))).flatten(0, 1)
+        there = processes.gather_constant(pad(valid, (0, missing))).flatten()
+        owner = torch.arange(len(there), device=there.device) // most - processes.own_rows(len(valid)).start
+        patch = normalize(student.require("patch"), dim=-1)
+        size = max(1, _BLOCK // max(patch[:, 0].numel(), 1))
+        total = student.scale * 0.0
+        for start in range(0, len(concepts), size):
+            part = slice(start, start + size)
+            parts = (concepts[part], there[part], owner[part])
+            total = total + checkpoint(_looked_at, student, patch, *parts, use_reentrant=False)
+        return total * processes.count / there.sum().clamp(min=1)
+
+
+def _looked_at(student: Embeddings, patch: Tensor, concept: Tensor, there: Tensor, owner: Tensor) -> Tensor:
+    """The sum over images of this process and some phrases."""
+    share = torch.einsum("bpd,rd->brp", patch, concept).softmax(dim=-1)
+    seen = normalize(torch.einsum("brp,bpd->brd", share, patch), dim=-1)
+    logit = pair_logits(student, torch.einsum("brd,rd->br", seen, concept))
+    true = owner[None] == torch.arange(len(patch), device=owner.device)[:, None]
+    losses = torch.where(true, true_pair(logit), false_pair(logit))
+    return losses.where(there[None], losses.new_zeros(())).sum()

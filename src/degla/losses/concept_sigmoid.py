@@ -1,0 +1,76 @@
+"""Images and noun phrases of the global batch, each pair judged alone by a sigmoid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core.pairwise import false_pairs_of_all, pair_logits, true_pair
+from degla.ranges import Factor
+
+
+@dataclass(frozen=True)
+class ConceptSigmoid(Loss):
+    """Say yes to each image with the noun phrases of its caption, and no to it with those of all other captions.
+
+    Formula:  1/R sum_{i,r} sp(-y_ir z(v_i,c_r)),  y_ir = 1 where phrase r is of the caption of image i, else -1
+              z(v,c) = s<v,c> + b, sp(z) = log(1 + e^z), v: images, c: the R phrases of the global batch, s: `scale`,
+              b: `bias`
+    Shapes:   see Embeddings (concept); returns a scalar, the mean over phrases of a sum over images
+    Scope:    global - phrases of one process at a time visit the others; logits are held in blocks of bounded size
+    Source:   C2LIP, arXiv 2603.25722 (SamsungLabs/concept_centric_clip 9d02526), with weight 1
+    Differs:  none in one process; in several, the release gathers phrases without images and fails (C2-1). Equal
+              phrases of different images are false pairs there; `mask_same_text` leaves them out
+    Cost:     one encoder pass of the phrases, about three a caption, which are short
+    """
+
+    weight: Factor = 1.0
+    """Factor of the loss, >= 0 (1 in arXiv 2603.25722)."""
+    mask_same_text: bool = False
+    """Leave out phrases that an image's own caption says too, which are no false pairs; true or false."""
+    mask_same_image: bool = False
+    """Leave out phrases of other captions of the same picture, which are no false pairs; true or false."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"bias", "concept"})
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the phrases of all processes."""
+        concept, valid = student.require("concept"), student.require("concept_valid")
+        similarity = torch.einsum("bd,bmd->bm", student.image, concept)
+        true = true_pair(pair_logits(student, similarity)).where(valid, similarity.new_zeros(()))
+        most = most_concepts(valid, processes)
+        missing = most - valid.shape[1]
+        concept, there = pad(concept, (0, 0, 0, missing)), pad(valid, (0, missing))
+        said = pad(student.require("concept_group"), (0, missing), value=-1)
+        rows, texts = len(valid), concept.flatten(0, 1)
+        owner = torch.arange(rows, device=valid.device).repeat_interleave(most)
+        numbers, groups = processes.gather_constant(said), processes.gather_constant(student.group)
+
+        def left_out(part: slice, source: int) -> Bool[Tensor, "images texts"]:
+            theirs = slice(source * rows, (source + 1) * rows)
+            left = torch.zeros(part.stop - part.start, len(texts), dtype=torch.bool, device=valid.device)
+            if source == processes.rank:
+                left |= owner[part.start * most : part.stop * most : most, None] == owner[None]
+            if self.mask_same_image:
+                left |= (student.group[part, None] == groups[None, theirs]).repeat_interleave(most, dim=1)
+            if self.mask_same_text:
+                same = said[part, :, None] == numbers[theirs].flatten()
+                left |= (same & there[part, :, None]).any(dim=1)
+            return left
+
+        weight = there.flatten().to(texts.dtype)
+        false = false_pairs_of_all(student, texts, weight=weight, left_out=left_out, processes=processes)
+        count = processes.total(valid.sum().to(false.dtype)).clamp(min=1)
+        return (true.sum() + false.sum()) * processes.count / count
+
+
+def most_concepts(valid: Bool[Tensor, "batch concepts"], processes: Processes) -> int:
+    """Places for phrases that a row has in the process where it has most: processes cut their batches alone."""
+    own = torch.tensor([valid.shape[1]], device=valid.device)
+    return valid.shape[1] if processes.count == 1 else int(processes.gather_constant(own).max())
