@@ -44,7 +44,7 @@ def test_one_name_is_enough(capsys: Capture) -> None:
     assert main(["explain", "image_grounded"]) == 0
     said = capsys.readouterr().out
     assert said == explain(["loss", "image_grounded"])
-    assert "Recipes:  degla, fsc_clip, tsvlc, and those made from them" in said
+    assert "Recipes:  clic, degla, fsc_clip, hard_positives, negbench, tsvlc, and those made from them" in said
 
 
 def test_a_field_is_told_as_in_the_help(capsys: Capture) -> None:

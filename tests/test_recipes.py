@@ -41,6 +41,16 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], dict[str, float]]] = {
     "negbench": ((1e-6, 0.2, 0.98, 1e-6, 50, 256, 5, 0), {"contrastive": 0.99}),
     "cs_clip": ((5e-7, 0.01, 0.98, 1e-6, 0, 128, 5, 1), {"contrastive": 1, "unit_contrast": 0.5}),
     "c2lip": ((1e-5, 0.1, 0.98, 1e-6, 50, 768, 5, 0), {"sigmoid_contrastive": 1, "concept_sigmoid": 1}),
+    "clic": (
+        (1e-6, 0.1, 0.98, 1e-8, 50, 800, 1, 1),
+        {
+            "contrastive": 0.125,
+            "positive_contrast": 0.375,
+            "image_grounded": 0.125,
+            "positive_grounded": 0.375,
+            "text_pull": 1,
+        },
+    ),
     "labclip": ((1e-3, 0.0, 0.999, 1e-8, 0, 1024, 10, 1), {"contrastive": 1}),
     "triplet_clip": ((1e-6, 0.1, 0.98, 1e-6, 50, 256, 5, 1), {"contrastive": 1, "distractor_contrastive": 1}),
     "gift": ((1e-5, 0.0, 0.999, 1e-8, 100, 64, 1000, 0), {"class_contrast": 1}),

@@ -435,6 +435,39 @@ def concept_attention(term: Any, student: Embeddings, teacher: Target, memory: T
     return total / max(int(there.sum()), 1), moved
 
 
+def positive_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, r, there, s = student.image, student.extra["positive"], student.extra["positive_valid"], student.scale
+    pairs, places = there.shape
+    total, moved = torch.zeros_like(s), set[str]()
+    for p in range(places):
+        rows = []
+        for i in (i for i in range(pairs) if bool(there[i, p])):
+            others = [
+                j
+                for j in range(pairs)
+                if j != i
+                and bool(there[j, p])
+                and not (term.mask_same_image and int(student.group[i]) == int(student.group[j]))
+            ]
+            right = s * _dot(v[i], r[i, p])
+            from_image = _cross_entropy(right, [s * _dot(v[i], r[j, p]) for j in others])
+            from_text = _cross_entropy(right, [s * _dot(v[j], r[i, p]) for j in others])
+            rows.append((from_image + from_text) / 2)
+            moved |= {"image", "positive", "scale"} if others else set()
+        total = total + _mean(rows, s) / places
+    return total, moved
+
+
+def positive_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, r, n, s = student.image, student.extra["positive"], student.negative, student.scale
+    there, valid = student.extra["positive_valid"], student.valid
+    rows = []
+    for i in range(there.shape[0]):
+        others = [s * _dot(v[i], n[i, k]) for k in range(valid.shape[1]) if bool(valid[i, k])]
+        for p in range(there.shape[1]):
+            if others and bool(there[i, p]):
+                rows.append(_cross_entropy(s * _dot(v[i], r[i, p]), others))
+    return _mean(rows, s), {"image", "positive", "negative", "scale"} if rows else set()
 
 
 def class_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:

@@ -17,6 +17,7 @@ from degla.losses.distractor import Distractor
 from degla.losses.distractor_contrastive import DistractorContrastive
 from degla.losses.image_grounded import calibrated_own_negatives_loss, own_negatives_loss
 from degla.losses.logit_distillation import LogitDistillation
+from degla.losses.positive_grounded import PositiveGrounded
 from degla.losses.soft_alignment import SoftAlignment
 from degla.losses.text_contrast import TextContrast
 from degla.losses.text_pull import TextPull
@@ -139,6 +140,28 @@ def test_text_pull_of_equal_and_opposite_texts() -> None:
     assert value(TextPull(), changed(student, positive=-student.extra["positive"])) == pytest.approx(4)
 
 
+def test_clics_known_answers() -> None:
+    """Four texts that are their image, a negative that is orthogonal to all."""
+    student = two_axes(positive=torch.eye(4, dtype=torch.float64)[:2, None].expand(-1, 3, -1),
+                       positive_valid=torch.ones(2, 3, dtype=torch.bool))  # fmt: skip
+    losses = {name: each for name, each in RECIPES.load("clic").clic().objective.items() if each.weight}
+    assert sum(each.weight * value(each, student) for each in losses.values()) == pytest.approx(0.313262, abs=1e-6)
+    contrast = {"contrastive", "positive_contrast"}
+    for name in contrast | {"image_grounded", "positive_grounded"}:
+        assert value(losses[name], student) == pytest.approx(0.313262, abs=1e-6), name
+    for names in (contrast, losses.keys() - contrast - {"text_pull"}):
+        assert sum(losses[name].weight for name in names) == 0.5
+    assert value(losses["text_pull"], student) == 0
+    fooled = changed(student, negative=student.extra["positive"][:, :1])
+    assert value(PositiveGrounded(), fooled) == pytest.approx(math.log(2))
+    # The second text at cosine 0.5 to the first, the others anywhere.
+    turned = student.extra["positive"].clone()
+    turned[:, 0] = student.caption / 2 + math.sqrt(3) / 2 * student.negative[:, 0]
+    turned[:, 1] = -student.caption
+    assert value(losses["text_pull"], changed(student, positive=turned)) == pytest.approx(1)
+
+
+def two_axes(**given: Any) -> Embeddings:
     """Two rows at scale 1, whose images, captions and units are the two axes; negatives and foils are two others."""
     axes = torch.eye(4, dtype=torch.float64)
     rows = dict.fromkeys(("image", "caption"), axes[:2]) | {"negative": axes[2:, None]}

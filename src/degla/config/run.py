@@ -83,6 +83,9 @@ class ReplayConfig(Checked, section="replay"):
     """Its pairs of a step over all processes, 1 or more; as many as `train.batch_size` by default."""
     objective: LossesByName = field(default_factory=losses_by_name)
     """Its losses, added to the objective; all have weight 0 where a recipe replays nothing."""
+    alternate: bool = False
+    """Take every other step on these pairs alone, beginning with the second, in place of adding their losses to every
+    step (CLIC); true or false."""
 
     @property
     def active(self) -> bool:
@@ -156,6 +159,11 @@ class TrainConfig(Checked, section=""):
             raise InputError(
                 "--replay.data is given, but no loss of --replay.objective has a weight: pairs would be read for "
                 "nothing. Give a loss a weight, or leave the data out."
+            )
+        if self.replay.alternate and self.l2_sp.weight and self.l2_sp.importance == "adaptive":
+            raise InputError(
+                '--l2-sp.importance "adaptive" weighs parameters by the gradient of the replayed pairs in every step, '
+                "and with --replay.alternate every other step has none; give --l2-sp.importance equal."
             )
         if self.l2_sp.weight and self.l2_sp.importance == "adaptive" and not self.replay.active:
             raise InputError(

@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all
     from degla.losses.intra_modal import IntraModal
     from degla.losses.logit_distillation import LogitDistillation
     from degla.losses.own_hinge import OwnHinge
+    from degla.losses.positive_contrast import PositiveContrast
+    from degla.losses.positive_grounded import PositiveGrounded
     from degla.losses.raw_distillation import RawDistillation
     from degla.losses.self_distillation import SelfDistillation
     from degla.losses.sigmoid_contrastive import SigmoidContrastive

@@ -83,12 +83,15 @@ class Trainer:
     def gradients(self, batch: Batch, replayed: Batch | None, *, number: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Leave the gradients of all losses in the parameters; returns their sum and the value of each."""
         loss, values = torch.zeros((), device=self.encoder.device), dict[str, Tensor]()
-        if self.replay is not None and replayed is not None:
+        alternate = self.replay is not None and self.config.replay.alternate
+        if self.replay is not None and replayed is not None and (not alternate or number % 2):
             loss, own = self.backward(replayed, self.replay, number=number)
             values |= {f"replay.{name}": value for name, value in own.items()}
         if self.l2_sp is not None:  # Behind the replay: it may weigh parameters by the gradient that they have now.
             values["l2_sp"] = self.l2_sp.pull()
             loss = loss + self.l2_sp.config.weight * values["l2_sp"]
+        if alternate and number % 2:
+            return loss, values
         main, own = self.backward(batch, self.pairs, number=number)
         return main + loss, own | values
 

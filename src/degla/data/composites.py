@@ -1,0 +1,193 @@
+"""Two pictures as one, with texts of both: the data of CLIC (arXiv 2505.24424), made from captions.
+
+Each image gets a partner of the same orientation. Wider ones lie one above the other, higher ones side by side, each
+half of the square, its ratio not kept; which comes first is drawn for the picture and for each text alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+from PIL import Image
+
+from degla.data.images import read_image
+from degla.data.pairs import said_words
+from degla.errors import InputError
+from degla.records import CaptionRecord, NegativeRecord
+from degla.tagger import load_tagger
+
+RULE: Final = "exchange_words"
+"""What the rule of the negatives is called."""
+_FIXED: Final = frozenset(["AUX", "DET", "INTJ", "PART", "PUNCT", "SYM", "X", "SCONJ", "CCONJ"])
+"""Parts of speech whose words are not exchanged."""
+_ATTEMPTS: Final = 50
+_BATCH: Final = 256
+
+
+@dataclass(frozen=True)
+class Composite:
+    """One row.
+
+    Attributes:
+        caption: both captions in one order; `positives` are the other order, then a further sentence of each image,
+            twice. Its `image` is a name, to be written.
+        negative: both captions with one word of each exchanged; None where every exchange says the same.
+        picture: square, RGB.
+    """
+
+    caption: CaptionRecord
+    negative: NegativeRecord | None
+    picture: Image.Image
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One image with its texts and the tagged words of its caption."""
+
+    record: CaptionRecord
+    further: tuple[str, ...]
+    words: tuple[tuple[str, str], ...]
+
+
+def composites(captions: Sequence[CaptionRecord], *, folder: Path, size: int, seed: int) -> Iterator[Composite]:
+    """One composite for each image that has a partner of its orientation.
+
+    Args:
+        captions: an image's further sentences are the `positives` of its first caption, else its other captions.
+        folder: that image paths are relative to.
+        size: height and width of the pictures, even, pixels.
+        seed: of all that is drawn.
+
+    Raises:
+        InputError: fewer than two images, an image that cannot be read, or the tagger is not installed.
+    """
+    scenes = _scenes(captions)
+    if len(scenes) < 2:
+        raise InputError(f"the captions are of {len(scenes)} image; a composite needs two.")
+    for number, scene in enumerate(scenes):
+        chance = Random(f"composite/{seed}/{scene.record.image_id}")
+        picture = read_image(scene.record.image, folder=folder, caption_id=scene.record.id)
+        for _ in range(_ATTEMPTS):
+            other = scenes[(number + chance.randrange(1, len(scenes))) % len(scenes)]
+            partner = read_image(other.record.image, folder=folder, caption_id=other.record.id)
+            if is_wide(partner) == is_wide(picture):
+                pair = [picture, partner]
+                chance.shuffle(pair)
+                yield _composite(scene, other, join(*pair, size=size), chance)
+                break
+
+
+def is_wide(picture: Image.Image) -> bool:
+    """Whether a picture is at least as wide as high."""
+    return picture.width >= picture.height
+
+
+def join(first: Image.Image, second: Image.Image, *, size: int) -> Image.Image:
+    """A square of two pictures of one orientation, wide ones above each other, high ones side by side."""
+    wide, half = is_wide(first), size // 2
+    joined = Image.new("RGB", (size, size))
+    for place, picture in enumerate((first, second)):
+        part = picture.resize((size, half) if wide else (half, size), Image.Resampling.BICUBIC)
+        joined.paste(part, (0, place * half) if wide else (place * half, 0))
+    return joined
+
+
+def _scenes(captions: Sequence[CaptionRecord]) -> list[_Scene]:
+    of_image: dict[str, list[CaptionRecord]] = {}
+    for caption in captions:
+        of_image.setdefault(caption.image_id, []).append(caption)
+    firsts = [records[0] for records in of_image.values()]
+    tagger: Any = load_tagger(exclude=("parser", "ner", "lemmatizer"))
+    tagged = tagger.pipe((_plain(record.text) for record in firsts), batch_size=_BATCH)
+    return [
+        _Scene(
+            records[0],
+            records[0].positives or tuple(other.text for other in records[1:]),
+            tuple((token.text, token.pos_) for token in words),
+        )
+        for records, words in zip(of_image.values(), tagged, strict=True)
+    ]
+
+
+def _composite(scene: _Scene, other: _Scene, picture: Image.Image, chance: Random) -> Composite:
+    texts = [_plain(scene.record.text), _plain(other.record.text)]
+    positives = [_said(texts[::-1])]
+    if scene.further and other.further:
+        pairs = zip(_two(scene.further, chance), _two(other.further, chance), strict=True)
+        positives += [_said(chance.sample([_plain(text) for text in pair], 2)) for pair in pairs]
+    name = f"{scene.record.id}+{other.record.id}"
+    # An id may hold anything; a file is called by a number that does not.
+    image = f"{Random(name).getrandbits(64):016x}.png"
+    caption = CaptionRecord(id=name, image=image, text=_said(texts), image_id=name, positives=tuple(positives))
+    changed = exchange_words(scene.words, other.words, chance)
+    negative = None
+    if changed is not None:
+        text = _said(chance.sample(changed, 2))
+        negative = NegativeRecord(caption_id=name, rule=RULE, kind="exchange", text=text, source="rules", accepted=True)
+    return Composite(caption, negative, picture)
+
+
+def _two(texts: Sequence[str], chance: Random) -> list[str]:
+    """Two of some texts; one of them twice where there is one."""
+    return chance.sample(texts, 2) if len(texts) > 1 else [texts[0]] * 2
+
+
+def _plain(text: str) -> str:
+    return text.strip().rstrip(".").rstrip().lower()
+
+
+def _said(texts: Sequence[str]) -> str:
+    return " ".join(f"{text}." for text in texts)
+
+
+def exchange_words(
+    first: Sequence[tuple[str, str]], second: Sequence[tuple[str, str]], chance: Random
+) -> list[str] | None:
+    """Two captions with one word of each in the other's place, wherever the caption says it.
+
+    Words of one part of speech, which is drawn among those that both have; where they share none, any two words. What
+    both captions say stays. An exchange that says what the captions say, in either order, is not taken.
+
+    Args:
+        first: words of the one caption with their parts of speech (universal tags).
+        second: of the other.
+        chance: draws part of speech and words.
+
+    Returns:
+        Both texts; None where no exchange changes what is said.
+    """
+    sides = [{word: sort for word, sort in side if sort not in _FIXED} for side in (first, second)]
+    common = sides[0].keys() & sides[1].keys()
+    sides = [{word: sort for word, sort in side.items() if word not in common} for side in sides]
+    sorts = sorted(set(sides[0].values()) & set(sides[1].values()))
+    chance.shuffle(sorts)
+    pairs: list[tuple[str, str]] = []
+    for sort in sorts:
+        mine, theirs = ([word for word in side if side[word] == sort] for side in sides)
+        pairs += _shuffled(mine, theirs, chance)
+    every = [list(dict.fromkeys(word for word, sort in side if sort != "PUNCT")) for side in (first, second)]
+    texts = [" ".join(word for word, _ in side) for side in (first, second)]
+    told = [sorted(said_words(text)) for text in texts]
+    for one, other in pairs or _shuffled(every[0], every[1], chance):
+        changed = [_replaced(texts[0], one, other), _replaced(texts[1], other, one)]
+        new = [sorted(said_words(text)) for text in changed]
+        if new not in (told, told[::-1]):
+            return changed
+    return None
+
+
+def _shuffled(first: Sequence[str], second: Sequence[str], chance: Random) -> list[tuple[str, str]]:
+    """Every pair of one word of each, in random order."""
+    pairs = list(product(first, second))
+    chance.shuffle(pairs)
+    return pairs
+
+
+def _replaced(text: str, word: str, by: str) -> str:
+    return re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", lambda _: by, text)

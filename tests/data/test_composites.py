@@ -1,0 +1,89 @@
+"""Two pictures as one, with texts of both: what the recipe clic reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+import numpy
+import pytest
+from PIL import Image
+
+from degla.cli import main
+from degla.data.composites import exchange_words, join
+from degla.data.pairs import said_words
+from degla.data.sources import read_negatives
+from degla.records import CaptionRecord, read_jsonl
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+@pytest.mark.parametrize("size", [(40, 30), (30, 30), (20, 50)])
+def test_a_red_and_a_blue_picture_are_half_each(size: tuple[int, int]) -> None:
+    joined = numpy.asarray(join(Image.new("RGB", size, RED), Image.new("RGB", size, BLUE), size=16))
+    assert joined.shape == (16, 16, 3)
+    first, second = (joined[:8], joined[8:]) if size[0] >= size[1] else (joined[:, :8], joined[:, 8:])
+    assert (first == RED).all() and (second == BLUE).all()
+
+
+def test_words_of_one_part_of_speech_are_exchanged_wherever_they_are_said() -> None:
+    dog = [("a", "DET"), ("dog", "NOUN"), ("sees", "VERB"), ("a", "DET"), ("dog", "NOUN")]
+    men = [("two", "NUM"), ("men", "NOUN"), ("ride", "VERB")]
+    found = {tuple(exchange_words(dog, men, Random(seed)) or ()) for seed in range(20)}
+    assert found == {("a men sees a men", "two dog ride"), ("a dog ride a dog", "two men sees")}
+    # One word each: the exchange is the other order, and says the same.
+    assert exchange_words([("dogs", "NOUN")], [("cats", "NOUN")], Random(0)) is None
+    # No part of speech in common: any two words; what both say stays.
+    apart = exchange_words([("red", "ADJ"), ("and", "CCONJ")], [("run", "VERB"), ("and", "CCONJ")], Random(0))
+    assert apart is not None and apart != ["red and", "run and"]
+
+
+def test_the_command_writes_what_clic_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {
+        "wide1": ["A black dog runs on a beach.", "The dog is wet.", "Waves behind a dog."],
+        "wide2": ["two men ride brown horses", "men outside"],
+        "high1": ["a woman with a red umbrella", "it rains", "a wet street"],
+        "high2": ["an old clock on a tall tower", "it is noon"],
+    }
+    (tmp_path / "images").mkdir()
+    rows = []
+    for number, (name, texts) in enumerate(said.items()):
+        colour = (60 * number, 0, 255 - 60 * number)
+        size = (24, 16) if name.startswith("wide") else (16, 24)
+        Image.new("RGB", size, colour).save(tmp_path / "images" / f"{name}.png")
+        rows += [{"id": f"{name}-{at}", "image": f"{name}.png", "text": text, "image_id": name} for at, text in
+                 enumerate(texts)]  # fmt: skip
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["prepare", "composites", str(captions), "--images", str(tmp_path / "images"), "--size", "16", "--out"]
+    assert main([*words, str(tmp_path / "out")]) == 0
+    assert "4 composites of 4 images, 4 with a negative" in capsys.readouterr().err
+    made = list(read_jsonl(CaptionRecord, tmp_path / "out" / "captions.jsonl"))
+    negatives = {each.caption_id: str(each.text) for each in read_negatives(tmp_path / "out" / "negatives.jsonl")}
+    plain = {text.rstrip(".").lower() for texts in said.values() for text in texts}
+    for record in made:
+        first, second = record.id.split("+")
+        assert first[:4] == second[:4], "one orientation"
+        texts = [text.rstrip(".") for text in record.text.split(". ")]
+        assert record.positives[0] == f"{texts[1]}. {texts[0]}." and len(record.positives) == 3
+        for positive in record.positives[1:]:
+            further = positive.removesuffix(".").split(". ")
+            assert set(further) <= plain - set(texts) and len(further) == 2
+        changed = said_words(negatives[record.id])
+        assert changed not in (said_words(record.text), said_words(record.positives[0]))
+        assert sorted(changed) == sorted(said_words(record.text)), "words change places"
+        picture = numpy.asarray(Image.open(tmp_path / "out" / "images" / record.image))
+        assert picture.shape == (16, 16, 3) and len(numpy.unique(picture.reshape(-1, 3), axis=0)) == 2
+    assert main([*words, str(tmp_path / "out")]) == 2 and "is there already" in capsys.readouterr().err
+    again = tmp_path / "again"
+    assert main([*words, str(again)]) == 0
+    assert (again / "captions.jsonl").read_bytes() == (tmp_path / "out" / "captions.jsonl").read_bytes()
+    assert (
+        main(
+            ["prepare", "composites", str(captions), "--images", str(tmp_path / "images"), "--size", "15", "--out", "x"]
+        )
+        == 2
+    )
+    captions.write_text(json.dumps(rows[0]) + "\n")
+    assert main([*words, str(tmp_path / "one")]) == 2 and "a composite needs two" in capsys.readouterr().err
