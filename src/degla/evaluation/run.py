@@ -23,6 +23,7 @@ from degla.evaluation.neutral import find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.questions import BenchmarkQuestions, ask, questions_digest
+from degla.evaluation.regions import Regions, RegionTable, require_pairs
 from degla.evaluation.results import TracedResult, provenance_of
 from degla.evaluation.verdicts import images_of, judge, texts_of
 from degla.progress import TaskProgress
@@ -66,6 +67,7 @@ class Evaluation:
         image_reading: how images become pixels, see `data.decoding.decode`.
         progress: show how far it is on stderr.
         cache: embedded rows of earlier calls, read and filled; see `cache.DiskCache`. None: none are kept.
+        regions: compare crops of pictures with parts of texts, see `regions`; None: pictures with texts, by cosine.
         processes: those of one job that all evaluate alike: they share the embedding and get the same result; the
             first of them reads and fills the cache and scores. This one alone, whatever job it belongs to, by default.
         questions: of these benchmarks, where `ask_all` has read them already.
@@ -79,6 +81,7 @@ class Evaluation:
     image_reading: ImageReading = "upright"
     progress: bool = True
     cache: Cache | None = None
+    regions: Regions | None = None
     processes: EvaluationProcesses = field(default_factory=EvaluationProcesses)
     questions: Sequence[BenchmarkQuestions] | None = None
 
@@ -150,8 +153,13 @@ class Evaluation:
             progress=TaskProgress(self.progress and processes.first),
             processes=processes,
         )
-        embeddings = embedder.embed(images_of(entries), chain.from_iterable(map(texts_of, entries)))
-        scored = processes.from_first(lambda: [self._score(asked, embeddings, cache) for asked in self.asked])
+        images, texts = list(images_of(entries)), list(chain.from_iterable(map(texts_of, entries)))
+        table = self._regions(images, texts)
+        if table is not None:
+            images, texts = images + table.images, texts + table.texts
+            label = label or f"{encoder.name}, {self.regions.name}"  # type: ignore[union-attr]
+        embeddings = embedder.embed(images, texts)
+        scored = processes.from_first(lambda: [self._score(asked, embeddings, cache, table) for asked in self.asked])
         leakage = processes.from_first(lambda: None if training is None else self._leakage(training))
         items = tuple(chain.from_iterable(verdicts for _, verdicts in scored))
         return TracedResult(
@@ -172,15 +180,22 @@ class Evaluation:
             leakage=leakage,
         )
 
+    def _regions(self, images: Sequence[ItemImage], texts: Sequence[str]) -> RegionTable | None:
+        if self.regions is None:
+            return None
+        for asked in self.asked:
+            require_pairs(asked.entries, benchmark=asked.benchmark.name)
+        return self.regions.table(images, texts, root=self.root, reading=self.image_reading)
+
     def _leakage(self, training: TrainingImages) -> Leakage:
         paths = ((asked.benchmark.name, [image.path for image in images_of(asked.entries)]) for asked in self.asked)
         return find_leakage(training, paths, root=self.root)
 
     def _score(
-        self, asked: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None
+        self, asked: BenchmarkQuestions, embeddings: EmbeddedItems, cache: Cache | None, regions: RegionTable | None
     ) -> tuple[BenchmarkResult, list[ItemVerdict]]:
         benchmark = asked.benchmark
-        judged = judge(benchmark, asked.entries, embeddings, tie=self.tie)
+        judged = judge(benchmark, asked.entries, embeddings, tie=self.tie, regions=regions)
         floors = find_floors(benchmark, asked.kept, cache)
         scores = aggregate(floors.benchmark, judged, seed=self.seed)
         degenerate = Counter(row.verdict.part for row in judged if row.verdict.degenerate)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark, Classification, Entry, Retrieval, TieRule
 from degla.evaluation.embed import EmbeddedItems
+from degla.evaluation.regions import RegionTable
 from degla.evaluation.scoring import RankVerdicts, class_rows, pair_similarities, rank, score_pairs, score_texts
 from degla.records import ItemImage, PairItem
 from degla.results import ItemVerdict
@@ -45,8 +46,9 @@ def images_of(entries: Iterable[Entry]) -> Iterator[ItemImage]:
 
 
 def judge(
-    benchmark: Benchmark, entries: Sequence[Entry], embeddings: EmbeddedItems, *, tie: TieRule | None = None
-) -> list[Judged]:
+    benchmark: Benchmark, entries: Sequence[Entry], embeddings: EmbeddedItems, *, tie: TieRule | None = None,
+    regions: RegionTable | None = None,
+) -> list[Judged]:  # fmt: skip
     """Score every entry; the order is that of the entries.
 
     Args:
@@ -54,6 +56,7 @@ def judge(
         entries: items to score; those with `keep` False must be left out before.
         embeddings: rows of all their images and texts.
         tie: overrides the benchmark's tie rules.
+        regions: compares pictures and texts of pairs part by part, in place of the cosine.
 
     Raises:
         DeglaError: a similarity is not finite.
@@ -62,7 +65,7 @@ def judge(
     pairs = [entry for entry in entries if isinstance(entry, PairItem)]
     judged = {
         id(entry): [verdict]
-        for entry, verdict in zip(pairs, _judge_pairs(benchmark, pairs, embeddings, tie), strict=True)
+        for entry, verdict in zip(pairs, _judge_pairs(benchmark, pairs, embeddings, tie, regions), strict=True)
     }
     for entry in entries:
         rule = tie or benchmark.part(entry.part).tie
@@ -74,8 +77,9 @@ def judge(
 
 
 def _judge_pairs(
-    benchmark: Benchmark, items: Sequence[PairItem], embeddings: EmbeddedItems, tie: TieRule | None
-) -> list[Judged]:
+    benchmark: Benchmark, items: Sequence[PairItem], embeddings: EmbeddedItems, tie: TieRule | None,
+    regions: RegionTable | None,
+) -> list[Judged]:  # fmt: skip
     alike: dict[tuple[int, Gold, TieRule], list[int]] = {}
     for index, item in enumerate(items):
         rule = tie or benchmark.part(item.part).tie
@@ -84,7 +88,9 @@ def _judge_pairs(
     for (K, gold, rule), members in alike.items():
         chosen = [items[index] for index in members]
         worths = (
-            _compare_images(chosen, gold, embeddings, rule) if K else _compare_texts(chosen, gold, embeddings, rule)
+            _compare_images(chosen, gold, embeddings, rule, regions)
+            if K
+            else _compare_texts(chosen, gold, embeddings, rule)
         )
         for row, (index, item) in enumerate(zip(members, chosen, strict=True)):
             if not math.isfinite(worths.margin[row]):
@@ -114,10 +120,16 @@ class _Worths:
     chance: dict[str, float]
 
 
-def _compare_images(items: Sequence[PairItem], gold: Gold, embeddings: EmbeddedItems, rule: TieRule) -> _Worths:
+def _compare_images(
+    items: Sequence[PairItem], gold: Gold, embeddings: EmbeddedItems, rule: TieRule, regions: RegionTable | None
+) -> _Worths:
     ids = [item.id for item in items]
-    image_index = np.array([[embeddings.image_row[image] for image in item.images] for item in items])
-    similarities = pair_similarities(embeddings.images, embeddings.texts, image_index, _text_index(items, embeddings))
+    if regions is None:
+        images = np.array([[embeddings.image_row[image] for image in item.images] for item in items])
+        texts = _text_index(items, embeddings)
+        similarities = pair_similarities(embeddings.images, embeddings.texts, images, texts)
+    else:
+        similarities = regions.similarities(items, embeddings)
     truth = np.broadcast_to(np.array(gold), similarities.shape)
     verdicts = score_pairs(similarities, truth, tie=rule, ids=ids)
     chance = chance_of(gold)

@@ -23,18 +23,32 @@ def describe(verb: argparse.ArgumentParser) -> None:
     describe_benchmarks(verb)
     verb.add_argument("--out", type=Path, required=True, help="JSON file; with several models, one file each, numbered")
     verb.add_argument("--label", nargs="+", help="names for the report, one a model (the model's own name)")
+    verb.add_argument(
+        "--scorer",
+        choices=["cosine", "regions"],
+        default="cosine",
+        help="regions: frozen towers asked part by part, the best of a picture's crops for each phrase (cosine)",
+    )
+    verb.add_argument(
+        "--crops", nargs="+", type=int, metavar="N", help="with regions: N x N crops, 1 for all of it (1 2 3)"
+    )
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
 def run(given: argparse.Namespace) -> int:
     """Score each model and write its result."""
     check_models(given)
+    if given.crops and given.scorer != "regions":
+        raise InputError("--crops goes together with --scorer regions.")
 
     from degla.evaluation.processes import joined_processes
+    from degla.evaluation.regions import Regions
     from degla.evaluation.results import save_result
     from degla.evaluation.terminal import render_result
 
-    with joined_processes() as processes, evaluation(given, processes=processes) as asked:
+    regions = Regions(tuple(given.crops or (1, 2, 3))) if given.scorer == "regions" else None
+    with joined_processes() as processes, evaluation(given, processes=processes) as plain:
+        asked = replace(plain, regions=regions)
         for number, name in enumerate(given.models):
             label = given.label[number] if given.label else None
             result = asked.score_named(name, label=label, device=device(given.device))

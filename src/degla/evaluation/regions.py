@@ -1,0 +1,143 @@
+"""Frozen towers asked part by part: crops of pictures against phrases of texts, and no training.
+
+After "Adding simple structure at inference" (arXiv 2506.09691), whose code was not released: S(I, T) = 1/G sum_g max_r
+cos(v_r, t_g) over G parts g of the text and the crops r of the picture. Crops and parts are this package's own choice:
+the whole picture, 2 x 2 and 3 x 3 overlapping crops; the whole text, its noun phrases, and what stands between two of
+them with both. What the paper prints is not to be compared with what this gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from degla.errors import InputError
+from degla.evaluation.embed import EmbeddedItems
+from degla.evaluation.pictures import decode_picture, read_picture
+from degla.evaluation.scoring import EmbeddingRows
+from degla.negatives.units import named_parts
+from degla.records import ImageReading, ItemImage, PairItem
+
+
+@dataclass(frozen=True)
+class RegionTable:
+    """Which crops stand for an image and which texts for a text; what is not in it stands for itself.
+
+    Attributes:
+        crops: of each image, the image itself among them where the grid has a 1.
+        parts: of each text, the text itself first.
+    """
+
+    crops: dict[ItemImage, tuple[ItemImage, ...]]
+    parts: dict[str, tuple[str, ...]]
+
+    @property
+    def images(self) -> list[ItemImage]:
+        """Every crop, each once."""
+        return list(dict.fromkeys(crop for some in self.crops.values() for crop in some))
+
+    @property
+    def texts(self) -> list[str]:
+        """Every part, each once."""
+        return list(dict.fromkeys(part for some in self.parts.values() for part in some))
+
+    def similarities(self, items: Sequence[PairItem], embeddings: EmbeddedItems) -> EmbeddingRows:
+        """S of each image with each text of an item [N, K, L].
+
+        Args:
+            items: of equal shape.
+            embeddings: of all crops and parts.
+        """
+        return np.array(
+            [[[self._similarity(image, text, embeddings) for text in item.texts] for image in item.images]
+             for item in items], dtype=np.float32,
+        )  # fmt: skip
+
+    def _similarity(self, image: ItemImage, text: str, embeddings: EmbeddedItems) -> np.float32:
+        crops = embeddings.images[[embeddings.image_row[crop] for crop in self.crops[image]]]
+        parts = embeddings.texts[[embeddings.text_row[part] for part in self.parts[text]]]
+        # Multiplied and added along the row, as `scoring.pair_similarities` does: one crop and one part give its bits.
+        cosines = (crops[:, None] * parts[None]).sum(axis=-1)
+        return np.float32(cosines.max(axis=0).mean(dtype=np.float32))
+
+
+@dataclass(frozen=True)
+class Regions:
+    """How pictures are cut.
+
+    Attributes:
+        grid: numbers n of crops a side, each 1 or more: n x n crops of 2 / (n + 1) of the picture's width and height,
+            each of which overlaps half of the next; 1 is the whole picture.
+    """
+
+    grid: tuple[int, ...] = (1, 2, 3)
+
+    def __post_init__(self) -> None:
+        if not self.grid or any(count < 1 for count in self.grid):
+            raise InputError(f"--crops {' '.join(map(str, self.grid))}: give numbers of crops a side, each 1 or more.")
+
+    @property
+    def name(self) -> str:
+        """For labels."""
+        return f"regions {'+'.join(map(str, self.grid))}"
+
+    def table(
+        self, images: Iterable[ItemImage], texts: Iterable[str], *, root: Path, reading: ImageReading = "upright"
+    ) -> RegionTable:
+        """What stands for images and texts; every picture is opened for its size.
+
+        Args:
+            images: repetitions are passed over.
+            texts: likewise.
+            root: folder that image paths are relative to.
+            reading: how images become pixels.
+
+        Raises:
+            InputError: a picture cannot be read, or the tagger is not installed.
+        """
+
+        def size_of(path: str) -> tuple[int, int]:
+            return decode_picture(read_picture(root, path), root, path, reading=reading).size
+
+        images, texts = list(dict.fromkeys(images)), list(dict.fromkeys(texts))
+        paths = list(dict.fromkeys(image.path for image in images))
+        with ThreadPoolExecutor() as pool:
+            sizes = dict(zip(paths, pool.map(size_of, paths), strict=True))
+        crops = {image: self.crops(image, sizes[image.path]) for image in images}
+        parts = {
+            text: tuple(dict.fromkeys([text, *some])) for text, some in zip(texts, named_parts(texts), strict=True)
+        }
+        return RegionTable(crops, parts)
+
+    def crops(self, image: ItemImage, size: tuple[int, int]) -> tuple[ItemImage, ...]:
+        """The crops of a picture of this width and height, or of the image's own crop of it."""
+        left, top, width, height = image.crop or (0, 0, *size)
+        found = []
+        for count in self.grid:
+            if count == 1:
+                found.append(image)
+                continue
+            wide, high = max(1, round(2 * width / (count + 1))), max(1, round(2 * height / (count + 1)))
+            for row in range(count):
+                for column in range(count):
+                    x = left + min(round(column * width / (count + 1)), width - wide)
+                    y = top + min(round(row * height / (count + 1)), height - high)
+                    found.append(ItemImage(path=image.path, crop=(x, y, wide, high)))
+        return tuple(dict.fromkeys(found))
+
+
+def require_pairs(entries: Iterable[object], *, benchmark: str) -> None:
+    """Refuse a benchmark that ranks long lists of candidates, for each of which there would be a table of cosines.
+
+    Raises:
+        InputError: names the benchmark.
+    """
+    if not all(isinstance(entry, PairItem) and entry.images for entry in entries):
+        raise InputError(
+            f"--scorer regions compares the few images and texts of one question, and {benchmark} asks for more "
+            "(retrieval, classes or texts alone). Leave it out, or the flag."
+        )
