@@ -9,11 +9,13 @@ import argparse
 import json
 import logging
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import open_clip
@@ -26,11 +28,13 @@ import degla
 from degla.config.fields import change
 from degla.config.run import TrainConfig, recipe_config
 from degla.errors import DeglaError
+from degla.export.run import FORMS, To, export
 from degla.losses.core import Processes
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.training.loop import build_trainer, open_accelerator
 from degla.training.pairs import open_pairs
+from tests.export.made import register_tiny_tower, write_clip, write_siglip
 
 SIZE = 32
 VIT: dict[str, Any] = {"image_size": SIZE, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
@@ -80,6 +84,21 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "PE-Core": {"vision_cfg": _timm("vit_pe_core_base_patch16_224", "map", None, **SMALL_VIT), "embed_dim": 512},
 }  # fmt: skip
+
+FOLDERS = ("CLIP, folder of transformers", "SigLIP, folder of transformers")
+"""Models that start in the form of transformers, with the widths of the tests' models."""
+
+
+def make_folder(folder: Path, name: str) -> Path:
+    """A folder in the form of transformers with random weights."""
+    folder.mkdir()
+    _make_small({})
+    if name == FOLDERS[0]:
+        write_clip(folder, own=True)
+    else:
+        register_tiny_tower()
+        write_siglip(folder)
+    return folder
 
 
 def make_model(folder: Path, family: dict[str, Any]) -> Path:
@@ -174,6 +193,7 @@ class Trial:
             self.tried("train", self.train),
             self.tried("resume", self.resume),
             self.tried("evaluate", self.evaluate),
+            *(self.tried(f"to {to}", lambda to=to: self.export(to)) for to in FORMS),
         ]
 
     def start(self, encoder: Encoder) -> str:
@@ -232,6 +252,10 @@ class Trial:
         result = degla.evaluate(str(self.whole.folder), ["zeroshot"], self.data)
         return "yes" if result.benchmarks[0].parts[0].scores else "NO SCORE"
 
+    def export(self, to: To) -> str:
+        """The trained model in another form, whose embeddings the export itself has compared."""
+        return f"{export(str(self.whole.folder), to=to, out=self.out / to).difference:.0e}"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -240,16 +264,17 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     head = ["family", "start", "fast text", "fast image", "negclip", "degla", "fsc_clip", "adapters",
-            "degla, 12 steps", "resume", "evaluate"]  # fmt: skip
+            "degla, 12 steps", "resume", "evaluate", *(f"to {to}" for to in FORMS)]  # fmt: skip
     print(f"open_clip {open_clip.__version__}, timm {timm.__version__}, torch {torch.__version__}\n")
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     reasons: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         write_data(root / "data")
-        for number, (family, config) in enumerate(FAMILIES.items()):
+        for number, family in enumerate([*FAMILIES, *FOLDERS]):
             if given.only in (None, family):
-                model = make_model(root / f"model-{number}", config)
+                place = root / f"model-{number}"
+                model = make_model(place, FAMILIES[family]) if family in FAMILIES else make_folder(place, family)
                 trial = Trial(family, model, root / "data", root / f"out-{number}")
                 print("| " + " | ".join([family, *trial.row()]) + " |", flush=True)
                 reasons += trial.reasons

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from degla.api import encode_captions, encode_images, generate_negatives, load_model
 from degla.data.decoding import Subject, decode, read_file
@@ -17,7 +17,12 @@ from degla.pages.words import minus, percent, points
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from degla.evaluation.models import EmbeddingModel
+
 log = logging.getLogger(__name__)
+
+GIVEN: Final = "given as false"
+"""In place of a rule, for a caption that a person says is false."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Candidate:
 
     Attributes:
         text: the caption.
-        rule: of grammar, which made it from a caption that was given; "" for a caption that was given.
+        rule: why it is false: the rule of grammar that made it from a caption, or `GIVEN`; "" for any other caption.
     """
 
     text: str
@@ -78,8 +83,9 @@ class Look:
 def look(
     pictures: Sequence[Path],
     captions: Sequence[str],
-    models: Sequence[str],
+    models: Sequence[str | EmbeddingModel],
     *,
+    false: Sequence[str] = (),
     negatives: bool = False,
     device: str = "cpu",
 ) -> Look:
@@ -88,42 +94,47 @@ def look(
     Args:
         pictures: image files.
         captions: texts; a repeated one counts once.
-        models: names, as for `degla.load_model`; one is loaded at a time.
+        models: names, as for `degla.load_model`, of which one is loaded at a time, or what that gave.
+        false: texts that are not true of the pictures; the others then count as true.
         negatives: add the false captions that the rules of grammar make of each caption.
         device: where the models compute.
 
     Raises:
-        InputError: no caption or an empty one, an unknown model.
+        InputError: no caption or an empty one, one that is true and false, an unknown model.
         ImageError: a picture is missing, damaged or no image.
         DeglaError: a model's embeddings are not finite.
     """
-    candidates = _candidates(captions, negatives=negatives)
+    candidates = _candidates(captions, false, negatives=negatives)
     for path in pictures:  # Data come before models: a wrong file is named before anything is fetched.
         subject = Subject(f"image {path}", if_missing="Give the path of a picture.", if_damaged="Replace the file.")
         decode(read_file(path, subject), subject)
-    looks = tuple(_look_by(name, pictures, [each.text for each in candidates], device) for name in models)
+    looks = tuple(_look_by(model, pictures, [each.text for each in candidates], device) for model in models)
     return Look(tuple(map(str, pictures)), candidates, looks)
 
 
-def _candidates(captions: Sequence[str], *, negatives: bool) -> tuple[Candidate, ...]:
+def _candidates(captions: Sequence[str], false: Sequence[str], *, negatives: bool) -> tuple[Candidate, ...]:
     if not captions:
         raise InputError("no captions: give --captions TEXT... or --captions-file FILE, one a line.")
-    for number, text in enumerate(captions, 1):
-        if not text.strip():
-            raise InputError(f"caption {number} is empty: give it words, or leave it out.")
-    rules = dict.fromkeys(captions, "")
-    for made in generate_negatives(rules) if negatives else ():
+    for kind, texts in (("caption", captions), ("false caption", false)):
+        for number, text in enumerate(texts, 1):
+            if not text.strip():
+                raise InputError(f"{kind} {number} is empty: give it words, or leave it out.")
+            if kind == "false caption" and text in captions:
+                raise InputError(f"false caption {number} is among the true captions too: leave it out of one of them.")
+    rules = dict.fromkeys(captions, "") | dict.fromkeys(false, GIVEN)
+    for made in generate_negatives(dict.fromkeys(captions)) if negatives else ():
         for row in made:
             rules.setdefault(str(row.text), row.rule)
-    if negatives and not any(rules.values()):
+    if negatives and not any(rule not in ("", GIVEN) for rule in rules.values()):
         log.warning("The rules find no false caption: the captions have nothing that they could exchange.")
     return tuple(Candidate(text, rule) for text, rule in rules.items())
 
 
-def _look_by(name: str, pictures: Sequence[Path], captions: Sequence[str], device: str) -> ModelLook:
+def _look_by(named: str | EmbeddingModel, pictures: Sequence[Path], captions: Sequence[str], device: str) -> ModelLook:
     import torch
 
-    model = load_model(name, device=device)
+    model = load_model(named, device=device) if isinstance(named, str) else named
+    name = named if isinstance(named, str) else named.name
     # Products are summed row by row: a matrix product may add in another order and break a tie.
     images, texts = encode_images(model, pictures), encode_captions(model, captions)
     cosines = (images[:, None] * texts).sum(dim=-1)

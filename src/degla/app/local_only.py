@@ -28,14 +28,20 @@ _POSTS: Final = (
     "/gradio_api/reset",
     "/gradio_api/cancel",
 )
-"""Beginnings of the paths that the page's buttons send to. Uploads are not among them: the page takes no file."""
+"""Beginnings of the paths that the page's buttons send to. Uploads are not among them: few pages take a file."""
+_UPLOAD: Final = "/gradio_api/upload"
 
 
 class LocalOnly:
-    """ASGI middleware that lets the page's own requests through, with bounded bodies."""
+    """ASGI middleware that lets the page's own requests through, with bounded bodies.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Args:
+        app: what answers them.
+        upload_bytes: of a file that the page takes, at most; 0: it takes none.
+    """
+
+    def __init__(self, app: ASGIApp, *, upload_bytes: int = 0) -> None:
+        self._app, self._upload_bytes = app, upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with a refusal (ASGI)."""
@@ -46,9 +52,11 @@ class LocalOnly:
             await send({"type": "websocket.close", "code": 1008})
             return
         body, request = b"", Request(scope, receive)
-        refusal = _refusal(request)
+        uploads = bool(self._upload_bytes) and scope["method"] == "POST" and scope["path"] == _UPLOAD
+        most = self._upload_bytes + MOST_BYTES if uploads else MOST_BYTES
+        refusal = _refusal(request, most=most, uploads=uploads)
         if refusal is None:
-            body, refusal = await _read(request)
+            body, refusal = await _read(request, most)
         if refusal is not None:
             status, reason = refusal
             await PlainTextResponse(f"Refused: {reason}.\n", status, {"connection": "close"})(scope, receive, send)
@@ -65,7 +73,7 @@ class LocalOnly:
         await self._app(scope, replay, send)
 
 
-def _refusal(request: Request) -> Refusal | None:
+def _refusal(request: Request, *, most: int, uploads: bool) -> Refusal | None:
     """Why a request is not for this page, before its body is read; None where it is."""
     headers, method = request.headers, request.method
     for name in ("host", "origin", "content-type"):
@@ -81,15 +89,23 @@ def _refusal(request: Request) -> Refusal | None:
     # A link elsewhere may lead here; an image, a script or a form elsewhere may not reach in.
     if site not in ("none", "same-origin") and (mode != "navigate" or method != "GET"):
         return 403, "asked by another page"
+    path = request.scope["path"]
+    if "://" in path or "/proxy=" in path:
+        return 403, "nothing is fetched from elsewhere"
     if method not in ("GET", "HEAD"):
-        if method != "POST" or not request.scope["path"].startswith(_POSTS):
+        if method != "POST" or not (uploads or path.startswith(_POSTS)):
             return 403, "this page takes no files and no such request"
-        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return 403, "only JSON is taken"
+        kind = "multipart/form-data" if uploads else "application/json"
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
+            return 403, "only a file is taken here" if uploads else "only JSON is taken"
     length = headers.get("content-length", "0")
-    if not length.isdecimal() or len(length) > 12 or int(length) > MOST_BYTES:
-        return 413, f"more than {MOST_BYTES >> 10} KiB"
+    if not length.isdecimal() or len(length) > 12 or int(length) > most:
+        return _too_long(most)
     return None
+
+
+def _too_long(most: int) -> Refusal:
+    return 413, f"more than {most >> 10} KiB"
 
 
 def _name(url: str) -> str | None:
@@ -99,13 +115,13 @@ def _name(url: str) -> str | None:
         return None
 
 
-async def _read(request: Request) -> tuple[bytes, Refusal | None]:
+async def _read(request: Request, most: int) -> tuple[bytes, Refusal | None]:
     content = bytearray()
     try:
         async for piece in request.stream():
             content += piece
-            if len(content) > MOST_BYTES:
-                return b"", (413, f"more than {MOST_BYTES >> 10} KiB")
+            if len(content) > most:
+                return b"", _too_long(most)
     except ClientDisconnect:  # the browser has left
         return b"", (400, "the request was broken off")
     return bytes(content), None

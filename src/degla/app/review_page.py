@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-import socket
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from html import escape
@@ -15,6 +12,7 @@ from threading import Lock, RLock, Thread
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
+from degla.app.serving import guarded, mount, open_gradio, open_port, serve_at
 from degla.data.decoding import ImageError, Subject, decode_part, is_file, read_file
 from degla.errors import InputError
 from degla.negatives.differences import TextPiece, mark_words
@@ -31,8 +29,6 @@ PageAction = Action | Literal["next", "previous"]
 
 _SIDE: Final = 512
 """Pixels that a large JPEG keeps on its shorter side, at least."""
-_HERE: Final = Path(__file__).parent
-_FONTS: Final = ("system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
 _HELP: Final = (
     "Keys: <kbd>a</kbd> accept, <kbd>e</kbd> edit, <kbd>r</kbd> reject, <kbd>u</kbd> undo, <kbd>←</kbd> <kbd>→</kbd> "
     "look around. While editing: <kbd>Ctrl</kbd>+<kbd>Enter</kbd> accepts, <kbd>Esc</kbd> leaves the text."
@@ -158,21 +154,9 @@ def serve(review: Review, *, images: Path | None = None, port: int = 7860) -> No
         raise InputError(f"{images}: there is no such folder of images.")
     page = ReviewPage(review, images)
     application = build(page)
-    import uvicorn
-
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise InputError(
-                f"port {port} cannot be used: {error.strerror}. Give another --port; 0 finds one."
-            ) from None
-        listener.listen()  # From here on who opens the address waits, and is not refused, until the page answers.
-        sys.stdout.write(f"Review at http://127.0.0.1:{listener.getsockname()[1]}  (Ctrl-C ends; nothing is lost)\n")
-        sys.stdout.flush()
+    with open_port(port) as listener:
         Thread(target=page.warm_up, daemon=True).start()
-        uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
+        serve_at(listener, application, title="Review", note="Ctrl-C ends; nothing is lost")
 
 
 def build(page: ReviewPage) -> Any:
@@ -181,38 +165,17 @@ def build(page: ReviewPage) -> Any:
     Raises:
         InputError: gradio is not installed.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
-        import gradio
-    except ImportError:
-        raise InputError("the page needs gradio: pip install 'degla[app]'. The terminal form needs nothing.") from None
-    from fastapi import FastAPI
+    gradio = open_gradio("The terminal form needs nothing.")
     from fastapi.responses import Response
 
-    from degla.app.local_only import LocalOnly
-
-    application = FastAPI(openapi_url=None)
-    application.add_middleware(LocalOnly)
+    application = guarded()
 
     def picture(key: str) -> Response:
         content = page.picture(key)
         return Response(status_code=404) if content is None else Response(content, media_type="image/jpeg")
 
     application.get("/picture/{key}", response_model=None)(picture)
-    return gradio.mount_gradio_app(
-        application,
-        _lay_out(gradio, page),
-        path="/",
-        server_name="127.0.0.1",
-        theme=gradio.themes.Base(font=_FONTS, font_mono=("ui-monospace", "Consolas", "monospace")),
-        css=(_HERE / "review_page.css").read_text(encoding="utf-8"),
-        js=(_HERE / "review_page.js").read_text(encoding="utf-8"),
-        footer_links=[],
-        run_history=False,
-        mcp_server=False,
-        ssr_mode=False,
-    )
+    return mount(gradio, application, _lay_out(gradio, page), css="review_page.css", js="review_page.js")
 
 
 def _lay_out(gradio: Any, page: ReviewPage) -> Any:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from degla.errors import InputError
 from degla.evaluation.comparison import Comparison, Method
-from degla.evaluation.pictures import thumbnail
+from degla.evaluation.pictures import SIDE, thumbnail
 from degla.evaluation.results import items_file, read_items
 from degla.pages.table import breakable
 from degla.pages.words import minus
@@ -140,14 +140,24 @@ class _Tally:
 def largest_changes(
     comparison: Comparison, *, root: Path | None = None, count: int = COUNT
 ) -> dict[str, tuple[ItemChange, ...]]:
-    """The items whose margin moved most from the baseline to each other method, averaged over seeds, largest first.
-
-    Retrieval is left out: its margins are against thousands of texts that no page can show. Methods without verdicts
-    beside their results, or that were asked other questions, are left out too.
+    """The first of `moved_items`, by method.
 
     Args:
         root: folder that holds the benchmarks' files: where texts and pictures are looked up. None: neither is shown.
         count: items a method.
+
+    Raises:
+        InputError: see `moved_items`.
+    """
+    found = {label: changes[:count] for label, changes in moved_items(comparison).items()}
+    return found if root is None else illustrated(found, root)
+
+
+def moved_items(comparison: Comparison) -> dict[str, tuple[ItemChange, ...]]:
+    """The items whose margin moved from the baseline to each other method, averaged over seeds, largest change first.
+
+    Retrieval is left out: its margins are against thousands of texts that no page can show. Methods without verdicts
+    beside their results, or that were asked other questions, are left out too.
 
     Raises:
         InputError: a file of verdicts is damaged, or belongs to another result.
@@ -167,10 +177,10 @@ def largest_changes(
             if name in before and tally.row.benchmark in alike
         )
         moved = (change for change in changes if change.change)
-        chosen = sorted(moved, key=lambda change: (-abs(change.change), change.id))[:count]
-        if chosen:
-            found[method.label] = tuple(chosen)
-    return found if root is None else _illustrated(found, root)
+        ordered = sorted(moved, key=lambda change: (-abs(change.change), change.id))
+        if ordered:
+            found[method.label] = tuple(ordered)
+    return found
 
 
 def _tallies(method: Method) -> dict[str, _Tally]:
@@ -214,14 +224,22 @@ def _change(before: _Tally, after: _Tally) -> ItemChange:
     )
 
 
-def _illustrated(found: Mapping[str, Sequence[ItemChange]], root: Path) -> dict[str, tuple[ItemChange, ...]]:
-    """The same with texts and pictures, as far as the root folder has them."""
+def illustrated(
+    found: Mapping[str, Sequence[ItemChange]], root: Path, *, side: int = SIDE
+) -> dict[str, tuple[ItemChange, ...]]:
+    """The same with texts and pictures, as far as the root folder has them.
+
+    Args:
+        found: changes, by any name.
+        root: folder that holds the benchmarks' files.
+        side: pixels of a picture's longer side, at most.
+    """
     wanted: dict[str, set[str]] = {}
     for change in (change for changes in found.values() for change in changes):
         wanted.setdefault(change.benchmark, set()).add(change.id)
     items = {item.id: item for name, ids in wanted.items() for item in _items(name, ids, root)}
     return {
-        label: tuple(_illustrate(change, items.get(change.id), root) for change in changes)
+        label: tuple(_illustrate(change, items.get(change.id), root, side) for change in changes)
         for label, changes in found.items()
     }
 
@@ -240,12 +258,12 @@ def _items(name: str, ids: set[str], root: Path) -> Iterable[PairItem]:
     return found
 
 
-def _illustrate(change: ItemChange, item: PairItem | None, root: Path) -> ItemChange:
+def _illustrate(change: ItemChange, item: PairItem | None, root: Path, side: int) -> ItemChange:
     if item is not None and item.images and item.images[0].path != change.image:
         logger.warning("%s: the item of that name under %s is about another image.", change.id, root)
         return change
     image = item.images[0] if item is not None and item.images else ItemImage(path=change.image)
-    change = replace(change, picture=thumbnail(image, root=root) or "")
+    change = replace(change, picture=thumbnail(image, root=root, side=side) or "")
     if item is None:
         return change
     return replace(

@@ -22,8 +22,9 @@ from degla.records import ImageReading, ItemImage
 
 logger = logging.getLogger(__name__)
 LARGEST = 10_000
-"""Bytes of a thumbnail in the page, in base64."""
-_SIDE = 144
+"""Bytes of a thumbnail of the usual size in a page, in base64; of a larger one, as many more as it has more pixels."""
+SIDE = 144
+"""Pixels of its longer side."""
 _QUALITIES = (82, 65, 45, 25)
 
 
@@ -106,12 +107,13 @@ def _subject(root: Path, path: str) -> Subject:
     return Subject(f"{shown(images.locate(path, root))}: the image")
 
 
-def thumbnail(image: ItemImage, *, root: Path) -> str | None:
-    """A JPEG of at most `LARGEST` bytes and 144 pixels a side, as a `data:` address.
+def thumbnail(image: ItemImage, *, root: Path, side: int = SIDE) -> str | None:
+    """A JPEG of bounded bytes and pixels a side, as a `data:` address.
 
     Args:
         image: its path must lead into the root folder; its crop is cut out first.
         root: folder that image paths are relative to.
+        side: pixels of the longer side, at most.
 
     Returns:
         None where there is no such file, it is no picture, or its path leads out of the folder.
@@ -122,17 +124,17 @@ def thumbnail(image: ItemImage, *, root: Path) -> str | None:
     try:
         if not has_picture(root, image.path):
             return None
-        picture = part_of_picture(image, root=root, least=2 * _SIDE)
+        picture = part_of_picture(image, root=root, least=2 * side)
     except InputError as error:
         logger.debug("no thumbnail: %s", error)
         return None
-    side = _SIDE
+    largest = LARGEST * side * side // (SIDE * SIDE)
     while True:
         picture.thumbnail((side, side))
         for quality in _QUALITIES:
             stream = io.BytesIO()
             picture.save(stream, "JPEG", quality=quality, optimize=True)
             text = base64.b64encode(stream.getvalue()).decode("ascii")
-            if len(text) <= LARGEST:
+            if len(text) <= largest:
                 return f"data:image/jpeg;base64,{text}"
         side //= 2

@@ -56,6 +56,11 @@ def report(
     return as_data(comparison, printed=printed, changed=changed)
 
 
+def result_files(paths: Sequence[Path]) -> list[Path]:
+    """The files that are named, and those of folders that are."""
+    return [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+
+
 def as_data(
     comparison: Comparison,
     *,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from markupsafe import Markup, escape
 
 from degla.pages.plot import Mark
-from degla.pages.words import UNKNOWN
+from degla.pages.words import UNKNOWN, printable
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -158,9 +158,12 @@ class Table:
         from rich.text import Text
 
         columns = [column for column in self._columns() if column.where != "page"]
-        table = RichTable(title=title or None, title_justify="left", caption=caption or None, caption_justify="left")
+        table = RichTable(title_justify="left", caption_justify="left")
+        # As `Text`: a path may hold what would be markup.
+        table.title = Text(printable(title), style="table.title") if title else None
+        table.caption = Text(printable(caption), style="table.caption") if caption else None
         for column in columns:
-            table.add_column(Text(column.title), justify=column.align, overflow="fold")
+            table.add_column(Text(printable(column.title)), justify=column.align, overflow="fold")
         for row, cells in self._rows("text"):
             if row.kind == "section":
                 table.add_section()
@@ -236,9 +239,9 @@ def _terminal_cell(cell: TableCell, *, quiet: bool) -> Text:
 
     tone = _TERMINAL_TONES[cell.tone]
     style = " ".join(word for word in ("bold" if cell.bold else "", "" if cell.note else tone) if word)
-    text = Text(cell.text.replace(" ± ", "±"), style="dim" if quiet else style)
+    text = Text(printable(cell.text.replace(" ± ", "±")), style="dim" if quiet else style)
     if cell.note:
-        text.append(f"\n{cell.note}", style=tone or "dim")
+        text.append(printable(f"\n{cell.note}"), style=tone or "dim")
     if cell.doubt:
-        text.append(f"\n{cell.doubt}", style="italic")
+        text.append(printable(f"\n{cell.doubt}"), style="italic")
     return text

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 UNKNOWN = "–"
 """Stands where there is no number."""
+_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""All but the end of a line."""
 
 
 def percent(value: float | None) -> str:
@@ -50,3 +53,8 @@ def capitalized(sentence: str) -> str:
 def minus(text: str) -> str:
     """With the sign that is as wide as a plus."""
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def printable(text: str) -> str:
+    """With control characters and marks that turn the direction of writing as codes, so that a terminal obeys none."""
+    return _CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)

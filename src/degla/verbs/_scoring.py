@@ -14,6 +14,7 @@ from degla.errors import InputError
 from degla.shelf import BENCHMARKS
 
 if TYPE_CHECKING:
+    from degla.evaluation.cache import DiskCache
     from degla.evaluation.processes import EvaluationProcesses
     from degla.evaluation.run import Evaluation
 
@@ -40,6 +41,11 @@ def describe_benchmarks(verb: argparse.ArgumentParser) -> None:
         help="upright: as in training; official: as the benchmarks' released codes read, neither turned by EXIF nor "
         "with transparency on white (upright)",
     )
+    describe_cache(verb)
+
+
+def describe_cache(verb: argparse.ArgumentParser) -> None:
+    """Arguments of every verb that keeps embeddings."""
     folder = verb.add_mutually_exclusive_group()
     folder.add_argument(
         "--cache",
@@ -85,16 +91,11 @@ def evaluation(given: argparse.Namespace, processes: EvaluationProcesses | None 
     """What the arguments ask, with the cache of embeddings that they name."""
     check_benchmarks(given.benchmarks)
 
-    from degla.evaluation.cache import DiskCache, default_cache_folder, open_cache
     from degla.evaluation.processes import EvaluationProcesses
     from degla.evaluation.run import Evaluation, ask_all
 
     processes = processes or EvaluationProcesses()
-    with contextlib.ExitStack() as stack:
-        cache = None
-        if not given.no_cache:
-            # A folder that was asked for must work; the usual one only saves time.
-            cache = stack.enter_context(open_cache(given.cache) if given.cache else DiskCache(default_cache_folder()))
+    with open_cache_of(given) as cache:
         yield Evaluation(
             given.benchmarks,
             given.root,
@@ -107,5 +108,18 @@ def evaluation(given: argparse.Namespace, processes: EvaluationProcesses | None 
             # Data come before models: a wrong folder is told before anything is fetched.
             questions=ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing, processes=processes),
         )
-    if cache is not None and (cache.read or cache.written):
+
+
+@contextlib.contextmanager
+def open_cache_of(given: argparse.Namespace) -> Iterator[DiskCache | None]:
+    """The cache of embeddings that the arguments name; None where they want none."""
+    from degla.evaluation.cache import DiskCache, default_cache_folder, open_cache
+
+    if given.no_cache:
+        yield None
+        return
+    # A folder that was asked for must work; the usual one only saves time.
+    with open_cache(given.cache) if given.cache else DiskCache(default_cache_folder()) as cache:
+        yield cache
+    if cache.read or cache.written:
         log.info("%s: %d embeddings read, %d written.", cache.folder, cache.read, cache.written)

@@ -16,6 +16,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     texts = verb.add_mutually_exclusive_group()
     texts.add_argument("--captions", nargs="+", default=[], metavar="TEXT", help="texts to rank, each in quotes")
     texts.add_argument("--captions-file", type=Path, metavar="FILE", help="texts to rank, one a line")
+    verb.add_argument("--false", nargs="+", default=[], metavar="TEXT",
+                      help="texts that are not true of the pictures, to rank beside those")  # fmt: skip
     verb.add_argument("--models", nargs="+", default=["world"], metavar="MODEL",
                       help="as for degla evaluate; the last one is compared with the first (world)")  # fmt: skip
     verb.add_argument("--negatives", action="store_true",
@@ -29,7 +31,14 @@ def run(given: argparse.Namespace) -> int:
     from degla.parse import read_text
 
     captions = given.captions if given.captions_file is None else read_text(given.captions_file).splitlines()
-    result = look(given.pictures, captions, given.models, negatives=given.negatives, device=device(given.device))
+    result = look(
+        given.pictures,
+        captions,
+        given.models,
+        false=given.false,
+        negatives=given.negatives,
+        device=device(given.device),
+    )
     if given.json:
         sys.stdout.write(json.dumps(result.plain(), indent=2) + "\n")
     else:

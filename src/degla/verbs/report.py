@@ -22,10 +22,10 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    from degla.evaluation.report import report
+    from degla.evaluation.report import report, result_files
     from degla.evaluation.results import load_result
 
-    files = [file for path in given.results for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    files = result_files(given.results)
     baseline = given.baseline or (load_result(files[0]).model.label if files else None)
     table = report(files, out=given.out, baseline=baseline, root=given.root, published=not given.no_published)
     if given.json:

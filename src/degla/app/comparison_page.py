@@ -1,0 +1,249 @@
+"""Models beside each other on a page for the browser: a picture of one's own, items that changed, a folder searched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final, cast
+
+from degla.app.comparison_html import (
+    bad_html,
+    complaint,
+    gallery_html,
+    hint,
+    legend,
+    look_html,
+    search_html,
+    short_names,
+)
+from degla.app.serving import guarded, mount, open_gradio, open_port, serve_at
+from degla.errors import DeglaError, InputError
+from degla.evaluation.gallery import DIRECTIONS, Direction, Gallery
+from degla.evaluation.models import EmbeddingModel
+from degla.evaluation.pictures import thumbnail
+from degla.look import look
+from degla.negatives.review.state import LONGEST
+from degla.pages.words import counted
+from degla.records import ItemImage
+from degla.search import PictureSearch
+
+UPLOAD_BYTES: Final = 32 << 20
+"""Largest picture that is taken."""
+MOST_CAPTIONS: Final = 100
+"""Captions of one look."""
+_ITEMS, _ITEM_SIDE = 24, 320
+_HITS, _HIT_SIDE = 12, 320
+_ALL = "all benchmarks"
+_NAMES: Final = {"fixed": "fixed", "broken": "broken", "all": "moved most"}
+
+
+class ComparisonPage:
+    """What the page shows and does; the widgets of `build` only pass its answers on.
+
+    Attributes:
+        models: that are compared; the others with the first.
+        names: of the models, as the page has them.
+        gallery: of results; None where there are none.
+        search: over a folder of pictures; None where there is none.
+    """
+
+    def __init__(
+        self, models: Sequence[EmbeddingModel], *, gallery: Gallery | None = None, search: PictureSearch | None = None
+    ) -> None:
+        if not models:
+            raise InputError("no model: give --models BASE TUNED.")
+        self.models, self.gallery, self.search = tuple(models), gallery, search
+        self.names = short_names([model.name for model in self.models])
+        self._lock = Lock()  # One forward pass at a time: they would only take the processor from each other.
+        self._thumbnail = lru_cache(512)(self._make_thumbnail)
+
+    def show_look(self, picture: str | None, true: str, false: str, rules: bool) -> str:
+        """How the models rank captions of a picture (HTML); what is wrong is said in its place.
+
+        Args:
+            picture: path of an image file.
+            true: captions, one a line.
+            false: likewise, that are not true of it.
+            rules: whether the rules of grammar add false ones.
+        """
+        return _answer(lambda: self._look(picture, _lines(true), _lines(false), rules))
+
+    def _look(self, picture: str | None, true: Sequence[str], false: Sequence[str], rules: bool) -> str:
+        if not picture:
+            raise InputError("there is no picture yet: drop one into the field, or click it.")
+        if not true:
+            raise InputError("there is no true caption yet: write what the picture shows.")
+        if max(map(len, (*true, *false))) > LONGEST:
+            raise InputError(f"a caption is longer than {LONGEST:,} characters; a caption is one sentence.")
+        if len(true) + len(false) > MOST_CAPTIONS:
+            raise InputError(f"these are more than {MOST_CAPTIONS} captions; give fewer.")
+        with self._lock:
+            result = look([Path(picture)], true, self.models, false=false, negatives=rules)
+        return str(look_html(result, self.names))
+
+    def show_gallery(self, label: str, benchmark: str, kind: str) -> str:
+        """The items that changed most (HTML).
+
+        Args:
+            label: of a method of the gallery.
+            benchmark: title of a benchmark, or "all benchmarks".
+            kind: "fixed", "broken" or "moved most".
+        """
+        if self.gallery is None:
+            return hint(
+                "To see the items that changed most, start the page with --results and the files that degla evaluate "
+                "wrote for both models, and with --root and the folder of the benchmarks' files."
+            )
+        gallery = self.gallery
+        name = next((name for name, title in gallery.benchmarks.items() if title == benchmark), None)
+        direction = next((key for key in DIRECTIONS if _NAMES[key] == kind), "all")
+
+        def shown() -> str:
+            items, total = gallery.items(
+                label, benchmark=name, direction=cast(Direction, direction), count=_ITEMS, side=_ITEM_SIDE
+            )
+            return str(gallery_html(items, total=total, titles=gallery.benchmarks, names=(gallery.baseline, label)))
+
+        return _answer(shown)
+
+    def show_search(self, text: str) -> str:
+        """The pictures of the folder that fit a text best by each model (HTML)."""
+        search = self.search
+        if search is None:
+            return hint("Start the page with --folder and a folder of pictures to search in it.")
+        if len(text) > LONGEST:
+            return complaint(f"the text is longer than {LONGEST:,} characters.")
+
+        def found() -> str:
+            with self._lock:
+                hits = search.search(text, count=_HITS)
+            return str(search_html(hits, self.names, self._thumbnail, text))
+
+        return _answer(found)
+
+    def _make_thumbnail(self, path: str) -> str | None:
+        assert self.search is not None
+        return thumbnail(ItemImage(path=path), root=self.search.pictures.folder, side=_HIT_SIDE)
+
+
+def serve(page: ComparisonPage, *, port: int = 7861) -> None:
+    """Serve the page on 127.0.0.1 until the process is stopped (Ctrl-C); pictures that were dropped are then deleted.
+
+    Args:
+        page: what is shown.
+        port: TCP port; 0 takes a free one.
+
+    Raises:
+        InputError: gradio is not installed, or the port is taken.
+    """
+    # Stopped in either way, the page leaves through here, and what was dropped is deleted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with open_port(port) as listener, tempfile.TemporaryDirectory(prefix="degla-app-") as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads  # read when the page is built
+        serve_at(listener, build(page), title="Models beside each other", note="Ctrl-C ends")
+
+
+def build(page: ComparisonPage) -> Any:
+    """The web application (ASGI) of a page.
+
+    Raises:
+        InputError: gradio is not installed.
+    """
+    gradio = open_gradio("In the terminal, `degla look` needs nothing.")
+    application = guarded(upload_bytes=UPLOAD_BYTES)
+    return mount(gradio, application, _lay_out(gradio, page), css="comparison_page.css")
+
+
+def _lay_out(gradio: Any, page: ComparisonPage) -> Any:
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "minimal", "api_visibility": "private"}
+    with gradio.Blocks(analytics_enabled=False, title="degla: models beside each other") as blocks:
+        gradio.HTML(f"<h1>Models beside each other</h1>{legend(page.names)}", elem_id="head")
+        with gradio.Tabs():
+            with gradio.Tab("Look"):
+                _lay_out_look(gradio, page, quiet)
+            with gradio.Tab("Gallery"):
+                _lay_out_gallery(gradio, page, quiet)
+            with gradio.Tab("Retrieval"):
+                _lay_out_search(gradio, page, quiet)
+    return blocks
+
+
+def _lay_out_look(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) -> None:
+    with gradio.Row():
+        picture = gradio.Image(
+            label="Picture", sources=["upload", "clipboard"], type="filepath", image_mode=None, height=300, buttons=[],
+            elem_id="look-picture",
+        )  # fmt: skip
+        # The file as it was dropped: `look` decodes it as everywhere in this package, and says what is wrong with it.
+        picture.preprocess = lambda payload: payload and payload.path
+        with gradio.Column():
+            true = gradio.Textbox(label="True captions, one a line", lines=2, max_lines=6, elem_id="look-true")
+            false = gradio.Textbox(
+                label="False captions, one a line (optional)", lines=2, max_lines=6, elem_id="look-false"
+            )
+            rules = gradio.Checkbox(
+                value=True, label="Let the rules of grammar make false captions of the true ones", elem_id="look-rules"
+            )
+            button = gradio.Button("Compare", variant="primary", elem_id="look-go")
+    shown = gradio.HTML(elem_id="look-shown")
+    button.click(page.show_look, [picture, true, false, rules], [shown], **quiet)
+
+
+def _lay_out_gallery(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) -> None:
+    gallery = page.gallery
+    if gallery is None:
+        gradio.HTML(page.show_gallery("", "", ""), elem_id="gallery-shown")
+        return
+    with gradio.Row():
+        label = gradio.Dropdown(
+            list(gallery.labels), value=gallery.labels[0], label="Model", elem_id="gallery-model",
+            visible=len(gallery.labels) > 1,
+        )  # fmt: skip
+        benchmark = gradio.Dropdown(
+            [_ALL, *gallery.benchmarks.values()],
+            value=_ALL,
+            label="Benchmark",
+            elem_id="gallery-benchmark",
+            min_width=260,
+        )
+        kind = gradio.Radio(
+            list(_NAMES.values()), value=_NAMES["fixed"], label="Items", elem_id="gallery-kind", min_width=340
+        )
+    shown = gradio.HTML(elem_id="gallery-shown")
+    # Without triggers: when the page is loaded, and on every change.
+    gradio.on(None, page.show_gallery, [label, benchmark, kind], [shown], **quiet)
+
+
+def _lay_out_search(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) -> None:
+    if page.search is None:
+        gradio.HTML(page.show_search(""), elem_id="search-shown")
+        return
+    pictures = page.search.pictures
+    with gradio.Row(elem_id="search-ask"):
+        text = gradio.Textbox(
+            label=f"What to look for in {counted(len(pictures.pictures), 'picture')} of {pictures.folder}",
+            placeholder="a dog on a beach", max_lines=1, scale=4, elem_id="search-text",
+        )  # fmt: skip
+        button = gradio.Button("Search", variant="primary", scale=0, min_width=120, elem_id="search-go")
+    shown = gradio.HTML(elem_id="search-shown")
+    gradio.HTML(str(bad_html(pictures.bad)), elem_id="search-bad", visible=bool(pictures.bad))
+    for ask in (button.click, text.submit):
+        ask(page.show_search, [text], [shown], **quiet)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _answer(show: Callable[[], str]) -> str:
+    """What `show` gives, or what is wrong in its place."""
+    try:
+        return show()
+    except DeglaError as error:
+        return complaint(str(error))

@@ -1,0 +1,45 @@
+"""models beside each other on a page: pictures of your own, items that changed, a folder searched by text"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from degla.verbs._scoring import describe_cache, device, open_cache_of
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--models", nargs="+", default=["world"], metavar="MODEL",
+                      help="as for degla evaluate; the others are compared with the first (world)")  # fmt: skip
+    verb.add_argument("--results", nargs="+", type=Path, default=[], metavar="RESULTS",
+                      help="JSON files of degla evaluate, or folders: the gallery of items that changed")  # fmt: skip
+    verb.add_argument("--baseline", help="label that the gallery counts changes from (that of the first result)")
+    verb.add_argument("--root", type=Path, help="folder of the benchmarks' data: texts and pictures of the gallery")
+    verb.add_argument("--folder", type=Path, metavar="PICTURES", help="folder of pictures to search in")
+    verb.add_argument("--port", type=int, default=7861, help="port on 127.0.0.1; 0 takes a free one (7861)")
+    verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
+    describe_cache(verb)
+
+
+def run(given: argparse.Namespace) -> int:
+    from degla.app.comparison_page import ComparisonPage, serve
+    from degla.app.serving import open_gradio
+    from degla.evaluation.gallery import Gallery
+    from degla.evaluation.models import load_model
+    from degla.evaluation.report import result_files
+    from degla.progress import TaskProgress
+    from degla.search import PictureFolder, PictureSearch
+
+    open_gradio("In the terminal, `degla look` needs nothing.")
+    # Data come before models: a wrong folder is named before anything is fetched.
+    gallery = None
+    if given.results:
+        gallery = Gallery(result_files(given.results), baseline=given.baseline, root=given.root)
+    pictures = None if given.folder is None else PictureFolder.read(given.folder)
+    models = [load_model(name, device=device(given.device)) for name in given.models]
+    search = None
+    if pictures is not None:
+        with open_cache_of(given) as cache:
+            search = PictureSearch(pictures, models, cache=cache, progress=TaskProgress(show=True))
+    serve(ComparisonPage(models, gallery=gallery, search=search), port=given.port)
+    return 0
