@@ -1,13 +1,19 @@
-"""Does another version of open_clip train the same? Losses of the same runs by the installed one and by another."""
+"""Do other versions of open_clip, and models that come from transformers, train the same and as fast?
+
+The same runs by the installed open_clip, by another version, and from the same weights in a folder of transformers:
+losses of every step, and processor time of a run in pairs that alternate.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import degla
@@ -18,30 +24,53 @@ RUNS: dict[str, tuple[str, dict[str, object]]] = {
     "degla, no trimming": ("degla", {"train.trim": False}),
     "fsc_clip (patches and tokens)": ("fsc_clip", {}),
 }
+SIDES = ("installed", "other", "transformers")
 
 
-def train_all(folder: Path, data: Path, given: argparse.Namespace) -> None:
-    """All runs with the version at hand, into a folder of its own."""
+def train(run: str, model: str, out: Path, given: argparse.Namespace, steps: int) -> None:
+    """One run with the version at hand."""
+    recipe, changes = RUNS[run]
+    fields = {
+        "model": model, "data.captions": str(given.data / "coco/annotations/captions_val2017.json"),
+        "data.images": str(given.data / "coco/val2017"), "data.negatives": str(given.into / "negatives.jsonl"),
+        "out": str(out), "optim.lr": 1e-4, "optim.warmup_steps": 5, "train.batch_size": 16, "train.steps": steps,
+        "train.precision": "fp32", "tracking.every_steps": 1, "data.workers": 0,
+    }  # fmt: skip
+    degla.train(recipe, fields | changes)
+
+
+def child(given: argparse.Namespace) -> None:
+    """All runs of one side, or the processor time of one; what it has measured goes to stdout."""
     import open_clip
 
-    told = {"version": open_clip.__version__}
-    for number, (recipe, changes) in enumerate(RUNS.values()):
-        fields = {
-            "model": given.model, "data.captions": data / "coco/annotations/captions_val2017.json",
-            "data.images": data / "coco/val2017", "data.negatives": folder.parent / "negatives.jsonl",
-            "out": folder / str(number), "optim.lr": 1e-4, "optim.warmup_steps": 5, "train.batch_size": 16,
-            "train.steps": given.steps, "train.precision": "fp32", "tracking.every_steps": 1, "data.workers": 0,
-        }  # fmt: skip
-        degla.train(
-            recipe, {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()} | changes
-        )
-    (folder / "version.json").write_text(json.dumps(told))
+    folder = given.into / given.side
+    if given.timed:
+        with tempfile.TemporaryDirectory() as name:
+            train("degla", given.model, Path(name) / "warm", given, 3)
+            start = time.process_time()
+            train("degla", given.model, Path(name) / "timed", given, given.steps)
+            print(json.dumps(time.process_time() - start))
+        return
+    for number, run in enumerate(RUNS):
+        train(run, given.model, folder / str(number), given, given.steps)
+    print(json.dumps(open_clip.__version__))
 
 
 def losses(run: Path) -> list[float]:
     """The loss of every step."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row["loss"] for row in rows if "loss" in row]
+
+
+def run_side(side: str, model: str, folder: Path, given: argparse.Namespace, *more: str) -> object:
+    """What a child of that side prints."""
+    paths = [str(given.other.resolve())] if side == "other" else []
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
+    words = [sys.executable, __file__, "--other", str(given.other), "--data", str(given.data), "--side", side]
+    words += ["--model", model, "--steps", str(given.steps), "--into", str(folder), *more]
+    return json.loads(
+        subprocess.run(words, env=environment, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1]
+    )
 
 
 def main() -> None:
@@ -52,29 +81,40 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="root that holds coco/")
     parser.add_argument("--model", default="world")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=0, help="alternating pairs of timed runs of degla")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--timed", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.into:
-        train_all(given.into, given.data, given)
+        child(given)
         return
+    from degla.export.run import export
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         degla.write_negatives(given.data / "coco/annotations/captions_val2017.json", folder / "negatives.jsonl")
-        sides = (folder / "installed", folder / "other")
-        for side in sides:
-            side.mkdir()
-            paths = [str(given.other.resolve())] if side.name == "other" else []
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
-            words = [sys.executable, __file__, "--other", str(given.other), "--data", str(given.data)]
-            words += ["--model", given.model, "--steps", str(given.steps), "--into", str(side)]
-            subprocess.run(words, env=environment, check=True)
-        versions = [json.loads((side / "version.json").read_text())["version"] for side in sides]
-        print(f"open_clip {versions[0]} and {versions[1]}, {given.model}, {given.steps} steps of 16 pairs in float32")
+        start = export(given.model, to="transformers", out=folder / "start").folder
+        models = {side: str(start) if side == "transformers" else given.model for side in SIDES}
+        versions = [run_side(side, models[side], folder, given) for side in SIDES]
+        print(f"open_clip {versions[0]} and {versions[1]}, and the folder of transformers by the former; {given.model}, "
+              f"{given.steps} steps of 16 pairs in float32")  # fmt: skip
         for number, run in enumerate(RUNS):
-            mine, yours = (losses(side / str(number)) for side in sides)
-            assert len(mine) == len(yours) == given.steps
-            gap = max(abs(one - other) for one, other in zip(mine, yours, strict=True))
-            print(f"{run:32} loss {mine[0]:.5f} to {mine[-1]:.5f}, largest difference {gap:.1e}")
+            first, *others = (losses(folder / side / str(number)) for side in SIDES)
+            assert all(len(each) == given.steps for each in (first, *others))
+            gaps = [max(abs(one - two) for one, two in zip(first, each, strict=True)) for each in others]
+            print(f"{run:32} loss {first[0]:.5f} to {first[-1]:.5f}, largest difference {gaps[0]:.1e} with the other "
+                  f"version, {gaps[1]:.1e} from transformers", flush=True)  # fmt: skip
+        ratios = []
+        for number in range(given.rounds):
+            order = SIDES[:2] if number % 2 else SIDES[1::-1]
+            seconds = {side: float(str(run_side(side, models[side], folder, given, "--timed"))) for side in order}
+            ratios.append(seconds["other"] / seconds["installed"])
+            print(f"round {number + 1}: {seconds['installed']:.2f} s and {seconds['other']:.2f} s of the processor, "
+                  f"{ratios[-1]:.3f}", flush=True)  # fmt: skip
+        if ratios:
+            print(f"other version against the installed one: median {statistics.median(ratios):.3f} of "
+                  f"{len(ratios)} pairs ({min(ratios):.3f} to {max(ratios):.3f})")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ Model <model>
 Losses <losses>
 Training <training>
 Evaluation <evaluation>
+Models on a page <app>
 In and out <export>
 Studies <studies>
 The embedded world <world>

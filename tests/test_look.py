@@ -137,6 +137,31 @@ def test_negatives_of_the_rules(drawn: tuple[Path, str, str], capsys: Capture) -
         assert printed.count("+0.0") == len(result.captions) and printed.count(" #1 ") == 3
 
 
+def test_false_captions_of_ones_own(drawn: tuple[Path, str, str], capsys: Capture) -> None:
+    path, true, false = drawn
+    found = _json(capsys, str(path), "--captions", true, "--false", false, "--negatives")
+    assert found["captions"][:2] == [{"text": true, "rule": ""}, {"text": false, "rule": "given as false"}]
+    assert found["models"][0]["ranks"][0][0] < found["models"][0]["ranks"][0][1]
+    assert main(["look", str(path), "--captions", true, "--false", false]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("✓") == printed.count("✗") == 1 and "given as false" in printed
+
+
+def test_the_terminal_obeys_no_caption(drawn: tuple[Path, str, str], tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "a[bold]\x1b]0;b[/i].png"
+    path.write_bytes(drawn[0].read_bytes())
+    assert main(["look", str(path), "--captions", "a \x1b[31mred\x9b5m dog\x07\u202e", "[red]a cat[/]"]) == 0
+    printed = capsys.readouterr().out
+    assert not any(letter in printed for letter in "\x1b\x9b\x07\u202e")
+    whole = "".join(printed.split())
+    assert (
+        "\\x1b[31mred\\x9b5m" in whole
+        and "\\u202e" in whole
+        and "[red]a" in whole
+        and "a[bold]\\x1b]0;b[/i].png" in whole
+    )
+
+
 def test_the_winner_is_bold_and_changes_are_coloured() -> None:
     captions = (Candidate("true"), Candidate("false", "swap_nouns"))
     first = ModelLook("base", "softmax", [[0.1, 0.2]], [[2, 1]], [[0.25, 0.75]])
@@ -178,6 +203,12 @@ def test_captions_from_a_file(drawn: tuple[Path, str, str], tmp_path: Path, caps
         ("whole.png", ["--captions", "a dog", " "], "caption 2 is empty"),
         ("whole.png", ["--captions-file", "gap.txt"], "caption 2 is empty"),
         ("whole.png", ["--captions", "a dog", "--models", "wrold"], "wrold"),
+        ("whole.png", ["--captions", "a dog", "--false", ""], "false caption 1 is empty"),
+        (
+            "whole.png",
+            ["--captions", "a dog", "--false", "a cat", "a dog"],
+            "false caption 2 is among the true captions",
+        ),
     ],
 )
 def test_bad_input_is_one_line(

@@ -29,6 +29,7 @@ _ABOUT = """Teach CLIP-like models composition without making them forget what t
   degla bench                                  a training step against the released code's, on this machine
   degla ls, degla explain NAME                 recipes, losses, rules, benchmarks; what one is, and when to use it
   degla look PICTURE... --captions TEXT... --models BASE TUNED  how each ranks texts for a picture [--negatives]
+  degla app --models BASE TUNED [--results RESULTS... --root DATA] [--folder PICTURES]  the same on a page, and more
   degla evaluate MODEL... --benchmarks NAME... --root DATA --out results.json
   degla interpolate BASE TUNED --benchmarks NAME... --root DATA --out DIR
   degla report RESULTS... --out report.html

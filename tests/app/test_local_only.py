@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from degla.app.local_only import MOST_BYTES
+from degla.app.local_only import MOST_BYTES, LocalOnly
 from degla.app.review_page import ReviewPage, build
 from degla.errors import InputError
 from degla.negatives.review.decisions import Review
@@ -90,6 +90,13 @@ def test_other_pages_are_refused_on_every_route(path: str, headers: dict[str, st
     assert client.options(path, headers=headers).status_code == 403
 
 
+@pytest.mark.parametrize("path", ["/gradio_api/file=http://elsewhere.example/x", "/gradio_api/proxy=elsewhere.example"])
+def test_nothing_is_fetched_from_elsewhere(path: str, client: Any) -> None:
+    # A link on another page may lead here; it may not make this machine ask others.
+    led = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert client.get(path, headers=led).status_code == client.get(path).status_code == 403
+
+
 @pytest.mark.parametrize(
     "path", [UPLOAD, UPLOAD + "?upload_id=1", "/upload", RUN, "/login", "/gradio_api/run/../upload"]
 )
@@ -120,3 +127,21 @@ def test_a_text_of_megabytes_is_refused_in_words(page: ReviewPage) -> None:
     with pytest.raises(InputError, match="longer than 2,000 characters"):
         page.act("accept", key, text)
     assert "checks passed" in page.judge(key, DRAFT.negative)[1] and len(DRAFT.negative) < LONGEST
+
+
+def test_a_page_that_takes_files_bounds_them() -> None:
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    taken = FastAPI()
+    taken.add_middleware(LocalOnly, upload_bytes=1000)
+    taken.post(UPLOAD)(lambda: "taken")
+    client, limit = TestClient(taken, base_url=HERE), MOST_BYTES + 1000
+
+    def send(size: int, **headers: str) -> int:
+        return int(client.post(UPLOAD, files={"files": ("a.png", b"x" * size)}, headers=headers).status_code)
+
+    assert send(1000) == send(1000, origin=HERE) == 200
+    assert send(limit) == 413 and send(1000, origin="https://elsewhere.example") == 403
+    assert client.post(UPLOAD, json={}).status_code == 403
+    assert client.post(RUN, files={"files": ("a.png", b"x")}).status_code == 403

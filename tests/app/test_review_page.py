@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from degla.negatives.review.decisions import Review
 from degla.negatives.review.draft import Draft
 from degla.negatives.review.state import draft_key
 from degla.records import read_jsonl, write_jsonl
+from tests.app.visitor import Visitor
 
 ANIMALS = ("dog", "cat", "horse", "goat", "cow", "duck", "fox", "bear", "lion", "mouse", "rabbit", "swan")
 DRAFTS = [
@@ -66,56 +66,10 @@ def served(drafts: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
             process.kill()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium is installed: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-class Visitor:
-    """A person at the keyboard, and whatever the browser complains of."""
-
-    def __init__(self, browser: Any, address: str, **context: Any) -> None:
-        self.tab = browser.new_context(**context).new_page()
-        self.tab.set_default_timeout(60_000)  # the machine may be busy with other tests
-        self.troubles: list[str] = []
-        self.tab.on("console", lambda said: self._note(said.type in ("error", "warning"), f"console: {said.text}"))
-        self.tab.on("pageerror", lambda error: self._note(True, f"error: {error}"))
-        self.tab.on("requestfailed", lambda asked: self._note(True, f"failed: {asked.url}"))
-        self.tab.on(
-            "request", lambda asked: self._note(not asked.url.startswith((address, "data:", "blob:")), asked.url)
-        )
-        self.tab.goto(address)
-        self.tab.wait_for_selector("#review-texts h1", timeout=30_000)
-
-    def _note(self, wrong: bool, text: str) -> None:
-        if wrong:
-            self.troubles.append(text)
-
-    def press(self, key: str) -> None:
-        """Press a key and wait for the page to have answered."""
-        self.tab.keyboard.press(key)
-        self.tab.wait_for_function("!window.deglaReview.isBusy()", timeout=10_000)
-
-    def expect(self, selector: str, text: str) -> None:
-        """Wait until an element says something."""
-        self.tab.wait_for_function(
-            "([selector, text]) => document.querySelector(selector)?.innerText.includes(text)",
-            arg=[selector, text],
-            timeout=10_000,
-        )
-
-
 def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path) -> None:
     file = drafts.parent / "out" / "swap_nouns.yaml"
     with served(drafts) as (address, process):
-        person = Visitor(browser, address)
+        person = Visitor(browser, address, until="#review-texts h1")
         person.tab.wait_for_function("document.querySelector('#review-picture img')?.naturalWidth == 32")
         person.expect("#review-verdict", "not_rule")
         person.press("u")
@@ -148,7 +102,7 @@ def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path) -> No
         assert [trouble for trouble in person.troubles if "failed" not in trouble] == []
         person.tab.close()
     with served(drafts) as (address, process):
-        person = Visitor(browser, address, viewport={"width": 390, "height": 844})
+        person = Visitor(browser, address, until="#review-texts h1", viewport={"width": 390, "height": 844})
         person.expect("#review-progress", "8 of 20 decided: 7 accepted, 1 rejected")
         person.expect("#review-texts", DRAFTS[8].caption)
         assert person.tab.evaluate("document.documentElement.scrollWidth") == 390

@@ -1,0 +1,256 @@
+"""The page that sets models beside each other: in a browser on a phone, and the functions behind it."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import degla
+from degla.app.comparison_html import gallery_html, short_names
+from degla.app.comparison_page import ComparisonPage, build
+from degla.app.serving import open_port
+from degla.cli import main
+from degla.errors import InputError
+from degla.evaluation.cache import DiskCache
+from degla.evaluation.gallery import Gallery
+from degla.look import GIVEN, look
+from degla.model.load import load_encoder
+from degla.search import PictureFolder, PictureSearch
+from tests.app.visitor import Visitor
+from tests.tiny import CAPTIONS, write_model
+
+MOST: dict[str, Any] = {"count": 100, "side": 32}
+
+
+@pytest.fixture(scope="module")
+def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return [str(tiny_model), str(write_model(tmp_path_factory.mktemp("tuned") / "tuned", seed=1))]
+
+
+@pytest.fixture(scope="module")
+def photos(tiny_pairs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures, one of them in a folder, and what cannot be read."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more").mkdir()
+    for number, path in enumerate(sorted(tiny_pairs["images"].glob("*.png"))):
+        (folder / ("more" if number == 3 else "") / path.name).write_bytes(path.read_bytes())
+    (folder / "cut.png").write_bytes(path.read_bytes()[:100])
+    (folder / "text<b>.jpg").write_text("no picture")
+    (folder / "notes.txt").write_text("is not called a picture")
+    (folder / ".hidden.png").write_text("nor is it looked at")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(models: list[str], photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Files of an evaluation of both models on captions of our own."""
+    root = tmp_path_factory.mktemp("root")
+    (root / "own").mkdir()
+    rows = [
+        {"image": f"{number:03d}.png", "caption": CAPTIONS[number % 6], "negative": f"no <i>{CAPTIONS[number % 5]}"}
+        for number in range(12)
+        if number != 3
+    ]
+    (root / "own/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "own/images").symlink_to(photos)
+    files = [root / f"{label}.json" for label in ("base", "tuned")]
+    for model, file in zip(models, files, strict=True):
+        degla.evaluate(model, ["own"], root, out=file, label=file.stem)
+    return files
+
+
+@pytest.fixture(scope="module")
+def page(models: list[str], results: list[Path], photos: Path) -> ComparisonPage:
+    loaded = [load_encoder(name) for name in models]
+    gallery = Gallery(results, root=results[0].parent)
+    return ComparisonPage(loaded, gallery=gallery, search=PictureSearch(PictureFolder.read(photos), loaded))
+
+
+@pytest.fixture
+def address(page: ComparisonPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    import uvicorn
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    with open_port(0) as listener:
+        server = uvicorn.Server(uvicorn.Config(build(page), log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = server.force_exit = True
+        thread.join()
+
+
+def test_all_of_it_on_a_phone(browser: Any, address: str, photos: Path, tmp_path: Path) -> None:
+    person = Visitor(browser, address, until="#look-picture", viewport={"width": 420, "height": 860})
+    tab = person.tab
+    tab.click("#look-go")
+    person.expect("#look-shown [role=alert]", "There is no picture yet")
+    tab.set_input_files("#look-picture input[type=file]", str(photos / "000.png"))
+    tab.wait_for_function("document.querySelector('#look-picture img')?.naturalWidth == 36")
+    tab.fill("#look-true textarea", "a black dog chases a white cat")
+    tab.fill("#look-false textarea", "a red bus")
+    tab.click("#look-go")
+    person.expect("#look-shown", "a white dog chases a black cat")
+    assert tab.locator("#look-shown .captions li").count() > 3
+    assert tab.locator("#look-shown .bar").count() == 2 * tab.locator("#look-shown .captions li").count()
+    assert [path.name for path in (tmp_path / "uploads").rglob("*.*")] == ["000.png"]
+
+    tab.get_by_role("tab", name="Gallery").click()
+    tab.get_by_label("moved most").click()
+    person.expect("#gallery-shown", "11 items")
+    tab.wait_for_function("document.querySelector('#gallery-shown img')?.naturalWidth > 20")
+    assert tab.locator("#gallery-shown i").count() == 0  # what a caption holds is text
+    tab.get_by_label("broken").click()
+    tab.wait_for_function("!document.querySelector('#gallery-shown .card.up')")
+
+    tab.get_by_role("tab", name="Retrieval").click()
+    tab.fill("#search-text input, #search-text textarea", "two small dogs")
+    tab.keyboard.press("Enter")
+    tab.wait_for_function("document.querySelectorAll('#search-shown figure img').length == 24")
+    person.expect("#search-bad summary", "2 files cannot be read")
+    assert tab.evaluate("document.documentElement.scrollWidth") == 420
+    assert person.troubles == []
+    tab.context.close()
+
+
+def test_a_look_has_the_numbers_of_degla_look(page: ComparisonPage, models: list[str], photos: Path) -> None:
+    path = photos / "001.png"
+    expected = look([path], CAPTIONS[:2], models, false=[CAPTIONS[4]], negatives=True)
+    shown = page.show_look(str(path), "\n".join(CAPTIONS[:2]), f" {CAPTIONS[4]} \n\n", True)
+    cosines = re.findall(r"</b><small>([−.\d]+)</small>", shown)
+    by_caption = zip(*(each.cosines[0] for each in expected.models), strict=True)
+    assert cosines == [f"{value:.3f}".replace("-", "−") for pair in by_caption for value in pair]
+    assert len(expected.captions) > 3 and shown.count('<li class="false">') == len(expected.captions) - 2
+    assert expected.captions[2].rule == GIVEN and "puts a" in shown
+    plain = page.show_look(str(path), CAPTIONS[0], "", False)
+    assert "puts first" in plain and "✓" not in plain
+
+
+@pytest.mark.parametrize(
+    ("picture", "true", "false", "message"),
+    [
+        (None, "a dog", "", "here is no picture yet"),
+        ("001.png", " \n", "a cat", "here is no true caption yet"),
+        ("001.png", "a dog", "a dog", "among the true captions"),
+        ("cut.png", "a dog", "", "cut.png is damaged or cut off"),
+        ("001.png", "dog " * 600, "", "longer than 2,000 characters"),
+        ("001.png", "\n".join(map(str, range(101))), "", "more than 100 captions"),
+    ],
+)
+def test_what_is_wrong_is_said_on_the_page(
+    picture: str | None, true: str, false: str, message: str, page: ComparisonPage, photos: Path
+) -> None:
+    shown = page.show_look(picture and str(photos / picture), true, false, False)
+    assert 'role="alert"' in shown and message in shown
+
+
+def test_texts_are_shown_as_text(page: ComparisonPage, photos: Path) -> None:
+    attack = "<script>alert(1)</script> & so on"
+    for shown in (page.show_look(str(photos / "001.png"), attack, f"no {attack}", False), page.show_search(attack)):
+        assert "<script>" not in shown and "&lt;script&gt;" in shown
+
+
+def test_the_gallery_filters(page: ComparisonPage, results: list[Path]) -> None:
+    gallery = page.gallery
+    assert gallery is not None and gallery.labels == ("tuned",) and list(gallery.benchmarks) == ["own"]
+    everything, total = gallery.items("tuned", **MOST)
+    assert total == len(everything) == 11
+    changes = [abs(each.change) for each in everything]
+    assert changes == sorted(changes, reverse=True) and all(each.picture and each.true for each in everything)
+    for direction, right in (("fixed", 1), ("broken", 0)):
+        some, count = gallery.items("tuned", benchmark="own", direction=direction, **MOST)  # type: ignore[arg-type]
+        assert some == tuple(each for each in everything if (each.before.right, each.after.right) == (1 - right, right))
+        assert count == len(some)
+    assert len(gallery.items("tuned", count=3, side=32)[0]) == 3
+    assert gallery.items("tuned", benchmark="x", **MOST) == ((), 0)
+    bare = Gallery(results[::-1])
+    assert bare.baseline == "tuned" and not bare.items("base", **MOST)[0][0].picture
+    shown = gallery_html(bare.items("base", **MOST)[0], total=11, titles={}, names=("tuned", "base"))
+    assert "the picture is not at hand" in shown and "own/" in shown
+
+
+def test_results_without_a_gallery(results: list[Path]) -> None:
+    with pytest.raises(InputError, match="no result was found"):
+        Gallery([])
+    with pytest.raises(InputError, match="no item of these results has another margin"):
+        Gallery(results[:1])
+
+
+def test_a_search_ranks_by_cosine(page: ComparisonPage, models: list[str], photos: Path) -> None:
+    search = page.search
+    assert search is not None and len(search.pictures.pictures) == 12 and "more/003.png" in search.pictures.pictures
+    hits = search.search("two small dogs", count=12)
+    for place, name in enumerate(models):
+        model = load_encoder(name)
+        images = degla.encode_images(model, [photos / hit.path for hit in hits[place]])
+        cosines = (images @ degla.encode_captions(model, ["two small dogs"]).T)[:, 0].tolist()
+        assert cosines == pytest.approx([hit.cosine for hit in hits[place]], abs=1e-5)
+        assert [hit.ranks[place] for hit in hits[place]] == list(range(1, 13))
+    assert {hit.path: hit.ranks for hit in hits[0]} == {hit.path: hit.ranks for hit in hits[1]}
+    with pytest.raises(InputError, match="the text is empty"):
+        search.search(" ", count=3)
+
+
+def test_pictures_that_cannot_be_read_are_named(page: ComparisonPage, photos: Path, tmp_path: Path) -> None:
+    assert page.search is not None
+    bad = page.search.pictures.bad
+    assert len(bad) == 2 and "cut.png is damaged or cut off" in bad[0] and "text<b>.jpg is in no format" in bad[1]
+    with pytest.raises(InputError, match="no such folder"):
+        PictureFolder.read(tmp_path / "gone")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(InputError, match=r"holds no picture that can be read\. text\.png is in no format"):
+        PictureFolder.read(tmp_path)
+
+
+def test_pictures_are_embedded_once(models: list[str], photos: Path, tmp_path: Path) -> None:
+    loaded, pictures = [load_encoder(models[0])], PictureFolder.read(photos)
+    counts = []
+    for _ in range(2):
+        with DiskCache(tmp_path / "cache") as cache:
+            found = PictureSearch(pictures, loaded, cache=cache).search("a cat", count=12)
+        counts.append((cache.read, cache.written, found))
+    assert counts[0][:2] == (0, 12) and counts[1][:2] == (12, 0) and counts[0][2] == counts[1][2]
+
+
+def test_the_command(
+    models: list[str],
+    results: list[Path],
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    served: list[tuple[ComparisonPage, int]] = []
+    monkeypatch.setattr("degla.app.comparison_page.serve", lambda page, *, port: served.append((page, port)))
+    assert main(["app", "--models", *models, "--port", "5"]) == 0
+    root = str(results[0].parent)
+    words = ["--results", root, "--root", root, "--folder", str(photos), "--no-cache", "--baseline", "tuned"]
+    assert main(["app", "--models", *models, *words]) == 0
+    (bare, port), (whole, _) = served
+    assert port == 5 and "Start the page with --folder" in bare.show_search("a dog")
+    assert "start the page with --results" in bare.show_gallery("", "", "")
+    assert whole.names == ["tiny", "tuned"] and whole.gallery is not None and whole.gallery.labels == ("base",)
+    assert "figure" in whole.show_search("a dog")
+    assert main(["app", "--folder", "gone"]) == 2 and "no such folder" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match=r"port \d+ cannot be used: .*Give another --port"):
+            open_port(taken.getsockname()[1])
+    with pytest.raises(InputError, match="port 70000 cannot be used"):
+        open_port(70000)
+
+
+def test_names_are_short_where_they_still_differ() -> None:
+    assert short_names(["world", "runs/first/"]) == ["world", "first"]
+    assert short_names(["a/run", "b/run"]) == ["a/run", "b/run"]

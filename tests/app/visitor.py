@@ -1,0 +1,52 @@
+"""A person at a page, and whatever the browser complains of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# gradio's own browser code says so when it closes the stream that tells how far an upload is.
+_GRADIOS = "Method not implemented."
+
+
+class Visitor:
+    """A tab of its own.
+
+    Attributes:
+        tab: of playwright.
+        troubles: errors and warnings of the console, requests that failed and requests to anywhere else.
+    """
+
+    def __init__(self, browser: Any, address: str, *, until: str, **context: Any) -> None:
+        self.tab = browser.new_context(**context).new_page()
+        self.tab.set_default_timeout(60_000)  # the machine may be busy with other tests
+        self.troubles: list[str] = []
+        self.tab.on(
+            "console",
+            lambda said: self._note(
+                said.type in ("error", "warning") and said.text != _GRADIOS, f"console: {said.text}"
+            ),
+        )
+        self.tab.on("pageerror", lambda error: self._note(True, f"error: {error}"))
+        self.tab.on("requestfailed", lambda asked: self._note(True, f"failed: {asked.url}"))
+        self.tab.on(
+            "request", lambda asked: self._note(not asked.url.startswith((address, "data:", "blob:")), asked.url)
+        )
+        self.tab.goto(address)
+        self.tab.wait_for_selector(until, timeout=30_000)
+
+    def _note(self, wrong: bool, text: str) -> None:
+        if wrong:
+            self.troubles.append(text)
+
+    def press(self, key: str) -> None:
+        """Press a key of the review and wait for the page to have answered."""
+        self.tab.keyboard.press(key)
+        self.tab.wait_for_function("!window.deglaReview.isBusy()", timeout=10_000)
+
+    def expect(self, selector: str, text: str) -> None:
+        """Wait until an element says something."""
+        self.tab.wait_for_function(
+            "([selector, text]) => document.querySelector(selector)?.innerText.includes(text)",
+            arg=[selector, text],
+            timeout=10_000,
+        )
