@@ -97,8 +97,8 @@ def main() -> None:
         start = export(given.model, to="transformers", out=folder / "start").folder
         models = {side: str(start) if side == "transformers" else given.model for side in SIDES}
         versions = [run_side(side, models[side], folder, given) for side in SIDES]
-        print(f"open_clip {versions[0]} and {versions[1]}, and the folder of transformers by the former; {given.model}, "
-              f"{given.steps} steps of 16 pairs in float32")  # fmt: skip
+        print(f"open_clip {versions[0]} and {versions[1]}, and a folder of transformers by the former; "
+              f"{given.model}, {given.steps} steps of 16 pairs in float32")  # fmt: skip
         for number, run in enumerate(RUNS):
             first, *others = (losses(folder / side / str(number)) for side in SIDES)
             assert all(len(each) == given.steps for each in (first, *others))
