@@ -172,19 +172,20 @@ def test_one_text_has_the_same_tokens_in_every_role(
     captions = [
         {**row, "id": "1", "text": text, "positives": ["x"], "distractor_image": "001.png", "distractor_text": "y"},
         {**row, "id": "2", "text": "z", "positives": [text], "distractor_image": "001.png", "distractor_text": text},
+        {**row, "id": "3", "text": "w", "positives": ["v"], "distractor_image": "001.png", "distractor_text": "u"},
     ]
-    negatives = [{"caption_id": "2", "rule": "negation", "kind": "x", "text": text, "source": "t", "accepted": True}]
+    negatives = [{"caption_id": "3", "rule": "negation", "kind": "x", "text": text, "source": "t", "accepted": True}]
     (tmp_path / "negatives.jsonl").write_text(json.dumps(negatives[0]) + "\n")
     files = {**tiny_pairs, "captions": write_captions(tmp_path, captions), "negatives": tmp_path / "negatives.jsonl"}
-    config = tiny_config("con_clip", model=tiny_model, pairs=files, out=tmp_path / "run", batch_size=2)
+    config = tiny_config("con_clip", model=tiny_model, pairs=files, out=tmp_path / "run", batch_size=3)
     objective = config.objective | {
         name: replace(config.objective[name], weight=1.0) for name in ("text_pull", "contrastive")
     }
     config = replace(config, objective=objective, data=replace(config.data, negatives_per_caption=1))
     batch = first_batch(open_pairs(config, encoder=load_encoder(str(tiny_model)), processes=Processes()))
-    first, second = batch.ids.index("1"), batch.ids.index("2")
+    first, second, third = (batch.ids.index(name) for name in "123")
     for tokens in (
-        batch.negative[second, 0],
+        batch.negative[third, 0],
         batch.extra["positive"][second, 0],
         batch.extra["distractor_caption"][second],
     ):

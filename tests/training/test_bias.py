@@ -111,10 +111,12 @@ def test_what_reads_no_scale_trains_and_everything_evaluates(
 
 
 def test_losses_say_truly_whether_they_read_the_scale() -> None:
-    """What reads the scale takes the cosine of a pair for its logit, by itself or by `pair_logits`."""
+    """What reads the scale takes the cosine of a pair for its logit, by itself, by `pair_logits` or place by place."""
     import inspect
 
     for name in LOSSES.names():
         source = inspect.getsource(inspect.getmodule(loss_class(name)) or object)
-        assert loss_class(name).scaled == (".scale" in source or "pair_logits(" in source), name
+        assert loss_class(name).scaled == any(
+            way in source for way in (".scale", "pair_logits(", "contrast_by_place(")
+        ), name
         assert ("bias" in loss_class(name).reads) == ("pair_logits(" in source), name
