@@ -80,6 +80,7 @@ Models on a page <app>
 In and out <export>
 Studies <studies>
 The embedded world <world>
+Related systems <systems>
 In Python <api>
 ```
 ```{toctree}

@@ -19,7 +19,8 @@ from degla.cli import _top, _verb, parser
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.losses.core.objective import losses_by_name
-from degla.shelf import BENCHMARKS, RECIPES, RULES
+from degla.shelf import BENCHMARKS, RECIPES, RULES, SYSTEMS
+from degla.verbs.system import read_command, setting_flags
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -73,7 +74,11 @@ def _flags(verb: str) -> frozenset[str]:
     if verb == "train":
         known = {"--help", "--resume", "--config", "--print-config", "--dry-run", "--" + "recipe"}
         return frozenset(known | {f"--{name}" for name in _fields()} | {f"--{_negated(name)}" for name in _fields()})
-    return frozenset(parser(verb)._option_string_actions)
+    own = frozenset(parser(verb)._option_string_actions)
+    if verb == "system":
+        systems = (SYSTEMS.load(name).SYSTEM for name in SYSTEMS.names())
+        own |= {f"--{flag}" for system in systems for flag in setting_flags(system.settings)}
+    return own
 
 
 def _negated(name: str) -> str:
@@ -115,6 +120,9 @@ def _refusal(words: list[str]) -> str:
                 own = ("--print-config", "--dry-run")
                 given = [word for word in words[3 if from_file else 2 :] if word not in own]
                 tyro.cli(TrainConfig, args=given, default=default)
+                return ""
+            if words[0] == "system" and "--help" not in words:
+                read_command(words[1:])
                 return ""
             if words[0].startswith("-"):
                 _top().parse_args(words)

@@ -25,14 +25,10 @@ _ABOUT = """Teach CLIP-like models composition without making them forget what t
   degla train RECIPE --data.captions FILE --data.images FOLDER --data.negatives FILE --out RUN
   degla train --config FILE                    the same by a file; degla train --resume RUN: go on where RUN stopped
   degla doctor RECIPE [FLAGS OF degla train]   what stands in the way of a run, and what limits its speed
-  degla pack CAPTIONS --images DIR --out DIR   shards that training reads several times faster than loose files
-  degla bench                                  a training step against the released code's, on this machine
   degla ls, degla explain NAME                 recipes, losses, rules, benchmarks; what one is, and when to use it
   degla look PICTURE... --captions TEXT... --models BASE TUNED  how each ranks texts for a picture [--negatives]
   degla app --models BASE TUNED [--results RESULTS... --root DATA] [--folder PICTURES]  the same on a page, and more
-  degla evaluate MODEL... --benchmarks NAME... --root DATA --out results.json
-  degla interpolate BASE TUNED --benchmarks NAME... --root DATA --out DIR
-  degla report RESULTS... --out report.html
+  degla evaluate MODEL... --benchmarks NAME... --root DATA --out results.json; degla report RESULTS... --out report.html
   degla export MODEL --to transformers --out DIR  or onnx, open_clip; degla publish MODEL --to OWNER/NAME: to the hub
   degla choose                                 which method and which settings, each with the figures behind it
   degla study PLAN --out DIR                   recipes x settings x seeds: one table, a frontier, paired tests

@@ -1,4 +1,4 @@
-"""Shelves: folders where one file is one member and the file's name is the member's name.
+"""Shelves: folders where one file (or one folder) is one member, and its name is the member's name.
 
 A shelf is listed from the file system, so nothing is imported to know what is there, and adding a file is all it
 takes to add a member.
@@ -37,10 +37,12 @@ class Shelf:
     Attributes:
         package: dotted name of the folder, for example ``degla.losses``.
         noun: what a member is called in messages, for example ``loss``.
+        folders: a member is a folder with an ``__init__.py``; files beside it are what members share.
     """
 
     package: str
     noun: str
+    folders: bool = False
 
     @property
     def folder(self) -> Path:
@@ -50,11 +52,14 @@ class Shelf:
     def names(self) -> list[str]:
         """Sorted names of all members, read from the folder without importing anything."""
         files = self.folder.iterdir()
+        if self.folders:
+            return sorted(path.name for path in files if (path / "__init__.py").is_file())
         return sorted(path.stem for path in files if path.suffix == ".py" and not path.stem.startswith("_"))
 
     def source(self, name: str) -> str:
         """The text of a member's file."""
-        return (self.folder / f"{name}.py").read_text(encoding="utf-8")
+        file = self.folder / name / "__init__.py" if self.folders else self.folder / f"{name}.py"
+        return file.read_text(encoding="utf-8")
 
     def docstrings(self, name: str) -> list[str]:
         """A member's docstrings, the module's and that of what has its name, read without importing it."""
@@ -95,6 +100,7 @@ POSITIVES = Shelf("degla.negatives.positives", "rule for positives")
 BENCHMARKS = Shelf("degla.evaluation.benchmarks", "benchmark")
 RECIPES = Shelf("degla.recipes", "recipe")
 DRAWS = Shelf("degla.data.draws", "draw of negatives")
+SYSTEMS = Shelf("degla.systems", "system", folders=True)
 VERBS = Shelf("degla.verbs", "command")
 
 PUBLISHED_RULES = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
@@ -114,5 +120,6 @@ SHELVES: dict[str, Shelf] = {
     "positives": POSITIVES,
     "draws": DRAWS,
     "benchmarks": BENCHMARKS,
+    "systems": SYSTEMS,
 }
 """What `degla ls` shows."""

@@ -1,0 +1,168 @@
+"""A system, its settings and seeds enter; every method trained and measured, the record and the page leave."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from degla.errors import DeglaError, InputError
+from degla.files import whole_file, write_text
+from degla.locks import lock
+from degla.parse import read_bytes
+from degla.progress import TaskProgress
+from degla.shelf import did_you_mean
+from degla.systems.page import page_of
+from degla.systems.record import FILE, CaseRecord, SystemRecord, load_record, plain_settings, save_record
+from degla.systems.system import AnySettings, Case, System, Weights
+
+log = logging.getLogger("degla.systems")
+
+_PACKAGES = ("torch", "torchvision", "open_clip_torch", "trimesh", "torch-geometric")
+
+
+def cases_of(system: System[Any], settings: AnySettings, *, seeds: Iterable[int], methods: Sequence[str]) -> list[Case]:
+    """Every method on every data set with every seed; a seed's methods stand together.
+
+    Raises:
+        InputError: there is no such method, or no data set.
+    """
+    for method in methods:
+        if method not in system.methods:
+            known = ", ".join(system.methods)
+            raise InputError(f"unknown method {method!r}.{did_you_mean(method, system.methods)} Known: {known}.")
+    if not settings.data:
+        raise InputError("--data names no data set; leave it out for the default.")
+    chosen = [method for method in system.methods if method in (methods or system.methods)]
+    return [Case(data, method, seed) for data in settings.data for seed in seeds for method in chosen]
+
+
+def run_system(
+    system: System[AnySettings],
+    settings: AnySettings,
+    cases: Sequence[Case],
+    *,
+    name: str,
+    out: Path,
+    command: str,
+    models: Path | None = None,
+) -> SystemRecord:
+    """Train what is not there yet, measure it, and write record, models and page.
+
+    Writes under `out`: ``system.json``, ``system.html``, ``system.md`` and, where it trains, ``models/``.
+
+    Args:
+        system: what is run.
+        settings: its settings.
+        cases: from `cases_of`.
+        name: of the system on the shelf.
+        out: folder; what an earlier call with the same settings made there is kept.
+        command: how to make it again, for the page.
+        models: folder of an earlier run, whose models are measured; nothing is trained then.
+
+    Raises:
+        InputError: bad data; another process holds the folder; or `models` lacks a model.
+        DeglaError: a score is not finite.
+    """
+    with lock(out):
+        record = _begin(name, settings, out=out, command=command)
+        done = {row.case: row for row in record.cases}
+        source = out if models is None else models
+        with TaskProgress(show=True).task(name, len(cases)) as advance:
+            for case in cases:
+                if case not in done or not _model_file(source, case).is_file():
+                    done[case] = _do(system, settings, case, source=source, train=models is None)
+                    record = record.model_copy(update={"cases": tuple(done.values())})
+                    save_record(record, out)
+                advance(1)
+        first = min(case.seed for case in cases)
+        drawn = {case: load_weights(source, case) for case in cases if case.seed == first}
+        page = page_of(system, record, figures=system.draw(settings, drawn))
+        write_text(out / "system.html", page.html())
+        write_text(out / "system.md", page.markdown())
+    return record
+
+
+def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> SystemRecord:
+    """An empty record, or that of an earlier call with the same settings."""
+    new = SystemRecord(system=name, command=command, versions=_versions(), settings=plain_settings(settings))
+    if not (out / FILE).exists():
+        return new
+    old = load_record(out, system=name)
+    same = {**old.settings, "data": None} == {**new.settings, "data": None} and old.degla == new.degla
+    if not same:
+        raise InputError(f"{out / FILE}: was made with other settings; choose another --out, or delete the folder.")
+    return new.model_copy(update={"cases": old.cases})
+
+
+def _do(system: System[AnySettings], settings: AnySettings, case: Case, *, source: Path, train: bool) -> CaseRecord:
+    began = time.perf_counter()
+    seconds = 0.0
+    if train:
+        with seeded(case.seed):
+            weights = system.train(settings, case)
+        seconds = time.perf_counter() - began
+        save_weights(weights, source, case)
+    with seeded(case.seed):
+        values = dict(system.measure(settings, case, load_weights(source, case)))
+    for column, value in values.items():
+        if not math.isfinite(value):
+            raise DeglaError(f"{case.method} on {case.data}, seed {case.seed}: {column} is {value}; lower the rate.")
+    log.info("%s, %s, seed %d: %s", case.data, case.method, case.seed,
+             ", ".join(f"{column} {value:.4g}" for column, value in values.items()))  # fmt: skip
+    return CaseRecord(data=case.data, method=case.method, seed=case.seed, values=values, seconds=seconds)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """A block with torch's generator at a seed, and as it was behind it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _model_file(folder: Path, case: Case) -> Path:
+    data = re.sub(r"[^\w.-]+", "_", case.data)[-60:]
+    return folder / "models" / data / f"{case.method}-{case.seed}.safetensors"
+
+
+def save_weights(weights: Weights, folder: Path, case: Case) -> None:
+    """Write a model, whole or not at all."""
+    from safetensors.torch import save
+
+    with whole_file(_model_file(folder, case), binary=True) as stream:
+        stream.write(save({name: value.detach().contiguous() for name, value in weights.items()}))
+
+
+def load_weights(folder: Path, case: Case) -> Weights:
+    """Read a model.
+
+    Raises:
+        InputError: it is not there, or is no file of safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = _model_file(folder, case)
+    try:
+        return load(read_bytes(path, remedy="Train it first: degla system NAME run."))
+    except SafetensorError as error:
+        raise InputError(f"{path}: is no model: {error}. Delete it and run again.") from None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,160 @@
+"""The scores of a system as tables: on a page, as Markdown and on the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from degla.pages.page import Code, Facts, Figure, Page, Paragraph, Part, Section
+from degla.pages.table import Column, Table, TableCell, TableRow, Tone
+from degla.pages.words import UNKNOWN, counted, duration, interval, minus, percent, points
+from degla.statistics.seeds import Difference, seed_difference, seed_spread
+from degla.systems.record import SystemRecord, seeds_of
+from degla.systems.system import Expectation, ScoreColumn, System
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+_FEW_SEEDS = 3
+_HOW_TO_READ = (
+    "Mean over {seeds}; ± is half of a 95 % interval of the mean over seeds, which leaves out other test data. Below: "
+    "the difference to `{baseline}`, paired by seed, with its 95 % interval; coloured where the interval leaves out 0, "
+    "without a correction for several comparisons. Training: seconds, while others may have run beside it."
+)
+_EXPECTED = (
+    "First minus second, paired by seed. Bound: what a paper or an earlier measurement lets expect. Seeds: in how many "
+    "the difference keeps to the bound."
+)
+
+
+def page_of(system: System[Any], record: SystemRecord, *, figures: Sequence[Figure] = ()) -> Page:
+    """The page, made from the record and figures."""
+    seeds = seeds_of(record.cases)
+    lead: list[Part | str] = [Paragraph(f"{system.title} (arXiv {system.paper}).", quiet=False)]
+    lead += [Code(record.command, "sh")] if record.command else []
+    warnings = []
+    if len(seeds) < _FEW_SEEDS:
+        warnings.append(f"{counted(len(seeds), 'seed')}: other seeds may say otherwise.")
+    parts: list[Part] = [Section(data, [_table(system, record, data)]) for data in _data(record)]
+    note = _HOW_TO_READ.format(seeds=counted(len(seeds), "seed"), baseline=system.baseline)
+    parts.append(Section("The columns", [note, Facts({each.name: _meaning(each) for each in system.columns})]))
+    if rows := _expected(system, record):
+        parts.append(Section("What was expected", [Table(_expected_columns(), rows), _EXPECTED]))
+    parts += [Section("Pictures", list(figures))] if figures else []
+    facts = {name: _shown(value) for name, value in record.settings.items()}
+    facts |= {"versions": ", ".join(f"{package} {number}" for package, number in record.versions.items())}
+    parts.append(Section("Settings", [Facts(facts)]))
+    return Page(system.title, parts, lead=lead, warnings=warnings, tab=f"degla system: {record.system}")
+
+
+def render_terminal(system: System[Any], record: SystemRecord) -> Group:
+    """A table a data set, then what was expected."""
+    from rich.console import Group
+
+    tables = [_table(system, record, data).terminal(title=data) for data in _data(record)]
+    if rows := _expected(system, record):
+        tables.append(Table(_expected_columns(), rows).terminal(title="What was expected"))
+    return Group(*tables)
+
+
+def _data(record: SystemRecord) -> list[str]:
+    return list(dict.fromkeys(row.data for row in record.cases))
+
+
+def _table(system: System[Any], record: SystemRecord, data: str) -> Table:
+    heads = [Column("method"), *(Column(f"{each.name} {_arrow(each)}") for each in system.columns), Column("training")]
+    rows = []
+    for method in system.methods:
+        cases = [row for row in record.cases if row.data == data and row.method == method]
+        if cases:
+            cells = [_cell(system, record, data, method, column) for column in system.columns]
+            rows.append(TableRow([method, *cells, duration(fmean(row.seconds for row in cases))], key=method))
+    return Table(heads, rows)
+
+
+def _cell(system: System[Any], record: SystemRecord, data: str, method: str, column: ScoreColumn) -> TableCell:
+    values = record.scores(data, method, column.name)
+    if not values:
+        return TableCell(UNKNOWN)
+    spread = seed_spread(list(values.values()))
+    half = "" if spread.half_width is None else f" ± {_number(spread.half_width, column)}"
+    value = _number(spread.mean, column)
+    baseline = record.scores(data, system.baseline, column.name)
+    if method == system.baseline or not baseline:
+        return TableCell(value, spread=half)
+    gap = seed_difference(values, baseline)
+    return TableCell(value, spread=half, note=_gap(gap, column), tone=_tone(gap, column))
+
+
+def _gap(gap: Difference, column: ScoreColumn) -> str:
+    ends = gap.interval
+    told = _change(gap.value, column)
+    return told if ends is None else f"{told} {interval(ends.low, ends.high, lambda end: _change(end, column))}"
+
+
+def _tone(gap: Difference, column: ScoreColumn) -> Tone:
+    if not gap.significant:
+        return ""
+    return "up" if (gap.value > 0) == (column.better == "higher") else "down"
+
+
+def _expected_columns() -> list[Column]:
+    words = ("data", "score")
+    return [Column("first − second"), *(Column(word, align="left") for word in words),
+            *map(Column, ("difference", "bound", "holds", "seeds"))]  # fmt: skip
+
+
+def _expected(system: System[Any], record: SystemRecord) -> list[TableRow]:
+    """A row for each expectation and data set of which both methods were run."""
+    columns = {column.name: column for column in system.columns}
+    rows = []
+    for each in system.expected:
+        for data in _data(record):
+            first, second = (record.scores(data, method, each.column) for method in (each.first, each.second))
+            if first and second and (data in each.data or not each.data):
+                rows.append(_expectation(each, data, first, second, columns[each.column]))
+    return rows
+
+
+def _expectation(
+    each: Expectation,
+    data: str,
+    first: dict[int | None, float],
+    second: dict[int | None, float],
+    column: ScoreColumn,
+) -> TableRow:
+    def keeps(gap: float) -> bool:
+        return gap >= each.bound if column.better == "higher" else gap <= each.bound
+
+    gap = seed_difference(first, second)
+    gaps = [first[seed] - second[seed] for seed in sorted(set(first) & set(second), key=str)]
+    bound = f"{'≥' if column.better == 'higher' else '≤'} {_change(each.bound, column)}"
+    tone: Tone = "up" if keeps(gap.value) else "down"
+    return TableRow([
+        f"{each.first} − {each.second}", data, column.name, _gap(gap, column), bound,
+        TableCell("yes" if keeps(gap.value) else "no", tone=tone), f"{sum(map(keeps, gaps))} of {len(gaps)}",
+    ])  # fmt: skip
+
+
+def _arrow(column: ScoreColumn) -> str:
+    return "↑" if column.better == "higher" else "↓"
+
+
+def _meaning(column: ScoreColumn) -> str:
+    return f"{column.meaning} {'Higher' if column.better == 'higher' else 'Lower'} is better."
+
+
+def _number(value: float, column: ScoreColumn) -> str:
+    return percent(value) if column.percent else minus(f"{value:.3g}")
+
+
+def _change(value: float, column: ScoreColumn) -> str:
+    return points(value) if column.percent else minus(f"{value:+.3g}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value)

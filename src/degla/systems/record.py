@@ -1,0 +1,109 @@
+"""`system.json`: what every method scored on every data set with every seed; the page is made from it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from degla.errors import InputError
+from degla.files import write_json
+from degla.parse import in_one_line, read_json
+from degla.records import Record, validate
+from degla.systems.system import AnySettings, Case
+from degla.version import __version__
+
+FILE = "system.json"
+
+
+class CaseRecord(Record):
+    """One model's scores.
+
+    Attributes:
+        values: by name of the column; shares are 0 to 1.
+        seconds: of training.
+    """
+
+    data: str
+    method: str
+    seed: int
+    values: dict[str, float]
+    seconds: float
+
+    @property
+    def case(self) -> Case:
+        """Which model."""
+        return Case(self.data, self.method, self.seed)
+
+
+class SystemRecord(Record):
+    """All that a run of a system found.
+
+    Attributes:
+        system: its name on the shelf.
+        command: how to make it again.
+        degla: version that made it.
+        versions: of packages.
+        settings: every field's value.
+        cases: in the order in which they were made.
+    """
+
+    format: Literal[1] = 1
+    system: str
+    command: str
+    degla: str = __version__
+    versions: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, Any]
+    cases: tuple[CaseRecord, ...] = ()
+
+    def scores(self, data: str, method: str, column: str) -> dict[int | None, float]:
+        """Seed to value of one column; empty where the method was not run."""
+        return {
+            row.seed: row.values[column]
+            for row in self.cases
+            if row.data == data and row.method == method and column in row.values
+        }
+
+
+def save_record(record: SystemRecord, folder: Path) -> None:
+    """Write ``system.json``."""
+    write_json(folder / FILE, record.model_dump(mode="json"), indent=1)
+
+
+def load_record(folder: Path, *, system: str) -> SystemRecord:
+    """Read the ``system.json`` of a folder.
+
+    Raises:
+        InputError: there is none, it cannot be read, or it is of another system.
+    """
+    path = folder / FILE
+    record = validate(SystemRecord, read_json(path, remedy=f"Make it: degla system {system} run --out {folder}."),
+                      where=str(path))  # fmt: skip
+    if record.system != system:
+        raise InputError(f"{path}: is of the system {record.system!r}, not {system!r}; choose another folder.")
+    return record
+
+
+def plain_settings(settings: AnySettings) -> dict[str, Any]:
+    """As JSON values."""
+    values = TypeAdapter(type(settings)).dump_python(settings, mode="json")
+    return dict(values)
+
+
+def read_settings(kind: type[AnySettings], values: Mapping[str, Any], *, where: str) -> AnySettings:
+    """The settings of these JSON values.
+
+    Raises:
+        InputError: a field that there is not, or a value that it cannot have.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        raise InputError(f"{where}: settings: {in_one_line(error)}") from None
+
+
+def seeds_of(cases: Sequence[CaseRecord]) -> list[int]:
+    """The seeds, sorted."""
+    return sorted({row.seed for row in cases})

@@ -1,0 +1,153 @@
+"""a related system in its own domain beside its baselines: train, measure, one table over seeds"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from degla.errors import InputError
+from degla.shelf import SYSTEMS, did_you_mean
+
+if TYPE_CHECKING:
+    from degla.systems.system import Case, System
+
+_ACTIONS = {
+    "run": "train every method with every seed, measure it, write a page",
+    "evaluate": "measure the models of an earlier run again, with other settings or data",
+}
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.usage = "degla system NAME run|evaluate [--quick] [--seeds N] [--out DIR] [SETTINGS]"
+    verb.add_argument("name", choices=SYSTEMS.names(), help="degla system NAME --help lists its settings")
+    told = "; ".join(f"{name}: {text}" for name, text in _ACTIONS.items())
+    verb.add_argument("action", choices=list(_ACTIONS), help=told)
+    verb.add_argument("--quick", action="store_true", help="a look, not a measurement: one seed, small data, few steps")
+    verb.add_argument("--seeds", type=int, metavar="N", help="models of each method (3; 1 with --quick)")
+    verb.add_argument("--first-seed", type=int, default=0, metavar="S", help="seeds S to S+N-1 (0)")
+    verb.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="only these (all)")
+    verb.add_argument("--out", type=Path, help="folder (NAME; RUN/evaluation for evaluate); what is done is kept")
+    verb.add_argument("--models", type=Path, metavar="RUN", help="evaluate: folder of the run (NAME)")
+    verb.add_argument("--json", action="store_true", help="print the record as JSON")
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="degla system", allow_abbrev=False)
+    describe(made)
+    return made
+
+
+@dataclasses.dataclass(frozen=True)
+class SystemCommand:
+    """What the words of a command ask for."""
+
+    given: argparse.Namespace
+    system: System[Any]
+    settings: Any
+    cases: list[Case]
+
+
+def run_words(words: list[str]) -> int:
+    """`degla system NAME run|evaluate [flags]`: every field of the settings is a flag."""
+    if len(words) < 2 or set(words) & {"-h", "--help"}:
+        return _help(words)
+    command = read_command(words)
+    given = command.given
+    models = None
+    out = given.out or Path(given.name)
+    if given.action == "evaluate":
+        models = given.models or Path(given.name)
+        out = given.out or models / "evaluation"
+
+    from degla.systems.conduct import run_system
+    from degla.systems.page import render_terminal
+    from degla.verbs._terminal import show
+
+    record = run_system(command.system, command.settings, command.cases, name=given.name, out=out,
+                        command=shlex.join(["degla", "system", *words]), models=models)  # fmt: skip
+    if given.json:
+        sys.stdout.write(json.dumps(record.model_dump(mode="json"), indent=1) + "\n")
+    else:
+        show(render_terminal(command.system, record))
+        sys.stderr.write(f"written: {out / 'system.html'}, system.md and system.json beside it\n")
+    return 0
+
+
+def read_command(words: list[str]) -> SystemCommand:
+    """The words behind `degla system`, with flags of the system's own settings among them.
+
+    Raises:
+        InputError: a name, a flag or a value that there is not; or flags that do not go together.
+    """
+    SYSTEMS.require(words[0])
+    given, rest = _parser().parse_known_args(words)
+    if given.models is not None and given.action != "evaluate":
+        raise InputError("--models belongs to degla system NAME evaluate; give --out.")
+    if given.quick and given.action == "evaluate":
+        raise InputError("--quick belongs to degla system NAME run; evaluate takes the settings of the run.")
+    count = given.seeds if given.seeds is not None else 1 if given.quick else 3
+    if count < 1:
+        raise InputError(f"--seeds is {count}; give 1 or more.")
+    if not 0 <= given.first_seed < 2**31:
+        raise InputError(f"--first-seed is {given.first_seed}; give 0 or more, below {2**31}.")
+
+    from degla.systems.conduct import cases_of
+    from degla.systems.record import load_record, read_settings, seeds_of
+
+    system = SYSTEMS.load(given.name).SYSTEM
+    start, seeds, methods = system.quick if given.quick else system.settings, None, given.methods
+    if given.action == "evaluate":
+        folder = given.models or Path(given.name)
+        earlier = load_record(folder, system=given.name)
+        start = read_settings(type(system.settings), earlier.settings, where=str(folder))
+        seeds = seeds_of(earlier.cases) if given.seeds is None else None
+        methods = methods or list(dict.fromkeys(row.method for row in earlier.cases))
+    settings = _settings(start, rest, name=given.name)
+    seeds = seeds or list(range(given.first_seed, given.first_seed + count))
+    return SystemCommand(given, system, settings, cases_of(system, settings, seeds=seeds, methods=methods))
+
+
+def setting_flags(settings: Any) -> dict[str, bool]:
+    """The flags of a system's settings, without their dashes, and which take no value."""
+    return {
+        field.name.replace("_", "-"): isinstance(getattr(settings, field.name), bool)
+        for field in dataclasses.fields(settings)
+    }
+
+
+def _settings(start: Any, words: list[str], *, name: str) -> Any:
+    import tyro
+
+    known = setting_flags(start)
+    names = {*known, *(f"no-{flag}" for flag, switch in known.items() if switch)}
+    for word in words:
+        flag = word.partition("=")[0].removeprefix("--").replace("_", "-")
+        if word.startswith("--") and flag not in names:
+            raise InputError(f"unknown flag --{flag}.{did_you_mean(flag, names)} Flags: degla system {name} --help.")
+    return tyro.cli(type(start), args=words, default=start, prog=f"degla system {name}")
+
+
+def _help(words: list[str]) -> int:
+    name = words[0] if words and not words[0].startswith("-") else ""
+    if not name:
+        sys.stdout.write(_parser().format_help() + "\nsystems:\n")
+        width = max(map(len, SYSTEMS.names()), default=0)
+        sys.stdout.writelines(f"  {each:<{width}}  {SYSTEMS.summary(each)}\n" for each in SYSTEMS.names())
+        return 0 if words else 2
+    SYSTEMS.require(name)
+    told = bool(set(words) & {"-h", "--help"})
+    if not told:
+        raise InputError(f"degla system {name} needs one of: {', '.join(_ACTIONS)}. See degla system {name} --help.")
+
+    import tyro
+
+    system = SYSTEMS.load(name).SYSTEM
+    sys.stdout.write(_parser().format_help())
+    sys.stdout.write("\n" + "\n\n".join(SYSTEMS.docstrings(name)) + f"\n\nMethods: {', '.join(system.methods)}.\n\n")
+    tyro.cli(type(system.settings), args=["--help"], default=system.settings, prog=f"degla system {name} run")
+    return 0

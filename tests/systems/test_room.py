@@ -1,0 +1,199 @@
+"""The room of systems: what a run writes, keeps and refuses; the command's words; every folder of the shelf."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from degla.cli import main
+from degla.errors import DeglaError, InputError
+from degla.ranges import AtLeastOne
+from degla.shelf import SYSTEMS, Shelf
+from degla.systems.conduct import cases_of, load_weights, run_system
+from degla.systems.page import page_of
+from degla.systems.record import load_record, plain_settings, read_settings
+from degla.systems.system import Case, Expectation, ScoreColumn, System, SystemSettings, Weights
+from degla.verbs import system as verb
+
+Capture = pytest.CaptureFixture[str]
+
+
+@dataclass(frozen=True)
+class _Settings(SystemSettings):
+    data: tuple[str, ...] = ("plain", "some/folder")
+    """Of the test."""
+    steps: AtLeastOne = 3
+    """Steps."""
+
+
+TRAINED: list[Case] = []
+
+
+def _train(settings: _Settings, case: Case) -> Weights:
+    TRAINED.append(case)
+    return {"value": torch.rand(1) + (case.method == "better") * settings.steps}
+
+
+def _measure(settings: _Settings, case: Case, weights: Weights) -> dict[str, float]:
+    value = float(weights["value"])
+    return {"score": value / 10, "error": 4 - value + settings.steps}
+
+
+SYSTEM = System(
+    title="A test",
+    paper="0000.00000",
+    settings=_Settings(),
+    quick=_Settings(data=("plain",), steps=1),
+    methods=("base", "better"),
+    columns=(ScoreColumn("score", "Share."), ScoreColumn("error", "Number.", better="lower", percent=False)),
+    train=_train,
+    measure=_measure,
+    expected=(Expectation("better", "base", "score", 0.25), Expectation("better", "base", "error", -4.0)),
+)
+
+
+@pytest.fixture(autouse=True)
+def shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+    TRAINED.clear()
+    fake = SimpleNamespace(
+        names=lambda: ["fake"],
+        require=lambda name: None,
+        load=lambda name: SimpleNamespace(SYSTEM=SYSTEM),
+        summary=lambda name: "a fake",
+        docstrings=lambda name: ["a fake"],
+    )
+    monkeypatch.setattr(verb, "SYSTEMS", fake)
+
+
+def _run(out: Path, *, settings: _Settings | None = None, seeds: int = 3, models: Path | None = None):
+    settings = settings or SYSTEM.settings
+    cases = cases_of(SYSTEM, settings, seeds=range(seeds), methods=())
+    return run_system(SYSTEM, settings, cases, name="fake", out=out, command="degla", models=models)
+
+
+def test_a_run_trains_every_case_with_its_seed_and_writes_a_page(tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    record = _run(tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert [row.case for row in record.cases] == TRAINED and len(TRAINED) == 2 * 2 * 3
+    # The same seed is the same chance for both methods: they differ by the steps alone.
+    base, better = (record.scores("plain", method, "score") for method in SYSTEM.methods)
+    assert all(better[seed] - base[seed] == pytest.approx(0.3) for seed in range(3)) and len(set(base.values())) == 3
+    assert load_record(tmp_path, system="fake") == record
+    text = (tmp_path / "system.md").read_text()
+    assert "| better − base | plain | score | +30.0 [+30.0, +30.0] | ≥ +25.0 | yes | 3 of 3 |" in text
+    assert "| better − base | plain | error | −3 [−3, −3] | ≤ −4 | no | 0 of 3 |" in text
+    assert "some/folder" in (tmp_path / "system.html").read_text()
+
+
+def test_what_is_done_is_kept_and_other_settings_are_refused(tmp_path: Path) -> None:
+    first = _run(tmp_path, seeds=1)
+    _run(tmp_path, seeds=2)
+    assert len(TRAINED) == 8
+    assert load_record(tmp_path, system="fake").cases[:4] == first.cases
+    with pytest.raises(InputError, match="was made with other settings; choose another --out"):
+        _run(tmp_path, settings=_Settings(steps=5))
+    with pytest.raises(InputError, match=r"system.json: is of the system 'fake', not 'other'"):
+        load_record(tmp_path, system="other")
+
+
+def test_models_are_measured_again_with_other_settings(tmp_path: Path) -> None:
+    run = _run(tmp_path, seeds=1)
+    TRAINED.clear()
+    again = _run(tmp_path / "evaluation", settings=_Settings(steps=5), seeds=1, models=tmp_path)
+    assert not TRAINED
+    assert again.cases[0].values["error"] == pytest.approx(run.cases[0].values["error"] + 2)
+    with pytest.raises(InputError, match=r"base-1.safetensors: .*Train it first: degla system NAME run"):
+        _run(tmp_path / "more", seeds=2, models=tmp_path)
+    (tmp_path / "models" / "plain" / "base-0.safetensors").write_bytes(b"nothing of use")
+    with pytest.raises(InputError, match=r"base-0.safetensors: is no model: .* Delete it and run again"):
+        load_weights(tmp_path, Case("plain", "base", 0))
+
+
+def test_a_score_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    broken = replace(SYSTEM, measure=lambda settings, case, weights: {"score": float("nan"), "error": 1.0})
+    cases = cases_of(broken, broken.settings, seeds=[4], methods=["better"])
+    with pytest.raises(DeglaError, match="better on plain, seed 4: score is nan"):
+        run_system(broken, broken.settings, cases, name="fake", out=tmp_path, command="")
+
+
+def test_settings_survive_a_file(tmp_path: Path) -> None:
+    settings = _Settings(steps=7, data=("x",))
+    assert read_settings(_Settings, json.loads(json.dumps(plain_settings(settings))), where="here") == settings
+    with pytest.raises(InputError, match="here: settings: "):
+        read_settings(_Settings, {"steps": 0}, where="here")
+
+
+def test_the_command_runs_and_evaluates(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["system", "fake", "run", "--quick", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["settings"] == {"data": ["plain"], "steps": 1} and len(record["cases"]) == 2
+    assert record["command"] == "degla system fake run --quick --json"
+    assert main(["system", "fake", "evaluate", "--steps", "4"]) == 0
+    assert "better" in capsys.readouterr().out
+    again = load_record(tmp_path / "fake" / "evaluation", system="fake")
+    assert again.settings == {"data": ["plain"], "steps": 4} and len(again.cases) == 2
+    command = verb.read_command(
+        ["fake", "run", "--seeds", "2", "--first-seed", "7", "--methods", "better", "--data", "a"]
+    )
+    assert command.cases == [Case("a", "better", 7), Case("a", "better", 8)]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["fake"], "degla system fake needs one of: run, evaluate."),
+        (["fake", "run", "--seeds", "0"], "--seeds is 0; give 1 or more."),
+        (["fake", "run", "--first-seed", "-1"], "--first-seed is -1"),
+        (["fake", "run", "--step", "4"], "unknown flag --step. Did you mean 'steps'?"),
+        (["fake", "run", "--steps", "0"], "--steps is 0; it must be 1 or more, a whole number."),
+        (["fake", "run", "--methods", "bettr"], "unknown method 'bettr'. Did you mean 'better'?"),
+        (["fake", "run", "--models", "x"], "--models belongs to degla system NAME evaluate"),
+        (["fake", "evaluate", "--quick"], "--quick belongs to degla system NAME run"),
+        (["fake", "evaluate", "--models", "nowhere"], "Make it: degla system fake run --out nowhere."),
+        (["fake", "run", "--data"], "--data names no data set"),
+    ],
+)
+def test_wrong_words_say_what_is_right(words: list[str], says: str, capsys: Capture) -> None:
+    assert main(["system", *words]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+
+
+def test_help_names_methods_and_settings(capsys: Capture) -> None:
+    assert main(["system", "--help"]) == 0
+    assert "fake" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["system", "fake", "--help"])
+    said = capsys.readouterr().out
+    assert "Methods: base, better." in said and "--steps" in said and "--first-seed" in said
+
+
+def test_folders_are_members_and_files_beside_them_are_not() -> None:
+    shelf = Shelf("degla.systems", "system", folders=True)
+    assert not {"system", "record", "conduct", "page"} & set(shelf.names())
+
+
+@pytest.mark.parametrize("name", SYSTEMS.names())
+def test_every_system_keeps_to_the_form(name: str) -> None:
+    system = SYSTEMS.load(name).SYSTEM
+    assert isinstance(system, System) and type(system.settings) is type(system.quick)
+    columns = {column.name for column in system.columns}
+    for each in system.expected:
+        assert {each.first, each.second} <= set(system.methods) and each.column in columns
+        assert set(each.data) <= set(system.settings.data)
+    assert read_settings(type(system.settings), plain_settings(system.settings), where=name) == system.settings
+    texts = "\n".join(SYSTEMS.docstrings(name))
+    assert all(f"\n{section}: " in texts for section in ("Formula", "Source", "Differs", "Cost")), name
+
+
+def test_a_page_of_nothing_but_names_is_a_page() -> None:
+    from degla.systems.record import SystemRecord
+
+    assert "A test" in page_of(SYSTEM, SystemRecord(system="fake", command="", settings={})).html()
