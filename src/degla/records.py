@@ -173,7 +173,7 @@ class PairItem(Record):
     Attributes:
         id: unique, "benchmark/part/key".
         images: K images; none where only texts are compared.
-        texts: L texts.
+        texts: L texts; one where the right one of several images is asked for.
         gold: K rows of L entries, 1 where the text is true of the image; without images one row, 1 for the texts that
             say the same.
         group: names to average over, for example the relation. "image" names the picture that a question without
@@ -200,8 +200,12 @@ class PairItem(Record):
             raise ValueError(f"gold must be {rows} rows of {len(self.texts)} entries")
         if not self.images and sum(self.gold[0]) < 2:
             raise ValueError("without images, gold needs at least two texts that say the same")
-        for name, lines in (("row", self.gold), ("column", tuple(zip(*self.gold, strict=True)))):
-            if any(0 in line and 1 not in line for line in lines) and (name == "row" or len(self.images) > 1):
+        # Of one text a row is one picture, of one picture a column is one text: each may be false by itself.
+        several = len(self.images) > 1
+        rows_asked = () if several and len(self.texts) == 1 else self.gold
+        columns_asked = zip(*self.gold, strict=True) if several else ()
+        for name, lines in (("row", rows_asked), ("column", columns_asked)):
+            if any(0 in line and 1 not in line for line in lines):
                 raise ValueError(f"every {name} of gold that has a negative needs a positive")
         return self
 

@@ -56,6 +56,7 @@ class Score(Record):
         chance: value of a random answer, 0 to 1; None where it is not known.
         floors: value of what sees the texts alone ("shorter text", "words only"), 0 to 1, where texts are compared.
         interval: 95 % over items (not over training seeds); None where there is one item.
+        lower: less is better.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Score(Record):
     chance: float | None = Field(default=None, ge=0, le=1)
     floors: dict[str, float] = Field(default_factory=dict)
     interval: Interval | None = None
+    lower: bool = False
 
 
 class PartResult(Record):

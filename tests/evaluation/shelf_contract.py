@@ -31,7 +31,8 @@ def paint(root: Path, paths: Iterable[str], *, size: tuple[int, int] = (32, 24))
 
 
 def score(encoder: FakeEncoder | Encoder, name: str, root: Path, **settings: object) -> Result:
-    return evaluate(encoder, benchmarks=[name], root=root, progress=False, allow_missing=True, **settings)  # type: ignore[arg-type]
+    settings = {"allow_missing": True} | settings
+    return evaluate(encoder, benchmarks=[name], root=root, progress=False, **settings)  # type: ignore[arg-type]
 
 
 def values_of(result: BenchmarkResult) -> dict[str, float]:

@@ -22,7 +22,7 @@ def benchmark_of(table: PublishedTable) -> Benchmark:
 
 
 def test_tables_are_complete() -> None:
-    assert len(published_tables()) == 10
+    assert len(published_tables()) == 17
     degla = {table.benchmark: table for table in published_tables() if table.source.startswith("arXiv 2504.16801")}
     assert {name: len(table.row) for name, table in degla.items()} == {
         "valse": 12,
@@ -64,6 +64,8 @@ def test_our_averages_of_the_columns_are_those_in_print(table: PublishedTable, r
     if table.benchmark == "valse" and not table.source.startswith("arXiv"):
         valid = (505, 851, 868, 900, 691, 535, 648, 949, 708, 104, 943)
         counts = dict(zip(row.scores, valid, strict=True))
+    if table.benchmark == "negbench":
+        counts = {part.name: part.n for part in benchmark.parts if part.n and part.name in row.scores}
     found = {average.name: 100 * average.value for average in average_columns(benchmark, columns, counts).averages}
     # Columns and averages are rounded to 0.1, so a mean of two columns may be 0.1 off the print, of eleven hardly.
     tolerance = 0.0551 if table.benchmark == "valse" else 0.1001

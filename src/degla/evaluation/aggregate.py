@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -147,7 +147,7 @@ def _column(
         if not chosen:
             return None
     rows = [judged[index] for index in chosen]
-    return _Column(
+    column = _Column(
         part=name,
         metric=metric,
         rows=np.array(chosen, dtype=np.int64),
@@ -156,6 +156,22 @@ def _column(
         clusters=clusters[chosen],
         groups=cluster_numbers(names) if names else None,
         tied=np.array([row.verdict.ties[metric.verdict] > 0 for row in rows], dtype=bool),
+    )
+    return _whole_groups(column, cluster_numbers(names)) if metric.whole else column
+
+
+def _whole_groups(column: _Column, groups: NDArray[np.int64]) -> _Column:
+    """One row a group: the product of its items, at the place of its first."""
+    members = [np.flatnonzero(groups == group) for group in range(int(groups.max()) + 1)]
+    first = [each[0] for each in members]
+    return replace(
+        column,
+        rows=column.rows[first],
+        worth=np.array([column.worth[each].prod() for each in members]),
+        chance=np.array([column.chance[each].prod() for each in members]),
+        clusters=column.clusters[first],
+        groups=None,
+        tied=np.array([column.tied[each].any() for each in members]),
     )
 
 
@@ -174,6 +190,7 @@ def _scored(column: _Column, draws: FloatArray) -> _Drawn:
         ties=int(column.tied.sum()),
         chance=chance,
         interval=share_interval(draws, contributions(column.worth, weights, column.clusters)),
+        lower=column.metric.lower,
     )
     return _Drawn(score, items)
 
@@ -199,6 +216,7 @@ def _averages(benchmark: Benchmark, drawn: Sequence[_Drawn]) -> list[_Drawn]:
                 ties=sum(member.score.ties for member in members),
                 chance=_unit(float(weights @ np.array(known))) if len(known) == len(chances) else None,
                 interval=share_interval(items.draws, contributions(items.worth, items.weights, items.clusters)),
+                lower=all(member.score.lower for member in members),
             ),
             items,
         )

@@ -140,7 +140,9 @@ class Metric:
     Attributes:
         name: as printed, for example "accuracy" or "mean_per_class".
         verdict: key of `ItemVerdict.ok` to average. `PairItem`: text_ok, image_ok, group_ok; text_ok.1, text_ok.2,
-            ... where one image has several true texts (the first, the second alone against every false one);
+            ... where one image has several true texts (the first, the second alone against every false one), and
+            brittle where it has two: one is above every false text, the other is not; text_ok.k, image_ok.k of several
+            images and texts: the k-th image, the k-th text alone; image_ok alone where several images have one text;
             text_only_ok where it has no images. `Classification`: top1; `Retrieval`: image_to_text@k,
             text_to_image@k with k of 1, 5, 10.
         chance: the score of a blind model, 0 to 1; None: counted from the items (1 / classes, k / candidates,
@@ -149,6 +151,9 @@ class Metric:
             counts the same. Mean-per-class accuracy is `top1` with the group "class".
         minimum: groups with fewer items are left out.
         exclude: values of the group that the protocol leaves out.
+        whole: a group is worth the product of its items, so that all of them must be right; n counts groups. In the
+            bootstrap a group goes with its first item's image.
+        lower: less is better; the report has neither gains nor losses of it.
     """
 
     name: str = "accuracy"
@@ -157,6 +162,8 @@ class Metric:
     group: str = ""
     minimum: int = 1
     exclude: frozenset[str] = frozenset()
+    whole: bool = False
+    lower: bool = False
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class Row:
         comparable: all methods answered the same questions under the same tie rule.
         floors: what sees the texts alone (`text_floors.py`), and label of a floor that was scored as a model
             (`floors.py`), to its score on the same questions, 0 to 1.
+        lower: less is better; neither gains nor a best are shown.
     """
 
     title: str
@@ -85,6 +86,7 @@ class Row:
     cells: dict[str, Cell]
     ceiling: float | None = None
     floors: dict[str, float] = field(default_factory=dict)
+    lower: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Se
     for (kind, title, metric, family, tie), cells in found.items():
         comparable = len(questions) == 1 and one_rule
         first = next(iter(next(iter(cells.values())).values()))
+        ranked = comparable and not first.lower
         firsts.setdefault(title, metric)
         rows.append(
             Row(
@@ -214,7 +217,8 @@ def _rows(name: str, methods: Sequence[Method], baseline: str | None, floors: Se
                 n=first.n,
                 chance=first.chance,
                 comparable=comparable,
-                cells=_cells(name, (title, metric), cells, methods, baseline if comparable else None, comparable),
+                cells=_cells(name, (title, metric), cells, methods, baseline if ranked else None, ranked),
+                lower=first.lower,
                 ceiling=ceilings.get(title) if firsts[title] == metric else None,
                 floors=first.floors | beside.get((kind, title, metric, family, tie), {}),
             )

@@ -1,4 +1,5 @@
-"""A benchmark's pictures by path: a file, a member of a tar (`a.tar#b.jpg`), a row of CIFAR (`test#17`).
+"""A benchmark's pictures by path: a file, a member of a tar (`a.tar#b.jpg`), a row of a Parquet or Arrow file
+(`a.parquet#image/17`) or of CIFAR (`test#17`).
 
 So are the pictures of captions, which a model embeds too: rows of a dataset and parts of packed shards, see
 `data.images`. Every one is decoded by `data.decoding`.
@@ -17,6 +18,7 @@ from PIL import Image
 from degla.data import images
 from degla.data.decoding import Subject, decode, decode_part, is_file, shown
 from degla.errors import InputError
+from degla.evaluation.data_sets import embedded
 from degla.evaluation.data_sets.archives import MARK, as_image_file, read_batch, read_tar_member, tar_members
 from degla.records import ImageReading, ItemImage
 
@@ -41,6 +43,8 @@ def has_picture(root: Path, path: str) -> bool:
         return images.is_there(images.locate(path, root))
     if file.suffix == ".tar":
         return member in tar_members(file)
+    if file.suffix in embedded.SUFFIXES:
+        return embedded.has_bytes(file, member)
     return 0 <= _row(member) < len(read_batch(file)[1])
 
 
@@ -53,6 +57,8 @@ def size_of(root: Path, path: str) -> int:
     file, member = _split(root, path)
     if not member:
         return file.stat().st_size
+    if file.suffix in embedded.SUFFIXES:
+        return len(embedded.read_bytes(file, member))
     return tar_members(file)[member][1] if file.suffix == ".tar" else 0
 
 
@@ -66,6 +72,8 @@ def read_picture(root: Path, path: str) -> bytes:
     file, member = _split(root, path)
     if not member:
         return images.read_bytes(images.locate(path, root), _subject(root, path))
+    if file.suffix in embedded.SUFFIXES:
+        return embedded.read_bytes(file, member)
     return read_tar_member(file, member) if file.suffix == ".tar" else as_image_file(file, _row(member))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.evaluation.cache import Cache
-from degla.evaluation.verdicts import Gold, Judged, chance_of
+from degla.evaluation.verdicts import Gold, Judged, brittle, chance_of
 from degla.records import PairItem
 from degla.results import ItemVerdict
 
@@ -31,8 +31,8 @@ Leads = NDArray[np.float64]
 def floor_verdicts(items: Iterable[PairItem], cache: Cache | None = None) -> dict[str, list[Judged]]:
     """Name of each floor to its verdicts, with chance, in the order of the items.
 
-    Items without an image ask the texts alone: no floor is due there. "words only" leaves out parts of fewer than 40
-    comparisons or 10 images, too few to learn from.
+    Items without an image ask the texts alone, items of one text which image: no floor is due there. "words only"
+    leaves out parts of fewer than 40 comparisons or 10 images, too few to learn from.
 
     Args:
         items: of one benchmark.
@@ -40,7 +40,7 @@ def floor_verdicts(items: Iterable[PairItem], cache: Cache | None = None) -> dic
     """
     parts: dict[str, list[PairItem]] = {}
     for item in items:
-        if item.images:
+        if item.images and len(item.texts) > 1:
             parts.setdefault(item.part, []).append(item)
     found: dict[str, list[Judged]] = {name: [] for name in (SHORTER, WORDS)}
     for members in parts.values():
@@ -95,7 +95,7 @@ def _chosen(item: PairItem, which: NDArray[np.bool_]) -> list[str]:
 
 
 def _judge(item: PairItem, leads: Sequence[Leads]) -> Judged:
-    chance = chance_of(item.gold)
+    chance = dict(chance_of(item.gold))
     # To a solver without eyes all images are one: its order of the texts must fit each of them.
     text = 0.0 if _contradict(item.gold) else math.prod(map(_worth, leads))
     ok = {"text_ok": text, "image_ok": chance["image_ok"], "group_ok": text * chance["image_ok"]}
@@ -103,6 +103,8 @@ def _judge(item: PairItem, leads: Sequence[Leads]) -> Judged:
         for number, row in enumerate(leads[0], start=1):
             ok[f"text_ok.{number}"] = _worth(row[None])
             chance[f"text_ok.{number}"] = 1 / (1 + len(row))
+        if len(leads[0]) == 2:
+            ok["brittle"], chance["brittle"] = brittle(ok), brittle(chance)
     verdict = ItemVerdict(
         id=item.id, benchmark=item.benchmark, part=item.part, image=item.images[0].path, group=item.group, ok=ok,
         ties=dict.fromkeys(ok, 0), margin=None,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,7 @@ def _judge_pairs(
     benchmark: Benchmark, items: Sequence[PairItem], embeddings: EmbeddedItems, tie: TieRule | None,
     regions: RegionTable | None,
 ) -> list[Judged]:  # fmt: skip
+    wanted = frozenset(metric.verdict for part in benchmark.parts for metric in part.metrics)
     alike: dict[tuple[int, Gold, TieRule], list[int]] = {}
     for index, item in enumerate(items):
         rule = tie or benchmark.part(item.part).tie
@@ -88,7 +90,7 @@ def _judge_pairs(
     for (K, gold, rule), members in alike.items():
         chosen = [items[index] for index in members]
         worths = (
-            _compare_images(chosen, gold, embeddings, rule, regions)
+            _compare_images(chosen, gold, _similarities(chosen, embeddings, regions), rule, wanted)
             if K
             else _compare_texts(chosen, gold, embeddings, rule)
         )
@@ -120,36 +122,50 @@ class _Worths:
     chance: dict[str, float]
 
 
+def _similarities(
+    items: Sequence[PairItem], embeddings: EmbeddedItems, regions: RegionTable | None
+) -> NDArray[np.float32]:
+    if regions is not None:
+        return regions.similarities(items, embeddings)
+    images = np.array([[embeddings.image_row[image] for image in item.images] for item in items])
+    return pair_similarities(embeddings.images, embeddings.texts, images, _text_index(items, embeddings))
+
+
 def _compare_images(
-    items: Sequence[PairItem], gold: Gold, embeddings: EmbeddedItems, rule: TieRule, regions: RegionTable | None
+    items: Sequence[PairItem], gold: Gold, similarities: NDArray[np.float32], rule: TieRule, wanted: frozenset[str]
 ) -> _Worths:
     ids = [item.id for item in items]
-    if regions is None:
-        images = np.array([[embeddings.image_row[image] for image in item.images] for item in items])
-        texts = _text_index(items, embeddings)
-        similarities = pair_similarities(embeddings.images, embeddings.texts, images, texts)
-    else:
-        similarities = regions.similarities(items, embeddings)
     truth = np.broadcast_to(np.array(gold), similarities.shape)
     verdicts = score_pairs(similarities, truth, tie=rule, ids=ids)
-    chance = chance_of(gold)
+    chance = dict(chance_of(gold))
     ok, ties = {"text_ok": verdicts.text_ok}, {"text_ok": verdicts.text_ties}
     if len(gold) > 1:
         ok |= {"image_ok": verdicts.image_ok, "group_ok": verdicts.group_ok}
         ties |= {"image_ok": verdicts.image_ties, "group_ok": verdicts.text_ties + verdicts.image_ties}
+        if len(gold[0]) == 1:  # one text: only which picture is asked
+            ok, ties = {"image_ok": ok["image_ok"]}, {"image_ok": ties["image_ok"]}
+        for name in wanted & {f"{side}_ok.{at + 1}" for side in ("text", "image") for at in range(len(gold))}:
+            side, at = name.partition("_")[0], int(name.partition(".")[2]) - 1
+            one = (slice(None), [at]) if side == "text" else (slice(None), slice(None), [at])
+            alone = score_pairs(similarities[one], truth[one], tie=rule, ids=ids)
+            ok[name], ties[name] = getattr(alone, f"{side}_ok"), getattr(alone, f"{side}_ties")
+            chance[name] = chance_of(tuple(map(tuple, np.array(gold)[one[1:]].tolist())))[f"{side}_ok"]
     elif sum(gold[0]) > 1:
         false = [column for column, true in enumerate(gold[0]) if not true]
         for number, column in enumerate((column for column, true in enumerate(gold[0]) if true), start=1):
             columns = [column, *false]
-            alone = score_pairs(
-                similarities[:, :, columns],
-                np.broadcast_to([1] + [0] * len(false), (len(items), 1, len(columns))),
-                tie=rule,
-                ids=ids,
-            )
+            alone = score_pairs(similarities[:, :, columns], truth[:, :, columns], tie=rule, ids=ids)
             ok[f"text_ok.{number}"], ties[f"text_ok.{number}"] = alone.text_ok, alone.text_ties
-            chance = chance | {f"text_ok.{number}": 1 / len(columns)}
+            chance[f"text_ok.{number}"] = 1 / len(columns)
+        if sum(gold[0]) == 2 and "brittle" in wanted:
+            ok["brittle"], ties["brittle"] = brittle(ok), verdicts.text_ties
+            chance["brittle"] = brittle(chance)
     return _Worths(ok, ties, verdicts.margin, {key: worth for key, worth in chance.items() if key in ok})
+
+
+def brittle(worth: Mapping[str, Any]) -> Any:
+    """Probability that exactly one of two true texts is above every false one, from those of each and of both."""
+    return worth["text_ok.1"] + worth["text_ok.2"] - 2 * worth["text_ok"]
 
 
 def _compare_texts(items: Sequence[PairItem], gold: Gold, embeddings: EmbeddedItems, rule: TieRule) -> _Worths:

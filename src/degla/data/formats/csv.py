@@ -66,8 +66,8 @@ def read_negatives(path: Path, *, delimiter: str) -> Iterator[NegativeRecord]:
                 f"{path} line 1: there is no column {_TEXTS!r}.{did_you_mean(_TEXTS, row)} A list of negatives in each "
                 f"""cell is needed, for example ['A cat.', "A dog's bed."]. Found: {", ".join(row)}."""
             )
-        texts = _list(row[_TEXTS], column=_TEXTS, where=where)
-        rules = _list(row[_RULES], column=_RULES, where=where) if _RULES in row else ["published"] * len(texts)
+        texts = list_in_cell(row[_TEXTS], column=_TEXTS, where=where)
+        rules = list_in_cell(row[_RULES], column=_RULES, where=where) if _RULES in row else ["published"] * len(texts)
         if len(rules) != len(texts):
             raise InputError(f"{where}: {len(texts)} texts in {_TEXTS!r} but {len(rules)} names in {_RULES!r}.")
         for draw, (text, rule) in enumerate(zip(texts, rules, strict=True)):
@@ -87,7 +87,12 @@ def read_negatives(path: Path, *, delimiter: str) -> Iterator[NegativeRecord]:
 _TEXTS, _RULES = "neg_caption", "neg_rule"
 
 
-def _list(cell: str, *, column: str, where: str) -> list[str]:
+def list_in_cell(cell: str, *, column: str, where: str) -> list[str]:
+    """The texts of a list as Python writes it; nothing in the cell is run.
+
+    Raises:
+        InputError: it is anything else.
+    """
     try:
         found = ast.literal_eval(cell)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -1,0 +1,141 @@
+"""NegBench: multiple choice of what is and is not in an image, and retrieval by captions that name an absent object.
+
+Compared with each other, the four options tell which of them is true ("options compared" beside the score); a model
+that scores one text at a time, as CLIP does, cannot compare them, a language model that reads all four can.
+
+Title:    NegBench
+Paper:    arXiv 2501.09425
+Licence:  annotations MIT (captions COCO, CC BY 4.0); images COCO val2017 and VOC2007, Flickr terms of each image
+Source:   https://github.com/m1k2zoo/negbench (its README links the CSV files; those of before March 2025 are others),
+          cocodataset.org (val2017), host.robots.ox.ac.uk/pascal/VOC/voc2007 (the test split)
+Layout:   negbench/images/COCO_val_mcq_llama3.1_rephrased.csv
+          negbench/images/VOC2007_mcq_llama3.1_rephrased.csv
+          negbench/images/COCO_val_retrieval.csv
+          negbench/images/COCO_val_negated_retrieval_llama3.1_rephrased_affneg_true.csv   each of the four may lack
+          coco/val2017/*.jpg
+          voc2007/JPEGImages/*.jpg
+Citation: @inproceedings{alhamoud2025vision, title={Vision-Language Models Do Not Understand Negation}, author={
+          Alhamoud, Kumail and Alshammari, Shaden and Tian, Yonglong and Li, Guohao and Torr, Philip and Kim, Yoon and
+          Ghassemi, Marzyeh}, booktitle={CVPR}, year={2025}}
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import Field
+
+from degla.data.formats.csv import list_in_cell
+from degla.errors import InputError
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, Retrieval, described
+from degla.evaluation.forms import choice_question
+from degla.evaluation.tables import read_records
+from degla.records import Record
+
+logger = logging.getLogger(__name__)
+_FOLDER = "negbench/images"
+_CHOICES = {
+    "coco": (
+        "COCO_val_mcq_llama3.1_rephrased.csv",
+        "coco/val2017",
+        {"positive": 2032, "negative": 1870, "hybrid": 2012},
+    ),
+    "voc2007": (
+        "VOC2007_mcq_llama3.1_rephrased.csv",
+        "voc2007/JPEGImages",
+        {"positive": 682, "negative": 2121, "hybrid": 2228},
+    ),
+}
+"""Part, its file, where its images lie, and how many items each template has."""
+_RETRIEVALS = {
+    "coco": "COCO_val_retrieval.csv",
+    "coco_negated": "COCO_val_negated_retrieval_llama3.1_rephrased_affneg_true.csv",
+}
+_IMAGES, _CAPTIONS = 5000, 25014
+_RECALL = tuple(Metric(name=f"text_to_image@{k}", verdict=f"text_to_image@{k}") for k in (5, 1, 10))
+
+
+class _Choice(Record):
+    """One question: four options of which one is true."""
+
+    image_path: str = Field(min_length=1)
+    correct_answer: int = Field(ge=0, le=3)
+    caption_0: str = Field(min_length=1)
+    caption_1: str = Field(min_length=1)
+    caption_2: str = Field(min_length=1)
+    caption_3: str = Field(min_length=1)
+    correct_answer_template: Literal["positive", "negative", "hybrid"]
+
+
+class _Captions(Record, extra="ignore"):
+    """One image with a list of captions in a cell."""
+
+    filepath: str = Field(min_length=1)
+    captions: str
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read the files that are there; of an image's path only the name is used, the rest is a cluster's."""
+    folder = root / _FOLDER
+    files = [*(file for file, _, _ in _CHOICES.values()), *_RETRIEVALS.values()]
+    if not any((folder / file).exists() for file in files):
+        raise InputError(
+            f"{folder}: holds none of {', '.join(files)}. Get them from {BENCHMARK.source}; they must lie so:\n"
+            f"{BENCHMARK.layout}"
+        )
+    for name, (file, images, _) in _CHOICES.items():
+        if (folder / file).exists():
+            for number, (_, row) in enumerate(read_records(_Choice, folder / file, BENCHMARK)):
+                place = ("negbench", f"mcq/{name}/{row.correct_answer_template}", number)
+                image = f"{images}/{PurePosixPath(row.image_path).name}"
+                options = (row.caption_0, row.caption_1, row.caption_2, row.caption_3)
+                yield choice_question(place, image, options, right=row.correct_answer)
+    for name, file in _RETRIEVALS.items():
+        if (folder / file).exists():
+            yield _retrieval(name, folder / file)
+
+
+def _retrieval(name: str, file: Path) -> Retrieval:
+    pairs: list[tuple[str, str]] = []
+    images = 0
+    for where, row in read_records(_Captions, file, BENCHMARK):
+        images += 1
+        captions = list_in_cell(row.captions, column="captions", where=where)
+        if not all(text.strip() for text in captions):
+            logger.warning("%s: a caption of %s is empty; it is asked as it is, as published.", where, row.filepath)
+        pairs += [(f"coco/val2017/{PurePosixPath(row.filepath).name}", text) for text in captions]
+    if images == _IMAGES and len(pairs) != _CAPTIONS:
+        raise InputError(
+            f"{file}: {len(pairs)} captions of {images} images, the published file has {_CAPTIONS}. "
+            f"Get it again from {BENCHMARK.source}."
+        )
+    return Retrieval.of_pairs("negbench", f"retrieval/{name}", pairs, merged=False)
+
+
+BENCHMARK = Benchmark(
+    **described("negbench"),
+    # The released code takes the first of the best options; in both files of images that is the true one.
+    parts=(
+        *(
+            BenchmarkPart(name=f"mcq/{name}/{template}", family="negation", n=n, tie="lenient", optional=True)
+            for name, (_, _, templates) in _CHOICES.items()
+            for template, n in templates.items()
+        ),
+        *(
+            BenchmarkPart(
+                name=f"retrieval/{name}", family="retrieval", n=_IMAGES, metrics=_RECALL, tie="lenient", optional=True
+            )
+            for name in _RETRIEVALS
+        ),
+    ),
+    averages=(
+        *(Average(name=f"mcq.{name}", of=(f"mcq/{name}/*",), how="micro") for name in _CHOICES),
+        Average(name="mcq", of=tuple(f"mcq.{name}" for name in _CHOICES)),
+    ),
+    headline={"composition": "mcq.coco", "retrieval": "retrieval/coco_negated"},
+    items=items,
+    annotations=(f"{_FOLDER}/*.csv",),
+)

@@ -1,0 +1,183 @@
+"""NegBench: files of the official form, a literal reading of its protocol, its counts, and cells that are wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from degla.errors import InputError
+from degla.evaluation.benchmark import Retrieval
+from degla.evaluation.benchmarks.negbench import BENCHMARK
+from degla.records import PairItem
+from tests.evaluation.fake_encoders import knowing
+from tests.evaluation.shelf_contract import (
+    assert_constant_ties,
+    literal_image,
+    literal_text,
+    paint,
+    score,
+    tiny_encoder,
+    values_of,
+)
+from tests.official import OFFICIAL, SHARED
+
+COCO, VOC = "COCO_val_mcq_llama3.1_rephrased.csv", "VOC2007_mcq_llama3.1_rephrased.csv"
+PLAIN = "COCO_val_retrieval.csv"
+NEGATED = "COCO_val_negated_retrieval_llama3.1_rephrased_affneg_true.csv"
+CHOICE = ["image_path", "correct_answer", *(f"caption_{n}" for n in range(4)), "correct_answer_template"]
+CAPTIONS = ["positive_objects", "negative_objects", "filepath", "image_id", "captions"]
+
+
+def write_table(root: Path, file: str, header: list[str], rows: list[list[object]]) -> None:
+    folder = root / "negbench" / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / file).open("w", newline="") as stream:
+        csv.writer(stream).writerows([header, *rows])
+
+
+def write_negbench(root: Path) -> dict[str, list[str]]:
+    """Two questions on each of two images a set; the answer of one stands second, as in the synthetic files."""
+    truth: dict[str, list[str]] = {}
+    for file, folder, name in ((COCO, "coco/val2017", "{:012d}.jpg"), (VOC, "voc2007/JPEGImages", "{:06d}.jpg")):
+        rows: list[list[object]] = []
+        for number in range(4):
+            image = name.format(number // 2)
+            options = [f'{file[0]} {kind} {number}, "so"' for kind in ("true", "mixed", "other", "not")]
+            right = int(number == 3)
+            options[0], options[right] = options[right], options[0]
+            truth.setdefault(f"{folder}/{image}", []).append(options[right])
+            template = ("positive", "negative", "hybrid", "hybrid")[number]
+            rows.append([f"/a/cluster/{image}", right, *options, template])
+        write_table(root, file, CHOICE, rows)
+    for file, word in ((PLAIN, "with"), (NEGATED, "without")):
+        rows = []
+        for number in range(2):
+            captions = [f"a dog's day {word} {number}", f'one {word}\n"two" {number}']
+            truth[f"coco/val2017/{number:012d}.jpg"] += captions
+            rows.append([["dog"], ["cat"], f"data/coco/{number:012d}.jpg", number, repr(captions)])
+        write_table(root, file, CAPTIONS, rows)
+    return truth
+
+
+def test_oracle_liar_and_constant(tmp_path: Path) -> None:
+    truth = write_negbench(tmp_path)
+    colours = paint(tmp_path, truth)
+    for lying, worth in ((False, 1.0), (True, 0.0)):
+        values = values_of(score(knowing(truth, colours, lying=lying), "negbench", tmp_path).benchmarks[0])
+        # Of two images, the right one is always among the first five.
+        found = {name: value for name, value in values.items() if not name.endswith(("@5", "@10"))}
+        assert set(found.values()) == {worth} and "retrieval/coco.text_to_image@1" in found
+    for file in (PLAIN, NEGATED):
+        (tmp_path / "negbench" / "images" / file).unlink()
+    assert_constant_ties("negbench", tmp_path)
+
+
+def test_multiple_choice_equals_a_literal_reading(tmp_path: Path) -> None:
+    paint(tmp_path, write_negbench(tmp_path), size=(40, 30))
+    encoder = tiny_encoder()
+    expected = {}
+    for part, file, folder in (("coco", COCO, "coco/val2017"), ("voc2007", VOC, "voc2007/JPEGImages")):
+        with (tmp_path / "negbench" / "images" / file).open(newline="") as stream:
+            for number, row in enumerate(csv.DictReader(stream)):
+                image = literal_image(encoder, tmp_path / folder / row["image_path"].split("/")[-1])
+                cosines = [float(image @ literal_text(encoder, row[f"caption_{option}"])) for option in range(4)]
+                right = cosines.index(max(cosines)) == int(row["correct_answer"])
+                expected[f"negbench/mcq/{part}/{row['correct_answer_template']}/{number}"] = right
+    result = score(encoder, "negbench", tmp_path)
+    found = {item.id: item.ok["text_ok"] == 1 for item in result.items if "/mcq/" in item.id}
+    assert found == expected and len(expected) == 8
+    averages = {average.name: average.value for average in result.benchmarks[0].averages}
+    assert averages["mcq.coco"] == pytest.approx(sum(right for name, right in expected.items() if "coco" in name) / 4)
+
+
+def test_parts_that_lack_are_left_out(tmp_path: Path) -> None:
+    truth = write_negbench(tmp_path)
+    for file in (VOC, PLAIN):
+        (tmp_path / "negbench" / "images" / file).unlink()
+    paint(tmp_path, truth)
+    parts = {entry.part for entry in BENCHMARK.items(tmp_path)}
+    assert parts == {*(f"mcq/coco/{kind}" for kind in ("positive", "negative", "hybrid")), "retrieval/coco_negated"}
+
+
+def test_an_empty_caption_is_asked_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    truth = write_negbench(tmp_path)
+    write_table(tmp_path, NEGATED, CAPTIONS, [["[]", "[]", "x/000000000000.jpg", 0, repr(["", "no cat"])]])
+    paint(tmp_path, truth)
+    with caplog.at_level(logging.WARNING):
+        entry = next(entry for entry in BENCHMARK.items(tmp_path) if entry.part == "retrieval/coco_negated")
+    assert isinstance(entry, Retrieval) and entry.texts == ("", "no cat")
+    assert f"{NEGATED} line 2: a caption of x/000000000000.jpg is empty" in caplog.text
+    assert score(tiny_encoder(), "negbench", tmp_path).items
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("__import__('os').remove('x')", "column 'captions' is .__import__"),
+        ("['a', 3]", "a list of texts as Python writes it"),
+        ("{'a': 1}", "a list of texts"),
+        ("['a'", "a list of texts"),
+    ],
+)
+def test_a_cell_that_is_code_is_not_run(tmp_path: Path, cell: str, message: str) -> None:
+    write_table(tmp_path, NEGATED, CAPTIONS, [["[]", "[]", "x/000000000000.jpg", 0, cell]])
+    with pytest.raises(InputError, match=rf"affneg_true\.csv line 2: .*{message}"):
+        list(BENCHMARK.items(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (["a.jpg", 4, "a", "b", "c", "d", "hybrid"], "line 2: field 'correct_answer'"),
+        (["a.jpg", 0, "a", "", "c", "d", "hybrid"], "line 2: field 'caption_1'"),
+        (["a.jpg", 0, "a", "b", "c", "d", "both"], "line 2: field 'correct_answer_template'"),
+        (["a.jpg", 0, "a", "b", "c", "d"], "line 2: 6 cells where the header has 7"),
+    ],
+)
+def test_wrong_rows_are_named(tmp_path: Path, row: list[object], message: str) -> None:
+    with pytest.raises(InputError, match=r"holds none of COCO_val_mcq(.|\n)*m1k2zoo/negbench(.|\n)*voc2007/JPEGImages"):
+        list(BENCHMARK.items(tmp_path))
+    write_table(tmp_path, COCO, CHOICE, [row])
+    with pytest.raises(InputError, match=rf"{COCO} {message}"):
+        list(BENCHMARK.items(tmp_path))
+
+
+def test_other_counts_are_refused(tmp_path: Path) -> None:
+    write_negbench(tmp_path)
+    with pytest.raises(InputError, match=r"'mcq/coco/positive' under .* has 1 items, the published one has 2032"):
+        score(tiny_encoder(), "negbench", tmp_path, allow_missing=False)
+    rows = [["[]", "[]", f"{number:012d}.jpg", number, "['a', 'b']"] for number in range(5000)]
+    write_table(tmp_path, PLAIN, CAPTIONS, rows)
+    with pytest.raises(
+        InputError, match=r"retrieval\.csv: 10000 captions of 5000 images, the published file has 25014"
+    ):
+        list(BENCHMARK.items(tmp_path))
+
+
+@pytest.mark.skipif(not OFFICIAL, reason="the official files are not in ../shared/data")
+def test_the_official_files(tmp_path: Path) -> None:
+    (tmp_path / "negbench").mkdir()
+    (tmp_path / "negbench" / "images").symlink_to(SHARED / "negbench")
+    entries = list(BENCHMARK.items(tmp_path))
+    counts = Counter(entry.part for entry in entries if isinstance(entry, PairItem))
+    assert counts == {part.name: part.n for part in BENCHMARK.parts if part.name.startswith("mcq/")}
+    assert sum(n for part, n in counts.items() if "coco" in part) == 5914
+    assert sum(n for part, n in counts.items() if "voc2007" in part) == 5031
+    assert all(entry.gold == ((1, 0, 0, 0),) for entry in entries if isinstance(entry, PairItem))
+    (plain,) = (entry for entry in entries if isinstance(entry, Retrieval))
+    assert (len(plain.images), len(plain.texts)) == (5000, 25014)
+    there = {path.name for path in (SHARED / "coco" / "val2017").iterdir()}
+    on_them = Counter(
+        entry.part.split("/")[2]
+        for entry in entries
+        if isinstance(entry, PairItem) and entry.images[0].path.split("/")[-1] in there and "coco" in entry.part
+    )
+    assert on_them == {"positive": 41, "negative": 38, "hybrid": 42}
+    captions = json.loads((SHARED / "coco" / "annotations" / "captions_val2017.json").read_text())
+    said = {row["caption"] for row in captions["annotations"] if row["image_id"] == 397133}
+    assert said == set(plain.texts[:5])
