@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,3 +119,53 @@ def test_a_shard_that_the_hub_does_not_have(server: FakeHub, tmp_path: Path) -> 
     server.models["org/half"] = tmp_path / "model"
     with pytest.raises(InputError, match="files of weights are missing, first model-00002"):
         load_encoder("hf-hub:org/half")
+
+
+def _of_open_clip(server: FakeHub, tiny_model: Path, folder: Path) -> Path:
+    shutil.copytree(tiny_model, folder)
+    server.models["org/tiny"] = folder
+    return folder
+
+
+def test_a_model_of_open_clip_comes_from_the_hub(server: FakeHub, tiny_model: Path, tmp_path: Path) -> None:
+    _of_open_clip(server, tiny_model, tmp_path / "model")
+    assert load_encoder("hf-hub:org/tiny").fingerprint == load_encoder(str(tiny_model)).fingerprint
+
+
+def test_weights_that_are_not_there_are_no_random_ones(
+    server: FakeHub, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    folder = _of_open_clip(server, tiny_model, tmp_path / "model")
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"^hf-hub:org/tiny: holds open_clip_config\.json and no weights"):
+        load_encoder("hf-hub:org/tiny")
+    # What is here of it is the configuration alone.
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"^hf-hub:org/tiny: must be fetched from the Hugging Face hub"):
+        load_encoder("hf-hub:org/tiny")
+
+
+@pytest.mark.parametrize("form", ["open_clip", "transformers"])
+def test_half_a_download_is_one_line(
+    form: str, server: FakeHub, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    if form == "transformers":
+        write_clip(tmp_path / "model")
+        server.models["org/tiny"] = tmp_path / "model"
+    else:
+        _of_open_clip(server, tiny_model, tmp_path / "model")
+    server.cut.add("org/tiny")
+    with pytest.raises(InputError, match=r"^hf-hub:org/tiny: could not be fetched from the hub: .*run the command ag"):
+        load_encoder("hf-hub:org/tiny")
+
+
+def test_pickled_weights_on_the_hub_are_not_fetched(server: FakeHub, tmp_path: Path) -> None:
+    write_clip(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
+    server.models["org/old"] = tmp_path / "model"
+    with pytest.raises(InputError, match=r"^hf-hub:org/old: holds no model\.safetensors\. .* convert them: python -c"):
+        load_encoder("hf-hub:org/old")
+    assert not any("pytorch_model.bin" in path for _, path in server.asked)

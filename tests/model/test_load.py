@@ -10,6 +10,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from degla.errors import InputError
 from degla.model.average import average_weights
@@ -127,6 +128,51 @@ def test_a_folder_without_a_model_and_a_damaged_file(tiny_model: Path, tmp_path:
     (folder / "open_clip_config.json").write_text("{")
     with pytest.raises(InputError, match=r"open_clip_config\.json line 1: not JSON"):
         load_encoder(str(folder))
+
+
+def _spoiled(folder: Path, how: str) -> None:
+    file, config = folder / "open_clip_model.safetensors", folder / "open_clip_config.json"
+    state = load_file(file)
+    if how == "no weights":
+        file.unlink()
+    elif how == "integers":
+        save_file(state | {"visual.proj": state["visual.proj"].to(torch.int8)}, file)
+    elif how == "image tower":
+        save_file({name: value for name, value in state.items() if name.startswith("visual")}, file)
+    elif how == "classifier":
+        save_file(state | {"classifier.weight": torch.zeros(3, 16)}, file)
+    else:
+        content = json.loads(config.read_text())
+        content["model_cfg"]["vision_cfg"] = {"timm_model_name": how, "image_size": 32}
+        config.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("no weights", r": holds no weights \(open_clip_model\.safetensors\)"),
+        ("integers", r"open_clip_model\.safetensors: visual\.proj is of the type I8; weights must be float32"),
+        ("image tower", r": they lack positional_embedding, text_projection and \d+ more\. .*both are needed\."),
+        ("classifier", r": they hold classifier\.weight\. That is a classifier for other classes"),
+        ("vit_of_mine", r": the installed timm has no image tower 'vit_of_mine'"),
+    ],
+)
+def test_a_folder_of_open_clip_that_is_no_whole_model(how: str, told: str, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    _spoiled(tmp_path / "model", how)
+    with pytest.raises(InputError, match=told) as caught:
+        load_encoder(str(tmp_path / "model"))
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_other_floats_are_read_as_float32(kind: torch.dtype, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    state = load_file(tmp_path / "model" / "open_clip_model.safetensors")
+    save_file({name: value.to(kind) for name, value in state.items()},
+              tmp_path / "model" / "open_clip_model.safetensors", metadata={"quick_gelu": "true"})  # fmt: skip
+    weight = load_encoder(str(tmp_path / "model")).clip.visual.proj
+    assert weight.dtype == torch.float32 and torch.equal(weight, state["visual.proj"].to(kind).float())
 
 
 def test_weight_averaging(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
-"""A model of transformers on the Hugging Face hub, as the folder of its files on this machine."""
+"""A model on the Hugging Face hub: its files are fetched, and one of transformers becomes a folder on this machine."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from degla.errors import InputError
@@ -14,6 +16,8 @@ from degla.parse import in_one_line
 _FILES = (CONFIG, "preprocessor_config.json", "processor_config.json", WEIGHTS, INDEX, "model-*.safetensors",
           *TOKENIZER_FILES)  # fmt: skip
 PREFIX = "hf-hub:"
+_OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names of weights that open_clip looks for on the hub, in its order."""
 
 
 def transformers_snapshot(name: str, *, online: bool) -> Path | None:
@@ -29,15 +33,8 @@ def transformers_snapshot(name: str, *, online: bool) -> Path | None:
     Raises:
         InputError: there is no such model, it may not be read, or the download did not end.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     repository = name.removeprefix(PREFIX)
     if not online:
@@ -45,12 +42,10 @@ def transformers_snapshot(name: str, *, online: bool) -> Path | None:
         if isinstance(own, str) or not isinstance(try_to_load_from_cache(repository, CONFIG), str):
             return None
     try:
-        with contextlib.nullcontext() if online else offline():
-            if online:
-                with contextlib.suppress(EntryNotFoundError):
-                    hf_hub_download(repository, CONFIG_NAME)
-                    return None
-            return _downloaded(repository)
+        with contextlib.nullcontext() if online else offline(), _quiet():
+            return None if online and _fetched_for_open_clip(repository) else _downloaded(repository)
+    except InputError:
+        raise
     except GatedRepoError:
         raise InputError(
             f"{name}: its authors let only those have it who accept their terms. Accept them at its page on the hub, "
@@ -63,14 +58,51 @@ def transformers_snapshot(name: str, *, online: bool) -> Path | None:
         ) from None
     except HFValidationError as error:
         raise InputError(f"{name}: no name of the hub: {in_one_line(error)}") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the client's own kinds, and those of what it speaks HTTP with
         raise InputError(
             f"{name}: could not be fetched from the hub: {in_one_line(error) or type(error).__name__}. What is "
             "already here is kept; run the command again."
         ) from None
 
 
+def _fetched_for_open_clip(repository: str) -> bool:
+    """Whether the model is in open_clip's form, whose weights are fetched here: open_clip itself goes on without any
+    where that fails, with a model of random numbers."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        hf_hub_download(repository, CONFIG_NAME)
+    except EntryNotFoundError:
+        return False
+    for name in _OPEN_CLIP:
+        with contextlib.suppress(EntryNotFoundError):
+            hf_hub_download(repository, name)
+            return True
+    raise InputError(f"{PREFIX}{repository}: holds {CONFIG_NAME} and no weights ({_OPEN_CLIP[0]}). Take another model.")
+
+
 def _downloaded(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(repository, allow_patterns=list(_FILES)))
+    folder = Path(snapshot_download(repository, allow_patterns=list(_FILES)))
+    if (folder / CONFIG).is_file() and not any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
+        raise InputError(
+            f"{PREFIX}{repository}: holds no {WEIGHTS}. Weights in a pickle (.bin), which can run code when it is "
+            "read, are not taken. Where you trust its authors, convert them: python -c "
+            f"\"from transformers import AutoModel as M; M.from_pretrained('{repository}').save_pretrained('OUT')\", "
+            "with the tokenizer and preprocessing beside them, and name OUT."
+        )
+    return folder
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The client without a line for every try; what comes of it is told by who calls."""
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
+    client.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        client.setLevel(level)

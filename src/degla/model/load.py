@@ -16,6 +16,7 @@ from degla.errors import InputError
 from degla.model import fast_paths
 from degla.model.encoder import Description, Encoder
 from degla.model.from_transformers import load_from_transformers
+from degla.model.heap import keep_freed_memory
 from degla.model.hub import downloads_allowed, offline, why_unreachable
 from degla.model.hub_snapshot import transformers_snapshot
 from degla.model.integrity import checked
@@ -23,7 +24,8 @@ from degla.model.onnx_folder import is_onnx_folder
 from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint, settle
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
 from degla.model.transformers_files import is_transformers_folder
-from degla.parse import in_one_line, read_json_object
+from degla.model.weights_file import first_lines, require_floats, require_weights, what_does_not_fit
+from degla.parse import read_json_object
 from degla.shelf import did_you_mean
 
 INSTALL = "Install it: pip install 'degla[embedded]'."
@@ -62,6 +64,8 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
         encoder = _from_architecture(name, seed=seed)
     encoder = encoder.to(device).float()
     encoder.eval()
+    if encoder.device.type == "cpu":
+        keep_freed_memory()  # From here on: what loading needed for a moment goes back.
     fast_paths.tell(encoder)
     return encoder
 
@@ -93,6 +97,7 @@ def _from_folder(folder: Path, *, name: str) -> Encoder:
             wanted.pop("text_cfg.hf_tokenizer_name", None)
     except (KeyError, AttributeError, TypeError):
         raise InputError(f"{folder / CONFIG_NAME}: not an open_clip configuration (no 'model_cfg').") from None
+    require_weights(folder)
     _check_recorded_activation(folder / WEIGHTS_NAME, quick_gelu=quick_gelu)
     source = f"local-dir:{folder}"
     why = why_unreachable() if wanted and downloads_allowed() else "without --allow-download it fetches nothing"
@@ -255,7 +260,10 @@ def _from_open_clip(
             importlib.import_module("degla.model.timm_towers")
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*[Qq]uick_?[Gg][Ee][Ll][Uu].*")
-            clip, _, transform = open_clip.create_model_and_transforms(source, pretrained=pretrained)
+            clip, _, transform = open_clip.create_model_and_transforms(
+                source, pretrained=pretrained, require_pretrained=source.startswith(("hf-hub:", "local-dir:"))
+            )
+        require_floats(Path(pretrained or Path(source.removeprefix("local-dir:")) / WEIGHTS_NAME), clip)
         config = model_config or dict(open_clip.get_model_config(source))
         tokenize = open_tokenizer(source, config, files)
     except InputError:
@@ -265,9 +273,9 @@ def _from_open_clip(
     except ImportError as error:
         raise InputError(f"{name}: needs a package that is not installed: {error}. {INSTALL}") from None
     except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
-        raise InputError(f"{name}: {_first_lines(str(error))}") from None
+        raise InputError(f"{name}: {what_does_not_fit(error)}") from None
     except Exception as error:  # timm, transformers, tokenizers and the hub's client raise kinds of their own
-        raise InputError(f"{name}: cannot be loaded: {_first_lines(str(error)) or type(error).__name__}") from None
+        raise InputError(f"{name}: cannot be loaded: {first_lines(str(error)) or type(error).__name__}") from None
     finally:
         logging.getLogger().setLevel(level)
     description = Description(
@@ -277,8 +285,3 @@ def _from_open_clip(
         tokenizer_files=files,
     )
     return Encoder(clip, description=description, tokenize=tokenize, transform=transform)
-
-
-def _first_lines(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return in_one_line(" ".join(lines[:4])) + (f" ... and {len(lines) - 4} more lines" if len(lines) > 4 else "")

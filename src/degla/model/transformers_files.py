@@ -14,12 +14,12 @@ import torch
 
 from degla.errors import InputError
 from degla.model.transformers_config import LAYOUTS
+from degla.model.weights_file import FLOATS, stored_types, wrong_type
 from degla.parse import in_one_line, read_json, read_json_object
 
 INSTALL = "Install it: pip install 'degla[export]'."
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_FLOATS = {"F32", "F16", "BF16"}
 _OTHERS = {
     "siglip2": "SigLIP 2 for images of any shape has no form of fixed size; take one of fixed resolution, such as "
     "hf-hub:google/siglip2-base-patch16-224",
@@ -154,25 +154,21 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _check_weights(folder: Path, files: list[Path]) -> None:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     names: set[str] = set()
     for path in files:
         try:
-            with safe_open(path, framework="pt") as weights:
-                kinds = {name: str(weights.get_slice(name).get_dtype()) for name in weights.keys()}  # noqa: SIM118
+            kinds = stored_types(path)
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"{folder}: cannot be loaded by transformers: {path.name} is damaged ({_first_lines(error)}). Fetch "
                 "it again."
             ) from None
         names |= kinds.keys()
-        odd = sorted(name for name, kind in kinds.items() if kind not in _FLOATS and not name.endswith("position_ids"))
+        odd = sorted(name for name, kind in kinds.items() if kind not in FLOATS and not name.endswith("position_ids"))
         if odd:
-            raise InputError(
-                f"{path}: {odd[0]} is of the type {kinds[odd[0]]}; weights must be float32, float16 or bfloat16. "
-                "Take the model before it was quantised."
-            )
+            raise wrong_type(path, odd[0], kinds[odd[0]])
     for tower, prefix in (("image", "vision_model."), ("text", "text_model.")):
         if not any(name.startswith(prefix) for name in names):
             raise InputError(f"{folder}: the weights hold no {tower} tower ({prefix}*); both towers are needed.")

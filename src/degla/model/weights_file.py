@@ -1,0 +1,107 @@
+"""The file of weights that open_clip reads of a folder, looked at; and what it says of weights that do not fit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torch import nn
+
+from degla.errors import InputError
+from degla.parse import in_one_line
+
+FLOATS = {"F64", "F32", "F16", "BF16"}
+"""Number formats of weights that are read, as safetensors names them."""
+_ENDINGS = (".safetensors", ".bin", ".pth")
+_QUOTED = re.compile(r'"([^"]+)"')
+_HEADS = ("classifier.", "head.", "fc.")
+
+
+def require_weights(folder: Path) -> None:
+    """Refuse a folder of open_clip without weights, of which open_clip makes a model of random numbers.
+
+    Raises:
+        InputError: there is no file of weights.
+    """
+    if not any(path.suffix in _ENDINGS for path in folder.iterdir()):
+        raise InputError(
+            f"{folder}: holds no weights (open_clip_model.safetensors), and a model of random numbers is not meant. "
+            "Fetch the folder again; ARCHITECTURE:random is a random model."
+        )
+
+
+def require_floats(path: Path, clip: nn.Module) -> None:
+    """Refuse weights that were stored as integers, which PyTorch would read as if they were the numbers themselves.
+
+    Args:
+        path: of safetensors; another file is not looked into.
+        clip: the model that it was read into.
+
+    Raises:
+        InputError: names the tensor and its type.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return
+    kinds = stored_types(path)
+    for name, _ in clip.named_parameters():
+        if kinds.get(name, "F32") not in FLOATS:
+            raise wrong_type(path, name, kinds[name])
+
+
+def stored_types(path: Path) -> dict[str, str]:
+    """Number format of every tensor of a file of safetensors, by name; the numbers themselves are not read.
+
+    Raises:
+        SafetensorError: the file is damaged.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as weights:
+        return {name: str(weights.get_slice(name).get_dtype()) for name in weights.keys()}  # noqa: SIM118
+
+
+def wrong_type(path: Path, name: str, kind: str) -> InputError:
+    """What is said of a tensor in another number format than `FLOATS`."""
+    return InputError(
+        f"{path}: {name} is of the type {kind}; weights must be float32, float16 or bfloat16. Take the model before it "
+        "was quantised."
+    )
+
+
+def what_does_not_fit(error: Exception) -> str:
+    """PyTorch's lists of parameters that do not fit a model, or timm's unknown tower, as one line with a remedy."""
+    text = str(error)
+    if (unknown := re.search(r"Unknown model \((.+)\)", text)) is not None:
+        return (
+            f"the installed timm has no image tower {unknown[1]!r} (vision_cfg.timm_model_name). A newer one may have "
+            "it: pip install --upgrade timm."
+        )
+    lines = [line.strip() for line in text.splitlines()]
+    lacking, more = (
+        [name for line in lines if line.startswith(word) for name in _QUOTED.findall(line)]
+        for word in ("Missing key", "Unexpected key")
+    )
+    told = [f"they {verb} {_some(names)}" for verb, names in (("lack", lacking), ("hold", more)) if names]
+    told += [line.partition(": copying")[0] for line in lines if line.startswith("size mismatch")][:1]
+    if not told:
+        return first_lines(text)
+    return f"the weights are not those of this architecture: {'; '.join(told)}. {_remedy(lacking, more)}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+
+
+def _remedy(lacking: list[str], more: list[str]) -> str:
+    tower = {name.startswith("visual.") for name in lacking}
+    if not more and len(tower) == 1:
+        return "One tower alone is no model of images and texts; both are needed."
+    if more and not lacking and all(name.startswith(_HEADS) for name in more):
+        return "That is a classifier for other classes than texts name; take the model that it was made from."
+    return "Take the weights and open_clip_config.json of one model, or the name of their architecture."
+
+
+def first_lines(text: str) -> str:
+    """The first lines of an error of others as one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return in_one_line(" ".join(lines[:4])) + (f" ... and {len(lines) - 4} more lines" if len(lines) > 4 else "")
