@@ -75,5 +75,5 @@ def require_tokens(what: str, encoder: Encoder, own: Tensor, other: Tensor) -> N
         wrong = next((n for n in range(len(own)) if not bool((own[n] == other[n])[read[n]].all())), 0)
         raise DeglaError(
             f"{what}: numbers the text {probe.TEXTS[wrong]!r} otherwise than the model's own tokenizer; nothing was "
-            "written."
+            "written. Export it to open_clip."
         )
