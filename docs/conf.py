@@ -81,6 +81,7 @@ In and out <export>
 Studies <studies>
 The embedded world <world>
 Related systems <systems>
+UGCL <systems-ugcl>
 In Python <api>
 ```
 ```{toctree}

@@ -1,0 +1,99 @@
+"""UGCL's loss and encoders: a node is contrasted with its context, the other encoder's rows smoothed over n hops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from degla.losses.core.partition import log_partition
+from degla.ranges import AtLeastOne, Count, Positive
+from degla.systems.system import SystemSettings
+from degla.systems.ugcl.graph import Graph, Scope, normalised_adjacency, propagate
+
+
+def contextual_loss(nodes: Float[Tensor, "nodes dim"], contexts: Float[Tensor, "nodes dim"]) -> Float[Tensor, ""]:
+    """mean_i -cos(H_i, C_i) + log sum_{j != i} e^{cos(H_i, H_j)}; there is no temperature (arXiv 2210.08792).
+
+    Args:
+        nodes: H, two or more.
+        contexts: C, one for each.
+    """
+    unit = normalize(nodes, dim=-1)
+    pulled = (unit * normalize(contexts, dim=-1)).sum(dim=-1)
+
+    def itself(rows: slice) -> Bool[Tensor, "rows nodes"]:
+        place = torch.arange(rows.start, rows.stop, device=nodes.device)
+        return torch.zeros(len(place), len(nodes), dtype=torch.bool, device=nodes.device).scatter_(
+            1, place[:, None], value=True
+        )
+
+    return (log_partition(unit, unit, torch.ones((), dtype=unit.dtype), absent=itself) - pulled).mean()
+
+
+class GraphEncoder(nn.Module):
+    """One graph convolution: PReLU(A~ X W + b)."""
+
+    def __init__(self, features: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(features, dim))
+        nn.init.xavier_uniform_(self.weight)
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.activation = nn.PReLU()
+
+    def forward(self, adjacency: Tensor, features: Float[Tensor, "nodes features"]) -> Float[Tensor, "nodes dim"]:
+        """One row a node."""
+        rows: Tensor = self.activation(adjacency @ (features @ self.weight) + self.bias)
+        return rows
+
+
+@dataclass(frozen=True)
+class UgclSettings(SystemSettings):
+    """How an encoder is trained, and on what."""
+
+    data: tuple[str, ...] = ("block",)
+    """"block" is made here; else a path: an .npz, Planetoid's ind.NAME.x, or a raw folder of ogbn."""
+    scope: Count = 4
+    """n, hops of the context, >= 0; 0 is the node itself."""
+    form: Scope = "power"
+    """A~^n as in the paper, or (I + A~)^n as in the released script of citation graphs; "power" or "binomial"."""
+    dim: AtLeastOne = 512
+    """Width of the encoders, >= 1 (4,196 or 8,192 in the release)."""
+    epochs: Count = 120
+    """Steps of training, >= 0."""
+    lr: Positive = 1e-3
+    """Of Adam, > 0."""
+    sample: AtLeastOne = 2_000
+    """Nodes a step that the loss compares, >= 1; drawn anew each step, in no order of the file."""
+
+
+def train_encoder(graph: Graph, settings: UgclSettings, *, scope: int) -> GraphEncoder:
+    """The encoder of the nodes after training, by torch's generator; that of contexts is dropped, as in the release.
+
+    Args:
+        graph: whose labels are not read.
+        settings: of the training; 0 epochs leave the encoder as it was made.
+        scope: n, in place of that of the settings.
+    """
+    own, other = (GraphEncoder(graph.features.shape[1], settings.dim) for _ in range(2))
+    adjacency = normalised_adjacency(graph.edges, len(graph.features))
+    optimiser = torch.optim.Adam([*own.parameters(), *other.parameters()], lr=settings.lr)
+    for _ in range(settings.epochs):
+        drawn: Int[Tensor, " drawn"] = torch.randperm(len(graph.features))[: settings.sample]
+        contexts = propagate(adjacency, other(adjacency, graph.features), scope, form=settings.form)
+        loss = contextual_loss(own(adjacency, graph.features)[drawn], contexts[drawn])
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return own
+
+
+@torch.no_grad()
+def embed(encoder: GraphEncoder, graph: Graph, *, scope: int) -> Float[Tensor, "nodes dim"]:
+    """(H + A~^n H) / 2, by which nodes are classified."""
+    adjacency = normalised_adjacency(graph.edges, len(graph.features))
+    rows: Tensor = encoder(adjacency, graph.features)
+    return (rows + propagate(adjacency, rows, scope)) / 2

@@ -1,0 +1,316 @@
+"""UGCL: propagation and loss by hand, scopes, the probe, graphs from files, and defects of the release."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import pickle
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+
+from degla.errors import InputError
+from degla.systems.system import Case
+from degla.systems.ugcl import SYSTEM
+from degla.systems.ugcl.contrast import GraphEncoder, UgclSettings, contextual_loss, embed, train_encoder
+from degla.systems.ugcl.graph import Graph, normalised_adjacency, propagate, undirected
+from degla.systems.ugcl.planetoid import block_model, read_graph, row_normalised
+from degla.systems.ugcl.probe import fit, probe_accuracy
+from tests.official import SHARED
+
+PATH = torch.tensor([[0, 1], [1, 2]])
+"""Three nodes in a row."""
+
+
+def test_the_adjacency_of_a_path_by_hand() -> None:
+    third, sixth = 1 / 3, 1 / math.sqrt(6)
+    expected = torch.tensor([[0.5, sixth, 0], [sixth, third, sixth], [0, sixth, 0.5]])
+    torch.testing.assert_close(normalised_adjacency(PATH, 3).to_dense(), expected)
+
+
+def test_self_loops_are_added_once_and_edges_count_once_whatever_is_given() -> None:
+    given = torch.tensor([[0, 1, 1, 2, 1, 0], [1, 0, 1, 1, 2, 0]])
+    assert undirected(given).tolist() == PATH.tolist()
+    torch.testing.assert_close(normalised_adjacency(given, 3).to_dense(), normalised_adjacency(PATH, 3).to_dense())
+
+
+def test_the_loss_of_three_nodes_by_hand() -> None:
+    nodes = torch.tensor([[2.0, 0], [0, 3], [1, 1]], dtype=torch.double)
+    contexts = torch.tensor([[0.0, 1], [0, 5], [-1, 1]], dtype=torch.double)
+    half = math.sqrt(0.5)
+    # Cosines of nodes: 0 and 1: 0; 0 and 2: half; 1 and 2: half. With contexts: 0, 1, 0.
+    rows = [math.log(1 + math.exp(half)), math.log(1 + math.exp(half)) - 1, math.log(2 * math.exp(half))]
+    assert contextual_loss(nodes, contexts).item() == pytest.approx(sum(rows) / 3, abs=1e-12)
+
+
+def test_the_loss_of_a_path_with_its_contexts_by_hand() -> None:
+    rows = torch.tensor([[1.0, 0], [0, 1], [1, 0]], dtype=torch.double)
+    contexts = normalised_adjacency(PATH, 3).double() @ rows
+    sixth, third = 1 / math.sqrt(6), 1 / 3
+    ends, middle = 0.5 / math.hypot(0.5, sixth), third / math.hypot(third, 2 * sixth)
+    expected = (2 * (math.log(1 + math.e) - ends) + math.log(2) - middle) / 3
+    assert contextual_loss(rows, contexts).item() == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_gradient_of_the_loss_is_right() -> None:
+    chance = torch.Generator().manual_seed(0)
+    nodes, contexts = (torch.randn(4, 3, generator=chance, dtype=torch.double, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(contextual_loss, (nodes, contexts))
+
+
+@pytest.mark.parametrize("form", ["power", "binomial"])
+def test_scope_zero_is_the_node_itself(form: str) -> None:
+    rows = torch.randn(3, 2)
+    assert torch.equal(propagate(normalised_adjacency(PATH, 3), rows, 0, form=form), rows)  # type: ignore[arg-type]
+
+
+def test_forms_of_the_scope_and_what_is_given_stays() -> None:
+    adjacency, rows = normalised_adjacency(PATH, 3), torch.randn(3, 2)
+    kept, dense = rows.clone(), normalised_adjacency(PATH, 3).to_dense()
+    torch.testing.assert_close(propagate(adjacency, rows, 3), dense @ dense @ dense @ rows)
+    # The release adds to Z in place: (I + A~)^n, and Z itself is gone.
+    both = dense + torch.eye(3)
+    torch.testing.assert_close(propagate(adjacency, rows, 2, form="binomial"), both @ both @ rows)
+    assert torch.equal(rows, kept)
+
+
+@pytest.mark.parametrize("form", ["power", "binomial"])
+def test_scopes_never_leave_a_component(form: str) -> None:
+    edges = torch.tensor([[0, 1, 3], [1, 2, 4]])
+    reach = propagate(normalised_adjacency(edges, 6), torch.eye(6), 20, form=form)  # type: ignore[arg-type]
+    component = torch.tensor([0, 0, 0, 1, 1, 2])
+    same = component[:, None] == component[None, :]
+    assert (reach[same] > 0).all() and (reach[~same] == 0).all()
+
+
+def _small(**changed: object) -> Graph:
+    values: dict[str, object] = {
+        "name": "small", "features": torch.eye(4), "edges": torch.tensor([[0, 2], [1, 3]]),
+        "label": torch.tensor([0, 0, 1, 1]), "train": torch.tensor([0, 2]), "validation": torch.tensor([1]),
+        "test": torch.tensor([3]),
+    }  # fmt: skip
+    return Graph(**{**values, **changed})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"label": torch.zeros(3, dtype=torch.long)}, "small: 3 labels for 4 nodes"),
+        ({"features": torch.eye(4).index_fill(0, torch.tensor([2]), torch.nan)}, "node 2 has a feature that is no"),
+        ({"edges": torch.tensor([[0], [9]])}, "an edge names node 9; nodes go from 0 to 3"),
+        ({"test": torch.tensor([], dtype=torch.long)}, "the test split is empty"),
+        ({"test": torch.tensor([4])}, "the test split is empty or names nodes outside 0 to 3"),
+        ({"label": torch.tensor([0, 0, 1, -1])}, "node 3 of the test split has no label"),
+        ({"train": torch.tensor([0, 1])}, "the train split has one class"),
+    ],
+)
+def test_bad_graphs_are_refused_in_one_line(changed: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        _small(**changed)
+    assert "\n" not in str(error.value)
+
+
+def test_nodes_without_an_edge_are_told() -> None:
+    assert _small().isolated == 0 and _small(edges=torch.tensor([[0], [1]])).isolated == 2
+
+
+def test_training_follows_the_seed_and_no_order_of_nodes() -> None:
+    graph = block_model(seed=3, members=8, words=20, spoken=3, labelled=2)
+    settings = UgclSettings(dim=6, epochs=3, sample=12)
+
+    def trained(of: Graph, seed: int = 1) -> GraphEncoder:
+        torch.manual_seed(seed)
+        return train_encoder(of, settings, scope=2)
+
+    before = GraphEncoder(20, 6).weight
+    assert torch.equal(trained(graph).weight, trained(graph).weight)
+    assert not torch.equal(trained(graph).weight, trained(graph, 2).weight) and before.shape == (20, 6)
+    # Draws are of all nodes, not of a window of numbers.
+    torch.manual_seed(0)
+    drawn = torch.stack([torch.randperm(40)[:12] for _ in range(30)])
+    assert drawn.unique().numel() == 40 and (drawn.max(dim=1).values - drawn.min(dim=1).values > 12).all()
+
+
+def test_only_drawn_nodes_are_compared_and_contexts_see_the_whole_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, seen = block_model(seed=3, members=8, words=20, spoken=3, labelled=2), []
+
+    def noted(nodes: torch.Tensor, contexts: torch.Tensor) -> torch.Tensor:
+        seen.append((nodes.shape, contexts.shape))
+        return contextual_loss(nodes, contexts)
+
+    monkeypatch.setattr("degla.systems.ugcl.contrast.contextual_loss", noted)
+    train_encoder(graph, UgclSettings(dim=6, epochs=2, sample=12), scope=1)
+    assert seen == [((12, 6), (12, 6))] * 2
+
+
+def test_rows_are_the_mean_of_a_node_and_its_surroundings() -> None:
+    graph, encoder = _small(), GraphEncoder(4, 3)
+    adjacency = normalised_adjacency(graph.edges, 4).to_dense()
+    rows = encoder(adjacency, graph.features)
+    torch.testing.assert_close(embed(encoder, graph, scope=2), ((rows + adjacency @ adjacency @ rows) / 2).detach())
+
+
+def test_the_probe_chooses_on_validation_nodes_alone() -> None:
+    graph = _small()
+    found = probe_accuracy(torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), graph)
+    assert found == (1.0, 1.0)
+    # Validation is wrong and test is right: the accuracy of the one never stands for the other.
+    assert probe_accuracy(torch.tensor([[1.0, 0], [0, 1], [0, 1], [0, 1]]), graph) == (0.0, 1.0)
+
+
+def test_weight_decay_shrinks_the_regression() -> None:
+    rows, label = torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1])
+    weights = [fit(rows, label, classes=2, decay=decay)[0].norm().item() for decay in (0.01, 0.1, 1.0)]
+    assert weights == sorted(weights, reverse=True)
+    # With decay 1: 1 - p = w for the weight w of the right class less 0, by symmetry w = sigmoid(-2 w) / 1.
+    weight = fit(rows, label, classes=2, decay=1.0)[0][0, 0].item()
+    assert weight == pytest.approx(1 / (1 + math.exp(2 * weight)), abs=1e-4)
+
+
+def _write_planetoid(folder: Path) -> None:
+    """Two nodes trained, two more known, tests 5, 4 and 7, and 6 that the index leaves out; as Python 2 writes."""
+    words = np.eye(3, dtype=np.float32)
+    one_hot = np.eye(2, dtype=np.int32)
+    held = {
+        "x": csr_matrix(words[:2]), "y": one_hot[:2],
+        "allx": csr_matrix(np.stack([words[0], words[1], words[2], words[0] + words[1]])),
+        "ally": one_hot[[0, 1, 1, 0]],
+        "tx": csr_matrix(np.stack([words[2], words[0], words[1]])), "ty": one_hot[[1, 0, 1]],
+        "graph": defaultdict(list, {0: [1, 0], 1: [0, 2, 2], 2: [1], 5: [7], 7: [5]}),
+    }  # fmt: skip
+    for part, value in held.items():
+        (folder / f"ind.small.{part}").write_bytes(pickle.dumps(value, protocol=2))
+    (folder / "ind.small.test.index").write_text("5\n4\n7\n")
+
+
+def test_planetoids_own_files(tmp_path: Path) -> None:
+    _write_planetoid(tmp_path)
+    graph = read_graph(tmp_path / "ind.small.x")
+    assert graph.edges.tolist() == [[0, 1, 5], [1, 2, 7]]
+    assert graph.label.tolist() == [0, 1, 1, 0, 0, 1, -1, 1]
+    assert graph.features[[3, 4, 5, 6, 7]].tolist() == [[0.5, 0.5, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert (graph.train.tolist(), graph.validation.tolist(), graph.test.tolist()) == ([0, 1], [2, 3], [4, 5, 7])
+
+
+class _Harm:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("harm done",)
+
+
+def test_a_pickle_that_names_a_program_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _write_planetoid(tmp_path)
+    (tmp_path / "ind.small.graph").write_bytes(pickle.dumps(_Harm(), protocol=2))
+    with pytest.raises(
+        InputError, match=r"ind.small.graph: is no file of Planetoid: names (builtins|__builtin__).print"
+    ):
+        read_graph(tmp_path / "ind.small.x")
+    assert capsys.readouterr().out == ""
+
+
+def _arrays(**changed: object) -> dict[str, object]:
+    rows = csr_matrix(np.eye(4, 5, dtype=np.float32) * 3)
+    return {
+        "indptr": rows.indptr, "indices": rows.indices, "data": rows.data, "shape": np.array(rows.shape),
+        "label": np.array([0, 1, 1, -1], dtype=np.int16), "edges": np.array([[0, 1], [1, 2]], dtype=np.int32),
+        "train": np.array([0, 1]), "val": np.array([2]), "test": np.array([2]), **changed,
+    }  # fmt: skip
+
+
+def test_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "small.npz", **_arrays())  # type: ignore[arg-type]
+    graph = read_graph(tmp_path / "small.npz")
+    assert graph.name == "small" and graph.features.shape == (4, 5) and graph.features.sum() == 4
+    assert graph.isolated == 1 and graph.classes == 2 and graph.edges.tolist() == [[0, 1], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"indptr": np.array([0, 1])}, "small.npz: cannot be read as arrays"),
+        ({"label": np.array([0, 1])}, "small: 2 labels for 4 nodes"),
+        ({"data": np.array([1, 1, np.inf, 1], dtype=np.float32)}, "small: node 2 has a feature"),
+    ],
+)
+def test_bad_arrays_are_named(tmp_path: Path, changed: dict[str, object], says: str) -> None:
+    np.savez(tmp_path / "small.npz", **_arrays(**changed))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=says):
+        read_graph(tmp_path / "small.npz")
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no graph: neither an \.npz"):
+        read_graph(tmp_path)
+    np.savez(tmp_path / "some.npz", label=np.zeros(2))
+    with pytest.raises(InputError, match=r"some.npz: has no 'indptr'"):
+        read_graph(tmp_path / "some.npz")
+    (tmp_path / "ind.a.x").write_bytes(b"no pickle")
+    with pytest.raises(InputError, match=r"ind.a.x: is no file of Planetoid"):
+        read_graph(tmp_path / "ind.a.x")
+    _write_planetoid(tmp_path)
+    (tmp_path / "ind.small.ty").unlink()
+    with pytest.raises(InputError, match=r"ind.small.ty: cannot be read: No such file"):
+        read_graph(tmp_path / "ind.small.x")
+
+
+def test_tables_of_ogbn(tmp_path: Path) -> None:
+    raw, parts = tmp_path / "arxiv" / "raw", tmp_path / "arxiv" / "split" / "time"
+    tables = {
+        raw / "edge.csv.gz": "0,1\n1,2\n2,1\n", raw / "node-feat.csv.gz": "1,-2\n0,0.5\n3,4\n1,1\n",
+        raw / "node-label.csv.gz": "0\n1\n1\nnan\n", parts / "train.csv.gz": "0\n1\n", parts / "valid.csv.gz": "2\n",
+        parts / "test.csv.gz": "2\n",
+    }  # fmt: skip
+    for path, text in tables.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(text.encode()))
+    graph = read_graph(raw)
+    assert graph.name == "arxiv" and graph.edges.tolist() == [[0, 1], [1, 2]]
+    # Features of ogbn are embeddings, not words: they stay as they are.
+    assert graph.features.tolist() == [[1, -2], [0, 0.5], [3, 4], [1, 1]] and graph.label.tolist() == [0, 1, 1, -1]
+    (parts / "test.csv.gz").write_bytes(b"no table")
+    with pytest.raises(InputError, match=r"test.csv.gz: cannot be read as a table"):
+        read_graph(raw)
+
+
+def test_rows_of_words_sum_to_one() -> None:
+    assert row_normalised(torch.tensor([[1.0, 3], [0, 0]])).tolist() == [[0.25, 0.75], [0, 0]]
+
+
+def test_the_block_model_is_what_it_says() -> None:
+    graph = block_model(seed=0)
+    assert graph.features.shape == (800, 600) and graph.classes == 5
+    said = graph.features > 0
+    assert (said.sum(dim=1) == 14).all()
+    within = (graph.label[graph.edges[0]] == graph.label[graph.edges[1]]).sum().item()
+    # 5 x 160 x 159 / 2 pairs within, 10 x 160 x 160 between: 1,272 and 640 edges, give or take four deviations.
+    assert abs(within - 1272) < 4 * 36 and abs(graph.edges.shape[1] - within - 640) < 4 * 26
+    own = torch.stack([said[graph.label == c][:, 120 * c : 120 * (c + 1)].sum() for c in range(5)]).sum().item()
+    assert own / said.sum().item() == pytest.approx(2.2 / 6.2, abs=0.02)
+    parts = torch.cat([graph.train, graph.validation, graph.test])
+    assert parts.unique().numel() == 800 and (len(graph.train), len(graph.validation)) == (50, 50)
+    assert not torch.equal(graph.edges, block_model(seed=1).edges)
+
+
+@pytest.mark.parametrize("name", ["cora", "citeseer"])
+def test_the_authors_own_graphs(name: str) -> None:
+    path = SHARED / "planetoid" / f"{name}.npz"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not there")
+    graph = read_graph(path)
+    nodes, edges, classes, trained = {"cora": (2708, 5278, 7, 140), "citeseer": (3327, 4552, 6, 120)}[name]
+    assert (len(graph.features), graph.edges.shape[1], graph.classes) == (nodes, edges, classes)
+    assert (len(graph.train), len(graph.validation), len(graph.test)) == (trained, 500, 1000)
+
+
+def test_every_method_runs_and_is_drawn() -> None:
+    settings = UgclSettings(dim=4, epochs=2, sample=100)
+    cases = [Case("block", method, 0) for method in SYSTEM.methods]
+    models = {case: SYSTEM.train(settings, case) for case in cases}
+    scores = {case.method: SYSTEM.measure(settings, case, models[case]) for case in cases}
+    assert all(0 <= value <= 1 for values in scores.values() for value in values.values())
+    assert scores["sgc"]["test"] > scores["raw"]["test"] + 0.2
+    (figure,) = SYSTEM.draw(settings, models)
+    assert figure.drawings[0].count("<g id=") > 5 and "block model" in figure.caption
