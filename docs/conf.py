@@ -80,6 +80,7 @@ Models on a page <app>
 In and out <export>
 Studies <studies>
 The embedded world <world>
+Photographs <photographs>
 Related systems <systems>
 UGCL <systems-ugcl>
 In Python <api>

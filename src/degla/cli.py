@@ -21,18 +21,18 @@ _HYPHENATED = frozenset({"fetch_data"})
 
 _ABOUT = """Teach CLIP-like models composition without making them forget what they knew.
 
-  degla demo                                   the whole pipeline on the embedded world, with a report
+  degla demo [--photos CAPTIONS --images DIR]  the whole pipeline on the embedded world, or on your own photographs
   degla negatives CAPTIONS --out FILE          make hard negative captions [--llm embedded | openai --base-url URL]
   degla negatives report FILE --captions FILE  what is in them, how hard they are, samples to read
   degla train RECIPE --data.captions FILE --data.images FOLDER --data.negatives FILE --out RUN
   degla train --config FILE                    the same by a file; degla train --resume RUN: go on where RUN stopped
   degla doctor RECIPE [FLAGS OF degla train]   what stands in the way of a run, and what limits its speed
-  degla ls, degla explain NAME                 recipes, losses, rules, benchmarks; what one is, and when to use it
+  degla ls, degla explain NAME, degla choose   what there is; what one is; which method and settings to use
   degla look PICTURE... --captions TEXT... --models BASE TUNED  how each ranks texts for a picture [--negatives]
   degla app --models BASE TUNED [--results RESULTS... --root DATA] [--folder PICTURES]  the same on a page, and more
   degla evaluate MODEL... --benchmarks NAME... --root DATA --out results.json; degla report RESULTS... --out report.html
   degla export MODEL --to transformers --out DIR  or onnx, open_clip; degla publish MODEL --to OWNER/NAME: to the hub
-  degla study PLAN --out DIR                   recipes x settings x seeds: one table, a frontier, paired tests
+  degla study PLAN --out DIR                   recipes x settings x seeds; degla continual: tasks one after another
 
 degla COMMAND --help tells more, degla train RECIPE --help all every flag; docs/quick-start.md, docs/index.md lead on.
 With --allow-download any command may fetch what a model's folder names on the Hugging Face hub; without it none does.
