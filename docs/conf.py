@@ -80,9 +80,10 @@ Models on a page <app>
 In and out <export>
 Studies <studies>
 The embedded world <world>
-Photographs <photographs>
 Related systems <systems>
 UGCL <systems-ugcl>
+Contextualization <systems-contextualization>
+FREE <systems-free>
 In Python <api>
 ```
 ```{toctree}

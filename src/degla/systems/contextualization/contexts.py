@@ -1,0 +1,162 @@
+"""Contexts of triples: texts that introduce head and tail and say their relation, by templates or a language model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field
+
+from degla.errors import InputError
+from degla.negatives.llm import ChatMessage, LanguageModel, Reply, Request, RequestKey
+from degla.records import Record, read_jsonl, write_jsonl
+from degla.systems.contextualization.knowledge import KnowledgeGraph, Triple
+
+LONGEST: Final = 4_000
+"""Characters of a context."""
+_TEMPLATES: Final = (
+    "{about_head} {about_tail} {head} is related to {tail}: {head}, {relation}, {tail}.",
+    "{about_head} {about_tail} The relation {relation} leads from {head} to {tail}.",
+    "{about_tail} {about_head} From {head}, {relation} leads to {tail}.",
+    "{head}, {relation}, {tail}. {about_head} {about_tail}",
+)
+_ASK: Final = (
+    "You write a short text about two things and how they are related. Introduce the first, then the second, then say "
+    "the relation. Use both names to the letter. Write plain sentences and nothing else."
+)
+
+
+class ContextRecord(Record):
+    """A line of a file of contexts.
+
+    Attributes:
+        head: what the graph's files call it.
+        relation: as the graph says it.
+        tail: as head.
+        text: the context.
+        source: "template", or the name of a language model.
+    """
+
+    head: str = Field(min_length=1)
+    relation: str = Field(min_length=1)
+    tail: str = Field(min_length=1)
+    text: str = Field(min_length=1, max_length=LONGEST)
+    source: str
+
+
+def by_template(graph: KnowledgeGraph, triple: Triple, *, number: int | None = None) -> str:
+    """A context of both definitions and the relation, in one of four orders.
+
+    Args:
+        graph: names and definitions.
+        triple: of the graph.
+        number: of the template; by default the triple's own, the same everywhere.
+    """
+    if number is None:
+        number = hashlib.sha256(graph.say(triple).encode()).digest()[0]
+    return _TEMPLATES[number % len(_TEMPLATES)].format(
+        head=graph.names[triple.head],
+        tail=graph.names[triple.tail],
+        relation=graph.relations[triple.relation],
+        about_head=_about(graph, triple.head),
+        about_tail=_about(graph, triple.tail),
+    )
+
+
+def _about(graph: KnowledgeGraph, entity: int) -> str:
+    definition = graph.definitions[entity]
+    return f"{graph.names[entity]}: {definition.rstrip('.')}." if definition else f"{graph.names[entity]}."
+
+
+def request_of(graph: KnowledgeGraph, triple: Triple, model: LanguageModel) -> Request:
+    """What a language model is asked: to write a context, or, where it cannot, to choose among those by template."""
+    key = RequestKey(f"{triple.head}/{triple.relation}/{triple.tail}", "context", 0)
+    source = by_template(graph, triple, number=0)
+    chat = (ChatMessage("system", _ASK), ChatMessage("user", source))
+    if "write" in model.forms:
+        return Request(key, "write", chat, source)
+    choices = tuple(dict.fromkeys(by_template(graph, triple, number=number) for number in range(len(_TEMPLATES))))
+    return Request(key, "choose", chat, source, choices=choices)
+
+
+def by_model(graph: KnowledgeGraph, triples: Sequence[Triple], model: LanguageModel) -> dict[Triple, ContextRecord]:
+    """A context of each triple by a language model; by template where its answer lacks a name or does not come.
+
+    Args:
+        graph: names and definitions.
+        triples: of the graph.
+        model: the client that negatives use, too.
+
+    Raises:
+        DeglaError: the model cannot be reached.
+    """
+    waiting = {request_of(graph, triple, model).key: triple for triple in triples}
+    found: dict[Triple, ContextRecord] = {}
+    queue = iter(list(waiting.items()))
+    under_way = 0
+    while len(found) < len(waiting):
+        for _, triple in zip(range(max(0, model.capacity - under_way)), (each for _, each in queue), strict=False):
+            model.start(request_of(graph, triple, model))
+            under_way += 1
+        for reply in model.finished():
+            triple, under_way = waiting[reply.key], under_way - 1
+            text = _usable(graph, triple, reply)
+            found[triple] = _record(graph, triple, text, "template" if text is None else model.name)
+    return found
+
+
+def _usable(graph: KnowledgeGraph, triple: Triple, reply: Reply) -> str | None:
+    text = " ".join(reply.text.split())
+    low = text.casefold()
+    named = all(graph.names[entity].casefold() in low for entity in (triple.head, triple.tail))
+    return text if reply.outcome == "answered" and named and len(text) <= LONGEST else None
+
+
+def _record(graph: KnowledgeGraph, triple: Triple, text: str | None, source: str) -> ContextRecord:
+    return ContextRecord(
+        head=graph.entities[triple.head],
+        relation=graph.relations[triple.relation],
+        tail=graph.entities[triple.tail],
+        text=text or by_template(graph, triple),
+        source=source,
+    )
+
+
+def contexts_of(graph: KnowledgeGraph, *, model: LanguageModel | None, file: Path | None) -> dict[Triple, str]:
+    """The context of every training triple, and of no other.
+
+    Args:
+        graph: whose `train` is read alone.
+        model: writes those that the file lacks; None: by template.
+        file: JSONL of `ContextRecord`: what it has is taken, what is written is added.
+
+    Raises:
+        InputError: the file is damaged or has a triple twice.
+    """
+    kept = {} if file is None or not file.exists() else _by_triple(graph, read_jsonl(ContextRecord, file), where=file)
+    lacking = [triple for triple in dict.fromkeys(graph.train) if triple not in kept]
+    if model is None:
+        written: Mapping[Triple, ContextRecord] = {
+            triple: _record(graph, triple, None, "template") for triple in lacking
+        }
+    else:
+        written = by_model(graph, lacking, model)
+    if file is not None and written:
+        before = list(read_jsonl(ContextRecord, file)) if file.exists() else []
+        write_jsonl(file, [*before, *written.values()])
+    return {triple: (kept.get(triple) or written[triple]).text for triple in graph.train}
+
+
+def _by_triple(graph: KnowledgeGraph, rows: Iterable[ContextRecord], *, where: Path) -> dict[Triple, ContextRecord]:
+    """By the numbers that triples have in the graph: texts and numbers are never mistaken for each other."""
+    entity, relation = ({name: at for at, name in enumerate(names)} for names in (graph.entities, graph.relations))
+    found: dict[Triple, ContextRecord] = {}
+    for row in rows:
+        if row.head in entity and row.tail in entity and row.relation in relation:
+            triple = Triple(entity[row.head], relation[row.relation], entity[row.tail])
+            if triple in found:
+                raise InputError(f"{where}: {graph.say(triple)} has two contexts; take one out.")
+            found[triple] = row
+    return found

@@ -1,0 +1,269 @@
+"""Knowledge graphs with names and definitions: the two published forms of files, and a part of WordNet."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+
+from degla.errors import InputError
+
+EMBEDDED: Final = Path(__file__).with_name("wordnet.tsv.gz")
+"""1,200 senses of WordNet 3.0 with their glosses, in the order of a walk through its graph; see its notice."""
+_PARTS: Final = {"train": ("train",), "validation": ("dev", "valid"), "test": ("test",)}
+_TESTED: Final = 0.15
+
+
+class Triple(NamedTuple):
+    """Numbers of head, relation and tail, as they stand in the lists of a graph."""
+
+    head: int
+    relation: int
+    tail: int
+
+
+@dataclass(frozen=True)
+class KnowledgeGraph:
+    """Entities, relations between them, and what is known, chosen by and tested.
+
+    Attributes:
+        name: for messages.
+        entities: what files call them.
+        names: of each, as people say it.
+        definitions: of each; "" where there is none.
+        relations: as people say them.
+        train: triples that are known.
+        validation: triples that choose settings; may be empty.
+        test: triples that are asked for.
+
+    Raises:
+        InputError: there is nothing to train on or to test, or the same triple is trained on and tested.
+    """
+
+    name: str
+    entities: tuple[str, ...]
+    names: tuple[str, ...]
+    definitions: tuple[str, ...]
+    relations: tuple[str, ...]
+    train: tuple[Triple, ...]
+    validation: tuple[Triple, ...]
+    test: tuple[Triple, ...]
+
+    def __post_init__(self) -> None:
+        for part, triples in (("train", self.train), ("test", self.test)):
+            if not triples:
+                raise InputError(f"{self.name}: there is no {part} triple; take a larger graph.")
+        both = set(self.train) & set(self.test)
+        if both:
+            raise InputError(f"{self.name}: {self.say(min(both))} is trained on and tested; take it out of one.")
+
+    def say(self, triple: Triple) -> str:
+        """ "head | relation | tail" by names."""
+        return f"{self.names[triple.head]} | {self.relations[triple.relation]} | {self.names[triple.tail]}"
+
+    def within(self, kept: Sequence[int], *, name: str) -> KnowledgeGraph:
+        """The graph of some entities alone, in this order; tested are triples whose entities are trained on."""
+        place = {old: new for new, old in enumerate(kept)}
+
+        def moved(triples: Sequence[Triple]) -> list[Triple]:
+            both = (triple for triple in triples if triple.head in place and triple.tail in place)
+            return [Triple(place[head], relation, place[tail]) for head, relation, tail in both]
+
+        train = moved(self.train)
+        known = {entity for triple in train for entity in (triple.head, triple.tail)}
+        chosen, asked = (
+            tuple(each for each in moved(triples) if {each.head, each.tail} <= known)
+            for triples in (self.validation, self.test)
+        )
+        entities, names, definitions = (
+            tuple(texts[old] for old in kept) for texts in (self.entities, self.names, self.definitions)
+        )
+        return KnowledgeGraph(name, entities, names, definitions, self.relations, tuple(train), chosen, asked)
+
+
+def walk(graph: KnowledgeGraph, size: int) -> list[int]:
+    """The first entities of a walk in breadth from the one with most neighbours, through triples of all parts."""
+    beside: list[dict[int, None]] = [{} for _ in graph.entities]
+    for triple in (*graph.train, *graph.validation, *graph.test):
+        beside[triple.head][triple.tail] = beside[triple.tail][triple.head] = None
+    order = sorted(range(len(beside)), key=lambda entity: -len(beside[entity]))
+    found: dict[int, None] = {}
+    for start in order:
+        queue = deque([start])
+        while queue and len(found) < size:
+            entity = queue.popleft()
+            if entity not in found:
+                found[entity] = None
+                queue.extend(other for other in beside[entity] if other not in found)
+    return list(found)
+
+
+def embedded_graph(size: int, *, seed: int) -> KnowledgeGraph:
+    """The first senses of the embedded part of WordNet; one triple in seven or so is tested, and as many choose.
+
+    Args:
+        size: number of senses, at most 1,200.
+        seed: of the split. A tested sense is always trained on in another triple.
+    """
+    with gzip.open(EMBEDDED, "rt", encoding="utf-8") as stream:
+        lines = [line.rstrip("\n").split("\t") for line in stream]
+    senses = [line[1:] for line in lines if line[0] == "sense"][:size]
+    place = {sense[0]: number for number, sense in enumerate(senses)}
+    told = [line[1:] for line in lines if line[0] == "triple"]
+    relations = sorted({relation for _, relation, _ in told})
+    triples = [Triple(place[head], relations.index(relation), place[tail])
+               for head, relation, tail in told if head in place and tail in place]  # fmt: skip
+    parts = split(triples, seed=seed)
+    columns: list[tuple[str, ...]] = [tuple(column) for column in zip(*senses, strict=True)]
+    return KnowledgeGraph("wordnet", columns[0], columns[1], columns[2], tuple(relations), *parts)
+
+
+def split(triples: Sequence[Triple], *, seed: int) -> tuple[tuple[Triple, ...], ...]:
+    """Training, validation and test triples; every entity of the latter two is in a training triple as well."""
+    left = [0] * (1 + max(max(triple.head, triple.tail) for triple in triples))
+    for triple in triples:
+        left[triple.head] += 1
+        left[triple.tail] += 1
+    order = torch.randperm(len(triples), generator=torch.Generator().manual_seed(seed)).tolist()
+    count = round(_TESTED * len(triples))
+    taken: list[Triple] = []
+    for number in order:
+        triple = triples[number]
+        if len(taken) < 2 * count and left[triple.head] > 1 and left[triple.tail] > 1:
+            taken.append(triple)
+            left[triple.head] -= 1
+            left[triple.tail] -= 1
+    away = set(taken)
+    return tuple(each for each in triples if each not in away), tuple(taken[count:]), tuple(taken[:count])
+
+
+def read_knowledge(folder: Path) -> KnowledgeGraph:
+    """A graph from a folder of either published form; every file may end in `.gz`.
+
+    * `train.tsv`, `dev.tsv`, `test.tsv` (or `.txt`, `valid.txt`) of head, relation, tail by tabs, with
+      `entity2text.txt` and `relation2text.txt` where names are not the files' own words (KG-BERT's WN18RR, UMLS,
+      FB15k-237N);
+    * `train2id.txt`, `valid2id.txt`, `test2id.txt` of head, tail, relation as numbers below a line with their count,
+      with `entityid2name.txt`, `entityid2description.txt`, `relationid2name.txt` (KG-S2S's and CSProm-KG's FB15k-237N).
+
+    Raises:
+        InputError: a file is missing or damaged, or a triple names what is not there.
+    """
+    if _find(folder, "train2id.txt") is not None:
+        return _by_numbers(folder)
+    return _by_words(folder)
+
+
+def _by_words(folder: Path) -> KnowledgeGraph:
+    told = {part: list(_triples_of_words(folder, stems)) for part, stems in _PARTS.items()}
+    everything = [row for rows in told.values() for _, row in rows]
+    texts = _table(folder, "entity2text.txt")
+    longer = _table(folder, "entity2textlong.txt")
+    names_of_relations = _table(folder, "relation2text.txt")
+    entities = list(texts) or list(dict.fromkeys(word for row in everything for word in (row[0], row[2])))
+    relations = list(dict.fromkeys(row[1] for row in everything))
+    place, number = ({word: at for at, word in enumerate(words)} for words in (entities, relations))
+    for rows in told.values():
+        for where, row in rows:
+            for word in (row[0], row[2]):
+                if word not in place:
+                    raise InputError(f"{where}: entity {word!r} is not in entity2text.txt; add its name there.")
+    triples = {part: tuple(Triple(place[head], number[relation], place[tail]) for _, (head, relation, tail) in rows)
+               for part, rows in told.items()}  # fmt: skip
+    return KnowledgeGraph(
+        name=folder.name,
+        entities=tuple(entities),
+        # Where there is no longer text, the name stands before the first comma, as in WN18RR.
+        names=tuple(
+            _said(texts.get(each, each).partition(", ")[0] if not longer else texts[each]) for each in entities
+        ),
+        definitions=tuple(longer.get(each) or texts.get(each, "").partition(", ")[2] for each in entities),
+        relations=tuple(_said(names_of_relations.get(each, each)) for each in relations),
+        **triples,
+    )
+
+
+def _by_numbers(folder: Path) -> KnowledgeGraph:
+    names, relations = (_table(folder, f"{kind}id2name.txt", counted=True) for kind in ("entity", "relation"))
+    told = _table(folder, "entityid2description.txt", counted=True)
+    triples: dict[str, tuple[Triple, ...]] = {}
+    for part, stems in _PARTS.items():
+        where, lines = _lines(folder, [f"{stem}2id.txt" for stem in stems])
+        found = []
+        for number, line in enumerate(lines[1:], 2):
+            words = line.split()
+            if len(words) != 3 or not all(word.isdecimal() for word in words):
+                raise InputError(f"{where} line {number}: must be the numbers of head, tail and relation; is {line!r}.")
+            head, tail, relation = map(int, words)
+            if max(head, tail) >= len(names) or relation >= len(relations):
+                raise InputError(f"{where} line {number}: names what is not in the lists of names: {line!r}.")
+            found.append(Triple(head, relation, tail))
+        if lines[0].strip() != str(len(found)):
+            raise InputError(f"{where}: its first line says {lines[0]!r} triples, but {len(found)} follow.")
+        triples[part] = tuple(found)
+    keys = list(names)
+    return KnowledgeGraph(
+        name=folder.name,
+        entities=tuple(keys),
+        names=tuple(map(_said, names.values())),
+        definitions=tuple(told.get(key, "") for key in keys),
+        relations=tuple(map(_said, relations.values())),
+        **triples,
+    )
+
+
+def _said(word: str) -> str:
+    return " ".join(word.replace("_", " ").replace("/", " ").split())
+
+
+def _triples_of_words(folder: Path, stems: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    where, lines = _lines(folder, [f"{stem}.{end}" for stem in stems for end in ("tsv", "txt")])
+    for number, line in enumerate(lines, 1):
+        row = line.split("\t")
+        if len(row) != 3 or not all(row):
+            raise InputError(f"{where} line {number}: must be head, relation and tail with tabs between; is {line!r}.")
+        yield f"{where} line {number}", row
+
+
+def _table(folder: Path, name: str, *, counted: bool = False) -> dict[str, str]:
+    """Two columns by a tab, the first a key; {} without the file. A `counted` file begins with its number of lines."""
+    path = _find(folder, name)
+    if path is None:
+        if counted and "description" not in name:
+            raise InputError(f"{folder / name}: no such file; this form of graph needs it.")
+        return {}
+    rows: dict[str, str] = {}
+    for number, line in enumerate(_text(path)[int(counted) :], 1 + int(counted)):
+        key, tab, text = line.partition("\t")
+        if not tab:
+            raise InputError(f"{path} line {number}: must be two columns with a tab between; is {line!r}.")
+        rows[key] = text
+    return rows
+
+
+def _lines(folder: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
+    path = next(filter(None, (_find(folder, name) for name in names)), None)
+    if path is None:
+        raise InputError(f"{folder}: has none of {', '.join(names)}; give the folder of a knowledge graph.")
+    lines = _text(path)
+    if not lines:
+        raise InputError(f"{path}: is empty.")
+    return path, lines
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def _text(path: Path) -> list[str]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
+            return [line for line in stream.read().split("\n") if line.strip()]
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text: {error}") from None

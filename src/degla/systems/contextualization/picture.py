@@ -1,0 +1,31 @@
+"""How many answers come among the first so many, a line a method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from degla.pages.page import Figure
+from degla.pages.plot import both_widths, dress, marks_of, new_figure, styled, to_svg
+
+
+def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str) -> Figure:
+    """The share of test answers at or before each rank, on a logarithmic axis, and chance."""
+
+    @styled
+    def draw(width: float) -> str:
+        figure, axes = new_figure(width, min(width * 0.6, 4.2))
+        marks = marks_of(ranks, baseline=next(iter(ranks)))
+        for method, found in ranks.items():
+            shares = [(place + 1) / len(found) for place in range(len(found))]
+            axes.step(sorted(found), shares, where="post", color=marks[method].colour, label=method)
+        axes.plot(range(1, entities + 1), [each / entities for each in range(1, entities + 1)], "k:", alpha=0.4,
+                  label="chance")  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_xlabel("rank")
+        axes.set_ylabel("share of answers")
+        axes.legend(frameon=False)
+        dress(axes)
+        figure.tight_layout()
+        return to_svg(figure, f"ranks {data}")
+
+    return Figure(both_widths(draw), f"`{data}`: {entities} entities; heads and tails.", title="Answers by rank")

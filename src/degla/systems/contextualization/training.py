@@ -1,0 +1,154 @@
+"""Training of answers to queries, with contexts beside; ranks of answers, and how well masked words are told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from degla.systems.contextualization.knowledge import KnowledgeGraph, Triple
+from degla.systems.contextualization.networks import LONGEST_ROW, ContextSettings, TextEncoder
+from degla.systems.contextualization.ranks import Query, filtered_rank, known_answers, queries_of
+from degla.systems.contextualization.tasks import BREAK, MASK, PAD, SPECIAL, Words, corrupt, writing_task
+
+Task = Literal["", "reconstruct", "write"]
+"""What contexts are for beside the queries: nothing, masked words, or word by word behind the triple."""
+
+
+class Completion:
+    """What a graph and its contexts are to the encoder: rows of words for queries, answers and contexts."""
+
+    def __init__(self, graph: KnowledgeGraph, contexts: Mapping[Triple, str]) -> None:
+        self.graph = graph
+        self.contexts = [contexts[triple] for triple in graph.train]
+        self.words = Words.of([*graph.names, *graph.relations, "inverse"], self.contexts)
+        self.known = known_answers(graph.train)
+        self.entities = self.words.rows([(name,) for name in graph.names], longest=LONGEST_ROW)
+
+    def rows_of(self, queries: Sequence[Query]) -> Int[Tensor, "queries length"]:
+        """[CLS] name [SEP] relation [SEP], or "inverse" before the relation."""
+        names, relations = self.graph.names, self.graph.relations
+        said = [(names[entity], f"inverse {relations[relation]}" if turned else relations[relation])
+                for entity, relation, turned in queries]  # fmt: skip
+        return self.words.rows(said, longest=LONGEST_ROW)
+
+
+def train_completion(completion: Completion, settings: ContextSettings, *, warm: bool, task: Task) -> TextEncoder:
+    """An encoder that answers queries, by torch's generator.
+
+    Args:
+        completion: graph and contexts.
+        settings: of the training.
+        warm: masked words of contexts first.
+        task: what contexts are for beside the queries.
+    """
+    encoder = TextEncoder(len(completion.words.known), settings)
+    if warm:
+        _run(
+            encoder,
+            settings,
+            settings.warm_up,
+            completion,
+            lambda some: context_loss(encoder, completion, some, "reconstruct"),
+        )
+
+    def loss(some: Sequence[int]) -> Tensor:
+        value = query_loss(encoder, completion, [completion.graph.train[n] for n in some], scale=settings.scale)
+        return value + settings.alpha * context_loss(encoder, completion, some, task) if task else value
+
+    _run(encoder, settings, settings.epochs, completion, loss)
+    return encoder.eval()
+
+
+def _run(
+    encoder: nn.Module,
+    settings: ContextSettings,
+    epochs: int,
+    completion: Completion,
+    loss: Callable[[list[int]], Tensor],
+) -> None:
+    optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.lr, weight_decay=0.01)
+    count = len(completion.graph.train)
+    steps, done = epochs * -(-count // settings.batch), 0
+    encoder.train()
+    for _ in range(epochs):
+        for some in torch.split(torch.randperm(count), settings.batch):
+            for group in optimiser.param_groups:
+                group["lr"] = settings.lr * min(1.0, (done + 1) / 50) * (1 - done / steps)
+            optimiser.zero_grad()
+            loss(some.tolist()).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+            optimiser.step()
+            done += 1
+
+
+def query_loss(
+    encoder: TextEncoder, completion: Completion, triples: Sequence[Triple], *, scale: float
+) -> Float[Tensor, ""]:
+    """Contrast of queries with the answers of the batch, both ways of asking; other right answers are left out."""
+    pairs = [pair for triple in triples for pair in queries_of(triple)]
+    queries, right = [query for query, _ in pairs], torch.tensor([answer for _, answer in pairs])
+    candidates, place = torch.unique(right, return_inverse=True)
+    listed = candidates.tolist()
+    absent = torch.tensor([[each in completion.known[query] for each in listed] for query in queries])
+    absent = absent.scatter(1, place[:, None], value=False)
+    logits = encoder.embed(completion.rows_of(queries)) @ encoder.embed(completion.entities[candidates]).T
+    return cross_entropy((scale * logits).masked_fill(absent, -torch.inf), place)
+
+
+def context_loss(encoder: TextEncoder, completion: Completion, some: Sequence[int], task: Task) -> Float[Tensor, ""]:
+    """Masked words of the contexts of some training triples, or the words of the contexts one after another."""
+    graph, contexts = completion.graph, [completion.contexts[number] for number in some]
+    if task == "reconstruct":
+        rows = completion.words.rows([(context,) for context in contexts], longest=LONGEST_ROW)
+        hidden, selected = corrupt(rows, words=len(completion.words.known))
+        return encoder.word_loss(encoder(hidden)[selected], rows[selected])
+    said = [(graph.names[head], graph.relations[relation], graph.names[tail])
+            for head, relation, tail in (graph.train[number] for number in some)]  # fmt: skip
+    rows, begins = writing_task(completion.words, said, contexts, longest=LONGEST_ROW)
+    place = torch.arange(1, rows.shape[1])
+    written = (place[None, :] >= begins[:, None]) & (rows[:, 1:] != PAD) & (rows[:, 1:] != BREAK)
+    return encoder.word_loss(encoder(rows, begins)[:, :-1][written], rows[:, 1:][written])
+
+
+@torch.no_grad()
+def ranks_of(
+    encoder: TextEncoder, completion: Completion, triples: Sequence[Triple], known: Mapping[Query, set[int]]
+) -> list[float]:
+    """Filtered ranks of tail and head of each triple among all entities; names alone are read."""
+    entities = torch.cat([encoder.embed(rows) for rows in torch.split(completion.entities, 256)])
+    pairs = [pair for triple in triples for pair in queries_of(triple)]
+    found = []
+    for start in range(0, len(pairs), 256):
+        some = pairs[start : start + 256]
+        scores = encoder.embed(completion.rows_of([query for query, _ in some])) @ entities.T
+        found += [filtered_rank(row, answer, known[query]) for row, (query, answer) in zip(scores, some, strict=True)]
+    return found
+
+
+@torch.no_grad()
+def masked_perplexity(encoder: TextEncoder, completion: Completion, texts: Sequence[str]) -> tuple[float, float]:
+    """Perplexity of every seventh word of texts where it is masked, and by the words' frequencies in the contexts.
+
+    Words that are not known are left out; frequencies have one added to each.
+    """
+    words = completion.words
+    counts = torch.ones(len(words.known), dtype=torch.double)
+    for context in completion.contexts:
+        for number in words.numbers(context):
+            counts[number] += 1
+    told, guessed, total = 0.0, 0.0, 0
+    for start in range(0, len(texts), 128):
+        rows = words.rows([(text,) for text in texts[start : start + 128]], longest=LONGEST_ROW)
+        place = torch.arange(rows.shape[1])
+        selected = (place % 7 == 3) & (rows >= len(SPECIAL))
+        states = encoder(torch.where(selected, MASK, rows))[selected]
+        told += float(encoder.word_loss(states, rows[selected])) * int(selected.sum())
+        guessed -= float((counts / counts.sum())[rows[selected]].log().sum())
+        total += int(selected.sum())
+    return math.exp(told / max(total, 1)), math.exp(guessed / max(total, 1))

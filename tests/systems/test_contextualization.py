@@ -1,0 +1,434 @@
+"""Contextualization: ranks and corruption by hand, every triple's own context, files of both forms, language models."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from degla.errors import InputError
+from degla.negatives.llm import Request
+from degla.negatives.llm.scripted import ScriptedModel
+from degla.systems.contextualization import SYSTEM
+from degla.systems.contextualization.contexts import ContextRecord, by_model, by_template, contexts_of, request_of
+from degla.systems.contextualization.knowledge import (
+    KnowledgeGraph,
+    Triple,
+    embedded_graph,
+    read_knowledge,
+    split,
+    walk,
+)
+from degla.systems.contextualization.networks import ContextSettings, TextEncoder, unseen_words
+from degla.systems.contextualization.ranks import Query, answers, filtered_rank, queries_of, rank_means
+from degla.systems.contextualization.tasks import (
+    BREAK,
+    MASK,
+    PAD,
+    SPECIAL,
+    START,
+    UNKNOWN_WORD,
+    Words,
+    corrupt,
+    writing_task,
+)
+from degla.systems.contextualization.training import (
+    Completion,
+    context_loss,
+    masked_perplexity,
+    query_loss,
+    ranks_of,
+    train_completion,
+)
+from degla.systems.system import Case
+from tests.official import SHARED
+
+NAMES = ("dog", "animal", "tail", "wolf")
+KNOWN = (Triple(0, 0, 1), Triple(3, 0, 1), Triple(0, 1, 2))
+GRAPH = KnowledgeGraph(
+    name="small",
+    entities=("e0", "e1", "e2", "e3"),
+    names=NAMES,
+    definitions=("a tame wolf", "a living thing", "", "a wild dog"),
+    relations=("is a", "has part"),
+    train=KNOWN,
+    validation=(),
+    test=(Triple(3, 1, 2),),
+)
+SMALL = ContextSettings(dim=8, layers=1, epochs=1, warm_up=1, batch=2)
+
+
+def test_filtered_ranks_of_four_entities_by_hand() -> None:
+    scores = torch.tensor([0.9, 0.5, 0.7, 0.5])
+    assert filtered_rank(scores, 0, ()) == 1
+    # Entity 1: 0 and 2 are better, 3 is as good: a tie counts half.
+    assert filtered_rank(scores, 1, ()) == 3.5
+    # 0 is right as well, and steps aside; the answer itself never does.
+    assert filtered_rank(scores, 1, {0, 1}) == 2.5 and filtered_rank(scores, 1, {0, 1, 2, 3}) == 1
+    assert scores.tolist() == pytest.approx([0.9, 0.5, 0.7, 0.5])
+
+
+def test_means_of_ranks_by_hand() -> None:
+    found = rank_means([1, 2, 4, 20])
+    assert found.mrr == pytest.approx((1 + 0.5 + 0.25 + 0.05) / 4)
+    assert (found.hits_1, found.hits_3, found.hits_10) == (0.25, 0.5, 0.75)
+
+
+def test_answers_of_all_parts_step_aside_in_both_directions() -> None:
+    assert queries_of(Triple(0, 1, 2)) == ((Query(0, 1, False), 2), (Query(2, 1, True), 0))
+    known = answers(GRAPH)
+    assert known[Query(1, 0, True)] == {0, 3} and known[Query(2, 1, True)] == {0, 3}
+
+
+def test_one_word_in_seven_is_selected_and_eight_of_ten_of_these_are_masked() -> None:
+    torch.manual_seed(0)
+    words, rows = 1_000, torch.randint(len(SPECIAL), 1_000, (200, 500))
+    hidden, selected = corrupt(rows, words=words)
+    count = int(selected.sum())
+    assert abs(count - 0.15 * rows.numel()) < 4 * math.sqrt(rows.numel() * 0.15 * 0.85)
+    for share, found in ((0.8, hidden == MASK), (0.1, hidden == rows)):
+        number = int((found & selected).sum())
+        # A random word is the word itself once in a thousand: far inside four deviations.
+        assert abs(number - share * count) < 4 * math.sqrt(count * share * (1 - share)) + 0.001 * count
+    other = hidden[selected & (hidden != MASK) & (hidden != rows)]
+    assert abs(len(other) - 0.1 * count) < 4 * math.sqrt(count * 0.09) and other.min() >= len(SPECIAL)
+    assert torch.equal(hidden[~selected], rows[~selected])
+
+
+def test_special_words_are_known_and_never_selected() -> None:
+    words = Words.of(["dog"], ["a dog, a wolf"])
+    assert words.known == (*SPECIAL, "a", "dog"), "of texts, words that come twice"
+    row = words.rows([("dog", "a cat")], longest=9)
+    assert row.tolist() == [[START, words.known.index("dog"), BREAK, words.known.index("a"), UNKNOWN_WORD, BREAK]]
+    special = torch.arange(len(SPECIAL)).repeat(50, 50)
+    assert not corrupt(special, words=9).selected.any()
+    assert words.rows([("a a a a a a a a a a",), ("a",)], longest=4).tolist()[1] == [START, 5, BREAK, PAD]
+
+
+def test_every_training_triple_finds_its_own_context_and_no_other_triple_has_one(tmp_path: Path) -> None:
+    graph = embedded_graph(120, seed=0)
+    contexts = contexts_of(graph, model=None, file=tmp_path / "contexts.jsonl")
+    assert set(contexts) == set(graph.train), "the corpus is made of training triples alone"
+    for triple, text in contexts.items():
+        names = (graph.names[triple.head], graph.relations[triple.relation], graph.names[triple.tail])
+        assert all(name in text for name in names) and text == by_template(graph, triple)
+    completion = Completion(graph, contexts)
+    assert completion.contexts == [contexts[triple] for triple in graph.train]
+    # Keys are numbers on both sides. In the release one side had texts: each look-up missed, and chance chose.
+    assert all(isinstance(part, int) for triple in contexts for part in triple)
+    assert contexts_of(graph, model=None, file=tmp_path / "contexts.jsonl") == contexts
+
+
+def test_a_file_of_contexts_is_read_completed_and_never_mixed_up(tmp_path: Path) -> None:
+    file = tmp_path / "contexts.jsonl"
+    own = ContextRecord(head="e3", relation="is a", tail="e1", text="A wolf is an animal.", source="me")
+    tested = ContextRecord(head="e3", relation="has part", tail="e2", text="A test triple.", source="me")
+    file.write_text("".join(f"{row.model_dump_json()}\n" for row in (tested, own)))
+    contexts = contexts_of(GRAPH, model=None, file=file)
+    assert contexts[Triple(3, 0, 1)] == "A wolf is an animal." and "A test triple." not in contexts.values()
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(row["head"], row["source"]) for row in rows] == [("e3", "me"), ("e3", "me"), *[("e0", "template")] * 2]
+    file.write_text(f"{own.model_dump_json()}\n" * 2)
+    with pytest.raises(InputError, match=r"contexts.jsonl: wolf \| is a \| animal has two contexts; take one out"):
+        contexts_of(GRAPH, model=None, file=file)
+
+
+def _answering(answer: Callable[[Request], str]) -> ScriptedModel:
+    return ScriptedModel(answer, forms=("write",), capacity=2, shuffle=1)
+
+
+def test_a_language_model_is_told_the_whole_triple_and_its_answer_is_checked() -> None:
+    def answer(request: Request) -> str:
+        names = [NAMES[int(number)] for number in (request.key.caption_id[0], request.key.caption_id[-1])]
+        return "No names here." if names == ["wolf", "animal"] else f"{names[0].upper()} and {names[1]} are related."
+
+    model = _answering(answer)
+    found = by_model(GRAPH, GRAPH.train, model)
+    assert found[Triple(0, 1, 2)].text == "DOG and tail are related." and found[Triple(0, 1, 2)].source == "scripted"
+    wolf = found[Triple(3, 0, 1)]
+    assert wolf.source == "template" and wolf.text == by_template(GRAPH, Triple(3, 0, 1))
+    # The source names the answer, the tail, too; the release's masks it.
+    for request in model.asked:
+        head, relation, tail = map(int, request.key.caption_id.split("/"))
+        told = request.chat[-1].content
+        assert NAMES[head] in told and NAMES[tail] in told and GRAPH.relations[relation] in told
+
+
+def test_a_model_that_cannot_write_chooses_among_templates() -> None:
+    model = ScriptedModel(lambda request: request.choices[-1], forms=("fill", "choose"))
+    found = by_model(GRAPH, GRAPH.train, model)
+    assert found[Triple(0, 0, 1)].text == by_template(GRAPH, Triple(0, 0, 1), number=3)
+    request = request_of(GRAPH, Triple(0, 0, 1), model)
+    assert request.form == "choose" and len(set(request.choices)) == 4
+
+
+def test_the_writing_task_begins_behind_the_whole_triple() -> None:
+    words = Words.of(["dog", "is a", "animal", "tail", "has part"], ["x y", "x y"])
+    rows, begins = writing_task(
+        words, [("dog", "is a", "animal"), ("dog", "has part", "tail")], ["x y", "x"], longest=20
+    )
+    said = [[words.known[number] for number in row] for row in rows.tolist()]
+    assert said[0] == ["[CLS]", "dog", "[SEP]", "is", "a", "[SEP]", "animal", "[SEP]", "x", "y", "[SEP]"]
+    assert begins.tolist() == [8, 8] and [row[8] for row in said] == ["x", "x"]
+
+
+def test_words_of_the_context_see_what_stands_before_them() -> None:
+    hidden = unseen_words(torch.tensor([2]), 4)[0]
+    assert (~hidden).long().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+    torch.manual_seed(0)
+    encoder, rows = TextEncoder(12, SMALL).eval(), torch.tensor([[2, 6, 7, 8, 9]])
+    other = torch.tensor([[2, 6, 7, 8, 11]])
+    begins = torch.tensor([2])
+    first, second = encoder(rows, begins), encoder(other, begins)
+    torch.testing.assert_close(first[:, :4], second[:, :4])
+    assert not torch.allclose(encoder(rows)[:, 2], encoder(other)[:, 2])
+
+
+def test_padding_changes_nothing() -> None:
+    encoder = TextEncoder(12, SMALL).eval()
+    torch.testing.assert_close(encoder.embed(torch.tensor([[2, 6, 3]])), encoder.embed(torch.tensor([[2, 6, 3, 0, 0]])))
+
+
+@pytest.fixture
+def completion() -> Completion:
+    return Completion(GRAPH, contexts_of(GRAPH, model=None, file=None))
+
+
+def test_other_right_answers_are_no_negatives(completion: Completion) -> None:
+    torch.manual_seed(0)
+    encoder = TextEncoder(len(completion.words.known), SMALL).eval()
+    value = query_loss(encoder, completion, GRAPH.train, scale=7.0)
+    queries = [query for triple in GRAPH.train for query in queries_of(triple)]
+    rows = encoder.embed(completion.rows_of([query for query, _ in queries])) @ encoder.embed(completion.entities).T
+    expected = []
+    # Answers of this batch are dog, animal, tail and wolf; heads of (?, is a, animal) are dog and wolf.
+    for number, (query, answer) in enumerate(queries):
+        away = {0, 3} - {answer} if query == Query(1, 0, True) else set()
+        left = torch.stack([rows[number, each] for each in range(4) if each not in away])
+        expected.append((7 * left).logsumexp(0) - 7 * rows[number, answer])
+    assert value.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("task", ["reconstruct", "write"])
+def test_both_tasks_learn(completion: Completion, task: str) -> None:
+    torch.manual_seed(0)
+    encoder = TextEncoder(len(completion.words.known), replace(SMALL, dim=32))
+    optimiser = torch.optim.Adam(encoder.parameters(), lr=1e-2)
+
+    def value() -> torch.Tensor:
+        return torch.stack([context_loss(encoder, completion, [0, 1, 2], task) for _ in range(4)]).mean()  # type: ignore[arg-type]
+
+    before = value().item()
+    for _ in range(30):
+        optimiser.zero_grad()
+        value().backward()
+        optimiser.step()
+    assert value().item() < 0.7 * before
+
+
+def test_a_context_without_a_selected_word_is_nothing(completion: Completion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("degla.systems.contextualization.tasks.SELECTED", 0.0)
+    encoder = TextEncoder(len(completion.words.known), SMALL)
+    value = context_loss(encoder, completion, [0], "reconstruct")
+    assert value.item() == 0 and value.requires_grad
+
+
+def test_the_warm_up_is_the_same_for_every_task_that_has_one(completion: Completion) -> None:
+    def trained(task: str, alpha: float = 1.0) -> torch.Tensor:
+        torch.manual_seed(0)
+        settings = replace(SMALL, alpha=alpha)
+        return train_completion(completion, settings, warm=True, task=task).words.weight  # type: ignore[arg-type]
+
+    assert torch.equal(trained(""), trained("")) and not torch.equal(trained(""), trained("reconstruct"))
+
+
+def test_perplexity_by_frequencies_by_hand(completion: Completion) -> None:
+    encoder = TextEncoder(len(completion.words.known), SMALL).eval()
+    with torch.no_grad():
+        encoder.words.weight.zero_()
+    # The third word behind [CLS] is masked, once in this text: "a". All words alike: their number is the perplexity.
+    told, guessed = masked_perplexity(encoder, completion, ["dog wolf a"])
+    assert told == pytest.approx(len(completion.words.known))
+    counts = [number for text in completion.contexts for number in completion.words.numbers(text)]
+    share = (counts.count(completion.words.known.index("a")) + 1) / (len(counts) + len(completion.words.known))
+    assert guessed == pytest.approx(1 / share)
+
+
+def test_ranks_are_those_of_names_alone(completion: Completion) -> None:
+    torch.manual_seed(0)
+    encoder = TextEncoder(len(completion.words.known), SMALL).eval()
+    found = ranks_of(encoder, completion, GRAPH.test, answers(GRAPH))
+    rows = (
+        encoder.embed(completion.rows_of([Query(3, 1, False), Query(2, 1, True)]))
+        @ encoder.embed(completion.entities).T
+    )
+    assert found == [filtered_rank(rows[0], 2, ()), filtered_rank(rows[1], 3, {0})]
+
+
+def test_a_split_asks_for_nothing_that_is_not_trained_on() -> None:
+    graph = embedded_graph(300, seed=4)
+    known = {entity for triple in graph.train for entity in (triple.head, triple.tail)}
+    asked = [*graph.test, *graph.validation]
+    assert all({triple.head, triple.tail} <= known for triple in asked)
+    everything = [*graph.train, *asked]
+    assert len(set(everything)) == len(everything) == 595 and len(graph.test) == 89
+    pairs = {frozenset((triple.head, triple.tail)) for triple in everything}
+    assert len(pairs) == len(everything), "no triple is another one turned"
+    assert split(everything, seed=1)[0] != split(everything, seed=2)[0]
+    assert graph.test != embedded_graph(300, seed=5).test
+
+
+def test_a_walk_finds_neighbours_first_and_a_part_keeps_what_it_can_ask() -> None:
+    graph = replace(
+        GRAPH, train=(Triple(0, 0, 1), Triple(1, 0, 2), Triple(0, 1, 2)), test=(Triple(2, 0, 0), Triple(3, 0, 1))
+    )
+    assert walk(graph, 3) == [1, 0, 2] and sorted(walk(graph, 9)) == [0, 1, 2, 3]
+    part = graph.within([0, 2, 1], name="part")
+    assert part.names == ("dog", "tail", "animal") and part.entities == ("e0", "e2", "e1")
+    assert part.train == (Triple(0, 0, 2), Triple(2, 0, 1), Triple(0, 1, 1)) and part.test == (Triple(1, 0, 0),)
+
+
+def _write_words(folder: Path, **changed: str) -> None:
+    files = {
+        "train.tsv": "d\t_is_a\ta\nw\t_is_a\ta\n", "dev.tsv": "d\t_is_a\tw\n", "test.tsv": "w\t_is_a\td\n",
+        "entity2text.txt": "d\tdog, a tame wolf, mostly\nw\twolf, a wild dog\na\tanimal\n",
+        "relation2text.txt": "_is_a\tis a\n", **changed,
+    }  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def test_files_by_words(tmp_path: Path) -> None:
+    _write_words(tmp_path / "wn")
+    graph = read_knowledge(tmp_path / "wn")
+    assert graph.names == ("dog", "wolf", "animal") and graph.relations == ("is a",)
+    assert graph.definitions == ("a tame wolf, mostly", "a wild dog", "")
+    assert (graph.train, graph.validation, graph.test) == (
+        (Triple(0, 0, 2), Triple(1, 0, 2)), (Triple(0, 0, 1),), (Triple(1, 0, 0),),
+    )  # fmt: skip
+    # A longer text is the definition, and the short one the whole name.
+    _write_words(tmp_path / "wn", **{"entity2textlong.txt": "d\tA dog barks.\n"})
+    long = read_knowledge(tmp_path / "wn")
+    assert long.names[0] == "dog, a tame wolf, mostly" and long.definitions[:1] == ("A dog barks.",)
+    for path in list((tmp_path / "wn").iterdir()):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    assert read_knowledge(tmp_path / "wn") == long
+
+
+def test_files_without_texts_have_names_of_their_own(tmp_path: Path) -> None:
+    for name, text in (
+        ("train", "big_dog\tis_a\tanimal"),
+        ("valid", "animal\tis_a\tanimal"),
+        ("test", "animal\tis_a\tbig_dog"),
+    ):
+        (tmp_path / f"{name}.txt").write_text(f"{text}\n")
+    graph = read_knowledge(tmp_path)
+    assert graph.names == ("big dog", "animal") and graph.relations == ("is a",)
+
+
+def _write_numbers(folder: Path, **changed: str) -> None:
+    files = {
+        "train2id.txt": "2\n0 2 0\n1 2 0\n", "valid2id.txt": "1\n0 1 0\n", "test2id.txt": "1\n1 0 0\n",
+        "entityid2name.txt": "3\n0\tdog\n1\twolf\n2\tanimal\n", "relationid2name.txt": "1\n0\t/animal/is_a\n",
+        "entityid2description.txt": "3\n0\tA dog.\n1\t\n2\tAn animal.\n", **changed,
+    }  # fmt: skip
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def test_files_by_numbers_have_the_relation_last_and_their_count_first(tmp_path: Path) -> None:
+    _write_numbers(tmp_path)
+    graph = read_knowledge(tmp_path)
+    assert graph.train == (Triple(0, 0, 2), Triple(1, 0, 2)) and graph.test == (Triple(1, 0, 0),)
+    assert graph.relations == ("animal is a",) and graph.definitions == ("A dog.", "", "An animal.")
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"train2id.txt": "3\n0 2 0\n1 2 0\n"}, "train2id.txt: its first line says '3' triples, but 2 follow"),
+        ({"train2id.txt": "2\n0 2 0\n1 7 0\n"}, "train2id.txt line 3: names what is not in the lists of names"),
+        ({"test2id.txt": "1\ndog wolf 0\n"}, "test2id.txt line 2: must be the numbers of head, tail and relation"),
+        ({"entityid2name.txt": "1\n0 dog\n"}, "entityid2name.txt line 2: must be two columns with a tab"),
+    ],
+)
+def test_bad_numbers_are_named(tmp_path: Path, changed: dict[str, str], says: str) -> None:
+    _write_numbers(tmp_path, **changed)
+    with pytest.raises(InputError, match=says):
+        read_knowledge(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"test.tsv": "x\t_is_a\td\n"}, "test.tsv line 1: entity 'x' is not in entity2text.txt; add its name there"),
+        ({"train.tsv": "d _is_a a\n"}, "train.tsv line 1: must be head, relation and tail with tabs between"),
+        ({"dev.tsv": ""}, "dev.tsv: is empty"),
+        ({"test.tsv": "d\t_is_a\ta\n"}, r"dog \| is a \| animal is trained on and tested"),
+    ],
+)
+def test_bad_words_are_named(tmp_path: Path, changed: dict[str, str], says: str) -> None:
+    _write_words(tmp_path, **changed)
+    with pytest.raises(InputError, match=says) as error:
+        read_knowledge(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has none of train.tsv, train.txt; give the folder"):
+        read_knowledge(tmp_path)
+    _write_numbers(tmp_path)
+    (tmp_path / "relationid2name.txt").unlink()
+    with pytest.raises(InputError, match=r"relationid2name.txt: no such file; this form of graph needs it"):
+        read_knowledge(tmp_path)
+    (tmp_path / "relationid2name.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"relationid2name.txt: cannot be read as text"):
+        read_knowledge(tmp_path)
+
+
+def test_published_graphs_with_texts() -> None:
+    if not (SHARED / "wn18rr").is_dir():
+        pytest.skip("wn18rr is not there")
+    graph = read_knowledge(SHARED / "wn18rr")
+    assert tuple(map(len, (graph.train, graph.validation, graph.test))) == (86_835, 3_034, 3_134)
+    assert len(graph.names) == 40_943 and len(graph.relations) == 11
+    stool = graph.entities.index("14854262")
+    assert (graph.names[stool], graph.definitions[stool]) == (
+        "stool",
+        "solid excretory product evacuated from the bowels",
+    )
+    umls = read_knowledge(SHARED / "umls_text")
+    assert len(umls.names) == 135 and len(umls.train) == 5_216 and umls.definitions[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (ContextSettings(writer="gpt"), "--writer gpt: must be template, embedded, or the address of a server"),
+        (ContextSettings(writer="http://localhost:1"), "with --writer-model"),
+        (ContextSettings(entities=1), "--entities is 1; a graph has two or more"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: ContextSettings, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        SYSTEM.train(settings, Case("wordnet", "names", 0))
+
+
+def test_every_method_runs_and_is_drawn() -> None:
+    settings = ContextSettings(entities=250, dim=8, layers=1, epochs=1, warm_up=1)
+    cases = [Case("wordnet", method, 0) for method in SYSTEM.methods]
+    models = {case: SYSTEM.train(settings, case) for case in cases}
+    for case in cases:
+        scores = SYSTEM.measure(settings, case, models[case])
+        assert set(scores) == {column.name for column in SYSTEM.columns}
+        assert 0 < scores["mrr"] <= 1 and scores["hits_1"] <= scores["hits_3"] <= scores["hits_10"]
+    (figure,) = SYSTEM.draw(settings, models)
+    assert "250 entities" in figure.caption and "<svg" in figure.drawings[0]

@@ -1,0 +1,84 @@
+"""Rebuild the embedded knowledge graph from WordNet 3.0: ``python tools/build_wordnet_graph.py /usr/share/wordnet``.
+
+The graph (`systems/contextualization/wordnet.tsv.gz`) holds 1,200 senses of nouns and verbs with their glosses, in the
+order of a walk in breadth through the 3-core of WordNet's relations, and the relations between them. WordNet's own
+licence is beside it. Debian: ``apt install wordnet-base``; the package never reads WordNet itself.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections import deque
+from pathlib import Path
+
+from degla.systems.contextualization.knowledge import EMBEDDED
+
+RELATIONS = {
+    "@": "hypernym", "@i": "instance of", "%m": "has member", "%p": "has part", "%s": "has substance",
+    "+": "derivationally related form", ";c": "topic domain", "$": "verb group", "^": "see also", "*": "entails",
+    ">": "causes",
+}  # fmt: skip
+"""Pointer symbols that are followed; their inverses are not, so that no test triple is a training triple turned."""
+BOTH_WAYS = {"+", "$", "^"}
+SIZE, CORE = 1_200, 3
+
+
+def read(folder: Path) -> tuple[dict[str, tuple[str, str]], list[tuple[str, str, str]]]:
+    """Name and gloss of every sense, and triples (head, relation, tail), each pair of senses once."""
+    senses: dict[str, tuple[str, str]] = {}
+    triples: dict[frozenset[str], tuple[str, str, str]] = {}
+    for part in ("noun", "verb"):
+        for line in (folder / f"data.{part}").read_text(encoding="utf-8").splitlines():
+            if line.startswith(" "):
+                continue
+            data, _, gloss = line.partition(" | ")
+            fields = data.split()
+            key, count = f"{part[0]}{fields[0]}", int(fields[3], 16)
+            # What follows a definition's first semicolon are further remarks and examples.
+            senses[key] = (fields[4].replace("_", " ").lower(), gloss.split(";")[0].strip())
+            pointers = fields[4 + 2 * count :]
+            for at in range(1, 1 + 4 * int(pointers[0]), 4):
+                symbol, offset, other, _ = pointers[at : at + 4]
+                target = f"{other}{offset}"
+                if symbol in RELATIONS and other in "nv" and target != key:
+                    ends = sorted((key, target)) if symbol in BOTH_WAYS else [key, target]
+                    triples.setdefault(frozenset(ends), (ends[0], RELATIONS[symbol], ends[1]))
+    return senses, list(triples.values())
+
+
+def core(triples: list[tuple[str, str, str]]) -> dict[str, list[str]]:
+    """Neighbours of the senses that are left when those with fewer than three are taken out, again and again."""
+    beside: dict[str, dict[str, None]] = {}
+    for head, _, tail in triples:
+        beside.setdefault(head, {})[tail] = None
+        beside.setdefault(tail, {})[head] = None
+    few = deque(sense for sense, others in beside.items() if len(others) < CORE)
+    while few:
+        sense = few.popleft()
+        for other in beside.pop(sense, {}):
+            beside[other].pop(sense)
+            if len(beside[other]) == CORE - 1:
+                few.append(other)
+    return {sense: list(others) for sense, others in beside.items()}
+
+
+def main(folder: Path) -> None:
+    """Write the graph."""
+    senses, triples = read(folder)
+    beside = core(triples)
+    found: dict[str, None] = {}
+    queue = deque([max(beside, key=lambda sense: len(beside[sense]))])
+    while queue and len(found) < SIZE:
+        sense = queue.popleft()
+        if sense not in found:
+            found[sense] = None
+            queue.extend(beside[sense])
+    lines = ["\t".join(("sense", sense, *senses[sense])) for sense in found]
+    lines += ["\t".join(("triple", *triple)) for triple in triples if triple[0] in found and triple[2] in found]
+    EMBEDDED.write_bytes(gzip.compress("".join(f"{line}\n" for line in lines).encode(), 9, mtime=0))
+    sys.stdout.write(f"{len(found)} senses, {len(lines) - len(found)} triples, {EMBEDDED.stat().st_size} bytes\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
