@@ -1,0 +1,215 @@
+"""Features with classes of which some are never trained on: made ones, xlsa17's files, arrays of any program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from degla.errors import InputError
+
+_RESNET: Final = "res101.mat"
+_SPLITS: Final = "att_splits.mat"
+_PLACES: Final = ("trainval_loc", "train_loc", "val_loc", "test_seen_loc", "test_unseen_loc")
+_ARRAYS: Final = ("features", "label", "semantics", "train", "test_seen", "test_unseen")
+_HELD_OUT: Final = 5
+"""Every fifth row of a seen class is its test in a validation problem that no file gives."""
+
+
+@dataclass(frozen=True)
+class ZeroShotData:
+    """One problem of generalised zero-shot recognition.
+
+    Attributes:
+        name: for messages.
+        features: of all rows.
+        label: class of each row.
+        semantics: of each class.
+        train: rows that are trained on.
+        test_seen: other rows of the classes trained on.
+        test_unseen: rows of the others.
+        validation: rows of `train` whose classes play the unseen ones while settings are chosen; may be empty.
+
+    Raises:
+        InputError: a row that is not there, a class without semantics, a number that is not finite, or a class of
+            `test_unseen` that is trained on.
+    """
+
+    name: str
+    features: Float[Tensor, "rows features"]
+    label: Int[Tensor, " rows"]
+    semantics: Float[Tensor, "classes semantics"]
+    train: Int[Tensor, " train"]
+    test_seen: Int[Tensor, " test_seen"]
+    test_unseen: Int[Tensor, " test_unseen"]
+    validation: Int[Tensor, " validation"]
+
+    def __post_init__(self) -> None:
+        if len(self.label) != len(self.features):
+            raise InputError(f"{self.name}: {len(self.label)} labels for {len(self.features)} rows; one a row, please.")
+        for part in ("train", "test_seen", "test_unseen", "validation"):
+            rows = getattr(self, part)
+            if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self.features):
+                raise InputError(f"{self.name}: {part} names row {int(rows.max())} of {len(self.features)}, from 0.")
+            if not len(rows) and part != "validation":
+                raise InputError(f"{self.name}: {part} is empty; there is nothing to train or to score.")
+        if not 0 <= int(self.label.min()) <= int(self.label.max()) < len(self.semantics):
+            raise InputError(f"{self.name}: class {int(self.label.max())} has no semantics; {len(self.semantics)} do.")
+        for what, rows in (("features", self.features), ("semantics", self.semantics)):
+            if not rows.isfinite().all():
+                row = int((~rows.isfinite()).any(dim=1).nonzero()[0])
+                raise InputError(f"{self.name}: row {row} of the {what} has a number that is not finite.")
+        both = set(self.unseen.tolist()) & set(self.seen.tolist())
+        if both:
+            raise InputError(f"{self.name}: class {min(both)} of test_unseen is trained on, so that it is not unseen.")
+        if len(self.seen) < 2:
+            raise InputError(f"{self.name}: one class is trained on; there must be two or more.")
+
+    @property
+    def seen(self) -> Int[Tensor, " seen"]:
+        """Classes that are trained on, sorted."""
+        classes: Tensor = torch.unique(self.label[self.train])
+        return classes
+
+    @property
+    def unseen(self) -> Int[Tensor, " unseen"]:
+        """Classes that are not, sorted."""
+        classes: Tensor = torch.unique(self.label[self.test_unseen])
+        return classes
+
+    def scaled(self) -> ZeroShotData:
+        """Features in 0 to 1 on the rows that are trained on, semantics from 0 and of length one.
+
+        Semantics that may be negative, such as embeddings of texts, are moved and stretched together to 0 to 1 first:
+        the refiner's sigmoid gives nothing else.
+        """
+        rows = self.features[self.train]
+        low, high = rows.min(dim=0).values, rows.max(dim=0).values
+        told = self.semantics
+        if told.min() < 0:
+            told = (told - told.min()) / (told.max() - told.min())
+        return self._with(
+            features=(self.features - low) / (high - low).clamp(min=1e-8),
+            semantics=torch.nn.functional.normalize(told, dim=1),
+        )
+
+    def to_choose_by(self) -> ZeroShotData:
+        """A problem made of the training rows alone, by which settings are chosen without a look at the test.
+
+        Raises:
+            InputError: no class is left to train on, or none to play the unseen ones.
+        """
+        if len(self.validation):
+            hidden = torch.unique(self.label[self.validation])
+        else:
+            hidden = self.seen[torch.arange(len(self.seen)) % _HELD_OUT == _HELD_OUT - 1]
+        away = torch.isin(self.label[self.train], hidden)
+        known = self.train[~away]
+        if not away.any() or not len(known):
+            raise InputError(f"{self.name}: too few classes are trained on to choose settings by some of them.")
+        tested = torch.arange(len(known)) % _HELD_OUT == _HELD_OUT - 1
+        none = known[:0]
+        return self._with(train=known[~tested], test_seen=known[tested], test_unseen=self.train[away], validation=none)
+
+    def _with(self, **changed: Tensor) -> ZeroShotData:
+        return ZeroShotData(**{**vars(self), **changed})
+
+
+def made_features(
+    *, seed: int, classes: int = 26, unseen: int = 6, attributes: int = 20, dim: int = 64, rows: int = 60
+) -> ZeroShotData:
+    """Features that compose: a fixed non-linear map of a class's attributes with noise, and of what they do not tell.
+
+    Args:
+        seed: of everything.
+        classes: number of classes, each with a set of attributes of its own.
+        unseen: of them.
+        attributes: 0 or 1 each, a quarter of them 1.
+        dim: of the features.
+        rows: of each class; a third of those of seen classes are tested.
+    """
+    chance = torch.Generator().manual_seed(seed)
+    held: dict[tuple[float, ...], None] = {}
+    while len(held) < classes:
+        said = (torch.rand(attributes, generator=chance) < 0.25).float()
+        if said.any():
+            held[tuple(said.tolist())] = None
+    semantics = torch.tensor(list(held))
+    label = torch.arange(classes).repeat_interleave(rows)
+    nuisance = torch.randn(len(label), 8, generator=chance)
+    noisy = semantics[label] + 0.25 * torch.randn(len(label), attributes, generator=chance)
+    first = torch.randn(attributes + 8, 128, generator=chance) / (attributes + 8) ** 0.5
+    second = torch.randn(128, dim, generator=chance) / 128**0.5
+    features = torch.relu(torch.cat([noisy, nuisance], dim=1) @ first) @ second
+    features = features + 0.05 * torch.randn(features.shape, generator=chance)
+    place = torch.arange(len(label))
+    known, tested = label < classes - unseen, place % rows < rows // 3
+    return ZeroShotData(
+        name="made features",
+        features=features,
+        label=label,
+        semantics=semantics,
+        train=place[known & ~tested],
+        test_seen=place[known & tested],
+        test_unseen=place[~known],
+        validation=place[:0],
+    )
+
+
+def read_features(path: Path) -> ZeroShotData:
+    """Features from a folder of xlsa17 (`res101.mat`, `att_splits.mat`) or an `.npz` with the arrays of `ZeroShotData`.
+
+    Raises:
+        InputError: neither is there, or a variable is missing or damaged; see also `ZeroShotData`.
+    """
+    if path.is_file():
+        return _from_arrays(path)
+    for name in (_RESNET, _SPLITS):
+        if not (path / name).is_file():
+            raise InputError(f"{path / name}: no such file; give a folder of xlsa17 or an .npz of features.")
+    held = _mat(path / _RESNET, "features", "labels") | _mat(path / _SPLITS, "att", *_PLACES)
+    rows = {name: torch.as_tensor(held[name].astype(np.int64).ravel() - 1) for name in ("labels", *_PLACES)}
+    return ZeroShotData(
+        name=path.name,
+        features=torch.as_tensor(held["features"].T.astype(np.float32)),
+        label=rows["labels"],
+        semantics=torch.as_tensor(held["att"].T.astype(np.float32)),
+        train=rows["trainval_loc"],
+        test_seen=rows["test_seen_loc"],
+        test_unseen=rows["test_unseen_loc"],
+        validation=rows["val_loc"],
+    )
+
+
+def _mat(path: Path, *names: str) -> dict[str, Any]:
+    from scipy.io import loadmat
+
+    try:
+        held: dict[str, Any] = loadmat(path, variable_names=names)
+    except Exception as error:  # SciPy's reader meets damage in many ways.
+        raise InputError(f"{path}: cannot be read as a .mat file of version 7 or before: {error}") from None
+    for name in names:
+        if name not in held:
+            what = "the proposed splits of xlsa17" if name in _PLACES else "a file of xlsa17"
+            raise InputError(f"{path}: has no {name!r}, so it does not hold {what}; take the file from there.")
+    return held
+
+
+def _from_arrays(path: Path) -> ZeroShotData:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in _ARRAYS if name not in file]
+            if missing:
+                raise InputError(f"{path}: has no {missing[0]!r}; it needs {', '.join(_ARRAYS)}.")
+            held = {name: file[name] for name in _ARRAYS}
+            told = file["validation"] if "validation" in file else np.zeros(0, dtype=np.int64)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as arrays: {error}") from None
+    floats = {name: torch.as_tensor(held[name].astype(np.float32)) for name in ("features", "semantics")}
+    whole = {name: torch.as_tensor(held[name].astype(np.int64)) for name in _ARRAYS if name not in floats}
+    return ZeroShotData(name=path.name, **floats, **whole, validation=torch.as_tensor(told.astype(np.int64)))

@@ -1,0 +1,224 @@
+"""Training of FREE and of the f-VAEGAN below it, and what a softmax over all classes makes of their features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from degla.ranges import AtLeastOne, Factor, Positive, Share
+from degla.systems.free.data import ZeroShotData
+from degla.systems.free.losses import (
+    Other,
+    class_accuracy,
+    cycle_loss,
+    gradient_penalty,
+    harmonic_mean,
+    margin_loss,
+    variational_loss,
+)  # fmt: skip
+from degla.systems.free.networks import FeatureMaker, Refiner
+from degla.systems.system import SystemSettings
+
+
+@dataclass(frozen=True)
+class FreeSettings(SystemSettings):
+    """How features are made and refined, and for what."""
+
+    data: tuple[str, ...] = ("made",)
+    """"made" features that compose, "clip" (a model's embeddings of drawn shapes), a folder of xlsa17, or an .npz."""
+    model: str = "world"
+    """Of "clip": any model that degla evaluate takes."""
+    part: Literal["test", "validation"] = "test"
+    """"test", or "validation": classes trained on play the unseen ones, and settings are chosen."""
+    hidden: AtLeastOne = 128
+    """Width of all hidden layers, >= 1 (4,096 in arXiv 2107.13807)."""
+    epochs: AtLeastOne = 150
+    """Passes over the training rows, >= 1 (301 to 601 there)."""
+    batch: AtLeastOne = 64
+    """Rows a step, >= 1 (64 to 512 there)."""
+    lr: Positive = 1e-3
+    """Of Adam with betas 0.5 and 0.999, > 0 (1e-5 to 2e-4 there)."""
+    critic_steps: AtLeastOne = 1
+    """Steps of critic and refiner for one of the generator, >= 1."""
+    gan: Factor = 1.0
+    """Factor of the critic's part beside a sum over features, >= 0 (10 there for 2,048 features, 1 on SUN)."""
+    penalty: Factor = 10.0
+    """Factor of the gradient penalty, >= 0 (begins at 10 and adapts there)."""
+    centre: Factor = 0.5
+    """Factor of the margin to centres, >= 0."""
+    margin: Factor = 4.0
+    """D of the margin to centres, >= 0 (50 to 200 there, for 2,048 features)."""
+    balance: Share = 0.8
+    """g of the margin to centres, 0 to 1 (0.5 or 0.8 there)."""
+    cycle: Factor = 0.1
+    """Factor of the consistency of semantics, >= 0 (0.001, 0.1 on SUN)."""
+    made_rows: AtLeastOne = 60
+    """Features made of each unseen class, >= 1 (300 to 4,600 there)."""
+
+
+class FreeModel(nn.Module):
+    """Everything that training leaves; one without a refiner is an f-VAEGAN."""
+
+    def __init__(self, data: ZeroShotData, hidden: int, *, refines: bool) -> None:
+        super().__init__()
+        features, semantics = data.features.shape[1], data.semantics.shape[1]
+        self.maker = FeatureMaker(features, semantics, hidden)
+        self.refiner = Refiner(features, semantics, hidden) if refines else None
+
+
+def train_free(
+    data: ZeroShotData, settings: FreeSettings, *, refines: bool, trains_refiner: bool = True, choice: Other = "random"
+) -> FreeModel:
+    """Train on the rows of seen classes, by torch's generator.
+
+    Args:
+        data: scaled.
+        settings: of the training.
+        refines: whether there is a refiner at all.
+        trains_refiner: or is left as it was made: the same number of features without what FREE teaches them.
+        choice: which other class's centre a feature is pushed from.
+    """
+    model = FreeModel(data, settings.hidden, refines=refines)
+    taught = model.refiner if trains_refiner else None
+    place = torch.full((len(data.semantics),), -1)
+    place[data.seen] = torch.arange(len(data.seen))
+    centres = nn.Parameter(torch.randn(len(data.seen), data.semantics.shape[1]))
+    steps = _Steps(model, taught, centres, settings, choice)
+    for _ in range(settings.epochs):
+        for rows in torch.split(data.train[torch.randperm(len(data.train))], settings.batch):
+            label = data.label[rows]
+            steps.take(data.features[rows], data.semantics[label], place[label])
+    return model.eval()
+
+
+class _Steps:
+    """One optimiser for each of the parties, and the steps that they take in turn."""
+
+    def __init__(
+        self, model: FreeModel, refiner: Refiner | None, centres: nn.Parameter, settings: FreeSettings, choice: Other
+    ) -> None:
+        self.model, self.refiner, self.centres, self.settings, self.choice = model, refiner, centres, settings, choice
+        maker = model.maker
+        self.critic = self._adam([*maker.critic.parameters()])
+        self.generator = self._adam([*maker.encoder.parameters(), *maker.generator.parameters()])
+        self.refinement = None if refiner is None else self._adam([*refiner.parameters(), centres])
+
+    def _adam(self, parameters: list[nn.Parameter]) -> torch.optim.Adam:
+        return torch.optim.Adam(parameters, lr=self.settings.lr, betas=(0.5, 0.999))
+
+    def take(self, rows: Tensor, told: Tensor, label: Tensor) -> None:
+        """All steps of one batch."""
+        for _ in range(self.settings.critic_steps):
+            if self.refiner is not None and self.refinement is not None:
+                _step(self.refinement, self.refine(self.refiner, rows, told, label))
+            _step(self.critic, self.criticise(rows, told))
+        both = [self.generator] if self.refinement is None else [self.generator, self.refinement]
+        _step(both, self.make(rows, told))
+
+    def refine(self, refiner: Refiner, rows: Tensor, told: Tensor, label: Tensor) -> Tensor:
+        """Centres and consistency of real features. Centres move by this step's gradient alone."""
+        settings, found = self.settings, refiner(rows)
+        apart = margin_loss(
+            found.mean, label, self.centres, margin=settings.margin, balance=settings.balance, choice=self.choice
+        )
+        return settings.centre * apart + settings.cycle * cycle_loss(found.semantics, told)
+
+    def criticise(self, rows: Tensor, told: Tensor) -> Tensor:
+        """WGAN-GP's critic."""
+        maker, settings = self.model.maker, self.settings
+        with torch.no_grad():
+            made = maker.generate(torch.randn_like(told), told)
+        worth = maker.judge(rows, told).mean() - maker.judge(made, told).mean()
+        return settings.gan * (
+            settings.penalty * gradient_penalty(lambda between: maker.judge(between, told), rows, made) - worth
+        )
+
+    def make(self, rows: Tensor, told: Tensor) -> Tensor:
+        """VAE, the critic's opinion, and consistency of the features that are made."""
+        maker, settings = self.model.maker, self.settings
+        found, mean, log_variance = maker.reconstruct(rows, told)
+        loss = variational_loss(found, rows, mean, log_variance)
+        made = maker.generate(torch.randn_like(told), told)
+        loss = loss - settings.gan * maker.judge(made, told).mean()
+        if self.refiner is not None:
+            loss = loss + settings.cycle * cycle_loss(self.refiner(made).semantics, told)
+        return loss
+
+
+def _step(optimisers: torch.optim.Optimizer | list[torch.optim.Adam], loss: Tensor) -> None:
+    """One step of each; gradients are those of this loss alone, whoever left some before."""
+    each = optimisers if isinstance(optimisers, list) else [optimisers]
+    for optimiser in each:
+        optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    for optimiser in each:
+        optimiser.step()
+
+
+class ZeroShotScores(NamedTuple):
+    """Mean accuracy over classes among all classes, 0 to 1."""
+
+    seen: float
+    unseen: float
+    harmonic: float
+
+
+def score_rows(found: Int[Tensor, " rows"], data: ZeroShotData) -> ZeroShotScores:
+    """Of a class for each row of the data."""
+    seen, unseen = (class_accuracy(found[rows], data.label[rows]) for rows in (data.test_seen, data.test_unseen))
+    return ZeroShotScores(seen, unseen, harmonic_mean(seen, unseen))
+
+
+def classify(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -> Int[Tensor, " rows"]:
+    """A class for each row, by one softmax over all classes, trained on real rows of seen and made ones of unseen ones.
+
+    Every row, real or made, is replaced by [x; h; a^] where the model refines.
+    """
+    with torch.no_grad():
+        label = data.unseen.repeat_interleave(settings.made_rows)
+        told = data.semantics[label]
+        made = model.maker.generate(torch.randn_like(told), told)
+        rows = torch.cat([data.features[data.train], made])
+        known, everything = refined(model, rows), refined(model, data.features)
+    weight, bias = fit_softmax(known, torch.cat([data.label[data.train], label]), classes=len(data.semantics))
+    allowed = torch.full((len(data.semantics),), -torch.inf)
+    allowed[torch.cat([data.seen, data.unseen])] = 0.0
+    return (everything @ weight + bias + allowed).argmax(dim=1)
+
+
+def refined(model: FreeModel, rows: Float[Tensor, "rows features"]) -> Float[Tensor, "rows wide"]:
+    """[x; h; a^] of each row, or x alone; the same for the same row, whatever is drawn."""
+    if model.refiner is None:
+        return rows
+    found = model.refiner.eval()(rows)
+    return torch.cat([rows, found.hidden, found.semantics], dim=1)
+
+
+def fit_softmax(
+    rows: Float[Tensor, "rows dim"], label: Int[Tensor, " rows"], *, classes: int, lr: float = 1e-2, epochs: int = 60
+) -> tuple[Float[Tensor, "dim classes"], Float[Tensor, " classes"]]:
+    """Weight and bias after Adam's steps on batches of 512."""
+    weight = torch.zeros(rows.shape[1], classes, requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
+    optimiser = torch.optim.Adam([weight, bias], lr=lr)
+    for _ in range(epochs):
+        for some in torch.split(torch.randperm(len(rows)), 512):
+            _step(optimiser, cross_entropy(rows[some] @ weight + bias, label[some]))
+    return weight.detach(), bias.detach()
+
+
+def linear_map(data: ZeroShotData, *, ridge: float = 1.0) -> Int[Tensor, " rows"]:
+    """A class for each row without made features: ridge regression to semantics, then the nearest by cosine."""
+    rows, told = data.features[data.train], data.semantics[data.label[data.train]]
+    middle, centre = rows.mean(dim=0), told.mean(dim=0)
+    square = (rows - middle).T @ (rows - middle) + ridge * torch.eye(rows.shape[1])
+    back = torch.linalg.solve(square, (rows - middle).T @ (told - centre))
+    found = torch.nn.functional.normalize((data.features - middle) @ back + centre, dim=1)
+    allowed = torch.full((len(data.semantics),), -torch.inf)
+    allowed[torch.cat([data.seen, data.unseen])] = 0.0
+    return (found @ torch.nn.functional.normalize(data.semantics, dim=1).T + allowed).argmax(dim=1)

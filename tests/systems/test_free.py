@@ -1,0 +1,283 @@
+"""FREE: losses and scores by hand, other classes, gradients of centres, noise, files of xlsa17, validation."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+from torch import nn
+
+from degla.errors import InputError
+from degla.systems.free import SYSTEM
+from degla.systems.free.clip_features import COLOURS_SHOWN, SHAPES_SHOWN, embed_shapes, is_unseen
+from degla.systems.free.data import ZeroShotData, made_features, read_features
+from degla.systems.free.losses import (
+    class_accuracy,
+    cycle_loss,
+    gradient_penalty,
+    harmonic_mean,
+    margin_loss,
+    other_class,
+    variational_loss,
+)
+from degla.systems.free.networks import Refiner
+from degla.systems.free.training import (
+    FreeModel,
+    FreeSettings,
+    _Steps,
+    classify,
+    linear_map,
+    refined,
+    score_rows,
+    train_free,
+)
+from degla.systems.system import Case
+
+TWO = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 1.0]], dtype=torch.double)
+
+
+def test_the_margin_by_hand() -> None:
+    rows, label = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.double), torch.tensor([0, 2])
+    # Nearest others: of (1, 0) the centre (0, 1) at 2, of (0, 1) the centre (0, 0) at 1.
+    value = margin_loss(rows, label, TWO, margin=0.5, balance=0.75, choice="nearest")
+    assert value.item() == pytest.approx(((0.5 + 0.75 - 0.5) + (0.5 + 0 - 0.25)) / 2)
+    far = margin_loss(rows, label, TWO, margin=-5.0, balance=0.75, choice="nearest")
+    assert far.item() == 0
+
+
+def test_the_gradient_of_the_margin_is_right() -> None:
+    rows = torch.randn(4, 2, dtype=torch.double, requires_grad=True)
+    centres = torch.randn(3, 2, dtype=torch.double, requires_grad=True)
+
+    def value(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+        label = torch.tensor([0, 1, 2, 0])
+        return margin_loss(rows, label, centres, margin=3.0, balance=0.3, choice="nearest")
+
+    assert torch.autograd.gradcheck(value, (rows, centres))
+    # Where a row lies on its centre the distance has no kink, and no gradient that is no number.
+    on = TWO[:1].clone().requires_grad_()
+    margin_loss(on, torch.tensor([0]), TWO, margin=9.0, balance=0.5, choice="nearest").backward()
+    assert on.grad is not None and on.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("choice", ["random", "nearest"])
+def test_the_other_class_is_never_the_own_one(choice: str) -> None:
+    label = torch.arange(5).repeat(400)
+    squared = torch.rand(len(label), 5).scatter(1, label[:, None], 0.0)
+    found = other_class(label, squared, choice=choice)  # type: ignore[arg-type]
+    assert (found != label).all()
+    assert all(set(found[label == each].tolist()) == set(range(5)) - {each} for each in range(5))
+
+
+def test_the_cycle_by_hand_and_right_rows_are_nothing() -> None:
+    found = torch.tensor([[3.0, 4.0], [1.0, 1.0]], dtype=torch.double, requires_grad=True)
+    value = cycle_loss(found, torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.double))
+    # d = (3, 4), its length 5: (9 * 3 + 16 * 4) / 5 = 18.2; the second row is right.
+    assert value.item() == pytest.approx(18.2 / 2)
+    value.backward()
+    # The weights 9/5 and 16/5 are numbers: the gradient is theirs alone.
+    assert found.grad is not None and found.grad.tolist() == [[0.9, 1.6], [0.0, 0.0]]
+
+
+def test_the_variational_loss_by_hand() -> None:
+    found, true = torch.tensor([[0.5, 0.25]]), torch.tensor([[1.0, 0.0]])
+    mean, log_variance = torch.tensor([[2.0]]), torch.tensor([[math.log(4)]])
+    expected = math.log(2) - math.log(0.75) + 0.5 * (4 + 4 - 1 - math.log(4))
+    assert variational_loss(found, true, mean, log_variance).item() == pytest.approx(expected)
+    same = [rows.repeat(3, 1) for rows in (found, true, mean, log_variance)]
+    assert variational_loss(*same).item() == pytest.approx(expected)
+
+
+def test_the_penalty_of_a_linear_critic_is_its_slope() -> None:
+    slope = torch.tensor([3.0, 4.0])
+    value = gradient_penalty(lambda rows: rows @ slope, torch.randn(5, 2), torch.randn(5, 2))
+    assert value.item() == pytest.approx(16.0)
+
+
+def test_scores_by_hand() -> None:
+    label = torch.tensor([0, 0, 0, 0, 1])
+    assert class_accuracy(torch.tensor([0, 0, 0, 1, 1]), label) == pytest.approx((0.75 + 1) / 2)
+    assert harmonic_mean(0.75, 0.25) == pytest.approx(0.375) and harmonic_mean(0.0, 0.0) == 0.0
+
+
+def _data(**changed: object) -> ZeroShotData:
+    """Five classes of four rows each, of which the last two are never trained on; rows are their class's semantics."""
+    label = torch.arange(5).repeat_interleave(4)
+    semantics = torch.eye(5)[:, :4] + 0.1 * torch.arange(5)[:, None]
+    values: dict[str, object] = {
+        "name": "small", "features": semantics[label] + 0.01 * torch.randn(20, 4), "label": label,
+        "semantics": semantics, "train": torch.tensor([0, 1, 2, 4, 5, 6, 8, 9, 10]),
+        "test_seen": torch.tensor([3, 7, 11]), "test_unseen": torch.arange(12, 20),
+        "validation": torch.tensor([]).long(),
+    }  # fmt: skip
+    return ZeroShotData(**{**values, **changed})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"label": torch.zeros(3, dtype=torch.long)}, "small: 3 labels for 20 rows"),
+        ({"train": torch.tensor([0, 99])}, "small: train names row 99 of 20"),
+        ({"test_seen": torch.tensor([]).long()}, "small: test_seen is empty"),
+        ({"semantics": torch.eye(4)}, "small: class 4 has no semantics"),
+        ({"features": torch.full((20, 4), torch.inf)}, "small: row 0 of the features has a number that is not finite"),
+        ({"train": torch.tensor([0, 4, 12])}, "small: class 3 of test_unseen is trained on"),
+        ({"train": torch.tensor([0, 1])}, "small: one class is trained on"),
+    ],
+)
+def test_bad_problems_are_refused_in_one_line(changed: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        _data(**changed)
+    assert "\n" not in str(error.value)
+
+
+def test_features_are_scaled_by_what_is_trained_on() -> None:
+    data = _data()
+    scaled = data.scaled()
+    rows = scaled.features[scaled.train]
+    assert rows.min() == 0 and rows.max() == 1 and scaled.features.max() > 1
+    torch.testing.assert_close(scaled.semantics.norm(dim=1), torch.ones(5))
+    turned = _data(semantics=torch.eye(5)[:, :4] - 1).scaled().semantics
+    assert turned.min() >= 0, "what a sigmoid cannot give is moved to where it can"
+
+
+def test_settings_are_chosen_on_training_rows_alone() -> None:
+    data = made_features(seed=0)
+    inner = data.to_choose_by()
+    used = torch.cat([inner.train, inner.test_seen, inner.test_unseen])
+    assert torch.equal(used.sort().values, data.train) and not set(inner.unseen.tolist()) & set(data.unseen.tolist())
+    assert len(inner.unseen) == 4 and len(inner.seen) == 16
+    # Where the file says which classes play the unseen ones, they do.
+    told = _data(validation=torch.tensor([4, 5])).to_choose_by()
+    assert told.unseen.tolist() == [1] and told.seen.tolist() == [0, 2]
+    with pytest.raises(InputError, match="small: too few classes are trained on"):
+        _data(train=torch.tensor([0, 4])).to_choose_by()
+
+
+def test_made_features_compose() -> None:
+    data = made_features(seed=1)
+    assert data.features.shape == (1560, 64) and (len(data.seen), len(data.unseen)) == (20, 6)
+    assert len({tuple(row) for row in data.semantics.tolist()}) == 26
+    assert not torch.equal(data.features, made_features(seed=2).features)
+    assert score_rows(linear_map(data.scaled()), data).unseen > 0.3, "what is said of classes tells unseen ones"
+
+
+def test_a_refined_feature_is_the_same_each_time() -> None:
+    data, model = _data(), FreeModel(_data(), 8, refines=True)
+    assert torch.equal(refined(model, data.features), refined(model, data.features))
+    refiner = Refiner(4, 4, 8).train()
+    assert not torch.equal(refiner(data.features).semantics, refiner(data.features).semantics)
+    assert torch.equal(refiner.eval()(data.features).semantics, refiner(data.features).mean.sigmoid())
+    assert refined(model, data.features).shape == (20, 4 + 8 + 4)
+    assert refined(FreeModel(data, 8, refines=False), data.features) is data.features
+
+
+def test_centres_move_by_the_gradient_of_their_own_step_alone() -> None:
+    data, settings = _data().scaled(), FreeSettings(hidden=8, lr=0.0001)
+    model = FreeModel(data, 8, refines=True)
+    centres = nn.Parameter(torch.randn(3, 4))
+    steps = _Steps(model, model.refiner, centres, settings, "nearest")
+    rows, label = data.features[data.train], data.label[data.train]
+    told = data.semantics[label]
+    assert centres.grad is None
+    for _ in range(3):
+        steps.take(rows, told, label)
+    # The generator's step comes last, and gives centres nothing: what earlier steps gave them is gone.
+    assert centres.grad is None or torch.count_nonzero(centres.grad) == 0
+
+
+def test_the_width_control_learns_nothing_in_its_refiner_and_the_baseline_has_none() -> None:
+    data, settings = _data().scaled(), FreeSettings(hidden=8, epochs=2)
+    torch.manual_seed(0)
+    before = FreeModel(data, 8, refines=True)
+    torch.manual_seed(0)
+    control = train_free(data, settings, refines=True, trains_refiner=False)
+    assert before.refiner is not None and control.refiner is not None
+    for name, value in before.refiner.state_dict().items():
+        assert torch.equal(value, control.refiner.state_dict()[name])
+    assert not torch.equal(before.maker.generator[0].weight, control.maker.generator[0].weight)
+    assert train_free(data, settings, refines=False).refiner is None
+    torch.manual_seed(0)
+    trained = train_free(data, settings, refines=True)
+    assert trained.refiner is not None and not torch.equal(trained.refiner.first.weight, before.refiner.first.weight)
+    assert not trained.training
+
+
+def test_every_row_gets_one_of_the_classes_that_there_are() -> None:
+    data = _data(semantics=torch.cat([_data().semantics, torch.ones(1, 4)])).scaled()
+    model = FreeModel(data, 8, refines=True).eval()
+    found = classify(model, data, FreeSettings(hidden=8, made_rows=5))
+    assert found.shape == (20,) and found.max() < 5, "class 5 has semantics and no row"
+    assert linear_map(data).max() < 5
+
+
+def _write_xlsa17(folder: Path, **changed: object) -> None:
+    """Three classes of two rows, numbered from 1 and features in columns, as xlsa17 has them."""
+    features = np.arange(24, dtype=np.float64).reshape(6, 4)
+    savemat(folder / "res101.mat", {"features": features.T, "labels": np.array([[1, 1, 2, 2, 3, 3]]).T})
+    splits = {
+        "att": np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.7]]).T, "trainval_loc": np.array([[1, 3, 4]]).T,
+        "train_loc": np.array([[1]]).T, "val_loc": np.array([[3, 4]]).T, "test_seen_loc": np.array([[2]]).T,
+        "test_unseen_loc": np.array([[5, 6]]).T, **changed,
+    }  # fmt: skip
+    savemat(folder / "att_splits.mat", {name: value for name, value in splits.items() if value is not None})
+
+
+def test_files_of_xlsa17(tmp_path: Path) -> None:
+    _write_xlsa17(tmp_path)
+    data = read_features(tmp_path)
+    assert data.features[1].tolist() == [4, 5, 6, 7] and data.label.tolist() == [0, 0, 1, 1, 2, 2]
+    assert data.semantics[2].tolist() == pytest.approx([0.5, 0.7])
+    assert (data.train.tolist(), data.test_seen.tolist(), data.test_unseen.tolist()) == ([0, 2, 3], [1], [4, 5])
+    assert (data.seen.tolist(), data.unseen.tolist(), data.validation.tolist()) == ([0, 1], [2], [2, 3])
+
+
+def test_files_that_are_no_problem_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"res101.mat: no such file; give a folder of xlsa17"):
+        read_features(tmp_path)
+    _write_xlsa17(tmp_path, test_unseen_loc=None)
+    with pytest.raises(InputError, match=r"att_splits.mat: has no 'test_unseen_loc', so it does not hold the proposed"):
+        read_features(tmp_path)
+    _write_xlsa17(tmp_path, test_unseen_loc=np.array([[7]]))
+    with pytest.raises(InputError, match="test_unseen names row 6 of 6"):
+        read_features(tmp_path)
+    (tmp_path / "att_splits.mat").write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match=r"att_splits.mat: cannot be read as a .mat file"):
+        read_features(tmp_path)
+    np.savez(tmp_path / "some.npz", features=np.zeros((2, 2)))
+    with pytest.raises(InputError, match=r"some.npz: has no 'label'; it needs features, label"):
+        read_features(tmp_path / "some.npz")
+
+
+def test_arrays_of_any_program(tmp_path: Path) -> None:
+    data = _data()
+    np.savez(tmp_path / "mine.npz", **{name: value.numpy() for name, value in vars(data).items() if name != "name"})
+    read = read_features(tmp_path / "mine.npz")
+    assert all(torch.equal(getattr(read, name), value) for name, value in vars(data).items() if name != "name")
+
+
+def test_no_shape_and_no_colour_is_new_among_unseen_combinations() -> None:
+    kept = {(s, c) for s in range(len(SHAPES_SHOWN)) for c in range(len(COLOURS_SHOWN)) if not is_unseen(s, c)}
+    assert len(kept) == 24
+    assert {s for s, _ in kept} == set(range(6)) and {c for _, c in kept} == set(range(6))
+
+
+def test_embeddings_of_drawn_shapes_by_a_clip(tiny_model: Path) -> None:
+    data = embed_shapes(str(tiny_model), seed=0, pictures=3)
+    assert data.features.shape[0] == 108 and data.features.shape[1] == data.semantics.shape[1]
+    assert (len(data.seen), len(data.unseen), len(data.test_seen)) == (24, 12, 24)
+    torch.testing.assert_close(data.semantics.norm(dim=1), torch.ones(36))
+
+
+def test_every_method_runs_and_is_drawn() -> None:
+    settings = FreeSettings(hidden=8, epochs=1, part="validation", made_rows=4)
+    cases = [Case("made", method, 0) for method in SYSTEM.methods]
+    models = {case: SYSTEM.train(settings, case) for case in cases}
+    scores = {case.method: SYSTEM.measure(settings, case, models[case]) for case in cases}
+    assert all(set(values) == {"seen", "unseen", "harmonic"} for values in scores.values())
+    (figure,) = SYSTEM.draw(settings, models)
+    assert "crosses are made" in figure.caption and "<svg" in figure.drawings[0]
