@@ -506,6 +506,40 @@ def soft_alignment(term: Any, student: Embeddings, teacher: Target, memory: Tens
     return _mean(rows, s), {"image", "caption", "scale"} if pairs > 1 else set()
 
 
+def contextual_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, s, valid = student.image, student.scale, student.valid
+    y, n = teacher.require("caption"), teacher.require("negative")
+    pairs, negatives = valid.shape
+
+    def allowed(i: int, j: int) -> bool:
+        likeness = float(_dot(y[i], y[j]))
+        to_own = [float(_dot(y[other], n[one, k])) for one, other in ((i, j), (j, i)) for k in range(negatives)
+                  if valid[one, k]]  # fmt: skip
+        return i != j and likeness >= term.least and all(likeness > each for each in to_own)
+
+    joined = [[0.0] * pairs for _ in range(pairs)]
+    for i in range(pairs):
+        candidates = [j for j in range(pairs) if allowed(i, j)]
+        for j in sorted(candidates, key=lambda j, i=i: -float(_dot(y[i], y[j])))[: term.neighbours]:
+            joined[i][j] = joined[j][i] = 1.0
+    degree = [1 + sum(row) for row in joined]
+    rows = list(y.unbind())
+    for _ in range(term.scope):
+        before = rows
+        rows = [
+            sum(
+                (before[j] * (joined[i][j] + (i == j)) / (degree[i] * degree[j]) ** 0.5 for j in range(pairs)),
+                torch.zeros_like(before[0]),
+            )
+            for i in range(pairs)
+        ]
+    losses = []
+    for i in range(pairs):
+        c = rows[i] / rows[i].norm()
+        losses.append(_cross_entropy(s * _dot(c, v[i]), [s * _dot(c, v[j]) for j in range(pairs) if j != i]))
+    return _mean(losses, s), {"image", "scale"} if pairs > 1 else set()
+
+
 def dense_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
     patch, valid, s = student.extra["patch"], student.valid, student.scale
     caption, negative = student.extra["caption_token"], student.extra["negative_token"]

@@ -214,8 +214,14 @@ LEADING = {
 """The leaf that a term must move which reads an extra part of the embeddings."""
 
 
+LEADING_OF = {"ContextualContrast": "image"}
+"""The same of a term that reads no extra part and not the student's captions."""
+
+
 def leading_leaf(term: Any) -> str:
     """The leaf that the term exists to move: the captions, or those of the extra part that it reads."""
+    if type(term).__name__ in LEADING_OF:
+        return LEADING_OF[type(term).__name__]
     first = sorted(term.reads, key=lambda extra: (extra == "bias", extra))
     return next((LEADING[extra] for extra in first), "caption")
 

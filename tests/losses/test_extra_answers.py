@@ -10,6 +10,7 @@ import torch
 from term_cases import changed, evaluate, gradients, make_case
 
 from degla.losses.class_contrast import ClassContrast
+from degla.losses.contextual_contrast import ContextualContrast, caption_edges, smoothed
 from degla.losses.contrastive import Contrastive
 from degla.losses.core import Embeddings, Processes, Target
 from degla.losses.dense_grounded import DenseGrounded
@@ -323,3 +324,54 @@ def test_distillation_of_a_copy_is_the_teachers_entropy_without_gradient() -> No
     copy = Target(image=student.image.detach(), caption=student.caption.detach())
     found = gradients(LogitDistillation().value(student, copy, ONE), case.leaves)
     assert found["image"].abs().max() < 1e-12 and found["caption"].abs().max() < 1e-12
+
+
+def _at(*degrees: float) -> torch.Tensor:
+    """Unit rows at these angles in the plane."""
+    angles = torch.tensor(degrees, dtype=torch.double).deg2rad()
+    return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+
+def test_own_negatives_are_never_edges_nor_what_is_less_like_a_caption_than_they() -> None:
+    captions = _at(0, 10, 25, 90)
+    none = torch.zeros(4, 1, 2, dtype=torch.double)
+    without = caption_edges(captions, none, torch.zeros(4, 1, dtype=torch.bool), neighbours=2, least=0.5)
+    assert without.nonzero().tolist() == [[0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1]]
+    # The second caption's own negative lies at 12 degrees: the third is nearer to that than to the caption.
+    negatives = torch.stack([_at(180), _at(12), _at(180), _at(180)])
+    joined = caption_edges(captions, negatives, torch.ones(4, 1, dtype=torch.bool), neighbours=2, least=0.5)
+    assert joined.nonzero().tolist() == [[0, 1], [0, 2], [1, 0], [2, 0]]
+    # A caption of the batch that is to the letter another one's negative is no edge of it.
+    negatives[1] = _at(0)
+    joined = caption_edges(captions, negatives, torch.ones(4, 1, dtype=torch.bool), neighbours=2, least=0.5)
+    assert not joined[0, 1] and not joined[1, 0]
+    # A negative that is missing bounds nothing.
+    valid = torch.tensor([[True], [False], [True], [True]])
+    assert torch.equal(caption_edges(captions, negatives, valid, neighbours=2, least=0.5), without)
+
+
+def test_edges_go_both_ways_and_are_few() -> None:
+    captions, none = _at(0, 10, 16, 60), torch.zeros(4, 0, 2, dtype=torch.double)
+    valid = torch.zeros(4, 0, dtype=torch.bool)
+    one = caption_edges(captions, none, valid, neighbours=1, least=0.0)
+    assert one.nonzero().tolist() == [[0, 1], [1, 0], [1, 2], [2, 1], [2, 3], [3, 2]]
+    assert not caption_edges(captions, none, valid, neighbours=0, least=0.0).any()
+    assert caption_edges(captions, none, valid, neighbours=9, least=0.0).sum() == 12
+
+
+def test_captions_smoothed_by_hand() -> None:
+    captions = _at(0, 90, 180)
+    edges = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
+    # A~ of a pair is 1/2 everywhere: both are their middle, at 45 degrees; a caption without an edge stays.
+    torch.testing.assert_close(smoothed(edges, captions, hops=1), _at(45, 45, 180))
+    torch.testing.assert_close(smoothed(edges, captions, hops=5), _at(45, 45, 180))
+    assert smoothed(edges, captions, hops=0) is captions
+
+
+def test_no_hop_is_the_contrast_of_the_teachers_captions_with_images() -> None:
+    case = make_case(PAIRS, NEGATIVES, seed=14)
+    student, teacher = case.student(), case.target()
+    logits = student.scale * teacher.require("caption") @ student.image.T
+    expected = torch.nn.functional.cross_entropy(logits, torch.arange(PAIRS)).item()
+    for setting in (ContextualContrast(scope=0), ContextualContrast(scope=3, neighbours=0)):
+        assert evaluate(setting, student, teacher, torch.zeros(1)).item() == pytest.approx(expected)

@@ -24,6 +24,7 @@ from term_cases import (
 )
 
 from degla.losses.class_contrast import ClassContrast
+from degla.losses.contextual_contrast import ContextualContrast
 from degla.losses.core import Processes
 from degla.losses.core.objective import loss_class
 from degla.losses.cross_modal_rank import CrossModalRank
@@ -64,6 +65,9 @@ SETTINGS = [(name, term) for name in WITH_LOOP for term in all_settings(name)] +
     ("sigmoid_image_grounded", SigmoidImageGrounded(negative_weight=2.0)),
     ("sigmoid_text_grounded", SigmoidTextGrounded(fixed_scale=3.0)),
     ("soft_alignment", SoftAlignment(smoothing=0.0)),
+    ("contextual_contrast", ContextualContrast(scope=0)),
+    ("contextual_contrast", ContextualContrast(scope=3, neighbours=1)),
+    ("contextual_contrast", ContextualContrast(scope=2, least=0.5)),
 ]
 
 

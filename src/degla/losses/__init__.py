@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all
     from degla.losses.class_contrast import ClassContrast
     from degla.losses.concept_attention import ConceptAttention
     from degla.losses.concept_sigmoid import ConceptSigmoid
+    from degla.losses.contextual_contrast import ContextualContrast
     from degla.losses.contrastive import Contrastive
     from degla.losses.core.embeddings import Embeddings, Target
     from degla.losses.core.objective import Loss, Objective, StatefulLoss, losses_by_name

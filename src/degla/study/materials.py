@@ -38,8 +38,6 @@ class StudyQuestions:
     root: Path
     digest: str
     """Of the benchmarks' annotation files."""
-    allow_missing: bool = False
-    """Ask about the images that are there where others are missing."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,7 @@ def _pairs(plan: Plan, folder: Path) -> DrawnPairs | None:
 
 def _questions(plan: Plan, folder: Path) -> StudyQuestions:
     names, root = _benchmarks(plan, folder)
-    missing = plan.benchmarks is not None and plan.benchmarks.allow_missing
-    return StudyQuestions(names, root, digest_questions(names, root), missing)
+    return StudyQuestions(names, root, digest_questions(names, root))
 
 
 def _benchmarks(plan: Plan, folder: Path) -> tuple[tuple[str, ...], Path]:
@@ -148,9 +145,7 @@ def _negatives(
             NegativesSettings(rules, seed), out=path,
         )  # fmt: skip
         if summary.stopped:
-            raise DeglaError(
-                f"stopped by {summary.stopped} while negatives were made; run the same command again to resume."
-            )
+            raise DeglaError(f"stopped by {summary.stopped} while negatives were made; the same command goes on.")
         digest_of(path, made)
     return path
 

@@ -1,0 +1,311 @@
+"""The whole pipeline on the embedded world: draw, make negatives, fine-tune by several recipes, evaluate, report.
+
+What the base model scores ships with the package, so that the first page is there at once: its numbers, and pictures of
+what it gets wrong. `tools/base_results.py` measures it again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
+from multiprocessing import get_context
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from degla.config.run import TrainConfig, recipe_config
+from degla.config.sections import CheckpointConfig, TrackingConfig
+from degla.data.sources import read_captions
+from degla.errors import DeglaError, InputError
+from degla.evaluation.choice import trade_off
+from degla.evaluation.pictures import thumbnail
+from degla.evaluation.report import report
+from degla.evaluation.results import load_result
+from degla.evaluation.terminal import named_scores
+from degla.files import write_text
+from degla.locks import Lock, lock
+from degla.negatives.generate import NegativesSettings, generate
+from degla.pages.page import Grid, Page, Part, Raw, Section
+from degla.pages.table import Table
+from degla.pages.words import UNKNOWN, interval, minus, percent, points
+from degla.records import PairItem, read_jsonl
+from degla.results import ItemVerdict, Result, Score
+from degla.shelf import PUBLISHED_RULES
+from degla.stopping import end_with_parent
+from degla.study.conduct import run_chains
+from degla.study.jobs import ChainResult, Job, Measure
+from degla.study.materials import digest_of, digest_questions
+from degla.study.standings import BASE
+from degla.study.tuning import tune
+from degla.study.workers import Ended
+from degla.world import world_model_folder
+from degla.world.draw import draw_benchmark, draw_pairs
+
+log = logging.getLogger("degla.demo")
+
+RULES = PUBLISHED_RULES
+METHODS: dict[str, float | None] = {"degla_plus": None, "degla": 0.7, "ce_clip": None, "negclip": 0.5, "clip": None}
+"""Recipes to compare, from elaborate to plain, with the share of the tuned weights in an average that is measured
+too."""
+
+BASE_RESULTS: Final = world_model_folder().parent / "results"
+"""What the base scores on the demo's questions: for each size a result, its items, and what both were made from."""
+_SHOWN = ("order", "swap_noun", "swap_adjective", "swap_phrase", "replace_relation", "replace_noun")
+"""Kinds of questions of which the first page shows what the base gets wrong."""
+_SHOWN_OF_EACH = 2
+_RATE = 4e-4
+"""Learning rate for a model of a few million parameters, where a recipe says 1e-6 for one of full size."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything a demo does."""
+
+    scenes: int
+    """Training scenes."""
+    captions_per_image: int
+    """Captions of a scene, each with its own negatives."""
+    steps: int
+    """Optimiser steps of each method."""
+    items_per_part: int
+    """Benchmark items of each compositional part."""
+    images_per_class: int
+    """Images of each class of the recognition domains."""
+    retrieval_images: int
+    """Images of each retrieval part."""
+    base: str = ""
+    """Name of the shipped results of the base on these questions; "" where there are none."""
+
+    def draw_questions(self, folder: Path) -> Path:
+        """The benchmark in a folder below this one."""
+        return draw_benchmark(
+            folder / f"benchmark-{self.items_per_part}",
+            items_per_part=self.items_per_part,
+            images_per_class=self.images_per_class,
+            retrieval_images=self.retrieval_images,
+        )
+
+
+# One look at every pair, so that all methods are done in minutes on two processors.
+FULL = Size(
+    scenes=6400, captions_per_image=1, steps=200, items_per_part=400, images_per_class=10, retrieval_images=250,
+    base="full",
+)  # fmt: skip
+QUICK = Size(
+    scenes=1152, captions_per_image=1, steps=36, items_per_part=100, images_per_class=5, retrieval_images=100,
+    base="quick",
+)  # fmt: skip
+
+
+def demo_config(recipe: TrainConfig, *, steps: int, seed: int) -> TrainConfig:
+    """A recipe at the embedded model's size: its losses and their weights stay, the run becomes short and steep.
+
+    Learning rates keep their ratios; batches are of 32 pairs with 5 negatives. The teacher's decay is the paper's own.
+    """
+    return replace(
+        recipe,
+        model="world",
+        data=replace(recipe.data, negatives_per_caption=5 if recipe.data.negatives_per_caption else 0),
+        optim=replace(
+            recipe.optim, lr=_RATE * (recipe.optim.lr / 1e-6), warmup_steps=20, weight_decay=0.1, clip_norm=1.0
+        ),
+        train=replace(recipe.train, batch_size=32, steps=steps, seed=seed),
+        checkpoint=CheckpointConfig(every_minutes=0, keep=1),
+        tracking=TrackingConfig(every_steps=10, progress=False),
+    )
+
+
+def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
+    """Run the pipeline and write ``report.html``; returns the report's table.
+
+    Args:
+        out: folder for data, negatives, runs, results and the report; made anew, apart from what was drawn before.
+        quick: a fraction of pairs, steps and items, to see it work.
+        seeds: runs of each method, with training seeds 0 to `seeds` - 1.
+
+    Raises:
+        InputError: the folder cannot be written, is being written by another process, or holds a demo of another size.
+        DeglaError: a run failed, or a signal stopped the demo.
+    """
+    with lock(out) as held:
+        return _demo(out, QUICK if quick else FULL, seeds=seeds, held=held)
+
+
+def _demo(out: Path, size: Size, *, seeds: int, held: Lock) -> dict[str, Any]:
+    started = time.monotonic()
+    _prepare(out)
+    processes = os.cpu_count() or 1
+    base = Job(
+        label=BASE, base="world", config=None, inputs={},
+        measures=(Measure(BASE, 1.0, out / "results" / "base-0.json"),),
+        benchmarks=("world",), root=out / "world" / f"benchmark-{size.items_per_part}", questions="", resume=False,
+    )  # fmt: skip
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+        with _stage("drawing the questions"):
+            drawing = pool.submit(
+                draw_pairs, out / "world" / f"pairs-{size.scenes}", count=size.scenes,
+                captions_per_image=size.captions_per_image,
+            )  # fmt: skip
+            benchmark = size.draw_questions(out / "world")
+            if not _take_base_result(size, benchmark, base.measures[0].path):
+                tune(base)
+            _show_base(load_result(base.measures[0].path, items=True), benchmark, out / "base.html")
+        with _stage("drawing the pairs"):
+            pairs = drawing.result()
+    negatives = out / f"negatives-{size.scenes}.jsonl"
+    with _stage("making hard negatives"):
+        summary = generate(
+            read_captions(pairs.captions), NegativesSettings(RULES, seed=0), out=negatives, workers=processes
+        )
+        log.info("%.2f negatives a caption, of %d captions", summary.mean, summary.captions)
+    jobs = []
+    for seed, (method, share) in product(range(seeds), METHODS.items()):
+        config = demo_config(recipe_config(method), steps=size.steps, seed=seed)
+        data = replace(config.data, captions=pairs.captions, images=pairs.images, negatives=negatives)
+        config = replace(config, data=data, out=out / "runs" / f"{method}-{seed}")
+        measures = [Measure(method, 1.0, out / "results" / f"{method}-{seed}.json")]
+        if share is not None:
+            name = f"{method} averaged {share:g}"
+            measures.append(Measure(name, share, out / "results" / f"{name.replace(' ', '-')}-{seed}.json"))
+        jobs.append(replace(base, label=method, config=config, measures=tuple(measures)))
+    with _stage("fine-tuning and evaluating"):
+        results = _run(jobs, held, processes=processes)
+    table = report([base.measures[0].path, *results], out=out / "report.html", baseline=BASE, root=benchmark)
+    for note in table["told"]:
+        log.info(note)
+    _log_changes(base.measures[0].path, results)
+    log.info("%.0f s in all. Open %s", time.monotonic() - started, out / "report.html")
+    return table
+
+
+def _log_changes(base: Path, results: Iterable[Path]) -> None:
+    """What each run gained and lost, in points; joint: the sum."""
+    start = named_scores(load_result(base))
+    for path in results:
+        result = load_result(path)
+        change = trade_off(named_scores(result), start, gain="composition", kept="recognition", price=1.0)
+        said = f"composition {points(change.gained)}, recognition {points(-change.lost)}, joint {points(change.joint)}"
+        log.info("%s: %s", result.model.label, said)
+
+
+def made_from(benchmark: Path) -> str:
+    """Digest of the base's files and of the questions."""
+    return f"{digest_of(world_model_folder(), {})} {digest_questions(('world',), benchmark)}\n"
+
+
+def _take_base_result(size: Size, benchmark: Path, path: Path) -> bool:
+    """Whether the shipped result of the base is of these weights and questions; it is copied to `path` then."""
+    source = BASE_RESULTS / size.base
+    if not size.base or source.with_suffix(".sha256").read_text(encoding="ascii") != made_from(benchmark):
+        return False
+    items = gzip.decompress(source.with_suffix(".items.jsonl.gz").read_bytes())
+    path.with_suffix(".items.jsonl").write_bytes(items)
+    shutil.copyfile(source.with_suffix(".json"), path)
+    return True
+
+
+def _show_base(result: Result, benchmark: Path, out: Path) -> None:
+    """Write the first page, and log the scores that the methods are to change."""
+    scores = named_scores(result)
+    told = [
+        f"{name} {percent(scores[name])}"
+        for name in ("composition", "swap", "order", "recognition", "retrieval")
+        if name in scores
+    ]
+    log.info("the base model: %s %%. What it gets wrong: open %s", ", ".join(told), out)
+    (entry,) = result.benchmarks
+    rows = [
+        [
+            score.name,
+            percent(score.value),
+            interval(*ends) if (ends := _ends(score)) else UNKNOWN,
+            percent(score.chance),
+        ]
+        for score in (*entry.averages, *(part.scores[0] for part in entry.parts))
+    ]
+    page = Page(
+        "What the base model knows, and what it gets wrong",
+        [
+            Section("Wrong, and sure of it", [*_mistakes(result, benchmark)]),
+            Section("Its scores", [Table(["part", "score", "95 %", "chance"], rows)]),
+        ],
+        lead=[
+            "A small CLIP, pre-trained on the embedded world. It names what is there, and is at chance where only the "
+            "order of words tells the true text from the false one. Hard negatives are to teach it that; `report.html` "
+            "beside this page will say what each method gained, and what it forgot. All scores in percent."
+        ],
+        tab="degla demo: the base model",
+    )  # fmt: skip
+    write_text(out, page.html())
+
+
+def _ends(score: Score) -> tuple[float, float] | None:
+    return None if score.interval is None else (score.interval.low, score.interval.high)
+
+
+def _mistakes(result: Result, benchmark: Path) -> Iterator[Part | str]:
+    """The items of each kind whose false text leads by the most."""
+    questions = {item.id: item for item in read_jsonl(PairItem, benchmark / "items.jsonl")}
+    cards = []
+    for kind in _SHOWN:
+        wrong = [(row.margin, row) for row in result.items if row.part == f"id/{kind}" and (row.margin or 0.0) < 0]
+        for _, row in sorted(wrong, key=itemgetter(0))[:_SHOWN_OF_EACH]:
+            cards.append(_card(row, questions[row.id], benchmark))
+    yield Grid(cards)
+    yield (
+        "✓ the true text, ✗ the false one, which the model finds more similar to the picture; the number is the "
+        "lead of the true one, a difference of cosines."
+    )
+
+
+def _card(row: ItemVerdict, item: PairItem, benchmark: Path) -> Raw:
+    true, false = (Markup('<p><span class="{}">{}</span> {}</p>').format(*each) for each in zip(
+        ("up", "down"), "✓✗", item.texts, strict=True))  # fmt: skip
+    about = Markup('<p class="soft">{}, {}</p>').format(
+        row.part.partition("/")[2].replace("_", " "), minus(f"{row.margin:+.3f}")
+    )
+    picture = Markup('<img src="{}" alt="{}">').format(thumbnail(item.images[0], root=benchmark) or "", row.id)
+    return Raw(Markup('<div class="card item">{}<div>{}{}{}</div></div>').format(picture, true, false, about))
+
+
+def _run(jobs: list[Job], held: Lock, *, processes: int) -> list[Path]:
+    """All jobs, one process a processor: side by side on one thread each they finish sooner than one after another."""
+    chains = [job.alone for job in jobs]
+
+    def stop_at_failure(number: int, end: Ended[ChainResult]) -> None:
+        if end.error:
+            raise DeglaError(f"{chains[number].title}: {end.error}\n{end.details}".rstrip())
+
+    ends = run_chains(chains, when_ended=stop_at_failure, processes=processes, held=held, log=log)
+    done = [end.value[0] for end in ends if end is not None and end.value]
+    # The report shows methods in the order of their results: from plain to elaborate.
+    return [path for value in reversed(done) for path in value.paths]
+
+
+def _prepare(out: Path) -> None:
+    """Remove what an earlier demo made of runs and results, and nothing else."""
+    try:
+        for name in ("runs", "results"):
+            if (out / name).exists():
+                shutil.rmtree(out / name)
+        (out / "results").mkdir()
+    except OSError as error:
+        raise InputError(f"{out}: the demo's folder cannot be written: {error.strerror}.") from None
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    log.info("%s ...", name)
+    started = time.monotonic()
+    yield
+    log.info("%s: %.1f s", name, time.monotonic() - started)
