@@ -81,6 +81,8 @@ In and out <export>
 Studies <studies>
 The embedded world <world>
 Related systems <systems>
+ExCon <systems-excon>
+PointACL <systems-pointacl>
 UGCL <systems-ugcl>
 Contextualization <systems-contextualization>
 FREE <systems-free>

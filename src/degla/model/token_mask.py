@@ -1,0 +1,64 @@
+"""Which tokens of a transformer are left out: by chance, or rather those that its class token attends to."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+TokenScores = Float[Tensor, "batch tokens"]
+
+
+def significance(
+    attention: Float[Tensor, "batch heads tokens"], values: Float[Tensor, "batch heads tokens dim"]
+) -> TokenScores:
+    """S_j = A_j |V_j| / sum_i A_i |V_i|: each token's share in what the class token reads (arXiv 2411.14744).
+
+    Args:
+        attention: the class token's row, without its own place; summed over the heads.
+        values: of the same tokens; |V_j| is the length of the values of all heads together.
+    """
+    lengths = values.square().sum(dim=(1, 3)).sqrt()
+    weighted = attention.sum(dim=1) * lengths
+    return weighted / weighted.sum(dim=1, keepdim=True)
+
+
+def sampling_keys(scores: TokenScores, noise: TokenScores, *, temperature: float, by: str = "high") -> TokenScores:
+    """Keys whose largest k are k draws without replacement from softmax(S / temperature) (Gumbel-top-k).
+
+    Args:
+        scores: S.
+        noise: from `gumbel`.
+        temperature: towards 0 the largest scores are taken, towards infinity any are equally likely.
+        by: "high", "low" for -S in place of S, or "random" for noise alone.
+    """
+    if by == "random":
+        return noise
+    return torch.log_softmax((scores if by == "high" else -scores) / temperature, dim=1) + noise
+
+
+def gumbel(like: TokenScores, *, generator: torch.Generator | None = None) -> TokenScores:
+    """Standard Gumbel noise of a shape."""
+    exponential = torch.empty(like.shape, dtype=like.dtype).exponential_(generator=generator)
+    return -exponential.clamp(min=torch.finfo(like.dtype).tiny).log().to(like.device)
+
+
+def largest(keys: TokenScores, share: float) -> Bool[Tensor, "batch tokens"]:
+    """True at exactly floor(share N) places of each row, those of the largest keys."""
+    count = math.floor(share * keys.shape[1] + 1e-9)
+    chosen = torch.zeros_like(keys, dtype=torch.bool)
+    return chosen.scatter_(1, keys.topk(count, dim=1).indices, True)
+
+
+def places_of(mask: Bool[Tensor, "batch tokens"]) -> tuple[Tensor, Tensor]:
+    """Places that are False and places that are True, each in order; every row has as many of them."""
+    order = mask.to(torch.uint8).argsort(dim=1, stable=True)
+    kept = mask.shape[1] - int(mask[0].sum())
+    return order[:, :kept], order[:, kept:]
+
+
+def taken(tokens: Float[Tensor, "batch tokens dim"], places: Tensor) -> Float[Tensor, "batch places dim"]:
+    """The tokens at some places of each row."""
+    return tokens.gather(1, places[:, :, None].expand(-1, -1, tokens.shape[2]))

@@ -1,0 +1,252 @@
+"""Labelled pictures: real ones in their published forms, the world's, and drawn shapes with a distractor."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from degla.data.decoding import Subject, decode, read_file
+from degla.errors import InputError
+from degla.evaluation.data_sets import IMAGE_SUFFIXES
+from degla.evaluation.data_sets.archives import read_batch
+from degla.parse import read_bytes, read_text
+
+FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts its files."""
+SHAPES: Final = ("disc", "square", "diamond", "ring", "cross", "bars", "triangle", "frame")
+_COLOURS: Final = ((230, 60, 60), (60, 190, 80), (70, 100, 230), (230, 200, 50), (200, 70, 200), (60, 200, 210),
+                   (240, 140, 40), (150, 90, 50))  # fmt: skip
+_FOLDER_SIDE: Final = 64
+_SHORTCUT: Final = 0.9
+
+
+@dataclass(frozen=True)
+class LabelledPictures:
+    """Pictures with the number of each one's class."""
+
+    pixels: UInt8[Tensor, "pictures 3 height width"]
+    label: Int[Tensor, " pictures"]
+
+    def chosen(self, places: Int[Tensor, " chosen"]) -> LabelledPictures:
+        """Those at these places."""
+        return LabelledPictures(self.pixels[places], self.label[places])
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """What can be drawn from, before it is decoded: how many, and a reader of some of them."""
+
+    label: list[int]
+    read: Callable[[Sequence[int]], NDArray[np.uint8]]
+
+
+def real_pictures() -> str:
+    """ "fashion" where Debian's package is installed, else "world"."""
+    return "fashion" if (FASHION / "train-images-idx3-ubyte.gz").is_file() else "world"
+
+
+@lru_cache(maxsize=2)
+def read_pictures(
+    name: str, *, images: int, test_images: int, seed: int, validation: bool
+) -> tuple[LabelledPictures, LabelledPictures]:
+    """Training and test pictures, as many as there are up to these numbers, drawn by the seed.
+
+    Args:
+        name: of `ExconSettings.data`.
+        images: training pictures.
+        test_images: test pictures; with `validation` drawn from training pictures that are left.
+        seed: of the draw.
+        validation: hold out training pictures in place of test pictures.
+
+    Raises:
+        InputError: no such name or folder; files are missing or damaged; or the pictures are of one class only.
+    """
+    if name in ("shapes", "shortcut"):
+        rate = _SHORTCUT if name == "shortcut" else 0.0
+        return draw_shapes(images, rate=rate, seed=2 * seed), draw_shapes(test_images, rate=0.0, seed=2 * seed + 1)
+    train, test = _pools(name)
+    order = np.random.default_rng(seed).permutation(len(train.label))
+    first, rest = order[:images], order[images : images + test_images]
+    if not validation:
+        rest = np.random.default_rng([seed, 1]).permutation(len(test.label))[:test_images]
+    parts = [(train, first), (train if validation else test, rest)]
+    drawn = [
+        LabelledPictures(torch.from_numpy(pool.read(places.tolist())), torch.tensor(pool.label)[places])
+        for pool, places in parts
+    ]
+    for part, what in zip(drawn, ("training", "test"), strict=True):
+        if len(set(part.label.tolist())) < 2:
+            raise InputError(f"{name}: the {what} pictures are of one class only; two or more are needed.")
+    return drawn[0], drawn[1]
+
+
+def _pools(name: str) -> tuple[_Pool, _Pool]:
+    if name == "world":
+        return _world("train"), _world("test")
+    folder = FASHION if name == "fashion" else Path(name)
+    if (folder / "train-images-idx3-ubyte.gz").is_file():
+        return _fashion(folder, "train"), _fashion(folder, "t10k")
+    if name == "fashion":
+        raise InputError("fashion: Debian's package dataset-fashion-mnist is not installed; install it, give the "
+                         "folder of its files in its place, or take --data world.")  # fmt: skip
+    for place in (folder, folder / "cifar-100-python"):
+        if (place / "train").is_file():
+            return _cifar(place / "train"), _cifar(place / "test")
+    if (folder / "val" / "val_annotations.txt").is_file():
+        return _tiny_imagenet(folder)
+    for test in ("test", "val"):
+        if (folder / "train").is_dir() and (folder / test).is_dir():
+            names = _subfolders(folder / "train")
+            return _class_folders(folder / "train", names), _class_folders(folder / test, names)
+    raise InputError(
+        f"{name}: no data set and no folder of one. Known: fashion, world, shapes, shortcut; or a folder of "
+        "Fashion-MNIST (train-images-idx3-ubyte.gz, ...), of CIFAR-100 (cifar-100-python/train, test), of "
+        "Tiny-ImageNet (train, val/val_annotations.txt), or with train and test of one subfolder a class."
+    )
+
+
+def _fashion(folder: Path, part: str) -> _Pool:
+    """IDX files: a magic number, the sizes, then bytes; brought to 32 by 32 with black around."""
+    pixels, label = (_idx(folder / f"{part}-{what}-ubyte.gz") for what in ("images-idx3", "labels-idx1"))
+    if len(pixels) != len(label):
+        raise InputError(f"{folder}: {len(pixels)} pictures and {len(label)} labels in {part}; fetch the files again.")
+
+    def read(places: Sequence[int]) -> NDArray[np.uint8]:
+        grey = np.pad(pixels[list(places)], ((0, 0), (2, 2), (2, 2)))
+        return np.repeat(grey[:, None], 3, axis=1)
+
+    return _Pool(label.tolist(), read)
+
+
+def _idx(file: Path) -> NDArray[np.uint8]:
+    try:
+        content = gzip.decompress(read_bytes(file))
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(f"{file}: is damaged ({error}); fetch it again.") from None
+    axes = content[3] if content[:3] == b"\x00\x00\x08" else 0
+    start = 4 + 4 * axes
+    sizes = [int.from_bytes(content[place : place + 4]) for place in range(4, start, 4)]
+    if not axes or len(content) != start + math.prod(sizes):
+        raise InputError(f"{file}: is no IDX file of bytes, or is cut off; fetch it again.")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
+
+
+def _cifar(file: Path) -> _Pool:
+    pixels, label = read_batch(file)
+    return _Pool(list(label), lambda places: pixels[list(places)])
+
+
+def _world(part: str) -> _Pool:
+    """The twenty animals of the embedded world, 32 by 32; 300 training and 60 test pictures of each can be drawn."""
+    from degla.world.domains import DOMAINS
+    from degla.world.scenes import stream
+
+    animals, each = DOMAINS["animal"], 300 if part == "train" else 60
+
+    def read(places: Sequence[int]) -> NDArray[np.uint8]:
+        drawn = []
+        for place in places:
+            name = animals.classes[place // each]
+            picture = animals.paint(name, stream("excon", part, name, place % each)).picture
+            drawn.append(np.asarray(Image.fromarray(picture).resize((32, 32), Image.Resampling.BOX)))
+        return np.stack(drawn).transpose(0, 3, 1, 2).copy()
+
+    return _Pool([number for number in range(len(animals.classes)) for _ in range(each)], read)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if len(names) < 2:
+        raise InputError(f"{folder}: holds {len(names)} subfolder(s); one a class is needed, two at least.")
+    return names
+
+
+def _class_folders(folder: Path, names: Sequence[str]) -> _Pool:
+    """One subfolder a class; Tiny-ImageNet's have a folder `images` in them."""
+    listed: list[tuple[Path, int]] = []
+    for number, name in enumerate(names):
+        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            raise InputError(f"{folder / name}: holds no picture of this class; add some, or remove it from train too.")
+        listed += [(path, number) for path in found]
+    return _of_files(listed)
+
+
+def _tiny_imagenet(folder: Path) -> tuple[_Pool, _Pool]:
+    names = _subfolders(folder / "train")
+    file = folder / "val" / "val_annotations.txt"
+    listed = []
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        words = line.split("\t")
+        if len(words) < 2 or words[1] not in names:
+            raise InputError(f"{file} line {number}: must be a picture and a class of train, got {line[:80]!r}.")
+        listed.append((folder / "val" / "images" / words[0], names.index(words[1])))
+    return _class_folders(folder / "train", names), _of_files(listed)
+
+
+def _of_files(listed: Sequence[tuple[Path, int]]) -> _Pool:
+    def one(path: Path) -> NDArray[np.uint8]:
+        subject = Subject(f"{path}: the picture", if_missing="Put it there, or remove its line.")
+        picture = decode(read_file(path, subject), subject)
+        return np.asarray(ImageOps.fit(picture, (_FOLDER_SIDE, _FOLDER_SIDE), Image.Resampling.BICUBIC))
+
+    def read(places: Sequence[int]) -> NDArray[np.uint8]:
+        return np.stack([one(listed[place][0]) for place in places]).transpose(0, 3, 1, 2).copy()
+
+    return _Pool([label for _, label in listed], read)
+
+
+def draw_shapes(count: int, *, rate: float, seed: int) -> LabelledPictures:
+    """Eight grey shapes on noise, each beside a coloured patch.
+
+    Args:
+        count: pictures; classes by turns.
+        rate: share of the pictures whose patch has the colour of their class; the others' is any.
+        seed: of places, sizes, greys, colours and noise.
+    """
+    chance = np.random.default_rng([seed, 17])
+    pixels = chance.normal(90, 28, (count, 32, 32, 3))
+    label = np.arange(count) % len(SHAPES)
+    y, x = np.mgrid[0:32, 0:32]
+    for number, kind in enumerate(label):
+        radius = chance.uniform(5, 8)
+        middle = chance.uniform(radius + 1, 30 - radius, 2)
+        mask = _inside(SHAPES[kind], (x - middle[0]) / radius, (y - middle[1]) / radius)
+        pixels[number][mask] = chance.uniform(150, 250) + chance.normal(0, 15, (int(mask.sum()), 1))
+        colour = kind if chance.random() < rate else chance.integers(len(_COLOURS))
+        left, top = chance.integers(0, 26, 2)
+        pixels[number, top : top + 6, left : left + 6] = _COLOURS[colour]
+    clipped = pixels.clip(0, 255).astype(np.uint8).transpose(0, 3, 1, 2).copy()
+    return LabelledPictures(torch.from_numpy(clipped), torch.from_numpy(label))
+
+
+def _inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    across, away, square = np.abs(x) + np.abs(y), np.hypot(x, y), np.maximum(np.abs(x), np.abs(y))
+    inside: dict[str, NDArray[np.bool_]] = {
+        "disc": away < 1,
+        "square": square < 0.85,
+        "diamond": across < 1.1,
+        "ring": (away < 1) & (away > 0.55),
+        "cross": (square < 1) & (np.minimum(np.abs(x), np.abs(y)) < 0.3),
+        "bars": (square < 0.95) & (np.abs(np.abs(x) - 0.6) < 0.3),
+        "triangle": (y < 0.8) & (np.abs(x) < (y + 1) / 1.8),
+        "frame": (square < 0.95) & (square > 0.55),
+    }
+    return inside[shape]
+
+
+def batches(count: int, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
+    """Places of all pictures in an order by chance, `size` at a time."""
+    yield from torch.split(torch.randperm(count, generator=generator), size)

@@ -1,0 +1,36 @@
+"""Settings of ExCon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from degla.ranges import AtLeastOne, Count, Positive, Share
+from degla.systems.excon.pictures import real_pictures
+from degla.systems.system import SystemSettings
+
+
+@dataclass(frozen=True)
+class ExconSettings(SystemSettings):
+    """Defaults are those of a run of minutes; behind each, the paper's value on CIFAR-100."""
+
+    data: tuple[str, ...] = (real_pictures(), "shapes")
+    """fashion (Debian's dataset-fashion-mnist), world, shapes, shortcut, or a folder of Fashion-MNIST, CIFAR-100,
+    Tiny-ImageNet, or of train and test with a subfolder a class."""
+    images: AtLeastOne = 1000
+    """Training pictures, drawn by the seed (50,000)."""
+    test_images: AtLeastOne = 500
+    """Test pictures, drawn by the seed (10,000)."""
+    epochs: AtLeastOne = 10
+    """Passes over the training pictures (200)."""
+    explained_from: Count = 4
+    """First epoch with masked views, counted from 0 (50)."""
+    batch_size: AtLeastOne = 128
+    """Pictures a step (256)."""
+    lr: Positive = 0.1
+    """Largest rate of SGD with momentum 0.9, of the network and the classifier (0.5)."""
+    temperature: Positive = 0.1
+    """t."""
+    threshold: Share = 0.5
+    """Evidence above which a place is kept."""
+    validation: bool = False
+    """Measure on training pictures that are held out in place of test pictures, to choose settings; true or false."""

@@ -1,0 +1,229 @@
+"""Labelled point clouds: drawn solids, or real ones in their published forms; patches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from degla.errors import InputError
+from degla.parse import decode, read_bytes, read_text
+from degla.systems.pointacl.settings import PointaclSettings
+from degla.systems.pointacl.solids import SOLIDS, draw_solid, sample_surface
+
+CloudPoints = Float[Tensor, "batch points 3"]
+_INSTALL: Final = "Reading it needs h5py: pip install 'degla[systems]'."
+_SAMPLED: Final = 2048
+"""CloudPoints drawn from a mesh before as many as a cloud has are taken."""
+
+
+@dataclass(frozen=True)
+class Clouds:
+    """Clouds in the unit ball about 0, with the number of each one's class."""
+
+    points: CloudPoints
+    label: Int[Tensor, " batch"]
+
+
+@dataclass(frozen=True)
+class _CloudPool:
+    """What can be drawn from: a name (for messages) and a class for each cloud, and a reader of one."""
+
+    names: Sequence[str]
+    label: Sequence[int]
+    read: Callable[[int, np.random.Generator], NDArray[Any]]
+
+
+@lru_cache(maxsize=2)
+def read_clouds(settings: PointaclSettings, data: str, seed: int) -> tuple[Clouds, Clouds, Clouds]:
+    """Unlabelled training clouds, labelled ones and test clouds, drawn by the seed.
+
+    With `settings.validation` the third are further training clouds.
+
+    Raises:
+        InputError: no such name or folder; files are missing or damaged; a cloud has too few points or one that is no
+            number; all are of one class.
+    """
+    train, test = _cloud_pools(data)
+    counts = (settings.clouds, settings.labelled, settings.test_clouds)
+    if data == "solids":
+        parts = [(train, list(range(sum(counts[:which]), sum(counts[: which + 1])))) for which in range(3)]
+    else:
+        order = np.random.default_rng(seed).permutation(len(train.label)).tolist()
+        unlabelled = order[: counts[0]]
+        # The classifier may see clouds that the encoder saw without their labels, as in the published protocol.
+        held = order[-counts[2] :] if settings.validation else []
+        tested = np.random.default_rng([seed, 1]).permutation(len(test.label))[: counts[2]].tolist()
+        last = (train, held) if settings.validation else (test, tested)
+        parts = [(train, unlabelled), (train, order[: counts[1]]), last]
+    found = [_read(pool, places, settings.points, np.random.default_rng([seed, 2, number]))
+             for number, (pool, places) in enumerate(parts)]  # fmt: skip
+    for part in found[1:]:
+        if len(set(part.label.tolist())) < 2:
+            raise InputError(f"{data}: the clouds are of one class only; two or more are needed.")
+    return found[0], found[1], found[2]
+
+
+def _read(pool: _CloudPool, places: Sequence[int], count: int, chance: np.random.Generator) -> Clouds:
+    clouds = []
+    for place in places:
+        points = np.asarray(pool.read(place, chance), dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] < 3:
+            raise InputError(f"{pool.names[place]}: must be rows of x, y, z, got the shape {points.shape}.")
+        if not np.isfinite(points[:, :3]).all():
+            row = int(np.flatnonzero(~np.isfinite(points[:, :3]).all(axis=1))[0])
+            raise InputError(f"{pool.names[place]}: point {row} is not three finite numbers; mend or remove the file.")
+        if len(points) < count:
+            raise InputError(
+                f"{pool.names[place]}: has {len(points)} points, --points asks for {count}; lower it, or leave it out."
+            )
+        clouds.append(points[chance.permutation(len(points))[:count], :3])
+    stacked = np.stack(clouds) if clouds else np.zeros((0, count, 3))
+    stacked -= stacked.mean(axis=1, keepdims=True)
+    stacked /= np.linalg.norm(stacked, axis=2).max(axis=1, initial=1e-9)[:, None, None]
+    label = torch.tensor([pool.label[place] for place in places], dtype=torch.long)
+    return Clouds(torch.from_numpy(stacked).float(), label)
+
+
+def _cloud_pools(name: str) -> tuple[_CloudPool, _CloudPool]:
+    if name == "solids":
+        kinds = list(SOLIDS)
+        # Clouds by turns of their classes, without end for any use; each draw differs by the generator.
+        label = [place % len(kinds) for place in range(100_000)]
+        pool = _CloudPool(
+            [kinds[kind] for kind in label],
+            label,
+            lambda place, chance: draw_solid(kinds[label[place]], _SAMPLED // 4, chance),
+        )
+        return pool, pool
+    folder = Path(name)
+    if (folder / "training_objectdataset.h5").is_file():
+        return _scanobject(folder / "training_objectdataset.h5"), _scanobject(folder / "test_objectdataset.h5")
+    if (folder / "shapenet_pc").is_dir():
+        return _shapenet(folder, "train"), _shapenet(folder, "test")
+    kinds = sorted(path.name for path in folder.iterdir() if (path / "train").is_dir()) if folder.is_dir() else []
+    if len(kinds) > 1:
+        return _modelnet(folder, kinds, "train"), _modelnet(folder, kinds, "test")
+    raise InputError(
+        f"{name}: no data set and no folder of one. Known: solids; or a folder of ModelNet40 (CLASS/train/*.off, "
+        "CLASS/test/*.off), of ScanObjectNN (training_objectdataset.h5, test_objectdataset.h5), or of ShapeNet-55 "
+        "(train.txt, test.txt, shapenet_pc/*.npy)."
+    )
+
+
+def _modelnet(folder: Path, kinds: Sequence[str], part: str) -> _CloudPool:
+    files = [
+        (path, number) for number, kind in enumerate(kinds) for path in sorted((folder / kind / part).glob("*.off"))
+    ]
+    if not files:
+        raise InputError(f"{folder}: holds no CLASS/{part}/*.off; fetch ModelNet40 again.")
+    return _CloudPool(
+        [str(path) for path, _ in files], [number for _, number in files],
+        lambda place, chance: _sampled(files[place][0], chance),
+    )  # fmt: skip
+
+
+def _sampled(file: Path, chance: np.random.Generator) -> NDArray[np.float64]:
+    try:
+        return sample_surface(read_off(file), _SAMPLED, chance)
+    except ValueError as error:
+        raise InputError(f"{file}: {error}; mend or remove the file.") from None
+
+
+def read_off(file: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Vertices and triangles of an OFF file; some of ModelNet40's have the counts in the first line.
+
+    Raises:
+        InputError: it cannot be read, or is cut off or damaged.
+    """
+    words = decode(read_bytes(file), where=str(file)).split()
+    try:
+        if not words[0].startswith("OFF"):
+            raise ValueError("does not begin with OFF")
+        words = [words[0][3:], *words[1:]] if len(words[0]) > 3 else words[1:]
+        count, faces, place = int(words[0]), int(words[1]), 3
+        vertices = np.array(words[place : place + 3 * count], dtype=np.float64).reshape(count, 3)
+        place += 3 * count
+        triangles = []
+        for _ in range(faces):
+            corners = list(map(int, words[place + 1 : place + 1 + int(words[place])]))
+            place += 1 + int(words[place])
+            triangles += [(corners[0], b, c) for b, c in pairwise(corners[1:])]
+        found = np.array(triangles, dtype=np.int64).reshape(-1, 3)
+        if found.size and not 0 <= found.min() <= found.max() < count:
+            raise ValueError("a face names a vertex that there is not")
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{file}: is no OFF file, or is cut off ({error}); fetch it again.") from None
+    return vertices, found
+
+
+def _scanobject(file: Path) -> _CloudPool:
+    try:
+        import h5py
+    except ImportError:
+        raise InputError(f"{file}: {_INSTALL}") from None
+    try:
+        with h5py.File(file) as stored:
+            points, label = np.asarray(stored["data"]), np.asarray(stored["label"]).astype(int).ravel()
+    except (OSError, KeyError) as error:
+        raise InputError(f"{file}: is no file of ScanObjectNN ({error}); fetch it again.") from None
+    if len(points) != len(label):
+        raise InputError(f"{file}: {len(points)} clouds and {len(label)} labels; fetch it again.")
+    return _CloudPool([f"{file} cloud {place}" for place in range(len(label))], label.tolist(),
+                      lambda place, chance: points[place])  # fmt: skip
+
+
+def _shapenet(folder: Path, part: str) -> _CloudPool:
+    """The class is what stands before the first "-" of a file's name."""
+    names = read_text(folder / f"{part}.txt").split()
+    if not names:
+        raise InputError(f"{folder / f'{part}.txt'}: names no file; fetch ShapeNet-55 again.")
+    everything = {*names, *read_text(folder / "train.txt").split()}
+    kinds = sorted({name.partition("-")[0] for name in everything})
+
+    def read(place: int, chance: np.random.Generator) -> NDArray[Any]:
+        file = folder / "shapenet_pc" / names[place]
+        try:
+            return np.asarray(np.load(file, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{file}: cannot be read as an array ({error}); fetch it again.") from None
+
+    shown = [str(folder / "shapenet_pc" / name) for name in names]
+    return _CloudPool(shown, [kinds.index(name.partition("-")[0]) for name in names], read)
+
+
+def farthest(points: CloudPoints, count: int) -> Int[Tensor, "batch count"]:
+    """Places of `count` points by farthest point sampling: point 0, then each the farthest from those before it."""
+    nearest = torch.full(points.shape[:2], torch.inf)
+    chosen = torch.zeros(len(points), count, dtype=torch.long)
+    rows = torch.arange(len(points))
+    for place in range(1, count):
+        gap = (points - points[rows, chosen[:, place - 1]][:, None]).square().sum(dim=2)
+        nearest = torch.minimum(nearest, gap)
+        chosen[:, place] = nearest.argmax(dim=1)
+    return chosen
+
+
+def patches_of(
+    points: CloudPoints, *, patches: int, size: int
+) -> tuple[CloudPoints, Float[Tensor, "batch patches size 3"]]:
+    """Centres by farthest point sampling, and the nearest points of each, relative to it.
+
+    Raises:
+        InputError: a cloud has fewer points than that.
+    """
+    if points.shape[1] < max(patches, size):
+        raise InputError(f"--points is {points.shape[1]}; it must be at least --patches and --patch-points.")
+    centres = points.gather(1, farthest(points, patches)[:, :, None].expand(-1, -1, 3))
+    near = torch.cdist(centres, points).topk(size, dim=2, largest=False).indices
+    rows = torch.arange(len(points))[:, None, None]
+    return centres, points[rows, near] - centres[:, :, None]

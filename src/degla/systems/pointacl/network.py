@@ -1,0 +1,102 @@
+"""Point-MAE with a class token: patches to tokens, an encoder that tells its attention, a decoder that gives points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import normalize, scaled_dot_product_attention
+
+from degla.model.token_mask import significance, taken
+from degla.systems.pointacl.settings import PointaclSettings
+
+HEADS = 4
+Tokens = Float[Tensor, "batch tokens width"]
+
+
+class PointBlock(nn.Module):
+    """A transformer's block; `attended` also gives what its class token reads of each other token."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mixed, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.own = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, states: Tokens) -> Tokens:
+        """One step."""
+        return self.attended(states, scores=False)[0]
+
+    def attended(self, states: Tokens, *, scores: bool) -> tuple[Tokens, Float[Tensor, "batch tokens"] | None]:
+        """One step, and the significance of all tokens but the first, without gradient, where it is asked for."""
+        parts = self.mixed(self.before(states)).unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = parts.unbind(0)
+        found = None
+        if scores:
+            # The fused kernel gives no attention: the class token's row alone is computed again.
+            row = (query[:, :, :1] @ key.transpose(2, 3) / query.shape[3] ** 0.5).softmax(dim=3)[:, :, 0, 1:]
+            found = significance(row, value[:, :, 1:]).detach()
+        mixed = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        states = states + self.out(mixed)
+        return states + self.own(self.between(states)), found
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Of one pass: the class token, the patches, and each patch's significance where it was asked for."""
+
+    summary: Float[Tensor, "batch width"]
+    patches: Tokens
+    scores: Float[Tensor, "batch patches"] | None
+
+    @property
+    def features(self) -> Float[Tensor, "batch features"]:
+        """[class token; maximum over patches]."""
+        return torch.cat([self.summary, self.patches.amax(dim=1)], dim=1)
+
+
+class PointNetwork(nn.Module):
+    """The encoder, the decoder and the projection of the class token."""
+
+    def __init__(self, settings: PointaclSettings) -> None:
+        super().__init__()
+        width = settings.width
+        # LayerNorm in place of Point-MAE's BatchNorm: no statistics that masked or disturbed clouds could move.
+        self.point = nn.Sequential(nn.Linear(3, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, width))
+        self.patch = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))
+        self.place = nn.Sequential(nn.Linear(3, width), nn.GELU(), nn.Linear(width, width))
+        self.summary = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.hidden = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.encoder = nn.ModuleList(PointBlock(width) for _ in range(settings.blocks))
+        self.decoder = PointBlock(width)
+        self.after, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.points = nn.Linear(width, 3 * settings.patch_points)
+        self.projection = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+
+    def tokens(self, patches: Float[Tensor, "batch patches size 3"]) -> Tokens:
+        """One token a patch: the maximum over its points."""
+        return cast(Tensor, self.patch(self.point(patches).amax(dim=2)))
+
+    def encode(self, tokens: Tokens, places: Tokens, *, scores: bool = False) -> Encoded:
+        """The encoder on some patches; what stands for their centres is added before every block."""
+        states = torch.cat([self.summary.expand(len(tokens), -1, -1), tokens], dim=1)
+        places = torch.cat([torch.zeros_like(places[:, :1]), places], dim=1)
+        found = None
+        for number, block in enumerate(self.encoder):
+            wanted = scores and number == len(self.encoder) - 1
+            states, found = cast(PointBlock, block).attended(states + places, scores=wanted)
+        states = self.after(states)
+        return Encoded(states[:, 0], states[:, 1:], found)
+
+    def rebuild(self, seen: Encoded, places: Tokens, kept: Tensor, left: Tensor) -> Float[Tensor, "batch left size 3"]:
+        """The points of the patches that were left out."""
+        states = torch.cat([seen.patches, self.hidden.expand(len(left), left.shape[1], -1)], dim=1)
+        states = self.decoder(states + torch.cat([taken(places, kept), taken(places, left)], dim=1))
+        return cast(Tensor, self.points(self.last(states[:, kept.shape[1] :]))).unflatten(2, (-1, 3))
+
+    def project(self, seen: Encoded) -> Float[Tensor, "batch width"]:
+        """Unit rows that the contrast compares."""
+        return normalize(self.projection(seen.summary), dim=1)

@@ -1,0 +1,53 @@
+"""A linear classifier on frozen features, by all rows at once."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+
+def probe(
+    features: Float[Tensor, "rows dim"],
+    label: Int[Tensor, " rows"],
+    *,
+    classes: int,
+    decay: float = 1e-3,
+    steps: int = 60,
+) -> Float[Tensor, "classes dim_and_one"]:
+    """Logistic regression on features that are brought to mean 0 and variance 1, by L-BFGS from zeros.
+
+    Args:
+        features: of training rows.
+        label: of each.
+        classes: how many there are; a class without a row is never the answer but by chance.
+        decay: factor of the squared weights.
+        steps: of L-BFGS.
+
+    Returns:
+        Weights on the features as they are, the bias last; for `classify`.
+    """
+    features = features.detach().double()
+    mean, spread = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
+    scaled = torch.cat([(features - mean) / spread, features.new_ones(len(features), 1)], dim=1)
+    weights = torch.zeros(classes, scaled.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=steps, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = cross_entropy(scaled @ weights.T, label) + decay * weights[:, :-1].square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)
+    found = weights.detach()
+    slopes = found[:, :-1] / spread
+    return torch.cat([slopes, (found[:, -1] - slopes @ mean)[:, None]], dim=1).float()
+
+
+def classify(
+    weights: Float[Tensor, "classes dim_and_one"], features: Float[Tensor, "rows dim"]
+) -> Int[Tensor, " rows"]:
+    """The class of each row."""
+    return (features @ weights[:, :-1].T + weights[:, -1]).argmax(dim=1)

@@ -1,0 +1,234 @@
+"""ExCon: known answers of its loss, masks and measures; its readers; the released code's defects cannot happen here."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from degla.errors import InputError
+from degla.model.evidence import above, enlarge, grad_cam, top_share, unit_range
+from degla.systems.excon import SYSTEM
+from degla.systems.excon.measures import average_drop, calibration_error, rate_of_increase
+from degla.systems.excon.pictures import SHAPES, draw_shapes, read_pictures
+from degla.systems.excon.settings import ExconSettings
+from degla.systems.excon.supcon import supervised_contrast
+from degla.systems.excon.train import Network, augment, draw, explain, load_network, masked_views, measure, train
+from degla.systems.system import Case
+
+TINY = ExconSettings(data=("shapes",), images=32, test_images=12, epochs=2, explained_from=1, batch_size=16)
+
+
+def _slow_contrast(views: torch.Tensor, label: list[int], t: float, background: torch.Tensor) -> float:
+    """The formula, one term at a time."""
+    rows = [*views.tolist(), *background.tolist()]
+    dot = [[sum(a * b for a, b in zip(x, y, strict=True)) for y in rows] for x in rows]
+    total = 0.0
+    for i, own in enumerate(label):
+        whole = sum(math.exp(dot[i][a] / t) for a in range(len(rows)) if a != i)
+        positives = [p for p, other in enumerate(label) if other == own and p != i]
+        total += sum(math.log(math.exp(dot[i][p] / t) / whole) for p in positives) / len(positives)
+    return -(t / 0.07) * total / len(label)
+
+
+def test_contrast_is_the_formula_and_backgrounds_are_in_denominators_alone() -> None:
+    torch.manual_seed(0)
+    views, background = (normalize(torch.randn(n, 5), dim=1) for n in (6, 2))
+    label = [0, 1, 0, 0, 1, 0]
+    for others in (background, background[:0]):
+        value = supervised_contrast(views, torch.tensor(label), temperature=0.1, background=others)
+        assert float(value) == pytest.approx(_slow_contrast(views, label, 0.1, others), rel=1e-5)
+    # A background moves a view only by the denominator: the gradient is that of log-sum-exp, away from it.
+    leaf = background.clone().requires_grad_()
+    supervised_contrast(views, torch.tensor(label), temperature=0.1, background=leaf).backward()
+    logits = torch.cat([views, background]) @ views.T / 0.1
+    logits[: len(views)].fill_diagonal_(-torch.inf)
+    expected = logits.softmax(dim=0)[len(views) :] @ views / 0.1 / len(views) * (0.1 / 0.07)
+    torch.testing.assert_close(leaf.grad, expected)
+
+
+def test_a_class_of_one_view_is_refused() -> None:
+    with pytest.raises(ValueError, match="class 3 has one view"):
+        supervised_contrast(torch.eye(3), torch.tensor([1, 1, 3]), temperature=0.1)
+
+
+def test_grad_cam_by_hand() -> None:
+    states = torch.tensor([[[[1.0, 0.0], [0.0, 2.0]], [[0.0, 3.0], [1.0, 0.0]]]])
+    weights = torch.tensor([1.0, -0.5])
+    # The score is the weighted mean of each channel: every gradient is weight / 4.
+    evidence = grad_cam(states, lambda leaf: leaf.mean(dim=(2, 3)) @ weights)
+    torch.testing.assert_close(evidence, torch.tensor([[[0.25, 0.0], [0.0, 0.5]]]))
+    torch.testing.assert_close(unit_range(evidence), torch.tensor([[[0.5, 0.0], [0.0, 1.0]]]))
+    assert unit_range(torch.full((1, 2, 2), 3.0)).eq(0).all()
+    assert above(torch.tensor([[[0.5, 0.51]]]), 0.5).tolist() == [[[0.0, 1.0]]]
+    assert enlarge(evidence, (4, 4)).shape == (1, 4, 4)
+
+
+def test_the_top_share_has_exactly_its_places() -> None:
+    evidence = torch.arange(40.0).view(1, 5, 8)
+    kept = top_share(evidence, 0.15)
+    assert int(kept.sum()) == 6 and kept[0, 4].tolist() == [0, 0] + [1] * 6
+    assert int(top_share(torch.zeros(2, 3, 3), 0.15).sum()) == 2
+
+
+def test_drop_increase_and_calibration_by_hand() -> None:
+    before, after = torch.tensor([0.5, 0.8, 0.4]), torch.tensor([0.25, 0.9, 0.4])
+    assert average_drop(before, after) == pytest.approx(0.5 / 3)
+    assert rate_of_increase(before, after) == pytest.approx(1 / 3)
+    # One bin of confidence 0.9 with half right, one of 0.6 with all right.
+    probability = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
+    assert calibration_error(probability, torch.tensor([0, 1, 1, 1])) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+
+
+def test_explanations_leave_the_network_as_it_is() -> None:
+    """The released code computes them in training mode, which moves BatchNorm's statistics, and keeps gradients."""
+    torch.manual_seed(0)
+    network = Network(3).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images, label = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
+    masked, found = masked_views(network, images, label, threshold=0.5)
+    assert network.training and not masked.requires_grad and found.dtype == torch.bool
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(parameter.grad is None for parameter in network.parameters())
+    # In evaluation mode a picture's explanation does not depend on what stands beside it, and a batch of one works.
+    alone = torch.cat([explain(network, images[[row]], label[[row]])[0] for row in range(4)])
+    torch.testing.assert_close(alone, explain(network, images, label)[0], rtol=1e-4, atol=1e-5)
+    # What is left out is the mean colour, 0 in what the network reads.
+    assert set(masked.unique().tolist()) <= {0.0, *images.unique().tolist()} and (masked == 0).any()
+
+
+def test_masked_views_begin_where_they_are_to_and_backgrounds_are_another_method() -> None:
+    weights = {method: train(TINY, Case("shapes", method, 0)) for method in ("supcon",)}
+    for method in SYSTEM.methods:
+        torch.manual_seed(3)
+        weights[method] = train(TINY, Case("shapes", method, 0))
+    different = [not torch.equal(weights[one]["body.0.weight"], weights[other]["body.0.weight"])
+                 for one, other in (("supcon", "excon"), ("excon", "excon_b"))]  # fmt: skip
+    assert all(different)
+    late = ExconSettings(**{**vars(TINY), "explained_from": 2})
+    torch.manual_seed(3)
+    same = train(late, Case("shapes", "excon_b", 0))
+    assert all(torch.equal(value, weights["supcon"][name]) for name, value in same.items())
+    scores = measure(TINY, Case("shapes", "excon", 0), weights["excon"])
+    assert set(scores) == {column.name for column in SYSTEM.columns} and all(0 <= each <= 1 for each in scores.values())
+    assert not load_network(weights["excon"]).training
+    (figure,) = draw(TINY, {Case("shapes", method, 0): weights[method] for method in SYSTEM.methods})
+    assert figure.title == "shapes" and figure.drawings[0].count("<image") == 8 * 4
+
+
+def test_views_keep_their_size_and_differ() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(5, 3, 32, 32)
+    one, other = augment(images), augment(images)
+    assert one.shape == images.shape and not torch.allclose(one, other)
+
+
+def test_shapes_are_drawn_by_their_seed_and_the_shortcut_is_as_often_as_it_says() -> None:
+    first, again, other = (draw_shapes(16, rate=0.0, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.pixels, again.pixels) and not torch.equal(first.pixels, other.pixels)
+    assert sorted(first.label.tolist()) == sorted([*range(8), *range(8)]) and len(SHAPES) == 8
+    pure = draw_shapes(64, rate=1.0, seed=0)
+    reds = ((pure.pixels == torch.tensor([230, 60, 60], dtype=torch.uint8).view(1, 3, 1, 1)).all(dim=1)).flatten(1)
+    assert torch.equal(reds.any(dim=1), pure.label == 0)
+
+
+def _write_idx(file: Path, values: np.ndarray) -> None:
+    head = bytes([0, 0, 8, values.ndim]) + b"".join(int(size).to_bytes(4) for size in values.shape)
+    file.write_bytes(gzip.compress(head + values.astype(np.uint8).tobytes()))
+
+
+def _fashion(folder: Path, labels: int = 3) -> Path:
+    folder.mkdir()
+    for part, count in (("train", 9), ("t10k", 6)):
+        pixels = np.arange(count * 28 * 28).reshape(count, 28, 28) % 251
+        _write_idx(folder / f"{part}-images-idx3-ubyte.gz", pixels)
+        _write_idx(folder / f"{part}-labels-idx1-ubyte.gz", np.arange(count) % labels)
+    return folder
+
+
+def _read(name: object, **changes: object):
+    options = {"images": 6, "test_images": 4, "seed": 0, "validation": False} | changes
+    return read_pictures(str(name), **options)  # type: ignore[arg-type]
+
+
+def test_fashion_mnist(tmp_path: Path) -> None:
+    folder = _fashion(tmp_path / "fashion")
+    training, test = _read(folder)
+    assert training.pixels.shape == (6, 3, 32, 32) and len(test.label) == 4
+    order = np.random.default_rng(0).permutation(9)[:6]
+    assert training.label.tolist() == (order % 3).tolist()
+    picture = np.arange(order[0] * 784, (order[0] + 1) * 784).reshape(28, 28) % 251
+    assert np.array_equal(training.pixels[0, 1, 2:30, 2:30].numpy(), picture)
+    assert training.pixels[0, :, :2].eq(0).all()
+    held = _read(folder, images=5, validation=True)[1]
+    assert held.label.tolist() == (np.random.default_rng(0).permutation(9)[5:9] % 3).tolist()
+
+
+def test_cifar_100(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    for name in ("train", "test"):
+        rows = {b"data": np.arange(8 * 3072).reshape(8, 3072).astype(np.uint8), b"fine_labels": [0, 99] * 4}
+        (folder / name).write_bytes(pickle.dumps(rows))
+    for place in (tmp_path, folder):
+        training, _ = _read(place)
+        assert training.pixels.shape == (6, 3, 32, 32) and set(training.label.tolist()) == {0, 99}
+
+
+def test_tiny_imagenet_and_folders_of_classes(tmp_path: Path) -> None:
+    tiny, own = tmp_path / "tiny", tmp_path / "own"
+    lines = []
+    for number, kind in enumerate(("n01", "n02")):
+        for name, root in (("train", tiny / "train" / kind / "images"), ("", own / "train" / kind),
+                           ("", own / "val" / kind), ("val", tiny / "val" / "images")):  # fmt: skip
+            root.mkdir(parents=True, exist_ok=True)
+            for place in range(3):
+                Image.new("RGB", (80, 64), (100 * number, 7, place)).save(root / f"{kind}_{place}.png")
+                if name == "val":
+                    lines.append(f"{kind}_{place}.png\t{kind}\t0\t0\t62\t62")
+    (tiny / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    for folder in (tiny, own):
+        training, test = _read(folder)
+        assert training.pixels.shape == (6, 3, 64, 64)
+        for part in (training, test):
+            assert torch.equal(part.pixels[:, 0, 0, 0].long(), 100 * part.label)
+    (tiny / "val" / "val_annotations.txt").write_text("n01_0.png\tn03\n")
+    with pytest.raises(InputError, match=r"val_annotations.txt line 1: must be a picture and a class of train"):
+        _read(tiny, seed=1)
+
+
+def test_the_world_is_drawn_without_files() -> None:
+    training, test = _read("world", images=4, test_images=3)
+    assert training.pixels.shape == (4, 3, 32, 32) and len(test.label) == 3
+    assert not torch.equal(training.pixels[0], test.pixels[0])
+
+
+def test_bad_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="of one class only; two or more are needed"):
+        _read(_fashion(tmp_path / "one", labels=1))
+    with pytest.raises(InputError, match="nowhere: no data set and no folder of one"):
+        _read("nowhere")
+    for content, says in ((b"no gzip", "is damaged"), (gzip.compress(b"\x00\x00\x08\x03\x00"), "no IDX file of bytes")):
+        folder = _fashion(tmp_path / says.replace(" ", ""))
+        (folder / "train-images-idx3-ubyte.gz").write_bytes(content)
+        with pytest.raises(InputError, match=rf"train-images-idx3-ubyte.gz: .*{says}.*; fetch it again"):
+            _read(folder)
+    folder = _fashion(tmp_path / "short")
+    _write_idx(folder / "train-labels-idx1-ubyte.gz", np.arange(5))
+    with pytest.raises(InputError, match="9 pictures and 5 labels in train"):
+        _read(folder)
+    (tmp_path / "bare" / "train" / "a").mkdir(parents=True)
+    (tmp_path / "bare" / "test").mkdir()
+    with pytest.raises(InputError, match=r"train: holds 1 subfolder\(s\); one a class is needed, two at least"):
+        _read(tmp_path / "bare")
+    (tmp_path / "bare" / "train" / "b").mkdir()
+    with pytest.raises(InputError, match="a: holds no picture of this class"):
+        _read(tmp_path / "bare")

@@ -1,0 +1,280 @@
+"""PointACL: known answers of significance, masks, losses and patches; its readers; zero weight is the baseline."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from degla.errors import InputError
+from degla.model.token_mask import gumbel, largest, places_of, sampling_keys, significance, taken
+from degla.systems.pointacl import SYSTEM
+from degla.systems.pointacl.clouds import farthest, patches_of, read_clouds, read_off
+from degla.systems.pointacl.network import PointNetwork
+from degla.systems.pointacl.settings import PointaclSettings
+from degla.systems.pointacl.solids import SOLIDS, draw_solid, sample_surface
+from degla.systems.pointacl.train import chamfer, cut_out, draw, info_nce, measure, pretraining_loss, train
+from degla.systems.probe import classify, probe
+from degla.systems.system import Case
+
+TINY = PointaclSettings(
+    clouds=20, labelled=20, test_clouds=20, points=40, patches=10, patch_points=4, width=16, blocks=2, epochs=1,
+    batch_size=10,
+)  # fmt: skip
+
+
+def test_significance_by_hand_sums_to_one() -> None:
+    attention = torch.tensor([[[0.2, 0.6], [0.4, 0.0]]])
+    # |V| over the heads together: token 0 has (3, 4), token 1 has (0, 1).
+    values = torch.tensor([[[[3.0], [0.0]], [[4.0], [1.0]]]])
+    scores = significance(attention, values)
+    torch.testing.assert_close(scores, torch.tensor([[0.6 * 5 / 3.6, 0.6 / 3.6]]))
+    random = significance(torch.rand(4, 3, 7), torch.randn(4, 3, 7, 5))
+    torch.testing.assert_close(random.sum(dim=1), torch.ones(4))
+
+
+def test_the_masks_class_row_is_that_of_attention() -> None:
+    torch.manual_seed(0)
+    network = PointNetwork(TINY)
+    tokens, places = torch.randn(2, 10, 16), torch.randn(2, 10, 16)
+    seen = network.encode(tokens, places, scores=True)
+    assert seen.scores is not None and not seen.scores.requires_grad
+    torch.testing.assert_close(seen.scores.sum(dim=1), torch.ones(2))
+    plain = network.encode(tokens, places)
+    assert plain.scores is None and torch.equal(plain.summary, seen.summary)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.6, 6), (0.3, 3), (0.0, 0), (0.99, 9), (1.0, 10)])
+def test_a_mask_has_exactly_its_share(share: float, count: int) -> None:
+    mask = largest(torch.rand(50, 10), share)
+    assert mask.sum(dim=1).eq(count).all()
+    kept, left = places_of(mask)
+    for row in range(50):
+        assert sorted([*kept[row].tolist(), *left[row].tolist()]) == list(range(10))
+        assert mask[row][left[row]].all() and not mask[row][kept[row]].any()
+    tokens = torch.arange(500.0).view(50, 10, 1)
+    assert torch.equal(taken(tokens, kept)[3, :, 0], tokens[3, kept[3], 0])
+
+
+def test_the_ends_of_the_temperature() -> None:
+    scores = torch.tensor([[0.1, 0.4, 0.3, 0.15, 0.05]]).expand(4000, -1)
+    noise = gumbel(scores, generator=torch.Generator().manual_seed(0))
+    cold = largest(sampling_keys(scores, noise, temperature=1e-6), 0.4)
+    assert (cold == torch.tensor([False, True, True, False, False])).all()
+    lowest = largest(sampling_keys(scores, noise, temperature=1e-6, by="low"), 0.4)
+    assert (lowest == torch.tensor([True, False, False, False, True])).all()
+    for keys in (
+        sampling_keys(scores, noise, temperature=1e6),
+        sampling_keys(scores, noise, temperature=1, by="random"),
+    ):
+        hot = largest(keys, 0.4).float().mean(dim=0)
+        assert (hot - 0.4).abs().max() < 4 * math.sqrt(0.4 * 0.6 / 4000)
+
+
+def test_draws_are_without_replacement_from_the_softmax() -> None:
+    """With two of three left out, the one that stays has a probability that can be written down."""
+    scores = torch.tensor([[0.2, 0.3, 0.5]]).expand(20000, -1)
+    keys = sampling_keys(scores, gumbel(scores, generator=torch.Generator().manual_seed(1)), temperature=0.2)
+    left = largest(keys, 2 / 3)
+    p = torch.softmax(torch.tensor([1.0, 1.5, 2.5]), dim=0).tolist()
+    stays = [sum(p[a] * p[b] / (1 - p[a]) for a, b in itertools.permutations({0, 1, 2} - {c})) for c in range(3)]
+    found = 1 - left.float().mean(dim=0)
+    torch.testing.assert_close(found, torch.tensor(stays), atol=0.015, rtol=0)
+    # What is left out has more significance than what stays.
+    share = (scores * left).sum() / left.sum(), (scores * ~left).sum() / (~left).sum()
+    assert share[0] > share[1]
+
+
+def test_chamfer_and_contrast_by_hand() -> None:
+    one = torch.tensor([[0.0, 0, 0], [1, 0, 0]])
+    other = torch.tensor([[0.0, 0, 0], [1, 0, 2], [1, 0, 0]])
+    assert float(chamfer(one, other)) == pytest.approx(4 / 3)
+    assert float(chamfer(one, one)) == 0
+    rows = normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    dot = (rows @ rows.T / 0.1).tolist()
+    slow = sum(math.log(sum(math.exp(x) for x in dot[i])) - dot[i][i] for i in range(3)) / 3
+    assert float(info_nce(rows, rows, temperature=0.1)) == pytest.approx(slow, rel=1e-5)
+
+
+def test_patches() -> None:
+    points = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [6, 0, 0], [0, 3, 0]]])
+    assert farthest(points, 3).tolist() == [[0, 3, 4]]
+    centres, near = patches_of(points, patches=2, size=2)
+    assert centres[0].tolist() == [[0, 0, 0], [6, 0, 0]]
+    assert near[0].tolist() == [[[0, 0, 0], [1, 0, 0]], [[0, 0, 0], [-1, 0, 0]]]
+    with pytest.raises(InputError, match="--points is 5; it must be at least --patches and --patch-points"):
+        patches_of(points, patches=2, size=6)
+
+
+def test_a_cut_takes_the_nearest_points_and_keeps_their_number() -> None:
+    torch.manual_seed(0)
+    points = torch.randn(3, 10, 3)
+    cut = cut_out(points, 0.4)
+    assert cut.shape == points.shape
+    for row in range(3):
+        left = {tuple(point) for point in cut[row].tolist()}
+        assert len(left) == 6 and left < {tuple(point) for point in points[row].tolist()}
+
+
+def test_points_lie_on_the_surface() -> None:
+    chance = np.random.default_rng(0)
+    box = sample_surface(SOLIDS["box"](), 3000, chance)
+    assert np.abs(box).max(axis=1) == pytest.approx(0.5) and np.abs(box.mean(axis=0)).max() < 0.05
+    # Every side of the cube has a sixth of the points.
+    sides = np.bincount(
+        np.abs(box).argmax(axis=1) * 2 + (np.take_along_axis(box, np.abs(box).argmax(1)[:, None], 1)[:, 0] > 0)
+    )
+    assert np.abs(sides / 3000 - 1 / 6).max() < 0.04
+    ball = sample_surface(SOLIDS["ellipsoid"](), 500, chance)
+    assert 0.47 < np.linalg.norm(ball, axis=1).min() <= np.linalg.norm(ball, axis=1).max() < 0.501
+    for kind in SOLIDS:
+        assert np.isfinite(draw_solid(kind, 50, chance)).all()
+    with pytest.raises(ValueError, match="no area"):
+        sample_surface((np.zeros((3, 3)), np.array([[0, 1, 2]])), 5, chance)
+
+
+def test_zero_weight_is_the_baseline_bit_for_bit_and_methods_differ() -> None:
+    found = {}
+    for name, method, weight in (
+        ("base", "point_mae", 0.1),
+        ("zero", "random_contrast", 0.0),
+        ("random", "random_contrast", 0.1),
+        ("high", "pointacl", 0.1),
+        ("low", "low_contrast", 0.1),
+    ):
+        torch.manual_seed(5)
+        found[name] = train(replace(TINY, weight=weight), Case("solids", method, 0))
+    assert all(torch.equal(value, found["zero"][name]) for name, value in found["base"].items())
+    for one, other in itertools.combinations(("base", "random", "high", "low"), 2):
+        assert any(not torch.equal(value, found[other][name]) for name, value in found[one].items()), (one, other)
+    scores = measure(TINY, Case("solids", "pointacl", 0), found["high"])
+    assert set(scores) == {column.name for column in SYSTEM.columns} and all(0 <= each <= 1 for each in scores.values())
+    (figure,) = draw(TINY, {Case("solids", "pointacl", 0): found["high"]})
+    assert figure.title == "solids" and "<svg" in figure.drawings[0]
+
+
+def test_both_sides_of_the_contrast_are_trained() -> None:
+    torch.manual_seed(0)
+    network = PointNetwork(TINY)
+    patches = patches_of(read_clouds(TINY, "solids", 0)[0].points[:6], patches=10, size=4)
+    weights = {weight: replace(TINY, weight=weight) for weight in (0.0, 1.0)}
+    losses = []
+    for settings in weights.values():
+        torch.manual_seed(1)
+        losses.append(pretraining_loss(network, settings, "random_contrast", patches))
+    assert losses[1] > losses[0]
+    losses[1].backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+
+
+def test_a_probe_finds_separated_classes() -> None:
+    chance = torch.Generator().manual_seed(0)
+    label = torch.arange(60) % 3
+    features = torch.eye(3)[label] * torch.tensor([1.0, 10.0, 100.0]) + 0.01 * torch.randn(60, 3, generator=chance)
+    assert torch.equal(classify(probe(features, label, classes=3), features), label)
+
+
+def test_clouds_are_in_the_unit_ball_and_drawn_by_the_seed() -> None:
+    unlabelled, labelled, test = read_clouds(TINY, "solids", 0)
+    assert unlabelled.points.shape == (20, 40, 3) and sorted(labelled.label.tolist()) == sorted([*range(10)] * 2)
+    torch.testing.assert_close(test.points.norm(dim=2).amax(dim=1), torch.ones(20))
+    torch.testing.assert_close(test.points.mean(dim=1), torch.zeros(20, 3), atol=1e-6, rtol=0)
+    other = read_clouds(TINY, "solids", 1)[2]
+    assert not torch.equal(test.points, other.points) and not torch.equal(test.points, labelled.points)
+
+
+OFF = "OFF\n4 2 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 2\n3 0 2 3\n"
+
+
+def test_off_files(tmp_path: Path) -> None:
+    file = tmp_path / "one.off"
+    for text in (OFF, OFF.replace("OFF\n", "OFF"), "OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n"):
+        file.write_text(text)
+        vertices, faces = read_off(file)
+        assert vertices.shape == (4, 3) and faces.tolist() == [[0, 1, 2], [0, 2, 3]]
+    for text in ("PLY\n", OFF[:-8], "OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 9\n", "OFF\nx 1 0\n", ""):
+        file.write_text(text)
+        with pytest.raises(InputError, match=r"one.off: is no OFF file, or is cut off \(.*\); fetch it again"):
+            read_off(file)
+
+
+def _modelnet(folder: Path, text: str = OFF) -> Path:
+    for kind in ("chair", "desk"):
+        for part in ("train", "test"):
+            (folder / kind / part).mkdir(parents=True)
+            for number in range(4):
+                (folder / kind / part / f"{kind}_{number:04}.off").write_text(OFF)
+    (folder / "desk" / "train" / "desk_0002.off").write_text(text)
+    return folder
+
+
+def _read(folder: Path, **changes: int):
+    settings = PointaclSettings(**{"clouds": 8, "labelled": 8, "test_clouds": 4, "points": 16} | changes)
+    return read_clouds(settings, str(folder), 0)
+
+
+def test_modelnet40(tmp_path: Path) -> None:
+    unlabelled, labelled, test = _read(_modelnet(tmp_path / "modelnet"))
+    assert unlabelled.points.shape == (8, 16, 3) and len(test.label) == 4 and set(labelled.label.tolist()) == {0, 1}
+    flat = OFF.replace("1 1 0", "2 0 0").replace("0 1 0", "3 0 0")
+    with pytest.raises(InputError, match=r"desk_0002.off: the surface has no area; mend or remove the file"):
+        _read(_modelnet(tmp_path / "flat", flat))
+
+
+def _shapenet(folder: Path, cloud: np.ndarray) -> Path:
+    (folder / "shapenet_pc").mkdir(parents=True)
+    names = [f"{kind}-{number}.npy" for kind in ("02691156", "03001627") for number in range(4)]
+    for name in names:
+        np.save(folder / "shapenet_pc" / name, np.random.default_rng(len(name)).normal(size=(20, 3)))
+    np.save(folder / "shapenet_pc" / names[1], cloud)
+    for part in ("train", "test"):
+        (folder / f"{part}.txt").write_text("\n".join(names) + "\n")
+    return folder
+
+
+def test_shapenet_55_and_bad_clouds(tmp_path: Path) -> None:
+    good = np.random.default_rng(0).normal(size=(20, 3))
+    assert set(_read(_shapenet(tmp_path / "good", good))[1].label.tolist()) == {0, 1}
+    bad = good.copy()
+    bad[7, 1] = np.nan
+    cases = [
+        (bad, r"02691156-1.npy: point 7 is not three finite numbers"),
+        (good[:9], r"02691156-1.npy: has 9 points, --points asks for 16; lower it"),
+        (good[:, :2], r"02691156-1.npy: must be rows of x, y, z, got the shape \(20, 2\)"),
+    ]
+    for number, (cloud, says) in enumerate(cases):
+        with pytest.raises(InputError, match=says):
+            _read(_shapenet(tmp_path / str(number), cloud))
+    folder = _shapenet(tmp_path / "broken", good)
+    (folder / "shapenet_pc" / "03001627-2.npy").write_bytes(b"no array")
+    with pytest.raises(InputError, match=r"03001627-2.npy: cannot be read as an array"):
+        _read(folder)
+    folder = _shapenet(tmp_path / "alike", good)
+    (folder / "train.txt").write_text("02691156-0.npy\n02691156-2.npy\n")
+    with pytest.raises(InputError, match="the clouds are of one class only"):
+        _read(folder)
+
+
+def test_scanobjectnn(tmp_path: Path) -> None:
+    file = tmp_path / "training_objectdataset.h5"
+    file.write_bytes(b"no hdf5")
+    h5py = pytest.importorskip("h5py")
+    with pytest.raises(InputError, match=r"training_objectdataset.h5: is no file of ScanObjectNN"):
+        _read(tmp_path)
+    for name in ("training", "test"):
+        with h5py.File(tmp_path / f"{name}_objectdataset.h5", "w") as stored:
+            stored["data"] = np.random.default_rng(0).normal(size=(8, 30, 3))
+            stored["label"] = np.arange(8) % 3
+    assert set(_read(tmp_path)[1].label.tolist()) == {0, 1, 2}
+
+
+def test_unknown_data_is_refused(tmp_path: Path) -> None:
+    for name in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match="no data set and no folder of one"):
+            _read(name)
