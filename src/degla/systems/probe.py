@@ -40,7 +40,7 @@ def probe(
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     found = weights.detach()
     slopes = found[:, :-1] / spread
     return torch.cat([slopes, (found[:, -1] - slopes @ mean)[:, None]], dim=1).float()

@@ -95,7 +95,8 @@ class PointNetwork(nn.Module):
         """The points of the patches that were left out."""
         states = torch.cat([seen.patches, self.hidden.expand(len(left), left.shape[1], -1)], dim=1)
         states = self.decoder(states + torch.cat([taken(places, kept), taken(places, left)], dim=1))
-        return cast(Tensor, self.points(self.last(states[:, kept.shape[1] :]))).unflatten(2, (-1, 3))
+        points: Tensor = self.points(self.last(states[:, kept.shape[1] :]))
+        return points.view(*left.shape, -1, 3)
 
     def project(self, seen: Encoded) -> Float[Tensor, "batch width"]:
         """Unit rows that the contrast compares."""

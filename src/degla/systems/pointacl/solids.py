@@ -30,7 +30,8 @@ def sample_surface(mesh: Mesh, count: int, chance: np.random.Generator) -> Array
     along = chance.random((count, 2))
     over = along.sum(axis=1) > 1
     along[over] = 1 - along[over]
-    return corners[face, 0] + (sides[face] * along[:, :, None]).sum(axis=1)
+    points: Array = corners[face, 0] + (sides[face] * along[:, :, None]).sum(axis=1)
+    return points
 
 
 def draw_solid(kind: str, count: int, chance: np.random.Generator) -> Array:
@@ -38,7 +39,8 @@ def draw_solid(kind: str, count: int, chance: np.random.Generator) -> Array:
     points = sample_surface(SOLIDS[kind](), count, chance) * chance.uniform(0.6, 1.4, 3)
     angle = chance.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    return points @ turn.T + chance.normal(0, 0.01, points.shape)
+    turned: Array = points @ turn.T + chance.normal(0, 0.01, points.shape)
+    return turned
 
 
 def _revolved(profile: Sequence[tuple[float, float]]) -> Mesh:
