@@ -11,6 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 demo: $(VENV)/.installed
 	$(BIN)/degla demo
+	@echo "On your own photographs: $(BIN)/degla demo --photos CAPTIONS --images FOLDER --out demo-photos"
 
 test: $(VENV)/.installed-dev check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup

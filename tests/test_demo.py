@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from degla import demo as room
 from degla.cli import main
+from degla.demo import methods
+from degla.demo import world as room
 from degla.evaluation.results import load_result
 from degla.evaluation.run import evaluate
 from degla.evaluation.terminal import named_scores
@@ -49,20 +50,20 @@ def test_the_whole_pipeline(
     fingerprints = {load_result(path).model.fingerprint for path in (out / "results").glob("*-*.json")}
     assert len(fingerprints) == len(labels), "two methods gave the same model"
     negatives = [json.loads(line) for line in (out / "negatives-64.jsonl").read_text().splitlines()]
-    assert {row["rule"] for row in negatives} == set(room.RULES)
+    assert {row["rule"] for row in negatives} == set(methods.RULES)
     base = load_encoder("world").fingerprint
     assert load_result(out / "results" / "base-0.json").model.fingerprint == base
 
     # A second demo in the same folder replaces the first and draws nothing again.
     drawn = (out / "world" / "pairs-64" / "captions.jsonl").stat().st_mtime_ns
-    monkeypatch.setattr(room, "METHODS", {"clip": None})
+    monkeypatch.setattr(methods, "METHODS", {"clip": None})
     assert main(["demo", "--quick", "--out", str(out)]) == 0
     assert (out / "world" / "pairs-64" / "captions.jsonl").stat().st_mtime_ns == drawn
 
 
 def test_what_makes_a_recipe_stays() -> None:
     plain, plus = (
-        room.demo_config(getattr(RECIPES.load(name), name)(), steps=7, seed=3) for name in ("degla", "degla_plus")
+        methods.demo_config(getattr(RECIPES.load(name), name)(), steps=7, seed=3) for name in ("degla", "degla_plus")
     )
     assert plus.train == replace(plain.train, freeze_image_blocks=-1)
     assert plus.optim.lr == pytest.approx(2 * plain.optim.lr)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from degla.cli import main
+from degla.cli import main, spoken
 from degla.config.fields import documented, known_fields
 from degla.config.sections import OptimConfig
 from degla.losses.core.objective import loss_class
@@ -97,4 +97,4 @@ def test_help_fits_on_two_screens_and_leads_on(capsys: Capture) -> None:
         assert len(lines) <= 64 and max(map(len, lines)) <= 125, len(lines)
         assert "degla explain" in text and "--config" in text and "docs/" in text
     assert "--help WHAT" in train and "--help all" in top and all(f"  {name} " in train for name in RECIPES.names())
-    assert all(f"  {name.replace('_', ' ')} " in top for name in VERBS.names())
+    assert all(f"  {spoken(name)} " in top for name in VERBS.names())

@@ -52,7 +52,7 @@ def _json(capsys: Capture, *words: str) -> dict[str, Any]:
 
 def test_the_true_caption_wins(drawn: tuple[Path, str, str], capsys: Capture) -> None:
     path, true, false = drawn
-    found = _json(capsys, str(path), "--captions", false, true)
+    found = _json(capsys, str(path), "--captions", false, true, "--models", "world")
     (model,) = found["models"]
     assert model["model"] == "world" and model["ranks"] == [[2, 1]] and model["share_by"] == "softmax"
     assert found["captions"] == [{"text": false, "rule": ""}, {"text": true, "rule": ""}]
@@ -139,7 +139,7 @@ def test_negatives_of_the_rules(drawn: tuple[Path, str, str], capsys: Capture) -
 
 def test_false_captions_of_ones_own(drawn: tuple[Path, str, str], capsys: Capture) -> None:
     path, true, false = drawn
-    found = _json(capsys, str(path), "--captions", true, "--false", false, "--negatives")
+    found = _json(capsys, str(path), "--captions", true, "--false", false, "--negatives", "--models", "world")
     assert found["captions"][:2] == [{"text": true, "rule": ""}, {"text": false, "rule": "given as false"}]
     assert found["models"][0]["ranks"][0][0] < found["models"][0]["ranks"][0][1]
     assert main(["look", str(path), "--captions", true, "--false", false]) == 0

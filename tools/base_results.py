@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from degla.demo import BASE_RESULTS, FULL, QUICK, made_from
+from degla.demo.world import BASE_RESULTS, FULL, QUICK, made_from
 from degla.evaluation.results import save_result
 from degla.evaluation.run import evaluate
 from degla.model.load import load_encoder

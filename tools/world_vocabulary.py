@@ -6,14 +6,13 @@ pieces), while the token table shrinks from 49,408 rows to about 2,250 and the m
 
 from __future__ import annotations
 
-import gzip
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 from degla.world.captions import FULL_TEMPLATES, JOINERS, NESTINGS, PREFIXES
 from degla.world.domains import DIGITS, DOMAINS, NUMBERS, plural
 from degla.world.vocabulary import COLOURS, SHAPES, TEXTURES, WORDINGS
+from tools.vocabulary import write_merges
 
 KEPT_MERGES: Final = 1500
 """Merges taken from the head of CLIP's list whatever the world needs."""
@@ -37,36 +36,6 @@ def world_words() -> list[str]:
     return sorted(words - {"", "subject", "object", "relation"})
 
 
-def _merges_of(word: str, ranks: dict[tuple[str, str], int]) -> set[tuple[str, str]]:
-    """The merges that byte-pair encoding applies to one lower-case ASCII word."""
-    pieces = [*word[:-1], word[-1] + "</w>"]
-    used: set[tuple[str, str]] = set()
-    while len(pieces) > 1:
-        best = min(pairwise(pieces), key=lambda pair: ranks.get(pair, len(ranks)))
-        if best not in ranks:
-            break
-        used.add(best)
-        merged: list[str] = []
-        index = 0
-        while index < len(pieces):
-            if tuple(pieces[index : index + 2]) == best:
-                merged.append("".join(best))
-                index += 2
-            else:
-                merged.append(pieces[index])
-                index += 1
-        pieces = merged
-    return used
-
-
-def write_vocabulary(file: Path, *, source: Path) -> int:
-    """Write the trimmed merge list; `source` is CLIP's `bpe_simple_vocab_16e6.txt.gz`. Returns the vocabulary size."""
-    lines = gzip.decompress(source.read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
-    merges = [(first, second) for first, second in (line.split() for line in lines)]
-    ranks = {merge: rank for rank, merge in enumerate(merges)}
-    needed = {merge for word in world_words() for merge in _merges_of(word, ranks)}
-    kept = [merge for rank, merge in enumerate(merges) if rank < KEPT_MERGES or merge in needed]
-    text = "\n".join(["#version: 0.2", *(" ".join(merge) for merge in kept)])
-    # No time stamp in the archive: the same words give the same file.
-    file.write_bytes(gzip.compress(text.encode(), mtime=0))
-    return 2 * 256 + len(kept) + 2
+def write_vocabulary(file: Path) -> int:
+    """Write the trimmed merge list; returns the vocabulary size."""
+    return write_merges(file, world_words(), kept=KEPT_MERGES)

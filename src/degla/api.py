@@ -32,7 +32,8 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
 
     Args:
         name: a run or checkpoint folder, ARCHITECTURE:TAG or ARCHITECTURE:FILE of open_clip, hf-hub:ORGANISATION/NAME,
-            a folder of transformers or of ONNX graphs, or "world", the small model that is shipped with this package.
+            a folder of transformers or of ONNX graphs, or "world" or "photo", the small models that are shipped with
+            this package.
         device: where its parameters go.
 
     Raises:

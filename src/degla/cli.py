@@ -16,23 +16,23 @@ from degla.version import __version__
 _DOWNLOAD = "--allow-download"
 _NEW_VERBS = {"partners": "distractors"}
 """The names that commands have now, by those that they had before."""
+_HYPHENATED = frozenset({"fetch_data"})
+"""Commands that are one word with a hyphen; others are as many words as their file's name has."""
 
 _ABOUT = """Teach CLIP-like models composition without making them forget what they knew.
 
-  degla demo                                   the whole pipeline on the embedded world, with a report
+  degla demo [--photos CAPTIONS --images DIR]  the whole pipeline on the embedded world, or on your own photographs
   degla negatives CAPTIONS --out FILE          make hard negative captions [--llm embedded | openai --base-url URL]
   degla negatives report FILE --captions FILE  what is in them, how hard they are, samples to read
   degla train RECIPE --data.captions FILE --data.images FOLDER --data.negatives FILE --out RUN
   degla train --config FILE                    the same by a file; degla train --resume RUN: go on where RUN stopped
   degla doctor RECIPE [FLAGS OF degla train]   what stands in the way of a run, and what limits its speed
-  degla ls, degla explain NAME                 recipes, losses, rules, benchmarks; what one is, and when to use it
+  degla ls, degla explain NAME, degla choose   what there is; what one is; which method and settings to use
   degla look PICTURE... --captions TEXT... --models BASE TUNED  how each ranks texts for a picture [--negatives]
   degla app --models BASE TUNED [--results RESULTS... --root DATA] [--folder PICTURES]  the same on a page, and more
   degla evaluate MODEL... --benchmarks NAME... --root DATA --out results.json; degla report RESULTS... --out report.html
   degla export MODEL --to transformers --out DIR  or onnx, open_clip; degla publish MODEL --to OWNER/NAME: to the hub
-  degla choose                                 which method and which settings, each with the figures behind it
-  degla study PLAN --out DIR                   recipes x settings x seeds: one table, a frontier, paired tests
-  degla continual PLAN --out DIR               tasks one after another: what is learnt, what is kept of those before
+  degla study PLAN --out DIR                   recipes x settings x seeds; degla continual: tasks one after another
 
 degla COMMAND --help tells more, degla train RECIPE --help all every flag; docs/quick-start.md, docs/index.md lead on.
 With --allow-download any command may fetch what a model's folder names on the Hugging Face hub; without it none does.
@@ -79,14 +79,19 @@ def _tell(message: str) -> None:
     sys.stderr.write(f"degla: {with_short_words(message)}\n")
 
 
+def spoken(name: str) -> str:
+    """A command as people write it, by its name on the shelf."""
+    return name.replace("_", "-" if name in _HYPHENATED else " ")
+
+
 def parser(name: str) -> argparse.ArgumentParser:
     """The parser of one verb that has `describe`, by its name on the shelf."""
     summary = VERBS.summary(name)
     made = argparse.ArgumentParser(
-        prog=f"degla {name.replace('_', ' ')}",
+        prog=f"degla {spoken(name)}",
         description=summary[:1].upper() + summary[1:] + ".",
         epilog="\n".join(
-            f"also: degla {other.replace('_', ' ')} - {VERBS.summary(other)}"
+            f"also: degla {spoken(other)} - {VERBS.summary(other)}"
             for other in VERBS.names()
             if other.startswith(name + "_")
         ),
@@ -100,6 +105,8 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
     """The verb that the first one or two words name, and the words that follow it."""
     names = VERBS.names()
     words = [_NEW_VERBS.get(words[0], words[0]), *words[1:]]
+    if (hyphenated := words[0].replace("-", "_")) in _HYPHENATED:
+        return hyphenated, words[1:]
     if "_".join(words[:2]) in names and len(words) > 1:
         return "_".join(words[:2]), words[2:]
     if words[0] in names and "_" not in words[0]:
@@ -108,11 +115,11 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
     if actions:
         given = f" {words[1]!r}" if len(words) > 1 else " none"
         raise InputError(f"degla {words[0]} needs one of: {', '.join(actions)}; got{given}. See degla --help.")
-    raise InputError(f"unknown command {words[0]!r}.{did_you_mean(words[0], names)} See degla --help.")
+    raise InputError(f"unknown command {words[0]!r}.{did_you_mean(words[0], map(spoken, names))} See degla --help.")
 
 
 def _top() -> argparse.ArgumentParser:
-    listed = {name.replace("_", " "): VERBS.summary(name) for name in VERBS.names()}
+    listed = {spoken(name): VERBS.summary(name) for name in VERBS.names()}
     width = max(len(name) for name in listed)
     made = argparse.ArgumentParser(
         prog="degla",

@@ -14,7 +14,7 @@ from PIL import Image
 from degla.api import encode_captions
 from degla.data.decoding import ImageError, Subject, decode_part, read_file
 from degla.errors import DeglaError, InputError
-from degla.evaluation.cache import DiskCache, identity_of
+from degla.evaluation.cache import DiskCache, image_identity_of
 from degla.evaluation.embed import Embedder
 from degla.evaluation.models import EmbeddingModel
 from degla.evaluation.scoring import EmbeddingRows
@@ -119,7 +119,7 @@ class PictureSearch:
         images = [ItemImage(path=path) for path in pictures.pictures]
         self._rows: list[EmbeddingRows] = []
         for model in self.models:
-            kept = {} if cache is None else {"cache": cache, "identity": identity_of(model)}
+            kept = {} if cache is None else {"cache": cache, "image_identity": image_identity_of(model)}
             embedder = Embedder(model, pictures.folder, progress=progress or TaskProgress(), **kept)  # type: ignore[arg-type]
             embedded = embedder.embed(images, [])
             rows = embedded.images[[embedded.image_row[image] for image in images]]

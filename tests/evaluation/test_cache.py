@@ -16,10 +16,18 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation.cache import DiskCache, default_cache_folder, identity_of, open_cache, preprocessing_digest
+from degla.evaluation.cache import (
+    DiskCache,
+    default_cache_folder,
+    identity_of,
+    image_identity_of,
+    open_cache,
+    preprocessing_digest,
+)
 from degla.evaluation.embed import Embedder
 from degla.evaluation.results import load_result
 from degla.evaluation.run import evaluate
+from degla.model.load import load_encoder
 from degla.records import ItemImage
 from degla.results import Result
 from tests.evaluation.fake_encoders import FakeEncoder, spread_row, spreading
@@ -323,3 +331,23 @@ def test_the_command_uses_the_cache(
     assert main(["evaluate", "world", "--benchmarks", "zeroshot", "--root", str(tmp_path / "data"), "--out",
                  str(tmp_path / "x.json"), "--cache", str(tmp_path / "file" / "deep")]) == 2  # fmt: skip
     assert not (tmp_path / "x.json").exists()
+
+
+def test_models_that_differ_in_the_text_tower_share_rows_of_images(tiny_model: Path) -> None:
+    one, other = (load_encoder(str(tiny_model)) for _ in range(2))
+    with torch.no_grad():
+        other.clip.token_embedding.weight[0] += 1
+    assert image_identity_of(one) == image_identity_of(other) and identity_of(one) != identity_of(other)
+    with torch.no_grad():
+        next(other.clip.visual.parameters()).view(-1)[0] += 1
+    assert image_identity_of(one) != image_identity_of(other)
+
+
+def test_rows_of_texts_can_be_left_out_of_the_file(small_root: Path, folder: Path) -> None:
+    first, second = spreading(), spreading()
+    results = []
+    for encoder in (first, second):
+        with DiskCache(folder, images_only=True) as cache:
+            results.append(evaluate(encoder, benchmarks=["small"], root=small_root, progress=False, cache=cache))
+    assert seen(first) == (6, 18) and seen(second) == (0, 18)
+    assert results[0].items == results[1].items

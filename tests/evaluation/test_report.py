@@ -257,3 +257,35 @@ def test_start_needs_no_torch_and_little_time() -> None:
         if best < 0.5:
             return
     raise AssertionError(f"{best} seconds")
+
+
+def test_joint_scores_are_both_differences_together(tmp_path: Path) -> None:
+    """Of single models, over the questions of both scores; nothing of it without a baseline."""
+    benchmark = BENCHMARKS.load("world").BENCHMARK
+    for label, level in (("base", 0.5), ("tuned", 0.8)):
+        save_result(draw_result(label, (level,) * 4, None, benchmark=benchmark, n=40), tmp_path / f"{label}.json")
+    paths = [tmp_path / "base.json", tmp_path / "tuned.json"]
+    comparison = compare(paths, baseline="base")
+    assert comparison.joint is not None
+    (found,) = comparison.joint.methods.values()
+    rows = {row.title: row for row in comparison.headline}
+    parts = [rows[name].cells["tuned"].gain for name in ("composition", "recognition")]
+    assert found.value == pytest.approx(sum(part.value for part in parts if part))
+    widths = [part.interval.high - part.interval.low for part in parts if part and part.interval]
+    assert len(widths) == 2 and found.interval is not None
+    assert max(widths) < found.interval.high - found.interval.low < sum(widths)
+    data = report(paths, out=tmp_path / "r.html", baseline="base")
+    assert data["joint"]["methods"]["tuned"]["value"] == found.value
+    assert "composition gained minus recognition lost" in (tmp_path / "r.html").read_text()
+    assert compare(paths).joint is None
+
+
+def test_joint_scores_over_seeds(results: list[Path]) -> None:
+    comparison = compare(results, baseline=BASELINE)
+    assert comparison.joint is not None
+    rows = {row.title: row for row in comparison.headline}
+    for label, found in comparison.joint.methods.items():
+        gained, kept = (rows[name].cells[label].gain for name in ("composition", "recognition"))
+        assert gained is not None and kept is not None and found.interval is not None
+        assert found.value == pytest.approx(gained.value + kept.value)
+        assert found.interval.method == gained.interval.method  # type: ignore[union-attr]

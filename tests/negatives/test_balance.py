@@ -12,8 +12,9 @@ import pytest
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.negatives.balance.balance import Balancer, BalanceSettings
+from degla.negatives.balance.balance import Balancer
 from degla.negatives.balance.choose import Chooser, Groups
+from degla.negatives.balance.outcome import BalanceSettings, RuleBalance
 from degla.negatives.balance.signs import CandidatePair, signs
 from degla.negatives.balance.told import measure_told
 from degla.negatives.files.caption_index import CaptionIndex
@@ -150,7 +151,7 @@ def test_the_explanation_says_whether_balance_can_help() -> None:
 
 
 def test_the_command_writes_source_settings_and_digest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    captions = made_captions(120)
+    captions = made_captions(300)
     write_jsonl(tmp_path / "captions.jsonl", captions)
     write_jsonl(tmp_path / "all.jsonl", made_rows(captions))
     argv = ["negatives", "balance", str(tmp_path / "all.jsonl"), "--captions", str(tmp_path / "captions.jsonl")]
@@ -178,3 +179,36 @@ def test_rows_that_do_not_fit_the_captions_are_refused(numbers: Sequence[int]) -
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError):
         BalanceSettings(**wrong)  # type: ignore[arg-type]
+
+
+def balance_command(folder: Path, captions: list[CaptionRecord], rows: list[NegativeRecord]) -> int:
+    write_jsonl(folder / "captions.jsonl", captions)
+    write_jsonl(folder / "all.jsonl", rows)
+    argv = ["negatives", "balance", str(folder / "all.jsonl"), "--captions", str(folder / "captions.jsonl")]
+    return main([*argv, "--out", str(folder / "out.jsonl")])
+
+
+@pytest.mark.parametrize(
+    ("count", "keep", "message"),
+    [
+        (1, "colours", "too few negatives to balance: no rule has 40"),
+        (200, "adds", "no rule stays: the texts alone tell adds 100 %"),
+        (3, "none", "holds no accepted negative"),
+    ],
+)
+def test_a_file_of_which_nothing_could_stay_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, keep: str, message: str
+) -> None:
+    captions = made_captions(count)
+    assert balance_command(tmp_path, captions, [row for row in made_rows(captions) if row.rule == keep]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "all.jsonl: " in said[0] and message in said[0]
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_rule_with_too_few_is_left_out_by_that_name() -> None:
+    told = measure_told(([CandidatePair("a", "b c", 0.0, 0.0)] * 40,) * 2)
+    assert told is not None and told.length == 1.0
+    assert RuleBalance(stays=False).reason == "too_few"
+    assert RuleBalance(stays=False, before=told).reason == "told_by_text"
+    assert RuleBalance(before=told, after=told).reason == ""

@@ -142,4 +142,4 @@ def test_a_model_that_never_answers_is_a_failure(tmp_path: Path, capsys: pytest.
     command = ["examples", "draft", "--rule", "swap_nouns", "--captions", str(captions), "--llm", "scripted"]
     assert main([*command, "--script", str(script), "--out", str(tmp_path / "drafts.jsonl")]) == 1
     said = capsys.readouterr()
-    assert "model_empty" in said.out and "the same command goes on" in said.err
+    assert "model_empty" in said.out and "run the same command again to resume" in said.err.lower()

@@ -79,4 +79,4 @@ def test_no_time_left_is_told_before_a_batch_has_ended(
 def test_a_stopped_run_says_what_it_keeps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Exception, match="cannot be reached"):
         run(tmp_path / "negatives.jsonl", ScriptedModel(varied, fail_after=5, shuffle=1))
-    assert "of 8 captions finished, 5 replies kept; the same command goes on." in caplog.text
+    assert "of 8 captions finished, 5 replies kept; run the same command again to resume." in caplog.text

@@ -86,8 +86,7 @@ def test_shipped_files_stay_small() -> None:
 
 
 def test_vocabulary_cuts_the_worlds_words_as_clip_does(tmp_path: Path) -> None:
-    source = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    size = write_vocabulary(tmp_path / "again.txt.gz", source=source)
+    size = write_vocabulary(tmp_path / "again.txt.gz")
     small = open_clip.SimpleTokenizer(bpe_path=str(world_vocabulary_file()))
     large = open_clip.SimpleTokenizer()
     assert size == small.vocab_size

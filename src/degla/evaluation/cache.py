@@ -73,6 +73,11 @@ def identity_of(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def image_identity_of(encoder: EmbeddingModel, *, image_reading: ImageReading = "upright") -> str:
+    """The same for embeddings of images alone: models that differ in the text tower only share them."""
+    return identity_of(encoder, getattr(encoder, "image_fingerprint", None), image_reading=image_reading)
+
+
 def preprocessing_digest(transform: Any) -> str:
     """sha256 of what a transform makes of one fixed picture.
 
@@ -138,10 +143,12 @@ class DiskCache:
 
     Args:
         folder: made when the first row is written.
+        images_only: rows of texts are kept for the run, and not written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, images_only: bool = False) -> None:
         self.folder = folder
+        self._unwritten: dict[str, EmbeddingRows] | None = {} if images_only else None
         self.read = 0
         """Rows that were found on the disk."""
         self.written = 0
@@ -150,11 +157,16 @@ class DiskCache:
 
     def get(self, key: str, /) -> EmbeddingRows | None:
         """The row of a key; None where it is not kept."""
+        if self._unwritten is not None and not _of_image(key):
+            return self._unwritten.get(key)
         row = self._file(key).get(key)
         self.read += row is not None
         return row
 
     def __setitem__(self, key: str, row: EmbeddingRows, /) -> None:
+        if self._unwritten is not None and not _of_image(key):
+            self._unwritten[key] = row
+            return
         file = self._file(key)
         file.waiting[key] = np.array(row, dtype=np.float32)
         if len(file.waiting) >= _ROWS_A_WRITE or time.monotonic() - file.last_write > _SECONDS_A_WRITE:
@@ -259,6 +271,10 @@ class _File:
                 "%s: rows of the cache of embeddings are damaged; they are embedded and written anew.", self.path
             )
         return None
+
+
+def _of_image(key: str) -> bool:
+    return key.partition(":")[2].startswith("image:")
 
 
 def _version(connection: sqlite3.Connection) -> int:

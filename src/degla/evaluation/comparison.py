@@ -10,6 +10,7 @@ from degla.errors import InputError
 from degla.evaluation.beside import ScoreKey, ceilings_of, floor_values, keyed_scores
 from degla.evaluation.caveats import caveats_of, spoiled, told_notes
 from degla.evaluation.item_difference import item_score, lead_over, questions_of
+from degla.evaluation.joint import JointScore, joint_score
 from degla.evaluation.models import is_floor
 from degla.evaluation.results import TracedResult, load_result
 from degla.results import Interval, Score
@@ -101,6 +102,7 @@ class Comparison:
         warnings: sentences.
         floors: models that cannot know the answer; they stand beside chance, not among the methods.
         told: a sentence a benchmark that names the parts which the texts alone tell.
+        joint: composition gained minus recognition lost; None without a baseline, or without one of the two.
     """
 
     methods: tuple[Method, ...]
@@ -110,6 +112,7 @@ class Comparison:
     warnings: tuple[str, ...] = field(default=())
     floors: tuple[Method, ...] = ()
     told: tuple[str, ...] = ()
+    joint: JointScore | None = None
 
     def floor_names(self, benchmark: str) -> list[str]:
         """Names of the floors that any row of a benchmark has, in order."""
@@ -144,7 +147,21 @@ def compare(paths: Sequence[Path], *, baseline: str | None = None) -> Comparison
         rows += made
         headline += _headline(name, ordered, made)
     warnings = caveats_of(ordered_results(ordered), floors=ordered_results(floors))
-    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors, tuple(_told(ordered)))
+    joint = None
+    if baseline is not None and (pairs := weighed_rows(headline)):
+        joint = joint_score(*pairs[0], {method.label: method for method in ordered}, baseline=baseline)
+    told = tuple(_told(ordered))
+    return Comparison(ordered, baseline, tuple(headline), tuple(rows), tuple(warnings), floors, told, joint)
+
+
+def weighed_rows(headline: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Each composition column with the recognition column, or retrieval where there is none."""
+    kept = [row for title in ("recognition", "retrieval") for row in headline if row.title == title]
+    return [
+        (row, next((other for other in kept if other.benchmark == row.benchmark), kept[0]))
+        for row in headline
+        if row.title == "composition" and kept
+    ]
 
 
 def _told(methods: Sequence[Method]) -> list[str]:

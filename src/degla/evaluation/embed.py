@@ -69,6 +69,7 @@ class Embedder:
         cache: rows of earlier runs, read and filled.
         identity: tells models apart in a cache that they share, see `cache.identity_of`; needed where the cache
             outlives the call.
+        image_identity: the same for images, see `cache.image_identity_of`; that of the model by default.
         progress: where to show how far it is.
         processes: among which the work is shared; only the first gets the rows.
     """
@@ -81,6 +82,7 @@ class Embedder:
     workers: int = 0
     cache: Cache = field(default_factory=dict[str, EmbeddingRows])
     identity: str = ""
+    image_identity: str = ""
     progress: TaskProgress = field(default_factory=TaskProgress)
     processes: EvaluationProcesses = field(default_factory=EvaluationProcesses)
 
@@ -241,7 +243,8 @@ class Embedder:
         return 8 * processor if small else processor
 
     def _key(self, kind: str, content: str) -> str:
-        return f"{self.identity}:{kind}:{content}"
+        identity = self.image_identity if kind == "image" and self.image_identity else self.identity
+        return f"{identity}:{kind}:{content}"
 
     def _unit(self, rows: Tensor, count: int) -> EmbeddingRows:
         values = unit_rows(rows.detach().float().cpu().numpy())

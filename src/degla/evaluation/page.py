@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from functools import partial
 
 from degla.evaluation.changes import ItemChange, ShownChange
-from degla.evaluation.comparison import Cell, Comparison, Method, Row
+from degla.evaluation.comparison import Cell, Comparison, Method, Row, weighed_rows
 from degla.evaluation.in_print import PrintedTable
-from degla.evaluation.plots import families, family_bars, find_row, frontier, frontier_rows, marks
+from degla.evaluation.joint import JointScore
+from degla.evaluation.plots import families, family_bars, find_row, frontier, marks
 from degla.evaluation.sources import Data, benchmark_sources, provenance, titles_of
 from degla.pages.page import Facts, Figure, Fold, Grid, Page, PageOnly, Paragraph, Part, Section
 from degla.pages.plot import both_widths
@@ -91,13 +92,20 @@ def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part 
         ceiling = [] if row.ceiling is None else [f"order-blind ceiling {percent(row.ceiling)}"]
         small = (f"{title}, {row.name}" if several else row.name, f"n {row.n}", *ceiling)
         heads.append(Column(f"{row.title} ({title})" if several else row.title, small))
+    joint = comparison.joint
+    if joint is not None:
+        heads.append(Column("joint", (f"{joint.gained.title} gained minus {joint.kept.title} lost",)))
     lines = [
-        TableRow([_method(comparison, method), str(len(method.results)), *(_cell(row, method.label) for row in rows)])
+        TableRow([
+            _method(comparison, method), str(len(method.results)), *(_cell(row, method.label) for row in rows),
+            *([] if joint is None else [_joint(joint, method.label)]),
+        ])
         for method in comparison.methods
-    ]
+    ]  # fmt: skip
     floors = dict.fromkeys(name for row in rows for name in row.floors)
-    lines.append(TableRow(["chance", "", *(percent(row.chance) for row in rows)], kind="floor"))
-    lines += [TableRow([name, "", *(percent(row.floors.get(name)) for row in rows)], kind="floor") for name in floors]
+    last = [""] if joint is not None else []
+    beside = {"chance": [row.chance for row in rows]} | {n: [row.floors.get(n) for row in rows] for n in floors}
+    lines += [TableRow([name, "", *map(percent, values), *last], kind="floor") for name, values in beside.items()]
     against = _AGAINST.format(baseline=comparison.baseline) if comparison.baseline else ""
     notes = [_GLANCE.format(against=against), *comparison.told, *([_FLOORS] if floors else [])]
     yield Section("At a glance", [Table(heads, lines, stacked=True), *notes])
@@ -129,6 +137,20 @@ def _cell(row: Row, label: str) -> TableCell:
     )
 
 
+def _joint(joint: JointScore, label: str) -> TableCell:
+    """Points against the baseline, with their interval below."""
+    found = joint.methods.get(label)
+    if found is None:
+        return TableCell("")
+    ends = found.interval
+    return TableCell(
+        points(found.value),
+        note="" if ends is None else interval(ends.low, ends.high, points),
+        tone="" if not found.significant else "up" if found.value > 0 else "down",
+        doubt=found.doubt,
+    )
+
+
 def _spread(cell: Cell) -> str:
     """Standard deviation over seeds, " ± 0.8"; empty for one seed."""
     return "" if cell.deviation is None else f" ± {percent(cell.deviation)}"
@@ -149,7 +171,7 @@ def _floors(row: Row) -> str:
 def _frontiers(
     comparison: Comparison, titles: Mapping[str, str], weighed: tuple[str, str] | None
 ) -> Iterator[PageOnly]:
-    pairs = frontier_rows(comparison)
+    pairs = weighed_rows(comparison.headline)
     if weighed is not None:
         chosen = find_row(comparison, weighed[0]), find_row(comparison, weighed[1])
         # The usual plot of the same two scores would only say it again.

@@ -95,16 +95,6 @@ def find_row(comparison: Comparison, name: str) -> Row:
     raise InputError(f"{name!r}: the results have no such part, average or column.{did_you_mean(name, names)}")
 
 
-def frontier_rows(comparison: Comparison) -> list[tuple[Row, Row]]:
-    """Each composition column with the recognition column, or retrieval where there is none."""
-    kept = [row for title in ("recognition", "retrieval") for row in comparison.headline if row.title == title]
-    return [
-        (row, next((other for other in kept if other.benchmark == row.benchmark), kept[0]))
-        for row in comparison.headline
-        if row.title == "composition" and kept
-    ]
-
-
 def marks(comparison: Comparison) -> dict[str, Mark]:
     """What stands for each method in plots and tables."""
     return marks_of((method.label for method in comparison.methods), baseline=comparison.baseline)

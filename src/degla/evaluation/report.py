@@ -74,6 +74,7 @@ def as_data(
         "floors": [provenance(floor) for floor in comparison.floors],
         "headline": [_plain(row) for row in comparison.headline],
         "rows": [_plain(row) for row in comparison.rows],
+        "joint": _joint(comparison),
         "warnings": list(comparison.warnings),
         "told": list(comparison.told),
         "published": [
@@ -89,6 +90,15 @@ def as_data(
             for label, changes in (changed or {}).items()
         },
     }
+
+
+def _joint(comparison: Comparison) -> Data | None:
+    if (joint := comparison.joint) is None:
+        return None
+    methods = {
+        label: to_jsonable_python(found) | {"significant": found.significant} for label, found in joint.methods.items()
+    }
+    return {"gained": joint.gained.name, "kept": joint.kept.name, "methods": methods}
 
 
 def _plain(row: Row) -> Data:

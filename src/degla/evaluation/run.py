@@ -16,7 +16,7 @@ from typing import Any
 from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, TieRule
-from degla.evaluation.cache import Cache, identity_of
+from degla.evaluation.cache import Cache, identity_of, image_identity_of
 from degla.evaluation.embed import EmbeddedItems, Embedder
 from degla.evaluation.models import EmbeddingModel, Floor, load_model, means_floor, seed_of
 from degla.evaluation.neutral import find_floors
@@ -149,6 +149,7 @@ class Evaluation:
             root=self.root,
             cache={} if cache is None else cache,
             identity="" if cache is None else identity_of(encoder, fingerprint, image_reading=self.image_reading),
+            image_identity="" if cache is None else image_identity_of(encoder, image_reading=self.image_reading),
             reading=self.image_reading,
             progress=TaskProgress(self.progress and processes.first),
             processes=processes,

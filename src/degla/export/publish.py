@@ -134,9 +134,12 @@ def _send(folder: Path, to: str, *, token: str | None, private: bool) -> str:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
             raise InputError(f"{to}: the hub refuses ({status}): the token may not write there. {_LOGIN}") from None
-        raise DeglaError(f"{to}: the upload failed: {in_one_line(error)}. The same command goes on.") from None
+        raise DeglaError(
+            f"{to}: the upload failed: {in_one_line(error)}. Run the same command again to resume."
+        ) from None
     except Exception as error:  # the hub's HTTP client and its transfer library raise kinds of their own
         raise DeglaError(
-            f"{to}: the upload failed: {in_one_line(error) or type(error).__name__}. The same command goes on."
+            f"{to}: the upload failed: {in_one_line(error) or type(error).__name__}. Run the same command again to "
+            "resume."
         ) from None
     return str(address)

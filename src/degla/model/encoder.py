@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from degla.inputs import Pictures
 from degla.model.dense import encode_patches, encode_tokens
 from degla.model.depth import TOWERS, tower_module
 from degla.model.image import encode_class_token, reads_class_token
+from degla.model.integrity import digest_of_weights
 from degla.model.modes import rest_what_stays
 from degla.model.text import can_trim, encode_tree, encode_trimmed, padding_token, tree_grower
 from degla.prefixes import GrowTree, PrefixTree, Tokenize
@@ -160,11 +160,14 @@ class Encoder(nn.Module):
     @property
     def fingerprint(self) -> str:
         """sha256 over names, shapes and values of all parameters and stored buffers; reads all weights."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.clip.state_dict().items()):
-            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return digest_of_weights(self.clip.state_dict())
+
+    @property
+    def image_fingerprint(self) -> str:
+        """The same of the image tower alone, on which embeddings of images depend."""
+        return digest_of_weights(
+            {name: value for name, value in self.clip.state_dict().items() if name.startswith("visual.")}
+        )
 
     def train(self, mode: bool = True) -> Encoder:
         """Training mode for what is trained; what is frozen, and BatchNorm that keeps its statistics, stay as in use.

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +18,9 @@ from degla.errors import InputError
 from degla.files import OLD, PARTIAL, write_json
 from degla.parse import read_json_object
 from degla.records import validate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger("degla.train")
 
@@ -223,3 +226,14 @@ def _remedy(folder: Path) -> str:
         if is_whole(path):
             return f"Use {path}, which is whole; to resume the run from there, move {folder.name} out of its folder."
     return "There is no whole checkpoint before it: bring the file back from a copy, or train again."
+
+
+def digest_of_weights(state: Mapping[str, Tensor]) -> str:
+    """sha256 over names, shapes and values of parameters and buffers, whatever their order; reads all of them."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

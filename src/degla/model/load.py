@@ -1,4 +1,4 @@
-"""Models by name: checkpoint folders, open_clip architectures with a tag or a file, hub ids, the embedded world."""
+"""Models by name: checkpoint folders, open_clip architectures with a tag or a file, hub ids, shipped models."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from degla.model.hub_snapshot import transformers_snapshot
 from degla.model.integrity import checked
 from degla.model.onnx_folder import is_onnx_folder
 from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint, settle
+from degla.model.shipped import SHIPPED, shipped_folder
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
 from degla.model.transformers_files import is_transformers_folder
 from degla.model.weights_file import first_lines, require_floats, require_weights, what_does_not_fit
@@ -34,7 +35,7 @@ _FETCHED = Path.home() / ".cache" / "clip"
 
 FORMS = (
     "a run or checkpoint folder, a folder of transformers, ARCHITECTURE:TAG (for example ViT-B-32-quickgelu:openai), "
-    "ARCHITECTURE:FILE, ARCHITECTURE:random, hf-hub:ORGANISATION/NAME, or world (the embedded model)"
+    "ARCHITECTURE:FILE, ARCHITECTURE:random, hf-hub:ORGANISATION/NAME, or world or photo (small models, shipped)"
 )
 
 
@@ -49,10 +50,8 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
     Raises:
         InputError: no such model, weights of another architecture, or weights made with another activation.
     """
-    if name == "world":
-        from degla.world import world_model_folder
-
-        encoder = _from_folder(world_model_folder(), name=name)
+    if name in SHIPPED:
+        encoder = _from_folder(shipped_folder(name), name=name)
     elif name.startswith("hf-hub:"):
         encoder = _from_hub(name, pretrained=None, name=name)
     elif Path(name.removeprefix("local-dir:")).is_dir():
@@ -236,7 +235,7 @@ def _from_hub(source: str, *, pretrained: str | None, name: str) -> Encoder:
         except InputError:
             raise InputError(
                 f"{name}: must be fetched from the Hugging Face hub, which cannot be reached ({why}), and is not on "
-                "this machine. Connect it, or name a model that is here: a folder, ARCHITECTURE:FILE or world."
+                "this machine. Connect it, or name a model that is here: a folder, ARCHITECTURE:FILE, world or photo."
             ) from None
 
 

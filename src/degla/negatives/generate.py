@@ -217,11 +217,11 @@ def _write_all(
     except Stopped:
         pass
     except DeglaError:
-        LOG.warning("%s; the same command goes on.", _how_far(written, summary))
+        LOG.warning("%s; run the same command again to resume.", _how_far(written, summary))
         raise
     if stop.name is not None and written < summary.captions:
         summary.stopped = stop.name
-        LOG.warning("stopped by %s: %s; the same command goes on.", stop.name, _how_far(written, summary))
+        LOG.warning("stopped by %s: %s; run the same command again to resume.", stop.name, _how_far(written, summary))
 
 
 def _how_far(written: int, summary: Summary) -> str:

@@ -89,7 +89,7 @@ def run_chains(
     with Watch(chains, log=log, when_ended=when_ended) as watch:
         ends, signal = run_jobs(tune_all, chains, processes=processes or default_processes(), watcher=watch, held=held)
     if signal:
-        raise DeglaError(f"stopped by {signal}; the same command goes on where it stopped.")
+        raise DeglaError(f"stopped by {signal}; run the same command again to resume.")
     return ends
 
 
@@ -134,6 +134,7 @@ def _jobs(runs: Sequence[Run], materials: Materials, *, out: Path) -> tuple[list
                 root=asked.root,
                 questions=asked.digest,
                 leakage=leakages.of(None, base=base, asked=asked),
+                allow_missing=asked.allow_missing,
             )
         measures = tuple(
             Measure(titled(label, run.replicate), share, results / f"{file_name(label, run.seed, run.replicate)}.json")

@@ -37,6 +37,8 @@ class Job:
     """Digest of the benchmarks' questions."""
     leakage: Leakage | None = None
     """Which of the benchmarks' images the run is trained on."""
+    allow_missing: bool = False
+    """Ask about the images that are there where others are missing."""
     resume: bool = True
     """Whether what an earlier call did is kept; without it nothing of the run's state is removed at its end either."""
 

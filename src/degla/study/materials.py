@@ -38,6 +38,8 @@ class StudyQuestions:
     root: Path
     digest: str
     """Of the benchmarks' annotation files."""
+    allow_missing: bool = False
+    """Ask about the images that are there where others are missing."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def _pairs(plan: Plan, folder: Path) -> DrawnPairs | None:
 
 def _questions(plan: Plan, folder: Path) -> StudyQuestions:
     names, root = _benchmarks(plan, folder)
-    return StudyQuestions(names, root, digest_questions(names, root))
+    missing = plan.benchmarks is not None and plan.benchmarks.allow_missing
+    return StudyQuestions(names, root, digest_questions(names, root), missing)
 
 
 def _benchmarks(plan: Plan, folder: Path) -> tuple[tuple[str, ...], Path]:
@@ -145,7 +148,9 @@ def _negatives(
             NegativesSettings(rules, seed), out=path,
         )  # fmt: skip
         if summary.stopped:
-            raise DeglaError(f"stopped by {summary.stopped} while negatives were made; the same command goes on.")
+            raise DeglaError(
+                f"stopped by {summary.stopped} while negatives were made; run the same command again to resume."
+            )
         digest_of(path, made)
     return path
 

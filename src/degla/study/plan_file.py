@@ -72,10 +72,15 @@ Seeds = Annotated[CountedSeeds, AfterValidator(_distinct)]
 
 
 class BenchmarkData(Record):
-    """Benchmarks of the shelf, and the folder with their files."""
+    """Benchmarks of the shelf, and the folder with their files.
+
+    Attributes:
+        allow_missing: ask about the images that are there where others are missing; results say what was left out.
+    """
 
     names: Annotated[tuple[str, ...], AfterValidator(members("benchmark", BENCHMARKS.names))] = Field(min_length=1)
     root: Path
+    allow_missing: bool = False
 
 
 class FieldTable(Record):

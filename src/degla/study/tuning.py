@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,7 @@ def _clear(folder: Path) -> None:
 def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> JobResult:
     import torch
 
+    from degla.evaluation.cache import DiskCache, default_cache_folder
     from degla.evaluation.neutral import with_floors
     from degla.evaluation.results import load_result, save_result
     from degla.evaluation.run import evaluate
@@ -199,9 +201,13 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
         encoder = loaded
         if tuned is not None and measure.share != 1:
             encoder = average_weights(load_encoder(job.base, device=device), loaded, share=measure.share)
-        result = evaluate(
-            encoder, benchmarks=job.benchmarks, root=job.root, label=measure.label, training_seed=seed, progress=False
-        )
+        # Pictures that many models of a study see alike are embedded once.
+        shared = job.config is None or not job.config.train.train_image_tower
+        with DiskCache(default_cache_folder(), images_only=True) if shared else nullcontext() as cache:
+            result = evaluate(
+                encoder, benchmarks=job.benchmarks, root=job.root, allow_missing=job.allow_missing,
+                label=measure.label, training_seed=seed, progress=False, cache=cache,
+            )  # fmt: skip
         save_result(result.model_copy(update={"leakage": job.leakage}), measure.path)
         known[measure.label] = made_from
         count += 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from degla.evaluation.cache import DiskCache, default_cache_folder, identity_of
+from degla.evaluation.cache import DiskCache, default_cache_folder, image_identity_of
 from degla.evaluation.embed import Embedder
 from degla.evaluation.processes import EvaluationProcesses
 from degla.progress import TaskProgress
@@ -53,7 +53,7 @@ def embed_pictures(paths: Iterable[str], *, folder: Path, encoder: Encoder, proc
     images = [ItemImage(path=path) for path in dict.fromkeys(paths)]
     with DiskCache(default_cache_folder()) as cache:
         embedded = Embedder(
-            encoder, root=folder, cache=cache, identity=identity_of(encoder), processes=group,
+            encoder, root=folder, cache=cache, identity=image_identity_of(encoder), processes=group,
             progress=TaskProgress(group.first),
         ).embed(images, [])  # fmt: skip
     _log.info("%d pictures are embedded once, whole and by the model's own transform: no random crops.", len(images))

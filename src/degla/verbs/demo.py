@@ -1,4 +1,4 @@
-"""the whole pipeline on the embedded world, with a report"""
+"""the whole pipeline on the embedded world or on your own photographs, with a report"""
 
 from __future__ import annotations
 
@@ -14,15 +14,25 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", type=Path, default=Path("demo"), help="folder for all that the demo makes (demo)")
     verb.add_argument("--quick", action="store_true", help="fewer pairs, steps and items: a look, not a measurement")
     verb.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each method, with seeds 0 to N-1 (1)")
+    verb.add_argument("--photos", type=Path, metavar="CAPTIONS",
+                      help="captions of your own photographs, in any format that degla train reads")  # fmt: skip
+    verb.add_argument("--images", type=Path, metavar="FOLDER", help="folder of the photographs; with --photos")
     verb.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
 def run(given: argparse.Namespace) -> int:
-    from degla.demo import demo
-
     if given.seeds < 1:
         raise InputError(f"--seeds is {given.seeds}; give 1 or more.")
-    table = demo(given.out, quick=given.quick, seeds=given.seeds)
+    if (given.photos is None) != (given.images is None):
+        raise InputError("--photos CAPTIONS and --images FOLDER go together: give both, or neither.")
+    if given.photos is None:
+        from degla.demo.world import demo
+
+        table = demo(given.out, quick=given.quick, seeds=given.seeds)
+    else:
+        from degla.demo.photos import demo_photos
+
+        table = demo_photos(given.photos, given.images, given.out, quick=given.quick, seeds=given.seeds)
     if given.json:
         sys.stdout.write(json.dumps(table, indent=2) + "\n")
     return 0

@@ -32,6 +32,13 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--crops", nargs="+", type=int, metavar="N", help="with regions: N x N crops, 1 for all of it (1 2 3)"
     )
+    verb.add_argument(
+        "--compare-verdicts",
+        type=Path,
+        metavar="FILE",
+        help="name every item whose verdict is another one in this file: NAME.items.jsonl of a result, or a published "
+        "table; ends with 1 where any differs",
+    )
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
@@ -41,11 +48,14 @@ def run(given: argparse.Namespace) -> int:
     if given.crops and given.scorer != "regions":
         raise InputError("--crops goes together with --scorer regions.")
 
+    from degla.evaluation.golden import compare_verdicts, read_verdicts
     from degla.evaluation.processes import joined_processes
     from degla.evaluation.regions import Regions
     from degla.evaluation.results import save_result
     from degla.evaluation.terminal import render_result
 
+    verdicts = list(read_verdicts(given.compare_verdicts)) if given.compare_verdicts is not None else []
+    differ = False
     regions = Regions(tuple(given.crops or (1, 2, 3))) if given.scorer == "regions" else None
     with joined_processes() as processes, evaluation(given, processes=processes) as plain:
         asked = replace(plain, regions=regions)
@@ -62,4 +72,10 @@ def run(given: argparse.Namespace) -> int:
             else:
                 show(render_result(result))
                 sys.stderr.write(f"written: {out}\n")
-    return 0
+            if given.compare_verdicts is not None:
+                entries = [entry for each in asked.asked for entry in each.entries]
+                compared = compare_verdicts(result.items, entries, verdicts, file=given.compare_verdicts)
+                stream = sys.stderr if given.json else sys.stdout
+                stream.writelines(f"{line}\n" for line in compared.lines())
+                differ |= bool(compared.differing)
+    return int(differ)

@@ -15,7 +15,8 @@ from degla.verbs._terminal import show
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--rule", required=True, help="rule of the shelf (see degla ls rules)")
     verb.add_argument("--captions", type=Path, required=True, help="captions in any form that degla negatives reads")
-    verb.add_argument("--out", type=Path, required=True, help="JSONL file of drafts; the same command goes on with it")
+    verb.add_argument("--out", type=Path, required=True,
+                      help="JSONL file of drafts; the same command run again resumes it")  # fmt: skip
     verb.add_argument("--count", type=int, default=60, metavar="N", help="captions to make drafts from (60)")
     verb.add_argument("--seed", type=int, default=0, help="seed of the choice of captions and examples (0)")
     describe_columns(verb)
@@ -41,6 +42,8 @@ def run(given: argparse.Namespace) -> int:
     drafts, summary = draft_examples(captions, settings, model=model_source(given), out=given.out, count=given.count)
     show(summary.render())
     if not drafts:
-        raise DeglaError("no draft came of it, for the reasons above; when they are mended, the same command goes on.")
+        raise DeglaError(
+            "no draft came of it, for the reasons above. Mend them, then run the same command again to resume."
+        )
     sys.stdout.write(f"{drafts} drafts in {given.out}; select with degla examples review.\n")
     return 0

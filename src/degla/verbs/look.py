@@ -18,8 +18,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
     texts.add_argument("--captions-file", type=Path, metavar="FILE", help="texts to rank, one a line")
     verb.add_argument("--false", nargs="+", default=[], metavar="TEXT",
                       help="texts that are not true of the pictures, to rank beside those")  # fmt: skip
-    verb.add_argument("--models", nargs="+", default=["world"], metavar="MODEL",
-                      help="as for degla evaluate; the last one is compared with the first (world)")  # fmt: skip
+    verb.add_argument("--models", nargs="+", default=["photo"], metavar="MODEL",
+                      help="as for degla evaluate; the last one is compared with the first (photo)")  # fmt: skip
     verb.add_argument("--negatives", action="store_true",
                       help="also rank the false captions that the rules of grammar make of each text")  # fmt: skip
     verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")

@@ -48,7 +48,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_captions, read_negatives
-    from degla.negatives.balance.balance import Balancer, BalanceSettings, describe
+    from degla.negatives.balance.balance import Balancer
+    from degla.negatives.balance.outcome import BalanceSettings, describe
     from degla.negatives.balance.table import render
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.pack import read_manifest
@@ -63,6 +64,8 @@ def run(given: argparse.Namespace) -> int:
     with CaptionIndex(read_captions(given.captions, format=given.format, columns=columns(given))) as captions:
         likelihoods, name = _likelihoods(given.likelihood, captions)
         balancer = Balancer(lambda: read_negatives(given.file), captions, settings, likelihoods)
+        if complaint := balancer.report.complaint(settings):
+            raise InputError(f"{given.file}: {complaint}")
         given.out.parent.mkdir(parents=True, exist_ok=True)
         balancer.write(given.out)
     with given.file.open("rb") as stream:

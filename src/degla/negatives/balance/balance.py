@@ -7,16 +7,17 @@ balanced for itself, so that what a classifier learns on one half can be asked a
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 from degla.errors import InputError
 from degla.negatives.balance.choose import Chooser, Groups
+from degla.negatives.balance.outcome import Balance, BalanceSettings, RuleBalance
 from degla.negatives.balance.signs import CandidatePair, signs
-from degla.negatives.balance.told import Told, measure_told, told_by_words
+from degla.negatives.balance.told import measure_told, told_quickly
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.report.blind import FEWEST
 from degla.negatives.report.counts import Reservoir
@@ -35,83 +36,6 @@ _TESTED: Final = 4_000
 
 Rows = Callable[[], Iterable[NegativeRecord]]
 """A function that begins to read the rows of the file anew."""
-
-
-@dataclass(frozen=True)
-class BalanceSettings:
-    """What decides which negatives stay, with the file and the captions.
-
-    Attributes:
-        seed: of all draws.
-        per_rule: accepted negatives of one rule for one caption, at most.
-        told: share of a rule's pairs that the classifiers may tell while its reward is chosen.
-        told_rule: share above which a rule is left out.
-    """
-
-    seed: int = 0
-    per_rule: int = 1
-    told: float = 0.57
-    told_rule: float = 0.65
-
-    def __post_init__(self) -> None:
-        if self.per_rule < 1:
-            raise InputError(f"per_rule ({self.per_rule}) must be 1 or more.")
-        if not 0.5 < self.told <= self.told_rule <= 1:
-            raise InputError(
-                f"told ({self.told}) and told_rule ({self.told_rule}) must be over 0.5 and at most 1, told the smaller."
-            )
-
-
-@dataclass
-class RuleBalance:
-    """What was done with one rule.
-
-    Attributes:
-        captions: captions with a candidate.
-        kept: of them, captions that keep a negative.
-        candidates: accepted rows of the file.
-        reward: what a negative was worth.
-        before: how far first candidates are told; None where there are too few.
-        after: how far what was chosen is told.
-        stays: whether the rule is kept.
-    """
-
-    captions: int = 0
-    kept: int = 0
-    candidates: int = 0
-    reward: float = 0.0
-    before: Told | None = None
-    after: Told | None = None
-    stays: bool = True
-
-    def plain(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
-
-
-@dataclass
-class Balance:
-    """What was done with a file.
-
-    Attributes:
-        captions: captions of the captions file.
-        covered: captions with a candidate of any rule, and with a negative that stays.
-        negatives: accepted rows before, one a caption and rule, and after.
-        before: how far first candidates of all rules together are told.
-        after: how far what is kept is told.
-        rules: each rule.
-    """
-
-    captions: int
-    covered: tuple[int, int] = (0, 0)
-    negatives: tuple[int, int] = (0, 0)
-    before: Told | None = None
-    after: Told | None = None
-    rules: dict[str, RuleBalance] = field(default_factory=dict)
-
-    def plain(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
 
 
 @dataclass
@@ -184,7 +108,7 @@ class Balancer:
                 yield from kept
             else:
                 row = listed[0][0]
-                reason = row.reason if not had else "unbalanced" if stays else "told_by_text"
+                reason = row.reason if not had else self.report.rules[rule].reason or "unbalanced"
                 yield row.model_copy(update={"accepted": False, "reason": reason})
         self.report.covered = (before + last[1], after + last[2])
 
@@ -265,14 +189,25 @@ class Balancer:
         """Choose in both halves, with the greatest reward that passes; it is found on the first block."""
         prepared = [Groups.of([[signs(pair) for pair in group.pairs] for group in groups]) for groups in halves]
         picks: list[Any] = [None, None]
-        rewards = REWARDS if not state.reward else (state.reward,)
-        for reward in rewards:
+
+        def choose(reward: float) -> int:
             state.reward = reward
             for half, side in enumerate(sides):
                 side.chooser.reward = reward
                 picks[half] = side.chooser.choose(prepared[half], picks[half])
-            if len(rewards) == 1 or self._passes(halves, picks):
-                break
+            return min(int((half >= 0).sum()) for half in picks)
+
+        if state.reward:
+            choose(state.reward)
+        else:
+            low, high = 0, len(REWARDS) - 1
+            while low < high:
+                # The less a choice is worth, the less the texts tell: half of the rewards fall out with each test.
+                middle = (low + high) // 2
+                choose(REWARDS[middle])
+                low, high = (low, middle) if self._passes(halves, picks) else (middle + 1, high)
+            if choose(REWARDS[low]) < FEWEST and low:
+                choose(REWARDS[low - 1])  # What is too little to be tested would be left out.
         for groups, groups_picks in zip(halves, picks, strict=True):
             places = [place for group in groups for place in group.places]
             for pick in groups_picks[groups_picks >= 0]:
@@ -287,7 +222,7 @@ class Balancer:
             for pick in groups_picks[groups_picks >= 0]:
                 sample.show(pairs[pick])
             tried.append(sample.kept)
-        return min(map(len, tried)) < FEWEST or told_by_words(tried[0], tried[1]) <= self._settings.told
+        return min(map(len, tried)) < FEWEST or told_quickly(tried[0], tried[1]) <= self._settings.told
 
     def _finish(self) -> None:
         """Test each rule, leave out what is still told, and test the rest together."""
@@ -306,11 +241,3 @@ class Balancer:
         before = [[pair for side in half for pair in side.before.kept] for half in sides]
         after = [[pair for side in half for pair in side.after.kept] for half in sides]
         return (before[0], before[1]), (after[0], after[1])
-
-
-def describe(settings: BalanceSettings, source: Mapping[str, str], likelihood: str, report: Balance) -> dict[str, Any]:
-    """What the manifest of a balanced file says."""
-    return {**source, **asdict(settings), "likelihood": likelihood, "kept": {
-        rule: {"captions": state.captions, "kept": state.kept, "stays": state.stays, "reward": state.reward}
-        for rule, state in report.rules.items()
-    }}  # fmt: skip

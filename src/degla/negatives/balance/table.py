@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from degla.negatives.balance.balance import Balance
+from degla.negatives.balance.outcome import Balance
 from degla.negatives.balance.told import Told
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def render(report: Balance) -> Group:
     table.add_column("", overflow="fold")
     for rule, state in report.rules.items():
         share = f"{_percent(state.captions, report.captions)} {_percent(state.kept, report.captions)}"
-        fate = "" if state.stays else "left out"
+        fate = {"": "", "too_few": "too few"}.get(state.reason, "left out")
         table.add_row(rule, share, *_cells(state.before, state.after), fate)
     covered = " ".join(_percent(number, report.captions) for number in report.covered)
     table.add_row("together", covered, *_cells(report.before, report.after), "")

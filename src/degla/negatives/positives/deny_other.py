@@ -1,6 +1,7 @@
 """Says what a thing is not, where that is true: "a man in a red shirt" -> "a man in a shirt that is not blue".
 
-The adjective goes, and one that it excludes is denied.
+The adjective goes, and one that it excludes is denied; only where what follows cannot be read as part of the denial
+("a girl that is not big with blond hair"), and no size of what lives, since "a little girl" is a young one.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.usage import WordUsage
 from degla.negatives.true_frames import TrueRule
 
-_SORTS: Final = frozenset(
-    {"colour", "coat", "material", "size", "length", "height", "opening", "wetness", "age_living"}
-)
+_SORTS: Final = frozenset({"colour", "coat", "material", "size", "length", "height", "opening", "wetness"})
+_LIVING_SORTS: Final = frozenset({"colour", "coat", "wetness", "age_living"})
+_PLACED: Final = frozenset({"on", "at", "near", "behind", "beside", "under", "outside"})
+"""Prepositions that open a new phrase behind what is denied."""
 _SEEN: Final = 3
 
 
@@ -42,19 +44,22 @@ class DenyOther(TrueRule):
                 continue
             place, after = places[0], token_at(tokens, chunk.end)
             alone = place == chunk.start + 1 and not tokens[place + 1].is_adjective and tokens[place + 1].tag != "CC"
-            closed = after.text in ("", ".", ",") or after.tag in ("IN", "VBZ", "VBP", "VBG")
-            if not alone or not closed or after.lower == "of" or tokens[chunk.head].tag.startswith("NNP"):
+            closed = after.text in ("", ".", ",") or after.tag in ("VBZ", "VBP") or after.lower in _PLACED
+            if not alone or not closed or tokens[chunk.head].tag.startswith("NNP"):
                 continue
-            word, living = tokens[place].lower, known.is_living(tokens[chunk.head].lemma)
-            if not {group.name for group in known.adjective_groups(word)} & _SORTS:
+            word, lemma = tokens[place].lower, tokens[chunk.head].lemma
+            living = known.is_living(lemma)
+            sorts = _LIVING_SORTS if living else _SORTS
+            if not {group.name for group in known.adjective_groups(word)} & sorts or (living and word == "little"):
                 continue
             verb = "are" if number(tokens, chunk) == "many" else "is"
+            pronoun = "who" if known.is_person(lemma) else "that"
             for other in adjective_choices(known, word, living=living):
                 said = usage is None or usage.words[other] >= _SEEN
                 if said and other not in caption.vocabulary:
                     added = [
                         replace(tokens[place], text=text, lower=text, glued=False)
-                        for text in ("that", verb, "not", other)
+                        for text in (pronoun, verb, "not", other)
                     ]
                     yield [*tokens[:place], *tokens[place + 1 : chunk.end], *added, *tokens[chunk.end :]]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Chunk, Token, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -81,6 +82,9 @@ def _does(caption: Caption, preposition: int, subject: Chunk) -> bool:
         return False
     if any(token.tag in ("CC", "WDT", "WP", "WRB") or token.lower in ("while", "as") for token in tokens[:preposition]):
         return False
+    before = tokens[preposition - 1]
+    if before.role == "pobj" and lexicon().is_living(words.singular(before.lower)):
+        return False  # "beside two geese in water": who is in the water?
     joined = tokens[preposition - 1].tag in ("IN", "TO", "RP", "RB") or tokens[preposition - 1].lower == "of"
     verbs = [place for place, token in enumerate(tokens[:preposition]) if token.is_verb and token.tag != "VBN"]
     return not joined and verbs[-1:] == [verb] and preposition - verb > 1

@@ -50,7 +50,7 @@ class Passive(TrueRule):
         other = token_at(tokens, thing.end)
         after = other.text in ("", ".") or (other.tag == "IN" and other.governor == subject.end + len(gap) - 1)
         tied = any(token.tag in ("CC", "WDT", "WP", "VBG", "VBN", "TO", "RP") or token.text == "," for token in rest)
-        bad = is_bare(tokens, thing) or not determiner_fits(tokens, thing) or not determiner_fits(tokens, subject)
+        bad = any(is_bare(tokens, one) or not determiner_fits(tokens, one) for one in (subject, thing))
         if owned or tied or bad or not after:
             return
         many = number(tokens, thing) == "many"

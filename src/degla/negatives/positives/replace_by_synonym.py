@@ -1,7 +1,8 @@
 """Replaces one noun, adjective or preposition by another word for the same: "a couch" -> "a sofa", "big" -> "large".
 
-Nouns must share a cluster of `lexicon_data/groups.toml` and a sense of WordNet, adjectives a cluster and a sense; a few
-prepositions are paired by hand. Where the captions' use of words is known, they must say the new word often enough.
+Nouns must share a cluster of `lexicon_data/groups.toml` and a sense of WordNet; a few adjectives and prepositions are
+paired by hand, none with a stronger one (what is big need not be huge). Where the captions' use of words is known, they
+must say the new word often enough.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ _PREPOSITIONS: Final = {
 }  # fmt: skip
 _SEEN: Final = 3
 """Times that captions must say the new word."""
-_RELIABLE: Final = frozenset(
-    {"big", "large", "huge", "enormous", "small", "little", "tiny", "gray", "grey", "old", "elderly"}
-)
+_ADJECTIVES: Final = {"big": "large", "large": "big", "small": "little", "little": "small", "huge": "enormous",
+                     "enormous": "huge", "gray": "grey", "grey": "gray"}  # fmt: skip
+_OF_PERSONS: Final = {"gray": "grey", "grey": "gray", "old": "elderly", "elderly": "old"}
+_CHILDREN: Final = frozenset({"boy", "girl", "child", "kid"})
+"""Persons of whom "little" says that they are young."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,9 @@ def _choices(caption: Caption) -> Iterator[tuple[Place, str, str]]:
                 for lemma in _nouns(token.lemma):
                     yield (start, end), words.plural(lemma) if token.is_plural else lemma, lemma
         for place in adjectives(tokens, chunk):
-            for word in _adjectives(tokens[place].lower):
-                if word not in caption.vocabulary:
-                    yield (place, place + 1), word, word
+            word = _adjective(tokens[place].lower, tokens[chunk.head].lemma)
+            if word and word not in caption.vocabulary:
+                yield (place, place + 1), word, word
     lower = [token.lower for token in tokens]
     starts = {chunk.start for chunk in caption.chunks if chunk.role == "thing"}
     for old, new in _PREPOSITIONS.items():
@@ -90,17 +93,11 @@ def _nouns(lemma: str) -> tuple[str, ...]:
     )
 
 
-@cache
-def _adjectives(word: str) -> tuple[str, ...]:
-    known = lexicon()
-    if word not in _RELIABLE:
-        return ()
-    return tuple(
-        mate
-        for group in known.adjective_groups(word)[:1]
-        for mate in sorted(group.cluster(word) & _RELIABLE)
-        if mate != word and known.adjective_relation(word, mate) == "synonym"
-    )
+def _adjective(word: str, noun: str) -> str:
+    """Another adjective for as much, said of such a thing; "" where there is none."""
+    if not lexicon().is_person(noun):
+        return _ADJECTIVES.get(word, "")
+    return "young" if word == "little" and noun in _CHILDREN else _OF_PERSONS.get(word, "")
 
 
 RULE = ReplaceBySynonym()

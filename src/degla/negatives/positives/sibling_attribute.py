@@ -1,7 +1,7 @@
 """Adds an adjective that another caption of the same image gives the same thing: "a dog" -> "a brown dog".
 
-Both captions name one such thing, in the singular, and this one says nothing of it. Captions of one image are found
-where they stand together, within 256.
+Both captions name one such thing, in the singular, and this one says nothing of it; no caption of the image may give it
+an adjective that excludes the new one. Captions of one image are found where they stand together, within 256.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ class SiblingAttribute(TrueRule):
                 continue
             if any(_names_several(sibling, lemma) for sibling in siblings):
                 continue
-            for sibling in siblings:
-                other = _single_things(sibling).get(lemma)
-                places = [] if other is None else adjectives(sibling.tokens, other)
-                words = [sibling.tokens[place].lower for place in places]
-                if len(words) == 1 and lexicon().is_attribute(words[0]) and words[0] not in caption.vocabulary:
-                    texts.append(write(caption, insert(caption, caption.tokens, chunk.head, words, tag="JJ")))
+            said = [_said_of(sibling, lemma) for sibling in siblings]
+            everything = {word for words in said for word in words}
+            texts += [
+                write(caption, insert(caption, caption.tokens, chunk.head, words, tag="JJ"))
+                for words in said
+                if len(words) == 1 and words[0] not in caption.vocabulary and _is_undisputed(words[0], everything)
+            ]
         texts = list(dict.fromkeys(texts))
         rng.shuffle(texts)
         return texts[:most]
@@ -55,6 +56,18 @@ class SiblingAttribute(TrueRule):
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Nothing: a text is only as true as the caption that it comes from."""
         return ""
+
+
+def _is_undisputed(word: str, others: set[str]) -> bool:
+    """Whether a word is a property, and none of the others excludes it."""
+    known = lexicon()
+    return known.is_attribute(word) and all(known.adjective_relation(word, other) for other in others)
+
+
+def _said_of(caption: Caption, lemma: str) -> list[str]:
+    """The adjectives that a caption gives the one such thing that it names."""
+    chunk = _single_things(caption).get(lemma)
+    return [] if chunk is None else [caption.tokens[place].lower for place in adjectives(caption.tokens, chunk)]
 
 
 def _names_several(caption: Caption, lemma: str) -> bool:

@@ -72,13 +72,20 @@ class Blind:
 
 def features(text: str) -> Counter[str]:
     """Counts of what the classifier sees of a text; the first sign says what it is."""
-    text = " ".join(text.lower().split())
-    pieces = ["<", *(piece for piece, _ in words.split(text)), ">"]
-    found = Counter(f"w{piece}" for piece in pieces)
-    found.update(f"p{first} {second}" for first, second in pairwise(pieces))
-    framed = f" {text} "
+    found = words_and_pairs(text)
+    size_in_words = found.pop(_WORDS)
+    framed = f" {' '.join(text.lower().split())} "
     for size in (2, 3, 4):
         found.update(f"c{framed[start : start + size]}" for start in range(len(framed) - size + 1))
+    found[_WORDS] = size_in_words  # Last: of equally frequent features the first are kept.
+    return found
+
+
+def words_and_pairs(text: str) -> Counter[str]:
+    """Counts of words, pairs of words, and how many there are."""
+    pieces = ["<", *(piece for piece, _ in words.split(" ".join(text.lower().split()))), ">"]
+    found = Counter(f"w{piece}" for piece in pieces)
+    found.update(f"p{first} {second}" for first, second in pairwise(pieces))
     found[_WORDS] = len(pieces) - 2
     return found
 

@@ -5,7 +5,6 @@ So a review that is killed loses nothing: the log is replayed, a torn last line 
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import IO
 
 from degla.errors import InputError
+from degla.files import hold
 from degla.negatives.examples import ExampleEntry, read_examples, write_examples
 from degla.negatives.review.draft import Draft
 from degla.negatives.review.state import Action, Decision, ReviewState
@@ -54,11 +54,11 @@ class Review:
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.log.open("ab+")
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{self.log}: another review of these drafts is open; close it first.") from None
         except OSError as error:
             raise InputError(f"{self.log}: cannot be written: {error.strerror}.") from None
+        if hold(self._stream.fileno()) is False:
+            self._stream.close()
+            raise InputError(f"{self.log}: another review of these drafts is open; close it first.")
         self._replay(self._stream)
         return self
 

@@ -1,0 +1,117 @@
+"""What both demos share: the recipes that they compare, their runs side by side, and what a run gained and lost."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from degla.config.run import TrainConfig
+from degla.config.sections import CheckpointConfig, TrackingConfig
+from degla.errors import DeglaError, InputError
+from degla.evaluation.choice import trade_off
+from degla.evaluation.results import load_result
+from degla.evaluation.terminal import named_scores
+from degla.locks import Lock
+from degla.pages.words import points
+from degla.shelf import PUBLISHED_RULES
+from degla.study.conduct import run_chains
+from degla.study.jobs import ChainResult, Job, Measure
+from degla.study.workers import Ended
+
+log = logging.getLogger("degla.demo")
+
+RULES = PUBLISHED_RULES
+METHODS: dict[str, float | None] = {"degla_plus": None, "degla": 0.7, "ce_clip": None, "negclip": 0.5, "clip": None}
+"""Recipes to compare, from elaborate to plain, with the share of the tuned weights in an average that is measured
+too."""
+RATE = 4e-4
+"""Learning rate for the world's model of a few million parameters, where a recipe says 1e-6 for one of full size."""
+
+
+def demo_config(recipe: TrainConfig, *, steps: int, seed: int, model: str = "world", rate: float = RATE) -> TrainConfig:
+    """A recipe at an embedded model's size: its losses and their weights stay, the run becomes short and steep.
+
+    Learning rates keep their ratios; batches are of 32 pairs with 5 negatives. The teacher's decay is the paper's own.
+    """
+    return replace(
+        recipe,
+        model=model,
+        data=replace(recipe.data, negatives_per_caption=5 if recipe.data.negatives_per_caption else 0),
+        optim=replace(
+            recipe.optim, lr=rate * (recipe.optim.lr / 1e-6), warmup_steps=20, weight_decay=0.1, clip_norm=1.0
+        ),
+        train=replace(recipe.train, batch_size=32, steps=steps, seed=seed),
+        checkpoint=CheckpointConfig(every_minutes=0, keep=1),
+        tracking=TrackingConfig(every_steps=10, progress=False),
+    )
+
+
+def runs_of(
+    base: Job, methods: Mapping[str, float | None], configs: Mapping[tuple[str, int], TrainConfig], *, out: Path
+) -> list[Job]:
+    """One job for each method and seed: training in `out`/runs, then measuring, also the average with the base.
+
+    Args:
+        base: the job that measures the base; what it asks, the others are asked too.
+        methods: share of the tuned weights in the average that is measured beside each method; None for no average.
+        configs: configuration of each method and seed, without the folder.
+        out: the demo's folder.
+    """
+    jobs = []
+    for (method, seed), config in configs.items():
+        measures = [Measure(method, 1.0, out / "results" / f"{method}-{seed}.json")]
+        if (share := methods[method]) is not None:
+            name = f"{method} averaged {share:g}"
+            measures.append(Measure(name, share, out / "results" / f"{name.replace(' ', '-')}-{seed}.json"))
+        config = replace(config, out=out / "runs" / f"{method}-{seed}")
+        jobs.append(replace(base, label=method, config=config, measures=tuple(measures)))
+    return jobs
+
+
+def log_changes(base: Path, results: Iterable[Path], *, kept: str = "recognition") -> None:
+    """What each run gained in composition and lost of what was kept, in points; joint: the sum."""
+    start = named_scores(load_result(base))
+    for path in results:
+        result = load_result(path)
+        change = trade_off(named_scores(result), start, gain="composition", kept=kept, price=1.0)
+        said = f"composition {points(change.gained)}, {kept} {points(-change.lost)}, joint {points(change.joint)}"
+        log.info("%s: %s", result.model.label, said)
+
+
+def run_jobs(jobs: list[Job], held: Lock, *, processes: int) -> list[Path]:
+    """All jobs, one process a processor: side by side on one thread each they finish sooner than one after another."""
+    chains = [job.alone for job in jobs]
+
+    def stop_at_failure(number: int, end: Ended[ChainResult]) -> None:
+        if end.error:
+            raise DeglaError(f"{chains[number].title}: {end.error}\n{end.details}".rstrip())
+
+    ends = run_chains(chains, when_ended=stop_at_failure, processes=processes, held=held, log=log)
+    done = [end.value[0] for end in ends if end is not None and end.value]
+    # The report shows methods in the order of their results: from plain to elaborate.
+    return [path for value in reversed(done) for path in value.paths]
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier demo made of runs and results, and nothing else."""
+    try:
+        for name in ("runs", "results"):
+            if (out / name).exists():
+                shutil.rmtree(out / name)
+        (out / "results").mkdir()
+    except OSError as error:
+        raise InputError(f"{out}: the demo's folder cannot be written: {error.strerror}.") from None
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Log what begins, and what it took."""
+    log.info("%s ...", name)
+    started = time.monotonic()
+    yield
+    log.info("%s: %.1f s", name, time.monotonic() - started)

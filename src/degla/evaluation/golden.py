@@ -1,0 +1,197 @@
+"""Verdicts of someone else beside ours, item by item: a file of them enters, every item that differs leaves.
+
+Three forms are read: a result's own items (`NAME.items.jsonl`), and the tables that BiVLC's authors publish of
+SugarCrepe (`SUGARCREPE_CORRECT_*.csv`, column `correct`) and of BiVLC (`BiVLC_*.csv`, a column a score). Rows of a
+table have no id: an item is found by its part and its texts, of which letters and digits count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from degla.errors import InputError
+from degla.evaluation.benchmark import Entry
+from degla.evaluation.tables import read_table
+from degla.records import PairItem
+from degla.results import ItemVerdict
+
+_COLUMNS = {
+    "correct": "text_ok",
+    "text_score": "text_ok",
+    "image_score": "image_ok",
+    "group_score": "group_ok",
+    "text_score_i0": "text_ok.1",
+    "text_score_i1": "text_ok.2",
+    "image_score_c0": "image_ok.1",
+    "image_score_c1": "image_ok.2",
+}
+"""Column of a published table to the verdict that it holds."""
+_WORTH = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
+SMALL = 1e-3
+"""Difference of cosines that another order of additions, or half precision, can turn round."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a message says of a file that lacks."""
+
+    source: str = "whoever scored the model (SugarCrepe and BiVLC: github.com/IMirandaM/BiVLC, results/)"
+    layout: str = "NAME.items.jsonl of a result, or a table with caption, negative_caption, type, subtype and verdicts"
+
+
+@dataclass(frozen=True)
+class GivenVerdict:
+    """One row of a file.
+
+    Attributes:
+        where: file and row.
+        key: an item's id, or what its texts say.
+        file_name: of its image, "" where the row has none.
+        ok: verdict's name to its worth.
+    """
+
+    where: str
+    key: tuple[str, ...]
+    file_name: str
+    ok: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One verdict on one item: worth here and there, and our margin (see `ItemVerdict`)."""
+
+    id: str
+    verdict: str
+    here: float
+    there: float
+    margin: float | None
+
+
+@dataclass
+class VerdictComparison:
+    """Our verdicts against those of a file.
+
+    Attributes:
+        file: that was read.
+        items: of ours that a row of it is about.
+        differing: in the order of the file.
+        unknown: rows that are about no item of ours.
+        unmatched: items of ours, of parts that it speaks of, that no row is about.
+    """
+
+    file: Path
+    items: int = 0
+    differing: list[Disagreement] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        """Every difference, one a line, and what they mean."""
+        for row in self.differing:
+            margin = "" if row.margin is None else f", margin {row.margin:+.5f}"
+            yield f"{row.id} {row.verdict}: {row.here:g} here, {row.there:g} there{margin}"
+        yield from (f"about no item here: {where}" for where in self.unknown)
+        yield from (f"not in the file: {name}" for name in self.unmatched)
+        wrong = len({row.id for row in self.differing})
+        yield (
+            f"{self.file}: {self.items:,} items compared, {self.items - wrong:,} agree, {wrong:,} differ; "
+            f"{len(self.unknown):,} rows are about no item here, {len(self.unmatched):,} items are not in it."
+        )
+        large = max((abs(row.margin) for row in self.differing if row.margin is not None), default=0.0)
+        if large > SMALL:
+            yield (
+                f"The largest margin among them is {large:.4f}; rounding turns {SMALL:g} at most. The model, its "
+                "activation function (QuickGELU or GELU), its preprocessing or the reading of images is another one."
+            )
+        elif wrong:
+            yield f"All margins among them are below {SMALL:g}, which rounding can turn: the two scorers are the same."
+
+
+def compare_verdicts(
+    items: Iterable[ItemVerdict], entries: Iterable[Entry], given: Iterable[GivenVerdict], *, file: Path
+) -> VerdictComparison:
+    """Set verdicts beside those of a file.
+
+    Args:
+        items: ours.
+        entries: the questions that they answer.
+        given: those of the file, as `read_verdicts` reads them.
+        file: for messages.
+
+    Raises:
+        InputError: none of the rows is about an item.
+    """
+    ours = {row.id: row for row in items}
+    asked: dict[tuple[str, ...], list[PairItem]] = {}
+    for item in entries:
+        if isinstance(item, PairItem) and item.id in ours:
+            asked.setdefault((str(len(item.images)), item.part, *map(_plain, item.texts)), []).append(item)
+    found = VerdictComparison(file)
+    matched: set[str] = set()
+    for row in given:
+        name = row.key[0] if len(row.key) == 1 else _named(row, asked.get(row.key, ()), matched)
+        if name not in ours or name in matched:
+            found.unknown.append(f"{row.where} ({' | '.join(row.key)})")
+            continue
+        matched.add(name)
+        verdict = ours[name]
+        found.differing += [
+            Disagreement(name, key, verdict.ok[key], worth, verdict.margin)
+            for key, worth in row.ok.items()
+            if key in verdict.ok and verdict.ok[key] != worth
+        ]
+    if not matched:
+        raise InputError(f"{file}: none of its {len(found.unknown)} rows is about an item that was scored.")
+    found.items = len(matched)
+    parts = {(ours[name].benchmark, ours[name].part) for name in matched}
+    found.unmatched = [row.id for row in ours.values() if (row.benchmark, row.part) in parts and row.id not in matched]
+    return found
+
+
+def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
+    """Every row of a file of verdicts.
+
+    Raises:
+        InputError: the file is missing, or a row is of neither form.
+    """
+    for where, row in read_table(file, _Form()):
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: must be one JSON object, got a {type(row).__name__}.")
+        if isinstance(row.get("ok"), dict) and isinstance(row.get("id"), str):
+            yield GivenVerdict(
+                where, (row["id"],), "", {name: _worth(worth, where) for name, worth in row["ok"].items()}
+            )
+            continue
+        ok = {_COLUMNS[name]: _worth(cell, where) for name, cell in row.items() if name in _COLUMNS}
+        lacking = [name for name in ("caption", "negative_caption", "type", "subtype") if not row.get(name)]
+        if lacking or not ok:
+            missing = lacking[0] if lacking else f"verdict ({', '.join(_COLUMNS)})"
+            raise InputError(f"{where}: has no {missing}. Needed is {_Form.layout}.")
+        pictures = 1 if "correct" in row else 2
+        texts = (_plain(row["caption"]), _plain(row["negative_caption"]))
+        yield GivenVerdict(
+            where, (str(pictures), f"{row['type']}_{row['subtype']}", *texts), row.get("filename", ""), ok
+        )
+
+
+def _named(given: GivenVerdict, items: Sequence[PairItem], matched: set[str]) -> str:
+    """Id of the first item of these texts and this image that no row before was about; "" where there is none."""
+    fitting = (item.id for item in items if item.images[0].path.endswith(given.file_name))
+    return next((name for name in fitting if name not in matched), "")
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
+
+
+def _worth(cell: Any, where: str) -> float:
+    if isinstance(cell, bool | int | float) and 0 <= cell <= 1:
+        return float(cell)
+    worth = _WORTH.get(str(cell).strip().lower())
+    if worth is None:
+        raise InputError(f"{where}: {str(cell)[:40]!r} is no verdict; 0, 1, True or False is needed.")
+    return worth

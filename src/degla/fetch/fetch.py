@@ -1,0 +1,200 @@
+"""A set of files from end to end: what is there stays, what is public is fetched and checked, the rest is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from degla.errors import DeglaError, InputError
+from degla.fetch.sources import Download, FileSource
+from degla.fetch.transfer import ByteListener, digest_of_file, fetch_file, open_session
+from degla.fetch.unpack import unpack_archive
+from degla.files import PARTIAL, write_json
+from degla.locks import lock
+from degla.parse import read_json_object
+from degla.progress import TaskProgress
+
+if TYPE_CHECKING:
+    from requests import Session
+
+FetchState = Literal["there", "fetched", "missing", "ask", "failed"]
+"""It was there; it was fetched now; it is public and not there; a person must ask for it; what went wrong is told."""
+_ASIDE = "downloads"
+"""Folder under the root for archives and for `fetched.json`."""
+_RECORD = "fetched.json"
+_MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What became of one source.
+
+    Attributes:
+        places: patterns under the root of what it holds.
+        note: what is wrong, or what a person must do; "" for nothing.
+    """
+
+    name: str
+    state: FetchState
+    places: tuple[str, ...]
+    bytes: int = 0
+    note: str = ""
+
+
+def look(sources: Mapping[str, FileSource], root: Path) -> list[Fetched]:
+    """What is there of each source; nothing is fetched or written."""
+    return [_fetched(name, source, _state(name, source, root)) for name, source in sources.items()]
+
+
+def fetch_all(
+    sources: Mapping[str, FileSource], root: Path, *, keep_archives: bool = False, skip_archives: bool = False,
+    show: bool = True, tell: Callable[[str], None] = lambda line: None,
+) -> Iterator[Fetched]:  # fmt: skip
+    """Fetch what is not there, one source after another; one that fails stops no other.
+
+    Args:
+        sources: by name.
+        root: folder of the data; made where it is missing.
+        keep_archives: leave them in ``downloads`` under the root once they are unpacked.
+        skip_archives: fetch plain files alone.
+        show: how far each file is.
+        tell: hears what is begun.
+
+    Raises:
+        InputError: the folder cannot be written, or another process fetches to it.
+    """
+    aside = root / _ASIDE
+    try:
+        aside.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{root}: cannot be written: {error.strerror}. Choose another --root.") from None
+    with lock(aside), open_session() as session:
+        for name, source in sources.items():
+            state = _state(name, source, root)
+            if state != "missing" or (skip_archives and source.unpack):
+                yield _fetched(name, source, state)
+                continue
+            tell(f"{name}: {_told_size(source.size)}{source.url}")
+            try:
+                _fetch(name, source, root, session=session, keep_archives=keep_archives, show=show)
+            except DeglaError as error:
+                yield _fetched(name, source, "failed", note=str(error))
+            else:
+                yield _fetched(name, source, "fetched")
+
+
+def _told_size(size: int) -> str:
+    return f"{size / _MEGABYTE:,.1f} MB from " if size else ""
+
+
+def _fetched(name: str, source: FileSource, state: FetchState, *, note: str = "") -> Fetched:
+    places = (*source.holds, *([] if source.holds else [*source.unpack.values(), source.to.replace("{}", "*")])[:1])
+    return Fetched(name, state, places, source.size, note or (source.ask if state == "ask" else ""))
+
+
+def _state(name: str, source: FileSource, root: Path) -> FetchState:
+    held = all(_count(root, pattern, least) >= least for pattern, least in source.holds.items())
+    if source.ask:
+        return "there" if held else "ask"
+    if source.unpack:
+        # Without a number to count there is only the record of an earlier call.
+        recorded = _records(root).get(name, {}).get("url") == source.url
+        known = bool(source.holds) or (recorded and all((root / place).exists() for place in source.unpack.values()))
+        return "there" if held and known else "missing"
+    return "there" if all(_is_right(root / file.to, file) for file in source.downloads) else "missing"
+
+
+def _count(root: Path, pattern: str, least: int) -> int:
+    """Files that a pattern finds, counted no further than needed."""
+    return sum(1 for _ in islice(root.glob(pattern), least))
+
+
+def _is_right(place: Path, file: Download) -> bool:
+    if not place.is_file():
+        return False
+    kind, _, wanted = file.check.partition(":")
+    return not wanted or digest_of_file(place, kind) == wanted
+
+
+def _fetch(name: str, source: FileSource, root: Path, *, session: Session, keep_archives: bool, show: bool) -> None:
+    for file in source.downloads:
+        target = root / file.to if file.to else root / _ASIDE / _archive_name(file.url)
+        if file.to and target.is_file() and not _is_right(target, file):
+            raise DeglaError(
+                f"{target}: is there and is not the published file ({file.check}). Move it away, then the same "
+                "command gets the published one."
+            )
+        if not target.is_file():
+            _check_space(root, source, target)
+            with _progress(target.name, file.bytes or source.size, show=show) as told:
+                fetch_file(file.url, target, session=session, check=file.check, size=file.bytes, told=told)
+        if not file.to:
+            count = unpack_archive(target, root, moves=source.unpack, inner=source.inner)
+            _check_counts(source, root, target)
+            record = {"url": file.url, "bytes": target.stat().st_size, "check": file.check, "files": count}
+            write_json(root / _ASIDE / _RECORD, {**_records(root), name: record})
+            if not keep_archives:
+                target.unlink()
+
+
+def _archive_name(url: str) -> str:
+    address = urllib.parse.urlsplit(url)
+    plain = Path(address.path).name
+    key = urllib.parse.parse_qs(address.query).get("id", [""])[0]
+    return f"{plain}-{key}" if key else plain
+
+
+def _check_space(root: Path, source: FileSource, target: Path) -> None:
+    """Refuse what cannot fit: pictures hardly shrink in an archive, so one needs its own size once more."""
+    needed = source.size * (2 if source.unpack else 1)
+    partial = target.with_name(target.name + PARTIAL)
+    needed -= partial.stat().st_size if partial.is_file() else 0
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise DeglaError(
+            f"{root}: {needed / 1e9:.1f} GB are needed for {target.name} and what it holds, {free / 1e9:.1f} GB are "
+            "free. Free space or choose another --root."
+        )
+
+
+def _check_counts(source: FileSource, root: Path, archive: Path) -> None:
+    for pattern, least in source.holds.items():
+        found = _count(root, pattern, least)
+        if found < least:
+            raise DeglaError(
+                f"{archive}: unpacked, and {root / pattern} finds {found:,} files where {least:,} are published. Look "
+                "at the archive: its authors may have changed it."
+            )
+
+
+def _records(root: Path) -> dict[str, Any]:
+    file = root / _ASIDE / _RECORD
+    return read_json_object(file, remedy="Delete it.") if file.is_file() else {}
+
+
+@contextmanager
+def _progress(name: str, size: int, *, show: bool) -> Iterator[ByteListener]:
+    """Shows megabytes; a file of unknown size comes without a bar."""
+    steps = 0
+    with TaskProgress(show and size > _MEGABYTE).task(f"{name} (MB)", max(1, size // _MEGABYTE)) as advance:
+        came = 0
+
+        def told(count: int) -> None:
+            nonlocal came, steps
+            came += count
+            advance(came // _MEGABYTE - steps)
+            steps = came // _MEGABYTE
+
+        yield told
+
+
+def as_json(found: list[Fetched]) -> str:
+    """What became of each source, as JSON text."""
+    return json.dumps([vars(row) for row in found], indent=2) + "\n"

@@ -1,0 +1,196 @@
+"""One file over HTTP: goes on where it stopped, tries again where a connection is cut, and is checked before it counts.
+
+What is not complete lies beside its place as ``NAME.partial``, which the next call goes on with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from degla.errors import DeglaError
+from degla.files import PARTIAL, cannot_write
+from degla.parse import in_one_line
+
+if TYPE_CHECKING:
+    from requests import Response, Session
+
+ByteListener = Callable[[int], None]
+"""Called with the number of bytes that came, below 0 for bytes that were thrown away."""
+
+_CHUNK: Final = 1 << 16
+"""Bytes that are read at once; where a connection breaks, as many are lost at most."""
+_CONNECT, _SILENCE = 10.0, 60.0
+"""Seconds until a connection opens, and without a byte on an open one."""
+_TRIES: Final = 6
+"""Attempts in a row that bring no byte, after which the command ends."""
+_LONGEST_WAIT: Final = 30.0
+_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_PARTIAL_CONTENT, _NO_SUCH_RANGE = 206, 416
+_REMEDY: Final = "The same command goes on with it."
+
+
+class _CutError(Exception):
+    """The connection broke, or the server is busy; `wait` seconds were asked for."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def open_session() -> Session:
+    """What `fetch_file` asks with; proxies come from the environment."""
+    import requests
+
+    from degla.version import __version__
+
+    session = requests.Session()
+    # Without it a server may pack what is packed already, and a range would be of the packed bytes.
+    session.headers.update({"User-Agent": f"degla/{__version__}", "Accept-Encoding": "identity"})
+    return session
+
+
+def fetch_file(
+    url: str, target: Path, *, session: Session, check: str = "", size: int | None = None,
+    told: ByteListener = lambda count: None, wait: Callable[[float], None] = time.sleep,
+) -> None:  # fmt: skip
+    """Take one file, or the rest of it, and put it in its place when it is complete and as it should be.
+
+    Args:
+        url: its address.
+        target: its place; the folder is made.
+        session: by `open_session`.
+        check: digest that it must have, "sha256:..." or "md5:..."; "" for none.
+        size: bytes that it must have; None where that is not known.
+        told: hears of every piece.
+        wait: sleeps between attempts.
+
+    Raises:
+        DeglaError: the server refuses, no byte comes any more, the disk is full, or what came is something else.
+    """
+    partial = target.with_name(target.name + PARTIAL)
+    kept = have = _length(partial)  # of an earlier command
+    told(have)
+    fruitless = 0
+    while True:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if size is None or have != size:
+                _take(url, partial, have, session=session, size=size, told=told)
+            wrong = _difference(partial, check=check, size=size)
+            if not wrong:
+                partial.replace(target)
+                return
+        except OSError as error:
+            raise cannot_write(partial, error, remedy="Choose another --root.") from None
+        except _CutError as cut:
+            now = _length(partial)
+            fruitless = 0 if now > have else fruitless + 1
+            have = now
+            if fruitless >= _TRIES:
+                left = f" {have:,} bytes are kept in {partial}. {_REMEDY}" if have else " Try again later."
+                raise DeglaError(f"{url}: {in_one_line(str(cut))}, {_TRIES} times in a row.{left}") from None
+            wait(cut.wait or min(_LONGEST_WAIT, 0.5 * 2**fruitless))
+            continue
+        told(-_length(partial))
+        partial.unlink()
+        if not kept:
+            raise DeglaError(
+                f"{url}: {wrong}. It was deleted: either it was damaged on its way, then the same command gets it "
+                f"again, or its authors have changed it; then get it yourself, look at it, and put it at {target}."
+            )
+        kept = have = 0  # What lay there may have been of another file: once more from the beginning.
+
+
+def _take(url: str, partial: Path, have: int, *, session: Session, size: int | None, told: ByteListener) -> None:
+    """Append what is left of a file.
+
+    Raises:
+        _CutError: less came than was to come.
+        DeglaError: the server refuses, or answers with a page.
+        OSError: it cannot be written.
+    """
+    import requests
+
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    try:
+        with session.get(url, headers=headers, stream=True, timeout=(_CONNECT, _SILENCE)) as answer:
+            begin, total = _range(url, answer, have)
+            if begin is None:
+                return
+            if size is not None and total is not None and total != size:
+                raise DeglaError(f"{url}: the server has {total:,} bytes, the published file {size:,}. {_LATER}")
+            told(begin - have)
+            with partial.open("r+b" if begin else "wb") as stream:
+                stream.truncate(begin)
+                stream.seek(begin)
+                for piece in answer.iter_content(_CHUNK):
+                    stream.write(piece)
+                    told(len(piece))
+                came = stream.tell()
+            if total is not None and came < total:
+                raise _CutError(f"the connection was closed after {came:,} of {total:,} bytes")
+    except requests.RequestException as error:
+        raise _CutError(f"{type(error).__name__}: {error}") from None
+
+
+_LATER = "Its authors have changed it, or a page stands in its place; get it yourself and put it where it belongs."
+
+
+def _range(url: str, answer: Response, have: int) -> tuple[int | None, int | None]:
+    """Where the bytes of an answer begin in the file (None: there are no more), and the size of the whole."""
+    status = answer.status_code
+    if status == _NO_SUCH_RANGE and have:
+        total = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        if total == str(have):
+            return None, have
+        raise DeglaError(
+            f"{url}: {have:,} bytes are here, the server's file has {total or 'another number'}. Delete the file that "
+            f"ends in {PARTIAL}, and run the command again."
+        )
+    if status in _AGAIN:
+        after = answer.headers.get("Retry-After", "")
+        raise _CutError(f"status {status} {answer.reason}", min(float(after), 300.0) if after.isdecimal() else 0.0)
+    if not answer.ok:
+        raise DeglaError(f"{url}: the server answers {status} {answer.reason}. {_MOVED}")
+    if answer.headers.get("Content-Type", "").startswith("text/html"):
+        raise DeglaError(f"{url}: the server answers with a page, not with the file. {_MOVED}")
+    length = answer.headers.get("Content-Length", "")
+    if status == _PARTIAL_CONTENT:
+        span, _, total = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+        if span.partition("-")[0] == str(have):
+            return have, int(total) if total.isdecimal() else None
+        raise _CutError(f"the server sent another part of the file ({span!r})")
+    return 0, int(length) if length.isdecimal() else None
+
+
+_MOVED = "Open the address in a browser: it may have moved, or want a form; --sources FILE gives other addresses."
+
+
+def _difference(file: Path, *, check: str, size: int | None) -> str:
+    """What is wrong with a file, "" for nothing."""
+    length = _length(file)
+    if size is not None and length != size:
+        return f"{length:,} bytes came, it has {size:,}"
+    if check:
+        kind, _, wanted = check.partition(":")
+        found = digest_of_file(file, kind)
+        if found != wanted:
+            return f"its {kind} is {found}, and must be {wanted}"
+    return ""
+
+
+def digest_of_file(file: Path, kind: str) -> str:
+    """Hexadecimal digest of a file; `kind`: "sha256" or "md5"."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+
+
+def _length(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

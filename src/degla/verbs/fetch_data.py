@@ -1,0 +1,105 @@
+"""get and check the public files of benchmarks and training sets, and say what a person must ask for"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from degla.errors import DeglaError, InputError
+from degla.shelf import BENCHMARKS
+from degla.verbs._terminal import show
+
+if TYPE_CHECKING:
+    from degla.fetch.fetch import Fetched
+    from degla.fetch.sources import FileSource, Sources
+
+_WORDS = {
+    "there": "there", "fetched": "fetched, checked", "missing": "not there", "ask": "to ask for", "failed": "failed",
+}  # fmt: skip
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("names", nargs="*", metavar="NAME", help="benchmarks and training sets; without any: list them")
+    verb.add_argument("--root", type=Path, metavar="DATA", help="folder of the data, as degla evaluate --root takes it")
+    verb.add_argument("--dry-run", action="store_true", help="say what is there and what would be fetched")
+    verb.add_argument("--no-archives", action="store_true", help="fetch annotation files, but no archives of images")
+    verb.add_argument("--keep-archives", action="store_true", help="keep archives in DATA/downloads once unpacked")
+    verb.add_argument("--sources", type=Path, metavar="FILE", help="other addresses: TOML in the form of the package's")
+    verb.add_argument("--json", action="store_true", help="print what became of each file as JSON")
+
+
+def run(given: argparse.Namespace) -> int:
+    from degla.fetch.fetch import as_json, fetch_all, look
+    from degla.fetch.sources import read_sources
+
+    known = read_sources(given.sources)
+    if not given.names:
+        _list(known)
+        return 0
+    if given.root is None:
+        raise InputError("--root DATA is needed: the folder that the files go to.")
+    wanted: dict[str, FileSource] = {}
+    for name in given.names:
+        wanted |= known.of(name)
+    if given.dry_run:
+        found = look(wanted, given.root)
+    else:
+        found = list(fetch_all(
+            wanted, given.root, keep_archives=given.keep_archives, skip_archives=given.no_archives,
+            show=not given.json, tell=_begin,
+        ))  # fmt: skip
+    if given.json:
+        sys.stdout.write(as_json(found))
+    else:
+        _tell(found, given.root)
+        if not given.dry_run:
+            _tell_benchmarks(known, given.names, given.root)
+    failed = [row.name for row in found if row.state == "failed"]
+    left = [row.name for row in found if row.state in ("missing", "ask")]
+    if failed:
+        raise DeglaError(f"{len(failed)} of {len(found)} sources failed: {', '.join(failed)}; the reasons stand above.")
+    if left and not given.dry_run:
+        raise DeglaError(f"not there yet: {', '.join(left)}. What a person must ask for stands above.")
+    return 0
+
+
+def _begin(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _list(known: Sources) -> None:
+    from degla.pages.table import Column, Table
+
+    rows = []
+    for name in known.sets:
+        sources = known.of(name).values()
+        asked = sum(bool(source.ask) for source in sources)
+        rows.append([name, f"{sum(source.size for source in sources) / 1e9:.1f}", str(asked) if asked else ""])
+    columns = [Column("name"), Column("GB to fetch"), Column("sources to ask for")]
+    show(Table(columns, rows).terminal(title="degla fetch-data NAME... --root DATA"))
+
+
+def _tell(found: list[Fetched], root: Path) -> None:
+    from degla.pages.table import Column, Table
+
+    rows = [
+        [row.name, _WORDS[row.state], f"{row.bytes / 1e6:,.1f}" if row.bytes else "", " ".join(row.places)]
+        for row in found
+    ]
+    columns = [Column("source"), Column("state", align="left"), Column("MB"), Column(f"in {root}", align="left")]
+    show(Table(columns, rows).terminal())
+    for row in found:
+        if row.note:
+            sys.stdout.write(f"{row.name}: {row.note}\n")
+
+
+def _tell_benchmarks(known: Sources, names: list[str], root: Path) -> None:
+    """What is there of the benchmarks among the names, counted by their own readers."""
+    from degla.evaluation.inventory import take_inventory
+
+    members = {member for name in names for member in (name, *known.sets[name])}
+    for row in take_inventory(root, names=[name for name in BENCHMARKS.names() if name in members]):
+        counts = f"{row.items:,} items, {row.images - row.missing_images:,} of {row.images:,} images"
+        sys.stdout.write(f"{row.title}: {row.state}; {counts}. {' '.join(row.notes)}\n")

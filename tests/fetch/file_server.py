@@ -1,0 +1,109 @@
+"""A server of files on this machine that cuts connections, ignores ranges or answers with a page, as it is told."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Served:
+    """One file.
+
+    Attributes:
+        content: its bytes.
+        cut: close the connection after so many bytes of an answer, 0 for never; ...
+        cuts: ... so often.
+        ranges: whether parts can be asked for.
+        statuses: answers before the file, one a request.
+        kind: content type.
+    """
+
+    content: bytes
+    cut: int = 0
+    cuts: int = 1_000_000
+    ranges: bool = True
+    statuses: tuple[int, ...] = ()
+    kind: str = "application/octet-stream"
+
+
+class FileServer(ThreadingHTTPServer):
+    """Path to file; `asked` has path and range of every request."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.files: dict[str, Served] = {}
+        self.asked: list[tuple[str, str]] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def add(self, path: str, content: bytes, **how: Any) -> str:
+        self.files[path] = Served(content, **how)
+        return self.address + path
+
+    def handle_error(self, *_: Any) -> None:
+        """Nothing on stderr: connections are cut on purpose."""
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: FileServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing on stderr."""
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range", "")
+        self.server.asked.append((self.path, wanted))
+        file = self.server.files.get(self.path)
+        if file is None:
+            self._head(404, 0)
+            return
+        if file.statuses:
+            status, file.statuses = file.statuses[0], file.statuses[1:]
+            self._head(status, 0)
+            return
+        begin = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted and file.ranges else 0
+        total = len(file.content)
+        if begin >= total > 0:
+            self._head(416, 0, {"Content-Range": f"bytes */{total}"})
+            return
+        body = file.content[begin:]
+        more = {"Content-Type": file.kind}
+        if wanted and file.ranges:
+            more["Content-Range"] = f"bytes {begin}-{total - 1}/{total}"
+        self._head(206 if wanted and file.ranges else 200, len(body), more)
+        if file.cut and file.cuts and len(body) > file.cut:
+            file.cuts -= 1
+            self.wfile.write(body[: file.cut])
+            self.close_connection = True
+            self.connection.shutdown(2)
+            return
+        self.wfile.write(body)
+
+    def _head(self, status: int, length: int, more: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(length), **(more or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+@contextlib.contextmanager
+def file_server() -> Iterator[FileServer]:
+    """The server, running for the block."""
+    server = FileServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()

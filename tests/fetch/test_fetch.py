@@ -1,0 +1,308 @@
+"""`degla fetch-data` against a server on this machine: cut, resumed, wrong, full, refused, unknown."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from degla.cli import main
+from degla.errors import DeglaError, InputError
+from degla.fetch.sources import read_sources
+from degla.fetch.transfer import fetch_file, open_session
+from degla.shelf import BENCHMARKS
+from tests.fetch.file_server import FileServer, file_server
+from tests.official import OFFICIAL, SHARED
+
+Capture = pytest.CaptureFixture[str]
+CHUNK = 1 << 16
+CONTENT = bytes(range(256)) * 2560  # ten pieces as they are read
+CHECK = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with file_server() as running:
+        yield running
+
+
+def _get(url: str, target: Path, **how: Any) -> list[float]:
+    waits: list[float] = []
+    with open_session() as session:
+        fetch_file(url, target, session=session, wait=waits.append, **how)
+    return waits
+
+
+def _zip(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def _tar(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for name, content in members.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def _sources(tmp_path: Path, text: str) -> list[str]:
+    file = tmp_path / "sources.toml"
+    file.write_text(text)
+    return ["--root", str(tmp_path / "data"), "--sources", str(file)]
+
+
+def test_cut_connections_are_gone_on_with_and_bytes_come_once(server: FileServer, tmp_path: Path) -> None:
+    url = server.add("/a.bin", CONTENT, cut=3 * CHUNK)
+    came: list[int] = []
+    waits = _get(url, tmp_path / "new" / "a.bin", check=CHECK, size=len(CONTENT), told=came.append)
+    assert (tmp_path / "new" / "a.bin").read_bytes() == CONTENT
+    assert [span for _, span in server.asked] == ["", *(f"bytes={3 * CHUNK * cut}-" for cut in (1, 2, 3))]
+    assert sum(came) == len(CONTENT) and len(waits) == 3
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.bin"]
+
+
+def test_a_second_command_goes_on_where_the_first_ended(server: FileServer, tmp_path: Path) -> None:
+    url = server.add("/a.bin", CONTENT)
+    target = tmp_path / "a.bin"
+    (tmp_path / "a.bin.partial").write_bytes(CONTENT[:4321])
+    _get(url, target, check=CHECK)
+    assert target.read_bytes() == CONTENT and server.asked == [("/a.bin", "bytes=4321-")]
+
+
+def test_a_whole_file_that_was_only_not_renamed_is_not_fetched_again(server: FileServer, tmp_path: Path) -> None:
+    url = server.add("/a.bin", CONTENT)
+    (tmp_path / "a.bin.partial").write_bytes(CONTENT)
+    _get(url, tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT and server.asked == [("/a.bin", f"bytes={len(CONTENT)}-")]
+
+
+def test_a_server_without_ranges_begins_again(server: FileServer, tmp_path: Path) -> None:
+    url = server.add("/a.bin", CONTENT, cut=5 * CHUNK, cuts=2, ranges=False)
+    came: list[int] = []
+    _get(url, tmp_path / "a.bin", check=CHECK, told=came.append)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT and sum(came) == len(CONTENT)
+
+
+def test_no_byte_six_times_ends_with_what_is_kept(server: FileServer, tmp_path: Path) -> None:
+    url = server.add("/a.bin", CONTENT, cut=4 * CHUNK, cuts=1)
+    file = server.files["/a.bin"]
+
+    def busy(seconds: float) -> None:
+        file.statuses = (503,)
+
+    with open_session() as session, pytest.raises(DeglaError) as told:
+        fetch_file(url, tmp_path / "a.bin", session=session, wait=busy)
+    assert "503" in str(told.value) and "262,144 bytes are kept" in str(told.value)
+    assert (tmp_path / "a.bin.partial").read_bytes() == CONTENT[: 4 * CHUNK] and not (tmp_path / "a.bin").exists()
+    file.statuses = ()
+    _get(url, tmp_path / "a.bin", check=CHECK)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_another_content_is_deleted_and_told(server: FileServer, tmp_path: Path) -> None:
+    url = server.add("/a.bin", CONTENT[::-1])
+    with pytest.raises(DeglaError, match=r"its sha256 is [0-9a-f]{64}, and must be .* deleted"):
+        _get(url, tmp_path / "a.bin", check=CHECK)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(DeglaError, match=r"the server has 655,360 bytes, the published file 655,361"):
+        _get(url, tmp_path / "a.bin", size=len(CONTENT) + 1)
+
+
+def test_a_part_of_another_file_is_begun_again_once(server: FileServer, tmp_path: Path) -> None:
+    url = server.add("/a.bin", CONTENT)
+    (tmp_path / "a.bin.partial").write_bytes(b"x" * 100)
+    _get(url, tmp_path / "a.bin", check=CHECK)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT and [span for _, span in server.asked] == ["bytes=100-", ""]
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"statuses": (403,)}, "answers 403 Forbidden"),
+        ({"kind": "text/html; charset=utf-8"}, "answers with a page"),
+    ],
+)
+def test_what_is_refused_is_not_tried_again(server: FileServer, tmp_path: Path, how: Any, told: str) -> None:
+    url = server.add("/a.bin", CONTENT, **how)
+    with pytest.raises(DeglaError, match=told):
+        _get(url, tmp_path / "a.bin")
+    assert len(server.asked) == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_keeps_what_came(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = server.add("/a.bin", CONTENT)
+    (tmp_path / "a.bin.partial").write_bytes(CONTENT[:500])
+    real = Path.open
+
+    class Full(io.FileIO):
+        def write(self, piece: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def opened(self: Path, mode: str = "r", **more: Any) -> Any:
+        return Full(str(self), "r+") if mode == "r+b" else real(self, mode, **more)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(DeglaError, match=r"the disk is full\. Free space and run the command again"):
+        _get(url, tmp_path / "a.bin")
+    monkeypatch.undo()
+    assert (tmp_path / "a.bin.partial").stat().st_size == 500
+
+
+TOY = """
+[sets]
+toy = ["list", "pictures", "textures", "form"]
+[list]
+url = "{address}/data/{{}}"
+to = "toy/{{}}"
+files = {{ "one.json" = "{one}", "two.json" = "" }}
+[pictures]
+url = "{address}/val.zip"
+unpack = {{ "val/" = "coco/val/" }}
+holds = {{ "coco/val/*.jpg" = 2 }}
+[textures]
+url = "{address}/outer.zip"
+inner = "deep/textures.tar.gz"
+unpack = {{ "dtd/" = "zeroshot/dtd/", "lists/test.txt" = "zeroshot/test.txt" }}
+[form]
+ask = "Fill in the form at example.org."
+holds = {{ "gated/*.png" = 1 }}
+"""
+
+
+def _toy(server: FileServer, tmp_path: Path) -> list[str]:
+    one = f"sha256:{hashlib.sha256(b'[1]').hexdigest()}"
+    server.add("/data/one.json", b"[1]")
+    server.add("/data/two.json", b"[2]")
+    server.add("/val.zip", _zip({"val/a.jpg": b"a" * 5000, "val/b.jpg": b"b", "val/../../evil.jpg": b"e", "c": b"c"}))
+    inner = _tar({"dtd/images/x.jpg": b"x", "lists/test.txt": b"t", "other/y": b"y"})
+    server.add("/outer.zip", _zip({"deep/textures.tar.gz": inner}))
+    return ["fetch-data", "toy", *_sources(tmp_path, TOY.format(address=server.address, one=one))]
+
+
+def test_a_set_is_fetched_unpacked_and_what_needs_a_form_is_said(
+    server: FileServer, tmp_path: Path, capsys: Capture
+) -> None:
+    words, data = _toy(server, tmp_path), tmp_path / "data"
+    assert main(words) == 1  # the form is left
+    told = capsys.readouterr()
+    assert "form: Fill in the form at example.org." in told.out and "not there yet: form" in told.err
+    files = {path.relative_to(data).as_posix(): path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    record = json.loads(files.pop("downloads/fetched.json"))
+    assert files == {
+        "toy/one.json": b"[1]", "toy/two.json": b"[2]", "coco/val/a.jpg": b"a" * 5000, "coco/val/b.jpg": b"b",
+        "zeroshot/dtd/images/x.jpg": b"x", "zeroshot/test.txt": b"t",
+    }  # fmt: skip
+    assert not (tmp_path / "evil.jpg").exists() and {name: row["files"] for name, row in record.items()} == {
+        "pictures": 2, "textures": 2,
+    }  # fmt: skip
+    # Once more: nothing is asked for, and with what the form gives all is there.
+    asked = len(server.asked)
+    (data / "gated").mkdir()
+    (data / "gated" / "g.png").touch()
+    assert main([*words, "--json"]) == 0
+    assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"there"} and len(server.asked) == asked
+
+
+def test_a_dry_run_fetches_and_writes_nothing(server: FileServer, tmp_path: Path, capsys: Capture) -> None:
+    assert main([*_toy(server, tmp_path), "--dry-run", "--json"]) == 0
+    states = [row["state"] for row in json.loads(capsys.readouterr().out)]
+    assert states == ["missing", "missing", "missing", "ask"] and server.asked == []
+    assert not (tmp_path / "data").exists()
+
+
+def test_one_source_that_fails_stops_no_other(server: FileServer, tmp_path: Path, capsys: Capture) -> None:
+    words, data = _toy(server, tmp_path), tmp_path / "data"
+    (data / "toy").mkdir(parents=True)
+    (data / "toy" / "one.json").write_text("[3]")
+    server.files["/val.zip"].content = _zip({"val/a.jpg": b"a"})
+    assert main(words) == 1
+    told = capsys.readouterr()
+    assert "2 of 4 sources failed: list, pictures" in told.err
+    assert "is there and is not the published file" in told.out and "1 files where 2 are published" in told.out
+    assert (data / "toy" / "one.json").read_text() == "[3]" and (data / "zeroshot" / "test.txt").is_file()
+
+
+def test_a_damaged_archive_is_told(server: FileServer, tmp_path: Path, capsys: Capture) -> None:
+    words = _toy(server, tmp_path)
+    packed = bytearray(server.files["/val.zip"].content)
+    packed[100] ^= 255
+    server.files["/val.zip"].content = bytes(packed)
+    server.files["/outer.zip"].content = b"no archive"
+    assert main(words) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert "val.zip: damaged (Bad CRC-32" in told and "outer.zip: damaged" in told
+
+
+def test_too_little_space_is_said_before_a_byte_comes(
+    server: FileServer, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add("/big.zip", _zip({"val/a.jpg": b"a"}))
+    text = f"[sets]\nbig = ['zip']\n[zip]\nurl = '{server.address}/big.zip'\nabout = 5_000_000_000\n"
+    words = _sources(tmp_path, text + 'unpack = { "val/" = "val/" }\n')
+    usage = shutil.disk_usage(tmp_path)._replace(free=9_000_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert main(["fetch-data", "big", *words]) == 1
+    assert "10.0 GB are needed" in capsys.readouterr().out.replace("\n", " ") and server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[sets]\ntoy = ['nothing']\n", "set 'toy' names 'nothing'"),
+        ("[sets]\ntoy = ['a']\n[a]\nask = 'x'\nurl = 'http://x/'\n", "give 'url', or 'ask'"),
+        ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\nto = '../a'\n", "paths must stay under the root"),
+        ("[sets]\ntoy = ['a']\n[a]\nurl = 'ftp://x/'\nto = 'a'\n", "field 'url'"),
+        ("[sets\n", "not TOML"),
+    ],
+)
+def test_wrong_sources_are_refused(tmp_path: Path, capsys: Capture, text: str, told: str) -> None:
+    assert main(["fetch-data", "toy", *_sources(tmp_path, text)]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_an_unknown_name_and_a_missing_root(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["fetch-data", "sugarcrep", "--root", str(tmp_path)]) == 2
+    assert "no sources are known of 'sugarcrep'. Did you mean 'sugarcrepe'? Known: " in capsys.readouterr().err
+    assert main(["fetch-data", "sugarcrepe"]) == 2
+    assert "--root DATA is needed" in capsys.readouterr().err
+    assert main(["fetch-data"]) == 0
+    listed = capsys.readouterr().out
+    assert "sugarcrepe" in listed and "winoground" in listed
+
+
+def test_the_table_names_files_where_the_readers_look(tmp_path: Path) -> None:
+    known = read_sources()
+    for name in ("sugarcrepe", "sugarcrepe_pp", "valse", "aro", "cola", "retrieval"):
+        layout = BENCHMARKS.load(name).BENCHMARK
+        places = [file.to for source in known.of(name).values() for file in source.downloads if file.to]
+        for pattern in layout.annotations[:1]:
+            folder = pattern.partition("/")[0]
+            assert any(place.startswith(folder + "/") for place in places), (name, pattern)
+    for name in known.sets["paper"]:
+        assert known.of(name)
+    with pytest.raises(InputError, match="no sources are known"):
+        known.of("nonsense")
+
+
+@pytest.mark.skipif(not OFFICIAL, reason="the official files are not in ../shared/data")
+def test_digests_are_those_of_the_official_files() -> None:
+    known = read_sources()
+    for name in ("sugarcrepe_annotations", "sugarcrepe_pp_annotations", "valse_annotations", "cola_annotations"):
+        for file in known.table[name].downloads:
+            assert file.check == f"sha256:{hashlib.sha256((SHARED / file.to).read_bytes()).hexdigest()}"
