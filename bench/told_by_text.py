@@ -1,0 +1,125 @@
+"""How far are negatives told from their captions by the texts alone, before and after balancing, and on SugarCrepe?
+
+Within a captions file classifiers learn on one half of the images and are asked about the other, both ways. With
+--other, they learn on the first files and are asked about files of other captions, which balancing has not seen: each
+file about its own counterpart, and all files about the last one, so that it shows what a model could learn from each.
+
+    python bench/told_by_text.py --captions train.json plain_train.jsonl balanced_train.jsonl \
+        --other dev.json plain_dev.jsonl balanced_dev.jsonl
+    python bench/told_by_text.py --sugarcrepe DATA/sugarcrepe
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from degla.data.sources import read_captions, read_negatives
+from degla.negatives.balance.signs import CandidatePair
+from degla.negatives.balance.told import Told, measure_told, told_by_all
+from degla.negatives.files.caption_index import CaptionIndex
+from degla.negatives.report.counts import Reservoir
+from degla.negatives.report.ngrams import Likelihoods, NgramLikelihood, half_of, ngram_likelihoods
+
+TOGETHER = "together"
+MOST = 2_000
+"""Pairs of a rule and half, and of all rules together and half as many a rule as come of it."""
+
+Drawn = dict[str, tuple[list[CandidatePair], list[CandidatePair]]]
+"""Pairs of each rule in two halves of the images."""
+
+
+def draw(rows: Iterable[tuple[str, str, str, str]], likelihoods: Sequence[Likelihoods]) -> Drawn:
+    """Pairs of each rule and half, from (rule, image, caption, negative)."""
+    kept: dict[str, tuple[Reservoir[tuple[str, str]], Reservoir[tuple[str, str]]]] = {}
+    for rule, image, caption, negative in rows:
+        if rule not in kept:
+            kept[rule] = (Reservoir(MOST, seed=f"{rule} 0"), Reservoir(MOST, seed=f"{rule} 1"))
+        kept[rule][half_of(image)].show((caption, negative))
+    return {
+        rule: (_pairs(halves[0].kept, likelihoods[0]), _pairs(halves[1].kept, likelihoods[1]))
+        for rule, halves in kept.items()
+    }
+
+
+def _pairs(texts: Sequence[tuple[str, str]], likelihood: Likelihoods) -> list[CandidatePair]:
+    return [CandidatePair(caption, other, *likelihood([caption, other])) for caption, other in texts]
+
+
+def rows_of(path: Path, captions: CaptionIndex) -> Iterator[tuple[str, str, str, str]]:
+    """The first accepted negative of each caption and rule."""
+    last = ("", "")
+    for row in read_negatives(path):
+        caption = captions.find(row.caption_id)
+        if row.accepted and row.text and caption is not None and (row.caption_id, row.rule) != last:
+            last = (row.caption_id, row.rule)
+            yield row.rule, caption.image_id, caption.text, row.text
+
+
+def sugarcrepe_rows(folder: Path) -> Iterator[tuple[str, str, str, str]]:
+    """SugarCrepe's pairs, by file."""
+    for path in sorted(folder.glob("*.json")):
+        for item in json.loads(path.read_text()).values():
+            yield path.stem, item["filename"], item["caption"], item["negative_caption"]
+
+
+def whole(drawn: Drawn) -> tuple[list[CandidatePair], list[CandidatePair]]:
+    """All rules together, in two halves."""
+    return [pair for own in drawn.values() for pair in own[0]], [pair for own in drawn.values() for pair in own[1]]
+
+
+def show(title: str, told: Mapping[str, Told | None]) -> None:
+    """Print one table."""
+    print(f"\n{title}\n\n| rule | pairs | words | length | likelihood | all |\n|---|---:|---:|---:|---:|---:|")
+    for rule, known in told.items():
+        if known is None:
+            print(f"| {rule} | too few | | | | |")
+            continue
+        shares = (known.words, known.length, known.likelihood, known.all)
+        print(f"| {rule} | {known.n} | " + " | ".join(f"{100 * share:.1f}" for share in shares) + " |", flush=True)
+
+
+def within(title: str, drawn: Drawn) -> None:
+    """One half asked about the other."""
+    parts = {**drawn, TOGETHER: whole(drawn)}
+    show(title, {rule: measure_told(halves) for rule, halves in parts.items()})
+
+
+def main() -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, help="files of negatives")
+    parser.add_argument("--captions", type=Path, help="the captions that they were made from")
+    parser.add_argument("--other", nargs="+", type=Path, help="other captions, and files of their negatives")
+    parser.add_argument("--sugarcrepe", type=Path, help="folder of SugarCrepe's files")
+    given = parser.parse_args()
+    if given.sugarcrepe:
+        rows = list(sugarcrepe_rows(given.sugarcrepe))
+        halves = [NgramLikelihood(row[2] for row in rows if half_of(row[1]) != half) for half in (0, 1)]
+        within("SugarCrepe", draw(rows, [lambda texts, own=own: [own(text) for text in texts] for own in halves]))
+    if not given.files:
+        return
+    with CaptionIndex(read_captions(given.captions)) as captions:
+        likelihoods = ngram_likelihoods(captions)
+        drawn = {path.stem: draw(rows_of(path, captions), likelihoods) for path in given.files}
+        learned = NgramLikelihood(caption.text for _, caption in captions)
+    for name, own in drawn.items():
+        within(f"{name}: one half of the images asked about the other", own)
+    if not given.other:
+        return
+    asked_captions, *asked_files = given.other
+    with CaptionIndex(read_captions(asked_captions)) as captions:
+        score: Likelihoods = lambda texts: [learned(text) for text in texts]  # noqa: E731 - one line of a script
+        asked = {path.stem: draw(rows_of(path, captions), (score, score)) for path in asked_files}
+    print("\n| learned from | asked about | pairs | told by all, % |\n|---|---|---:|---:|")
+    for name, own in drawn.items():
+        for other, pairs in asked.items():
+            one, two = list(chain(*whole(own))), list(chain(*whole(pairs)))
+            print(f"| {name} | {other} | {len(two)} | {100 * told_by_all(one, two):.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
