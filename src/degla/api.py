@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
-from degla.shelf import PUBLISHED_RULES, RULES
+from degla.shelf import BALANCED_RULES, RULES
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -100,13 +100,13 @@ def encode_captions(
 
 
 def generate_negatives(
-    captions: Iterable[str], *, rules: Sequence[str] = PUBLISHED_RULES, per_rule: int = 1, seed: int = 0
+    captions: Iterable[str], *, rules: Sequence[str] = BALANCED_RULES, per_rule: int = 1, seed: int = 0
 ) -> list[list[NegativeRecord]]:
     """Make hard negatives of captions by rules of grammar, in memory; needs no torch and no language model.
 
     Args:
         captions: English texts, each of a picture of its own.
-        rules: names on the shelf of rules (`degla ls rules`).
+        rules: names on the shelf of rules (`degla ls rules`); by default those of `degla negatives`.
         per_rule: negatives of one rule for one caption, at most.
         seed: with the caption's number and the rule's name it decides every draw.
 
@@ -157,7 +157,7 @@ def write_negatives(
     captions: str | Path,
     out: str | Path,
     *,
-    rules: Sequence[str] = PUBLISHED_RULES,
+    rules: Sequence[str] = BALANCED_RULES,
     per_rule: int = 1,
     seed: int = 0,
     workers: int = 1,
@@ -167,7 +167,7 @@ def write_negatives(
     Args:
         captions: COCO json, JSONL, Parquet, CSV, TSV or a folder of datasets.
         out: JSONL file.
-        rules: names on the shelf of rules (`degla ls rules`).
+        rules: names on the shelf of rules (`degla ls rules`); by default those of `degla negatives`.
         per_rule: negatives of one rule for one caption, at most.
         seed: with the caption's id and the rule's name it decides every draw.
         workers: processes.

@@ -113,6 +113,9 @@ BALANCED_RULES = (
 """The rules of which `degla negatives balance` can keep a part that the texts alone do not tell; the default of
 `degla negatives`. Exchanges of pieces come before the order of all, which would make the same texts."""
 
+TOLD_RULES = ("add_attribute", "add_object", "negation")
+"""The rules whose negatives are always longer than their captions, so that no choice among them can be balanced."""
+
 SHELVES: dict[str, Shelf] = {
     "recipes": RECIPES,
     "losses": LOSSES,

@@ -21,7 +21,7 @@ from degla.data.sources import Columns, read_captions
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
-from degla.records import OPTIONAL_FIELDS, CaptionRecord, CaptionUnit, read_jsonl, write_jsonl
+from degla.records import OPTIONAL_FIELDS, CaptionRecord, CaptionUnit, NegativeRecord, read_jsonl, write_jsonl
 from degla.training.pairs import Pairs, open_pairs, read_rows
 from tests.tiny import CLASSES
 from tests.training.configs import tiny_config
@@ -365,3 +365,29 @@ def test_units_are_drawn_with_their_foils(tiny_model: Path, tiny_pairs: dict[str
                 assert there or torch.equal(extra["unit"][row, place], batch.caption[row])
                 seen.add((there, thing is not None))
     assert seen == {(False, False), (True, False), (True, True)}
+
+
+def test_a_recipe_that_reads_no_positives_refuses_the_file() -> None:
+    data = DataConfig(
+        captions=Path("c.jsonl"), images=Path("i"), positives_file=Path("p.jsonl"), negatives_per_caption=0
+    )
+    with pytest.raises(InputError, match=r"positives-file p\.jsonl: no loss .*text-pull"):
+        read_rows(data)
+
+
+def test_negatives_that_are_told_by_their_length_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_jsonl(tmp_path / "c.jsonl", [CaptionRecord(id="0", image="1.jpg", image_id="1", text="A dog.")])
+    made = (("negation", "A dog but no cat."), ("replace_nouns", "A cow."))
+    write_jsonl(
+        tmp_path / "n.jsonl",
+        [
+            NegativeRecord(caption_id="0", rule=rule, kind="x", text=text, source="rules", accepted=True)
+            for rule, text in made
+        ],
+    )
+    data = DataConfig(captions=tmp_path / "c.jsonl", negatives=tmp_path / "n.jsonl", negatives_per_caption=1)
+    caplog.set_level("WARNING")
+    assert len(read_rows(data)[0].negatives) == 2
+    assert "1 of 2 negatives are of negation" in caplog.text
+    caplog.clear()
+    assert len(read_rows(replace(data, rules=("replace_nouns",)))[0].negatives) == 1 and not caplog.text

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from degla.cli import main
-from degla.data.pairs import join_and_report, with_positives
+from degla.data.pairs import join, join_and_report, with_positives
 from degla.errors import InputError
 from degla.negatives.checks import judge
 from degla.negatives.generate import NegativesSettings, generate
@@ -132,7 +132,7 @@ def test_positives_join_the_column() -> None:
         list(with_positives(given, [row("7", "A cow.", "positive")], flag="p"))
 
 
-def test_a_positive_is_no_negative_and_a_text_is_not_both() -> None:
+def test_a_positive_is_no_negative_and_a_text_is_not_both(caplog: pytest.LogCaptureFixture) -> None:
     given = captions(["A dog."])
     with pytest.raises(InputError, match="positives_file"):
         join_and_report(given, [row("0", "An animal.", "positive")])
@@ -140,6 +140,13 @@ def test_a_positive_is_no_negative_and_a_text_is_not_both() -> None:
     rows, report = join_and_report(true, [row("0", "An animal.", "object"), row("0", "A cow.", "object")])
     assert rows[0].negatives == ("A cow.",)
     assert dict(report.dropped) == {"equal to a further true text of their caption": 1}
+    assert report.contradiction == "'An animal.' of caption '0'"
+    caplog.set_level("WARNING")
+    join(true, [row("0", "An animal.", "object"), row("0", "A cow.", "object")])
+    assert "1 negatives are given as further true texts" in caplog.text and "'An animal.' of caption '0'" in caplog.text
+    caplog.clear()
+    join(true, [row("0", "A cow.", "object")])
+    assert not caplog.text
 
 
 def test_the_command_makes_positives_by_a_flag_and_balanced_rules_by_default(tmp_path: Path) -> None:

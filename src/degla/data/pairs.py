@@ -16,6 +16,7 @@ from degla.records import POSITIVE, CaptionRecord, NegativeRecord
 _log = logging.getLogger(__name__)
 
 _EXAMPLES = 3  # ids shown in a message
+_BOTH = "equal to a further true text of their caption"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class JoinReport:
         negatives: negatives kept, over all rows.
         per_row: number of negatives -> number of rows that have so many.
         dropped: reason -> number of negatives (or captions, where the reason says so) left out.
+        contradiction: the first text that is given as a negative and as a further true text, with its caption's id.
     """
 
     captions: int
@@ -60,6 +62,7 @@ class JoinReport:
     negatives: int
     per_row: Mapping[int, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
+    contradiction: str = ""
 
     def summary(self) -> str:
         """One sentence for a log."""
@@ -117,6 +120,13 @@ def join(
         without_negatives=without_negatives,
     )
     _log.info("%s", report.summary())
+    if report.contradiction:
+        _log.warning(
+            "%d negatives are given as further true texts of their captions, too, for example %s: they are left out as "
+            "negatives. A text cannot be both: take it out of one of the two files.",
+            report.dropped[_BOTH],
+            report.contradiction,
+        )
     return rows
 
 
@@ -144,7 +154,8 @@ def join_and_report(
         raise InputError("there is no caption to train on: the captions are empty.")
     dropped: Counter[str] = Counter()
     strangers: list[str] = []
-    matched = _match(known, negatives or (), dropped=dropped, strangers=strangers)
+    both: list[str] = []
+    matched = _match(known, negatives or (), dropped=dropped, strangers=strangers, both=both)
     if negatives is None:
         if negatives_per_caption > 0:
             raise InputError(
@@ -177,6 +188,7 @@ def join_and_report(
         negatives=sum(len(row.negatives) for row in rows),
         per_row=MappingProxyType(dict(sorted(counts.items()))),
         dropped=MappingProxyType(dict(sorted(dropped.items()))),
+        contradiction=both[0] if both else "",
     )
     return rows, report
 
@@ -187,10 +199,12 @@ def _match(
     *,
     dropped: Counter[str],
     strangers: list[str],
+    both: list[str],
 ) -> dict[str, list[NegativeRecord]]:
     """Usable negatives by caption id; an id maps to an empty list where all of its negatives were dropped.
 
-    Counts the others in `dropped` by reason, and puts the first few unknown caption ids into `strangers`.
+    Counts the others in `dropped` by reason, and puts the first few unknown caption ids into `strangers`,
+    texts that are given as true as well into `both`.
     """
     matched: dict[str, list[NegativeRecord]] = {}
     own_words: dict[str, tuple[str, ...]] = {}
@@ -220,7 +234,8 @@ def _match(
             if words == own_words[caption.id]:
                 dropped["equal to their caption"] += 1
             elif any(words == said_words(text) for text in caption.positives):
-                dropped["equal to a further true text of their caption"] += 1
+                dropped[_BOTH] += 1
+                both.append(f"{negative.text!r} of caption {caption.id!r}")
             elif words in earlier:
                 dropped["said twice"] += 1
             else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -27,7 +29,10 @@ from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.records import CaptionRecord, NegativeRecord
+from degla.shelf import TOLD_RULES
 from degla.training.features import embed_pictures
+
+_log = logging.getLogger(__name__)
 
 
 def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> list[PairRow]:
@@ -46,6 +51,12 @@ def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> list[
         raise InputError(
             f"this recipe draws {wanted} negatives a caption and there are none: give {data.flag('negatives')} FILE "
             f"(made by `degla negatives {data.captions} --out FILE`), or {data.flag('negatives_per_caption')} 0."
+        )
+    if data.positives_file is not None and "positive" not in reads:
+        raise InputError(
+            f"{data.flag('positives_file')} {data.positives_file}: no loss of this recipe reads further true texts. "
+            "Give one a weight, for example --objective.text-pull.weight 0.1 (text-contrast, positive-contrast and "
+            "positive-grounded read them too), or leave the file out."
         )
     columns = Columns(
         id=data.id_column,
@@ -69,7 +80,22 @@ def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset()) -> list[
         negatives = read_negatives(data.negatives)
         if data.rules:
             negatives = negatives_of_rules(negatives, data.rules, flag=data.flag("rules"))
-    return join(captions, negatives, negatives_per_caption=wanted)
+    rows = join(captions, negatives, negatives_per_caption=wanted)
+    if not data.rules:
+        _warn_of_told(rows, flag=f"{data.flag('negatives')} {data.negatives}", remedy=data.flag("rules"))
+    return rows
+
+
+def _warn_of_told(rows: Sequence[PairRow], *, flag: str, remedy: str) -> None:
+    """Say which negatives a model can learn to refuse without looking."""
+    found = Counter(rule for row in rows for rule in row.rules)
+    told = [rule for rule in TOLD_RULES if found[rule]]
+    if told:
+        _log.warning(
+            "%s: %d of %d negatives are of %s, which are longer than their captions: a model can learn to refuse them "
+            "without looking. %s with other rules leaves them out.",
+            flag, sum(found[rule] for rule in told), found.total(), ", ".join(told), remedy,
+        )  # fmt: skip
 
 
 def _optional_columns(data: DataConfig, reads: frozenset[str]) -> tuple[str, ...]:
