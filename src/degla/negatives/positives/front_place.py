@@ -80,6 +80,8 @@ def _does(caption: Caption, preposition: int, subject: Chunk) -> bool:
     verb = tokens[preposition].governor
     if subject.start != 0 or subject.role != "thing" or not 0 <= verb < preposition or not tokens[verb].is_verb:
         return False
+    if tokens[verb].tag == "VB":
+        return False  # "leans over a wall to feed ducks in the water"
     if any(token.tag in ("CC", "WDT", "WP", "WRB") or token.lower in ("while", "as") for token in tokens[:preposition]):
         return False
     before = tokens[preposition - 1]

@@ -48,7 +48,8 @@ class Passive(TrueRule):
         rest = tokens[thing.end :]
         owned = any(token.tag in ("PRP$", "PRP") for token in tokens)
         other = token_at(tokens, thing.end)
-        after = other.text in ("", ".") or (other.tag == "IN" and other.governor == subject.end + len(gap) - 1)
+        own = other.tag == "IN" and other.lower != "with" and other.governor == subject.end + len(gap) - 1
+        after = other.text in ("", ".") or own  # "hugs a girl with a helmet": whose helmet?
         tied = any(token.tag in ("CC", "WDT", "WP", "VBG", "VBN", "TO", "RP") or token.text == "," for token in rest)
         bad = any(is_bare(tokens, one) or not determiner_fits(tokens, one) for one in (subject, thing))
         if owned or tied or bad or not after:

@@ -24,6 +24,8 @@ _GENERAL: Final = (
     "container", "tool", "toy", "instrument", "fruit", "vegetable", "dessert", "drink", "plant", "tree", "flower",
     "building", "game", "sport", "appliance", "garment", "hat", "shoe", "bicycle", "car", "truck", "athlete", "shirt",
 )  # fmt: skip
+_NEVER: Final = frozenset({"female", "male"})
+"""Words whose first sense in WordNet is no person."""
 _SEEN: Final = 3
 """Times that captions must say the new word."""
 
@@ -49,7 +51,10 @@ class ReplaceByHypernym(TrueRule):
                 after = token_at(tokens, end)
                 if end - start > 1 or token.tag.startswith("NNP") or after.is_noun or after.tag == "POS":
                     continue
+                small = tokens[start - 1].lower == "little" if start else False
                 for lemma in _general(token.lemma):
+                    if lemma == "person" and small:
+                        continue  # a little person is another thing than a little girl
                     word = words.plural(lemma) if token.is_plural else lemma
                     said = usage is None or usage.words[word] >= _SEEN
                     if said and not _is_taken(caption, end - 1, lemma):
@@ -59,7 +64,7 @@ class ReplaceByHypernym(TrueRule):
 @cache
 def _general(lemma: str) -> tuple[str, ...]:
     known = lexicon()
-    if known.is_mass(lemma) or lemma in known.words["plural_only"] or lemma in known.words["generic"]:
+    if known.is_mass(lemma) or lemma in known.words["plural_only"] | known.words["generic"] | _NEVER:
         return ()
     return tuple(
         general
