@@ -540,6 +540,18 @@ def contextual_contrast(term: Any, student: Embeddings, teacher: Target, memory:
     return _mean(losses, s), {"image", "scale"} if pairs > 1 else set()
 
 
+def view_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, z = student.image, teacher.require("image")
+    rows = []
+    for i in range(len(v)):
+        others = [j for j in range(len(v)) if j != i]
+        own = _dot(v[i], z[i]) / term.temperature
+        found = _cross_entropy(own, [_dot(v[i], z[j]) / term.temperature for j in others])
+        back = _cross_entropy(own, [_dot(v[j], z[i]) / term.temperature for j in others])
+        rows.append(found / 2 + back / 2)
+    return _mean(rows, v), {"image"} if len(v) > 1 else set()
+
+
 def dense_grounded(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
     patch, valid, s = student.extra["patch"], student.valid, student.scale
     caption, negative = student.extra["caption_token"], student.extra["negative_token"]

@@ -214,7 +214,7 @@ LEADING = {
 """The leaf that a term must move which reads an extra part of the embeddings."""
 
 
-LEADING_OF = {"ContextualContrast": "image"}
+LEADING_OF = {"ContextualContrast": "image", "ViewContrast": "image"}
 """The same of a term that reads no extra part and not the student's captions."""
 
 

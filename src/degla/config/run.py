@@ -21,6 +21,7 @@ from degla.losses.core.objective import LossesByName, losses_by_name
 from degla.model.adapters import AdapterConfig
 from degla.model.attack import AttackConfig
 from degla.model.teacher import TeacherConfig
+from degla.model.token_mask import ViewsConfig
 from degla.ranges import AtLeastOne, Checked, Count
 from degla.shelf import DRAWS, RECIPES
 
@@ -109,6 +110,7 @@ class TrainConfig(Checked, section=""):
     l2_sp: L2SPConfig = field(default_factory=L2SPConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: LoopConfig = field(default_factory=LoopConfig)
@@ -142,6 +144,8 @@ class TrainConfig(Checked, section=""):
         """
         if self.attack.epsilon and self.train.strategy == "fsdp":
             raise InputError("--train.strategy fsdp does not go together with --attack.epsilon; use ddp.")
+        if self.views.left_out:
+            self._check_views()
         if not self.validation.benchmarks:
             for flag, limit in (("max-forgetting", self.stop.max_forgetting), ("patience", self.stop.patience)):
                 if limit is not None:
@@ -171,6 +175,20 @@ class TrainConfig(Checked, section=""):
                 "--replay.objective has a weight; give one, or --l2-sp.importance equal."
             )
 
+    def _check_views(self) -> None:
+        """Refuse what does not go together with images of which the student reads a part."""
+        if self.views.by != "random" and not self.pairs.needs:
+            raise InputError(
+                f'--views.by "{self.views.by}" asks the teacher, and no loss reads one; give view_contrast a weight, '
+                "or take --views.by random."
+            )
+        for refused, why in (
+            (bool(self.attack.epsilon), "--attack.epsilon attacks whole images; set it to 0"),
+            ("tokens" in self.pairs.reads, "a loss reads the image tower's outputs for patches; give it weight 0"),
+        ):
+            if refused:
+                raise InputError(f"--views.left-out: {why}, or leave this flag out.")
+
     def _check_embedded_once(self) -> None:
         """Refuse what needs the pixels at each step."""
         reads = frozenset[str]().union(*(stream.reads | stream.needs for stream in self.streams))
@@ -178,6 +196,7 @@ class TrainConfig(Checked, section=""):
             (self.train.train_image_tower, "the image tower is trained; leave it as it is with "
              "--train.no-train-image-tower"),
             (bool(self.attack.epsilon), "--attack.epsilon moves the pixels at each step; set it to 0"),
+            (bool(self.views.left_out), "--views.left-out draws other patches at each step; set it to 0"),
             ("tokens" in reads, "a loss reads the image tower's outputs for patches; give it weight 0"),
             ("raw_image" in reads, "a loss reads image embeddings of any length; give it weight 0"),
         ):  # fmt: skip

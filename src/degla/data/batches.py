@@ -150,12 +150,14 @@ class BatchPart:
         texts: their captions, then the negatives of each caption in turn, then the texts of `extra`, one input after
             the other: the one place where the negatives' axis is flattened.
         captions: their captions alone.
+        kept: numbers of the patches of each image that the student reads; None for all.
     """
 
     rows: slice
     image: Pictures
     texts: Texts
     captions: Texts
+    kept: Int[Tensor, "images kept"] | None = None
 
 
 @dataclass(frozen=True)

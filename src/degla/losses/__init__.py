@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all
     from degla.losses.text_grounded import TextGrounded
     from degla.losses.text_pull import TextPull
     from degla.losses.unit_contrast import UnitContrast
+    from degla.losses.view_contrast import ViewContrast
 
 _CORE = {
     "Embeddings": "degla.losses.core.embeddings",

@@ -106,7 +106,7 @@ class Encoder(nn.Module):
         """Whether training moves the statistics of BatchNorm; they stay as they came otherwise."""
         self._plain_kernels = True
         self._encode_tree: Callable[[Any, PrefixTree], Tensor] = encode_tree
-        self._encode_image: Callable[[Any, Tensor], Tensor] | None = None
+        self._encode_image: Callable[[Any, Tensor, Tensor | None], Tensor] | None = None
         self.reads_class_token = reads_class_token(clip)
         if self.reads_class_token:
             self._encode_image = encode_class_token
@@ -183,11 +183,13 @@ class Encoder(nn.Module):
         """Unit embeddings of transformed images; those of embeddings are the embeddings, at length one."""
         return nn.functional.normalize(self._encode_raw(images), dim=-1)
 
-    def _encode_raw(self, images: Pictures) -> Float[Tensor, "batch dim"]:
+    def _encode_raw(self, images: Pictures, kept: Tensor | None = None) -> Float[Tensor, "batch dim"]:
+        if kept is not None:
+            self.refuse_without_class_token("--views.left-out")
         if images.ndim == 2:  # Embedded once, before the first step.
             return images.float()
         if self._encode_image is not None:
-            return self._encode_image(self.clip, images).float()
+            return self._encode_image(self.clip, images, kept).float()
         with self._kernels():
             rows: Tensor = self.clip.encode_image(images)
         return rows.float()
@@ -220,6 +222,18 @@ class Encoder(nn.Module):
         text, token = encode_tokens(self.clip, tree)
         return nn.functional.normalize(text.float(), dim=-1), token.float()
 
+    def refuse_without_class_token(self, flag: str) -> None:
+        """Refuse what only a vision transformer can do that is read at its class token.
+
+        Raises:
+            InputError: this image tower is none; names the flag.
+        """
+        if not self.reads_class_token:
+            raise InputError(
+                f"{flag}: {self.name}: its image tower is no plain vision transformer of open_clip that is read at its "
+                "class token; leave the flag out."
+            )
+
     def _refuse_without_tokens(self) -> None:
         if not self.gives_tokens:
             raise InputError(
@@ -234,6 +248,7 @@ class Encoder(nn.Module):
         *,
         dense: bool = False,
         raw: bool = False,
+        kept: Int[Tensor, "images kept"] | None = None,
     ) -> TowerOutputs:
         """Embeddings of the images and texts that are given.
 
@@ -242,13 +257,14 @@ class Encoder(nn.Module):
             texts: as for `encode_captions`.
             dense: give the outputs for patches and tokens, too.
             raw: give the images' embeddings before they are brought to length one, too.
+            kept: numbers of the patches of each image that are read; all by default. Not together with `dense`.
 
         Raises:
-            InputError: `dense` without `gives_tokens`.
+            InputError: `dense` without `gives_tokens`, or `kept` without `reads_class_token`.
         """
         image = text = patch = token = raw_image = None
         if images is not None:
-            raw_image, patch = self._encode_patches(images) if dense else (self._encode_raw(images), None)
+            raw_image, patch = self._encode_patches(images) if dense else (self._encode_raw(images, kept), None)
             image = nn.functional.normalize(raw_image, dim=-1)
         if texts is not None:
             text, token = self._encode_tokens(texts) if dense else (self.encode_captions(texts), None)
@@ -261,9 +277,10 @@ class Encoder(nn.Module):
         *,
         dense: bool = False,
         raw: bool = False,
+        kept: Int[Tensor, "images kept"] | None = None,
     ) -> tuple[Tensor | None, ...]:
         """What `embed` gives, as far as asked for, scale and bias: the call that data-parallel training wraps."""
-        rows = self.embed(images, texts, dense=dense, raw=raw)
+        rows = self.embed(images, texts, dense=dense, raw=raw, kept=kept)
         return (*rows[: 5 if raw else 4 if dense else 2], self.scale, self.bias)
 
     def compile(self, *, backend: Any = "inductor") -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from degla.model.block import attend_both_ways, heads_of, run_blocks, run_last_block, why_unknown
+from degla.model.block import attend_both_ways, heads_of, run_blocks, run_last_block, split_heads, why_unknown
+from degla.model.token_mask import taken
+
+Look = Callable[
+    [Float[Tensor, "batch heads length"], Float[Tensor, "batch heads length head"]], Float[Tensor, "batch heads length"]
+]
+"""From the class token's attention in the last block, its own place first, and the values, to the attention to use."""
 
 
 def why_all_patches(clip: nn.Module) -> str | None:
@@ -33,14 +41,34 @@ def reads_class_token(clip: nn.Module) -> bool:
     return why_all_patches(clip) is None
 
 
-def encode_class_token(clip: nn.Module, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-    """Run a vision transformer for which `reads_class_token` holds; the same vectors, not normalised."""
+def encode_class_token(
+    clip: nn.Module,
+    images: Float[Tensor, "batch 3 height width"],
+    kept: Int[Tensor, "batch kept"] | None = None,
+    look: Look | None = None,
+) -> Float[Tensor, "batch dim"]:
+    """Run a vision transformer for which `reads_class_token` holds; the same vectors, not normalised.
+
+    Args:
+        clip: the model.
+        images: transformed.
+        kept: the patches that are read, by their numbers; all by default. The others are left out before the first
+            block, behind their places were added.
+        look: sees the class token's attention in the last block, and may change it.
+    """
     visual: Any = clip.visual
     states = visual._embeds(images)
-    attend = attend_both_ways(heads_of(visual.transformer))
+    if kept is not None:
+        states = torch.cat([states[:, :1], taken(states[:, 1:], kept)], dim=1)
+    heads = heads_of(visual.transformer)
+    attend = attend_both_ways(heads)
 
     def attend_once(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return attend(query[:, None], key, value)[:, 0]
+        if look is None:
+            return attend(query[:, None], key, value)[:, 0]
+        one, keys, values = (split_heads(rows, heads) for rows in (query[:, None], key, value))
+        row = look((one @ keys.transpose(2, 3) / keys.shape[3] ** 0.5).softmax(dim=3)[:, :, 0], values)
+        return (row[:, :, None] @ values)[:, :, 0].flatten(1)
 
     states = run_blocks(visual.transformer, states, attend, training=visual.training)
     pooled = run_last_block(visual.transformer.resblocks[-1], states, attend_once, read=lambda rows: rows[:, 0])

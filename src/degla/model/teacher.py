@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from degla.errors import InputError
 from degla.inputs import Pictures
 from degla.model.encoder import Encoder
+from degla.model.image import encode_class_token
+from degla.model.token_mask import significance
 from degla.prefixes import PrefixTree
 from degla.ranges import Checked, Share
 
@@ -88,6 +90,25 @@ class Teacher(nn.Module):
         rows: Tensor | None = self.encoder.embed(images, None, raw=True).raw_image
         assert rows is not None
         return rows
+
+    @torch.no_grad()
+    def look(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch patches"]]:
+        """Embeddings of images before they are brought to length one, and the significance of each patch, by one pass.
+
+        Raises:
+            InputError: the image tower is not read at its class token.
+        """
+        self.encoder.refuse_without_class_token("--views.by")
+        found: list[Tensor] = []
+
+        def see(row: Tensor, values: Tensor) -> Tensor:
+            found.append(significance(row[:, :, 1:].float(), values[:, :, 1:].float()))
+            return row
+
+        raw = encode_class_token(self.encoder.clip, images, look=see)
+        return raw.float(), found[0]
 
     @torch.no_grad()
     def update(self, student: Encoder, *, decay: float) -> None:

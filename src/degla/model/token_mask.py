@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from degla.ranges import Checked, DecayRate, Positive
+
 TokenScores = Float[Tensor, "batch tokens"]
+
+
+@dataclass(frozen=True)
+class ViewsConfig(Checked, section="views"):
+    """What the student reads of each image; the teacher always sees all of it."""
+
+    left_out: DecayRate = 0.0
+    """Share of an image's patches that the student does not read, 0 to below 1; 0 for none (0.6 of points in
+    arXiv 2411.14744)."""
+    by: Literal["attention", "random", "low_attention"] = "attention"
+    """Which patches are left out: rather those that the teacher's class token attends to, any, or rather the others;
+    "attention", "random" or "low_attention"."""
+    temperature: Positive = 0.02
+    """Of the draw by attention, > 0: near 0 the patches with most of it are left out; the shares of all sum to 1."""
 
 
 def significance(
@@ -25,7 +43,9 @@ def significance(
     return weighted / weighted.sum(dim=1, keepdim=True)
 
 
-def sampling_keys(scores: TokenScores, noise: TokenScores, *, temperature: float, by: str = "high") -> TokenScores:
+def sampling_keys(
+    scores: TokenScores, noise: TokenScores, *, temperature: float, by: Literal["high", "low", "random"] = "high"
+) -> TokenScores:
     """Keys whose largest k are k draws without replacement from softmax(S / temperature) (Gumbel-top-k).
 
     Args:

@@ -24,6 +24,7 @@ from degla.training.attack import Attack
 from degla.training.optim import L2SP, build_optimizer, choose_trainable
 from degla.training.sharding import Sharding
 from degla.training.step import Stream, Trainer
+from degla.training.views import Views
 
 log = logging.getLogger("degla.train")
 
@@ -130,9 +131,14 @@ def build_trainer(
     if config.attack.epsilon:
         attack = Attack(config.attack, encoder, objectives[0], processes, seed=config.train.seed)
     chunk = config.train.chunk_size
+    views = None
+    if config.views.left_out:
+        encoder.refuse_without_class_token("--views.left-out")
+        patches = math.prod(encoder.clip.visual.grid_size)
+        views = Views(config.views, patches, processes, seed=config.train.seed)
     return Trainer(
         config=config, accelerator=accelerator, processes=processes, encoder=encoder, student=student, teacher=teacher,
-        optimizer=accelerator.prepare_optimizer(optimizer), pairs=Stream(objectives[0], chunk, attack),
+        optimizer=accelerator.prepare_optimizer(optimizer), pairs=Stream(objectives[0], chunk, attack, views),
         replay=Stream(objectives[1], chunk) if len(objectives) > 1 else None,
         l2_sp=_l2_sp(config, accelerator, encoder, sharding), sharding=sharding, steps=steps,
         log_scale_limit=limit,

@@ -52,7 +52,7 @@ def embed_student(
         embeddings = to_embeddings(cache.rows, scale=cache.scale, batch=batch, bias=cache.bias)
         return embeddings, lambda loss: cache.backward(loss, student)
     (part,) = parts
-    *rows, scale, bias = student(part.image, _texts(part, objective), **objective.outputs)
+    *rows, scale, bias = student(part.image, _texts(part, objective), **_outputs(part, objective))
     embeddings = to_embeddings([rows], scale=scale, batch=batch, bias=bias)
     # Processes wait for gradients of scale and bias, also where no loss reads them.
     unread = embeddings.scale + embeddings.extra.get("bias", 0.0)
@@ -109,21 +109,35 @@ def _dense(patch: Tensor, token: Tensor, *, rows: int, batch: Batch) -> dict[str
 
 
 def teacher_target(
-    teacher: Teacher | None, parts: Sequence[BatchPart], *, needs: frozenset[TeacherPart], negatives: int
+    teacher: Teacher | None,
+    parts: Sequence[BatchPart],
+    *,
+    needs: frozenset[TeacherPart],
+    negatives: int,
+    raw: Sequence[Tensor] = (),
 ) -> Target:
-    """The teacher's embeddings of the same images and texts, and only those that some loss reads."""
+    """The teacher's embeddings of the same images and texts, and only those that some loss reads.
+
+    Args:
+        teacher: None where there is none.
+        parts: of the batch, in order.
+        needs: what losses read.
+        negatives: of each caption.
+        raw: its embeddings of the images of each part before they are brought to length one, where they are known.
+    """
     if teacher is None or not needs:
         return Target()
     found: dict[str, list[Tensor]] = {name: [] for name in needs}
-    for part in parts:
+    for number, part in enumerate(parts):
         rows = part.rows.stop - part.rows.start
         texts = part.texts if "negative" in needs else part.captions if "caption" in needs else None
-        alone = "image" in needs and "raw_image" not in needs
+        alone = "image" in needs and "raw_image" not in needs and not raw
         image, text = teacher.encode(part.image[:rows] if alone else None, texts)
-        if "raw_image" in needs:  # One pass gives both, where both are read.
-            raw = teacher.encode_raw_images(part.image[:rows])
-            found["raw_image"].append(raw)
-            image = torch.nn.functional.normalize(raw, dim=-1)
+        if "raw_image" in needs or ("image" in needs and raw):  # One pass gives both, where both are read.
+            own = raw[number][:rows] if raw else teacher.encode_raw_images(part.image[:rows])
+            if "raw_image" in needs:
+                found["raw_image"].append(own)
+            image = torch.nn.functional.normalize(own, dim=-1)
         if "image" in needs and image is not None:
             found["image"].append(image)
         if text is not None:
@@ -168,7 +182,7 @@ class GradientCache:
         for part in parts:
             self._random.append(_random_state(encoder.device))
             with torch.no_grad(), accelerator.autocast():
-                rows = encoder.embed(part.image, _texts(part, objective), **objective.outputs)
+                rows = encoder.embed(part.image, _texts(part, objective), **_outputs(part, objective))
             self.rows.append(TowerOutputs(*(None if each is None else each.requires_grad_() for each in rows)))
         self.scale: Float[Tensor, ""] = encoder.scale.detach().requires_grad_()
         self.bias: Float[Tensor, ""] | None = encoder.bias
@@ -190,7 +204,9 @@ class GradientCache:
             _set_random_state(self._random[number], self.scale.device)
             together = contextlib.nullcontext() if last else self.accelerator.no_sync(student)
             with together:
-                *values, scale, bias = student(part.image, _texts(part, self.objective), **self.objective.outputs)
+                *values, scale, bias = student(
+                    part.image, _texts(part, self.objective), **_outputs(part, self.objective)
+                )
                 pairs = zip(TowerOutputs(*values), rows, strict=True)
                 there = [(value, leaf) for value, leaf in pairs if value is not None and leaf is not None]
                 sent = sum(_product(value, leaf) for value, leaf in there)
@@ -205,6 +221,11 @@ class GradientCache:
 
 def _texts(part: BatchPart, objective: Objective) -> Texts | None:
     return part.texts if objective.reads_texts else None
+
+
+def _outputs(part: BatchPart, objective: Objective) -> dict[str, Any]:
+    """How the towers are asked: an argument is there only where it is not what it is anyway."""
+    return objective.outputs | ({} if part.kept is None else {"kept": part.kept})
 
 
 def _product(value: Tensor, leaf: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from degla.training.attack import Attack
 from degla.training.embed import embed_student, teacher_target
 from degla.training.optim import L2SP, bare, learning_rate
 from degla.training.sharding import Sharding
+from degla.training.views import Views
 
 
 @dataclass
@@ -28,6 +29,8 @@ class Stream:
     part_size: int | None = None
     """Pairs of a process that are embedded at a time; all by default."""
     attack: Attack | None = None
+    views: Views | None = None
+    """Draws the patches that the student reads, where it does not read all."""
 
     def held(self, batch: Batch) -> int:
         """Pairs of a batch that are embedded at a time."""
@@ -101,8 +104,13 @@ class Trainer:
         """Add the gradients of one stream; returns its loss and the value of each of its losses, without gradient."""
         stream = stream or self.pairs
         parts, objective = list(batch.parts(stream.held(batch))), stream.objective
+        raw: list[Tensor] = []
         with self.accelerator.autocast():
-            target = teacher_target(self.teacher, parts, needs=objective.needs, negatives=batch.negative.shape[1])
+            if stream.views is not None:
+                parts, raw = stream.views(parts, self.teacher, number=number)
+            target = teacher_target(
+                self.teacher, parts, needs=objective.needs, negatives=batch.negative.shape[1], raw=raw
+            )
         if stream.attack is not None:  # Behind the target: the teacher sees the images as they are.
             parts = stream.attack(batch, parts, target, number=number)
         student, send_back = embed_student(

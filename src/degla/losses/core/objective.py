@@ -158,7 +158,7 @@ class Objective:
         return frozenset().union(*(loss.reads for loss in self.active.values()))
 
     @property
-    def outputs(self) -> dict[str, bool]:
+    def outputs(self) -> dict[str, Any]:
         """Which further outputs of the towers the active losses read: options of `Encoder.embed`."""
         return {"dense": "tokens" in self.reads, "raw": "raw_image" in self.reads}
 

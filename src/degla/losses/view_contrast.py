@@ -1,0 +1,49 @@
+"""View contrast: an image as the student reads it finds the teacher's whole view of it among those of the batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
+from degla.losses.core.partition import log_partition
+from degla.ranges import Factor, Positive
+
+
+@dataclass(frozen=True)
+class ViewContrast(Loss):
+    """Pull each image to the teacher's embedding of the same image; push those of other images away, both ways.
+
+    Formula:  1/2 mean_i -log e^{<v_i,z_i>/tau} / sum_j e^{<v_i,z_j>/tau}
+            + 1/2 mean_i -log e^{<v_i,z_i>/tau} / sum_j e^{<v_j,z_i>/tau}
+              v: images as the student reads them, z: the teacher's (no gradient), tau: `temperature`
+    Shapes:   see Embeddings; returns a scalar, the mean over pairs
+    Scope:    global - gathers images of student and teacher
+    Source:   PointACL, arXiv 2411.14744: contrast of a masked and a whole view; here the whole view is the teacher's
+    Differs:  the temperature is not known from what could be read of the paper; its own whole view is the student's.
+              Without `views.left_out` both see the whole picture, and it is a distillation
+    Cost:     one teacher forward of the images, which a mask by its attention needs anyway
+    """
+
+    weight: Factor = 0.5
+    """Factor of the loss, >= 0."""
+    temperature: Positive = 0.1
+    """tau, > 0."""
+
+    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"image"})
+    reads_texts: ClassVar[bool] = False
+    scaled: ClassVar[bool] = False
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the images of all processes."""
+        whole = teacher.require("image")
+        rows = processes.own_rows(len(whole))
+        place = torch.arange(rows.start, rows.stop, device=whole.device)
+        scale = whole.new_tensor(1 / self.temperature)
+        found = log_partition(student.image, processes.gather_constant(whole), scale, target=place)
+        back = log_partition(whole, processes.gather(student.image), scale, target=place)
+        return processes.mean((found + back) / 2)
