@@ -15,6 +15,10 @@ from degla.ranges import Checked, DecayRate, Positive
 TokenScores = Float[Tensor, "batch tokens"]
 
 
+Direction = Literal["high", "low", "random"]
+"""Whether tokens with a high score are left out, those with a low one, or any."""
+
+
 @dataclass(frozen=True)
 class ViewsConfig(Checked, section="views"):
     """What the student reads of each image; the teacher always sees all of it."""
@@ -44,7 +48,7 @@ def significance(
 
 
 def sampling_keys(
-    scores: TokenScores, noise: TokenScores, *, temperature: float, by: Literal["high", "low", "random"] = "high"
+    scores: TokenScores, noise: TokenScores, *, temperature: float, by: Direction = "high"
 ) -> TokenScores:
     """Keys whose largest k are k draws without replacement from softmax(S / temperature) (Gumbel-top-k).
 

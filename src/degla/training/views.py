@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -14,9 +14,9 @@ from degla.data.batches import BatchPart
 from degla.data.randomness import stream
 from degla.losses.core import Processes
 from degla.model.teacher import Teacher
-from degla.model.token_mask import ViewsConfig, gumbel, largest, places_of, sampling_keys
+from degla.model.token_mask import Direction, ViewsConfig, gumbel, largest, places_of, sampling_keys
 
-_BY: Final[dict[str, Literal["high", "low", "random"]]] = {
+_BY: Final[dict[str, Direction]] = {
     "attention": "high", "random": "random", "low_attention": "low"
 }  # fmt: skip
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from degla.model.token_mask import gumbel, largest, places_of, sampling_keys, taken
+from degla.model.token_mask import Direction, gumbel, largest, places_of, sampling_keys, taken
 from degla.pages import plot as svg
 from degla.pages.page import Figure
 from degla.systems.pointacl.clouds import CloudPoints, Clouds, patches_of, read_clouds
@@ -20,7 +20,12 @@ from degla.systems.pointacl.settings import PointaclSettings
 from degla.systems.probe import classify, probe
 from degla.systems.system import Case, Weights
 
-MASKED_BY = {"point_mae": "random", "random_contrast": "random", "pointacl": "high", "low_contrast": "low"}
+MASKED_BY: Final[dict[str, Direction]] = {
+    "point_mae": "random",
+    "random_contrast": "random",
+    "pointacl": "high",
+    "low_contrast": "low",
+}
 """How each method draws the patches that are left out."""
 _NOISE = 0.05
 _CUT = 0.4
