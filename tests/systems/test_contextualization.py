@@ -39,7 +39,7 @@ from degla.systems.contextualization.tasks import (
     writing_task,
 )
 from degla.systems.contextualization.training import (
-    Completion,
+    ContextCorpus,
     context_loss,
     masked_perplexity,
     query_loss,
@@ -118,7 +118,7 @@ def test_every_training_triple_finds_its_own_context_and_no_other_triple_has_one
     for triple, text in contexts.items():
         names = (graph.names[triple.head], graph.relations[triple.relation], graph.names[triple.tail])
         assert all(name in text for name in names) and text == by_template(graph, triple)
-    completion = Completion(graph, contexts)
+    completion = ContextCorpus(graph, contexts)
     assert completion.contexts == [contexts[triple] for triple in graph.train]
     # Keys are numbers on both sides. In the release one side had texts: each look-up missed, and chance chose.
     assert all(isinstance(part, int) for triple in contexts for part in triple)
@@ -196,11 +196,11 @@ def test_padding_changes_nothing() -> None:
 
 
 @pytest.fixture
-def completion() -> Completion:
-    return Completion(GRAPH, contexts_of(GRAPH, model=None, file=None))
+def completion() -> ContextCorpus:
+    return ContextCorpus(GRAPH, contexts_of(GRAPH, model=None, file=None))
 
 
-def test_other_right_answers_are_no_negatives(completion: Completion) -> None:
+def test_other_right_answers_are_no_negatives(completion: ContextCorpus) -> None:
     torch.manual_seed(0)
     encoder = TextEncoder(len(completion.words.known), SMALL).eval()
     value = query_loss(encoder, completion, GRAPH.train, scale=7.0)
@@ -216,7 +216,7 @@ def test_other_right_answers_are_no_negatives(completion: Completion) -> None:
 
 
 @pytest.mark.parametrize("task", ["reconstruct", "write"])
-def test_both_tasks_learn(completion: Completion, task: str) -> None:
+def test_both_tasks_learn(completion: ContextCorpus, task: str) -> None:
     torch.manual_seed(0)
     encoder = TextEncoder(len(completion.words.known), replace(SMALL, dim=32))
     optimiser = torch.optim.Adam(encoder.parameters(), lr=1e-2)
@@ -232,14 +232,16 @@ def test_both_tasks_learn(completion: Completion, task: str) -> None:
     assert value().item() < 0.7 * before
 
 
-def test_a_context_without_a_selected_word_is_nothing(completion: Completion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_context_without_a_selected_word_is_nothing(
+    completion: ContextCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("degla.systems.contextualization.tasks.SELECTED", 0.0)
     encoder = TextEncoder(len(completion.words.known), SMALL)
     value = context_loss(encoder, completion, [0], "reconstruct")
     assert value.item() == 0 and value.requires_grad
 
 
-def test_the_warm_up_is_the_same_for_every_task_that_has_one(completion: Completion) -> None:
+def test_the_warm_up_is_the_same_for_every_task_that_has_one(completion: ContextCorpus) -> None:
     def trained(task: str, alpha: float = 1.0) -> torch.Tensor:
         torch.manual_seed(0)
         settings = replace(SMALL, alpha=alpha)
@@ -248,7 +250,7 @@ def test_the_warm_up_is_the_same_for_every_task_that_has_one(completion: Complet
     assert torch.equal(trained(""), trained("")) and not torch.equal(trained(""), trained("reconstruct"))
 
 
-def test_perplexity_by_frequencies_by_hand(completion: Completion) -> None:
+def test_perplexity_by_frequencies_by_hand(completion: ContextCorpus) -> None:
     encoder = TextEncoder(len(completion.words.known), SMALL).eval()
     with torch.no_grad():
         encoder.words.weight.zero_()
@@ -260,7 +262,7 @@ def test_perplexity_by_frequencies_by_hand(completion: Completion) -> None:
     assert guessed == pytest.approx(1 / share)
 
 
-def test_ranks_are_those_of_names_alone(completion: Completion) -> None:
+def test_ranks_are_those_of_names_alone(completion: ContextCorpus) -> None:
     torch.manual_seed(0)
     encoder = TextEncoder(len(completion.words.known), SMALL).eval()
     found = ranks_of(encoder, completion, GRAPH.test, answers(GRAPH))

@@ -42,7 +42,7 @@ def with_units(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[Capt
     rest = iter(captions)
     while batch := list(islice(rest, _BATCH)):
         parsed = parse([each.text for each in batch])
-        phrases = [(_things(caption), _relations(caption)) for caption in parsed]
+        phrases = [(things_of(caption), relations_of(caption)) for caption in parsed]
         texts = list(dict.fromkeys(text for pair in phrases for some in pair for text in some))
         by_text = dict(zip(texts, parse(texts), strict=True))
         for record, caption, (things, relations) in zip(batch, parsed, phrases, strict=True):
@@ -62,16 +62,16 @@ def named_parts(texts: Sequence[str]) -> list[tuple[str, ...]]:
     Raises:
         InputError: the tagger is not installed.
     """
-    return [(*_relations(caption), *_things(caption)) for caption in parse(texts)]
+    return [(*relations_of(caption), *things_of(caption)) for caption in parse(texts)]
 
 
-def _things(caption: Caption) -> list[str]:
+def things_of(caption: Caption) -> list[str]:
     """The noun phrases that name a thing, each once."""
     spans = [(chunk.start, chunk.end) for chunk in caption.chunks if chunk.role == "thing"]
     return list(dict.fromkeys(_text(caption, *span) for span in spans))
 
 
-def _relations(caption: Caption) -> list[str]:
+def relations_of(caption: Caption) -> list[str]:
     """Two noun phrases that follow one another with a verb or preposition between them, each once."""
     pairs = (
         (first, second)

@@ -1,4 +1,4 @@
-"""make what some recipes read of captions: presence (negbench), units (cs_clip, c2lip), composites (clic)"""
+"""make what recipes read of captions: presence (negbench), units (cs_clip, c2lip), composites, contexts"""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _MAKERS = {
     "presence": "captions that name what is absent, and multiple choice: captions.jsonl, choice.jsonl, "
     "choice-negatives.jsonl",
     "units": "captions with their things and relations, foils of them, and their noun phrases: one file",
+    "contexts": "captions with a longer true one of the things and relations that they name: one file",
     "composites": "pictures and captions joined two and two, and negatives: captions.jsonl, negatives.jsonl, images/",
 }
 
@@ -30,7 +31,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
         help="; ".join(f"{name}: {does}" for name, does in _MAKERS.items()),
     )
     verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
-    verb.add_argument("--out", type=Path, required=True, metavar="PATH", help="new folder to write; of units a file")
+    verb.add_argument(
+        "--out", type=Path, required=True, metavar="PATH", help="new folder to write; of units and contexts a file"
+    )
     verb.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
     verb.add_argument("--images", type=Path, metavar="DIR", help="composites: folder that image paths start from")
     verb.add_argument("--size", type=int, default=224, help="composites: height and width of the pictures, even (224)")
@@ -40,9 +43,9 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     if not given.out.parent.is_dir():
         raise InputError(f"{given.out.parent}: no such folder to write to (--out).")
-    if given.maker != "units" and given.out.exists():
+    if given.maker not in ("units", "contexts") and given.out.exists():
         raise InputError(f"{given.out}: is there already. Choose another --out.")
-    makers = {"presence": _presence, "units": _units, "composites": _composites}
+    makers = {"presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
     sys.stderr.write(f"{makers[given.maker](given)}: {given.out}\n")
     return 0
 
@@ -89,6 +92,19 @@ def _units(given: argparse.Namespace) -> str:
 
     count = write_jsonl(given.out, counted())
     return f"{count} captions with {units} units and {foils} foils"
+
+
+def _contexts(given: argparse.Namespace) -> str:
+    from degla.negatives.contexts import with_contexts
+    from degla.records import OPTIONAL_FIELDS, write_jsonl
+
+    captions = list(_read(given, *OPTIONAL_FIELDS))
+    made = list(with_contexts(captions, seed=given.seed))
+    longer = sum(new != old for new, old in zip(made, captions, strict=True))
+    if not longer:
+        raise InputError(f"{given.captions}: no caption names a thing and something besides; give other captions.")
+    write_jsonl(given.out, made)
+    return f"{longer} of {len(captions)} captions have a longer one"
 
 
 def _composites(given: argparse.Namespace) -> str:

@@ -31,17 +31,23 @@ from degla.systems.contextualization.knowledge import KnowledgeGraph, embedded_g
 from degla.systems.contextualization.networks import ContextSettings, TextEncoder
 from degla.systems.contextualization.picture import draw_ranks
 from degla.systems.contextualization.ranks import answers, rank_means
-from degla.systems.contextualization.training import Completion, Task, masked_perplexity, ranks_of, train_completion
+from degla.systems.contextualization.training import (
+    ContextCorpus,
+    TextTask,
+    masked_perplexity,
+    ranks_of,
+    train_completion,
+)
 from degla.systems.system import Case, Expectation, ScoreColumn, System, Weights
 
-_TASKS: Final[dict[str, Task]] = {"reconstruct": "reconstruct", "write": "write"}
+_TASKS: Final[dict[str, TextTask]] = {"reconstruct": "reconstruct", "write": "write"}
 
 
 @lru_cache(maxsize=4)
-def _completion(settings: ContextSettings, data: str, seed: int) -> Completion:
+def _completion(settings: ContextSettings, data: str, seed: int) -> ContextCorpus:
     graph = _graph(settings, data, seed)
     file = Path(settings.contexts) if settings.contexts else None
-    return Completion(graph, contexts_of(graph, model=_writer(settings), file=file))
+    return ContextCorpus(graph, contexts_of(graph, model=_writer(settings), file=file))
 
 
 def _graph(settings: ContextSettings, data: str, seed: int) -> KnowledgeGraph:

@@ -16,11 +16,11 @@ from degla.systems.contextualization.networks import LONGEST_ROW, ContextSetting
 from degla.systems.contextualization.ranks import Query, filtered_rank, known_answers, queries_of
 from degla.systems.contextualization.tasks import BREAK, MASK, PAD, SPECIAL, Words, corrupt, writing_task
 
-Task = Literal["", "reconstruct", "write"]
+TextTask = Literal["", "reconstruct", "write"]
 """What contexts are for beside the queries: nothing, masked words, or word by word behind the triple."""
 
 
-class Completion:
+class ContextCorpus:
     """What a graph and its contexts are to the encoder: rows of words for queries, answers and contexts."""
 
     def __init__(self, graph: KnowledgeGraph, contexts: Mapping[Triple, str]) -> None:
@@ -38,7 +38,9 @@ class Completion:
         return self.words.rows(said, longest=LONGEST_ROW)
 
 
-def train_completion(completion: Completion, settings: ContextSettings, *, warm: bool, task: Task) -> TextEncoder:
+def train_completion(
+    completion: ContextCorpus, settings: ContextSettings, *, warm: bool, task: TextTask
+) -> TextEncoder:
     """An encoder that answers queries, by torch's generator.
 
     Args:
@@ -69,7 +71,7 @@ def _run(
     encoder: nn.Module,
     settings: ContextSettings,
     epochs: int,
-    completion: Completion,
+    completion: ContextCorpus,
     loss: Callable[[list[int]], Tensor],
 ) -> None:
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.lr, weight_decay=0.01)
@@ -88,7 +90,7 @@ def _run(
 
 
 def query_loss(
-    encoder: TextEncoder, completion: Completion, triples: Sequence[Triple], *, scale: float
+    encoder: TextEncoder, completion: ContextCorpus, triples: Sequence[Triple], *, scale: float
 ) -> Float[Tensor, ""]:
     """Contrast of queries with the answers of the batch, both ways of asking; other right answers are left out."""
     pairs = [pair for triple in triples for pair in queries_of(triple)]
@@ -101,7 +103,9 @@ def query_loss(
     return cross_entropy((scale * logits).masked_fill(absent, -torch.inf), place)
 
 
-def context_loss(encoder: TextEncoder, completion: Completion, some: Sequence[int], task: Task) -> Float[Tensor, ""]:
+def context_loss(
+    encoder: TextEncoder, completion: ContextCorpus, some: Sequence[int], task: TextTask
+) -> Float[Tensor, ""]:
     """Masked words of the contexts of some training triples, or the words of the contexts one after another."""
     graph, contexts = completion.graph, [completion.contexts[number] for number in some]
     if task == "reconstruct":
@@ -118,7 +122,7 @@ def context_loss(encoder: TextEncoder, completion: Completion, some: Sequence[in
 
 @torch.no_grad()
 def ranks_of(
-    encoder: TextEncoder, completion: Completion, triples: Sequence[Triple], known: Mapping[Query, set[int]]
+    encoder: TextEncoder, completion: ContextCorpus, triples: Sequence[Triple], known: Mapping[Query, set[int]]
 ) -> list[float]:
     """Filtered ranks of tail and head of each triple among all entities; names alone are read."""
     entities = torch.cat([encoder.embed(rows) for rows in torch.split(completion.entities, 256)])
@@ -132,7 +136,7 @@ def ranks_of(
 
 
 @torch.no_grad()
-def masked_perplexity(encoder: TextEncoder, completion: Completion, texts: Sequence[str]) -> tuple[float, float]:
+def masked_perplexity(encoder: TextEncoder, completion: ContextCorpus, texts: Sequence[str]) -> tuple[float, float]:
     """Perplexity of every seventh word of texts where it is masked, and by the words' frequencies in the contexts.
 
     Words that are not known are left out; frequencies have one added to each.

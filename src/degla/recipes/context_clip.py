@@ -1,0 +1,33 @@
+"""What Contextualization Distillation (arXiv 2402.01729) gives a CLIP: NegCLIP, and longer true captions beside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from degla.config.run import TrainConfig
+from degla.losses.contrastive import Contrastive
+from degla.losses.core.objective import losses_by_name
+from degla.losses.positive_contrast import PositiveContrast
+from degla.recipes.negclip import negclip
+
+
+def context_clip() -> TrainConfig:
+    """`negclip` with `positive_contrast` 0.5 of images with longer true captions.
+
+    Reads the column positives, which `degla prepare contexts` fills with a text of the things and relations that a
+    caption names. The system itself, on knowledge graphs, is `degla system contextualization`; what it gives a CLIP is
+    this package's own. 0.5 is one of the paper's factors of texts (0.1, 0.5, 1), not chosen. Its second task, to
+    reconstruct the text, is not here.
+
+    Use when: captions name several things and relations. No study has measured it here yet.
+    """
+    base = negclip()
+    return replace(
+        base,
+        recipe="context_clip",
+        data=replace(base.data, positives_per_caption=1),
+        objective=losses_by_name(
+            contrastive=Contrastive(negative_scope="batch"),
+            positive_contrast=PositiveContrast(weight=0.5, mask_same_image=True),
+        ),
+    )
