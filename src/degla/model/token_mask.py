@@ -15,7 +15,7 @@ from degla.ranges import Checked, DecayRate, Positive
 TokenScores = Float[Tensor, "batch tokens"]
 
 
-Direction = Literal["high", "low", "random"]
+MaskedTokens = Literal["high", "low", "random"]
 """Whether tokens with a high score are left out, those with a low one, or any."""
 
 
@@ -48,7 +48,7 @@ def significance(
 
 
 def sampling_keys(
-    scores: TokenScores, noise: TokenScores, *, temperature: float, by: Direction = "high"
+    scores: TokenScores, noise: TokenScores, *, temperature: float, by: MaskedTokens = "high"
 ) -> TokenScores:
     """Keys whose largest k are k draws without replacement from softmax(S / temperature) (Gumbel-top-k).
 

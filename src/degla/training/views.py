@@ -14,9 +14,9 @@ from degla.data.batches import BatchPart
 from degla.data.randomness import stream
 from degla.losses.core import Processes
 from degla.model.teacher import Teacher
-from degla.model.token_mask import Direction, ViewsConfig, gumbel, largest, places_of, sampling_keys
+from degla.model.token_mask import MaskedTokens, ViewsConfig, gumbel, largest, places_of, sampling_keys
 
-_BY: Final[dict[str, Direction]] = {
+_BY: Final[dict[str, MaskedTokens]] = {
     "attention": "high", "random": "random", "low_attention": "low"
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from degla.model.token_mask import Direction, gumbel, largest, places_of, sampling_keys, taken
+from degla.model.token_mask import MaskedTokens, gumbel, largest, places_of, sampling_keys, taken
 from degla.pages import plot as svg
 from degla.pages.page import Figure
 from degla.systems.pointacl.clouds import CloudPoints, Clouds, patches_of, read_clouds
@@ -20,7 +20,7 @@ from degla.systems.pointacl.settings import PointaclSettings
 from degla.systems.probe import classify, probe
 from degla.systems.system import Case, Weights
 
-MASKED_BY: Final[dict[str, Direction]] = {
+MASKED_BY: Final[dict[str, MaskedTokens]] = {
     "point_mae": "random",
     "random_contrast": "random",
     "pointacl": "high",
