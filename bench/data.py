@@ -16,8 +16,8 @@ from PIL import Image
 from torchvision import transforms
 
 from degla.data.images import read_image, read_part
+from degla.data.joining import join
 from degla.data.pack import Packing, pack
-from degla.data.pairs import join
 from degla.data.sources import read_captions
 from degla.data.transforms import ImageTransform, RandomCrop
 

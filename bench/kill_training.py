@@ -30,8 +30,8 @@ from safetensors.torch import load_file
 from torch.utils import _pytree as pytree
 
 from degla.config.run import TrainConfig
+from degla.data.joining import join
 from degla.data.pack import Packing, pack
-from degla.data.pairs import join
 from degla.data.sources import read_captions
 from degla.errors import DeglaError
 from degla.model.integrity import is_whole

@@ -19,7 +19,7 @@ from degla.data.batches import text_length
 from degla.model.load import load_encoder
 from degla.model.text import encode_tree, encode_trimmed
 from degla.speed.machine import device_name
-from degla.training.pairs import read_rows
+from degla.training.rows import read_rows
 
 
 def seconds(encode: Callable[[], torch.Tensor], encoder: torch.nn.Module, *, autocast: bool) -> float:

@@ -12,7 +12,7 @@ import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -180,6 +180,15 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+def cache_folder(name: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where things that can be made again are kept: NAME in DEGLA_CACHE, else in `degla` in the user's cache folder."""
+    if environment.get("DEGLA_CACHE"):
+        return Path(environment["DEGLA_CACHE"]).expanduser() / name
+    home = environment.get("XDG_CACHE_HOME", "")
+    # The XDG rules say to pass over a relative path.
+    return (Path(home) if Path(home).is_absolute() else Path("~/.cache").expanduser()) / "degla" / name
 
 
 def open_temporary_database() -> sqlite3.Connection:

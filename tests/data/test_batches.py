@@ -17,10 +17,12 @@ from torch import Tensor
 from degla.data.batches import Batch, Collate, Pair, text_length
 from degla.data.dataset import PairDataset
 from degla.data.decoding import ImageError
+from degla.data.joining import join
 from degla.data.loader import EpochSampler, make_loader
-from degla.data.pairs import PairRow, join
+from degla.data.pairs import PairRow
 from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions
+from degla.data.table import table_of
 from degla.data.transforms import ImageTransform, RandomCrop, WithoutChance
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord
@@ -55,7 +57,7 @@ def rows_in(folder: Path, *, count: int = 10) -> list[PairRow]:
 
 def dataset_in(folder: Path, *, count: int = 10, negatives: int = 3, seed: int = 0, **more: object) -> PairDataset:
     return PairDataset(
-        rows_in(folder, count=count),
+        table_of(rows_in(folder, count=count)),
         folder=folder,
         transform=RandomCrop(MODEL, scale=(0.5, 1.0)),
         tokenize=tokenize,
@@ -158,7 +160,7 @@ def test_a_negative_that_the_context_cuts_to_its_caption_is_masked(tmp_path: Pat
     caption = rows_in(tmp_path)[0].caption.model_copy(update={"text": f"{long} dog"})
     row = PairRow(caption, (f"{long} cat", "a short one"), ("swap", "swap"))
     dataset = PairDataset(
-        [row], folder=tmp_path, transform=WithoutChance(lambda p: MODEL.to_tensor(p.resize((16, 16)))),
+        table_of([row]), folder=tmp_path, transform=WithoutChance(lambda p: MODEL.to_tensor(p.resize((16, 16)))),
         tokenize=tokenize, negatives_per_caption=2, seed=0, draw="first",
     )  # fmt: skip
     assert dataset[0, 0].valid.tolist() == [False, True]
@@ -222,7 +224,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the plan orders 9 rows, but the dataset has 10"):
         make_loader(dataset, EpochSampler(BatchPlan(range(9), batch_size=1), 0))
     with pytest.raises(InputError, match="no pair to train on"):
-        PairDataset([], folder=tmp_path, transform=RandomCrop(MODEL), tokenize=tokenize,
+        PairDataset(table_of([]), folder=tmp_path, transform=RandomCrop(MODEL), tokenize=tokenize,
                     negatives_per_caption=1, seed=0)  # fmt: skip
     with pytest.raises(InputError, match="it must be 0 or more"):
         dataset_in(tmp_path, negatives=-1)

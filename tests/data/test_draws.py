@@ -15,6 +15,7 @@ from degla.config.sections import DataConfig
 from degla.data.draws import Draw, Offer, open_draw
 from degla.data.pairs import PairRow
 from degla.data.randomness import stream
+from degla.data.table import table_of
 from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
@@ -34,7 +35,7 @@ def chance(epoch: int = 0) -> random.Random:
 
 
 def member(name: str) -> Draw:
-    return open_draw(name, [PairRow(CAPTION, tuple("abcdef"), RULES, SCORES)])
+    return open_draw(name, table_of([PairRow(CAPTION, tuple("abcdef"), RULES, SCORES)]))
 
 
 @pytest.mark.parametrize("name", DRAWS.names())
@@ -83,12 +84,12 @@ def test_by_score_refuses_negatives_without_a_score() -> None:
     ]
     message = r"by_score: 2 of 3 negatives carry no score, for example 'A fish\.' of caption '7' \(rule noun\)"
     with pytest.raises(InputError, match=message):
-        open_draw("by_score", rows)
+        open_draw("by_score", table_of(rows))
 
 
 def test_an_unknown_draw_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(InputError, match=r"unknown draw of negatives 'by_rules'\. Did you mean 'by_rule'"):
-        open_draw("by_rules", [])
+        open_draw("by_rules", table_of([]))
     config = TrainConfig(data=DataConfig(draw="by_rules"))
     with pytest.raises(InputError, match=r"Did you mean 'by_rule'"):
         config.check()

@@ -22,7 +22,8 @@ from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.records import OPTIONAL_FIELDS, CaptionRecord, CaptionUnit, NegativeRecord, read_jsonl, write_jsonl
-from degla.training.pairs import Pairs, open_pairs, read_rows
+from degla.training.pairs import Pairs, open_pairs
+from degla.training.rows import read_rows
 from tests.tiny import CLASSES
 from tests.training.configs import tiny_config
 

@@ -19,6 +19,7 @@ from degla.data.decoding import ImageError
 from degla.data.images import check_images, read_image, usable_rows
 from degla.data.pairs import PairRow
 from degla.data.sources import read_captions
+from degla.data.table import PairTable, table_of
 from degla.data.transforms import ImageTransform, RandomCrop, WithoutChance, draw_box
 from degla.errors import InputError
 from degla.records import CaptionRecord
@@ -71,11 +72,13 @@ def write_wrong_images(folder: Path) -> dict[str, str]:
     }
 
 
-def rows_for(*images: str) -> list[PairRow]:
-    return [
-        PairRow(CaptionRecord(id=f"caption {number}", image=image, text="A dog.", image_id=image), (), ())
-        for number, image in enumerate(images)
-    ]
+def rows_for(*images: str) -> PairTable:
+    return table_of(
+        [
+            PairRow(CaptionRecord(id=f"caption {number}", image=image, text="A dog.", image_id=image), (), ())
+            for number, image in enumerate(images)
+        ]
+    )
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -107,15 +110,17 @@ def test_cut_off_files_are_refused_even_where_another_library_allows_them(
 def test_usable_rows_stops_or_skips(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_wrong_images(tmp_path)
     rows = rows_for("whole.jpg", "cut.jpg", "whole.png", "cut.jpg")
-    assert usable_rows(rows, tmp_path, bad_images="stop") == rows
+    assert usable_rows(rows, check_images(rows, tmp_path, depth="exists"), bad_images="stop") is None
     with caplog.at_level(logging.WARNING):
-        assert usable_rows(rows, tmp_path, bad_images="skip") == [rows[0], rows[2]]
+        kept = usable_rows(rows, check_images(rows, tmp_path), bad_images="skip")
+    assert kept is not None and kept.tolist() == [0, 2] and list(rows.select(kept)) == [rows[0], rows[2]]
     assert "2 rows are left out. 1 of 3 images cannot be used." in caplog.text
     assert str(tmp_path / "cut.jpg") in caplog.text
+    gone, text = rows_for("whole.jpg", "gone.jpg"), rows_for("text.jpg")
     with pytest.raises(InputError, match=r"1 of 2 images cannot be used\.\n.*gone\.jpg.*\n.*--data\.bad-images skip"):
-        usable_rows(rows_for("whole.jpg", "gone.jpg"), tmp_path, bad_images="stop")
+        usable_rows(gone, check_images(gone, tmp_path, depth="exists"), bad_images="stop")
     with pytest.raises(InputError, match="no image can be used"):
-        usable_rows(rows_for("text.jpg"), tmp_path, bad_images="skip")
+        usable_rows(text, check_images(text, tmp_path), bad_images="skip")
 
 
 def save(folder: Path, picture: Image.Image, name: str, **options: object) -> np.ndarray:
@@ -224,7 +229,7 @@ def test_pictures_inside_a_dataset_are_read_in_place(tmp_path: Path) -> None:
     assert captions[0].image_id == captions[1].image_id != captions[2].image_id
     sizes = [read_image(caption.image, folder=tmp_path, caption_id=caption.id).size for caption in captions]
     assert sizes == [(10, 8), (10, 8), (9, 8), (9, 8), (32, 16), (32, 16)]
-    rows = [PairRow(caption, (), ()) for caption in captions]
+    rows = table_of([PairRow(caption, (), ()) for caption in captions])
     assert check_images(rows, tmp_path).bad == ()
     with pytest.raises(ImageError, match=r"caption 'x' cannot be read: .*there is no such picture"):
         read_image(captions[0].image.replace("/0", "/7"), folder=tmp_path, caption_id="x")
@@ -233,7 +238,7 @@ def test_pictures_inside_a_dataset_are_read_in_place(tmp_path: Path) -> None:
 def test_photographs_decode(data_root: Path) -> None:
     folder = data_root / "coco" / "val2017"
     captions = read_captions(data_root / "coco" / "annotations" / "captions_val2017.json")
-    rows = [PairRow(caption, (), ()) for caption in captions]
+    rows = table_of([PairRow(caption, (), ()) for caption in captions])
     report = check_images(rows, folder, 2)
     assert (report.checked, report.bad) == (85 if data_root == SHARED else 6, ())
     picture = read_image(rows[0].caption.image, folder=folder, caption_id=rows[0].caption.id)

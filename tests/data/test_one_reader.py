@@ -19,6 +19,7 @@ from degla.data.decoding import ImageError
 from degla.data.images import check_images, packed_place, read_image, read_part, usable_rows
 from degla.data.pack import Packing, pack
 from degla.data.pairs import PairRow
+from degla.data.table import table_of
 from degla.errors import InputError
 from degla.evaluation.embed import Embedder
 from degla.evaluation.pictures import has_picture, thumbnail
@@ -93,7 +94,7 @@ def test_every_entrance_gives_the_same_pixels(odd: OddImage, tmp_path: Path) -> 
     assert np.abs(first.astype(int) - odd.pixels).mean() <= odd.tolerance
     for name, read in ENTRANCES.items():
         assert np.array_equal(read(tmp_path, odd.name), first), name
-    assert check_images([row(odd.name)], tmp_path).bad == ()
+    assert check_images(table_of([row(odd.name)]), tmp_path).bad == ()
     # These two write JPEG files: of the same picture, with the same settings, they are the same bytes.
     pack([row(odd.name)], folder=tmp_path, out=tmp_path / "pack", packing=Packing(size=10**6, quality=90))
     assert as_jpeg(first, quality=90) in (tmp_path / "pack" / "pairs-000000.tar").read_bytes()
@@ -136,7 +137,7 @@ def test_every_entrance_refuses_with_the_same_reason(odd: OddImage, tmp_path: Pa
         assert said.endswith(("Fetch the file again.", f"Fetch the file again{skip}.", "or leave it out.")), name
         reasons.add(said.replace(" of caption '1'", "").replace(skip, ""))
     assert len(reasons) == 1
-    assert [bad.image for bad in check_images([row(odd.name)], tmp_path).bad] == [odd.name]
+    assert [bad.image for bad in check_images(table_of([row(odd.name)]), tmp_path).bad] == [odd.name]
     with pytest.raises(ImageError):
         pack([row(odd.name)], folder=tmp_path, out=tmp_path / "pack", packing=Packing())
     assert thumbnail(ItemImage(path=odd.name), root=tmp_path) is None
@@ -175,17 +176,17 @@ def test_what_is_no_file_is_refused_at_once_and_in_one_short_line(tmp_path: Path
         assert thumbnail(ItemImage(path=place), root=tmp_path) is None
         # A row of a dataset is only known to be missing once it is read.
         for depth in ("decode",) if place.startswith("dataset:") else ("decode", "exists"):
-            (bad,) = check_images([row(place)], tmp_path, depth=depth).bad
+            (bad,) = check_images(table_of([row(place)]), tmp_path, depth=depth).bad
             assert reason in bad.message
 
 
 def test_rows_of_wrong_references_are_left_out_or_stop_the_training_before_it_begins(tmp_path: Path) -> None:
     places = odd_places(tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
-    rows = [row("good.png"), *map(row, places)]
-    assert usable_rows(rows, tmp_path, bad_images="skip") == rows[:1]
+    rows = table_of([row("good.png"), *map(row, places)])
+    assert usable_rows(rows, check_images(rows, tmp_path), bad_images="skip").tolist() == [0]
     with pytest.raises(InputError, match=r"12 of 14 images cannot be used\.\n.*pack it again"):
-        usable_rows(rows, tmp_path, bad_images="stop")
+        usable_rows(rows, check_images(rows, tmp_path, depth="exists"), bad_images="stop")
 
 
 def test_files_of_more_bytes_than_an_image_has_are_not_read(tmp_path: Path) -> None:

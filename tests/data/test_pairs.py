@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from degla.data.pairs import PairRow, image_groups, join, join_and_report, rule_names, said_words
+from degla.data.joining import TABLE_NAME, join, join_and_report
+from degla.data.pairs import PairRow, said_words
+from degla.data.table import PairTable
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord
 
@@ -19,7 +23,7 @@ def negative(caption_id: str, text: str | None, *, rule: str = "swap_nouns", acc
     )
 
 
-def test_join_keeps_the_captions_order_and_counts_what_it_drops() -> None:
+def test_join_keeps_the_captions_order_and_counts_what_it_drops(tmp_path: Path) -> None:
     captions = [caption("1"), caption("2", "A cat."), caption("3", "A bird.", image="b.jpg")]
     negatives = [
         negative("3", "A fish.", rule="replace_nouns"),
@@ -31,13 +35,15 @@ def test_join_keeps_the_captions_order_and_counts_what_it_drops() -> None:
         negative("1", "A cat on a sofa.", rule="replace_nouns"),
         negative("9", "A cow."),
     ]
-    rows, report = join_and_report(captions, negatives, negatives_per_caption=2)
-    assert rows == [
+    report = join_and_report(captions, negatives, folder=tmp_path)
+    rows = PairTable(tmp_path / TABLE_NAME)
+    assert list(tmp_path.iterdir()) == [tmp_path / TABLE_NAME]
+    assert list(rows) == [
         PairRow(captions[0], ("A sofa on a dog.", "A cat on a sofa."), ("swap_nouns", "replace_nouns")),
         PairRow(captions[1], (), ()),
         PairRow(captions[2], ("A fish.",), ("replace_nouns",)),
     ]
-    assert (report.captions, report.rows, report.images, report.negatives) == (3, 3, 2, 3)
+    assert (report.rows, report.images, report.negatives) == (3, 2, 3)
     assert dict(report.per_row) == {0: 1, 1: 1, 2: 1}
     assert dict(report.dropped) == {
         "equal to their caption": 1,
@@ -47,16 +53,12 @@ def test_join_keeps_the_captions_order_and_counts_what_it_drops() -> None:
         "without text": 1,
     }
     assert "3 pairs of 2 images with 3 negatives" in report.summary()
-    assert image_groups(rows) == [0, 0, 1]
-    assert rule_names(rows) == ("replace_nouns", "swap_nouns")
-
-    kept, report = join_and_report(captions, negatives, without_negatives="drop")
-    assert [row.caption.id for row in kept] == ["1", "3"]
-    assert report.dropped["captions without a negative"] == 1
+    assert rows.groups().tolist() == [0, 0, 1]
+    assert rows.rules == ("replace_nouns", "swap_nouns")
 
 
 def test_join_without_negatives() -> None:
-    assert join([caption("1")], None) == [PairRow(caption("1"), (), ())]
+    assert list(join([caption("1")], None)) == [PairRow(caption("1"), (), ())]
     with pytest.raises(InputError, match=r"4 negatives a caption are wanted, but no file of negatives is given"):
         join([caption("1")], None, negatives_per_caption=4)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from degla.cli import main
-from degla.data.pairs import PairRow, join
+from degla.data.joining import join
+from degla.data.pairs import PairRow
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.negatives.files.export import POSITIONS
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
@@ -58,7 +59,7 @@ class Case:
         return json.loads((self.folder / name).read_text(encoding="utf-8"))
 
     def pairs(self) -> list[PairRow]:
-        return join(self.captions, self.rows)
+        return list(join(self.captions, self.rows))
 
 
 @pytest.fixture
@@ -81,8 +82,8 @@ def test_degla_json_has_fixed_positions_and_comes_back(case: Case, capsys: pytes
     assert found[0] == {"image_id": 1, "original": 'Caption "1", ü', "enhanced": list(FIVE.values())}
     assert found[2]["enhanced"] == ["", "three, 'b'", "", "", 'three "e"']
     out = case.folder / "out.json"
-    back = join(read_captions(out), read_negatives(out), without_negatives="drop")
-    assert texts(back) == texts([row for row in case.pairs() if row.negatives])
+    back = join(read_captions(out), read_negatives(out))
+    assert texts([row for row in back if row.negatives]) == texts([row for row in case.pairs() if row.negatives])
 
 
 def test_the_order_of_the_rows_does_not_matter(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,9 +165,9 @@ def test_table_of_negclip_comes_back(case: Case, name: str, delimiter: str, caps
         assert len(near) == 3 and all(rows[other]["image_id"] != rows[place]["image_id"] for other in near)
     out = case.folder / name
     columns = Columns(image="filepath", text="title")
-    back = join(read_captions(out, columns=columns), read_negatives(out), without_negatives="drop")
+    back = join(read_captions(out, columns=columns), read_negatives(out))
     wanted = [row for row in case.pairs() if row.negatives]
-    assert back == wanted  # captions with ids and images, negatives in order, rules
+    assert [row for row in back if row.negatives] == wanted  # captions with ids and images, negatives in order, rules
 
 
 def test_table_with_a_folder_of_images_and_of_one_image(case: Case, capsys: pytest.CaptureFixture[str]) -> None:

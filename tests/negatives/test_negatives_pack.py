@@ -13,8 +13,8 @@ from PIL import Image
 
 from degla.cli import main
 from degla.data.dataset import PairDataset
+from degla.data.joining import join
 from degla.data.loader import EpochSampler, make_loader
-from degla.data.pairs import join
 from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop

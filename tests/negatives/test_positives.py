@@ -9,7 +9,8 @@ from random import Random
 import pytest
 
 from degla.cli import main
-from degla.data.pairs import join, join_and_report, with_positives
+from degla.data.joining import join, join_and_report
+from degla.data.pairs import with_positives
 from degla.errors import InputError
 from degla.negatives.checks import judge
 from degla.negatives.generate import NegativesSettings, generate
@@ -136,13 +137,14 @@ def test_positives_join_the_column() -> None:
         list(with_positives(given, [row("7", "A cow.", "positive")], flag="p"))
 
 
-def test_a_positive_is_no_negative_and_a_text_is_not_both(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_positive_is_no_negative_and_a_text_is_not_both(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = captions(["A dog."])
     with pytest.raises(InputError, match="positives_file"):
-        join_and_report(given, [row("0", "An animal.", "positive")])
+        join(given, [row("0", "An animal.", "positive")])
     true = [given[0].model_copy(update={"positives": ("An animal!",)})]
-    rows, report = join_and_report(true, [row("0", "An animal.", "object"), row("0", "A cow.", "object")])
-    assert rows[0].negatives == ("A cow.",)
+    false = [row("0", "An animal.", "object"), row("0", "A cow.", "object")]
+    assert join(true, false)[0].negatives == ("A cow.",)
+    report = join_and_report(true, false, folder=tmp_path)
     assert dict(report.dropped) == {"equal to a further true text of their caption": 1}
     assert report.contradiction == "'An animal.' of caption '0'"
     caplog.set_level("WARNING")

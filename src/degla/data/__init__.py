@@ -4,7 +4,11 @@ Flow: captions, images, negatives -> batches
 
 sources.py     a caption or negatives file of any known format -> validated records (torch-free)
 formats/       SHELF: one file format a file; the file's name is the format's name
-pairs.py       captions + accepted negatives -> rows (torch-free)
+pairs.py       rows as objects, and what files of negatives bring to them (torch-free)
+joining.py     captions + accepted negatives -> the table of rows, with bounded memory (torch-free)
+parts.py       what a join of millions of rows keeps beside memory (torch-free)
+table.py       the table of rows: Arrow columns that all processes map (torch-free)
+prepared.py    what was made from files once, found by what they hold (torch-free)
 extras.py      optional columns of the rows, for the losses that read them
 neighbours.py  similar images: hard images of a batch, second images of captions (torch-free)
 decoding.py    bytes of an image file -> RGB picture, decoded completely or refused: the one reader (torch-free)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-import pyarrow as arrow
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,14 +15,12 @@ from degla.data.draws import Offer, open_draw
 from degla.data.extras import ExtraData, RowExtras
 from degla.data.images import read_image, read_part
 from degla.data.neighbours import Neighbours
-from degla.data.pairs import PairRow, image_groups, rule_names
 from degla.data.plan import RowKey
 from degla.data.randomness import stream
+from degla.data.table import PairTable
 from degla.data.transforms import RandomCrop, Transform
 from degla.errors import InputError
 from degla.prefixes import Tokenize
-
-_NO_EXTRAS = ExtraData()
 
 
 class PairDataset(Dataset[Pair]):
@@ -47,7 +42,7 @@ class PairDataset(Dataset[Pair]):
 
     def __init__(
         self,
-        rows: Sequence[PairRow],
+        rows: PairTable,
         *,
         folder: Path,
         transform: Transform,
@@ -55,7 +50,7 @@ class PairDataset(Dataset[Pair]):
         negatives_per_caption: int,
         seed: int,
         draw: str = "random",
-        extras: ExtraData = _NO_EXTRAS,
+        extras: RowExtras | None = None,
     ) -> None:
         if not rows:
             raise InputError("there is no pair to train on.")
@@ -67,33 +62,26 @@ class PairDataset(Dataset[Pair]):
         self.negatives_per_caption = negatives_per_caption
         self.seed = seed
         self.draw = open_draw(draw, rows)
-        self.extras = RowExtras(rows, extras, seed=seed)
+        self.extras = extras or RowExtras(None, ExtraData(), seed=seed)
         self.features: Callable[[str], Tensor] | None = None
         """Embeddings [D] by path, in place of pixels, where the image tower is not trained; None reads pixels."""
-        self.rules = rule_names(rows)
+        self.rows = rows
+        self.rules = rows.rules
         """Names of the rules; `Pair.rule` numbers them."""
-        self.groups = np.array(image_groups(rows), dtype=np.int64)
+        self.groups = rows.groups()
         """One number a row, equal exactly where two rows show the same image; what `BatchPlan` needs."""
-        # Arrow columns instead of millions of Python objects: reading those in forked workers would count
-        # references, and so copy all of their memory into every worker.
-        text = arrow.large_string()
-        numbers = {rule: number for number, rule in enumerate(self.rules)}
-        self._ids = arrow.array([row.caption.id for row in rows], text)
-        self._images = arrow.array([row.caption.image for row in rows], text)
-        self._captions = arrow.array([row.caption.text for row in rows], text)
-        self._negatives = arrow.array([row.negatives for row in rows], arrow.large_list(text))
-        rule_rows = [[numbers[rule] for rule in row.rules] for row in rows]
-        self._rules = arrow.array(rule_rows, arrow.large_list(arrow.int64()))
-        self._scores = arrow.array([row.scores for row in rows], arrow.large_list(arrow.float64()))
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.rows)
 
     def pictures(self) -> Iterator[str]:
         """Paths of all pictures that rows show, further ones among them; a path may come more than once."""
-        yield from self._images.to_pylist()
+        for chunk in self.rows.chunks("image"):
+            yield from chunk.to_pylist()
         for name in self.extras.images:
-            yield from (path for path in self.extras.columns[name].to_pylist() if path is not None)
+            assert self.extras.file is not None
+            for chunk in self.extras.file.chunks(name):
+                yield from chunk.drop_null().to_pylist()
 
     def __getitem__(self, key: RowKey) -> Pair:
         """The pair of row `index` in `epoch`.
@@ -102,12 +90,12 @@ class PairDataset(Dataset[Pair]):
             ImageError: the image is missing or damaged; names its path and the caption id.
         """
         epoch, index = key
-        caption_id = self._ids[index].as_py()
-        image = self._image(self._images[index].as_py(), caption_id, epoch=epoch, index=index)
+        caption_id = self.rows.at("id", index)
+        image = self._image(self.rows.at("image", index), caption_id, epoch=epoch, index=index)
 
         texts, rules = self._drawn(epoch, index)
         further = {name: self.extras.text_of(name, epoch=epoch, index=index) for name in self.extras.texts}
-        said = self._captions[index].as_py()
+        said = self.rows.at("text", index)
         tokens = self.tokenize([said, *texts, *(text or said for text in chain(*further.values()))]).long()
         caption = tokens[0]
         own, *others = torch.split(tokens[1:], [len(texts), *map(len, further.values())])
@@ -135,7 +123,7 @@ class PairDataset(Dataset[Pair]):
         """The row's further pictures; its own where it has none."""
         extra: dict[str, Tensor | int] = {}
         for name, each in self.extras.images.items():
-            path = self.extras.columns[name][key[1]].as_py()
+            path = self.extras.at(name, key[1])
             # Its crops were called so when published numbers were made.
             purpose = "partner crop" if name == "distractor_image" else f"{name} crop"
             there = path is not None
@@ -177,9 +165,10 @@ class PairDataset(Dataset[Pair]):
         return transform.finish(part)
 
     def _drawn(self, epoch: int, index: int) -> tuple[list[str], list[int]]:
-        texts, rules = self._negatives[index].as_py(), self._rules[index].as_py()
+        texts, scores = self.rows.at("negatives", index), self.rows.at("scores", index)
+        rules = self.rows.rule_of[self.rows.at("rules", index)].tolist()
         chance = stream("negatives", seed=self.seed, epoch=epoch, index=index)
-        chosen = self.draw(Offer(rules, self._scores[index].as_py()), self.negatives_per_caption, chance)
+        chosen = self.draw(Offer(rules, scores), self.negatives_per_caption, chance)
         return [texts[number] for number in chosen], [rules[number] for number in chosen]
 
 
@@ -190,26 +179,12 @@ def data_digests(dataset: PairDataset, neighbours: Neighbours | None = None) -> 
         The column's name (ids, images, captions, negatives, rules, ...) to the first 32 hexadecimal digits of its
         sha256; columns that the run does not read are not among them.
     """
-    digests = {"rules": hashlib.sha256("\n".join(dataset.rules).encode())}
-    columns = [(name.removeprefix("_"), value) for name, value in vars(dataset).items()]
-    columns += list(dataset.extras.columns.items())
-    columns += [("neighbours", value) for value in (vars(neighbours).values() if neighbours is not None else ())]
-    for name, column in columns:
-        if isinstance(column, arrow.Array):
-            buffers = [buffer for buffer in column.buffers() if buffer is not None]
-        elif isinstance(column, np.ndarray) and column.size:
-            buffers = [np.ascontiguousarray(column).data]
-        else:
-            continue
-        digest = digests.setdefault(name, hashlib.sha256())
-        for buffer in buffers:
-            digest.update(f"{buffer.size if isinstance(buffer, arrow.Buffer) else buffer.nbytes};".encode())
-            digest.update(buffer)
-    return {name: digest.hexdigest()[:32] for name, digest in sorted(digests.items())}
+    files = [dataset.rows, dataset.extras.file, None if neighbours is None else neighbours.file]
+    found = {name: value for file in files if file is not None for name, value in file.digests.items()}
+    return dict(sorted(found.items()))
 
 
 def data_counts(dataset: PairDataset) -> dict[str, int]:
     """How many captions, images and negatives the rows hold, once joined and checked."""
-    negatives = sum(len(row) for row in dataset._negatives)
-    images = len(np.unique(dataset.groups))
+    negatives, images = int(dataset.rows.lengths("negatives").sum()), int(dataset.groups.max()) + 1
     return {"captions": len(dataset), "images": images} | ({"negatives": negatives} if negatives else {})

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as arrow
+import pyarrow.compute as compute
 import torch
 from torch import Tensor
 
 from degla.data.formats._json import describe
-from degla.data.pairs import PairRow, image_groups, said_words
+from degla.data.pairs import said_words
 from degla.data.randomness import stream
+from degla.data.table import TEXTS, ColumnFile, PairTable, numbered, write_columns
 from degla.data.units import draw_units, text_number
 from degla.errors import InputError
-from degla.inputs import inputs_of
+from degla.inputs import Input, inputs_of
 from degla.parse import read_json, read_text
 
 PositiveSource = Literal["column", "same_image"]
-_TEXT = arrow.large_string()
-_UNITS = arrow.large_list(
-    arrow.struct([("text", _TEXT), ("foils", arrow.large_list(_TEXT)), ("kind", arrow.large_string())])
-)
 
 
 @dataclass(frozen=True)
@@ -55,54 +54,38 @@ class ExtraData:
 
 
 class RowExtras:
-    """The optional columns of all rows, as Arrow columns and arrays: worker processes share their memory.
+    """The optional columns of all rows.
 
     Args:
-        rows: as in `PairDataset`.
+        file: written by `write_extras`; None where nothing is read that has a column.
         wanted: what of them is read.
         seed: of the draws among several texts.
-
-    Raises:
-        InputError: what is wanted is in no row, or a label names no class.
     """
 
-    def __init__(self, rows: Sequence[PairRow], wanted: ExtraData, *, seed: int) -> None:
-        self.wanted = wanted
-        self.seed = seed
+    def __init__(self, file: ColumnFile | None, wanted: ExtraData, *, seed: int) -> None:
+        self.file, self.wanted, self.seed = file, wanted, seed
         self.images = inputs_of(wanted.reads, kind="image")
         """The inputs that are pictures, by name."""
-        texts = inputs_of(wanted.reads, kind="text")
-        self.texts = {name: each for name, each in texts.items() if each.shape in ("BD", "BPD", "BMD")}
+        self.texts = _texts_read(wanted)
         """The inputs that are texts, one or several a row."""
-        self.columns: dict[str, Any] = {}
         self._most_concepts = 0
-        text = arrow.large_string()
-        for name, each in (self.images | self.texts).items():
-            if each.part in ("unit", "concept"):
-                continue
-            several = name in self.texts and each.shape == "BPD"
-            values = _texts(rows, wanted, each.column) if several else _values(rows, wanted, each.column)
-            self.columns[name] = arrow.array(values, arrow.large_list(text) if several else text)
-        if "concept" in wanted.reads:
-            phrases = zip(_values(rows, wanted, "concepts"), rows, strict=True)
-            lists = [list(dict.fromkeys(some)) or [row.caption.text] for some, row in phrases]
-            self.columns["concept"] = arrow.array(lists, arrow.large_list(text))
-            self._most_concepts = max(map(len, lists))
-        if "unit" in wanted.reads:
-            units = _values(rows, wanted, "units")
-            self.columns["unit"] = arrow.array([[unit.model_dump() for unit in each] for each in units], _UNITS)
-        for name, number in (("label", _labels), ("text_group", _text_groups)):
-            if name in inputs_of(wanted.reads):
-                self.columns[name] = np.array(number(rows, wanted), dtype=np.int64)
+        if file is not None and "concept" in file.names:
+            self._most_concepts = max(compute.max(compute.list_value_length(each)).as_py()
+                                      for each in file.chunks("concept"))  # fmt: skip
+
+    def at(self, name: str, index: int) -> Any:
+        """The value of a column."""
+        assert self.file is not None, name
+        return self.file.at(name, index)
 
     def text_of(self, name: str, *, epoch: int, index: int) -> Sequence[str | None]:
         """The row's texts of one input: none or one, or at most P of several without replacement (in the file's order
         where there are P); all noun phrases; units as they are drawn, and None for a foil that is missing."""
         if self.texts[name].part == "unit":
             chance = stream("units", seed=self.seed, epoch=epoch, index=index)
-            drawn = draw_units(self.columns["unit"][index].as_py(), self.wanted.positives, chance)
+            drawn = draw_units(self.at("unit", index), self.wanted.positives, chance)
             return [text if name == "unit" else foil for text, foil in drawn]
-        value = self.columns[name][index].as_py()
+        value = self.at(name, index)
         if not isinstance(value, list):
             return [] if value is None else [value]
         if name == "concept":
@@ -124,7 +107,7 @@ class RowExtras:
             further: its texts by name, from `text_of`.
         """
         found: dict[str, Tensor | int] = {
-            name: int(self.columns[name][index]) for name in ("label", "text_group") if name in self.columns
+            name: self.at(name, index) for name in inputs_of(self.wanted.reads) if name in ("label", "text_group")
         }
         for name in ("unit", "concept"):
             if name in further:
@@ -133,69 +116,121 @@ class RowExtras:
         return found
 
 
-def _values(rows: Sequence[PairRow], wanted: ExtraData, column: str) -> list[Any]:
+def _texts_read(wanted: ExtraData) -> dict[str, Input]:
+    texts = inputs_of(wanted.reads, kind="text")
+    return {name: each for name, each in texts.items() if each.shape in ("BD", "BPD", "BMD")}
+
+
+def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> bool:
+    """Write the columns that are read besides captions and negatives, as a column file.
+
+    Args:
+        path: of the file.
+        rows: of the training.
+        wanted: what of them is read.
+
+    Returns:
+        Whether there is any.
+
+    Raises:
+        InputError: what is wanted is in no row, or a label names no class.
+    """
+    columns: dict[str, Iterable[Any]] = {}
+    for name, each in (inputs_of(wanted.reads, kind="image") | _texts_read(wanted)).items():
+        if each.part not in ("unit", "concept"):
+            several = each.shape == "BPD"
+            columns[name] = _further_texts(rows, wanted, each.column) if several else _found(rows, wanted, each.column)
+    if "concept" in wanted.reads:
+        columns["concept"] = _concepts(rows, wanted)
+    if "unit" in wanted.reads:
+        columns["unit"] = _found(rows, wanted, "units")
+    if "label" in inputs_of(wanted.reads):
+        columns["label"] = _labels(rows, wanted)
+    if "text_group" in inputs_of(wanted.reads):
+        texts = list(rows.chunks("text"))
+        ends = np.cumsum([len(chunk) for chunk in texts])
+        columns["text_group"] = map(arrow.array, np.split(numbered(texts), ends[:-1]))
+    if columns:
+        write_columns(path, columns)
+    return bool(columns)
+
+
+def _found(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]:
     """A column as the captions have it, for example one text or path a row."""
-    values = [getattr(row.caption, column) for row in rows]
-    if not any(values):
+    there = False
+    for chunk in rows.chunks(column):
+        listed = arrow.types.is_large_list(chunk.type)
+        there = there or bool(len(chunk.flatten()) if listed else len(chunk) - chunk.null_count)
+        yield chunk
+    if not there:
         raise InputError(
             f"{wanted.where}: no caption has a {column}, and a loss of this recipe reads it. Add the field {column} to "
             "as many records as you can (docs/data.md says what it holds)."
         )
-    return values
 
 
-def _texts(rows: Sequence[PairRow], wanted: ExtraData, column: str) -> list[list[str]]:
+def _concepts(rows: PairTable, wanted: ExtraData) -> Iterator[Any]:
+    """The noun phrases of each row, each once; its caption where it has none."""
+    for phrases, captions in zip(_found(rows, wanted, "concepts"), rows.chunks("text"), strict=True):
+        pairs = zip(phrases.to_pylist(), captions.to_pylist(), strict=True)
+        yield arrow.array([list(dict.fromkeys(some)) or [caption] for some, caption in pairs], TEXTS)
+
+
+def _further_texts(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[Any]:
     """The further true texts of each row; none says what the caption, or another of them, says already."""
-    lists: list[Sequence[str]] = [getattr(row.caption, column) for row in rows]
-    if wanted.positive_source == "same_image":
-        of_image: dict[int, list[str]] = {}
-        groups = image_groups(rows)
-        for group, row in zip(groups, rows, strict=True):
-            of_image.setdefault(group, []).append(row.caption.text)
-        lists = [of_image[group] for group in groups]
-    further = []
-    for row, texts in zip(rows, lists, strict=True):
-        different = {said_words(text): text for text in reversed(texts)}
-        different.pop(said_words(row.caption.text), None)
-        further.append(list(different.values())[::-1])
-    if not any(further):
+    same = wanted.positive_source == "same_image"
+    lists = _of_same_image(rows) if same else (texts for chunk in rows.chunks(column) for texts in chunk.to_pylist())
+    found = False
+    for captions in rows.chunks("text"):
+        further = []
+        for caption, texts in zip(captions.to_pylist(), islice(lists, len(captions)), strict=True):
+            different = {said_words(text): text for text in reversed(texts)}
+            different.pop(said_words(caption), None)
+            further.append(list(different.values())[::-1])
+        found = found or any(further)
+        yield arrow.array(further, TEXTS)
+    if not found:
         remedy = (
             f"No image has captions that differ; take them from the field {column}: {wanted.flags}.positives column."
-            if wanted.positive_source == "same_image"
+            if same
             else f"Add the field {column}, a list of texts that differ from the caption, to as many records as you "
             f"can; or take other captions of the same image: {wanted.flags}.positives same_image."
         )
         raise InputError(f"{wanted.where}: no caption has a further true text, and this recipe reads them. {remedy}")
-    return further
 
 
-def _labels(rows: Sequence[PairRow], wanted: ExtraData) -> list[int]:
+def _of_same_image(rows: PairTable) -> Iterator[list[str]]:
+    """For each row the captions of its image, its own among them."""
+    groups = rows.groups()
+    order = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(groups[order], np.arange(len(groups) + 1))
+    for group in groups.tolist():
+        yield [rows.at("text", row) for row in order[starts[group] : starts[group + 1]].tolist()]
+
+
+def _labels(rows: PairTable, wanted: ExtraData) -> Iterator[Any]:
     """Number of each row's class: by name, else by number."""
     classes = wanted.classes
     number_of = {name: number for number, name in enumerate(classes)}
     by_number = {str(number): number for number in range(len(classes))}
-    numbers = []
-    for row in rows:
-        label = row.caption.label
-        number = -1 if label is None else number_of.get(label, by_number.get(label))
-        if number is None:
-            raise InputError(
-                f"{wanted.where}: caption {row.caption.id!r}: label {label!r} is none of the {len(classes)} classes "
-                f"({wanted.flags}.classes), for example {', '.join(map(repr, classes[:3]))}."
-            )
-        numbers.append(number)
-    if max(numbers) < 0:
+    found = False
+    for labels, ids in zip(rows.chunks("label"), rows.chunks("id"), strict=True):
+        numbers = []
+        for place, label in enumerate(labels.to_pylist()):
+            number = -1 if label is None else number_of.get(label, by_number.get(label))
+            if number is None:
+                raise InputError(
+                    f"{wanted.where}: caption {ids[place].as_py()!r}: label {label!r} is none of the {len(classes)} "
+                    f"classes ({wanted.flags}.classes), for example {', '.join(map(repr, classes[:3]))}."
+                )
+            numbers.append(number)
+        found = found or max(numbers, default=-1) >= 0
+        yield arrow.array(numbers, arrow.int64())
+    if not found:
         raise InputError(
             f"{wanted.where}: no caption has a label, and this recipe reads it. Add the field label, the name or "
             "number of the image's class, to as many records as you can."
         )
-    return numbers
-
-
-def _text_groups(rows: Sequence[PairRow], wanted: ExtraData) -> list[int]:
-    """A number that is equal exactly where two captions are the same text."""
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(row.caption.text, len(numbers)) for row in rows]
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pyarrow as arrow
+import pyarrow.compute as compute
 from PIL import Image
 
 from degla.data.decoding import Box, ImageError, Subject, bytes_to_read, decode, decode_part, is_file, read_file, shown
 from degla.data.formats.datasets import PREFIX, read_image_bytes
-from degla.data.pairs import PairRow
+from degla.data.table import PairTable, RowIndex
 from degla.errors import InputError
+from degla.progress import TaskProgress
+from degla.records import Record
 
 # Numbers that a file's size can have: longer ones are no reference.
 _PACKED = re.compile(r"(?P<shard>.+\.tar)@(?P<start>[0-9]{1,18})\+(?P<size>[0-9]{1,18})", re.DOTALL)
@@ -116,10 +120,11 @@ def subject_of(image: str, folder: Path, caption_id: str) -> Subject:
 _log = logging.getLogger(__name__)
 
 _SHOWN = 5  # damaged images named in a message
+_AT_A_TIME = 4096  # images that wait for a thread
+_SILENT = TaskProgress()
 
 
-@dataclass(frozen=True)
-class BadImage:
+class BadImage(Record):
     """An image that cannot be used: its path in the captions, the captions about it, and what is wrong."""
 
     image: str
@@ -127,8 +132,7 @@ class BadImage:
     message: str
 
 
-@dataclass(frozen=True)
-class ImageReport:
+class ImageReport(Record):
     """The result of a check: how many different images were looked at, and those that cannot be used."""
 
     checked: int
@@ -144,11 +148,14 @@ class ImageReport:
 
 
 def check_images(
-    rows: Sequence[PairRow],
+    rows: PairTable,
     folder: Path,
     workers: int = 4,
     *,
     depth: Literal["exists", "decode"] = "decode",
+    column: str = "image",
+    every: int = 1,
+    progress: TaskProgress = _SILENT,
 ) -> ImageReport:
     """Look at each different image of the rows once, in threads (Pillow decodes outside Python's lock).
 
@@ -157,65 +164,66 @@ def check_images(
         folder: what relative paths are relative to.
         workers: threads, 1 or more.
         depth: "exists" only asks for the files; "decode" reads every one to its end, as training will.
+        column: of the images' paths; a row may have none.
+        every: look at every so many of the rows.
+        progress: shows how far it is.
     """
-    captions: dict[str, list[str]] = {}
-    for row in rows:
-        captions.setdefault(row.caption.image, []).append(row.caption.id)
+    paths = arrow.chunked_array(list(rows.chunks(column)))
+    wanted = np.flatnonzero(paths.is_valid().to_numpy())[::every]
+    codes = paths.take(arrow.array(wanted)).dictionary_encode().combine_chunks()
+    images, number_of = codes.dictionary, codes.indices.to_numpy()
+    firsts = wanted[np.unique(number_of, return_index=True)[1]]
     look = partial(_exists if depth == "exists" else _decodes, folder=folder)
-    with ThreadPoolExecutor(max_workers=max(workers, 1)) as threads:
-        firsts = (ids[0] for ids in captions.values())
-        messages = list(threads.map(look, captions, firsts))
-    bad = tuple(
-        BadImage(image, tuple(ids), message)
-        for (image, ids), message in zip(captions.items(), messages, strict=True)
-        if message is not None
-    )
-    return ImageReport(checked=len(captions), bad=bad)
+    bad = []
+    with (
+        ThreadPoolExecutor(max_workers=max(workers, 1)) as threads,
+        progress.task("images", len(images)) as advance,
+    ):
+        for start in range(0, len(images), _AT_A_TIME):
+            some = images.slice(start, _AT_A_TIME).to_pylist()
+            ids = [rows.at("id", row) for row in firsts[start : start + _AT_A_TIME].tolist()]
+            for number, message in enumerate(threads.map(look, some, ids)):
+                if message is not None:
+                    about = wanted[number_of == start + number].tolist()
+                    names = tuple(rows.at("id", row) for row in about)
+                    bad.append(BadImage(image=some[number], caption_ids=names, message=message))
+            advance(len(some))
+    return ImageReport(checked=len(images), bad=tuple(bad))
 
 
 def usable_rows(
-    rows: Sequence[PairRow],
-    folder: Path,
+    rows: PairTable,
+    report: ImageReport,
     *,
     bad_images: Literal["stop", "skip"] = "stop",
-    workers: int = 4,
     flag: str = "--data.bad-images",
-) -> list[PairRow]:
-    """The rows to train on, in order.
+) -> RowIndex | None:
+    """Numbers of the rows to train on; None for all of them.
 
-    "stop" asks whether every file is there and leaves decoding to the training, which ends at the first damaged
-    image. "skip" decodes every image beforehand, leaves the rows of bad ones out and names them in the log, so
-    that every epoch has the same rows.
+    Args:
+        rows: of the training.
+        report: of their images. "stop" needs to know that every file is there, and leaves decoding to the training,
+            which ends at the first damaged image; for "skip" every image was decoded, so that all epochs have the
+            same rows.
+        bad_images: what bad images do: end the training, or have their rows left out.
+        flag: of `bad_images`, for messages.
 
     Raises:
         InputError: "stop" and a file is missing; or no row is left.
     """
-    report = check_images(rows, folder, workers, depth="exists" if bad_images == "stop" else "decode")
     if not report.bad:
-        return list(rows)
+        return None
     if bad_images == "stop":
         raise InputError(report.summary() + f"\nTo train without them, give {flag} skip.")
-    bad = {entry.image for entry in report.bad}
-    kept = [row for row in rows if row.caption.image not in bad]
-    if not kept:
+    bad = arrow.array([entry.image for entry in report.bad], arrow.large_string())
+    flags = [compute.is_in(chunk, bad).to_numpy(zero_copy_only=False) for chunk in rows.chunks("image")]
+    kept = np.flatnonzero(~np.concatenate(flags))
+    if not len(kept):
         raise InputError("no image can be used.\n" + report.summary())
     _log.warning("%d rows are left out. %s", len(rows) - len(kept), report.summary())
     for entry in report.bad[_SHOWN:]:
         _log.info("%s", entry.message)
     return kept
-
-
-def check_further_images(rows: Sequence[PairRow], column: str, folder: Path, *, workers: int = 4) -> None:
-    """Ask for the file of every image of an optional column.
-
-    Raises:
-        InputError: one is missing.
-    """
-    named = [row.caption for row in rows if getattr(row.caption, column)]
-    second = [PairRow(each.model_copy(update={"image": getattr(each, column)}), (), ()) for each in named]
-    report = check_images(second, folder, workers, depth="exists")
-    if report.bad:
-        raise InputError(f"images of the column {column}: {report.summary()}")
 
 
 def _exists(image: str, caption_id: str, *, folder: Path) -> str | None:

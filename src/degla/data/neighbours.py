@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as arrow
 from pydantic import Field
 
-from degla.data.pairs import PairRow
+from degla.data.parts import IdIndex, id_hashes
 from degla.data.randomness import stream
+from degla.data.table import NUMBERS, ROWS, ColumnFile, PairTable, RowIndex
 from degla.errors import InputError
-from degla.records import CaptionRecord, NegativeRecord, Record, read_jsonl
+from degla.records import CaptionRecord, NegativeRecord, Record
 
 
 class NeighbourRecord(Record):
@@ -30,50 +32,52 @@ class Neighbours:
     """The neighbours of each training row, by row number.
 
     Args:
-        rows: of the training, in the order of the data set.
-        records: for all of them; records and neighbours that are not among the rows are passed over.
+        file: the column `neighbours` of `write_neighbours`.
         per_row: neighbours that are drawn a row.
         seed: of the draws.
-        where: names the file in messages.
-
-    Raises:
-        InputError: a row has no neighbour among the rows.
     """
 
-    def __init__(
-        self, rows: Sequence[PairRow], records: Iterable[NeighbourRecord], *, per_row: int, seed: int, where: str
-    ) -> None:
-        self.per_row, self.seed = per_row, seed
-        number_of = {row.caption.id: number for number, row in enumerate(rows)}
-        found: list[list[int]] = [[] for _ in rows]
-        for record in records:
-            own = number_of.get(record.caption_id)
-            if own is not None:
-                found[own] = [number_of[name] for name in record.neighbours if name in number_of]
-        lonely = next((row.caption.id for row, near in zip(rows, found, strict=True) if not near), None)
-        if lonely is not None:
-            raise InputError(
-                f"{where}: caption {lonely!r} has no neighbour among the captions of this training. Make the file "
-                "from the same captions: degla neighbours CAPTIONS --images DIR --model MODEL --out FILE."
-            )
-        # One Arrow column, so that worker processes do not copy it.
-        self._rows = arrow.array(found, arrow.large_list(arrow.int64()))
+    def __init__(self, file: ColumnFile, *, per_row: int, seed: int) -> None:
+        self.file, self.per_row, self.seed = file, per_row, seed
 
     def draw(self, epoch: int, index: int) -> list[int]:
         """The `per_row` rows that join row `index` in an epoch; one comes twice only where it has fewer."""
-        near: list[int] = self._rows[index].as_py()
+        near: list[int] = self.file.at("neighbours", index)
         rng = stream("neighbours", seed=self.seed, epoch=epoch, index=index)
         # Always as many, so that all processes have batches of one size.
         return rng.sample(near, self.per_row) if len(near) >= self.per_row else rng.choices(near, k=self.per_row)
 
 
-def read_neighbours(path: Path, rows: Sequence[PairRow], *, per_row: int, seed: int) -> Neighbours:
-    """The file that `degla neighbours` writes, for these rows.
+def write_neighbours(path: Path, rows: PairTable, records: Iterable[NeighbourRecord], *, where: str) -> None:
+    """Write the numbers of the rows that are neighbours of each training row, as a column file.
+
+    Args:
+        path: of the file.
+        rows: of the training.
+        records: for all of them; records and neighbours that are not among the rows are passed over.
+        where: names the records in messages.
 
     Raises:
-        InputError: the file or a record of it is wrong; or see `Neighbours`.
+        InputError: a row has no neighbour among the rows.
     """
-    return Neighbours(rows, read_jsonl(NeighbourRecord, path), per_row=per_row, seed=seed, where=str(path))
+    index = IdIndex([id_hashes(chunk.to_pylist()) for chunk in rows.chunks("id")])
+    found: dict[int, RowIndex] = {}
+    for record in records:
+        own, *near = index.rows([record.caption_id, *record.neighbours]).tolist()
+        if own >= 0:
+            found[own] = np.array([row for row in near if row >= 0], dtype=np.int64)
+    schema = arrow.schema([("neighbours", NUMBERS)])
+    with arrow.ipc.new_file(str(path), schema) as writer:
+        for start in range(0, len(rows), ROWS):
+            lists = [found.get(row, ()) for row in range(start, min(start + ROWS, len(rows)))]
+            lonely = next((start + place for place, near in enumerate(lists) if not len(near)), None)
+            if lonely is not None:
+                raise InputError(
+                    f"{where}: caption {rows.at('id', lonely)!r} has no neighbour among the captions of this training. "
+                    "Make the file from the same captions: degla neighbours CAPTIONS --images DIR --model MODEL --out "
+                    "FILE."
+                )
+            writer.write_batch(arrow.record_batch([arrow.array(lists, NUMBERS)], schema))
 
 
 ImageOf = Callable[[CaptionRecord], str | None]

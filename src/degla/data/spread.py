@@ -30,11 +30,12 @@ def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> Row
     order = order.copy()
     starts = [0, *ends[:-1]]
     codes = np.unique(groups, return_inverse=True)[1]
-    held = [Counter(codes[order[start:end]].tolist()) for start, end in zip(starts, ends, strict=True)]
+    meeting = _batches_with_meetings(order, codes=codes, ends=ends)
+    held = _Held(order, codes, starts, ends)
     everywhere: set[int] = set()
     _use_left_over_rows(order, codes=codes, starts=starts, ends=ends, held=held)
     for batch, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        if len(held[batch]) == end - start:
+        if (batch not in held and batch not in meeting) or len(held[batch]) == end - start:
             continue
         for place in range(start, end):
             # The row that comes in may meet another in its turn; every exchange leaves fewer meetings.
@@ -53,6 +54,24 @@ def spread(order: RowNumbers, *, groups: RowNumbers, ends: Sequence[int]) -> Row
     return order
 
 
+class _Held(dict[int, Counter[int]]):
+    """How many rows of each group a batch holds; most batches are never asked, and not counted."""
+
+    def __init__(self, order: RowNumbers, codes: RowNumbers, starts: Sequence[int], ends: Sequence[int]) -> None:
+        super().__init__()
+        self._groups_in = lambda batch: codes[order[starts[batch] : ends[batch]]].tolist()
+
+    def __missing__(self, batch: int) -> Counter[int]:
+        self[batch] = Counter(self._groups_in(batch))
+        return self[batch]
+
+
+def _batches_with_meetings(order: RowNumbers, *, codes: RowNumbers, ends: Sequence[int]) -> set[int]:
+    batch = np.repeat(np.arange(len(ends)), np.diff([0, *ends]))
+    place = np.sort(batch * (int(codes.max()) + 1) + codes[order[: len(batch)]])
+    return set((place[1:][place[1:] == place[:-1]] // (int(codes.max()) + 1)).tolist())
+
+
 def _partner(
     group: int,
     batch: int,
@@ -62,10 +81,10 @@ def _partner(
     codes: RowNumbers,
     starts: Sequence[int],
     ends: Sequence[int],
-    held: list[Counter[int]],
+    held: _Held,
 ) -> tuple[int, int] | None:
     """A batch without `group`, and a place in it whose row `batch` can take without making a new meeting."""
-    count = len(held)
+    count = len(ends)
     for step in range(1, count):
         other = (batch + step) % count
         if group in held[other]:
@@ -80,7 +99,7 @@ def _partner(
 
 
 def _use_left_over_rows(
-    order: RowNumbers, *, codes: RowNumbers, starts: Sequence[int], ends: Sequence[int], held: list[Counter[int]]
+    order: RowNumbers, *, codes: RowNumbers, starts: Sequence[int], ends: Sequence[int], held: _Held
 ) -> None:
     """Exchange rows of groups with more rows than there are batches for left-over rows of rarer groups."""
     batches, last = len(ends), ends[-1]

@@ -23,7 +23,8 @@ from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.pages.words import duration
 from degla.training.build import build_trainer, open_accelerator
-from degla.training.pairs import Pairs, open_pairs, read_pairs, read_rows
+from degla.training.pairs import Pairs, open_pairs
+from degla.training.rows import read_pairs, read_rows
 from degla.training.step import Trainer
 from degla.training.validation import Validation
 
@@ -103,10 +104,10 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
     data = stream.data
     if data.captions is None or data.images is None:
         raise InputError(f"give {data.flag('captions')} FILE and {data.flag('images')} FOLDER, as for degla train.")
-    rows = read_rows(data)
+    rows = read_rows(data, reads=stream.reads)
     step = max(1, len(rows) // _SAMPLE)
     there = check_images(rows, data.images, depth="exists")
-    decoded = check_images(rows[::step], data.images, depth="decode")
+    decoded = check_images(rows, data.images, depth="decode", every=step)
     values = {"rows": len(rows), "images": there.checked, "decoded": decoded.checked}
     for report in (there, decoded):
         if report.bad:
@@ -117,9 +118,9 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
             about, "error", f"{len(rows)} pairs do not fill one batch of {stream.batch_size}; "
             f"give more, or a smaller {stream.batch_flag}.", values,
         )  # fmt: skip
-    negatives = sum(len(row.negatives) for row in rows)
-    values["negatives"] = negatives
-    few = sum(len(row.negatives) < data.negatives_per_caption for row in rows)
+    counts = rows.lengths("negatives")
+    values["negatives"] = negatives = int(counts.sum())
+    few = int((counts < data.negatives_per_caption).sum())
     text = (
         f"{len(rows)} pairs of {there.checked} images, {negatives} negatives; all images are there, {decoded.checked} "
         "decoded to their end"

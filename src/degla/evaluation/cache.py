@@ -26,6 +26,7 @@ import numpy as np
 from degla.data import decoding
 from degla.errors import InputError
 from degla.evaluation.scoring import EmbeddingRows
+from degla.files import cache_folder
 from degla.records import ImageReading
 from degla.version import installed_version
 
@@ -114,9 +115,7 @@ def default_cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """Where embeddings are kept: DEGLA_CACHE, else `degla/embeddings` in XDG_CACHE_HOME or `~/.cache`."""
     if environment.get("DEGLA_CACHE"):
         return Path(environment["DEGLA_CACHE"]).expanduser()
-    home = environment.get("XDG_CACHE_HOME", "")
-    # The XDG rules say to pass over a relative path.
-    return (Path(home) if Path(home).is_absolute() else Path("~/.cache").expanduser()) / "degla" / "embeddings"
+    return cache_folder("embeddings", environment)
 
 
 def open_cache(folder: Path) -> DiskCache:

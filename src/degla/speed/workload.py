@@ -13,12 +13,13 @@ from jaxtyping import Float
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, LoopConfig
 from degla.data.batches import Batch, Pair
-from degla.data.pairs import PairRow
+from degla.data.table import PairTable
 from degla.errors import InputError
 from degla.model.encoder import Encoder
 from degla.recipes.degla import degla
 from degla.records import Record
-from degla.training.pairs import choose_collate, image_transform, read_rows
+from degla.training.pairs import choose_collate, image_transform
+from degla.training.rows import read_rows
 
 _RULES = ("replace_adjectives", "replace_nouns", "reshuffle_order", "swap_adjectives", "swap_nouns")
 
@@ -97,7 +98,7 @@ def make_batch(workload: Workload, encoder: Encoder, *, precision: str) -> Batch
     return choose_collate(config.pairs, config.train, encoder)(pairs)
 
 
-def _rows(workload: Workload) -> list[PairRow]:
+def _rows(workload: Workload) -> PairTable:
     if workload.captions is not None:
         if workload.negatives and workload.negatives_file is None:
             raise InputError("--captions goes with --negatives-file, made by `degla negatives`, or --negatives 0.")

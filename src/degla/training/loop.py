@@ -28,7 +28,8 @@ from degla.model.runs import BEST_NAME, checkpoints, latest_checkpoint, put_righ
 from degla.stopping import Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, nonfinite_told
-from degla.training.pairs import Pairs, open_pairs, read_pairs
+from degla.training.pairs import Pairs, open_pairs
+from degla.training.rows import read_pairs
 from degla.training.runstate import Position, RunState, seed_everything
 from degla.training.validation import Validation
 

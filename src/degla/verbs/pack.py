@@ -34,8 +34,8 @@ def run(given: argparse.Namespace) -> int:
             raise InputError(f"--{flag} is {getattr(given, name)}; it must be from {least} to {most}.")
     if not given.images.is_dir():
         raise InputError(f"{given.images}: no such folder of images (--images).")
+    from degla.data.joining import join
     from degla.data.pack import CAPTIONS_NAME, NEGATIVES_NAME, Packing, pack
-    from degla.data.pairs import join
     from degla.data.sources import read_captions, read_negatives
     from degla.records import OPTIONAL_FIELDS
 

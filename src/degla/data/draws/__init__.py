@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from degla.data.pairs import PairRow
+from degla.data.table import PairTable
 from degla.shelf import DRAWS
 
 
@@ -35,7 +35,7 @@ class Offer:
 Draw = Callable[[Offer, int, Random], Sequence[int]]
 
 
-def open_draw(name: str, rows: Sequence[PairRow]) -> Draw:
+def open_draw(name: str, rows: PairTable) -> Draw:
     """The member called `name`, after it has looked at the rows.
 
     Raises:

@@ -7,7 +7,7 @@ from random import Random
 from typing import cast
 
 from degla.data.draws import Offer
-from degla.data.pairs import PairRow
+from degla.data.table import PairTable
 from degla.errors import InputError
 
 
@@ -16,18 +16,18 @@ def by_score(offer: Offer, count: int, chance: Random) -> Sequence[int]:
     return sorted(range(len(offer)), key=lambda place: -cast(float, offer.scores[place]))[:count]
 
 
-def check(rows: Sequence[PairRow]) -> None:
+def check(rows: PairTable) -> None:
     """Refuse negatives without a score, which cannot be ordered.
 
     Raises:
         InputError: names the first such negative and how many there are.
     """
-    bare = [(row, place) for row in rows for place, score in enumerate(row.scores) if score is None]
-    if bare:
-        row, place = bare[0]
-        total = sum(len(row.negatives) for row in rows)
+    bare = [chunk.flatten().null_count for chunk in rows.chunks("scores")]
+    if any(bare):
+        row = next(row for row in rows if None in row.scores)
+        place, total = row.scores.index(None), int(rows.lengths("negatives").sum())
         raise InputError(
-            f"--data.draw by_score: {len(bare)} of {total} negatives carry no score, for example "
+            f"--data.draw by_score: {sum(bare)} of {total} negatives carry no score, for example "
             f"{row.negatives[place]!r} of caption {row.caption.id!r} (rule {row.rules[place]}). A language model that "
             "makes negatives writes their scores; take another draw, or only --data.rules whose negatives have one."
         )

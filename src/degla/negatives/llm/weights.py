@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from degla.errors import InputError
-from degla.files import whole_folder
+from degla.files import cache_folder, whole_folder
 from degla.parse import in_one_line, read_json_object
 
 LOG = logging.getLogger(__name__)
@@ -54,11 +54,7 @@ class ModelWeights:
 
 def default_model_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """Where unpacked models are kept: `language-models` in DEGLA_CACHE, else in `degla` in the user's cache folder."""
-    if environment.get("DEGLA_CACHE"):
-        return Path(environment["DEGLA_CACHE"]).expanduser() / "language-models"
-    home = environment.get("XDG_CACHE_HOME", "")
-    # The XDG rules say to pass over a relative path.
-    return (Path(home) if Path(home).is_absolute() else Path("~/.cache").expanduser()) / "degla" / "language-models"
+    return cache_folder("language-models", environment)
 
 
 def find_weights(model: str | None = None, *, cache: Path | None = None) -> ModelWeights:

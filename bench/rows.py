@@ -1,0 +1,137 @@
+"""Rows of millions: what a preparation takes, and what each of several processes then takes to start and to hold."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+WORDS = [
+    f"{start}{end}" for start in ("ba", "do", "fe", "gri", "hol", "mu") for end in ("d", "lk", "nter", "re", "ss", "t")
+]
+
+
+def write(folder: Path, *, captions: int, negatives: int, shuffled: bool) -> dict[str, Path]:
+    """Captions of made-up words, five an image, and their negatives; image files are hard links to a few."""
+    chance = random.Random(0)
+    files = {"captions": folder / "captions.jsonl", "negatives": folder / "negatives.jsonl"}
+
+    def text() -> str:
+        return "A " + " ".join(chance.choices(WORDS, k=9)) + "."
+
+    with files["captions"].open("w") as stream:
+        for number in range(captions):
+            row = {
+                "id": f"{number:09d}",
+                "image": f"{number // 5:07d}.jpg",
+                "text": text(),
+                "image_id": f"{number // 5}",
+            }
+            stream.write(json.dumps(row) + "\n")
+    order = list(range(captions))
+    if shuffled:
+        chance.shuffle(order)
+    rules = ("swap_nouns", "replace_nouns", "replace_adjectives", "reshuffle_order", "swap_adjectives", "negation")
+    with files["negatives"].open("w") as stream:
+        for number in order:
+            for place in range(negatives):
+                stream.write(
+                    f'{{"caption_id": "{number:09d}", "rule": "{rules[place % 6]}", "kind": "object", '
+                    f'"text": "{text()}", "source": "rules", "accepted": true, "reason": "", "draw": 0, '
+                    '"form": "grammar"}\n'
+                )
+    return files
+
+
+def private_bytes() -> int:
+    """What this process holds that no other one shares."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def start(files: dict[str, Path], negatives: int, rank: int, count: int, out: str) -> None:
+    """What a process of a training does before its model, and its first batch of row numbers."""
+    from degla.config.run import TrainConfig
+    from degla.config.sections import DataConfig
+    from degla.data.plan import BatchPlan
+    from degla.losses.core import Processes
+    from degla.training.rows import read_pairs
+
+    config = TrainConfig(data=DataConfig(**files, negatives_per_caption=negatives))
+    before, began = private_bytes(), time.monotonic()
+    peak, ended = [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            peak[0] = max(peak[0], private_bytes())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    rows = read_pairs(config.pairs, seed=0, processes=Processes(count=1)).rows
+    plan = BatchPlan(rows.groups(), batch_size=256 // count, world_size=count, rank=rank, duplicates="avoid")
+    keys = next(plan.batches(0))
+    [rows[index] for _, index in keys]
+    took = time.monotonic() - began
+    ended.set()
+    watcher.join()
+    row = {"rank": rank, "seconds": took, "processor": time.process_time(), "held": private_bytes() - before,
+           "peak": max(peak[0], private_bytes()) - before, "rows": len(rows),
+           "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # fmt: skip
+    with Path(out).open("a") as stream:
+        stream.write(json.dumps(row) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--captions", type=int, default=3_000_000)
+    parser.add_argument("--negatives", type=int, default=6, help="a caption (6)")
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--shuffled", action="store_true", help="negatives of the captions in random order")
+    parser.add_argument("--folder", type=Path, help="for all files; a temporary one by default")
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="degla-rows-"))
+    os.environ["DEGLA_CACHE"] = str(folder / "cache")
+    images = folder / "images"
+    images.mkdir(parents=True)
+    for number in range(-(-given.captions // 5)):
+        # A file system gives a file only so many names.
+        source = images / f"{number - number % 10_000:07d}.jpg"
+        (images / f"{number:07d}.jpg").hardlink_to(source) if number % 10_000 else source.write_bytes(b"\xff")
+    files = write(folder, captions=given.captions, negatives=given.negatives, shuffled=given.shuffled)
+    sizes = {name: path.stat().st_size / 1e6 for name, path in files.items()}
+    files["images"] = images
+    print(f"{platform.machine()}, {os.cpu_count()} processors; captions {sizes['captions']:.0f} MB, negatives "
+          f"{sizes['negatives']:.0f} MB", flush=True)  # fmt: skip
+    context = multiprocessing.get_context("spawn")
+    for title, count in (("preparation", 1), ("start", given.processes)):
+        out = folder / f"{title}.jsonl"
+        running = [
+            context.Process(target=start, args=(files, given.negatives, rank, count, str(out))) for rank in range(count)
+        ]
+        for each in running:
+            each.start()
+        for each in running:
+            each.join()
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        most = {name: max(row[name] for row in rows) for name in rows[0]}
+        print(f"{title:<12} {len(rows)} processes, {most['rows']} rows; of each at most {most['seconds']:.1f} s "
+              f"({most['processor']:.1f} s of a processor), {most['peak'] / 1e6:.0f} MB of its own at the peak, "
+              f"{most['held'] / 1e6:.0f} MB after, resident {most['resident'] / 1e6:.0f} MB", flush=True)  # fmt: skip
+    held = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file())
+    print(f"kept: {held / 1e6:.0f} MB")
+    if given.folder is None:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,286 @@
+"""Captions and their negatives enter in any order; the table of training rows leaves, with a bounded part in memory.
+
+Captions go to the disk as they come; of each, only 24 bytes stay in memory, by which a negative finds its row.
+Negatives go to parts of the disk by ranges of rows; each part is then put in the rows' order and checked. An account
+says what was left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as arrow
+
+from degla.data.pairs import said_words
+from degla.data.parts import IdIndex, Parts, id_hashes
+from degla.data.table import (
+    NEGATIVES,
+    NUMBERS,
+    ROWS,
+    TEXTS,
+    PairTable,
+    RowIndex,
+    caption_batch,
+    caption_schema,
+    numbered,
+    row_schema,
+)
+from degla.errors import InputError
+from degla.records import OPTIONAL_FIELDS, POSITIVE, CaptionRecord, NegativeRecord, Record
+
+_log = logging.getLogger(__name__)
+
+TABLE_NAME: Final = "rows.arrow"
+_EXAMPLES = 3  # ids shown in a message
+_BOTH = "equal to a further true text of their caption"
+_UNKNOWN = "of captions that are not in the captions file"
+
+Advance = Callable[[int], None]
+
+
+class JoinReport(Record):
+    """What a join kept and what it dropped.
+
+    Attributes:
+        rows: one a caption.
+        images: different images among the rows.
+        negatives: negatives kept, over all rows.
+        per_row: number of negatives -> number of rows that have so many.
+        per_rule: rule -> number of negatives kept.
+        dropped: reason -> number of negatives left out.
+        contradiction: a text that is given as a negative and as a further true text, with its caption's id.
+    """
+
+    rows: int
+    images: int
+    negatives: int
+    per_row: dict[int, int]
+    per_rule: dict[str, int]
+    dropped: dict[str, int]
+    contradiction: str = ""
+
+    def tell(self) -> None:
+        """Write it to the log."""
+        _log.info("%s", self.summary())
+        if self.contradiction:
+            _log.warning(
+                "%d negatives are given as further true texts of their captions, too, for example %s: they are left "
+                "out as negatives. A text cannot be both: take it out of one of the two files.",
+                self.dropped[_BOTH],
+                self.contradiction,
+            )
+
+    def summary(self) -> str:
+        """One sentence for a log."""
+        counts = ", ".join(f"{rows} with {count}" for count, rows in self.per_row.items())
+        dropped = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items())
+        return (
+            f"{self.rows} pairs of {self.images} images with {self.negatives} negatives "
+            f"(rows by number of negatives: {counts}); dropped: {dropped or 'nothing'}."
+        )
+
+    def require(self, negatives_per_caption: int) -> None:
+        """Refuse a number of negatives a caption that no row has.
+
+        Raises:
+            InputError: it is larger than what any row has.
+        """
+        largest = max(self.per_row)
+        if negatives_per_caption > largest:
+            raise InputError(
+                f"{negatives_per_caption} negatives a caption are wanted, but no caption has more than {largest} "
+                f"that can be used. Set negatives_per_caption to {largest} or less, or make more negatives."
+            )
+
+
+def join(
+    captions: Iterable[CaptionRecord], negatives: Iterable[NegativeRecord] | None, *, negatives_per_caption: int = 0
+) -> PairTable:
+    """`join_and_report` whose table lies in memory and whose report goes to the log.
+
+    Raises:
+        InputError: see `join_and_report`; or no row has as many negatives as are wanted.
+    """
+    if negatives is None and negatives_per_caption > 0:
+        raise InputError(
+            f"{negatives_per_caption} negatives a caption are wanted, but no file of negatives is given. "
+            "Give one, or set negatives_per_caption to 0."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        report = join_and_report(captions, negatives, folder=Path(folder))
+        rows = PairTable((Path(folder) / TABLE_NAME).read_bytes())
+    report.require(negatives_per_caption)
+    report.tell()
+    return rows
+
+
+def join_and_report(
+    captions: Iterable[CaptionRecord],
+    negatives: Iterable[NegativeRecord] | None,
+    *,
+    folder: Path,
+    optional: Sequence[str] = OPTIONAL_FIELDS,
+    advance: Advance = lambda steps: None,
+) -> JoinReport:
+    """Give every caption its accepted negatives, by caption id, in the order of the captions.
+
+    None of a row's negatives says what its caption, one of its positives or an earlier negative says.
+
+    Args:
+        captions: at least one, each with an id of its own.
+        negatives: in any order; None where training uses none (every row then has none).
+        folder: gets the table, a file `TABLE_NAME`; nothing else is left there.
+        optional: fields of `CaptionRecord` that become columns, too.
+        advance: called with the records just done: 1 a caption, 2 a negative.
+
+    Raises:
+        InputError: there is no caption; no negative belongs to any caption; or none is usable.
+    """
+    schema = caption_schema(optional)
+    scratch = folder / "parts"
+    scratch.mkdir()
+    try:
+        index = _write_captions(captions, scratch / "captions.arrow", schema, advance)
+        source = arrow.memory_map(str(scratch / "captions.arrow"))
+        read = arrow.ipc.open_file(source)
+        dropped: Counter[str] = Counter()
+        both: list[str] = []
+        with Parts(scratch, rows=len(index)) as parts:
+            strangers = _sort_in(negatives or (), index, parts, dropped, advance)
+            known = read.get_batch(0).column("id").slice(0, _EXAMPLES).to_pylist()
+            rules, per_rule = list(parts.rules), np.zeros(len(parts.rules), dtype=np.int64)
+            per_row: Counter[int] = Counter()
+            images = numbered([read.get_batch(n).column("image_id") for n in range(read.num_record_batches)])
+            complete = row_schema(schema, rules)
+            with arrow.ipc.new_file(str(folder / TABLE_NAME), complete) as writer:
+                for number in range(read.num_record_batches):
+                    batch, start = read.get_batch(number), number * ROWS
+                    found = _usable(batch, parts.of(start, len(batch)), dropped, both, advance)
+                    counts = np.diff(found[0].offsets.to_numpy())
+                    per_row.update(counts.tolist())
+                    per_rule += np.bincount(found[1].values.to_numpy(), minlength=len(rules))
+                    groups = arrow.array(images[start : start + len(batch)])
+                    writer.write_batch(arrow.record_batch([*batch.columns, *found, groups], complete))
+        source.close()
+        if negatives is not None and not per_rule.sum():
+            raise InputError(_nothing_left(known, strangers if not parts.known else [], dropped))
+    finally:
+        shutil.rmtree(scratch)
+    return JoinReport(
+        rows=len(index), images=int(images.max()) + 1, negatives=int(per_rule.sum()),
+        per_row=dict(sorted(per_row.items())), dropped=dict(sorted(dropped.items())),
+        per_rule=dict(sorted(zip(rules, per_rule.tolist(), strict=True))), contradiction="".join(both),
+    )  # fmt: skip
+
+
+def _write_captions(captions: Iterable[CaptionRecord], path: Path, schema: Any, advance: Advance) -> IdIndex:
+    hashes: list[tuple[RowIndex, RowIndex]] = []
+    given = _counted(captions, advance)
+    with arrow.ipc.new_file(str(path), schema) as writer:
+        while some := list(islice(given, ROWS)):
+            writer.write_batch(caption_batch(some, schema))
+            hashes.append(id_hashes([caption.id for caption in some]))
+    if not hashes:
+        raise InputError("there is no caption to train on: the captions are empty.")
+    return IdIndex(hashes)
+
+
+def _counted(records: Iterable[Any], advance: Advance) -> Iterator[Any]:
+    done = 0
+    for record in records:
+        done += 1
+        if done == 1000:
+            advance(done)
+            done = 0
+        yield record
+    advance(done)
+
+
+def _sort_in(
+    negatives: Iterable[NegativeRecord], index: IdIndex, parts: Parts, dropped: Counter[str], advance: Advance
+) -> list[str]:
+    """Lay usable negatives into parts; counts the others by reason and returns the first few unknown caption ids."""
+    strangers: dict[str, None] = {}
+    given = _counted(negatives, advance)
+    while some := list(islice(given, ROWS)):
+        rows, records = [], []
+        for negative, row in zip(some, index.rows([each.caption_id for each in some]).tolist(), strict=True):
+            if negative.kind == POSITIVE:
+                raise InputError(
+                    f"negative of caption {negative.caption_id!r}, rule {negative.rule}: of kind 'positive', a true "
+                    "text. Files of positives belong to the flag positives_file."
+                )
+            parts.known |= row >= 0
+            if row < 0:
+                dropped[_UNKNOWN] += 1
+                if len(strangers) < _EXAMPLES:
+                    strangers[negative.caption_id] = None
+            elif not negative.accepted:
+                dropped["not accepted by the checks"] += 1
+            elif negative.text is None or not negative.text.strip():
+                dropped["without text"] += 1
+            else:
+                rows.append(row)
+                records.append(negative)
+        advance(len(some) - len(rows))
+        if rows:
+            parts.add(rows, records)
+    return list(strangers)
+
+
+def _usable(captions: Any, negatives: Any, dropped: Counter[str], both: list[str], advance: Advance) -> list[Any]:
+    """Lists of texts, rules and scores for a batch of captions, of the negatives that say something of their own."""
+    rows, texts, rules, scores = (column.to_pylist() for column in negatives.columns)
+    said = captions.column("text")
+    true = captions.column("positives") if "positives" in captions.schema.names else None
+    start = 0 if not rows else rows[0] - rows[0] % ROWS
+    counts = np.zeros(len(captions), dtype=np.int64)
+    kept: list[int] = []
+    current, own = -1, tuple[str, ...]()
+    further, earlier = frozenset[tuple[str, ...]](), set[tuple[str, ...]]()
+    for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        if row != current:
+            current, own, earlier = row, said_words(said[row - start].as_py()), set()
+            further = frozenset(map(said_words, true[row - start].as_py())) if true is not None else frozenset()
+        words = said_words(text)
+        if words == own:
+            dropped["equal to their caption"] += 1
+        elif words in further:
+            dropped[_BOTH] += 1
+            if not both:
+                both.append(f"{text!r} of caption {captions.column('id')[row - start].as_py()!r}")
+        elif words in earlier:
+            dropped["said twice"] += 1
+        else:
+            earlier.add(words)
+            kept.append(number)
+            counts[row - start] += 1
+    advance(len(rows))
+    offsets = arrow.array(np.concatenate([[0], np.cumsum(counts)]))
+    kinds = (TEXTS, NUMBERS, NEGATIVES.field("scores").type)
+    lists = zip((texts, rules, scores), kinds, strict=True)
+    return [
+        arrow.LargeListArray.from_arrays(offsets, arrow.array([values[number] for number in kept], kind.value_type))
+        for values, kind in lists
+    ]
+
+
+def _nothing_left(known: Sequence[str], strangers: Sequence[str], dropped: Counter[str]) -> str:
+    if not dropped:
+        return "the negatives are empty. Make them with `degla negatives`, or set negatives_per_caption to 0."
+    if strangers:
+        return (
+            "no negative belongs to any caption. Caption ids in the captions file: "
+            f"{', '.join(map(repr, known[:_EXAMPLES]))}; in the negatives: {', '.join(map(repr, strangers))}. "
+            "Give the captions file that the negatives were made from, with the same columns."
+        )
+    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))
+    return f"no negative can be used: {reasons}. Make negatives again with other rules or checks."

@@ -1,0 +1,123 @@
+"""What is made from large files once and kept: found again by the content of the files, whole or not there.
+
+Several processes that need the same thing take turns: the first makes it, the others find it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from degla.errors import InputError
+from degla.files import cache_folder, cannot_write, whole_folder, write_json
+from degla.parse import open_file, read_json_object
+from degla.records import Record
+from degla.version import installed_version
+
+_LAYOUT: Final = 1
+"""Number of the form of what is kept; what has another one is not found."""
+_ABOUT, _SOURCES = "about.json", "sources.json"
+_REMEDY = "Name another folder in the environment variable DEGLA_CACHE."
+_SECONDS_TO_SETTLE = 2
+"""A file that was changed less than this before it was read may be changed again within one tick of its clock."""
+_PIECE = 1 << 22
+
+
+class Source(Record):
+    """A file as it was read: what tells whether it has changed since, and what is in it.
+
+    Attributes:
+        state: size, times in nanoseconds and inode.
+        sha256: of its content; of a folder of its files' names and states.
+        lines: of a file of text.
+    """
+
+    state: tuple[int, ...]
+    sha256: str
+    lines: int = 0
+
+
+def prepared_folder() -> Path:
+    """Where it is kept: `prepared` in DEGLA_CACHE, else in `degla` in the user's cache folder."""
+    return cache_folder("prepared")
+
+
+def read_source(path: Path) -> Source:
+    """What a file holds; one that has not changed since it was read last is not read again.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    place, folder = str(path.absolute()), prepared_folder()
+    if path.is_dir():
+        files = sorted(each for each in path.rglob("*") if each.is_file())
+        told = json.dumps([place, *((str(each.relative_to(path)), _state(each.stat())) for each in files)])
+        return Source(state=(), sha256=hashlib.sha256(told.encode()).hexdigest())
+    known = _known(folder / _SOURCES)
+    digest, lines, began = hashlib.sha256(), 0, time.time_ns()
+    with open_file(path) as stream:
+        state = _state(os.fstat(stream.fileno()))
+        if place in known and known[place].state == state:
+            return known[place]
+        try:
+            while piece := stream.read(_PIECE):
+                digest.update(piece)
+                lines += piece.count(b"\n")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
+    found = Source(state=state, sha256=digest.hexdigest(), lines=lines)
+    if began - max(state[1:3]) > _SECONDS_TO_SETTLE * 10**9:
+        # Two processes that write at once lose one entry, which is read again then.
+        entries = {name: source.model_dump() for name, source in (known | {place: found}).items()}
+        write_json(folder / _SOURCES, entries, remedy=_REMEDY)
+    return found
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _known(path: Path) -> dict[str, Source]:
+    try:
+        return TypeAdapter(dict[str, Source]).validate_python(read_json_object(path))
+    except (InputError, ValueError):
+        return {}  # There is none yet, or it is of another form.
+
+
+def prepare(
+    key: Mapping[str, object], make: Callable[[Path], Mapping[str, Any]], *, anew: bool = False
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of what a key stands for and what `make` said of it, made where it is not there.
+
+    Args:
+        key: all that it depends on, as plain values.
+        make: writes into a new folder and returns plain values. An error of it leaves nothing, a kill nothing that
+            is found again.
+        anew: make it again.
+
+    Raises:
+        InputError: the folder cannot be written; whatever `make` raises.
+        DeglaError: the disk is full.
+    """
+    from filelock import FileLock
+
+    told = json.dumps([_LAYOUT, installed_version("degla"), key], sort_keys=True, default=str)
+    folder = prepared_folder() / hashlib.sha256(told.encode()).hexdigest()[:32]
+    about = folder / _ABOUT
+    try:
+        if anew or not about.is_file():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_name(folder.name + ".lock")):
+                if anew or not about.is_file():
+                    with whole_folder(folder) as partial:
+                        (partial / _ABOUT).write_text(json.dumps(make(partial)), encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(folder, error, remedy=_REMEDY) from None
+    return folder, read_json_object(about)

@@ -1,0 +1,288 @@
+"""Training rows as Arrow columns in a file that is memory-mapped: however many processes read it, there is one copy."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as arrow
+import pyarrow.compute as compute
+from numpy.typing import NDArray
+
+from degla.data.pairs import PairRow
+from degla.records import OPTIONAL_FIELDS, CaptionRecord
+
+ROWS: Final = 1 << 16
+"""Rows of a record batch: what is held in memory at a time while a table is made."""
+
+_TEXT = arrow.large_string()
+TEXTS = arrow.large_list(_TEXT)
+NUMBERS = arrow.large_list(arrow.int64())
+_UNITS = arrow.large_list(arrow.struct([("text", _TEXT), ("foils", TEXTS), ("kind", _TEXT)]))
+_SEVERAL: Final = {"positives": TEXTS, "units": _UNITS, "concepts": TEXTS}
+CAPTION_FIELDS: Final = ("id", "image", "text", "image_id")
+NEGATIVES = arrow.schema([
+    ("negatives", TEXTS), ("rules", NUMBERS), ("scores", arrow.large_list(arrow.float64())), ("groups", arrow.int64()),
+])  # fmt: skip
+
+RowIndex = NDArray[np.int64]
+
+
+class ColumnFile:
+    """Columns of equal length in an Arrow file.
+
+    Args:
+        source: the file, or its bytes.
+        kept: numbers of the rows that count, ascending; all by default.
+        about: what `describe` said of the same rows, so that they need not be read to say it.
+    """
+
+    def __init__(
+        self, source: Path | bytes, *, kept: RowIndex | None = None, about: Mapping[str, Any] | None = None
+    ) -> None:
+        self.source, self.kept, self._about = source, kept, about
+        file = arrow.ipc.open_file(arrow.memory_map(str(source)) if isinstance(source, Path) else source)
+        batches = [file.get_batch(number) for number in range(file.num_record_batches)]
+        self.metadata: Mapping[bytes, bytes] = file.schema.metadata or {}
+        self._columns = {name: [batch.column(name) for batch in batches] for name in file.schema.names}
+        self._starts = np.cumsum([0, *map(len, batches)])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A process that is spawned maps the file.
+        return _reopened, (type(self), self.source, self.kept, self._about)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1]) if self.kept is None else len(self.kept)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns."""
+        return list(self._columns)
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Of each column the first 32 hexadecimal digits of its sha256, as if it were one Arrow array."""
+        return self._digested() if self._about is None else self._about["digests"]
+
+    def describe(self) -> dict[str, Any]:
+        """What it costs reading all rows to know, as plain values."""
+        return {"digests": dict(self.digests)}
+
+    def at(self, name: str, index: int) -> Any:
+        """One value as Python has it."""
+        row = index if self.kept is None else int(self.kept[index])
+        number = bisect_right(self._starts, row) - 1
+        return self._columns[name][number][row - int(self._starts[number])].as_py()
+
+    def chunks(self, name: str) -> Iterator[Any]:
+        """The column as Arrow arrays of at most `ROWS` rows, in order."""
+        for number, chunk in enumerate(self._columns[name]):
+            if self.kept is not None:
+                first, last = self.kept.searchsorted(self._starts[number : number + 2])
+                chunk = chunk.take(arrow.array(self.kept[first:last] - self._starts[number]))
+            yield chunk
+
+    def numbers(self, name: str) -> RowIndex:
+        """A column of whole numbers."""
+        return np.concatenate([np.zeros(0, np.int64), *(chunk.to_numpy() for chunk in self.chunks(name))])
+
+    def _digested(self) -> dict[str, str]:
+        return {name: digest(list(self.chunks(name))) for name in self._columns}
+
+
+class PairTable(ColumnFile, Sequence[PairRow]):
+    """The training rows: captions with their usable negatives, in the captions' order.
+
+    Columns are those of `CaptionRecord` that were asked for, and lists: `negatives`, `rules` (a number for each, see
+    `rule_of`) and `scores`. A row as an object is made when it is asked for.
+
+    Args:
+        source: as in `ColumnFile`.
+        kept: as in `ColumnFile`.
+        about: as in `ColumnFile`.
+    """
+
+    def __init__(
+        self, source: Path | bytes, *, kept: RowIndex | None = None, about: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(source, kept=kept, about=about)
+        self._names: list[str] = json.loads(self.metadata[b"rules"])
+        self.rules = tuple(self._used_rules() if about is None else about["rules"])
+        """Names of the rules that made a negative, sorted; what comes of a row has their places here."""
+        place = {name: number for number, name in enumerate(self.rules)}
+        self.rule_of = np.array([place.get(name, -1) for name in self._names], dtype=np.int64)
+        """Place in `rules` of each number of the column."""
+
+    def __getitem__(self, index: Any) -> Any:
+        """The row of a number as an object; of a slice a list of them."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        fields = {name: self.at(name, index) for name in (*CAPTION_FIELDS, *OPTIONAL_FIELDS) if name in self._columns}
+        rules = tuple(self._names[number] for number in self.at("rules", index))
+        negatives, scores = (tuple(self.at(name, index)) for name in ("negatives", "scores"))
+        return PairRow(CaptionRecord(**fields), negatives, rules, scores)
+
+    def groups(self) -> RowIndex:
+        """A number for each row, equal exactly where two rows are about the same image (`image_id`)."""
+        groups = self.numbers("groups")
+        return groups if self.kept is None else numbered(groups)
+
+    def lengths(self, name: str) -> RowIndex:
+        """How many values each row has in a column of lists."""
+        lengths = [compute.list_value_length(chunk).to_numpy() for chunk in self.chunks(name)]
+        return np.concatenate([np.zeros(0, np.int64), *lengths])
+
+    def select(self, kept: RowIndex, about: Mapping[str, Any] | None = None) -> PairTable:
+        """The same file with some of its rows."""
+        return PairTable(self.source, kept=kept if self.kept is None else self.kept[kept], about=about)
+
+    def describe(self) -> dict[str, Any]:
+        """See `ColumnFile.describe`."""
+        return {**super().describe(), "rules": list(self.rules)}
+
+    def _used_rules(self) -> list[str]:
+        used = [np.unique(chunk.flatten().to_numpy()) for chunk in self.chunks("rules")]
+        return sorted(self._names[number] for number in np.unique(np.concatenate([np.zeros(0, np.int64), *used])))
+
+    def _digested(self) -> dict[str, str]:
+        columns = {"ids": "id", "images": "image", "captions": "text", "negatives": "negatives", "scores": "scores"}
+        found = {name: digest(list(self.chunks(column))) for name, column in columns.items()}
+        # Numbers as places among the sorted names, which come first.
+        rules = [
+            arrow.LargeListArray.from_arrays(chunk.offsets, self.rule_of[chunk.values.to_numpy()])
+            for chunk in self.chunks("rules")
+        ]
+        found["rules"] = digest(rules, hashlib.sha256("\n".join(self.rules).encode()))
+        found["groups"] = digest([arrow.array(self.groups())])
+        return found
+
+
+def _reopened(
+    kind: type[ColumnFile], source: Path | bytes, kept: RowIndex | None, about: Mapping[str, Any] | None
+) -> ColumnFile:
+    return kind(source, kept=kept, about=about)
+
+
+def numbered(values: Any) -> RowIndex:
+    """A number for each value, equal exactly where two values are, in the order of their first appearance."""
+    column = arrow.chunked_array(values if isinstance(values, list) else [values]).dictionary_encode().combine_chunks()
+    return np.asarray(column.indices.to_numpy(), dtype=np.int64)
+
+
+def caption_schema(optional: Iterable[str]) -> Any:
+    """The columns of captions with some of their optional fields."""
+    return arrow.schema([(name, _SEVERAL.get(name, _TEXT)) for name in (*CAPTION_FIELDS, *optional)])
+
+
+def caption_batch(captions: Sequence[CaptionRecord], schema: Any) -> Any:
+    """Captions as a record batch of a schema of `caption_schema`."""
+    return arrow.record_batch([_column(captions, name, schema.field(name).type) for name in schema.names], schema)
+
+
+def _column(captions: Sequence[CaptionRecord], name: str, kind: Any) -> Any:
+    values = [getattr(caption, name) for caption in captions]
+    if name == "units":
+        values = [[unit.model_dump() for unit in units] for units in values]
+    return arrow.array(values, kind)
+
+
+def table_of(rows: Sequence[PairRow], optional: Sequence[str] = OPTIONAL_FIELDS) -> PairTable:
+    """Rows that are objects already as a table in memory."""
+    names = sorted({rule for row in rows for rule in row.rules})
+    schema = caption_schema(optional)
+    captions = caption_batch([row.caption for row in rows], schema)
+    columns = [
+        arrow.array([row.negatives for row in rows], TEXTS),
+        arrow.array([[names.index(rule) for rule in row.rules] for row in rows], NUMBERS),
+        arrow.array([row.scores for row in rows], NEGATIVES.field("scores").type),
+        arrow.array(numbered(captions.column("image_id"))),
+    ]
+    stream = io.BytesIO()
+    schema = row_schema(schema, names)
+    with arrow.ipc.new_file(stream, schema) as writer:
+        writer.write_batch(arrow.record_batch([*captions.columns, *columns], schema))
+    return PairTable(stream.getvalue())
+
+
+def row_schema(captions: Any, rules: Sequence[str]) -> Any:
+    """The columns of a `PairTable`; the names of rules go with them."""
+    return arrow.schema([*captions, *NEGATIVES], metadata={"rules": json.dumps(list(rules))})
+
+
+def write_columns(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
+    """Write columns, each in chunks of the same lengths, as a column file."""
+    batches = (
+        arrow.record_batch(dict(zip(columns, chunks, strict=True))) for chunks in zip(*columns.values(), strict=True)
+    )
+    first = next(batches)
+    with arrow.ipc.new_file(str(path), first.schema) as writer:
+        for batch in chain([first], batches):
+            writer.write_batch(batch)
+
+
+def digest(chunks: list[Any], started: Any = None) -> str:
+    """What sha256 says of a column's buffers, as if its chunks were one array that was made at once.
+
+    Args:
+        chunks: Arrow arrays of one type.
+        started: a hash that goes on; a new one by default.
+    """
+    found = started or hashlib.sha256()
+    for size, parts in _buffers(chunks):
+        found.update(f"{size};".encode())
+        for part in parts:
+            found.update(part)
+    return str(found.hexdigest()[:32])
+
+
+def _buffers(chunks: list[Any]) -> Iterator[tuple[int, Iterable[Any]]]:
+    """Size and content of the buffers of one array of all chunks, in Arrow's order."""
+    kind = chunks[0].type
+    if any(chunk.null_count for chunk in chunks):
+        valid = np.concatenate([chunk.is_valid().to_numpy(zero_copy_only=False) for chunk in chunks])
+        bits = np.packbits(valid, bitorder="little")
+        yield bits.nbytes, [bits]
+    if arrow.types.is_struct(kind):
+        for number in range(kind.num_fields):
+            yield from _buffers([chunk.field(number) for chunk in chunks])
+    elif arrow.types.is_large_list(kind) or arrow.types.is_large_string(kind):
+        listed = arrow.types.is_large_list(kind)
+        measure = compute.list_value_length if listed else compute.binary_length
+        lengths = [measure(chunk).fill_null(0).to_numpy() for chunk in chunks]
+        total = sum(int(length.sum()) for length in lengths)
+        yield 8 * (1 + sum(map(len, lengths))), _offsets(lengths)
+        if listed:
+            yield from _buffers([chunk.flatten() for chunk in chunks])
+        else:
+            yield total, map(_characters, chunks)
+    else:
+        values = [chunk.fill_null(0).to_numpy() for chunk in chunks]
+        yield sum(value.nbytes for value in values), map(np.ascontiguousarray, values)
+
+
+def _offsets(lengths: Iterable[NDArray[Any]]) -> Iterator[RowIndex]:
+    end = np.zeros(1, dtype=np.int64)
+    yield end
+    for length in lengths:
+        ends = end[-1] + np.cumsum(length, dtype=np.int64)
+        yield ends
+        end = ends if len(ends) else end
+
+
+def _characters(chunk: Any) -> Any:
+    """The bytes of the texts alone: a buffer from a file is filled up, and may hold those of other rows."""
+    _, offsets, content = chunk.buffers()
+    if content is None or not len(chunk):
+        return b""
+    places = np.frombuffer(offsets, dtype=np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+    return content.slice(int(places[0]), int(places[-1] - places[0]))

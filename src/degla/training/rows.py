@@ -1,0 +1,276 @@
+"""From a configuration to the training rows: files are read, joined and checked once, and what was made is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from degla.config.run import StreamConfig
+from degla.config.sections import DataConfig
+from degla.data.extras import ExtraData, read_classes, write_extras
+from degla.data.images import ImageReport, check_images, usable_rows
+from degla.data.joining import TABLE_NAME, JoinReport, join_and_report
+from degla.data.neighbours import NeighbourRecord, Neighbours, write_neighbours
+from degla.data.pairs import negatives_of_rules, partner_negatives, with_positives
+from degla.data.prepared import prepare, read_source
+from degla.data.sources import Columns, read_captions, read_negatives
+from degla.data.table import ColumnFile, PairTable
+from degla.errors import InputError
+from degla.inputs import inputs_of
+from degla.losses.core import Processes
+from degla.progress import TaskProgress
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl
+from degla.shelf import TOLD_RULES
+
+_log = logging.getLogger("degla.train")
+
+_COLUMNS: Final = "columns.arrow"
+
+
+def read_rows(data: DataConfig, *, reads: frozenset[str] = frozenset(), anew: bool = False) -> PairTable:
+    """Captions joined with their accepted negatives, checked and reported.
+
+    The first call for these files and settings makes the table, with a bar; later ones, in any process, map it.
+
+    Args:
+        data: files and columns.
+        reads: optional parts that some loss reads; their columns must be there.
+        anew: make it again.
+
+    Raises:
+        InputError: a file or record is wrong, or no row has the negatives that the recipe needs.
+    """
+    return _joined(data, reads, anew=anew)[0]
+
+
+def _joined(data: DataConfig, reads: frozenset[str], *, anew: bool = False) -> tuple[PairTable, dict[str, Any]]:
+    """The rows, and the key of what was made from these files."""
+    file, wanted = data.captions, data.negatives_per_caption
+    assert file is not None
+    if wanted and data.negatives is None and not data.distractor_negative:
+        raise InputError(
+            f"this recipe draws {wanted} negatives a caption and there are none: give {data.flag('negatives')} FILE "
+            f"(made by `degla negatives {data.captions} --out FILE`), or {data.flag('negatives_per_caption')} 0."
+        )
+    positives = data.positives_file
+    if positives is not None and "positive" not in reads:
+        raise InputError(
+            f"{data.flag('positives_file')} {positives}: no loss of this recipe reads further true texts. "
+            "Give one a weight, for example --objective.text-pull.weight 0.1 (text-contrast, positive-contrast and "
+            "positive-grounded read them too), or leave the file out."
+        )
+    if positives is not None and data.positives == "same_image":
+        flag = f"{data.flag('positives_file')} {positives}"
+        raise InputError(f"{flag} is not read with {data.flag('positives')} same_image. Leave one of them out.")
+    distractors = bool(wanted) and data.distractor_negative
+    negatives = data.negatives if wanted and not distractors else None
+    columns = Columns(
+        id=data.id_column,
+        image=data.image_column,
+        text=data.text_column,
+        image_id=data.image_id_column,
+        image_pattern=data.image_pattern,
+        optional=_optional_columns(data, reads),
+    )
+    # The readers say what is wrong with a path before it is opened to see what it holds.
+    read_captions(file, format=data.format)
+    for path in (negatives, positives):
+        if path is not None:
+            read_negatives(path)
+    sources = {path: read_source(path) for path in (file, negatives, positives) if path is not None}
+    key = {
+        "columns": dataclasses.asdict(columns), "format": [data.format, file.suffix.lower()],
+        "captions": sources[file].sha256,
+        "negatives": [negatives.suffix.lower(), sources[negatives].sha256, data.rules] if negatives else distractors,
+        "positives": [positives.suffix.lower(), sources[positives].sha256] if positives else None,
+    }  # fmt: skip
+
+    def captions() -> Iterable[CaptionRecord]:
+        return read_captions(file, format=data.format, columns=columns)
+
+    def make(folder: Path) -> dict[str, Any]:
+        given = captions()
+        if positives is not None:
+            flag = f"{data.flag('positives_file')} {positives}"
+            given = with_positives(given, read_negatives(positives), flag=flag)
+        false = _false_texts(data, negatives) if negatives else None
+        if distractors:
+            false = partner_negatives(captions(), flag=data.flag("distractor_negative"))
+        steps = sources[file].lines + (2 * sources[negatives].lines if negatives else 0)
+        with TaskProgress(True).task("rows", steps) as advance:
+            report = join_and_report(given, false, folder=folder, optional=_kept_columns(columns, positives),
+                                     advance=advance)  # fmt: skip
+        return {"report": report.model_dump(), **PairTable(folder / TABLE_NAME).describe()}
+
+    folder, about = prepare({"rows": key}, make, anew=anew)
+    report = JoinReport.model_validate(about["report"])
+    report.require(wanted)
+    report.tell()
+    if not data.rules:
+        _warn_of_told(report, flag=f"{data.flag('negatives')} {data.negatives}", remedy=data.flag("rules"))
+    return PairTable(folder / TABLE_NAME, about=about), key
+
+
+def _warn_of_told(report: JoinReport, *, flag: str, remedy: str) -> None:
+    """Say which negatives a model can learn to refuse without looking."""
+    told = [rule for rule in TOLD_RULES if report.per_rule.get(rule)]
+    if told:
+        _log.warning(
+            "%s: %d of %d negatives are of %s, which are longer than their captions: a model can learn to refuse them "
+            "without looking. %s with other rules leaves them out.",
+            flag, sum(report.per_rule[rule] for rule in told), report.negatives, ", ".join(told), remedy,
+        )  # fmt: skip
+
+
+def _false_texts(data: DataConfig, path: Path) -> Iterable[NegativeRecord]:
+    negatives = read_negatives(path)
+    return negatives_of_rules(negatives, data.rules, flag=data.flag("rules")) if data.rules else negatives
+
+
+def _optional_columns(data: DataConfig, reads: frozenset[str]) -> tuple[str, ...]:
+    columns = [each.column for each in inputs_of(reads).values() if each.column]
+    if data.distractor_negative and data.negatives_per_caption:
+        columns += ["distractor_image", "distractor_text"]
+    if data.positives == "same_image" or data.positives_file is not None:
+        columns = [name for name in columns if name != "positives"]
+    return tuple(dict.fromkeys(columns))
+
+
+def _kept_columns(columns: Columns, positives: Path | None) -> tuple[str, ...]:
+    return columns.optional if positives is None else (*columns.optional, "positives")
+
+
+def extra_data(data: DataConfig, reads: frozenset[str]) -> ExtraData:
+    """What the data set reads besides captions and negatives.
+
+    Raises:
+        InputError: a loss reads classes and there is no file of them, or it is wrong.
+    """
+    if "classes" in reads and data.classes is None:
+        flag = data.flag("classes")
+        raise InputError(f"this recipe tells images apart by classes and there are none: give {flag} FILE.")
+    return ExtraData(
+        reads=reads,
+        positives=data.positives_per_caption,
+        positive_source=data.positives,
+        classes=read_classes(data.classes) if "classes" in reads and data.classes is not None else (),
+        class_template=data.class_template,
+        where=str(data.captions),
+        flags=f"--{data.section}",
+    )
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """The rows of a run, read and checked before any model is looked up.
+
+    Attributes:
+        rows: with their negatives; those without a usable image are left out.
+        extras: columns that the data set reads besides; None where there are none.
+        neighbours: rows of similar images that join each batch.
+    """
+
+    rows: PairTable
+    extras: ColumnFile | None
+    neighbours: Neighbours | None
+
+
+def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: bool = False) -> PairSource:
+    """Read and check the rows of a stream of pairs and their images.
+
+    Args:
+        stream: of a run.
+        seed: of the run.
+        processes: that share each batch.
+        anew: read and look at everything again, whatever was made before.
+
+    Raises:
+        InputError: see `read_rows`; a missing image; a batch that does not divide among the processes.
+    """
+    data = stream.data
+    if stream.batch_size % processes.count:
+        raise InputError(f"{stream.batch_flag} {stream.batch_size} does not divide among {processes.count} processes.")
+    folder = Path(data.images or ".")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of images ({data.flag('images')}).")
+    extras = extra_data(data, stream.reads)
+    rows, key = _joined(data, stream.reads, anew=anew)
+    rows, bad = _with_images(stream, rows, key, folder=folder, anew=anew)
+
+    def make(path: Path) -> bool:
+        return write_extras(path, rows, extras)
+
+    settings = {"rows": key, "left out": bad}
+    wanted = {name: value for name, value in dataclasses.asdict(extras).items() if name not in ("where", "flags")}
+    file = _column_file({**settings, "extras": {**wanted, "reads": sorted(extras.reads)}}, make, anew=anew)
+    return PairSource(rows, file, _neighbours(data, rows, settings, seed=seed, anew=anew))
+
+
+def _with_images(
+    stream: StreamConfig, rows: PairTable, key: Mapping[str, Any], *, folder: Path, anew: bool
+) -> tuple[PairTable, list[str]]:
+    """The rows whose images can be used, and the images that cannot; every image is looked at once."""
+    data = stream.data
+    flag, about_images = data.flag("bad_images"), {"folder": str(folder.absolute()), "bad": data.bad_images}
+    check = partial(check_images, folder=folder, workers=max(data.workers, 2), progress=TaskProgress(True))
+
+    def look(_: Path) -> dict[str, Any]:
+        report = check(rows, depth="exists" if data.bad_images == "stop" else "decode")
+        if data.bad_images == "stop":
+            usable_rows(rows, report, flag=flag)
+        return report.model_dump()
+
+    report = ImageReport.model_validate(prepare({"rows": key, "images": about_images}, look, anew=anew)[1])
+    kept = usable_rows(rows, report, bad_images=data.bad_images, flag=flag)
+    bad = [entry.image for entry in report.bad]
+    if kept is not None:
+        fewer = rows.select(kept)
+        rows = rows.select(kept, prepare({"rows": key, "left out": bad}, lambda _: fewer.describe(), anew=anew)[1])
+
+    def look_further(_: Path) -> dict[str, Any]:
+        other = check(rows, depth="exists", column=each.column)
+        if other.bad:
+            raise InputError(f"images of the column {each.column}: {other.summary()}")
+        return other.model_dump()
+
+    for each in inputs_of(stream.reads, kind="image").values():
+        prepare({"rows": key, "images": {**about_images, "column": each.column}}, look_further, anew=anew)
+    return rows, bad
+
+
+def _column_file(key: Mapping[str, object], make: Callable[[Path], bool], *, anew: bool) -> ColumnFile | None:
+    """A file of columns that is made where it is not there; None where `make` says that there are none."""
+
+    def write(folder: Path) -> dict[str, Any]:
+        there = make(folder / _COLUMNS)
+        return ColumnFile(folder / _COLUMNS).describe() if there else {}
+
+    folder, about = prepare(key, write, anew=anew)
+    return ColumnFile(folder / _COLUMNS, about=about) if about else None
+
+
+def _neighbours(
+    data: DataConfig, rows: PairTable, key: Mapping[str, object], *, seed: int, anew: bool
+) -> Neighbours | None:
+    if not data.neighbours_per_pair:
+        return None
+    given = data.neighbours
+    if given is None:
+        raise InputError(
+            "this recipe trains on similar images together and does not know which are: give "
+            f"{data.flag('neighbours')} FILE (made by `degla neighbours {data.captions} --images {data.images} "
+            f"--model MODEL --out FILE`), or {data.flag('neighbours_per_pair')} 0."
+        )
+
+    def make(path: Path) -> bool:
+        write_neighbours(path, rows, read_jsonl(NeighbourRecord, given), where=str(given))
+        return True
+
+    file = _column_file({**key, "neighbours": read_source(given).sha256}, make, anew=anew)
+    assert file is not None
+    return Neighbours(file, per_row=data.neighbours_per_pair, seed=seed)

@@ -1,0 +1,31 @@
+"""read, join and check the captions, negatives and images of a training ahead of it, once for all its processes"""
+
+from __future__ import annotations
+
+import sys
+
+from degla.verbs._training import configure
+
+_USAGE = (
+    "usage: degla prepare rows RECIPE | --config FILE [FLAGS OF degla train]\n\n"
+    "Makes the table that training maps into memory, which it would make by itself, and looks at every image; what\n"
+    "was made before is made again. It lies in the cache folder (DEGLA_CACHE, else degla/prepared in ~/.cache), and\n"
+    "holds about as much as the captions and negatives do. --out and --model may be missing.\n"
+)
+
+
+def run_words(words: list[str]) -> int:
+    """`degla prepare rows RECIPE [flags]`, with the flags of `degla train`."""
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(_USAGE)
+        return 0 if words else 2
+    config = configure(words, verb="prepare rows")
+
+    from degla.losses.core import Processes
+    from degla.training.rows import read_pairs
+
+    for stream in config.streams:
+        stream.check()
+        source = read_pairs(stream, seed=config.train.seed, processes=Processes(), anew=True)
+        sys.stdout.write(f"{len(source.rows)} pairs: {source.rows.source}\n")
+    return 0

@@ -1,0 +1,301 @@
+"""Rows on the disk: those of a join in memory, made once, made again when files change, never half there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import random
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+import torch
+
+from degla.cli import main
+from degla.config.run import TrainConfig
+from degla.config.sections import DataConfig
+from degla.data import images, joining, parts, prepared, sources, table
+from degla.data.dataset import data_counts, data_digests
+from degla.data.pairs import said_words
+from degla.errors import InputError
+from degla.losses.core import Processes
+from degla.model.load import load_encoder
+from degla.records import CaptionRecord, NegativeRecord
+from degla.training.pairs import open_pairs
+from degla.training.rows import read_pairs, read_rows
+from tests.training.configs import tiny_config
+
+Files = dict[str, Path]
+
+# Digests of the columns, and of the texts, masks and numbers of two epochs, as version 0.1.0 gave them before rows lay
+# on the disk: checkpoints of then hold such digests.
+KNOWN = {
+    "degla": ("565d4e07df570b1a", "8a38da59990ea2f4"),
+    "con_clip": ("1ee02c664fdcfdfe", "2944a58b715c720c"),
+    "read_clip same_image": ("212795fdd575f5bf", "1e1f6749a7951074"),
+    "negclip_hard_images rules": ("2c6441c96209010b", "5fdfc45c59f04a36"),
+    "cs_clip": ("d06a70e6590043e4", "4ca5d5f61306aab7"),
+    "c2lip": ("3d198a745fe8054e", "a24aaa2207294281"),
+    "gift": ("c06463ee6609ee7c", "5cc5b2a852745f74"),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN)
+def test_rows_draws_and_digests_are_those_of_the_join_in_memory(
+    case: str, tiny_model: Path, tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    for module in (table, parts, joining):
+        monkeypatch.setattr(module, "ROWS", 8)  # Three batches, and three files of negatives.
+    recipe, _, variant = case.partition(" ")
+    config = tiny_config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    if variant == "same_image":
+        config = replace(config, data=replace(config.data, positives="same_image"))
+    if variant == "rules":
+        config = replace(config, data=replace(config.data, rules=("swap_nouns",), negatives_per_caption=1))
+    pairs = open_pairs(config, encoder=load_encoder(str(tiny_model)), processes=Processes())
+    told = json.dumps([data_digests(pairs.dataset, pairs.neighbours), data_counts(pairs.dataset)], sort_keys=True)
+    drawn = hashlib.sha256()
+    for epoch in range(2):
+        for batch in pairs.batches(epoch, start=0, device=torch.device("cpu")):
+            whole = {
+                name: value.tolist() for name, value in sorted(batch.tensors().items()) if not value.is_floating_point()
+            }
+            drawn.update(json.dumps([batch.ids, whole]).encode())
+    assert (hashlib.sha256(told.encode()).hexdigest()[:16], drawn.hexdigest()[:16]) == KNOWN[case]
+
+
+WORDS = ["a", "A", "dog", "cat", "sofa,", "red", "Red", "on", "the", "é", "ＡＢ"]
+
+
+def made_up(seed: int, count: int) -> tuple[list[CaptionRecord], list[NegativeRecord]]:
+    chance = random.Random(seed)
+
+    def text() -> str:
+        return " ".join(chance.choices(WORDS, k=chance.randrange(1, 5)))
+
+    captions = [
+        CaptionRecord(
+            id=f"c{number}", image=f"{number // 3}.jpg", text=text(),
+            positives=tuple(text() for _ in range(number % 3)),
+            image_id=str(number // 3 % 7 if number % 5 else number),
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    negatives = [
+        NegativeRecord(
+            caption_id=f"c{chance.randrange(count * 11 // 10)}", rule=chance.choice("xbzq"), kind="k",
+            text=chance.choice([text(), text(), None, " "]), source="s", accepted=chance.random() < 0.8,
+            score=chance.choice([None, chance.random()]),
+        )
+        for _ in range(4 * count)
+    ]  # fmt: skip
+    return captions, negatives
+
+
+def plain_join(captions: list[CaptionRecord], negatives: list[NegativeRecord]) -> tuple[list[Any], Counter[str]]:
+    """The join as one says it: for each caption, its negatives in order, each thing once."""
+    dropped: Counter[str] = Counter()
+    kept: dict[str, dict[tuple[str, ...], NegativeRecord]] = {caption.id: {} for caption in captions}
+    by_id = {caption.id: caption for caption in captions}
+    for negative in negatives:
+        if negative.caption_id not in by_id:
+            dropped["of captions that are not in the captions file"] += 1
+        elif not negative.accepted:
+            dropped["not accepted by the checks"] += 1
+        elif not (negative.text or "").strip():
+            dropped["without text"] += 1
+        else:
+            caption, words = by_id[negative.caption_id], said_words(str(negative.text))
+            if words == said_words(caption.text):
+                dropped["equal to their caption"] += 1
+            elif words in map(said_words, caption.positives):
+                dropped["equal to a further true text of their caption"] += 1
+            elif words in kept[caption.id]:
+                dropped["said twice"] += 1
+            else:
+                kept[caption.id][words] = negative
+    found = [[(each.text, each.rule, each.score) for each in kept[caption.id].values()] for caption in captions]
+    return found, dropped
+
+
+def plain_digest(array: Any) -> str:
+    found = hashlib.sha256()
+    for buffer in array.buffers():
+        if buffer is not None:
+            found.update(f"{buffer.size};".encode())
+            found.update(buffer)
+    return found.hexdigest()[:32]
+
+
+@pytest.mark.parametrize("weak", [False, True])
+@pytest.mark.parametrize(("count", "rows"), [(1, 1 << 16), (300, 1 << 16), (300, 16), (300, 8)])
+def test_a_join_in_parts_is_the_plain_join(
+    weak: bool, count: int, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (table, parts, joining):
+        monkeypatch.setattr(module, "ROWS", rows)
+    monkeypatch.setattr(parts, "_PARTS", 9)  # Several batches in one part.
+    if weak:  # First numbers that many ids share.
+        whole = parts.id_hashes
+        monkeypatch.setattr(joining, "id_hashes", lambda names: (whole(names)[0] % 5, whole(names)[1]))
+        monkeypatch.setattr(parts, "id_hashes", joining.id_hashes)
+    captions, negatives = made_up(count, count)
+    done: list[int] = []
+    report = joining.join_and_report(captions, negatives, folder=tmp_path, optional=("positives",), advance=done.append)
+    assert sum(done) == len(captions) + 2 * len(negatives)
+    found = table.PairTable(tmp_path / joining.TABLE_NAME)
+    expected, dropped = plain_join(captions, negatives)
+    assert [list(zip(row.negatives, row.rules, row.scores, strict=True)) for row in found] == expected
+    assert [row.caption for row in found] == captions and report.dropped == dict(sorted(dropped.items()))
+    assert report.per_row == dict(sorted(Counter(map(len, expected)).items()))
+    text, number = pyarrow.large_string(), pyarrow.float64()
+    rules = sorted({rule for row in expected for _, rule, _ in row})
+    columns = {
+        "ids": pyarrow.array([caption.id for caption in captions], text),
+        "captions": pyarrow.array([caption.text for caption in captions], text),
+        "negatives": pyarrow.array([[each for each, _, _ in row] for row in expected], pyarrow.large_list(text)),
+        "scores": pyarrow.array([[each for *_, each in row] for row in expected], pyarrow.large_list(number)),
+    }  # fmt: skip
+    assert {name: found.digests[name] for name in columns} == {
+        name: plain_digest(each) for name, each in columns.items()
+    }
+    assert found.rules == tuple(rules)
+    again = pickle.loads(pickle.dumps(found))
+    assert again[-1] == found[-1] and len(pickle.dumps(found)) < 1000, "a spawned worker gets the place, not the rows"
+    for kept in ([0], list(range(0, count, 3))):
+        some = found.select(pickle.loads(pickle.dumps(torch.tensor(kept).numpy())))
+        assert list(some) == [found[number] for number in kept]
+        assert some.digests == table.table_of([found[number] for number in kept]).digests
+
+
+def config_of(pairs: Files, **data: Any) -> TrainConfig:
+    return TrainConfig(data=DataConfig(**{**pairs, "neighbours": None, "classes": None, **data}))
+
+
+def read(config: TrainConfig) -> table.PairTable:
+    return read_pairs(config.pairs, seed=0, processes=Processes()).rows
+
+
+def test_files_and_images_are_read_once_and_changes_are_noticed(
+    tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    captions = tmp_path / "captions.jsonl"
+    captions.write_bytes(tiny_pairs["captions"].read_bytes())
+    config = config_of(tiny_pairs, captions=captions)
+    first = read(config)
+
+    def refuse(*given: object, **named: object) -> None:
+        raise AssertionError("was read again")
+
+    with monkeypatch.context() as watched:
+        watched.setattr(images, "look_for", refuse)
+        watched.setattr(sources, "captions_of_row", refuse)
+        watched.setattr("degla.data.formats.jsonl.captions_of_row", refuse)
+        second = read(config)
+        fewer = read_rows(replace(config.data, negatives_per_caption=2))
+        assert second.source == first.source == fewer.source and list(second) == list(first)
+    # The same length and, as some editors have it, the same time.
+    times = captions.stat()
+    captions.write_text(captions.read_text().replace("a cat", "a cow", 1))
+    os.utime(captions, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert read(config).source != first.source
+    assert any(row.caption.text == "a cow" for row in read(config))
+    with pytest.raises(InputError, match=r"4 negatives a caption are wanted, but no caption has more than 3"):
+        read_rows(replace(config.data, negatives_per_caption=4))
+
+
+def test_a_file_that_rests_is_not_read_to_know_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    file = tmp_path / "file"
+    file.write_text("a\nb\n")
+    fresh = prepared.read_source(file)
+    assert fresh.lines == 2 and not (tmp_path / "prepared").exists(), "it may still change within the clock's tick"
+    monkeypatch.setattr(prepared, "_SECONDS_TO_SETTLE", -1)
+    assert prepared.read_source(file) == fresh
+    (tmp_path / "prepared" / "sources.json").write_text(
+        (tmp_path / "prepared" / "sources.json").read_text().replace(fresh.sha256, "f" * 64)
+    )
+    assert prepared.read_source(file).sha256 == "f" * 64, "what is kept is taken"
+    file.write_text("a\nc\n")
+    assert prepared.read_source(file).sha256 == hashlib.sha256(b"a\nc\n").hexdigest()
+
+
+def test_bad_rows_are_named_and_leave_nothing(
+    tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    for name, field, message in (
+        ("captions", {"text": " "}, r"bad\.jsonl line 3: field 'text' .* holds no text"),
+        ("captions", {"id": "0-0"}, r"bad\.jsonl line 3: caption id '0-0' was used before, at .*line 1"),
+        ("negatives", {"score": "high"}, r"bad\.jsonl line 3: field 'score'"),
+    ):
+        rows = [json.loads(line) for line in tiny_pairs[name].read_text().splitlines()]
+        rows[2] |= field
+        (tmp_path / "bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for _ in range(2):
+            with pytest.raises(InputError, match=message):
+                read(config_of(tiny_pairs, **{name: tmp_path / "bad.jsonl"}))
+    left = [path for path in (tmp_path / "cache" / "prepared").iterdir() if path.suffix != ".lock"]
+    assert not left, "half a table"
+
+
+def test_images_that_are_bad_are_left_out_the_same_way_in_every_process(
+    tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for file in tiny_pairs["images"].iterdir():
+        (folder / file.name).write_bytes(file.read_bytes()[: 60 if file.stem == "003" else None])
+    config = config_of(tiny_pairs, images=folder, bad_images="skip")
+    whole = read(config_of(tiny_pairs, images=folder))
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            rows = read(config)
+        assert "2 rows are left out. 1 of 12 images cannot be used." in caplog.text
+    kept = [row for row in whole if row.caption.image != "003.png"]
+    assert list(rows) == kept and rows.digests == table.table_of(kept).digests
+    assert rows.groups().tolist() == table.table_of(kept).groups().tolist()
+    (folder / "004.png").unlink()
+    assert list(read(config)) == kept, "they were looked at"
+    again = read_pairs(config.pairs, seed=0, processes=Processes(), anew=True).rows
+    assert len(again) == len(kept) - 2
+    with pytest.raises(InputError, match=r"1 of 12 images cannot be used\.\n.*004\.png"):
+        read_pairs(config_of(tiny_pairs, images=folder).pairs, seed=0, processes=Processes(), anew=True)
+
+
+def test_a_killed_preparation_leaves_nothing_and_the_next_one_is_whole(
+    tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    config = config_of(tiny_pairs)
+    program = os.fork()
+    if program == 0:  # Killed between the table and what is said of it.
+        joining.JoinReport.__init__ = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        read(config)
+        os._exit(0)
+    assert os.waitpid(program, 0)[1] == signal.SIGKILL
+    left = {path.suffix for path in (tmp_path / "prepared").iterdir()}
+    assert left == {".partial", ".lock"}
+    assert len(read(config)) == 24
+    assert not list((tmp_path / "prepared").glob("*.partial"))
+
+
+def test_the_command_prepares_what_training_then_finds(
+    tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    flags = [word for name in ("captions", "images", "negatives") for word in (f"--data.{name}", str(tiny_pairs[name]))]
+    assert main(["prepare", "rows", "negclip", *flags, "--data.negatives-per-caption", "1"]) == 0
+    source = read(config_of(tiny_pairs)).source
+    assert capsys.readouterr().out == f"24 pairs: {source}\n" and Path(str(source)).is_relative_to(tmp_path)
