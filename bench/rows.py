@@ -26,8 +26,12 @@ def write(folder: Path, *, captions: int, negatives: int, shuffled: bool) -> dic
     chance = random.Random(0)
     files = {"captions": folder / "captions.jsonl", "negatives": folder / "negatives.jsonl"}
 
+    # Drawn phrase by phrase, not word by word: what is measured is not how texts are made up.
+    phrases = [" ".join(chance.choices(WORDS, k=5)) for _ in range(10_000)]
+
     def text() -> str:
-        return "A " + " ".join(chance.choices(WORDS, k=9)) + "."
+        first, second = divmod(int(chance.random() * 100_000_000), 10_000)
+        return f"A {phrases[first]} {phrases[second]}."
 
     with files["captions"].open("w") as stream:
         for number in range(captions):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from degla.verbs._training import configure
+from degla.verbs._training import configure, describe_flags
 
 _USAGE = (
     "usage: degla prepare rows RECIPE | --config FILE [FLAGS OF degla train]\n\n"
@@ -12,6 +13,11 @@ _USAGE = (
     "was made before is made again. It lies in the cache folder (DEGLA_CACHE, else degla/prepared in ~/.cache), and\n"
     "holds about as much as the captions and negatives do. --out and --model may be missing.\n"
 )
+
+
+def describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("recipe", nargs="?", help="a recipe; see degla ls recipes")
+    describe_flags(verb)
 
 
 def run_words(words: list[str]) -> int:
