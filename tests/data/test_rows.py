@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import signal
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -177,7 +178,9 @@ def test_a_join_in_parts_is_the_plain_join(
 
 
 def config_of(pairs: Files, **data: Any) -> TrainConfig:
-    return TrainConfig(data=DataConfig(**{**pairs, "neighbours": None, "classes": None, **data}))
+    return TrainConfig(
+        data=DataConfig(**{**pairs, "neighbours": None, "classes": None, "negatives_per_caption": 1, **data})
+    )
 
 
 def read(config: TrainConfig) -> table.PairTable:
@@ -227,6 +230,20 @@ def test_a_file_that_rests_is_not_read_to_know_what_it_holds(tmp_path: Path, mon
     assert prepared.read_source(file).sha256 == "f" * 64, "what is kept is taken"
     file.write_text("a\nc\n")
     assert prepared.read_source(file).sha256 == hashlib.sha256(b"a\nc\n").hexdigest()
+
+
+def test_what_nobody_uses_is_deleted_when_something_new_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    old, young = (prepared.prepare({"name": name}, lambda _: {"made": True})[0] for name in ("old", "young"))
+    for folder, days in ((old, 91), (young, 89)):
+        os.utime(folder / "about.json", (time.time() - days * 24 * 3600,) * 2)
+    with caplog.at_level(logging.INFO):
+        assert prepared.prepare({"name": "new"}, lambda _: {})[0].is_dir()
+    assert not old.exists() and young.exists() and f"{old} was not used for 90 days" in caplog.text
+    assert prepared.prepare({"name": "young"}, lambda _: {"made": False}) == (young, {"made": True})
+    assert time.time() - (young / "about.json").stat().st_mtime < 3600
 
 
 def test_bad_rows_are_named_and_leave_nothing(

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import TypeAdapter
 
 from degla.errors import InputError
-from degla.files import cache_folder, cannot_write, whole_folder, write_json
+from degla.files import cache_folder, cannot_write, remove_folder, whole_folder, write_json
 from degla.parse import open_file, read_json_object
 from degla.records import Record
 from degla.version import installed_version
@@ -28,6 +30,10 @@ _REMEDY = "Name another folder in the environment variable DEGLA_CACHE."
 _SECONDS_TO_SETTLE = 2
 """A file that was changed less than this before it was read may be changed again within one tick of its clock."""
 _PIECE = 1 << 22
+_DAYS = 90
+"""Days after which what nobody has used is deleted when something new is made."""
+
+_log = logging.getLogger(__name__)
 
 
 class Source(Record):
@@ -116,8 +122,18 @@ def prepare(
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_name(folder.name + ".lock")):
                 if anew or not about.is_file():
+                    _delete_unused(folder.parent)
                     with whole_folder(folder) as partial:
                         (partial / _ABOUT).write_text(json.dumps(make(partial)), encoding="utf-8")
     except OSError as error:
         raise cannot_write(folder, error, remedy=_REMEDY) from None
+    with suppress(OSError):  # A folder that may only be read.
+        os.utime(about)
     return folder, read_json_object(about)
+
+
+def _delete_unused(folder: Path) -> None:
+    for about in folder.glob(f"*/{_ABOUT}"):
+        if time.time() - about.stat().st_mtime > _DAYS * 24 * 3600:
+            _log.info("%s was not used for %d days and is deleted.", about.parent, _DAYS)
+            remove_folder(about.parent)
