@@ -298,9 +298,11 @@ def test_a_killed_preparation_leaves_nothing_and_the_next_one_is_whole(
     config = config_of(tiny_pairs)
     program = os.fork()
     if program == 0:  # Killed between the table and what is said of it.
-        joining.JoinReport.__init__ = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
-        read(config)
-        os._exit(0)
+        try:
+            joining.JoinReport.__init__ = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+            read(config)
+        finally:
+            os._exit(1)
     assert os.waitpid(program, 0)[1] == signal.SIGKILL
     left = {path.suffix for path in (tmp_path / "prepared").iterdir()}
     assert left == {".partial", ".lock"}
