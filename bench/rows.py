@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -24,7 +25,19 @@ WORDS = [
 def write(folder: Path, *, captions: int, negatives: int, shuffled: bool) -> dict[str, Path]:
     """Captions of made-up words, five an image, and their negatives; image files are hard links to a few."""
     chance = random.Random(0)
-    files = {"captions": folder / "captions.jsonl", "negatives": folder / "negatives.jsonl"}
+    files = {
+        "captions": folder / "captions.jsonl",
+        "negatives": folder / "negatives.jsonl",
+        "images": folder / "images",
+    }
+    files["images"].mkdir()
+    for number in range(-(-captions // 5)):
+        # A file system gives a file only so many names.
+        source = files["images"] / f"{number - number % 10_000:07d}.jpg"
+        if number % 10_000:
+            (files["images"] / f"{number:07d}.jpg").hardlink_to(source)
+        else:
+            source.write_bytes(b"\xff")
 
     # Drawn phrase by phrase, not word by word: what is measured is not how texts are made up.
     phrases = [" ".join(chance.choices(WORDS, k=5)) for _ in range(10_000)]
@@ -63,15 +76,45 @@ def private_bytes() -> int:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
+def draw_table(path: Path, *, captions: int, negatives: int) -> None:
+    """The table of as many rows, of texts drawn from a few, written without a preparation."""
+    import numpy as np
+    import pyarrow as arrow
+
+    from degla.data.table import NEGATIVES, ROWS, caption_schema, row_schema
+
+    chance, schema = np.random.default_rng(0), row_schema(caption_schema(()), [f"rule {n}" for n in range(negatives)])
+    texts = arrow.array(
+        [f"A {' '.join(random.Random(n).choices(WORDS, k=9))}." for n in range(10_000)], schema.types[2]
+    )
+
+    def drawn(count: int) -> arrow.Array:
+        return texts.take(arrow.array(chance.integers(0, len(texts), count)))
+
+    with arrow.ipc.new_file(str(path), schema) as writer:
+        for start in range(0, captions, ROWS):
+            rows = np.arange(start, min(start + ROWS, captions))
+            ends = arrow.array(np.arange(len(rows) + 1) * negatives)
+            rules = np.tile(np.arange(negatives), len(rows))
+            lists = [drawn(len(rules)), arrow.array(rules), arrow.nulls(len(rules), arrow.float64())]
+            numbers = [arrow.array(value).cast(schema.types[0]) for value in (rows, rows // 5)]
+            columns = [numbers[0], numbers[1], drawn(len(rows)), numbers[1]]
+            columns += [arrow.LargeListArray.from_arrays(ends, values) for values in lists]
+            writer.write_batch(arrow.record_batch([*columns, arrow.array(rows // 5)], schema))
+    assert schema.names[-len(NEGATIVES) :] == NEGATIVES.names
+
+
 def start(files: dict[str, Path], negatives: int, rank: int, count: int, out: str) -> None:
     """What a process of a training does before its model, and its first batch of row numbers."""
     from degla.config.run import TrainConfig
     from degla.config.sections import DataConfig
     from degla.data.plan import BatchPlan
+    from degla.data.table import PairTable
     from degla.losses.core import Processes
     from degla.training.rows import read_pairs
 
-    config = TrainConfig(data=DataConfig(**files, negatives_per_caption=negatives))
+    config = None if "table" in files else TrainConfig(data=DataConfig(**files, negatives_per_caption=negatives))
+    gc.collect()
     before, began = private_bytes(), time.monotonic()
     peak, ended = [0], threading.Event()
 
@@ -81,7 +124,10 @@ def start(files: dict[str, Path], negatives: int, rank: int, count: int, out: st
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    rows = read_pairs(config.pairs, seed=0, processes=Processes(count=1)).rows
+    if config is None:
+        rows = PairTable(files["table"], about={"rules": [f"rule {number}" for number in range(negatives)]})
+    else:
+        rows = read_pairs(config.pairs, seed=0, processes=Processes()).rows
     plan = BatchPlan(rows.groups(), batch_size=256 // count, world_size=count, rank=rank, duplicates="avoid")
     keys = next(plan.batches(0))
     [rows[index] for _, index in keys]
@@ -101,23 +147,22 @@ def main() -> None:
     parser.add_argument("--negatives", type=int, default=6, help="a caption (6)")
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--shuffled", action="store_true", help="negatives of the captions in random order")
+    parser.add_argument("--drawn", action="store_true", help="draw the table itself, and measure the start alone")
     parser.add_argument("--folder", type=Path, help="for all files; a temporary one by default")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp(prefix="degla-rows-"))
+    folder.mkdir(parents=True, exist_ok=True)
     os.environ["DEGLA_CACHE"] = str(folder / "cache")
-    images = folder / "images"
-    images.mkdir(parents=True)
-    for number in range(-(-given.captions // 5)):
-        # A file system gives a file only so many names.
-        source = images / f"{number - number % 10_000:07d}.jpg"
-        (images / f"{number:07d}.jpg").hardlink_to(source) if number % 10_000 else source.write_bytes(b"\xff")
-    files = write(folder, captions=given.captions, negatives=given.negatives, shuffled=given.shuffled)
-    sizes = {name: path.stat().st_size / 1e6 for name, path in files.items()}
-    files["images"] = images
-    print(f"{platform.machine()}, {os.cpu_count()} processors; captions {sizes['captions']:.0f} MB, negatives "
-          f"{sizes['negatives']:.0f} MB", flush=True)  # fmt: skip
+    print(f"{platform.machine()}, {os.cpu_count()} processors", flush=True)
+    if given.drawn:
+        files = {"table": folder / "rows.arrow"}
+        draw_table(files["table"], captions=given.captions, negatives=given.negatives)
+    else:
+        files = write(folder, captions=given.captions, negatives=given.negatives, shuffled=given.shuffled)
+    sizes = [f"{name} {path.stat().st_size / 1e6:.0f} MB" for name, path in files.items() if path.is_file()]
+    print(", ".join(sizes), flush=True)
     context = multiprocessing.get_context("spawn")
-    for title, count in (("preparation", 1), ("start", given.processes)):
+    for title, count in (("preparation", 1), ("start", given.processes))[given.drawn :]:
         out = folder / f"{title}.jsonl"
         running = [
             context.Process(target=start, args=(files, given.negatives, rank, count, str(out))) for rank in range(count)
@@ -132,7 +177,7 @@ def main() -> None:
               f"({most['processor']:.1f} s of a processor), {most['peak'] / 1e6:.0f} MB of its own at the peak, "
               f"{most['held'] / 1e6:.0f} MB after, resident {most['resident'] / 1e6:.0f} MB", flush=True)  # fmt: skip
     held = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file())
-    print(f"kept: {held / 1e6:.0f} MB")
+    print(f"kept by the preparation: {held / 1e6:.0f} MB")
     if given.folder is None:
         shutil.rmtree(folder)
 

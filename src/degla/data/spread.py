@@ -59,10 +59,11 @@ class _Held(dict[int, Counter[int]]):
 
     def __init__(self, order: RowNumbers, codes: RowNumbers, starts: Sequence[int], ends: Sequence[int]) -> None:
         super().__init__()
-        self._groups_in = lambda batch: codes[order[starts[batch] : ends[batch]]].tolist()
+        self._order, self._codes, self._starts, self._ends = order, codes, starts, ends
 
     def __missing__(self, batch: int) -> Counter[int]:
-        self[batch] = Counter(self._groups_in(batch))
+        rows = self._order[self._starts[batch] : self._ends[batch]]
+        self[batch] = Counter(self._codes[rows].tolist())
         return self[batch]
 
 

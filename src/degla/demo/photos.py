@@ -19,9 +19,10 @@ from typing import Any, Final
 import numpy as np
 
 from degla.config.run import recipe_config
-from degla.data.images import usable_rows
+from degla.data.images import check_images, usable_rows
 from degla.data.pairs import PairRow
 from degla.data.sources import read_captions, read_negatives
+from degla.data.table import table_of
 from degla.demo import methods
 from degla.errors import InputError
 from degla.evaluation.report import report
@@ -155,8 +156,9 @@ def usable(captions: Path, images: Path, *, largest: int) -> list[CaptionRecord]
         names = [names[number] for number in sorted(drawn)]
         log.info("%d of the pictures are taken", largest)
     chosen = set(names)
-    rows = [PairRow(row, (), ()) for row in given if row.image in chosen]
-    kept = [row.caption for row in usable_rows(rows, images, bad_images="skip")]
+    rows = table_of([PairRow(row, (), ()) for row in given if row.image in chosen])
+    numbers = usable_rows(rows, check_images(rows, images), bad_images="skip")
+    kept = [row.caption for row in (rows if numbers is None else rows.select(numbers))]
     if (left := len({row.image for row in kept})) < LEAST:
         raise InputError(
             f"{captions}: captions of {left} pictures that can be used; a demo needs {LEAST} or more, to learn from "

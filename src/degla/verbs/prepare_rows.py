@@ -33,5 +33,5 @@ def run_words(words: list[str]) -> int:
     for stream in config.streams:
         stream.check()
         source = read_pairs(stream, seed=config.train.seed, processes=Processes(), anew=True)
-        sys.stdout.write(f"{len(source.rows)} pairs: {source.rows.source}\n")
+        sys.stdout.write(f"{len(source.rows)} pairs: {source.rows.source!s}\n")
     return 0
