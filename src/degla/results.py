@@ -17,7 +17,7 @@ class ItemVerdict(Record):
         image: path of the (first) image; items that share it are not independent. Without an image, its own id.
         group: names that metrics average over, for example the class or the relation.
         ok: verdict's name (text_ok, image_ok, group_ok, text_only_ok, top1, image_to_text@5, ...) to its worth: 1
-            right, 0 wrong, between them only where the tie rule is "half".
+            right, 0 wrong, between them only where the tie rule is "half", and of average_precision.
         ties: verdict's name to the number of positive-negative comparisons that were exactly equal.
         margin: smallest lead of a positive over its negative, a difference of cosines; below 0 where one
             lost.

@@ -13,6 +13,7 @@ import pytest
 from degla.errors import InputError
 from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.negbench import BENCHMARK
+from degla.evaluation.options import compare_options
 from degla.records import PairItem
 from tests.evaluation.fake_encoders import knowing
 from tests.evaluation.shelf_contract import (
@@ -159,6 +160,30 @@ def test_other_counts_are_refused(tmp_path: Path) -> None:
         list(BENCHMARK.items(tmp_path))
 
 
+QUESTIONS = [
+    (0, ("A knife is here, but a car is not.", "A car is present, but there's no knife.", "This features a car",
+         "Notably absent from this image is a knife.")),
+    (1, ("This shows a chair, with no spoon.", "There are no chairs.", "A chair is present.", "It is spoon-free.")),
+    (2, ("A TV monitor, but no people.", "This shows a tvmonitor.", "Persons and a dog.", "No person is visible.")),
+    (None, ("A dog.", "A cat.", "No dog.", "No cat.")),
+    (None, ("something", "nothing", "a dog", "a cat")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "options"), QUESTIONS)
+def test_options_compared_with_each_other(right: int | None, options: tuple[str, ...]) -> None:
+    assert compare_options(options) == right
+
+
+def test_floors_stand_beside_the_score_and_tell_nothing(tmp_path: Path) -> None:
+    rows: list[list[object]] = [["1.jpg", 0, *QUESTIONS[0][1], "hybrid"]] * 20
+    write_table(tmp_path, COCO, CHOICE, rows)
+    paint(tmp_path, ["coco/val2017/1.jpg"])
+    found = score(tiny_encoder(), "negbench", tmp_path).benchmarks[0]
+    assert found.parts[0].scores[0].floors == {"shorter text": 0.0, "longer text": 0.0, "options compared": 1.0}
+    assert found.told == {} and found.headline["composition"] == "mcq.coco"
+
+
 @pytest.mark.skipif(not OFFICIAL, reason="the official files are not in ../shared/data")
 def test_the_official_files(tmp_path: Path) -> None:
     (tmp_path / "negbench").mkdir()
@@ -169,6 +194,9 @@ def test_the_official_files(tmp_path: Path) -> None:
     assert sum(n for part, n in counts.items() if "coco" in part) == 5914
     assert sum(n for part, n in counts.items() if "voc2007" in part) == 5031
     assert all(entry.gold == ((1, 0, 0, 0),) for entry in entries if isinstance(entry, PairItem))
+    for part, least in (("coco", 0.99), ("voc2007", 0.98)):
+        asked = [entry for entry in entries if isinstance(entry, PairItem) and f"/{part}/" in entry.id]
+        assert sum(compare_options(entry.texts) == 0 for entry in asked) / len(asked) > least
     (plain,) = (entry for entry in entries if isinstance(entry, Retrieval))
     assert (len(plain.images), len(plain.texts)) == (5000, 25014)
     there = {path.name for path in (SHARED / "coco" / "val2017").iterdir()}

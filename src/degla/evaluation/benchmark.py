@@ -142,9 +142,9 @@ class Metric:
         verdict: key of `ItemVerdict.ok` to average. `PairItem`: text_ok, image_ok, group_ok; text_ok.1, text_ok.2,
             ... where one image has several true texts (the first, the second alone against every false one), and
             brittle where it has two: one is above every false text, the other is not; text_ok.k, image_ok.k of several
-            images and texts: the k-th image, the k-th text alone; image_ok alone where several images have one text;
-            text_only_ok where it has no images. `Classification`: top1; `Retrieval`: image_to_text@k,
-            text_to_image@k with k of 1, 5, 10.
+            images and texts: the k-th image, the k-th text alone; image_ok alone where several images have one text,
+            or average_precision of them; text_only_ok where it has no images. `Classification`: top1; `Retrieval`:
+            image_to_text@k, text_to_image@k with k of 1, 5, 10.
         chance: the score of a blind model, 0 to 1; None: counted from the items (1 / classes, k / candidates,
             or the share of orders of L random similarities that are right).
         group: name in `ItemVerdict.group` to average over first (each group counts the same); "": every item
@@ -260,6 +260,7 @@ class Benchmark:
         averages: named combinations of parts, in order.
         headline: column of the report's first table ("composition", "swap", "order", "recognition",
             "retrieval") to the name of the average or part that fills it.
+        floors: of `text_floors`, besides those that every benchmark has.
         prepare: for a benchmark that this package can make itself: writes what is missing under the root.
     """
 
@@ -275,6 +276,7 @@ class Benchmark:
     annotations: tuple[str, ...]
     averages: tuple[Average, ...] = ()
     headline: Mapping[str, str] = field(default_factory=dict)
+    floors: tuple[str, ...] = ()
     prepare: Callable[[Path], None] | None = None
 
     def part(self, name: str) -> BenchmarkPart:

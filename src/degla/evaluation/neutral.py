@@ -20,7 +20,7 @@ from degla.evaluation.benchmark import Average, Benchmark, Entry
 from degla.evaluation.cache import Cache
 from degla.evaluation.questions import ask, questions_digest
 from degla.evaluation.results import TracedResult
-from degla.evaluation.text_floors import TOLD, floor_verdicts
+from degla.evaluation.text_floors import COMPARED, TOLD, floor_verdicts
 from degla.evaluation.verdicts import Judged
 from degla.records import PairItem
 from degla.results import BenchmarkResult, Score
@@ -82,20 +82,29 @@ def find_floors(benchmark: Benchmark, entries: Iterable[Entry], cache: Cache | N
     entries = list(entries)
     items = [entry for entry in entries if isinstance(entry, PairItem)]
     asked = hash(tuple((item.part, item.images[:1] and item.images[0].path, item.texts, item.gold) for item in items))
-    key = (benchmark.parts, benchmark.averages, tuple(benchmark.headline.items()), asked, len(entries))
+    key = (
+        benchmark.parts,
+        benchmark.averages,
+        benchmark.floors,
+        tuple(benchmark.headline.items()),
+        asked,
+        len(entries),
+    )
     if key not in _found:
         _found[key] = _find(benchmark, entries, cache)
     return _found[key]
 
 
 def _find(benchmark: Benchmark, entries: Sequence[Entry], cache: Cache | None) -> TextFloors:
-    verdicts = floor_verdicts([entry for entry in entries if isinstance(entry, PairItem)], cache)
+    verdicts = floor_verdicts(
+        [entry for entry in entries if isinstance(entry, PairItem)], cache, further=benchmark.floors
+    )
     told: dict[str, tuple[str, ...]] = {}
     parts = list(dict.fromkeys(entry.part for entry in entries))
     for part in parts:
         metric = benchmark.part(part).metrics[0]
         for floor, rows in verdicts.items():
-            if _tells([row for row in rows if row.verdict.part == part], metric.verdict):
+            if floor != COMPARED and _tells([row for row in rows if row.verdict.part == part], metric.verdict):
                 told[part] = (*told.get(part, ()), floor)
     cut = without(benchmark, told, parts)
     return TextFloors(told, cut, {floor: aggregate(cut, rows, draws=1) for floor, rows in verdicts.items() if rows})

@@ -13,10 +13,11 @@ import io
 import logging
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from PIL import Image
 
 from degla.data import images
-from degla.data.decoding import Subject, decode, decode_part, is_file, shown
+from degla.data.decoding import ImageError, Subject, decode, decode_part, is_file, shown
 from degla.errors import InputError
 from degla.evaluation.data_sets import embedded
 from degla.evaluation.data_sets.archives import MARK, as_image_file, read_batch, read_tar_member, tar_members
@@ -27,6 +28,8 @@ LARGEST = 10_000
 """Bytes of a thumbnail of the usual size in a page, in base64; of a larger one, as many more as it has more pixels."""
 SIDE = 144
 """Pixels of its longer side."""
+_FRAME = ".npy"
+"""Ending of frames of videos as EqBen has them."""
 _QUALITIES = (82, 65, 45, 25)
 
 
@@ -71,10 +74,26 @@ def read_picture(root: Path, path: str) -> bytes:
     """
     file, member = _split(root, path)
     if not member:
-        return images.read_bytes(images.locate(path, root), _subject(root, path))
+        content = images.read_bytes(images.locate(path, root), _subject(root, path))
+        return _frame_file(content, _subject(root, path)) if file.suffix == _FRAME else content
     if file.suffix in embedded.SUFFIXES:
         return embedded.read_bytes(file, member)
     return read_tar_member(file, member) if file.suffix == ".tar" else as_image_file(file, _row(member))
+
+
+def _frame_file(content: bytes, subject: Subject) -> bytes:
+    """A frame that OpenCV read and numpy saved, blue first, as the bytes of a PNG file."""
+    try:
+        pixels = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ImageError(f"{subject.name} is no array that numpy saved ({error}). {subject.if_damaged}") from None
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ImageError(
+            f"{subject.name} is an array {pixels.shape} of {pixels.dtype}, not [height, width, 3] of bytes."
+        )
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1])).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
 
 
 def content_digest(root: Path, path: str) -> str:

@@ -160,6 +160,41 @@ def score_texts(
     return _compare(values, partners[..., None] & ~alike[:, None, None, :], tie)
 
 
+def score_ranking(
+    similarities: NDArray[Any], gold: NDArray[Any], *, ids: Sequence[str] = ()
+) -> tuple[NDArray[np.float64], NDArray[np.int64], EmbeddingRows]:
+    """Average precision of N texts, each over the same K images.
+
+    The mean over the true images of the share of true ones among all that are at least as similar: images of equal
+    similarity count together, in whatever order they stand.
+
+    Args:
+        similarities: `[N, K]`, finite.
+        gold: `[K]`, 1 for the images that the texts are true of.
+        ids: N names for the error message.
+
+    Returns:
+        Average precision, pairs of a true and a false image that are equal, and the true images' least lead, `[N]`.
+
+    Raises:
+        DeglaError: a similarity is not finite; the first such item is named.
+    """
+    values, truth = np.asarray(similarities, dtype=np.float32), np.asarray(gold, dtype=bool)
+    _refuse_non_finite(values, ids, "item")
+    true, false = values[:, truth], values[:, ~truth]
+    above_true = (true[:, None, :] >= true[:, :, None]).sum(axis=2)
+    above_false = (false[:, None, :] >= true[:, :, None]).sum(axis=2)
+    ties = (false[:, None, :] == true[:, :, None]).sum(axis=(1, 2))
+    return (above_true / (above_true + above_false)).mean(axis=1), ties, true.min(axis=1) - false.max(axis=1)
+
+
+def ranking_chance(gold: NDArray[Any]) -> float:
+    """Expected average precision of K images in random order, of which gold `[K]` says the true ones."""
+    count, true = len(gold), int(np.sum(gold))
+    first = float((1 / np.arange(1, count + 1)).sum()) / count
+    return first + (1 - first) * (true - 1) / max(1, count - 1)
+
+
 def _asked(truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which entry (third axis) is compared with which (fourth): the true ones with the false ones of their row."""
     return truth[..., :, None] & ~truth[..., None, :]

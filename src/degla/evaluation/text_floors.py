@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from degla.evaluation.cache import Cache
+from degla.evaluation.options import compare_options
 from degla.evaluation.verdicts import Gold, Judged, brittle, chance_of
 from degla.records import PairItem
 from degla.results import ItemVerdict
 
 SHORTER, WORDS = "shorter text", "words only"
+LONGER, COMPARED = "longer text", "options compared"
+"""Floors of the benchmarks that name them. The last compares a question's options with each other, which a model that
+scores one text at a time cannot do: it stands beside the score and tells no part."""
 TOLD = "told by the text alone"
 """Column of the report's first table for the mean of the parts that a floor answers."""
 _KEY = "textfloors:words"
@@ -28,7 +32,9 @@ Leads = NDArray[np.float64]
 """`[true, false]`: above 0 where a solver prefers the true text of one row of gold, 0 where it cannot choose."""
 
 
-def floor_verdicts(items: Iterable[PairItem], cache: Cache | None = None) -> dict[str, list[Judged]]:
+def floor_verdicts(
+    items: Iterable[PairItem], cache: Cache | None = None, *, further: Sequence[str] = ()
+) -> dict[str, list[Judged]]:
     """Name of each floor to its verdicts, with chance, in the order of the items.
 
     Items without an image ask the texts alone, items of one text which image: no floor is due there. "words only"
@@ -37,15 +43,18 @@ def floor_verdicts(items: Iterable[PairItem], cache: Cache | None = None) -> dic
     Args:
         items: of one benchmark.
         cache: keeps what takes more than a moment.
+        further: floors of the benchmark's own choice, of `FURTHER`.
     """
     parts: dict[str, list[PairItem]] = {}
     for item in items:
         if item.images and len(item.texts) > 1:
             parts.setdefault(item.part, []).append(item)
-    found: dict[str, list[Judged]] = {name: [] for name in (SHORTER, WORDS)}
+    found: dict[str, list[Judged]] = {name: [] for name in (SHORTER, WORDS, *further)}
     for members in parts.values():
         leads = [_shorter(item) for item in members]
         found[SHORTER] += [_judge(item, lead) for item, lead in zip(members, leads, strict=True)]
+        for name in further:
+            found[name] += [_judge(item, FURTHER[name](item)) for item in members]
         learnt = _words_only(members, {} if cache is None else cache)
         if learnt is not None:
             found[WORDS] += [_judge(item, lead) for item, lead in zip(members, learnt, strict=True)]
@@ -55,6 +64,19 @@ def floor_verdicts(items: Iterable[PairItem], cache: Cache | None = None) -> dic
 def _shorter(item: PairItem) -> list[Leads]:
     lengths = np.array([len(text) for text in item.texts], dtype=np.float64)
     return [lengths[None, ~true] - lengths[true, None] for true in _rows(item)]
+
+
+def _longer(item: PairItem) -> list[Leads]:
+    return [-lead for lead in _shorter(item)]
+
+
+def _compared(item: PairItem) -> list[Leads]:
+    chosen = compare_options(item.texts)
+    worth = [0 if chosen is None else 1 if true[chosen] else -1 for true in _rows(item)]
+    return [np.full((true.sum(), (~true).sum()), sign) for sign, true in zip(worth, _rows(item), strict=True)]
+
+
+FURTHER: dict[str, Callable[[PairItem], list[Leads]]] = {LONGER: _longer, COMPARED: _compared}
 
 
 def _words_only(items: Sequence[PairItem], cache: Cache) -> list[list[Leads]] | None:
@@ -105,6 +127,11 @@ def _judge(item: PairItem, leads: Sequence[Leads]) -> Judged:
             chance[f"text_ok.{number}"] = 1 / (1 + len(row))
         if len(leads[0]) == 2:
             ok["brittle"], chance["brittle"] = brittle(ok), brittle(chance)
+    else:
+        for number, (row, gold) in enumerate(zip(leads, item.gold, strict=True), start=1):
+            ok[f"text_ok.{number}"], chance[f"text_ok.{number}"] = _worth(row), chance_of((gold,))["text_ok"]
+        for number, column in enumerate(zip(*item.gold, strict=True), start=1):
+            ok[f"image_ok.{number}"] = chance[f"image_ok.{number}"] = chance_of((column,))["text_ok"]
     verdict = ItemVerdict(
         id=item.id, benchmark=item.benchmark, part=item.part, image=item.images[0].path, group=item.group, ok=ok,
         ties=dict.fromkeys(ok, 0), margin=None,

@@ -16,7 +16,16 @@ from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark, Classification, Entry, Retrieval, TieRule
 from degla.evaluation.embed import EmbeddedItems
 from degla.evaluation.regions import RegionTable
-from degla.evaluation.scoring import RankVerdicts, class_rows, pair_similarities, rank, score_pairs, score_texts
+from degla.evaluation.scoring import (
+    RankVerdicts,
+    class_rows,
+    pair_similarities,
+    rank,
+    ranking_chance,
+    score_pairs,
+    score_ranking,
+    score_texts,
+)
 from degla.records import ItemImage, PairItem
 from degla.results import ItemVerdict
 
@@ -135,6 +144,11 @@ def _compare_images(
     items: Sequence[PairItem], gold: Gold, similarities: NDArray[np.float32], rule: TieRule, wanted: frozenset[str]
 ) -> _Worths:
     ids = [item.id for item in items]
+    if "average_precision" in wanted and len(gold[0]) == 1:
+        true_images = np.array(gold)[:, 0]
+        precision, equal, margin = score_ranking(similarities[:, :, 0], true_images, ids=ids)
+        name = "average_precision"
+        return _Worths({name: precision}, {name: equal}, margin, {name: ranking_chance(true_images)})
     truth = np.broadcast_to(np.array(gold), similarities.shape)
     verdicts = score_pairs(similarities, truth, tie=rule, ids=ids)
     chance = dict(chance_of(gold))
@@ -146,7 +160,7 @@ def _compare_images(
             ok, ties = {"image_ok": ok["image_ok"]}, {"image_ok": ties["image_ok"]}
         for name in wanted & {f"{side}_ok.{at + 1}" for side in ("text", "image") for at in range(len(gold))}:
             side, at = name.partition("_")[0], int(name.partition(".")[2]) - 1
-            one = (slice(None), [at]) if side == "text" else (slice(None), slice(None), [at])
+            one: tuple[Any, ...] = (slice(None), [at]) if side == "text" else (slice(None), slice(None), [at])
             alone = score_pairs(similarities[one], truth[one], tie=rule, ids=ids)
             ok[name], ties[name] = getattr(alone, f"{side}_ok"), getattr(alone, f"{side}_ties")
             chance[name] = chance_of(tuple(map(tuple, np.array(gold)[one[1:]].tolist())))[f"{side}_ok"]

@@ -137,5 +137,6 @@ BENCHMARK = Benchmark(
     ),
     headline={"composition": "mcq.coco", "retrieval": "retrieval/coco_negated"},
     items=items,
+    floors=("longer text", "options compared"),
     annotations=(f"{_FOLDER}/*.csv",),
 )

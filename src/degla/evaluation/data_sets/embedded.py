@@ -27,13 +27,12 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         InputError: it is not a file of that form, or damaged.
     """
     table = _open(file)
-    pictures = [name for name, kind in zip(table.names, table.types, strict=True) if _is_picture(kind)]
-    others = [name for name in table.names if name not in pictures]
+    others = [name for name in table.names if name not in table.pictures]
     number = 0
     for group in range(table.groups):
         values = table.read(group, others)
         for row in values.to_pylist() if others else [{} for _ in range(table.sizes[group])]:
-            yield f"{file} row {number}", row | {name: f"{file.name}{MARK}{name}/{number}" for name in pictures}
+            yield f"{file} row {number}", row | {name: f"{file.name}{MARK}{name}/{number}" for name in table.pictures}
             number += 1
 
 
@@ -72,7 +71,7 @@ def _place(file: Path, member: str) -> tuple[Any, int] | None:
     """The column of the group of rows that a picture is in, and its row there; None where there is none."""
     found = _MEMBER.fullmatch(member)
     table = _open(file)
-    if found is None or found["column"] not in table.names:
+    if found is None or found["column"] not in table.pictures:
         return None
     row = int(found["row"])
     for group, size in enumerate(table.sizes):
@@ -115,7 +114,7 @@ class _RowGroups:
         except (arrow.ArrowException, OSError, ValueError) as error:
             raise self._damaged(error) from None
         self.names: list[str] = schema.names
-        self.types = schema.types
+        self.pictures = [name for name, kind in zip(schema.names, schema.types, strict=True) if _is_picture(kind)]
         self.groups = len(self.sizes)
 
     def read(self, group: int, columns: list[str]) -> Any:

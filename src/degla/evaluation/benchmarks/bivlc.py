@@ -1,0 +1,82 @@
+"""BiVLC: 2,933 pairs of SugarCrepe with a generated image for the false caption; which text, and which image.
+
+A generated image can be told from a photograph: a model may prefer one kind whatever the text says. The four single
+directions stand beside the scores for that reason.
+
+Title:    BiVLC
+Paper:    arXiv 2406.09952
+Licence:  MIT; photographs COCO val2017, Flickr terms of each image
+Source:   https://huggingface.co/datasets/imirandam/BiVLC (the Parquet files of its test split)
+Layout:   bivlc/*.parquet   pictures are read inside the files
+Citation: @inproceedings{miranda2024bivlc, title={BiVLC: Extending Vision-Language Compositionality Evaluation with
+          Text-to-Image Retrieval}, author={Miranda, Imanol and Salaberria, Ander and Agirre, Eneko and Azkune, Gorka},
+          booktitle={NeurIPS Datasets and Benchmarks}, year={2024}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from pydantic import Field
+
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
+from degla.evaluation.forms import SQUARE, square_metrics, square_question
+from degla.evaluation.tables import find_files, read_records
+from degla.records import Record
+
+_COUNTS = {
+    "replace_obj": 1200,
+    "replace_att": 437,
+    "replace_rel": 462,
+    "swap_obj": 81,
+    "swap_att": 278,
+    "add_obj": 399,
+    "add_att": 76,
+}
+_FAMILIES = ("replace", "swap", "add")
+_DIRECTIONS = (
+    Metric(name="texts_of_photograph", verdict="text_ok.1"),
+    Metric(name="texts_of_generated", verdict="text_ok.2"),
+    Metric(name="images_of_caption", verdict="image_ok.1"),
+    Metric(name="images_of_negative", verdict="image_ok.2"),
+)
+
+
+class _Row(Record):
+    """One pair; rows have no id, so that a row's number is its name."""
+
+    image: str
+    caption: str = Field(min_length=1)
+    negative_caption: str = Field(min_length=1)
+    negative_image: str
+    type: str
+    subtype: str
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read every row of the split; a part is one of SugarCrepe's."""
+    numbers = count()
+    for file in find_files(root, ("bivlc/*.parquet", "bivlc/*.arrow"), BENCHMARK):
+        for _, row in read_records(_Row, file, BENCHMARK):
+            images = [f"bivlc/{name}" for name in (row.image, row.negative_image)]
+            place = ("bivlc", f"{row.type}_{row.subtype}", next(numbers))
+            yield square_question(place, images, (row.caption, row.negative_caption))
+
+
+BENCHMARK = Benchmark(
+    **described("bivlc"),
+    parts=tuple(
+        BenchmarkPart(name=name, family=name.partition("_")[0], n=n, metrics=(*square_metrics(), *_DIRECTIONS))
+        for name, n in _COUNTS.items()
+    ),
+    averages=(
+        *(Average(name=metric, of=tuple(_COUNTS), how="micro", metric=metric) for metric in SQUARE),
+        *(Average(name=way.name, of=tuple(_COUNTS), how="micro", metric=way.name) for way in _DIRECTIONS),
+        *(Average(name=family, of=(f"{family}_*",), how="micro", metric="group") for family in _FAMILIES),
+    ),
+    headline={"composition": "group", "swap": "swap"},
+    items=items,
+    annotations=("bivlc/*.parquet", "bivlc/*.arrow"),
+)

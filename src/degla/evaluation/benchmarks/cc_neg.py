@@ -1,0 +1,58 @@
+"""CC-Neg: a caption of CC3M against the same with one part negated.
+
+Every false caption is longer, says "not" or "no", and has lost its commas: a model that dislikes such words is right
+without the image. Read the floors beside the score.
+
+Title:    CC-Neg
+Paper:    arXiv 2403.20312
+Licence:  annotations MIT; images of CC3M, which may not be passed on
+Source:   https://github.com/jaisidhsingh/CoN-CLIP (ccneg_preprocessed.pt: a pickle, which is not opened here; have the
+          last 40,000 rows of image_paths and annotations written as JSON lines)
+Layout:   cc_neg/cc_neg.jsonl   {"image": "1.jpg", "caption": "...", "negative_caption": "..."}
+          cc_neg/images/*
+Citation: @inproceedings{singh2025learning, title={Learning the Power of ``No'': Foundation Models with Negations},
+          author={Singh, Jaisidh and Shrivastava, Ishaan and Vatsa, Mayank and Singh, Richa and Bharati, Aparna},
+          booktitle={WACV}, year={2025}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry, described, image_question
+from degla.evaluation.tables import read_records
+from degla.records import Record
+
+
+class _Row(Record):
+    """One caption and its negation."""
+
+    image: str = Field(min_length=1)
+    caption: str = Field(min_length=1)
+    negative_caption: str = Field(min_length=1)
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read the rows; commas are taken out of false captions, as the released code does, and left in true ones."""
+    folder = root / "cc_neg"
+    pickled = next(iter(sorted(folder.glob("*.pt"))), None)
+    file = folder / "cc_neg.jsonl"
+    for number, (_, row) in enumerate(
+        read_records(_Row, pickled if pickled and not file.exists() else file, BENCHMARK)
+    ):
+        false = row.negative_caption.replace(",", "")
+        yield image_question(("cc_neg", "test", number), f"cc_neg/images/{row.image}", [row.caption], [false])
+
+
+BENCHMARK = Benchmark(
+    **described("cc_neg"),
+    # The true caption stands first in the released code, which takes the first of the best.
+    parts=(BenchmarkPart(name="test", family="negation", n=40000, tie="lenient"),),
+    headline={"composition": "test"},
+    items=items,
+    floors=("longer text",),
+    annotations=("cc_neg/cc_neg.jsonl",),
+)

@@ -1,0 +1,109 @@
+"""COLA, single object: the images that show a phrase such as "square white plate" before those that nearly do.
+
+Mean average precision over the phrases, each among the images that have one of its words ("hard"). The share of right
+images differs from phrase to phrase, so that chance is not 1/320.
+
+Title:    COLA (single object)
+Paper:    arXiv 2305.03689
+Licence:  annotations MIT; images of GQA (Visual Genome, CC BY 4.0), CLEVR (CC BY 4.0) and PACO (COCO)
+Source:   https://github.com/arijitray1993/COLA (data/*.json) and the images of GQA, CLEVR and PACO
+Layout:   cola/COLA_singleobjects_benchmark_{GQA,CLEVR,PACO}.json   each may lack
+          vg/N.jpg
+          clevr/*.png
+          paco/*.jpg
+Citation: @inproceedings{ray2023cola, title={COLA: A Benchmark for Compositional Text-to-image Retrieval}, author={Ray,
+          Arijit and Radenovic, Filip and Dubey, Abhimanyu and Plummer, Bryan A. and Krishna, Ranjay and Saenko, Kate},
+          booktitle={NeurIPS Datasets and Benchmarks}, year={2023}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import Field
+
+from degla.errors import InputError
+from degla.evaluation.annotations import read_list
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
+from degla.records import ItemImage, PairItem, Record, validate
+
+_FOLDERS = {"gqa": "vg", "clevr": "clevr", "paco": "paco"}
+
+
+class _Image(Record):
+    """One image: which phrases are true of it, and for which of them it is a hard one."""
+
+    file: str = Field(min_length=1)
+    label: tuple[Literal[0, 1], ...]
+    hard: tuple[Literal[0, 1], ...]
+
+
+class _File(Record):
+    phrases: tuple[str, ...] = Field(min_length=1)
+    images: tuple[Any, ...] = Field(min_length=1)
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read the files that are there; phrases without a right or a wrong image among the hard ones are left out."""
+    files = {part: root / "cola" / f"COLA_singleobjects_benchmark_{part.upper()}.json" for part in _FOLDERS}
+    there = {part: file for part, file in files.items() if file.exists()}
+    if not there:
+        raise InputError(
+            f"{root / 'cola'}: holds none of {', '.join(file.name for file in files.values())}. Get them from "
+            f"{BENCHMARK.source}; they must lie so:\n{BENCHMARK.layout}"
+        )
+    for part, file in there.items():
+        phrases, images = _read(file)
+        for number, phrase in enumerate(phrases):
+            hard = [image for image in images if image.hard[number]]
+            gold = tuple((image.label[number],) for image in hard)
+            if (1,) in gold and (0,) in gold:
+                yield PairItem(
+                    id=f"cola_single/{part}/{number}",
+                    benchmark="cola_single",
+                    part=part,
+                    images=tuple(
+                        ItemImage(path=f"{_FOLDERS[part]}/{PurePosixPath(image.file).name}") for image in hard
+                    ),
+                    texts=(phrase,),
+                    gold=gold,
+                )
+
+
+def _read(file: Path) -> tuple[tuple[str, ...], list[_Image]]:
+    content = read_list(file, BENCHMARK)
+    whole = validate(_File, dict(zip(("phrases", "images"), content, strict=False)), where=str(file))
+    images = []
+    for index, row in enumerate(whole.images):
+        where = f"{file} image {index}"
+        # PACO's rows have no dictionary of what is in the image, the others have it second.
+        cells = row if isinstance(row, list) else []
+        fields = {"file": cells[0], "label": cells[-2], "hard": cells[-1]} if len(cells) in (3, 4) else {}
+        read = validate(_Image, fields, where=where)
+        if not len(read.label) == len(read.hard) == len(whole.phrases):
+            raise InputError(
+                f"{where}: {len(read.label)} labels and {len(read.hard)} marks of hard images for "
+                f"{len(whole.phrases)} phrases. Fetch it again."
+            )
+        images.append(read)
+    return whole.phrases, images
+
+
+BENCHMARK = Benchmark(
+    **described("cola_single"),
+    parts=tuple(
+        BenchmarkPart(
+            name=name,
+            family="attribute",
+            metrics=(Metric(name="average_precision", verdict="average_precision"),),
+            optional=True,
+        )
+        for name in _FOLDERS
+    ),
+    averages=(Average(name="mean", of=("*",)),),
+    headline={"composition": "mean"},
+    items=items,
+    annotations=("cola/COLA_singleobjects_benchmark_*.json",),
+)

@@ -1,0 +1,85 @@
+"""CREPE, productivity: regions of Visual Genome with captions of 4 to 12 parts against many false ones.
+
+The false captions are made by templates and can be told without the image; "negate" rewards a model that dislikes the
+word "not". Read the floors beside the scores.
+
+Title:    CREPE (productivity)
+Paper:    arXiv 2212.07796
+Licence:  annotations state none; images of Visual Genome, CC BY 4.0
+Source:   https://github.com/RAIVNLab/CREPE (data/prod_hard_negatives.zip); images: visualgenome.org
+Layout:   crepe/{atom,swap,negate}/prod_vg_hard_negs_{atom,swap,negate}_complexity_N.csv
+          vg/N.jpg  Visual Genome, both parts in one folder
+Citation: @inproceedings{ma2023crepe, title={CREPE: Can Vision-Language Foundation Models Reason Compositionally?},
+          author={Ma, Zixian and Hong, Jerry and Gul, Mustafa Omer and Gandhi, Mona and Gao, Irena and Krishna, Ranjay},
+          booktitle={CVPR}, year={2023}}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from degla.data.formats.csv import list_in_cell
+from degla.errors import InputError
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.evaluation.tables import find_files, read_records
+from degla.records import ItemImage, Record
+
+_COUNTS = {"atom": 17698, "swap": 7405, "negate": 17303}
+
+
+class _Row(Record, extra="ignore"):
+    """One region, in pixels, with its caption and a list of false ones in a cell."""
+
+    image_id: int = Field(ge=0)
+    caption: str = Field(min_length=1)
+    hard_negs: str
+    x: int
+    y: int
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read the tables of each kind by complexity."""
+    for kind in _COUNTS:
+        files = find_files(root, (f"crepe/{kind}/prod_vg_hard_negs_{kind}_complexity_*.csv",), BENCHMARK)
+        for complexity, file in sorted((_complexity(file), file) for file in files):
+            for number, (where, row) in enumerate(read_records(_Row, file, BENCHMARK)):
+                false = list_in_cell(row.hard_negs, column="hard_negs", where=where)
+                if not false or not all(text.strip() for text in false):
+                    raise InputError(f"{where}: field 'hard_negs': holds no text, or an empty one. Fetch it again.")
+                image = ItemImage(path=f"vg/{row.image_id}.jpg", crop=(row.x, row.y, row.width, row.height))
+                place, group = ("crepe", kind, f"{complexity}/{number}"), {"complexity": str(complexity)}
+                yield image_question(place, image, [row.caption], false, group=group)
+
+
+def _complexity(file: Path) -> int:
+    found = re.search(r"_([0-9]{1,3})$", file.stem)
+    if found is None:
+        raise InputError(f"{file}: its name must end in the complexity, as in complexity_4.csv.")
+    return int(found[1])
+
+
+BENCHMARK = Benchmark(
+    **described("crepe"),
+    # The true caption stands first in the released code, whose sort leaves the order of equals open.
+    parts=tuple(
+        BenchmarkPart(
+            name=kind,
+            family=kind,
+            n=n,
+            metrics=(Metric(name="recall@1"), Metric(name="per_complexity", group="complexity")),
+            tie="lenient",
+        )
+        for kind, n in _COUNTS.items()
+    ),
+    averages=(Average(name="mean3", of=tuple(_COUNTS)),),
+    headline={"composition": "mean3"},
+    items=items,
+    floors=("longer text",),
+    annotations=("crepe/*/*.csv",),
+)

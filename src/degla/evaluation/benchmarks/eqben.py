@@ -1,0 +1,108 @@
+"""EqBen: pairs of images, mostly frames of one video, that differ a little, with a caption of each; seven sources.
+
+Neighbouring frames of Action Genome often look alike to people too. Numbers on the whole and on the published tenth
+must not be mixed; this reads whichever annotation file is there.
+
+Title:    EqBen
+Paper:    arXiv 2303.14465
+Licence:  Apache 2.0; frames of Action Genome, YouCook2 and GEBC on the terms of those
+Source:   https://github.com/Wangt-CN/EqBen (its README links images and annotations, and the tenth)
+Layout:   eqben/all_select.json                      of the whole, or
+          eqben/eqben_subset_10percent_final.json    of the published tenth
+          eqben/eqbenag/..., eqben/eqbenyoucook2/*.npy, ...   images as the file names them
+Citation: @inproceedings{wang2023equivariant, title={Equivariant Similarity for Vision-Language Foundation Models},
+          author={Wang, Tan and Lin, Kevin and Li, Linjie and Lin, Chung-Ching and Yang, Zhengyuan and Zhang, Hanwang
+          and Liu, Zicheng and Wang, Lijuan}, booktitle={ICCV}, year={2023}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from degla.errors import InputError
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described
+from degla.evaluation.forms import square_metrics, square_question
+from degla.evaluation.tables import find_files, read_records
+from degla.records import Record
+
+_COUNTS = {
+    "eqbenag": 195872,
+    "eqbenyoucook2": 45849,
+    "eqbengebc": 1814,
+    "eqbenkubric_loc": 2000,
+    "eqbenkubric_attr": 2000,
+    "eqbenkubric_cnt": 2000,
+    "eqbensd": 1513,
+}
+_WHOLE, _TENTH = "eqben/all_select.json", "eqben/eqben_subset_10percent_final.json"
+
+
+def _first(value: object) -> object:
+    """Action Genome has lists of captions, of which the first counts."""
+    return value[0] if isinstance(value, list) and value else value
+
+
+_Caption = Annotated[str, BeforeValidator(_first), Field(min_length=1)]
+
+
+class _Row(Record, extra="ignore"):
+    """One pair."""
+
+    image0: str = Field(min_length=1)
+    image1: str = Field(min_length=1)
+    caption0: _Caption
+    caption1: _Caption
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read the one annotation file that is there; the folder that a path begins with is the part."""
+    (file, *_) = find_files(root, (_WHOLE, _TENTH), BENCHMARK)
+    beginning = "tenth/" if file.name == Path(_TENTH).name else ""
+    for number, (where, row) in enumerate(read_records(_Row, file, BENCHMARK)):
+        parts = row.image0.split("/")
+        # Kubric's three have a folder each, or one folder with three in it.
+        part = next((name for name in ("/".join(parts[:1]), "_".join(parts[:2])) if name in _COUNTS), None)
+        if part is None:
+            raise InputError(
+                f"{where}: field 'image0': {row.image0!r} begins with none of {', '.join(_COUNTS)}. Fetch it again."
+            )
+        images = [_there(root, f"eqben/{name}") for name in (row.image0, row.image1)]
+        yield square_question(("eqben", beginning + part, number), images, (row.caption0, row.caption1))
+
+
+def _there(root: Path, path: str) -> str:
+    """The light version's name of a picture, where only that is there."""
+    light = f"{path.removesuffix('.png')}.jpg"
+    return light if path.endswith(".png") and not (root / path).exists() and (root / light).exists() else path
+
+
+_KUBRIC = ("eqbenkubric_loc", "eqbenkubric_attr", "eqbenkubric_cnt")
+
+BENCHMARK = Benchmark(
+    **described("eqben"),
+    parts=tuple(
+        BenchmarkPart(
+            name=beginning + name, family="minimal", n=None if beginning else n, metrics=square_metrics(), optional=True
+        )
+        for beginning in ("", "tenth/")
+        for name, n in _COUNTS.items()
+    ),
+    averages=tuple(
+        average
+        for beginning in ("", "tenth/")
+        for average in (
+            Average(name=f"{beginning}kubric", of=tuple(beginning + name for name in _KUBRIC)),
+            Average(
+                name=f"{beginning}mean5",
+                of=(*(f"{beginning}eqben{name}" for name in ("ag", "youcook2", "gebc", "sd")), f"{beginning}kubric"),
+            ),
+        )
+    ),
+    headline={"composition": "mean5"},
+    items=items,
+    annotations=(_WHOLE, _TENTH),
+)

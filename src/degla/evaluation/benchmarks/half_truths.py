@@ -1,0 +1,98 @@
+"""Half-truths: a short true text against the same with one wrong detail, made of any captions by our own rules.
+
+After CS-CLIP (arXiv 2602.23906), whose texts a language model wrote; these are made by grammar (`negatives.units`), so
+that its numbers are not to be compared with these. Of each caption at most one detail of either kind is asked: a
+second thing ("a dog" against "a dog and a red sofa"), and what the first thing does or where it is ("a dog" against "a
+dog under a sofa"). The text with the right detail is asked too: "contrast" is what other benchmarks ask, right detail
+against wrong one. A half-truth is always the longer text, so that its length tells it: see the floors.
+
+Title:    Half-truths
+Paper:    none: this package's own, after arXiv 2602.23906
+Licence:  of the captions
+Source:   captions of your own, in any format that degla negatives reads; COCO's (cocodataset.org) will do
+Layout:   half_truths/captions.*   captions that the model was not trained on
+          half_truths/images/*     what the images' paths are relative to; without it, the root
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from degla.errors import InputError
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
+from degla.records import CaptionRecord
+
+_FOLDER = "half_truths"
+_KINDS = ("thing", "relation")
+Detail = tuple[str, str, str]
+"""With the right detail, without any, with a wrong one."""
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read the captions and ask of each what its grammar allows; the same captions give the same texts."""
+    folder = root / _FOLDER
+    file = next(iter(sorted(folder.glob("captions*"))), None)
+    if file is None:
+        raise InputError(
+            f"{folder}: holds no captions. Needed are {BENCHMARK.source}; they must lie so:\n{BENCHMARK.layout}"
+        )
+    from degla.data.sources import read_captions
+    from degla.negatives.units import with_units
+
+    images = f"{_FOLDER}/images/" if (folder / "images").is_dir() else ""
+    for caption in with_units(read_captions(file), seed=0):
+        for kind, (whole, short, half) in zip(_KINDS, (_second_thing(caption), _relation(caption)), strict=True):
+            if short:
+                place = ("half_truths", kind, caption.id)
+                yield image_question(place, images + caption.image, [whole, short], [half])
+
+
+_NONE: Detail = ("", "", "")
+
+
+def _second_thing(caption: CaptionRecord) -> Detail:
+    """The first thing, and a later one that has a foil."""
+    things = [unit for unit in caption.units if unit.kind == "thing"]
+    for unit in things[1:]:
+        if unit.foils and unit.text != things[0].text:
+            short = things[0].text
+            return f"{short} and {unit.text}", short, f"{short} and {unit.foils[0]}"
+    return _NONE
+
+
+def _relation(caption: CaptionRecord) -> Detail:
+    """A thing that a relation and its foil begin with."""
+    for unit in caption.units:
+        if unit.kind == "relation":
+            for thing in caption.concepts:
+                foil = next((foil for foil in unit.foils if foil.startswith(f"{thing} ")), None)
+                if foil is not None and unit.text.startswith(f"{thing} "):
+                    return unit.text, thing, foil
+    return _NONE
+
+
+BENCHMARK = Benchmark(
+    **described("half_truths"),
+    parts=tuple(
+        BenchmarkPart(
+            name=kind,
+            family="half-truth",
+            metrics=(
+                Metric(name="half_truth", verdict="text_ok.2"),
+                Metric(name="contrast", verdict="text_ok.1"),
+                Metric(name="both"),
+            ),
+            optional=True,
+        )
+        for kind in _KINDS
+    ),
+    averages=(
+        Average(name="half_truth", of=("*",)),
+        Average(name="contrast", of=("*",), metric="contrast"),
+        Average(name="both", of=("*",), metric="both"),
+    ),
+    headline={"composition": "half_truth"},
+    items=items,
+    annotations=(f"{_FOLDER}/captions*",),
+)

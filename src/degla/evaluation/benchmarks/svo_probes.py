@@ -1,0 +1,69 @@
+"""SVO-Probes: of a right and a wrong image, which one a sentence is true of; subject, verb or object is another one.
+
+Many of its 14,102 addresses lead nowhere any more: two laboratories never have the same items. Score what is there with
+--allow-missing; the report compares only results on the same items. The paper's own score needs a threshold on a
+classifier's answer, so that it is not this one.
+
+Title:    SVO-Probes
+Paper:    arXiv 2106.09141
+Licence:  annotations CC BY 4.0; images of the web, terms of each
+Source:   https://github.com/google-deepmind/svo_probes (svo_probes.csv; images from its image_urls.txt)
+Layout:   svo_probes/svo_probes.csv
+          svo_probes/images/N.jpg   by pos_image_id and neg_image_id
+Citation: @inproceedings{hendricks2021probing, title={Probing Image-Language Transformers for Verb Understanding},
+          author={Hendricks, Lisa Anne and Nematzadeh, Aida}, booktitle={Findings of ACL}, year={2021}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
+from degla.evaluation.forms import picture_question
+from degla.evaluation.tables import read_records
+from degla.records import Record
+
+_PARTS = ("subject", "verb", "object")
+
+
+class _Row(Record, extra="ignore"):
+    """One sentence with two images; its triplets and addresses go to `meta`."""
+
+    sentence: str = Field(min_length=1)
+    pos_triplet: str = ""
+    neg_triplet: str = ""
+    pos_image_id: int = Field(ge=0)
+    neg_image_id: int = Field(ge=0)
+    subj_neg: bool
+    verb_neg: bool
+    obj_neg: bool
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read the table; rows that change none, or more than one, of subject, verb and object are left out."""
+    for number, (_, row) in enumerate(read_records(_Row, root / "svo_probes" / "svo_probes.csv", BENCHMARK)):
+        changed = [part for part, flag in zip(_PARTS, (row.subj_neg, row.verb_neg, row.obj_neg), strict=True) if flag]
+        keep = len(changed) == 1
+        images = [f"svo_probes/images/{name}.jpg" for name in (row.pos_image_id, row.neg_image_id)]
+        yield picture_question(
+            ("svo_probes", changed[0] if changed else _PARTS[0], number),
+            row.sentence,
+            images,
+            right=0,
+            keep=keep,
+            reason="" if keep else f"{len(changed)} of subject, verb and object are changed",
+            meta={"pos_triplet": row.pos_triplet, "neg_triplet": row.neg_triplet},
+        )
+
+
+BENCHMARK = Benchmark(
+    **described("svo_probes"),
+    parts=tuple(BenchmarkPart(name=name, family=name, metrics=(Metric(verdict="image_ok"),)) for name in _PARTS),
+    averages=(Average(name="mean3", of=_PARTS), Average(name="micro", of=_PARTS, how="micro")),
+    headline={"composition": "mean3"},
+    items=items,
+    annotations=("svo_probes/svo_probes.csv",),
+)

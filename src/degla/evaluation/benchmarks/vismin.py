@@ -1,0 +1,63 @@
+"""VisMin: 2,084 pairs of images that differ in one object, attribute, count or relation, with a caption of each.
+
+On "relation" CLIP models are far below chance: captions and images are nearly alike for them, so that one of each wins
+everywhere. The first image of "object" and "attribute" is a photograph and the second an edited one: a model that tells
+edits from photographs has an advantage in the image score.
+
+Title:    VisMin
+Paper:    arXiv 2407.16772
+Licence:  CC BY 4.0
+Source:   https://huggingface.co/datasets/mair-lab/vismin-bench (the Arrow files of its test split)
+Layout:   vismin/*.arrow, or vismin/*.parquet   pictures are read inside the files
+Citation: @inproceedings{awal2024vismin, title={VisMin: Visual Minimal-Change Understanding}, author={Awal, Rabiul and
+          Ahmadi, Saba and Zhang, Le and Agrawal, Aishwarya}, booktitle={NeurIPS}, year={2024}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described
+from degla.evaluation.forms import SQUARE, square_metrics, square_question
+from degla.evaluation.tables import find_files, read_records
+from degla.records import Record
+
+_COUNTS = {"object": 579, "attribute": 294, "counting": 589, "relation": 622}
+
+
+class _Row(Record, extra="ignore"):
+    """One pair; the question columns are not used."""
+
+    id: str | int
+    image_0: str
+    text_0: str = Field(min_length=1)
+    image_1: str
+    text_1: str = Field(min_length=1)
+    category: Literal["object", "attribute", "counting", "relation"]
+
+
+def items(root: Path) -> Iterator[Entry]:
+    """Read every row of the split; a part is a category."""
+    for file in find_files(root, ("vismin/*.arrow", "vismin/*.parquet"), BENCHMARK):
+        for _, row in read_records(_Row, file, BENCHMARK):
+            images = [f"vismin/{name}" for name in (row.image_0, row.image_1)]
+            yield square_question(("vismin", row.category, row.id), images, (row.text_0, row.text_1))
+
+
+BENCHMARK = Benchmark(
+    **described("vismin"),
+    parts=tuple(BenchmarkPart(name=name, family=name, n=n, metrics=square_metrics()) for name, n in _COUNTS.items()),
+    averages=(
+        *(Average(name=metric, of=tuple(_COUNTS), metric=metric) for metric in SQUARE),
+        *(Average(name=f"{metric}.micro", of=tuple(_COUNTS), metric=metric, how="micro") for metric in SQUARE),
+        # The mean of the twelve numbers of a row of the paper's table.
+        Average(name="mean12", of=SQUARE),
+    ),
+    headline={"composition": "group"},
+    items=items,
+    annotations=("vismin/*.arrow", "vismin/*.parquet"),
+)

@@ -1,0 +1,210 @@
+"""Pictures inside Parquet and Arrow files, byte for byte; VisMin and BiVLC in the forms of their official files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as arrow
+import pyarrow.parquet as parquet
+import pytest
+from PIL import Image
+
+from degla.errors import InputError
+from degla.evaluation.benchmarks import bivlc, vismin
+from degla.evaluation.inventory import take_inventory
+from degla.evaluation.pictures import has_picture, read_picture, size_of, thumbnail
+from degla.records import ItemImage, PairItem
+from degla.results import Result
+from tests.evaluation.fake_encoders import constant, knowing
+from tests.evaluation.shelf_contract import Colours, literal_text, score, tiny_encoder, values_of
+
+PICTURE = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+Columns = dict[str, list[Any]]
+
+
+def encoded(number: int, form: str = "JPEG") -> bytes:
+    stream = io.BytesIO()
+    colour = (25 * (number % 10), 250 - 25 * (number // 10), 40)
+    Image.new("RGB", (32, 24), colour).save(stream, form, **({"quality": 97} if form == "JPEG" else {}))
+    return stream.getvalue()
+
+
+def table_of(columns: Columns, pictures: tuple[str, ...]) -> arrow.Table:
+    types = {name: PICTURE if name in pictures else None for name in columns}
+    return arrow.table({
+        name: arrow.array([{"bytes": cell, "path": None} for cell in cells], PICTURE) if types[name] else cells
+        for name, cells in columns.items()
+    })  # fmt: skip
+
+
+def write_bivlc(root: Path) -> dict[str, bytes]:
+    """Two files of two groups of rows each; name of each picture to its bytes."""
+    (root / "bivlc").mkdir(parents=True)
+    found: dict[str, bytes] = {}
+    kinds = [name.split("_") for name in bivlc._COUNTS]
+    for part in range(2):
+        name = f"test-0000{part}-of-00002.parquet"
+        rows = range(7 * part, 7 * part + 7)
+        columns: Columns = {
+            "image": [encoded(2 * row) for row in rows],
+            "caption": [f"A dog {row}." for row in rows],
+            "negative_caption": [f"A cat {row}." for row in rows],
+            "negative_image": [encoded(2 * row + 1, "PNG") for row in rows],
+            "type": [kinds[row % 7][0] for row in rows],
+            "subtype": [kinds[row % 7][1] for row in rows],
+        }
+        parquet.write_table(table_of(columns, ("image", "negative_image")), root / "bivlc" / name, row_group_size=4)
+        for column in ("image", "negative_image"):
+            found |= {f"bivlc/{name}#{column}/{at}": content for at, content in enumerate(columns[column])}
+    return found
+
+
+def write_vismin(root: Path) -> dict[str, bytes]:
+    """As `save_to_disk` writes it: an Arrow stream."""
+    (root / "vismin").mkdir(parents=True)
+    columns: Columns = {
+        "id": [f"x{row}" for row in range(8)],
+        **{f"image_{side}": [encoded(2 * row + side) for row in range(8)] for side in (0, 1)},
+        **{f"text_{side}": [f"{('one', 'two')[side]} {row}" for row in range(8)] for side in (0, 1)},
+        "category": [list(vismin._COUNTS)[row % 4] for row in range(8)],
+        "question": [["not used"]] * 8,
+    }
+    table = table_of(columns, ("image_0", "image_1"))
+    file = root / "vismin" / "data-00000-of-00001.arrow"
+    with arrow.OSFile(str(file), "wb") as sink, arrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=3)
+    return {
+        f"vismin/{file.name}#image_{side}/{row}": columns[f"image_{side}"][row] for row in range(8) for side in (0, 1)
+    }
+
+
+WRITERS = {"bivlc": (write_bivlc, bivlc.BENCHMARK), "vismin": (write_vismin, vismin.BENCHMARK)}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_bytes_are_those_that_were_written(name: str, tmp_path: Path) -> None:
+    write, benchmark = WRITERS[name]
+    written = write(tmp_path)
+    items = [item for item in benchmark.items(tmp_path) if isinstance(item, PairItem)]
+    asked = [image.path for item in items for image in item.images]
+    assert sorted(asked) == sorted(written) and len(asked) == 2 * len(items)
+    for path, content in written.items():
+        assert has_picture(tmp_path, path) and read_picture(tmp_path, path) == content
+        assert size_of(tmp_path, path) == len(content)
+    assert thumbnail(ItemImage(path=asked[0]), root=tmp_path)
+    beyond = asked[0].rpartition("/")[0]
+    assert not any(has_picture(tmp_path, f"{beyond}/{row}") for row in ("99", "-1", "x", ""))
+    assert not has_picture(tmp_path, asked[0].rpartition("#")[0] + "#caption/0")
+
+
+def colours_of(written: dict[str, bytes]) -> Colours:
+    colours: Colours = {}
+    for path, content in written.items():
+        pixel = Image.open(io.BytesIO(content)).convert("RGB").getpixel((5, 5))
+        assert isinstance(pixel, tuple)
+        colours[path] = pixel  # type: ignore[assignment]
+    return colours
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_oracle_liar_and_constant(name: str, tmp_path: Path) -> None:
+    write, benchmark = WRITERS[name]
+    written = write(tmp_path)
+    items = [item for item in benchmark.items(tmp_path) if isinstance(item, PairItem)]
+    truth = {image.path: [text] for item in items for image, text in zip(item.images, item.texts, strict=True)}
+    for lying, worth in ((False, 1.0), (True, 0.0)):
+        encoder = knowing(truth, colours_of(written), lying=lying)
+        assert set(values_of(score(encoder, name, tmp_path).benchmarks[0]).values()) == {worth}
+    tied = score(constant(), name, tmp_path).benchmarks[0]
+    assert all(row.ties == row.n and row.value == 0 for part in tied.parts for row in part.scores)
+
+
+def literal(name: str, root: Path, written: dict[str, bytes]) -> tuple[Result, dict[str, list[list[float]]]]:
+    """A result, and each item's four cosines `[image][text]`, one forward each."""
+    encoder = tiny_encoder()
+    import torch
+
+    def image_row(path: str) -> torch.Tensor:
+        with torch.no_grad():
+            picture = Image.open(io.BytesIO(written[path])).convert("RGB")
+            row = encoder.clip.encode_image(encoder.transform(picture)[None])[0]
+        return row / row.norm()
+
+    cosines = {
+        item.id: [[float(image_row(image.path) @ literal_text(encoder, text)) for text in item.texts]
+                  for image in item.images]
+        for item in WRITERS[name][1].items(root) if isinstance(item, PairItem)
+    }  # fmt: skip
+    return score(encoder, name, root), cosines
+
+
+def test_bivlc_equals_its_protocol_item_by_item(tmp_path: Path) -> None:
+    result, cosines = literal("bivlc", tmp_path, write_bivlc(tmp_path))
+    found = {item.id: item.ok for item in result.items}
+    assert found.keys() == cosines.keys() and len(found) == 14
+    for name, s in cosines.items():
+        ways = {
+            "text_ok.1": s[0][0] > s[0][1], "text_ok.2": s[1][1] > s[1][0],
+            "image_ok.1": s[0][0] > s[1][0], "image_ok.2": s[1][1] > s[0][1],
+        }  # fmt: skip
+        texts, images = ways["text_ok.1"] and ways["text_ok.2"], ways["image_ok.1"] and ways["image_ok.2"]
+        assert found[name] == ways | {"text_ok": texts, "image_ok": images, "group_ok": texts and images}
+    chance = {row.metric: row.chance for row in result.benchmarks[0].parts[0].scores}
+    assert chance == {"group": 1 / 6, "text": 0.25, "image": 0.25} | {way.name: 0.5 for way in bivlc._DIRECTIONS}
+
+
+def test_vismin_equals_its_protocol_item_by_item(tmp_path: Path) -> None:
+    result, cosines = literal("vismin", tmp_path, write_vismin(tmp_path))
+    found = {item.id: [item.ok[f"{name}_ok"] == 1 for name in ("text", "image")] for item in result.items}
+    assert found == {
+        name: [s[0][0] > s[0][1] and s[1][1] > s[1][0], s[0][0] > s[1][0] and s[1][1] > s[0][1]]
+        for name, s in cosines.items()
+    }
+    averages = {average.name: average.value for average in result.benchmarks[0].averages}
+    assert averages["mean12"] == pytest.approx(sum(averages[name] for name in ("group", "text", "image")) / 3)
+
+
+def test_published_counts() -> None:
+    assert sum(part.n or 0 for part in bivlc.BENCHMARK.parts) == 2933
+    assert sum(part.n or 0 for part in vismin.BENCHMARK.parts) == 2084
+
+
+def test_a_picture_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
+    write_bivlc(tmp_path)
+    file = tmp_path / "bivlc" / "test-00000-of-00002.parquet"
+    table = parquet.read_table(file)
+    cells = table.column("image").to_pylist()
+    cells[3] = {"bytes": None, "path": "3.jpg"}
+    place = table.column_names.index("image")
+    parquet.write_table(table.set_column(place, "image", arrow.array(cells, PICTURE)), file)
+    path = f"bivlc/{file.name}#image/3"
+    assert not has_picture(tmp_path, path) and has_picture(tmp_path, path[:-1] + "4")
+    with pytest.raises(InputError, match=r"#image/3: there is no such picture"):
+        read_picture(tmp_path, path)
+    (row,) = take_inventory(tmp_path, names=["bivlc"])
+    assert (row.missing_images, row.missing_examples) == (1, (path,))
+    left = score(constant(), "bivlc", tmp_path).benchmarks[0]
+    assert sum(part.missing for part in left.parts) == 1
+    with pytest.raises(InputError, match=r"'replace_obj' under .* has 2 items, the published one has 1200"):
+        score(constant(), "bivlc", tmp_path, allow_missing=False)
+
+
+@pytest.mark.parametrize(("name", "form"), [("bivlc", "a Parquet file"), ("vismin", "an Arrow stream")])
+def test_damaged_and_missing_files_are_named(name: str, form: str, tmp_path: Path) -> None:
+    write, benchmark = WRITERS[name]
+    with pytest.raises(InputError, match=rf"holds no {name}/\*.*huggingface\.co"):
+        list(benchmark.items(tmp_path))
+    write(tmp_path)
+    file = min((tmp_path / name).iterdir())
+    whole = file.read_bytes()
+    file.write_bytes(whole[:200] if name == "bivlc" else b"ARROW1" + whole[:100])
+    with pytest.raises(InputError, match=rf"{file.name}: cannot be read as {form}: .*Fetch the file again"):
+        list(benchmark.items(tmp_path))
+    file.write_bytes(whole)
+    table = arrow.table({"caption": ["a"]})
+    parquet.write_table(table, tmp_path / name / "a.parquet")
+    if name == "bivlc":
+        with pytest.raises(InputError, match=r"a\.parquet row 0: field 'image'"):
+            list(benchmark.items(tmp_path))
