@@ -79,6 +79,7 @@ Evaluation <evaluation>
 Models on a page <app>
 In and out <export>
 Studies <studies>
+The paper's tables <reproduce>
 The embedded world <world>
 Related systems <systems>
 ExCon <systems-excon>

@@ -279,6 +279,9 @@ def test_wrong_sources_are_refused(tmp_path: Path, capsys: Capture, text: str, t
 def test_an_unknown_name_and_a_missing_root(tmp_path: Path, capsys: Capture) -> None:
     assert main(["fetch-data", "sugarcrep", "--root", str(tmp_path)]) == 2
     assert "no sources are known of 'sugarcrep'. Did you mean 'sugarcrepe'? Known: " in capsys.readouterr().err
+    assert main(["fetch-data", "own", "--root", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "own: has no source that could be fetched here. From: you" in told and "own/NAME.jsonl" in told
     assert main(["fetch-data", "sugarcrepe"]) == 2
     assert "--root DATA is needed" in capsys.readouterr().err
     assert main(["fetch-data"]) == 0

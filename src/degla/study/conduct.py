@@ -21,6 +21,8 @@ from degla.study.jobs import Chain, ChainResult, Job, Measure
 from degla.study.materials import Leakages, Materials, StudyQuestions, prepare
 from degla.study.page import write_all
 from degla.study.plan import Plan
+from degla.study.record import RehearsalRecord
+from degla.study.rehearsal.plan import rehearse
 from degla.study.standings import BASE
 from degla.study.study import Study
 from degla.study.tuning import tune_all
@@ -30,7 +32,9 @@ from degla.study.workers import Ended, default_processes, run_jobs
 log = logging.getLogger("degla.study")
 
 
-def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: int | None = None) -> Study:
+def conduct(
+    plan: Plan, *, out: Path, where: str, command: str = "", processes: int | None = None, rehearsed: bool = False
+) -> Study:
     """Do what is left of a study, and write its page.
 
     Writes under `out`: ``study.html``, ``study.md``, ``study.json``, ``frontier.svg``; ``results/`` with a file a model
@@ -42,6 +46,7 @@ def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: 
         where: names the plan's file in messages and on the page.
         command: how to make the study again, for the page.
         processes: at most so many runs at a time, with one thread each; None: one a processor.
+        rehearsed: run it on a small model and what is at hand, see `degla.study.rehearsal`.
 
     Returns:
         The table, the tests and what failed.
@@ -51,11 +56,15 @@ def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: 
             holds the folder.
         DeglaError: the base could not be measured, no run came to an end, or a signal stopped the study.
     """
+    rehearsal = None
     runs = expand(plan, where=where)
     with lock(out) as held, open_log(out) as handler:
+        if rehearsed:
+            plan, rehearsal = rehearse(plan, out=out, where=where)
+            runs = expand(plan, where=where)
         log.info("%s: %d runs, results in %s", where, len(runs), out)
         materials = prepare(plan, runs, out=out)
-        bases, tunings = _jobs(runs, materials, out=out)
+        bases, tunings = _jobs(runs, materials, out=out, rehearsed=rehearsed)
         chains = [
             Chain(job.label, None if job.config is None else job.config.train.seed, (job,))
             for job in (*bases, *tunings)
@@ -63,7 +72,8 @@ def conduct(plan: Plan, *, out: Path, where: str, command: str = "", processes: 
         wanted = [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
         check = partial(check_end, chains=chains, bases=len(bases), wanted=wanted, where=where, handler=handler)
         ends = run_chains(chains, when_ended=check, processes=processes, held=held)
-        return _found(plan, runs, bases, tunings, ends[len(bases) :], out=out, where=where, command=command)
+        return _found(plan, runs, bases, tunings, ends[len(bases) :], out=out, where=where, command=command,
+                      rehearsal=rehearsal)  # fmt: skip
 
 
 def run_chains(
@@ -113,7 +123,9 @@ def open_log(out: Path) -> Iterator[logging.Handler]:
         handler.close()
 
 
-def _jobs(runs: Sequence[Run], materials: Materials, *, out: Path) -> tuple[list[Job], list[Job]]:
+def _jobs(
+    runs: Sequence[Run], materials: Materials, *, out: Path, rehearsed: bool = False
+) -> tuple[list[Job], list[Job]]:
     """Jobs that measure the bases, that of the plan first, and jobs of the runs, in order."""
     results = out / "results"
     bases: dict[tuple[str, StudyQuestions], Job] = {}
@@ -135,6 +147,7 @@ def _jobs(runs: Sequence[Run], materials: Materials, *, out: Path) -> tuple[list
                 questions=asked.digest,
                 leakage=leakages.of(None, base=base, asked=asked),
                 allow_missing=asked.allow_missing,
+                rehearsed=rehearsed,
             )
         measures = tuple(
             Measure(titled(label, run.replicate), share, results / f"{file_name(label, run.seed, run.replicate)}.json")
@@ -199,6 +212,7 @@ def _found(
     out: Path,
     where: str,
     command: str,
+    rehearsal: RehearsalRecord | None,
 ) -> Study:
     failures = []
     start = Model(BASE, BASE, (), 1.0, {(None, ""): bases[0].measures[0].path})
@@ -224,7 +238,8 @@ def _found(
     if not ordered:
         told = "; ".join(f"{title}: {error}" for title, error in failures[:3])
         raise DeglaError(f"no run came to an end: {told}. See {out / 'study.log'}.")
-    study = Study(gather(plan, [start, *ordered], where=where, command=command, failures=failures))
+    study = Study(gather(plan, [start, *ordered], where=where, command=command, failures=failures,
+                         rehearsal=rehearsal))  # fmt: skip
     write_all(study, out)
     if study.choice:
         write_chosen(plan, study.table, out / "chosen.yaml")

@@ -22,10 +22,12 @@ from degla.statistics.seeds import QuestionVariance, doubt_of
 from degla.study.items import Items, benchmark_of, named_items, score_of
 from degla.study.jobs import Cost
 from degla.study.plan import Plan
+from degla.study.printed import printed_scores
 from degla.study.record import (
     AskedRecord,
     ModelRecord,
     QuestionsRecord,
+    RehearsalRecord,
     RunRecord,
     StudyRecord,
     TestRecord,
@@ -55,8 +57,9 @@ class Model:
 
 
 def gather(
-    plan: Plan, models: Sequence[Model], *, where: str, command: str, failures: Sequence[tuple[str, str]] = ()
-) -> StudyRecord:
+    plan: Plan, models: Sequence[Model], *, where: str, command: str, failures: Sequence[tuple[str, str]] = (),
+    rehearsal: RehearsalRecord | None = None,
+) -> StudyRecord:  # fmt: skip
     """The record of a study.
 
     Args:
@@ -66,6 +69,7 @@ def gather(
         where: the plan's file.
         command: how to make it again.
         failures: title of a run that came to nothing, and why.
+        rehearsal: where the plan is only rehearsed.
 
     Raises:
         InputError: results do not hold the same items, or files are damaged.
@@ -91,22 +95,26 @@ def gather(
         families=families,
         counts=counts,
         compositional=compositional,
-        models=tuple(_model(model, columns) for model in models),
+        models=tuple(_model(model, columns, printed=bool(plan.printed)) for model in models),
         failures=tuple(failures),
         caveats=tuple(_caveats(models)),
+        rehearsal=rehearsal,
     )
     return _with_questions(record, models)
 
 
-def _model(model: Model, columns: Sequence[str]) -> ModelRecord:
+def _model(model: Model, columns: Sequence[str], *, printed: bool) -> ModelRecord:
     runs = []
     for (seed, replicate), path in model.files.items():
         result = load_result(path)
         named = named_scores(result)
         parts = {key: part.scores[0].value for key, (_, part) in _parts(result).items()}
         runs.append(
-            RunRecord(seed=seed, replicate=replicate, scores={name: named[name] for name in columns}, parts=parts)
-        )
+            RunRecord(
+                seed=seed, replicate=replicate, scores={name: named[name] for name in columns}, parts=parts,
+                printed=printed_scores(result) if printed else {},
+            )
+        )  # fmt: skip
     return ModelRecord(
         label=model.label, arm=model.arm, setting=dict(model.setting), share=model.share, runs=tuple(runs),
         questions={}, cost=_mean_cost(model.costs),

@@ -41,6 +41,8 @@ class Job:
     """Ask about the images that are there where others are missing."""
     resume: bool = True
     """Whether what an earlier call did is kept; without it nothing of the run's state is removed at its end either."""
+    rehearsed: bool = False
+    """Whether a few questions are enough, see `degla.study.rehearsal`."""
 
     @property
     def alone(self) -> Chain:

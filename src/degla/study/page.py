@@ -20,6 +20,7 @@ from degla.statistics.seeds import Spread
 from degla.statistics.sources import Overall, Source
 from degla.study.plan import Plan
 from degla.study.plot import arm_marks, frontier, has_many
+from degla.study.printed import printed_section
 from degla.study.record import dump_study, load_study
 from degla.study.significance import PairedTest
 from degla.study.standings import BASE, StudyRow
@@ -113,6 +114,7 @@ def _parts(study: Study) -> Iterator[Part]:
             chosen + _HOW_TO_READ.format(gain=plan.gain, price=plan.price, kept=plan.kept, base=plan.base),
         ],
     )
+    yield from printed_section(study)
     caption = _FRONTIER.format(lines=_LINES_OF_MANY if has_many(table) else _LINES)
     picture = Figure(both_widths(partial(picture_of, study)), caption, file="frontier.svg")
     yield Section("What was gained, what was lost", [picture])

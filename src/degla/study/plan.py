@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from degla.records import Record
 from degla.shelf import PUBLISHED_RULES, did_you_mean
-from degla.study.plan_file import ArmsPlan, CountedSeeds, Rules, Shares, read_plan_file
+from degla.study.plan_file import ArmsPlan, CountedSeeds, Names, Rules, Shares, read_plan_file
 
 
 class WorldData(Record):
@@ -81,6 +81,8 @@ class Plan(ArmsPlan):
         gain: score that is to rise: a headline column, a named average or a part.
         kept: score that is to be kept.
         against: label of the arm that every other is tested against; every pair by default.
+        printed: an arm's label, or "base", to the names that published tables have for it: the page shows those tables
+            with the arm's own scores below.
     """
 
     title: str = "Study"
@@ -93,6 +95,7 @@ class Plan(ArmsPlan):
     gain: str = "composition"
     kept: str = "recognition"
     against: str | None = None
+    printed: dict[str, Names] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits(self) -> Plan:
@@ -110,8 +113,22 @@ class Plan(ArmsPlan):
             raise ValueError("'base' is the untouched model's name; give the arm another 'label'")
         if self.against is not None and self.against not in names:
             raise ValueError(f"'against' is {self.against!r}, which is no arm.{did_you_mean(self.against, names)}")
+        self._check_printed([*names, "base"])
         self._check_replicates()
         return self
+
+    def _check_printed(self, labels: Sequence[str]) -> None:
+        if not self.printed:
+            return
+        from degla.evaluation.in_print import published_tables
+
+        models = {row.model for table in published_tables() for row in table.row}
+        for label, printed in self.printed.items():
+            if label not in labels:
+                raise ValueError(f"'printed' names {label!r}, which is no arm.{did_you_mean(label, labels)}")
+            for name in printed:
+                if name not in models:
+                    raise ValueError(f"'printed': no published table has a row {name!r}.{did_you_mean(name, models)}")
 
     def _check_replicates(self) -> None:
         titles = [replicate.title for replicate in self.replicates]

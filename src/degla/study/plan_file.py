@@ -67,6 +67,7 @@ FieldValues = dict[str, Value | list[Value]]
 """Fields of the training configuration by dotted name; a list of values spans a grid."""
 Rules = Annotated[tuple[str, ...], AfterValidator(members("rule", RULES.names))]
 Shares = Annotated[tuple[float, ...], AfterValidator(_shares)]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 CountedSeeds = Annotated[tuple[int, ...], BeforeValidator(_counted)]
 Seeds = Annotated[CountedSeeds, AfterValidator(_distinct)]
 

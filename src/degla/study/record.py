@@ -61,12 +61,14 @@ class RunRecord(Record):
         replicate: its name; "" for the plan as it is.
         scores: headline columns, and the gained and the kept score.
         parts: every part by its own first metric.
+        printed: "benchmark:column" of published tables that the plan compares with.
     """
 
     seed: int | None
     replicate: str = ""
     scores: dict[str, float]
     parts: dict[str, float]
+    printed: dict[str, float] = Field(default_factory=dict)
 
 
 class ModelRecord(Record):
@@ -111,6 +113,40 @@ class AskedRecord(Record):
     items_sha256: str
 
 
+RehearsedKind = Literal["items", "pictures", "made"]
+
+
+class RehearsedPart(Record):
+    """How a rehearsal asked one part.
+
+    Attributes:
+        kind: some of its own questions on their own photographs; its own questions on drawn pictures; made questions on
+            drawn pictures.
+    """
+
+    benchmark: str
+    part: str
+    kind: RehearsedKind
+
+
+class RehearsalRecord(Record):
+    """What stood in for what while a plan was rehearsed: none of the record's numbers is a measurement.
+
+    Attributes:
+        base: the plan's, in whose place a small model was.
+        steps, batch_size: of every run.
+        pairs: what was trained on, in words.
+        negatives: what stood in for the plan's file of them; "" where the file itself was read.
+    """
+
+    base: str
+    steps: int
+    batch_size: int
+    pairs: str
+    negatives: str
+    parts: tuple[RehearsedPart, ...]
+
+
 class StudyRecord(Record):
     """All that a study found.
 
@@ -127,6 +163,7 @@ class StudyRecord(Record):
         models: the base first.
         failures: title of a run that came to nothing, and why.
         caveats: what was found out about the data, in sentences.
+        rehearsal: where the plan was only rehearsed.
     """
 
     format: Literal[2] = 2
@@ -146,6 +183,7 @@ class StudyRecord(Record):
     tests: tuple[TestRecord, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()
     caveats: tuple[str, ...] = ()
+    rehearsal: RehearsalRecord | None = None
 
 
 def dump_study(record: StudyRecord) -> str:

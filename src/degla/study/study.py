@@ -95,6 +95,14 @@ class Study:
 
     def _warnings(self) -> Iterator[str]:
         record, plan = self.record, self.plan
+        if record.rehearsal is not None:
+            tried = record.rehearsal
+            negatives = f", negatives {tried.negatives}" if tried.negatives else ""
+            yield (
+                f"a rehearsal: {tried.steps} steps of {tried.batch_size} pairs on the small model `{plan.base}` in "
+                f"place of `{tried.base}`, on {tried.pairs}{negatives}, and a few questions of each part. It shows "
+                "that the plan runs from end to end. No number of it is a measurement."
+            )
         if record.failures:
             told = "; ".join(f"{title} ({error})" for title, error in record.failures)
             yield f"{len(record.failures)} runs failed and are missing here: {told}."

@@ -181,7 +181,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
     device = "cuda" if torch.cuda.is_available() else "cpu"
     seed = None if job.config is None else job.config.train.seed
     known = dict(record.measured or {})
-    loaded = None
+    loaded, questions = None, None
     count = 0
     for measure in job.measures:
         made_from = {"benchmarks": list(job.benchmarks), "questions": job.questions, "base": job.base}
@@ -198,6 +198,10 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
                 pass  # Damaged: measured again.
         if loaded is None:
             loaded = load_encoder(tuned or job.base, device=device)
+            if job.rehearsed:
+                from degla.study.rehearsal.questions import ask_few
+
+                questions = ask_few(job.benchmarks, root=job.root)
         encoder = loaded
         if tuned is not None and measure.share != 1:
             encoder = average_weights(load_encoder(job.base, device=device), loaded, share=measure.share)
@@ -206,7 +210,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
         with DiskCache(default_cache_folder(), images_only=True) if shared else nullcontext() as cache:
             result = evaluate(
                 encoder, benchmarks=job.benchmarks, root=job.root, allow_missing=job.allow_missing,
-                label=measure.label, training_seed=seed, progress=False, cache=cache,
+                label=measure.label, training_seed=seed, progress=False, cache=cache, questions=questions,
             )  # fmt: skip
         save_result(result.model_copy(update={"leakage": job.leakage}), measure.path)
         known[measure.label] = made_from

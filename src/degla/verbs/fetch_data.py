@@ -42,6 +42,10 @@ def run(given: argparse.Namespace) -> int:
         raise InputError("--root DATA is needed: the folder that the files go to.")
     wanted: dict[str, FileSource] = {}
     for name in given.names:
+        if name not in known.sets and name in BENCHMARKS.names():
+            about = BENCHMARKS.load(name).BENCHMARK
+            told = f"{name}: has no source that could be fetched here. From: {about.source}\nIt must lie so:\n"
+            raise InputError(told + about.layout)
         wanted |= known.of(name)
     if given.dry_run:
         found = look(wanted, given.root)

@@ -18,6 +18,10 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--price", type=float, metavar="X", help="joint score: points gained that a point lost costs (the plan's, 1)"
     )
+    verb.add_argument(
+        "--rehearse", action="store_true",
+        help="try the plan: small model, few steps, what is at hand of its data, made files for the rest",
+    )  # fmt: skip
     verb.add_argument("--list", action="store_true", help="print the runs and stop")
 
 
@@ -38,7 +42,11 @@ def run(given: argparse.Namespace) -> int:
     from degla.study.record import dump_study
 
     command = command_line(given, verb="study") + ("" if given.price is None else f" --price {given.price:g}")
-    study = conduct(plan, out=given.out, where=str(given.plan), command=command, processes=given.processes)
+    command += " --rehearse" if given.rehearse else ""
+    study = conduct(
+        plan, out=given.out, where=str(given.plan), command=command, processes=given.processes,
+        rehearsed=given.rehearse,
+    )  # fmt: skip
     if given.json:
         sys.stdout.write(dump_study(study.record))
     else:

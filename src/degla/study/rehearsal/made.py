@@ -1,0 +1,126 @@
+"""Made files in the forms of published benchmarks, with questions about drawn scenes, for those that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from degla.files import write_json
+from degla.shelf import BENCHMARKS
+from degla.study.rehearsal.drawn import true_and_false, true_text
+
+_ITEMS: Final = 12
+"""Questions of each made part."""
+_PAIR: Final = ("red", "blue")
+_OF_A_PAIR: Final = 26
+"""ARO leaves out pairs of attributes with fewer than 25 questions."""
+_CAPTIONS: Final = 5
+
+Writer = Callable[[Path], None]
+
+_KINDS: Final[Mapping[str, str]] = {
+    "replace_obj": "replace_noun", "replace_att": "replace_adjective", "replace_rel": "replace_relation",
+    "swap_obj": "swap_noun", "swap_att": "swap_adjective", "add_obj": "add_attribute", "add_att": "add_attribute",
+}  # fmt: skip
+"""A part of SugarCrepe to what its false texts change."""
+_VALSE: Final[Mapping[str, tuple[str, str, str]]] = {
+    "existence": ("visual7w", "v7w_9{:06d}.jpg", "replace_noun"),
+    "plurals": ("coco_2017", "9{:011d}.jpg", "replace_noun"),
+    "counting-hard": ("visual7w", "v7w_9{:06d}.jpg", "replace_adjective"),
+    "counting-small-quant": ("visual7w", "v7w_9{:06d}.jpg", "replace_adjective"),
+    "counting-adversarial": ("visual7w", "v7w_9{:06d}.jpg", "replace_adjective"),
+    "relations": ("coco_2017", "9{:011d}.jpg", "replace_relation"),
+    "action-replacement": ("SWiG", "exercising_9{:06d}.jpg", "replace_relation"),
+    "actant-swap": ("SWiG", "exercising_9{:06d}.jpg", "swap_noun"),
+    "coreference-standard": ("VisDial_v1.0", "COCO_train2014_9{:011d}.jpg", "swap_phrase"),
+    "coreference-hard": ("VisDial_v1.0", "VisualDialog_val2018_9{:011d}.jpg", "swap_phrase"),
+    "foil-it": ("FOIL dataset", "COCO_val2014_9{:011d}.jpg", "replace_noun"),
+}
+"""A piece of VALSE to its data set, the form of its images' names and what its foils change."""
+
+
+def _sugarcrepe(file: Path) -> None:
+    rows: dict[str, Any] = {}
+    for number in range(_ITEMS):
+        true, false = true_and_false(f"sugarcrepe {number}", _KINDS[file.stem])
+        rows[str(number)] = {"filename": f"9{number:011d}.jpg", "caption": true, "negative_caption": false}
+    write_json(file, rows)
+
+
+def _valse(file: Path) -> None:
+    data_set, name, kind = _VALSE[file.stem]
+    rows: dict[str, Any] = {}
+    for number in range(_ITEMS):
+        true, false = true_and_false(f"{file.stem} {number}", kind)
+        # As in the published files, people did not confirm every caption; such rows are not scored.
+        votes = {"caption": 1, "foil": 1, "other": 1} if number == 1 else {"caption": 3, "foil": 0, "other": 0}
+        rows[f"{file.stem}_{number}"] = {
+            "dataset": data_set, "original_split": "made", "linguistic_phenomena": file.stem,
+            "image_file": name.format(number), "caption": true, "foil": false, "classes": "", "classes_foil": "",
+            "mturk": votes,
+        }  # fmt: skip
+    write_json(file, rows)
+
+
+def _boxed(number: int, true: str, false: str) -> dict[str, Any]:
+    return {
+        "image_id": f"9{number:06d}", "image_path": f"9{number:06d}.jpg", "true_caption": true, "false_caption": false,
+        "bbox_x": 0, "bbox_y": 0, "bbox_w": 64, "bbox_h": 60,
+    }  # fmt: skip
+
+
+def _vg_relation(file: Path) -> None:
+    rows = []
+    for number in range(_ITEMS):
+        texts = true_and_false(f"relation {number}", "swap_phrase")
+        rows.append({**_boxed(number, *texts), "relation_name": ("to the left of", "above")[number % 2]})
+    write_json(file, rows)
+
+
+def _vg_attribution(file: Path) -> None:
+    rows = []
+    for number in range(_OF_A_PAIR):
+        texts = true_and_false(f"attribution {number}", "swap_adjective")
+        rows.append({**_boxed(number, *texts), "attributes": list(_PAIR)})
+    write_json(file, rows)
+
+
+def _karpathy(file: Path, *, image: str) -> None:
+    write_json(file, [
+        {"image": image.format(number), "caption": [true_text(f"{file.stem} {number}", each)
+                                                    for each in range(_CAPTIONS)]}
+        for number in range(_ITEMS // 2)
+    ])  # fmt: skip
+
+
+def _coco_test(file: Path) -> None:
+    _karpathy(file, image="val2014/COCO_val2014_9{:011d}.jpg")
+
+
+def _flickr30k_test(file: Path) -> None:
+    _karpathy(file, image="flickr30k-images/9{:09d}.jpg")
+
+
+MADE: Final[Mapping[str, Mapping[str, Writer]]] = {
+    "sugarcrepe": {f"sugarcrepe/{part}.json": _sugarcrepe for part in _KINDS},
+    "valse": {f"valse/{piece}.json": _valse for piece in _VALSE},
+    "aro": {
+        "aro/visual_genome_relation.json": _vg_relation, "aro/visual_genome_attribution.json": _vg_attribution,
+        "karpathy/coco_karpathy_test.json": _coco_test, "karpathy/flickr30k_test.json": _flickr30k_test,
+    },
+    "retrieval": {
+        "karpathy/coco_karpathy_test.json": _coco_test, "karpathy/flickr30k_test.json": _flickr30k_test,
+    },
+}  # fmt: skip
+"""A benchmark to its annotation files, by path under the root, and what writes one that is not there."""
+
+
+def part_of_file(benchmark: str, file: str) -> str:
+    """The part that an annotation file holds the questions of; `file`: as in `MADE`."""
+    stem = Path(file).stem
+    names = [part.name for part in BENCHMARKS.load(benchmark).BENCHMARK.parts]
+    order = "_order" if benchmark == "aro" else ""
+    known = {"visual_genome_relation": "vg_relation", "visual_genome_attribution": "vg_attribution",
+             "coco_karpathy_test": f"coco{order}", "flickr30k_test": f"flickr30k{order}"}  # fmt: skip
+    return stem if stem in names else known[stem]

@@ -1,0 +1,169 @@
+"""A root of benchmarks for a rehearsal: what is at hand is linked, what lacks is made in its form, and told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from degla.errors import InputError
+from degla.evaluation.benchmark import Classification, Entry
+from degla.evaluation.data_sets import NAMES, data_set
+from degla.evaluation.data_sets.reading import read_data_set
+from degla.evaluation.pictures import has_picture, read_picture
+from degla.evaluation.questions import BenchmarkQuestions, kept_of
+from degla.evaluation.run import ask_all
+from degla.evaluation.verdicts import images_of
+from degla.shelf import BENCHMARKS
+from degla.study.record import RehearsedKind, RehearsedPart
+from degla.study.rehearsal.drawn import draw_picture, put_picture
+from degla.study.rehearsal.layouts import LAYOUTS, LabelledFiles
+from degla.study.rehearsal.made import MADE, part_of_file
+
+_ZEROSHOT: Final = "zeroshot"
+_MOST: Final = 24
+"""Questions of a part that are taken where photographs are at hand; ..."""
+_FEW: Final = 12
+"""... and where pictures are drawn."""
+_CLASSES: Final = 6
+_PROMPTS: Final = 400
+"""Prompts of a data set, but one of each class at least."""
+
+
+def lay_questions(names: Sequence[str], *, at_hand: Path, root: Path) -> list[RehearsedPart]:
+    """Fill a root with what the benchmarks need, so that `--allow-missing` asks a few questions of every part.
+
+    Args:
+        names: of benchmarks.
+        at_hand: root of what is there; it may be missing, and nothing is written to it.
+        root: folder to fill.
+
+    Returns:
+        How each part is asked.
+
+    Raises:
+        InputError: files at hand are wrong, or lack of a benchmark whose form is not known here.
+    """
+    parts: list[RehearsedPart] = []
+    for name in names:
+        parts += _lay_classes(at_hand, root) if name == _ZEROSHOT else _lay_pairs(name, at_hand, root)
+    return parts
+
+
+def ask_few(names: Sequence[str], *, root: Path) -> list[BenchmarkQuestions]:
+    """What `lay_questions` laid, without what nobody waits for: questions without a picture, and thousands of prompts.
+
+    Args:
+        names: of benchmarks.
+        root: as it was filled.
+
+    Raises:
+        InputError: files are wrong.
+    """
+    found = []
+    for asked in ask_all(names, root, allow_missing=True):
+        entries = tuple(_with_few_prompts(entry) for entry in asked.entries)
+        found.append(replace(asked, entries=entries, kept=entries, absent=(), missing={}))
+    return found
+
+
+def _with_few_prompts(entry: Entry) -> Entry:
+    """ImageNet alone has 80,000 prompts."""
+    if not isinstance(entry, Classification):
+        return entry
+    count = max(1, _PROMPTS // len(entry.classes))
+    return entry.model_copy(update={"templates": entry.templates[:count]})
+
+
+def _lay_pairs(name: str, at_hand: Path, root: Path) -> list[RehearsedPart]:
+    made = {part_of_file(name, file) for file in _lay_annotations(name, at_hand, root)}
+    by_part: dict[str, list[Entry]] = {}
+    for entry in kept_of(BENCHMARKS.load(name).BENCHMARK.items(root)):
+        by_part.setdefault(entry.part, []).append(entry)
+    for part, rows in by_part.items():
+        there = [entry for entry in rows if all(has_picture(at_hand, path) for path in _paths([entry]))]
+        paths = _paths(rows) if part in made else _paths(there[:_MOST] or rows[:_FEW])[:_MOST]
+        for path in paths:
+            if has_picture(at_hand, path):
+                _link(root / path, at_hand / path)
+            elif not (root / path).exists():
+                put_picture(root / path, draw_picture(path))
+    found = []
+    for part, rows in by_part.items():
+        drawn = any((root / path).is_file() and not (root / path).is_symlink() for path in _paths(rows))
+        kind: RehearsedKind = "made" if part in made else "pictures" if drawn else "items"
+        found.append(RehearsedPart(benchmark=name, part=part, kind=kind))
+    return found
+
+
+def _lay_annotations(name: str, at_hand: Path, root: Path) -> list[str]:
+    """Link the annotation files that are at hand, make the others; returns the paths of those that are made."""
+    benchmark = BENCHMARKS.load(name).BENCHMARK
+    for pattern in benchmark.annotations:
+        for file in sorted(at_hand.glob(pattern)):
+            _link(root / file.relative_to(at_hand), file)
+    if name not in MADE:
+        if not any(next(root.glob(pattern), None) for pattern in benchmark.annotations):
+            raise InputError(
+                f"{at_hand}: holds no file of {benchmark.title}, and a rehearsal makes files of "
+                f"{', '.join((*MADE, _ZEROSHOT))} alone. Get them from {benchmark.source}, or leave {name} out of the "
+                "plan's benchmarks."
+            )
+        return []
+    for path, write in MADE[name].items():
+        if not (root / path).exists():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            write(root / path)
+    return [path for path in MADE[name] if not (root / path).is_symlink()]
+
+
+def _link(place: Path, target: Path) -> None:
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(target.resolve())
+
+
+def _paths(entries: Iterable[Entry]) -> list[str]:
+    return list(dict.fromkeys(image.path for image in images_of(entries)))
+
+
+def _lay_classes(at_hand: Path, root: Path) -> list[RehearsedPart]:
+    """The eleven published data sets in their published layouts, each with a few pictures; none of the user's own."""
+    parts = []
+    for name in NAMES:
+        folder = at_hand / _ZEROSHOT / name
+        rows = _rows_at_hand(folder, at_hand) if folder.is_dir() else _drawn_rows(name)
+        LAYOUTS[name](root / _ZEROSHOT / name, rows)
+        kind: RehearsedKind = "items" if folder.is_dir() else "made"
+        parts.append(RehearsedPart(benchmark=_ZEROSHOT, part=name, kind=kind))
+    return parts
+
+
+def _rows_at_hand(folder: Path, at_hand: Path) -> LabelledFiles:
+    """Some pictures of some classes that are there, spread over them evenly."""
+    found: Classification = read_data_set(folder, root=at_hand)
+    keys = list(data_set(folder.name).classes)
+    of_class: dict[int, list[str]] = {}
+    for image, label in zip(found.images, found.labels, strict=True):
+        of_class.setdefault(label, []).append(image.path)
+    labels = _spread(sorted(of_class))
+    chosen = [(label, path) for turn in range(_MOST) for label in labels for path in of_class[label][turn : turn + 1]]
+    return [(label, keys[label], read_picture(at_hand, path)) for label, path in sorted(chosen[:_MOST])]
+
+
+def _drawn_rows(name: str) -> LabelledFiles:
+    keys = list(data_set(name).classes)
+    labels = _spread(list(range(len(keys))))
+    return [
+        (label, keys[label], draw_picture(f"{name} {label} {number}"))
+        for label in labels
+        for number in range(_FEW // len(labels))
+    ]
+
+
+def _spread(labels: list[int]) -> list[int]:
+    """A few of the classes, from the first to the last."""
+    if len(labels) <= _CLASSES:
+        return labels
+    return [labels[number * (len(labels) - 1) // (_CLASSES - 1)] for number in range(_CLASSES)]

@@ -1,0 +1,159 @@
+"""`degla study --rehearse`: nothing at hand, some of it at hand; every cell of the published tables, marked."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from degla.cli import main
+from degla.errors import InputError
+from degla.evaluation.data_sets import NAMES, data_set
+from degla.evaluation.in_print import published_tables
+from degla.evaluation.questions import ask
+from degla.records import PairItem
+from degla.shelf import BENCHMARKS
+from degla.study.plan import Plan, read_plan
+from degla.study.record import RehearsedPart, load_study
+from degla.study.rehearsal import plan as rehearsal_plan
+from degla.study.rehearsal.pairs import lay_pairs
+from degla.study.rehearsal.questions import lay_questions
+from tests.official import write_own
+from tests.tiny import write_small_world
+
+PAPER = Path(__file__).parents[2] / "docs" / "studies" / "plans" / "paper.yaml"
+NEEDED = ("sugarcrepe", "valse", "aro", "zeroshot")
+
+
+def _kinds(parts: list[RehearsedPart]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for part in parts:
+        found.setdefault(part.benchmark, set()).add(part.kind)
+    return found
+
+
+def test_with_nothing_at_hand_every_part_is_asked_in_its_official_form(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    parts = lay_questions((*NEEDED, "retrieval"), at_hand=tmp_path / "nothing", root=root)
+    assert _kinds(parts) == {name: {"made"} for name in (*NEEDED, "retrieval")}
+    for name in (*NEEDED, "retrieval"):
+        benchmark = BENCHMARKS.load(name).BENCHMARK
+        asked = ask(benchmark, root, allow_missing=True)
+        wanted = {part.name for part in benchmark.parts if part.n is not None or part.name in NAMES}
+        assert set(asked.counts) == wanted == {part.part for part in parts if part.benchmark == name}
+        assert not asked.absent
+    # The filter of VALSE has something to leave out, and each of ARO's pairs of attributes is large enough.
+    assert set(ask(BENCHMARKS.load("valse").BENCHMARK, root, allow_missing=True).filtered.values()) == {1}
+    first = next(iter(BENCHMARKS.load("sugarcrepe").BENCHMARK.items(root)))
+    assert isinstance(first, PairItem) and first.texts[0] != first.texts[1]
+
+
+def test_classes_are_those_of_the_data_sets(tmp_path: Path) -> None:
+    lay_questions(("zeroshot",), at_hand=tmp_path / "nothing", root=tmp_path)
+    for entry in BENCHMARKS.load("zeroshot").BENCHMARK.items(tmp_path):
+        classes = data_set(entry.part).classes
+        assert len(set(entry.labels)) == min(6, len(classes)) and max(entry.labels) == len(classes) - 1
+        assert entry.classes == tuple(classes.values())
+
+
+def test_what_is_at_hand_is_used_and_nothing_is_written_to_it(tmp_path: Path) -> None:
+    at_hand = write_own(tmp_path / "data")
+    dogs = at_hand / "zeroshot" / "dtd" / "test" / "banded"
+    dogs.mkdir(parents=True)
+    for number in range(30):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(dogs / f"{number}.png")
+    # Of one piece of VALSE the photographs are missing, of SugarCrepe one file.
+    shutil.rmtree(at_hand / "swig", ignore_errors=True)
+    (at_hand / "sugarcrepe" / "add_att.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in at_hand.rglob("*")}
+    parts = lay_questions(NEEDED, at_hand=at_hand, root=tmp_path / "root")
+    kinds = {(part.benchmark, part.part): part.kind for part in parts}
+    assert kinds["sugarcrepe", "replace_obj"] == "items" and kinds["sugarcrepe", "add_att"] == "made"
+    assert kinds["valse", "existence"] == "items" and kinds["valse", "actant-swap"] == "pictures"
+    assert kinds["zeroshot", "dtd"] == "items" and kinds["zeroshot", "pets"] == "made"
+    assert kinds["aro", "vg_relation"] == "made"
+    assert before == {path: path.stat().st_mtime_ns for path in at_hand.rglob("*")}
+    asked = ask(BENCHMARKS.load("valse").BENCHMARK, tmp_path / "root", allow_missing=True)
+    assert {entry.part for entry in asked.entries} == {part.part for part in parts if part.benchmark == "valse"}
+    # Two dozen of the thirty pictures, as the data set is published.
+    listed = tmp_path / "root" / "zeroshot" / "dtd" / "dtd" / "dtd" / "labels" / "test1.txt"
+    assert len(listed.read_text().split()) == 24
+
+
+def test_a_benchmark_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no file of Winoground, and a rehearsal makes files of sugarcrepe, .*"):
+        lay_questions(("winoground",), at_hand=tmp_path / "nothing", root=tmp_path / "root")
+
+
+def test_pairs_are_the_plans_own_or_those_at_hand_or_drawn(tmp_path: Path) -> None:
+    drawn = lay_pairs(Path("none.json"), Path("none"), format="auto", at_hand=Path("none"), folder=tmp_path / "drawn")
+    assert drawn.told == "64 drawn pairs" and drawn.captions.name == "captions_train2014.json"
+    content = json.loads(drawn.captions.read_text())
+    assert len(content["images"]) == 32 and len(list(drawn.images.iterdir())) == 32
+    # The drawn ones in the place of a plan's own, one picture of them missing.
+    (drawn.images / content["images"][0]["file_name"]).unlink()
+    again = lay_pairs(drawn.captions, drawn.images, format="coco", at_hand=Path("none"), folder=tmp_path / "own")
+    assert again.told == f"62 pairs of {drawn.captions}" and again.images == drawn.images
+    root = tmp_path / "root"
+    shutil.copytree(drawn.images, root / "coco" / "val2017")
+    (root / "coco" / "annotations").mkdir()
+    shutil.copy(drawn.captions, root / "coco" / "annotations" / "captions_val2017.json")
+    found = lay_pairs(Path("none"), Path("none"), format="auto", at_hand=root, folder=tmp_path / "found")
+    assert found.told.startswith("62 pairs of ") and found.images == root / "coco" / "val2017"
+
+
+def test_the_papers_plan_is_rehearsed_and_its_page_has_every_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rehearsal_plan, "MODEL", str(write_small_world(tmp_path / "small")))
+    values = yaml.safe_load(PAPER.read_text())
+    values["arms"] = [arm for arm in values["arms"] if arm["recipe"] == "degla"]
+    values["printed"] = {label: values["printed"][label] for label in ("base", "degla")}
+    plan = tmp_path / "paper.yaml"
+    plan.write_text(yaml.safe_dump(values, sort_keys=False))
+    out = tmp_path / "out"
+    words = ["study", str(plan), "--out", str(out), "--rehearse", "--set", "seeds=1", "--processes", "1"]
+    assert main(words) == 0
+    record = load_study(out / "study.json")
+    assert record.rehearsal is not None and record.rehearsal.base == "ViT-B-32-quickgelu:openai"
+    assert record.rehearsal.negatives == "made by the plan's rules" and record.rehearsal.pairs == "64 drawn pairs"
+    page = (out / "study.md").read_text()
+    assert "A rehearsal: 4 steps of 8 pairs on the small model" in page and "## The published tables, rehearsed" in page
+    tables = [table for table in published_tables() if table.source.startswith("arXiv 2504.16801")]
+    assert len(tables) == 4
+    cells = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in page.splitlines() if "here:" in line}
+    assert set(cells) == {"here: base", "here: degla"}
+    for table in tables:
+        columns = list(dict.fromkeys(column for row in table.row for column in row.percents))
+        start = page.index(f"**{table.title}**. {table.source}")
+        block = page[start:].split("\n\n")[1]
+        own = [line.split("|")[2:-1] for line in block.splitlines() if "here:" in line]
+        assert len(own) == 2 and all(len(row) == len(columns) for row in own)
+        assert all(re.fullmatch(r" \d+\.\d °°° ", cell) for row in own for cell in row), table.title
+    # Every row of every table, whether it is run or not.
+    assert all(f"| {row.model}" in page for table in tables for row in table.row)
+    assert "here: degla" in (out / "study.html").read_text()
+    assert main(["study", str(plan), "--out", str(out), "--list"]) == 0
+    assert "degla, seed 0" in capsys.readouterr().out
+
+
+def test_a_plan_of_the_world_needs_no_rehearsal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump({"world": {"scenes": 10}, "arms": [{"recipe": "clip"}]}))
+    assert main(["study", str(plan), "--out", str(tmp_path / "out"), "--rehearse"]) == 2
+    assert "--rehearse is for plans with 'benchmarks'" in capsys.readouterr().err
+
+
+def test_printed_names_arms_and_rows_that_exist() -> None:
+    plan = read_plan(PAPER)
+    assert set(plan.printed) == {"base", *(arm.name for arm in plan.arms)} - {"clip"}
+    fields = {"benchmarks": {"names": ["valse"], "root": "."}, "set": {"data.captions": "c", "data.images": "i"},
+              "arms": [{"recipe": "degla"}]}  # fmt: skip
+    for printed, told in (({"degal": "DeGLA"}, "names 'degal'"), ({"degla": "DeGAL"}, "has a row 'DeGAL'")):
+        with pytest.raises(ValueError, match=told):
+            Plan(**fields, printed=printed)  # type: ignore[arg-type]
