@@ -120,7 +120,7 @@ SYSTEM: Final = System(
     title="Contextualization Distillation: knowledge graphs completed with texts",
     paper="2402.01729",
     settings=ContextSettings(),
-    quick=ContextSettings(entities=250, epochs=15, warm_up=10),
+    quick=ContextSettings(entities=250, epochs=8, warm_up=8),
     methods=("warm_up", "names", "reconstruct", "write"),
     columns=(
         ScoreColumn("mrr", "Mean reciprocal filtered rank of heads and tails of the test triples among all entities."),

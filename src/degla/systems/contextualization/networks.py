@@ -14,7 +14,7 @@ from degla.ranges import AtLeastOne, Count, Factor, Positive
 from degla.systems.contextualization.tasks import PAD
 from degla.systems.system import SystemSettings
 
-LONGEST_ROW: Final = 64
+LONGEST_ROW: Final = 48
 """Words that the encoder reads."""
 _HEADS: Final = 4
 
@@ -35,13 +35,13 @@ class ContextSettings(SystemSettings):
     """Of "embedded" a GGUF file or hub id, of a server its model's name."""
     alpha: Factor = 1.0
     """Factor of the task of contexts, >= 0 (0.1, 0.5 or 1 in arXiv 2402.01729)."""
-    dim: AtLeastOne = 128
+    dim: AtLeastOne = 64
     """Width, >= 1, a multiple of 4."""
     layers: AtLeastOne = 2
     """Layers, >= 1."""
-    epochs: AtLeastOne = 40
+    epochs: AtLeastOne = 12
     """Passes over the training triples, >= 1."""
-    warm_up: Count = 40
+    warm_up: Count = 12
     """Passes over the contexts before, with masked words alone, >= 0; stands in for a pre-trained encoder."""
     batch: AtLeastOne = 64
     """Triples a step, >= 2."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -49,15 +50,13 @@ def train_completion(
         warm: masked words of contexts first.
         task: what contexts are for beside the queries.
     """
-    encoder = TextEncoder(len(completion.words.known), settings)
     if warm:
-        _run(
-            encoder,
-            settings,
-            settings.warm_up,
-            completion,
-            lambda some: context_loss(encoder, completion, some, "reconstruct"),
-        )
+        state, chance = _warmed(completion, settings, torch.get_rng_state().numpy().tobytes())
+        encoder = TextEncoder(len(completion.words.known), settings)
+        encoder.load_state_dict(state)
+        torch.set_rng_state(chance)
+    else:
+        encoder = TextEncoder(len(completion.words.known), settings)
 
     def loss(some: Sequence[int]) -> Tensor:
         value = query_loss(encoder, completion, [completion.graph.train[n] for n in some], scale=settings.scale)
@@ -65,6 +64,18 @@ def train_completion(
 
     _run(encoder, settings, settings.epochs, completion, loss)
     return encoder.eval()
+
+
+@lru_cache(maxsize=2)
+def _warmed(completion: ContextCorpus, settings: ContextSettings, chance: bytes) -> tuple[dict[str, Tensor], Tensor]:
+    """Weights after the warm-up, and the generator behind it: the same for every task that begins with it."""
+    encoder = TextEncoder(len(completion.words.known), settings)
+
+    def loss(some: Sequence[int]) -> Tensor:
+        return context_loss(encoder, completion, some, "reconstruct")
+
+    _run(encoder, settings, settings.warm_up, completion, loss)
+    return encoder.state_dict(), torch.get_rng_state()
 
 
 def _run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -70,6 +71,10 @@ class UgclSettings(SystemSettings):
     """Nodes a step that the loss compares, >= 1; drawn anew each step, in no order of the file."""
 
 
+_DENSE: Final = 0.1
+"""Share of features that are not 0 above which a dense matrix is faster."""
+
+
 def train_encoder(graph: Graph, settings: UgclSettings, *, scope: int) -> GraphEncoder:
     """The encoder of the nodes after training, by torch's generator; that of contexts is dropped, as in the release.
 
@@ -80,11 +85,14 @@ def train_encoder(graph: Graph, settings: UgclSettings, *, scope: int) -> GraphE
     """
     own, other = (GraphEncoder(graph.features.shape[1], settings.dim) for _ in range(2))
     adjacency = normalised_adjacency(graph.edges, len(graph.features))
+    # Words are nearly all zeros, and products with a sparse matrix take their gradient to the dense one alone.
+    words = graph.features.to_sparse() if graph.features.count_nonzero() < _DENSE * graph.features.numel() else None
+    features = graph.features if words is None else words
     optimiser = torch.optim.Adam([*own.parameters(), *other.parameters()], lr=settings.lr)
     for _ in range(settings.epochs):
         drawn: Int[Tensor, " drawn"] = torch.randperm(len(graph.features))[: settings.sample]
-        contexts = propagate(adjacency, other(adjacency, graph.features), scope, form=settings.form)
-        loss = contextual_loss(own(adjacency, graph.features)[drawn], contexts[drawn])
+        contexts = propagate(adjacency, other(adjacency, features), scope, form=settings.form)
+        loss = contextual_loss(own(adjacency, features)[drawn], contexts[drawn])
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
