@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from random import Random
 
 from degla.data.sources import read_captions, read_negatives
 from degla.negatives.balance.signs import CandidatePair
@@ -25,8 +26,10 @@ from degla.negatives.report.counts import Reservoir
 from degla.negatives.report.ngrams import Likelihoods, NgramLikelihood, half_of, ngram_likelihoods
 
 TOGETHER = "together"
-MOST = 2_000
-"""Pairs of a rule and half, and of all rules together and half as many a rule as come of it."""
+MOST = 1_500
+"""Pairs of a rule and half."""
+MOST_TOGETHER = 3_000
+"""Pairs of all rules together and half, drawn from those."""
 
 Drawn = dict[str, tuple[list[CandidatePair], list[CandidatePair]]]
 """Pairs of each rule in two halves of the images."""
@@ -67,8 +70,10 @@ def sugarcrepe_rows(folder: Path) -> Iterator[tuple[str, str, str, str]]:
 
 
 def whole(drawn: Drawn) -> tuple[list[CandidatePair], list[CandidatePair]]:
-    """All rules together, in two halves."""
-    return [pair for own in drawn.values() for pair in own[0]], [pair for own in drawn.values() for pair in own[1]]
+    """Pairs of all rules together, in two halves, as many of a rule as it has captions."""
+    halves = ([pair for own in drawn.values() for pair in own[half]] for half in (0, 1))
+    first, second = (Random(0).sample(pairs, min(len(pairs), MOST_TOGETHER)) for pairs in halves)
+    return first, second
 
 
 def show(title: str, told: Mapping[str, Told | None]) -> None:

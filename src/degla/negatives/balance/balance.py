@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 from degla.errors import InputError
@@ -32,7 +33,7 @@ _BLOCK: Final = 300_000
 _TRIED: Final = 2_000
 """Pairs of a half in the test of one reward."""
 _TESTED: Final = 4_000
-"""Pairs of a rule and half in the tests of what is written."""
+"""Pairs of a rule and half, or of all rules and half, in the tests of what is written."""
 
 Rows = Callable[[], Iterable[NegativeRecord]]
 """A function that begins to read the rows of the file anew."""
@@ -236,8 +237,12 @@ class Balancer:
     def _samples(
         self, rules: Sequence[str]
     ) -> tuple[tuple[list[CandidatePair], list[CandidatePair]], tuple[list[CandidatePair], list[CandidatePair]]]:
-        """Drawn pairs of some rules, before and after, in two halves."""
-        sides = [[self._sides[rule, half] for rule in rules] for half in (0, 1)]
-        before = [[pair for side in half for pair in side.before.kept] for half in sides]
-        after = [[pair for side in half for pair in side.after.kept] for half in sides]
+        """Drawn pairs of some rules, before and after, in two halves; of several rules, as many of each as came."""
+        draw = Random(self._settings.seed)
+        sampled = []
+        for kind in ("before", "after"):
+            for half in (0, 1):
+                pairs = [pair for rule in rules for pair in getattr(self._sides[rule, half], kind).kept]
+                sampled.append(draw.sample(pairs, min(len(pairs), _TESTED)))
+        before, after = sampled[:2], sampled[2:]
         return (before[0], before[1]), (after[0], after[1])
