@@ -31,7 +31,11 @@ def describe(verb: argparse.ArgumentParser) -> None:
         help="share of a rule's pairs that text-only classifiers may tell while its coverage is chosen (0.57)",
     )  # fmt: skip
     verb.add_argument(
-        "--told-rule", type=float, default=0.65, metavar="SHARE", help="share above which a rule is left out (0.65)"
+        "--told-rule",
+        type=float,
+        default=0.65,
+        metavar="SHARE",
+        help="share above which a rule is left out, as is one with too few to test; 1 keeps every rule (0.65)",
     )
     verb.add_argument(
         "--likelihood",

@@ -229,7 +229,8 @@ class Balancer:
         """Test each rule, leave out what is still told, and test the rest together."""
         for rule, state in self.report.rules.items():
             state.before, state.after = (measure_told(halves) for halves in self._samples([rule]))
-            state.stays = state.after is not None and state.after.most <= self._settings.told_rule
+            most = self._settings.told_rule
+            state.stays = most == 1 or (state.after is not None and state.after.most <= most)
         stay = [rule for rule, state in self.report.rules.items() if state.stays]
         self.report.before = measure_told(self._samples(list(self.report.rules))[0])
         self.report.after = measure_told(self._samples(stay)[1])

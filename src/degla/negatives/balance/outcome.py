@@ -19,7 +19,7 @@ class BalanceSettings:
         seed: of all draws.
         per_rule: accepted negatives of one rule for one caption, at most.
         told: share of a rule's pairs that the classifiers may tell while its reward is chosen.
-        told_rule: share above which a rule is left out.
+        told_rule: share above which a rule is left out, and where it cannot be tested; 1 keeps every rule.
     """
 
     seed: int = 0

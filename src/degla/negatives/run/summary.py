@@ -12,6 +12,7 @@ from rich.table import Table
 
 from degla.negatives.llm import Form, Reply
 from degla.records import NegativeRecord
+from degla.shelf import POSITIVES
 
 _SKIPPING: Final = frozenset({"empty_caption", "long_caption", "not_english", "over_context"})
 _NAMED: Final = 5
@@ -175,7 +176,9 @@ class Summary:
 
     def render(self) -> Group:
         """A table for a terminal: one line a rule, then reasons, then the totals."""
-        table = Table(title="Hard negatives", title_justify="left")
+        true = all(rule in POSITIVES.names() for rule in self.rules)
+        title, one = ("True texts that look changed", "true text") if true else ("Hard negatives", "negative")
+        table = Table(title=title, title_justify="left")
         for heading in ("rule", "accepted", "captions covered", "refused or none, by reason"):
             table.add_column(heading, justify="left" if heading[0] == "r" else "right")
         for rule in self.rules:
@@ -184,8 +187,8 @@ class Summary:
             share = self.covered[rule] / self.captions if self.captions else 0.0
             table.add_row(rule, f"{self.accepted[rule]:,}", f"{share:.1%}", listed or "-")
         lines = [
-            f"{self.captions:,} captions, {self.share_covered:.1%} with at least one negative, "
-            f"{self.mean:.2f} negatives a caption, {self.seconds:.1f} s"
+            f"{self.captions:,} captions, {self.share_covered:.1%} with at least one {one}, "
+            f"{self.mean:.2f} {one}s a caption, {self.seconds:.1f} s"
         ]
         if self.skipped:
             listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.skipped.items()))
