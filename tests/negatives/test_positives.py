@@ -31,6 +31,7 @@ MADE = {
         ("A farmer is carrying a basket in a field.", ["In a field, a farmer is carrying a basket."]),
         ("In a kitchen, a chef holds a knife.", ["A chef holds a knife in a kitchen."]),
         ("A farmer is looking at a man in a hat.", []),
+        ("A girl walks on a boardwalk with blue domes in the background.", []),
         ("A girl leans over a wall to feed ducks in the water.", []),
         ("A dog is running on a shore beside two geese in water.", []),  # who is in the water?
     ],
@@ -45,6 +46,7 @@ MADE = {
         ("A poodle near a fence", ["An animal near a fence", "A dog near a fence"]),
         ("A woman and a man", []),  # either may be meant
         ("A little girl holds an umbrella", []),  # no little person
+        ("Polo in a field", []),
         ("A young female is smiling", []),  # no animal
     ],
     "passive": [
@@ -52,12 +54,14 @@ MADE = {
         ("Two boys are pushing a cart.", ["A cart is being pushed by two boys."]),
         ("A girl holds her donkey.", []),
         ("Little girl feeds the ducks.", []),
+        ("A dog is herding sheep down a path.", []),  # one, or many?
         ("The girl is hugging another girl with a helmet.", []),  # whose helmet?
     ],
     "deny_other": [
         ("A wet street.", ["A street that is not dry."]),
         ("An old man smiles.", ["A man who is not young smiles."]),
         ("A street without a wet car.", []),
+        ("A dog licks its black nose.", []),
         ("A little girl with blond hair is smiling.", []),  # a girl that is not big with blond hair
     ],
 }  # fmt: skip

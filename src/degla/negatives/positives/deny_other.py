@@ -45,8 +45,11 @@ class DenyOther(TrueRule):
             place, after = places[0], token_at(tokens, chunk.end)
             alone = place == chunk.start + 1 and not tokens[place + 1].is_adjective and tokens[place + 1].tag != "CC"
             closed = after.text in ("", ".", ",") or after.tag in ("VBZ", "VBP") or after.lower in _PLACED
-            if not alone or not closed or tokens[chunk.head].tag.startswith("NNP"):
-                continue
+            shared = token_at(tokens, chunk.start - 1).tag == "CC" and token_at(tokens, chunk.start - 2).is_adjective
+            if not alone or not closed or shared or tokens[chunk.head].tag.startswith("NNP"):
+                continue  # shared: "a black and a brown dog"
+            if tokens[chunk.start].tag == "PRP$" or "multi" in tokens[place].lower:
+                continue  # "its nose that is not orange"; what has many colours may have any
             word, lemma = tokens[place].lower, tokens[chunk.head].lemma
             living = known.is_living(lemma)
             sorts = _LIVING_SORTS if living else _SORTS

@@ -19,8 +19,7 @@ from degla.negatives.true_frames import TrueRule
 _AT: Final = frozenset({"in", "on", "at", "near", "outside", "inside", "along", "under", "beside", "behind", "by"})
 _PLACES: Final = frozenset({"room", "place", "building", "weather", "time_of_day"})
 _GROUNDS: Final = frozenset(
-    {"grass", "snow", "sand", "water", "beach", "ocean", "background", "foreground", "sidewalk", "road", "river", "ice",
-     "shade", "dirt", "mud"}
+    {"grass", "snow", "sand", "water", "beach", "ocean", "sidewalk", "road", "river", "ice", "shade", "dirt", "mud"}
 )  # fmt: skip
 _COMMA: Final = Token(",", ",", ",", ",", glued=True)
 
@@ -80,8 +79,9 @@ def _does(caption: Caption, preposition: int, subject: Chunk) -> bool:
     verb = tokens[preposition].governor
     if subject.start != 0 or subject.role != "thing" or not 0 <= verb < preposition or not tokens[verb].is_verb:
         return False
-    if tokens[verb].tag == "VB":
-        return False  # "leans over a wall to feed ducks in the water"
+    own = tokens[verb].role == "ROOT" or tokens[verb].governor == subject.head
+    if not own or tokens[verb].tag == "VB":
+        return False  # "leans over a wall to feed ducks in the water", "a picture of a man jumping in the grass"
     if any(token.tag in ("CC", "WDT", "WP", "WRB") or token.lower in ("while", "as") for token in tokens[:preposition]):
         return False
     before = tokens[preposition - 1]

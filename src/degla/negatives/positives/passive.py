@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Token, determiner_fits, number, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, determiner, determiner_fits, number, token_at
+from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.ties import is_bare
 from degla.negatives.grammar.usage import WordUsage
@@ -18,7 +19,7 @@ from degla.negatives.true_frames import TrueRule
 
 _VERBS: Final = frozenset(
     {"ride", "hold", "carry", "throw", "catch", "chase", "push", "pull", "kick", "hit", "feed", "pet", "wash", "lead",
-     "hug", "kiss", "drive", "paddle", "fly", "row", "bite", "lick", "eat", "follow", "watch", "play", "toss", "pour",
+     "hug", "kiss", "drive", "paddle", "row", "bite", "lick", "eat", "follow", "watch", "play", "toss", "pour",
      "paint", "cut", "lift", "examine", "photograph", "climb", "herd", "walk"}
 )  # fmt: skip
 """Verbs whose object is done something to, so that English puts them into the passive."""
@@ -51,13 +52,21 @@ class Passive(TrueRule):
         own = other.tag == "IN" and other.lower != "with" and other.governor == subject.end + len(gap) - 1
         after = other.text in ("", ".") or own  # "hugs a girl with a helmet": whose helmet?
         tied = any(token.tag in ("CC", "WDT", "WP", "VBG", "VBN", "TO", "RP") or token.text == "," for token in rest)
-        bad = any(is_bare(tokens, one) or not determiner_fits(tokens, one) for one in (subject, thing))
+        bad = tokens[thing.head].lemma == "lot" or number(tokens, thing) == "any" or not _acts(tokens, subject)
+        bad = bad or is_bare(tokens, thing) or not determiner_fits(tokens, thing)
         if owned or tied or bad or not after:
             return
         many = number(tokens, thing) == "many"
         said = ["are" if many else "is", *(["being"] if going else []), words.conjugate(verb.lemma, "VBN"), "by"]
         middle = [replace(verb, text=word, lower=word, glued=False) for word in said]
         yield [*tokens[thing.start : thing.end], *middle, *tokens[: subject.end], *rest]
+
+
+def _acts(tokens: Sequence[Token], subject: Chunk) -> bool:
+    """Whether a subject is alive, and stands with an article or in the plural: no "by batter", no "bunch of beer"."""
+    head = tokens[subject.head]
+    named = head.is_many or determiner(tokens, subject) is not None
+    return lexicon().is_living(head.lemma) and named and determiner_fits(tokens, subject)
 
 
 RULE = Passive()
