@@ -31,6 +31,7 @@ from degla.systems.free.training import (
     _Steps,
     classify,
     linear_map,
+    nearest_semantics,
     refined,
     score_rows,
     train_free,
@@ -215,6 +216,14 @@ def test_every_row_gets_one_of_the_classes_that_there_are() -> None:
     assert linear_map(data).max() < 5
 
 
+def test_a_clip_alone_is_beside_where_semantics_are_of_its_space() -> None:
+    data = _data()
+    assert nearest_semantics(data) is not None
+    cosines = torch.nn.functional.cosine_similarity(data.features[:, None], data.semantics[None], dim=2)
+    assert torch.equal(nearest_semantics(data), cosines.argmax(dim=1))  # type: ignore[arg-type]
+    assert nearest_semantics(made_features(seed=0)) is None
+
+
 def _write_xlsa17(folder: Path, **changed: object) -> None:
     """Three classes of two rows, numbered from 1 and features in columns, as xlsa17 has them."""
     features = np.arange(24, dtype=np.float64).reshape(6, 4)
@@ -278,6 +287,7 @@ def test_every_method_runs_and_is_drawn() -> None:
     cases = [Case("made", method, 0) for method in SYSTEM.methods]
     models = {case: SYSTEM.train(settings, case) for case in cases}
     scores = {case.method: SYSTEM.measure(settings, case, models[case]) for case in cases}
+    assert scores.pop("zero_shot") == {}, "attributes are no embeddings"
     assert all(set(values) == {"seen", "unseen", "harmonic"} for values in scores.values())
     (figure,) = SYSTEM.draw(settings, models)
     assert "crosses are made" in figure.caption and "<svg" in figure.drawings[0]

@@ -27,7 +27,15 @@ from degla.systems.free.clip_features import embed_shapes
 from degla.systems.free.data import ZeroShotData, made_features, read_features
 from degla.systems.free.losses import Other
 from degla.systems.free.picture import draw_features
-from degla.systems.free.training import FreeModel, FreeSettings, classify, linear_map, score_rows, train_free
+from degla.systems.free.training import (
+    FreeModel,
+    FreeSettings,
+    classify,
+    linear_map,
+    nearest_semantics,
+    score_rows,
+    train_free,
+)
 from degla.systems.system import Case, Expectation, ScoreColumn, System, Weights
 
 _CHOICES: Final[dict[str, Other]] = {"free_nearest": "nearest"}
@@ -39,16 +47,20 @@ def _data(name: str, model: str, part: str, seed: int) -> ZeroShotData:
         data = made_features(seed=seed)
     else:
         data = embed_shapes(model, seed=seed) if name == "clip" else read_features(Path(name))
-    return (data.to_choose_by() if part == "validation" else data).scaled()
+    return data.to_choose_by() if part == "validation" else data
+
+
+def _plain(settings: FreeSettings, case: Case) -> ZeroShotData:
+    return _data(case.data, settings.model, settings.part, case.seed)
 
 
 def _of(settings: FreeSettings, case: Case) -> ZeroShotData:
-    return _data(case.data, settings.model, settings.part, case.seed)
+    return _plain(settings, case).scaled()
 
 
 def _train(settings: FreeSettings, case: Case) -> Weights:
     data = _of(settings, case)
-    if case.method == "linear":
+    if case.method in ("linear", "zero_shot"):
         return {}
     return train_free(
         data,
@@ -67,6 +79,9 @@ def _model(settings: FreeSettings, case: Case, weights: Weights) -> FreeModel:
 
 def _measure(settings: FreeSettings, case: Case, weights: Weights) -> Mapping[str, float]:
     data = _of(settings, case)
+    if case.method == "zero_shot":
+        nearest = nearest_semantics(_plain(settings, case))
+        return {} if nearest is None else score_rows(nearest, data)._asdict()
     plain = case.method == "linear"
     found = linear_map(data) if plain else classify(_model(settings, case, weights), data, settings)
     return score_rows(found, data)._asdict()
@@ -87,7 +102,7 @@ SYSTEM: Final = System(
     paper="2107.13807",
     settings=FreeSettings(),
     quick=FreeSettings(epochs=60),
-    methods=("f_vaegan", "width_control", "free", "free_nearest", "linear"),
+    methods=("f_vaegan", "width_control", "free", "free_nearest", "linear", "zero_shot"),
     columns=(
         ScoreColumn("seen", "S: mean accuracy of classes trained on, among all classes."),
         ScoreColumn("unseen", "U: mean accuracy of classes never trained on, among all classes."),

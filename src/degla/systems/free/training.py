@@ -186,9 +186,7 @@ def classify(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -> In
         rows = torch.cat([data.features[data.train], made])
         known, everything = refined(model, rows), refined(model, data.features)
     weight, bias = fit_softmax(known, torch.cat([data.label[data.train], label]), classes=len(data.semantics))
-    allowed = torch.full((len(data.semantics),), -torch.inf)
-    allowed[torch.cat([data.seen, data.unseen])] = 0.0
-    return (everything @ weight + bias + allowed).argmax(dim=1)
+    return (everything @ weight + bias + _allowed(data)).argmax(dim=1)
 
 
 def refined(model: FreeModel, rows: Float[Tensor, "rows features"]) -> Float[Tensor, "rows wide"]:
@@ -218,7 +216,24 @@ def linear_map(data: ZeroShotData, *, ridge: float = 1.0) -> Int[Tensor, " rows"
     middle, centre = rows.mean(dim=0), told.mean(dim=0)
     square = (rows - middle).T @ (rows - middle) + ridge * torch.eye(rows.shape[1])
     back = torch.linalg.solve(square, (rows - middle).T @ (told - centre))
-    found = torch.nn.functional.normalize((data.features - middle) @ back + centre, dim=1)
-    allowed = torch.full((len(data.semantics),), -torch.inf)
-    allowed[torch.cat([data.seen, data.unseen])] = 0.0
-    return (found @ torch.nn.functional.normalize(data.semantics, dim=1).T + allowed).argmax(dim=1)
+    return _nearest((data.features - middle) @ back + centre, data)
+
+
+def nearest_semantics(data: ZeroShotData) -> Int[Tensor, " rows"] | None:
+    """A class for each row by the cosine of the row itself with semantics, as a CLIP does; None where a row has another
+    number of entries.
+
+    Args:
+        data: not scaled.
+    """
+    return _nearest(data.features, data) if data.features.shape[1] == data.semantics.shape[1] else None
+
+
+def _nearest(rows: Float[Tensor, "rows semantics"], data: ZeroShotData) -> Int[Tensor, " rows"]:
+    normal = torch.nn.functional.normalize
+    return (normal(rows, dim=1) @ normal(data.semantics, dim=1).T + _allowed(data)).argmax(dim=1)
+
+
+def _allowed(data: ZeroShotData) -> Float[Tensor, " classes"]:
+    """0 for classes that have rows, -inf for others."""
+    return torch.full((len(data.semantics),), -torch.inf).index_fill(0, torch.cat([data.seen, data.unseen]), 0.0)
