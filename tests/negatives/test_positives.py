@@ -54,8 +54,11 @@ MADE = {
         ("Two boys are pushing a cart.", ["A cart is being pushed by two boys."]),
         ("A girl holds her donkey.", []),
         ("Little girl feeds the ducks.", []),
+        ("Group of men kick a ball.", []),
         ("A dog is herding sheep down a path.", []),  # one, or many?
         ("The girl is hugging another girl with a helmet.", []),  # whose helmet?
+        ("A boy is pushing a man in a wheelchair.", []),
+        ("A boy is pushing a man in a field.", ["A man is being pushed by a boy in a field."]),
     ],
     "deny_other": [
         ("A wet street.", ["A street that is not dry."]),

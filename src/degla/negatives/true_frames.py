@@ -6,17 +6,28 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from degla.negatives.frames import GrammarRule
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Token
 from degla.negatives.grammar.edits import write
+from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.usage import WordUsage
 from degla.negatives.llm import Chat
 from degla.negatives.rule import Example, load_rule
 from degla.records import POSITIVE
+
+_PLACES: Final = frozenset({"room", "place", "building", "weather", "time_of_day"})
+_GROUNDS: Final = frozenset(
+    {"grass", "snow", "sand", "water", "beach", "ocean", "sidewalk", "road", "river", "ice", "shade", "dirt", "mud"}
+)  # fmt: skip
+
+
+def is_place(noun: str) -> bool:
+    """Whether a noun names a ground, a room or another place, where all of a scene is."""
+    return noun in _GROUNDS or bool(lexicon().group_names(noun) & _PLACES)
 
 
 @runtime_checkable

@@ -14,13 +14,9 @@ from degla.negatives.grammar.chunks import Chunk, Token, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.usage import WordUsage
-from degla.negatives.true_frames import TrueRule
+from degla.negatives.true_frames import TrueRule, is_place
 
 _AT: Final = frozenset({"in", "on", "at", "near", "outside", "inside", "along", "under", "beside", "behind", "by"})
-_PLACES: Final = frozenset({"room", "place", "building", "weather", "time_of_day"})
-_GROUNDS: Final = frozenset(
-    {"grass", "snow", "sand", "water", "beach", "ocean", "sidewalk", "road", "river", "ice", "shade", "dirt", "mud"}
-)  # fmt: skip
 _COMMA: Final = Token(",", ",", ",", ",", glued=True)
 
 
@@ -68,9 +64,11 @@ def _is_place(caption: Caption, chunk: Chunk) -> bool:
     tokens = caption.tokens
     if chunk.start == 0 or any(token.tag in ("PRP$", "PRP") for token in tokens[chunk.start : chunk.end]):
         return False
-    head = tokens[chunk.head]
-    placed = head.lemma in _GROUNDS or bool(lexicon().group_names(head.lemma) & _PLACES)
-    return placed and tokens[chunk.start - 1].lower in _AT and tokens[chunk.start - 1].tag == "IN"
+    return (
+        is_place(tokens[chunk.head].lemma)
+        and tokens[chunk.start - 1].lower in _AT
+        and tokens[chunk.start - 1].tag == "IN"
+    )
 
 
 def _does(caption: Caption, preposition: int, subject: Chunk) -> bool:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, determiner, determiner_fits, number, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.ties import is_bare
 from degla.negatives.grammar.usage import WordUsage
-from degla.negatives.true_frames import TrueRule
+from degla.negatives.true_frames import TrueRule, is_place
 
 _VERBS: Final = frozenset(
     {"ride", "hold", "carry", "throw", "catch", "chase", "push", "pull", "kick", "hit", "feed", "pet", "wash", "lead",
@@ -49,8 +49,10 @@ class Passive(TrueRule):
         rest = tokens[thing.end :]
         owned = any(token.tag in ("PRP$", "PRP") for token in tokens)
         other = token_at(tokens, thing.end)
-        own = other.tag == "IN" and other.lower != "with" and other.governor == subject.end + len(gap) - 1
-        after = other.text in ("", ".") or own  # "hugs a girl with a helmet": whose helmet?
+        last = caption.chunk_from(thing.end + 1)
+        placed = other.tag == "IN" and last is not None and is_place(tokens[last.head].lemma)
+        # "pushes a man in a wheelchair", "hugs a girl with a helmet": who has it?
+        after = other.text in ("", ".") or (placed and other.governor == subject.end + len(gap) - 1)
         tied = any(token.tag in ("CC", "WDT", "WP", "VBG", "VBN", "TO", "RP") or token.text == "," for token in rest)
         bad = tokens[thing.head].lemma == "lot" or number(tokens, thing) == "any" or not _acts(tokens, subject)
         bad = bad or is_bare(tokens, thing) or not determiner_fits(tokens, thing)
@@ -65,7 +67,8 @@ class Passive(TrueRule):
 def _acts(tokens: Sequence[Token], subject: Chunk) -> bool:
     """Whether a subject is alive, and stands with an article or in the plural: no "by batter", no "bunch of beer"."""
     head = tokens[subject.head]
-    named = head.is_many or determiner(tokens, subject) is not None
+    measured = subject.holder != subject.head  # "group of men"
+    named = (head.is_many and not measured) or tokens[subject.start].tag in ("DT", "CD")
     return lexicon().is_living(head.lemma) and named and determiner_fits(tokens, subject)
 
 
