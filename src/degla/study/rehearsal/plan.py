@@ -14,7 +14,7 @@ from degla.study.record import RehearsalRecord
 from degla.study.rehearsal.pairs import lay_pairs
 from degla.study.rehearsal.questions import lay_questions
 
-MODEL: Final = "world"
+MODEL: Final = "photo"
 """The small model that stands in for the plan's base."""
 _SEEDS: Final = 2
 _LIMITS: Final[Mapping[str, Any]] = {"train.steps": 4, "train.batch_size": 8, "data.workers": 0}
