@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from degla import tagger
+from degla.cli import main
 from degla.errors import InputError
 from degla.negatives.checks import check_caption
 from degla.negatives.generate import NegativesSettings, generate
@@ -17,7 +18,7 @@ from degla.negatives.run.pipeline import make_rows
 from degla.negatives.run.questions import draw_rng
 from degla.negatives.run.stream import CaptionBatch
 from degla.negatives.verdicts import REASONS, refused
-from degla.records import CaptionRecord, NegativeRecord, read_jsonl
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import RULES
 
 PAPER = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
@@ -211,3 +212,15 @@ def test_all_rules_of_the_shelf_are_loadable_by_generate(tmp_path: Path) -> None
     assert set(PAPER) <= set(RULES.names())
     rows = run(tmp_path / "all.jsonl", TEXTS[:1], rules=tuple(RULES.names()))
     assert {row.rule for row in rows} == set(RULES.names())
+
+
+def test_captions_of_which_none_can_be_used_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    german, english = "Ein Hund liegt auf dem Sofa und schläft", "A brown dog lies on a red sofa"
+    for number, (texts, code) in enumerate((([german, german], 2), ([german, english], 0))):
+        write_jsonl(tmp_path / f"{number}.jsonl", records(texts))
+        argv = ["negatives", str(tmp_path / f"{number}.jsonl"), "--out", str(tmp_path / f"n{number}.jsonl"), "--json"]
+        assert main([*argv, "--rules", "replace_nouns"]) == code
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("degla: ")]
+        assert len(said) == (code == 2)
+        if said:
+            assert "nothing can be made of any of its 2 captions (not_english 2: c0, c1)" in said[0]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from degla.errors import InputError
 from degla.shelf import BALANCED_RULES, POSITIVES, RULES, Shelf
 from degla.verbs._captions import columns, describe_columns
 from degla.verbs._language_model import describe_model, model_source
@@ -80,4 +81,11 @@ def run(given: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(summary.plain(), indent=2) + "\n")
     else:
         show(summary.render())
+    if summary.captions and summary.skipped.total() == summary.captions:
+        named = {reason: ", ".join(ids) for reason, ids in summary.skipped_ids.items()}
+        reasons = "; ".join(f"{reason} {count}: {named[reason]}" for reason, count in summary.skipped.items())
+        raise InputError(
+            f"{given.captions}: nothing can be made of any of its {summary.captions} captions ({reasons}). "
+            "Captions must be English, of 1 to 80 words; --text-column names their field."
+        )
     return 0
