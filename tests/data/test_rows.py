@@ -212,6 +212,18 @@ def test_files_and_images_are_read_once_and_changes_are_noticed(
     os.utime(captions, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert read(config).source != first.source
     assert any(row.caption.text == "a cow" for row in read(config))
+
+    def write_on(*given: Any, **named: Any) -> Any:
+        captions.write_text(
+            captions.read_text() + captions.read_text().splitlines()[0].replace('"0-0"', '"new"') + "\n"
+        )
+        return joining.join_and_report(*given, **named)
+
+    with monkeypatch.context() as writing:
+        writing.setattr("degla.training.rows.join_and_report", write_on)
+        captions.write_text(captions.read_text().replace("a cow", "a pig"))
+        with pytest.raises(InputError, match=r"captions\.jsonl: was changed while it was read\. Start again"):
+            read(config)
     with pytest.raises(InputError, match=r"4 negatives a caption are wanted, but no caption has more than 3"):
         read_rows(replace(config.data, negatives_per_caption=4))
 

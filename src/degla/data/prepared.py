@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.files import cache_folder, cannot_write, remove_folder, whole_folder, write_json
 from degla.parse import open_file, read_json_object
 from degla.records import Record
@@ -82,7 +82,8 @@ def read_source(path: Path) -> Source:
     if began - max(state[1:3]) > _SECONDS_TO_SETTLE * 10**9:
         # Two processes that write at once lose one entry, which is read again then.
         entries = {name: source.model_dump() for name, source in (known | {place: found}).items()}
-        write_json(folder / _SOURCES, entries, remedy=_REMEDY)
+        with suppress(DeglaError):  # It only saves time; a folder that may only be read will do.
+            write_json(folder / _SOURCES, entries)
     return found
 
 

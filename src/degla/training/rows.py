@@ -105,6 +105,9 @@ def _joined(data: DataConfig, reads: frozenset[str], *, anew: bool = False) -> t
         with TaskProgress(True).task("rows", steps) as advance:
             report = join_and_report(given, false, folder=folder, optional=_kept_columns(columns, positives),
                                      advance=advance)  # fmt: skip
+        for path, source in sources.items():
+            if read_source(path).sha256 != source.sha256:
+                raise InputError(f"{path}: was changed while it was read. Start again when it is complete.")
         return {"report": report.model_dump(), **PairTable(folder / TABLE_NAME).describe()}
 
     folder, about = prepare({"rows": key}, make, anew=anew)
