@@ -14,6 +14,7 @@ from degla.errors import InputError
 from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.negbench import BENCHMARK
 from degla.evaluation.options import compare_options
+from degla.model.load import load_encoder
 from degla.records import PairItem
 from tests.evaluation.fake_encoders import knowing
 from tests.evaluation.shelf_contract import (
@@ -209,3 +210,28 @@ def test_the_official_files(tmp_path: Path) -> None:
     captions = json.loads((SHARED / "coco" / "annotations" / "captions_val2017.json").read_text())
     said = {row["caption"] for row in captions["annotations"] if row["image_id"] == 397133}
     assert said == set(plain.texts[:5])
+
+
+@pytest.mark.skipif(not OFFICIAL, reason="the official files are not in ../shared/data")
+def test_the_shipped_model_on_photographs_equals_a_literal_reading(tmp_path: Path) -> None:
+    """Every sixth of the 121 questions about the photographs that are there, one forward a picture and a text."""
+    there = {path.name for path in (SHARED / "coco" / "val2017").iterdir()}
+    with (SHARED / "negbench" / COCO).open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["image_path"].split("/")[-1] in there]
+    assert len(rows) == 121
+    rows = rows[::6]
+    write_table(tmp_path, COCO, CHOICE, [[row[name] for name in CHOICE] for row in rows])
+    (tmp_path / "coco").symlink_to(SHARED / "coco")
+    encoder = load_encoder("photo")
+    names = {row["image_path"].split("/")[-1] for row in rows}
+    images = {name: literal_image(encoder, tmp_path / "coco" / "val2017" / name) for name in names}
+    texts = {row[f"caption_{option}"] for row in rows for option in range(4)}
+    said = {text: literal_text(encoder, text) for text in texts}
+    expected = {}
+    for number, row in enumerate(rows):
+        image = images[row["image_path"].split("/")[-1]]
+        cosines = [float(image @ said[row[f"caption_{option}"]]) for option in range(4)]
+        right = cosines.index(max(cosines)) == int(row["correct_answer"])
+        expected[f"negbench/mcq/coco/{row['correct_answer_template']}/{number}"] = right
+    found = {item.id: item.ok["text_ok"] == 1 for item in score(encoder, "negbench", tmp_path).items}
+    assert found == expected and len(found) == 21 and 0 < sum(expected.values()) < 21

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from degla.records import ItemImage, PairItem
 from degla.results import Result
 from tests.evaluation.fake_encoders import constant, knowing
 from tests.evaluation.shelf_contract import Colours, literal_text, score, tiny_encoder, values_of
+from tests.official import OFFICIAL, SHARED
 
 PICTURE = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
 Columns = dict[str, list[Any]]
@@ -164,6 +167,18 @@ def test_vismin_equals_its_protocol_item_by_item(tmp_path: Path) -> None:
     }
     averages = {average.name: average.value for average in result.benchmarks[0].averages}
     assert averages["mean12"] == pytest.approx(sum(averages[name] for name in ("group", "text", "image")) / 3)
+
+
+@pytest.mark.skipif(not OFFICIAL, reason="the official rows are not in ../shared/data")
+def test_ceilings_are_the_share_of_pairs_of_other_words() -> None:
+    rows = json.loads((SHARED / "bivlc" / "bivlc_test_rows.json").read_text())
+    for part in bivlc.BENCHMARK.parts:
+        pairs = [
+            [sorted(re.findall("[a-z0-9']+", row[name].lower())) for name in ("caption", "negative_caption")]
+            for row in rows if f"{row['type']}_{row['subtype']}" == part.name
+        ]  # fmt: skip
+        other = sum(first != second for first, second in pairs)
+        assert len(pairs) == part.n and (part.ceiling or 1.0) == other / len(pairs)
 
 
 def test_published_counts() -> None:

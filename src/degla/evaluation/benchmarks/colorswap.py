@@ -47,7 +47,8 @@ def items(root: Path) -> Iterator[Entry]:
 
 BENCHMARK = Benchmark(
     **described("colorswap"),
-    parts=(BenchmarkPart(name="test", family="color", n=300, metrics=square_metrics()),),
+    # Only 12 pairs are not the same words: on the others a model that ignores word order ties.
+    parts=(BenchmarkPart(name="test", family="color", n=300, metrics=square_metrics(), ceiling=12 / 300),),
     headline={"composition": "test"},
     items=items,
     annotations=("colorswap/test.json",),

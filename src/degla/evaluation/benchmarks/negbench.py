@@ -3,6 +3,10 @@
 Compared with each other, the four options tell which of them is true ("options compared" beside the score); a model
 that scores one text at a time, as CLIP does, cannot compare them, a language model that reads all four can.
 
+Known defects are kept, as published: remarks of the language model that rephrased stand inside some options (42 items
+of COCO, 38 of VOC2007) and captions, one negated caption is empty, some negate nothing; what is called absent may be
+there unlabelled. COCO has up to six questions an image, which the intervals take into account.
+
 Title:    NegBench
 Paper:    arXiv 2501.09425
 Licence:  annotations MIT (captions COCO, CC BY 4.0); images COCO val2017 and VOC2007, Flickr terms of each image
