@@ -25,7 +25,8 @@ class Input:
 
     Attributes:
         shape: of what a loss is given, one letter an axis: B pairs, K negatives, P positives, M noun phrases,
-            C classes, N patches, T tokens, D dimensions, E those of the teacher. What begins with B has one row a pair.
+            C classes, N patches, T tokens, L those of a decoder, W and D dimensions, E those of the teacher. What
+            begins with B has one row a pair.
         kind: "image" and "text" go through a tower, and losses get embeddings of length one; "output" is another output
             of a tower; "value" is read as the batch has it; "model" is a number of the model; "teacher" is of the
             teacher.
@@ -120,6 +121,15 @@ class LossTensors(TypedDict, total=False):
     """As `caption_token_valid`, for each negative [B, K, T]; False for all tokens of a negative that does not exist."""
     raw_image: Annotated[Float[Tensor, "batch dim"], Input("BD", "output", "raw_image")]
     """Image embeddings whose length counts [B, D]; `image` before it is brought to length one, by default."""
+    reconstruction: Annotated[Float[Tensor, "batch length"], Input("BL", "output", "reconstruction")]
+    """-log of the probability that a frozen decoder gives to each token of a true text of the image, which it writes
+    from the state of the caption alone [B, L]."""
+    reconstruction_valid: Annotated[Bool[Tensor, "batch length"], Input("BL", "output", "reconstruction")]
+    """The tokens of that text, its end token included [B, L]."""
+    text_state: Annotated[Float[Tensor, "batch width"], Input("BW", "output", "decoding")]
+    """What `reconstruction` is made from: the end token's state behind the last norm, before the projection [B, W]."""
+    target: Annotated[Int[Tensor, "batch length"], Input("BL", "value", "decoding")]
+    """What `reconstruction` is of: the text's tokens in the decoder's vocabulary [B, L]."""
     teacher_image: Annotated[Float[Tensor, "batch dim"], Input("BE", "teacher")]
     """The teacher's image embeddings [B, D]; as all of the teacher's, they get no gradient."""
     teacher_caption: Annotated[Float[Tensor, "batch dim"], Input("BE", "teacher")]

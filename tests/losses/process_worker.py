@@ -62,6 +62,7 @@ class Encoder(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         found = {name: self.image(batch[name]) for name in IMAGES} | {name: self.text(batch[name]) for name in TEXTS}
+        found["reconstruction"] = found["reconstruction"].sum(-1)  # A number a token.
         unit = {name: nn.functional.normalize(each, dim=-1) for name, each in found.items() if name not in DENSE}
         # Data-parallel training waits for a gradient of the bias, also where no term reads it.
         return found | unit | {"scale": self.logit_scale.exp() + 0.0 * self.logit_bias, "bias": self.logit_bias * 1.0}
@@ -121,6 +122,9 @@ def global_batch(mask: str) -> dict[str, Tensor]:
         "concept": texts(PAIRS, CONCEPTS),
         "concept_valid": there(PAIRS, CONCEPTS),
         "concept_group": torch.randint(12, (PAIRS, CONCEPTS), generator=random),
+        "reconstruction": texts(PAIRS, TOKENS),
+        "reconstruction_valid": torch.tensor([[True, True, False], [True, False, False]]).repeat(PAIRS // 2, 1)
+        & there(PAIRS, 1),
     }
 
 

@@ -597,3 +597,13 @@ def raw_distillation(term: Any, student: Embeddings, teacher: Target, memory: Te
             row = row + (f[i, d] - y[i, d]) ** 2
         rows.append(row)
     return _mean(rows, f), {"raw_image"}
+
+
+def token_reconstruction(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    losses, valid = student.extra["reconstruction"], student.extra["reconstruction_valid"]
+    texts = [[losses[i, j] for j in range(valid.shape[1]) if bool(valid[i, j])] for i in range(len(valid))]
+    texts = [text for text in texts if text]
+    moved = {"reconstruction"} if texts else set[str]()
+    if term.reduction == "token":
+        return _mean([token for text in texts for token in text], student.scale), moved
+    return _mean([_mean(text, student.scale) for text in texts], student.scale), moved

@@ -28,7 +28,7 @@ UNIT = (
     "foil",
     "concept",
 )
-DENSE = ("patch", "caption_token", "negative_token", "raw_image")
+DENSE = ("patch", "caption_token", "negative_token", "raw_image", "reconstruction")
 LEAVES = (*UNIT, *DENSE, "scale", "bias")
 MASKED = {
     "negative": "valid",
@@ -40,6 +40,7 @@ MASKED = {
     "concept": "concept_valid",
     "caption_token": "caption_token_valid",
     "negative_token": "negative_token_valid",
+    "reconstruction": "reconstruction_valid",
 }
 """Which mask says where the rows of a leaf exist."""
 
@@ -171,6 +172,8 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
         "concept_valid": there(pairs, CONCEPTS, share=0.6),
         "concept_group": torch.randint(2 * pairs, (pairs, CONCEPTS), generator=random),
     }
+    leaves["reconstruction"] = 3 * torch.rand(pairs, TOKENS, generator=random, dtype=torch.float64)
+    given["reconstruction_valid"] = token_masks(pairs) & there(pairs, 1, share=0.7)
     return Case(
         leaves={name: value.requires_grad_() for name, value in leaves.items()},
         teacher=teacher,
@@ -210,6 +213,7 @@ LEADING = {
     "text_group": "caption",
     "bias": "caption",
     "raw_image": "raw_image",
+    "reconstruction": "reconstruction",
 }
 """The leaf that a term must move which reads an extra part of the embeddings."""
 

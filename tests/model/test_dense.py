@@ -23,7 +23,7 @@ def test_outputs_are_those_of_the_whole_towers(tmp_path: Path, custom_text: bool
     assert encoder.gives_tokens
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     texts = encoder.tokenize([*CAPTIONS, CAPTIONS[0]])
-    image, text, patch, token, _ = encoder.embed(images, texts, dense=True)
+    image, text, patch, token, *_ = encoder.embed(images, texts, dense=True)
     torch.testing.assert_close(image, encoder.encode_images(images))
     torch.testing.assert_close(text, encoder.encode_captions(texts))
 
@@ -44,7 +44,7 @@ def test_outputs_are_those_of_the_whole_towers(tmp_path: Path, custom_text: bool
 @pytest.mark.usefixtures("attention_form")
 def test_gradients_reach_both_towers_whole(tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model))
-    _, _, patch, token, _ = encoder.embed(torch.randn(2, 3, 32, 32), encoder.tokenize(CAPTIONS[:2]), dense=True)
+    _, _, patch, token, *_ = encoder.embed(torch.randn(2, 3, 32, 32), encoder.tokenize(CAPTIONS[:2]), dense=True)
     (patch.square().sum() + token.square().sum()).backward()
     still = [name for name, value in encoder.clip.named_parameters() if value.grad is None or not value.grad.any()]
     assert still == ["logit_scale"]

@@ -52,6 +52,9 @@ class DataConfig(Checked, section="data"):
     """File of class names, one a line or a JSON list, where a loss reads classes; the field label names one."""
     class_template: str = "a photo of a {}."
     """How a class becomes a text: {} stands for its name ("a photo of a {}." in GIFT)."""
+    decoder: Path | None = None
+    """Folder of a frozen language decoder of the T5 kind with its tokenizer, in the form of transformers, where a loss
+    reads what it writes from a caption's state."""
     neighbours: Path | None = None
     """File of similar images, written by `degla neighbours`."""
     neighbours_per_pair: Count = 0

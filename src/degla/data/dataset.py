@@ -116,7 +116,7 @@ class PairDataset(Dataset[Pair]):
             rule=torch.where(valid, rule, -1),
             group=int(self.groups[index]),
             id=caption_id,
-            extra=extra | self.extras.numbers(index, further),
+            extra=extra | self.extras.numbers(index, further) | self.extras.target_of(epoch=epoch, index=index),
         )
 
     def _further_images(self, key: RowKey, caption_id: str, image: Tensor) -> dict[str, Tensor | int]:

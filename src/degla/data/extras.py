@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -60,10 +60,13 @@ class RowExtras:
         file: written by `write_extras`; None where nothing is read that has a column.
         wanted: what of them is read.
         seed: of the draws among several texts.
+        target: a text to the tokens of a decoder, where a loss reads what it writes of the image's captions.
     """
 
-    def __init__(self, file: ColumnFile | None, wanted: ExtraData, *, seed: int) -> None:
-        self.file, self.wanted, self.seed = file, wanted, seed
+    def __init__(
+        self, file: ColumnFile | None, wanted: ExtraData, *, seed: int, target: Callable[[str], Tensor] | None = None
+    ) -> None:
+        self.file, self.wanted, self.seed, self.target = file, wanted, seed, target
         self.images = inputs_of(wanted.reads, kind="image")
         """The inputs that are pictures, by name."""
         self.texts = _texts_read(wanted)
@@ -94,6 +97,13 @@ class RowExtras:
             return value  # All of them, in the file's order.
         count = min(self.wanted.positives, len(value))
         return stream(name + "s", seed=self.seed, epoch=epoch, index=index).sample(value, count)
+
+    def target_of(self, *, epoch: int, index: int) -> dict[str, Tensor]:
+        """The decoder's tokens of one of the captions of the row's image, its own among them."""
+        if self.target is None:
+            return {}
+        chance = stream("target", seed=self.seed, epoch=epoch, index=index)
+        return {"target": self.target(chance.choice(self.at("target", index)))}
 
     def places(self, name: str) -> int:
         """How many texts a row has in a batch, missing ones among them."""
@@ -144,6 +154,8 @@ def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> bool:
         columns["concept"] = _concepts(rows, wanted)
     if "unit" in wanted.reads:
         columns["unit"] = _found(rows, wanted, "units")
+    if "reconstruction" in wanted.reads:
+        columns["target"] = _targets(rows)
     if "label" in inputs_of(wanted.reads):
         columns["label"] = _labels(rows, wanted)
     if "text_group" in inputs_of(wanted.reads):
@@ -197,6 +209,13 @@ def _further_texts(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[
             f"can; or take other captions of the same image: {wanted.flags}.positives same_image."
         )
         raise InputError(f"{wanted.where}: no caption has a further true text, and this recipe reads them. {remedy}")
+
+
+def _targets(rows: PairTable) -> Iterator[Any]:
+    """All captions of each row's image."""
+    lists = _of_same_image(rows)
+    for captions in rows.chunks("text"):
+        yield arrow.array(list(islice(lists, len(captions))), TEXTS)
 
 
 def _of_same_image(rows: PairTable) -> Iterator[list[str]]:

@@ -22,7 +22,7 @@ from degla.model.depth import TOWERS, tower_module
 from degla.model.image import encode_class_token, reads_class_token
 from degla.model.integrity import digest_of_weights
 from degla.model.modes import rest_what_stays
-from degla.model.text import can_trim, encode_tree, encode_trimmed, padding_token, tree_grower
+from degla.model.text import can_trim, encode_tree, encode_tree_states, encode_trimmed, padding_token, tree_grower
 from degla.prefixes import GrowTree, PrefixTree, Tokenize
 
 log = logging.getLogger("degla.model")
@@ -69,6 +69,7 @@ class TowerOutputs(NamedTuple):
         patch: outputs for the patches of each image [images, patches, D], not of unit length.
         token: outputs for the tokens of each text [texts, length, D], not of unit length.
         raw_image: embeddings of the images before they are brought to length one [images, D].
+        state: state of each text's end token behind the last norm, before the projection [texts, W].
     """
 
     image: Tensor | None
@@ -76,6 +77,7 @@ class TowerOutputs(NamedTuple):
     patch: Tensor | None = None
     token: Tensor | None = None
     raw_image: Tensor | None = None
+    state: Tensor | None = None
 
 
 class Encoder(nn.Module):
@@ -234,6 +236,16 @@ class Encoder(nn.Module):
                 "class token; leave the flag out."
             )
 
+    def _encode_states(self, texts: Tensor | PrefixTree) -> tuple[Tensor, Tensor]:
+        if self.grow is None:
+            raise InputError(
+                f"{self.name}: gives no state of a text's end token; its text tower must be open_clip's own, read at "
+                "the end token, with --train.trim."
+            )
+        tree = self.grow(texts).to(texts.device) if isinstance(texts, Tensor) else texts
+        text, states = encode_tree_states(self.clip, tree)
+        return nn.functional.normalize(text.float(), dim=-1), states.float()
+
     def _refuse_without_tokens(self) -> None:
         if not self.gives_tokens:
             raise InputError(
@@ -249,6 +261,7 @@ class Encoder(nn.Module):
         dense: bool = False,
         raw: bool = False,
         kept: Int[Tensor, "images kept"] | None = None,
+        state: bool = False,
     ) -> TowerOutputs:
         """Embeddings of the images and texts that are given.
 
@@ -258,17 +271,21 @@ class Encoder(nn.Module):
             dense: give the outputs for patches and tokens, too.
             raw: give the images' embeddings before they are brought to length one, too.
             kept: numbers of the patches of each image that are read; all by default. Not together with `dense`.
+            state: give the states of the texts' end tokens, too; not together with `dense`.
 
         Raises:
-            InputError: `dense` without `gives_tokens`, or `kept` without `reads_class_token`.
+            InputError: `dense` without `gives_tokens`, `kept` without `reads_class_token`, or `state` where the text
+                tower gives none.
         """
-        image = text = patch = token = raw_image = None
+        image = text = patch = token = raw_image = states = None
         if images is not None:
             raw_image, patch = self._encode_patches(images) if dense else (self._encode_raw(images, kept), None)
             image = nn.functional.normalize(raw_image, dim=-1)
-        if texts is not None:
+        if texts is not None and state:
+            text, states = self._encode_states(texts)
+        elif texts is not None:
             text, token = self._encode_tokens(texts) if dense else (self.encode_captions(texts), None)
-        return TowerOutputs(image, text, patch, token, raw_image if raw else None)
+        return TowerOutputs(image, text, patch, token, raw_image if raw else None, states)
 
     def forward(
         self,
@@ -278,10 +295,11 @@ class Encoder(nn.Module):
         dense: bool = False,
         raw: bool = False,
         kept: Int[Tensor, "images kept"] | None = None,
+        state: bool = False,
     ) -> tuple[Tensor | None, ...]:
         """What `embed` gives, as far as asked for, scale and bias: the call that data-parallel training wraps."""
-        rows = self.embed(images, texts, dense=dense, raw=raw, kept=kept)
-        return (*rows[: 5 if raw else 4 if dense else 2], self.scale, self.bias)
+        rows = self.embed(images, texts, dense=dense, raw=raw, kept=kept, state=state)
+        return (*rows[: 6 if state else 5 if raw else 4 if dense else 2], self.scale, self.bias)
 
     def compile(self, *, backend: Any = "inductor") -> None:
         """Compile both towers, once for all numbers of texts and nodes."""

@@ -97,7 +97,10 @@ def encode_trimmed(clip: nn.Module, tokens: Int[Tensor, "texts length"]) -> Floa
 
 def project_texts(tower: Any, pooled: Float[Tensor, "texts width"]) -> Float[Tensor, "texts dim"]:
     """The final normalisation and the projection into the joint space, of any rows of states."""
-    pooled = tower.ln_final(pooled)
+    return _projected(tower, tower.ln_final(pooled))
+
+
+def _projected(tower: Any, pooled: Tensor) -> Tensor:
     projection = tower.text_projection
     if projection is not None:
         pooled = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
@@ -151,6 +154,19 @@ def encode_tree(clip: nn.Module, tree: PrefixTree) -> Float[Tensor, "texts dim"]
     Returns:
         One vector a text, not normalised.
     """
+    return project_texts(text_tower(clip), _tree_ends(clip, tree)).index_select(0, tree.text)
+
+
+def encode_tree_states(
+    clip: nn.Module, tree: PrefixTree
+) -> tuple[Float[Tensor, "texts dim"], Float[Tensor, "texts width"]]:
+    """As `encode_tree`, and what it projects: the state of each text's end token behind the last norm."""
+    tower = text_tower(clip)
+    states = tower.ln_final(_tree_ends(clip, tree))
+    return _projected(tower, states).index_select(0, tree.text), states.index_select(0, tree.text)
+
+
+def _tree_ends(clip: nn.Module, tree: PrefixTree) -> Float[Tensor, "different width"]:
     tower = text_tower(clip)
     heads = heads_of(tower.transformer)
     attend = attend_along(tree, heads=heads)
@@ -168,7 +184,6 @@ def encode_tree(clip: nn.Module, tree: PrefixTree) -> Float[Tensor, "texts dim"]
         return attended.transpose(1, 2).reshape(texts, -1)
 
     states = run_blocks(tower.transformer, embed_nodes(tower, tree), attend, training=tower.transformer.training)
-    ends = run_last_block(
+    return run_last_block(
         tower.transformer.resblocks[-1], states, attend_once, read=lambda rows: rows.index_select(0, last)
     )
-    return project_texts(tower, ends).index_select(0, tree.text)

@@ -1,4 +1,4 @@
-"""READ-CLIP (arXiv 2510.16540) without its decoder: NegCLIP's contrast, and paraphrases that find their captions."""
+"""READ-CLIP (arXiv 2510.16540), its decoder on demand: NegCLIP's contrast, and paraphrases that find their captions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def read_clip() -> TrainConfig:
     (0.9, 0.999, 1e-8) and gradients clipped at norm 1.
 
     Its 5 epochs draw one of the five captions of each COCO image; an epoch here passes all captions, so that 1 has as
-    many steps. Token reconstruction (weight 0.1), which predicts another caption with a frozen T5 decoder, is left out.
+    many steps. Token reconstruction, which predicts another caption with a frozen T5 decoder, is added by
+    --objective.token-reconstruction.weight 0.1 --data.decoder FOLDER.
     With an LLM's paraphrases in the column positives: --data.positives column. Differs in the weight decay of vectors
     and the scale, which is 0 here, and in the largest scale, 100 here and unbounded in the release.
 

@@ -20,8 +20,11 @@ from degla.losses.core.forms import fit_to_model
 from degla.losses.core.objective import Objective
 from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
+from degla.model.text import text_tower, why_no_tree
+from degla.model.text_decoder import TextDecoder
 from degla.training.attack import Attack
 from degla.training.optim import L2SP, build_optimizer, choose_trainable
+from degla.training.rows import decoder_folder
 from degla.training.sharding import Sharding
 from degla.training.step import Stream, Trainer
 from degla.training.views import Views
@@ -112,6 +115,7 @@ def build_trainer(
     if encoder.bias is not None:
         limit = max(limit, float(encoder.clip.logit_scale.detach()))
     choose_trainable(encoder, config)
+    decoder = _decoder(config, encoder)
     teacher = Teacher(encoder, config.teacher) if any(objective.needs for objective in objectives) else None
     encoder.train()
     encoder.precision = accelerator.mixed_precision
@@ -124,7 +128,7 @@ def build_trainer(
     sharding = None
     if config.train.strategy == "fsdp" and processes.count > 1:
         sharding = Sharding(encoder, teacher, config=config, processes=processes)
-    optimizer = build_optimizer(encoder, config.optim)
+    optimizer = build_optimizer(encoder if decoder is None else torch.nn.ModuleList([encoder, decoder]), config.optim)
     # Only what is not for evaluation alone is wrapped in DDP.
     student = accelerator.prepare_model(encoder, evaluation_mode=sharding is not None)
     attack = None
@@ -141,8 +145,35 @@ def build_trainer(
         optimizer=accelerator.prepare_optimizer(optimizer), pairs=Stream(objectives[0], chunk, attack, views),
         replay=Stream(objectives[1], chunk) if len(objectives) > 1 else None,
         l2_sp=_l2_sp(config, accelerator, encoder, sharding), sharding=sharding, steps=steps,
-        log_scale_limit=limit,
+        log_scale_limit=limit, decoder=decoder,
     )  # fmt: skip
+
+
+def _decoder(config: TrainConfig, encoder: Encoder) -> TextDecoder | None:
+    """The decoder whose writing a loss reads, where one does.
+
+    Raises:
+        InputError: it is none, the text tower gives no states, or a setting does not go together with it.
+    """
+    reading = [stream for stream in config.streams if "reconstruction" in stream.reads]
+    if not reading:
+        return None
+    in_replay = len(reading) > 1 or "reconstruction" not in config.pairs.reads
+    odd = {
+        "--replay.objective.token-reconstruction.weight": in_replay,
+        "--attack.epsilon": config.attack.epsilon > 0, "--train.strategy fsdp": config.train.strategy == "fsdp",
+        "a loss that reads patches and tokens": "tokens" in config.pairs.reads,
+    }  # fmt: skip
+    wrong = next((name for name, there in odd.items() if there), None)
+    if wrong is not None:
+        raise InputError(f"--objective.token-reconstruction.weight does not go together with {wrong}; leave one out.")
+    if encoder.grow is None:
+        why = why_no_tree(encoder.clip) or "--train.trim is needed"
+        raise InputError(f"{encoder.name}: gives no states for --objective.token-reconstruction.weight: {why}.")
+    width = int(text_tower(encoder.clip).ln_final.weight.shape[0])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)  # The same map in every process.
+        return TextDecoder(decoder_folder(config.data), width=width).to_device(encoder.device)
 
 
 def copy_of_start(config: TrainConfig, encoder: Encoder) -> Encoder | None:

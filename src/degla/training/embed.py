@@ -78,7 +78,7 @@ def to_embeddings(
     found: dict[str, list[Tensor]] = {}
     start = 0
     for outputs in rows:
-        image, text, patch, token, raw_image = TowerOutputs(*outputs)
+        image, text, patch, token, raw_image, state = TowerOutputs(*outputs)
         assert image is not None
         part = _without_texts(image, batch) if text is None else batch.split(image, text, start=start)
         count = len(part["image"])
@@ -87,6 +87,8 @@ def to_embeddings(
             part |= _dense(patch, token, rows=count, batch=batch)
         if raw_image is not None:
             part["raw_image"] = raw_image[:count]
+        if state is not None:
+            part["text_state"] = state[:count]
         for name, value in part.items():
             found.setdefault(name, []).append(value)
     joined = {name: _join(values).float() for name, values in found.items()}

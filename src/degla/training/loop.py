@@ -25,6 +25,7 @@ from degla.locks import lock
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.model.runs import BEST_NAME, checkpoints, latest_checkpoint, put_right, step_of
+from degla.model.text_decoder import decoder_digest
 from degla.stopping import Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, nonfinite_told
@@ -103,7 +104,8 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     )  # fmt: skip
     watch = FiniteWatch()
     state = RunState(
-        run, config=config, trainer=trainer, watch=watch, start=start, data=_digests(pairs, *replays),
+        run, config=config, trainer=trainer, watch=watch, start=start,
+        data=_digests(config, pairs, *replays),
         counts=data_counts(pairs.dataset),
     )  # fmt: skip
     position = state.load() if resume else Position()
@@ -176,9 +178,11 @@ def _end(accelerator: Accelerator, processes: Processes) -> None:
     accelerator.end_training()
 
 
-def _digests(pairs: Pairs, *replays: Pairs) -> dict[str, str]:
-    """Of all columns that the run is trained on, those of replayed pairs with their name in front."""
+def _digests(config: TrainConfig, pairs: Pairs, *replays: Pairs) -> dict[str, str]:
+    """Of all columns that the run is trained on, those of replayed pairs with their name in front; of a decoder too."""
     digests = data_digests(pairs.dataset, pairs.neighbours)
+    if "reconstruction" in config.pairs.reads and config.data.decoder is not None:
+        digests["decoder"] = decoder_digest(config.data.decoder)
     for replay in replays:
         digests |= {f"replay {name}": value for name, value in data_digests(replay.dataset, replay.neighbours).items()}
     return digests

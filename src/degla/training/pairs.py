@@ -22,8 +22,9 @@ from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
+from degla.model.text_decoder import DecoderTokens
 from degla.training.features import embed_pictures
-from degla.training.rows import PairSource, extra_data, read_pairs
+from degla.training.rows import PairSource, decoder_folder, extra_data, read_pairs
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def open_pairs(
     data = stream.data
     source = source or read_pairs(stream, seed=loop.seed, processes=processes)
     scale = (data.smallest_crop, 1.0)
+    target = DecoderTokens.of(decoder_folder(data)) if "reconstruction" in stream.reads else None
     dataset = PairDataset(
         source.rows,
         folder=Path(data.images or "."),
@@ -91,7 +93,7 @@ def open_pairs(
         negatives_per_caption=data.negatives_per_caption,
         seed=loop.seed,
         draw=data.draw,
-        extras=RowExtras(source.extras, extra_data(data, stream.reads), seed=loop.seed),
+        extras=RowExtras(source.extras, extra_data(data, stream.reads), seed=loop.seed, target=target),
     )
     if loop.embed_images_once:
         folder = dataset.folder

@@ -168,6 +168,20 @@ def extra_data(data: DataConfig, reads: frozenset[str]) -> ExtraData:
     )
 
 
+def decoder_folder(data: DataConfig) -> Path:
+    """Where the decoder is whose writing a loss reads.
+
+    Raises:
+        InputError: no folder is given.
+    """
+    if data.decoder is None:
+        raise InputError(
+            "a loss of this recipe reads what a frozen decoder writes, and there is none: give "
+            f"{data.flag('decoder')} FOLDER, for example of t5-v1_1-large, or set that loss's weight to 0."
+        )
+    return data.decoder
+
+
 @dataclass(frozen=True)
 class PairSource:
     """The rows of a run, read and checked before any model is looked up.
@@ -202,6 +216,8 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of images ({data.flag('images')}).")
     extras = extra_data(data, stream.reads)
+    if "reconstruction" in stream.reads:
+        decoder_folder(data)
     rows, key = _joined(data, stream.reads, anew=anew)
     rows, bad = _with_images(stream, rows, key, folder=folder, anew=anew)
 

@@ -137,6 +137,7 @@ class RunState:
                     "random": states,
                     "memory": self._memory(),
                     "scaler": scaler.state_dict() if scaler is not None else {},
+                    "decoder": {} if self.trainer.decoder is None else self.trainer.decoder.state_dict(),
                 },
                 state={
                     **asdict(position),
@@ -190,6 +191,8 @@ class RunState:
                 "the student is what is kept. Put the old one back."
             )
         self._recall(tensors["memory"])
+        if self.trainer.decoder is not None:
+            self.trainer.decoder.load_state_dict(tensors["decoder"])
         if self.trainer.accelerator.scaler is not None and tensors["scaler"]:
             self.trainer.accelerator.scaler.load_state_dict(tensors["scaler"])
         rank = self.trainer.processes.rank

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from degla.config.run import TrainConfig
 from degla.data.batches import Batch
-from degla.losses.core import Processes
+from degla.losses.core import Embeddings, Processes
 from degla.losses.core.objective import Objective
 from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
+from degla.model.text_decoder import TextDecoder
 from degla.training.attack import Attack
 from degla.training.embed import embed_student, teacher_target
 from degla.training.optim import L2SP, bare, learning_rate
@@ -51,6 +52,7 @@ class Trainer:
         sharding: where the processes share student and teacher out; else None.
         steps: length of the whole run.
         log_scale_limit: largest logarithm of the scale.
+        decoder: whose writing from captions' states a loss of `pairs` reads; its map is trained along; else None.
     """
 
     config: TrainConfig
@@ -66,6 +68,7 @@ class Trainer:
     sharding: Sharding | None
     steps: int
     log_scale_limit: float
+    decoder: TextDecoder | None = None
 
     def step(self, batch: Batch, *, number: int, replayed: Batch | None = None) -> dict[str, Tensor | float]:
         """Take step `number` (from 0) on a batch of each stream; returns what to log, averaged over processes."""
@@ -116,11 +119,22 @@ class Trainer:
         student, send_back = embed_student(
             self.student, self.encoder, batch, parts, objective=objective, accelerator=self.accelerator
         )
+        if self.decoder is not None and "reconstruction" in objective.reads:
+            student = self._written(student, self.decoder)
         loss, values = objective.value(student, target, self.processes)
         send_back(loss)
+        if self.decoder is not None and self.processes.count > 1:
+            for own in self.decoder.parameters():  # Outside of what data-parallel training wraps.
+                own.grad = None if own.grad is None else self.processes.total(own.grad) / self.processes.count
         if self.sharding is not None:
             self.sharding.average_gradients()
         return loss.detach(), values
+
+    def _written(self, student: Embeddings, decoder: TextDecoder) -> Embeddings:
+        """The same with what the decoder says of the target texts."""
+        with self.accelerator.autocast():
+            losses, valid = decoder(student.require("text_state"), student.require("target"))
+        return replace(student, extra={**student.extra, "reconstruction": losses, "reconstruction_valid": valid})
 
     def update(self, loss: Tensor) -> None:
         """Clip the gradients, step, and clamp the scale. Where `loss` is not finite no parameter moves."""
@@ -128,7 +142,8 @@ class Trainer:
         if limit is not None and self.sharding is not None:
             self.sharding.clip_gradients(limit)
         elif limit is not None:
-            self.accelerator.clip_grad_norm_(self.student.parameters(), limit)
+            along = () if self.decoder is None else self.decoder.parameters()
+            self.accelerator.clip_grad_norm_([*self.student.parameters(), *along], limit)
         if self.accelerator.scaler is None and getattr(optimizer, "_step_supports_amp_scaling", False):
             # The fused kernel looks at it on the device.
             optimizer.found_inf = (~torch.isfinite(loss)).float()  # type: ignore[attr-defined]

@@ -160,7 +160,9 @@ class Objective:
     @property
     def outputs(self) -> dict[str, Any]:
         """Which further outputs of the towers the active losses read: options of `Encoder.embed`."""
-        return {"dense": "tokens" in self.reads, "raw": "raw_image" in self.reads}
+        return {
+            "dense": "tokens" in self.reads, "raw": "raw_image" in self.reads, "state": "reconstruction" in self.reads
+        }  # fmt: skip
 
     @property
     def reads_texts(self) -> bool:

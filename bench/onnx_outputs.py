@@ -1,0 +1,73 @@
+"""How far are the embeddings of an ONNX export from the model's, on photographs and captions? Own tokenizer, own pixels.
+
+The export itself compares four made pictures and a few texts; this takes a hundred and five hundred, in batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from degla.data.images import read_image
+from degla.export.run import export
+from degla.model import probe
+from degla.model.load import load_encoder
+from degla.model.onnx_folder import OnnxModel
+
+
+def inputs(data: Path, pictures: int, texts: int) -> tuple[list[Any], list[str]]:
+    """COCO's photographs, then made pictures; its captions, then SugarCrepe's."""
+    folder = data / "coco/val2017"
+    found: list[Any] = [read_image(path.name, folder=folder) for path in sorted(folder.glob("*.jpg"))[:pictures]]
+    found += [probe.picture(width=80 + n, height=120 - n, seed=n) for n in range(pictures - len(found))]
+    rows = json.loads((data / "coco/annotations/captions_val2017.json").read_text())["annotations"]
+    said = [row["caption"] for row in rows]
+    for file in sorted((data / "sugarcrepe").glob("*.json")):
+        said += [row["negative_caption"] for row in json.loads(file.read_text()).values()]
+    return found, said[:texts]
+
+
+@torch.no_grad()
+def differences(model: str, pictures: list[Any], texts: list[str]) -> dict[str, float]:
+    """The largest difference of a coordinate of the unit embeddings."""
+    encoder = load_encoder(model)
+    with tempfile.TemporaryDirectory() as name:
+        graphs = OnnxModel(export(model, to="onnx", out=Path(name) / "onnx").folder, name="onnx")
+        gaps = {"images": 0.0, "texts": 0.0}
+        for start in range(0, len(pictures), 7):
+            pixels = [torch.stack([each.transform(p) for p in pictures[start : start + 7]]) for each in (encoder, graphs)]
+            gap = probe.gap(graphs.encode_images(pixels[1]), encoder.encode_images(pixels[0]))
+            gaps["images"] = max(gaps["images"], gap)
+        for start in range(0, len(texts), 33):
+            some = texts[start : start + 33]
+            found = graphs.encode_captions(graphs.tokenize(some))
+            gap = probe.gap(found, encoder.encode_captions(encoder.tokenize(some)))
+            gaps["texts"] = max(gaps["texts"], gap)
+    return gaps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", default=["world"])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="root that holds coco/ and sugarcrepe/")
+    parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--texts", type=int, default=500)
+    given = parser.parse_args()
+    pictures, texts = inputs(given.data, given.pictures, given.texts)
+    wrong = 0
+    for model in given.models:
+        gaps = differences(model, pictures, texts)
+        wrong += max(gaps.values()) > probe.ROUNDED
+        print(f"{model}: {len(pictures)} pictures differ by at most {gaps['images']:.1e}, {len(texts)} texts by "
+              f"{gaps['texts']:.1e} (bound {probe.ROUNDED:g})", flush=True)  # fmt: skip
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Token reconstruction: a frozen decoder writes another true text of the image from the caption's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.ranges import Factor
+
+
+@dataclass(frozen=True)
+class TokenReconstruction(Loss):
+    """Keep in each caption's state what a frozen language decoder needs to write another caption of its image.
+
+    Formula:  mean of -log p(y_l | y_<l, W e_i) over the tokens y_l of all texts, or over texts of the mean of each
+              e: the state of caption i at its end token, behind the last norm, before the projection; W: trained along
+    Shapes:   reconstruction and its mask, see Embeddings; returns a scalar
+    Scope:    local - a caption meets only a text of its own image; no gather
+    Source:   READ-CLIP, arXiv 2510.16540 (JiH00nKw0n/READ-CLIP b2f096c)
+    Differs:  the release leaves the decoder's dropout on; here it is in evaluation mode
+    Cost:     a pass of the decoder over the texts, forward and backward, and its weights in memory
+    """
+
+    weight: Factor = 0.1
+    """Factor of the loss, >= 0 (0.1 in READ-CLIP)."""
+    reduction: Literal["token", "sentence"] = "token"
+    """What is averaged: all "token"s alike, so that long texts count more (READ-CLIP's code), or each "sentence"."""
+
+    scaled: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str]] = frozenset({"reconstruction"})
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the tokens, or the texts, of all processes."""
+        losses, valid = student.require("reconstruction"), student.require("reconstruction_valid")
+        if self.reduction == "token":
+            return processes.mean(losses, valid)
+        kept = torch.where(valid, losses, torch.zeros_like(losses))
+        return processes.mean(kept.sum(dim=1) / valid.sum(dim=1).clamp(min=1), valid.any(dim=1))
