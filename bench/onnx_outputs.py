@@ -1,4 +1,4 @@
-"""How far are the embeddings of an ONNX export from the model's, on photographs and captions? Own tokenizer, own pixels.
+"""How far are the embeddings of an ONNX export from the model's, on photographs and captions? Own tokenizer and pixels.
 
 The export itself compares four made pictures and a few texts; this takes a hundred and five hundred, in batches.
 """
@@ -24,7 +24,9 @@ from degla.model.onnx_folder import OnnxModel
 def inputs(data: Path, pictures: int, texts: int) -> tuple[list[Any], list[str]]:
     """COCO's photographs, then made pictures; its captions, then SugarCrepe's."""
     folder = data / "coco/val2017"
-    found: list[Any] = [read_image(path.name, folder=folder) for path in sorted(folder.glob("*.jpg"))[:pictures]]
+    found: list[Any] = [
+        read_image(path.name, folder=folder, caption_id=path.stem) for path in sorted(folder.glob("*.jpg"))[:pictures]
+    ]
     found += [probe.picture(width=80 + n, height=120 - n, seed=n) for n in range(pictures - len(found))]
     rows = json.loads((data / "coco/annotations/captions_val2017.json").read_text())["annotations"]
     said = [row["caption"] for row in rows]
@@ -41,7 +43,9 @@ def differences(model: str, pictures: list[Any], texts: list[str]) -> dict[str, 
         graphs = OnnxModel(export(model, to="onnx", out=Path(name) / "onnx").folder, name="onnx")
         gaps = {"images": 0.0, "texts": 0.0}
         for start in range(0, len(pictures), 7):
-            pixels = [torch.stack([each.transform(p) for p in pictures[start : start + 7]]) for each in (encoder, graphs)]
+            pixels = [
+                torch.stack([each.transform(p) for p in pictures[start : start + 7]]) for each in (encoder, graphs)
+            ]
             gap = probe.gap(graphs.encode_images(pixels[1]), encoder.encode_images(pixels[0]))
             gaps["images"] = max(gaps["images"], gap)
         for start in range(0, len(texts), 33):
@@ -55,7 +59,9 @@ def differences(model: str, pictures: list[Any], texts: list[str]) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=["world"])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="root that holds coco/ and sugarcrepe/")
+    parser.add_argument(
+        "--data", type=Path, default=Path("../shared/data"), help="root that holds coco/ and sugarcrepe/"
+    )
     parser.add_argument("--pictures", type=int, default=100)
     parser.add_argument("--texts", type=int, default=500)
     given = parser.parse_args()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
+from degla.evaluation.by_mteb import mteb_section
 from degla.evaluation.changes import ItemChange, ShownChange
 from degla.evaluation.comparison import Cell, Comparison, Method, Row, weighed_rows
 from degla.evaluation.in_print import PrintedTable
@@ -45,6 +47,7 @@ def page_of(
     printed: Sequence[PrintedTable] = (),
     changed: Mapping[str, Sequence[ItemChange]] | None = None,
     weighed: tuple[str, str] | None = None,
+    mteb: Mapping[str, Path] | None = None,
 ) -> Page:
     """The page.
 
@@ -54,9 +57,10 @@ def page_of(
         changed: label to the items that changed most.
         weighed: names of the two scores of the first plot, gained and kept, as `find_row` takes them; None: composition
             against recognition.
+        mteb: label to what mteb wrote of a model.
 
     Raises:
-        InputError: no benchmark has a score of these names.
+        InputError: no benchmark has a score of these names; see `read_mteb_results` too.
     """
     titles = titles_of(comparison)
     against = f"; gains and losses against **{comparison.baseline}**" if comparison.baseline else ""
@@ -72,6 +76,7 @@ def page_of(
             *_bars(comparison, titles),
             *_changed(comparison, titles, changed or {}),
             Section("Every part", list(_every_part(comparison, titles, printed))),
+            *mteb_section(mteb or {}),
             Section("Where the numbers come from", [Grid(list(_sources(comparison)))]),
         ],
         lead=[lead],

@@ -24,6 +24,7 @@ def report(
     root: Path | None = None,
     published: bool = True,
     weighed: tuple[str, str] | None = None,
+    mteb: Mapping[str, Path] | None = None,
 ) -> Data:
     """Write `out` (HTML, nothing outside it is needed) and the same tables as Markdown beside it.
 
@@ -35,13 +36,15 @@ def report(
         published: show scores in print of the same parts, labelled as not measured here.
         weighed: names of the two scores of the first plot, gained and kept, as `find_row` takes them; None: composition
             against recognition.
+        mteb: label to what mteb wrote of a model, shown in a section of its own.
 
     Returns:
         The same as plain data: methods, headline, rows, warnings, published tables, items that changed most (without
         their pictures); scores from 0 to 1.
 
     Raises:
-        InputError: see `compare` and `largest_changes`; or `out` does not end in ".html" or cannot be written.
+        InputError: see `compare`, `largest_changes` and `read_mteb_results`; or `out` does not end in ".html" or cannot
+            be written.
         DeglaError: the disk is full.
     """
     if out.suffix != ".html":
@@ -49,7 +52,7 @@ def report(
     comparison = compare(results, baseline=baseline)
     printed = tables_in_print(comparison) if published else ()
     changed = largest_changes(comparison, root=root)
-    page = page_of(comparison, printed=printed, changed=changed, weighed=weighed)
+    page = page_of(comparison, printed=printed, changed=changed, weighed=weighed, mteb=mteb)
     html, markdown = page.html(), page.markdown()
     write_text(out, html)
     write_text(out.with_suffix(".md"), markdown)

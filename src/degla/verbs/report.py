@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from degla.errors import InputError
+
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
@@ -17,6 +19,10 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--root", type=Path, help="folder of the benchmarks' data, for pictures of the items that changed most"
     )
+    verb.add_argument(
+        "--mteb", nargs="+", default=[], metavar="LABEL=PATH",
+        help="files or folders that mteb wrote of models, for a table of their own",
+    )  # fmt: skip
     verb.add_argument("--no-published", action="store_true", help="leave out numbers in print")
     verb.add_argument("--json", action="store_true", help="print the table as JSON")
 
@@ -25,9 +31,17 @@ def run(given: argparse.Namespace) -> int:
     from degla.evaluation.report import report, result_files
     from degla.evaluation.results import load_result
 
+    mteb = {}
+    for each in given.mteb:
+        label, equals, path = each.partition("=")
+        if not (label and equals and path):
+            raise InputError(f"--mteb {each}: must be LABEL=PATH, with a file or folder that mteb wrote.")
+        mteb[label] = Path(path)
     files = result_files(given.results)
     baseline = given.baseline or (load_result(files[0]).model.label if files else None)
-    table = report(files, out=given.out, baseline=baseline, root=given.root, published=not given.no_published)
+    table = report(
+        files, out=given.out, baseline=baseline, root=given.root, published=not given.no_published, mteb=mteb
+    )
     if given.json:
         sys.stdout.write(json.dumps(table, indent=2) + "\n")
     else:

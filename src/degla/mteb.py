@@ -1,0 +1,73 @@
+"""Models of this package for mteb, the benchmark collection: `mteb.evaluate(mteb_model("runs/degla"), tasks=tasks)`.
+
+What mteb writes is read back by `read_mteb_results`, and stands beside our own scores by `degla report --mteb`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from degla.api import encode_captions, encode_images, load_model
+from degla.errors import InputError
+from degla.evaluation.by_mteb import MtebScore, read_mteb_results
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from degla.evaluation.models import EmbeddingModel
+
+__all__ = ["MtebScore", "mteb_model", "read_mteb_results"]
+
+INSTALL = "Install it: pip install 'degla[mteb]'."
+
+
+def mteb_model(model: str | EmbeddingModel, *, device: str = "cpu") -> Any:
+    """A model as an encoder of mteb: images and texts to embeddings of length one, compared by cosine.
+
+    What mteb gives as a picture and a text together is embedded as the sum of both, at length one, as mteb does with
+    other models of two towers. mteb's prompts and instructions are not used: CLIP was trained with none. Pictures are
+    read as everywhere in this package (upright, on white).
+
+    Args:
+        model: a name as for `degla.load_model`, or what that gives.
+        device: where a named model's parameters go.
+
+    Raises:
+        InputError: there is no such model, or mteb is not installed.
+    """
+    try:
+        from mteb.models.abs_encoder import AbsEncoder
+        from mteb.models.model_meta import ModelMeta, ScoringFunction
+    except ImportError as error:
+        raise InputError(f"mteb_model: needs {error.name or 'mteb'}, which is not installed. {INSTALL}") from None
+    inner = load_model(model, device=device) if isinstance(model, str) else model
+
+    class DeglaEncoder(AbsEncoder):  # type: ignore[misc, unused-ignore]
+        def encode(self, inputs: Iterable[Mapping[str, Sequence[Any]]], **_: Any) -> Tensor:
+            return _embed(inner, inputs)
+
+    made = DeglaEncoder()
+    made.model = inner
+    made.mteb_model_meta = ModelMeta.create_empty(
+        {
+            "name": f"degla/{Path(inner.name).name.replace(':', '-')}", "revision": inner.fingerprint[:16],
+            "modalities": ["image", "text"], "max_tokens": inner.context_length, "framework": ["PyTorch"],
+            "similarity_fn_name": ScoringFunction.COSINE,
+        }
+    )  # fmt: skip
+    return made
+
+
+def _embed(model: EmbeddingModel, batches: Iterable[Mapping[str, Sequence[Any]]]) -> Tensor:
+    import torch
+
+    rows = []
+    for batch in batches:
+        parts = [embed(model, batch[key]) for key, embed in (("text", encode_captions), ("image", encode_images))
+                 if batch.get(key) is not None]  # fmt: skip
+        if not parts:
+            raise InputError(f"mteb: a batch holds neither texts nor images, but {', '.join(batch) or 'nothing'}.")
+        rows.append(torch.nn.functional.normalize(sum(parts[1:], parts[0]), dim=-1))
+    return torch.cat(rows)
