@@ -115,6 +115,14 @@ def test_the_graphs_take_batches_of_any_length(tiny_model: Path, tmp_path: Path)
     for count in (1, 5):
         with torch.no_grad():
             assert probe.gap(model.encode_images(pixels[:count]), encoder.encode_images(pixels[:count])) <= 1e-4
+    # Pictures and texts as they come, through the graphs' own pixels and tokenizer.
+    pictures = [probe.picture(width=40 + 3 * n, height=80 - 2 * n, seed=n) for n in range(10)]
+    texts = [f"{text}, {n} of {'many ' * (n % 7)}" for n in range(17) for text in TEXTS][:50]
+    with torch.no_grad():
+        rows = [torch.stack([each.transform(picture) for picture in pictures]) for each in (model, encoder)]
+        assert probe.gap(model.encode_images(rows[0]), encoder.encode_images(rows[1])) <= 1e-4
+        found, own = model.encode_captions(model.tokenize(texts)), encoder.encode_captions(encoder.tokenize(texts))
+        assert probe.gap(found, own) <= 1e-4
     graph = onnx.load(tmp_path / "onnx" / "text.onnx")
     assert graph.opset_import[0].version == model.info.opset == 18
     assert model.info.logit_scale == pytest.approx(float(encoder.scale.detach()))
