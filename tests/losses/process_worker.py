@@ -44,7 +44,7 @@ from degla.shelf import LOSSES
 PAIRS, NEGATIVES, DIM = 8, 3, 5
 IMAGES = ("image", "distractor_image", "patch", "raw_image")
 TEXTS = ("caption", "negative", "distractor_caption", "positive", "classes", "caption_token", "negative_token", "unit",
-         "foil", "concept")  # fmt: skip
+         "foil", "concept", "reconstruction")  # fmt: skip
 ALL_MASKS = (*MASKS, "first half empty", "only the last row")
 Outcome = dict[str, Tensor]
 

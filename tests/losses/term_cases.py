@@ -28,7 +28,7 @@ UNIT = (
     "foil",
     "concept",
 )
-DENSE = ("patch", "caption_token", "negative_token", "raw_image", "reconstruction")
+DENSE = ("patch", "caption_token", "negative_token", "raw_image", "reconstruction", "text_state")
 LEAVES = (*UNIT, *DENSE, "scale", "bias")
 MASKED = {
     "negative": "valid",
@@ -173,6 +173,7 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
         "concept_group": torch.randint(2 * pairs, (pairs, CONCEPTS), generator=random),
     }
     leaves["reconstruction"] = 3 * torch.rand(pairs, TOKENS, generator=random, dtype=torch.float64)
+    leaves["text_state"], given["target"] = rows(pairs), torch.zeros(pairs, TOKENS, dtype=torch.long)
     given["reconstruction_valid"] = token_masks(pairs) & there(pairs, 1, share=0.7)
     return Case(
         leaves={name: value.requires_grad_() for name, value in leaves.items()},

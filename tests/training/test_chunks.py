@@ -26,6 +26,7 @@ def _everything(model: Path, pairs: Pairs, out: Path, *, plain: bool = False, **
     config = tiny_config("degla", model=model, pairs=pairs, out=out, **{"batch_size": 8} | loop)
     left_out = {extra for extra in parts() if plain or (extra == "tokens" and not config.train.trim)}
     left_out.add("bias")  # The tiny model has none; tests/training/test_bias.py cuts batches of one that has.
+    left_out.add("reconstruction")  # There is no decoder; tests/training/test_reconstruction.py has one.
     chosen = {name: term for name, term in config.objective.items() if not term.reads & left_out}
     assert len(chosen) >= (9 if plain else 15)
     active = {name: replace(term, weight=term.weight or 0.3) for name, term in chosen.items()}
