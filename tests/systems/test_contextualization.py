@@ -434,3 +434,4 @@ def test_every_method_runs_and_is_drawn() -> None:
         assert 0 < scores["mrr"] <= 1 and scores["hits_1"] <= scores["hits_3"] <= scores["hits_10"]
     (figure,) = SYSTEM.draw(settings, models)
     assert "250 entities" in figure.caption and "<svg" in figure.drawings[0]
+    assert ">100</text>" in figure.drawings[0] and "mathdefault" not in figure.drawings[0]

@@ -21,9 +21,12 @@ def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str
         axes.plot(range(1, entities + 1), [each / entities for each in range(1, entities + 1)], "k:", alpha=0.4,
                   label="chance")  # fmt: skip
         axes.set_xscale("log")
+        decades = [10**power for power in range(len(str(entities)))]
+        axes.set_xticks(decades, [f"{each:,}" for each in decades])
+        axes.minorticks_off()
         axes.set_xlabel("rank")
         axes.set_ylabel("share of answers")
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower center")
         dress(axes)
         figure.tight_layout()
         return to_svg(figure, f"ranks {data}")
