@@ -28,7 +28,7 @@ _LEGEND: Final = (
 )
 _HERE: Final = (
     "In percent. Published rows are as others printed them, with what is known to be wrong mended (marked *); rows "
-    "“here” are this study's, the mean over seeds, with the difference to the row above in points."
+    "“here” are this study's, the mean over seeds"
 )
 
 
@@ -56,10 +56,12 @@ def printed_section(study: Study) -> Iterator[Part]:
     tables = list(_tables(record))
     if not tables:
         return
-    told = _HERE + (f" {_LEGEND}" if record.rehearsal else "")
+    told = (
+        f"{_HERE}. {_LEGEND}" if record.rehearsal else f"{_HERE}, with the difference to the published row in points."
+    )
     parts: list[Part | str] = [told]
     for table in tables:
-        parts += [f"**{table.title}**. {table.source}: {table.setting}.", _table(table, study)]
+        parts += [f"**{table.title}**. {table.source}: {table.setting.rstrip('.')}.", _table(table, study)]
     yield Section("The published tables, rehearsed" if record.rehearsal else "The published tables", parts)
     assert plan.printed
 
