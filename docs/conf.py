@@ -81,6 +81,7 @@ In and out <export>
 Studies <studies>
 The paper's tables <reproduce>
 The embedded world <world>
+Photographs <photographs>
 Related systems <systems>
 ExCon <systems-excon>
 PointACL <systems-pointacl>
