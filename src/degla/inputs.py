@@ -33,7 +33,7 @@ class Input:
         part: what a loss names in `reads` to get it; "" for what is always there.
         mask: the input that says where it exists; what stands elsewhere is zeros without gradient.
         column: field of `CaptionRecord` that an image or text is read from. A pair without it repeats its own image or
-            caption, and its mask is False there.
+            caption, and its mask is False there. "" for images that a training step makes of those that there are.
         may_repeat: a text may be the caption itself; else its mask is False where it is.
     """
 
@@ -77,6 +77,12 @@ class LossTensors(TypedDict, total=False):
     """Embedding of the text that is true of the second image, and not of the first [B, D]."""
     distractor_valid: Annotated[Bool[Tensor, " batch"], Input("B", "value", "distractor")]
     """Which rows have a second image [B]; all by default."""
+    evidence_image: Annotated[Float[Tensor, "batch dim"], Input("BD", "image", "evidence", "evidence_valid")]
+    """Embedding of the part of each image in which the teacher sees the evidence for its caption [B, D]."""
+    evidence_valid: Annotated[Bool[Tensor, " batch"], Input("B", "value", "evidence")]
+    """Which images have such a part, and are not all of it [B]; all by default."""
+    evidence_found: Annotated[Bool[Tensor, " batch"], Input("B", "value", "evidence")]
+    """Whether the teacher finds the caption before its own negatives in that part [B]."""
     positive: Annotated[
         Float[Tensor, "batch positives dim"], Input("BPD", "text", "positive", "positive_valid", "positives")
     ]
@@ -161,6 +167,11 @@ def inputs_of(reads: Iterable[str], **wanted: Any) -> dict[str, Input]:
         for name, each in INPUTS.items()
         if each.part in chosen and all(getattr(each, field) == value for field, value in wanted.items())
     }
+
+
+def images_of_columns(reads: Iterable[str]) -> dict[str, Input]:
+    """The images of some optional parts that are read from a column; a training step makes the others."""
+    return {name: each for name, each in inputs_of(reads, kind="image").items() if each.column}
 
 
 def check_reads(reads: frozenset[str], *, loss: str) -> None:

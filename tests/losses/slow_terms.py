@@ -540,6 +540,25 @@ def contextual_contrast(term: Any, student: Embeddings, teacher: Target, memory:
     return _mean(losses, s), {"image", "scale"} if pairs > 1 else set()
 
 
+def evidence_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, n, s = student.image, student.caption, student.negative, student.scale
+    m, there, found = (student.extra[f"evidence_{name}"] for name in ("image", "valid", "found"))
+    pairs, negatives = student.valid.shape
+    backgrounds = [j for j in range(pairs) if there[j] and not found[j]]
+    rows, moved = [], {"image", "caption", "evidence_image", "scale"} if backgrounds else set()
+    for i in range(pairs):
+        row = torch.zeros((), dtype=s.dtype)
+        own = [k for k in range(negatives) if student.valid[i, k]]
+        if there[i] and found[i]:
+            away = [(s * (_dot(m[i], n[i, k]) - _dot(m[i], t[i]))).exp() for k in own]
+            row = row + term.positive * (1 + sum(away, torch.zeros((), dtype=s.dtype))).log()
+            moved |= {"evidence_image", "caption", "negative", "scale"} if own else set()
+        over = sum(((s * _dot(t[i], m[j])).exp() for j in backgrounds), torch.zeros((), dtype=s.dtype))
+        under = sum(((s * _dot(t[i], v[j])).exp() for j in range(pairs)), torch.zeros((), dtype=s.dtype))
+        rows.append(row + term.background * (1 + over / under).log())
+    return _mean(rows, s), moved
+
+
 def view_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
     v, z = student.image, teacher.require("image")
     rows = []

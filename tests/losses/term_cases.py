@@ -27,6 +27,7 @@ UNIT = (
     "unit",
     "foil",
     "concept",
+    "evidence_image",
 )
 DENSE = ("patch", "caption_token", "negative_token", "raw_image", "reconstruction", "text_state")
 LEAVES = (*UNIT, *DENSE, "scale", "bias")
@@ -38,6 +39,7 @@ MASKED = {
     "unit": "unit_valid",
     "foil": "foil_valid",
     "concept": "concept_valid",
+    "evidence_image": "evidence_valid",
     "caption_token": "caption_token_valid",
     "negative_token": "negative_token_valid",
     "reconstruction": "reconstruction_valid",
@@ -175,6 +177,8 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
     leaves["reconstruction"] = 3 * torch.rand(pairs, TOKENS, generator=random, dtype=torch.float64)
     leaves["text_state"], given["target"] = rows(pairs), torch.zeros(pairs, TOKENS, dtype=torch.long)
     given["reconstruction_valid"] = token_masks(pairs) & there(pairs, 1, share=0.7)
+    leaves["evidence_image"] = rows(pairs)
+    given |= {"evidence_valid": there(pairs, share=0.8), "evidence_found": torch.rand(pairs, generator=random) < 0.5}
     return Case(
         leaves={name: value.requires_grad_() for name, value in leaves.items()},
         teacher=teacher,
@@ -209,6 +213,7 @@ LEADING = {
     "positive": "positive",
     "unit": "unit",
     "concept": "concept",
+    "evidence": "evidence_image",
     "tokens": "caption_token",
     "classes": "classes",
     "text_group": "caption",

@@ -20,6 +20,7 @@ from degla.losses.core.embeddings import TeacherPart
 from degla.losses.core.objective import LossesByName, losses_by_name
 from degla.model.adapters import AdapterConfig
 from degla.model.attack import AttackConfig
+from degla.model.evidence import EvidenceConfig
 from degla.model.teacher import TeacherConfig
 from degla.model.token_mask import ViewsConfig
 from degla.ranges import AtLeastOne, Checked, Count
@@ -111,6 +112,7 @@ class TrainConfig(Checked, section=""):
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
+    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: LoopConfig = field(default_factory=LoopConfig)
@@ -155,6 +157,9 @@ class TrainConfig(Checked, section=""):
                     )
         for stream in self.streams:
             stream.check()
+        if self.replayed is not None and "evidence" in self.replayed.reads:
+            raise InputError("--replay.objective.evidence-contrast.weight: replayed images have no part with evidence; "
+                             "set it to 0.")  # fmt: skip
         if self.train.embed_images_once:
             self._check_embedded_once()
         if self.out is None:
@@ -185,6 +190,7 @@ class TrainConfig(Checked, section=""):
         for refused, why in (
             (bool(self.attack.epsilon), "--attack.epsilon attacks whole images; set it to 0"),
             ("tokens" in self.pairs.reads, "a loss reads the image tower's outputs for patches; give it weight 0"),
+            ("evidence" in self.pairs.reads, "a loss reads parts of images with evidence; give it weight 0"),
         ):
             if refused:
                 raise InputError(f"--views.left-out: {why}, or leave this flag out.")
@@ -199,6 +205,7 @@ class TrainConfig(Checked, section=""):
             (bool(self.views.left_out), "--views.left-out draws other patches at each step; set it to 0"),
             ("tokens" in reads, "a loss reads the image tower's outputs for patches; give it weight 0"),
             ("raw_image" in reads, "a loss reads image embeddings of any length; give it weight 0"),
+            ("evidence" in reads, "a loss reads parts of images with evidence; give it weight 0"),
         ):  # fmt: skip
             if refused:
                 raise InputError(f"--train.embed-images-once: {why}, or leave this flag out.")

@@ -20,7 +20,7 @@ from degla.data.randomness import stream
 from degla.data.table import TEXTS, ColumnFile, PairTable, numbered, write_columns
 from degla.data.units import draw_units, text_number
 from degla.errors import InputError
-from degla.inputs import Input, inputs_of
+from degla.inputs import Input, images_of_columns, inputs_of
 from degla.parse import read_json, read_text
 
 PositiveSource = Literal["column", "same_image"]
@@ -67,7 +67,7 @@ class RowExtras:
         self, file: ColumnFile | None, wanted: ExtraData, *, seed: int, target: Callable[[str], Tensor] | None = None
     ) -> None:
         self.file, self.wanted, self.seed, self.target = file, wanted, seed, target
-        self.images = inputs_of(wanted.reads, kind="image")
+        self.images = images_of_columns(wanted.reads)
         """The inputs that are pictures, by name."""
         self.texts = _texts_read(wanted)
         """The inputs that are texts, one or several a row."""
@@ -146,7 +146,7 @@ def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> bool:
         InputError: what is wanted is in no row, or a label names no class.
     """
     columns: dict[str, Iterable[Any]] = {}
-    for name, each in (inputs_of(wanted.reads, kind="image") | _texts_read(wanted)).items():
+    for name, each in (images_of_columns(wanted.reads) | _texts_read(wanted)).items():
         if each.part not in ("unit", "concept"):
             several = each.shape == "BPD"
             columns[name] = _further_texts(rows, wanted, each.column) if several else _found(rows, wanted, each.column)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all
     from degla.losses.dense_grounded import DenseGrounded
     from degla.losses.distractor import Distractor
     from degla.losses.distractor_contrastive import DistractorContrastive
+    from degla.losses.evidence_contrast import EvidenceContrast
     from degla.losses.hardest_hinge import HardestHinge
     from degla.losses.image_grounded import ImageGrounded
     from degla.losses.intra_modal import IntraModal

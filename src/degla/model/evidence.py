@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from degla.ranges import Checked, Share
+
 Map = Float[Tensor, "batch height width"]
+
+
+@dataclass(frozen=True)
+class EvidenceConfig(Checked, section="evidence"):
+    """Which part of an image has the evidence for its caption, where a loss reads it."""
+
+    threshold: Share = 0.5
+    """Evidence, each image's brought to 0 to 1, above which a patch belongs to the part (0.5 in arXiv 2111.14271)."""
+    by: Literal["attention", "random"] = "attention"
+    """By the gradient of the teacher's similarity in its last attention; or as many patches, drawn by chance;
+    "attention" or "random"."""
+
+
+def attention_evidence(
+    row: Float[Tensor, "batch heads length"], gradient: Float[Tensor, "batch heads length"]
+) -> Float[Tensor, "batch length"]:
+    """Attention times the gradient of a score in it, negative products cut to 0, summed over heads."""
+    return (row * gradient).clamp(min=0.0).sum(dim=1)
 
 
 def grad_cam(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from degla.model.block import attend_both_ways, heads_of, run_blocks, run_last_block, split_heads, why_unknown
 from degla.model.token_mask import taken
 
-Look = Callable[
+SeesAttention = Callable[
     [Float[Tensor, "batch heads length"], Float[Tensor, "batch heads length head"]], Float[Tensor, "batch heads length"]
 ]
 """From the class token's attention in the last block, its own place first, and the values, to the attention to use."""
@@ -45,7 +45,7 @@ def encode_class_token(
     clip: nn.Module,
     images: Float[Tensor, "batch 3 height width"],
     kept: Int[Tensor, "batch kept"] | None = None,
-    look: Look | None = None,
+    look: SeesAttention | None = None,
 ) -> Float[Tensor, "batch dim"]:
     """Run a vision transformer for which `reads_class_token` holds; the same vectors, not normalised.
 

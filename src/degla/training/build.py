@@ -23,6 +23,7 @@ from degla.model.teacher import Teacher
 from degla.model.text import text_tower, why_no_tree
 from degla.model.text_decoder import TextDecoder
 from degla.training.attack import Attack
+from degla.training.evidence import Evidence
 from degla.training.optim import L2SP, build_optimizer, choose_trainable
 from degla.training.rows import decoder_folder
 from degla.training.sharding import Sharding
@@ -140,9 +141,13 @@ def build_trainer(
         encoder.refuse_without_class_token("--views.left-out")
         patches = math.prod(encoder.clip.visual.grid_size)
         views = Views(config.views, patches, processes, seed=config.train.seed)
+    evidence = None
+    if "evidence" in objectives[0].reads:
+        encoder.refuse_without_class_token("--objective.evidence-contrast.weight")
+        evidence = Evidence(config.evidence, encoder.clip.visual.grid_size, processes, seed=config.train.seed)
     return Trainer(
         config=config, accelerator=accelerator, processes=processes, encoder=encoder, student=student, teacher=teacher,
-        optimizer=accelerator.prepare_optimizer(optimizer), pairs=Stream(objectives[0], chunk, attack, views),
+        optimizer=accelerator.prepare_optimizer(optimizer), pairs=Stream(objectives[0], chunk, attack, views, evidence),
         replay=Stream(objectives[1], chunk) if len(objectives) > 1 else None,
         l2_sp=_l2_sp(config, accelerator, encoder, sharding), sharding=sharding, steps=steps,
         log_scale_limit=limit, decoder=decoder,

@@ -21,7 +21,7 @@ from degla.data.prepared import prepare, read_source
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.data.table import ColumnFile, PairTable
 from degla.errors import InputError
-from degla.inputs import inputs_of
+from degla.inputs import images_of_columns, inputs_of
 from degla.losses.core import Processes
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
@@ -257,7 +257,7 @@ def _with_images(
             raise InputError(f"images of the column {each.column}: {other.summary()}")
         return other.model_dump()
 
-    for each in inputs_of(stream.reads, kind="image").values():
+    for each in images_of_columns(stream.reads).values():
         prepare({"rows": key, "images": {**about_images, "column": each.column}}, look_further, anew=anew)
     return rows, bad
 

@@ -17,6 +17,7 @@ from degla.model.teacher import Teacher
 from degla.model.text_decoder import TextDecoder
 from degla.training.attack import Attack
 from degla.training.embed import embed_student, teacher_target
+from degla.training.evidence import Evidence
 from degla.training.optim import L2SP, bare, learning_rate
 from degla.training.sharding import Sharding
 from degla.training.views import Views
@@ -32,6 +33,8 @@ class Stream:
     attack: Attack | None = None
     views: Views | None = None
     """Draws the patches that the student reads, where it does not read all."""
+    evidence: Evidence | None = None
+    """Adds the part of each image with the evidence for its caption, where a loss reads it."""
 
     def held(self, batch: Batch) -> int:
         """Pairs of a batch that are embedded at a time."""
@@ -114,6 +117,9 @@ class Trainer:
             target = teacher_target(
                 self.teacher, parts, needs=objective.needs, negatives=batch.negative.shape[1], raw=raw
             )
+            if stream.evidence is not None and self.teacher is not None:
+                batch = stream.evidence(batch, parts, self.teacher, target, number=number)
+                parts = list(batch.parts(stream.held(batch)))
         if stream.attack is not None:  # Behind the target: the teacher sees the images as they are.
             parts = stream.attack(batch, parts, target, number=number)
         student, send_back = embed_student(

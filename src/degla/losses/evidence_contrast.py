@@ -1,0 +1,58 @@
+"""Evidence contrast: the part of an image that keeps its caption is one more image of it, another part a background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
+from degla.losses.core.partition import log_partition
+from degla.ranges import Factor
+
+
+@dataclass(frozen=True)
+class EvidenceContrast(Loss):
+    """Pull what the teacher's evidence keeps of an image to its caption, or push captions away from it.
+
+    Formula:  positive mean_i [i in F] log(1 + sum_{k valid} e^{s<m_i,n_ik> - s<m_i,t_i>})
+            + background mean_i log(1 + sum_{j in G} e^{s<t_i,m_j>} / sum_j e^{s<t_i,v_j>})
+              m: the part of each image with the evidence for its caption, F: those in which the teacher finds the
+              caption before its own negatives, G: the others, of the global batch; v: images, t: captions, n: negatives
+    Shapes:   see Embeddings (evidence_image); returns a scalar; means over all pairs
+    Scope:    global - gathers images, parts and masks
+    Source:   ExCon, arXiv 2111.14271, with the caption as the class and the teacher as the classifier
+    Differs:  ExCon's classes are labels, and its classifier is trained along; here a part is judged by hard negatives.
+              With `background` half of a contrastive loss's weight the two are that loss with G in the denominator of
+              captions
+    Cost:     one pass of the student and one of the teacher over the parts; the teacher's embeddings of all, and the
+              gradient of its last block in the attention
+    """
+
+    weight: Factor = 1.0
+    """Factor of the loss, >= 0."""
+    positive: Factor = 0.1
+    """Factor of the parts that keep their caption, >= 0; 0 without them."""
+    background: Factor = 0.5
+    """Factor of the parts that do not, >= 0; 0 without them (ExCon), above 0 with them (ExConB)."""
+
+    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"caption", "negative"})
+    reads: ClassVar[frozenset[str]] = frozenset({"evidence"})
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the pairs of all processes."""
+        part, there = student.require("evidence_image"), student.require("evidence_valid")
+        found = student.require("evidence_found") & there
+        away = student.negative - student.caption[:, None]
+        margin = student.scale * torch.einsum("bd,bkd->bk", part, away)
+        margin = margin.masked_fill(~student.valid, -torch.inf)
+        own = torch.cat([torch.zeros_like(margin[:, :1]), margin], dim=1).logsumexp(dim=1)
+        absent = ~processes.gather_constant(there & ~found)
+        backgrounds = log_partition(student.caption, processes.gather(part), student.scale, absent=absent)
+        images = log_partition(student.caption, processes.gather(student.image), student.scale)
+        pushed = softplus(backgrounds - images)
+        return processes.mean(self.positive * own.where(found, own.new_zeros(())) + self.background * pushed)
