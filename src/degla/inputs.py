@@ -81,8 +81,8 @@ class LossTensors(TypedDict, total=False):
     """Embedding of the part of each image in which the teacher sees the evidence for its caption [B, D]."""
     evidence_valid: Annotated[Bool[Tensor, " batch"], Input("B", "value", "evidence")]
     """Which images have such a part, and are not all of it [B]; all by default."""
-    evidence_found: Annotated[Bool[Tensor, " batch"], Input("B", "value", "evidence")]
-    """Whether the teacher finds the caption before its own negatives in that part [B]."""
+    evidence_seen: Annotated[Float[Tensor, "batch dim"], Input("BE", "value", "evidence")]
+    """The teacher's embedding of that part [B, E]."""
     positive: Annotated[
         Float[Tensor, "batch positives dim"], Input("BPD", "text", "positive", "positive_valid", "positives")
     ]

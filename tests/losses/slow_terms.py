@@ -542,8 +542,13 @@ def contextual_contrast(term: Any, student: Embeddings, teacher: Target, memory:
 
 def evidence_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
     v, t, n, s = student.image, student.caption, student.negative, student.scale
-    m, there, found = (student.extra[f"evidence_{name}"] for name in ("image", "valid", "found"))
+    m, there, seen = (student.extra[f"evidence_{name}"] for name in ("image", "valid", "seen"))
     pairs, negatives = student.valid.shape
+    y, z = teacher.require("caption"), teacher.require("negative")
+    found = [
+        all(_dot(seen[i], y[i]) > _dot(seen[i], z[i, k]) for k in range(negatives) if student.valid[i, k])
+        for i in range(pairs)
+    ]
     backgrounds = [j for j in range(pairs) if there[j] and not found[j]]
     rows, moved = [], {"image", "caption", "evidence_image", "scale"} if backgrounds else set()
     for i in range(pairs):

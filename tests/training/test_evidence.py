@@ -15,12 +15,12 @@ from degla.data.batches import Batch
 from degla.errors import InputError
 from degla.losses.core import Embeddings, Processes, Target
 from degla.losses.core.partition import log_partition
-from degla.losses.evidence_contrast import EvidenceContrast
+from degla.losses.evidence_contrast import EvidenceContrast, before_negatives
 from degla.model.evidence import EvidenceConfig, attention_evidence
 from degla.model.image import encode_class_token
 from degla.model.load import load_encoder
 from degla.model.teacher import Teacher, TeacherConfig
-from degla.training.evidence import Evidence, before_negatives
+from degla.training.evidence import Evidence
 from degla.training.loop import train
 from tests.tiny import CONFIG, timm_tower, write_model
 from tests.training.configs import tiny_config
@@ -99,8 +99,7 @@ def _made(teacher: Teacher, *, by: Any = "attention", threshold: float = 0.5) ->
         image=images, caption=tokens, negative=tokens[:, None], valid=torch.ones(6, 1, dtype=torch.bool),
         rule=torch.zeros(6, 1, dtype=torch.int64), group=torch.arange(6), ids=tuple("abcdef"),
     )  # fmt: skip
-    captions, negatives = normalize(_random(6, 16, seed=1), dim=1), normalize(_random(6, 1, 16, seed=2), dim=2)
-    target = Target(caption=captions, negative=negatives)
+    target = Target(caption=normalize(_random(6, 16, seed=1), dim=1))
     maker = Evidence(EvidenceConfig(threshold=threshold, by=by), (4, 4), Processes(), seed=0)
     made = maker(batch, list(batch.parts(6)), teacher, target, number=0)
     cut = maker(batch, list(batch.parts(4)), teacher, target, number=0)
@@ -115,6 +114,8 @@ def test_a_part_is_whole_patches_of_its_image_and_the_mean_colour(teacher: Teach
     empty = (part == 0).unfold(2, 8, 8).unfold(3, 8, 8).flatten(4).all(dim=4).all(dim=1)
     assert (patches ^ empty).all(), "each patch is there or not"
     assert torch.equal(made.extra["evidence_valid"], patches.flatten(1).any(1) & ~patches.flatten(1).all(1))
+    seen, _ = teacher.encode(part, None)
+    torch.testing.assert_close(made.extra["evidence_seen"], seen)
     # The patch with most evidence of each image is in its part.
     captions = normalize(_random(6, 16, seed=1), dim=1)
     most = teacher.evidence(batch.image, captions).argmax(dim=1)
@@ -132,20 +133,25 @@ def test_a_part_is_whole_patches_of_its_image_and_the_mean_colour(teacher: Teach
 def test_backgrounds_are_in_the_denominator_of_captions_alone() -> None:
     rows = {name: normalize(_random(4, 5, seed=seed).double(), dim=1) for seed, name in enumerate(("v", "t", "m"))}
     scale = torch.tensor(7.0, dtype=torch.float64)
-    found = torch.tensor([True, False, True, False])
+    # The teacher finds the first and the third caption in their parts before the one negative that each has.
+    seen = torch.tensor([[1.0, 0], [1, 0], [1, 0], [1, 0]], dtype=torch.float64)
+    target = Target(
+        caption=torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]], dtype=torch.float64),
+        negative=torch.tensor([[[0.6, 0.8]]] * 4, dtype=torch.float64),
+    )
     student = Embeddings(
-        image=rows["v"], caption=rows["t"], negative=torch.zeros(4, 0, 5, dtype=torch.float64),
-        valid=torch.zeros(4, 0, dtype=torch.bool), scale=scale, group=torch.arange(4),
-        rule=torch.zeros(4, 0, dtype=torch.int64),
-        extra={"evidence_image": rows["m"], "evidence_valid": torch.ones(4, dtype=torch.bool), "evidence_found": found},
+        image=rows["v"], caption=rows["t"], negative=rows["v"][:, None], valid=torch.ones(4, 1, dtype=torch.bool),
+        scale=scale, group=torch.arange(4), rule=torch.zeros(4, 1, dtype=torch.int64),
+        extra={"evidence_image": rows["m"], "evidence_valid": torch.ones(4, dtype=torch.bool), "evidence_seen": seen},
     )  # fmt: skip
-    value = EvidenceContrast(positive=0.0, background=1.0).value(student, Target(), Processes())
+    value = EvidenceContrast(positive=0.0, background=1.0).value(student, target, Processes())
     place = torch.arange(4)
     plain = log_partition(rows["t"], rows["v"], scale, target=place)
-    whole = log_partition(rows["t"], torch.cat([rows["v"], rows["m"][~found]]), scale, target=place)
+    whole = log_partition(rows["t"], torch.cat([rows["v"], rows["m"][[1, 3]]]), scale, target=place)
     torch.testing.assert_close(plain.mean() + value, whole.mean())
-    none = replace(student, extra={**student.extra, "evidence_found": torch.ones(4, dtype=torch.bool)})
-    assert float(EvidenceContrast().value(none, Target(), Processes())) == 0
+    # Parts of images that have none are no background, and where all are found there is none.
+    none = replace(student, extra={**student.extra, "evidence_valid": torch.zeros(4, dtype=torch.bool)})
+    assert float(EvidenceContrast().value(none, target, Processes())) == 0
 
 
 def test_chunks_have_the_gradients_of_the_whole(model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -46,13 +46,28 @@ class EvidenceContrast(Loss):
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the pairs of all processes."""
         part, there = student.require("evidence_image"), student.require("evidence_valid")
-        found = student.require("evidence_found") & there
+        seen = student.require("evidence_seen").to(part)
+        found = there & before_negatives(seen, teacher.require("caption"), teacher.require("negative"), student.valid)
         away = student.negative - student.caption[:, None]
         margin = student.scale * torch.einsum("bd,bkd->bk", part, away)
         margin = margin.masked_fill(~student.valid, -torch.inf)
-        own = torch.cat([torch.zeros_like(margin[:, :1]), margin], dim=1).logsumexp(dim=1)
+        own = torch.cat([margin.new_zeros(len(margin), 1), margin], dim=1).logsumexp(dim=1)
         absent = ~processes.gather_constant(there & ~found)
         backgrounds = log_partition(student.caption, processes.gather(part), student.scale, absent=absent)
         images = log_partition(student.caption, processes.gather(student.image), student.scale)
-        pushed = softplus(backgrounds - images)
+        # Without a background the logarithm of their sum is -inf, and nothing is pushed.
+        none, zero = absent.all(), images.new_zeros(())
+        pushed = softplus(torch.where(none, zero, backgrounds) - images).where(~none, zero)
         return processes.mean(self.positive * own.where(found, own.new_zeros(())) + self.background * pushed)
+
+
+def before_negatives(
+    images: Float[Tensor, "batch dim"],
+    captions: Float[Tensor, "batch dim"],
+    negatives: Float[Tensor, "batch negatives dim"],
+    valid: Bool[Tensor, "batch negatives"],
+) -> Bool[Tensor, " batch"]:
+    """Whether each image is more similar to its caption than to every negative of it; true where there is none."""
+    own = (images * captions).sum(dim=1, keepdim=True)
+    others = torch.einsum("bd,bkd->bk", images, negatives).masked_fill(~valid, -torch.inf)
+    return (own > others).all(dim=1)

@@ -36,16 +36,16 @@ class Evidence:
     def __call__(
         self, batch: Batch, parts: Sequence[BatchPart], teacher: Teacher, target: Target, *, number: int
     ) -> Batch:
-        """The batch with `evidence_image`, `evidence_valid` and `evidence_found`.
+        """The batch with `evidence_image`, `evidence_valid` and `evidence_seen`.
 
         Args:
             batch: of this process.
             parts: all of it, in order.
             teacher: whose evidence it is.
-            target: its captions and negatives.
+            target: its captions.
             number: of the step, from 0.
         """
-        captions, negatives = target.require("caption"), target.require("negative")
+        captions = target.require("caption")
         found = [
             self._part(
                 part.image[: part.rows.stop - part.rows.start],
@@ -56,8 +56,7 @@ class Evidence:
             for part in parts
         ]
         images, there, rows = (torch.cat(values) for values in zip(*found, strict=True))
-        first = before_negatives(rows, captions, negatives, batch.valid)
-        made = {"evidence_image": images, "evidence_valid": there, "evidence_found": first}
+        made = {"evidence_image": images, "evidence_valid": there, "evidence_seen": rows}
         return replace(batch, extra={**batch.extra, **made})
 
     def _part(
@@ -83,15 +82,3 @@ class Evidence:
             seed = stream("evidence", seed=self.seed, epoch=number, index=row).getrandbits(63)
             drawn.append(torch.rand(self.grid[0] * self.grid[1], generator=generator.manual_seed(seed)))
         return torch.stack(drawn)
-
-
-def before_negatives(
-    images: Float[Tensor, "batch dim"],
-    captions: Float[Tensor, "batch dim"],
-    negatives: Float[Tensor, "batch negatives dim"],
-    valid: Bool[Tensor, "batch negatives"],
-) -> Bool[Tensor, " batch"]:
-    """Whether each image is more similar to its caption than to every negative of it; true where there is none."""
-    own = (images * captions).sum(dim=1, keepdim=True)
-    others = torch.einsum("bd,bkd->bk", images, negatives).masked_fill(~valid, -torch.inf)
-    return (own > others).all(dim=1)
