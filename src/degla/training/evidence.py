@@ -63,10 +63,11 @@ class Evidence:
         self, images: Tensor, teacher: Teacher, captions: Tensor, *, noise: Tensor
     ) -> tuple[Float[Tensor, "rows 3 height width"], Bool[Tensor, " rows"], Float[Tensor, "rows dim"]]:
         """The parts of some images, which are none or all of them, and the teacher's embeddings of the parts."""
-        evidence = teacher.evidence(images, captions).unflatten(1, self.grid)
+        evidence = torch.unflatten(teacher.evidence(images, captions), 1, self.grid)
         kept = unit_range(evidence) > self.config.threshold
         if self.config.by == "random":
-            kept = kept.flatten(1).gather(1, noise.to(kept.device).argsort(dim=1)).unflatten(1, self.grid)
+            drawn = kept.flatten(1).gather(1, noise.to(kept.device).argsort(dim=1))
+            kept = torch.unflatten(drawn, 1, self.grid)
         there = kept.any(dim=(1, 2)) & ~kept.all(dim=(1, 2))
         mask = interpolate(kept[:, None].to(images), size=images.shape[2:], mode="nearest")
         # 0 is the mean colour.
