@@ -178,7 +178,7 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
     leaves["text_state"], given["target"] = rows(pairs), torch.zeros(pairs, TOKENS, dtype=torch.long)
     given["reconstruction_valid"] = token_masks(pairs) & there(pairs, 1, share=0.7)
     leaves["evidence_image"] = rows(pairs)
-    given |= {"evidence_valid": there(pairs, share=0.8), "evidence_seen": rows(pairs)}
+    given |= {"evidence_valid": there(pairs, share=0.5), "evidence_seen": rows(pairs)}
     return Case(
         leaves={name: value.requires_grad_() for name, value in leaves.items()},
         teacher=teacher,
