@@ -19,7 +19,7 @@ from degla.systems.ugcl import SYSTEM
 from degla.systems.ugcl.contrast import GraphEncoder, UgclSettings, contextual_loss, embed, train_encoder
 from degla.systems.ugcl.graph import Graph, normalised_adjacency, propagate, undirected
 from degla.systems.ugcl.planetoid import block_model, read_graph, row_normalised
-from degla.systems.ugcl.probe import fit, probe_accuracy
+from degla.systems.ugcl.probe import DECAYS, fit, probe_accuracy
 from tests.official import SHARED
 
 PATH = torch.tensor([[0, 1], [1, 2]])
@@ -154,8 +154,17 @@ def test_rows_are_the_mean_of_a_node_and_its_surroundings() -> None:
     torch.testing.assert_close(embed(encoder, graph, scope=2), ((rows + adjacency @ adjacency @ rows) / 2).detach())
 
 
-def test_the_probe_chooses_on_validation_nodes_alone() -> None:
+def test_the_probe_chooses_on_validation_nodes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = _small()
+    with monkeypatch.context() as scripted:
+        # One decay is right on the validation node (class 0) and wrong on the test node (class 1), all others opposite.
+        scripted.setattr(
+            "degla.systems.ugcl.probe.fit",
+            lambda rows, label, *, classes, decay: (
+                torch.zeros(2, 2), torch.tensor([1.0, 0.0] if decay == DECAYS[2] else [0.0, 1.0]),
+            ),
+        )  # fmt: skip
+        assert probe_accuracy(torch.ones(4, 2), graph) == (1.0, 0.0)
     found = probe_accuracy(torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), graph)
     assert found == (1.0, 1.0)
     # Validation is wrong and test is right: the accuracy of the one never stands for the other.
