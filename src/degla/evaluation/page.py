@@ -146,7 +146,7 @@ def _joint(joint: JointScore, label: str) -> TableCell:
     """Points against the baseline, with their interval below."""
     found = joint.methods.get(label)
     if found is None:
-        return TableCell("")
+        return TableCell("0")
     ends = found.interval
     return TableCell(
         points(found.value),
