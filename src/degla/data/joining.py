@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as arrow
 
 from degla.data.pairs import said_words
-from degla.data.parts import IdIndex, Parts, id_hashes
+from degla.data.parts import IdIndex, PartFiles, id_hashes
 from degla.data.table import (
     NEGATIVES,
     NUMBERS,
@@ -153,7 +153,7 @@ def join_and_report(
         read = arrow.ipc.open_file(source)
         dropped: Counter[str] = Counter()
         both: list[str] = []
-        with Parts(scratch, rows=len(index)) as parts:
+        with PartFiles(scratch, rows=len(index)) as parts:
             strangers = _sort_in(negatives or (), index, parts, dropped, advance)
             known = read.get_batch(0).column("id").slice(0, _EXAMPLES).to_pylist()
             rules, per_rule = list(parts.rules), np.zeros(len(parts.rules), dtype=np.int64)
@@ -205,7 +205,7 @@ def _counted(records: Iterable[Any], advance: Advance) -> Iterator[Any]:
 
 
 def _sort_in(
-    negatives: Iterable[NegativeRecord], index: IdIndex, parts: Parts, dropped: Counter[str], advance: Advance
+    negatives: Iterable[NegativeRecord], index: IdIndex, parts: PartFiles, dropped: Counter[str], advance: Advance
 ) -> list[str]:
     """Lay usable negatives into parts; counts the others by reason and returns the first few unknown caption ids."""
     strangers: dict[str, None] = {}

@@ -52,7 +52,7 @@ _PART = arrow.schema([
 ])  # fmt: skip
 
 
-class Parts:
+class PartFiles:
     """Negatives on the disk, each part those of a range of rows; used in a ``with`` block."""
 
     def __init__(self, folder: Path, *, rows: int) -> None:
@@ -66,7 +66,7 @@ class Parts:
         self._open = ExitStack()
         self._held: tuple[int, Any] = (-1, None)
 
-    def __enter__(self) -> Parts:
+    def __enter__(self) -> PartFiles:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -36,7 +36,7 @@ _DAYS = 90
 _log = logging.getLogger(__name__)
 
 
-class Source(Record):
+class SourceState(Record):
     """A file as it was read: what tells whether it has changed since, and what is in it.
 
     Attributes:
@@ -55,7 +55,7 @@ def prepared_folder() -> Path:
     return cache_folder("prepared")
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path) -> SourceState:
     """What a file holds; one that has not changed since it was read last is not read again.
 
     Raises:
@@ -65,7 +65,7 @@ def read_source(path: Path) -> Source:
     if path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.is_file())
         told = json.dumps([place, *((str(each.relative_to(path)), _state(each.stat())) for each in files)])
-        return Source(state=(), sha256=hashlib.sha256(told.encode()).hexdigest())
+        return SourceState(state=(), sha256=hashlib.sha256(told.encode()).hexdigest())
     known = _known(folder / _SOURCES)
     digest, lines, began = hashlib.sha256(), 0, time.time_ns()
     with open_file(path) as stream:
@@ -78,7 +78,7 @@ def read_source(path: Path) -> Source:
                 lines += piece.count(b"\n")
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
-    found = Source(state=state, sha256=digest.hexdigest(), lines=lines)
+    found = SourceState(state=state, sha256=digest.hexdigest(), lines=lines)
     if began - max(state[1:3]) > _SECONDS_TO_SETTLE * 10**9:
         # Two processes that write at once lose one entry, which is read again then.
         entries = {name: source.model_dump() for name, source in (known | {place: found}).items()}
@@ -91,9 +91,9 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _known(path: Path) -> dict[str, Source]:
+def _known(path: Path) -> dict[str, SourceState]:
     try:
-        return TypeAdapter(dict[str, Source]).validate_python(read_json_object(path))
+        return TypeAdapter(dict[str, SourceState]).validate_python(read_json_object(path))
     except (InputError, ValueError):
         return {}  # There is none yet, or it is of another form.
 

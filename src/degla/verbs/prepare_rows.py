@@ -1,4 +1,4 @@
-"""read, join and check the captions, negatives and images of a training ahead of it, once for all its processes"""
+"""read, join and check captions, negatives and images ahead of a training, once for all its processes"""
 
 from __future__ import annotations
 
