@@ -11,7 +11,8 @@ from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict
 
 from degla.errors import InputError
-from degla.evaluation.comparison import Comparison, Method
+from degla.evaluation.cells import Method
+from degla.evaluation.comparison import Comparison
 from degla.evaluation.pictures import SIDE, thumbnail
 from degla.evaluation.results import items_file, read_items
 from degla.pages.table import breakable

@@ -9,85 +9,14 @@ from pathlib import Path
 from degla.errors import InputError
 from degla.evaluation.beside import ScoreKey, ceilings_of, floor_values, keyed_scores
 from degla.evaluation.caveats import caveats_of, spoiled, told_notes
+from degla.evaluation.cells import Cell, Method, Row
 from degla.evaluation.item_difference import item_score, lead_over, questions_of
 from degla.evaluation.joint import JointScore, joint_score
 from degla.evaluation.models import is_floor
 from degla.evaluation.results import TracedResult, load_result
-from degla.results import Interval, Score
+from degla.results import Score
 from degla.shelf import did_you_mean
 from degla.statistics.seeds import Difference, doubt_of, seed_difference, seed_spread
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of the report: the results that share a label.
-
-    Attributes:
-        results: training seed to result.
-        paths: training seed to file.
-    """
-
-    label: str
-    results: Mapping[int | None, TracedResult]
-    paths: Mapping[int | None, Path]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One method's number in one row; all values from 0 to 1.
-
-    Attributes:
-        mean: over seeds.
-        deviation: sample standard deviation over seeds; None for one seed.
-        interval: 95 % over seeds and items; over items where there is one seed.
-        values: training seed (as text; "-" for none) to value.
-        ties: items with a tie, the most of any seed.
-        n: items.
-        gain: against the baseline; None for the baseline itself and where the two cannot be compared.
-        best: highest of all methods, and every difference to the others has an interval above 0.
-    """
-
-    mean: float
-    deviation: float | None
-    interval: Interval | None
-    values: dict[str, float]
-    ties: int
-    n: int
-    gain: Difference | None = None
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One part or named average of one benchmark, with a cell a method.
-
-    Attributes:
-        title: as printed; in the headline the column ("composition"), else the name.
-        name: of the part or average in the benchmark.
-        kind: "part" or "average".
-        family: of a part, else "".
-        tie: of a part, else "".
-        ceiling: the best of a model that ignores word order, where the benchmark states it (see `ceilings.py`).
-        comparable: all methods answered the same questions under the same tie rule.
-        floors: what sees the texts alone (`text_floors.py`), and label of a floor that was scored as a model
-            (`floors.py`), to its score on the same questions, 0 to 1.
-        lower: less is better; neither gains nor a best are shown.
-    """
-
-    title: str
-    benchmark: str
-    name: str
-    metric: str
-    kind: str
-    family: str
-    tie: str
-    n: int
-    chance: float | None
-    comparable: bool
-    cells: dict[str, Cell]
-    ceiling: float | None = None
-    floors: dict[str, float] = field(default_factory=dict)
-    lower: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from pydantic import Field
 
 from degla.errors import DeglaError
 from degla.evaluation.benchmark import Benchmark
-from degla.evaluation.comparison import Comparison, Row, ordered_results
+from degla.evaluation.cells import Row
+from degla.evaluation.comparison import Comparison, ordered_results
 from degla.records import Record, validate
 from degla.results import PartResult
 from degla.shelf import BENCHMARKS

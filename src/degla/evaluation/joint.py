@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from degla.evaluation.caveats import spoiled
+from degla.evaluation.cells import Method, Row
 from degla.evaluation.item_difference import item_score, questions_of_lead
 from degla.statistics.seeds import Difference, doubt_of, seed_difference
 
 if TYPE_CHECKING:
     from degla.evaluation.aggregate import ItemScore
-    from degla.evaluation.comparison import Method, Row
 
 
 @dataclass(frozen=True)

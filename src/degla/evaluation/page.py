@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from degla.evaluation.by_mteb import mteb_section
+from degla.evaluation.cells import Cell, Method, Row
 from degla.evaluation.changes import ItemChange, ShownChange
-from degla.evaluation.comparison import Cell, Comparison, Method, Row, weighed_rows
+from degla.evaluation.comparison import Comparison, weighed_rows
 from degla.evaluation.in_print import PrintedTable
 from degla.evaluation.joint import JointScore
 from degla.evaluation.plots import families, family_bars, find_row, frontier, marks

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from degla.errors import InputError
-from degla.evaluation.comparison import Cell, Comparison, Row, ordered_results
+from degla.evaluation.cells import Cell, Row
+from degla.evaluation.comparison import Comparison, ordered_results
 from degla.evaluation.neutral import benchmark_of, members_of
 from degla.pages.plot import FONT, INK, MARKERS, SOFT, Mark, dress, label_points, marks_of, new_figure, styled, to_svg
 from degla.shelf import BENCHMARKS, did_you_mean

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from degla.evaluation.comparison import Comparison, Method
+from degla.evaluation.cells import Method
+from degla.evaluation.comparison import Comparison
 from degla.evaluation.results import TracedResult
 
 Data = dict[str, Any]

@@ -10,7 +10,8 @@ from typing import Any
 
 from degla.config.fields import with_new_names
 from degla.errors import DeglaError, InputError
-from degla.evaluation.comparison import Cell, Comparison, compare, ordered_results
+from degla.evaluation.cells import Cell
+from degla.evaluation.comparison import Comparison, compare, ordered_results
 from degla.evaluation.sources import titles_of
 from degla.export.recipe_card import data_lines, reproduce_lines, training_lines
 from degla.export.use import USE, CardForm
