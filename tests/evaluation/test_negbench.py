@@ -89,12 +89,15 @@ def test_multiple_choice_equals_a_literal_reading(tmp_path: Path) -> None:
                 image = literal_image(encoder, tmp_path / folder / row["image_path"].split("/")[-1])
                 cosines = [float(image @ literal_text(encoder, row[f"caption_{option}"])) for option in range(4)]
                 right = cosines.index(max(cosines)) == int(row["correct_answer"])
-                expected[f"negbench/mcq/{part}/{row['correct_answer_template']}/{number}"] = right
+                expected[f"negbench/mcq/{part}/{number}"] = right
     result = score(encoder, "negbench", tmp_path)
     found = {item.id: item.ok["text_ok"] == 1 for item in result.items if "/mcq/" in item.id}
     assert found == expected and len(expected) == 8
-    averages = {average.name: average.value for average in result.benchmarks[0].averages}
-    assert averages["mcq.coco"] == pytest.approx(sum(right for name, right in expected.items() if "coco" in name) / 4)
+    coco = {found.metric: found for part in result.benchmarks[0].parts[:1] for found in part.scores}
+    assert coco["accuracy"].value == sum(right for name, right in expected.items() if "coco" in name) / 4
+    # The third and fourth question have an answer of the hybrid template.
+    assert coco["hybrid"].value == sum(expected[f"negbench/mcq/coco/{number}"] for number in (2, 3)) / 2
+    assert [coco[name].n for name in ("accuracy", "positive", "negative", "hybrid")] == [4, 1, 1, 2]
 
 
 def test_parts_that_lack_are_left_out(tmp_path: Path) -> None:
@@ -103,7 +106,7 @@ def test_parts_that_lack_are_left_out(tmp_path: Path) -> None:
         (tmp_path / "negbench" / "images" / file).unlink()
     paint(tmp_path, truth)
     parts = {entry.part for entry in BENCHMARK.items(tmp_path)}
-    assert parts == {*(f"mcq/coco/{kind}" for kind in ("positive", "negative", "hybrid")), "retrieval/coco_negated"}
+    assert parts == {"mcq/coco", "retrieval/coco_negated"}
 
 
 def test_an_empty_caption_is_asked_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -151,9 +154,13 @@ def test_wrong_rows_are_named(tmp_path: Path, row: list[object], message: str) -
 
 def test_other_counts_are_refused(tmp_path: Path) -> None:
     write_negbench(tmp_path)
-    with pytest.raises(InputError, match=r"'mcq/coco/positive' under .* has 1 items, the published one has 2032"):
+    with pytest.raises(InputError, match=r"'mcq/coco' under .* has 4 items, the published one has 5914"):
         score(tiny_encoder(), "negbench", tmp_path, allow_missing=False)
-    rows = [["[]", "[]", f"{number:012d}.jpg", number, "['a', 'b']"] for number in range(5000)]
+    write_table(tmp_path, COCO, CHOICE, [["1.jpg", 0, *"abcd", "hybrid"]] * 5914)
+    with pytest.raises(InputError, match=r"rephrased\.csv: has {'hybrid': 5914} answers of each template, .*2032"):
+        list(BENCHMARK.items(tmp_path))
+    (tmp_path / "negbench" / "images" / COCO).unlink()
+    rows: list[list[object]] = [["[]", "[]", f"{number:012d}.jpg", number, "['a', 'b']"] for number in range(5000)]
     write_table(tmp_path, PLAIN, CAPTIONS, rows)
     with pytest.raises(
         InputError, match=r"retrieval\.csv: 10000 captions of 5000 images, the published file has 25014"
@@ -182,7 +189,7 @@ def test_floors_stand_beside_the_score_and_tell_nothing(tmp_path: Path) -> None:
     paint(tmp_path, ["coco/val2017/1.jpg"])
     found = score(tiny_encoder(), "negbench", tmp_path).benchmarks[0]
     assert found.parts[0].scores[0].floors == {"shorter text": 0.0, "longer text": 0.0, "options compared": 1.0}
-    assert found.told == {} and found.headline["composition"] == "mcq.coco"
+    assert found.told == {} and found.headline["composition"] == "mcq/coco"
 
 
 @pytest.mark.skipif(not OFFICIAL, reason="the official files are not in ../shared/data")
@@ -190,10 +197,12 @@ def test_the_official_files(tmp_path: Path) -> None:
     (tmp_path / "negbench").mkdir()
     (tmp_path / "negbench" / "images").symlink_to(SHARED / "negbench")
     entries = list(BENCHMARK.items(tmp_path))
-    counts = Counter(entry.part for entry in entries if isinstance(entry, PairItem))
-    assert counts == {part.name: part.n for part in BENCHMARK.parts if part.name.startswith("mcq/")}
-    assert sum(n for part, n in counts.items() if "coco" in part) == 5914
-    assert sum(n for part, n in counts.items() if "voc2007" in part) == 5031
+    asked = [entry for entry in entries if isinstance(entry, PairItem)]
+    assert Counter((entry.part, entry.group["template"]) for entry in asked) == {
+        ("mcq/coco", "positive"): 2032, ("mcq/coco", "negative"): 1870, ("mcq/coco", "hybrid"): 2012,
+        ("mcq/voc2007", "positive"): 682, ("mcq/voc2007", "negative"): 2121, ("mcq/voc2007", "hybrid"): 2228,
+    }  # fmt: skip
+    assert [part.n for part in BENCHMARK.parts[:2]] == [5914, 5031]
     assert all(entry.gold == ((1, 0, 0, 0),) for entry in entries if isinstance(entry, PairItem))
     for part, least in (("coco", 0.99), ("voc2007", 0.98)):
         asked = [entry for entry in entries if isinstance(entry, PairItem) and f"/{part}/" in entry.id]
@@ -202,7 +211,7 @@ def test_the_official_files(tmp_path: Path) -> None:
     assert (len(plain.images), len(plain.texts)) == (5000, 25014)
     there = {path.name for path in (SHARED / "coco" / "val2017").iterdir()}
     on_them = Counter(
-        entry.part.split("/")[2]
+        entry.group["template"]
         for entry in entries
         if isinstance(entry, PairItem) and entry.images[0].path.split("/")[-1] in there and "coco" in entry.part
     )
@@ -232,6 +241,6 @@ def test_the_shipped_model_on_photographs_equals_a_literal_reading(tmp_path: Pat
         image = images[row["image_path"].split("/")[-1]]
         cosines = [float(image @ said[row[f"caption_{option}"]]) for option in range(4)]
         right = cosines.index(max(cosines)) == int(row["correct_answer"])
-        expected[f"negbench/mcq/coco/{row['correct_answer_template']}/{number}"] = right
+        expected[f"negbench/mcq/coco/{number}"] = right
     found = {item.id: item.ok["text_ok"] == 1 for item in score(encoder, "negbench", tmp_path).items}
     assert found == expected and len(found) == 21 and 0 < sum(expected.values()) < 21

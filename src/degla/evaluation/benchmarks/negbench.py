@@ -26,6 +26,7 @@ Citation: @inproceedings{alhamoud2025vision, title={Vision-Language Models Do No
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -54,6 +55,12 @@ _CHOICES = {
     ),
 }
 """Part, its file, where its images lie, and how many items each template has."""
+_TEMPLATES = ("positive", "negative", "hybrid")
+_BY_TEMPLATE = tuple(
+    Metric(name=one, group="template", exclude=frozenset(other for other in _TEMPLATES if other != one))
+    for one in _TEMPLATES
+)
+"""What the true option says: two things are there, one is not, one is and another is not."""
 _RETRIEVALS = {
     "coco": "COCO_val_retrieval.csv",
     "coco_negated": "COCO_val_negated_retrieval_llama3.1_rephrased_affneg_true.csv",
@@ -90,16 +97,30 @@ def items(root: Path) -> Iterator[Entry]:
             f"{folder}: holds none of {', '.join(files)}. Get them from {BENCHMARK.source}; they must lie so:\n"
             f"{BENCHMARK.layout}"
         )
-    for name, (file, images, _) in _CHOICES.items():
+    for name, (file, _, _) in _CHOICES.items():
         if (folder / file).exists():
-            for number, (_, row) in enumerate(read_records(_Choice, folder / file, BENCHMARK)):
-                place = ("negbench", f"mcq/{name}/{row.correct_answer_template}", number)
-                image = f"{images}/{PurePosixPath(row.image_path).name}"
-                options = (row.caption_0, row.caption_1, row.caption_2, row.caption_3)
-                yield choice_question(place, image, options, right=row.correct_answer)
+            yield from _choices(name, folder / file)
     for name, file in _RETRIEVALS.items():
         if (folder / file).exists():
             yield _retrieval(name, folder / file)
+
+
+def _choices(name: str, file: Path) -> Iterator[Entry]:
+    _, images, templates = _CHOICES[name]
+    rows = [row for _, row in read_records(_Choice, file, BENCHMARK)]
+    counts = Counter(row.correct_answer_template for row in rows)
+    if len(rows) == sum(templates.values()) and counts != templates:
+        raise InputError(
+            f"{file}: has {dict(counts)} answers of each template, the published file {templates}. Get it again from "
+            f"{BENCHMARK.source}."
+        )
+    for number, row in enumerate(rows):
+        image = f"{images}/{PurePosixPath(row.image_path).name}"
+        options = (row.caption_0, row.caption_1, row.caption_2, row.caption_3)
+        group = {"template": row.correct_answer_template}
+        yield choice_question(
+            ("negbench", f"mcq/{name}", number), image, options, right=row.correct_answer, group=group
+        )
 
 
 def _retrieval(name: str, file: Path) -> Retrieval:
@@ -124,9 +145,15 @@ BENCHMARK = Benchmark(
     # The released code takes the first of the best options; in both files of images that is the true one.
     parts=(
         *(
-            BenchmarkPart(name=f"mcq/{name}/{template}", family="negation", n=n, tie="lenient", optional=True)
+            BenchmarkPart(
+                name=f"mcq/{name}",
+                family="negation",
+                n=sum(templates.values()),
+                metrics=(Metric(), *_BY_TEMPLATE),
+                tie="lenient",
+                optional=True,
+            )
             for name, (_, _, templates) in _CHOICES.items()
-            for template, n in templates.items()
         ),
         *(
             BenchmarkPart(
@@ -135,11 +162,8 @@ BENCHMARK = Benchmark(
             for name in _RETRIEVALS
         ),
     ),
-    averages=(
-        *(Average(name=f"mcq.{name}", of=(f"mcq/{name}/*",), how="micro") for name in _CHOICES),
-        Average(name="mcq", of=tuple(f"mcq.{name}" for name in _CHOICES)),
-    ),
-    headline={"composition": "mcq.coco", "retrieval": "retrieval/coco_negated"},
+    averages=(Average(name="mcq", of=tuple(f"mcq/{name}" for name in _CHOICES)),),
+    headline={"composition": "mcq/coco", "retrieval": "retrieval/coco_negated"},
     items=items,
     floors=("longer text", "options compared"),
     annotations=(f"{_FOLDER}/*.csv",),
