@@ -169,9 +169,12 @@ def test_a_figure_that_is_changed_by_hand_is_found(path: Path) -> None:
             assert _wrong(study, "\n".join(altered)), changed
 
 
-@pytest.mark.parametrize(("page", "least"), [("README.md", 8), ("docs/results.md", 18)])
-def test_the_tables_of_methods_follow_from_their_study(page: str, least: int) -> None:
-    study = read(ROOT / "docs" / "studies" / "methods" / "study.json")
+@pytest.mark.parametrize(
+    ("page", "name", "least"),
+    [("README.md", "methods", 8), ("docs/results.md", "methods", 18), ("docs/photographs.md", "photographs", 7)],
+)
+def test_the_tables_of_methods_follow_from_their_study(page: str, name: str, least: int) -> None:
+    study = read(ROOT / "docs" / "studies" / name / "study.json")
     found = [entry for entry in tables((ROOT / page).read_text(encoding="utf-8")) if entry[1][0] == "method"]
     assert found, f"{page} has no table of methods"
     for _, heads, rows in found:
