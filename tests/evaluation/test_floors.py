@@ -166,8 +166,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [result.model.name for result in results] == ["random:3", "blind", "world"]
     assert [result.training_seed for result in results] == [3, None, None]
     assert len({result.benchmarks[0].items_sha256 for result in results}) == 1
-    # One file of the one model's embeddings: floors that are scored as models are not kept.
-    assert len({path.stem for path in cache.glob("*.sqlite")} - {"textfloors"}) == 1
+    # Files of the one model's images and texts: floors that are scored as models are not kept.
+    assert len({path.stem for path in cache.glob("*.sqlite")} - {"textfloors"}) == 2
     assert main(["train", "smoke", "--model", "random", "--out", str(tmp_path / "run")]) == 2
     assert json.loads((tmp_path / "out-1.json").read_text())["model"]["activation"] == "none"
 

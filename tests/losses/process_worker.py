@@ -42,7 +42,7 @@ from degla.losses.text_grounded import TextGrounded
 from degla.shelf import LOSSES
 
 PAIRS, NEGATIVES, DIM = 8, 3, 5
-IMAGES = ("image", "distractor_image", "patch", "raw_image")
+IMAGES = ("image", "distractor_image", "patch", "raw_image", "evidence_image", "evidence_seen")
 TEXTS = ("caption", "negative", "distractor_caption", "positive", "classes", "caption_token", "negative_token", "unit",
          "foil", "concept", "reconstruction")  # fmt: skip
 ALL_MASKS = (*MASKS, "first half empty", "only the last row")
@@ -114,6 +114,9 @@ def global_batch(mask: str) -> dict[str, Tensor]:
         "label": torch.randint(CLASSES, (PAIRS,), generator=random).masked_fill(~there(PAIRS), -1),
         "text_group": torch.tensor([0, 1, 0, 2, 3, 1, 0, 4]),
         "raw_image": images(PAIRS),
+        "evidence_image": images(PAIRS),
+        "evidence_seen": images(PAIRS),
+        "evidence_valid": there(PAIRS),
         "unit": texts(PAIRS, POSITIVES),
         "unit_valid": there(PAIRS, POSITIVES),
         "unit_group": torch.tensor([[0, 1], [2, 3], [0, 3], [4, 5], [2, 1], [6, 7], [0, 1], [8, 9]]),

@@ -40,7 +40,7 @@ def alike(pairs: int, **given: Any) -> Embeddings:
     rows = {
         name: row.expand_as(each)
         for name, each in case.student().tensors().items()
-        if each.is_floating_point() and each.dim() > 1
+        if each.is_floating_point() and each.dim() > 1 and each.shape[-1] == len(row)
     }
     group = torch.arange(pairs)
     return changed(case.student(), **{**rows, "group": group, "text_group": group, **given})

@@ -55,5 +55,5 @@ def test_photo_finds_the_captions_of_photographs(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     assert main(["evaluate", "photo", "--benchmarks", "retrieval", "--root", str(tmp_path), "--out", str(out)]) == 0
     result = json.loads(out.read_text())
-    scores = {score["name"]: score["value"] for score in result["benchmarks"][0]["parts"][0]["scores"]}
+    scores = {score["metric"]: score["value"] for score in result["benchmarks"][0]["parts"][0]["scores"]}
     assert scores["image_to_text@1"] > 0.33 and scores["text_to_image@1"] > 0.27

@@ -155,6 +155,7 @@ def test_the_command_writes_source_settings_and_digest(tmp_path: Path, capsys: p
     write_jsonl(tmp_path / "captions.jsonl", captions)
     write_jsonl(tmp_path / "all.jsonl", made_rows(captions))
     argv = ["negatives", "balance", str(tmp_path / "all.jsonl"), "--captions", str(tmp_path / "captions.jsonl")]
+    argv += ["--told-rule", "1"]
     assert main([*argv, "--out", str(tmp_path / "one.jsonl")]) == 0
     assert main([*argv, "--out", str(tmp_path / "two.jsonl"), "--json"]) == 0
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()

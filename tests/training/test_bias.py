@@ -39,6 +39,7 @@ SIGMOID = (
     "labclip",
     "negbench",
     "c2lip",
+    "pointacl_clip",
 )
 """Recipes of losses that all have a sigmoid form, or read neither scale nor bias."""
 

@@ -59,7 +59,7 @@ def test_mixed_precision_and_padding(trim: bool, tiny_model: Path, tiny_pairs: P
     whole = first_step(_everything(tiny_model, tiny_pairs, tmp_path, **options))
     chunked = first_step(_everything(tiny_model, tiny_pairs, tmp_path, chunk_size=2, **options))
     torch.testing.assert_close(whole[0], chunked[0], rtol=1e-4, atol=0)
-    _compare(whole[1], chunked[1], relative=0.05)
+    _compare(whole[1], chunked[1], relative=0.08)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_every_token_stands_beside_its_text(multiple: int, tiny_model: Path, tin
         end = int(text.argmax())
         assert mask.tolist() == [0 < place <= end for place in range(len(text))]
         with torch.no_grad():
-            _, unit, _, alone, _ = encoder.embed(batch.image[:1], text[None], dense=True)
+            _, unit, _, alone, *_ = encoder.embed(batch.image[:1], text[None], dense=True)
         torch.testing.assert_close(tokens[1 : end + 1], alone[0, 1 : end + 1])
         assert torch.count_nonzero(tokens[~mask]) == 0
         # The end token's output is the embedding before it is made one long.
