@@ -2,7 +2,7 @@
 
 EfficientNet-Lite2 (ImageNet) looks, a text tower of three blocks reads. First the image tower stays as it is and the
 text tower learns to meet its features; then the last two stages of the image tower learn too. What both read of each
-photograph is computed once. One thread on one machine gives the same weights again.
+photograph is computed once. One thread; all draws follow from the seed.
 """
 
 from __future__ import annotations
