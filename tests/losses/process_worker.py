@@ -62,7 +62,7 @@ class Encoder(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         found = {name: self.image(batch[name]) for name in IMAGES} | {name: self.text(batch[name]) for name in TEXTS}
-        found["reconstruction"] = found["reconstruction"].sum(-1)  # A number a token.
+        found["reconstruction"] = nn.functional.softplus(found["reconstruction"].sum(-1))  # Of each token, above 0.
         unit = {name: nn.functional.normalize(each, dim=-1) for name, each in found.items() if name not in DENSE}
         # Data-parallel training waits for a gradient of the bias, also where no term reads it.
         return found | unit | {"scale": self.logit_scale.exp() + 0.0 * self.logit_bias, "bias": self.logit_bias * 1.0}

@@ -56,10 +56,16 @@ def test_chunks_have_the_gradients_of_the_whole(
 @pytest.mark.parametrize("trim", [True, False])
 def test_mixed_precision_and_padding(trim: bool, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     options: dict[str, Any] = {"precision": "bf16", "trim": trim}
-    whole = first_step(_everything(tiny_model, tiny_pairs, tmp_path, **options))
-    chunked = first_step(_everything(tiny_model, tiny_pairs, tmp_path, chunk_size=2, **options))
+
+    def step(**loop: Any) -> Any:
+        config = _everything(tiny_model, tiny_pairs, tmp_path, **options, **loop)
+        # Its rounding alone is as large as that of all others together; in fp32, above, it is exact.
+        without = replace(config.objective["evidence_contrast"], weight=0.0)
+        return first_step(replace(config, objective=config.objective | {"evidence_contrast": without}))
+
+    whole, chunked = step(), step(chunk_size=2)
     torch.testing.assert_close(whole[0], chunked[0], rtol=1e-4, atol=0)
-    _compare(whole[1], chunked[1], relative=0.08)
+    _compare(whole[1], chunked[1], relative=0.05)
 
 
 @pytest.mark.parametrize(

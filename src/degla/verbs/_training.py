@@ -234,7 +234,6 @@ def _usual(config: TrainConfig, *, program: str) -> str:
         "Its losses:",
         *_rows(weights, config),
         *textwrap.wrap(f"Weight 0, each a flag like these: {other}.", _WIDTH, break_on_hyphens=False),
-        "",
         *textwrap.wrap(f"Sections, with their numbers of flags: {counts}.", _WIDTH, break_on_hyphens=False),
         "",
         f"{program} --help optim.lr     one flag: meaning, range, value",

@@ -21,11 +21,11 @@ class PointaclSettings(SystemSettings):
     test_clouds: AtLeastOne = 600
     """Clouds to test with."""
     points: AtLeastOne = 256
-    """CloudPoints of a cloud (1024)."""
+    """Points of a cloud (1024)."""
     patches: AtLeastOne = 24
     """Patches of a cloud (64)."""
     patch_points: AtLeastOne = 12
-    """CloudPoints of a patch (32)."""
+    """Points of a patch (32)."""
     width: AtLeastOne = 64
     """Of the transformer; a multiple of 4, its number of heads (384)."""
     blocks: AtLeastOne = 3
