@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from degla.errors import InputError
+from degla.systems.arrays import read_arrays
 
 _RESNET: Final = "res101.mat"
 _SPLITS: Final = "att_splits.mat"
@@ -201,15 +202,8 @@ def _mat(path: Path, *names: str) -> dict[str, Any]:
 
 
 def _from_arrays(path: Path) -> ZeroShotData:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in _ARRAYS if name not in file]
-            if missing:
-                raise InputError(f"{path}: has no {missing[0]!r}; it needs {', '.join(_ARRAYS)}.")
-            held = {name: file[name] for name in _ARRAYS}
-            told = file["validation"] if "validation" in file else np.zeros(0, dtype=np.int64)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as arrays: {error}") from None
+    held = read_arrays(path, _ARRAYS, what="it", optional=("validation",))
+    told = held.get("validation", np.zeros(0, dtype=np.int64))
     floats = {name: torch.as_tensor(held[name].astype(np.float32)) for name in ("features", "semantics")}
     whole = {name: torch.as_tensor(held[name].astype(np.int64)) for name in _ARRAYS if name not in floats}
     return ZeroShotData(name=path.name, **floats, **whole, validation=torch.as_tensor(told.astype(np.int64)))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from degla.errors import InputError
+from degla.systems.arrays import read_arrays
 from degla.systems.ugcl.graph import Graph, undirected
 
 _ARRAYS: Final = ("indptr", "indices", "data", "shape", "label", "edges", "train", "val", "test")
@@ -61,14 +62,10 @@ def row_normalised(rows: Tensor) -> Tensor:
 def _from_arrays(path: Path) -> Graph:
     from scipy.sparse import csr_matrix
 
+    held = read_arrays(path, _ARRAYS, what="a graph")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [each for each in _ARRAYS if each not in file]
-            if missing:
-                raise InputError(f"{path}: has no {missing[0]!r}; a graph needs {', '.join(_ARRAYS)}.")
-            held = {each: file[each] for each in _ARRAYS}
-            rows = csr_matrix((held["data"], held["indices"], held["indptr"]), shape=tuple(held["shape"])).toarray()
-    except (ValueError, OSError, EOFError) as error:
+        rows = csr_matrix((held["data"], held["indices"], held["indptr"]), shape=tuple(held["shape"])).toarray()
+    except ValueError as error:
         raise InputError(f"{path}: cannot be read as arrays: {error}") from None
     splits = {part: _whole(held[part]) for part in ("train", "val", "test")}
     return _graph(path.stem, rows, _whole(held["edges"]).T, held["label"], splits)
