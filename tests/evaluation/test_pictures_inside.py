@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from degla.errors import InputError
 from degla.evaluation.benchmarks import bivlc, vismin
+from degla.evaluation.data_sets import embedded
 from degla.evaluation.inventory import take_inventory
 from degla.evaluation.pictures import has_picture, read_picture, size_of, thumbnail
 from degla.records import ItemImage, PairItem
@@ -100,6 +102,18 @@ def test_bytes_are_those_that_were_written(name: str, tmp_path: Path) -> None:
     beyond = asked[0].rpartition("/")[0]
     assert not any(has_picture(tmp_path, f"{beyond}/{row}") for row in ("99", "-1", "x", ""))
     assert not has_picture(tmp_path, asked[0].rpartition("#")[0] + "#caption/0")
+
+
+def test_threads_share_a_file(tmp_path: Path) -> None:
+    """Evaluation opens pictures in threads, of several groups of rows at a time."""
+    contents = [bytes([row % 256]) * 2000 for row in range(64)]
+    parquet.write_table(arrow.table({"image": contents}), tmp_path / "a.parquet", row_group_size=2)
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(10):
+            embedded._opened.cache_clear()
+            embedded._pictures.cache_clear()
+            read = threads.map(lambda row: read_picture(tmp_path, f"a.parquet#image/{row}"), range(64))
+            assert list(read) == contents
 
 
 def colours_of(written: dict[str, bytes]) -> Colours:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from degla.errors import InputError
@@ -17,6 +18,8 @@ from degla.evaluation.data_sets.archives import MARK
 from degla.parse import check_regular, in_one_line
 
 SUFFIXES = (".parquet", ".arrow")
+_READING = RLock()
+"""Pyarrow's reader of Parquet files is not safe to share: two threads in one file end the process."""
 _MEMBER = re.compile(r"(?P<column>[^/]+)/(?P<row>[0-9]{1,12})")
 
 
@@ -76,7 +79,8 @@ def _place(file: Path, member: str) -> tuple[Any, int] | None:
     row = int(found["row"])
     for group, size in enumerate(table.sizes):
         if row < size:
-            return _pictures(file, *_state(file), found["column"], group), row
+            with _READING:  # threads that want one group of rows read it once
+                return _pictures(file, *_state(file), found["column"], group), row
         row -= size
     return None
 
@@ -123,7 +127,8 @@ class _RowGroups:
 
         try:
             if self._parquet is not None:
-                return self._parquet.read_row_group(group, columns=columns)
+                with _READING:
+                    return self._parquet.read_row_group(group, columns=columns)
             table = arrow.Table.from_batches([self._batches[group]]).select(columns)
             # Arrow trusts the offsets in its files: a damaged one would be followed out of the file's memory.
             table.validate(full=True)
