@@ -13,7 +13,8 @@ from PIL import Image
 from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.run import evaluate
-from degla.model.encoder import Description, Encoder
+from degla.model.description import Description
+from degla.model.encoder import Encoder
 from degla.shelf import BENCHMARKS
 from tests.evaluation.fake_encoders import bag_of_words, spreading
 from tests.official import SHARED

@@ -165,6 +165,24 @@ def test_a_folder_of_open_clip_that_is_no_whole_model(how: str, told: str, tiny_
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "pytorch_model.bin", "mine.pth"])
+def test_a_pickle_of_weights_is_refused_and_the_command_told_converts_it(
+    name: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    state = load_file(folder / "open_clip_model.safetensors")
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, folder / name)
+    (folder / "open_clip_model.safetensors").rename(folder / "teacher.safetensors")
+    if name == "mine.pth":  # a name that open_clip does not know comes behind safetensors
+        (folder / "teacher.safetensors").unlink()
+    with pytest.raises(InputError, match=rf"{name}: weights in a pickle.*convert it: python -c") as caught:
+        load_encoder(str(folder))
+    assert "\n" not in str(caught.value)
+    exec(str(caught.value).partition('python -c "')[2].removesuffix('"'), {})
+    assert load_encoder(str(folder)).fingerprint == load_encoder(str(tiny_model)).fingerprint
+
+
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
 def test_weights_of_other_floats_are_read_as_float32(kind: torch.dtype, tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_model, tmp_path / "model")

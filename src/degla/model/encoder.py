@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -18,46 +15,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from degla.errors import InputError
 from degla.inputs import Pictures
 from degla.model.dense import encode_patches, encode_tokens
-from degla.model.depth import TOWERS, tower_module
+from degla.model.description import Description, EvaluationTransform
 from degla.model.image import encode_class_token, reads_class_token
 from degla.model.integrity import digest_of_weights
-from degla.model.modes import rest_what_stays
+from degla.model.modes import forget_activations, rest_what_stays
 from degla.model.text import can_trim, encode_tree, encode_tree_states, encode_trimmed, padding_token, tree_grower
 from degla.prefixes import GrowTree, PrefixTree, Tokenize
-
-log = logging.getLogger("degla.model")
-
-_FORGETS = ("grad_checkpointing", "gradient_checkpointing")
-"""What open_clip, timm and transformers call the switch of a module that computes its activations again."""
-
-EvaluationTransform = Callable[[Any], Float[Tensor, "3 height width"]]
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a model is beyond its weights: all that a checkpoint folder must say so that others load the same thing.
-
-    Attributes:
-        name: how the user named it.
-        model_config: open_clip's `model_cfg`.
-        preprocess_config: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize mode.
-        tokenizer_files: files that the tokenizer is read from where it is not open_clip's own.
-    """
-
-    name: str
-    model_config: dict[str, Any]
-    preprocess_config: dict[str, Any]
-    tokenizer_files: tuple[Path, ...] = field(default=())
-
-    @property
-    def quick_gelu(self) -> bool:
-        """Whether the activation is QuickGELU, x sigmoid(1.702 x), rather than GELU."""
-        return bool(self.model_config.get("quick_gelu", False))
-
-    @property
-    def activation(self) -> str:
-        """Name of the activation function, "quick_gelu" or "gelu"."""
-        return "quick_gelu" if self.quick_gelu else "gelu"
 
 
 class TowerOutputs(NamedTuple):
@@ -313,20 +276,7 @@ class Encoder(nn.Module):
         Raises:
             InputError: a tower has no such option.
         """
-        try:
-            self.clip.set_grad_checkpointing(True)
-        except (AttributeError, AssertionError, NotImplementedError, TypeError):
-            raise InputError(f"{self.name}: has no gradient checkpointing; leave the flag out.") from None
-        for tower in TOWERS:
-            module = tower_module(self.clip, tower)
-            inside: Any = self.clip.transformer if module is self.clip else module
-            if not any(getattr(part, name, False) for part in inside.modules() for name in _FORGETS):
-                log.warning(
-                    "%s: gradient checkpointing does nothing for its %s tower, a %s, whose activations are kept.",
-                    self.name,
-                    tower,
-                    type(module).__name__,
-                )
+        forget_activations(self.clip, name=self.name)
         # The second pass runs outside `_kernels`, and must take the same ones.
         self._plain_kernels = False
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from degla.errors import InputError
 from degla.model import probe
-from degla.model.encoder import Description, Encoder
+from degla.model.description import Description
+from degla.model.encoder import Encoder
 from degla.model.tokenizer import TOKENIZER_FILES, VOCABULARIES
 from degla.model.transformers_config import LAYOUTS, NoExactFormError, model_config_of, preprocess_config_of
 from degla.model.transformers_files import Opened, open_transformers, stored_type

@@ -11,13 +11,12 @@ from degla.errors import InputError
 from degla.model.hub import offline
 from degla.model.tokenizer import CONFIG_NAME, TOKENIZER_FILES
 from degla.model.transformers_files import CONFIG, INDEX, WEIGHTS
+from degla.model.weights_file import PICKLED, SAFE, conversion
 from degla.parse import in_one_line
 
 _FILES = (CONFIG, "preprocessor_config.json", "processor_config.json", WEIGHTS, INDEX, "model-*.safetensors",
           *TOKENIZER_FILES)  # fmt: skip
 PREFIX = "hf-hub:"
-_OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-"""Names of weights that open_clip looks for on the hub, in its order."""
 
 
 def transformers_snapshot(name: str, *, online: bool) -> Path | None:
@@ -38,7 +37,9 @@ def transformers_snapshot(name: str, *, online: bool) -> Path | None:
 
     repository = name.removeprefix(PREFIX)
     if not online:
-        own = try_to_load_from_cache(repository, CONFIG_NAME)
+        own, pickled, *safe = (try_to_load_from_cache(repository, name) for name in (CONFIG_NAME, PICKLED, *SAFE))
+        if isinstance(own, str) and isinstance(pickled, str) and not any(isinstance(file, str) for file in safe):
+            raise _no_safe_weights(repository)
         if isinstance(own, str) or not isinstance(try_to_load_from_cache(repository, CONFIG), str):
             return None
     try:
@@ -75,11 +76,20 @@ def _fetched_for_open_clip(repository: str) -> bool:
         hf_hub_download(repository, CONFIG_NAME)
     except EntryNotFoundError:
         return False
-    for name in _OPEN_CLIP:
+    for name in SAFE:
         with contextlib.suppress(EntryNotFoundError):
             hf_hub_download(repository, name)
             return True
-    raise InputError(f"{PREFIX}{repository}: holds {CONFIG_NAME} and no weights ({_OPEN_CLIP[0]}). Take another model.")
+    raise _no_safe_weights(repository)
+
+
+def _no_safe_weights(repository: str) -> InputError:
+    return InputError(
+        f"{PREFIX}{repository}: holds {CONFIG_NAME} and no weights in {SAFE[0]}. Weights in a pickle ({PICKLED}), "
+        "which can run code when it is read, are not taken. Where there are such, and you trust its authors, fetch "
+        f"them: hf download {repository} --local-dir OUT; convert them: {conversion(Path('OUT') / PICKLED)}; and name "
+        "OUT."
+    )
 
 
 def _downloaded(repository: str) -> Path:

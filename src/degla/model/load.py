@@ -14,7 +14,8 @@ import torch
 
 from degla.errors import InputError
 from degla.model import fast_paths
-from degla.model.encoder import Description, Encoder
+from degla.model.description import Description
+from degla.model.encoder import Encoder
 from degla.model.from_transformers import load_from_transformers
 from degla.model.heap import keep_freed_memory
 from degla.model.hub import downloads_allowed, offline, why_unreachable

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from degla.model import fast_paths
-from degla.model.encoder import Description, Encoder
+from degla.model.description import Description
+from degla.model.encoder import Encoder
 from degla.model.from_transformers import pooled
 from degla.model.transformers_config import LAYOUTS
 from degla.model.transformers_files import open_transformers

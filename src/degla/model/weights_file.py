@@ -12,22 +12,45 @@ from degla.parse import in_one_line
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 """Number formats of weights that are read, as safetensors names them."""
+SAFE = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+PICKLED = "open_clip_pytorch_model.bin"
+_READ_FIRST = (*SAFE, PICKLED, "open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin",
+               "pytorch_model.pth", "model.pth")  # fmt: skip
+"""Names of weights in a folder, in the order in which open_clip takes them; others come behind."""
 _ENDINGS = (".safetensors", ".bin", ".pth")
 _QUOTED = re.compile(r'"([^"]+)"')
 _HEADS = ("classifier.", "head.", "fc.")
 
 
 def require_weights(folder: Path) -> None:
-    """Refuse a folder of open_clip without weights, of which open_clip makes a model of random numbers.
+    """Refuse a folder of open_clip without weights, of which open_clip makes a random model, or with a pickle of them.
 
     Raises:
-        InputError: there is no file of weights.
+        InputError: there is no file of weights, or the one that open_clip would read is a pickle.
     """
-    if not any(path.suffix in _ENDINGS for path in folder.iterdir()):
+    files = sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS)
+    if not files:
         raise InputError(
             f"{folder}: holds no weights (open_clip_model.safetensors), and a model of random numbers is not meant. "
             "Fetch the folder again; ARCHITECTURE:random is a random model."
         )
+    places = {name: place for place, name in enumerate(_READ_FIRST)}
+    chosen = min(files, key=lambda path: (places.get(path.name, len(places)), path.suffix != ".safetensors"))
+    if chosen.suffix != ".safetensors":
+        raise InputError(
+            f"{chosen}: weights in a pickle, which can run code when it is read, are not taken. Where you trust the "
+            f"file, convert it: {conversion(chosen)}"
+        )
+
+
+def conversion(pickled: Path) -> str:
+    """The command that writes open_clip_model.safetensors beside a pickle of weights, running none of its code."""
+    return (
+        'python -c "import torch; from safetensors.torch import save_file; '
+        f"w = torch.load('{pickled}', map_location='cpu', weights_only=True); w = w.get('state_dict', w); "
+        "save_file({k.removeprefix('module.'): v.contiguous().clone() for k, v in w.items()}, "
+        f"'{pickled.parent / SAFE[0]}')\""
+    )
 
 
 def require_floats(path: Path, clip: nn.Module) -> None:

@@ -30,8 +30,9 @@ from degla.stopping import Interruption
 from degla.training.build import build_trainer, copy_of_start, open_accelerator
 from degla.training.metrics import FiniteWatch, Metrics, nonfinite_told
 from degla.training.pairs import Pairs, open_pairs
+from degla.training.random_state import seed_everything
 from degla.training.rows import read_pairs
-from degla.training.runstate import Position, RunState, seed_everything
+from degla.training.runstate import Position, RunState
 from degla.training.validation import Validation
 
 log = logging.getLogger("degla.train")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import zip_longest
 from random import Random
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 from degla.negatives.checks import Content, judge
 from degla.negatives.frames import ReplacingRule
@@ -21,6 +21,7 @@ from degla.negatives.grammar.usage import WordUsage
 from degla.negatives.llm import Chat, Form, Reply, ReplyStatus, Request, RequestKey, Slot
 from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.rule import FillingRule, NegativeRule, load_rule
+from degla.negatives.run.pair import RULES_SOURCE, CaptionWithRule, RowForm
 from degla.negatives.run.questions import Prompts, draw_rng
 from degla.negatives.run.stream import CaptionTask, hash_content
 from degla.negatives.true_frames import ReadsSiblings, TrueRule
@@ -29,12 +30,6 @@ from degla.records import NegativeRecord
 
 Dialogue = Generator[Request, Reply, list[NegativeRecord]]
 """Yields requests one after another, is sent the reply to each, returns the caption's rows."""
-
-RowForm = Literal["grammar", "write", "choose", "fill"]
-"""How the text of a row was made: by the grammar, or by the form of a request."""
-
-RULES_SOURCE: Final = "rules"
-"""`NegativeRecord.source` of what the grammar makes."""
 
 MOST_CHOICES: Final = 12
 """Texts that a model chooses among; six gave the same choice for 179 of 215 captions (a 135M model)."""
@@ -80,7 +75,7 @@ class Maker:
         for name, rule in _load(self.rules).items():
             if name in task.done:
                 continue
-            pair = _Pair(task, name, rule)
+            pair = CaptionWithRule(task, name, rule)
             if caption is None:
                 rows.append(pair.row(None, reason=reason))
             else:
@@ -106,38 +101,6 @@ def _load(rules: tuple[str, ...]) -> dict[str, NegativeRule]:
     return {name: load_rule(name) for name in rules}
 
 
-class _Pair(NamedTuple):
-    """A caption and a rule, with the rule's name."""
-
-    task: CaptionTask
-    name: str
-    rule: NegativeRule
-
-    def row(
-        self,
-        text: str | None,
-        *,
-        reason: str,
-        draw: int = 0,
-        source: str = RULES_SOURCE,
-        form: RowForm = "grammar",
-        score: float | None = None,
-    ) -> NegativeRecord:
-        """A row of the file."""
-        return NegativeRecord(
-            caption_id=self.task.id,
-            rule=self.name,
-            kind=self.rule.kind,
-            text=text,
-            source=source,
-            accepted=not reason,
-            reason=reason,
-            draw=draw,
-            form=form,
-            score=score,
-        )
-
-
 @dataclass
 class _Turn:
     """The work on one caption and one rule.
@@ -152,7 +115,7 @@ class _Turn:
     """
 
     maker: Maker
-    pair: _Pair
+    pair: CaptionWithRule
     caption: Caption
     taken: set[Content]
     rows: list[NegativeRecord] = field(default_factory=list)
