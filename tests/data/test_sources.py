@@ -81,7 +81,7 @@ def test_every_format_gives_the_same_records(name: str, chosen: str, tmp_path: P
 
 
 def test_the_shelf_is_what_is_tested() -> None:
-    assert FORMATS.names() == ["coco", "csv", "datasets", "degla", "jsonl", "parquet", "tsv"]
+    assert FORMATS.names() == ["coco", "csv", "datasets", "degla", "jsonl", "parquet", "tsv", "webdataset"]
     for name in FORMATS.names():
         assert FORMATS.summary(name).endswith("."), name
 

@@ -70,10 +70,6 @@ class StreamConfig:
             raise InputError(f"{flag} is {data.class_template!r}; it must hold {{}} once.")
         if data.captions is None:
             raise InputError(f"no captions: give {data.flag('captions')} FILE.")
-        if data.images is None:
-            raise InputError(
-                f"no images: give {data.flag('images')} FOLDER, the folder that image paths are relative to."
-            )
 
 
 @dataclass(frozen=True)

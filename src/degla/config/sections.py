@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
+from degla.data.places import base_of
 from degla.ranges import AnyWhole, AtLeastOne, Checked, Count, DecayRate, Factor, Positive, PositiveShare, Seed
 
 
@@ -16,13 +17,14 @@ class DataConfig(Checked, section="data"):
     """Image-caption pairs and their negatives."""
 
     captions: Path | None = None
-    """File of captions: COCO json, JSONL, Parquet, CSV/TSV, a `datasets` folder, or the published DeGLA json."""
+    """File of captions: COCO json, JSONL, Parquet, CSV/TSV, a `datasets` folder, the published DeGLA json, or tars of
+    WebDataset or img2dataset with pictures (a folder of them, or "shards/{00000..00099}.tar")."""
     images: Path | None = None
-    """Folder that the image paths are relative to."""
+    """Folder that the image paths are relative to; that of the captions by default."""
     negatives: Path | None = None
     """File of negatives, joined by caption id: JSONL or Parquet of `degla negatives`, or the published DeGLA json."""
     format: str = "auto"
-    """Format of the captions file: auto, coco, jsonl, parquet, csv, tsv, datasets or degla."""
+    """Format of the captions file: auto, coco, jsonl, parquet, csv, tsv, datasets, degla or webdataset."""
     id_column: str = "id"
     """Name of the caption id's column (JSONL, Parquet, CSV)."""
     image_column: str = "image"
@@ -69,6 +71,12 @@ class DataConfig(Checked, section="data"):
     """Decode JPEG files at no more than the resolution that the crop needs; true or false."""
     workers: Count = 0
     """Processes that decode images beside the training process, 0 or more."""
+
+    @property
+    def image_folder(self) -> Path:
+        """The folder that image paths are relative to."""
+        assert self.captions is not None
+        return self.images or base_of(self.captions)
 
 
 @dataclass(frozen=True)

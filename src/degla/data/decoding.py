@@ -36,6 +36,9 @@ MAX_RATIO = 250
 MAX_BYTES = 4 * MAX_PIXELS
 """Largest file that is read: that many pixels without compression."""
 
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Endings of the names by which image files are told from others."""
+
 Box = tuple[int, int, int, int]
 """Left, top, width and height in pixels."""
 

@@ -75,6 +75,20 @@ def look_for(image: str, *, folder: Path, caption_id: str) -> None:
         bytes_to_read(path, subject, **part)
 
 
+def picture_state(place: str) -> tuple[int, int] | None:
+    """Bytes of an image file, or of its part of a shard, and when the file was changed, in nanoseconds.
+
+    None where there is no such file, or it is a row of a dataset.
+    """
+    if place.startswith(PREFIX):
+        return None
+    path, part = _parsed(place)
+    try:
+        return bytes_to_read(path, Subject(shown(place)), **part), path.stat().st_mtime_ns
+    except (ImageError, OSError):
+        return None
+
+
 def is_there(place: str) -> bool:
     """Whether there is such a file, or the shard that holds it; rows of datasets are taken to be there."""
     return place.startswith(PREFIX) or is_file(_parsed(place)[0])

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from degla.data.places import files_of, is_pattern
 from degla.errors import DeglaError, InputError
 from degla.files import cache_folder, cannot_write, remove_folder, whole_folder, write_json
 from degla.parse import open_file, read_json_object
@@ -41,7 +42,7 @@ class SourceState(Record):
 
     Attributes:
         state: size, times in nanoseconds and inode.
-        sha256: of its content; of a folder of its files' names and states.
+        sha256: of its content; of a folder, a pattern or an archive of its files' names and states.
         lines: of a file of text.
     """
 
@@ -62,9 +63,9 @@ def read_source(path: Path) -> SourceState:
         InputError: it cannot be read.
     """
     place, folder = str(path.absolute()), prepared_folder()
-    if path.is_dir():
-        files = sorted(each for each in path.rglob("*") if each.is_file())
-        told = json.dumps([place, *((str(each.relative_to(path)), _state(each.stat())) for each in files)])
+    if path.is_dir() or is_pattern(path) or path.suffix.lower() == ".tar":
+        files = files_of(path, ".tar") or sorted(each for each in path.rglob("*") if each.is_file())
+        told = json.dumps([place, *((str(each), _state(_status(each))) for each in files)])
         return SourceState(state=(), sha256=hashlib.sha256(told.encode()).hexdigest())
     known = _known(folder / _SOURCES)
     digest, lines, began = hashlib.sha256(), 0, time.time_ns()
@@ -85,6 +86,13 @@ def read_source(path: Path) -> SourceState:
         with suppress(DeglaError):  # It only saves time; a folder that may only be read will do.
             write_json(folder / _SOURCES, entries)
     return found
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from degla.data.places import is_pattern
 from degla.errors import InputError
 from degla.parse import check_regular, in_one_line, shorten
 from degla.records import NEW_FIELDS, CaptionRecord, NegativeRecord, validate
@@ -49,14 +50,18 @@ class Columns:
     def settle(self, found: list[str], *, where: str) -> Columns:
         """The columns of one file, from its header or first row: default ids that it lacks become None.
 
+        A text by the default name that it lacks is looked for as "caption".
+
         Raises:
             InputError: a field is missing (see `require`).
         """
-        lacking = {
+        lacking: dict[str, str | None] = {
             role: None
             for role in ("id", "image_id")
             if getattr(self, role) == getattr(Columns, role) and role not in found
         }
+        if self.text == Columns.text not in found and "caption" in found:
+            lacking["text"] = "caption"
         settled = dataclasses.replace(self, **lacking)  # type: ignore[arg-type]
         settled.require(found, where=where)
         return settled
@@ -191,19 +196,19 @@ def read_negatives(path: Path, *, format: str = "auto") -> Iterator[NegativeReco
 
 def _choose(path: Path, *, format: str, ability: str) -> ModuleType:
     try:
-        there = path.exists()
+        there = path.exists() or (ability == "captions" and is_pattern(path))
     except (OSError, ValueError) as error:  # a name that no file system takes
         raise InputError(f"{shorten(path)}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if not there:
         raise InputError(f"{path}: there is no such file or folder; {ability} are read from it.")
-    if not path.is_dir():
+    if path.exists() and not path.is_dir():
         check_regular(path, remedy=f"Write the {ability} to a file first.")
     if format == "auto":
         members = [FORMATS.load(name) for name in FORMATS.names()]
         able = [member for member in members if hasattr(member, ability)]
         for member in able:
             if member.claims(path):
-                return member
+                return _of_several(member, path)
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
@@ -217,6 +222,16 @@ def _choose(path: Path, *, format: str, ability: str) -> ModuleType:
         raise InputError(f"{path}: format {format!r} does not hold {ability}. Formats that do: {names}.")
     if path.is_dir() and not member.claims(path):
         raise InputError(f"{path}: is a folder; format {format!r} is read from a file.")
+    return _of_several(member, path)
+
+
+def _of_several(member: ModuleType, path: Path) -> ModuleType:
+    """The format, which must take patterns where the path is one."""
+    if is_pattern(path) and not hasattr(member, "PATTERNS"):
+        raise InputError(
+            f"{path}: there is no such file, and format {member.__name__.rpartition('.')[2]!r} takes no patterns. "
+            "Put the files into one, or give tar archives or Parquet files."
+        )
     return member
 
 

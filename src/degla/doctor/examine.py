@@ -102,12 +102,12 @@ def _at_hand(config: TrainConfig) -> TrainConfig:
 
 def _files(stream: StreamConfig, *, about: str) -> Finding:
     data = stream.data
-    if data.captions is None or data.images is None:
+    if data.captions is None:
         raise InputError(f"give {data.flag('captions')} FILE and {data.flag('images')} FOLDER, as for degla train.")
     rows = read_rows(data, reads=stream.reads)
     step = max(1, len(rows) // _SAMPLE)
-    there = check_images(rows, data.images, depth="exists")
-    decoded = check_images(rows, data.images, depth="decode", every=step)
+    there = check_images(rows, data.image_folder, depth="exists")
+    decoded = check_images(rows, data.image_folder, depth="decode", every=step)
     values = {"rows": len(rows), "images": there.checked, "decoded": decoded.checked}
     for report in (there, decoded):
         if report.bad:

@@ -6,7 +6,6 @@ before fine-tuning is not known here.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
+from degla.data.images import picture_state
 from degla.errors import InputError
 from degla.evaluation.pictures import content_digest, size_of
 from degla.parse import read_json
@@ -140,17 +140,19 @@ def trained_images(data: Mapping[str, Any]) -> TrainingImages:
         InputError: the captions cannot be read.
     """
     from degla.data.pack import ORIGINALS_NAME
+    from degla.data.places import base_of
     from degla.data.sources import Columns, read_captions
 
     settings = {name: f"{name}_column" for name in ("id", "image", "text", "image_id")}
     settings["image_pattern"] = "image_pattern"
     names = {name: data[setting] for name, setting in settings.items() if setting in data}
-    folder = Path(data["images"])
-    records = read_captions(Path(data["captions"]), format=data.get("format", "auto"), columns=Columns(**names))
+    captions = Path(data["captions"])
+    folder = Path(data["images"]) if data.get("images") else base_of(captions)
+    records = read_captions(captions, format=data.get("format", "auto"), columns=Columns(**names))
     names_of = (name for record in records for name in (record.image, record.distractor_image) if name)
-    originals = Path(data["captions"]).parent / ORIGINALS_NAME
+    originals = captions.parent / ORIGINALS_NAME
     return TrainingImages(
-        (Path(data["captions"]),),
+        (captions,),
         frozenset(folder / name for name in names_of),
         frozenset(read_jsonl(Original, originals)) if originals.is_file() else frozenset(),
     )
@@ -172,10 +174,9 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
     for original in training.originals:
         by_size.setdefault(original.bytes, []).append(original.sha256)
     for file in training.files:
-        try:
-            by_size.setdefault(file.stat().st_size, []).append(file)
-        except (OSError, ValueError):
-            continue  # gone since, no path at all, or inside a data set's file: its name is all that can be compared
+        # Of one that is gone, or inside a data set's file, the name is all that can be compared.
+        if (state := picture_state(str(file))) is not None:
+            by_size.setdefault(state[0], []).append(file)
     return Leakage(
         captions=tuple(path.name for path in training.captions),
         images=len(training.files),
@@ -214,11 +215,10 @@ def _is_among(path: str, files: list[Path | str], *, root: Path) -> bool:
     if not files:
         return False
     digest = content_digest(root, path)
-    return any(digest == (file if isinstance(file, str) else _digest(file, file.stat().st_mtime_ns)) for file in files)
+    return any(digest == (file if isinstance(file, str) else _digest(file, picture_state(str(file)))) for file in files)
 
 
 @lru_cache(maxsize=1 << 17)
-def _digest(file: Path, modified: int) -> str:
-    """sha256 of a file; `modified` makes a changed file a new key."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _digest(file: Path, state: tuple[int, int] | None) -> str:
+    """sha256 of a picture; `state` makes a changed file a new key."""
+    return content_digest(file.parent, file.name)

@@ -18,9 +18,10 @@ from PIL import Image
 
 from degla.data import images
 from degla.data.decoding import ImageError, Subject, decode, decode_part, is_file, shown
+from degla.data.tars import read_tar_member, tar_members
 from degla.errors import InputError
 from degla.evaluation.data_sets import embedded
-from degla.evaluation.data_sets.archives import MARK, as_image_file, read_batch, read_tar_member, tar_members
+from degla.evaluation.data_sets.archives import MARK, as_image_file, read_batch
 from degla.records import ImageReading, ItemImage
 
 logger = logging.getLogger(__name__)

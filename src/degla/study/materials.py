@@ -163,10 +163,10 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, digest: str) -> Pa
         from degla.records import write_jsonl
         from degla.training.neighbours import find_neighbours
 
-        assert data.captions is not None and data.images is not None
+        assert data.captions is not None
         log.info("similar images: %s", path)
         captions = list(read_captions(data.captions, format=data.format, columns=_columns(data)))
-        found = find_neighbours(captions, folder=data.images, encoder=load_encoder(base), count=_NEIGHBOURS)
+        found = find_neighbours(captions, folder=data.image_folder, encoder=load_encoder(base), count=_NEIGHBOURS)
         write_jsonl(path, found)
     return path
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
-from pathlib import Path
 
 import torch
 
@@ -87,7 +86,7 @@ def open_pairs(
     target = DecoderTokens.of(decoder_folder(data)) if "reconstruction" in stream.reads else None
     dataset = PairDataset(
         source.rows,
-        folder=Path(data.images or "."),
+        folder=data.image_folder,
         transform=RandomCrop(image_transform(encoder), scale=scale, scaled=data.scaled_decoding),
         tokenize=encoder.tokenize,
         negatives_per_caption=data.negatives_per_caption,

@@ -212,7 +212,7 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
     data = stream.data
     if stream.batch_size % processes.count:
         raise InputError(f"{stream.batch_flag} {stream.batch_size} does not divide among {processes.count} processes.")
-    folder = Path(data.images or ".")
+    folder = data.image_folder
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of images ({data.flag('images')}).")
     extras = extra_data(data, stream.reads)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from degla.data.places import files_of
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import in_one_line
@@ -21,8 +22,8 @@ _ROWS = 1024
 
 
 def claims(path: Path) -> bool:
-    """Folders."""
-    return path.is_dir()
+    """Folders that hold no files of another format."""
+    return path.is_dir() and not any(files_of(path, ".tar"))
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:

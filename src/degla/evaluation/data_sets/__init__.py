@@ -17,8 +17,6 @@ from pydantic import Field
 from degla.evaluation.benchmark import BenchmarkPart, Metric
 from degla.records import Record, validate
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-
 
 class DataSet(Record):
     """What is published about one data set.

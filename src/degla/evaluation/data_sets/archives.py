@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import tarfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -13,9 +12,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.data.decoding import Subject, read_file
+from degla.data.tars import PICTURE, file_state, records_of
 from degla.errors import InputError
-from degla.evaluation.data_sets import IMAGE_SUFFIXES
 
 MARK = "#"
 """Stands between a file that holds several pictures and the name of one in it."""
@@ -28,83 +26,22 @@ def find_tars(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.tar")) or sorted((folder / "test").glob("*.tar"))
 
 
-def tar_members(tar: Path) -> dict[str, tuple[int, int]]:
-    """Name of each file in an archive to its first byte and its size in bytes.
-
-    Raises:
-        InputError: it is no uncompressed tar, or holds a name twice.
-    """
-    return _members(tar, *_state(tar))
-
-
-def _state(file: Path) -> tuple[int, int]:
-    """Time of change and size: what is remembered of a file holds as long as both are the same."""
-    try:
-        state = file.stat()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}.") from None
-    return state.st_mtime_ns, state.st_size
-
-
-@lru_cache(maxsize=4096)
-def _members(tar: Path, modified: int, size: int) -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
-    try:
-        with tarfile.open(tar, mode="r:") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                if member.name in found:
-                    raise InputError(f"{tar}: member {member.name!r} stands there twice; names must be unique.")
-                found[member.name] = member.offset_data, member.size
-                if member.offset_data + member.size > size:
-                    raise InputError(f"{tar}: ends inside member {member.name!r}. Fetch the file again.")
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:  # numbers and names in headers may be anything
-        raise InputError(f"{tar}: cannot be read as an uncompressed tar: {error}. Fetch the file again.") from None
-    return found
-
-
-def read_tar_member(tar: Path, name: str) -> bytes:
-    """Content of one member.
-
-    Raises:
-        InputError: the archive cannot be read, or has no such member.
-    """
-    try:
-        start, size = tar_members(tar)[name]
-    except KeyError:
-        raise InputError(f"{tar}: has no member {name!r}. Fetch the file again.") from None
-    return read_file(tar, Subject(f"{tar}: member {name!r}"), start=start, size=size)
-
-
 def labelled_members(tar: Path) -> Iterator[tuple[str, int]]:
     """Name and label of each picture: members that are equal up to the first dot of their name belong together.
 
     Raises:
         InputError: a picture without label, a label without picture, or one that is no number.
     """
-    groups: dict[str, dict[str, str]] = {}
-    for name in tar_members(tar):
-        folder, slash, file = name.rpartition("/")
-        stem, dot, rest = file.partition(".")
-        suffix = f".{rest.rpartition('.')[2].lower()}" if dot else ""
-        kind = "picture" if suffix in IMAGE_SUFFIXES else "label" if f".{rest}" == LABEL_SUFFIX else ""
-        if kind:
-            group = groups.setdefault(folder + slash + stem, {})
-            if kind in group:
-                raise InputError(f"{tar}: record {stem!r} has two members for its {kind}: {group[kind]!r}, {name!r}.")
-            group[kind] = name
-    for key, group in groups.items():
+    for key, group in records_of(tar, {LABEL_SUFFIX[1:]: "label"}).items():
         for kind, suffix in (("picture", "an image's ending"), ("label", LABEL_SUFFIX)):
             if kind not in group:
                 raise InputError(f"{tar}: record {key!r} has no {kind} (a member with {suffix}).")
-        size = tar_members(tar)[group["label"]][1]
-        text = read_tar_member(tar, group["label"]).decode("ascii", errors="replace").strip() if size < 1000 else "..."
+        text = (group["label"].content or b"").decode("ascii", errors="replace").strip()
         if not _NUMBER.fullmatch(text):
             raise InputError(
-                f"{tar}: member {group['label']!r} must be the number of a class, from 0, got {text[:40]!r}."
+                f"{tar}: member {group['label'].name!r} must be the number of a class, from 0, got {text[:40]!r}."
             )
-        yield group["picture"], int(text)
+        yield group[PICTURE].name, int(text)
 
 
 SIDE = 32
@@ -139,7 +76,7 @@ def read_batch(file: Path) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
     Raises:
         InputError: the file cannot be read, or is no batch of CIFAR-10 or CIFAR-100.
     """
-    return _read(file, *_state(file))
+    return _read(file, *file_state(file))
 
 
 @lru_cache(maxsize=2)

@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from degla.data.decoding import IMAGE_SUFFIXES
 from degla.errors import InputError
 from degla.evaluation.annotations import read_annotation, read_object
-from degla.evaluation.data_sets import IMAGE_SUFFIXES, DataSet
+from degla.evaluation.data_sets import DataSet
 from degla.evaluation.data_sets.archives import MARK, read_batch
 
 Labelled = Iterator[tuple[str, str]]

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from degla.data.decoding import Subject, decode, read_file
+from degla.data.decoding import IMAGE_SUFFIXES, Subject, decode, read_file
 from degla.errors import InputError
-from degla.evaluation.data_sets import IMAGE_SUFFIXES
 from degla.evaluation.data_sets.archives import read_batch
 from degla.parse import read_bytes, read_text
 

@@ -1,0 +1,72 @@
+"""Tar archives of WebDataset and img2dataset, pictures and captions in them, read in place.
+
+A record is `KEY.jpg` (or another image), with its caption as `KEY.txt`, or as a field of `KEY.json`. Its picture is
+named by its place, "00000.tar@1536+20418", so that training reads any one at once; nothing is unpacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from degla.data.images import packed_place
+from degla.data.places import base_of, files_of
+from degla.data.sources import Columns, Placed, captions_of_row
+from degla.data.tars import PICTURE, TarMember, records_of
+from degla.errors import InputError
+from degla.parse import decode, parse_json
+
+SUFFIX: Final = ".tar"
+PATTERNS: Final = True
+_KINDS: Final = {"txt": "text", "json": "fields"}
+
+
+def claims(path: Path) -> bool:
+    """Files and patterns that end in .tar, and folders with such files."""
+    return path.suffix.lower() == SUFFIX or (path.is_dir() and bool(files_of(path, SUFFIX)))
+
+
+def captions(path: Path, columns: Columns) -> Iterator[Placed]:
+    """One caption (or list of captions) a record, in the order of the archives' names and of their members.
+
+    Where a record has no id of its own it is called by its archive and its key, "00000/000000012".
+
+    Raises:
+        InputError: there is no archive, or one is damaged; a record lacks its picture or its caption, or has a wrong
+            field.
+    """
+    base, number = base_of(path), 0
+    for tar in files_of(path, SUFFIX):
+        before = number
+        for key, group in records_of(tar, _KINDS).items():
+            where = f"{tar} record {key!r}"
+            row = _row(group, columns=columns, where=where, tar=tar)
+            picture = group[PICTURE]
+            name = f"{tar.relative_to(base).with_suffix('').as_posix()}/{key}"
+            row[columns.image] = packed_place(str(tar.relative_to(base)), start=picture.start, size=picture.size)
+            row = {Columns.id: name, Columns.image_id: name} | row
+            settled = columns.settle(list(row), where=where)
+            yield from captions_of_row(row, columns=settled, where=where, number=number)
+            number += 1
+        if number == before:
+            raise InputError(f"{tar}: holds no picture with a caption (KEY.jpg and KEY.txt or KEY.json).")
+
+
+def _row(group: dict[str, TarMember], *, columns: Columns, where: str, tar: Path) -> dict[str, Any]:
+    """The fields of a record, its caption among them."""
+    if PICTURE not in group:
+        only = next(iter(group.values())).name
+        raise InputError(f"{where}: has {only!r} and no picture. Add the picture to the archive, or take it out.")
+    fields, text = group.get("fields"), group.get("text")
+    if fields is None and text is None:
+        raise InputError(f"{where}: has a picture and no caption: add a member .txt, or .json with a field 'caption'.")
+    row: dict[str, Any] = {}
+    if fields is not None:
+        member = f"{tar}: member {fields.name!r}"
+        row = parse_json(fields.content or b"", where=member)
+        if not isinstance(row, dict):
+            raise InputError(f"{member}: must be a JSON object with the fields of a record.")
+    if text is not None:
+        row[columns.text] = decode(text.content or b"", where=f"{tar}: member {text.name!r}")
+    return row

@@ -1,0 +1,75 @@
+"""Where captions and their pictures lie: one file, a folder of files, or the files of a pattern."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from degla.errors import InputError
+
+_WILD: Final = re.compile(r"[*?\[{]")
+_BRACES: Final = re.compile(r"\{([^{}]*)\}")
+_RANGE: Final = re.compile(r"([0-9]+)\.\.([0-9]+)")
+_MOST: Final = 1_000_000
+"""Files that one pattern may stand for."""
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path stands for several files: `shards/{00000..00099}.tar`, `train-*.parquet`."""
+    return bool(_WILD.search(str(path))) and not path.exists()
+
+
+def base_of(path: Path) -> Path:
+    """The folder that names of pictures are relative to where nobody says another: that of the captions.
+
+    Args:
+        path: a file, a folder or a pattern.
+    """
+    if is_pattern(path):
+        parts = path.parts
+        return Path(*parts[: next(place for place, part in enumerate(parts) if _WILD.search(part))])
+    return path if path.is_dir() else path.parent
+
+
+def files_of(path: Path, *suffixes: str) -> list[Path]:
+    """The files that a path stands for, by name: itself, those of a folder with an ending, or those of a pattern.
+
+    Raises:
+        InputError: a pattern stands for no file, or for too many.
+    """
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes and file.is_file())
+    if not is_pattern(path):
+        return [path]
+    found: list[Path] = []
+    for name in _written_out(str(path)):
+        if not re.search(r"[*?\[]", name):
+            found.append(Path(name))
+            continue
+        base = base_of(Path(name))
+        found += sorted(file for file in base.glob(str(Path(name).relative_to(base))) if file.is_file())
+    if not found:
+        raise InputError(f"{path}: no file has a name like this.")
+    return found
+
+
+def _written_out(text: str) -> Iterator[str]:
+    """Every text that braces stand for: "{8..10}" with as many digits as its first number, "{a,b}" each of them."""
+    found = _BRACES.search(text)
+    if found is None:
+        yield text
+        return
+    ends = _RANGE.fullmatch(found[1])
+    if ends is None:
+        choices = iter(found[1].split(","))
+    else:
+        first, last = int(ends[1]), int(ends[2])
+        if not first <= last < first + _MOST:
+            raise InputError(
+                f"{text}: {{{found[1]}}} must go from a number to a larger one, at most {_MOST:,} of them."
+            )
+        choices = (f"{number:0{len(ends[1])}d}" for number in range(first, last + 1))
+    for choice in choices:
+        yield from _written_out(text[: found.start()] + choice + text[found.end() :])

@@ -1,0 +1,160 @@
+"""Tars of WebDataset and img2dataset as they are: the same training as from loose files; what is wrong is named."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from degla.data.places import base_of, files_of
+from degla.data.sources import Columns, read_captions
+from degla.errors import InputError
+from degla.evaluation.overlap import find_leakage, trained_images
+from degla.training.loop import train
+from degla.training.rows import read_rows
+from tests.evaluation.published_layouts import COLOURS, encoded, write_tar
+from tests.training.configs import interrupted, tiny_config
+
+Pairs = dict[str, Path]
+PICTURE = encoded(COLOURS[0])
+
+
+def write_shards(pairs: Pairs, folder: Path, *, per_shard: int = 5) -> Path:
+    """The tiny pairs as an img2dataset would lay them: KEY.jpg, KEY.txt and KEY.json, and a .parquet beside each."""
+    rows = [json.loads(line) for line in pairs["captions"].read_text().splitlines()]
+    for number in range(0, len(rows), per_shard):
+        members = {}
+        for place, row in enumerate(rows[number : number + per_shard]):
+            key = f"{number + place:09d}"
+            members[f"{key}{Path(row['image']).suffix}"] = (pairs["images"] / row["image"]).read_bytes()
+            members[f"{key}.txt"] = row["text"].encode()
+            about = {"key": key, "url": "https://example.org/x", "id": row["id"], "image_id": row["image_id"]}
+            members[f"{key}.json"] = json.dumps(about).encode()
+        write_tar(folder / f"{number // per_shard:05d}.tar", members)
+        (folder / f"{number // per_shard:05d}.parquet").write_bytes(b"not read")
+    return folder
+
+
+def test_training_from_tars_is_training_from_loose_files(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    shards = write_shards(tiny_pairs, tmp_path / "shards")
+    loose = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "loose")
+    train(loose)
+    data = replace(loose.data, captions=shards / "{00000..00004}.tar", images=None)
+    half = interrupted(replace(loose, data=data), tmp_path / "tars")
+    train(replace(half, data=replace(data, workers=1)), resume=True)
+    one, other = (load_file(tmp_path / run / "step-4" / "open_clip_model.safetensors") for run in ("loose", "tars"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_changed_archive_is_read_again(tmp_path: Path) -> None:
+    def texts() -> list[str]:
+        rows = read_rows(replace(tiny_data, captions=tmp_path))
+        return [rows.at("text", number) for number in range(len(rows))]
+
+    tiny_data = replace(tiny_config("clip", model=tmp_path, pairs={}, out=tmp_path).data, negatives_per_caption=0)
+    write_tar(tmp_path / "0.tar", {"a.png": PICTURE, "a.txt": b"one"})
+    assert texts() == ["one"]
+    write_tar(tmp_path / "0.tar", {"a.png": PICTURE, "a.txt": b"two"})
+    assert texts() == ["two"]
+    write_tar(tmp_path / "1.tar", {"a.png": PICTURE, "a.json": b'{"caption": ["three", "four"], "status": "success"}'})
+    assert texts() == ["two", "three", "four"]
+
+
+def test_records_are_called_by_archive_and_key(tmp_path: Path) -> None:
+    write_tar(tmp_path / "b" / "0.tar", {"x/k.seg.txt": b"no", "x/k.JPG": PICTURE, "x/k.txt": b" said \n"})
+    write_tar(
+        tmp_path / "a" / "0.tar", {"k.webp": PICTURE, "k.json": b'{"caption": "told", "key": "own"}', "k.cls": b"1"}
+    )
+    found = list(read_captions(tmp_path / "*" / "0.tar"))
+    assert [(each.id, each.image_id, each.text) for each in found] == [
+        ("a/0/k", "a/0/k", "told"),
+        ("b/0/x/k", "b/0/x/k", "said"),
+    ]
+    assert found[0].image == f"a/0.tar@512+{len(PICTURE)}"
+    assert [each.id for each in read_captions(tmp_path / "a", columns=Columns(id="key"))] == ["own"]
+    (single,) = read_captions(tmp_path / "a" / "0.tar", format="webdataset")
+    assert single.id == "0/k"
+
+
+WRONG: dict[str, tuple[Mapping[str, bytes], str]] = {
+    "no caption": ({"a.jpg": PICTURE}, r"0\.tar record 'a': has a picture and no caption: add a member \.txt"),
+    "no picture": ({"a.txt": b"x"}, r"0\.tar record 'a': has 'a\.txt' and no picture"),
+    "nothing": ({"readme.md": b"x"}, r"0\.tar: holds no picture with a caption"),
+    "two pictures": ({"a.jpg": PICTURE, "a.png": PICTURE}, r"two members for its picture: 'a\.jpg', 'a\.png'"),
+    "empty text": ({"a.jpg": PICTURE, "a.txt": b" "}, r"record 'a': field 'text' .* holds no text"),
+    "not UTF-8": ({"a.jpg": PICTURE, "a.txt": b"\xff"}, r"member 'a\.txt': not UTF-8"),
+    "no field": ({"a.jpg": PICTURE, "a.json": b'{"alt": "x"}'}, r"record 'a': there is no field 'text'.*Found: .*alt"),
+    "null": ({"a.jpg": PICTURE, "a.json": b'{"caption": null}'}, r"record 'a': field 'text'"),
+    "a list": ({"a.jpg": PICTURE, "a.json": b"[]"}, r"member 'a\.json': must be a JSON object"),
+    "no JSON": ({"a.jpg": PICTURE, "a.json": b"{"}, r"member 'a\.json'.*not JSON"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_records_are_named(case: str, tmp_path: Path) -> None:
+    members, message = WRONG[case]
+    write_tar(tmp_path / "0.tar", dict(members))
+    with pytest.raises(InputError, match=message) as caught:
+        list(read_captions(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_archives_are_named(tmp_path: Path) -> None:
+    tar = tmp_path / "0.tar"
+    write_tar(tar, {f"{key}{end}": content for key in "abc" for end, content in ((".png", PICTURE), (".txt", b"x"))})
+    whole = tar.read_bytes()
+    ends = [offset for offset in range(512, len(whole), 512) if whole[offset : offset + 5] in (b"b.png", b"c.png")]
+    for size in (*ends, ends[0] + 100, ends[1] + 600):  # between two members, in a header, in a picture
+        tar.write_bytes(whole[:size])
+        with pytest.raises(
+            InputError, match=r"0\.tar: (ends inside|is damaged or cut off at|cannot be read as).*Fetch the file"
+        ):
+            list(read_captions(tmp_path))
+    tar.write_bytes(whole[: ends[0]] + b"\1" * 512 + whole[ends[0] + 512 :])
+    with pytest.raises(InputError, match=f"damaged or cut off at byte {ends[0]}"):
+        list(read_captions(tmp_path))
+    with tarfile.open(tar, "w") as archive:
+        for _ in range(2):
+            about = tarfile.TarInfo("a.png")
+            about.size = len(PICTURE)
+            archive.addfile(about, io.BytesIO(PICTURE))
+    with pytest.raises(InputError, match=r"member 'a\.png' stands there twice"):
+        list(read_captions(tmp_path))
+    write_tar(tar, {"a.png": PICTURE, "a.txt": b"x"}, mode="w:gz")
+    with pytest.raises(InputError, match="cannot be read as an uncompressed tar"):
+        list(read_captions(tmp_path))
+
+
+def test_patterns(tmp_path: Path) -> None:
+    for name in ("a-08.tar", "a-09.tar", "a-10.tar", "b-08.tar", "[x].jsonl"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in files_of(tmp_path / "{a,b}-08.tar")] == ["a-08.tar", "b-08.tar"]
+    assert [path.name for path in files_of(tmp_path / "a-{08..10}.tar")] == ["a-08.tar", "a-09.tar", "a-10.tar"]
+    assert [path.name for path in files_of(tmp_path / "?-08.tar")] == ["a-08.tar", "b-08.tar"]
+    assert files_of(tmp_path / "[x].jsonl") == [tmp_path / "[x].jsonl"], "a file of that name is itself"
+    assert base_of(tmp_path / "s{0..1}" / "x" / "*.tar") == base_of(tmp_path / "a-08.tar") == tmp_path
+    for wrong, message in {
+        "none-*.tar": "no file has a name like this",
+        "a-{3..1}.tar": "from a number to a larger",
+        "{0..9999999}.tar": "at most 1,000,000",
+        "{1,2}.jsonl": "format 'jsonl' takes no patterns",
+        "c-{1..2}.tar": "c-1.tar.*No such file",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            list(read_captions(tmp_path / wrong))
+
+
+def test_leaked_pictures_inside_tars_are_found(tmp_path: Path) -> None:
+    write_tar(tmp_path / "shards" / "0.tar", {"a.png": PICTURE, "a.txt": b"x"})
+    (tmp_path / "seen.webp").write_bytes(PICTURE)
+    (tmp_path / "new.webp").write_bytes(PICTURE[:-1] + bytes([PICTURE[-1] ^ 1]))
+    training = trained_images({"captions": str(tmp_path / "shards")})
+    found = find_leakage(training, [("own", ["seen.webp", "new.webp"])], root=tmp_path)
+    assert found.overlaps[0].by_content == 1 and found.overlaps[0].examples == ("seen.webp",)
