@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,12 +17,10 @@ from PIL import Image
 from degla.data.decoding import Box, ImageError, Subject, bytes_to_read, decode, decode_part, is_file, read_file, shown
 from degla.data.formats.datasets import PREFIX, read_image_bytes
 from degla.data.table import PairTable, RowIndex
+from degla.data.tars import parsed_place
 from degla.errors import InputError
 from degla.progress import TaskProgress
 from degla.records import Record
-
-# Numbers that a file's size can have: longer ones are no reference.
-_PACKED = re.compile(r"(?P<shard>.+\.tar)@(?P<start>[0-9]{1,18})\+(?P<size>[0-9]{1,18})", re.DOTALL)
 
 
 def locate(image: str, folder: Path) -> str:
@@ -71,7 +68,7 @@ def look_for(image: str, *, folder: Path, caption_id: str) -> None:
     """
     place, subject = locate(image, folder), subject_of(image, folder, caption_id)
     if not place.startswith(PREFIX):
-        path, part = _parsed(place)
+        path, part = parsed_place(place)
         bytes_to_read(path, subject, **part)
 
 
@@ -82,7 +79,7 @@ def picture_state(place: str) -> tuple[int, int] | None:
     """
     if place.startswith(PREFIX):
         return None
-    path, part = _parsed(place)
+    path, part = parsed_place(place)
     try:
         return bytes_to_read(path, Subject(shown(place)), **part), path.stat().st_mtime_ns
     except (ImageError, OSError):
@@ -91,7 +88,7 @@ def picture_state(place: str) -> tuple[int, int] | None:
 
 def is_there(place: str) -> bool:
     """Whether there is such a file, or the shard that holds it; rows of datasets are taken to be there."""
-    return place.startswith(PREFIX) or is_file(_parsed(place)[0])
+    return place.startswith(PREFIX) or is_file(parsed_place(place)[0])
 
 
 def read_bytes(place: str, subject: Subject) -> bytes:
@@ -101,25 +98,12 @@ def read_bytes(place: str, subject: Subject) -> bytes:
         ImageError: there is no such file, or the dataset or shard does not hold it.
     """
     if not place.startswith(PREFIX):
-        path, part = _parsed(place)
+        path, part = parsed_place(place)
         return read_file(path, subject, **part)
     try:
         return read_image_bytes(place)
     except (InputError, OSError, ValueError) as error:
         raise ImageError(f"{subject.name} cannot be read: {error}") from None
-
-
-def packed_place(shard: str, *, start: int, size: int) -> str:
-    """How `CaptionRecord.image` names bytes of a shard: ``SHARD.tar@START+SIZE``."""
-    return f"{shard}@{start}+{size}"
-
-
-def _parsed(place: str) -> tuple[Path, dict[str, int]]:
-    """The file, and the part of it that is the image where it is not all of it."""
-    packed = _PACKED.fullmatch(place)
-    if packed is None:
-        return Path(place), {}
-    return Path(packed["shard"]), {"start": int(packed["start"]), "size": int(packed["size"])}
 
 
 def subject_of(image: str, folder: Path, caption_id: str) -> Subject:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,22 @@ from degla.errors import InputError
 from degla.parse import LONGEST_LINE
 
 PICTURE: Final = "picture"
+# Numbers that a file's size can have: longer ones are no reference.
+_PACKED: Final = re.compile(r"(?P<shard>.+\.tar)@(?P<start>[0-9]{1,18})\+(?P<size>[0-9]{1,18})", re.DOTALL)
 _REMEDY: Final = "Fetch the file again."
+
+
+def packed_place(shard: str, *, start: int, size: int) -> str:
+    """How `CaptionRecord.image` names bytes of a shard: ``SHARD.tar@START+SIZE``."""
+    return f"{shard}@{start}+{size}"
+
+
+def parsed_place(place: str) -> tuple[Path, dict[str, int]]:
+    """The file, and the part of it that is the image where it is not all of it."""
+    packed = _PACKED.fullmatch(place)
+    if packed is None:
+        return Path(place), {}
+    return Path(packed["shard"]), {"start": int(packed["start"]), "size": int(packed["size"])}
 
 
 @dataclass(frozen=True)
