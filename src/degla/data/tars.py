@@ -68,7 +68,7 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
             stream.seek(0)
             archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115  # The stream is what must be closed.
             while (member := archive.next()) is not None:
-                archive.members.clear()  # An archive of millions would stay in memory.
+                archive.members.clear()  # type: ignore[attr-defined]  # Those of an archive of millions would stay.
                 if not member.isfile():
                     continue
                 if member.name in seen:

@@ -44,7 +44,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
             picture = group[PICTURE]
             name = f"{tar.relative_to(base).with_suffix('').as_posix()}/{key}"
             row[columns.image] = packed_place(str(tar.relative_to(base)), start=picture.start, size=picture.size)
-            row = {Columns.id: name, Columns.image_id: name} | row
+            row = {"id": name, "image_id": name} | row
             settled = columns.settle(list(row), where=where)
             yield from captions_of_row(row, columns=settled, where=where, number=number)
             number += 1
