@@ -16,14 +16,15 @@ from torch.nn.functional import normalize
 from degla.errors import InputError
 from degla.model.evidence import above, enlarge, grad_cam, top_share, unit_range
 from degla.systems.excon import SYSTEM
+from degla.systems.excon.cases import draw, measure, train
 from degla.systems.excon.measures import average_drop, calibration_error, rate_of_increase
+from degla.systems.excon.network import Network, augment, explain, load_network, masked_views
 from degla.systems.excon.pictures import SHAPES, draw_shapes, read_pictures
 from degla.systems.excon.settings import ExconSettings
 from degla.systems.excon.supcon import supervised_contrast
-from degla.systems.excon.train import Network, augment, draw, explain, load_network, masked_views, measure, train
 from degla.systems.system import Case
 
-TINY = ExconSettings(data=("shapes",), images=32, test_images=12, epochs=2, explained_from=1, batch_size=16)
+TINY = ExconSettings(data=("shapes",), images=32, test_images=12, epochs=2, explained_from=1, batch=16)
 
 
 def _slow_contrast(views: torch.Tensor, label: list[int], t: float, background: torch.Tensor) -> float:
@@ -120,7 +121,7 @@ def test_masked_views_begin_where_they_are_to_and_backgrounds_are_another_method
     scores = measure(TINY, Case("shapes", "excon", 0), weights["excon"])
     assert set(scores) == {column.name for column in SYSTEM.columns} and all(0 <= each <= 1 for each in scores.values())
     assert not load_network(weights["excon"]).training
-    (figure,) = draw(TINY, {Case("shapes", method, 0): weights[method] for method in SYSTEM.methods})
+    figure = draw(TINY, {Case("shapes", method, 0): weights[method] for method in SYSTEM.methods})
     assert figure.title == "shapes" and figure.drawings[0].count("<image") == 8 * 4
 
 
@@ -155,7 +156,7 @@ def _fashion(folder: Path, labels: int = 3) -> Path:
 
 
 def _read(name: object, **changes: object):
-    options = {"images": 6, "test_images": 4, "seed": 0, "validation": False} | changes
+    options = {"images": 6, "test_images": 4, "seed": 0, "part": "test"} | changes
     return read_pictures(str(name), **options)  # type: ignore[arg-type]
 
 
@@ -168,7 +169,7 @@ def test_fashion_mnist(tmp_path: Path) -> None:
     picture = np.arange(order[0] * 784, (order[0] + 1) * 784).reshape(28, 28) % 251
     assert np.array_equal(training.pixels[0, 1, 2:30, 2:30].numpy(), picture)
     assert training.pixels[0, :, :2].eq(0).all()
-    held = _read(folder, images=5, validation=True)[1]
+    held = _read(folder, images=5, part="validation")[1]
     assert held.label.tolist() == (np.random.default_rng(0).permutation(9)[5:9] % 3).tolist()
 
 

@@ -15,17 +15,18 @@ from torch.nn.functional import normalize
 from degla.errors import InputError
 from degla.model.token_mask import gumbel, largest, places_of, sampling_keys, significance, taken
 from degla.systems.pointacl import SYSTEM
+from degla.systems.pointacl.cases import cut_out, draw, measure, train
 from degla.systems.pointacl.clouds import farthest, patches_of, read_clouds, read_off
 from degla.systems.pointacl.network import PointNetwork
 from degla.systems.pointacl.settings import PointaclSettings
 from degla.systems.pointacl.solids import SOLIDS, draw_solid, sample_surface
-from degla.systems.pointacl.train import chamfer, cut_out, draw, info_nce, measure, pretraining_loss, train
+from degla.systems.pointacl.training import chamfer, info_nce, pretraining_loss
 from degla.systems.probe import classify, probe
 from degla.systems.system import Case
 
 TINY = PointaclSettings(
     clouds=20, labelled=20, test_clouds=20, points=40, patches=10, patch_points=4, width=16, blocks=2, epochs=1,
-    batch_size=10,
+    batch=10,
 )  # fmt: skip
 
 
@@ -155,7 +156,7 @@ def test_zero_weight_is_the_baseline_bit_for_bit_and_methods_differ() -> None:
         assert any(not torch.equal(value, found[other][name]) for name, value in found[one].items()), (one, other)
     scores = measure(TINY, Case("solids", "pointacl", 0), found["high"])
     assert set(scores) == {column.name for column in SYSTEM.columns} and all(0 <= each <= 1 for each in scores.values())
-    (figure,) = draw(TINY, {Case("solids", "pointacl", 0): found["high"]})
+    figure = draw(TINY, {Case("solids", "pointacl", 0): found["high"]})
     assert figure.title == "solids" and "<svg" in figure.drawings[0]
 
 

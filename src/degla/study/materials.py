@@ -18,7 +18,9 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_images, training_images
 from degla.evaluation.questions import ask
 from degla.evaluation.verdicts import images_of
+from degla.negatives.contexts import with_contexts
 from degla.negatives.generate import NegativesSettings, generate
+from degla.records import CaptionRecord, read_jsonl, write_jsonl
 from degla.shelf import BENCHMARKS
 from degla.study.grid import Run
 from degla.study.plan import Plan, Replicate
@@ -100,13 +102,23 @@ def _pairs(plan: Plan, folder: Path) -> DrawnPairs | None:
     world = plan.world
     log.info("drawing the world")
     name = f"pairs-{world.scenes}-{world.captions_per_image}{'-partners' if world.partners else ''}"
-    return draw_pairs(
+    pairs = draw_pairs(
         folder / (f"{name}-seed-{world.scenes_seed}" if world.scenes_seed else name),
         count=world.scenes,
         seed=world.scenes_seed,
         captions_per_image=world.captions_per_image,
         **({"partners": True} if world.partners else {}),
     )
+    return replace(pairs, captions=_longer(pairs.captions)) if world.contexts else pairs
+
+
+def _longer(captions: Path) -> Path:
+    """The captions with longer true texts in the column `positives`, written beside them once."""
+    file = captions.with_stem(f"{captions.stem}-contexts")
+    if not file.exists():
+        log.info("writing longer captions")
+        write_jsonl(file, with_contexts(read_jsonl(CaptionRecord, captions), seed=0))
+    return file
 
 
 def _questions(plan: Plan, folder: Path) -> StudyQuestions:

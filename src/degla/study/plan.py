@@ -20,6 +20,7 @@ class WorldData(Record):
         scenes: training scenes.
         captions_per_image: differently worded captions of a scene.
         partners: a second picture and text a scene, for recipes that read `distractor_image` and `distractor_text`.
+        contexts: a longer true text of each caption in the column `positives`, for recipes that read it.
         split: of the benchmark: choose settings on "validation", report "test".
         items_per_part: benchmark items of each compositional part.
         images_per_class: images of each class of the recognition domains.
@@ -32,6 +33,7 @@ class WorldData(Record):
     scenes: int = Field(default=8000, ge=1)
     captions_per_image: int = Field(default=1, ge=1)
     partners: bool = False
+    contexts: bool = False
     split: Literal["validation", "test"] = "test"
     items_per_part: int = Field(default=1000, ge=1)
     images_per_class: int = Field(default=20, ge=1)

@@ -17,6 +17,7 @@ import torch
 from degla.errors import DeglaError, InputError
 from degla.files import whole_file, write_text
 from degla.locks import lock
+from degla.pages.page import Figure
 from degla.parse import read_bytes
 from degla.progress import TaskProgress
 from degla.shelf import did_you_mean
@@ -83,12 +84,22 @@ def run_system(
                     record = record.model_copy(update={"cases": tuple(done.values())})
                     save_record(record, out)
                 advance(1)
-        first = min(case.seed for case in cases)
-        drawn = {case: load_weights(source, case) for case in cases if case.seed == first}
-        page = page_of(system, record, figures=system.draw(settings, drawn))
+        page = page_of(system, record, figures=_figures(system, settings, cases, source=source))
         write_text(out / "system.html", page.html())
         write_text(out / "system.md", page.markdown())
     return record
+
+
+def _figures(
+    system: System[AnySettings], settings: AnySettings, cases: Sequence[Case], *, source: Path
+) -> list[Figure]:
+    """One of each data set at most, of the models of the first seed."""
+    first = min(case.seed for case in cases)
+    drawn = []
+    for data in dict.fromkeys(case.data for case in cases):
+        models = {case: load_weights(source, case) for case in cases if case.seed == first and case.data == data}
+        drawn.append(system.draw(settings, models))
+    return [figure for figure in drawn if figure is not None]
 
 
 def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> SystemRecord:

@@ -32,7 +32,7 @@ _EXPECTED = (
 def page_of(system: System[Any], record: SystemRecord, *, figures: Sequence[Figure] = ()) -> Page:
     """The page, made from the record and figures."""
     seeds = seeds_of(record.cases)
-    lead: list[Part | str] = [Paragraph(f"{system.title} (arXiv {system.paper}).", quiet=False)]
+    lead: list[Part | str] = [Paragraph(f"arXiv {system.paper}, beside its baselines.", quiet=False)]
     lead += [Code(record.command, "sh")] if record.command else []
     warnings = []
     if len(seeds) < _FEW_SEEDS:
@@ -41,7 +41,7 @@ def page_of(system: System[Any], record: SystemRecord, *, figures: Sequence[Figu
     note = _HOW_TO_READ.format(seeds=counted(len(seeds), "seed"), baseline=system.baseline)
     parts.append(Section("The columns", [note, Facts({each.name: _meaning(each) for each in system.columns})]))
     if rows := _expected(system, record):
-        parts.append(Section("What was expected", [Table(_expected_columns(), rows), _EXPECTED]))
+        parts.append(Section("What was expected", [Table(_expected_columns(), rows, stacked=True), _EXPECTED]))
     parts += [Section("Pictures", list(figures))] if figures else []
     facts = {name: _shown(value) for name, value in record.settings.items()}
     facts |= {"versions": ", ".join(f"{package} {number}" for package, number in record.versions.items())}
@@ -68,7 +68,8 @@ def _table(system: System[Any], record: SystemRecord, data: str) -> Table:
     rows = []
     for method in system.methods:
         cases = [row for row in record.cases if row.data == data and row.method == method]
-        if cases:
+        # A method may give no scores on some data, as one that compares features with texts where they differ in size.
+        if any(row.values for row in cases):
             cells = [_cell(system, record, data, method, column) for column in system.columns]
             rows.append(TableRow([method, *cells, duration(fmean(row.seconds for row in cases))], key=method))
     return Table(heads, rows)
@@ -157,4 +158,4 @@ def _change(value: float, column: ScoreColumn) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
-    return value if isinstance(value, str) else json.dumps(value)
+    return (value or "none") if isinstance(value, str) else json.dumps(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -11,6 +11,8 @@ from torch import Tensor
 from degla.pages.page import Figure
 from degla.ranges import Checked
 
+Part = Literal["test", "validation"]
+"""What models are measured on: settings are chosen on "validation", which is a part of the training data."""
 Weights = Mapping[str, Tensor]
 """What training leaves: named tensors, as safetensors keeps them; may be empty."""
 
@@ -86,7 +88,7 @@ class System(Generic[AnySettings]):
         expected: what the table is compared with.
         train: one model.
         measure: its scores, by name of the column.
-        draw: figures of the models of the first seed; the key is (data, method).
+        draw: a figure of one data set's models of the first seed, by method.
     """
 
     title: str
@@ -97,7 +99,7 @@ class System(Generic[AnySettings]):
     columns: tuple[ScoreColumn, ...]
     train: Callable[[AnySettings, Case], Weights]
     measure: Callable[[AnySettings, Case, Weights], Mapping[str, float]]
-    draw: Callable[[AnySettings, Mapping[Case, Weights]], Sequence[Figure]] = lambda settings, models: ()
+    draw: Callable[[AnySettings, Mapping[Case, Weights]], Figure | None] = lambda settings, models: None
     expected: tuple[Expectation, ...] = ()
 
     @property

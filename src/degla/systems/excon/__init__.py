@@ -17,8 +17,8 @@ Cost:     From the epoch on where masks begin, one forward pass of the plain pic
           without gradients, beside the two views with gradients.
 """
 
+from degla.systems.excon.cases import draw, measure, train
 from degla.systems.excon.settings import ExconSettings
-from degla.systems.excon.train import draw, measure, train
 from degla.systems.system import Expectation, ScoreColumn, System
 
 SYSTEM = System(

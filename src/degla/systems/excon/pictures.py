@@ -21,6 +21,7 @@ from degla.data.decoding import IMAGE_SUFFIXES, Subject, decode, read_file
 from degla.errors import InputError
 from degla.evaluation.data_sets.archives import read_batch
 from degla.parse import read_bytes, read_text
+from degla.systems.system import Part
 
 FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
@@ -58,29 +59,30 @@ def real_pictures() -> str:
 
 @lru_cache(maxsize=2)
 def read_pictures(
-    name: str, *, images: int, test_images: int, seed: int, validation: bool
+    name: str, *, images: int, test_images: int, seed: int, part: Part
 ) -> tuple[LabelledPictures, LabelledPictures]:
     """Training and test pictures, as many as there are up to these numbers, drawn by the seed.
 
     Args:
         name: of `ExconSettings.data`.
         images: training pictures.
-        test_images: test pictures; with `validation` drawn from training pictures that are left.
+        test_images: test pictures; of "validation" drawn from training pictures that are left.
         seed: of the draw.
-        validation: hold out training pictures in place of test pictures.
+        part: what the second are.
 
     Raises:
         InputError: no such name or folder; files are missing or damaged; or the pictures are of one class only.
     """
     if name in ("shapes", "shortcut"):
         rate = _SHORTCUT if name == "shortcut" else 0.0
-        return draw_shapes(images, rate=rate, seed=2 * seed), draw_shapes(test_images, rate=0.0, seed=2 * seed + 1)
+        other = 3 * seed + (2 if part == "validation" else 1)
+        return draw_shapes(images, rate=rate, seed=3 * seed), draw_shapes(test_images, rate=0.0, seed=other)
     train, test = _pools(name)
     order = np.random.default_rng(seed).permutation(len(train.label))
     first, rest = order[:images], order[images : images + test_images]
-    if not validation:
+    if part == "test":
         rest = np.random.default_rng([seed, 1]).permutation(len(test.label))[:test_images]
-    parts = [(train, first), (train if validation else test, rest)]
+    parts = [(train, first), (test if part == "test" else train, rest)]
     drawn = [
         LabelledPictures(torch.from_numpy(pool.read(places.tolist())), torch.tensor(pool.label)[places])
         for pool, places in parts

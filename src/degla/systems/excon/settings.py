@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from degla.ranges import AtLeastOne, Count, Positive, Share
 from degla.systems.excon.pictures import real_pictures
-from degla.systems.system import SystemSettings
+from degla.systems.system import Part, SystemSettings
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ExconSettings(SystemSettings):
     """Passes over the training pictures (200)."""
     explained_from: Count = 4
     """First epoch with masked views, counted from 0 (50)."""
-    batch_size: AtLeastOne = 128
+    batch: AtLeastOne = 128
     """Pictures a step (256)."""
     lr: Positive = 0.1
     """Largest rate of SGD with momentum 0.9, of the network and the classifier (0.5)."""
@@ -32,5 +32,5 @@ class ExconSettings(SystemSettings):
     """t."""
     threshold: Share = 0.5
     """Evidence above which a place is kept."""
-    validation: bool = False
-    """Measure on training pictures that are held out in place of test pictures, to choose settings; true or false."""
+    part: Part = "test"
+    """"test", or "validation": measured on training pictures that are held out, and settings are chosen."""

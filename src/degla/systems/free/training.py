@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +22,7 @@ from degla.systems.free.losses import (
     variational_loss,
 )  # fmt: skip
 from degla.systems.free.networks import FeatureMaker, Refiner
-from degla.systems.system import SystemSettings
+from degla.systems.system import Part, SystemSettings
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FreeSettings(SystemSettings):
     """"made" features that compose, "clip" (a model's embeddings of drawn shapes), a folder of xlsa17, or an .npz."""
     model: str = "world"
     """Of "clip": any model that degla evaluate takes."""
-    part: Literal["test", "validation"] = "test"
+    part: Part = "test"
     """"test", or "validation": classes trained on play the unseen ones, and settings are chosen."""
     hidden: AtLeastOne = 128
     """Width of all hidden layers, >= 1 (4,096 in arXiv 2107.13807)."""

@@ -19,8 +19,8 @@ Cost:     Beside Point-MAE's pass over 1 - R of the patches, one over all of the
 
 from dataclasses import replace
 
+from degla.systems.pointacl.cases import draw, measure, train
 from degla.systems.pointacl.settings import PointaclSettings
-from degla.systems.pointacl.train import draw, measure, train
 from degla.systems.system import Expectation, ScoreColumn, System
 
 _SETTINGS = PointaclSettings()

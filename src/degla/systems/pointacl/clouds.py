@@ -47,13 +47,14 @@ class _CloudPool:
 def read_clouds(settings: PointaclSettings, data: str, seed: int) -> tuple[Clouds, Clouds, Clouds]:
     """Unlabelled training clouds, labelled ones and test clouds, drawn by the seed.
 
-    With `settings.validation` the third are further training clouds.
+    For the part "validation" the third are further training clouds.
 
     Raises:
         InputError: no such name or folder; files are missing or damaged; a cloud has too few points or one that is no
             number; all are of one class.
     """
     train, test = _cloud_pools(data)
+    chooses = settings.part == "validation"
     counts = (settings.clouds, settings.labelled, settings.test_clouds)
     if data == "solids":
         parts = [(train, list(range(sum(counts[:which]), sum(counts[: which + 1])))) for which in range(3)]
@@ -61,12 +62,13 @@ def read_clouds(settings: PointaclSettings, data: str, seed: int) -> tuple[Cloud
         order = np.random.default_rng(seed).permutation(len(train.label)).tolist()
         unlabelled = order[: counts[0]]
         # The classifier may see clouds that the encoder saw without their labels, as in the published protocol.
-        held = order[-counts[2] :] if settings.validation else []
+        held = order[-counts[2] :] if chooses else []
         tested = np.random.default_rng([seed, 1]).permutation(len(test.label))[: counts[2]].tolist()
-        last = (train, held) if settings.validation else (test, tested)
+        last = (train, held) if chooses else (test, tested)
         parts = [(train, unlabelled), (train, order[: counts[1]]), last]
-    found = [_read(pool, places, settings.points, np.random.default_rng([seed, 2, number]))
-             for number, (pool, places) in enumerate(parts)]  # fmt: skip
+    draws = (0, 1, 3 if chooses else 2)
+    found = [_read(pool, places, settings.points, np.random.default_rng([seed, 2, draw]))
+             for draw, (pool, places) in zip(draws, parts, strict=True)]  # fmt: skip
     for part in found[1:]:
         if len(set(part.label.tolist())) < 2:
             raise InputError(f"{data}: the clouds are of one class only; two or more are needed.")

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from degla.model.token_mask import significance, taken
+from degla.systems.pointacl.clouds import CloudPoints, patches_of
 from degla.systems.pointacl.settings import PointaclSettings
+from degla.systems.system import Weights
 
 HEADS = 4
+_READ = 200
+"""Clouds at a time where no gradient is kept."""
 Tokens = Float[Tensor, "batch tokens width"]
 
 
@@ -101,3 +105,29 @@ class PointNetwork(nn.Module):
     def project(self, seen: Encoded) -> Float[Tensor, "batch width"]:
         """Unit rows that the contrast compares."""
         return normalize(self.projection(seen.summary), dim=1)
+
+
+def all_patches(settings: PointaclSettings, points: CloudPoints) -> tuple[CloudPoints, Tensor]:
+    """`patches_of` as the settings say."""
+    found = [patches_of(part, patches=settings.patches, size=settings.patch_points)
+             for part in torch.split(points, _READ)]  # fmt: skip
+    return torch.cat([centres for centres, _ in found]), torch.cat([near for _, near in found])
+
+
+def load_network(settings: PointaclSettings, weights: Weights) -> PointNetwork:
+    """The network of these weights, in evaluation mode."""
+    network = PointNetwork(settings)
+    network.load_state_dict(dict(weights))
+    return network.eval()
+
+
+def encode_clouds(network: PointNetwork, settings: PointaclSettings, points: CloudPoints) -> Encoded:
+    """The encoder on whole clouds, without gradients."""
+    parts = []
+    with torch.no_grad():
+        for part in torch.split(points, _READ):
+            centres, near = all_patches(settings, part)
+            parts.append(network.encode(network.tokens(near), network.place(centres), scores=True))
+    scores = [part.scores for part in parts if part.scores is not None]
+    return Encoded(torch.cat([part.summary for part in parts]), torch.cat([part.patches for part in parts]),
+                   torch.cat(scores))  # fmt: skip

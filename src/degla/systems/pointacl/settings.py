@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from degla.ranges import AtLeastOne, Factor, Positive, Share
-from degla.systems.system import SystemSettings
+from degla.systems.system import Part, SystemSettings
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PointaclSettings(SystemSettings):
     """Of the encoder (12); the decoder has one (4)."""
     epochs: AtLeastOne = 12
     """Passes over the clouds (300)."""
-    batch_size: AtLeastOne = 64
+    batch: AtLeastOne = 64
     """Clouds a step (128)."""
     lr: Positive = 1e-3
     """Largest rate of AdamW (1e-3)."""
@@ -44,5 +44,5 @@ class PointaclSettings(SystemSettings):
     """Of the contrast."""
     sampling_temperature: Positive = 0.02
     """Of the sampling by significance: small values leave out the patches with most of it; they sum to 1."""
-    validation: bool = False
-    """Test on further training clouds in place of test clouds, to choose settings; true or false."""
+    part: Part = "test"
+    """"test", or "validation": measured on further training clouds, and settings are chosen."""

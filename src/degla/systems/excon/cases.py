@@ -1,0 +1,150 @@
+"""Training, measuring and pictures of ExCon and supervised contrast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from degla.model.attack import AttackConfig, perturb
+from degla.model.evidence import top_share
+from degla.pages.page import Figure
+from degla.systems.excon.measures import average_drop, calibration_error, rate_of_increase
+from degla.systems.excon.network import Network, Pixels, augment, explain, load_network, looking, masked_views
+from degla.systems.excon.picture import draw_evidence
+from degla.systems.excon.pictures import LabelledPictures, batches, read_pictures
+from degla.systems.excon.settings import ExconSettings
+from degla.systems.excon.supcon import supervised_contrast
+from degla.systems.system import Case, Weights
+
+_KEPT = 0.15
+"""Share of the pixels that an explanation keeps when it is measured."""
+_EPSILON = 2 / 255
+_NOISE = 0.1
+_READ = 500
+"""Pictures at a time where no gradient is kept."""
+
+
+def train(settings: ExconSettings, case: Case) -> Weights:
+    """One network by supervised contrast, with masked views and backgrounds as the method says."""
+    pictures, _ = _data(settings, case)
+    network = Network(int(pictures.label.max()) + 1)
+    shares = pictures.pixels.float() / 255
+    network.mean.copy_(shares.mean(dim=(0, 2, 3)).view(3, 1, 1))
+    network.std.copy_(shares.std(dim=(0, 2, 3)).view(3, 1, 1).clamp(min=0.05))
+    images = network.normalised(pictures.pixels)
+    trained = [*network.body.parameters(), *network.head.parameters()]
+    contrast = torch.optim.SGD(trained, lr=settings.lr, momentum=0.9, weight_decay=1e-4)
+    classify = torch.optim.SGD(network.classifier.parameters(), lr=settings.lr, momentum=0.9, weight_decay=1e-4)
+    schedules = [
+        torch.optim.lr_scheduler.CosineAnnealingLR(each, settings.epochs, settings.lr / 1000)
+        for each in (contrast, classify)
+    ]
+    for epoch in range(settings.epochs):
+        masks = case.method != "supcon" and epoch >= settings.explained_from
+        network.train()
+        for rows in batches(len(images), settings.batch):
+            loss = _contrast(network, images[rows], pictures.label[rows], settings, case.method if masks else "supcon")
+            contrast.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            contrast.step()
+        _train_classifier(network, images, pictures.label, classify, size=settings.batch)
+        for schedule in schedules:
+            schedule.step()
+    _train_classifier(network, images, pictures.label, torch.optim.Adam(network.classifier.parameters(), 3e-3),
+                      size=settings.batch, epochs=30)  # fmt: skip
+    return dict(network.state_dict())
+
+
+def _contrast(
+    network: Network, images: Pixels, label: Int[Tensor, " batch"], settings: ExconSettings, method: str
+) -> Tensor:
+    first, second = augment(images), augment(images)
+    background = images[:0]
+    if method != "supcon":
+        masked, found = masked_views(network, images, label, threshold=settings.threshold)
+        first = torch.where(found[:, None, None, None], masked, first)
+        background = masked[~found] if method == "excon_b" else background
+    embeddings = network.embed(torch.cat([first, second, background]))
+    views, others = embeddings[: 2 * len(images)], embeddings[2 * len(images) :]
+    # A background belongs to both views, as in the released code: it counts twice.
+    return supervised_contrast(
+        views, label.repeat(2), temperature=settings.temperature, background=torch.cat([others, others])
+    )
+
+
+def _train_classifier(
+    network: Network,
+    images: Pixels,
+    label: Int[Tensor, " pictures"],
+    optimizer: torch.optim.Optimizer,
+    *,
+    size: int,
+    epochs: int = 1,
+) -> None:
+    with looking(network):
+        features = torch.cat([network.body(part).mean(dim=(2, 3)) for part in torch.split(images, _READ)])
+    for _ in range(epochs):
+        for rows in batches(len(features), size):
+            optimizer.zero_grad()
+            loss = cross_entropy(network.classifier(features[rows]), label[rows])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+
+def _data(settings: ExconSettings, case: Case) -> tuple[LabelledPictures, LabelledPictures]:
+    return read_pictures(case.data, images=settings.images, test_images=settings.test_images, seed=case.seed,
+                         part=settings.part)  # fmt: skip
+
+
+def measure(settings: ExconSettings, case: Case, weights: Weights) -> Mapping[str, float]:
+    """Accuracy, and what the explanations of the predicted classes keep, on test pictures."""
+    _, test = _data(settings, case)
+    network = load_network(weights)
+    places = torch.split(torch.arange(len(test.label)), _READ)
+    found = [_measured(network, test.chosen(rows)) for rows in places]
+    before, after, noisy, right, attacked = (torch.cat(column) for column in zip(*found, strict=True))
+    return {
+        "accuracy": float(right.float().mean()),
+        "drop": average_drop(before, after),
+        "increase": rate_of_increase(before, after),
+        "attacked": float(attacked.float().mean()),
+        "calibration": calibration_error(noisy, test.label),
+    }
+
+
+def _measured(network: Network, part: LabelledPictures) -> list[Tensor]:
+    images = network.normalised(part.pixels)
+    with looking(network):
+        logits = network.classify(network.body(images))
+    predicted = logits.argmax(dim=1)
+    evidence, _ = explain(network, images, predicted)
+    kept = images * top_share(evidence, _KEPT)[:, None]
+    noise = torch.randn_like(images) * _NOISE / network.std
+    step = AttackConfig(epsilon=_EPSILON, steps=1, step_size=_EPSILON, random_start=False)
+    attacked = perturb(images, config=step, mean=network.mean, std=network.std,
+                       gradient=partial(_gradient, network, part.label))  # fmt: skip
+    with looking(network):
+        answers = [network.classify(network.body(each)) for each in (kept, images + noise, attacked)]
+    before, after = (each.softmax(dim=1).gather(1, predicted[:, None])[:, 0] for each in (logits, answers[0]))
+    return [before, after, answers[1].softmax(dim=1), predicted == part.label,
+            answers[2].argmax(dim=1) == part.label]  # fmt: skip
+
+
+def _gradient(network: Network, label: Int[Tensor, " batch"], images: Pixels) -> Pixels:
+    with torch.enable_grad():
+        leaf = images.detach().requires_grad_()
+        loss = cross_entropy(network.classify(network.body(leaf)), label, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, leaf)
+    return gradient
+
+
+def draw(settings: ExconSettings, models: Mapping[Case, Weights]) -> Figure:
+    """Explanations of all methods for the first test pictures."""
+    first = next(iter(models))
+    networks = {case.method: load_network(weights) for case, weights in models.items()}
+    return draw_evidence(networks, _data(settings, first)[1], data=first.data, threshold=settings.threshold)

@@ -1,0 +1,107 @@
+"""ExCon's network, what explains it, and the views that it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import affine_grid, grid_sample, normalize
+
+from degla.model.evidence import above, enlarge, grad_cam, unit_range
+from degla.systems.system import Weights
+
+Pixels = Float[Tensor, "batch 3 height width"]
+_WIDTHS = (16, 32, 64)
+
+
+class Network(nn.Module):
+    """Three convolutions to states, their mean as features; a head for the contrast, a linear classifier."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in zip((3, *_WIDTHS), (*_WIDTHS, 0), strict=True):
+            if after:
+                step = 1 if before == 3 else 2
+                layers += [nn.Conv2d(before, after, 3, step, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        width = _WIDTHS[-1]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+        self.classifier = nn.Linear(width, classes)
+        self.register_buffer("mean", torch.zeros(3, 1, 1))
+        self.register_buffer("std", torch.ones(3, 1, 1))
+
+    def classify(self, states: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """Logits of the classes."""
+        return self.classifier(states.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    def embed(self, images: Pixels) -> Float[Tensor, "batch dim"]:
+        """Unit embeddings of the head."""
+        return normalize(self.head(self.body(images).mean(dim=(2, 3))), dim=1)
+
+    def normalised(self, pixels: Tensor) -> Pixels:
+        """Bytes to what the network reads; 0 is the mean colour."""
+        return (pixels.float() / 255 - self.mean) / self.std
+
+
+def load_network(weights: Weights) -> Network:
+    """The network of these weights, in evaluation mode."""
+    network = Network(len(weights["classifier.bias"]))
+    network.load_state_dict(dict(weights))
+    return network.eval()
+
+
+@contextmanager
+def looking(network: Network) -> Iterator[None]:
+    """Evaluation mode without gradients, and the mode before it behind the block."""
+    mode = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(mode)
+
+
+def explain(
+    network: Network, images: Pixels, label: Int[Tensor, " batch"]
+) -> tuple[Float[Tensor, "batch height width"], Float[Tensor, "batch classes"]]:
+    """Grad-CAM of a class of each picture, 0 to 1, and the logits of all; the network stays as it is."""
+    with looking(network):
+        states = network.body(images)
+        logits = network.classify(states)
+        evidence = grad_cam(states, lambda leaf: network.classify(leaf).gather(1, label[:, None])[:, 0])
+        return unit_range(enlarge(evidence, (images.shape[2], images.shape[3]))), logits
+
+
+def masked_views(
+    network: Network, images: Pixels, label: Int[Tensor, " batch"], *, threshold: float
+) -> tuple[Pixels, Tensor]:
+    """What the explanation of its own class keeps of each picture, and whether the class is still found in it."""
+    evidence, _ = explain(network, images, label)
+    masked = images * above(evidence, threshold)[:, None]
+    with looking(network):
+        return masked, network.classify(network.body(masked)).argmax(dim=1) == label
+
+
+def augment(images: Pixels, *, least: float = 0.2) -> Pixels:
+    """A crop of a share of the area, mirrored or not, with other brightness, contrast and, of some, no colour."""
+    count = len(images)
+    side = (least + (1 - least) * torch.rand(count)).sqrt()
+    move = (2 * torch.rand(count, 2) - 1) * (1 - side)[:, None]
+    turn = torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
+    zero = torch.zeros(count)
+    affine = torch.stack([torch.stack([side * turn, zero, move[:, 0]], 1), torch.stack([zero, side, move[:, 1]], 1)], 1)
+    views = grid_sample(images, affine_grid(affine, list(images.shape), align_corners=False), align_corners=False)
+    jitter = (torch.rand(count, 1, 1, 1) < 0.8).float()
+    factor = 1 + jitter * (0.8 * torch.rand(count, 1, 1, 1) - 0.4)
+    shift = jitter * (0.8 * torch.rand(count, 3, 1, 1) - 0.4)
+    views = views * factor + shift
+    grey = views.mean(dim=1, keepdim=True).expand_as(views)
+    return torch.where(torch.rand(count, 1, 1, 1) < 0.2, grey, views)
