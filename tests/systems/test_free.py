@@ -25,9 +25,9 @@ from degla.systems.free.losses import (
     variational_loss,
 )
 from degla.systems.free.networks import Refiner
+from degla.systems.free.settings import FreeSettings
 from degla.systems.free.training import (
     FreeModel,
-    FreeSettings,
     _Steps,
     classify,
     linear_map,
@@ -289,5 +289,6 @@ def test_every_method_runs_and_is_drawn() -> None:
     scores = {case.method: SYSTEM.measure(settings, case, models[case]) for case in cases}
     assert scores.pop("zero_shot") == {}, "attributes are no embeddings"
     assert all(set(values) == {"seen", "unseen", "harmonic"} for values in scores.values())
-    (figure,) = SYSTEM.draw(settings, models)
+    figure = SYSTEM.draw(settings, models)
+    assert figure is not None
     assert "crosses are made" in figure.caption and "<svg" in figure.drawings[0]

@@ -1,8 +1,7 @@
-"""A small text encoder that answers queries by names, and its settings."""
+"""A small text encoder that answers queries by names."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -10,45 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from degla.ranges import AtLeastOne, Count, Factor, Positive
+from degla.systems.contextualization.settings import ContextSettings
 from degla.systems.contextualization.tasks import PAD
-from degla.systems.system import SystemSettings
 
 LONGEST_ROW: Final = 48
 """Words that the encoder reads."""
 _HEADS: Final = 4
-
-
-@dataclass(frozen=True)
-class ContextSettings(SystemSettings):
-    """How a graph is completed, and what contexts do for it."""
-
-    data: tuple[str, ...] = ("wordnet",)
-    """"wordnet" is part of this package; else a folder of a knowledge graph with texts."""
-    entities: AtLeastOne = 700
-    """Entities that are read, the first of a walk in breadth, >= 2."""
-    contexts: str = ""
-    """File of contexts (JSONL): what it lacks is written and added; none by default."""
-    writer: str = "template"
-    """"template"; "embedded", the small language model that chooses among templates; or the address of a server."""
-    writer_model: str = ""
-    """Of "embedded" a GGUF file or hub id, of a server its model's name."""
-    alpha: Factor = 1.0
-    """Factor of the task of contexts, >= 0 (0.1, 0.5 or 1 in arXiv 2402.01729)."""
-    dim: AtLeastOne = 64
-    """Width, >= 1, a multiple of 4."""
-    layers: AtLeastOne = 2
-    """Layers, >= 1."""
-    epochs: AtLeastOne = 12
-    """Passes over the training triples, >= 1."""
-    warm_up: Count = 12
-    """Passes over the contexts before, with masked words alone, >= 0; stands in for a pre-trained encoder."""
-    batch: AtLeastOne = 64
-    """Triples a step, >= 2."""
-    lr: Positive = 1e-3
-    """Of AdamW, > 0."""
-    scale: Positive = 20.0
-    """1 / temperature of answers, > 0."""
 
 
 class TextEncoder(nn.Module):

@@ -13,7 +13,7 @@ def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str
 
     @styled
     def draw(width: float) -> str:
-        figure, axes = new_figure(width, min(width * 0.6, 4.2))
+        figure, axes = new_figure(width, max(min(width * 0.6, 4.2), 3.0))
         marks = marks_of(ranks, baseline=next(iter(ranks)))
         for method, found in ranks.items():
             shares = [(place + 1) / len(found) for place in range(len(found))]
@@ -26,8 +26,9 @@ def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str
         axes.minorticks_off()
         axes.set_xlabel("rank")
         axes.set_ylabel("share of answers")
-        axes.legend(frameon=False, loc="lower center")
         dress(axes)
+        # Below the lines, which fill the corners of a narrow picture.
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5 if width > 6 else 3)
         figure.tight_layout()
         return to_svg(figure, f"ranks {data}")
 

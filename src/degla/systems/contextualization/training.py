@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from degla.systems.contextualization.knowledge import KnowledgeGraph, Triple
-from degla.systems.contextualization.networks import LONGEST_ROW, ContextSettings, TextEncoder
+from degla.systems.contextualization.networks import LONGEST_ROW, TextEncoder
 from degla.systems.contextualization.ranks import Query, filtered_rank, known_answers, queries_of
+from degla.systems.contextualization.settings import ContextSettings
 from degla.systems.contextualization.tasks import BREAK, MASK, PAD, SPECIAL, Words, corrupt, writing_task
 
 TextTask = Literal["", "reconstruct", "write"]

@@ -15,89 +15,11 @@ Differs:  Refined features are without noise when they are scored; the release d
 Cost:     One step of critic, refiner and generator a batch, each a few matrices.
 """
 
-from __future__ import annotations
+from degla.systems.free.cases import draw, measure, train
+from degla.systems.free.settings import FreeSettings
+from degla.systems.system import Expectation, ScoreColumn, System
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
-from typing import Final
-
-from degla.pages.page import Figure
-from degla.systems.free.clip_features import embed_shapes
-from degla.systems.free.data import ZeroShotData, made_features, read_features
-from degla.systems.free.losses import Other
-from degla.systems.free.picture import draw_features
-from degla.systems.free.training import (
-    FreeModel,
-    FreeSettings,
-    classify,
-    linear_map,
-    nearest_semantics,
-    score_rows,
-    train_free,
-)
-from degla.systems.system import Case, Expectation, ScoreColumn, System, Weights
-
-_CHOICES: Final[dict[str, Other]] = {"free_nearest": "nearest"}
-
-
-@lru_cache(maxsize=4)
-def _data(name: str, model: str, part: str, seed: int) -> ZeroShotData:
-    if name == "made":
-        data = made_features(seed=seed)
-    else:
-        data = embed_shapes(model, seed=seed) if name == "clip" else read_features(Path(name))
-    return data.to_choose_by() if part == "validation" else data
-
-
-def _plain(settings: FreeSettings, case: Case) -> ZeroShotData:
-    return _data(case.data, settings.model, settings.part, case.seed)
-
-
-def _of(settings: FreeSettings, case: Case) -> ZeroShotData:
-    return _plain(settings, case).scaled()
-
-
-def _train(settings: FreeSettings, case: Case) -> Weights:
-    data = _of(settings, case)
-    if case.method in ("linear", "zero_shot"):
-        return {}
-    return train_free(
-        data,
-        settings,
-        refines=case.method != "f_vaegan",
-        trains_refiner=case.method != "width_control",
-        choice=_CHOICES.get(case.method, "random"),
-    ).state_dict()
-
-
-def _model(settings: FreeSettings, case: Case, weights: Weights) -> FreeModel:
-    model = FreeModel(_of(settings, case), settings.hidden, refines=case.method != "f_vaegan")
-    model.load_state_dict(dict(weights))
-    return model.eval()
-
-
-def _measure(settings: FreeSettings, case: Case, weights: Weights) -> Mapping[str, float]:
-    data = _of(settings, case)
-    if case.method == "zero_shot":
-        nearest = nearest_semantics(_plain(settings, case))
-        return {} if nearest is None else score_rows(nearest, data)._asdict()
-    plain = case.method == "linear"
-    found = linear_map(data) if plain else classify(_model(settings, case, weights), data, settings)
-    return score_rows(found, data)._asdict()
-
-
-def _draw(settings: FreeSettings, models: Mapping[Case, Weights]) -> Sequence[Figure]:
-    figures = []
-    for data in dict.fromkeys(case.data for case in models):
-        shown = {case: models[case] for case in models if case.data == data and case.method in ("f_vaegan", "free")}
-        if shown:
-            made = {case.method: _model(settings, case, weights) for case, weights in shown.items()}
-            figures.append(draw_features(made, _of(settings, next(iter(shown)))))
-    return figures
-
-
-SYSTEM: Final = System(
+SYSTEM = System(
     title="FREE: generalised zero-shot recognition",
     paper="2107.13807",
     settings=FreeSettings(),
@@ -108,9 +30,9 @@ SYSTEM: Final = System(
         ScoreColumn("unseen", "U: mean accuracy of classes never trained on, among all classes."),
         ScoreColumn("harmonic", "H: 2 S U / (S + U)."),
     ),
-    train=_train,
-    measure=_measure,
-    draw=_draw,
+    train=train,
+    measure=measure,
+    draw=draw,
     expected=(
         Expectation("free", "f_vaegan", "harmonic", 0.20, data=("made",)),
         Expectation("free", "width_control", "harmonic", 0.20, data=("made",)),

@@ -12,74 +12,11 @@ Differs:  `form` "binomial" has (I + A~)^n Z, which the released script of citat
 Cost:     Two products with A, one with X, n + 1 more with A~, and the cosines of the drawn nodes, a step.
 """
 
-from __future__ import annotations
+from degla.systems.system import Expectation, ScoreColumn, System
+from degla.systems.ugcl.cases import draw, measure, train
+from degla.systems.ugcl.settings import UgclSettings
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
-from typing import Final
-
-from torch import Tensor
-
-from degla.pages.page import Figure
-from degla.systems.system import Case, Expectation, ScoreColumn, System, Weights
-from degla.systems.ugcl.contrast import GraphEncoder, UgclSettings, embed, train_encoder
-from degla.systems.ugcl.graph import Graph, normalised_adjacency, propagate
-from degla.systems.ugcl.picture import draw_rows
-from degla.systems.ugcl.planetoid import block_model, read_graph
-from degla.systems.ugcl.probe import probe_accuracy
-
-NEAR: Final = 1
-"""Scope of the method `ugcl_near`, with which that of the settings is compared."""
-
-
-@lru_cache(maxsize=4)
-def _graph(data: str, seed: int) -> Graph:
-    return block_model(seed=seed) if data == "block" else read_graph(Path(data))
-
-
-def _scope(settings: UgclSettings, method: str) -> int:
-    return NEAR if method == "ugcl_near" else settings.scope
-
-
-def _train(settings: UgclSettings, case: Case) -> Weights:
-    if case.method in ("sgc", "raw"):
-        return {}
-    graph = _graph(case.data, case.seed)
-    if case.method == "untrained":
-        return GraphEncoder(graph.features.shape[1], settings.dim).state_dict()
-    return train_encoder(graph, settings, scope=_scope(settings, case.method)).state_dict()
-
-
-def _rows(settings: UgclSettings, case: Case, weights: Weights) -> Tensor:
-    """What the probe reads: n + 1 hops of smoothing are what UGCL's rows have, too."""
-    graph = _graph(case.data, case.seed)
-    if case.method == "raw":
-        return graph.features
-    if case.method == "sgc":
-        adjacency = normalised_adjacency(graph.edges, len(graph.features))
-        return propagate(adjacency, graph.features, settings.scope + 1)
-    encoder = GraphEncoder(graph.features.shape[1], settings.dim)
-    encoder.load_state_dict(dict(weights))
-    return embed(encoder, graph, scope=_scope(settings, case.method))
-
-
-def _measure(settings: UgclSettings, case: Case, weights: Weights) -> Mapping[str, float]:
-    found = probe_accuracy(_rows(settings, case, weights), _graph(case.data, case.seed))
-    return {"test": found.test, "validation": found.validation}
-
-
-def _draw(settings: UgclSettings, models: Mapping[Case, Weights]) -> Sequence[Figure]:
-    figures = []
-    for data in dict.fromkeys(case.data for case in models):
-        cases = [case for case in models if case.data == data]
-        graph = _graph(data, cases[0].seed)
-        shown = {case.method: _rows(settings, case, models[case]) for case in cases}
-        figures.append(draw_rows(shown, graph))
-    return figures
-
-
-SYSTEM: Final = System(
+SYSTEM = System(
     title="UGCL: contexts of tunable scope on graphs",
     paper="2210.08792",
     settings=UgclSettings(),
@@ -89,9 +26,9 @@ SYSTEM: Final = System(
         ScoreColumn("test", "Test nodes whose class a logistic regression on the frozen rows finds."),
         ScoreColumn("validation", "The same of the validation nodes, which choose the regression's weight decay."),
     ),
-    train=_train,
-    measure=_measure,
-    draw=_draw,
+    train=train,
+    measure=measure,
+    draw=draw,
     expected=(
         Expectation("ugcl", "sgc", "test", 0.01, data=("block",)),
         Expectation("ugcl", "untrained", "test", 0.10, data=("block",)),

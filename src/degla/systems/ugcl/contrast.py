@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -11,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from degla.losses.core.partition import log_partition
-from degla.ranges import AtLeastOne, Count, Positive
-from degla.systems.system import SystemSettings
-from degla.systems.ugcl.graph import Graph, Scope, normalised_adjacency, propagate
+from degla.systems.ugcl.graph import Graph, normalised_adjacency, propagate
+from degla.systems.ugcl.settings import UgclSettings
 
 
 def contextual_loss(nodes: Float[Tensor, "nodes dim"], contexts: Float[Tensor, "nodes dim"]) -> Float[Tensor, ""]:
@@ -49,26 +47,6 @@ class GraphEncoder(nn.Module):
         """One row a node."""
         rows: Tensor = self.activation(adjacency @ (features @ self.weight) + self.bias)
         return rows
-
-
-@dataclass(frozen=True)
-class UgclSettings(SystemSettings):
-    """How an encoder is trained, and on what."""
-
-    data: tuple[str, ...] = ("block",)
-    """"block" is made here; else a path: an .npz, Planetoid's ind.NAME.x, or a raw folder of ogbn."""
-    scope: Count = 4
-    """n, hops of the context, >= 0; 0 is the node itself."""
-    form: Scope = "power"
-    """A~^n as in the paper, or (I + A~)^n as in the released script of citation graphs; "power" or "binomial"."""
-    dim: AtLeastOne = 512
-    """Width of the encoders, >= 1 (4,196 or 8,192 in the release)."""
-    epochs: Count = 120
-    """Steps of training, >= 0."""
-    lr: Positive = 1e-3
-    """Of Adam, > 0."""
-    sample: AtLeastOne = 2_000
-    """Nodes a step that the loss compares, >= 1; drawn anew each step, in no order of the file."""
 
 
 _DENSE: Final = 0.1
