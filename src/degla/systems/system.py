@@ -11,7 +11,7 @@ from torch import Tensor
 from degla.pages.page import Figure
 from degla.ranges import Checked
 
-Part = Literal["test", "validation"]
+MeasuredPart = Literal["test", "validation"]
 """What models are measured on: settings are chosen on "validation", which is a part of the training data."""
 Weights = Mapping[str, Tensor]
 """What training leaves: named tensors, as safetensors keeps them; may be empty."""

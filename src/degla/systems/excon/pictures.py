@@ -21,7 +21,7 @@ from degla.data.decoding import IMAGE_SUFFIXES, Subject, decode, read_file
 from degla.errors import InputError
 from degla.evaluation.data_sets.archives import read_batch
 from degla.parse import read_bytes, read_text
-from degla.systems.system import Part
+from degla.systems.system import MeasuredPart
 
 FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
@@ -59,7 +59,7 @@ def real_pictures() -> str:
 
 @lru_cache(maxsize=2)
 def read_pictures(
-    name: str, *, images: int, test_images: int, seed: int, part: Part
+    name: str, *, images: int, test_images: int, seed: int, part: MeasuredPart
 ) -> tuple[LabelledPictures, LabelledPictures]:
     """Training and test pictures, as many as there are up to these numbers, drawn by the seed.
 

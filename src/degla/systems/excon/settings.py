@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from degla.ranges import AtLeastOne, Count, Positive, Share
 from degla.systems.excon.pictures import real_pictures
-from degla.systems.system import Part, SystemSettings
+from degla.systems.system import MeasuredPart, SystemSettings
 
 
 @dataclass(frozen=True)
@@ -32,5 +32,5 @@ class ExconSettings(SystemSettings):
     """t."""
     threshold: Share = 0.5
     """Evidence above which a place is kept."""
-    part: Part = "test"
+    part: MeasuredPart = "test"
     """"test", or "validation": measured on training pictures that are held out, and settings are chosen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from degla.ranges import AtLeastOne, Factor, Positive, Share
-from degla.systems.system import Part, SystemSettings
+from degla.systems.system import MeasuredPart, SystemSettings
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class FreeSettings(SystemSettings):
     """"made" features that compose, "clip" (a model's embeddings of drawn shapes), a folder of xlsa17, or an .npz."""
     model: str = "world"
     """Of "clip": any model that degla evaluate takes."""
-    part: Part = "test"
+    part: MeasuredPart = "test"
     """"test", or "validation": classes trained on play the unseen ones, and settings are chosen."""
     hidden: AtLeastOne = 128
     """Width of all hidden layers, >= 1 (4,096 in arXiv 2107.13807)."""

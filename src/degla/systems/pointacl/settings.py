@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from degla.ranges import AtLeastOne, Factor, Positive, Share
-from degla.systems.system import Part, SystemSettings
+from degla.systems.system import MeasuredPart, SystemSettings
 
 
 @dataclass(frozen=True)
@@ -44,5 +44,5 @@ class PointaclSettings(SystemSettings):
     """Of the contrast."""
     sampling_temperature: Positive = 0.02
     """Of the sampling by significance: small values leave out the patches with most of it; they sum to 1."""
-    part: Part = "test"
+    part: MeasuredPart = "test"
     """"test", or "validation": measured on further training clouds, and settings are chosen."""
