@@ -87,8 +87,8 @@ def read_pictures(
         LabelledPictures(torch.from_numpy(pool.read(places.tolist())), torch.tensor(pool.label)[places])
         for pool, places in parts
     ]
-    for part, what in zip(drawn, ("training", "test"), strict=True):
-        if len(set(part.label.tolist())) < 2:
+    for pictures, what in zip(drawn, ("training", part), strict=True):
+        if len(set(pictures.label.tolist())) < 2:
             raise InputError(f"{name}: the {what} pictures are of one class only; two or more are needed.")
     return drawn[0], drawn[1]
 

@@ -41,8 +41,8 @@ def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: Cloud
         for place in range(columns):
             nearest = torch.cdist(clouds[place], centres[place]).argmin(dim=1)
             stay = (near[place] + centres[place][:, None])[~left[place]].flatten(0, 1)
-            shown = ((clouds[place], {"c": scores[place][nearest].numpy(), "cmap": "viridis"}),
-                     (stay, {"color": PALETTE[0]}))  # fmt: skip
+            by_score: dict[str, Any] = {"c": scores[place][nearest].numpy(), "cmap": "viridis"}
+            shown = ((clouds[place], by_score), (stay, {"color": PALETTE[0]}))
             for line, (dots, colours) in enumerate(shown):
                 axes: Any = figure.add_subplot(2, columns, line * columns + place + 1, projection="3d")
                 axes.scatter(*dots.numpy().T, s=5, linewidths=0, **colours)
