@@ -33,8 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported stays to the end: no collection of garbage need look through PyTorch once more."""
+    """What is imported stays to the end: garbage is looked for seldom, and never through PyTorch."""
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture(scope="session", params=SOURCES)

@@ -164,12 +164,13 @@ def sums() -> dict[str, dict[str, Any]]:
     }
 
 
-def outcomes(processes: Processes) -> Iterator[tuple[str, Outcome]]:
+def outcomes(processes: Processes, *, terms: bool = True) -> Iterator[tuple[str, Outcome]]:
     """Loss, gradients and memory of every term and sum under every mask, as a data-parallel trainer sees them."""
-    alone = [at_work(term) for name in LOSSES.names() for term in all_settings(name)]
+    alone = [at_work(term) for name in LOSSES.names() for term in all_settings(name)] if terms else []
     singles = {describe(term): {type(term).__name__: term} for term in alone}
     for title, chosen in {**singles, **sums()}.items():
-        for mask in ALL_MASKS:
+        # What differs between processes: rows that only some have. The sums see the other masks too.
+        for mask in ALL_MASKS if title in sums() else ("random", "first half empty", "only the last row"):
             yield f"{title}, mask {mask}", _outcome(chosen, mask, processes, with_ddp=title in sums())
 
 
@@ -258,15 +259,15 @@ def _beside_open_clip(processes: Processes) -> Outcome:
 
 
 def work(rank: int, count: int, folder: str, what: str) -> None:
-    """Run one process and leave what it found about "terms", "gather" or "siglip" in the folder."""
+    """Run one process and leave what it found about "terms", "sums", "gather" or "siglip" in the folder."""
     torch.set_num_threads(1)
     meeting = (Path(folder) / "meeting").as_uri()
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=timedelta(seconds=60))
     try:
         processes = Processes.current()
         assert (processes.count, processes.rank) == (count, rank)
-        if what == "terms":
-            found = dict(outcomes(processes))
+        if what in ("terms", "sums"):
+            found = dict(outcomes(processes, terms=what == "terms"))
         else:
             found = {what: _shared_gradient(processes) if what == "gather" else _beside_open_clip(processes)}
         torch.save(found, Path(folder) / f"{rank}.pt")

@@ -46,14 +46,17 @@ def test_the_single_process_has_something_to_compare(alone: dict[str, Outcome]) 
             assert alone[f"sum of DeGLA, mask {mask}"][f"gradient {name}"].abs().max() > 1e-6, (mask, name)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize(("count", "what"), [(1, "sums"), (2, "sums"), (4, "terms")])
 def test_loss_and_gradients_do_not_depend_on_the_number_of_processes(
-    count: int, alone: dict[str, Outcome], tmp_path: Path
+    count: int, what: str, alone: dict[str, Outcome], tmp_path: Path
 ) -> None:
+    """Four processes hold all cases of two and one: halves without negatives, and rows that only others have."""
     wrong = []
-    for rank, found in enumerate(run(count, tmp_path)):
-        assert found.keys() == alone.keys()
-        for title, expected in alone.items():
+    chosen = {title: each for title, each in alone.items() if what == "terms" or title.startswith("sum of")}
+    assert len(chosen) >= 24
+    for rank, found in enumerate(run(count, tmp_path, what)):
+        assert found.keys() == chosen.keys()
+        for title, expected in chosen.items():
             assert found[title].keys() == expected.keys()
             for what, value in expected.items():
                 gap = (found[title][what] - value).abs().max().item()

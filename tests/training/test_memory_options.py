@@ -97,7 +97,7 @@ def test_a_compiled_step_equals_the_eager_one(
     # Tracing takes its time for every block.
     one_block = {tower: CONFIG[tower] | {"layers": 1} for tower in ("vision_cfg", "text_cfg")}
     model = write_model(tmp_path / "model", **one_block)
-    config = tiny_config("degla", model=model, pairs=tiny_pairs, out=tmp_path)
+    config = tiny_config("negclip", model=model, pairs=tiny_pairs, out=tmp_path)
     eager = first_step(config)
     counters.clear()
     compiled = first_step(replace(config, train=replace(config.train, compile=True)))
@@ -108,7 +108,7 @@ def test_a_compiled_step_equals_the_eager_one(
         assert (compiled[1][name] - expected).norm() / expected.norm() < 1e-4, name
 
     graphs = counters["stats"]["unique_graphs"]
-    assert graphs >= 4, "two towers of student and teacher"
+    assert graphs >= 2, "two towers"
     trainer, known = compiled[2], set()
     pairs = open_pairs(trainer.config, encoder=trainer.encoder, processes=trainer.processes)
     for batch in pairs.batches(0, start=1, device=trainer.encoder.device):
