@@ -206,7 +206,7 @@ def _read_gguf(file: Path) -> Any:
     from gguf import GGUFReader
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
-    class Reader(GGUFReader):  # type: ignore[misc]
+    class Reader(GGUFReader):
         """Slices a plain array: each of a million slices of a memory map would be made a map of its own."""
 
         @property
@@ -231,8 +231,7 @@ def _read_gguf(file: Path) -> Any:
 @contextmanager
 def _parsed(reader: Any) -> Iterator[None]:
     """transformers parses the file three times, each for seconds: give it what was read."""
-    import gguf
-
+    gguf: Any = importlib.import_module("gguf")
     original = gguf.GGUFReader
     gguf.GGUFReader = lambda *_: reader
     try:
