@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -132,14 +133,22 @@ def test_finished_pairs_are_not_made_again(tmp_path: Path, monkeypatch: pytest.M
     assert asked == ["replace_nouns"]  # the last pair only: it might have lacked rows
 
 
-def test_workers_make_the_same_file(tmp_path: Path) -> None:
+def test_workers_make_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     colours = ("red", "blue", "green", "old", "big", "wet", "new")
     things = ("dog", "cat", "ball", "hat", "cup", "box", "bag", "car")
     seats = ("table", "bench", "chair", "bed", "desk")
     texts = [f"A {a} {b} under a wooden {c} in a park" for a in colours for b in things for c in seats]
     assert len(texts) == 280  # two batches
     run(tmp_path / "one.jsonl", texts)
-    run(tmp_path / "two.jsonl", texts, workers=2)
+    monkeypatch.setattr("degla.negatives.generate._SPREAD", 280)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    started: list[int] = []
+    monkeypatch.setattr(
+        "degla.negatives.generate.ProcessPoolExecutor",
+        lambda number, **rest: started.append(number) or ProcessPoolExecutor(number, **rest),
+    )
+    run(tmp_path / "two.jsonl", texts, workers=None)
+    assert started == [2], "one a processor"
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
 
 

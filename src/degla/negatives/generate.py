@@ -7,6 +7,7 @@ replies: not on the number of processes, the order of replies, nor on how often 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -35,6 +36,8 @@ LOG = logging.getLogger(__name__)
 
 Engine = Literal["local", "ray"]
 WordSource = Literal["captions", "lexicon"]
+_SPREAD = 8 * BATCH
+"""Captions from which further processes are worth the seconds in which each starts."""
 ModelSource = LanguageModel | Callable[[], LanguageModel]
 """A language model, or a function that opens one: the Ray engine calls it once in every worker."""
 
@@ -90,7 +93,7 @@ def generate(
     out: Path,
     model: ModelSource | None = None,
     engine: Engine = "local",
-    workers: int = 1,
+    workers: int | None = 1,
     progress: bool = True,
 ) -> Summary:
     """Make negatives of captions and append them to a JSONL file of `NegativeRecord`.
@@ -104,7 +107,7 @@ def generate(
         model: a language model, closed at the end; None for the grammar alone.
         engine: "local", or "ray" for a cluster; `model` must be a function then.
         workers: processes (with a model: that tag captions; with Ray: that each open a model); the rows are the same
-            for any number.
+            for any number. None: one a processor where there is no model, and there are captions enough.
         progress: whether to show a progress bar (on a terminal) or log lines.
 
     Returns:
@@ -115,12 +118,14 @@ def generate(
             installed.
         DeglaError: the model cannot be reached, or the disk is full; the same call goes on later.
     """
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise InputError(f"workers ({workers}) must be 1 or more.")
     if engine == "ray" and isinstance(model, LanguageModel):
         raise InputError("engine 'ray' opens a model in every worker: give a function that opens one.")
     started = time.monotonic()
     stream = CaptionStream(captions, count_usage=settings.words == "captions")
+    if workers is None:
+        workers = 1 if model is not None or len(stream) < _SPREAD else os.cpu_count() or 1
     rules = tuple(settings.rules)
     summary = Summary(rules=rules, captions=len(stream))
     with ExitStack() as held:

@@ -36,7 +36,12 @@ def describe(verb: argparse.ArgumentParser) -> None:
         help="how often each word of the lists is put in: as these captions use it, or all alike (captions)",
     )
     verb.add_argument("--seed", type=int, default=0, help="seed of the choices (0)")
-    verb.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
+    verb.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes (one a processor without a model, for many captions; else 1)",
+    )
     verb.add_argument("--engine", choices=["local", "ray"], default="local", help="this machine, or a Ray cluster")
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the counts as JSON")

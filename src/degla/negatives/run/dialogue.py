@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import zip_longest
 from random import Random
-from typing import Final
+from typing import Final, cast
 
 from degla.negatives.checks import Content, judge
 from degla.negatives.frames import ReplacingRule
@@ -99,6 +99,12 @@ class Maker:
 def _load(rules: tuple[str, ...]) -> dict[str, NegativeRule]:
     """Rules by name; looking on the shelf for each caption would take longer than the caption."""
     return {name: load_rule(name) for name in rules}
+
+
+@cache
+def _reads_siblings(rule: type[NegativeRule]) -> bool:
+    """Asked for every caption and rule, and Python looks through a protocol's members each time."""
+    return issubclass(rule, ReadsSiblings)
 
 
 @dataclass
@@ -213,8 +219,8 @@ class _Turn:
         """The grammar's candidates, fewer of them a beginning of more."""
         rng = draw_rng(self.maker.seed, self.pair.task.id, self.pair.name)
         rule = self.pair.rule
-        if isinstance(rule, ReadsSiblings):
-            return rule.from_siblings(self.caption, parse(self.pair.task.sibling_texts), rng, most)
+        if _reads_siblings(type(rule)):
+            return cast(ReadsSiblings, rule).from_siblings(self.caption, parse(self.pair.task.sibling_texts), rng, most)
         if self.maker.usage is not None and isinstance(rule, ReplacingRule | TrueRule):
             return rule.propose(self.caption, rng, most, self.maker.usage)
         return rule.read(self.caption, None, rng, most=most)
