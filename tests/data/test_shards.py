@@ -1,4 +1,4 @@
-"""Tars of WebDataset and img2dataset as they are: the same training as from loose files; what is wrong is named."""
+"""Tars and Parquet files with pictures in them: the same training as from loose files; what is wrong is named."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from degla.data.decoding import ImageError, Subject
+from degla.data.images import read_bytes
 from degla.data.places import base_of, files_of
 from degla.data.sources import Columns, read_captions
 from degla.errors import InputError
@@ -51,6 +55,51 @@ def test_training_from_tars_is_training_from_loose_files(tiny_model: Path, tiny_
     train(replace(half, data=replace(data, workers=1)), resume=True)
     one, other = (load_file(tmp_path / run / "step-4" / "open_clip_model.safetensors") for run in ("loose", "tars"))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_training_from_parquet_is_training_from_loose_files(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """Two files of several groups of rows, pictures in a struct as `datasets` writes them; read in two processes."""
+    rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()]
+    cells = [{"bytes": (tiny_pairs["images"] / row.pop("image")).read_bytes(), "path": None} for row in rows]
+    table = pyarrow.Table.from_pylist([{"image": cell, **row} for cell, row in zip(cells, rows, strict=True)])
+    for number, part in enumerate((table.slice(0, 11), table.slice(11))):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        pyarrow.parquet.write_table(part, tmp_path / "data" / f"train-{number}.parquet", row_group_size=4)
+    loose = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "loose", steps=2)
+    inside = replace(loose.data, captions=tmp_path / "data", images=None, workers=1)
+    for run in (loose, replace(loose, data=inside, out=tmp_path / "inside")):
+        train(run)
+    one, other = (load_file(tmp_path / run / "step-2" / "open_clip_model.safetensors") for run in ("loose", "inside"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_pictures_in_parquet_files(tmp_path: Path) -> None:
+    def write(*pictures: object, **more: object) -> Path:
+        path = tmp_path / "own" / "a.parquet"
+        path.parent.mkdir(exist_ok=True)
+        rows = [{"image": picture, "caption": f"number {number}", **more} for number, picture in enumerate(pictures)]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        return path
+
+    def read(number: int, image: str = "image") -> bytes:
+        return read_bytes(f"{path}#{image}/{number}", Subject("x"))
+
+    path = write(PICTURE, b"x" * 100, None)
+    found = list(read_captions(path))
+    assert [(each.id, each.image, each.text) for each in found][1] == ("1", "a.parquet#image/1", "number 1")
+    assert next(read_captions(tmp_path / "*" / "*.parquet")).image == "own/a.parquet#image/0"
+    assert (read(0), read(1)) == (PICTURE, b"x" * 100)
+    for wrong, message in (((2,), "row 2: column 'image' holds no picture"), ((3,), "has 3 rows, and row 3"),
+                           ((0, "caption"), "no column 'caption' of pictures")):  # fmt: skip
+        with pytest.raises(ImageError, match=message):
+            read(*wrong)
+    path = write(b"y" * 99)
+    assert read(0) == b"y" * 99, "a changed file is copied again"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ImageError, match="the Parquet file is damaged"):
+        read(0)
 
 
 def test_a_changed_archive_is_read_again(tmp_path: Path) -> None:

@@ -17,14 +17,15 @@ class DataConfig(Checked, section="data"):
     """Image-caption pairs and their negatives."""
 
     captions: Path | None = None
-    """File of captions: COCO json, JSONL, Parquet, CSV/TSV, a `datasets` folder, the published DeGLA json, or tars of
-    WebDataset or img2dataset with pictures (a folder of them, or "shards/{00000..00099}.tar")."""
+    """File of captions: COCO json, JSONL, JSON list, Parquet, CSV/TSV, a `datasets` folder, or the published DeGLA json;
+    or files with captions and pictures: tars of WebDataset or img2dataset, Parquet (a folder, or
+    "shards/{00000..00099}.tar")."""
     images: Path | None = None
     """Folder that the image paths are relative to; that of the captions by default."""
     negatives: Path | None = None
     """File of negatives, joined by caption id: JSONL or Parquet of `degla negatives`, or the published DeGLA json."""
     format: str = "auto"
-    """Format of the captions file: auto, coco, jsonl, parquet, csv, tsv, datasets, degla or webdataset."""
+    """Format of the captions file: auto, coco, json, jsonl, parquet, csv, tsv, datasets, degla or webdataset."""
     id_column: str = "id"
     """Name of the caption id's column (JSONL, Parquet, CSV)."""
     image_column: str = "image"

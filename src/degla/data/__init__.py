@@ -5,6 +5,7 @@ Flow: captions, images, negatives -> batches
 sources.py     a caption or negatives file of any known format -> validated records (torch-free)
 places.py      where captions lie: a file, a folder, the files of a pattern (torch-free)
 tars.py        members of tar archives, and which belong together (torch-free)
+cells.py       pictures in Parquet files, copied once so that any can be read at once (torch-free)
 formats/       SHELF: one file format a file; the file's name is the format's name
 pairs.py       rows as objects, and what files of negatives bring to them (torch-free)
 joining.py     captions + accepted negatives -> the table of rows, with bounded memory (torch-free)

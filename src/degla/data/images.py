@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ import pyarrow as arrow
 import pyarrow.compute as compute
 from PIL import Image
 
+from degla.data.cells import find_cell, parsed_cell, read_cell
 from degla.data.decoding import Box, ImageError, Subject, bytes_to_read, decode, decode_part, is_file, read_file, shown
 from degla.data.formats.datasets import PREFIX, read_image_bytes
 from degla.data.table import PairTable, RowIndex
@@ -63,11 +65,16 @@ def read_part(
 def look_for(image: str, *, folder: Path, caption_id: str) -> None:
     """Ask for the file, or for the part of the shard, without reading it; rows of datasets are taken to be there.
 
+    Of a Parquet file the pictures are copied, which training needs; see `cells`.
+
     Raises:
         ImageError: as `read_image`, as far as can be known without opening the file.
     """
     place, subject = locate(image, folder), subject_of(image, folder, caption_id)
-    if not place.startswith(PREFIX):
+    if (cell := parsed_cell(place)) is not None:
+        with _refused(subject):
+            find_cell(*cell)
+    elif not place.startswith(PREFIX):
         path, part = parsed_place(place)
         bytes_to_read(path, subject, **part)
 
@@ -75,9 +82,9 @@ def look_for(image: str, *, folder: Path, caption_id: str) -> None:
 def picture_state(place: str) -> tuple[int, int] | None:
     """Bytes of an image file, or of its part of a shard, and when the file was changed, in nanoseconds.
 
-    None where there is no such file, or it is a row of a dataset.
+    None where there is no such file, or it is a row of a dataset or Parquet file.
     """
-    if place.startswith(PREFIX):
+    if place.startswith(PREFIX) or parsed_cell(place) is not None:
         return None
     path, part = parsed_place(place)
     try:
@@ -92,16 +99,23 @@ def is_there(place: str) -> bool:
 
 
 def read_bytes(place: str, subject: Subject) -> bytes:
-    """The bytes of an image file, of a row of a dataset, or of a member of a packed shard.
+    """The bytes of an image file, of a row of a dataset or Parquet file, or of a member of a shard.
 
     Raises:
         ImageError: there is no such file, or the dataset or shard does not hold it.
     """
-    if not place.startswith(PREFIX):
+    cell = parsed_cell(place)
+    if not place.startswith(PREFIX) and cell is None:
         path, part = parsed_place(place)
         return read_file(path, subject, **part)
+    with _refused(subject):
+        return read_image_bytes(place) if cell is None else read_cell(*cell)
+
+
+@contextmanager
+def _refused(subject: Subject) -> Iterator[None]:
     try:
-        return read_image_bytes(place)
+        yield
     except (InputError, OSError, ValueError) as error:
         raise ImageError(f"{subject.name} cannot be read: {error}") from None
 

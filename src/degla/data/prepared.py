@@ -64,7 +64,11 @@ def read_source(path: Path) -> SourceState:
     """
     place, folder = str(path.absolute()), prepared_folder()
     if path.is_dir() or is_pattern(path) or path.suffix.lower() == ".tar":
-        files = files_of(path, ".tar") or sorted(each for each in path.rglob("*") if each.is_file())
+        files = (
+            files_of(path, ".tar")
+            or files_of(path, ".parquet", ".pq")
+            or sorted(each for each in path.rglob("*") if each.is_file())
+        )
         told = json.dumps([place, *((str(each), _state(_status(each))) for each in files)])
         return SourceState(state=(), sha256=hashlib.sha256(told.encode()).hexdigest())
     known = _known(folder / _SOURCES)

@@ -23,7 +23,7 @@ _ROWS = 1024
 
 def claims(path: Path) -> bool:
     """Folders that hold no files of another format."""
-    return path.is_dir() and not any(files_of(path, ".tar"))
+    return path.is_dir() and not files_of(path, ".tar", ".parquet", ".pq")
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:

@@ -12,12 +12,13 @@ from pydantic import BaseModel, Field
 from degla.data.formats._json import NOT_LINES, describe, first_character
 from degla.data.sources import Columns, Placed, caption
 from degla.errors import InputError
-from degla.parse import read_json
+from degla.parse import open_file, read_json
 from degla.records import NegativeRecord, validate
 
+_HEAD = 65_536  # Bytes that hold the keys of the first record.
 _EXAMPLE = (
     'Needed: [{"image_id": 9, "original": "A dog on a sofa.", "enhanced": ["A sofa on a dog.", ...]}, ...]. '
-    "A list of captions with other fields is read as .jsonl, one record a line."
+    "A list with other fields is read with format json."
 )
 
 
@@ -29,8 +30,11 @@ class _Item(BaseModel):
 
 
 def claims(path: Path) -> bool:
-    """A .json file that starts with a list."""
-    return path.is_file() and path.suffix.lower() == ".json" and first_character(path) == "["
+    """A .json file that starts with a list of records with a rewritten caption."""
+    if not path.is_file() or path.suffix.lower() != ".json" or first_character(path) != "[":
+        return False
+    with open_file(path) as stream:
+        return b'"original"' in stream.read(_HEAD)
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:

@@ -1,44 +1,51 @@
-"""Parquet files with named columns."""
+"""Parquet files with named columns; pictures in them are used in place."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from degla.data.cells import SUFFIXES, cell_place, holds_pictures
+from degla.data.places import base_of, files_of
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import in_one_line
 from degla.records import NEW_FIELDS, NegativeRecord, validate
 
+PATTERNS: Final = True
 _ROWS = 4096  # rows decoded at a time: a few megabytes of text
 _PACKED = b"degla.packed"  # in the schema's metadata of files that `degla negatives pack` wrote
 
 
 def claims(path: Path) -> bool:
-    """Files called .parquet or .pq."""
-    return path.suffix.lower() in (".parquet", ".pq")
+    """Files and patterns that end in .parquet or .pq, and folders with such files that hold no tars."""
+    if path.is_dir():
+        return bool(files_of(path, *SUFFIXES)) and not files_of(path, ".tar")
+    return path.suffix.lower() in SUFFIXES
 
 
 def captions(path: Path, columns: Columns) -> Iterator[Placed]:
-    """One caption (or list of captions) a row.
+    """One caption (or list of captions) a row. Rows without ids are numbered through all files.
 
     Raises:
-        InputError: it is no Parquet file, a column is missing or holds pictures, or a row has a wrong field.
+        InputError: it is no Parquet file, a column is missing, or a row has a wrong field.
     """
-    file = _open(path)
-    columns = columns.settle(file.schema_arrow.names, where=str(path))
-    names = columns.names() + [
-        name for name in file.schema_arrow.names if NEW_FIELDS.get(name, name) in columns.optional
-    ]
-    for number, row in enumerate(_rows(file, list(dict.fromkeys(names)), path=path)):
-        where = f"{path} row {number}"
-        if isinstance(row[columns.image], bytes | dict):
-            raise InputError(
-                f"{where}: column {columns.image!r} holds the pictures themselves; a path is needed. Open "
-                "the file with the `datasets` library, call save_to_disk(FOLDER) and give that folder."
-            )
-        yield from captions_of_row(row, columns=columns, where=where, number=number)
+    base, number = base_of(path), 0
+    for each in files_of(path, *SUFFIXES):
+        file = _open(each)
+        schema = file.schema_arrow
+        own = columns.settle(schema.names, where=str(each))
+        optional = [name for name in schema.names if NEW_FIELDS.get(name, name) in columns.optional]
+        names = list(dict.fromkeys(own.names() + optional))
+        inside = holds_pictures(schema.field(own.image).type)
+        if inside:
+            names.remove(own.image)
+        for place, row in enumerate(_rows(file, names, path=each)):
+            if inside:
+                row[own.image] = cell_place(str(each.relative_to(base)), column=own.image, row=place)
+            yield from captions_of_row(row, columns=own, where=f"{each} row {place}", number=number)
+            number += 1
 
 
 def negatives(path: Path) -> Iterator[NegativeRecord]:

@@ -1,0 +1,162 @@
+"""Tars as a source of training: bit for bit as loose files? How many images a second beside open_clip's own loader?
+
+Photographs with captions, at a shorter side of 256 pixels as img2dataset stores them, are repeated into shards. The
+model `world` is trained from them and from the same loose files. Then each loader, with one process that decodes, reads
+batches of them: seconds are those of the processor, of all processes of the loader, so that other work matters less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import statistics
+import sys
+import tarfile
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.transform import AugmentationCfg
+from open_clip_train.data import get_wds_dataset
+from safetensors.torch import load_file
+
+import degla
+from degla.data.dataset import PairDataset
+from degla.data.joining import join
+from degla.data.loader import EpochSampler, make_loader
+from degla.data.pack import Packing, pack
+from degla.data.plan import BatchPlan
+from degla.data.sources import read_captions
+from degla.data.transforms import ImageTransform, RandomCrop
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def write(captions: Path, images: Path, folder: Path, *, shards: int) -> int:
+    """Shards of all captions, each with a picture of its own, and the same as loose files; returns how many."""
+    rows = list(join(read_captions(captions), None))
+    pack(rows, folder=images, out=folder / "pack", packing=Packing())
+    small: dict[str, bytes] = {}
+    for row in read_captions(folder / "pack" / "captions.jsonl"):
+        tar, _, place = row.image.partition("@")
+        start, _, size = place.partition("+")
+        with (folder / "pack" / tar).open("rb") as stream:
+            stream.seek(int(start))
+            small[row.id] = stream.read(int(size))
+    (folder / "shards").mkdir()
+    (folder / "loose").mkdir()
+    with (folder / "loose" / "captions.jsonl").open("w") as told:
+        for shard in range(shards):
+            with tarfile.open(folder / "shards" / f"{shard:05d}.tar", "w") as tar:
+                for number, row in enumerate(rows):
+                    key, caption = f"{shard:05d}{number:04d}", row.caption
+                    fields = {"id": key, "image_id": f"{shard}-{caption.image_id}", "caption": caption.text}
+                    members = {
+                        "jpg": small[caption.id],
+                        "txt": caption.text.encode(),
+                        "json": json.dumps(fields).encode(),
+                    }
+                    for end, content in members.items():
+                        about = tarfile.TarInfo(f"{key}.{end}")
+                        about.size = len(content)
+                        tar.addfile(about, io.BytesIO(content))
+                    (folder / "loose" / f"{key}.jpg").write_bytes(small[caption.id])
+                    told.write(json.dumps({**fields, "image": f"{key}.jpg"}) + "\n")
+    return shards * len(rows)
+
+
+def trained(captions: Path, out: Path, *, steps: int) -> dict[str, torch.Tensor]:
+    fields = {"model": "world", "data.captions": str(captions), "out": str(out), "train.steps": steps, "train.seed": 1,
+              "train.batch_size": 32, "train.precision": "fp32", "tracking.progress": False}  # fmt: skip
+    return load_file(degla.train("clip", fields).folder / "open_clip_model.safetensors")
+
+
+def ours(captions: Path, base: Path, given: Namespace) -> Iterable[object]:
+    rows = join(read_captions(captions), None)
+    tokenize = open_clip.get_tokenizer("ViT-B-32")
+    crop = RandomCrop(ImageTransform(size=given.pixels, mean=MEAN, std=STD))
+    data = PairDataset(rows, folder=base, transform=crop, tokenize=tokenize, negatives_per_caption=0, seed=0)
+    plan = BatchPlan(data.groups, batch_size=given.batch_size, seed=0)
+    return make_loader(data, EpochSampler(plan, epoch=0), workers=1)
+
+
+def theirs(shards: Path, given: Namespace, samples: int) -> Iterable[object]:
+    preprocess = open_clip.image_transform(
+        given.pixels, is_train=True, mean=MEAN, std=STD, aug_cfg=AugmentationCfg(scale=(0.9, 1.0))
+    )
+    last = len(list(shards.glob("*.tar"))) - 1
+    args = Namespace(
+        train_data=str(shards / f"{{00000..{last:05d}}}.tar"), train_num_samples=samples, seed=0, workers=1,
+        world_size=1, batch_size=given.batch_size, train_data_upsampling_factors=None, dataset_resampled=False,
+    )  # fmt: skip
+    return get_wds_dataset(args, preprocess, True, tokenizer=open_clip.get_tokenizer("ViT-B-32")).dataloader
+
+
+def seconds_of(make: Callable[[], Iterable[object]], batches: int) -> float:
+    """Seconds of the processor from a loader's first batch on; what it takes to begin is left out."""
+    loader = iter(make())
+    next(loader)
+    used = used_by_children()
+    for _ in range(batches):
+        next(loader)
+    return used_by_children() - used
+
+
+def used_by_children() -> float:
+    """Seconds of the processor that living children have used."""
+    ticks = 0
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("captions", type=Path, help="any captions file, for example COCO's captions_val2017.json")
+    parser.add_argument("--images", type=Path, required=True, help="folder that its image paths are relative to")
+    parser.add_argument("--shards", type=int, default=100, help="each has all captions (100)")
+    parser.add_argument("--steps", type=int, default=10, help="of the two trainings (10)")
+    parser.add_argument("--batches", type=int, default=40, help="of each loader in a round (40)")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--pixels", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        samples = write(given.captions, given.images, folder, shards=given.shards)
+        print(f"{platform.machine()}, {samples} pictures with a caption each in {given.shards} shards")
+        one, other = (
+            trained(captions, folder / out, steps=given.steps)
+            for captions, out in ((folder / "loose" / "captions.jsonl", "a"), (folder / "shards", "b"))
+        )
+        same = all(torch.equal(value, other[key]) for key, value in one.items())
+        print(
+            f"weights after {given.steps} steps of 32 from loose files and from tars: {'equal' if same else 'DIFFER'}"
+        )
+        ways: dict[str, Callable[[], Iterable[object]]] = {
+            "open_clip's loader (webdataset)": lambda: theirs(folder / "shards", given, samples),
+            "degla, tars": lambda: ours(folder / "shards", folder / "shards", given),
+            "degla, loose files": lambda: ours(folder / "loose" / "captions.jsonl", folder / "loose", given),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(given.rounds):
+            for way, make in ways.items():
+                rates[way].append(given.batches * given.batch_size / seconds_of(make, given.batches))
+        first = statistics.median(rates["open_clip's loader (webdataset)"])
+        for way, found in rates.items():
+            rate = statistics.median(found)
+            print(f"{way:<34} {rate:7.0f} images a second of the processor, x {rate / first:.2f}")
+    sys.exit(0 if same else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Pictures in Parquet files: `a.parquet#image/17` is row 17 of the column `image`.
+
+Parquet gives whole groups of rows at once, so a picture at random would cost hundreds. The column is therefore copied
+once, as Arrow batches that all processes map into memory; it takes as much of the disk as the pictures do.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as arrow
+import pyarrow.compute as compute
+import pyarrow.parquet as parquet
+
+from degla.data.prepared import prepare
+from degla.data.tars import file_state
+from degla.errors import InputError
+from degla.parse import in_one_line
+from degla.progress import TaskProgress
+
+SUFFIXES: Final = (".parquet", ".pq")
+_CELL: Final = re.compile(
+    r"(?P<file>.+\.(?:parquet|pq))#(?P<column>[^/#]+)/(?P<row>[0-9]{1,12})", re.DOTALL | re.IGNORECASE
+)
+_NAME: Final = "pictures.arrow"
+_ROWS: Final = 64
+"""Pictures that are copied at a time."""
+
+
+def holds_pictures(kind: Any) -> bool:
+    """Whether a column of that Arrow type holds the bytes of pictures, as they are or as `datasets` writes them."""
+    if arrow.types.is_struct(kind):
+        return any(kind.field(at).name == "bytes" for at in range(kind.num_fields))
+    return bool(arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind))
+
+
+def cell_place(file: str, *, column: str, row: int) -> str:
+    """How `CaptionRecord.image` names a picture in a Parquet file."""
+    return f"{file}#{column}/{row}"
+
+
+def parsed_cell(place: str) -> tuple[Path, str, int] | None:
+    """File, column and row of a place of `cell_place`; None where it is none."""
+    found = _CELL.fullmatch(place)
+    return None if found is None else (Path(found["file"]), found["column"], int(found["row"]))
+
+
+def read_cell(file: Path, column: str, row: int) -> bytes:
+    """The bytes of a picture; raises like `find_cell`."""
+    content: bytes = find_cell(file, column, row).as_py()
+    return content
+
+
+def find_cell(file: Path, column: str, row: int) -> Any:
+    """The Arrow value of a picture's bytes; the first call for a file copies its column.
+
+    Raises:
+        InputError: there is no such file, column, row or picture, or the file is damaged.
+    """
+    batches, starts = _pictures(file, column, *file_state(file))
+    number = int(np.searchsorted(starts, row, side="right")) - 1
+    if row >= starts[-1]:
+        raise InputError(f"{file}: has {starts[-1]} rows, and row {row} is asked for. Fetch the file again.")
+    cell = batches[number].column(0)[row - int(starts[number])]
+    if not cell.is_valid:
+        raise InputError(f"{file} row {row}: column {column!r} holds no picture. Take the row out.")
+    return cell
+
+
+@lru_cache(maxsize=256)
+def _pictures(file: Path, column: str, modified: int, size: int) -> tuple[list[Any], Any]:
+    """The copied batches of a column, and the row that each begins with, and at last their number of rows."""
+
+    def copy(folder: Path) -> dict[str, Any]:
+        _copy(file, column, folder / _NAME)
+        return {}
+
+    folder, _ = prepare({"pictures": [str(file.absolute()), modified, size, column]}, copy)
+    source = arrow.ipc.open_file(arrow.memory_map(str(folder / _NAME)))
+    batches = [source.get_batch(number) for number in range(source.num_record_batches)]
+    return batches, np.cumsum([0, *(batch.num_rows for batch in batches)])
+
+
+def _copy(file: Path, column: str, out: Path) -> None:
+    try:
+        source = parquet.ParquetFile(file, page_checksum_verification=True)
+        if column not in source.schema_arrow.names or not holds_pictures(source.schema_arrow.field(column).type):
+            raise InputError(f"{file}: there is no column {column!r} of pictures. Fetch the file again.")
+        schema = arrow.schema([(column, arrow.large_binary())])
+        with (
+            arrow.ipc.new_file(str(out), schema) as writer,
+            TaskProgress(True).task(f"pictures of {file.name}", source.metadata.num_rows) as advance,
+        ):
+            for batch in source.iter_batches(batch_size=_ROWS, columns=[column]):
+                values = batch.column(0)
+                if arrow.types.is_struct(values.type):
+                    values = compute.struct_field(values, "bytes")
+                writer.write_batch(arrow.record_batch([values.cast(arrow.large_binary())], schema))
+                advance(batch.num_rows)
+    except (arrow.ArrowException, OSError, ValueError, SystemError) as error:
+        raise InputError(f"{file}: the Parquet file is damaged: {in_one_line(error)}. Fetch it again.") from None
