@@ -219,7 +219,13 @@ WRONG = {
         "c.json annotations[0]: field 'text': Input should be a valid string (got 3)",
     ),
     "coco empty": ("c.json", json.dumps({"images": [], "annotations": []}), "c.json: the file holds no caption"),
-    "degla of captions": ("c.json", json.dumps([row()]), "c.json record 0: found an object with the keys 'id'"),
+    "degla without captions": (
+        "c.json",
+        json.dumps([{"image_id": 1, "original": "A"}]),
+        "c.json record 0: found an object with the keys 'image_id', 'original'",
+    ),
+    "json of numbers": ("c.json", "[1]", "c.json record 0: found the number 1 where an object is needed"),
+    "json without text": ("c.json", json.dumps([{"image": "a.jpg"}]), "c.json record 0: there is no field 'text'"),
     "degla wrong type": (
         "c.json",
         json.dumps([{"image_id": 1, "original": "A", "enhanced": ["b", 7]}]),

@@ -19,6 +19,7 @@ from degla.config.run import ReplayDataConfig, TrainConfig
 from degla.config.sections import DataConfig, ValidationConfig
 from degla.errors import InputError
 from degla.ranges import allowed, field_types
+from degla.remote import told
 from degla.shelf import did_you_mean
 
 OLD_NAMES = {
@@ -56,7 +57,7 @@ def to_plain(config: Any) -> Any:
         return {name: to_plain(value) for name, value in config.items()}
     if isinstance(config, tuple | list):
         return [to_plain(value) for value in config]
-    return str(config) if isinstance(config, Path) else config
+    return told(config) if isinstance(config, Path) else config
 
 
 def flat(values: Mapping[Any, Any], *, where: str = "", prefix: str = "") -> dict[str, Any]:

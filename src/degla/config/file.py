@@ -11,8 +11,10 @@ from degla.config.fields import change, differences, flat, from_plain, new_name,
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.model.integrity import check_one
+from degla.model.mirror import bring_here
 from degla.model.runs import latest_checkpoint, settle
 from degla.parse import read_json, read_json_object, read_toml, read_yaml
+from degla.remote import address_of, told
 
 _READERS = {".yaml": read_yaml, ".yml": read_yaml, ".toml": read_toml, ".json": read_json}
 OF_RUNS = "config.json"
@@ -53,8 +55,12 @@ def place(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Fields of a file with their paths as they are seen from here, not from the file's folder."""
     paths = path_fields()
     renamed = {new_name(name): value for name, value in fields.items()}
+
+    def seen(path: object) -> str:
+        return address_of(str(path)) or str(folder / str(path))
+
     return {
-        name: ([str(folder / entry) for entry in value] if isinstance(value, list) else str(folder / str(value)))
+        name: ([seen(entry) for entry in value] if isinstance(value, list) else seen(value))
         if name in paths and value is not None
         else value
         for name, value in renamed.items()
@@ -80,16 +86,17 @@ def read_config(run: Path) -> TrainConfig:
     Raises:
         InputError: there is no run, or its configuration was made by another version or by hand and does not fit.
     """
+    out, run = run, bring_here(run)
     if not run.is_dir():
         raise InputError(f"{run}: no such run folder.")
     settle(run, patience=5.0)
     newest = latest_checkpoint(run)
     if newest is None:
-        raise InputError(f"{run}: no complete checkpoint to go on from; start the run without --resume.")
+        raise InputError(f"{told(out)}: no complete checkpoint to go on from; start the run without --resume.")
     path = newest / "config.json"
     check_one(newest, path.name)
     values = read_json_object(path, remedy="Use an earlier checkpoint.", constants=True)
-    return replace(from_plain(values, where=str(path)), out=run)
+    return replace(from_plain(values, where=str(path)), out=out)
 
 
 def check_unchanged(old: TrainConfig, new: TrainConfig) -> None:

@@ -17,7 +17,7 @@ class DataConfig(Checked, section="data"):
     """Image-caption pairs and their negatives."""
 
     captions: Path | None = None
-    """File of captions: COCO json, JSONL, JSON list, Parquet, CSV/TSV, a `datasets` folder, or the published DeGLA json;
+    """File of captions: COCO json, JSONL, JSON list, Parquet, CSV/TSV, a `datasets` folder, the published DeGLA json;
     or files with captions and pictures: tars of WebDataset or img2dataset, Parquet (a folder, or
     "shards/{00000..00099}.tar")."""
     images: Path | None = None

@@ -16,7 +16,8 @@ import pyarrow as arrow
 import pyarrow.compute as compute
 import pyarrow.parquet as parquet
 
-from degla.data.prepared import prepare
+from degla.data.places import place_of
+from degla.data.prepared import fetched, prepare
 from degla.data.tars import file_state
 from degla.errors import InputError
 from degla.parse import in_one_line
@@ -79,7 +80,7 @@ def _pictures(file: Path, column: str, modified: int, size: int) -> tuple[list[A
         _copy(file, column, folder / _NAME)
         return {}
 
-    folder, _ = prepare({"pictures": [str(file.absolute()), modified, size, column]}, copy)
+    folder, _ = prepare({"pictures": [place_of(file), modified, size, column]}, copy)
     source = arrow.ipc.open_file(arrow.memory_map(str(folder / _NAME)))
     batches = [source.get_batch(number) for number in range(source.num_record_batches)]
     return batches, np.cumsum([0, *(batch.num_rows for batch in batches)])
@@ -87,7 +88,7 @@ def _pictures(file: Path, column: str, modified: int, size: int) -> tuple[list[A
 
 def _copy(file: Path, column: str, out: Path) -> None:
     try:
-        source = parquet.ParquetFile(file, page_checksum_verification=True)
+        source = parquet.ParquetFile(fetched(file), page_checksum_verification=True)
         if column not in source.schema_arrow.names or not holds_pictures(source.schema_arrow.field(column).type):
             raise InputError(f"{file}: there is no column {column!r} of pictures. Fetch the file again.")
         schema = arrow.schema([(column, arrow.large_binary())])

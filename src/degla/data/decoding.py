@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.records import ImageReading
+from degla.remote import address_of, read_range, size_of
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +96,12 @@ def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | N
     Raises:
         ImageError: as `read_file`.
     """
+    if (address := address_of(path)) is not None:
+        try:
+            length = size_of(address)
+        except DeglaError as error:
+            raise ImageError(f"{subject.name} cannot be read: {error}") from None
+        return _part(length, subject, start=start, size=size)
     try:
         state = path.stat()
     except FileNotFoundError:
@@ -104,9 +111,14 @@ def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | N
     if not stat.S_ISREG(state.st_mode):
         kind = "a folder" if stat.S_ISDIR(state.st_mode) else "a pipe, socket or device"
         raise _unreadable(subject, f"it is {kind}, not a file")
+    return _part(state.st_size, subject, start=start, size=size)
+
+
+def _part(length: int, subject: Subject, *, start: int, size: int | None) -> int:
+    """How many bytes of a file of that length are read."""
     if size is None:
-        size = max(state.st_size - start, 0)
-    elif start + size > state.st_size:
+        size = max(length - start, 0)
+    elif start + size > length:
         raise _unreadable(subject, f"the shard ends before byte {start + size}; pack it again")
     if size > MAX_BYTES:
         raise _unreadable(subject, f"it has {size:,} bytes, more than the {MAX_BYTES:,} that an image may have")
@@ -127,6 +139,11 @@ def read_file(path: Path, subject: Subject, *, start: int = 0, size: int | None 
             than `MAX_BYTES`.
     """
     size = bytes_to_read(path, subject, start=start, size=size)
+    if (address := address_of(path)) is not None:
+        try:
+            return read_range(address, start, start + size)
+        except DeglaError as error:
+            raise ImageError(f"{subject.name} cannot be read: {error}") from None
     try:
         with path.open("rb") as stream:
             stream.seek(start)

@@ -19,15 +19,21 @@ from degla.data.cells import find_cell, parsed_cell, read_cell
 from degla.data.decoding import Box, ImageError, Subject, bytes_to_read, decode, decode_part, is_file, read_file, shown
 from degla.data.formats.datasets import PREFIX, read_image_bytes
 from degla.data.table import PairTable, RowIndex
-from degla.data.tars import parsed_place
+from degla.data.tars import file_state, parsed_place
 from degla.errors import InputError
 from degla.progress import TaskProgress
 from degla.records import Record
+from degla.remote import address_of
 
 
 def locate(image: str, folder: Path) -> str:
     """The image's full path, or its reference into a dataset (see `formats/datasets.py`)."""
-    return image if image.startswith(PREFIX) else str(folder / image)
+    if image.startswith(PREFIX):
+        return image
+    if address_of(image) is not None and address_of(folder) is None:
+        # Who gives a file of captions decides what is asked for over a network, not the file.
+        return str(folder.absolute() / image)
+    return str(folder / image)
 
 
 def read_image(image: str, *, folder: Path, caption_id: str) -> Image.Image:
@@ -88,8 +94,8 @@ def picture_state(place: str) -> tuple[int, int] | None:
         return None
     path, part = parsed_place(place)
     try:
-        return bytes_to_read(path, Subject(shown(place)), **part), path.stat().st_mtime_ns
-    except (ImageError, OSError):
+        return bytes_to_read(path, Subject(shown(place)), **part), file_state(path)[0]
+    except InputError:
         return None
 
 

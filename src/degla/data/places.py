@@ -1,4 +1,4 @@
-"""Where captions and their pictures lie: one file, a folder of files, or the files of a pattern."""
+"""Where captions and their pictures lie: one file, a folder of files, or the files of a pattern; here or elsewhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from degla.errors import InputError
+from degla.remote import address_of, list_files
 
 _WILD: Final = re.compile(r"[*?\[{]")
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
@@ -21,6 +22,16 @@ def is_pattern(path: Path) -> bool:
     return bool(_WILD.search(str(path))) and not path.exists()
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; at an address, one whose name has no ending."""
+    return path.is_dir() or (address_of(path) is not None and not path.suffix)
+
+
+def place_of(path: Path) -> str:
+    """A path that means the same from everywhere: an address, or a path from the root."""
+    return address_of(path) or str(path.absolute())
+
+
 def base_of(path: Path) -> Path:
     """The folder that names of pictures are relative to where nobody says another: that of the captions.
 
@@ -30,7 +41,7 @@ def base_of(path: Path) -> Path:
     if is_pattern(path):
         parts = path.parts
         return Path(*parts[: next(place for place, part in enumerate(parts) if _WILD.search(part))])
-    return path if path.is_dir() else path.parent
+    return path if is_folder(path) else path.parent
 
 
 def files_of(path: Path, *suffixes: str) -> list[Path]:
@@ -39,14 +50,19 @@ def files_of(path: Path, *suffixes: str) -> list[Path]:
     Raises:
         InputError: a pattern stands for no file, or for too many.
     """
-    if path.is_dir():
-        return sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes and file.is_file())
+    if is_folder(path):
+        address = address_of(path)
+        inside = path.iterdir() if address is None else map(Path, list_files(f"{address}/*"))
+        return sorted(file for file in inside if file.suffix.lower() in suffixes and (address or file.is_file()))
     if not is_pattern(path):
         return [path]
     found: list[Path] = []
     for name in _written_out(str(path)):
         if not re.search(r"[*?\[]", name):
             found.append(Path(name))
+            continue
+        if (address := address_of(name)) is not None:
+            found += map(Path, list_files(address))
             continue
         base = base_of(Path(name))
         found += sorted(file for file in base.glob(str(Path(name).relative_to(base))) if file.is_file())

@@ -17,11 +17,13 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from degla.data.places import files_of, is_pattern
+from degla.data.places import files_of, is_folder, is_pattern, place_of
 from degla.errors import DeglaError, InputError
 from degla.files import cache_folder, cannot_write, remove_folder, whole_folder, write_json
 from degla.parse import open_file, read_json_object
+from degla.progress import TaskProgress
 from degla.records import Record
+from degla.remote import address_of, fetch, size_of, state_numbers, state_of
 from degla.version import installed_version
 
 _LAYOUT: Final = 1
@@ -62,14 +64,14 @@ def read_source(path: Path) -> SourceState:
     Raises:
         InputError: it cannot be read.
     """
-    place, folder = str(path.absolute()), prepared_folder()
-    if path.is_dir() or is_pattern(path) or path.suffix.lower() == ".tar":
+    place, folder = place_of(path), prepared_folder()
+    if is_folder(path) or is_pattern(path) or path.suffix.lower() == ".tar" or address_of(path):
         files = (
             files_of(path, ".tar")
             or files_of(path, ".parquet", ".pq")
             or sorted(each for each in path.rglob("*") if each.is_file())
         )
-        told = json.dumps([place, *((str(each), _state(_status(each))) for each in files)])
+        told = json.dumps([place, *((str(each), _status(each)) for each in files)])
         return SourceState(state=(), sha256=hashlib.sha256(told.encode()).hexdigest())
     known = _known(folder / _SOURCES)
     digest, lines, began = hashlib.sha256(), 0, time.time_ns()
@@ -92,9 +94,11 @@ def read_source(path: Path) -> SourceState:
     return found
 
 
-def _status(path: Path) -> os.stat_result:
+def _status(path: Path) -> tuple[int, ...]:
+    if (address := address_of(path)) is not None:
+        return state_numbers(address)
     try:
-        return path.stat()
+        return _state(path.stat())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
 
@@ -143,6 +147,25 @@ def prepare(
     with suppress(OSError):  # A folder that may only be read.
         os.utime(about)
     return folder, read_json_object(about)
+
+
+def fetched(path: Path) -> Path:
+    """A file here: itself, or a copy of what lies at its address, made where that has changed.
+
+    Raises:
+        InputError: there is no such file, or it may not be read.
+        DeglaError: it cannot be read, or the disk is full.
+    """
+    address = address_of(path)
+    if address is None:
+        return path
+
+    def copy(folder: Path) -> dict[str, Any]:
+        with TaskProgress(True).task(path.name, size_of(address)) as advance:
+            fetch(address, folder / path.name, advance)
+        return {}
+
+    return prepare({"address": address, "state": state_of(address)}, copy)[0] / path.name
 
 
 def _delete_unused(folder: Path) -> None:

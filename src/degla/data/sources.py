@@ -11,10 +11,12 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.data.places import is_pattern
+from degla.data.places import is_folder, is_pattern
+from degla.data.prepared import fetched
 from degla.errors import InputError
 from degla.parse import check_regular, in_one_line, shorten
 from degla.records import NEW_FIELDS, CaptionRecord, NegativeRecord, validate
+from degla.remote import address_of
 from degla.shelf import Shelf, did_you_mean
 
 Placed = tuple[str, CaptionRecord]
@@ -175,8 +177,8 @@ def read_captions(path: Path, *, format: str = "auto", columns: Columns = DEFAUL
         InputError: at once where the file is missing or of no known format; while reading where a record is
             wrong, an id occurs twice, or the file holds no caption.
     """
-    member = _choose(path, format=format, ability="captions")
-    return _unique(lambda: member.captions(path, columns), path=path)
+    member, source = _choose(path, format=format, ability="captions")
+    return _unique(lambda: member.captions(source, columns), path=path)
 
 
 def read_negatives(path: Path, *, format: str = "auto") -> Iterator[NegativeRecord]:
@@ -190,13 +192,20 @@ def read_negatives(path: Path, *, format: str = "auto") -> Iterator[NegativeReco
         InputError: at once where the file is missing or of no known format; while reading where a record is
             wrong or the file holds no negative.
     """
-    member = _choose(path, format=format, ability="negatives")
-    return _some(member.negatives(path), path=path)
+    member, source = _choose(path, format=format, ability="negatives")
+    return _some(member.negatives(source), path=path)
 
 
-def _choose(path: Path, *, format: str, ability: str) -> ModuleType:
+def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]:
+    """The format of a path, and what it reads: the path, or a copy of the file at its address."""
+    remote = address_of(path) is not None
+    if remote and not (is_folder(path) or is_pattern(path) or path.suffix.lower() == ".tar"):
+        # Names of pictures inside are relative to the address.
+        copy = fetched(path)
+        member, _ = _choose(copy, format=format, ability=ability)
+        return member, path if hasattr(member, "PATTERNS") and ability == "captions" else copy
     try:
-        there = path.exists() or (ability == "captions" and is_pattern(path))
+        there = remote or path.exists() or (ability == "captions" and is_pattern(path))
     except (OSError, ValueError) as error:  # a name that no file system takes
         raise InputError(f"{shorten(path)}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if not there:
@@ -208,7 +217,7 @@ def _choose(path: Path, *, format: str, ability: str) -> ModuleType:
         able = [member for member in members if hasattr(member, ability)]
         for member in able:
             if member.claims(path):
-                return _of_several(member, path)
+                return _of_several(member, path), path
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
@@ -220,9 +229,9 @@ def _choose(path: Path, *, format: str, ability: str) -> ModuleType:
     if not hasattr(member, ability):
         names = ", ".join(name for name in FORMATS.names() if hasattr(FORMATS.load(name), ability))
         raise InputError(f"{path}: format {format!r} does not hold {ability}. Formats that do: {names}.")
-    if path.is_dir() and not member.claims(path):
+    if is_folder(path) and not member.claims(path):
         raise InputError(f"{path}: is a folder; format {format!r} is read from a file.")
-    return _of_several(member, path)
+    return _of_several(member, path), path
 
 
 def _of_several(member: ModuleType, path: Path) -> ModuleType:

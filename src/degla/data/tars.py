@@ -13,6 +13,7 @@ from typing import Final
 from degla.data.decoding import IMAGE_SUFFIXES, Subject, read_file
 from degla.errors import InputError
 from degla.parse import LONGEST_LINE
+from degla.remote import address_of, open_remote, state_numbers
 
 PICTURE: Final = "picture"
 # Numbers that a file's size can have: longer ones are no reference.
@@ -63,7 +64,8 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
     """
     seen: set[str] = set()
     try:
-        with tar.open("rb") as stream:
+        address = address_of(tar)
+        with tar.open("rb") if address is None else open_remote(address) as stream:
             length = stream.seek(0, 2)
             stream.seek(0)
             archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115  # The stream is what must be closed.
@@ -108,6 +110,8 @@ def _members(tar: Path, modified: int, size: int) -> dict[str, tuple[int, int]]:
 
 def file_state(file: Path) -> tuple[int, int]:
     """Time of change and size: what is remembered of a file holds as long as both are the same."""
+    if (address := address_of(file)) is not None:
+        return state_numbers(address)
     try:
         state = file.stat()
     except OSError as error:

@@ -24,6 +24,7 @@ from degla.files import write_json
 from degla.locks import lock
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
+from degla.model.mirror import Mirror, bring_here, folder_of_run
 from degla.model.runs import BEST_NAME, checkpoints, latest_checkpoint, put_right, step_of
 from degla.model.text_decoder import decoder_digest
 from degla.stopping import Interruption
@@ -77,11 +78,15 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     seed_everything(config.train.seed)
     accelerator = open_accelerator(config)
     processes = evaluation.EvaluationProcesses(Processes.current().rank, Processes.current().count)
-    with open_run(config.out, resume=resume, processes=processes):
-        return _train(config, config.out, accelerator, resume=resume)
+    run = bring_here(config.out) if resume else folder_of_run(config.out)
+    with (
+        open_run(run, resume=resume, processes=processes),
+        Mirror(config.out, active=accelerator.is_main_process, resume=resume) as mirror,
+    ):
+        return _train(config, run, accelerator, resume=resume, mirror=mirror)
 
 
-def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool) -> TrainResult:
+def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: bool, mirror: Mirror) -> TrainResult:
     processes, seed = Processes.current(), config.train.seed
     # Data come before the model: a wrong file is told before anything is fetched.
     sources = [read_pairs(stream, seed=seed, processes=processes) for stream in config.streams]
@@ -109,6 +114,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         data=_digests(config, pairs, *replays),
         counts=data_counts(pairs.dataset),
     )  # fmt: skip
+    state.mirror = mirror
     position = state.load() if resume else Position()
     first = position.step
     if accelerator.is_main_process:

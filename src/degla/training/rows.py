@@ -17,6 +17,7 @@ from degla.data.images import ImageReport, check_images, usable_rows
 from degla.data.joining import TABLE_NAME, JoinReport, join_and_report
 from degla.data.neighbours import NeighbourRecord, Neighbours, write_neighbours
 from degla.data.pairs import negatives_of_rules, partner_negatives, with_positives
+from degla.data.places import is_folder, place_of
 from degla.data.prepared import prepare, read_source
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.data.table import ColumnFile, PairTable
@@ -213,7 +214,7 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
     if stream.batch_size % processes.count:
         raise InputError(f"{stream.batch_flag} {stream.batch_size} does not divide among {processes.count} processes.")
     folder = data.image_folder
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{folder}: no such folder of images ({data.flag('images')}).")
     extras = extra_data(data, stream.reads)
     if "reconstruction" in stream.reads:
@@ -235,7 +236,7 @@ def _with_images(
 ) -> tuple[PairTable, list[str]]:
     """The rows whose images can be used, and the images that cannot; every image is looked at once."""
     data = stream.data
-    flag, about_images = data.flag("bad_images"), {"folder": str(folder.absolute()), "bad": data.bad_images}
+    flag, about_images = data.flag("bad_images"), {"folder": place_of(folder), "bad": data.bad_images}
     check = partial(check_images, folder=folder, workers=max(data.workers, 2), progress=TaskProgress(True))
 
     def look(_: Path) -> dict[str, Any]:

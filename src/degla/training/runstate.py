@@ -22,6 +22,7 @@ from degla.model.average import average_weights
 from degla.model.checkpoint import load_checkpoint, save_checkpoint
 from degla.model.encoder import Encoder
 from degla.model.integrity import amend_state
+from degla.model.mirror import Mirror
 from degla.model.runs import latest_checkpoint, point_to_best, remove_old_checkpoints
 from degla.model.teacher import Teacher
 from degla.training.metrics import FiniteWatch
@@ -76,6 +77,8 @@ class RunState:
         self.watch, self.start = watch, start
         self._start = None if start is None else start.fingerprint
         self._saved = time.monotonic()
+        self.mirror: Mirror | None = None
+        """Copies checkpoints elsewhere."""
         self._standing: int | None = None  # Step of the checkpoint that was loaded or written last.
 
     def due(self, step: int) -> bool:
@@ -104,6 +107,8 @@ class RunState:
             NonFiniteLossError: a step since the last look went wrong; nothing is written.
         """
         self.watch.look()
+        if self.mirror is not None:
+            self.mirror.wait()
         folder = self.run / f"step-{position.step}"
         if position.step == self._standing:
             if self.trainer.accelerator.is_main_process:
@@ -158,6 +163,8 @@ class RunState:
     def _look_after(self, best: str | None) -> None:
         point_to_best(self.run, best)
         remove_old_checkpoints(self.run, keep=self.config.checkpoint.keep, best=Path(best) if best else None)
+        if self.mirror is not None:
+            self.mirror.copy()
 
     def load(self) -> Position:
         """Take up the newest checkpoint; returns where it stood.

@@ -74,6 +74,7 @@ def run_words(words: list[str]) -> int:
 
 def _look(config: TrainConfig, *, resume: bool) -> int:
     """What the run would be: what training refuses first, then what `degla doctor` finds."""
+    from degla.model.mirror import folder_of_run
     from degla.training.loop import check_new
     from degla.verbs.doctor import tell_findings
 
@@ -81,5 +82,5 @@ def _look(config: TrainConfig, *, resume: bool) -> int:
         raise InputError("--dry-run looks at a run before it begins; leave --resume out.")
     config.check()
     assert config.out is not None
-    check_new(config.out)
+    check_new(folder_of_run(config.out))
     return tell_findings(config, as_json=False)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from degla.data.cells import SUFFIXES, cell_place, holds_pictures
-from degla.data.places import base_of, files_of
+from degla.data.places import base_of, files_of, is_folder
+from degla.data.prepared import fetched
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import in_one_line
@@ -20,7 +21,7 @@ _PACKED = b"degla.packed"  # in the schema's metadata of files that `degla negat
 
 def claims(path: Path) -> bool:
     """Files and patterns that end in .parquet or .pq, and folders with such files that hold no tars."""
-    if path.is_dir():
+    if is_folder(path):
         return bool(files_of(path, *SUFFIXES)) and not files_of(path, ".tar")
     return path.suffix.lower() in SUFFIXES
 
@@ -33,7 +34,7 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """
     base, number = base_of(path), 0
     for each in files_of(path, *SUFFIXES):
-        file = _open(each)
+        file = _open(fetched(each))
         schema = file.schema_arrow
         own = columns.settle(schema.names, where=str(each))
         optional = [name for name in schema.names if NEW_FIELDS.get(name, name) in columns.optional]

@@ -1,0 +1,273 @@
+"""Files at addresses, `s3://bucket/captions.jsonl`, through fsspec: sought, read in part, fetched and put there.
+
+A connection that is cut is tried again, from where it was cut. An address may stand wherever a path may; as a `Path` it
+is `s3:/bucket/captions.jsonl`, which `address_of` reads back. Nothing here decides what an address is asked for: a file
+of captions cannot name one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from degla.errors import DeglaError, InputError
+from degla.parse import in_one_line
+
+PIECE: Final = 8 << 20
+"""Bytes that are asked for at a time: what a cut connection loses."""
+TRIES: Final = 10
+_ADDRESS: Final = re.compile(
+    "(?P<kind>abfss?|adl|az|ftp|gcs|gs|hdfs|hf|https?|memory|oci|oss|s3a?|sftp|webdav|webhdfs):/+(?P<rest>.+)",
+    re.DOTALL,
+)
+_STATE_FIELDS: Final = (
+    "size",
+    "ETag",
+    "etag",
+    "LastModified",
+    "mtime",
+    "last_modified",
+    "updated",
+    "created",
+    "blob_id",
+)
+_INSTALL: Final = "Install what it needs: pip install 'degla[remote]' for s3 and http; gs needs gcsfs, az needs adlfs."
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+class RemoteError(DeglaError):
+    """A file at an address cannot be read or written, though it may be there."""
+
+
+def address_of(path: Path | str) -> str | None:
+    """The address that a path stands for; None for a path of this machine."""
+    found = _ADDRESS.fullmatch(str(path))
+    return None if found is None else f"{found['kind']}://{found['rest']}"
+
+
+def told(path: Path) -> str:
+    """A path as people write it: its address, or itself."""
+    return address_of(path) or str(path)
+
+
+def read_range(address: str, start: int, stop: int) -> bytes:
+    """Bytes of a file from `start` up to, not with, `stop`, or to its end where that comes before.
+
+    Raises:
+        InputError: there is no such file, it may not be read, or what reads such addresses is not installed.
+        RemoteError: it cannot be read.
+    """
+    if stop <= start:
+        return b""
+    where = _opened(address)
+
+    def read() -> bytes:
+        files, path = where()
+        content = bytes(files.cat_file(path, start=start, end=stop))
+        if len(content) > stop - start:  # A server that knows no ranges sends all of the file.
+            content = content[start:stop]
+        if len(content) < min(stop, size_of(address)) - start:
+            raise OSError(f"ends after {len(content)} of {stop - start} bytes")
+        return content
+
+    return _tried(address, read)
+
+
+def size_of(address: str) -> int:
+    """Bytes of a file; raises like `read_range`, and where the server does not say."""
+    size = _known(address).get("size")
+    if not isinstance(size, int):
+        raise InputError(f"{address}: the server does not say how long the file is. Fetch it and give its path here.")
+    return size
+
+
+def state_of(address: str) -> str:
+    """What changes with a file, as far as its server says; asked once a process. Raises like `read_range`."""
+    known = _known(address)
+    return json.dumps({name: known[name] for name in _STATE_FIELDS if name in known}, default=str, sort_keys=True)
+
+
+def state_numbers(address: str) -> tuple[int, int]:
+    """Two numbers that change with a file: of `state_of`, and its size."""
+    return int(hashlib.sha256(state_of(address).encode()).hexdigest()[:15], 16), size_of(address)
+
+
+@lru_cache(maxsize=65_536)
+def _known(address: str) -> dict[str, Any]:
+    where = _opened(address)
+
+    def ask() -> dict[str, Any]:
+        files, path = where()
+        return dict(files.info(path))
+
+    return _tried(address, ask)
+
+
+def forget() -> None:
+    """Ask servers again what is known of their files."""
+    _known.cache_clear()
+
+
+def list_files(address: str) -> list[str]:
+    """Addresses of all files below a folder, or that a pattern with stars stands for, by name; none where none is.
+
+    Raises:
+        InputError: it may not be listed, or what reads such addresses is not installed.
+        RemoteError: it cannot be listed.
+    """
+    where = _opened(address)
+
+    def ask() -> list[str]:
+        files, path = where()
+        with suppress(FileNotFoundError):
+            found = files.glob(path) if re.search(r"[*?\[]", path) else files.find(path)
+            # With as many slashes as addresses have here.
+            return sorted(filter(None, (address_of(files.unstrip_protocol(each)) for each in found)))
+        return []
+
+    return _tried(address, ask)
+
+
+def fetch(address: str, file: Path, advance: Callable[[int], None] = lambda done: None) -> None:
+    """Copy a file from an address, a piece at a time; raises like `read_range`."""
+    size = size_of(address)
+    with file.open("wb") as stream:
+        for start in range(0, size, PIECE):
+            piece = read_range(address, start, min(start + PIECE, size))
+            stream.write(piece)
+            advance(len(piece))
+
+
+def put(content: Path | bytes, address: str) -> None:
+    """Copy a file, or bytes, to an address; it is there whole or not at all, as far as the server does so.
+
+    Raises:
+        InputError: it may not be written, or what writes such addresses is not installed.
+        RemoteError: it cannot be written.
+    """
+    where = _opened(address)
+
+    def write() -> None:
+        files, path = where()
+        if isinstance(content, bytes):
+            files.pipe_file(path, content)
+        else:
+            files.put_file(str(content), path)
+
+    _tried(address, write)
+    forget()
+
+
+def remove(address: str) -> None:
+    """Delete a file; one that is not there is no error. Raises like `put`."""
+    where = _opened(address)
+
+    def delete() -> None:
+        files, path = where()
+        with suppress(FileNotFoundError):
+            files.rm_file(path)
+
+    _tried(address, delete)
+
+
+class RemoteFile(io.RawIOBase):
+    """A file at an address for those who read a file from its beginning; see `open_remote`."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self.address, self.length, self.place = address, size_of(address), 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place in bytes."""
+        self.place = offset + (0, self.place, self.length)[whence]
+        return self.place
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as much as fits."""
+        content = read_range(self.address, self.place, min(self.place + len(buffer), self.length))
+        buffer[: len(content)] = content
+        self.place += len(content)
+        return len(content)
+
+
+def open_remote(address: str) -> io.BufferedReader:
+    """A file at an address, read a piece at a time; raises like `read_range`."""
+    return io.BufferedReader(RemoteFile(address), buffer_size=PIECE)
+
+
+def _opened(address: str) -> Callable[[], tuple[Any, str]]:
+    """What gives the file system of an address, and the path in it; a process that was forked gets one of its own."""
+    try:
+        import fsspec
+    except ImportError:
+        raise InputError(f"{address}: fsspec, which reads addresses, is not installed. {_INSTALL}") from None
+
+    def open_it() -> tuple[Any, str]:
+        # What a server lists may change while a run lasts.
+        files, path = fsspec.url_to_fs(address, use_listings_cache=False)
+        return files, path
+
+    return open_it
+
+
+def _tried(address: str, action: Callable[[], _Result]) -> _Result:
+    """What an action gives, tried again where its connection fails."""
+    for wait in _waits():
+        try:
+            return action()
+        except (DeglaError, MemoryError):
+            raise
+        except ImportError as error:
+            raise InputError(f"{address}: {in_one_line(error)}. {_INSTALL}") from None
+        except Exception as error:  # Each server's library has errors of its own.
+            _refuse_what_stays(address, error)
+            if wait is None:
+                raise RemoteError(
+                    f"{address}: {in_one_line(error) or type(error).__name__}, {TRIES} times in a row. Is there a "
+                    "network, and is the server's name right?"
+                ) from None
+            _log.debug("%s: %s: tried again in %.1f s", address, in_one_line(error), wait)
+        time.sleep(wait)
+    raise AssertionError("not reached")
+
+
+def _waits() -> Iterator[float | None]:
+    yield from (min(0.05 * 2**number, 5.0) for number in range(TRIES - 1))
+    yield None
+
+
+def _refuse_what_stays(address: str, error: Exception) -> None:
+    """Raise for what another try would not mend."""
+    cause = error.__cause__ or error
+    status = getattr(cause, "status", None)
+    if "Credentials" in type(error).__name__ or "Credentials" in type(cause).__name__:
+        raise InputError(
+            f"{address}: there are no credentials for it. For s3 set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "write ~/.aws/credentials; another provider's documentation names its own."
+        ) from None
+    if isinstance(error, PermissionError) or status in (401, 403):
+        raise InputError(f"{address}: access is refused. Check the credentials, and whose bucket it is.") from None
+    # Libraries of http call a connection that failed a missing file, too, and keep the failure as the cause.
+    if isinstance(error, FileNotFoundError) and (cause is error or status == 404 or hasattr(cause, "response")):
+        raise InputError(f"{address}: there is no such file. Check its name.") from None
+    if isinstance(error, ValueError | TypeError | NotImplementedError):
+        raise InputError(f"{address}: {in_one_line(error)}.") from None

@@ -1,0 +1,212 @@
+"""Addresses: read, written and listed through fsspec; cut connections lose nothing; a run that lies elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from degla import remote
+from degla.config.file import place, read_config
+from degla.data.decoding import ImageError, Subject
+from degla.data.images import locate, read_bytes
+from degla.data.sources import read_captions
+from degla.errors import DeglaError, InputError
+from degla.model.mirror import folder_of_run
+from degla.training.loop import train
+from tests.evaluation.published_layouts import COLOURS, encoded, write_tar
+from tests.training.configs import tiny_config
+
+Pairs = dict[str, Path]
+PICTURE = encoded(COLOURS[0])
+
+
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    """fsspec's file system in memory, empty."""
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    remote.forget()
+    yield files
+    files.store.clear()
+    remote.forget()
+
+
+def test_an_address_is_known_as_a_path_too() -> None:
+    for text in ("s3://bucket/a b/c.jsonl", "https://host:80/x", "memory://x/y"):
+        assert remote.address_of(text) == remote.address_of(Path(text)) == remote.told(Path(text)) == text
+    for text in ("/s3:/x", "dataset:/x#image/3", "c:/x", "x.tar@512+3", "s3:", "./http:/x"):
+        assert remote.address_of(text) is None
+    assert place({"data.captions": "gs://b/c.jsonl", "out": "run"}, Path("f")) == {
+        "data.captions": "gs://b/c.jsonl", "out": "f/run",
+    }  # fmt: skip
+    assert locate("http://elsewhere/x.png", Path()) == str(Path.cwd() / "http:/elsewhere/x.png"), (
+        "a record asked for it"
+    )
+
+
+def test_captions_and_pictures_at_addresses(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    for number in range(2):
+        write_tar(tmp_path / f"{number}.tar", {"k.png": PICTURE, "k.txt": f"number {number}".encode()})
+        memory.pipe(f"/d/shards/{number}.tar", (tmp_path / f"{number}.tar").read_bytes())
+    for name in ("shards", "shards/{0..1}.tar", "shards/*.tar"):
+        found = list(read_captions(Path(f"memory://d/{name}")))
+        assert [(each.id, each.text) for each in found] == [("0/k", "number 0"), ("1/k", "number 1")]
+    assert read_bytes(locate(found[1].image, Path("memory://d/shards")), Subject("x")) == PICTURE
+    with pytest.raises(ImageError, match=r"^x cannot be read: the shard ends before"):
+        read_bytes("memory:/d/shards/0.tar@512+99999", Subject("x"))
+    with pytest.raises(ImageError, match=r"memory://d/none\.png: there is no such file"):
+        read_bytes("memory:/d/none.png", Subject("x"))
+    for wrong, message in (
+        ("memory://d/none.jsonl", r"memory://d/none\.jsonl: there is no such file"),
+        ("memory://d/none-*.tar", "no file has a name like this"),
+        ("memory://d/shards/2.tar", r"memory://d/shards/2\.tar: there is no such file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            list(read_captions(Path(wrong)))
+
+
+def test_what_another_try_would_not_mend(monkeypatch: pytest.MonkeyPatch, memory: fsspec.AbstractFileSystem) -> None:
+    class NoCredentialsError(Exception):
+        pass
+
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+    for error, message in (
+        (NoCredentialsError("x"), "there are no credentials for it.*AWS_ACCESS_KEY_ID"),
+        (PermissionError("x"), "access is refused"),
+        (ImportError("Install s3fs"), r"Install s3fs.*pip install 'degla\[remote\]'"),
+        (ConnectionResetError("reset"), r"reset, 10 times in a row"),
+    ):
+        calls = []
+
+        def fail(*_: object, error: Exception = error, calls: list[int] = calls, **__: object) -> bytes:
+            calls.append(1)
+            raise error
+
+        monkeypatch.setattr(type(memory), "info", fail)
+        with pytest.raises(DeglaError, match=message) as caught:
+            remote.size_of("memory://a")
+        assert "memory://a" in str(caught.value) and "\n" not in str(caught.value)
+        assert len(calls) == (remote.TRIES if isinstance(error, ConnectionResetError) else 1)
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(InputError, match=r"fsspec, which reads addresses, is not installed.*degla\[remote\]"):
+        remote.size_of("memory://a")
+
+
+def test_a_run_at_an_address_is_the_run_here(
+    memory: fsspec.AbstractFileSystem, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Data, negatives and checkpoints elsewhere; killed, and gone on with on an empty disk."""
+    for name in ("captions", "negatives"):
+        memory.pipe(f"/data/{tiny_pairs[name].name}", tiny_pairs[name].read_bytes())
+    for picture in tiny_pairs["images"].iterdir():
+        memory.pipe(f"/data/images/{picture.name}", picture.read_bytes())
+    here = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "here")
+    train(here)
+    data = replace(
+        here.data, captions=Path("memory://data/captions.jsonl"), images=Path("memory://data/images"),
+        negatives=Path("memory://data/negatives.jsonl"),
+    )  # fmt: skip
+    there = replace(
+        here, data=data, out=Path("memory://runs/one"), checkpoint=replace(here.checkpoint, every_steps=1, keep=2)
+    )
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "first"))
+    train(there)
+    files = remote.list_files("memory://runs/one")
+    assert {name.removeprefix("memory://runs/one/").split("/")[0] for name in files} == {
+        "config.json", "metrics.jsonl", "best.json", "step-3", "step-4",
+    }, "those that are no longer kept are deleted there, too"  # fmt: skip
+    with pytest.raises(InputError, match="memory://runs/one: already holds a run"):
+        monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "second"))
+        train(there)
+    # As after a kill while step 4 was copied, on another machine.
+    memory.rm_file("/runs/one/step-4/state.json")
+    shutil.rmtree(tmp_path / "second")
+    config = read_config(Path("memory://runs/one"))
+    assert config == there and (folder_of_run(there.out) / "step-3").is_dir()
+    with caplog.at_level(logging.WARNING):
+        folder = train(config, resume=True).folder
+    assert not caplog.messages
+    one, other = (load_file(path / "open_clip_model.safetensors") for path in (tmp_path / "here" / "step-4", folder))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    for file in folder.iterdir():
+        assert memory.cat(f"/runs/one/step-4/{file.name}") == file.read_bytes()
+    assert memory.cat("/runs/one/metrics.jsonl").count(b"\n") == 4
+
+
+@contextmanager
+def cutting_server(root: Path, share: float) -> Iterator[tuple[str, list[int]]]:
+    """Serves files with ranges, and cuts a share of its answers in the middle; counts answers, and those cut."""
+    chance, counts = random.Random(0), [0, 0]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            file = root / self.path.lstrip("/")
+            if not file.is_file():
+                self.send_error(404)
+                return
+            content, code = file.read_bytes(), 200
+            if found := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+                content, code = content[int(found[1]) : int(found[2]) + 1], 206
+            cut = chance.random() < share
+            counts[0] += 1
+            counts[1] += cut
+            self.send_response(code)
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content[: len(content) // 2] if cut else content)
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", counts
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_cut_connections_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(remote, "PIECE", 20_000)
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+    members = {f"{number:02d}{end}": content for number in range(30)
+               for end, content in ((".png", PICTURE + bytes([number]) * 3000), (".txt", b"said"))}  # fmt: skip
+    write_tar(tmp_path / "0.tar", members)
+    (tmp_path / "c.jsonl").write_text("".join(
+        f'{{"id": "{number}", "image": "x", "text": "{"word " * 20}"}}\n' for number in range(2000)
+    ))  # fmt: skip
+    with cutting_server(tmp_path, 0.2) as (address, counts):
+        found = list(read_captions(Path(f"{address}/{{0..0}}.tar")))
+        assert len(found) == 30
+        for each in found:
+            content = read_bytes(locate(each.image, Path(address)), Subject("x"))
+            assert content == members[f"{each.id[2:]}.png"]
+        assert len(list(read_captions(Path(f"{address}/c.jsonl")))) == 2000
+        assert counts[0] > 50 and counts[1] > 5
+        with pytest.raises(InputError, match=r"none\.jsonl: there is no such file"):
+            list(read_captions(Path(f"{address}/none.jsonl")))
