@@ -18,13 +18,15 @@ import tarfile
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import open_clip
+import open_clip_train.data
 import torch
 from open_clip.transform import AugmentationCfg
-from open_clip_train.data import get_wds_dataset
 from safetensors.torch import load_file
+from webdataset.tariterators import tar_file_expander
 
 import degla
 from degla.data.dataset import PairDataset
@@ -90,12 +92,16 @@ def theirs(shards: Path, given: Namespace, samples: int) -> Iterable[object]:
     preprocess = open_clip.image_transform(
         given.pixels, is_train=True, mean=MEAN, std=STD, aug_cfg=AugmentationCfg(scale=(0.9, 1.0))
     )
+    # Its reader does not know the marks that newer versions of webdataset put between archives.
+    open_clip_train.data.tar_file_expander = partial(tar_file_expander, eof_value=None)
     last = len(list(shards.glob("*.tar"))) - 1
     args = Namespace(
         train_data=str(shards / f"{{00000..{last:05d}}}.tar"), train_num_samples=samples, seed=0, workers=1,
         world_size=1, batch_size=given.batch_size, train_data_upsampling_factors=None, dataset_resampled=False,
     )  # fmt: skip
-    return get_wds_dataset(args, preprocess, True, tokenizer=open_clip.get_tokenizer("ViT-B-32")).dataloader
+    return open_clip_train.data.get_wds_dataset(
+        args, preprocess, True, tokenizer=open_clip.get_tokenizer("ViT-B-32")
+    ).dataloader
 
 
 def seconds_of(make: Callable[[], Iterable[object]], batches: int) -> float:

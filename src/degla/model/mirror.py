@@ -152,8 +152,8 @@ class Mirror:
                 put((self.run / name).read_bytes(), f"{self.address}/{name}")
         for step in [step for step in self._names if here and f"step-{step}" not in here]:
             names = self._names.pop(step)
-            for file in sorted(names, key=lambda file: file != STATE_NAME):
-                remove(f"{self.address}/step-{step}/{file}")
+            for left in sorted(names, key=lambda name: name != STATE_NAME):
+                remove(f"{self.address}/step-{step}/{left}")
             self._there.pop(f"step-{step}", None)
 
 
