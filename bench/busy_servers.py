@@ -11,13 +11,11 @@ import asyncio
 import contextlib
 import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import openai
+from local_server import local_server
 
 from degla.negatives.llm import ChatMessage, Request, RequestKey
 from degla.negatives.llm.server import ServerModel
@@ -118,17 +116,6 @@ async def serve_for_good(name: str) -> None:
     await server.serve_forever()
 
 
-@contextlib.contextmanager
-def serving(name: str) -> Iterator[str]:
-    server = subprocess.Popen([sys.executable, __file__, "--serve", name], stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout
-        yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
-    finally:
-        server.kill()
-        server.wait()
-
-
 def fixed(url: str, busy: Busy, *, connections: int, retries: int) -> int:
     """The client library's own retries behind a gate of so many connections; requests without an answer."""
 
@@ -180,7 +167,7 @@ def main() -> None:
     for name in given.only:
         busy = SERVERS[name]
         for way in given.way:
-            with serving(name) as url:
+            with local_server(__file__, "--serve", name) as (url, _):
                 began = time.perf_counter()
                 ask = own if way == "own" else fixed
                 failed = ask(url, busy, connections=given.connections, retries=given.retries)

@@ -11,11 +11,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from random import Random
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.local_server import local_server
 
 SERVER = Path(__file__).parents[1] / "tests" / "negatives" / "flaky_server.py"
 RULES = ("reshuffle_order", "swap_nouns", "replace_adjectives")
@@ -63,17 +66,10 @@ def write_captions(path: Path, number: int) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-@contextlib.contextmanager
-def serve(log: Path, *, faults: float, seed: int) -> Iterator[str]:
-    """A server in a process of its own; its base URL."""
-    command = [sys.executable, str(SERVER), "--faults", str(faults), "--seed", str(seed), "--log", str(log)]
-    server = subprocess.Popen([*command, "--delay", "0.02", "--hang", "1.5"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout
-        yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
-    finally:
-        server.kill()
-        server.wait()
+def serve(log: Path, *, faults: float, seed: int) -> contextlib.AbstractContextManager[tuple[str, int]]:
+    """The faulty server."""
+    words = (str(SERVER), "--faults", str(faults), "--seed", str(seed), "--log", str(log))
+    return local_server(*words, "--delay", "0.02", "--hang", "1.5")
 
 
 def start(captions: Path, out: Path, url: str) -> subprocess.Popen[bytes]:
@@ -116,11 +112,11 @@ def survive(folder: Path, *, kills: int, captions: int, faults: float, seed: int
     """Make negatives undisturbed, then with kills, and compare."""
     rng = Random(seed)
     write_captions(folder / "captions.jsonl", captions)
-    with serve(folder / "calm.log", faults=0.0, seed=0) as url:
+    with serve(folder / "calm.log", faults=0.0, seed=0) as (url, _):
         finish(start(folder / "captions.jsonl", folder / "calm.jsonl", url))
     share = max(1, len(read_log(folder / "calm.log")) // (kills + 1))
     outcome, log, out = Outcome(), folder / "flaky.log", folder / "killed.jsonl"
-    with serve(log, faults=faults, seed=seed) as url:
+    with serve(log, faults=faults, seed=seed) as (url, _):
         while True:
             before, finished = len(read_log(log)), finished_keys(out)
             process = start(folder / "captions.jsonl", out, url)

@@ -1,14 +1,17 @@
 """How far are the embeddings of an ONNX export from the model's, on photographs and captions? Own tokenizer and pixels.
 
-The export itself compares four made pictures and a few texts; this takes a hundred and five hundred, in batches.
+The export itself compares four made pictures and a few texts; this takes a hundred and five hundred, in batches. What
+the export takes of the processor, and the most memory of the process until it has ended, are told too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +39,15 @@ def inputs(data: Path, pictures: int, texts: int) -> tuple[list[Any], list[str]]
 
 
 @torch.no_grad()
-def differences(model: str, pictures: list[Any], texts: list[str]) -> dict[str, float]:
-    """The largest difference of a coordinate of the unit embeddings."""
-    encoder = load_encoder(model)
+def differences(model: str, pictures: list[Any], texts: list[str]) -> tuple[dict[str, float], str]:
+    """The largest difference of a coordinate of the unit embeddings; and what the export took."""
     with tempfile.TemporaryDirectory() as name:
-        graphs = OnnxModel(export(model, to="onnx", out=Path(name) / "onnx").folder, name="onnx")
+        start = time.process_time()
+        folder = export(model, to="onnx", out=Path(name) / "onnx").folder
+        seconds, most = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+        cost = f"export: {seconds:.0f} s of the processor, {most:,.0f} MiB at most, {size:.1f} MB"
+        encoder, graphs = load_encoder(model), OnnxModel(folder, name="onnx")
         gaps = {"images": 0.0, "texts": 0.0}
         for start in range(0, len(pictures), 7):
             pixels = [
@@ -53,7 +60,7 @@ def differences(model: str, pictures: list[Any], texts: list[str]) -> dict[str, 
             found = graphs.encode_captions(graphs.tokenize(some))
             gap = probe.gap(found, encoder.encode_captions(encoder.tokenize(some)))
             gaps["texts"] = max(gaps["texts"], gap)
-    return gaps
+    return gaps, cost
 
 
 def main() -> None:
@@ -68,10 +75,10 @@ def main() -> None:
     pictures, texts = inputs(given.data, given.pictures, given.texts)
     wrong = 0
     for model in given.models:
-        gaps = differences(model, pictures, texts)
+        gaps, cost = differences(model, pictures, texts)
         wrong += max(gaps.values()) > probe.ROUNDED
         print(f"{model}: {len(pictures)} pictures differ by at most {gaps['images']:.1e}, {len(texts)} texts by "
-              f"{gaps['texts']:.1e} (bound {probe.ROUNDED:g})", flush=True)  # fmt: skip
+              f"{gaps['texts']:.1e} (bound {probe.ROUNDED:g}); {cost}", flush=True)  # fmt: skip
     sys.exit(wrong > 0)
 
 

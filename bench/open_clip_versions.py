@@ -1,7 +1,7 @@
 """Do other versions of open_clip, and models that come from transformers, train the same and as fast?
 
 The same runs by the installed open_clip, by another version, and from the same weights in a folder of transformers:
-losses of every step, and processor time of a run in pairs that alternate.
+losses of every step; with --rounds, in place of them, processor time of a run of the first two in pairs that alternate.
 """
 
 from __future__ import annotations
@@ -89,32 +89,43 @@ def main() -> None:
     if given.into:
         child(given)
         return
-    from degla.export.run import export
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         degla.write_negatives(given.data / "coco/annotations/captions_val2017.json", folder / "negatives.jsonl")
-        start = export(given.model, to="transformers", out=folder / "start").folder
-        models = {side: str(start) if side == "transformers" else given.model for side in SIDES}
-        versions = [run_side(side, models[side], folder, given) for side in SIDES]
-        print(f"open_clip {versions[0]} and {versions[1]}, and a folder of transformers by the former; "
-              f"{given.model}, {given.steps} steps of 16 pairs in float32")  # fmt: skip
-        for number, run in enumerate(RUNS):
-            first, *others = (losses(folder / side / str(number)) for side in SIDES)
-            assert all(len(each) == given.steps for each in (first, *others))
-            gaps = [max(abs(one - two) for one, two in zip(first, each, strict=True)) for each in others]
-            print(f"{run:32} loss {first[0]:.5f} to {first[-1]:.5f}, largest difference {gaps[0]:.1e} with the other "
-                  f"version, {gaps[1]:.1e} from transformers", flush=True)  # fmt: skip
-        ratios = []
-        for number in range(given.rounds):
-            order = SIDES[:2] if number % 2 else SIDES[1::-1]
-            seconds = {side: float(str(run_side(side, models[side], folder, given, "--timed"))) for side in order}
-            ratios.append(seconds["other"] / seconds["installed"])
-            print(f"round {number + 1}: {seconds['installed']:.2f} s and {seconds['other']:.2f} s of the processor, "
-                  f"{ratios[-1]:.3f}", flush=True)  # fmt: skip
-        if ratios:
-            print(f"other version against the installed one: median {statistics.median(ratios):.3f} of "
-                  f"{len(ratios)} pairs ({min(ratios):.3f} to {max(ratios):.3f})")  # fmt: skip
+        if given.rounds:
+            compare_times(folder, given)
+        else:
+            compare_losses(folder, given)
+
+
+def compare_losses(folder: Path, given: argparse.Namespace) -> None:
+    """Print how far the losses of the steps are apart, run by run."""
+    from degla.export.run import export
+
+    start = export(given.model, to="transformers", out=folder / "start").folder
+    models = {side: str(start) if side == "transformers" else given.model for side in SIDES}
+    versions = [run_side(side, models[side], folder, given) for side in SIDES]
+    print(f"open_clip {versions[0]} and {versions[1]}, and a folder of transformers by the former; "
+          f"{given.model}, {given.steps} steps of 16 pairs in float32")  # fmt: skip
+    for number, run in enumerate(RUNS):
+        first, *others = (losses(folder / side / str(number)) for side in SIDES)
+        assert all(len(each) == given.steps for each in (first, *others))
+        gaps = [max(abs(one - two) for one, two in zip(first, each, strict=True)) for each in others]
+        print(f"{run:32} loss {first[0]:.5f} to {first[-1]:.5f}, largest difference {gaps[0]:.1e} with the other "
+              f"version, {gaps[1]:.1e} from transformers", flush=True)  # fmt: skip
+
+
+def compare_times(folder: Path, given: argparse.Namespace) -> None:
+    """Print the processor time of runs by both versions, one after another and in turned order, and their ratio."""
+    ratios = []
+    for number in range(given.rounds):
+        order = SIDES[:2] if number % 2 else SIDES[1::-1]
+        seconds = {side: float(str(run_side(side, given.model, folder, given, "--timed"))) for side in order}
+        ratios.append(seconds["other"] / seconds["installed"])
+        print(f"round {number + 1}: {seconds['installed']:.2f} s and {seconds['other']:.2f} s of the processor, "
+              f"{ratios[-1]:.3f}", flush=True)  # fmt: skip
+    print(f"other version against the installed one: median {statistics.median(ratios):.3f} of {len(ratios)} pairs "
+          f"({min(ratios):.3f} to {max(ratios):.3f})")  # fmt: skip
 
 
 if __name__ == "__main__":

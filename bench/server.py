@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import importlib.util
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from random import Random
+
+from local_server import local_server
 
 from degla.data.sources import read_captions
 from degla.negatives.examples import draw_examples, load_examples
@@ -40,19 +38,6 @@ server = xllamacpp.Server(settings)
 print(server.listening_address, flush=True)
 threading.Event().wait()
 """
-
-
-@contextlib.contextmanager
-def serve(command: list[str]) -> Iterator[tuple[str, int]]:
-    """A server in a process of its own, which prints its port or address: base URL and process id."""
-    server = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        assert server.stdout
-        told = server.stdout.readline().strip()
-        yield (told if told.startswith("http") else f"http://127.0.0.1:{told}") + "/v1", server.pid
-    finally:
-        server.kill()
-        server.wait()
 
 
 def cpu_seconds(process: int) -> float:
@@ -124,7 +109,7 @@ def beside_an_instant_server(captions: list[CaptionRecord], *, number: int) -> N
     print(f"\nA server that answers at once, in another process; {number} requests with five examples each")
     print(f"{'':<34} {'requests/s':>10} {'own CPU ms a request':>21}")
     asked = requests(captions, "write", number=number)
-    with serve([str(FLAKY), "--faults", "0", "--nonsense", "0"]) as (url, _):
+    with local_server(str(FLAKY), "--faults", "0", "--nonsense", "0", quiet=True) as (url, _):
         for concurrency in (1, 8, 64):
             wall, own = plain_client(url, asked, concurrency=concurrency)
             print(f"{f'client library, {concurrency} at once':<34} {number / wall:10.0f} {1e3 * own / number:21.2f}")
@@ -134,7 +119,7 @@ def beside_an_instant_server(captions: list[CaptionRecord], *, number: int) -> N
             print(f"{f'ServerModel, {concurrency} at once':<34} {number / wall:10.0f} {1e3 * own / number:21.2f}")
     print("\nA server that takes 0.2 s an answer, however many it is asked")
     print(f"{'':<34} {'requests/s':>10} {'of the most possible':>21}")
-    with serve([str(FLAKY), "--faults", "0", "--nonsense", "0", "--delay", "0.2"]) as (url, _):
+    with local_server(str(FLAKY), "--faults", "0", "--nonsense", "0", "--delay", "0.2", quiet=True) as (url, _):
         for concurrency in (8, 32, 64):
             model = ServerModel([url], "m", concurrency=concurrency)
             answer(model, asked[:400])  # finds out how many to ask at once
@@ -156,7 +141,7 @@ def beside_a_real_model(captions: list[CaptionRecord], *, number: int) -> None:
         f"{'':<16} {'requests':>8} {'seconds':>8} {'server CPU s':>13} {'own CPU s':>10} {'own share':>10}"
         "  tokens (cached), out"
     )
-    with serve(["-c", LLAMA_SERVER, str(weights)]) as (url, process):
+    with local_server("-c", LLAMA_SERVER, str(weights), quiet=True) as (url, process):
         forms: tuple[Form, ...] = ("choose", "write")
         for form in forms:
             asked = requests(captions, form, number=number, rules=RULES[-2:])

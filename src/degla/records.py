@@ -104,7 +104,7 @@ class CaptionRecord(Record):
         return {name: value for name, value in fields.items() if value or name not in OPTIONAL_FIELDS}
 
 
-OPTIONAL_FIELDS = ("positives", "distractor_image", "distractor_text", "label", "units", "concepts")
+OPTIONAL_FIELDS = tuple(name for name, field in CaptionRecord.model_fields.items() if not field.is_required())
 """Fields of `CaptionRecord` that only some recipes read."""
 
 NEW_FIELDS = {"partner_image": "distractor_image", "partner_text": "distractor_text"}

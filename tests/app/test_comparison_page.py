@@ -74,7 +74,32 @@ def page(models: list[str], results: list[Path], photos: Path) -> ComparisonPage
 
 
 @pytest.fixture
-def address(page: ComparisonPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Addresses beyond this machine that the page's own process has asked for; none of them is reached."""
+    asked: list[Any] = []
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def is_here(host: Any) -> bool:
+        if host not in (None, "127.0.0.1", "::1", "localhost"):
+            asked.append(host)
+            raise OSError(f"{host} lies elsewhere")
+        return True
+
+    monkeypatch.setattr(
+        socket.socket,
+        "connect",
+        lambda own, at: is_here(at[0] if own.family != socket.AF_UNIX else None) and connect(own, at),
+    )
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *more, **named: is_here(host) and look_up(host, *more, **named)
+    )
+    return asked
+
+
+@pytest.fixture
+def address(
+    page: ComparisonPage, elsewhere: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     import uvicorn
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
@@ -88,7 +113,7 @@ def address(page: ComparisonPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         thread.join()
 
 
-def test_all_of_it_on_a_phone(browser: Any, address: str, photos: Path, tmp_path: Path) -> None:
+def test_all_of_it_on_a_phone(browser: Any, address: str, elsewhere: list[Any], photos: Path, tmp_path: Path) -> None:
     person = Visitor(browser, address, until="#look-picture", viewport={"width": 420, "height": 860})
     tab = person.tab
     tab.click("#look-go")
@@ -117,8 +142,11 @@ def test_all_of_it_on_a_phone(browser: Any, address: str, photos: Path, tmp_path
     tab.wait_for_function("document.querySelectorAll('#search-shown figure img').length == 24")
     person.expect("#search-bad summary", "2 files cannot be read")
     assert tab.evaluate("document.documentElement.scrollWidth") == 420
-    assert person.troubles == []
+    assert person.troubles == [] and elsewhere == []
     tab.context.close()
+    with pytest.raises(OSError, match="elsewhere"):  # it would have been noticed
+        socket.create_connection(("192.0.2.1", 9), timeout=1)
+    assert elsewhere == ["192.0.2.1"]
 
 
 def test_a_look_has_the_numbers_of_degla_look(page: ComparisonPage, models: list[str], photos: Path) -> None:

@@ -32,7 +32,7 @@ class Visitor:
             "request", lambda asked: self._note(not asked.url.startswith((address, "data:", "blob:")), asked.url)
         )
         self.tab.goto(address)
-        self.tab.wait_for_selector(until, timeout=30_000)
+        self.tab.wait_for_selector(until)
 
     def _note(self, wrong: bool, text: str) -> None:
         if wrong:
@@ -41,12 +41,11 @@ class Visitor:
     def press(self, key: str) -> None:
         """Press a key of the review and wait for the page to have answered."""
         self.tab.keyboard.press(key)
-        self.tab.wait_for_function("!window.deglaReview.isBusy()", timeout=10_000)
+        self.tab.wait_for_function("!window.deglaReview.isBusy()")
 
     def expect(self, selector: str, text: str) -> None:
         """Wait until an element says something."""
         self.tab.wait_for_function(
             "([selector, text]) => document.querySelector(selector)?.innerText.includes(text)",
             arg=[selector, text],
-            timeout=10_000,
         )

@@ -18,27 +18,14 @@ from degla.losses.core.partition import log_partition
 from degla.losses.evidence_contrast import EvidenceContrast, before_negatives
 from degla.model.evidence import EvidenceConfig, attention_evidence
 from degla.model.image import encode_class_token
-from degla.model.load import load_encoder
-from degla.model.teacher import Teacher, TeacherConfig
+from degla.model.teacher import Teacher
 from degla.training.evidence import Evidence
 from degla.training.loop import train
-from tests.tiny import CONFIG, timm_tower, write_model
+from tests.tiny import timm_tower, write_model
 from tests.training.configs import tiny_config
 from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with sixteen patches an image."""
-    vision = CONFIG["vision_cfg"] | {"patch_size": 8}
-    return write_model(tmp_path_factory.mktemp("patches") / "model", vision_cfg=vision)
-
-
-@pytest.fixture(scope="module")
-def teacher(model: Path) -> Teacher:
-    return Teacher(load_encoder(str(model)), TeacherConfig())
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -154,17 +141,17 @@ def test_backgrounds_are_in_the_denominator_of_captions_alone() -> None:
     assert float(EvidenceContrast().value(none, target, Processes())) == 0
 
 
-def test_chunks_have_the_gradients_of_the_whole(model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    whole = first_step(_config(model, tiny_pairs, tmp_path))
-    chunked = first_step(_config(model, tiny_pairs, tmp_path, chunk_size=3))
+def test_chunks_have_the_gradients_of_the_whole(many_patches: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    whole = first_step(_config(many_patches, tiny_pairs, tmp_path))
+    chunked = first_step(_config(many_patches, tiny_pairs, tmp_path, chunk_size=3))
     torch.testing.assert_close(whole[0], chunked[0], rtol=1e-5, atol=0)
     for name, expected in whole[1].items():
         gap = (chunked[1][name] - expected).abs().max() / expected.abs().max().clamp(min=1e-9)
         assert gap < 1e-4, name
 
 
-def test_what_does_not_go_together_is_refused(model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    config = _config(model, tiny_pairs, tmp_path / "run")
+def test_what_does_not_go_together_is_refused(many_patches: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = _config(many_patches, tiny_pairs, tmp_path / "run")
     views = replace(config, views=replace(config.views, left_out=0.5))
     with pytest.raises(InputError, match=r"--views.left-out: a loss reads parts of images with evidence"):
         views.check()

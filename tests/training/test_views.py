@@ -17,28 +17,16 @@ from degla.losses.core import Processes
 from degla.model.attack import AttackConfig
 from degla.model.image import encode_class_token
 from degla.model.load import load_encoder
-from degla.model.teacher import Teacher, TeacherConfig
+from degla.model.teacher import Teacher
 from degla.model.token_mask import ViewsConfig
 from degla.training.loop import train
 from degla.training.views import Views
-from tests.tiny import CONFIG, timm_tower, write_model
+from tests.tiny import timm_tower, write_model
 from tests.training.configs import tiny_config
 from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
 PATCHES = 16
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with sixteen patches an image."""
-    vision = CONFIG["vision_cfg"] | {"patch_size": 8}
-    return write_model(tmp_path_factory.mktemp("patches") / "model", vision_cfg=vision)
-
-
-@pytest.fixture(scope="module")
-def teacher(model: Path) -> Teacher:
-    return Teacher(load_encoder(str(model)), TeacherConfig())
 
 
 def _config(model: Path, pairs: Pairs, out: Path, *, recipe: str = "pointacl_clip", **views: Any) -> TrainConfig:
@@ -124,20 +112,20 @@ def test_a_cold_draw_leaves_out_what_the_teacher_attends_to(teacher: Teacher) ->
 
 
 @pytest.mark.parametrize("by", ["attention", "random"])
-def test_chunks_have_the_gradients_of_the_whole(by: str, model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    config = _config(model, tiny_pairs, tmp_path, by=by)
+def test_chunks_have_the_gradients_of_the_whole(by: str, many_patches: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    config = _config(many_patches, tiny_pairs, tmp_path, by=by)
     whole = first_step(config)
     chunked = first_step(replace(config, train=replace(config.train, chunk_size=3)))
     torch.testing.assert_close(whole[0], chunked[0], rtol=1e-5, atol=0)
     for name, expected in whole[1].items():
         gap = (chunked[1][name] - expected).abs().max() / expected.abs().max().clamp(min=1e-9)
         assert gap < 1e-4, name
-    full = first_step(_config(model, tiny_pairs, tmp_path, left_out=0.0))
+    full = first_step(_config(many_patches, tiny_pairs, tmp_path, left_out=0.0))
     assert not torch.allclose(full[0], whole[0], rtol=1e-4)
 
 
-def test_two_steps_resume_to_the_same_numbers(model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    first, again = (train(_config(model, tiny_pairs, tmp_path / name)) for name in ("first", "again"))
+def test_two_steps_resume_to_the_same_numbers(many_patches: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    first, again = (train(_config(many_patches, tiny_pairs, tmp_path / name)) for name in ("first", "again"))
     one, other = (load_encoder(str(outcome.folder)).fingerprint for outcome in (first, again))
     assert one == other
 
@@ -151,11 +139,11 @@ def test_two_steps_resume_to_the_same_numbers(model: Path, tiny_pairs: Pairs, tm
     ],
 )
 def test_what_does_not_go_together_is_refused(
-    changes: dict[str, Any], says: str, model: Path, tiny_pairs: Pairs, tmp_path: Path
+    changes: dict[str, Any], says: str, many_patches: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
     by = "random" if changes.get("recipe") == "fsc_clip" else "attention"
     recipe = changes.pop("recipe", "pointacl_clip")
-    config = replace(_config(model, tiny_pairs, tmp_path, recipe=recipe, by=by), **changes)
+    config = replace(_config(many_patches, tiny_pairs, tmp_path, recipe=recipe, by=by), **changes)
     with pytest.raises(InputError) as refused:
         config.check()
     assert says in str(refused.value)

@@ -154,7 +154,7 @@ def join_and_report(
         dropped: Counter[str] = Counter()
         both: list[str] = []
         with PartFiles(scratch, rows=len(index)) as parts:
-            strangers = _sort_in(negatives or (), index, parts, dropped, advance)
+            unknown = _sort_in(negatives or (), index, parts, dropped, advance)
             known = read.get_batch(0).column("id").slice(0, _EXAMPLES).to_pylist()
             rules, per_rule = list(parts.rules), np.zeros(len(parts.rules), dtype=np.int64)
             per_row: Counter[int] = Counter()
@@ -171,7 +171,7 @@ def join_and_report(
                     writer.write_batch(arrow.record_batch([*batch.columns, *found, groups], complete))
         source.close()
         if negatives is not None and not per_rule.sum():
-            raise InputError(_nothing_left(known, strangers if not parts.known else [], dropped))
+            raise InputError(_nothing_left(known, unknown if not parts.known else [], dropped))
     finally:
         shutil.rmtree(scratch)
     return JoinReport(
@@ -208,7 +208,7 @@ def _sort_in(
     negatives: Iterable[NegativeRecord], index: IdIndex, parts: PartFiles, dropped: Counter[str], advance: Advance
 ) -> list[str]:
     """Lay usable negatives into parts; counts the others by reason and returns the first few unknown caption ids."""
-    strangers: dict[str, None] = {}
+    unknown: dict[str, None] = {}
     given = _counted(negatives, advance)
     while some := list(islice(given, ROWS)):
         rows, records = [], []
@@ -221,8 +221,8 @@ def _sort_in(
             parts.known |= row >= 0
             if row < 0:
                 dropped[_UNKNOWN] += 1
-                if len(strangers) < _EXAMPLES:
-                    strangers[negative.caption_id] = None
+                if len(unknown) < _EXAMPLES:
+                    unknown[negative.caption_id] = None
             elif not negative.accepted:
                 dropped["not accepted by the checks"] += 1
             elif negative.text is None or not negative.text.strip():
@@ -233,7 +233,7 @@ def _sort_in(
         advance(len(some) - len(rows))
         if rows:
             parts.add(rows, records)
-    return list(strangers)
+    return list(unknown)
 
 
 def _usable(captions: Any, negatives: Any, dropped: Counter[str], both: list[str], advance: Advance) -> list[Any]:
@@ -273,13 +273,13 @@ def _usable(captions: Any, negatives: Any, dropped: Counter[str], both: list[str
     ]
 
 
-def _nothing_left(known: Sequence[str], strangers: Sequence[str], dropped: Counter[str]) -> str:
+def _nothing_left(known: Sequence[str], unknown: Sequence[str], dropped: Counter[str]) -> str:
     if not dropped:
         return "the negatives are empty. Make them with `degla negatives`, or set negatives_per_caption to 0."
-    if strangers:
+    if unknown:
         return (
             "no negative belongs to any caption. Caption ids in the captions file: "
-            f"{', '.join(map(repr, known[:_EXAMPLES]))}; in the negatives: {', '.join(map(repr, strangers))}. "
+            f"{', '.join(map(repr, known[:_EXAMPLES]))}; in the negatives: {', '.join(map(repr, unknown))}. "
             "Give the captions file that the negatives were made from, with the same columns."
         )
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(dropped.items()))

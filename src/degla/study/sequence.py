@@ -197,10 +197,10 @@ def _task_fields(task: Task, number: int, world: WorldTasks | None, folder: Path
         folder / f"{task.name}-{task.domain}-{task.style}-{world.images_per_class}",
         domains=(task.domain,), style=task.style, images_per_class=world.images_per_class,
     )  # fmt: skip
-    count = world.rehearsal_images_per_class
+    count = world.replay_images_per_class
     again = draw_recognition(
-        folder / f"rehearsal-{number + 1}-{'-'.join(world.rehearsal_domains)}-{count}",
-        domains=world.rehearsal_domains, images_per_class=count, seed=number + 1,
+        folder / f"replay-{number + 1}-{'-'.join(world.replay_domains)}-{count}",
+        domains=world.replay_domains, images_per_class=count, seed=number + 1,
     )  # fmt: skip
     own = {
         "data.captions": drawn.captions, "data.images": drawn.images, "data.classes": drawn.classes,

@@ -25,17 +25,17 @@ class WorldTasks(Record):
         test_images_per_class: test pictures of each class of a task, and of each class of the world's benchmark.
         split: of the tests.
         items_per_part: items of each compositional part of the world's benchmark, which is asked beside the tasks.
-        rehearsal_domains: domains whose classes are the prompts of the replayed pairs, in the plain style;
+        replay_domains: domains whose classes are the prompts of the replayed pairs, in the plain style;
             all by default.
-        rehearsal_images_per_class: pictures of each of those classes, others for each task.
+        replay_images_per_class: pictures of each of those classes, others for each task.
     """
 
     images_per_class: int = Field(default=40, ge=1)
     test_images_per_class: int = Field(default=20, ge=1)
     split: Literal["validation", "test"] = "test"
     items_per_part: int = Field(default=100, ge=1)
-    rehearsal_domains: _Domains = tuple(DOMAINS)
-    rehearsal_images_per_class: int = Field(default=8, ge=1)
+    replay_domains: _Domains = tuple(DOMAINS)
+    replay_images_per_class: int = Field(default=8, ge=1)
 
 
 class Task(FieldTable):

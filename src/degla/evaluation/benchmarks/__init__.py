@@ -9,7 +9,14 @@ a function of the root folder:
         ...or   Classification(...)       # one a part: images, labels, class names, prompt templates
         ...or   Retrieval(...)            # one a part: images, texts, which text is true of which images
 
-    BENCHMARK = Benchmark(**described("..."), parts=(Part(...), ...), averages=(Average(...), ...), items=items)
+    BENCHMARK = Benchmark(
+        **described("name"),  # the sections of the docstring
+        parts=(BenchmarkPart(name="...", family="..."),),
+        items=items,
+        annotations=("name/rows.jsonl",),  # below the root: files whose digests go into the result
+    )
+
+"name" is the file's. `image_question` makes a `PairItem` of one image, its true and its false texts.
 
 The rules of the form:
 

@@ -1,0 +1,30 @@
+"""A server of a measurement, in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def local_server(*words: str, quiet: bool = False) -> Iterator[tuple[str, int]]:
+    """Start `python WORDS`, which prints its loopback port or its address first of all.
+
+    Args:
+        words: a file and its arguments, or -c and a program with its.
+        quiet: drop what it writes to stderr.
+
+    Yields:
+        Base URL and process id.
+    """
+    stderr = subprocess.DEVNULL if quiet else None
+    server = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=stderr, text=True)
+    try:
+        assert server.stdout
+        told = server.stdout.readline().strip()
+        yield (told if told.startswith("http") else f"http://127.0.0.1:{told}") + "/v1", server.pid
+    finally:
+        server.kill()
+        server.wait()
