@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from degla.errors import InputError
 from degla.model.evidence import above, enlarge, grad_cam, top_share, unit_range
 from degla.systems.excon import SYSTEM
-from degla.systems.excon.cases import draw, measure, train
+from degla.systems.excon.cases import draw, measure, train, training_loss
 from degla.systems.excon.measures import average_drop, calibration_error, rate_of_increase
 from degla.systems.excon.network import Network, augment, explain, load_network, masked_views
 from degla.systems.excon.pictures import SHAPES, draw_shapes, read_pictures
@@ -123,6 +123,23 @@ def test_masked_views_begin_where_they_are_to_and_backgrounds_are_another_method
     assert not load_network(weights["excon"]).training
     figure = draw(TINY, {Case("shapes", method, 0): weights[method] for method in SYSTEM.methods})
     assert figure.title == "shapes" and figure.drawings[0].count("<image") == 8 * 4
+
+
+def test_where_no_masked_picture_shows_its_class_the_view_is_an_augmented_one() -> None:
+    torch.manual_seed(0)
+    network = Network(3).train()
+    network.classifier.bias.data[0] = 1e6
+    images, label = torch.randn(4, 3, 32, 32), torch.tensor([1, 2, 1, 2])
+    losses = {}
+    for method in SYSTEM.methods:
+        torch.manual_seed(1)
+        losses[method] = float(training_loss(network, images, label, TINY, method).detach())
+    assert losses["excon"] == losses["supcon"] < losses["excon_b"]
+
+
+def test_validation_pictures_are_no_test_pictures() -> None:
+    tested, held = (_read("shapes", part=part)[1] for part in ("test", "validation"))
+    assert not torch.equal(tested.pixels, held.pixels)
 
 
 def test_views_keep_their_size_and_differ() -> None:

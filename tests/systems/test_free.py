@@ -260,6 +260,16 @@ def test_files_that_are_no_problem_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "some.npz", features=np.zeros((2, 2)))
     with pytest.raises(InputError, match=r"some.npz: has no 'label'; it needs features, label"):
         read_features(tmp_path / "some.npz")
+    good = {name: value.numpy() for name, value in vars(_data()).items() if name != "name"}
+    for changed, says in (
+        ({"features": np.zeros(20)}, "features must be a table of numbers, and have 1 axes"),
+        ({"features": np.full((20, 4), "x")}, "some.npz: features and semantics must be numbers"),
+        ({"train": good["train"] + 0.5}, r"train: entry \[0\] is \d+.5; whole numbers are needed"),
+        ({"test_seen": good["train"][:1]}, "is trained on and in test_seen"),
+    ):
+        np.savez(tmp_path / "some.npz", **{**good, **changed})  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=says):
+            read_features(tmp_path / "some.npz")
 
 
 def test_arrays_of_any_program(tmp_path: Path) -> None:

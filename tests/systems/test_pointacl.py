@@ -190,7 +190,30 @@ def test_clouds_are_in_the_unit_ball_and_drawn_by_the_seed() -> None:
     assert not torch.equal(test.points, other.points) and not torch.equal(test.points, labelled.points)
 
 
+def test_validation_clouds_are_no_test_clouds() -> None:
+    test, held = (read_clouds(replace(TINY, part=part), "solids", 0) for part in ("test", "validation"))
+    assert torch.equal(test[0].points, held[0].points) and not torch.equal(test[2].points, held[2].points)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"width": 6}, "--width is 6; it must be a multiple of 4"),
+        ({"mask": 1.0}, "--mask 1 leaves out 10 of 10 patches"),
+        ({"mask": 0.05}, "--mask 0.05 leaves out 0 of 10 patches"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changed: dict[str, float], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        train(replace(TINY, **changed), Case("solids", "pointacl", 0))  # type: ignore[arg-type]
+
+
+def test_a_run_of_one_step() -> None:
+    assert train(replace(TINY, clouds=4, epochs=1), Case("solids", "point_mae", 0))
+
+
 OFF = "OFF\n4 2 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 2\n3 0 2 3\n"
+NAN = OFF.replace("1 1 0", "nan 1 0")
 
 
 def test_off_files(tmp_path: Path) -> None:
@@ -199,9 +222,16 @@ def test_off_files(tmp_path: Path) -> None:
         file.write_text(text)
         vertices, faces = read_off(file)
         assert vertices.shape == (4, 3) and faces.tolist() == [[0, 1, 2], [0, 2, 3]]
-    for text in ("PLY\n", OFF[:-8], "OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 9\n", "OFF\nx 1 0\n", ""):
+    for text in (
+        "PLY\n",
+        OFF[:-8],
+        "OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 9\n",
+        "OFF\nx 1 0\n",
+        "",
+        NAN,
+    ):
         file.write_text(text)
-        with pytest.raises(InputError, match=r"one.off: is no OFF file, or is cut off \(.*\); fetch it again"):
+        with pytest.raises(InputError, match=r"one.off: is no OFF file, or is cut off or damaged \(.*\); fetch it"):
             read_off(file)
 
 
@@ -248,6 +278,7 @@ def test_shapenet_55_and_bad_clouds(tmp_path: Path) -> None:
         (bad, r"02691156-1.npy: point 7 is not three finite numbers"),
         (good[:9], r"02691156-1.npy: has 9 points, --points asks for 16; lower it"),
         (good[:, :2], r"02691156-1.npy: must be rows of x, y, z, got the shape \(20, 2\)"),
+        (np.full((20, 3), "x"), r"02691156-1.npy: must be rows of numbers"),
     ]
     for number, (cloud, says) in enumerate(cases):
         with pytest.raises(InputError, match=says):

@@ -107,6 +107,9 @@ def _small(**changed: object) -> Graph:
         ({"test": torch.tensor([4])}, "the test split is empty or names nodes outside 0 to 3"),
         ({"label": torch.tensor([0, 0, 1, -1])}, "node 3 of the test split has no label"),
         ({"train": torch.tensor([0, 1])}, "the train split has one class"),
+        ({"label": torch.eye(4)}, "small: 4 x 4 labels for 4 nodes"),
+        ({"edges": torch.tensor([[-1], [2]])}, "an edge names node -1; nodes go from 0 to 3"),
+        ({"test": torch.tensor([2, 3])}, "node 2 is trained on and tested"),
     ],
 )
 def test_bad_graphs_are_refused_in_one_line(changed: dict[str, object], says: str) -> None:
@@ -243,12 +246,23 @@ def test_arrays(tmp_path: Path) -> None:
         ({"indptr": np.array([0, 1])}, "small.npz: cannot be read as arrays"),
         ({"label": np.array([0, 1])}, "small: 2 labels for 4 nodes"),
         ({"data": np.array([1, 1, np.inf, 1], dtype=np.float32)}, "small: node 2 has a feature"),
+        ({"edges": np.zeros((2, 3), dtype=int)}, r"edges must be rows of two nodes, and have the shape \(2, 3\)"),
+        ({"edges": np.array([[0, 0.5]])}, r"edges: entry \[0, 1\] is 0.5; whole numbers are needed"),
+        ({"label": np.array([0, np.nan, 1, 1])}, r"label: entry \[1\] is nan"),
+        ({"label": np.array(["a", "b", "b", "a"])}, "label: must be whole numbers, and is of the type <U1"),
     ],
 )
 def test_bad_arrays_are_named(tmp_path: Path, changed: dict[str, object], says: str) -> None:
     np.savez(tmp_path / "small.npz", **_arrays(**changed))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=says):
         read_graph(tmp_path / "small.npz")
+
+
+def test_masks_are_splits_too(tmp_path: Path) -> None:
+    masks = {"train": np.array([True, True, False, False]), "test": np.array([False, False, True, False])}
+    np.savez(tmp_path / "small.npz", **_arrays(**masks))  # type: ignore[arg-type]
+    graph = read_graph(tmp_path / "small.npz")
+    assert (graph.train.tolist(), graph.test.tolist()) == ([0, 1], [2])
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:

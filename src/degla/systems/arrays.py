@@ -1,4 +1,4 @@
-"""Arrays of a .npz file, each by its name."""
+"""Arrays of files: each by its name, and whole numbers that are whole."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from degla.errors import InputError
 
@@ -31,3 +32,25 @@ def read_arrays(path: Path, names: Sequence[str], *, what: str, optional: Sequen
             return {name: file[name] for name in (*names, *optional) if name in file}
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as arrays: {error}") from None
+
+
+def whole_numbers(values: NDArray[Any], *, where: str) -> NDArray[np.int64]:
+    """Numbers of any type as integers; of a mask (true or false), the places that are true.
+
+    Args:
+        values: that should be whole.
+        where: for the message.
+
+    Raises:
+        InputError: a value is no whole number.
+    """
+    if values.dtype.kind == "b":
+        return np.flatnonzero(values)
+    if values.dtype.kind == "f":
+        wrong = ~np.isfinite(values) | (values != np.floor(values))
+        if wrong.any():
+            place = np.argwhere(wrong)[0].tolist()
+            raise InputError(f"{where}: entry {place} is {values[tuple(place)]}; whole numbers are needed.")
+    elif values.dtype.kind not in "iu":
+        raise InputError(f"{where}: must be whole numbers, and is of the type {values.dtype}.")
+    return values.astype(np.int64)

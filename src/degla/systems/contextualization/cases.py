@@ -12,7 +12,7 @@ from degla.negatives.llm import LanguageModel
 from degla.pages.page import Figure
 from degla.systems.contextualization.contexts import by_template, contexts_of
 from degla.systems.contextualization.knowledge import KnowledgeGraph, embedded_graph, read_knowledge, walk
-from degla.systems.contextualization.networks import TextEncoder
+from degla.systems.contextualization.networks import HEADS, TextEncoder
 from degla.systems.contextualization.picture import draw_ranks
 from degla.systems.contextualization.ranks import answers, rank_means
 from degla.systems.contextualization.settings import ContextSettings
@@ -38,6 +38,8 @@ def _completion(settings: ContextSettings, data: str, seed: int) -> ContextCorpu
 def _graph(settings: ContextSettings, data: str, seed: int) -> KnowledgeGraph:
     if settings.entities < 2:
         raise InputError(f"--entities is {settings.entities}; a graph has two or more.")
+    if settings.dim % HEADS:
+        raise InputError(f"--dim is {settings.dim}; it must be a multiple of {HEADS}, the number of heads.")
     if data == "wordnet":
         return embedded_graph(settings.entities, seed=seed)
     graph = read_knowledge(Path(data))

@@ -14,7 +14,7 @@ from degla.systems.contextualization.tasks import PAD
 
 LONGEST_ROW: Final = 48
 """Words that the encoder reads."""
-_HEADS: Final = 4
+HEADS: Final = 4
 
 
 class TextEncoder(nn.Module):
@@ -25,7 +25,7 @@ class TextEncoder(nn.Module):
         dim = settings.dim
         self.words = nn.Embedding(words, dim, padding_idx=PAD)
         self.places = nn.Embedding(LONGEST_ROW, dim)
-        layer = nn.TransformerEncoderLayer(dim, _HEADS, 4 * dim, dropout=0.1, batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(dim, HEADS, 4 * dim, dropout=0.1, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, settings.layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(dim)
         nn.init.normal_(self.words.weight, std=0.02)
@@ -41,7 +41,7 @@ class TextEncoder(nn.Module):
             begins: words from there on see only what stands before them; None: all see all.
         """
         states = self.words(rows) + self.places(torch.arange(rows.shape[1]))
-        mask = None if begins is None else unseen_words(begins, rows.shape[1]).repeat_interleave(_HEADS, dim=0)
+        mask = None if begins is None else unseen_words(begins, rows.shape[1]).repeat_interleave(HEADS, dim=0)
         return self.norm(self.layers(states, mask=mask, src_key_padding_mask=rows == PAD))  # type: ignore[no-any-return]
 
     def embed(self, rows: Int[Tensor, "rows length"]) -> Float[Tensor, "rows dim"]:

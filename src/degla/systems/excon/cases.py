@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -45,10 +45,10 @@ def train(settings: ExconSettings, case: Case) -> Weights:
         for each in (contrast, classify)
     ]
     for epoch in range(settings.epochs):
-        masks = case.method != "supcon" and epoch >= settings.explained_from
+        method = case.method if epoch >= settings.explained_from else "supcon"
         network.train()
         for rows in batches(len(images), settings.batch):
-            loss = _contrast(network, images[rows], pictures.label[rows], settings, case.method if masks else "supcon")
+            loss = training_loss(network, images[rows], pictures.label[rows], settings, method)
             contrast.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             contrast.step()
@@ -60,9 +60,10 @@ def train(settings: ExconSettings, case: Case) -> Weights:
     return dict(network.state_dict())
 
 
-def _contrast(
+def training_loss(
     network: Network, images: Pixels, label: Int[Tensor, " batch"], settings: ExconSettings, method: str
-) -> Tensor:
+) -> Float[Tensor, ""]:
+    """Contrast of two views of each picture, as a method has them."""
     first, second = augment(images), augment(images)
     background = images[:0]
     if method != "supcon":

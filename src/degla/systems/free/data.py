@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.systems.arrays import read_arrays
+from degla.systems.arrays import read_arrays, whole_numbers
 
 _RESNET: Final = "res101.mat"
 _SPLITS: Final = "att_splits.mat"
@@ -37,8 +37,8 @@ class ZeroShotData:
         validation: rows of `train` whose classes play the unseen ones while settings are chosen; may be empty.
 
     Raises:
-        InputError: a row that is not there, a class without semantics, a number that is not finite, or a class of
-            `test_unseen` that is trained on.
+        InputError: a row that is not there, or is trained on and tested; a class without semantics, or of
+            `test_unseen` that is trained on; a number that is not finite.
     """
 
     name: str
@@ -51,12 +51,16 @@ class ZeroShotData:
     validation: Int[Tensor, " validation"]
 
     def __post_init__(self) -> None:
-        if len(self.label) != len(self.features):
+        for what, rows in (("features", self.features), ("semantics", self.semantics)):
+            if rows.ndim != 2:
+                raise InputError(f"{self.name}: {what} must be a table of numbers, and have {rows.ndim} axes.")
+        if self.label.shape != (len(self.features),):
             raise InputError(f"{self.name}: {len(self.label)} labels for {len(self.features)} rows; one a row, please.")
         for part in ("train", "test_seen", "test_unseen", "validation"):
             rows = getattr(self, part)
             if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self.features):
-                raise InputError(f"{self.name}: {part} names row {int(rows.max())} of {len(self.features)}, from 0.")
+                wrong = int(rows[(rows < 0) | (rows >= len(self.features))][0])
+                raise InputError(f"{self.name}: {part} names row {wrong} of {len(self.features)}, counted from 0.")
             if not len(rows) and part != "validation":
                 raise InputError(f"{self.name}: {part} is empty; there is nothing to train or to score.")
         if not 0 <= int(self.label.min()) <= int(self.label.max()) < len(self.semantics):
@@ -65,6 +69,9 @@ class ZeroShotData:
             if not rows.isfinite().all():
                 row = int((~rows.isfinite()).any(dim=1).nonzero()[0])
                 raise InputError(f"{self.name}: row {row} of the {what} has a number that is not finite.")
+        twice = set(self.train.tolist()) & set(self.test_seen.tolist())
+        if twice:
+            raise InputError(f"{self.name}: row {min(twice)} is trained on and in test_seen; take it out of one.")
         both = set(self.unseen.tolist()) & set(self.seen.tolist())
         if both:
             raise InputError(f"{self.name}: class {min(both)} of test_unseen is trained on, so that it is not unseen.")
@@ -174,7 +181,8 @@ def read_features(path: Path) -> ZeroShotData:
         if not (path / name).is_file():
             raise InputError(f"{path / name}: no such file; give a folder of xlsa17 or an .npz of features.")
     held = _mat(path / _RESNET, "features", "labels") | _mat(path / _SPLITS, "att", *_PLACES)
-    rows = {name: torch.as_tensor(held[name].astype(np.int64).ravel() - 1) for name in ("labels", *_PLACES)}
+    rows = {name: torch.as_tensor(whole_numbers(held[name], where=f"{path}: {name}").ravel() - 1)
+            for name in ("labels", *_PLACES)}  # fmt: skip
     return ZeroShotData(
         name=path.name,
         features=torch.as_tensor(held["features"].T.astype(np.float32)),
@@ -204,6 +212,11 @@ def _mat(path: Path, *names: str) -> dict[str, Any]:
 def _from_arrays(path: Path) -> ZeroShotData:
     held = read_arrays(path, _ARRAYS, what="it", optional=("validation",))
     told = held.get("validation", np.zeros(0, dtype=np.int64))
-    floats = {name: torch.as_tensor(held[name].astype(np.float32)) for name in ("features", "semantics")}
-    whole = {name: torch.as_tensor(held[name].astype(np.int64)) for name in _ARRAYS if name not in floats}
-    return ZeroShotData(name=path.name, **floats, **whole, validation=torch.as_tensor(told.astype(np.int64)))
+    try:
+        floats = {name: torch.as_tensor(held[name].astype(np.float32)) for name in ("features", "semantics")}
+    except ValueError as error:
+        raise InputError(f"{path}: features and semantics must be numbers: {error}") from None
+    held["validation"] = told
+    whole = {name: torch.as_tensor(whole_numbers(held[name], where=f"{path}: {name}"))
+             for name in (*_ARRAYS, "validation") if name not in floats}  # fmt: skip
+    return ZeroShotData(name=path.name, **floats, **whole)

@@ -11,7 +11,7 @@ from degla.pages.page import Figure
 from degla.systems.pointacl.clouds import CloudPoints, Clouds, read_clouds
 from degla.systems.pointacl.network import PointNetwork, all_patches, encode_clouds, load_network
 from degla.systems.pointacl.picture import draw_clouds
-from degla.systems.pointacl.settings import PointaclSettings
+from degla.systems.pointacl.settings import PointaclSettings, check_settings
 from degla.systems.pointacl.training import pretraining_loss, turns
 from degla.systems.probe import classify, probe
 from degla.systems.system import Case, Weights
@@ -22,6 +22,7 @@ _CUT = 0.4
 
 def train(settings: PointaclSettings, case: Case) -> Weights:
     """One encoder, on clouds without labels that are turned and scaled anew each time."""
+    check_settings(settings)
     clouds, _, _ = read_clouds(settings, case.data, case.seed)
     centres, points = all_patches(settings, clouds.points)
     network = PointNetwork(settings)
@@ -29,7 +30,7 @@ def train(settings: PointaclSettings, case: Case) -> Weights:
     steps = settings.epochs * -(-len(centres) // settings.batch)
     warm = max(1, steps // 30)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.lr, total_steps=steps + 1, pct_start=min(0.5, warm / steps), cycle_momentum=False
+        optimizer, settings.lr, total_steps=steps + 1, pct_start=min(0.75, warm / steps), cycle_momentum=False
     )
     for _ in range(settings.epochs):
         for rows in torch.split(torch.randperm(len(centres)), settings.batch):

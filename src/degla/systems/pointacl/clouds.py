@@ -78,7 +78,10 @@ def read_clouds(settings: PointaclSettings, data: str, seed: int) -> tuple[Cloud
 def _read(pool: _CloudPool, places: Sequence[int], count: int, chance: np.random.Generator) -> Clouds:
     clouds = []
     for place in places:
-        points = np.asarray(pool.read(place, chance), dtype=np.float64)
+        try:
+            points = np.asarray(pool.read(place, chance), dtype=np.float64)
+        except (ValueError, TypeError):
+            raise InputError(f"{pool.names[place]}: must be rows of numbers; mend or remove the file.") from None
         if points.ndim != 2 or points.shape[1] < 3:
             raise InputError(f"{pool.names[place]}: must be rows of x, y, z, got the shape {points.shape}.")
         if not np.isfinite(points[:, :3]).all():
@@ -154,6 +157,9 @@ def read_off(file: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         words = [words[0][3:], *words[1:]] if len(words[0]) > 3 else words[1:]
         count, faces, place = int(words[0]), int(words[1]), 3
         vertices = np.array(words[place : place + 3 * count], dtype=np.float64).reshape(count, 3)
+        broken = ~np.isfinite(vertices).all(axis=1)
+        if broken.any():
+            raise ValueError(f"vertex {int(broken.argmax())} is not three finite numbers")
         place += 3 * count
         triangles = []
         for _ in range(faces):
@@ -164,7 +170,7 @@ def read_off(file: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         if found.size and not 0 <= found.min() <= found.max() < count:
             raise ValueError("a face names a vertex that there is not")
     except (ValueError, IndexError) as error:
-        raise InputError(f"{file}: is no OFF file, or is cut off ({error}); fetch it again.") from None
+        raise InputError(f"{file}: is no OFF file, or is cut off or damaged ({error}); fetch it again.") from None
     return vertices, found
 
 

@@ -12,10 +12,9 @@ from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from degla.model.token_mask import significance, taken
 from degla.systems.pointacl.clouds import CloudPoints, patches_of
-from degla.systems.pointacl.settings import PointaclSettings
+from degla.systems.pointacl.settings import HEADS, PointaclSettings
 from degla.systems.system import Weights
 
-HEADS = 4
 _READ = 200
 """Clouds at a time where no gradient is kept."""
 Tokens = Float[Tensor, "batch tokens width"]

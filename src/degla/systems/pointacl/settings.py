@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+from degla.errors import InputError
 from degla.ranges import AtLeastOne, Factor, Positive, Share
 from degla.systems.system import MeasuredPart, SystemSettings
+
+HEADS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -46,3 +50,17 @@ class PointaclSettings(SystemSettings):
     """Of the sampling by significance: small values leave out the patches with most of it; they sum to 1."""
     part: MeasuredPart = "test"
     """"test", or "validation": measured on further training clouds, and settings are chosen."""
+
+
+def check_settings(settings: PointaclSettings) -> None:
+    """Refuse what no field says for itself.
+
+    Raises:
+        InputError: the width has no whole heads, or a mask leaves out no patch or all of them.
+    """
+    if settings.width % HEADS:
+        raise InputError(f"--width is {settings.width}; it must be a multiple of {HEADS}, the number of heads.")
+    left = int(settings.mask * settings.patches + 1e-9)
+    if not 0 < left < settings.patches:
+        raise InputError(f"--mask {settings.mask:g} leaves out {left} of {settings.patches} patches; one must stay, "
+                         "and one must not.")  # fmt: skip

@@ -30,7 +30,7 @@ class Graph:
 
     Raises:
         InputError: an edge or a split names a node that is not there, there is another number of labels than of nodes,
-            a node of a split has no class, or a feature is no number.
+            a node of a split has no class, one is trained on and tested, or a feature is no number.
     """
 
     name: str
@@ -43,14 +43,15 @@ class Graph:
 
     def __post_init__(self) -> None:
         nodes = len(self.features)
-        if len(self.label) != nodes:
-            raise InputError(f"{self.name}: {len(self.label)} labels for {nodes} nodes; there must be one a node.")
+        if self.label.shape != (nodes,):
+            shape = " x ".join(map(str, self.label.shape))
+            raise InputError(f"{self.name}: {shape} labels for {nodes} nodes; there must be one a node.")
         if not self.features.isfinite().all():
             node = int((~self.features.isfinite()).any(dim=1).nonzero()[0])
             raise InputError(f"{self.name}: node {node} has a feature that is no finite number; mend or drop it.")
         if self.edges.numel() and not 0 <= int(self.edges.min()) <= int(self.edges.max()) < nodes:
             raise InputError(
-                f"{self.name}: an edge names node {int(self.edges.max())}; nodes go from 0 to {nodes - 1}."
+                f"{self.name}: an edge names node {_outside(self.edges, nodes)}; nodes go from 0 to {nodes - 1}."
             )
         for part in ("train", "validation", "test"):
             numbers = getattr(self, part)
@@ -59,6 +60,9 @@ class Graph:
             bare = numbers[self.label[numbers] < 0]
             if len(bare):
                 raise InputError(f"{self.name}: node {int(bare[0])} of the {part} split has no label; take it out.")
+        shared = set(self.train.tolist()) & set(self.test.tolist())
+        if shared:
+            raise InputError(f"{self.name}: node {min(shared)} is trained on and tested; take it out of one split.")
         if len(set(self.label[self.train].tolist())) < 2:
             raise InputError(f"{self.name}: the train split has one class; a probe needs two or more.")
 
@@ -71,6 +75,10 @@ class Graph:
     def isolated(self) -> int:
         """Nodes without an edge: their context is themselves, whatever the scope."""
         return len(self.features) - len(set(self.edges.flatten().tolist()))
+
+
+def _outside(numbers: Tensor, count: int) -> int:
+    return int(numbers[(numbers < 0) | (numbers >= count)][0])
 
 
 def undirected(pairs: Int[Tensor, "2 pairs"]) -> Int[Tensor, "2 edges"]:

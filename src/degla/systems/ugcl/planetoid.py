@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.systems.arrays import read_arrays
+from degla.systems.arrays import read_arrays, whole_numbers
 from degla.systems.ugcl.graph import Graph, undirected
 
 _ARRAYS: Final = ("indptr", "indices", "data", "shape", "label", "edges", "train", "val", "test")
@@ -67,8 +67,11 @@ def _from_arrays(path: Path) -> Graph:
         rows = csr_matrix((held["data"], held["indices"], held["indptr"]), shape=tuple(held["shape"])).toarray()
     except ValueError as error:
         raise InputError(f"{path}: cannot be read as arrays: {error}") from None
-    splits = {part: _whole(held[part]) for part in ("train", "val", "test")}
-    return _graph(path.stem, rows, _whole(held["edges"]).T, held["label"], splits)
+    splits = {part: whole_numbers(held[part], where=f"{path}: {part}") for part in ("train", "val", "test")}
+    edges = whole_numbers(held["edges"], where=f"{path}: edges")
+    if edges.ndim != 2 or edges.shape[1] != 2:
+        raise InputError(f"{path}: edges must be rows of two nodes, and have the shape {edges.shape}.")
+    return _graph(path.stem, rows, edges.T, whole_numbers(held["label"], where=f"{path}: label"), splits)
 
 
 def _from_pickles(folder: Path, name: str) -> Graph:
@@ -102,9 +105,9 @@ def _from_ogbn(folder: Path) -> Graph:
     if split is None:
         raise InputError(f"{folder.parent}: has no split/ with train.csv.gz, valid.csv.gz and test.csv.gz.")
     files = {"train": "train", "val": "valid", "test": "test"}
-    splits = {part: _table(split / f"{name}.csv.gz").astype(np.int64).ravel() for part, name in files.items()}
+    splits = {part: _numbers(split / f"{name}.csv.gz").ravel() for part, name in files.items()}
     label = _table(folder / "node-label.csv.gz").ravel()
-    edges = _table(folder / "edge.csv.gz").astype(np.int64).T
+    edges = _numbers(folder / "edge.csv.gz").T
     label = np.where(np.isnan(label), -1, label)
     return _graph(folder.parent.name, _table(folder / "node-feat.csv.gz"), edges, label, splits, words=False)
 
@@ -122,8 +125,8 @@ def _graph(name: str, rows: Any, edges: Any, label: Any, splits: dict[str, Any],
     )
 
 
-def _whole(numbers: NDArray[Any]) -> NDArray[np.int64]:
-    return numbers.astype(np.int64)
+def _numbers(path: Path) -> NDArray[np.int64]:
+    return whole_numbers(_table(path), where=str(path))
 
 
 def _table(path: Path) -> NDArray[np.float64]:
