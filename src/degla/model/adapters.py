@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from degla.errors import InputError
-from degla.model.block import attention as attend
+from degla.model.attention_kernel import attention as attend
 from degla.model.block import input_projection, is_of_adapter, plain_name, split_heads
 from degla.model.text_map import folded
 from degla.ranges import Checked, Count, Positive

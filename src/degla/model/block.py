@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from degla.model.attention_kernel import attention
 from degla.model.linear_kernel import apply_layer, linear
 
 _LAYERS = ("attn.out_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj")
@@ -180,16 +180,6 @@ def _activate(activation: nn.Module, states: Tensor) -> Tensor:
         # x sigmoid(1.702 x) with one kernel for both, which keeps one tensor for the backward pass, not two.
         return functional.silu(1.702 * states) / 1.702
     return cast(Tensor, activation(states))
-
-
-def attention(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-    """Scaled dot-product attention by the kernel that is fastest for training at these lengths."""
-    if query.device.type != "cpu":
-        return functional.scaled_dot_product_attention(query, key, value, **options)
-    # PyTorch's flash attention for CPUs has a slow backward pass. The choice is made here, inside of what gradient
-    # checkpointing runs again, so that both passes take the same kernel.
-    with sdpa_kernel(SDPBackend.MATH):
-        return functional.scaled_dot_product_attention(query, key, value, **options)
 
 
 def split_heads(rows: Float[Tensor, "batch length width"], heads: int) -> Float[Tensor, "batch heads length head"]:

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from degla.model.block import Attend, attention, heads_of, run_blocks, run_last_block, split_heads, why_unknown
+from degla.model.attention_kernel import attention
+from degla.model.block import Attend, heads_of, run_blocks, run_last_block, split_heads, why_unknown
 from degla.prefixes import GrowTree, PrefixTree
 
 

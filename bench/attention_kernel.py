@@ -1,0 +1,67 @@
+"""Attention on a processor by PyTorch's plain and flash kernels: forward, and forward with backward, in turns.
+
+Processor seconds, so that other work on the machine counts little; the ratio is plain over flash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from degla.model.attention_kernel import flash_is_faster
+from degla.speed.machine import device_name
+
+SHAPES = {
+    "captions of 20 tokens": (128, 8, 20, 64),
+    "ViT-B/32, 50 patches": (32, 12, 50, 64),
+    "captions of 77 tokens": (32, 8, 77, 64),
+    "ViT-B/16, 197 patches": (8, 12, 197, 64),
+    "ViT-L/14 at 336, 577 patches": (2, 16, 577, 64),
+}
+KERNELS = (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    print(f"{device_name(torch.device('cpu'))}; the best of {given.rounds}, in milliseconds")
+    print(f"{'':<30}{'plain':>8}{'flash':>8}  ratio   {'with backward':>14}{'flash':>8}  ratio")
+    for name, shape in SHAPES.items():
+        rows = [torch.randn(shape, requires_grad=True) for _ in range(3)]
+        forward = compare(lambda kernel, rows=rows: attend(kernel, rows, backward=False), given.rounds)
+        both = compare(lambda kernel, rows=rows: attend(kernel, rows, backward=True), given.rounds)
+        print(f"{name:<30}{forward[0]:8.1f}{forward[1]:8.1f}  {forward[0] / forward[1]:5.2f}   "
+              f"{both[0]:14.1f}{both[1]:8.1f}  {both[0] / both[1]:5.2f}")  # fmt: skip
+    for long in (False, True):
+        found = "flash" if flash_is_faster(long) else "plain"
+        print(f"{'long' if long else 'short'} sequences are trained by the {found} kernel here")
+
+
+def attend(kernel: SDPBackend, rows: list[torch.Tensor], *, backward: bool) -> None:
+    with sdpa_kernel(kernel), torch.set_grad_enabled(backward):
+        attended = scaled_dot_product_attention(*rows, is_causal=True)
+    if backward:
+        torch.autograd.grad(attended, rows, attended.detach())
+
+
+def compare(work: Callable[[SDPBackend], None], rounds: int) -> list[float]:
+    """Milliseconds of each kernel, the least of so many rounds in turns."""
+    times: dict[SDPBackend, list[float]] = {kernel: [] for kernel in KERNELS}
+    for _ in range(rounds):
+        for kernel, found in times.items():
+            started = time.process_time()
+            work(kernel)
+            found.append(1000 * (time.process_time() - started))
+    return [min(found) for found in times.values()]
+
+
+if __name__ == "__main__":
+    main()
