@@ -48,13 +48,13 @@ def flash_is_faster(long: bool) -> bool:
     generator = torch.Generator().manual_seed(0)
     shape = (2, 8, 256, 64) if long else (16, 8, 48, 64)
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-        given = [torch.randn(shape, generator=generator).requires_grad_() for _ in range(3)]
+        query, key, value = (torch.randn(shape, generator=generator).requires_grad_() for _ in range(3))
 
         def seconds(kernel: SDPBackend) -> float:
             started = time.perf_counter()
             with sdpa_kernel(kernel):
-                attended = scaled_dot_product_attention(*given)
-            torch.autograd.grad(attended, given, attended.detach())
+                attended = scaled_dot_product_attention(query, key, value)
+            torch.autograd.grad(attended, (query, key, value), attended.detach())
             return time.perf_counter() - started
 
         try:
@@ -63,4 +63,4 @@ def flash_is_faster(long: bool) -> bool:
         except RuntimeError:  # This build of PyTorch has no such kernel.
             return False
     plain, flash = (min(times) for times in zip(*turns, strict=True))
-    return plain > _CLEARLY_FASTER * flash
+    return bool(plain > _CLEARLY_FASTER * flash)
