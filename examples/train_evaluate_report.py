@@ -8,8 +8,8 @@ import degla
 from degla.world.draw import draw_benchmark, draw_pairs
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
-pairs = draw_pairs(out / "pairs", count=96)
-root = draw_benchmark(out / "benchmark", items_per_part=40, images_per_class=1, retrieval_images=20)
+pairs = draw_pairs(out / "pairs", count=48)
+root = draw_benchmark(out / "benchmark", items_per_part=15, images_per_class=1, retrieval_images=20)
 
 degla.write_negatives(pairs.captions, out / "negatives.jsonl")
 outcome = degla.train(

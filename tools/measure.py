@@ -271,7 +271,8 @@ def _import_statements(node: ast.AST, kind: ImportKind) -> Iterator[tuple[Import
     else:
         inside: ImportKind = "function" if isinstance(node, Function) and kind == "module" else kind
         for child in ast.iter_child_nodes(node):
-            yield from _import_statements(child, inside)
+            if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):  # Nothing else can hold an import.
+                yield from _import_statements(child, inside)
 
 
 def import_graph(modules: Sequence[Module], package: str, kinds: Sequence[ImportKind]) -> dict[str, set[str]]:
