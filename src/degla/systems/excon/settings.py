@@ -13,7 +13,7 @@ from degla.systems.system import MeasuredPart, SystemSettings
 class ExconSettings(SystemSettings):
     """Defaults are those of a run of minutes; behind each, the paper's value on CIFAR-100."""
 
-    data: tuple[str, ...] = (real_pictures(), "shapes")
+    data: tuple[str, ...] = (real_pictures(),)
     """fashion (Debian's dataset-fashion-mnist), world, shapes, shortcut, or a folder of Fashion-MNIST, CIFAR-100,
     Tiny-ImageNet, or of train and test with a subfolder a class."""
     images: AtLeastOne = 1000
