@@ -141,6 +141,8 @@ def test_all_of_it_on_a_phone(browser: Any, address: str, elsewhere: list[Any], 
     tab.keyboard.press("Enter")
     tab.wait_for_function("document.querySelectorAll('#search-shown figure img').length == 24")
     person.expect("#search-bad summary", "2 files cannot be read")
+    label, box = (tab.locator(each).first.bounding_box() for each in ("#search-text label span", "#search-text"))
+    assert label and box and label["x"] + label["width"] <= box["x"] + box["width"], "the label is cut off"
     assert tab.evaluate("document.documentElement.scrollWidth") == 420
     assert person.troubles == [] and elsewhere == []
     tab.context.close()

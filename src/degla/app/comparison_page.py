@@ -228,7 +228,7 @@ def _lay_out_search(gradio: Any, page: ComparisonPage, quiet: dict[str, Any]) ->
     with gradio.Row(elem_id="search-ask"):
         text = gradio.Textbox(
             label=f"What to look for in {counted(len(pictures.pictures), 'picture')} of {pictures.folder}",
-            placeholder="a dog on a beach", max_lines=1, scale=4, elem_id="search-text",
+            placeholder="a dog on a beach", max_lines=1, scale=4, min_width=260, elem_id="search-text",
         )  # fmt: skip
         button = gradio.Button("Search", variant="primary", scale=0, min_width=120, elem_id="search-go")
     shown = gradio.HTML(elem_id="search-shown")
