@@ -98,6 +98,7 @@ What was measured <results>
 Every method <studies/methods/study>
 Methods on photographs <studies/photographs/study>
 Their learning rates <studies/photographs_rates/study>
+A recipe for photographs <studies/photographs_search/study>
 The main methods in three worlds <studies/headline/study>
 What each term of DeGLA gives <studies/degla_ablation/study>
 Frontiers, not rows <studies/frontier/study>

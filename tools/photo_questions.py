@@ -4,19 +4,23 @@ SHARED is a folder with flickr8k, coco, sugarcrepe, sugarcrepe_pp and zeroshot. 
 photographs of Flickr8k are cut into two halves by their names: OUT/validation asks about the one, to choose settings
 by; OUT/test about the other, and about photographs of COCO, Caltech101 and CIFAR-10. OUT/train.jsonl has two captions
 of each training photograph: more than a short run reads. Both ask, of two captions a photograph, true against false
-ones of every rule, and true texts that look changed against false ones; and retrieval.
+ones of every rule, and true texts that look changed against false ones; and retrieval. With files of balanced negatives
+of the training and of the dev captions, OUT/balance asks about the second half with these, and OUT/train_half.jsonl has
+the training captions that they cover.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from degla.data.sources import read_captions, read_negatives
 from degla.negatives.generate import NegativesSettings, generate
+from degla.parse import read_json_lines
 from degla.records import CaptionRecord, write_jsonl
 from degla.shelf import POSITIVES, PUBLISHED_RULES, RULES
 
@@ -70,8 +74,38 @@ def lay_out(root: Path, captions: Sequence[CaptionRecord], images: Path, *, work
          "caption": row.text, "negative": false[row.caption_id]}
         for row in made["positives"] if row.caption_id in false and row.text != false[row.caption_id]
     ]  # fmt: skip
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (own / "hard_positives.jsonl").write_text(lines, encoding="utf-8")
+    _write(own / "hard_positives.jsonl", rows)
+
+
+def _write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def lay_out_balance(out: Path, trained: Path, asked: Path) -> None:
+    """Write balance/ and train_half.jsonl, once the rest is there.
+
+    Args:
+        out: folder that the rest was laid out in.
+        trained: balanced negatives of training captions, whether of all or of the first.
+        asked: those of the dev captions.
+    """
+    covered = {row.caption_id for row in read_negatives(trained)}
+    write_jsonl(out / "train_half.jsonl", [row for row in read_captions(out / "train.jsonl") if row.id in covered])
+    test, root = out / "test", out / "balance"
+    for name in ("own", "retrieval"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for name in ("own/captions.jsonl", "retrieval/dev.jsonl"):
+        shutil.copy(test / name, root / name)
+    # A part of a family of its own, which has an interval of its own.
+    rows = [
+        {**row, "part": f"changed/{row['part']}"} for _, row in read_json_lines(test / "own" / "hard_positives.jsonl")
+    ]
+    _write(root / "own" / "hard_positives.jsonl", rows)
+    for name in ("own/images", "coco", "sugarcrepe"):
+        _link(root / name, test / name)
+    own = {row.id for row in read_captions(root / "own" / "captions.jsonl")}
+    kept = [row for row in read_negatives(asked) if row.accepted and row.caption_id in own]
+    write_jsonl(root / "own" / "negatives.jsonl", kept)
 
 
 def _link(link: Path, target: Path) -> None:
@@ -86,6 +120,13 @@ def main() -> None:
     parser.add_argument("shared", type=Path, help="folder with the data")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--balanced",
+        type=Path,
+        nargs=2,
+        metavar="FILE",
+        help="by degla negatives balance, of training and dev captions",
+    )
     given = parser.parse_args()
     flickr = given.shared / "flickr8k"
     parts = halves(list(read_captions(flickr / "captions_dev.json")))
@@ -96,6 +137,8 @@ def main() -> None:
     train = _some(list(read_captions(flickr / "captions_train.json")))
     write_jsonl(given.out / "train.jsonl", train)
     _link(given.out / "images", flickr / "images")
+    if given.balanced:
+        lay_out_balance(given.out, *given.balanced)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def test_a_figure_that_is_changed_by_hand_is_found(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("page", "name", "least"),
-    [("README.md", "methods", 8), ("docs/results.md", "methods", 18), ("docs/photographs.md", "photographs", 7)],
+    [("README.md", "methods", 8), ("docs/results.md", "methods", 18), ("docs/photographs.md", "photographs", 8)],
 )
 def test_the_tables_of_methods_follow_from_their_study(page: str, name: str, least: int) -> None:
     study = read(ROOT / "docs" / "studies" / name / "study.json")
@@ -184,6 +184,16 @@ def test_the_tables_of_methods_follow_from_their_study(page: str, name: str, lea
             # The base gains nothing by definition, and a sign before 0.0 says nothing.
             told = [re.sub(r"^[+−]?0(\.0)?(?= |$)", "0", entry) for entry in row[1:]]
             assert told == [re.sub(r"^[+−]?0\.0(?= |$)", "0", entry) for entry in made], row[0]
+
+
+def test_joint_scores_in_the_world_and_on_photographs_follow_from_their_studies() -> None:
+    page = tables((ROOT / "docs" / "photographs.md").read_text(encoding="utf-8"))
+    (rows,) = [rows for _, heads, rows in page if heads == ["recipe", "world", "photographs"]]
+    studies = [read(ROOT / "docs" / "studies" / name / "study.json") for name in ("methods", "photographs")]
+    for row in rows:
+        made = [cell(study.rows[row[0]].scores["joint"], signed=True) for study in studies]
+        assert row[1:] == [re.sub(r"^[+−]0\.0(?= )", "0.0", value) for value in made], row[0]
+    assert len(rows) >= 6
 
 
 def test_tasks_in_sequence_follow_from_their_file() -> None:
