@@ -1,0 +1,152 @@
+"""A run whose data, negatives and checkpoints lie behind an S3 server, with a fifth of all connections cut.
+
+The server is moto's (`pip install 'moto[server]'`), which keeps everything in memory; a proxy before it cuts
+connections in the middle of answers. The run is killed with kill -9 once a checkpoint has been copied, its disk is
+emptied, and it goes on from the server. In the end its weights must be those of a run on local files, bit for bit, and
+every file of the last checkpoint on the server must be whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import fsspec
+import torch
+from safetensors.torch import load
+
+from tests.data.test_shards import write_shards
+from tests.tiny import write_model, write_pairs
+
+WEIGHTS = "open_clip_model.safetensors"
+
+
+class CuttingProxy:
+    """Hands connections on to a server and cuts a share of them after a random number of bytes of their answers."""
+
+    def __init__(self, port: int, share: float) -> None:
+        self.target, self.share, self.chance = port, share, random.Random(0)
+        self.connections = self.cut = 0
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self.listening.accept()
+            self.connections += 1
+            left = int(10 ** self.chance.uniform(1, 5)) if self.chance.random() < self.share else None
+            server = socket.create_connection(("127.0.0.1", self.target))
+            threading.Thread(target=self._hand_on, args=(client, server, None), daemon=True).start()
+            threading.Thread(target=self._hand_on, args=(server, client, left), daemon=True).start()
+
+    def _hand_on(self, source: socket.socket, target: socket.socket, left: int | None) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if left is not None and len(data) >= left:
+                    target.sendall(data[:left])
+                    self.cut += 1
+                    break
+                left = None if left is None else left - len(data)
+                target.sendall(data)
+        for side in (source, target):
+            with suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def command(model: Path, data: str, negatives: str, out: str, given: argparse.Namespace) -> list[str]:
+    return [
+        sys.executable, "-m", "degla", "train", "negclip", "--model", str(model), "--data.captions", data,
+        "--data.negatives", negatives, "--data.negatives-per-caption", "2", "--data.workers", "1", "--out", out,
+        "--train.batch-size", "4", "--train.steps", str(given.steps), "--train.precision", "fp32", "--train.seed", "3",
+        "--optim.lr", "1e-3", "--checkpoint.every-steps", "2", "--checkpoint.every-minutes", "0",
+        "--tracking.no-progress",
+    ]  # fmt: skip
+
+
+def run(words: list[str], *, cache: Path, **more: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(words, env={**os.environ, "DEGLA_CACHE": str(cache), **more})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--share", type=float, default=0.2, help="of connections that are cut (0.2)")
+    given = parser.parse_args()
+    os.environ |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
+    )
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            work(Path(name), given, port)
+    finally:
+        server.terminate()
+
+
+def work(folder: Path, given: argparse.Namespace, port: int) -> None:
+    direct = fsspec.filesystem("s3", endpoint_url=f"http://127.0.0.1:{port}", use_listings_cache=False)
+    for _ in range(600):
+        try:
+            direct.mkdir("bucket")
+            break
+        except Exception:
+            time.sleep(0.2)
+    model, pairs = write_model(folder / "model"), write_pairs(folder / "pairs")
+    shards = write_shards(pairs, folder / "shards")
+    for tar in shards.glob("*.tar"):
+        direct.put_file(str(tar), f"bucket/data/shards/{tar.name}")
+    direct.put_file(str(pairs["negatives"]), "bucket/data/negatives.jsonl")
+
+    local = run(command(model, str(shards), str(pairs["negatives"]), str(folder / "local"), given),
+                cache=folder / "cache-local")  # fmt: skip
+    assert local.wait() == 0
+    proxy = CuttingProxy(port, given.share)
+    url = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
+    words = command(model, "s3://bucket/data/shards", "s3://bucket/data/negatives.jsonl", "s3://bucket/run", given)
+    first = run(words, cache=folder / "cache-first", **url)
+    while not direct.exists("bucket/run/step-4/state.json"):
+        assert first.poll() is None, "it ended before it was killed"
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    shutil.rmtree(folder / "cache-first")
+    there = sorted(path.rpartition("/")[2] for path in direct.ls("bucket/run"))
+    print(f"killed; on the server: {', '.join(there)}")
+    resumed = run([sys.executable, "-m", "degla", "train", "--resume", "s3://bucket/run"],
+                  cache=folder / "cache-second", **url)  # fmt: skip
+    assert resumed.wait() == 0
+    last = f"step-{given.steps}"
+    one = load((folder / "local" / last / WEIGHTS).read_bytes())
+    other = load(direct.cat(f"bucket/run/{last}/{WEIGHTS}"))
+    same = one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+    (run_folder,) = (folder / "cache-second" / "runs").glob("run-*/")
+    files = (run_folder / last).iterdir()
+    whole = all(direct.cat(f"bucket/run/{last}/{file.name}") == file.read_bytes() for file in files)
+    print(f"{given.steps} steps; {proxy.connections} connections, {proxy.cut} of them cut")
+    print(f"weights of the local run: {'equal' if same else 'DIFFER'}")
+    print(f"files of the last checkpoint on the server: {'whole' if whole else 'DAMAGED'}")
+    sys.exit(0 if same and whole else 1)
+
+
+if __name__ == "__main__":
+    main()
