@@ -4,6 +4,9 @@ The server is moto's (`pip install 'moto[server]'`), which keeps everything in m
 connections in the middle of answers. The run is killed with kill -9 once a checkpoint has been copied, its disk is
 emptied, and it goes on from the server. In the end its weights must be those of a run on local files, bit for bit, and
 every file of the last checkpoint on the server must be whole.
+
+With `--machines 2` two groups of processes on the loopback, which share no folder, are one run under torchrun; the
+local run then has as many processes on one disk.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ class CuttingProxy:
         while True:
             client, _ = self.listening.accept()
             self.connections += 1
-            left = int(10 ** self.chance.uniform(1, 5)) if self.chance.random() < self.share else None
+            left = int(10 ** self.chance.uniform(1, 3)) if self.chance.random() < self.share else None
             server = socket.create_connection(("127.0.0.1", self.target))
             threading.Thread(target=self._hand_on, args=(client, server, None), daemon=True).start()
             threading.Thread(target=self._hand_on, args=(server, client, left), daemon=True).start()
@@ -74,7 +77,7 @@ def free_port() -> int:
 
 def command(model: Path, data: str, negatives: str, out: str, given: argparse.Namespace) -> list[str]:
     return [
-        sys.executable, "-m", "degla", "train", "negclip", "--model", str(model), "--data.captions", data,
+        "degla", "train", "negclip", "--model", str(model), "--data.captions", data,
         "--data.negatives", negatives, "--data.negatives-per-caption", "2", "--data.workers", "1", "--out", out,
         "--train.batch-size", "4", "--train.steps", str(given.steps), "--train.precision", "fp32", "--train.seed", "3",
         "--optim.lr", "1e-3", "--checkpoint.every-steps", "2", "--checkpoint.every-minutes", "0",
@@ -82,14 +85,38 @@ def command(model: Path, data: str, negatives: str, out: str, given: argparse.Na
     ]  # fmt: skip
 
 
-def run(words: list[str], *, cache: Path, **more: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(words, env={**os.environ, "DEGLA_CACHE": str(cache), **more})
+class Run:
+    """A training on one machine or on several, each with a disk of its own."""
+
+    def __init__(self, words: list[str], *, caches: list[Path], processes: int = 1, **more: str) -> None:
+        port, self.started = free_port(), []
+        for rank, cache in enumerate(caches):
+            start = [sys.executable, "-m"]
+            if len(caches) * processes > 1:
+                start += ["torch.distributed.run", "--nnodes", str(len(caches)), "--node-rank", str(rank),
+                          "--nproc-per-node", str(processes), "--master-addr", "127.0.0.1", "--master-port", str(port),
+                          "-m"]  # fmt: skip
+            environment = {**os.environ, "DEGLA_CACHE": str(cache), **more}
+            self.started.append(subprocess.Popen([*start, *words], env=environment, start_new_session=True))
+
+    def ends(self) -> bool:
+        return any(process.poll() is not None for process in self.started)
+
+    def finish(self) -> None:
+        ended = [process.wait() for process in self.started]
+        assert not any(ended), ended
+
+    def kill(self) -> None:
+        for process in self.started:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--share", type=float, default=0.2, help="of connections that are cut (0.2)")
+    parser.add_argument("--machines", type=int, default=1)
     given = parser.parse_args()
     os.environ |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
     port = free_port()
@@ -117,29 +144,27 @@ def work(folder: Path, given: argparse.Namespace, port: int) -> None:
         direct.put_file(str(tar), f"bucket/data/shards/{tar.name}")
     direct.put_file(str(pairs["negatives"]), "bucket/data/negatives.jsonl")
 
-    local = run(command(model, str(shards), str(pairs["negatives"]), str(folder / "local"), given),
-                cache=folder / "cache-local")  # fmt: skip
-    assert local.wait() == 0
+    local = command(model, str(shards), str(pairs["negatives"]), str(folder / "local"), given)
+    Run(local, caches=[folder / "cache-local"], processes=given.machines).finish()
     proxy = CuttingProxy(port, given.share)
     url = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
     words = command(model, "s3://bucket/data/shards", "s3://bucket/data/negatives.jsonl", "s3://bucket/run", given)
-    first = run(words, cache=folder / "cache-first", **url)
+    names = [f"machine-{number}" for number in range(given.machines)]
+    first = Run(words, caches=[folder / "first" / name for name in names], **url)
     while not direct.exists("bucket/run/step-4/state.json"):
-        assert first.poll() is None, "it ended before it was killed"
+        assert not first.ends(), "it ended before it was killed"
         time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    shutil.rmtree(folder / "cache-first")
+    first.kill()
+    shutil.rmtree(folder / "first")
     there = sorted(path.rpartition("/")[2] for path in direct.ls("bucket/run"))
     print(f"killed; on the server: {', '.join(there)}")
-    resumed = run([sys.executable, "-m", "degla", "train", "--resume", "s3://bucket/run"],
-                  cache=folder / "cache-second", **url)  # fmt: skip
-    assert resumed.wait() == 0
+    again = ["degla", "train", "--resume", "s3://bucket/run"]
+    Run(again, caches=[folder / "second" / name for name in names], **url).finish()
     last = f"step-{given.steps}"
     one = load((folder / "local" / last / WEIGHTS).read_bytes())
     other = load(direct.cat(f"bucket/run/{last}/{WEIGHTS}"))
     same = one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
-    (run_folder,) = (folder / "cache-second" / "runs").glob("run-*/")
+    (run_folder,) = (folder / "second" / "machine-0" / "runs").glob("run-*/")
     files = (run_folder / last).iterdir()
     whole = all(direct.cat(f"bucket/run/{last}/{file.name}") == file.read_bytes() for file in files)
     print(f"{given.steps} steps; {proxy.connections} connections, {proxy.cut} of them cut")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import re
@@ -13,8 +14,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -179,15 +183,72 @@ def cutting_server(root: Path, share: float) -> Iterator[tuple[str, list[int]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(Handler) as address:
+        yield address, counts
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a server on this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", counts
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What the hub answers about the files of one data set."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        place = self.path.partition("?")[0]
+        if "/resolve/main/" in place:
+            content = self.files[place.partition("/resolve/main/")[2]]
+            if found := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+                content = content[int(found[1]) : int(found[2]) + 1]
+        elif "/tree/main" in place:
+            start = place.partition("/tree/main")[2].lstrip("/")
+            content = json.dumps(self.listed(f"{start}/" if start else "")).encode()
+        else:
+            content = json.dumps({"id": "owner/name", "sha": "a" * 40, "siblings": []}).encode()
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def listed(self, start: str) -> list[dict[str, object]]:
+        below = {name: content for name, content in self.files.items() if name.startswith(start)}
+        inside = {name.removeprefix(start): len(content) for name, content in below.items()}
+        files = [{"type": "file", "path": start + name, "size": size, "oid": "b" * 40}
+                 for name, size in inside.items() if "/" not in name]  # fmt: skip
+        folders = {name.partition("/")[0] for name in inside if "/" in name}
+        return [*files, *({"type": "directory", "path": start + name, "oid": "c" * 40, "size": 0} for name in folders)]
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_data_sets_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    rows = [{"image": {"bytes": PICTURE, "path": None}, "caption": "A red square."}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    Hub.files = {"README.md": b"x", "data/train-0.parquet": (tmp_path / "a.parquet").read_bytes()}
+    with serving(Hub) as address:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        for name in ("data/train-*.parquet", "data"):
+            (found,) = read_captions(Path(f"hf://datasets/owner/name/{name}"))
+            assert (found.image, found.text) == ("train-0.parquet#image/0", "A red square.")
+        assert read_bytes(locate(found.image, Path("hf://datasets/owner/name/data")), Subject("x")) == PICTURE
 
 
 def test_cut_connections_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

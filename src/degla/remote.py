@@ -25,6 +25,8 @@ from degla.parse import in_one_line
 PIECE: Final = 8 << 20
 """Bytes that are asked for at a time: what a cut connection loses."""
 TRIES: Final = 10
+_SECONDS: Final = 60.0
+"""How long is tried, at least once."""
 _ADDRESS: Final = re.compile(
     "(?P<kind>abfss?|adl|az|ftp|gcs|gs|hdfs|hf|https?|memory|oci|oss|s3a?|sftp|webdav|webhdfs):/+(?P<rest>.+)",
     re.DOTALL,
@@ -231,7 +233,8 @@ def _opened(address: str) -> Callable[[], tuple[Any, str]]:
 
 def _tried(address: str, action: Callable[[], _Result]) -> _Result:
     """What an action gives, tried again where its connection fails."""
-    for wait in _waits():
+    began = time.monotonic()
+    for number, wait in enumerate(_waits(), start=1):
         try:
             return action()
         except (DeglaError, MemoryError):
@@ -240,9 +243,10 @@ def _tried(address: str, action: Callable[[], _Result]) -> _Result:
             raise InputError(f"{address}: {in_one_line(error)}. {_INSTALL}") from None
         except Exception as error:  # Each server's library has errors of its own.
             _refuse_what_stays(address, error)
-            if wait is None:
+            # Some libraries have tried for a long time already.
+            if wait is None or time.monotonic() - began > _SECONDS:
                 raise RemoteError(
-                    f"{address}: {in_one_line(error) or type(error).__name__}, {TRIES} times in a row. Is there a "
+                    f"{address}: {in_one_line(error) or type(error).__name__}, {number} times in a row. Is there a "
                     "network, and is the server's name right?"
                 ) from None
             _log.debug("%s: %s: tried again in %.1f s", address, in_one_line(error), wait)

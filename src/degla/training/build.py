@@ -19,6 +19,7 @@ from degla.losses.core import Processes
 from degla.losses.core.forms import fit_to_model
 from degla.losses.core.objective import Objective
 from degla.model.encoder import Encoder
+from degla.model.mirror import folder_of_run
 from degla.model.teacher import Teacher
 from degla.model.text import text_tower, why_no_tree
 from degla.model.text_decoder import TextDecoder
@@ -49,9 +50,10 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
     # accelerate keeps one global state and refuses a second run of another precision in the same process.
     AcceleratorState._reset_state()
     wanted = list(config.tracking.trackers)
+    folder = None if config.out is None else folder_of_run(config.out)
     try:
         accelerator = Accelerator(
-            cpu=on_cpu, mixed_precision=precision, log_with=wanted or None, project_dir=str(config.out)
+            cpu=on_cpu, mixed_precision=precision, log_with=wanted or None, project_dir=str(folder)
         )
     except ValueError as error:
         raise InputError(f"--tracking.trackers {' '.join(wanted)}: {error}") from None
