@@ -13,6 +13,8 @@ from typing import Any
 from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
+from degla.data.places import is_pattern
+from degla.data.prepared import read_source
 from degla.data.sources import Columns, read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_images, training_images
@@ -21,6 +23,7 @@ from degla.evaluation.verdicts import images_of
 from degla.negatives.contexts import with_contexts
 from degla.negatives.generate import NegativesSettings, generate
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
+from degla.remote import address_of
 from degla.shelf import BENCHMARKS
 from degla.study.grid import Run
 from degla.study.plan import Plan, Replicate
@@ -203,7 +206,7 @@ def digests_of_files(config: TrainConfig, known: dict[Path, str]) -> dict[str, s
 
 
 def digest_of(path: Path, known: dict[Path, str]) -> str:
-    """Digest of the contents of a file, or of all files of a folder.
+    """Digest of the contents of a file, or of all files of a folder; of the state of files of a pattern or address.
 
     Args:
         path: of the file or folder.
@@ -212,6 +215,8 @@ def digest_of(path: Path, known: dict[Path, str]) -> str:
     Raises:
         InputError: it cannot be read.
     """
+    if path not in known and (is_pattern(path) or address_of(path) is not None):
+        known[path] = read_source(path).sha256
     if path not in known:
         try:
             with path.open("rb") as stream:
