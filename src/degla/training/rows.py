@@ -17,7 +17,7 @@ from degla.data.images import ImageReport, check_images, usable_rows
 from degla.data.joining import TABLE_NAME, JoinReport, join_and_report
 from degla.data.neighbours import NeighbourRecord, Neighbours, write_neighbours
 from degla.data.pairs import negatives_of_rules, partner_negatives, with_positives
-from degla.data.places import is_folder, place_of
+from degla.data.places import place_of
 from degla.data.prepared import prepare, read_source
 from degla.data.sources import Columns, read_captions, read_negatives
 from degla.data.table import ColumnFile, PairTable
@@ -26,6 +26,7 @@ from degla.inputs import images_of_columns, inputs_of
 from degla.losses.core import Processes
 from degla.progress import TaskProgress
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
+from degla.remote import address_of
 from degla.shelf import TOLD_RULES
 
 _log = logging.getLogger("degla.train")
@@ -214,7 +215,7 @@ def read_pairs(stream: StreamConfig, *, seed: int, processes: Processes, anew: b
     if stream.batch_size % processes.count:
         raise InputError(f"{stream.batch_flag} {stream.batch_size} does not divide among {processes.count} processes.")
     folder = data.image_folder
-    if not is_folder(folder):
+    if not folder.is_dir() and address_of(folder) is None:
         raise InputError(f"{folder}: no such folder of images ({data.flag('images')}).")
     extras = extra_data(data, stream.reads)
     if "reconstruction" in stream.reads:
