@@ -99,6 +99,8 @@ Every method <studies/methods/study>
 Methods on photographs <studies/photographs/study>
 Their learning rates <studies/photographs_rates/study>
 A recipe for photographs <studies/photographs_search/study>
+Asked what no text tells <studies/photographs_balanced_questions/study>
+Balanced negatives on photographs <studies/photographs_balance/study>
 The main methods in three worlds <studies/headline/study>
 What each term of DeGLA gives <studies/degla_ablation/study>
 Frontiers, not rows <studies/frontier/study>

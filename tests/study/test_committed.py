@@ -186,6 +186,20 @@ def test_the_tables_of_methods_follow_from_their_study(page: str, name: str, lea
             assert told == [re.sub(r"^[+−]?0\.0(?= |$)", "0", entry) for entry in made], row[0]
 
 
+@pytest.mark.parametrize(
+    ("head", "name", "least"),
+    [("asked with balanced negatives", "photographs_balanced_questions", 6), ("trained on", "photographs_balance", 3)],
+)
+def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name: str, least: int) -> None:
+    study = read(ROOT / "docs" / "studies" / name / "study.json")
+    names = {"hard positives": "family:Own captions: own changed", "retrieval kept": "retrieval"}
+    page = tables((ROOT / "docs" / "photographs.md").read_text(encoding="utf-8"))
+    (found,) = [(heads, rows) for _, heads, rows in page if heads[0] == head]
+    assert len(found[1]) >= least
+    for row in found[1]:
+        assert row[1:] == score_cells(found[0][1:], study.rows[row[0]], study.data["plan"], names), row[0]
+
+
 def test_joint_scores_in_the_world_and_on_photographs_follow_from_their_studies() -> None:
     page = tables((ROOT / "docs" / "photographs.md").read_text(encoding="utf-8"))
     (rows,) = [rows for _, heads, rows in page if heads == ["recipe", "world", "photographs"]]
