@@ -85,6 +85,16 @@ def command(model: Path, data: str, negatives: str, out: str, given: argparse.Na
     ]  # fmt: skip
 
 
+def below(parent: int) -> list[int]:
+    """Numbers of the processes that a process has started, and of those that they have."""
+    found = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{parent}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *below(child)]
+    return found
+
+
 class Run:
     """A training on one machine or on several, each with a disk of its own."""
 
@@ -97,7 +107,7 @@ class Run:
                           "--nproc-per-node", str(processes), "--master-addr", "127.0.0.1", "--master-port", str(port),
                           "-m"]  # fmt: skip
             environment = {**os.environ, "DEGLA_CACHE": str(cache), **more}
-            self.started.append(subprocess.Popen([*start, *words], env=environment, start_new_session=True))
+            self.started.append(subprocess.Popen([*start, *words], env=environment))
 
     def ends(self) -> bool:
         return any(process.poll() is not None for process in self.started)
@@ -107,9 +117,13 @@ class Run:
         assert not any(ended), ended
 
     def kill(self) -> None:
+        # torchrun's processes are in sessions of their own.
+        for number in [each for process in self.started for each in (process.pid, *below(process.pid))]:
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         for process in self.started:
-            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        time.sleep(1)  # Until nothing writes to their disks any more.
 
 
 def main() -> None:
