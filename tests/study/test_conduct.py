@@ -19,6 +19,7 @@ from degla.evaluation.results import load_result, save_result
 from degla.evaluation.terminal import named_scores
 from degla.locks import lock
 from degla.model.load import load_encoder
+from degla.records import CaptionRecord, read_jsonl
 from degla.study.conduct import _jobs, conduct
 from degla.study.grid import expand
 from degla.study.jobs import Job
@@ -278,6 +279,18 @@ def test_given_data_is_the_same_as_drawn_data(tmp_path: Path, drawn: Path) -> No
     (tmp_path / "other.jsonl").write_text((tmp_path / "other.jsonl").read_text() + "\n")
     changed = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out")
     assert changed.inputs[0] == given.inputs[0] and changed.inputs[1] != given.inputs[1]
+
+
+def test_a_world_with_longer_captions_has_them_beside_its_own(tmp_path: Path, drawn: Path) -> None:
+    shutil.copytree(drawn, tmp_path / "out" / "data")
+    fields = {"world": _TINY["world"] | {"contexts": True}, "arms": [{"recipe": "context_clip"}]}
+    plan = read_plan(_write(tmp_path, **fields))
+    (config,) = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out").configs
+    assert config.data.captions is not None
+    longer = list(read_jsonl(CaptionRecord, config.data.captions))
+    plain = list(read_jsonl(CaptionRecord, config.data.captions.with_name("captions.jsonl")))
+    assert [each.model_copy(update={"positives": ()}) for each in longer] == plain
+    assert all(len(each.positives) == 1 and each.text.lower() in each.positives[0].lower() for each in longer)
 
 
 def test_a_score_that_no_benchmark_has(tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
