@@ -106,6 +106,7 @@ What each term of DeGLA gives <studies/degla_ablation/study>
 Frontiers, not rows <studies/frontier/study>
 Frontiers, chosen settings on test scenes <studies/frontier_chosen/study>
 What the negatives teach <studies/rules/study>
+What related systems give a CLIP <studies/systems/clip/study>
 degla_plus against degla <studies/held_out/study>
 The search for degla_plus <studies/degla_plus/search>
 Tasks in sequence <studies/continual/continual>

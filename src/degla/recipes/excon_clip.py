@@ -19,7 +19,8 @@ def excon_clip() -> TrainConfig:
     numbers are starting points and not chosen. --evidence.by random takes as many patches by chance, at the same cost.
 
     Use when: captions should be found by the part of the image that they are about. Whether evidence is better than a
-    part drawn by chance is open: no study has measured it here yet.
+    part drawn by chance is open: in a first look with one seed, `excon_clip`
+    did not differ from `negclip`.
     """
     base = negclip()
     return replace(
