@@ -171,7 +171,12 @@ def test_a_figure_that_is_changed_by_hand_is_found(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("page", "name", "least"),
-    [("README.md", "methods", 8), ("docs/results.md", "methods", 18), ("docs/photographs.md", "photographs", 8)],
+    [
+        ("README.md", "methods", 8),
+        ("docs/results.md", "methods", 18),
+        ("docs/photographs.md", "photographs", 8),
+        ("docs/systems.md", "systems/clip", 5),
+    ],
 )
 def test_the_tables_of_methods_follow_from_their_study(page: str, name: str, least: int) -> None:
     study = read(ROOT / "docs" / "studies" / name / "study.json")
