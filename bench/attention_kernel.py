@@ -13,7 +13,6 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from degla.model.attention_kernel import flash_is_faster
 from degla.speed.machine import device_name
 
 SHAPES = {
@@ -40,9 +39,6 @@ def main() -> None:
         both = compare(lambda kernel, rows=rows: attend(kernel, rows, backward=True), given.rounds)
         print(f"{name:<30}{forward[0]:8.1f}{forward[1]:8.1f}  {forward[0] / forward[1]:5.2f}   "
               f"{both[0]:14.1f}{both[1]:8.1f}  {both[0] / both[1]:5.2f}")  # fmt: skip
-    for long in (False, True):
-        found = "flash" if flash_is_faster(long) else "plain"
-        print(f"{'long' if long else 'short'} sequences are trained by the {found} kernel here")
 
 
 def attend(kernel: SDPBackend, rows: list[torch.Tensor], *, backward: bool) -> None:

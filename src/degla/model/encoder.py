@@ -14,7 +14,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from degla.errors import InputError
 from degla.inputs import Pictures
-from degla.model.attention_kernel import flash_is_faster
 from degla.model.dense import encode_patches, encode_tokens
 from degla.model.description import Description, EvaluationTransform
 from degla.model.image import encode_class_token, reads_class_token
@@ -284,7 +283,7 @@ class Encoder(nn.Module):
     @contextlib.contextmanager
     def _kernels(self) -> Iterator[None]:
         trains = self.device.type == "cpu" and not torch.is_inference_mode_enabled()
-        if trains and self._plain_kernels and not flash_is_faster(long=False):
+        if trains and self._plain_kernels:
             with sdpa_kernel(SDPBackend.MATH):
                 yield
         else:

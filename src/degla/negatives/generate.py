@@ -118,14 +118,11 @@ def generate(
             installed.
         DeglaError: the model cannot be reached, or the disk is full; the same call goes on later.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers ({workers}) must be 1 or more.")
     if engine == "ray" and isinstance(model, LanguageModel):
         raise InputError("engine 'ray' opens a model in every worker: give a function that opens one.")
     started = time.monotonic()
     stream = CaptionStream(captions, count_usage=settings.words == "captions")
-    if workers is None:
-        workers = 1 if model is not None or len(stream) < _SPREAD else os.cpu_count() or 1
+    workers = _processes(workers, many=model is None and len(stream) >= _SPREAD)
     rules = tuple(settings.rules)
     summary = Summary(rules=rules, captions=len(stream))
     with ExitStack() as held:
@@ -196,6 +193,15 @@ def _prepare_questions(model: LanguageModel, settings: NegativesSettings) -> tup
 
         described["examples_sha256"] = examples_digest(settings.rules, folder=folder)
     return questions, described
+
+
+def _processes(workers: int | None, *, many: bool) -> int:
+    """How many processes work, where nothing is said as many as there are processors for many captions."""
+    if workers is None:
+        return (os.cpu_count() or 1) if many else 1
+    if workers < 1:
+        raise InputError(f"workers ({workers}) must be 1 or more.")
+    return workers
 
 
 def _open_processes(held: ExitStack, workers: int) -> ProcessPoolExecutor | None:
