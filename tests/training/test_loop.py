@@ -226,7 +226,11 @@ def test_a_used_folder_and_missing_inputs_are_refused(tiny_model: Path, tiny_pai
     train(config)
     with pytest.raises(InputError, match="already holds a run"):
         train(config)
-    for field, message in [("captions", "no captions"), ("images", "no images"), ("negatives", "draws 2 negatives")]:
+    for field, message in [
+        ("captions", "no captions"),
+        ("images", "Check the image folder"),
+        ("negatives", "draws 2 negatives"),
+    ]:
         broken = replace(config, out=tmp_path / field, data=replace(config.data, **{field: None}))
         with pytest.raises(InputError, match=message):
             train(broken)

@@ -16,7 +16,6 @@ from typing import Any
 
 from pydantic import Field
 
-from degla.data.images import picture_state
 from degla.errors import InputError
 from degla.evaluation.pictures import content_digest, size_of
 from degla.parse import read_json
@@ -175,7 +174,7 @@ def find_leakage(training: TrainingImages, benchmarks: Iterable[tuple[str, Itera
         by_size.setdefault(original.bytes, []).append(original.sha256)
     for file in training.files:
         # Of one that is gone, or inside a data set's file, the name is all that can be compared.
-        if (state := picture_state(str(file))) is not None:
+        if (state := _state_of(str(file))) is not None:
             by_size.setdefault(state[0], []).append(file)
     return Leakage(
         captions=tuple(path.name for path in training.captions),
@@ -215,10 +214,16 @@ def _is_among(path: str, files: list[Path | str], *, root: Path) -> bool:
     if not files:
         return False
     digest = content_digest(root, path)
-    return any(digest == (file if isinstance(file, str) else _digest(file, picture_state(str(file)))) for file in files)
+    return any(digest == (file if isinstance(file, str) else _digest(file, _state_of(str(file)))) for file in files)
 
 
 @lru_cache(maxsize=1 << 17)
 def _digest(file: Path, state: tuple[int, int] | None) -> str:
     """sha256 of a picture; `state` makes a changed file a new key."""
     return content_digest(file.parent, file.name)
+
+
+def _state_of(file: str) -> tuple[int, int] | None:
+    from degla.data.images import picture_state  # A report reads what was found, and no Arrow.
+
+    return picture_state(file)

@@ -12,11 +12,11 @@ import hashlib
 import io
 import logging
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
 
-from degla.data import images
 from degla.data.decoding import ImageError, Subject, decode, decode_part, is_file, shown
 from degla.data.tars import read_tar_member, tar_members
 from degla.errors import InputError
@@ -44,7 +44,7 @@ def has_picture(root: Path, path: str) -> bool:
     """Whether there is such a picture; what it holds is not looked at."""
     file, member = _split(root, path)
     if not member:
-        return images.is_there(images.locate(path, root))
+        return bool(_images().is_there(_images().locate(path, root)))
     if file.suffix == ".tar":
         return member in tar_members(file)
     if file.suffix in embedded.SUFFIXES:
@@ -75,7 +75,7 @@ def read_picture(root: Path, path: str) -> bytes:
     """
     file, member = _split(root, path)
     if not member:
-        content = images.read_bytes(images.locate(path, root), _subject(root, path))
+        content = _images().read_bytes(_images().locate(path, root), _subject(root, path))
         return _frame_file(content, _subject(root, path)) if file.suffix == _FRAME else content
     if file.suffix in embedded.SUFFIXES:
         return embedded.read_bytes(file, member)
@@ -132,7 +132,7 @@ def part_of_picture(image: ItemImage, *, root: Path, least: int) -> Image.Image:
 
 
 def _subject(root: Path, path: str) -> Subject:
-    return Subject(f"{shown(images.locate(path, root))}: the image")
+    return Subject(f"{shown(_images().locate(path, root))}: the image")
 
 
 def thumbnail(image: ItemImage, *, root: Path, side: int = SIDE) -> str | None:
@@ -166,3 +166,9 @@ def thumbnail(image: ItemImage, *, root: Path, side: int = SIDE) -> str | None:
             if len(text) <= largest:
                 return f"data:image/jpeg;base64,{text}"
         side //= 2
+
+
+def _images() -> ModuleType:
+    from degla.data import images  # Opens Arrow, which a report of results needs not.
+
+    return images
