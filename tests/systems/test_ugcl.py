@@ -211,14 +211,14 @@ def test_planetoids_own_files(tmp_path: Path) -> None:
 
 class _Harm:
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return print, ("harm done",)
+        return exec, ("print('harm done')",)  # Not print itself, which Ray puts another in the place of.
 
 
 def test_a_pickle_that_names_a_program_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _write_planetoid(tmp_path)
     (tmp_path / "ind.small.graph").write_bytes(pickle.dumps(_Harm(), protocol=2))
     with pytest.raises(
-        InputError, match=r"ind.small.graph: is no file of Planetoid: names (builtins|__builtin__).print"
+        InputError, match=r"ind.small.graph: is no file of Planetoid: names (builtins|__builtin__).exec"
     ):
         read_graph(tmp_path / "ind.small.x")
     assert capsys.readouterr().out == ""
