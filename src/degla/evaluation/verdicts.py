@@ -7,15 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark, Classification, Entry, Retrieval, TieRule
-from degla.evaluation.embed import EmbeddedItems
-from degla.evaluation.regions import RegionTable
 from degla.evaluation.scoring import (
     RankVerdicts,
     class_rows,
@@ -28,6 +26,10 @@ from degla.evaluation.scoring import (
 )
 from degla.records import ItemImage, PairItem
 from degla.results import ItemVerdict
+
+if TYPE_CHECKING:  # A report reads verdicts and opens no rooms that embed.
+    from degla.evaluation.embed import EmbeddedItems
+    from degla.evaluation.regions import RegionTable
 
 RECALL = (1, 5, 10)
 Gold = tuple[tuple[int, ...], ...]
