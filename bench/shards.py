@@ -30,11 +30,13 @@ from webdataset.tariterators import tar_file_expander
 
 import degla
 from degla.data.dataset import PairDataset
+from degla.data.decoding import Subject, read_file
 from degla.data.joining import join
 from degla.data.loader import EpochSampler, make_loader
 from degla.data.pack import Packing, pack
 from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions
+from degla.data.tars import parsed_place
 from degla.data.transforms import ImageTransform, RandomCrop
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -46,11 +48,8 @@ def write(captions: Path, images: Path, folder: Path, *, shards: int) -> int:
     pack(rows, folder=images, out=folder / "pack", packing=Packing())
     small: dict[str, bytes] = {}
     for row in read_captions(folder / "pack" / "captions.jsonl"):
-        tar, _, place = row.image.partition("@")
-        start, _, size = place.partition("+")
-        with (folder / "pack" / tar).open("rb") as stream:
-            stream.seek(int(start))
-            small[row.id] = stream.read(int(size))
+        tar, part = parsed_place(row.image)
+        small[row.id] = read_file(folder / "pack" / tar, Subject(row.image), **part)
     (folder / "shards").mkdir()
     (folder / "loose").mkdir()
     with (folder / "loose" / "captions.jsonl").open("w") as told:

@@ -260,7 +260,7 @@ def _waits() -> Iterator[float | None]:
 
 
 def _refuse_what_stays(address: str, error: Exception) -> None:
-    """Raise for what another try would not mend."""
+    """Raise for errors that another try cannot avoid."""
     cause = error.__cause__ or error
     status = getattr(cause, "status", None)
     if "Credentials" in type(error).__name__ or "Credentials" in type(cause).__name__:

@@ -282,6 +282,7 @@ class Encoder(nn.Module):
 
     @contextlib.contextmanager
     def _kernels(self) -> Iterator[None]:
+        # The lengths of another library's tower are not known here: it is trained as short sequences are.
         trains = self.device.type == "cpu" and not torch.is_inference_mode_enabled()
         if trains and self._plain_kernels:
             with sdpa_kernel(SDPBackend.MATH):

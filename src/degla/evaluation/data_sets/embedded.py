@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from degla.data.tars import file_state
 from degla.errors import InputError
 from degla.evaluation.data_sets.archives import MARK
 from degla.parse import check_regular, in_one_line
@@ -62,14 +63,6 @@ def read_bytes(file: Path, member: str) -> bytes:
     return content
 
 
-def _is_picture(kind: Any) -> bool:
-    from pyarrow import types
-
-    if types.is_struct(kind):
-        return any(kind.field(at).name == "bytes" for at in range(kind.num_fields))
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-
 def _place(file: Path, member: str) -> tuple[Any, int] | None:
     """The column of the group of rows that a picture is in, and its row there; None where there is none."""
     found = _MEMBER.fullmatch(member)
@@ -102,6 +95,8 @@ class _RowGroups:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
 
+        from degla.data.cells import holds_pictures
+
         self.path = path
         try:
             if path.suffix.lower() == ".parquet":
@@ -118,7 +113,7 @@ class _RowGroups:
         except (arrow.ArrowException, OSError, ValueError) as error:
             raise self._damaged(error) from None
         self.names: list[str] = schema.names
-        self.pictures = [name for name, kind in zip(schema.names, schema.types, strict=True) if _is_picture(kind)]
+        self.pictures = [name for name, kind in zip(schema.names, schema.types, strict=True) if holds_pictures(kind)]
         self.groups = len(self.sizes)
 
     def read(self, group: int, columns: list[str]) -> Any:
@@ -153,5 +148,4 @@ def _opened(file: Path, modified: int, size: int) -> _RowGroups:
 def _state(file: Path) -> tuple[int, int]:
     """Time of change and size: what is remembered of a file holds as long as both are the same."""
     check_regular(file, remedy="Fetch the file again.")
-    state = file.stat()
-    return state.st_mtime_ns, state.st_size
+    return file_state(file)
