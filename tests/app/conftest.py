@@ -9,8 +9,17 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All that needs the browser runs in one process, one after the other."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Closed with the file: playwright's event loop runs in this thread, and no other may start beside it."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("no chromium is installed: apt-get install chromium")
