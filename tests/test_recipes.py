@@ -51,6 +51,7 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], dict[str, float]]] = {
             "text_pull": 1,
         },
     ),
+    "macco": ((5e-7, 0.2, 0.98, 1e-6, 50, 256, 5, 0), {"masked_contrast": 1, "masked_text": 20}),
     "labclip": ((1e-3, 0.0, 0.999, 1e-8, 0, 1024, 10, 1), {"contrastive": 1}),
     "triplet_clip": ((1e-6, 0.1, 0.98, 1e-6, 50, 256, 5, 1), {"contrastive": 1, "distractor_contrastive": 1}),
     "gift": ((1e-5, 0.0, 0.999, 1e-8, 100, 64, 1000, 0), {"class_contrast": 1}),

@@ -90,6 +90,7 @@ def write_pairs(folder: Path, *, images: int = 12, captions_per_image: int = 2) 
             foils = [f"some {word}" for word in ("dogs", "birds")[: image % 3]]
             units = [{"text": text.split()[-1], "foils": foils}, {"text": f"it is {text}", "kind": "relation"}]
             captions[-1] |= {"units": units[: image % 4], "concepts": text.split()[: image % 3]}
+            captions[-1] |= {"masked_words": text.split()[1 : 1 + image % 3]}
             near = [f"{other}-{number}", f"{(image + 2) % images}-0"]
             neighbours.append({"caption_id": key, "neighbours": near})
             for kind, rule in enumerate(["reshuffle_order", "swap_nouns", "replace_nouns"][: 1 + image % 3]):

@@ -25,15 +25,16 @@ class Input:
 
     Attributes:
         shape: of what a loss is given, one letter an axis: B pairs, K negatives, P positives, M noun phrases,
-            C classes, N patches, T tokens, L those of a decoder, W and D dimensions, E those of the teacher. What
-            begins with B has one row a pair.
+            C classes, N patches, T tokens, L those of a decoder, Q masked ones, W and D dimensions, E those of the
+            teacher. What begins with B has one row a pair.
         kind: "image" and "text" go through a tower, and losses get embeddings of length one; "output" is another output
             of a tower; "value" is read as the batch has it; "model" is a number of the model; "teacher" is of the
             teacher.
         part: what a loss names in `reads` to get it; "" for what is always there.
         mask: the input that says where it exists; what stands elsewhere is zeros without gradient.
         column: field of `CaptionRecord` that an image or text is read from. A pair without it repeats its own image or
-            caption, and its mask is False there. "" for images that a training step makes of those that there are.
+            caption, and its mask is False there. "" for images that a training step makes of those that there are, and
+            texts that are made of the caption.
         may_repeat: a text may be the caption itself; else its mask is False where it is.
     """
 
@@ -107,6 +108,10 @@ class LossTensors(TypedDict, total=False):
     """Which noun phrases exist [B, M]; all by default."""
     concept_group: Annotated[Int[Tensor, "batch concepts"], Input("BM", "value", "concept")]
     """Equal exactly where two noun phrases are the same text [B, M], over all processes; by default no two are."""
+    masked: Annotated[Float[Tensor, "batch dim"], Input("BD", "text", "masked", "masked_valid")]
+    """Embedding of each caption with a trained mask token in place of some of its words [B, D]."""
+    masked_valid: Annotated[Bool[Tensor, " batch"], Input("B", "value", "masked", column="masked_words")]
+    """Which captions have such words [B]; all by default."""
     classes: Annotated[Float[Tensor, "classes dim"], Input("CD", "text", "classes")]
     """Embeddings of the texts of C classes [C, D], the same in all processes."""
     label: Annotated[Int[Tensor, " batch"], Input("B", "value", "classes", column="label")]
@@ -125,6 +130,13 @@ class LossTensors(TypedDict, total=False):
     """As `caption_token`, for each negative [B, K, T, D]."""
     negative_token_valid: Annotated[Bool[Tensor, "batch negatives tokens"], Input("BKT", "value", "tokens")]
     """As `caption_token_valid`, for each negative [B, K, T]; False for all tokens of a negative that does not exist."""
+    masked_token: Annotated[Float[Tensor, "batch tokens dim"], Input("BTD", "output", "masked_tokens")]
+    """As `caption_token`, for each caption with masked words [B, T, D]."""
+    prediction: Annotated[Float[Tensor, "batch places"], Input("BQ", "output", "prediction")]
+    """-log of the probability that a predictor gives to each masked token, from the masked caption and the image's
+    patches [B, Q]."""
+    prediction_valid: Annotated[Bool[Tensor, "batch places"], Input("BQ", "output", "prediction")]
+    """The masked tokens of each caption [B, Q]."""
     raw_image: Annotated[Float[Tensor, "batch dim"], Input("BD", "output", "raw_image")]
     """Image embeddings whose length counts [B, D]; `image` before it is brought to length one, by default."""
     reconstruction: Annotated[Float[Tensor, "batch length"], Input("BL", "output", "reconstruction")]
@@ -151,6 +163,15 @@ INPUTS: dict[str, Input] = {
     name: hint.__metadata__[0] for name, hint in get_type_hints(LossTensors, include_extras=True).items()
 }
 """Every input by its name, in order. A program may add its own before it defines the loss that reads it."""
+
+
+MADE_OF: dict[str, frozenset[str]] = {"prediction": frozenset({"masked", "masked_tokens", "tokens", "raw_image"})}
+"""Parts that a training step makes of others; a run whose losses read the one reads these."""
+
+
+def with_sources(reads: frozenset[str]) -> frozenset[str]:
+    """Some parts, and those that they are made of."""
+    return reads.union(*(MADE_OF.get(part, frozenset()) for part in reads))
 
 
 def parts() -> dict[str, tuple[str, ...]]:

@@ -11,6 +11,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+MASKED = -1
+"""The token number that stands for a masked word; no tokenizer has it."""
+_NO_TOKEN = -2
+
 Tokenize = Callable[[list[str]], Int[Tensor, "texts context"]]
 """Texts to padded token numbers."""
 
@@ -24,7 +28,7 @@ class PrefixTree:
     node, and two equal texts are one.
 
     Attributes:
-        token: token number of each node; nodes are in order of their position.
+        token: token number of each node, `MASKED` where a mask token stands; nodes are in order of their position.
         position: position of each node in its texts, from 0.
         path: nodes from the first to the end token of each *different* text; 0 behind the end token.
         source: place in the flattened `path` where each node occurs first.
@@ -73,10 +77,10 @@ class GrowTree:
         texts, context = rows.shape
         end = rows.argmax(axis=1) if self.end_token is None else (rows == self.end_token).argmax(axis=1)
         longest = int(end.max(initial=0)) + 1
-        rows = np.where(np.arange(longest) <= end[:, None], rows[:, :longest], -1)
+        rows = np.where(np.arange(longest) <= end[:, None], rows[:, :longest], _NO_TOKEN)
         different, text = np.unique(rows, axis=0, return_inverse=True)
         text = text.reshape(texts)  # NumPy 2.0 alone gives it two axes.
-        end = (different >= 0).sum(axis=1) - 1
+        end = (different != _NO_TOKEN).sum(axis=1) - 1
 
         length = min(context, -(-longest // self.multiple) * self.multiple)
         path = np.zeros((len(different), length), dtype=np.int64)
@@ -85,7 +89,7 @@ class GrowTree:
         for position in range(longest if len(different) else 0):
             alive = np.flatnonzero(end >= position)
             before = path[alive, position - 1] if position else np.zeros(len(alive), dtype=np.int64)
-            key = before * (int(rows.max()) + 1) + different[alive, position]
+            key = before * (int(rows.max()) + 2) + different[alive, position] - MASKED
             _, first, which = np.unique(key, return_index=True, return_inverse=True)
             path[alive, position] = nodes + which.reshape(-1)
             token.append(different[alive[first], position])

@@ -74,6 +74,7 @@ class CaptionRecord(Record):
         label: name or number of the image's class.
         units: things and relations that the caption names, with foils.
         concepts: noun phrases of the caption.
+        masked_words: attributes and relations of the caption, word by word.
     """
 
     id: str = Field(min_length=1)
@@ -86,6 +87,7 @@ class CaptionRecord(Record):
     label: str | None = Field(default=None, min_length=1)
     units: tuple[CaptionUnit, ...] = ()
     concepts: tuple[str, ...] = ()
+    masked_words: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -51,6 +51,7 @@ def test_optional_fields_survive_files_and_empty_ones_are_not_written(tmp_path: 
     full = CaptionRecord(
         id="1", image="a.png", text="a cat", image_id="a", positives=("one cat",), distractor_image="b.png",
         distractor_text="a dog", label="cat", units=(CaptionUnit(text="cat", foils=("dog",)),), concepts=("a cat",),
+        masked_words=("black",),
     )  # fmt: skip
     plain = CaptionRecord(id="2", image="a.png", text="a cat", image_id="a")
     write_jsonl(tmp_path / "captions.jsonl", [full, plain])

@@ -44,7 +44,7 @@ from degla.shelf import LOSSES
 PAIRS, NEGATIVES, DIM = 8, 3, 5
 IMAGES = ("image", "distractor_image", "patch", "raw_image", "evidence_image", "evidence_seen")
 TEXTS = ("caption", "negative", "distractor_caption", "positive", "classes", "caption_token", "negative_token", "unit",
-         "foil", "concept", "reconstruction")  # fmt: skip
+         "foil", "concept", "reconstruction", "masked", "masked_token", "prediction")  # fmt: skip
 ALL_MASKS = (*MASKS, "first half empty", "only the last row")
 Outcome = dict[str, Tensor]
 
@@ -62,7 +62,8 @@ class Encoder(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         found = {name: self.image(batch[name]) for name in IMAGES} | {name: self.text(batch[name]) for name in TEXTS}
-        found["reconstruction"] = nn.functional.softplus(found["reconstruction"].sum(-1))  # Of each token, above 0.
+        for name in ("reconstruction", "prediction"):
+            found[name] = nn.functional.softplus(found[name].sum(-1))  # Of each token, above 0.
         unit = {name: nn.functional.normalize(each, dim=-1) for name, each in found.items() if name not in DENSE}
         # Data-parallel training waits for a gradient of the bias, also where no term reads it.
         return found | unit | {"scale": self.logit_scale.exp() + 0.0 * self.logit_bias, "bias": self.logit_bias * 1.0}

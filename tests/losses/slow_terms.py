@@ -631,3 +631,33 @@ def token_reconstruction(term: Any, student: Embeddings, teacher: Target, memory
     if term.reduction == "token":
         return _mean([token for text in texts for token in text], student.scale), moved
     return _mean([_mean(text, student.scale) for text in texts], student.scale), moved
+
+
+def masked_text(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    losses, valid = student.extra["prediction"], student.extra["prediction_valid"]
+    texts = [[losses[i, q] for q in range(valid.shape[1]) if bool(valid[i, q])] for i in range(len(valid))]
+    texts = [text for text in texts if text]
+    return _mean([_mean(text, student.scale) for text in texts], student.scale), {"prediction"} if texts else set()
+
+
+def masked_contrast(term: Any, student: Embeddings, teacher: Target, memory: Tensor) -> Answer:
+    v, t, m, s = student.image, student.caption, student.extra["masked"], student.scale
+    there = [bool(each) for each in student.extra["masked_valid"]]
+    pairs, twins = range(len(there)), [i for i, each in enumerate(there) if each]
+    rows = list(m.unbind())
+    if term.missing == "published":
+        rows, twins = [m[i] if there[i] else t[i] for i in pairs], list(pairs)
+
+    def find(query: Tensor, i: int, *lists: list[Tensor]) -> Tensor:
+        others = [s * _dot(query, each) for n, some in enumerate(lists) for j, each in enumerate(some) if n or j != i]
+        return _cross_entropy(s * _dot(query, lists[0][i]), others)
+
+    images, captions = list(v.unbind()), list(t.unbind())
+    found = _mean([find(v[i], i, captions, [rows[j] for j in twins]) for i in pairs], s)
+    texts = [find(t[i], i, images) for i in pairs] + [find(rows[i], i, images) for i in twins]
+    to_caption = [find(rows[i], i, captions) for i in twins]
+    there_alone = [rows[j] for j in twins]
+    to_twin = [find(t[i], twins.index(i), there_alone) for i in twins]
+    value = (found + _mean(texts, s)) / 2 + term.text * (_mean(to_caption, s) + _mean(to_twin, s)) / 2
+    moved = {"image", "caption", "scale"} if len(there) > 1 or any(there) else set()
+    return value, moved | ({"masked"} if any(there) else set())

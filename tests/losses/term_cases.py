@@ -28,8 +28,10 @@ UNIT = (
     "foil",
     "concept",
     "evidence_image",
+    "masked",
 )
-DENSE = ("patch", "caption_token", "negative_token", "raw_image", "reconstruction", "text_state")
+DENSE = ("patch", "caption_token", "negative_token", "raw_image", "reconstruction", "text_state", "masked_token",
+         "prediction")  # fmt: skip
 LEAVES = (*UNIT, *DENSE, "scale", "bias")
 MASKED = {
     "negative": "valid",
@@ -43,6 +45,8 @@ MASKED = {
     "caption_token": "caption_token_valid",
     "negative_token": "negative_token_valid",
     "reconstruction": "reconstruction_valid",
+    "masked": "masked_valid",
+    "prediction": "prediction_valid",
 }
 """Which mask says where the rows of a leaf exist."""
 
@@ -179,6 +183,10 @@ def make_case(pairs: int, negatives: int, dim: int = 5, *, mask: Mask = "random"
     given["reconstruction_valid"] = token_masks(pairs) & there(pairs, 1, share=0.7)
     leaves["evidence_image"] = rows(pairs)
     given |= {"evidence_valid": there(pairs, share=0.5), "evidence_seen": rows(pairs)}
+    leaves |= {"masked": rows(pairs), "masked_token": rows(pairs, TOKENS)}
+    leaves["prediction"] = 3 * torch.rand(pairs, TOKENS, generator=random, dtype=torch.float64)
+    given |= {"masked_valid": there(pairs, share=0.6)}
+    given["prediction_valid"] = token_masks(pairs) & given["masked_valid"][:, None]
     return Case(
         leaves={name: value.requires_grad_() for name, value in leaves.items()},
         teacher=teacher,
@@ -220,6 +228,8 @@ LEADING = {
     "bias": "caption",
     "raw_image": "raw_image",
     "reconstruction": "reconstruction",
+    "masked": "masked",
+    "prediction": "prediction",
 }
 """The leaf that a term must move which reads an extra part of the embeddings."""
 

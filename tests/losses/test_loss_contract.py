@@ -178,7 +178,8 @@ def test_invalid_places_leak_nothing(term: Any, junk: float) -> None:
     spoiled = {}
     for name, mask in MASKED.items():
         hole = ~case.given[mask]
-        hole = hole if name == "reconstruction" else hole[..., None]  # Which has a number a place, no row.
+        # Which have a number a place, no row.
+        hole = hole if name in ("reconstruction", "prediction") else hole[..., None]
         assert hole.any(), f"nothing to spoil in {name}"
         spoiled[name] = student.tensors()[name].detach().masked_fill(hole, junk).requires_grad_()
     assert target.negative is not None

@@ -33,6 +33,9 @@ def test_units_are_what_a_caption_names() -> None:
     assert all(unit.foils and unit.text not in unit.foils for unit in horses.units)
     assert bag.concepts == ("a red bag",) and bag.units == (), "it is the caption"
     assert rain.units == () and rain.concepts == ("Raining.",)
+    assert horses.masked_words == ("riding", "on") and bag.masked_words == ("red",) and rain.masked_words == ()
+    (car,) = made("A parked car next to a very old, dirty truck is blue")
+    assert car.masked_words == ("parked", "next", "to", "old", "dirty", "blue")
     assert made("Two men riding horses on a beach.")[0] == horses
 
 

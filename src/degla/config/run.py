@@ -16,6 +16,7 @@ from degla.config.sections import (
     ValidationConfig,
 )
 from degla.errors import InputError
+from degla.inputs import with_sources
 from degla.losses.core.embeddings import TeacherPart
 from degla.losses.core.objective import LossesByName, losses_by_name
 from degla.model.adapters import AdapterConfig
@@ -23,6 +24,7 @@ from degla.model.attack import AttackConfig
 from degla.model.evidence import EvidenceConfig
 from degla.model.teacher import TeacherConfig
 from degla.model.token_mask import ViewsConfig
+from degla.model.word_predictor import PredictorConfig
 from degla.ranges import AtLeastOne, Checked, Count
 from degla.shelf import DRAWS, RECIPES
 
@@ -53,8 +55,10 @@ class StreamConfig:
 
     @property
     def reads(self) -> frozenset[str]:
-        """The optional inputs that the losses with a weight read."""
-        return frozenset[str]().union(*(loss.reads for loss in self.objective.values() if loss.weight > 0))
+        """The optional inputs that the losses with a weight read, and those that these are made of."""
+        return with_sources(
+            frozenset[str]().union(*(loss.reads for loss in self.objective.values() if loss.weight > 0))
+        )
 
     @property
     def needs(self) -> frozenset[TeacherPart]:
@@ -110,6 +114,7 @@ class TrainConfig(Checked, section=""):
     views: ViewsConfig = field(default_factory=ViewsConfig)
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: LoopConfig = field(default_factory=LoopConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

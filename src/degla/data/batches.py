@@ -111,8 +111,12 @@ class Batch:
         """
         images = ["image", *self._extra("image")]
         split = dict(zip(images, image.chunk(len(images)), strict=True))
-        pairs = len(split["image"])
-        counts = {name: len(value) for name, value in self._texts(slice(start, start + pairs)).items()}
+        return split | self.split_texts(text, rows=slice(start, start + len(split["image"])))
+
+    def split_texts(self, text: Float[Tensor, "texts ..."], *, rows: slice) -> dict[str, Tensor]:
+        """What there is of each text of a part by the texts' names, each beside its row again."""
+        counts = {name: len(value) for name, value in self._texts(rows).items()}
+        split, pairs = {}, rows.stop - rows.start
         for (name, count), value in zip(counts.items(), torch.split(text, list(counts.values())), strict=True):
             several = len(INPUTS[name].shape) == 3
             split[name] = torch.unflatten(value, 0, (pairs, count // pairs)) if several else value

@@ -108,6 +108,7 @@ class PairDataset(Dataset[Pair]):
         extra = self._further_images(key, caption_id, image) | self._further_texts(
             dict(zip(further, others, strict=True)), caption
         )
+        extra |= self.extras.masked_of(index, caption, self.tokenize)
         return Pair(
             image=image,
             caption=caption,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from degla.data.formats._json import describe
+from degla.data.masking import mask_words
 from degla.data.pairs import said_words
 from degla.data.randomness import stream
 from degla.data.table import TEXTS, ColumnFile, PairTable, numbered, write_columns
@@ -22,6 +23,7 @@ from degla.data.units import draw_units, text_number
 from degla.errors import InputError
 from degla.inputs import Input, images_of_columns, inputs_of
 from degla.parse import read_json, read_text
+from degla.prefixes import Tokenize
 
 PositiveSource = Literal["column", "same_image"]
 
@@ -105,6 +107,13 @@ class RowExtras:
         chance = stream("target", seed=self.seed, epoch=epoch, index=index)
         return {"target": self.target(chance.choice(self.at("target", index)))}
 
+    def masked_of(self, index: int, caption: Tensor, tokenize: Tokenize) -> dict[str, Tensor | int]:
+        """The row's caption with its masked words behind the mask token, where a loss reads it."""
+        if "masked" not in self.wanted.reads:
+            return {}
+        masked = mask_words(caption, self.at("masked_words", index), tokenize)
+        return {"masked": masked, "masked_valid": bool((masked != caption).any())}
+
     def places(self, name: str) -> int:
         """How many texts a row has in a batch, missing ones among them."""
         return {"BPD": self.wanted.positives, "BMD": self._most_concepts}.get(self.texts[name].shape, 1)
@@ -128,7 +137,7 @@ class RowExtras:
 
 def _texts_read(wanted: ExtraData) -> dict[str, Input]:
     texts = inputs_of(wanted.reads, kind="text")
-    return {name: each for name, each in texts.items() if each.shape in ("BD", "BPD", "BMD")}
+    return {name: each for name, each in texts.items() if each.column and each.shape in ("BD", "BPD", "BMD")}
 
 
 def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> bool:
@@ -156,6 +165,8 @@ def write_extras(path: Path, rows: PairTable, wanted: ExtraData) -> bool:
         columns["unit"] = _found(rows, wanted, "units")
     if "reconstruction" in wanted.reads:
         columns["target"] = _targets(rows)
+    if "masked" in wanted.reads:
+        columns["masked_words"] = _found(rows, wanted, "masked_words")
     if "label" in inputs_of(wanted.reads):
         columns["label"] = _labels(rows, wanted)
     if "text_group" in inputs_of(wanted.reads):

@@ -123,7 +123,7 @@ def captions_of_row(row: Mapping[str, object], *, columns: Columns, where: str, 
 
 def _option(value: object, *, option: str) -> object:
     """An optional field as its record has it: nothing is an empty list, a number of a class is a text."""
-    if option in ("positives", "units", "concepts"):
+    if option in ("positives", "units", "concepts", "masked_words"):
         return () if value is None else value
     if value == "":  # an empty cell of a table
         return None

@@ -26,7 +26,7 @@ _TEXT = arrow.large_string()
 TEXTS = arrow.large_list(_TEXT)
 NUMBERS = arrow.large_list(arrow.int64())
 _UNITS = arrow.large_list(arrow.struct([("text", _TEXT), ("foils", TEXTS), ("kind", _TEXT)]))
-_SEVERAL: Final = {"positives": TEXTS, "units": _UNITS, "concepts": TEXTS}
+_SEVERAL: Final = {"positives": TEXTS, "units": _UNITS, "concepts": TEXTS, "masked_words": TEXTS}
 CAPTION_FIELDS: Final = ("id", "image", "text", "image_id")
 NEGATIVES = arrow.schema([
     ("negatives", TEXTS), ("rules", NUMBERS), ("scores", arrow.large_list(arrow.float64())), ("groups", arrow.int64()),

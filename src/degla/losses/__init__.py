@@ -34,6 +34,8 @@ if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all
     from degla.losses.image_grounded import ImageGrounded
     from degla.losses.intra_modal import IntraModal
     from degla.losses.logit_distillation import LogitDistillation
+    from degla.losses.masked_contrast import MaskedContrast
+    from degla.losses.masked_text import MaskedText
     from degla.losses.own_hinge import OwnHinge
     from degla.losses.positive_contrast import PositiveContrast
     from degla.losses.positive_grounded import PositiveGrounded

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from degla.model.block import attend_both_ways, heads_of, run_block, run_blocks
-from degla.model.text import attend_along, embed_nodes, project_texts, text_tower
+from degla.model.text import MaskToken, attend_along, embed_nodes, project_texts, text_tower
 from degla.prefixes import PrefixTree
 
 
@@ -30,7 +30,7 @@ def encode_patches(
 
 
 def encode_tokens(
-    clip: nn.Module, tree: PrefixTree
+    clip: nn.Module, tree: PrefixTree, mask: MaskToken = None
 ) -> tuple[Float[Tensor, "texts dim"], Float[Tensor, "texts length dim"]]:
     """Run a causal text tower for which `text.tree_grower` gives something.
 
@@ -40,7 +40,7 @@ def encode_tokens(
     """
     tower = text_tower(clip)
     attend = attend_along(tree, heads=heads_of(tower.transformer))
-    states = run_blocks(tower.transformer, embed_nodes(tower, tree), attend, training=tower.transformer.training)
+    states = run_blocks(tower.transformer, embed_nodes(tower, tree, mask), attend, training=tower.transformer.training)
     nodes = project_texts(tower, run_block(tower.transformer.resblocks[-1], states, attend))
     path = tree.path.index_select(0, tree.text)
     outputs = torch.unflatten(nodes.index_select(0, path.flatten()), 0, path.shape)

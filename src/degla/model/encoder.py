@@ -70,7 +70,8 @@ class Encoder(nn.Module):
         self.moves_statistics = False
         """Whether training moves the statistics of BatchNorm; they stay as they came otherwise."""
         self._plain_kernels = True
-        self._encode_tree: Callable[[Any, PrefixTree], Tensor] = encode_tree
+        self._masked_as: tuple[Tensor, ...] = ()
+        self._encode_tree: Callable[..., Tensor] = encode_tree
         self._encode_image: Callable[[Any, Tensor, Tensor | None], Tensor] | None = None
         self.reads_class_token = reads_class_token(clip)
         if self.reads_class_token:
@@ -169,7 +170,7 @@ class Encoder(nn.Module):
         if isinstance(texts, Tensor) and self.grow is not None:
             texts = self.grow(texts).to(texts.device)
         if isinstance(texts, PrefixTree):
-            rows = self._encode_tree(self.clip, texts)
+            rows = self._encode_tree(self.clip, texts, *self._masked_as)
         else:
             with self._kernels():
                 rows = encode_trimmed(self.clip, texts) if self.trims else self.clip.encode_text(texts)
@@ -184,7 +185,7 @@ class Encoder(nn.Module):
         self._refuse_without_tokens()
         assert self.grow is not None
         tree = self.grow(texts).to(texts.device) if isinstance(texts, Tensor) else texts
-        text, token = encode_tokens(self.clip, tree)
+        text, token = encode_tokens(self.clip, tree, *self._masked_as)
         return nn.functional.normalize(text.float(), dim=-1), token.float()
 
     def refuse_without_class_token(self, flag: str) -> None:
@@ -206,7 +207,7 @@ class Encoder(nn.Module):
                 "the end token, with --train.trim."
             )
         tree = self.grow(texts).to(texts.device) if isinstance(texts, Tensor) else texts
-        text, states = encode_tree_states(self.clip, tree)
+        text, states = encode_tree_states(self.clip, tree, *self._masked_as)
         return nn.functional.normalize(text.float(), dim=-1), states.float()
 
     def _refuse_without_tokens(self) -> None:
@@ -263,6 +264,10 @@ class Encoder(nn.Module):
         """What `embed` gives, as far as asked for, scale and bias: the call that data-parallel training wraps."""
         rows = self.embed(images, texts, dense=dense, raw=raw, kept=kept, state=state)
         return (*rows[: 6 if state else 5 if raw else 4 if dense else 2], self.scale, self.bias)
+
+    def read_masked_as(self, token: Float[Tensor, " width"]) -> None:
+        """Put `token` where a text has the number `degla.prefixes.MASKED`; it is no part of the model and its state."""
+        self._masked_as = (token,)  # In a tuple, it is no parameter of this module.
 
     def compile(self, *, backend: Any = "inductor") -> None:
         """Compile both towers, once for all numbers of texts and nodes."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from degla.model.attention_kernel import attention
 from degla.model.block import Attend, heads_of, run_blocks, run_last_block, split_heads, why_unknown
-from degla.prefixes import GrowTree, PrefixTree
+from degla.prefixes import MASKED, GrowTree, PrefixTree
 
 
 def text_tower(clip: nn.Module) -> Any:
@@ -121,10 +121,19 @@ def tree_grower(clip: nn.Module, *, multiple: int = 1) -> GrowTree | None:
     return GrowTree(end_token=int(getattr(tower, "text_eos_id", None) or tower.eos_id), multiple=multiple)
 
 
-def embed_nodes(tower: Any, tree: PrefixTree) -> Float[Tensor, "nodes width"]:
+MaskToken = Float[Tensor, " width"] | None
+"""What stands for a masked word before positions are added; None where no text has one."""
+
+
+def embed_nodes(tower: Any, tree: PrefixTree, mask: MaskToken = None) -> Float[Tensor, "nodes width"]:
     """What enters the first block: one state a node."""
     dtype = tower.transformer.get_cast_dtype()
-    states: Tensor = tower.token_embedding(tree.token).to(dtype) + tower.positional_embedding[tree.position].to(dtype)
+    if mask is None:
+        words = tower.token_embedding(tree.token)
+    else:
+        words = tower.token_embedding(tree.token.clamp(min=0))
+        words = torch.where((tree.token == MASKED)[:, None], mask.to(words.dtype), words)
+    states: Tensor = words.to(dtype) + tower.positional_embedding[tree.position].to(dtype)
     return states
 
 
@@ -142,7 +151,7 @@ def attend_along(tree: PrefixTree, *, heads: int) -> Attend:
     return attend
 
 
-def encode_tree(clip: nn.Module, tree: PrefixTree) -> Float[Tensor, "texts dim"]:
+def encode_tree(clip: nn.Module, tree: PrefixTree, mask: MaskToken = None) -> Float[Tensor, "texts dim"]:
     """Run a causal text tower once over every different beginning of the texts.
 
     All that works on single tokens - most of the work - runs over the tree's nodes; attention runs over whole texts,
@@ -151,23 +160,24 @@ def encode_tree(clip: nn.Module, tree: PrefixTree) -> Float[Tensor, "texts dim"]
     Args:
         clip: a model for which `tree_grower` gives something.
         tree: made by it.
+        mask: what stands for masked words.
 
     Returns:
         One vector a text, not normalised.
     """
-    return project_texts(text_tower(clip), _tree_ends(clip, tree)).index_select(0, tree.text)
+    return project_texts(text_tower(clip), _tree_ends(clip, tree, mask)).index_select(0, tree.text)
 
 
 def encode_tree_states(
-    clip: nn.Module, tree: PrefixTree
+    clip: nn.Module, tree: PrefixTree, mask: MaskToken = None
 ) -> tuple[Float[Tensor, "texts dim"], Float[Tensor, "texts width"]]:
     """As `encode_tree`, and what it projects: the state of each text's end token behind the last norm."""
     tower = text_tower(clip)
-    states = tower.ln_final(_tree_ends(clip, tree))
+    states = tower.ln_final(_tree_ends(clip, tree, mask))
     return _projected(tower, states).index_select(0, tree.text), states.index_select(0, tree.text)
 
 
-def _tree_ends(clip: nn.Module, tree: PrefixTree) -> Float[Tensor, "different width"]:
+def _tree_ends(clip: nn.Module, tree: PrefixTree, mask: MaskToken) -> Float[Tensor, "different width"]:
     tower = text_tower(clip)
     heads = heads_of(tower.transformer)
     attend = attend_along(tree, heads=heads)
@@ -184,7 +194,7 @@ def _tree_ends(clip: nn.Module, tree: PrefixTree) -> Float[Tensor, "different wi
         attended = attention(alone, along(key), along(value), attn_mask=reached)
         return attended.transpose(1, 2).reshape(texts, -1)
 
-    states = run_blocks(tower.transformer, embed_nodes(tower, tree), attend, training=tower.transformer.training)
+    states = run_blocks(tower.transformer, embed_nodes(tower, tree, mask), attend, training=tower.transformer.training)
     return run_last_block(
         tower.transformer.resblocks[-1], states, attend_once, read=lambda rows: rows.index_select(0, last)
     )

@@ -1,6 +1,7 @@
 """The things and relations that a caption names, each as a text of its own with foils made by the rules for negatives.
 
-CS-CLIP (arXiv 2602.23906) has a language model do this; C2LIP (arXiv 2603.25722) reads the noun phrases alone.
+CS-CLIP (arXiv 2602.23906) has a language model do this; C2LIP (arXiv 2603.25722) reads the noun phrases alone, MACCO
+(arXiv 2606.13288) what is not one: the words of attributes and relations.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _BATCH: Final = 1_000
 
 
 def with_units(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[CaptionRecord]:
-    """The captions with their columns `units` and `concepts`; a caption that names nothing is its own concept, and none
-    is its own unit.
+    """The captions with their columns `units`, `concepts` and `masked_words`; a caption that names nothing is its own
+    concept, and none is its own unit.
 
     Args:
         captions: in any number.
@@ -53,7 +54,8 @@ def with_units(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[Capt
                 if by_text[text].content != caption.content
             ]
             concepts = [text for text in things if len(text) > 1] or [record.text]
-            yield record.model_copy(update={"units": tuple(units), "concepts": tuple(concepts)})
+            told = {"units": tuple(units), "concepts": tuple(concepts), "masked_words": described_by(caption)}
+            yield record.model_copy(update=told)
 
 
 def named_parts(texts: Sequence[str]) -> list[tuple[str, ...]]:
@@ -73,12 +75,28 @@ def things_of(caption: Caption) -> list[str]:
 
 def relations_of(caption: Caption) -> list[str]:
     """Two noun phrases that follow one another with a verb or preposition between them, each once."""
-    pairs = (
+    return list(dict.fromkeys(_text(caption, first.start, second.end) for first, second in _related(caption)))
+
+
+def described_by(caption: Caption) -> tuple[str, ...]:
+    """The words that say how things are and how they relate: adjectives, participles before a noun, and what stands
+    between two things that are related; each once."""
+    relating = {place for first, second in _related(caption) for place in range(first.end, second.start)}
+    return tuple(
+        dict.fromkeys(
+            token.text
+            for place, token in enumerate(caption.tokens)
+            if token.is_adjective or place in relating or (token.is_verb and place in caption.inside)
+        )
+    )
+
+
+def _related(caption: Caption) -> list[tuple[Chunk, Chunk]]:
+    return [
         (first, second)
         for first, second in pairwise(caption.chunks)
         if first.role == second.role == "thing" and _relates(_between(caption, first, second))
-    )
-    return list(dict.fromkeys(_text(caption, first.start, second.end) for first, second in pairs))
+    ]
 
 
 def _between(caption: Caption, first: Chunk, second: Chunk) -> Sequence[Token]:

@@ -23,6 +23,7 @@ from degla.model.mirror import folder_of_run
 from degla.model.teacher import Teacher
 from degla.model.text import text_tower, why_no_tree
 from degla.model.text_decoder import TextDecoder
+from degla.model.word_predictor import WordPredictor
 from degla.training.attack import Attack
 from degla.training.evidence import Evidence
 from degla.training.optim import L2SP, build_optimizer, choose_trainable
@@ -118,7 +119,7 @@ def build_trainer(
     if encoder.bias is not None:
         limit = max(limit, float(encoder.clip.logit_scale.detach()))
     choose_trainable(encoder, config)
-    decoder = _decoder(config, encoder)
+    decoder, predictor = _decoder(config, encoder), _predictor(config, encoder)
     teacher = Teacher(encoder, config.teacher) if any(objective.needs for objective in objectives) else None
     encoder.train()
     encoder.precision = accelerator.mixed_precision
@@ -131,7 +132,10 @@ def build_trainer(
     sharding = None
     if config.train.strategy == "fsdp" and processes.count > 1:
         sharding = Sharding(encoder, teacher, config=config, processes=processes)
-    optimizer = build_optimizer(encoder if decoder is None else torch.nn.ModuleList([encoder, decoder]), config.optim)
+    optimizer = build_optimizer(
+        encoder if decoder is None else torch.nn.ModuleList([encoder, decoder]), config.optim,
+        predictor=None if predictor is None else (predictor, config.predictor),
+    )  # fmt: skip
     # Only what is not for evaluation alone is wrapped in DDP.
     student = accelerator.prepare_model(encoder, evaluation_mode=sharding is not None)
     attack = None
@@ -152,7 +156,7 @@ def build_trainer(
         optimizer=accelerator.prepare_optimizer(optimizer), pairs=Stream(objectives[0], chunk, attack, views, evidence),
         replay=Stream(objectives[1], chunk) if len(objectives) > 1 else None,
         l2_sp=_l2_sp(config, accelerator, encoder, sharding), sharding=sharding, steps=steps,
-        log_scale_limit=limit, decoder=decoder,
+        log_scale_limit=limit, decoder=decoder, predictor=predictor,
     )  # fmt: skip
 
 
@@ -162,18 +166,13 @@ def _decoder(config: TrainConfig, encoder: Encoder) -> TextDecoder | None:
     Raises:
         InputError: it is none, the text tower gives no states, or a setting does not go together with it.
     """
-    reading = [stream for stream in config.streams if "reconstruction" in stream.reads]
-    if not reading:
+    if not _trained_along(config, "reconstruction", loss="token-reconstruction"):
         return None
-    in_replay = len(reading) > 1 or "reconstruction" not in config.pairs.reads
-    odd = {
-        "--replay.objective.token-reconstruction.weight": in_replay,
-        "--attack.epsilon": config.attack.epsilon > 0, "--train.strategy fsdp": config.train.strategy == "fsdp",
-        "a loss that reads patches and tokens": "tokens" in config.pairs.reads,
-    }  # fmt: skip
-    wrong = next((name for name, there in odd.items() if there), None)
-    if wrong is not None:
-        raise InputError(f"--objective.token-reconstruction.weight does not go together with {wrong}; leave one out.")
+    if "tokens" in config.pairs.reads:
+        raise InputError(
+            "--objective.token-reconstruction.weight does not go together with a loss that reads patches and tokens; "
+            "leave one out."
+        )
     if encoder.grow is None:
         why = why_no_tree(encoder.clip) or "--train.trim is needed"
         raise InputError(f"{encoder.name}: gives no states for --objective.token-reconstruction.weight: {why}.")
@@ -181,6 +180,49 @@ def _decoder(config: TrainConfig, encoder: Encoder) -> TextDecoder | None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)  # The same map in every process.
         return TextDecoder(decoder_folder(config.data), width=width).to_device(encoder.device)
+
+
+def _trained_along(config: TrainConfig, part: str, *, loss: str) -> bool:
+    """Whether a loss reads a part that a module beside the student makes.
+
+    Raises:
+        InputError: a setting does not go together with it.
+    """
+    reading = [stream for stream in config.streams if part in stream.reads]
+    if not reading:
+        return False
+    odd = {
+        f"--replay.objective.{loss}.weight": len(reading) > 1 or part not in config.pairs.reads,
+        "--attack.epsilon": config.attack.epsilon > 0, "--train.strategy fsdp": config.train.strategy == "fsdp",
+    }  # fmt: skip
+    wrong = next((name for name, there in odd.items() if there), None)
+    if wrong is not None:
+        raise InputError(f"--objective.{loss}.weight does not go together with {wrong}; leave one out.")
+    return True
+
+
+def _predictor(config: TrainConfig, encoder: Encoder) -> WordPredictor | None:
+    """The mask token, which the encoder then reads, and the predictor of masked words, where a loss reads them.
+
+    Raises:
+        InputError: the text tower takes no mask token, or a setting does not go together with it.
+    """
+    if not _trained_along(config, "masked", loss="masked-contrast"):
+        return None
+    if encoder.grow is None:
+        why = why_no_tree(encoder.clip) or "--train.trim is needed"
+        raise InputError(f"{encoder.name}: takes no mask token, which a loss of this recipe reads: {why}.")
+    tower = text_tower(encoder.clip)
+    vocabulary, width = tower.token_embedding.weight.shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)  # The same in every process.
+        predictor = WordPredictor(
+            width=width, dim=int(encoder.description.model_config["embed_dim"]), vocabulary=vocabulary,
+            config=config.predictor, predicts="prediction" in config.pairs.reads,
+        )  # fmt: skip
+    predictor.to(encoder.device)
+    encoder.read_masked_as(predictor.mask_token)
+    return predictor
 
 
 def copy_of_start(config: TrainConfig, encoder: Encoder) -> Encoder | None:

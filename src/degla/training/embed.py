@@ -84,7 +84,7 @@ def to_embeddings(
         count = len(part["image"])
         start += count
         if patch is not None and token is not None:
-            part |= _dense(patch, token, rows=count, batch=batch)
+            part |= _dense(patch, token, rows=slice(start - count, start), batch=batch)
         if raw_image is not None:
             part["raw_image"] = raw_image[:count]
         if state is not None:
@@ -102,12 +102,11 @@ def _without_texts(image: Tensor, batch: Batch) -> dict[str, Tensor]:
     return {"image": image, "caption": torch.zeros_like(image), "negative": negative}
 
 
-def _dense(patch: Tensor, token: Tensor, *, rows: int, batch: Batch) -> dict[str, Tensor]:
+def _dense(patch: Tensor, token: Tensor, *, rows: slice, batch: Batch) -> dict[str, Tensor]:
     """Outputs of patches and tokens of one part, all texts as long as those of the batch."""
-    negatives, length = batch.negative.shape[1:]
-    token = torch.nn.functional.pad(token, (0, 0, 0, length - token.shape[1]))
-    negative = torch.unflatten(token[rows : rows * (1 + negatives)], 0, (rows, negatives))
-    return {"patch": patch[:rows], "caption_token": token[:rows], "negative_token": negative}
+    token = torch.nn.functional.pad(token, (0, 0, 0, batch.caption.shape[1] - token.shape[1]))
+    tokens = {f"{name}_token": value for name, value in batch.split_texts(token, rows=rows).items()}
+    return {"patch": patch[: rows.stop - rows.start]} | {name: tokens[name] for name in tokens if name in INPUTS}
 
 
 def teacher_target(

@@ -21,6 +21,7 @@ from degla.model.encoder import Encoder
 from degla.model.fast_paths import why_no_adapters
 from degla.model.modes import has_statistics
 from degla.model.text_map import add_text_map
+from degla.model.word_predictor import PredictorConfig
 
 _NO_DECAY = ("bn", "ln", "bias", "logit_scale")
 
@@ -44,10 +45,17 @@ def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW as in CLIP, over `parameter_groups`."""
+def build_optimizer(
+    module: nn.Module, config: OptimConfig, *, predictor: tuple[nn.Module, PredictorConfig] | None = None
+) -> torch.optim.AdamW:
+    """AdamW as in CLIP, over `parameter_groups`; a predictor's parameters are a group with a rate of its own."""
+    groups = parameter_groups(module, weight_decay=config.weight_decay)
+    if predictor is not None:
+        along, own = predictor
+        groups.append({"params": list(along.parameters()), "weight_decay": own.weight_decay,
+                       "times": own.lr / config.lr})  # fmt: skip
     return torch.optim.AdamW(
-        parameter_groups(module, weight_decay=config.weight_decay),
+        groups,
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,

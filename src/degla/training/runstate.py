@@ -141,7 +141,7 @@ class RunState:
                     "random": states,
                     "memory": self._memory(),
                     "scaler": scaler.state_dict() if scaler is not None else {},
-                    "decoder": {} if self.trainer.decoder is None else self.trainer.decoder.state_dict(),
+                    **{name: module.state_dict() for name, module in self.trainer.along.items()},
                 },
                 state={
                     **asdict(position),
@@ -197,8 +197,8 @@ class RunState:
                 "the student is what is kept. Put the old one back."
             )
         self._recall(tensors["memory"])
-        if self.trainer.decoder is not None:
-            self.trainer.decoder.load_state_dict(tensors["decoder"])
+        for name, module in self.trainer.along.items():
+            module.load_state_dict(tensors[name])
         if self.trainer.accelerator.scaler is not None and tensors["scaler"]:
             self.trainer.accelerator.scaler.load_state_dict(tensors["scaler"])
         rank = self.trainer.processes.rank

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +16,7 @@ from degla.losses.core.objective import Objective
 from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
 from degla.model.text_decoder import TextDecoder
+from degla.model.word_predictor import WordPredictor
 from degla.training.attack import Attack
 from degla.training.embed import embed_student, teacher_target
 from degla.training.evidence import Evidence
@@ -56,6 +58,7 @@ class Trainer:
         steps: length of the whole run.
         log_scale_limit: largest logarithm of the scale.
         decoder: whose writing from captions' states a loss of `pairs` reads; its map is trained along; else None.
+        predictor: of masked words, with their mask token, where a loss of `pairs` reads either; else None.
     """
 
     config: TrainConfig
@@ -72,12 +75,19 @@ class Trainer:
     steps: int
     log_scale_limit: float
     decoder: TextDecoder | None = None
+    predictor: WordPredictor | None = None
+
+    @property
+    def along(self) -> dict[str, torch.nn.Module]:
+        """What is trained beside the student and is no part of it, by the name that checkpoints have for it."""
+        given = {"decoder": self.decoder, "predictor": self.predictor}
+        return {name: module for name, module in given.items() if module is not None}
 
     def step(self, batch: Batch, *, number: int, replayed: Batch | None = None) -> dict[str, Tensor | float]:
         """Take step `number` (from 0) on a batch of each stream; returns what to log, averaged over processes."""
         rate = learning_rate(number, steps=self.steps, config=self.config.optim)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("times", 1.0)
         loss, values = self.gradients(batch, replayed, number=number)
         mean = self.processes.total(torch.stack([loss, *values.values()])) / self.processes.count
         self.update(mean[0])
@@ -127,10 +137,13 @@ class Trainer:
         )
         if self.decoder is not None and "reconstruction" in objective.reads:
             student = self._written(student, self.decoder)
+        if self.predictor is not None and "prediction" in objective.reads:
+            student = self._predicted(student, batch, self.predictor)
         loss, values = objective.value(student, target, self.processes)
         send_back(loss)
-        if self.decoder is not None and self.processes.count > 1:
-            for own in self.decoder.parameters():  # Outside of what data-parallel training wraps.
+        if self.processes.count > 1:
+            for own in chain(*(module.parameters() for module in self.along.values())):
+                # Outside of what data-parallel training wraps.
                 own.grad = None if own.grad is None else self.processes.total(own.grad) / self.processes.count
         if self.sharding is not None:
             self.sharding.average_gradients()
@@ -142,13 +155,23 @@ class Trainer:
             losses, valid = decoder(student.require("text_state"), student.require("target"))
         return replace(student, extra={**student.extra, "reconstruction": losses, "reconstruction_valid": valid})
 
+    def _predicted(self, student: Embeddings, batch: Batch, predictor: WordPredictor) -> Embeddings:
+        """The same with what the predictor says of the masked words."""
+        with self.accelerator.autocast():
+            losses, valid = predictor(
+                student.require("masked_token"), student.require("patch"), student.require("raw_image"),
+                caption=batch.caption, masked=batch.extra["masked"],
+                end=student.require("caption_token_valid").sum(dim=1),
+            )  # fmt: skip
+        return replace(student, extra={**student.extra, "prediction": losses, "prediction_valid": valid})
+
     def update(self, loss: Tensor) -> None:
         """Clip the gradients, step, and clamp the scale. Where `loss` is not finite no parameter moves."""
         limit, optimizer = self.config.optim.clip_norm, bare(self.optimizer)
         if limit is not None and self.sharding is not None:
             self.sharding.clip_gradients(limit)
         elif limit is not None:
-            along = () if self.decoder is None else self.decoder.parameters()
+            along = chain(*(module.parameters() for module in self.along.values()))
             self.accelerator.clip_grad_norm_([*self.student.parameters(), *along], limit)
         if self.accelerator.scaler is None and getattr(optimizer, "_step_supports_amp_scaling", False):
             # The fused kernel looks at it on the device.

@@ -1,4 +1,4 @@
-"""make what recipes read of captions: presence (negbench), units (cs_clip, c2lip), composites, contexts"""
+"""make what recipes read of captions: presence (negbench), units (cs_clip, c2lip, macco), composites, contexts"""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _MAKERS = {
     "presence": "captions that name what is absent, and multiple choice: captions.jsonl, choice.jsonl, "
     "choice-negatives.jsonl",
-    "units": "captions with their things and relations, foils of them, and their noun phrases: one file",
+    "units": "captions with their things and relations, foils of them, their noun phrases, and the words of "
+    "attributes and relations: one file",
     "contexts": "captions with a longer true one of the things and relations that they name: one file",
     "composites": "pictures and captions joined two and two, and negatives: captions.jsonl, negatives.jsonl, images/",
 }

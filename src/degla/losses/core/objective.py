@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.inputs import LossTensors, check_reads
+from degla.inputs import LossTensors, check_reads, with_sources
 from degla.losses.core.embeddings import Embeddings, Target, TeacherPart, Wanted, embeddings_of
 from degla.losses.core.processes import Processes
 from degla.ranges import Checked, Factor
@@ -160,9 +160,8 @@ class Objective:
     @property
     def outputs(self) -> dict[str, Any]:
         """Which further outputs of the towers the active losses read: options of `Encoder.embed`."""
-        return {
-            "dense": "tokens" in self.reads, "raw": "raw_image" in self.reads, "state": "reconstruction" in self.reads
-        }  # fmt: skip
+        reads = with_sources(self.reads)
+        return {"dense": "tokens" in reads, "raw": "raw_image" in reads, "state": "reconstruction" in reads}
 
     @property
     def reads_texts(self) -> bool:

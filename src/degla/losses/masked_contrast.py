@@ -1,0 +1,69 @@
+"""Masked contrast: a caption without its attributes and relations is a worse text of its image than the caption."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core.partition import log_partition
+from degla.ranges import Factor
+
+
+@dataclass(frozen=True)
+class MaskedContrast(Loss):
+    """Let an image find its caption among captions and masked captions, and either text its image, and its twin.
+
+    Formula:  1/2 mean_i -log e^{s<v_i,t_i>} / sum_j (e^{s<v_i,t_j>} + e^{s<v_i,m_j>})
+            + 1/2 mean_{x in t, m} -log e^{s<x_i,v_i>} / sum_j e^{s<x_i,v_j>}
+            + text (1/2 mean_i -log e^{s<m_i,t_i>} / sum_j e^{s<m_i,t_j>}
+                  + 1/2 mean_i -log e^{s<t_i,m_i>} / sum_j e^{s<t_i,m_j>})
+              v: images, t: captions, m: captions with masked words, s: `scale`
+    Shapes:   see Embeddings; returns a scalar
+    Scope:    global - gathers images, captions, masked captions and their mask
+    Source:   MACCO, arXiv 2606.13288 (hiker-lw/MACCO 97fbae1), the text half of its two contrasts
+    Differs:  its images are masked, too, which doubles all terms; here they are whole
+    Cost:     one encoder pass of the masked captions, less what they share with the captions
+    """
+
+    weight: Factor = 1.0
+    """Factor of the loss, >= 0 (1 in MACCO)."""
+    text: Factor = 0.05
+    """Factor of the part between texts, >= 0 (0.1 in MACCO for the mean of texts and images)."""
+    missing: Literal["left_out", "published"] = "left_out"
+    """A caption without a masked word has no masked one ("left_out"), or is its own, also as a false candidate
+    ("published")."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"masked"})
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the pairs of all processes."""
+        caption, masked, there = student.caption, student.require("masked"), student.require("masked_valid")
+        if self.missing == "published":
+            masked, there = torch.where(there[:, None], masked, caption), torch.ones_like(there)
+        images, captions, twins = map(processes.gather, (student.image, caption, masked))
+        twinless = ~processes.gather_constant(there)
+        none = torch.zeros_like(twinless)
+        rows = processes.own_rows(len(there))
+        place = torch.arange(rows.start, rows.stop, device=there.device)
+        scale = student.scale
+        from_image = log_partition(
+            student.image, torch.cat([captions, twins]), scale, absent=torch.cat([none, twinless]), target=place
+        )
+        from_text = log_partition(torch.cat([caption, masked]), images, scale, target=place.repeat(2))
+        from_twin = log_partition(masked, captions, scale, target=place)
+        # A row without a twin counts nowhere; where there is none at all it still needs a target.
+        to_twin = log_partition(caption, twins, scale, absent=lambda part: _others(twinless, place[part]), target=place)
+        own = ~none[: len(there)]
+        across = processes.mean(from_image) + processes.mean(from_text, torch.cat([own, there]))
+        between = processes.mean(from_twin, there) + processes.mean(to_twin, there)
+        return (across + self.text * between) / 2
+
+
+def _others(twinless: Tensor, target: Tensor) -> Tensor:
+    """Twins that do not exist, but for each row's own."""
+    return twinless.expand(len(target), -1).scatter(1, target[:, None], value=False)

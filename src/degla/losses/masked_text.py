@@ -1,0 +1,39 @@
+"""Masked text: words of a caption are predicted from the image, so that the text tower keeps what they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.ranges import Factor
+
+
+@dataclass(frozen=True)
+class MaskedText(Loss):
+    """Keep in each caption's tokens what a predictor needs to say which words were masked, looking at the image.
+
+    Formula:  mean_i mean_q -log p(w_iq | m_i, v_i)
+              w: masked tokens of caption i; m: its tokens' outputs with the mask token in place of w; v: the patches
+    Shapes:   prediction and its mask, see Embeddings; returns a scalar, the mean over captions with a masked token
+    Scope:    local - a caption meets only its own image; no gather
+    Source:   MACCO, arXiv 2606.13288 (hiker-lw/MACCO 97fbae1), its text half
+    Differs:  none known. As released, the image gets no gradient
+    Cost:     the last block of both towers for all patches and tokens; blocks and vocabulary's logits for masked tokens
+    """
+
+    weight: Factor = 20.0
+    """Factor of the loss, >= 0 (20 in MACCO)."""
+
+    scaled: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str]] = frozenset({"prediction"})
+
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+        """Mean over the captions of all processes that have a masked token."""
+        losses, valid = student.require("prediction"), student.require("prediction_valid")
+        kept = torch.where(valid, losses, torch.zeros_like(losses))
+        return processes.mean(kept.sum(dim=1) / valid.sum(dim=1).clamp(min=1), valid.any(dim=1))
