@@ -14,10 +14,10 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from degla.errors import InputError
-from degla.model.evidence import above, enlarge, grad_cam, top_share, unit_range
+from degla.model.evidence import above, enlarge, grad_cam, increased, relative_drop, top_share, unit_range
 from degla.systems.excon import SYSTEM
 from degla.systems.excon.cases import draw, measure, train, training_loss
-from degla.systems.excon.measures import average_drop, calibration_error, rate_of_increase
+from degla.systems.excon.measures import calibration_error
 from degla.systems.excon.network import Network, augment, explain, load_network, masked_views
 from degla.systems.excon.pictures import SHAPES, draw_shapes, read_pictures
 from degla.systems.excon.settings import ExconSettings
@@ -81,8 +81,8 @@ def test_the_top_share_has_exactly_its_places() -> None:
 
 def test_drop_increase_and_calibration_by_hand() -> None:
     before, after = torch.tensor([0.5, 0.8, 0.4]), torch.tensor([0.25, 0.9, 0.4])
-    assert average_drop(before, after) == pytest.approx(0.5 / 3)
-    assert rate_of_increase(before, after) == pytest.approx(1 / 3)
+    assert float(relative_drop(before, after).mean()) == pytest.approx(0.5 / 3)
+    assert float(increased(before, after).mean()) == pytest.approx(1 / 3)
     # One bin of confidence 0.9 with half right, one of 0.6 with all right.
     probability = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
     assert calibration_error(probability, torch.tensor([0, 1, 1, 1])) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)

@@ -24,11 +24,13 @@ from degla.systems.free.losses import (
     other_class,
     variational_loss,
 )
-from degla.systems.free.networks import Refiner
+from degla.systems.free.networks import Refiner, ResidualAdapter
 from degla.systems.free.settings import FreeSettings
 from degla.systems.free.training import (
     FreeModel,
     _Steps,
+    by_prototypes,
+    class_means,
     classify,
     linear_map,
     nearest_semantics,
@@ -196,16 +198,44 @@ def test_the_width_control_learns_nothing_in_its_refiner_and_the_baseline_has_no
     torch.manual_seed(0)
     before = FreeModel(data, 8, refines=True)
     torch.manual_seed(0)
-    control = train_free(data, settings, refines=True, trains_refiner=False)
+    control = train_free(data, settings, model=FreeModel(data, 8, refines=True), trains_refiner=False)
     assert before.refiner is not None and control.refiner is not None
     for name, value in before.refiner.state_dict().items():
         assert torch.equal(value, control.refiner.state_dict()[name])
     assert not torch.equal(before.maker.generator[0].weight, control.maker.generator[0].weight)
-    assert train_free(data, settings, refines=False).refiner is None
+    assert FreeModel(data, 8, refines=False).refiner is None
     torch.manual_seed(0)
-    trained = train_free(data, settings, refines=True)
-    assert trained.refiner is not None and not torch.equal(trained.refiner.first.weight, before.refiner.first.weight)
+    trained = train_free(data, settings, model=FreeModel(data, 8, refines=True))
+    assert (
+        isinstance(trained.refiner, Refiner)
+        and isinstance(before.refiner, Refiner)
+        and not torch.equal(trained.refiner.first.weight, before.refiner.first.weight)
+    )
     assert not trained.training
+
+
+def test_an_adapter_begins_as_nothing_and_unseen_classes_have_prototypes_of_made_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, model = _data(), FreeModel(_data(), 8, refines=True, residual=True).eval()
+    assert torch.equal(refined(model, data.features), data.features)
+    # Rows are their class's semantics, and here so are those that are made: each is nearest to its own class.
+    monkeypatch.setattr(model.maker, "generate", lambda latent, told: told)
+    assert torch.equal(by_prototypes(model, data, FreeSettings(made_rows=2)), data.label)
+    # Where rows are made for class 3 as for class 4 and the other way round, these two alone are taken for each other.
+    turn = torch.tensor([0, 1, 2, 4, 3])
+    other = data.semantics[turn]
+    monkeypatch.setattr(
+        model.maker,
+        "generate",
+        lambda latent, told: other[(told[:, None] == data.semantics).all(dim=2).int().argmax(1)],
+    )
+    assert torch.equal(by_prototypes(model, data, FreeSettings(made_rows=2)), turn[data.label])
+    means = class_means(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([4, 4, 2]), torch.tensor([2, 4]))
+    assert means.tolist() == [[7.0], [2.0]]
+    model = FreeModel(data, 8, refines=True, residual=True)
+    trained = train_free(data.scaled(), FreeSettings(hidden=8, epochs=2), model=model, choice="nearest")
+    assert isinstance(trained.refiner, ResidualAdapter) and trained.refiner.change[2].weight.abs().max() > 0
 
 
 def test_every_row_gets_one_of_the_classes_that_there_are() -> None:

@@ -14,12 +14,13 @@ import torch
 from scipy.sparse import csr_matrix
 
 from degla.errors import InputError
+from degla.systems.probe import probe
 from degla.systems.system import Case
 from degla.systems.ugcl import SYSTEM
 from degla.systems.ugcl.contrast import GraphEncoder, contextual_loss, embed, train_encoder
 from degla.systems.ugcl.graph import Graph, normalised_adjacency, propagate, undirected
 from degla.systems.ugcl.planetoid import block_model, read_graph, row_normalised
-from degla.systems.ugcl.probe import DECAYS, fit, probe_accuracy
+from degla.systems.ugcl.probe import DECAYS, probe_accuracy
 from degla.systems.ugcl.settings import UgclSettings
 from tests.official import SHARED
 
@@ -163,11 +164,11 @@ def test_the_probe_chooses_on_validation_nodes_alone(monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as scripted:
         # One decay is right on the validation node (class 0) and wrong on the test node (class 1), all others opposite.
         scripted.setattr(
-            "degla.systems.ugcl.probe.fit",
-            lambda rows, label, *, classes, decay: (
-                torch.zeros(2, 2), torch.tensor([1.0, 0.0] if decay == DECAYS[2] else [0.0, 1.0]),
+            "degla.systems.ugcl.probe.probe",
+            lambda rows, label, *, classes, decay, scaled: torch.tensor(
+                [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]] if 2 * decay == DECAYS[2] else [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
             ),
-        )  # fmt: skip
+        )
         assert probe_accuracy(torch.ones(4, 2), graph) == (1.0, 0.0)
     found = probe_accuracy(torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), graph)
     assert found == (1.0, 1.0)
@@ -177,10 +178,10 @@ def test_the_probe_chooses_on_validation_nodes_alone(monkeypatch: pytest.MonkeyP
 
 def test_weight_decay_shrinks_the_regression() -> None:
     rows, label = torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1])
-    weights = [fit(rows, label, classes=2, decay=decay)[0].norm().item() for decay in (0.01, 0.1, 1.0)]
+    weights = [probe(rows, label, classes=2, decay=decay, scaled=False)[:, 0].norm().item() for decay in (0.005, 0.05)]
     assert weights == sorted(weights, reverse=True)
-    # With decay 1: 1 - p = w for the weight w of the right class less 0, by symmetry w = sigmoid(-2 w) / 1.
-    weight = fit(rows, label, classes=2, decay=1.0)[0][0, 0].item()
+    # With half of the squares: 1 - p = w for the weight w of the right class less 0, by symmetry w = sigmoid(-2 w).
+    weight = probe(rows, label, classes=2, decay=0.5, scaled=False)[0, 0].item()
     assert weight == pytest.approx(1 / (1 + math.exp(2 * weight)), abs=1e-4)
 
 

@@ -23,7 +23,7 @@ from degla.data.decoding import shown
 from degla.errors import DeglaError, InputError
 from degla.evaluation.cache import Cache
 from degla.evaluation.models import EmbeddingModel
-from degla.evaluation.pictures import content_digest, decode_picture, read_picture
+from degla.evaluation.pictures import content_digest, decode_item, read_picture
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.progress import TaskProgress
@@ -186,20 +186,10 @@ class Embedder:
 
     def _open(self, image: ItemImage, digest: str) -> Tensor:
         content = read_picture(self.root, image.path)
-        path = shown(str(self.root / image.path))
         if hashlib.sha256(content).hexdigest() != digest:
+            path = shown(str(self.root / image.path))
             raise InputError(f"{path}: was changed while it was read. Evaluate again when nobody writes to it.")
-        picture = decode_picture(content, self.root, image.path, reading=self.reading)
-        if image.crop is not None:
-            x, y, width, height = image.crop
-            if width <= 0 or height <= 0 or x < 0 or y < 0:
-                raise InputError(f"{path}: crop {image.crop} must be (x, y, width, height) inside the image.")
-            if x + width > picture.width or y + height > picture.height:
-                raise InputError(
-                    f"{path}: crop {image.crop} lies outside the image of {picture.width} x {picture.height} "
-                    "pixels. The image is not the one that the annotation is about."
-                )
-            picture = picture.crop((x, y, x + width, y + height))
+        picture = decode_item(content, self.root, image, reading=self.reading)
         pixels: Tensor = self.encoder.transform(picture)
         return pixels
 

@@ -115,6 +115,28 @@ def decode_picture(content: bytes, root: Path, path: str, *, reading: ImageReadi
     return decode(content, _subject(root, path), reading=reading)
 
 
+def decode_item(content: bytes, root: Path, image: ItemImage, *, reading: ImageReading = "upright") -> Image.Image:
+    """The RGB picture of an item's image, or its crop of it.
+
+    Raises:
+        ImageError: see `data.decoding`.
+        InputError: the crop lies outside of the image.
+    """
+    picture = decode_picture(content, root, image.path, reading=reading)
+    if image.crop is None:
+        return picture
+    path = shown(str(root / image.path))
+    x, y, width, height = image.crop
+    if width <= 0 or height <= 0 or x < 0 or y < 0:
+        raise InputError(f"{path}: crop {image.crop} must be (x, y, width, height) inside the image.")
+    if x + width > picture.width or y + height > picture.height:
+        raise InputError(
+            f"{path}: crop {image.crop} lies outside the image of {picture.width} x {picture.height} "
+            "pixels. The image is not the one that the annotation is about."
+        )
+    return picture.crop((x, y, x + width, y + height))
+
+
 def _row(member: str) -> int:
     """The number of a row of CIFAR; -1 for what is none."""
     return int(member) if member.isdecimal() and len(member) < 10 else -1

@@ -80,6 +80,47 @@ class AttackResult(Record):
     benchmarks: tuple[AttackedBenchmark, ...] = Field(min_length=1)
 
 
+EvidenceBy = Literal["attention", "gradient"]
+"""The class token's attention times its gradient in the last block, or the gradient times the pixels."""
+
+
+class ExplainedPart(Record):
+    """One part: `scores` are drop and increase, by evidence and by chance, with the metric's name."""
+
+    part: str
+    scores: tuple[Score, ...] = Field(min_length=1)
+
+
+class ExplainedBenchmark(Record):
+    """One benchmark: `items_sha256` is of all its questions."""
+
+    name: str
+    title: str
+    items_sha256: str
+    parts: tuple[ExplainedPart, ...] = Field(min_length=1)
+
+
+class ExplainedResult(Record):
+    """What one model's explanations keep of its answers.
+
+    Attributes:
+        by: where evidence came from.
+        share: of the squares that stay.
+        images: bound on the pictures of a part; None: all.
+        seed: of drawn pictures, squares and intervals.
+    """
+
+    schema_version: Literal[1] = 1
+    model: ModelProvenance
+    by: EvidenceBy
+    share: float
+    images: int | None
+    seed: int
+    date: str
+    versions: dict[str, str]
+    benchmarks: tuple[ExplainedBenchmark, ...] = Field(min_length=1)
+
+
 def name_epsilon(epsilon: float) -> str:
     """As it is said: "2/255" where it is a whole number of such steps."""
     levels = epsilon * 255

@@ -8,7 +8,8 @@ upper bound that stronger attacks can only lower.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -24,7 +25,7 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, Classification, TieRule
 from degla.evaluation.embed import EmbeddedItems, Embedder
-from degla.evaluation.pictures import decode_picture, read_picture
+from degla.evaluation.pictures import decode_item, read_picture
 from degla.evaluation.questions import BenchmarkQuestions
 from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, name_epsilon, provenance_of
 from degla.evaluation.scoring import EmbeddingRows, class_rows, unit_rows
@@ -32,6 +33,7 @@ from degla.evaluation.verdicts import Judged, judge, texts_of
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
 from degla.model.encoder import Encoder
 from degla.progress import TaskProgress
+from degla.records import ItemImage
 from degla.version import __version__
 
 
@@ -152,17 +154,37 @@ class Attacker:
     def _batches(
         self, entry: Classification, numbers: Sequence[int], *, name: str
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Images by their numbers, opened and normalised, some at a time."""
         size = self.images_per_batch or (32 if self.encoder.device.type == "cpu" else 128)
-        with self.progress.task(name, len(numbers)) as advance:
-            for start in range(0, len(numbers), size):
-                batch = list(numbers[start : start + size])
-                pixels = [self._open(entry.images[number].path) for number in batch]
-                yield batch, torch.stack(pixels).to(self.encoder.device)
-                advance(len(batch))
+        return open_images(self.encoder, entry.images, numbers, root=self.root, size=size,
+                           advance_by=self.progress.task(name, len(numbers)))  # fmt: skip
 
-    def _open(self, path: str) -> Tensor:
-        return self.encoder.transform(decode_picture(read_picture(self.root, path), self.root, path))
+
+def open_images(
+    encoder: Encoder,
+    images: Sequence[ItemImage],
+    numbers: Sequence[int],
+    *,
+    root: Path,
+    size: int,
+    advance_by: AbstractContextManager[Callable[[int], None]],
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Images by their numbers, opened, transformed and on the model's device, some at a time.
+
+    Args:
+        encoder: whose transform it is.
+        images: of which some are opened.
+        numbers: which.
+        root: folder that their paths are relative to.
+        size: how many at a time.
+        advance_by: of `TaskProgress.task`.
+    """
+    with advance_by as advance:
+        for start in range(0, len(numbers), size):
+            batch = list(numbers[start : start + size])
+            content = [(images[number], read_picture(root, images[number].path)) for number in batch]
+            pixels = [encoder.transform(decode_item(read, root, image)) for image, read in content]
+            yield batch, torch.stack(pixels).to(encoder.device)
+            advance(len(batch))
 
 
 def attack_model(
@@ -222,6 +244,10 @@ def _attack_benchmark(attacker: Attacker, asked: BenchmarkQuestions, tie: TieRul
 def _drawn(entry: Classification, settings: AttackSettings) -> Classification:
     """The entry with so many of its images, drawn by chance and in their order."""
     count = len(entry.images)
-    if settings.images is None or settings.images >= count:
-        return entry
-    return entry.only(sorted(Random(f"{entry.part}/{settings.seed}").sample(range(count), settings.images)))
+    kept = drawn_numbers(count, settings.images, key=f"{entry.part}/{settings.seed}")
+    return entry if len(kept) == count else entry.only(kept)
+
+
+def drawn_numbers(count: int, most: int | None, *, key: str) -> list[int]:
+    """All numbers below `count`, or so many of them, drawn by chance and sorted."""
+    return list(range(count)) if most is None or most >= count else sorted(Random(key).sample(range(count), most))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group
 
 from degla.evaluation.caveats import told_notes
-from degla.evaluation.results import AttackResult, name_epsilon
+from degla.evaluation.results import AttackResult, ExplainedResult, name_epsilon
 from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.pages.words import percent
 from degla.results import BenchmarkResult, Result, Score
@@ -84,6 +84,30 @@ def render_attacks(results: Sequence[AttackResult]) -> Group:
         sizes_of = [f"ε {name_epsilon(each.epsilon)}" if each.epsilon else "clean" for each in benchmark.attacked]
         title = f"{benchmark.title}: accuracy (%) and its 95 % interval under attack"
         tables.append(Table(["part", Column("model", align="left"), *sizes_of], rows).terminal(title=title))
+    return Group(*tables)
+
+
+def render_explained(results: Sequence[ExplainedResult]) -> Group:
+    """A table a benchmark: for each part one row a model, drop and increase by its evidence and by chance, in percent.
+
+    Args:
+        results: of models that were asked alike.
+    """
+    tables = []
+    for place, benchmark in enumerate(results[0].benchmarks):
+        rows = []
+        for number, part in enumerate(benchmark.parts):
+            for row, result in enumerate(results):
+                scores = result.benchmarks[place].parts[number].scores
+                about = TableCell("") if row else TableCell(part.part, note=f"{scores[0].n} items")
+                rows.append(TableRow([about, result.model.label, *map(_cell, scores)]))
+        heads = [f"{score.metric} {'↓' if score.lower else '↑'}" for score in benchmark.parts[0].scores]
+        caption = (
+            f"Where {percent(results[0].share)} % of a picture's squares stay: drop is what is lost of the probability "
+            "of the model's own answer, a mean share; increase says how often it rises. By chance: squares drawn."
+        )
+        table = Table(["part", Column("model", align="left"), *heads], rows)
+        tables.append(table.terminal(title=f"{benchmark.title}: what explanations keep (%)", caption=caption))
     return Group(*tables)
 
 

@@ -8,9 +8,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn.functional import interpolate
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
 
+from degla.model.image import encode_class_token
 from degla.ranges import Checked, Share
 
 Map = Float[Tensor, "batch height width"]
@@ -32,6 +33,56 @@ def attention_evidence(
 ) -> Float[Tensor, "batch length"]:
     """Attention times the gradient of a score in it, negative products cut to 0, summed over heads."""
     return (row * gradient).clamp(min=0.0).sum(dim=1)
+
+
+def patch_evidence(
+    clip: nn.Module, images: Float[Tensor, "batch 3 height width"], texts: Float[Tensor, "batch dim"]
+) -> Float[Tensor, "batch patches"]:
+    """How much each patch adds to the similarity of an image and a text (`attention_evidence`).
+
+    Args:
+        clip: open_clip's model, whose image tower is read at its class token.
+        images: transformed.
+        texts: unit embeddings, one an image.
+    """
+    leaves: list[Tensor] = []
+
+    def see(row: Tensor, values: Tensor) -> Tensor:
+        leaves.append(row.detach().requires_grad_())
+        return leaves[0]
+
+    # The graph begins at the attention of the last block: nothing before it is kept.
+    with torch.enable_grad():
+        raw = encode_class_token(clip, images, look=see)
+        similarity = (normalize(raw.float(), dim=-1) * texts).sum()
+        (gradient,) = torch.autograd.grad(similarity, leaves[0])
+    return attention_evidence(leaves[0].detach().float(), gradient.float())[:, 1:]
+
+
+def pixel_evidence(
+    images: Float[Tensor, "batch 3 height width"],
+    score: Callable[[Float[Tensor, "batch 3 height width"]], Float[Tensor, " batch"]],
+    *,
+    grid: tuple[int, int],
+) -> Map:
+    """Gradient of a score times the pixels, for towers of any kind: their sum over colours, negative sums cut to 0.
+
+    Args:
+        images: transformed, so that 0 is the mean colour, which stands for nothing.
+        score: what is explained, one number an image.
+        grid: squares down and across, each with the mean over its pixels.
+    """
+    with torch.enable_grad():
+        leaf = images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(score(leaf).sum(), leaf)
+    return adaptive_avg_pool2d((leaf.detach() * gradient).sum(dim=1).clamp(min=0.0), grid)
+
+
+def kept_part(
+    images: Float[Tensor, "batch 3 height width"], mask: Float[Tensor, "batch down across"]
+) -> Float[Tensor, "batch 3 height width"]:
+    """Images where a mask of patches is 1, and the mean colour, 0, elsewhere."""
+    return images * interpolate(mask[:, None].to(images), size=images.shape[2:], mode="nearest")
 
 
 def grad_cam(
@@ -78,3 +129,13 @@ def top_share(evidence: Map, share: float) -> Map:
     count = max(1, int(share * flat.shape[1]))
     kept = torch.zeros_like(flat).scatter_(1, flat.topk(count, dim=1).indices, 1.0)
     return kept.view_as(evidence)
+
+
+def relative_drop(before: Float[Tensor, " batch"], after: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """max(0, p - q) / p of each: how much of a probability is lost with what an explanation leaves out."""
+    return (before - after).clamp(min=0.0) / before
+
+
+def increased(before: Float[Tensor, " batch"], after: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """1 where q > p: what an explanation keeps alone makes the answer more probable."""
+    return (after > before).to(before)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from degla.errors import InputError
 from degla.inputs import Pictures
 from degla.model.encoder import Encoder
-from degla.model.evidence import attention_evidence
+from degla.model.evidence import patch_evidence
 from degla.model.image import encode_class_token
 from degla.model.token_mask import significance
 from degla.prefixes import PrefixTree
@@ -125,18 +125,7 @@ class Teacher(nn.Module):
             InputError: the image tower is not read at its class token.
         """
         self.encoder.refuse_without_class_token("--objective.evidence-contrast.weight")
-        leaves: list[Tensor] = []
-
-        def see(row: Tensor, values: Tensor) -> Tensor:
-            leaves.append(row.detach().requires_grad_())
-            return leaves[0]
-
-        # The graph begins at the attention of the last block: nothing before it is kept.
-        with torch.enable_grad():
-            raw = encode_class_token(self.encoder.clip, images, look=see)
-            similarity = (nn.functional.normalize(raw.float(), dim=-1) * captions).sum()
-            (gradient,) = torch.autograd.grad(similarity, leaves[0])
-        return attention_evidence(leaves[0].detach().float(), gradient.float())[:, 1:]
+        return patch_evidence(self.encoder.clip, images, captions)
 
     @torch.no_grad()
     def update(self, student: Encoder, *, decay: float) -> None:

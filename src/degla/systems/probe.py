@@ -15,8 +15,9 @@ def probe(
     classes: int,
     decay: float = 1e-3,
     steps: int = 60,
+    scaled: bool = True,
 ) -> Float[Tensor, "classes dim_and_one"]:
-    """Logistic regression on features that are brought to mean 0 and variance 1, by L-BFGS from zeros.
+    """Logistic regression by L-BFGS from zeros, on features that are brought to mean 0 and variance 1.
 
     Args:
         features: of training rows.
@@ -24,19 +25,22 @@ def probe(
         classes: how many there are; a class without a row is never the answer but by chance.
         decay: factor of the squared weights.
         steps: of L-BFGS.
+        scaled: bring them there; else they are taken as they are.
 
     Returns:
         Weights on the features as they are, the bias last; for `classify`.
     """
     features = features.detach().double()
     mean, spread = features.mean(dim=0), features.std(dim=0).clamp(min=1e-6)
-    scaled = torch.cat([(features - mean) / spread, features.new_ones(len(features), 1)], dim=1)
-    weights = torch.zeros(classes, scaled.shape[1], dtype=torch.float64, requires_grad=True)
+    if not scaled:
+        mean, spread = torch.zeros_like(mean), torch.ones_like(spread)
+    rows = torch.cat([(features - mean) / spread, features.new_ones(len(features), 1)], dim=1)
+    weights = torch.zeros(classes, rows.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=steps, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = cross_entropy(scaled @ weights.T, label) + decay * weights[:, :-1].square().sum()
+        value = cross_entropy(rows @ weights.T, label) + decay * weights[:, :-1].square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from degla.data.batches import Batch, BatchPart
 from degla.data.randomness import stream
 from degla.losses.core import Processes, Target
-from degla.model.evidence import EvidenceConfig, unit_range
+from degla.model.evidence import EvidenceConfig, kept_part, unit_range
 from degla.model.teacher import Teacher
 
 
@@ -69,9 +68,7 @@ class Evidence:
             drawn = kept.flatten(1).gather(1, noise.to(kept.device).argsort(dim=1))
             kept = torch.unflatten(drawn, 1, self.grid)
         there = kept.any(dim=(1, 2)) & ~kept.all(dim=(1, 2))
-        mask = interpolate(kept[:, None].to(images), size=images.shape[2:], mode="nearest")
-        # 0 is the mean colour.
-        parts = images * mask
+        parts = kept_part(images, kept)
         rows, _ = teacher.encode(parts, None)
         assert rows is not None
         return parts, there, rows

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
+from degla.files import write_text
 from degla.shelf import BENCHMARKS
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from degla.evaluation.cache import DiskCache
     from degla.evaluation.processes import EvaluationProcesses
     from degla.evaluation.run import Evaluation
+    from degla.records import Record
 
 log = logging.getLogger(__name__)
 
 
-def describe_questions(verb: argparse.ArgumentParser, *, benchmarks: str, seed: str) -> None:
+def describe_questions(verb: argparse.ArgumentParser, *, benchmarks: str, seed: str, ties: bool = True) -> None:
     """Arguments that say what models are asked; `benchmarks` and `seed` are the help of those two."""
     verb.add_argument("--benchmarks", nargs="+", required=True, metavar="NAME", help=benchmarks)
     verb.add_argument("--root", type=Path, required=True, help="folder that holds the benchmarks' data")
-    verb.add_argument("--tie", choices=["strict", "half", "lenient"], help="tie rule (each benchmark's own)")
+    if ties:
+        verb.add_argument("--tie", choices=["strict", "half", "lenient"], help="tie rule (each benchmark's own)")
     verb.add_argument("--allow-missing", action="store_true", help="score what is there, and say what is missing")
     verb.add_argument("--device", default="auto", help="cpu, cuda, ... (auto)")
     verb.add_argument("--seed", type=int, default=0, help=seed)
@@ -42,6 +49,28 @@ def describe_benchmarks(verb: argparse.ArgumentParser) -> None:
         "with transparency on white (upright)",
     )
     describe_cache(verb)
+
+
+def describe_results(verb: argparse.ArgumentParser) -> None:
+    """Arguments of every verb that prints results of several models and keeps them in one file."""
+    verb.add_argument("--label", nargs="+", help="names of the models, one a model (the model's own name)")
+    verb.add_argument("--out", type=Path, metavar="FILE", help="JSON file with all results")
+    verb.add_argument("--json", action="store_true", help="print the results as JSON")
+
+
+def show_results(given: argparse.Namespace, results: Sequence[Record], render: Callable[[], Group]) -> None:
+    """Write and print the results of several models as the arguments of `describe_results` say."""
+    from degla.verbs._terminal import show
+
+    written = json.dumps({"models": [result.model_dump(mode="json") for result in results]}, indent=2) + "\n"
+    if given.out is not None:
+        write_text(given.out, written)
+    if given.json:
+        sys.stdout.write(written)
+        return
+    show(render())
+    if given.out is not None:
+        sys.stderr.write(f"written: {given.out}\n")
 
 
 def describe_cache(verb: argparse.ArgumentParser) -> None:

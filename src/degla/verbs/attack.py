@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from fractions import Fraction
-from pathlib import Path
 
-from degla.files import write_text
-from degla.verbs._scoring import check_benchmarks, check_models, describe_questions, device, refuse_several_processes
-from degla.verbs._terminal import show
+from degla.verbs._scoring import (
+    check_benchmarks,
+    check_models,
+    describe_questions,
+    describe_results,
+    device,
+    refuse_several_processes,
+    show_results,
+)
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -29,9 +32,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--steps", type=int, default=10, help="steps of each attack (10)")
     verb.add_argument("--step-size", type=float, metavar="SHARE", help="step as a share of epsilon (2.5 / steps)")
     verb.add_argument("--images", type=int, metavar="N", help="attack N images of each part, drawn by chance (all)")
-    verb.add_argument("--label", nargs="+", help="names of the models, one a model (the model's own name)")
-    verb.add_argument("--out", type=Path, metavar="FILE", help="JSON file with all results")
-    verb.add_argument("--json", action="store_true", help="print the results as JSON")
+    describe_results(verb)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -58,15 +59,7 @@ def run(given: argparse.Namespace) -> int:
         )
         for number, name in enumerate(given.models)
     ]
-    written = json.dumps({"models": [result.model_dump(mode="json") for result in results]}, indent=2) + "\n"
-    if given.out is not None:
-        write_text(given.out, written)
-    if given.json:
-        sys.stdout.write(written)
-    else:
-        show(render_attacks(results))
-        if given.out is not None:
-            sys.stderr.write(f"written: {given.out}\n")
+    show_results(given, results, lambda: render_attacks(results))
     return 0
 
 

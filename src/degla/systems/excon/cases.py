@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from degla.model.attack import AttackConfig, perturb
-from degla.model.evidence import top_share
+from degla.model.evidence import increased, relative_drop, top_share
 from degla.pages.page import Figure
-from degla.systems.excon.measures import average_drop, calibration_error, rate_of_increase
+from degla.systems.excon.measures import calibration_error
 from degla.systems.excon.network import Network, Pixels, augment, explain, load_network, looking, masked_views
 from degla.systems.excon.picture import draw_evidence
 from degla.systems.excon.pictures import LabelledPictures, batches, read_pictures
@@ -111,8 +111,8 @@ def measure(settings: ExconSettings, case: Case, weights: Weights) -> Mapping[st
     before, after, noisy, right, attacked = (torch.cat(column) for column in zip(*found, strict=True))
     return {
         "accuracy": float(right.float().mean()),
-        "drop": average_drop(before, after),
-        "increase": rate_of_increase(before, after),
+        "drop": float(relative_drop(before, after).mean()),
+        "increase": float(increased(before, after).mean()),
         "attacked": float(attacked.float().mean()),
         "calibration": calibration_error(noisy, test.label),
     }

@@ -1,22 +1,10 @@
-"""What explanations and probabilities of a classifier are worth."""
+"""What probabilities of a classifier are worth."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-Probability = Float[Tensor, " batch"]
-
-
-def average_drop(before: Probability, after: Probability) -> float:
-    """Mean of max(0, p - q) / p: how much of a class's probability is lost with what its explanation leaves out."""
-    return float(((before - after).clamp(min=0.0) / before).mean())
-
-
-def rate_of_increase(before: Probability, after: Probability) -> float:
-    """Share with q > p: the explanation alone makes the class more probable."""
-    return float((after > before).float().mean())
 
 
 def calibration_error(

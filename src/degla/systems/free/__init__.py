@@ -4,8 +4,9 @@ Formula:  Over features x in 0 to 1 and semantics a: a VAE-GAN whose generator G
           = lrelu(W1 x), [m, s] = W3 h, e = m + sigmoid(s) noise, a^ = sigmoid(e), taught on real features of seen
           classes by 0.5 mean max(0, D + g ||m - c_y||^2 - (1 - g) ||m - c_y'||^2) (SAMC; c learnt, y' another class)
           and w sum_k d_k^2 / ||d|| |d_k|, d = a^ - a (SCC; of made features, too, for G). Every feature, real or
-          made, is then [x; h; a^] for one softmax over all classes. S and U: mean accuracy of seen and unseen
-          classes; H = 2 S U / (S + U).
+          made, is then [x; h; a^] for one softmax over all classes. `residual` has r = x + W2 lrelu(W1 x) in the place
+          of m and sigmoid(W3 r) in that of a^, and takes the class whose mean of r, of made features where it is
+          unseen, is nearest. S and U: mean accuracy of seen and unseen classes; H = 2 S U / (S + U).
 Source:   arXiv 2107.13807 (ICCV 2021); its released code for what the text leaves open.
 Differs:  Refined features are without noise when they are scored; the release draws at test time, too. The other
           class of SAMC is never the own one, centres move by the gradient of their own step, SCC's weights have no
@@ -24,7 +25,7 @@ SYSTEM = System(
     paper="2107.13807",
     settings=FreeSettings(),
     quick=FreeSettings(epochs=60),
-    methods=("f_vaegan", "width_control", "free", "free_nearest", "linear", "zero_shot"),
+    methods=("f_vaegan", "width_control", "free", "free_nearest", "residual", "linear", "zero_shot"),
     columns=(
         ScoreColumn("seen", "S: mean accuracy of classes trained on, among all classes."),
         ScoreColumn("unseen", "U: mean accuracy of classes never trained on, among all classes."),

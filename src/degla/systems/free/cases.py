@@ -15,6 +15,7 @@ from degla.systems.free.picture import draw_features
 from degla.systems.free.settings import FreeSettings
 from degla.systems.free.training import (
     FreeModel,
+    by_prototypes,
     classify,
     linear_map,
     nearest_semantics,
@@ -23,7 +24,7 @@ from degla.systems.free.training import (
 )
 from degla.systems.system import Case, Weights
 
-_CHOICES: Final[dict[str, Other]] = {"free_nearest": "nearest"}
+_CHOICES: Final[dict[str, Other]] = {"free_nearest": "nearest", "residual": "nearest"}
 
 
 @lru_cache(maxsize=4)
@@ -45,20 +46,24 @@ def _of(settings: FreeSettings, case: Case) -> ZeroShotData:
 
 def train(settings: FreeSettings, case: Case) -> Weights:
     """What makes features, and refines them; nothing for `linear` and `zero_shot`."""
-    data = _of(settings, case)
     if case.method in ("linear", "zero_shot"):
         return {}
     return train_free(
-        data,
+        _of(settings, case),
         settings,
-        refines=case.method != "f_vaegan",
+        model=_new(settings, case),
         trains_refiner=case.method != "width_control",
         choice=_CHOICES.get(case.method, "random"),
     ).state_dict()
 
 
+def _new(settings: FreeSettings, case: Case) -> FreeModel:
+    residual = case.method == "residual"
+    return FreeModel(_of(settings, case), settings.hidden, refines=case.method != "f_vaegan", residual=residual)
+
+
 def _model(settings: FreeSettings, case: Case, weights: Weights) -> FreeModel:
-    model = FreeModel(_of(settings, case), settings.hidden, refines=case.method != "f_vaegan")
+    model = _new(settings, case)
     model.load_state_dict(dict(weights))
     return model.eval()
 
@@ -69,9 +74,10 @@ def measure(settings: FreeSettings, case: Case, weights: Weights) -> Mapping[str
     if case.method == "zero_shot":
         nearest = nearest_semantics(_plain(settings, case))
         return {} if nearest is None else score_rows(nearest, data)._asdict()
-    plain = case.method == "linear"
-    found = linear_map(data) if plain else classify(_model(settings, case, weights), data, settings)
-    return score_rows(found, data)._asdict()
+    if case.method == "linear":
+        return score_rows(linear_map(data), data)._asdict()
+    find = by_prototypes if case.method == "residual" else classify
+    return score_rows(find(_model(settings, case, weights), data, settings), data)._asdict()
 
 
 def draw(settings: FreeSettings, models: Mapping[Case, Weights]) -> Figure | None:

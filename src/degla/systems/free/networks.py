@@ -27,7 +27,7 @@ class Refined(NamedTuple):
     """What the refiner makes of features: hidden layer h, mean of e, and semantics a^."""
 
     hidden: Float[Tensor, "rows hidden"]
-    mean: Float[Tensor, "rows semantics"]
+    mean: Float[Tensor, "rows centred"]
     semantics: Float[Tensor, "rows semantics"]
 
 
@@ -50,6 +50,25 @@ class Refiner(nn.Module):
         mean, spread = self.last(hidden).chunk(2, dim=1)
         drawn = mean + spread.sigmoid() * torch.randn_like(mean) if self.training else mean
         return Refined(hidden, mean, drawn.sigmoid())
+
+
+class ResidualAdapter(nn.Module):
+    """r = x + W2 lrelu(W1 x), and semantics a^ = sigmoid(W3 r); at first r is x itself.
+
+    It has the place of `Refiner` beside frozen embeddings: r is where the centres lie, and what is classified.
+    """
+
+    def __init__(self, features: int, semantics: int, hidden: int) -> None:
+        super().__init__()
+        self.change = _layers(features, hidden, features)
+        self.tells = nn.Linear(features, semantics).apply(_start)
+        nn.init.zeros_(self.change[-1].weight)
+
+    def forward(self, rows: Float[Tensor, "rows features"]) -> Refined:
+        """Of each row; `mean` is r."""
+        changed = self.change(rows)
+        adapted = rows + changed
+        return Refined(changed, adapted, self.tells(adapted).sigmoid())
 
 
 class FeatureMaker(nn.Module):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from degla.pages.page import Figure
-from degla.pages.plot import FONT, PALETTE, both_widths, styled, to_svg
+from degla.pages.plot import PALETTE, both_widths, styled
 from degla.systems.free.data import ZeroShotData
 from degla.systems.free.training import FreeModel
+from degla.systems.panels import Points, draw_panels
 
 _SHOWN: Final = 6
 """Classes, and made features of each are as many as real ones."""
@@ -26,33 +27,16 @@ def draw_features(models: Mapping[str, FreeModel], data: ZeroShotData) -> Figure
     told = data.semantics[label]
     with torch.no_grad():
         made = {name: model.maker.generate(torch.randn_like(told), told) for name, model in models.items()}
-    points = {name: (each - middle) @ directions[:2].T for name, each in {"": real, **made}.items()}
+    flat = {name: (each - middle) @ directions[:2].T for name, each in {"": real, **made}.items()}
+    panels = {name: [Points(flat[""], size=6), Points(flat[name], "x", 10)] for name in made}
     colours = [PALETTE[int((classes == each).nonzero()[0]) % len(PALETTE)] for each in label]
 
     @styled
     def draw(width: float) -> str:
-        return _panels(points, colours, width=width, name=data.name)
+        return draw_panels(panels, colours, width=width, columns=2, name=f"features {data.name}", shared=True)
 
     return Figure(
         both_widths(draw),
         f"{data.name}: {len(classes)} classes never trained on, a colour each. Dots are real, crosses are made.",
         title="Real and made features, first two principal components of the real ones",
     )
-
-
-def _panels(points: Mapping[str, torch.Tensor], colours: list[str], *, width: float, name: str) -> str:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
-    titles = [title for title in points if title]
-    figure = Canvas(figsize=(width, width / len(titles) * 0.8))
-    FigureCanvasAgg(figure)
-    panels: list[Any] = list(figure.subplots(1, len(titles), squeeze=False, sharex=True, sharey=True).ravel())
-    for axes, title in zip(panels, titles, strict=True):
-        for places, marker, size in ((points[""], "o", 6), (points[title], "x", 10)):
-            axes.scatter(places[:, 0].tolist(), places[:, 1].tolist(), s=size, c=colours, marker=marker, linewidths=0.7)
-        axes.set_title(title, fontsize=FONT)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    figure.tight_layout()
-    return to_svg(figure, f"features {name}")

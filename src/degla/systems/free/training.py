@@ -19,37 +19,40 @@ from degla.systems.free.losses import (
     margin_loss,
     variational_loss,
 )  # fmt: skip
-from degla.systems.free.networks import FeatureMaker, Refiner
+from degla.systems.free.networks import FeatureMaker, Refined, Refiner, ResidualAdapter
 from degla.systems.free.settings import FreeSettings
 
 
 class FreeModel(nn.Module):
     """Everything that training leaves; one without a refiner is an f-VAEGAN."""
 
-    def __init__(self, data: ZeroShotData, hidden: int, *, refines: bool) -> None:
+    def __init__(self, data: ZeroShotData, hidden: int, *, refines: bool, residual: bool = False) -> None:
         super().__init__()
         features, semantics = data.features.shape[1], data.semantics.shape[1]
         self.maker = FeatureMaker(features, semantics, hidden)
-        self.refiner = Refiner(features, semantics, hidden) if refines else None
+        kind = ResidualAdapter if residual else Refiner
+        self.refiner: Refiner | ResidualAdapter | None = kind(features, semantics, hidden) if refines else None
 
 
 def train_free(
-    data: ZeroShotData, settings: FreeSettings, *, refines: bool, trains_refiner: bool = True, choice: Other = "random"
-) -> FreeModel:
+    data: ZeroShotData, settings: FreeSettings, *, model: FreeModel, trains_refiner: bool = True,
+    choice: Other = "random",
+) -> FreeModel:  # fmt: skip
     """Train on the rows of seen classes, by torch's generator.
 
     Args:
         data: scaled.
         settings: of the training.
-        refines: whether there is a refiner at all.
-        trains_refiner: or is left as it was made: the same number of features without what FREE teaches them.
+        model: as it was made.
+        trains_refiner: or it is left as it was made: the same number of features without what FREE teaches them.
         choice: which other class's centre a feature is pushed from.
     """
-    model = FreeModel(data, settings.hidden, refines=refines)
     taught = model.refiner if trains_refiner else None
     place = torch.full((len(data.semantics),), -1)
     place[data.seen] = torch.arange(len(data.seen))
     centres = nn.Parameter(torch.randn(len(data.seen), data.semantics.shape[1]))
+    if isinstance(taught, ResidualAdapter):  # Features stay where they are at first, and so do their centres.
+        centres = nn.Parameter(class_means(data.features[data.train], data.label[data.train], data.seen))
     steps = _Steps(model, taught, centres, settings, choice)
     for _ in range(settings.epochs):
         for rows in torch.split(data.train[torch.randperm(len(data.train))], settings.batch):
@@ -62,7 +65,7 @@ class _Steps:
     """One optimiser for each of the parties, and the steps that they take in turn."""
 
     def __init__(
-        self, model: FreeModel, refiner: Refiner | None, centres: nn.Parameter, settings: FreeSettings, choice: Other
+        self, model: FreeModel, refiner: nn.Module | None, centres: nn.Parameter, settings: FreeSettings, choice: Other
     ) -> None:
         self.model, self.refiner, self.centres, self.settings, self.choice = model, refiner, centres, settings, choice
         maker = model.maker
@@ -82,7 +85,7 @@ class _Steps:
         both = [self.generator] if self.refinement is None else [self.generator, self.refinement]
         _step(both, self.make(rows, told))
 
-    def refine(self, refiner: Refiner, rows: Tensor, told: Tensor, label: Tensor) -> Tensor:
+    def refine(self, refiner: nn.Module, rows: Tensor, told: Tensor, label: Tensor) -> Tensor:
         """Centres and consistency of real features. Centres move by this step's gradient alone."""
         settings, found = self.settings, refiner(rows)
         apart = margin_loss(
@@ -141,21 +144,45 @@ def classify(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -> In
 
     Every row, real or made, is replaced by [x; h; a^] where the model refines.
     """
-    with torch.no_grad():
-        label = data.unseen.repeat_interleave(settings.made_rows)
-        told = data.semantics[label]
-        made = model.maker.generate(torch.randn_like(told), told)
-        rows = torch.cat([data.features[data.train], made])
-        known, everything = refined(model, rows), refined(model, data.features)
-    weight, bias = fit_softmax(known, torch.cat([data.label[data.train], label]), classes=len(data.semantics))
+    known, label, everything = _to_learn_by(model, data, settings)
+    weight, bias = fit_softmax(known, label, classes=len(data.semantics))
     return (everything @ weight + bias + _allowed(data)).argmax(dim=1)
 
 
+def by_prototypes(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -> Int[Tensor, " rows"]:
+    """The class of the nearest prototype for each row: the mean of a class's adapted rows, made ones of unseen classes.
+
+    Nothing is trained on made rows, so that nothing can learn to tell them from real ones.
+    """
+    known, label, everything = _to_learn_by(model, data, settings)
+    classes = torch.unique(label)
+    found: Tensor = classes[torch.cdist(everything, class_means(known, label, classes)).argmin(dim=1)]
+    return found
+
+
+def class_means(
+    rows: Float[Tensor, "rows dim"], label: Int[Tensor, " rows"], classes: Int[Tensor, " classes"]
+) -> Float[Tensor, "classes dim"]:
+    """The mean of the rows of each class."""
+    return torch.stack([rows[label == each].mean(dim=0) for each in classes])
+
+
+@torch.no_grad()
+def _to_learn_by(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -> tuple[Tensor, Tensor, Tensor]:
+    """Refined rows that are trained on and that are made for unseen classes, their classes, and all rows, refined."""
+    label = data.unseen.repeat_interleave(settings.made_rows)
+    told = data.semantics[label]
+    rows = torch.cat([data.features[data.train], model.maker.generate(torch.randn_like(told), told)])
+    return refined(model, rows), torch.cat([data.label[data.train], label]), refined(model, data.features)
+
+
 def refined(model: FreeModel, rows: Float[Tensor, "rows features"]) -> Float[Tensor, "rows wide"]:
-    """[x; h; a^] of each row, or x alone; the same for the same row, whatever is drawn."""
+    """[x; h; a^] of each row, the adapted row, or x alone; the same for the same row, whatever is drawn."""
     if model.refiner is None:
         return rows
-    found = model.refiner.eval()(rows)
+    found: Refined = model.refiner.eval()(rows)
+    if isinstance(model.refiner, ResidualAdapter):
+        return found.mean
     return torch.cat([rows, found.hidden, found.semantics], dim=1)
 
 

@@ -1,0 +1,268 @@
+"""Drop and increase of explanations: a model and its benchmarks enter, what its evidence keeps of its answers leaves.
+
+After ExCon (arXiv 2111.14271), with texts as the classes. A model answers a question with the text that it finds most
+probable of those of the question; its evidence for that text says which squares of the picture stay, the rest becomes
+the mean colour, and the probability of the same text is asked again. As many squares drawn by chance stand beside: a
+part of a picture may keep an answer whatever it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain, groupby
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from degla.data.randomness import stream
+from degla.errors import InputError
+from degla.evaluation.benchmark import Classification
+from degla.evaluation.embed import Embedder
+from degla.evaluation.questions import BenchmarkQuestions, questions_digest
+from degla.evaluation.results import EvidenceBy, ExplainedBenchmark, ExplainedPart, ExplainedResult, provenance_of
+from degla.evaluation.robustness import drawn_numbers, open_images
+from degla.evaluation.scoring import class_rows
+from degla.evaluation.verdicts import texts_of
+from degla.model.attack import at_rest
+from degla.model.encoder import Encoder
+from degla.model.evidence import increased, kept_part, patch_evidence, pixel_evidence, relative_drop, top_share
+from degla.progress import TaskProgress
+from degla.records import ItemImage, PairItem
+from degla.results import Interval, Score
+from degla.statistics.bootstrap import FloatArray, cluster_numbers, drawn_means, percentile_interval
+from degla.version import __version__
+
+SQUARES: Final = (8, 8)
+"""Down and across, where evidence is that of pixels."""
+_METRICS: Final = ("drop", "increase", "drop by chance", "increase by chance")
+
+
+@dataclass(frozen=True)
+class ExplainSettings:
+    """What is kept of how many pictures; a wrong value is refused.
+
+    Attributes:
+        share: of the squares that stay, above 0 and below 1 (0.15 in ExCon's code).
+        images: ask about so many pictures of each part, drawn by chance, 1 or more; None: all.
+        by: "attention": attention of the class token times its gradient in the last block; "gradient": gradient times
+            pixels, for towers of any kind; None: by attention where there is a class token.
+        seed: of drawn pictures, squares and intervals.
+    """
+
+    share: float = 0.15
+    images: int | None = None
+    by: EvidenceBy | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise InputError(f"share is {self.share}; it must be above 0 and below 1.")
+        if self.images is not None and self.images < 1:
+            raise InputError(f"images is {self.images}; it must be 1 or more.")
+
+
+@dataclass(frozen=True)
+class AskedPictures:
+    """The pictures of a part, each with its own texts.
+
+    Attributes:
+        part: its name.
+        images: N pictures.
+        texts: unit embeddings of all texts.
+        own: places of the texts of each picture among these, two or more.
+    """
+
+    part: str
+    images: tuple[ItemImage, ...]
+    texts: Float[Tensor, "texts dim"]
+    own: tuple[tuple[int, ...], ...]
+
+    def rows_of(self, numbers: Sequence[int]) -> tuple[Float[Tensor, "batch most dim"], Bool[Tensor, "batch most"]]:
+        """The texts of some pictures, and which of the rows there are: some pictures have fewer than others."""
+        some = [torch.tensor(self.own[number], device=self.texts.device) for number in numbers]
+        places = torch.nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=-1)
+        return self.texts[places.clamp(min=0)], places >= 0
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Asks one model.
+
+    Attributes:
+        encoder: the model.
+        root: folder that image paths are relative to.
+        settings: of the explanations.
+        progress: where to show how far it is.
+    """
+
+    encoder: Encoder
+    root: Path
+    settings: ExplainSettings
+    progress: TaskProgress = field(default_factory=TaskProgress)
+
+    @property
+    def by(self) -> EvidenceBy:
+        """Where evidence comes from.
+
+        Raises:
+            InputError: attention is asked of a tower without a class token.
+        """
+        if self.settings.by == "attention":
+            self.encoder.refuse_without_class_token("--by attention")
+        return self.settings.by or ("attention" if self.encoder.reads_class_token else "gradient")
+
+    def ask(self, asked: AskedPictures) -> Float[Tensor, "images 3"]:
+        """Probability of each picture's answer: by all of it, by what its evidence keeps, by a part by chance."""
+        size = 32 if self.encoder.device.type == "cpu" else 128
+        everything = range(len(asked.images))
+        found = torch.empty(len(everything), 3)
+        with at_rest(self.encoder):
+            for batch, pixels in open_images(self.encoder, asked.images, everything, root=self.root, size=size,
+                                             advance_by=self.progress.task(asked.part, len(everything))):  # fmt: skip
+                found[batch] = self.explain(pixels, *asked.rows_of(batch), numbers=batch).cpu()
+        return found
+
+    def explain(
+        self,
+        pixels: Float[Tensor, "batch 3 height width"],
+        texts: Float[Tensor, "batch most dim"],
+        there: Bool[Tensor, "batch most"],
+        *,
+        numbers: Sequence[int],
+    ) -> Float[Tensor, "batch 3"]:
+        """The same of some pictures.
+
+        Args:
+            pixels: transformed.
+            texts: unit embeddings of the texts of each.
+            there: which of them there are.
+            numbers: of the pictures, by which squares are drawn.
+        """
+        whole = self._probabilities(pixels, texts, there)
+        answer = whole.argmax(dim=1, keepdim=True)
+        evidence = self._evidence(pixels, texts.gather(1, answer[:, :, None].expand(-1, -1, texts.shape[2]))[:, 0])
+        drawn = torch.stack([self._noise(number, evidence.shape[1:]) for number in numbers]).to(evidence.device)
+        parts = (kept_part(pixels, top_share(each, self.settings.share)) for each in (evidence, drawn))
+        asked = (whole, *(self._probabilities(part, texts, there) for part in parts))
+        return torch.cat([each.gather(1, answer) for each in asked], dim=1)
+
+    @torch.no_grad()
+    def _probabilities(self, pixels: Tensor, texts: Tensor, there: Tensor) -> Float[Tensor, "batch most"]:
+        cosines = torch.einsum("bd,bld->bl", self.encoder.encode_images(pixels).float(), texts)
+        return (self.encoder.scale * cosines).masked_fill(~there, -torch.inf).softmax(dim=1)
+
+    def _evidence(self, pixels: Tensor, texts: Tensor) -> Float[Tensor, "batch down across"]:
+        if self.by == "attention":
+            return patch_evidence(self.encoder.clip, pixels, texts).unflatten(1, self.encoder.clip.visual.grid_size)
+        return pixel_evidence(pixels, lambda leaf: (self.encoder.encode_images(leaf) * texts).sum(dim=1), grid=SQUARES)
+
+    def _noise(self, number: int, grid: torch.Size) -> Tensor:
+        seed = stream("explained", seed=self.settings.seed, epoch=0, index=number).getrandbits(63)
+        return torch.rand(grid, generator=torch.Generator().manual_seed(seed))
+
+
+def explain_model(
+    encoder: Encoder,
+    settings: ExplainSettings,
+    questions: Iterable[BenchmarkQuestions],
+    *,
+    root: Path,
+    label: str | None = None,
+    progress: bool = True,
+) -> ExplainedResult:
+    """What a model's explanations keep of its answers.
+
+    Args:
+        encoder: the model.
+        settings: of the explanations.
+        questions: of benchmarks (`run.ask_all`): of classes, or of one picture with two texts or more; others are left
+            out.
+        root: folder that holds the benchmarks' files.
+        label: the method's name; None: the model's.
+        progress: show how far it is on stderr.
+
+    Raises:
+        InputError: a benchmark has no such question, or attention is asked of a tower without a class token.
+    """
+    explainer = Explainer(encoder, root, settings, progress=TaskProgress(progress))
+    return ExplainedResult(
+        model=provenance_of(encoder, label, encoder.fingerprint),
+        by=explainer.by,
+        share=settings.share,
+        images=settings.images,
+        seed=settings.seed,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={"degla": __version__, "torch": torch.__version__},
+        benchmarks=tuple(_explain_benchmark(explainer, asked) for asked in questions),
+    )
+
+
+def _explain_benchmark(explainer: Explainer, asked: BenchmarkQuestions) -> ExplainedBenchmark:
+    parts = tuple(
+        ExplainedPart(part=each.part, scores=_scores(each, explainer.ask(each), seed=explainer.settings.seed))
+        for each in _asked(explainer, asked)
+    )
+    benchmark = asked.benchmark
+    if not parts:
+        raise InputError(f"{benchmark.title}: asks nothing of one picture with several texts, so that there is no "
+                         "answer to explain.")  # fmt: skip
+    return ExplainedBenchmark(
+        name=benchmark.name, title=benchmark.title, items_sha256=questions_digest(asked.entries), parts=parts
+    )
+
+
+def _asked(explainer: Explainer, asked: BenchmarkQuestions) -> Iterator[AskedPictures]:
+    """What can be asked, part by part, as many pictures as the settings say."""
+    settings = explainer.settings
+    embedder = Embedder(explainer.encoder, root=explainer.root, progress=explainer.progress)
+    device = explainer.encoder.device
+    for entry in asked.entries:
+        if isinstance(entry, Classification):
+            rows = embedder.embed([], texts_of(entry))
+            prompts = rows.texts[[rows.text_row[text] for text in texts_of(entry)]]
+            kept = drawn_numbers(len(entry.images), settings.images, key=f"{entry.part}/{settings.seed}")
+            yield AskedPictures(
+                entry.part,
+                tuple(entry.images[number] for number in kept),
+                torch.from_numpy(class_rows(prompts, len(entry.classes))).to(device),
+                (tuple(range(len(entry.classes))),) * len(kept),
+            )
+    pairs = [each for each in asked.entries if isinstance(each, PairItem) and len(each.images) == 1 < len(each.texts)]
+    for part, items in groupby(sorted(pairs, key=lambda item: item.part), key=lambda item: item.part):
+        every = list(items)
+        some = [every[n] for n in drawn_numbers(len(every), settings.images, key=f"{part}/{settings.seed}")]
+        rows = embedder.embed([], chain.from_iterable(item.texts for item in some))
+        own = tuple(tuple(rows.text_row[text] for text in item.texts) for item in some)
+        yield AskedPictures(part, tuple(item.images[0] for item in some), torch.from_numpy(rows.texts).to(device), own)
+
+
+def _scores(asked: AskedPictures, found: Float[Tensor, "images 3"], *, seed: int) -> tuple[Score, ...]:
+    """Drop and increase, of the evidence and by chance, with intervals over pictures."""
+    whole, kept, drawn = found.double().T
+    values = [measure(whole, part) for part in (kept, drawn) for measure in (relative_drop, increased)]
+    clusters = cluster_numbers([image.path for image in asked.images])
+    return tuple(
+        Score(
+            name=asked.part,
+            metric=metric,
+            value=float(each.mean()),
+            n=len(each),
+            ties=0,
+            lower=metric.startswith("drop"),
+            interval=_interval(each.numpy(), clusters, seed=seed),
+        )
+        for metric, each in zip(_METRICS, values, strict=True)
+    )
+
+
+def _interval(values: FloatArray, clusters: NDArray[np.int64], *, seed: int) -> Interval | None:
+    if clusters.max() == 0:
+        return None
+    return percentile_interval(drawn_means(values, clusters, seed=seed), method="bootstrap over images")

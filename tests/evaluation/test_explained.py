@@ -1,0 +1,111 @@
+"""What explanations keep: probabilities by hand, parts by chance, towers of any kind, what the command refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from degla.cli import main
+from degla.errors import InputError
+from degla.evaluation.explained import AskedPictures, Explainer, ExplainSettings, explain_model
+from degla.evaluation.run import ask_all
+from degla.model.evidence import kept_part, pixel_evidence
+from degla.model.load import load_encoder
+from degla.records import ItemImage
+from tests.tiny import RESNET, write_classes, write_model
+
+
+def test_what_is_kept_and_gradient_times_pixels_by_hand() -> None:
+    images = torch.arange(1.0, 17).view(1, 1, 4, 4).expand(1, 3, 4, 4)
+    mask = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+    part = kept_part(images, mask)
+    assert part[0, 0].tolist() == [[0, 0, 3, 4], [0, 0, 7, 8], [0, 0, 0, 0], [0, 0, 0, 0]]
+    weights = torch.zeros(3, 4, 4)
+    weights[0, 0, 0], weights[1, 0, 1], weights[2, 3, 3] = 2.0, -1.0, 0.5
+    found = pixel_evidence(images, lambda leaf: (leaf * weights).sum(dim=(1, 2, 3)), grid=(2, 2))
+    # Above on the left 2 * 1, and -1 * 2, which is cut to 0; below on the right 0.5 * 16: means of four pixels.
+    assert found.tolist() == [[[0.5, 0.0], [0.0, 2.0]]]
+
+
+class _Sums:
+    """In place of a CLIP: a picture's embedding is the mean of its left and of its right half."""
+
+    reads_class_token = False
+    scale = torch.tensor(2.0)
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        half = images.shape[3] // 2
+        return torch.stack([images[..., :half].mean(dim=(1, 2, 3)), images[..., half:].mean(dim=(1, 2, 3))], dim=1)
+
+
+def test_probabilities_of_a_picture_and_of_its_parts_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer = Explainer(_Sums(), Path(), ExplainSettings(share=1 / 64))  # type: ignore[arg-type]
+    pixels = torch.zeros(1, 3, 8, 8)
+    pixels[..., 0, 0], pixels[..., 7, 7], pixels[..., 0, 7] = 32.0, 32.0, 48.0
+    # Halves are 1 and 2.5; of the texts "left", "right" and one that is not there, the answer is "right".
+    texts = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [9.0, 9.0]]])
+    noise = torch.zeros(8, 8)
+    noise[7, 7] = 1.0
+    monkeypatch.setattr(Explainer, "_noise", lambda self, number, grid: noise)
+    found = explainer.explain(pixels, texts, torch.tensor([[True, True, False]]), numbers=[0])
+    # Evidence for it keeps the brightest place on the right, chance here the other one there.
+    answers = [torch.tensor([2.0, 5.0]), torch.tensor([0.0, 3.0]), torch.tensor([0.0, 2.0])]
+    assert found[0].tolist() == pytest.approx([float(each.softmax(0)[1]) for each in answers])
+
+
+def test_pictures_with_fewer_texts_have_rows_that_are_not_there() -> None:
+    images = tuple(ItemImage(path=name) for name in "ab")
+    asked = AskedPictures("part", images, torch.eye(3), ((0, 1, 2), (2, 0)))
+    rows, there = asked.rows_of([1, 0])
+    assert there.tolist() == [[True, True, False], [True, True, True]]
+    assert rows[0, :2].tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classes(tmp_path_factory.mktemp("explained"), images=2)
+
+
+def test_towers_of_any_kind_are_explained(root: Path, tmp_path: Path, tiny_model: Path) -> None:
+    resnet = write_model(tmp_path / "resnet", vision_cfg=RESNET)
+    questions = ask_all(["zeroshot"], root)
+    for folder, by in ((tiny_model, "attention"), (resnet, "gradient")):
+        encoder = load_encoder(f"local-dir:{folder}")
+        result = explain_model(encoder, ExplainSettings(0.5), questions, root=root, progress=False)
+        scores = result.benchmarks[0].parts[0].scores
+        assert result.by == by and [score.metric for score in scores][:2] == ["drop", "increase"]
+        assert all(score.n == 6 and score.interval is not None for score in scores)
+        again = explain_model(encoder, ExplainSettings(0.5), questions, root=root, progress=False)
+        assert again.benchmarks == result.benchmarks, "the same squares are drawn again"
+    with pytest.raises(InputError, match=r"--by attention: .* no plain vision transformer"):
+        explain_model(encoder, ExplainSettings(by="attention"), questions, root=root, progress=False)
+
+
+def test_the_command_compares_models(
+    root: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evidence", f"local-dir:{tiny_model}", f"local-dir:{tiny_model}", "--benchmarks", "zeroshot", "--root",
+             str(root), "--label", "one", "other", "--images", "4", "--out", str(tmp_path / "found.json")]  # fmt: skip
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("drop", "increase", "by chance", "one", "other", "4 items"))
+    first, second = json.loads((tmp_path / "found.json").read_text())["models"]
+    assert first["benchmarks"] == second["benchmarks"] and first["images"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--share", "1"], "share is 1.0; it must be above 0 and below 1"),
+        (["--images", "0"], "images is 0; it must be 1 or more"),
+        (["--label", "a", "b"], "2 labels for 1 models"),
+    ],
+)
+def test_wrong_words_say_what_is_right(
+    words: list[str], message: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evidence", "world", "--benchmarks", "zeroshot", "--root", str(root), *words]) == 2
+    assert message in capsys.readouterr().err
