@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -62,7 +62,7 @@ class ResidualAdapter(nn.Module):
         super().__init__()
         self.change = _layers(features, hidden, features)
         self.tells = nn.Linear(features, semantics).apply(_start)
-        nn.init.zeros_(self.change[-1].weight)
+        nn.init.zeros_(cast(nn.Linear, self.change[-1]).weight)
 
     def forward(self, rows: Float[Tensor, "rows features"]) -> Refined:
         """Of each row; `mean` is r."""
