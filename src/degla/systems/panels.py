@@ -11,7 +11,7 @@ from torch import Tensor
 from degla.pages.plot import FONT, new_figure, to_svg
 
 
-class Points(NamedTuple):
+class PanelPoints(NamedTuple):
     """Some points of a panel, all in one form: matplotlib's marker and its size."""
 
     places: Float[Tensor, "points 2"]
@@ -20,7 +20,7 @@ class Points(NamedTuple):
 
 
 def draw_panels(
-    panels: Mapping[str, Sequence[Points]],
+    panels: Mapping[str, Sequence[PanelPoints]],
     colours: Sequence[str],
     *,
     width: float,

@@ -11,7 +11,7 @@ from degla.pages.page import Figure
 from degla.pages.plot import PALETTE, both_widths, styled
 from degla.systems.free.data import ZeroShotData
 from degla.systems.free.training import FreeModel
-from degla.systems.panels import Points, draw_panels
+from degla.systems.panels import PanelPoints, draw_panels
 
 _SHOWN: Final = 6
 """Classes, and made features of each are as many as real ones."""
@@ -28,7 +28,7 @@ def draw_features(models: Mapping[str, FreeModel], data: ZeroShotData) -> Figure
     with torch.no_grad():
         made = {name: model.maker.generate(torch.randn_like(told), told) for name, model in models.items()}
     flat = {name: (each - middle) @ directions[:2].T for name, each in {"": real, **made}.items()}
-    panels = {name: [Points(flat[""], size=6), Points(flat[name], "x", 10)] for name in made}
+    panels = {name: [PanelPoints(flat[""], size=6), PanelPoints(flat[name], "x", 10)] for name in made}
     colours = [PALETTE[int((classes == each).nonzero()[0]) % len(PALETTE)] for each in label]
 
     @styled
