@@ -31,6 +31,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "sigmoid": {},
 }
 _LAYERS = 3
+_PARTS = {"views": "pointacl_clip", "evidence": "excon_clip"}
+"""Recipes whose teacher is asked for its attention, forward, and forward and backward."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def steps(tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     biased = write_model(folder / "siglip", init_logit_bias=-10, **deeper)
     configs = {
         f"{strategy} {name}": tiny_config(
-            "degla",
+            _PARTS.get(name, "degla"),
             model=biased if name == "sigmoid" else model,
             pairs=tiny_pairs,
             out=folder,
@@ -51,8 +53,8 @@ def steps(tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> dict[s
             **options,
         )
         for strategy in ("ddp", "fsdp")
-        for name, options in _OPTIONS.items()
-        if strategy == "fsdp" or name in ("plain", "frozen", "sigmoid")
+        for name, options in (_OPTIONS | {name: {} for name in _PARTS}).items()
+        if strategy == "fsdp" or name in ("plain", "frozen", "sigmoid", *_PARTS)
     }
     forms = ["4" if "open_clip 4" in name else "installed" for name in configs]
     words = [json.dumps([form, to_plain(config)]) for form, config in zip(forms, configs.values(), strict=True)]
@@ -62,7 +64,7 @@ def steps(tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 @needs_slices
-@pytest.mark.parametrize("name", _OPTIONS)
+@pytest.mark.parametrize("name", [*_OPTIONS, *_PARTS])
 def test_gradients_are_those_of_whole_copies(name: str, steps: dict[str, dict[str, Any]]) -> None:
     slices, copies = steps[f"fsdp {name}"], steps.get(f"ddp {name}", steps["ddp plain"])
     torch.testing.assert_close(slices["loss"], copies["loss"], rtol=1e-6, atol=0)

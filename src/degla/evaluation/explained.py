@@ -161,7 +161,7 @@ class Explainer:
     def _evidence(self, pixels: Tensor, texts: Tensor) -> Float[Tensor, "batch down across"]:
         if self.by == "attention":
             return torch.unflatten(
-                patch_evidence(self.encoder.clip, pixels, texts), 1, self.encoder.clip.visual.grid_size
+                patch_evidence(self.encoder.see_class_token, pixels, texts), 1, self.encoder.clip.visual.grid_size
             )
         return pixel_evidence(pixels, lambda leaf: (self.encoder.encode_images(leaf) * texts).sum(dim=1), grid=SQUARES)
 

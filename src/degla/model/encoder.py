@@ -16,7 +16,7 @@ from degla.errors import InputError
 from degla.inputs import Pictures
 from degla.model.dense import encode_patches, encode_tokens
 from degla.model.description import Description, EvaluationTransform
-from degla.model.image import encode_class_token, reads_class_token
+from degla.model.image import SeesAttention, encode_class_token, reads_class_token
 from degla.model.integrity import digest_of_weights
 from degla.model.modes import forget_activations, rest_what_stays
 from degla.model.text import can_trim, encode_tree, encode_tree_states, encode_trimmed, padding_token, tree_grower
@@ -199,6 +199,10 @@ class Encoder(nn.Module):
                 f"{flag}: {self.name}: its image tower is no plain vision transformer of open_clip that is read at its "
                 "class token; leave the flag out."
             )
+
+    def see_class_token(self, images: Tensor, look: SeesAttention) -> Float[Tensor, "batch dim"]:
+        """Embeddings of images at any length; `look` sees the class token's attention (see `encode_class_token`)."""
+        return encode_class_token(self.clip, images, look=look)
 
     def _encode_states(self, texts: Tensor | PrefixTree) -> tuple[Tensor, Tensor]:
         if self.grow is None:

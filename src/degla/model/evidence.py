@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
 
-from degla.model.image import encode_class_token
+from degla.model.image import SeesAttention
 from degla.ranges import Checked, Share
 
 Map = Float[Tensor, "batch height width"]
@@ -36,12 +36,14 @@ def attention_evidence(
 
 
 def patch_evidence(
-    clip: nn.Module, images: Float[Tensor, "batch 3 height width"], texts: Float[Tensor, "batch dim"]
+    encode: Callable[[Tensor, SeesAttention], Tensor],
+    images: Float[Tensor, "batch 3 height width"],
+    texts: Float[Tensor, "batch dim"],
 ) -> Float[Tensor, "batch patches"]:
     """How much each patch adds to the similarity of an image and a text (`attention_evidence`).
 
     Args:
-        clip: open_clip's model, whose image tower is read at its class token.
+        encode: `Encoder.see_class_token` of a model whose image tower is read at its class token.
         images: transformed.
         texts: unit embeddings, one an image.
     """
@@ -53,7 +55,7 @@ def patch_evidence(
 
     # The graph begins at the attention of the last block: nothing before it is kept.
     with torch.enable_grad():
-        raw = encode_class_token(clip, images, look=see)
+        raw = encode(images, see)
         similarity = (normalize(raw.float(), dim=-1) * texts).sum()
         (gradient,) = torch.autograd.grad(similarity, leaves[0])
     return attention_evidence(leaves[0].detach().float(), gradient.float())[:, 1:]

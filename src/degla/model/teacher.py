@@ -16,7 +16,6 @@ from degla.errors import InputError
 from degla.inputs import Pictures
 from degla.model.encoder import Encoder
 from degla.model.evidence import patch_evidence
-from degla.model.image import encode_class_token
 from degla.model.token_mask import significance
 from degla.prefixes import PrefixTree
 from degla.ranges import Checked, Share
@@ -108,7 +107,7 @@ class Teacher(nn.Module):
             found.append(significance(row[:, :, 1:].float(), values[:, :, 1:].float()))
             return row
 
-        raw = encode_class_token(self.encoder.clip, images, look=see)
+        raw = self.encoder.see_class_token(images, see)
         return raw.float(), found[0]
 
     @torch.no_grad()
@@ -125,7 +124,7 @@ class Teacher(nn.Module):
             InputError: the image tower is not read at its class token.
         """
         self.encoder.refuse_without_class_token("--objective.evidence-contrast.weight")
-        return patch_evidence(self.encoder.clip, images, captions)
+        return patch_evidence(self.encoder.see_class_token, images, captions)
 
     @torch.no_grad()
     def update(self, student: Encoder, *, decay: float) -> None:

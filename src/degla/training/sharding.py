@@ -22,7 +22,7 @@ from degla.model.encoder import Encoder
 from degla.model.teacher import Teacher
 from degla.model.text import text_tower
 
-_CALLS = ("encode_images", "encode_captions", "embed")
+_CALLS = ("encode_images", "encode_captions", "embed", "see_class_token")
 NEEDS_TORCH = (2, 13)
 """Oldest version with which slices were seen to give the gradients of whole copies; 2.7 gives others."""
 _WHOLE = ("logit_scale", "logit_bias")
