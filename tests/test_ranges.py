@@ -7,8 +7,8 @@ import json
 import math
 import re
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 from annotated_types import Interval as Range
@@ -36,9 +36,11 @@ KINDS = [*SECTIONS, *(loss_class(name) for name in LOSSES.names())]
 
 
 def _type(hint: Any) -> Any:
-    """A field's type without "or none"."""
+    """A field's type without "or none" and without a word that stands for a number."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint
     others = [each for each in get_args(hint) if each is not NoneType]
-    return others[0] if NoneType in get_args(hint) else hint
+    return next((each for each in others if get_origin(each) is not Literal), others[0])
 
 
 def _interval(hint: Any) -> Range | None:
@@ -162,7 +164,7 @@ WRONG = [
     ("train.seed", 2**70, f"--train.seed is {2**70}; it must be 0 or more and below {2**64}."),
     ("train.precision", "fp8", '--train.precision is \'fp8\'; it must be "auto", "fp32", "bf16" or "fp16".'),
     ("data.duplicates", "maybe", '--data.duplicates is \'maybe\'; it must be "allow", "avoid" or "mask".'),
-    ("replay.data.workers", -1, "--replay.data.workers is -1; it must be 0 or more, a whole number."),
+    ("replay.data.workers", -1, '--replay.data.workers is -1; it must be 0 or more, a whole number, or "auto".'),
 ]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from functools import cache
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, ClassVar, Final, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Interval
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -102,11 +102,12 @@ def _settings(kind: Any) -> tuple[tuple[str, Any], ...]:
 def allowed(hint: Any) -> str:
     """What a field of this type may hold, in words: "0 or more", "from 0 to 1", '"a" or "b"', ..."""
     kind, *rest = get_args(hint) or (hint,)
+    if get_origin(hint) in (Union, UnionType):
+        several = [allowed(each) for each in (kind, *rest) if each is not NoneType]
+        return ", or ".join([*several, *(["none"] if NoneType in (kind, *rest) else [])])
     if get_origin(hint) is Literal:
         words = [f'"{word}"' for word in (kind, *rest)]
-        return f"{', '.join(words[:-1])} or {words[-1]}"
-    if NoneType in (kind, *rest):
-        return ", or ".join([*(allowed(each) for each in (kind, *rest) if each is not NoneType), "none"])
+        return " or ".join([", ".join(words[:-1]), words[-1]] if rest else words)
     if rest and isinstance(rest[0], Interval):
         return _between(rest[0], whole=kind is int)
     return _PLAIN[get_origin(hint) or hint]

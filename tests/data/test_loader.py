@@ -1,4 +1,4 @@
-"""The processes that decode images end with the training that started them, also when it is killed."""
+"""The processes that decode images: their number, and that they end with the training that started them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import threading
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-from degla.data.loader import _start_worker
+import pytest
+
+from degla.data.loader import _start_worker, choose_workers
 from tests.launch import FORKS
 
 
@@ -35,3 +37,17 @@ def test_a_killed_training_leaves_no_process_behind() -> None:
     parent.join()
     assert select.select([worker], [], [], 30)[0], "the worker still runs"
     os.close(worker)
+
+
+@pytest.mark.parametrize(
+    ("processors", "local", "on_gpu", "streams", "expected"),
+    [(16, 1, True, 1, 8), (16, 4, True, 1, 3), (16, 4, True, 2, 1), (2, 4, True, 1, 1), (64, 8, True, 1, 7),
+     (2, 1, False, 1, 0), (8, 2, False, 1, 1), (8, 4, False, 1, 0)],
+)  # fmt: skip
+def test_workers_are_chosen_from_the_processors_of_each_process(
+    processors: int, local: int, on_gpu: bool, streams: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local))
+    assert choose_workers("auto", on_gpu=on_gpu, streams=streams) == expected
+    assert choose_workers(5, on_gpu=on_gpu, streams=streams) == 5

@@ -70,8 +70,8 @@ class DataConfig(Checked, section="data"):
     """Smallest share of the image's area that a random crop keeps, above 0 to 1 (0.9 in all compared papers)."""
     scaled_decoding: bool = True
     """Decode JPEG files at no more than the resolution that the crop needs; true or false."""
-    workers: Count = 0
-    """Processes that decode images beside the training process, 0 or more."""
+    workers: Count | Literal["auto"] = 0
+    """Processes that decode images beside each training process, 0 or more; "auto": by the processors it has."""
 
     @property
     def image_folder(self) -> Path:

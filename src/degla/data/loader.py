@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -17,6 +18,31 @@ from degla.errors import InputError
 from degla.stopping import end_with_parent
 
 _PLAIN = Collate()
+
+
+_MOST_WORKERS: Final = 8
+"""Of a process with a GPU, where their number is chosen: they decode 3,000 pictures a second."""
+
+
+def choose_workers(asked: int | Literal["auto"], *, on_gpu: bool = True, streams: int = 1) -> int:
+    """How many processes decode beside each training process.
+
+    "auto" shares the processors of this machine among its training processes. Beside a GPU all of a share but one
+    decode, at least one and at most eight. A step on processors takes all of them, and pictures are a hundredth of its
+    work: one process decodes beside it where its share is four or more.
+
+    Args:
+        asked: the number, or "auto".
+        on_gpu: whether steps run there.
+        streams: of pairs, which divide what is chosen.
+    """
+    if asked != "auto":
+        return asked
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = there // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if not on_gpu:
+        return int(share >= 4)
+    return max(1, min(share - 1, _MOST_WORKERS) // streams)
 
 
 @dataclass(frozen=True, eq=False)

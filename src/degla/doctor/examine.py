@@ -12,6 +12,7 @@ import torch
 
 from degla.config.run import StreamConfig, TrainConfig
 from degla.data.images import check_images
+from degla.data.loader import choose_workers
 from degla.doctor import Finding
 from degla.doctor.memory import available_memory, estimate_memory
 from degla.doctor.speed import examine_speed
@@ -77,9 +78,11 @@ def examine(config: TrainConfig, *, seconds: float = 10.0) -> Iterator[Finding]:
     yield _run(config, trainer, steps=steps, per_epoch=per_epoch)
     yield _disk(config, encoder, teacher=trainer.teacher is not None, written=_checkpoints(config, steps, per_epoch))
     yield _memory(config, trainer, pairs, replay)
+    on_gpu, streams = trainer.encoder.device.type == "cuda", len(config.streams)
+    workers = [choose_workers(each.data.workers, on_gpu=on_gpu, streams=streams) for each in config.streams]
     if replay is not None:
-        replay = replace(replay, workers=config.replay.data.workers)
-    speed = examine_speed(trainer, pairs, replay, workers=config.data.workers, seconds=seconds)
+        replay = replace(replay, workers=workers[1])
+    speed = examine_speed(trainer, pairs, replay, workers=workers[0], seconds=seconds)
     yield speed
     yield _time(config, speed, steps=steps)
 

@@ -13,7 +13,7 @@ from degla.config.sections import LoopConfig
 from degla.data.batches import Batch, Collate
 from degla.data.dataset import PairDataset
 from degla.data.extras import RowExtras
-from degla.data.loader import EpochSampler, make_loader
+from degla.data.loader import EpochSampler, choose_workers, make_loader
 from degla.data.neighbours import Neighbours
 from degla.data.plan import BatchPlan
 from degla.data.transforms import ImageTransform, RandomCrop
@@ -106,7 +106,9 @@ def open_pairs(
         duplicates="avoid" if data.duplicates == "avoid" else "allow",
     )
     collate = choose_collate(stream, loop, encoder)
-    return Pairs(dataset, plan, workers=data.workers, collate=collate, neighbours=source.neighbours)
+    on_gpu, streams = encoder.device.type == "cuda", len(config.streams)
+    workers = choose_workers(data.workers, on_gpu=on_gpu, streams=streams)
+    return Pairs(dataset, plan, workers=workers, collate=collate, neighbours=source.neighbours)
 
 
 def choose_collate(stream: StreamConfig, loop: LoopConfig, encoder: Encoder) -> Collate:

@@ -15,6 +15,7 @@ from degla.config.sections import DataConfig
 from degla.data.extras import ExtraData, read_classes, write_extras
 from degla.data.images import ImageReport, check_images, usable_rows
 from degla.data.joining import TABLE_NAME, JoinReport, join_and_report
+from degla.data.loader import choose_workers
 from degla.data.neighbours import NeighbourRecord, Neighbours, write_neighbours
 from degla.data.pairs import negatives_of_rules, partner_negatives, with_positives
 from degla.data.places import place_of
@@ -238,7 +239,8 @@ def _with_images(
     """The rows whose images can be used, and the images that cannot; every image is looked at once."""
     data = stream.data
     flag, about_images = data.flag("bad_images"), {"folder": place_of(folder), "bad": data.bad_images}
-    check = partial(check_images, folder=folder, workers=max(data.workers, 2), progress=TaskProgress(True))
+    threads = max(choose_workers(data.workers), 2)
+    check = partial(check_images, folder=folder, workers=threads, progress=TaskProgress(True))
 
     def look(_: Path) -> dict[str, Any]:
         report = check(rows, depth="exists" if data.bad_images == "stop" else "decode")
