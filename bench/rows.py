@@ -1,4 +1,8 @@
-"""Rows of millions: what a preparation takes, and what each of several processes then takes to start and to hold."""
+"""Rows of millions: what a preparation takes, and what each of several processes then takes to start and to hold.
+
+Then the first rows are joined by hand, in memory, and held against those of the table: rows, digests, draws, order and
+an order that begins in the middle. Exit status 1 where one is not equal.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,8 @@ from pathlib import Path
 WORDS = [
     f"{start}{end}" for start in ("ba", "do", "fe", "gri", "hol", "mu") for end in ("d", "lk", "nter", "re", "ss", "t")
 ]
+FIRST = 10_000
+"""Rows that are joined by hand, too."""
 
 
 def write(folder: Path, *, captions: int, negatives: int, shuffled: bool) -> dict[str, Path]:
@@ -46,7 +52,7 @@ def write(folder: Path, *, captions: int, negatives: int, shuffled: bool) -> dic
         first, second = divmod(int(chance.random() * 100_000_000), 10_000)
         return f"A {phrases[first]} {phrases[second]}."
 
-    with files["captions"].open("w") as stream:
+    with files["captions"].open("w") as stream, (folder / "first-captions.jsonl").open("w") as first:
         for number in range(captions):
             row = {
                 "id": f"{number:09d}",
@@ -54,26 +60,33 @@ def write(folder: Path, *, captions: int, negatives: int, shuffled: bool) -> dic
                 "text": text(),
                 "image_id": f"{number // 5}",
             }
-            stream.write(json.dumps(row) + "\n")
+            line = json.dumps(row) + "\n"
+            stream.write(line)
+            if number < FIRST:
+                first.write(line)
     order = list(range(captions))
     if shuffled:
         chance.shuffle(order)
     rules = ("swap_nouns", "replace_nouns", "replace_adjectives", "reshuffle_order", "swap_adjectives", "negation")
-    with files["negatives"].open("w") as stream:
+    with files["negatives"].open("w") as stream, (folder / "first-negatives.jsonl").open("w") as first:
         for number in order:
             for place in range(negatives):
-                stream.write(
+                line = (
                     f'{{"caption_id": "{number:09d}", "rule": "{rules[place % 6]}", "kind": "object", '
                     f'"text": "{text()}", "source": "rules", "accepted": true, "reason": "", "draw": 0, '
                     '"form": "grammar"}\n'
                 )
+                stream.write(line)
+                if number < FIRST:
+                    first.write(line)
     return files
 
 
-def private_bytes() -> int:
-    """What this process holds that no other one shares."""
+def held_bytes() -> tuple[int, int]:
+    """What this process holds that no other one shares, and how much of it is no copy of a file on the disk."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    private = 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return private, 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
 
 def draw_table(path: Path, *, captions: int, negatives: int) -> None:
@@ -115,12 +128,12 @@ def start(files: dict[str, Path], negatives: int, rank: int, count: int, out: st
 
     config = None if "table" in files else TrainConfig(data=DataConfig(**files, negatives_per_caption=negatives))
     gc.collect()
-    before, began = private_bytes(), time.monotonic()
-    peak, ended = [0], threading.Event()
+    before, began = held_bytes(), time.monotonic()
+    peak, ended = [0, 0], threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.1):
-            peak[0] = max(peak[0], private_bytes())
+            peak[:] = map(max, peak, held_bytes())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -134,11 +147,73 @@ def start(files: dict[str, Path], negatives: int, rank: int, count: int, out: st
     took = time.monotonic() - began
     ended.set()
     watcher.join()
-    row = {"rank": rank, "seconds": took, "processor": time.process_time(), "held": private_bytes() - before,
-           "peak": max(peak[0], private_bytes()) - before, "rows": len(rows),
+    row = {"rank": rank, "seconds": took, "processor": time.process_time(), "held": held_bytes()[0] - before[0],
+           "peak": peak[0] - before[0], "memory": peak[1] - before[1], "rows": len(rows),
            "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # fmt: skip
     with Path(out).open("a") as stream:
         stream.write(json.dumps(row) + "\n")
+
+
+def first_are_equal(files: dict[str, Path], negatives: int) -> bool:
+    """Whether the table's first rows are those that lists and dictionaries in memory give, and are trained on alike."""
+    import numpy as np
+    import open_clip
+    import torch
+
+    from degla.config.run import TrainConfig
+    from degla.config.sections import DataConfig
+    from degla.data.dataset import PairDataset, data_digests
+    from degla.data.pairs import PairRow
+    from degla.data.plan import BatchPlan
+    from degla.data.table import table_of
+    from degla.losses.core import Processes
+    from degla.records import CaptionRecord
+    from degla.training.rows import read_pairs
+
+    folder = files["captions"].parent
+    false: dict[str, list[dict[str, str]]] = {}
+    for line in (folder / "first-negatives.jsonl").open():
+        row = json.loads(line)
+        false.setdefault(row["caption_id"], []).append(row)
+    captions = [CaptionRecord(**json.loads(line)) for line in (folder / "first-captions.jsonl").open()]
+    by_hand = [
+        PairRow(one, *(tuple(row[name] for row in false[one.id]) for name in ("text", "rule"))) for one in captions
+    ]
+    config = TrainConfig(data=DataConfig(**files, negatives_per_caption=negatives))
+    whole = read_pairs(config.pairs, seed=0, processes=Processes()).rows
+    tokenize = open_clip.get_tokenizer("ViT-B-32")
+    few, first = (
+        PairDataset(rows, folder=folder, transform=lambda *_: torch.zeros(1), tokenize=tokenize,
+                    negatives_per_caption=negatives // 2, seed=0)
+        for rows in (table_of(by_hand, ()), whole.select(np.arange(len(by_hand))))
+    )  # fmt: skip
+    few.features = first.features = lambda _: torch.zeros(1)
+    found = {"rows": list(first.rows) == by_hand, "digests": data_digests(first) == data_digests(few)}
+
+    def same(key: tuple[int, int]) -> bool:
+        one, other = few[key], first[key]
+        return one.id == other.id and one.group == other.group and all(
+            torch.equal(getattr(one, name), getattr(other, name)) for name in ("caption", "negative", "valid", "rule")
+        )  # fmt: skip
+
+    found["draws of two epochs"] = all(same((epoch, row)) for epoch in (0, 1) for row in range(len(by_hand)))
+    plans = [BatchPlan(data.groups, batch_size=256, duplicates="avoid") for data in (few, first)]
+    orders = [[batch for epoch in (0, 1) for batch in plan.batches(epoch)] for plan in plans]
+    found["order of two epochs"] = orders[0] == orders[1]
+    found["resume of the first rows"] = list(plans[1].batches(1, start=17)) == orders[0][len(plans[0]) + 17 :]
+    groups = whole.groups()
+    plan, parts = (
+        BatchPlan(groups, batch_size=256, duplicates="avoid"),
+        [BatchPlan(groups, batch_size=32, world_size=8, rank=rank, duplicates="avoid") for rank in range(8)],
+    )
+    middle = len(plan) // 2
+    rest = list(plan.batches(0, start=middle))
+    found["resume of all rows"] = rest == list(plan.batches(0))[middle:]
+    shared = [key for each in parts for key in next(each.batches(0, start=middle))]
+    found["order by eight processes"] = rest[0] == shared
+    for name, equal in found.items():
+        print(f"{name}: {'equal' if equal else 'DIFFER'}", flush=True)
+    return all(found.values())
 
 
 def main() -> None:
@@ -174,13 +249,16 @@ def main() -> None:
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         most = {name: max(row[name] for row in rows) for name in rows[0]}
         print(f"{title:<12} {len(rows)} processes, {most['rows']} rows; of each at most {most['seconds']:.1f} s "
-              f"({most['processor']:.1f} s of a processor), {most['peak'] / 1e6:.0f} MB of its own at the peak, "
+              f"({most['processor']:.1f} s of a processor), {most['peak'] / 1e6:.0f} MB of its own at the peak "
+              f"({most['memory'] / 1e6:.0f} MB without pages of files), "
               f"{most['held'] / 1e6:.0f} MB after, resident {most['resident'] / 1e6:.0f} MB", flush=True)  # fmt: skip
     held = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file())
     print(f"kept by the preparation: {held / 1e6:.0f} MB")
+    equal = given.drawn or first_are_equal(files, given.negatives)
     if given.folder is None:
         shutil.rmtree(folder)
+    sys.exit(0 if equal else 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

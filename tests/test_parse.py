@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from degla import parse
+from degla import parse, records
 from degla.config.file import read_values
 from degla.data.sources import read_captions, read_negatives
 from degla.errors import InputError
@@ -183,3 +183,25 @@ def test_a_models_answer_never_holds_what_no_file_can() -> None:
     answers: list[Any] = ['{"negative": "A \\ud800 cat."}', '{"x": "\\udfff"}', '{"negative": "A \\x cat."']
     for said in answers:
         read_reply(said).encode()
+
+
+PLAIN = '{"caption_id": "1", "rule": "r", "kind": "k", "text": "t", "source": "s", "accepted": true'
+MORE = ["", ', "draw": 2', ', "draw": 1, "draw": 2', ', "text": "u"', ', "accepted": true', ', "score": NaN',
+        ', "score": 1e999', ', "reason": "\\u00e9"', ', "reason": "{[\\""', ', "oops": 1', ', "draw": []', f', "draw": {DIGITS}']  # fmt: skip
+
+
+@pytest.mark.parametrize("more", MORE)
+def test_lines_that_are_parsed_and_checked_in_one_are_read_as_others(
+    more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(PLAIN + more + "}\n")
+
+    def read() -> object:
+        try:
+            return list(records.read_jsonl(records.NegativeRecord, tmp_path / "rows.jsonl"))
+        except InputError as error:
+            return str(error)
+
+    found = read()
+    monkeypatch.setattr(records, "_flat_record", lambda *_: None)
+    assert read() == found

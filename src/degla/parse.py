@@ -89,17 +89,28 @@ def read_json_lines(path: Path, *, remedy: str = "") -> Iterator[tuple[str, Any]
     """Every line that is not blank, parsed, behind its place: ("captions.jsonl line 3", {...}).
 
     Raises:
-        InputError: see `open_file` and `parse_json`; or a line is longer than `LONGEST_LINE`.
+        InputError: see `read_lines` and `parse_json`.
+    """
+    for number, line in read_lines(path, remedy=remedy):
+        where = f"{path} line {number}"
+        yield where, parse_json(line, where=where, remedy=remedy, lines=False)
+
+
+def read_lines(path: Path, *, remedy: str = "") -> Iterator[tuple[int, bytes]]:
+    """Every line that is not blank, behind its number from 1.
+
+    Raises:
+        InputError: see `open_file`; or a line is longer than `LONGEST_LINE`.
     """
     with open_file(path, remedy=remedy) as stream:
         number = 0
         while line := _line(stream, path, remedy):
             number += 1
             if not line.isspace() and line != b"\xef\xbb\xbf":
-                where = f"{path} line {number}"
                 if len(line) > LONGEST_LINE:
-                    _refuse(where, f"longer than {LONGEST_LINE >> 20} MiB; one record a line is needed", remedy)
-                yield where, parse_json(line, where=where, remedy=remedy, lines=False)
+                    what = f"longer than {LONGEST_LINE >> 20} MiB; one record a line is needed"
+                    _refuse(f"{path} line {number}", what, remedy)
+                yield number, line
 
 
 def read_text(path: Path, *, remedy: str = "") -> str:
