@@ -1,4 +1,4 @@
-"""Workflows, templates, hooks and citation agree with the Makefile, pyproject.toml and the version."""
+"""Workflows, templates, hooks, citation and container agree with the Makefile, pyproject.toml and the version."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from degla import __version__
 
@@ -97,3 +99,36 @@ def test_the_version_stands_in_one_place_and_the_citation_repeats_it() -> None:
     assert citation["license"] == PYPROJECT["project"]["license"]
     assert citation["references"][0]["url"].endswith("2504.16801")
     assert f"## {__version__} (" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+IMAGE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_the_image_copies_what_is_there_and_installs_as_the_makefile_does() -> None:
+    """It is not built here: there is no Docker."""
+    copied = [name for line in re.findall(r"^COPY (.+)$", IMAGE, re.MULTILINE) for name in line.split()[:-1]]
+    let_in = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE))
+    assert copied and set(copied) == let_in and all((ROOT / name).exists() for name in copied)
+    needed = {PYPROJECT["project"]["readme"], *PYPROJECT["project"]["license-files"][:1], "pyproject.toml", "src"}
+    assert needed <= set(copied)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (target,) = re.findall(r"make (\S+)", IMAGE.partition("RUN case")[2])
+    rule = target.replace(re.findall(r"^VENV := (.+)$", makefile, re.MULTILINE)[0], "$(VENV)")
+    (sources,) = re.findall(rf"^{re.escape(rule)}: (.+)$", makefile, re.MULTILINE)
+    assert {name.split("/")[0] for name in sources.split()} <= set(copied)
+    (extras,) = re.findall(r"^ARG EXTRAS=(.+)$", IMAGE, re.MULTILINE)
+    assert set(extras.split(",")) <= PYPROJECT["project"]["optional-dependencies"].keys()
+
+
+def test_the_lock_meets_every_bound() -> None:
+    (name,) = re.findall(r"PIP_CONSTRAINT=/degla/(\S+)", IMAGE)
+    lines = [line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    locked = dict(line.split("==") for line in lines)
+    assert len(locked) == len(lines) and list(locked) == sorted(locked)
+    (extras,) = re.findall(r"^ARG EXTRAS=(.+)$", IMAGE, re.MULTILINE)
+    project = PYPROJECT["project"]
+    wanted = [*project["dependencies"], *(each for extra in extras.split(",") for each in
+                                          project["optional-dependencies"][extra])]  # fmt: skip
+    for requirement in map(Requirement, wanted):
+        version = locked[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} and {version} in {name}"
