@@ -187,7 +187,8 @@ def test_a_models_answer_never_holds_what_no_file_can() -> None:
 
 PLAIN = '{"caption_id": "1", "rule": "r", "kind": "k", "text": "t", "source": "s", "accepted": true'
 MORE = ["", ', "draw": 2', ', "draw": 1, "draw": 2', ', "text": "u"', ', "accepted": true', ', "score": NaN',
-        ', "score": 1e999', ', "reason": "\\u00e9"', ', "reason": "{[\\""', ', "oops": 1', ', "draw": []', f', "draw": {DIGITS}']  # fmt: skip
+        ', "score": 1e999', ', "reason": "\\u00e9"', ', "reason": "{[\\""', ', "oops": 1',
+        ', "draw": []', f', "draw": {DIGITS}']  # fmt: skip
 
 
 @pytest.mark.parametrize("more", MORE)
