@@ -14,7 +14,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -251,6 +251,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for what is computed once of the photographs")
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--seed", type=int, default=0)
+    trial = "to see in minutes that two builds give the same weights"
+    parser.add_argument("--photographs", type=int, help=f"only the first so many to learn from, {trial}")
+    parser.add_argument("--steps", type=int, help=f"at most so many of each phase, {trial}")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.work.mkdir(parents=True, exist_ok=True)
@@ -259,6 +262,8 @@ def main() -> None:
     )
     vocabulary = given.work / VOCABULARY_FILE
     size = write_vocabulary(vocabulary, train)
+    count = given.photographs or len(train.captions)
+    train = replace(train, middle=train.middle[:count], logits=train.logits[:count], captions=train.captions[:count])
     tokenizer = open_clip.SimpleTokenizer(bpe_path=str(vocabulary), context_length=CONTEXT)
     torch.manual_seed(given.seed)
     model: Any = open_clip.CLIP(**model_config(size))
@@ -270,13 +275,17 @@ def main() -> None:
     start_token_vectors(model, tokenizer, sentence_encoder(given.wheels, given.work))
     say_at_once(f"{sum(p.numel() for p in model.parameters()):,} parameters, {size} tokens")
     heads = nn.Linear(256, 384)
-    for name, phase in (("locked", LOCKED), ("unlocked", UNLOCKED)):
+    phases = {
+        name: replace(phase, steps=min(phase.steps, given.steps or phase.steps))
+        for name, phase in (("locked", LOCKED), ("unlocked", UNLOCKED))
+    }
+    for name, phase in phases.items():
         say_at_once(name)
         align(
             model, tokenizer, train, phase, seed=given.seed, heads=heads,
             check=lambda now: retrieval(now, tokenizer, dev),
         )  # fmt: skip
-        provenance = {"phase": name, "seed": given.seed, "locked": asdict(LOCKED), "unlocked": asdict(UNLOCKED)}
+        provenance = {"phase": name, "seed": given.seed, **{each: asdict(one) for each, one in phases.items()}}
         folder = given.out if name == "unlocked" else given.work / name
         write_model(folder, model, vocabulary=vocabulary, provenance=provenance)
 
