@@ -30,6 +30,24 @@ def test_every_row_is_of_the_study_that_its_section_names() -> None:
     assert rows > 20
 
 
+def test_who_is_first_and_last_is_so_in_the_study_of_the_row() -> None:
+    rows = re.findall(
+        r"^\| \[.+\]\((studies/\w+)/study\.md\)[^|]*\|([^|]+)\|([^|]+)\|",
+        PAGE.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert len(rows) == 3
+    for folder, first, last in rows:
+        found = read(ROOT / "docs" / folder / "study.json").rows
+        ranked = sorted(
+            (label for label in found if label != "base"), key=lambda label: -found[label].scores["joint"][0]
+        )
+        # A method counts once, at its best: averaged, with adapters, or only its last block trained.
+        methods = list(dict.fromkeys(re.split(r" averaged|,", label)[0] for label in ranked))
+        named = [re.findall(r"`(\w+)`", names) for names in (first, last)]
+        assert (methods[: len(named[0])], methods[-len(named[1]) :]) == (named[0], named[1]), folder
+
+
 def test_it_names_recipes_verbs_and_flags_that_exist() -> None:
     text = PAGE.read_text(encoding="utf-8")
     recipes = set(re.findall(r"`(\w+)`", "\n".join(line for line in text.splitlines() if "|" in line)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -212,13 +213,14 @@ class PairItem(Record):
         return self
 
 
-def validate(model: type[RecordType], row: object, *, where: str) -> RecordType:
+def validate(model: type[RecordType], row: object, *, where: str, remedy: str = "") -> RecordType:
     """Check one outside row against its model.
 
     Args:
         model: the pydantic model of the row.
         row: the parsed row, usually a dict.
         where: names the file and the record in the message, for example ``captions.jsonl line 3``.
+        remedy: ends the message.
 
     Raises:
         InputError: names the place, the first wrong field and what is wrong with it.
@@ -228,7 +230,9 @@ def validate(model: type[RecordType], row: object, *, where: str) -> RecordType:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the record"
-        raise InputError(f"{where}: field '{field}': {first['msg']} (got {_short(first['input'])})") from None
+        wrong = re.sub(r" or instance of \w+", "", first["msg"])  # The name of a class tells a user nothing.
+        told = f"{where}: field '{field}': {wrong} (got {_short(first['input'])})"
+        raise InputError(f"{told}. {remedy}" if remedy else told) from None
 
 
 def _short(value: object) -> str:

@@ -191,3 +191,11 @@ def test_the_plans_that_ship_are_good(path: Path) -> None:
 
 def test_four_plans_ship() -> None:
     assert {path.stem for path in PLANS} >= {"methods", "degla_ablation", "frontier", "rules"}
+
+
+def test_every_method_of_the_shelf_has_an_arm_in_the_world() -> None:
+    plans = [read_plan(path) for path in PLANS if path.stem in ("methods", "rivals")]
+    measured = {arm.recipe for plan in plans for arm in plan.arms}
+    # For models of the sigmoid loss; against attacks; tasks in sequence; one check; what related systems give.
+    elsewhere = {"c2lip", "fare", "tecoa", "gift", "smoke", "ugcl_clip", "excon_clip", "pointacl_clip", "context_clip"}
+    assert measured | elsewhere == set(RECIPES.names()) and not measured & elsewhere

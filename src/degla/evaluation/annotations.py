@@ -15,7 +15,7 @@ from pydantic import Field
 from degla import parse
 from degla.errors import InputError
 from degla.evaluation.benchmark import Benchmark
-from degla.records import Record, validate
+from degla.records import Record, RecordType, validate
 
 _AGAIN: Final = "Fetch the file again."
 
@@ -58,6 +58,11 @@ def read_lines(file: Path, published: Published) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(read_annotation(file, published).split("\n"), start=1):
         if line.strip():
             yield number, parse.parse_json(line, where=f"{file} line {number}", remedy=_AGAIN, lines=False)
+
+
+def published_row(kind: type[RecordType], row: object, *, where: str) -> RecordType:
+    """One row of a published file, checked as by `records.validate`; raises like it."""
+    return validate(kind, row, where=where, remedy=_AGAIN)
 
 
 def _read(file: Path, published: Published) -> Any:
@@ -125,7 +130,8 @@ def read_blip(root: Path, split: KarpathySplit, benchmark: Benchmark) -> list[tu
     """
     file = root / "karpathy" / split.blip
     rows = (
-        validate(_BlipRow, row, where=f"{file} item {index}") for index, row in enumerate(read_list(file, benchmark))
+        published_row(_BlipRow, row, where=f"{file} item {index}")
+        for index, row in enumerate(read_list(file, benchmark))
     )
     return [(split.prefix + row.image, row.caption) for row in rows]
 
@@ -142,7 +148,7 @@ def read_either(root: Path, split: KarpathySplit, benchmark: Benchmark) -> list[
     images = read_object(file, benchmark).get("images")
     if not isinstance(images, list):
         raise InputError(f"{file}: field 'images': must be a list. Fetch the file again.")
-    rows = (validate(_OriginalRow, row, where=f"{file} image {index}") for index, row in enumerate(images))
+    rows = (published_row(_OriginalRow, row, where=f"{file} image {index}") for index, row in enumerate(images))
     return [
         (split.folder + row.filename, tuple(sentence.raw for sentence in row.sentences))
         for row in rows

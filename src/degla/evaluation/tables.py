@@ -9,9 +9,9 @@ from typing import Any
 from degla import parse
 from degla.data.formats.csv import read_rows
 from degla.errors import InputError
-from degla.evaluation.annotations import Published, read_lines, read_list
+from degla.evaluation.annotations import Published, published_row, read_lines, read_list
 from degla.evaluation.data_sets import embedded
-from degla.records import RecordType, validate
+from degla.records import RecordType
 
 _PICKLED = (".pt", ".pth", ".pkl", ".pickle")
 
@@ -26,10 +26,14 @@ def read_records(kind: type[RecordType], file: Path, published: Published) -> It
         published: where to get the file.
 
     Raises:
-        InputError: the file is missing or of another form, or a row is wrong; file, row and field are named.
+        InputError: the file is missing, empty or of another form, or a row is wrong; file, row and field are named.
     """
+    empty = True
     for where, row in read_table(file, published):
-        yield where, validate(kind, row, where=where)
+        empty = False
+        yield where, published_row(kind, row, where=where)
+    if empty:
+        raise InputError(f"{file}: holds no row. Get it again from {published.source}.")
 
 
 def read_table(file: Path, published: Published) -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
         "action", choices=list(_ACTIONS), help="; ".join(f"{name}: {text}" for name, text in _ACTIONS.items())
     )
     verb.add_argument("--out", type=Path, required=True, help="folder to write to")
-    verb.add_argument("--pairs", type=int, help="draw: training pairs (8000)")
+    verb.add_argument("--pairs", type=int, help="draw: training scenes (8000)")
+    verb.add_argument("--captions-per-image", type=int, metavar="N", help="draw: captions of a scene (5)")
     verb.add_argument("--seed", type=int, default=0, help="seed (0)")
     only = verb.add_argument_group("recognition only")
     only.add_argument("--domains", nargs="+", metavar="NAME", help="letter, digit, animal, food, thing, ... (all)")
@@ -40,7 +41,10 @@ def run(given: argparse.Namespace) -> int:
         return _recognition(given, only)
     from degla.world.draw import draw_benchmark, draw_pairs
 
-    draw_pairs(given.out / "pairs", count=given.pairs or 8000, seed=given.seed)
+    captions = 5 if given.captions_per_image is None else given.captions_per_image
+    if captions < 1:
+        raise InputError(f"--captions-per-image is {captions}; give 1 or more.")
+    draw_pairs(given.out / "pairs", count=given.pairs or 8000, seed=given.seed, captions_per_image=captions)
     draw_benchmark(given.out / "benchmark", split="test", seed=given.seed)
     sys.stderr.write(f"written: {given.out}/pairs and {given.out}/benchmark\n")
     return 0
@@ -49,8 +53,9 @@ def run(given: argparse.Namespace) -> int:
 def _recognition(given: argparse.Namespace, only: dict[str, object]) -> int:
     from degla.world.recognition import CLASS_TEMPLATE, draw_recognition
 
-    if given.pairs is not None:
-        raise InputError("--pairs belongs to degla world draw; give --images-per-class.")
+    for flag, value in {"--pairs": given.pairs, "--captions-per-image": given.captions_per_image}.items():
+        if value is not None:
+            raise InputError(f"{flag} belongs to degla world draw; give --images-per-class.")
     if given.images_per_class is not None and given.images_per_class < 1:
         raise InputError(f"--images-per-class is {given.images_per_class}; give 1 or more.")
     drawn = draw_recognition(given.out, seed=given.seed, **only)  # type: ignore[arg-type]

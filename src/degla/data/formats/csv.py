@@ -138,6 +138,6 @@ def read_rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, st
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
     except csv.Error as error:
         raise InputError(f"{path} line {reader.line_num}: not {kind}-separated values: {error}.") from None

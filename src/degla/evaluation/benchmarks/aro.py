@@ -30,10 +30,10 @@ from typing import Annotated, Any, Final
 from pydantic import Field, RootModel
 
 from degla.errors import InputError
-from degla.evaluation.annotations import COCO, FLICKR30K, has_split, read_blip, read_list
+from degla.evaluation.annotations import COCO, FLICKR30K, has_split, published_row, read_blip, read_list
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
 from degla.evaluation.perturb import perturb, prepare
-from degla.records import ItemImage, PairItem, Record, validate
+from degla.records import ItemImage, PairItem, Record
 
 _LISTED = """
 adjusting, attached to, between, bigger than, biting, boarding, brushing, chewing, cleaning, climbing, close to,
@@ -115,10 +115,10 @@ def _visual_genome(root: Path, part: str) -> Iterator[PairItem]:
         where = f"{file} item {index}"
         read: _Relation | _Attribution
         if part == "vg_relation":
-            read = validate(_Relation, row, where=where)
+            read = published_row(_Relation, row, where=where)
             group = {"relation": read.relation_name}
         else:
-            read = validate(_Attribution, row, where=where)
+            read = published_row(_Attribution, row, where=where)
             group = {"attributes": "_".join(read.attributes)}
         crop = (read.bbox_x, read.bbox_y, read.bbox_w, read.bbox_h)
         yield image_question(
@@ -146,7 +146,7 @@ def _seeds(root: Path) -> tuple[int, ...]:
     file = root / "aro" / _SEEDS
     if not file.exists():
         return (PUBLISHED_SEED,)
-    seeds = validate(_Seeds, read_list(file, BENCHMARK), where=str(file)).root
+    seeds = published_row(_Seeds, read_list(file, BENCHMARK), where=str(file)).root
     if len(set(seeds)) < len(seeds):
         raise InputError(f"{file}: a seed stands there twice; each must be named once.")
     return seeds

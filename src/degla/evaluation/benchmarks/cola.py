@@ -19,9 +19,9 @@ from typing import Annotated
 
 from pydantic import Field, RootModel
 
-from degla.evaluation.annotations import read_list
+from degla.evaluation.annotations import published_row, read_list
 from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry, Metric, described
-from degla.records import ItemImage, PairItem, validate
+from degla.records import ItemImage, PairItem
 
 _Address = Annotated[str, Field(pattern=r"^https?://[^ ]+/\d+\.jpg$")]
 _Text = Annotated[str, Field(min_length=1)]
@@ -35,7 +35,7 @@ def items(root: Path) -> Iterator[Entry]:
     """Read the one file; of an image's address only the file's name, Visual Genome's number, is used."""
     file = root / "cola" / "COLA_multiobjects_matching_benchmark.json"
     for index, row in enumerate(read_list(file, BENCHMARK)):
-        first, first_caption, second, second_caption = validate(_Row, row, where=f"{file} item {index}").root
+        first, first_caption, second, second_caption = published_row(_Row, row, where=f"{file} item {index}").root
         yield PairItem(
             id=f"cola/multi_object/{index}",
             benchmark="cola",

@@ -25,9 +25,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.annotations import read_list
+from degla.evaluation.annotations import published_row, read_list
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
-from degla.records import ItemImage, PairItem, Record, validate
+from degla.records import ItemImage, PairItem, Record
 
 _FOLDERS = {"gqa": "vg", "clevr": "clevr", "paco": "paco"}
 
@@ -74,14 +74,14 @@ def items(root: Path) -> Iterator[Entry]:
 
 def _read(file: Path) -> tuple[tuple[str, ...], list[_Image]]:
     content = read_list(file, BENCHMARK)
-    whole = validate(_File, dict(zip(("phrases", "images"), content, strict=False)), where=str(file))
+    whole = published_row(_File, dict(zip(("phrases", "images"), content, strict=False)), where=str(file))
     images = []
     for index, row in enumerate(whole.images):
         where = f"{file} image {index}"
         # PACO's rows have no dictionary of what is in the image, the others have it second.
         cells = row if isinstance(row, list) else []
         fields = {"file": cells[0], "label": cells[-2], "hard": cells[-1]} if len(cells) in (3, 4) else {}
-        read = validate(_Image, fields, where=where)
+        read = published_row(_Image, fields, where=where)
         if not len(read.label) == len(read.hard) == len(whole.phrases):
             raise InputError(
                 f"{where}: {len(read.label)} labels and {len(read.hard)} marks of hard images for "

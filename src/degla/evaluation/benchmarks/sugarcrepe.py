@@ -18,9 +18,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from degla.evaluation.annotations import read_object
+from degla.evaluation.annotations import published_row, read_object
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described, image_question
-from degla.records import Record, validate
+from degla.records import Record
 
 _COUNTS = {
     "replace_obj": 1652,
@@ -47,7 +47,7 @@ def items(root: Path) -> Iterator[Entry]:
     for part in _COUNTS:
         file = root / "sugarcrepe" / f"{part}.json"
         for key, row in read_object(file, BENCHMARK).items():
-            read = validate(_Row, row, where=f"{file} item {key!r}")
+            read = published_row(_Row, row, where=f"{file} item {key!r}")
             image = f"coco/val2017/{read.filename}"
             yield image_question(("sugarcrepe", part, key), image, [read.caption], [read.negative_caption])
 

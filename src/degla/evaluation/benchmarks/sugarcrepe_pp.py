@@ -19,9 +19,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from degla.evaluation.annotations import read_list
+from degla.evaluation.annotations import published_row, read_list
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
-from degla.records import PairItem, Record, validate
+from degla.records import PairItem, Record
 
 _COUNTS = {"replace_obj": 1652, "replace_att": 788, "replace_rel": 1406, "swap_obj": 245, "swap_att": 666}
 _TEXT_ONLY = "text_only"
@@ -42,7 +42,7 @@ def items(root: Path) -> Iterator[Entry]:
     for part in _COUNTS:
         file = root / "sugarcrepe_pp" / f"{part}.json"
         for index, row in enumerate(read_list(file, BENCHMARK)):
-            read = validate(_Row, row, where=f"{file} item {index}")
+            read = published_row(_Row, row, where=f"{file} item {index}")
             image = f"coco/val2017/{read.filename}"
             texts = (read.caption, read.caption2, read.negative_caption)
             yield image_question(("sugarcrepe_pp", part, read.id), image, texts[:2], texts[2:])

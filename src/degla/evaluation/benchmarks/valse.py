@@ -26,9 +26,9 @@ from typing import Any
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.annotations import read_object
+from degla.evaluation.annotations import published_row, read_object
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
-from degla.records import Record, validate
+from degla.records import Record
 
 _PIECES = {
     "existence": ("existence", 534),
@@ -76,7 +76,7 @@ def items(root: Path) -> Iterator[Entry]:
         file = root / "valse" / f"{piece}.json"
         for key, row in read_object(file, BENCHMARK).items():
             where = f"{file} item {key!r}"
-            read = validate(_Row, row, where=where)
+            read = published_row(_Row, row, where=where)
             keep = read.mturk.caption >= _VALID_VOTES
             yield image_question(
                 ("valse", piece, key),

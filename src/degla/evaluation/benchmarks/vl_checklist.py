@@ -24,9 +24,9 @@ from typing import Annotated
 from pydantic import Field, RootModel
 
 from degla.errors import InputError
-from degla.evaluation.annotations import read_list
+from degla.evaluation.annotations import published_row, read_list
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
-from degla.records import Record, validate
+from degla.records import Record
 
 _FAMILIES = ("attribute", "object", "relation")
 _CORPORA = {"vg": "vg", "vaw": "vg", "swig": "swig/images_512", "hake": "hake"}
@@ -56,7 +56,7 @@ def items(root: Path) -> Iterator[Entry]:
             raise InputError(f"{file}: must lie in one of the folders {', '.join(_FAMILIES)} of {folder}.")
         images = _image_folder(file, part)
         for index, row in enumerate(read_list(file, BENCHMARK)):
-            image, captions = validate(_Row, row, where=f"{file} item {index}").root
+            image, captions = published_row(_Row, row, where=f"{file} item {index}").root
             path = _image_path(images, image)
             yield image_question(("vl_checklist", part, index), path, captions.POS, captions.NEG)
 

@@ -20,9 +20,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from degla.evaluation.annotations import read_lines
+from degla.evaluation.annotations import published_row, read_lines
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
-from degla.records import ItemImage, PairItem, Record, validate
+from degla.records import ItemImage, PairItem, Record
 
 _COUNTS = {"object": 141, "relation": 233, "both": 26}
 _METRICS = ("group", "text", "image")
@@ -43,7 +43,7 @@ def items(root: Path) -> Iterator[Entry]:
     """Read examples.jsonl; a part is what the captions exchange (`collapsed_tag`)."""
     file = root / "winoground" / "examples.jsonl"
     for number, row in read_lines(file, BENCHMARK):
-        read = validate(_Row, row, where=f"{file} line {number}")
+        read = published_row(_Row, row, where=f"{file} line {number}")
         part = read.collapsed_tag.lower()
         yield PairItem(
             id=f"winoground/{part}/{read.id}",
