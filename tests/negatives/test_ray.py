@@ -6,6 +6,7 @@ Starting a local Ray takes some seconds, so all of it is one run.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sys
 from collections import Counter
@@ -22,7 +23,7 @@ from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.journal import Journal
 from degla.negatives.run.questions import Prompts
-from degla.negatives.run.ray_engine import BatchResult, Worker, parts_folder, take_in
+from degla.negatives.run.ray_engine import BatchResult, PartFolder, Worker, parts_folder, take_in
 from degla.negatives.run.stream import BATCH, CaptionStream
 from degla.negatives.run.summary import Summary
 from tests.negatives import scripted_runs
@@ -31,7 +32,12 @@ from tests.negatives.scripted_runs import TEXTS, many, records, rows_of, run, va
 RULES = ("replace_nouns", "swap_nouns")
 
 
-def open_fatal(folder: Path) -> ScriptedModel:
+def open_fatal(folder: Path, command: int) -> ScriptedModel:
+    """In a working folder of the worker's own, as on a machine that shares no folder with the command."""
+    if os.getpid() != command:
+        own = folder / f"machine-{os.getpid()}"
+        own.mkdir()
+        os.chdir(own)
     return ScriptedModel(partial(scripted_runs.fatal, folder=folder, killed_at=150), capacity=4, shuffle=1)
 
 
@@ -41,17 +47,22 @@ def test_two_workers_of_which_one_is_killed_make_the_local_file(
 ) -> None:
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    texts, out, notes = many(2 * BATCH), tmp_path / "ray.jsonl", tmp_path / "notes"
+    monkeypatch.chdir(tmp_path)
+    texts, out, notes = many(2 * BATCH), Path("ray.jsonl"), tmp_path / "notes"
     notes.mkdir()
     run(tmp_path / "local.jsonl", ScriptedModel(varied), texts, rules=RULES)
     for module in (scripted_runs, sys.modules[__name__]):  # workers cannot import the tests
         ray.cloudpickle.register_pickle_by_value(module)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        run(out, partial(open_fatal, notes), texts, rules=RULES, engine="ray", workers=2)  # type: ignore[arg-type]
+        model = partial(open_fatal, notes, os.getpid())
+        run(out, model, texts, rules=RULES, engine="ray", workers=2)  # type: ignore[arg-type]
     finally:
         ray.shutdown()
     assert (notes / "killed").exists()
+    machines = list(notes.glob("machine-*"))
+    assert len(machines) >= 3, "two workers, and one in the place of one of them"
+    assert not any(any(each.iterdir()) for each in machines)
     assert out.read_bytes() == (tmp_path / "local.jsonl").read_bytes()
     assert not list(parts_folder(out).glob("*.jsonl"))
     lines = (tmp_path / "ray.jsonl.replies.jsonl").read_text().splitlines()
@@ -71,7 +82,7 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     item = {"batch": np.array([pickle.dumps((batch, []))], object)}
 
     def work(open_model: Callable[[], ScriptedModel]) -> BatchResult:
-        worker = Worker(maker=maker, open_model=open_model, parts=folder)
+        worker = Worker(maker=maker, open_model=open_model, parts=PartFolder(folder))
         result: BatchResult = pickle.loads(worker(item)["result"][0])
         return result
 

@@ -1,8 +1,9 @@
 """The same pipeline on a Ray cluster through Ray Data: batches of captions go to workers, rows come back in order.
 
-Every worker opens its own language model. What it answers is written at once to a file named after the batch, in a
-folder beside the output that all workers should see; so a batch whose worker dies is finished by another one, which
-asks only what has no answer yet. When a batch is done its replies go into the one journal.
+Every worker opens its own language model. What it answers goes at once to an actor beside the command, which writes it
+to a file named after the batch, in a folder beside the output. So workers need no folder in common, and a batch whose
+worker dies is finished by another one, which asks only what has no answer yet. When a batch is done its replies go into
+the one journal.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,22 +24,89 @@ from degla.errors import DeglaError, InputError
 from degla.files import LineFile
 from degla.negatives.llm import LanguageModel, RequestKey
 from degla.negatives.run.dialogue import Maker
-from degla.negatives.run.journal import Journal, JournalEntry, read_replies
+from degla.negatives.run.journal import PASSING, Journal, JournalEntry, read_replies, write_line
 from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, tag
 from degla.negatives.run.stream import CaptionBatch
-from degla.negatives.run.summary import Summary
 from degla.records import NegativeRecord
 from degla.stopping import Interruption
-
-LOG = logging.getLogger(__name__)
 
 _WAVE: Final = 512
 """Batches (131,072 captions) that the cluster is given at once: memory does not grow with the captions."""
 
 
+class Keeps(Protocol):
+    """Writes down what workers are answered, batch by batch, and tells it to the next worker."""
+
+    def earlier(self, start: int) -> list[JournalEntry]:
+        """The replies of a batch that began before."""
+        ...
+
+    def keep(self, start: int, replies: Sequence[JournalEntry]) -> None:
+        """Write down replies of a batch, named after the place of its first caption."""
+        ...
+
+
+class PartFolder:
+    """A `Keeps` in a folder of this machine, made where it is not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def earlier(self, start: int) -> list[JournalEntry]:
+        """See `Keeps`."""
+        path = part_file(self._folder, start)
+        if not path.exists():
+            return []
+        with LineFile(path) as file:
+            return read_replies(file)
+
+    def keep(self, start: int, replies: Sequence[JournalEntry]) -> None:
+        """See `Keeps`."""
+        with LineFile(part_file(self._folder, start)) as file:
+            file.append(write_line(form, reply) for form, reply in replies)
+
+
+class FarFolder:
+    """A `PartFolder` that is an actor of the cluster, on the command's machine."""
+
+    def __init__(self, folder: Path) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # Ray's types know no methods of an actor.
+        self._actor: Any = (
+            ray.remote(PartFolder).options(num_cpus=0, scheduling_strategy=here).remote(folder.absolute())
+        )
+
+    def earlier(self, start: int) -> list[JournalEntry]:
+        """See `Keeps`."""
+        found: list[JournalEntry] = self._answer(self._actor.earlier.remote(start))
+        return found
+
+    def keep(self, start: int, replies: Sequence[JournalEntry]) -> None:
+        """See `Keeps`; waits until it is written, so that a worker that dies has lost nothing."""
+        self._answer(self._actor.keep.remote(start, list(replies)))
+
+    @staticmethod
+    def _answer(reference: Any) -> Any:
+        import ray
+
+        try:
+            return ray.get(reference)
+        except ray.exceptions.RayTaskError as error:  # a full disk, in our own words
+            raise error.cause from None
+
+
 def parts_folder(out: Path) -> Path:
-    """Where workers write down the replies of batches that are not finished."""
+    """Where replies of batches that are not finished are written down."""
     return out.with_name(out.name + ".replies")
+
+
+def part_file(folder: Path, start: int) -> Path:
+    """The file of a batch in the folder."""
+    return folder / f"{start:012}.jsonl"
 
 
 def run_on_ray(
@@ -80,13 +147,14 @@ def run_on_ray(
     context.enable_progress_bars = False
     parts = parts_folder(out)
     try:
+        keeps = None if journal is None else FarFolder(parts)
         while wave := list(islice(batches, _WAVE)):
             find_all = journal.find_all if journal else lambda caption_id: []
             earlier = ([entry for task in batch.tasks for entry in find_all(task.id)] for batch in wave)
             items = [{"batch": pickle.dumps(pair)} for pair in zip(wave, earlier, strict=True)]
             results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 Worker,
-                fn_constructor_kwargs={"maker": maker, "open_model": open_model, "parts": parts},
+                fn_constructor_kwargs={"maker": maker, "open_model": open_model, "parts": keeps},
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
                 num_cpus=1,
@@ -97,7 +165,7 @@ def run_on_ray(
                     raise result.error
                 if journal is not None:
                     journal.keep(result.replies)
-                    _part(parts, result.start).unlink(missing_ok=True)
+                    part_file(parts, result.start).unlink(missing_ok=True)
                 yield result.rows, result.captions
     except ray.exceptions.RayError as error:
         raise DeglaError(f"Ray gave up: {error}. Run the same command again: it resumes.") from error
@@ -128,7 +196,7 @@ class BatchResult:
 class Worker:
     """One worker of the cluster: opens its model once, then works on batches."""
 
-    def __init__(self, *, maker: Maker, open_model: Callable[[], LanguageModel] | None, parts: Path) -> None:
+    def __init__(self, *, maker: Maker, open_model: Callable[[], LanguageModel] | None, parts: Keeps | None) -> None:
         self._maker = maker
         self._parts = parts
         self._model = None if open_model is None else open_model()
@@ -139,37 +207,26 @@ class Worker:
         return {"result": [pickle.dumps(self._work(batch, earlier))]}
 
     def _work(self, batch: CaptionBatch, earlier: list[JournalEntry]) -> BatchResult:
-        if self._model is None:
+        parts = self._parts
+        if self._model is None or parts is None:
             rows, captions = make_rows(batch, self._maker)
             return BatchResult(batch.start, rows, captions, [])
-        known = {reply.key: (form, reply) for form, reply in earlier}
-        with self._open_part(batch.start) as part:
-            part.index()
+        replies = parts.earlier(batch.start)  # of a worker that died
+        known: dict[RequestKey, JournalEntry] = {}
+        for form, reply in [*earlier, *replies]:
+            if reply.outcome not in PASSING:
+                known.setdefault(reply.key, (form, reply))
 
-            def find(key: RequestKey) -> JournalEntry | None:
-                return known.get(key) or part.find(key)
+        def keep(made: Sequence[JournalEntry]) -> None:
+            parts.keep(batch.start, made)
+            replies.extend(made)
 
-            pipeline = Pipeline(self._model, self._maker, find, part.keep, Interruption())
-            try:
-                made = list(pipeline.run(iter([tag(batch)])))
-            except DeglaError as error:
-                return BatchResult(batch.start, [], 0, [], error)
-            rows = [row for listed, _ in made for row in listed]
-            return BatchResult(batch.start, rows, len(batch.tasks), read_replies(part.file))
-
-    def _open_part(self, start: int) -> Journal:
-        """The replies of a batch, of a worker that died before too."""
-        path = _part(self._parts, start)
+        pipeline = Pipeline(self._model, self._maker, known.get, keep, Interruption())
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return Journal(path, Summary((), 0))
-        except (DeglaError, OSError) as error:
-            LOG.warning("%s Replies of a worker that dies are asked for again.", error)
-            return Journal(Path(tempfile.mkdtemp()) / path.name, Summary((), 0))
-
-
-def _part(folder: Path, start: int) -> Path:
-    return folder / f"{start:012}.jsonl"
+            finished = list(pipeline.run(iter([tag(batch)])))
+        except DeglaError as error:
+            return BatchResult(batch.start, [], 0, [], error)
+        return BatchResult(batch.start, [row for rows, _ in finished for row in rows], len(batch.tasks), replies)
 
 
 def take_in(folder: Path, journal: Journal) -> None:
