@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,14 @@ from degla.errors import InputError
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.systems.contextualization import SYSTEM
-from degla.systems.contextualization.contexts import ContextRecord, by_model, by_template, contexts_of, request_of
+from degla.systems.contextualization.contexts import (
+    LONGEST,
+    ContextRecord,
+    by_model,
+    by_template,
+    contexts_of,
+    request_of,
+)
 from degla.systems.contextualization.knowledge import (
     KnowledgeGraph,
     Triple,
@@ -167,6 +175,13 @@ def test_a_model_that_cannot_write_chooses_among_templates() -> None:
     assert found[Triple(0, 0, 1)].text == by_template(GRAPH, Triple(0, 0, 1), number=3)
     request = request_of(GRAPH, Triple(0, 0, 1), model)
     assert request.form == "choose" and len(set(request.choices)) == 4
+
+
+def test_definitions_of_pages_are_cut_to_a_context() -> None:
+    graph = replace(GRAPH, definitions=("word " * 1000, "other " * 1000, *GRAPH.definitions[2:]))
+    text = contexts_of(graph, model=None, file=None)[Triple(0, 0, 1)]
+    assert len(text) <= LONGEST and {"dog", "animal", "word", "other"} <= set(re.findall(r"\w+", text))
+    assert not {"wor", "wo", "w", "othe", "oth", "ot", "o"} & set(re.findall(r"\w+", text)), "cut behind a word"
 
 
 def test_the_writing_task_begins_behind_the_whole_triple() -> None:

@@ -12,7 +12,9 @@ from degla.systems.page import page_of
 from degla.systems.record import load_record
 
 ROOT = Path(__file__).parents[2]
-RECORDS = sorted((ROOT / "docs" / "studies" / "systems").glob("*/system.json"))
+FOLDER = ROOT / "docs" / "studies" / "systems"
+RECORDS = sorted(FOLDER.rglob("system.json"))
+"""NAME/system.json, and NAME/DATA/system.json of runs on other data, which may have fewer seeds."""
 
 
 def _tables(text: str) -> list[str]:
@@ -20,17 +22,17 @@ def _tables(text: str) -> list[str]:
     return ["\n".join(table) for is_table, table in lines if is_table]
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.relative_to(FOLDER).as_posix())
 def test_tables_follow_from_their_record(path: Path) -> None:
-    name = path.parent.name
+    name, *others = path.parent.relative_to(FOLDER).parts
     record = load_record(path.parent, system=name)
     page = (ROOT / "docs" / f"systems-{name}.md").read_text(encoding="utf-8")
     made = _tables(page_of(SYSTEMS.load(name).SYSTEM, record).markdown())
-    assert len(made) >= 2 and len({row.seed for row in record.cases}) >= 3
+    assert made and (others or (len(made) >= 2 and len({row.seed for row in record.cases}) >= 3))
     for table in made:
         assert table in page, f"docs/systems-{name}.md must have:\n{table}"
     assert record.command in page
 
 
 def test_systems_have_records() -> None:
-    assert {path.parent.name for path in RECORDS} == set(SYSTEMS.names())
+    assert {path.parent.name for path in RECORDS if path.parent.parent == FOLDER} == set(SYSTEMS.names())

@@ -16,6 +16,8 @@ from degla.systems.contextualization.knowledge import KnowledgeGraph, Triple
 
 LONGEST: Final = 4_000
 """Characters of a context."""
+_DEFINITION: Final = 1_500
+"""Characters of a definition in a context by template, so that two of them and the names stay below `LONGEST`."""
 _TEMPLATES: Final = (
     "{about_head} {about_tail} {head} is related to {tail}: {head}, {relation}, {tail}.",
     "{about_head} {about_tail} The relation {relation} leads from {head} to {tail}.",
@@ -67,6 +69,8 @@ def by_template(graph: KnowledgeGraph, triple: Triple, *, number: int | None = N
 
 def _about(graph: KnowledgeGraph, entity: int) -> str:
     definition = graph.definitions[entity]
+    if len(definition) > _DEFINITION:  # Of UMLS some are pages long; cut behind a word.
+        definition = definition[:_DEFINITION].rpartition(" ")[0]
     return f"{graph.names[entity]}: {definition.rstrip('.')}." if definition else f"{graph.names[entity]}."
 
 
