@@ -53,7 +53,7 @@ def test_a_model_embeds_what_mteb_gives(tiny_model: Path, tiny_pairs: dict[str, 
         made.encode([{"audio": [1]}], **asked)
 
 
-def test_mteb_itself_scores_a_model(tiny_model: Path, tiny_pairs: dict[str, Path]) -> None:
+def test_mteb_itself_scores_a_model(tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
     mteb = pytest.importorskip("mteb")
     import datasets
     from mteb.abstasks.image.image_text_pair_classification import AbsTaskImageTextPairClassification
@@ -70,13 +70,17 @@ def test_mteb_itself_scores_a_model(tiny_model: Path, tiny_pairs: dict[str, Path
         def load_data(self, **_: Any) -> None:
             self.dataset, self.data_loaded = datasets.DatasetDict({"test": made}), True
 
-    result = mteb.evaluate(mteb_model(str(tiny_model)), tasks=[Pairs()], cache=None)
+    result = mteb.evaluate(mteb_model(str(tiny_model)), tasks=[Pairs()], cache=mteb.ResultCache(tmp_path))
     model = degla.load_model(str(tiny_model))
     images = degla.encode_images(model, paths)
     true, false = (degla.encode_captions(model, rows[name]) for name in ("caption", "negative"))
     right = ((images * true).sum(1) >= (images * false).sum(1)).float().mean()
     (row,) = result.task_results[0].scores["test"]
     assert row["text_acc"] == pytest.approx(float(right))
+    # What it wrote is read back, and stands in a report.
+    assert read_mteb_results(tmp_path) == [MtebScore("Pairs", "test", "default", row["main_score"])]
+    (section,) = mteb_section({"tiny": tmp_path})
+    assert f"| Pairs | test | default | {100 * row['main_score']:.1f} |" in section.markdown()
 
 
 def _result(folder: Path, task: str, **scores: Any) -> Path:

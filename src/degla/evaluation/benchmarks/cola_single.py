@@ -25,7 +25,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.annotations import published_row, read_list
+from degla.evaluation.annotations import Text, published_row, read_list
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
 from degla.records import ItemImage, PairItem, Record
 
@@ -41,7 +41,7 @@ class _Image(Record):
 
 
 class _File(Record):
-    phrases: tuple[str, ...] = Field(min_length=1)
+    phrases: tuple[Text, ...] = Field(min_length=1)
     images: tuple[Any, ...] = Field(min_length=1)
 
 
