@@ -1,4 +1,4 @@
-"""make what recipes read of captions: presence (negbench), units (cs_clip, c2lip, macco), composites, contexts"""
+"""make what recipes read: presence (negbench), units (cs_clip, c2lip, macco), composites, contexts"""
 
 from __future__ import annotations
 
