@@ -6,6 +6,7 @@ import base64
 import io
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from degla.data.tars import packed_place
 from degla.errors import InputError
 from degla.evaluation.embed import Embedder
 from degla.evaluation.pictures import has_picture, thumbnail
-from degla.evaluation.robustness import Attacker, AttackSettings
+from degla.evaluation.robustness import open_images
 from degla.records import CaptionRecord, ItemImage
 from tests.odd_images import OddImage, odd_images
 
@@ -62,8 +63,12 @@ def embedded(folder: Path, name: str) -> np.ndarray:
 
 
 def attacked(folder: Path, name: str) -> np.ndarray:
-    encoder: Any = SimpleNamespace(transform=np.array)
-    return Attacker(encoder, folder, AttackSettings([0.1]))._open(name)
+    encoder: Any = SimpleNamespace(
+        transform=lambda image: torch.from_numpy(np.array(image)), device=torch.device("cpu")
+    )
+    options: Any = {"size": 1, "advance_by": nullcontext(lambda count: None)}
+    ((_, pixels),) = open_images(encoder, [ItemImage(path=name)], [0], root=folder, **options)
+    return pixels[0].numpy()
 
 
 def whole(size: tuple[int, int]) -> tuple[int, int, int, int]:

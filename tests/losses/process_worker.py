@@ -129,6 +129,12 @@ def global_batch(mask: str) -> dict[str, Tensor]:
         "reconstruction": texts(PAIRS, TOKENS),
         "reconstruction_valid": torch.tensor([[True, True, False], [True, False, False]]).repeat(PAIRS // 2, 1)
         & there(PAIRS, 1),
+        "masked": texts(PAIRS),
+        "masked_valid": there(PAIRS),
+        "masked_token": texts(PAIRS, TOKENS),
+        "prediction": texts(PAIRS, TOKENS),
+        "prediction_valid": torch.tensor([[True, False, True], [True, True, False]]).repeat(PAIRS // 2, 1)
+        & there(PAIRS, 1),
     }
 
 

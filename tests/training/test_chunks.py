@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from degla.config.fields import to_plain
-from degla.inputs import parts
+from degla.inputs import parts, with_sources
 from degla.training.loop import train
 from tests.launch import run, run_together
 from tests.training.configs import interrupted, tiny_config
@@ -27,7 +27,7 @@ def _everything(model: Path, pairs: Pairs, out: Path, *, plain: bool = False, **
     left_out = {extra for extra in parts() if plain or (extra == "tokens" and not config.train.trim)}
     left_out.add("bias")  # The tiny model has none; tests/training/test_bias.py cuts batches of one that has.
     left_out.add("reconstruction")  # There is no decoder; tests/training/test_reconstruction.py has one.
-    chosen = {name: term for name, term in config.objective.items() if not term.reads & left_out}
+    chosen = {name: term for name, term in config.objective.items() if not with_sources(term.reads) & left_out}
     assert len(chosen) >= (9 if plain else 15)
     active = {name: replace(term, weight=term.weight or 0.3) for name, term in chosen.items()}
     return replace(config, objective=config.objective | active)
