@@ -24,7 +24,7 @@ Pairs = dict[str, Path]
 def _everything(model: Path, pairs: Pairs, out: Path, *, plain: bool = False, **loop: Any) -> Any:
     """Every term of the shelf in one objective; where `plain`, without those that read optional parts of a batch."""
     config = tiny_config("degla", model=model, pairs=pairs, out=out, **{"batch_size": 8} | loop)
-    left_out = {extra for extra in parts() if plain or (extra == "tokens" and not config.train.trim)}
+    left_out = {extra for extra in parts() if plain or (extra in ("tokens", "masked") and not config.train.trim)}
     left_out.add("bias")  # The tiny model has none; tests/training/test_bias.py cuts batches of one that has.
     left_out.add("reconstruction")  # There is no decoder; tests/training/test_reconstruction.py has one.
     chosen = {name: term for name, term in config.objective.items() if not with_sources(term.reads) & left_out}
