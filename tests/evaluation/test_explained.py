@@ -10,7 +10,7 @@ import torch
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation.explained import AskedPictures, Explainer, ExplainSettings, explain_model
+from degla.evaluation.explained import AskedPictures, Explainer, ExplainSettings, explain_model, scores_of
 from degla.evaluation.run import ask_all
 from degla.model.evidence import kept_part, pixel_evidence
 from degla.model.load import load_encoder
@@ -62,6 +62,14 @@ def test_pictures_with_fewer_texts_have_rows_that_are_not_there() -> None:
     rows, there = asked.rows_of([1, 0])
     assert there.tolist() == [[True, True, False], [True, True, True]]
     assert rows[0, :2].tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_no_interval_of_few_pictures_is_a_point() -> None:
+    asked = AskedPictures("part", tuple(ItemImage(path=name) for name in "abcdefgh"), torch.eye(3), ((0, 1),) * 8)
+    drop, increase, *_ = scores_of(asked, torch.tensor([[0.8, 0.2, 0.8]]).expand(8, -1), seed=0)
+    assert (drop.value, increase.value) == (pytest.approx(0.75), 0.0)
+    # Clopper and Pearson's for none of 8: 1 - 0.025^(1/8).
+    assert increase.interval is not None and increase.interval.high == pytest.approx(1 - 0.025**0.125)
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,8 @@ from degla.model.evidence import increased, kept_part, patch_evidence, pixel_evi
 from degla.progress import TaskProgress
 from degla.records import ItemImage, PairItem
 from degla.results import Interval, Score
-from degla.statistics.bootstrap import FloatArray, cluster_numbers, drawn_means, percentile_interval
+from degla.statistics.bootstrap import FloatArray, cluster_numbers, drawn_means
+from degla.statistics.proportions import contributions, share_interval
 from degla.version import __version__
 
 SQUARES: Final = (8, 8)
@@ -208,7 +209,7 @@ def explain_model(
 
 def _explain_benchmark(explainer: Explainer, asked: BenchmarkQuestions) -> ExplainedBenchmark:
     parts = tuple(
-        ExplainedPart(part=each.part, scores=_scores(each, explainer.ask(each), seed=explainer.settings.seed))
+        ExplainedPart(part=each.part, scores=scores_of(each, explainer.ask(each), seed=explainer.settings.seed))
         for each in _asked(explainer, asked)
     )
     benchmark = asked.benchmark
@@ -245,8 +246,15 @@ def _asked(explainer: Explainer, asked: BenchmarkQuestions) -> Iterator[AskedPic
         yield AskedPictures(part, tuple(item.images[0] for item in some), torch.from_numpy(rows.texts).to(device), own)
 
 
-def _scores(asked: AskedPictures, found: Float[Tensor, "images 3"], *, seed: int) -> tuple[Score, ...]:
-    """Drop and increase, of the evidence and by chance, with intervals over pictures."""
+def scores_of(asked: AskedPictures, found: Float[Tensor, "images 3"], *, seed: int) -> tuple[Score, ...]:
+    """Drop and increase, of the evidence and by chance, with intervals over pictures.
+
+    Args:
+        asked: the pictures.
+        found: probability of the model's answer for each, of the whole picture, of what the evidence keeps and of what
+            is kept by chance.
+        seed: of the intervals.
+    """
     whole, kept, drawn = found.double().T
     values = [measure(whole, part) for part in (kept, drawn) for measure in (relative_drop, increased)]
     clusters = cluster_numbers([image.path for image in asked.images])
@@ -265,6 +273,6 @@ def _scores(asked: AskedPictures, found: Float[Tensor, "images 3"], *, seed: int
 
 
 def _interval(values: FloatArray, clusters: NDArray[np.int64], *, seed: int) -> Interval | None:
-    if clusters.max() == 0:
-        return None
-    return percentile_interval(drawn_means(values, clusters, seed=seed), method="bootstrap over images")
+    """Over pictures, and never a point, also where no probability of few pictures has risen, or every one."""
+    parts = contributions(values, np.full(len(values), 1 / len(values)), clusters)
+    return share_interval(drawn_means(values, clusters, seed=seed), parts)
