@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -100,3 +101,16 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["world", "recognition", *out, "--pairs", "3"]) == 2
     said = capsys.readouterr().err
     assert "world.json" in said and "--style belongs to degla world recognition" in said
+
+
+def test_scenes_and_captions_are_as_many_as_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("degla.world.draw.draw_benchmark", lambda *given, **options: None)
+    draw = ["world", "draw", "--out", str(tmp_path / "drawn")]
+    for flag in ("--pairs", "--captions-per-image"):
+        assert main([*draw, flag, "0"]) == 2
+        assert f"{flag} is 0; give 1 or more" in capsys.readouterr().err
+    assert main([*draw, "--pairs", "3", "--captions-per-image", "2"]) == 0
+    rows = read_jsonl(CaptionRecord, tmp_path / "drawn" / "pairs" / "captions.jsonl")
+    assert Counter(Counter(row.image for row in rows).values()) == {2: 3}

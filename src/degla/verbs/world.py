@@ -41,10 +41,12 @@ def run(given: argparse.Namespace) -> int:
         return _recognition(given, only)
     from degla.world.draw import draw_benchmark, draw_pairs
 
+    pairs = 8000 if given.pairs is None else given.pairs
     captions = 5 if given.captions_per_image is None else given.captions_per_image
-    if captions < 1:
-        raise InputError(f"--captions-per-image is {captions}; give 1 or more.")
-    draw_pairs(given.out / "pairs", count=given.pairs or 8000, seed=given.seed, captions_per_image=captions)
+    for flag, count in {"--pairs": pairs, "--captions-per-image": captions}.items():
+        if count < 1:
+            raise InputError(f"{flag} is {count}; give 1 or more.")
+    draw_pairs(given.out / "pairs", count=pairs, seed=given.seed, captions_per_image=captions)
     draw_benchmark(given.out / "benchmark", split="test", seed=given.seed)
     sys.stderr.write(f"written: {given.out}/pairs and {given.out}/benchmark\n")
     return 0
