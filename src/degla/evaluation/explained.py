@@ -51,7 +51,7 @@ class ExplainSettings:
 
     Attributes:
         share: of the squares that stay, above 0 and below 1 (0.15 in ExCon's code).
-        images: ask about so many pictures of each part, drawn by chance, 1 or more; None: all.
+        images: largest number of pictures of each part, drawn at random, 1 or more; None: all.
         by: "attention": attention of the class token times its gradient in the last block; "gradient": gradient times
             pixels, for towers of any kind; None: by attention where there is a class token.
         seed: of drawn pictures, squares and intervals.

@@ -45,7 +45,7 @@ class AttackSettings:
         epsilons: largest changes of a pixel whose range is 0 to 1, each above 0 and at most 1.
         steps: of each attack, 1 or more.
         step_size: of each step, as a share of epsilon, above 0; None: 2.5 / steps, which reaches any corner of the box.
-        images: attack so many of each part, drawn by chance; None: all.
+        images: largest number of images of each part, drawn at random; None: all.
         seed: of starts, drawn images and intervals.
     """
 
@@ -249,5 +249,5 @@ def _drawn(entry: Classification, settings: AttackSettings) -> Classification:
 
 
 def drawn_numbers(count: int, most: int | None, *, key: str) -> list[int]:
-    """All numbers below `count`, or so many of them, drawn by chance and sorted."""
+    """The numbers below `count`, sorted; at most `most` of them, drawn at random."""
     return list(range(count)) if most is None or most >= count else sorted(Random(key).sample(range(count), most))
