@@ -14,13 +14,13 @@ from random import Random
 import open_clip
 import torch
 from PIL import Image
-from torchvision import transforms
 
 from degla.data.images import read_image, read_part
 from degla.data.joining import join
 from degla.data.pack import Packing, pack
 from degla.data.sources import read_captions
 from degla.data.transforms import ImageTransform, RandomCrop
+from degla.speed.loading import plain_transform
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -50,12 +50,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = {row.caption.image: row for row in join(read_captions(given.captions), None)}
     crop = RandomCrop(ImageTransform(size=given.pixels, mean=MEAN, std=STD))
-    bicubic = transforms.InterpolationMode.BICUBIC
-    plain = transforms.Compose([
-        transforms.RandomResizedCrop(given.pixels, scale=(0.9, 1.0), interpolation=bicubic),
-        transforms.ToTensor(),
-        transforms.Normalize(MEAN, STD),
-    ])  # fmt: skip
+    plain = plain_transform(given.pixels, mean=MEAN, std=STD)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "pack"
         started = time.process_time()

@@ -16,7 +16,7 @@ import torch
 from degla.cli import main
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
-from degla.speed import compare
+from degla.speed import apart
 from degla.speed.baseline import BaselineStep
 from degla.speed.compare import Compared
 from degla.speed.measure import Measured
@@ -85,7 +85,7 @@ def forked(command: list[str], *, env: Mapping[str, str], **_: Any) -> subproces
 def test_the_command(
     tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "subprocess", SimpleNamespace(run=forked, DEVNULL=None, PIPE=None))
+    monkeypatch.setattr(apart, "subprocess", SimpleNamespace(run=forked, DEVNULL=None, PIPE=None))
     words = ["bench", "--model", str(tiny_model), "--batch-size", "4", "--negatives", "2", "--captions",
              str(tiny_pairs["captions"]), "--negatives-file", str(tiny_pairs["negatives"]), "--steps", "1", "--rounds",
              "1", "--threads", "1", "--device", "cpu", "--json"]  # fmt: skip

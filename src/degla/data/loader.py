@@ -38,11 +38,15 @@ def choose_workers(asked: int | Literal["auto"], *, on_gpu: bool = True, streams
     """
     if asked != "auto":
         return asked
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = there // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if not on_gpu:
         return int(share >= 4)
     return max(1, min(share - 1, _MOST_WORKERS) // streams)
+
+
+def usable_cores() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, eq=False)

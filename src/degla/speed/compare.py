@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from degla.errors import DeglaError
+from degla.speed.apart import run_apart
 from degla.speed.measure import Measured, MeasureSettings, Side
 from degla.speed.stages import STAGES, TEXT
 from degla.speed.workload import Workload
@@ -44,9 +42,17 @@ class Compared:
         """Ratios and costs as JSON values: seconds, bytes, operations a second."""
         ours, theirs = _stage_medians(self.present), _stage_medians(self.baseline)
         # Each round is one ratio: what slows the machine down for minutes slows down both of its sides.
-        whole = [_step(slow) / _step(fast) for slow, fast in zip(self.baseline, self.present, strict=True)]
-        texts = [_step(slow, TEXT) / _step(fast, TEXT) for slow, fast in zip(self.baseline, self.present, strict=True)]
-        seconds, memory = statistics.median(_step(one) for one in self.present), max(one.memory for one in self.present)
+        whole = [
+            step_seconds(slow) / step_seconds(fast) for slow, fast in zip(self.baseline, self.present, strict=True)
+        ]
+        texts = [
+            step_seconds(slow, TEXT) / step_seconds(fast, TEXT)
+            for slow, fast in zip(self.baseline, self.present, strict=True)
+        ]
+        seconds, memory = (
+            statistics.median(step_seconds(one) for one in self.present),
+            max(one.memory for one in self.present),
+        )
         slow_memory = max(one.memory for one in self.baseline)
         rate = self.present[0].operations / seconds
         peak = max(one.peak for one in self.present)
@@ -62,7 +68,7 @@ class Compared:
             "ratios": whole,
             "text_ratio": statistics.median(texts),
             "seconds": seconds,
-            "baseline_seconds": statistics.median(_step(one) for one in self.baseline),
+            "baseline_seconds": statistics.median(step_seconds(one) for one in self.baseline),
             "pairs_per_second": self.workload.batch_size / seconds,
             "memory": memory,
             "baseline_memory": slow_memory,
@@ -103,40 +109,26 @@ def compare(
                 wanted = files[side] if number == 0 and (side == "present" or precision == "fp32") else None
                 told = f"round {number + 1} of {rounds}, {side} in {own}"
                 tell(f"{told}: {steps} steps after one that is not timed ...")
-                found.append(_run(workload, side=side, precision=own, steps=steps, gradients=wanted))
-                tell(f"{told}: {_step(found[-1]):.2f} s a step, {found[-1].memory / 2**30:.2f} GiB at most")
+                found.append(run_side(workload, side=side, precision=own, steps=steps, gradients=wanted))
+                tell(f"{told}: {step_seconds(found[-1]):.2f} s a step, {found[-1].memory / 2**30:.2f} GiB at most")
         same = sides["baseline"][0]
         if precision != "fp32":
             tell(f"baseline in {precision}, once, for its loss and gradients ...")
-            same = _run(workload, side="baseline", precision=precision, steps=0, gradients=files["baseline"])
+            same = run_side(workload, side="baseline", precision=precision, steps=0, gradients=files["baseline"])
         gap, worst = _gradient_gap(files["baseline"], files["present"])
     loss_gap = abs(sides["present"][0].loss - same.loss) / abs(same.loss)
     return Compared(workload, precision, sides["baseline"], sides["present"], loss_gap, gap, worst)
 
 
-def _run(workload: Workload, *, side: Side, precision: str, steps: int, gradients: Path | None) -> Measured:
-    settings = MeasureSettings(
-        workload=workload,
-        side=side,
-        precision=precision,
-        steps=steps,
-        gradients=gradients,
-    )
-    environment = dict(os.environ)
-    environment.setdefault("OMP_WAIT_POLICY", "passive")
-    if workload.device == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "measured.json"
-        command = [sys.executable, "-m", "degla.speed.measure", settings.model_dump_json(), str(out)]
-        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if done.returncode != 0 or not out.is_file():
-            lines = done.stderr.strip().splitlines()
-            killed = "it was killed, most likely for want of memory" if done.returncode < 0 else ""
-            raise DeglaError(
-                f"the {side} step in {precision} failed: {killed or (lines[-1] if lines else 'no message')}."
-            )
-        return Measured.model_validate_json(out.read_text(encoding="utf-8"))
+def run_side(workload: Workload, *, side: Side, precision: str, steps: int, gradients: Path | None = None) -> Measured:
+    """Measure one side in a process of its own; see `MeasureSettings`.
+
+    Raises:
+        DeglaError: it failed.
+    """
+    settings = MeasureSettings(workload=workload, side=side, precision=precision, steps=steps, gradients=gradients)
+    what = f"the {side} step in {precision}"
+    return run_apart("degla.speed.measure", settings, Measured, what=what, device=workload.device)
 
 
 def _gradient_gap(baseline: Path, present: Path) -> tuple[float, str]:
@@ -153,7 +145,7 @@ def _gradient_gap(baseline: Path, present: Path) -> tuple[float, str]:
     return gaps[worst], worst
 
 
-def _step(measured: Measured, stages: tuple[str, ...] = STAGES) -> float:
+def step_seconds(measured: Measured, stages: tuple[str, ...] = STAGES) -> float:
     """Median seconds of a step, or of some of its stages."""
     return statistics.median(map(sum, zip(*(measured.seconds[stage] for stage in stages), strict=True)))
 

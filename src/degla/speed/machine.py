@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import sys
@@ -29,15 +30,16 @@ def matmul_peak(device: torch.device, *, bf16: bool, seconds: float = 0.5) -> fl
         linear(left, right, None)
         until = time.perf_counter() + seconds / len(sizes)
         while time.perf_counter() < until:
-            _wait(device)
+            wait(device)
             started = time.perf_counter()
             linear(left, right, None)
-            _wait(device)
+            wait(device)
             best = max(best, 2 * rows * inner * columns / (time.perf_counter() - started))
     return best
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Wait until a GPU has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -61,10 +63,21 @@ def device_name(device: torch.device) -> str:
     """The device in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
 
 
-def _processor() -> str:
+def memory_of(device: torch.device) -> int:
+    """Bytes of a GPU's memory, or of main memory; 0 where that is not known."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):
+        return 0
+
+
+def processor_name() -> str:
+    """The processor in words."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

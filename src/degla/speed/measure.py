@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from degla.errors import InputError
 from degla.speed.workload import Workload
@@ -42,6 +42,7 @@ class Measured(BaseModel):
         operations: floating point operations of the matrix products of one step, as counted.
         peak: floating point operations a second of the device's best matrix product in this precision.
         device: in words.
+        kernels: the operations of each of PyTorch's kernels, by its name.
     """
 
     loss: float
@@ -50,6 +51,7 @@ class Measured(BaseModel):
     operations: int
     peak: float
     device: str
+    kernels: dict[str, int] = Field(default_factory=dict)
 
 
 def measure(settings: MeasureSettings) -> Measured:
@@ -110,6 +112,7 @@ def measure(settings: MeasureSettings) -> Measured:
         operations=counter.get_total_flops(),
         peak=matmul_peak(device, bf16=bf16),
         device=device_name(device),
+        kernels={str(kernel): count for kernel, count in counter.get_flop_counts()["Global"].items()},
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from degla.data.batches import Batch
 from degla.losses.core import Target
+from degla.speed.machine import wait
 from degla.training.embed import to_embeddings
 from degla.training.step import Trainer
 
@@ -69,8 +70,7 @@ class Clock:
 
     def stop(self, stage: str) -> None:
         """The stage that has just ended."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait(self.device)
         now = time.perf_counter()
         self.seconds[stage] = now - self._since
         self._since = now

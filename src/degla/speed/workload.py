@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, LoopConfig
 from degla.data.batches import Batch, Pair
+from degla.data.pairs import PairRow
 from degla.data.table import PairTable
 from degla.errors import InputError
 from degla.model.encoder import Encoder
+from degla.model.probe import picture
 from degla.recipes.degla import degla
 from degla.records import Record
 from degla.training.pairs import choose_collate, image_transform
 from degla.training.rows import read_rows
 
+_GRAIN, _DIFFERENT = 30, 32
 _RULES = ("replace_adjectives", "replace_nouns", "reshuffle_order", "swap_adjectives", "swap_nouns")
 
 
@@ -33,8 +39,10 @@ class Workload(Record):
         negatives: K, 0 or more.
         captions: file of captions; None draws some of the embedded world.
         negatives_file: their negatives.
+        images: folder of their pictures; None is that of the captions.
         compile: as `--train.compile`.
         gradient_checkpointing: as `--train.gradient-checkpointing`.
+        chunk_size: as `--train.chunk-size`.
         device: "cpu" or "cuda".
         threads: of the processor; None leaves PyTorch's choice.
     """
@@ -44,10 +52,20 @@ class Workload(Record):
     negatives: int = 4
     captions: Path | None = None
     negatives_file: Path | None = None
+    images: Path | None = None
     compile: bool = False
     gradient_checkpointing: bool = False
+    chunk_size: int | None = None
     device: str = "cpu"
     threads: int | None = None
+
+    @property
+    def data(self) -> DataConfig:
+        """Where the rows come from, as for training."""
+        return DataConfig(
+            captions=self.captions, negatives=self.negatives_file, images=self.images,
+            negatives_per_caption=self.negatives,
+        )  # fmt: skip
 
     def config(self, precision: str) -> TrainConfig:
         """The recipe `degla` at this size."""
@@ -61,6 +79,7 @@ class Workload(Record):
                 precision=precision,  # type: ignore[arg-type]
                 compile=self.compile,
                 gradient_checkpointing=self.gradient_checkpointing,
+                chunk_size=self.chunk_size,
             ),
         )
 
@@ -71,16 +90,10 @@ def make_batch(workload: Workload, encoder: Encoder, *, precision: str) -> Batch
     Raises:
         InputError: there are not so many rows.
     """
-    rows = [row for row in _rows(workload) if len(row.negatives) >= workload.negatives]
-    if len(rows) < workload.batch_size:
-        raise InputError(
-            f"only {len(rows)} captions have {workload.negatives} negatives; a batch of {workload.batch_size} needs "
-            "as many. Give --captions and --negatives-file with more, or a smaller --batch-size."
-        )
     config, size = workload.config(precision), image_transform(encoder).size
     generator = torch.Generator().manual_seed(0)
     pairs = []
-    for number, row in enumerate(Random(0).sample(rows, workload.batch_size)):
+    for number, row in enumerate(sample_rows(workload)):
         tokens = encoder.tokenize([row.caption.text, *row.negatives[: workload.negatives]])
         image: Float[torch.Tensor, "3 size size"] = torch.randn(3, size, size, generator=generator)
         valid = torch.ones(workload.negatives, dtype=torch.bool)
@@ -98,24 +111,62 @@ def make_batch(workload: Workload, encoder: Encoder, *, precision: str) -> Batch
     return choose_collate(config.pairs, config.train, encoder)(pairs)
 
 
-def _rows(workload: Workload) -> PairTable:
-    if workload.captions is not None:
-        if workload.negatives and workload.negatives_file is None:
-            raise InputError("--captions goes with --negatives-file, made by `degla negatives`, or --negatives 0.")
-        return read_rows(
-            DataConfig(
-                captions=workload.captions, negatives=workload.negatives_file, negatives_per_caption=workload.negatives
-            )
+def sample_rows(workload: Workload) -> list[PairRow]:
+    """B rows that have K negatives, the same at every call.
+
+    Raises:
+        InputError: there are not so many.
+    """
+    rows = [row for row in read_workload(workload) if len(row.negatives) >= workload.negatives]
+    if len(rows) < workload.batch_size:
+        raise InputError(
+            f"only {len(rows)} captions have {workload.negatives} negatives; a batch of {workload.batch_size} needs "
+            "as many. Give --captions and --negatives-file with more, or a smaller --batch-size."
         )
+    return Random(0).sample(rows, workload.batch_size)
+
+
+def read_workload(workload: Workload) -> PairTable:
+    """The rows that are measured with; drawn ones where no captions are given.
+
+    Raises:
+        InputError: captions without their negatives, or a wrong file.
+    """
+    if workload.captions is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return read_workload(draw_workload(workload, Path(folder)))
+    if workload.negatives and workload.negatives_file is None:
+        raise InputError("--captions goes with --negatives-file, made by `degla negatives`, or --negatives 0.")
+    return read_rows(workload.data)
+
+
+def draw_workload(workload: Workload, folder: Path, *, photographs: bool = False) -> Workload:
+    """The same with captions, negatives and pictures of the embedded world, in files.
+
+    Args:
+        workload: says how many.
+        folder: where they go.
+        photographs: in place of the small drawings, JPEG files of the size of COCO's photographs, in pixels
+            (640 x 480) and in bytes (about 160 kB), no two of which are equal.
+    """
     from degla.data.sources import read_captions
     from degla.negatives.generate import NegativesSettings, generate
     from degla.world.draw import draw_pairs
 
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = draw_pairs(Path(folder) / "pairs", count=4 * workload.batch_size, captions_per_image=2)
-        negatives = Path(folder) / "negatives.jsonl"
-        per_rule = max(-(-workload.negatives // 3), 1)
-        generate(read_captions(drawn.captions), NegativesSettings(_RULES, 0, per_rule), out=negatives)
-        return read_rows(
-            DataConfig(captions=drawn.captions, negatives=negatives, negatives_per_caption=workload.negatives)
-        )
+    drawn = draw_pairs(folder / "pairs", count=4 * workload.batch_size, captions_per_image=2)
+    negatives = folder / "negatives.jsonl"
+    per_rule = max(-(-workload.negatives // 3), 1)
+    generate(read_captions(drawn.captions), NegativesSettings(_RULES, 0, per_rule), out=negatives)
+    for number, file in enumerate(sorted(drawn.images.iterdir()) if photographs else ()):
+        # Pictures are told apart by the bytes of their files.
+        _like_photograph(number % _DIFFERENT).save(file, format="JPEG", quality=90, comment=str(number))
+    files = {"captions": drawn.captions, "negatives_file": negatives, "images": drawn.images}
+    return workload.model_copy(update=files)
+
+
+@functools.cache
+def _like_photograph(seed: int) -> Image.Image:
+    """Soft shapes under grain."""
+    soft = np.asarray(picture(width=640, height=480, seed=seed), dtype=np.int16)
+    grain = np.random.default_rng(seed).integers(-_GRAIN, _GRAIN + 1, soft.shape[:2], dtype=np.int16)
+    return Image.fromarray((soft + grain[..., None]).clip(0, 255).astype(np.uint8))

@@ -6,22 +6,33 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
 from degla.verbs._terminal import show
 
+if TYPE_CHECKING:
+    from degla.speed.workload import Workload
+
 
 def describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--model", default="ViT-B-32-quickgelu:random", help="any model (ViT-B-32-quickgelu:random)")
-    verb.add_argument("--batch-size", type=int, default=32, metavar="B", help="pairs (32)")
+    verb.add_argument("--everything", action="store_true",
+                      help="loader, evaluation, gradient cache, recipe clip too, beside the usual ways")  # fmt: skip
+    verb.add_argument("--quick", action="store_true", help="with --everything: 8 pairs, one step, one round")
+    verb.add_argument("--out", type=Path, metavar="FILE.md", help="with --everything: the table, and FILE.json")
+    verb.add_argument("--batch-size", type=int, metavar="B", help="pairs (32; with --everything on a GPU 256)")
     verb.add_argument("--negatives", type=int, default=4, metavar="K", help="negatives a caption (4)")
-    verb.add_argument("--precision", choices=["fp32", "bf16"], default="fp32",
-                      help="of the present step; the baseline is always timed in fp32 (fp32)")  # fmt: skip
+    verb.add_argument(
+        "--precision",
+        choices=["fp32", "bf16"],
+        help="of the present step; the baseline is timed in fp32 (fp32; with --everything on a GPU bf16)",
+    )
     verb.add_argument("--captions", type=Path, metavar="FILE", help="real captions (some of the embedded world)")
     verb.add_argument("--negatives-file", type=Path, metavar="FILE", help="their negatives, by degla negatives")
-    verb.add_argument("--steps", type=int, default=2, metavar="N", help="timed steps a process (2)")
-    verb.add_argument("--rounds", type=int, default=2, metavar="N", help="processes a side, in turns (2)")
+    verb.add_argument("--images", type=Path, metavar="FOLDER", help="with --everything: of the captions (theirs)")
+    verb.add_argument("--steps", type=int, metavar="N", help="timed steps a process (2)")
+    verb.add_argument("--rounds", type=int, metavar="N", help="processes a side, in turns (2)")
     verb.add_argument("--threads", type=int, metavar="N", help="threads of the processor (all)")
     verb.add_argument("--device", choices=["cpu", "cuda"], help="cpu or cuda (a GPU where there is one)")
     verb.add_argument("--compile", action="store_true", help="with torch.compile, as --train.compile")
@@ -30,30 +41,82 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    for name in ("batch_size", "steps", "rounds"):
-        if getattr(given, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(given, name)}; it must be 1 or more.")
-    if given.negatives < 1:
-        raise InputError("--negatives must be 1 or more: the recipe's losses are about them.")
+    _check(given)
     import torch
-
-    from degla.speed.compare import compare
-    from degla.speed.workload import Workload
 
     device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: there is no GPU that PyTorch can use.")
-    workload = Workload(
-        model=given.model, batch_size=given.batch_size, negatives=given.negatives, captions=given.captions,
-        negatives_file=given.negatives_file, compile=given.compile, device=device, threads=given.threads,
-        gradient_checkpointing=given.gradient_checkpointing,
+    return _everything(given, device) if given.everything else _compare(given, device)
+
+
+def _check(given: argparse.Namespace) -> None:
+    for name in ("batch_size", "steps", "rounds"):
+        value = getattr(given, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")
+    if given.negatives < 1:
+        raise InputError("--negatives must be 1 or more: the recipe's losses are about them.")
+    for name in ("quick", "out", "images"):
+        if getattr(given, name) and not given.everything:
+            raise InputError(f"--{name} goes with --everything.")
+    if given.everything and given.compile:
+        raise InputError("--everything measures with and without --compile; leave it out.")
+    if given.out is not None and given.out.suffix == ".json":
+        raise InputError(
+            f"--out {given.out}: the table is Markdown; the numbers go to a file beside it that ends in .json."
+        )
+
+
+def _workload(given: argparse.Namespace, device: str, *, batch_size: int) -> Workload:
+    from degla.speed.workload import Workload
+
+    return Workload(
+        model=given.model, batch_size=given.batch_size or batch_size, negatives=given.negatives,
+        captions=given.captions, negatives_file=given.negatives_file, images=given.images, compile=given.compile,
+        device=device, threads=given.threads, gradient_checkpointing=given.gradient_checkpointing,
     )  # fmt: skip
-    found = compare(workload, precision=given.precision, steps=given.steps, rounds=given.rounds, tell=_tell).plain()
+
+
+def _compare(given: argparse.Namespace, device: str) -> int:
+    from degla.speed.compare import compare
+
+    workload, steps, rounds = _workload(given, device, batch_size=32), given.steps or 2, given.rounds or 2
+    precision = given.precision or "fp32"
+    found = compare(workload, precision=precision, steps=steps, rounds=rounds, tell=_tell).plain()
     if given.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
         _show(found)
     return 0
+
+
+def _everything(given: argparse.Namespace, device: str) -> int:
+    from degla.files import write_json, write_text
+    from degla.speed.everything import Bench, machine_of, measure_everything
+    from degla.speed.page import bench_json, bench_page, bench_table, machine_facts
+
+    on_gpu = device == "cuda"
+    few = 1 if given.quick else 2
+    bench = Bench(
+        _workload(given, device, batch_size=8 if given.quick else 256 if on_gpu else 32),
+        given.precision or ("bf16" if on_gpu else "fp32"),
+        steps=given.steps or few, rounds=given.rounds or few, seconds=1.0 if given.quick else 5.0,
+    )  # fmt: skip
+    machine, rows = machine_of(bench), []
+    for row in measure_everything(bench, tell=_tell):
+        rows.append(row)
+        if given.out is not None:  # After each row: what has been measured stays, whatever happens to the rest.
+            write_text(given.out, bench_page(bench, machine, rows).markdown())
+            write_json(given.out.with_suffix(".json"), bench_json(bench, machine, rows))
+    if given.json:
+        sys.stdout.write(json.dumps(bench_json(bench, machine, rows), indent=2) + "\n")
+    else:
+        for name, fact in machine_facts(bench, machine, rows).items():
+            sys.stdout.write(f"{name}: {fact}\n")
+        sys.stdout.flush()
+        show(bench_table(bench, rows).terminal())
+    return int(all(row.failed for row in rows))
 
 
 def _tell(line: str) -> None:

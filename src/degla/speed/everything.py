@@ -1,0 +1,222 @@
+"""All that `degla bench --everything` measures: what, beside what, in which order; one row for each way to do it."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from degla.data.loader import choose_workers
+from degla.errors import DeglaError
+from degla.model.heap import KEPT
+from degla.records import Record
+from degla.speed.apart import run_apart
+from degla.speed.compare import run_side, step_seconds
+from degla.speed.measure import Side
+from degla.speed.parts import PartMeasured, PartName, PartSettings
+from degla.speed.workload import Workload, draw_workload, sample_rows
+
+
+class BenchRow(Record):
+    """One way to do one thing.
+
+    Attributes:
+        what: is done; rows of the same are compared, with the first of them.
+        way: it is done.
+        unit: of what is counted: "pairs", "pictures" or "texts".
+        per_second: how many, one number a round.
+        memory: bytes held at most: of the GPU where there is one, else of main memory.
+        in_main_memory: it is main memory although there is a GPU.
+        facts: whatever else was found.
+        failed: why there is no number; "" where there is.
+    """
+
+    what: str
+    way: str
+    unit: str
+    per_second: tuple[float, ...] = ()
+    memory: int = 0
+    in_main_memory: bool = False
+    facts: Mapping[str, float | int | str | list[str]] = {}
+    failed: str = ""
+
+    @property
+    def rate(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.per_second)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured, and for how long.
+
+    Attributes:
+        workload: model, sizes and device. Rows are drawn where it names none.
+        precision: "fp32" or "bf16", of training steps.
+        steps: timed in each process.
+        rounds: processes of each way, in turns with those it is compared with.
+        seconds: that a loader is timed for, at least.
+    """
+
+    workload: Workload
+    precision: Literal["fp32", "bf16"]
+    steps: int = 2
+    rounds: int = 2
+    seconds: float = 5.0
+
+    @property
+    def workers(self) -> int:
+        """Processes that `--data.workers auto` would start."""
+        return choose_workers("auto", on_gpu=self.workload.device == "cuda")
+
+    @property
+    def chunk_size(self) -> int:
+        """Pairs that the gradient cache embeds at a time: an eighth of the batch."""
+        return max(self.workload.batch_size // 8, 1)
+
+
+Way = Callable[[], PartMeasured]
+
+
+class WaysCompared(NamedTuple):
+    """Ways to do the same thing; the others are compared with the first."""
+
+    what: str
+    unit: str
+    ways: Mapping[str, Way]
+
+
+def plan(bench: Bench) -> list[WaysCompared]:
+    """What is measured, in order."""
+    precision, workers, chunk = bench.precision, bench.workers, bench.chunk_size
+    released = {
+        f"released code's way, {each}": _side(bench, "baseline", each) for each in dict.fromkeys(("fp32", precision))
+    }
+    plainly = {KEPT: "0"}  # As people run it, who have not loaded a model by this package.
+    several = f"{workers} worker{'s' * (workers != 1)}"
+    return [
+        WaysCompared("training step", "pairs", {
+            **released,
+            f"degla, {precision}": _side(bench, "present", precision),
+            f"degla, {precision}, --train.compile": _side(bench, "present", precision, compile=True),
+        }),
+        WaysCompared("training step of the recipe clip", "pairs", {
+            f"open_clip's own trainer, {precision}": _part(bench, "open_clip", environment=plainly),
+            f"degla, {precision}": _part(bench, "clip"),
+        }),
+        WaysCompared("training step, gradient cache", "pairs", {
+            f"whole batch, {precision}": _part(bench, "step"),
+            f"--train.chunk-size {chunk}, {precision}": _part(bench, "step", chunk_size=chunk),
+        }),
+        WaysCompared("loader", "pairs", {
+            f"PIL, torchvision and PyTorch's loader, {several}": _part(bench, "plain loader", workers=workers),
+            **({"degla, no workers": _part(bench, "loader")} if workers else {}),
+            f"degla, --data.workers auto: {several}": _part(bench, "loader", workers=workers),
+        }),
+        WaysCompared("evaluation, pictures", "pictures", {
+            f"open_clip in plain batches, {several}": _part(
+                bench, "plain images", workers=workers, environment=plainly
+            ),
+            "degla": _part(bench, "images"),
+        }),
+        WaysCompared("evaluation, texts", "texts", {
+            "open_clip in plain batches": _part(bench, "plain texts", environment=plainly),
+            "degla": _part(bench, "texts"),
+        }),
+    ]  # fmt: skip
+
+
+def machine_of(bench: Bench) -> dict[str, Any]:
+    """What the figures must be read with.
+
+    Raises:
+        DeglaError: the model cannot be loaded on the device.
+    """
+    return dict(_part(bench, "machine")().facts)
+
+
+def measure_everything(bench: Bench, *, tell: Callable[[str], None] = lambda line: None) -> Iterator[BenchRow]:
+    """A row for each way once its rounds are done; what fails is a row with its reason, and the rest goes on.
+
+    Args:
+        bench: what.
+        tell: is given a line after each process.
+
+    Raises:
+        InputError: the captions are wrong, or too few.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if bench.workload.captions is None:
+            drawn = draw_workload(bench.workload, Path(folder), photographs=True)
+            bench = Bench(drawn, bench.precision, bench.steps, bench.rounds, bench.seconds)
+        sample_rows(bench.workload)  # What is wrong with the captions is told once, not by each row.
+        for compared in plan(bench):
+            yield from measure_ways(compared, rounds=bench.rounds, tell=tell)
+
+
+def measure_ways(
+    compared: WaysCompared, *, rounds: int, tell: Callable[[str], None] = lambda line: None
+) -> Iterator[BenchRow]:
+    """Rounds in turns, so that what slows the machine down for minutes slows all ways down."""
+    found: dict[str, list[PartMeasured]] = {way: [] for way in compared.ways}
+    failed: dict[str, str] = {}
+    for number in range(rounds):
+        for way, measure in compared.ways.items():
+            if way in failed:
+                continue
+            told = f"{compared.what}, {way}, round {number + 1} of {rounds}"
+            try:
+                one = measure()
+            except DeglaError as error:
+                failed[way] = str(error)
+                tell(f"{told}: {error}")
+                continue
+            found[way].append(one)
+            tell(f"{told}: {one.per_second:.1f} {compared.unit}/s, {one.memory / 2**30:.2f} GiB at most")
+    for way, measured in found.items():
+        yield BenchRow(
+            what=compared.what, way=way, unit=compared.unit,
+            per_second=tuple(one.per_second for one in measured),
+            memory=max((one.memory for one in measured), default=0),
+            in_main_memory=any(one.in_main_memory for one in measured),
+            facts=measured[0].facts if measured else {}, failed=failed.get(way, ""),
+        )  # fmt: skip
+
+
+def _side(bench: Bench, side: Side, precision: str, *, compile: bool = False) -> Way:
+    """The step in stages."""
+    workload = bench.workload.model_copy(update={"compile": compile})
+
+    def measure() -> PartMeasured:
+        found = run_side(workload, side=side, precision=precision, steps=bench.steps)
+        rate, whole = workload.batch_size / step_seconds(found), sum(found.kernels.values()) or 1
+        kernels = [f"{name} {count / whole:.0%}" for name, count in found.kernels.items()]
+        share = found.operations * rate / workload.batch_size / found.peak
+        return PartMeasured(
+            per_second=rate, memory=found.memory,
+            facts={"loss": found.loss, "operations": found.operations, "share_of_peak": share, "kernels": kernels},
+        )  # fmt: skip
+
+    return measure
+
+
+def _part(
+    bench: Bench, part: PartName, *, workers: int = 0, chunk_size: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Way:  # fmt: skip
+    workload = bench.workload.model_copy(update={"chunk_size": chunk_size})
+    settings = PartSettings(
+        part=part, precision=bench.precision, workload=workload, steps=bench.steps, seconds=bench.seconds,
+        workers=workers,
+    )  # fmt: skip
+
+    def measure() -> PartMeasured:
+        return run_apart(
+            "degla.speed.parts", settings, PartMeasured, what=f"the measurement ({part})",
+            device=bench.workload.device, environment=environment,
+        )  # fmt: skip
+
+    return measure

@@ -1,0 +1,170 @@
+"""`degla bench --everything`: what fails is a row, ratios are of the rounds, and every part measures something."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from degla.cli import main
+from degla.errors import DeglaError
+from degla.speed import everything, machine
+from degla.speed.apart import reason_of
+from degla.speed.everything import Bench, BenchRow, WaysCompared, measure_ways, plan
+from degla.speed.measure import Measured, MeasureSettings, measure
+from degla.speed.page import bench_page
+from degla.speed.parts import PartMeasured, PartSettings, measure_part
+from degla.speed.stages import STAGES
+from degla.speed.whole_steps import host_waits
+from degla.speed.workload import Workload, draw_workload
+
+_COMPILER = """Traceback (most recent call last):
+  File "step.py", line 1, in <module>
+torch._inductor.exc.InductorError: InvalidCxxCompiler: No working C++ compiler found in g++
+
+Set TORCHDYNAMO_VERBOSE=1 for the internal stack trace.
+"""
+
+
+def test_the_reason_of_a_failure() -> None:
+    why = "torch._inductor.exc.InductorError: InvalidCxxCompiler: No working C++ compiler found in g++"
+    assert reason_of(_COMPILER, status=1) == why
+    assert reason_of("Traceback:\n  x\ndegla.errors.InputError: m: is no model.\n", status=1) == "m: is no model"
+    assert reason_of("torch.OutOfMemoryError: CUDA out of memory. Try less.", status=1).endswith("memory. Try less")
+    assert "want of memory" in reason_of("Traceback", status=-9)
+    assert reason_of("", status=1) == "no message"
+
+
+def test_ways_take_turns_and_one_that_fails_is_a_row() -> None:
+    rates: Iterator[float] = iter([10.0, 40.0, 20.0, 40.0])
+    order, told = [], []
+
+    def way(name: str) -> Any:
+        def measured() -> PartMeasured:
+            order.append(name)
+            if name == "broken":
+                raise DeglaError("no compiler.")
+            return PartMeasured(per_second=next(rates), memory=2**30 * len(order), in_main_memory=name == "fast")
+
+        return measured
+
+    compared = WaysCompared("training step", "pairs", {name: way(name) for name in ("slow", "broken", "fast")})
+    slow, broken, fast = measure_ways(compared, rounds=2, tell=told.append)
+    assert order == ["slow", "broken", "fast", "slow", "fast"]
+    assert (slow.per_second, fast.per_second, fast.memory) == ((10.0, 20.0), (40.0, 40.0), 5 * 2**30)
+    assert (broken.failed, broken.per_second) == ("no compiler.", ())
+    assert told[1] == "training step, broken, round 1 of 2: no compiler." and len(told) == 5
+
+    facts = {"device": "Card", "memory": 80 * 2**30, "processor": "Chip", "cores": 16, "threads": 8, "torch": "2.0",
+             "cuda": "12.8", "open_clip": "3", "degla": "0", "float32_products": "highest", "linear_layers": "own",
+             "lacks": [], "parameters": 151_300_000, "load": 0.5}  # fmt: skip
+    bench = Bench(Workload(batch_size=20, device="cuda"), "bf16")
+    other = BenchRow(what="loader", way="plain", unit="pairs", failed="no files.")
+    last = BenchRow(what="loader", way="degla", unit="pairs", per_second=(1234.6,), memory=2**29)
+    lines = bench_page(bench, facts, [slow, broken, fast, other, last]).markdown().splitlines()
+    assert "* Machine: Card, 80.0 GiB of memory; 16 processor cores (Chip); load average 0.5 at the start" in lines
+    assert [line for line in lines if line.startswith("|")][2:] == [
+        "| training step | slow | 15.0 pairs | 1333 ms | 1.00 | 4.00 GiB |",
+        "| training step | broken | failed; no compiler. |  |  |  |",
+        "| training step | fast | 40.0 pairs | 500 ms | 3.00 | 5.00 GiB of main memory |",  # Median of 4 and 2.
+        "| loader | plain | failed; no files. |  |  |  |",
+        "| loader | degla | 1235 pairs |  |  | 0.50 GiB |",
+    ]
+
+
+def test_what_is_measured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str, Any, Any]] = []
+
+    def side(workload: Workload, *, side: str, precision: str, steps: int) -> Measured:
+        seen.append((side, precision, workload.compile, None))
+        return Measured(loss=1.0, seconds={name: [0.5] for name in STAGES}, memory=1, operations=8, peak=100.0,
+                        device="Card", kernels={"aten.mm": 3, "aten.bmm": 1})  # fmt: skip
+
+    def apart(_: str, settings: PartSettings, found: type, *, device: str, environment: Any, **__: Any) -> PartMeasured:
+        assert device == settings.workload.device == "cuda"
+        seen.append((settings.part, settings.precision, settings.workload.chunk_size or settings.workers, environment))
+        return PartMeasured(per_second=1.0)
+
+    monkeypatch.setattr(everything, "run_side", side)
+    monkeypatch.setattr(everything, "run_apart", apart)
+    monkeypatch.setattr(everything, "choose_workers", lambda asked, *, on_gpu: 7 if on_gpu else 0)
+    found = [row for each in plan(Bench(Workload(batch_size=256, device="cuda"), "bf16"))
+             for row in measure_ways(each, rounds=1)]  # fmt: skip
+    kept = {"DEGLA_KEEP_FREED_MEMORY": "0"}
+    assert seen == [
+        ("baseline", "fp32", False, None), ("baseline", "bf16", False, None), ("present", "bf16", False, None),
+        ("present", "bf16", True, None), ("open_clip", "bf16", 0, kept), ("clip", "bf16", 0, None),
+        ("step", "bf16", 0, None), ("step", "bf16", 32, None), ("plain loader", "bf16", 7, None),
+        ("loader", "bf16", 0, None), ("loader", "bf16", 7, None), ("plain images", "bf16", 7, kept),
+        ("images", "bf16", 0, None), ("plain texts", "bf16", 0, kept), ("texts", "bf16", 0, None),
+    ]  # fmt: skip
+    assert found[0].per_second == (pytest.approx(256 / 4.5),)
+    assert found[0].facts["kernels"] == ["aten.mm 75%", "aten.bmm 25%"]
+    assert found[0].facts["share_of_peak"] == pytest.approx(8 / 4.5 / 100)
+
+
+def test_the_command(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def side(workload: Workload, *, side: Any, precision: Any, steps: int) -> Measured:
+        if workload.compile:
+            raise DeglaError("there is no compiler.")
+        return measure(MeasureSettings(side=side, precision=precision, workload=workload, steps=1, gradients=None))
+
+    def apart(_: str, settings: PartSettings, found: type, **__: Any) -> PartMeasured:
+        return measure_part(settings.model_copy(update={"seconds": 0.0}))
+
+    monkeypatch.setattr(everything, "run_side", side)
+    monkeypatch.setattr(everything, "run_apart", apart)
+    monkeypatch.setattr(machine, "matmul_peak", lambda device, *, bf16: 1e9)
+    out = tmp_path / "here" / "table.md"
+    words = ["bench", "--everything", "--quick", "--model", str(tiny_model), "--batch-size", "4", "--negatives", "2",
+             "--captions", str(tiny_pairs["captions"]), "--negatives-file", str(tiny_pairs["negatives"]), "--images",
+             str(tiny_pairs["images"]), "--device", "cpu", "--out", str(out)]  # fmt: skip
+    assert main(words) == 0
+    found = json.loads(out.with_suffix(".json").read_text())
+    rows = {(row["what"], row["way"]): row for row in found["rows"]}
+    failed = rows.pop(("training step", "degla, fp32, --train.compile"))
+    assert failed["failed"] == "there is no compiler." and "failed; there is no compiler." in out.read_text()
+    assert len(rows) == 12 - (everything.choose_workers("auto", on_gpu=False) == 0)
+    for row in rows.values():
+        assert not row["failed"] and row["per_second"][0] > 0 and row["memory"] > 10**7, row
+    for what in ("training step", "training step of the recipe clip"):
+        losses = [row["facts"]["loss"] for (about, _), row in rows.items() if about == what]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4), what
+    assert found["machine"]["cores"] > 0 and found["workload"]["batch_size"] == 4
+    assert "evaluation, texts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--quick"], "--quick goes with --everything"),
+        (["--everything", "--compile"], "leave it out"),
+        (["--everything", "--out", "a.json"], "the table is Markdown"),
+    ],
+)
+def test_flags_that_do_not_go_together(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_made_photographs(tmp_path: Path) -> None:
+    workload = draw_workload(Workload(batch_size=1, negatives=1), tmp_path, photographs=True)
+    assert workload.images is not None and workload.captions is not None
+    files = sorted(workload.images.iterdir())
+    assert len({file.read_bytes() for file in files}) == 4
+    for file in files:
+        with Image.open(file) as opened:
+            assert (opened.format, opened.size, opened.mode) == ("JPEG", (640, 480), "RGB")
+        assert 120_000 < file.stat().st_size < 200_000
+
+
+def test_a_processor_waits_for_no_gpu() -> None:
+    assert host_waits(lambda: None, torch.device("cpu")) is None
