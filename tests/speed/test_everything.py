@@ -53,12 +53,12 @@ def test_ways_take_turns_and_one_that_fails_is_a_row() -> None:
 
         return measured
 
-    compared = WaysCompared("training step", "pairs", {name: way(name) for name in ("slow", "broken", "fast")})
+    compared = WaysCompared("step", "pairs", {name: way(name) for name in ("slow", "broken", "fast")})
     slow, broken, fast = measure_ways(compared, rounds=2, tell=told.append)
     assert order == ["slow", "broken", "fast", "slow", "fast"]
     assert (slow.per_second, fast.per_second, fast.memory) == ((10.0, 20.0), (40.0, 40.0), 5 * 2**30)
     assert (broken.failed, broken.per_second) == ("no compiler.", ())
-    assert told[1] == "training step, broken, round 1 of 2: no compiler." and len(told) == 5
+    assert told[1] == "step, broken, round 1 of 2: no compiler." and len(told) == 5
 
     facts = {"device": "Card", "memory": 80 * 2**30, "processor": "Chip", "cores": 16, "threads": 8, "torch": "2.0",
              "cuda": "12.8", "open_clip": "3", "degla": "0", "float32_products": "highest", "linear_layers": "own",
@@ -69,9 +69,9 @@ def test_ways_take_turns_and_one_that_fails_is_a_row() -> None:
     lines = bench_page(bench, facts, [slow, broken, fast, other, last]).markdown().splitlines()
     assert "* Machine: Card, 80.0 GiB of memory; 16 processor cores (Chip); load average 0.5 at the start" in lines
     assert [line for line in lines if line.startswith("|")][2:] == [
-        "| training step | slow | 15.0 pairs | 1333 ms | 1.00 | 4.00 GiB |",
-        "| training step | broken | failed; no compiler. |  |  |  |",
-        "| training step | fast | 40.0 pairs | 500 ms | 3.00 | 5.00 GiB of main memory |",  # Median of 4 and 2.
+        "| step | slow | 15.0 pairs | 1333 ms | 1.00 | 4.00 GiB |",
+        "| step | broken | failed; no compiler. |  |  |  |",
+        "| step | fast | 40.0 pairs | 500 ms | 3.00 | 5.00 GiB of main memory |",  # Median of 4 and 2.
         "| loader | plain | failed; no files. |  |  |  |",
         "| loader | degla | 1235 pairs |  |  | 0.50 GiB |",
     ]
@@ -130,16 +130,16 @@ def test_the_command(
     assert main(words) == 0
     found = json.loads(out.with_suffix(".json").read_text())
     rows = {(row["what"], row["way"]): row for row in found["rows"]}
-    failed = rows.pop(("training step", "degla, fp32, --train.compile"))
+    failed = rows.pop(("step", "degla, fp32, --train.compile"))
     assert failed["failed"] == "there is no compiler." and "failed; there is no compiler." in out.read_text()
     assert len(rows) == 12 + (everything.choose_workers("auto", on_gpu=False) > 0)
     for row in rows.values():
         assert not row["failed"] and row["per_second"][0] > 0 and row["memory"] > 10**7, row
-    for what in ("training step", "training step of the recipe clip"):
+    for what in ("step", "step of clip"):
         losses = [row["facts"]["loss"] for (about, _), row in rows.items() if about == what]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4), what
     assert found["machine"]["cores"] > 0 and found["workload"]["batch_size"] == 4
-    assert "evaluation, texts" in capsys.readouterr().out
+    assert "Kernels of a step" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -98,16 +98,16 @@ def plan(bench: Bench) -> list[WaysCompared]:
     plainly = {KEPT: "0"}  # As people run it, who have not loaded a model by this package.
     several = f"{workers} worker{'s' * (workers != 1)}"
     return [
-        WaysCompared("training step", "pairs", {
+        WaysCompared("step", "pairs", {
             **released,
             f"degla, {precision}": _side(bench, "present", precision),
             f"degla, {precision}, --train.compile": _side(bench, "present", precision, compile=True),
         }),
-        WaysCompared("training step of the recipe clip", "pairs", {
+        WaysCompared("step of clip", "pairs", {
             f"open_clip's own trainer, {precision}": _part(bench, "open_clip", environment=plainly),
             f"degla, {precision}": _part(bench, "clip"),
         }),
-        WaysCompared("training step, gradient cache", "pairs", {
+        WaysCompared("step in chunks", "pairs", {
             f"whole batch, {precision}": _part(bench, "step"),
             f"--train.chunk-size {chunk}, {precision}": _part(bench, "step", chunk_size=chunk),
         }),
@@ -116,13 +116,13 @@ def plan(bench: Bench) -> list[WaysCompared]:
             **({"degla, no workers": _part(bench, "loader")} if workers else {}),
             f"degla, --data.workers auto: {several}": _part(bench, "loader", workers=workers),
         }),
-        WaysCompared("evaluation, pictures", "pictures", {
+        WaysCompared("pictures embedded", "pictures", {
             f"open_clip in plain batches, {several}": _part(
                 bench, "plain images", workers=workers, environment=plainly
             ),
             "degla": _part(bench, "images"),
         }),
-        WaysCompared("evaluation, texts", "texts", {
+        WaysCompared("texts embedded", "texts", {
             "open_clip in plain batches": _part(bench, "plain texts", environment=plainly),
             "degla": _part(bench, "texts"),
         }),

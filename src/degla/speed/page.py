@@ -73,7 +73,7 @@ def _rows(rows: Sequence[BenchRow], batch_size: int) -> Iterator[TableRow]:
         if row.failed:
             yield TableRow([row.what, row.way, TableCell("failed", note=row.failed), "", "", ""])
             continue
-        step = f"{1000 * batch_size / row.rate:.0f} ms" if row.what.startswith("training step") else ""
+        step = f"{1000 * batch_size / row.rate:.0f} ms" if row.what.startswith("step") else ""
         memory = f"{row.memory / 2**30:.2f} GiB" + (" of main memory" if row.in_main_memory else "")
         rate = f"{row.rate:.{0 if row.rate >= 100 else 1}f} {row.unit}"
         yield TableRow([row.what, row.way, rate, step, "" if first.failed else f"{ratio(row, first):.2f}", memory])
