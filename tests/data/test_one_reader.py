@@ -24,8 +24,8 @@ from degla.data.table import table_of
 from degla.data.tars import packed_place
 from degla.errors import InputError
 from degla.evaluation.embed import Embedder
+from degla.evaluation.image_batches import open_images
 from degla.evaluation.pictures import has_picture, thumbnail
-from degla.evaluation.robustness import open_images
 from degla.records import CaptionRecord, ItemImage
 from tests.odd_images import OddImage, odd_images
 

@@ -25,9 +25,9 @@ from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.evaluation.benchmark import Classification
 from degla.evaluation.embed import Embedder
+from degla.evaluation.image_batches import drawn_numbers, open_images
 from degla.evaluation.questions import BenchmarkQuestions, questions_digest
 from degla.evaluation.results import EvidenceBy, ExplainedBenchmark, ExplainedPart, ExplainedResult, provenance_of
-from degla.evaluation.robustness import drawn_numbers, open_images
 from degla.evaluation.scoring import class_rows
 from degla.evaluation.verdicts import texts_of
 from degla.model.attack import at_rest

@@ -59,24 +59,34 @@ class AttackedBenchmark(Record):
     attacked: tuple[AttackedScores, ...] = Field(min_length=1)
 
 
-class AttackResult(Record):
+class SampledResult(Record):
+    """What was measured of one model, on all pictures of each part or on some.
+
+    Attributes:
+        images: bound on the pictures of a part; None: all.
+        seed: of drawn pictures, of everything else that is drawn, and of intervals.
+        date: when, ISO 8601.
+        versions: of the software.
+    """
+
+    schema_version: Literal[1] = 1
+    model: ModelProvenance
+    images: int | None
+    seed: int
+    date: str
+    versions: dict[str, str]
+
+
+class AttackResult(SampledResult):
     """One model under attack.
 
     Attributes:
         steps: of each attack.
         step_size: of each step, as a share of epsilon.
-        images: bound on the images of a part; None: all.
-        seed: of random starts, drawn images and intervals.
     """
 
-    schema_version: Literal[1] = 1
-    model: ModelProvenance
     steps: int
     step_size: float
-    images: int | None
-    seed: int
-    date: str
-    versions: dict[str, str]
     benchmarks: tuple[AttackedBenchmark, ...] = Field(min_length=1)
 
 
@@ -100,24 +110,16 @@ class ExplainedBenchmark(Record):
     parts: tuple[ExplainedPart, ...] = Field(min_length=1)
 
 
-class ExplainedResult(Record):
+class ExplainedResult(SampledResult):
     """What one model's explanations keep of its answers.
 
     Attributes:
         by: where evidence came from.
         share: of the squares that stay.
-        images: bound on the pictures of a part; None: all.
-        seed: of drawn pictures, squares and intervals.
     """
 
-    schema_version: Literal[1] = 1
-    model: ModelProvenance
     by: EvidenceBy
     share: float
-    images: int | None
-    seed: int
-    date: str
-    versions: dict[str, str]
     benchmarks: tuple[ExplainedBenchmark, ...] = Field(min_length=1)
 
 

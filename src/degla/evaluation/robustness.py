@@ -8,13 +8,11 @@ upper bound that stronger attacks can only lower.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import torch
@@ -25,7 +23,7 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, Classification, TieRule
 from degla.evaluation.embed import EmbeddedItems, Embedder
-from degla.evaluation.pictures import decode_item, read_picture
+from degla.evaluation.image_batches import drawn_numbers, open_images
 from degla.evaluation.questions import BenchmarkQuestions
 from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, name_epsilon, provenance_of
 from degla.evaluation.scoring import EmbeddingRows, class_rows, unit_rows
@@ -33,7 +31,6 @@ from degla.evaluation.verdicts import Judged, judge, texts_of
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
 from degla.model.encoder import Encoder
 from degla.progress import TaskProgress
-from degla.records import ItemImage
 from degla.version import __version__
 
 
@@ -159,34 +156,6 @@ class Attacker:
                            advance_by=self.progress.task(name, len(numbers)))  # fmt: skip
 
 
-def open_images(
-    encoder: Encoder,
-    images: Sequence[ItemImage],
-    numbers: Sequence[int],
-    *,
-    root: Path,
-    size: int,
-    advance_by: AbstractContextManager[Callable[[int], None]],
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Images by their numbers, opened, transformed and on the model's device, some at a time.
-
-    Args:
-        encoder: whose transform it is.
-        images: of which some are opened.
-        numbers: which.
-        root: folder that their paths are relative to.
-        size: how many at a time.
-        advance_by: of `TaskProgress.task`.
-    """
-    with advance_by as advance:
-        for start in range(0, len(numbers), size):
-            batch = list(numbers[start : start + size])
-            content = [(images[number], read_picture(root, images[number].path)) for number in batch]
-            pixels = [encoder.transform(decode_item(read, root, image)) for image, read in content]
-            yield batch, torch.stack(pixels).to(encoder.device)
-            advance(len(batch))
-
-
 def attack_model(
     encoder: Encoder,
     settings: AttackSettings,
@@ -246,8 +215,3 @@ def _drawn(entry: Classification, settings: AttackSettings) -> Classification:
     count = len(entry.images)
     kept = drawn_numbers(count, settings.images, key=f"{entry.part}/{settings.seed}")
     return entry if len(kept) == count else entry.only(kept)
-
-
-def drawn_numbers(count: int, most: int | None, *, key: str) -> list[int]:
-    """The numbers below `count`, sorted; at most `most` of them, drawn at random."""
-    return list(range(count)) if most is None or most >= count else sorted(Random(key).sample(range(count), most))

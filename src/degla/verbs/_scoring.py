@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from degla.evaluation.cache import DiskCache
     from degla.evaluation.processes import EvaluationProcesses
     from degla.evaluation.run import Evaluation
+    from degla.model.encoder import Encoder
     from degla.records import Record
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,14 @@ def show_results(given: argparse.Namespace, results: Sequence[Record], render: C
     show(render())
     if given.out is not None:
         sys.stderr.write(f"written: {given.out}\n")
+
+
+def networks(given: argparse.Namespace) -> Iterator[tuple[Encoder, str | None]]:
+    """Each model that the arguments name, loaded, and the label that they give it."""
+    from degla.model.load import load_encoder
+
+    for name, label in zip_longest(given.models, given.label or []):
+        yield load_encoder(name, device=device(given.device)), label
 
 
 def describe_cache(verb: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from degla.verbs._scoring import (
     check_models,
     describe_questions,
     describe_results,
-    device,
+    networks,
     refuse_several_processes,
     show_results,
 )
@@ -44,20 +44,12 @@ def run(given: argparse.Namespace) -> int:
     from degla.evaluation.robustness import AttackSettings, attack_model
     from degla.evaluation.run import ask_all
     from degla.evaluation.terminal import render_attacks
-    from degla.model.load import load_encoder
 
     settings = AttackSettings(given.epsilon, given.steps, given.step_size, given.images, given.seed)
     questions = ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing)  # Before a model is looked up.
     results = [
-        attack_model(
-            load_encoder(name, device=device(given.device)),
-            settings,
-            questions,
-            root=given.root,
-            tie=given.tie,
-            label=given.label[number] if given.label else None,
-        )
-        for number, name in enumerate(given.models)
+        attack_model(encoder, settings, questions, root=given.root, tie=given.tie, label=label)
+        for encoder, label in networks(given)
     ]
     show_results(given, results, lambda: render_attacks(results))
     return 0

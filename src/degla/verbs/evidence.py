@@ -9,7 +9,7 @@ from degla.verbs._scoring import (
     check_models,
     describe_questions,
     describe_results,
-    device,
+    networks,
     refuse_several_processes,
     show_results,
 )
@@ -40,19 +40,11 @@ def run(given: argparse.Namespace) -> int:
     from degla.evaluation.explained import ExplainSettings, explain_model
     from degla.evaluation.run import ask_all
     from degla.evaluation.terminal import render_explained
-    from degla.model.load import load_encoder
 
     settings = ExplainSettings(given.share, given.images, given.by, given.seed)
     questions = ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing)  # Before a model is looked up.
     results = [
-        explain_model(
-            load_encoder(name, device=device(given.device)),
-            settings,
-            questions,
-            root=given.root,
-            label=given.label[number] if given.label else None,
-        )
-        for number, name in enumerate(given.models)
+        explain_model(encoder, settings, questions, root=given.root, label=label) for encoder, label in networks(given)
     ]
     show_results(given, results, lambda: render_explained(results))
     return 0
