@@ -435,6 +435,20 @@ def test_the_reading_by_two_gives_the_figures_of_the_readme(capsys: pytest.Captu
     assert "different | 153 | 95 | 0.83 [0.71, 0.95] |" in said and "plausible | 153 | 95 | 0.90 [0.82, 0.97] |" in said
 
 
+def test_the_reading_of_true_texts_gives_the_figures_of_its_page(capsys: pytest.CaptureFixture[str]) -> None:
+    sheets = [str(READINGS / f"reading-9.{number}.tsv") for number in (1, 2)]
+    assert main(["negatives", "report", "--read", *sheets]) == 0
+    said = capsys.readouterr().out
+    assert "grammatical and true, %" in said and "Not grammatical, or not true:" in said
+    page = (READINGS.parents[1] / "negatives-balance.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \|.*\| (\d+ \[\d+, \d+\]) \|$", page, flags=re.MULTILINE)
+    assert len(told) == 7
+    for rule, share in told:
+        assert f"| `{rule}` | 20 | {share} |" in said
+    assert "**all** | 140 | 96 [91, 98] |" in said and "different | 140 | 99 | 0.91 [0.72, 1.00] |" in said
+    assert "96 % [91, 98]" in page and "kappa 0.91 [0.72, 1.00]" in page
+
+
 if OFFICIAL:
 
     @pytest.mark.parametrize(

@@ -117,11 +117,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     state.mirror = mirror
     position = state.load() if resume else Position()
     first = position.step
-    if accelerator.is_main_process:
-        write_json(run / "config.json", to_plain(config))
-    fields = flat(to_plain(config)).items()
-    shown = {name: value if isinstance(value, int | float) else str(value) for name, value in fields}
-    accelerator.init_trackers("degla", config=shown)
+    _record_configuration(config, run, accelerator)
     values: dict[str, Any] = {}
     with (
         nonfinite_told(run, rank=processes.rank, steps_per_epoch=len(pairs.plan)),
@@ -168,6 +164,15 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         folder, position.step, finished, values={name: float(value) for name, value in values.items()}, ended=ended,
         best=run / validation.best if validation.best else None,
     )  # fmt: skip
+
+
+def _record_configuration(config: TrainConfig, run: Path, accelerator: Accelerator) -> None:
+    """Into the run's folder, and to the trackers."""
+    if accelerator.is_main_process:
+        write_json(run / "config.json", to_plain(config))
+    fields = flat(to_plain(config)).items()
+    shown = {name: value if isinstance(value, int | float) else str(value) for name, value in fields}
+    accelerator.init_trackers("degla", config=shown)
 
 
 def _metrics(config: TrainConfig, run: Path, accelerator: Accelerator, *, start: int, steps: int) -> Metrics:

@@ -17,6 +17,10 @@ from degla.negatives.grammar.usage import WordUsage
 from degla.negatives.true_frames import TrueRule, is_place
 
 _AT: Final = frozenset({"in", "on", "at", "near", "outside", "inside", "along", "under", "beside", "behind", "by"})
+_AIMED: Final = frozenset(
+    {"aim", "gaze", "glance", "look", "peer", "point", "shoot", "shout", "smile", "stare", "throw", "wave"}
+)
+"""Verbs of which "at" says what they are aimed at, not where."""
 _COMMA: Final = Token(",", ",", ",", ",", glued=True)
 
 
@@ -76,6 +80,8 @@ def _does(caption: Caption, preposition: int, subject: Chunk) -> bool:
     tokens = caption.tokens
     verb = tokens[preposition].governor
     if subject.start != 0 or subject.role != "thing" or not 0 <= verb < preposition or not tokens[verb].is_verb:
+        return False
+    if tokens[preposition].lower == "at" and tokens[verb].lemma in _AIMED:
         return False
     own = tokens[verb].role == "ROOT" or tokens[verb].governor == subject.head
     if not own or tokens[verb].tag == "VB":

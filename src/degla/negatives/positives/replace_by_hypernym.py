@@ -27,6 +27,8 @@ _GENERAL: Final = (
 """None that is said of too much ("instrument", "tool"), or of what has no article ("polo" is no "game" here)."""
 _NEVER: Final = frozenset({"female", "male"})
 """Words whose first sense in WordNet is no person."""
+_UNSAID: Final = frozenset({("skateboard", "vehicle"), ("sled", "vehicle")})
+"""What WordNet says and people do not."""
 _SEEN: Final = 3
 """Times that captions must say the new word."""
 
@@ -70,7 +72,9 @@ def _general(lemma: str) -> tuple[str, ...]:
     return tuple(
         general
         for general in _GENERAL
-        if general != lemma and set(known.senses_in_order(general)[:1]) & known.first_over(lemma)
+        if general != lemma
+        and (lemma, general) not in _UNSAID
+        and set(known.senses_in_order(general)[:1]) & known.first_over(lemma)
     )
 
 

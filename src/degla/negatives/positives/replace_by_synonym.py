@@ -25,6 +25,8 @@ _PREPOSITIONS: Final = {
     "next to": "beside", "beside": "next to", "under": "underneath", "underneath": "under", "beneath": "under",
     "near": "close to", "close to": "near", "atop": "on top of", "on top of": "atop", "alongside": "beside",
 }  # fmt: skip
+_NOT_FOR: Final = frozenset({("doorway", "door")})
+"""A noun, and one that may not stand for it: who stands in a doorway does not stand in a door."""
 _SEEN: Final = 3
 """Times that captions must say the new word."""
 _ADJECTIVES: Final = {"big": "large", "large": "big", "small": "little", "little": "small", "huge": "enormous",
@@ -87,6 +89,7 @@ def _nouns(lemma: str) -> tuple[str, ...]:
         for group in known.noun_groups(lemma)[:1]
         for mate in sorted(group.cluster(lemma))
         if mate != lemma
+        and (lemma, mate) not in _NOT_FOR
         and known.is_mass(mate) == known.is_mass(lemma)
         and (mate in known.words["plural_only"]) == (lemma in known.words["plural_only"])
         and set(known.senses_in_order(lemma)[:2]) & set(known.senses_in_order(mate)[:2])

@@ -40,6 +40,8 @@ class SiblingAttribute(TrueRule):
         for lemma, chunk in _single_things(caption).items():
             if chunk.head != chunk.start + 1 or caption.tokens[chunk.start].lower not in _ARTICLES:
                 continue
+            if chunk.start and caption.tokens[chunk.start - 1].lower == "as":
+                continue  # "dressed as a ninja": it is the child that is young
             if any(_names_several(sibling, lemma) for sibling in siblings):
                 continue
             said = [_said_of(sibling, lemma) for sibling in siblings]

@@ -148,4 +148,7 @@ def read_sheet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
     except csv.Error as error:
-        raise InputError(f"{path} line {reader.reader.line_num}: not tab-separated values: {error}.") from None
+        raise InputError(
+            f"{path} line {reader.reader.line_num}: not tab-separated values: {error}. A cell that begins with a "
+            "quotation mark ends with one, and marks inside it are doubled: take them out of the note."
+        ) from None

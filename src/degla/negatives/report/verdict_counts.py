@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from degla.errors import InputError
 from degla.negatives.report.sheet import COLUMNS, KEY_COLUMNS, key_path, read_sheet
+from degla.shelf import POSITIVES
 from degla.statistics.proportions import Proportion, Z, wilson
 
 ALL: Final = "all"
@@ -112,6 +113,11 @@ class Reading:
     counts: tuple[VerdictCount, ...]
     agreements: tuple[Agreement, ...]
 
+    @property
+    def is_of_positives(self) -> bool:
+        """Whether all that was read are true texts, of which the sheet's column `different` asks whether they are."""
+        return {count.rule for count in self.counts} <= {ALL, *POSITIVES.names()}
+
     def plain(self) -> dict[str, object]:
         """JSON values."""
         return {
@@ -121,8 +127,9 @@ class Reading:
 
     def markdown(self) -> str:
         """A table of shares in percent with their 95 % intervals (Wilson), the readers' agreement, and the misses."""
+        asked = "true" if self.is_of_positives else "really different"
         lines = [
-            "| file | rule | read | grammatical and really different, % | a plausible scene as well, % |",
+            f"| file | rule | read | grammatical and {asked}, % | a plausible scene as well, % |",
             "|---|---|---:|---:|---:|",
         ]
         for count in self.counts:
@@ -140,7 +147,7 @@ class Reading:
             lines += [agreement.line() for agreement in self.agreements]
         missed = [(count.file, miss) for count in self.counts if count.rule != ALL for miss in count.misses]
         if missed:
-            lines += ["", "Not grammatical, or not really different:", ""]
+            lines += ["", f"Not grammatical, or not {asked}:", ""]
             lines += [
                 f"* {file}, `{miss.rule}`: {miss.caption} → {miss.negative}" + (f" ({miss.note})" if miss.note else "")
                 for file, miss in missed
