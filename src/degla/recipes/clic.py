@@ -27,8 +27,8 @@ def clic() -> TrainConfig:
     release warms up for a fifth of its epoch from 1e-7, ends its cosine at 1e-8, and normalises composites by the
     statistics of ImageNet and single pictures by CLIP's (CL-1): here both by the model's own.
 
-    Use when: no hard negatives are at hand that read like captions, and the image tower shall stay. No study has
-    measured it here yet.
+    Use when: no hard negatives are at hand that read like captions, and the image tower shall stay. In the
+    embedded world it forgot little and gained less composition than `negclip`.
     """
     base = clip()
     return replace(

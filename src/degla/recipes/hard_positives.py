@@ -24,8 +24,9 @@ def hard_positives() -> TrainConfig:
     Reads the column positives: rewrites that change as little as a hard negative does and stay true, the words around
     "and" swapped, or a word, verb or preposition replaced by a synonym. Ordinary paraphrases did not help in the paper.
 
-    Use when: a model rejects true captions because hard negatives taught it to reject every small change. No study has
-    measured it here yet.
+    Use when: a model rejects true captions because hard negatives taught it to reject every small change. On
+    photographs it gained most composition of all recipes that were run, and lost retrieval; in the embedded world it
+    was level with `negclip`.
     """
     base = clip()
     return replace(
