@@ -25,8 +25,8 @@ def cs_clip() -> TrainConfig:
     decay of vectors, which the release has, is 0 here; the scale is at most 100, without a bound there. Rows whose
     negative is empty keep their own place here.
 
-    Use when: a model ranks a half-true text above a shorter true one. In the embedded world it was level with
-    `negclip` by the joint score.
+    Use when: a model ranks a half-true text above a shorter true one. In the embedded world it gained
+    a little less composition than `negclip` and forgot as much.
     """
     base = clip()
     return replace(
