@@ -449,6 +449,23 @@ def test_the_reading_of_true_texts_gives_the_figures_of_its_page(capsys: pytest.
     assert "96 % [91, 98]" in page and "kappa 0.91 [0.72, 1.00]" in page
 
 
+def test_a_sheet_without_a_key_is_counted_as_one_of_negatives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "sheet.tsv"
+    sheet.write_bytes((READINGS / "reading-8.1.tsv").read_bytes())
+    assert main(["negatives", "report", "--read", str(sheet)]) == 0
+    assert "grammatical and really different, %" in capsys.readouterr().out
+
+
+def test_a_note_that_begins_with_a_quotation_mark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "sheet.tsv"
+    sheet.write_text('id\tcaption\tnegative\tdifferent\tplausible\tnote\n1\tA dog.\tA cat.\tn\ty\t"cat" is odd\n')
+    assert main(["negatives", "report", "--read", str(sheet)]) == 2
+    told = capsys.readouterr().err
+    assert "sheet.tsv line 2: not tab-separated values" in told and "take them out of the note" in told
+
+
 if OFFICIAL:
 
     @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ def hard_positives() -> TrainConfig:
     "and" swapped, or a word, verb or preposition replaced by a synonym. Ordinary paraphrases did not help in the paper.
 
     Use when: a model rejects true captions because hard negatives taught it to reject every small change. On
-    photographs it gained most composition of all recipes that were run, and lost retrieval; in the embedded world it
-    was level with `negclip`.
+    photographs its mean composition was the highest of all recipes that were run, and it lost retrieval; in the
+    embedded world it stood a little below `negclip`.
     """
     base = clip()
     return replace(

@@ -20,7 +20,7 @@ def macco() -> TrainConfig:
     scene-graph parser. The paper has no ablation of this half alone: its nearest row masks images in the contrast.
 
     Use when: there are no negatives, and both towers are open_clip's own transformers. In the embedded
-    world it gained least of the methods without a frozen image tower, and forgot most.
+    world it gained less composition than contrast alone, and forgot more.
     """
     base = clip()
     return replace(

@@ -49,10 +49,8 @@ class Compared:
             step_seconds(slow, TEXT) / step_seconds(fast, TEXT)
             for slow, fast in zip(self.baseline, self.present, strict=True)
         ]
-        seconds, memory = (
-            statistics.median(step_seconds(one) for one in self.present),
-            max(one.memory for one in self.present),
-        )
+        seconds = statistics.median(step_seconds(one) for one in self.present)
+        memory = max(one.memory for one in self.present)
         slow_memory = max(one.memory for one in self.baseline)
         rate = self.present[0].operations / seconds
         peak = max(one.peak for one in self.present)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -17,6 +18,8 @@ from degla.model.encoder import Encoder
 from degla.progress import TaskProgress
 from degla.records import ItemImage
 from degla.speed.workload import Workload, read_workload
+
+Input = TypeVar("Input", str, ItemImage)
 
 PLAIN_BATCH = 64
 """Inputs of a plain batch: what open_clip's own scripts take."""
@@ -48,7 +51,8 @@ def embed_images_a_second(workload: Workload, encoder: Encoder, *, plainly: bool
     if plainly:
         return _rate(lambda paths: _plain_images(encoder, paths, folder, workers), images)
     embedder = _embedder(encoder, folder)
-    return _rate(lambda paths: replace(embedder, cache={}).embed(map(_item, paths), ()), images)
+    items = [ItemImage(path=path) for path in images]
+    return _rate(lambda some: replace(embedder, cache={}).embed(some, ()), items)
 
 
 def embed_texts_a_second(workload: Workload, encoder: Encoder, *, plainly: bool) -> float:
@@ -64,11 +68,7 @@ def _embedder(encoder: Encoder, folder: Path) -> Embedder:
     return Embedder(encoder, folder, progress=TaskProgress(False))
 
 
-def _item(path: str) -> ItemImage:
-    return ItemImage(path=path)
-
-
-def _rate(embed: Callable[[list[str]], object], inputs: list[str]) -> float:
+def _rate(embed: Callable[[list[Input]], object], inputs: list[Input]) -> float:
     """Inputs a second; a batch that is embedded before is not counted."""
     embed(inputs[:PLAIN_BATCH])
     started = time.perf_counter()

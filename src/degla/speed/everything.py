@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -139,7 +139,7 @@ def machine_of(bench: Bench) -> dict[str, Any]:
 
 
 def measure_everything(bench: Bench, *, tell: Callable[[str], None] = lambda line: None) -> Iterator[BenchRow]:
-    """A row for each way once its rounds are done; what fails is a row with its reason, and the rest goes on.
+    """Yield one row for each way, after its rounds. A way that fails gives a row with the reason; the others go on.
 
     Args:
         bench: what.
@@ -151,7 +151,7 @@ def measure_everything(bench: Bench, *, tell: Callable[[str], None] = lambda lin
     with tempfile.TemporaryDirectory() as folder:
         if bench.workload.captions is None:
             drawn = draw_workload(bench.workload, Path(folder), photographs=True)
-            bench = Bench(drawn, bench.precision, bench.steps, bench.rounds, bench.seconds)
+            bench = replace(bench, workload=drawn)
         sample_rows(bench.workload)  # What is wrong with the captions is told once, not by each row.
         for compared in plan(bench):
             yield from measure_ways(compared, rounds=bench.rounds, tell=tell)

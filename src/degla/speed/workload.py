@@ -88,7 +88,7 @@ def make_batch(workload: Workload, encoder: Encoder, *, precision: str) -> Batch
     """B rows that have K negatives, drawn with a fixed seed, as training collates them; pictures are noise.
 
     Raises:
-        InputError: there are not so many rows.
+        InputError: fewer than B rows have K negatives.
     """
     config, size = workload.config(precision), image_transform(encoder).size
     generator = torch.Generator().manual_seed(0)
@@ -115,7 +115,7 @@ def sample_rows(workload: Workload) -> list[PairRow]:
     """B rows that have K negatives, the same at every call.
 
     Raises:
-        InputError: there are not so many.
+        InputError: fewer than B rows have K negatives.
     """
     rows = [row for row in read_workload(workload) if len(row.negatives) >= workload.negatives]
     if len(rows) < workload.batch_size:
