@@ -19,8 +19,8 @@ from degla.negatives.differences import mark_tokens, measure_difference
 from degla.negatives.report.blind import CaptionNegative, solve_blind
 from degla.negatives.report.counts import Reservoir, entropy
 from degla.negatives.report.sheet import key_path
-from degla.negatives.report.verdict_counts import cohen_kappa
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
+from degla.statistics.agreement import cohen_kappa
 from degla.statistics.proportions import clustered, wilson
 from tests.official import OFFICIAL, SHARED
 

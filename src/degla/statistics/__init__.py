@@ -1,5 +1,6 @@
 """Intervals and tests: what a number, and a difference of two, say about other questions, seeds, negatives and worlds.
 
+agreement    how far two readers agree beyond chance
 bootstrap    draws of whole images; means and percentile intervals in them
 proportions  intervals of shares and of differences of two shares that do not collapse to a point in small samples
 seeds        means and differences over training seeds, their intervals together with that over questions; p-values,

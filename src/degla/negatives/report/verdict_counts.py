@@ -6,7 +6,6 @@ answers, and Cohen's kappa (1960).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -16,7 +15,8 @@ from typing import Final, NamedTuple
 from degla.errors import InputError
 from degla.negatives.report.sheet import COLUMNS, KEY_COLUMNS, key_path, read_sheet
 from degla.shelf import POSITIVES
-from degla.statistics.proportions import Proportion, Z, wilson
+from degla.statistics.agreement import cohen_kappa
+from degla.statistics.proportions import Proportion, wilson
 
 ALL: Final = "all"
 """Name of the sum over rules, and of the file where a sheet has no key."""
@@ -277,24 +277,6 @@ def agreements(names: Sequence[str], words: Sequence[Mapping[str, Mapping[Hashab
             if common:
                 pairs = [(one[question][text], other[question][text]) for text in common]
                 yield Agreement(first, second, question, len(pairs), sum(a == b for a, b in pairs), *cohen_kappa(pairs))
-
-
-def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> tuple[float | None, float | None, float | None]:
-    """Kappa of two readers' answers and its 95 % interval; three times None where it is undefined."""
-    n = len(pairs)
-    share = {(a, b): sum(pair == (a, b) for pair in pairs) / n for a in (False, True) for b in (False, True)}
-    first = {a: share[a, False] + share[a, True] for a in (False, True)}
-    second = {b: share[False, b] + share[True, b] for b in (False, True)}
-    same = share[False, False] + share[True, True]
-    chance = sum(first[a] * second[a] for a in (False, True))
-    if chance == 1:
-        return None, None, None
-    kappa = (same - chance) / (1 - chance)
-    diagonal = sum(share[a, a] * (1 - (first[a] + second[a]) * (1 - kappa)) ** 2 for a in (False, True))
-    beside = (1 - kappa) ** 2 * sum(share[a, not a] * (second[a] + first[not a]) ** 2 for a in (False, True))
-    variance = (diagonal + beside - (kappa - chance * (1 - kappa)) ** 2) / (n * (1 - chance) ** 2)
-    half = Z * math.sqrt(max(0.0, variance))
-    return kappa, max(-1.0, kappa - half), min(1.0, kappa + half)
 
 
 def _share(share: Proportion) -> str:
