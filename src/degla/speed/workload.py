@@ -136,7 +136,7 @@ def read_workload(workload: Workload) -> PairTable:
         with tempfile.TemporaryDirectory() as folder:
             return read_workload(draw_workload(workload, Path(folder)))
     if workload.negatives and workload.negatives_file is None:
-        raise InputError("--captions goes with --negatives-file, made by `degla negatives`, or --negatives 0.")
+        raise InputError("--captions goes with --negatives-file, made by `degla negatives`.")
     return read_rows(workload.data)
 
 
