@@ -53,7 +53,7 @@ NAMES = (
     "evaluate, cold cache",
     "evaluate, warm cache",
 )
-COLD, WARM = len(NAMES) - 2, len(NAMES) - 1
+BATCHED, COLD, WARM = NAMES.index("+ batches"), len(NAMES) - 2, len(NAMES) - 1
 
 
 class Inline(Executor):
@@ -193,7 +193,11 @@ def report(pairs: list[list[Spent]]) -> None:
     for number in (COLD, WARM):
         each = [pair[0].clock / pair[number].clock for pair in pairs]
         middle = statistics.median(each)
-        print(f"{NAMES[number]}: ratio {middle:.1f} ({min(each):.1f} to {max(each):.1f}, {len(pairs)} pairs)")
+        batched = statistics.median(pair[BATCHED].clock / pair[number].clock for pair in pairs)
+        print(
+            f"{NAMES[number]}: ratio {middle:.1f} ({min(each):.1f} to {max(each):.1f}, {len(pairs)} pairs), "
+            f"{batched:.1f} to plain batching"
+        )
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ grid            plan to runs: every arm, setting and seed with its full configur
 materials       pairs, negatives and benchmarks that the runs share; images of the questions among the pairs
 jobs            what processes are given and give back
 tuning          one run in its process: fine-tune, measure, average; what is done already is not done again
-workers         jobs spread over spawned processes; one that fails does not stop the others
+workers         jobs spread over workers, processes of this machine; one that fails does not stop the others
+cluster         the same workers as tasks of a Ray cluster
 watch           progress of the runs, on a terminal or as lines
 record          study.json: every value of every run, and what other questions would do to it
 gather          results of the runs to that record

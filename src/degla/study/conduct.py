@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from degla.evaluation.terminal import named_scores
 from degla.locks import Lock, lock
 from degla.shelf import did_you_mean
 from degla.study.chosen import write_chosen
+from degla.study.cluster import open_cluster
 from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
 from degla.study.jobs import Chain, ChainResult, Job, Measure
@@ -27,13 +28,20 @@ from degla.study.standings import BASE
 from degla.study.study import Study
 from degla.study.tuning import tune_all
 from degla.study.watch import Watch
-from degla.study.workers import Ended, default_processes, run_jobs
+from degla.study.workers import Ended, Engine, default_processes, run_jobs
 
 log = logging.getLogger("degla.study")
 
 
 def conduct(
-    plan: Plan, *, out: Path, where: str, command: str = "", processes: int | None = None, rehearsed: bool = False
+    plan: Plan,
+    *,
+    out: Path,
+    where: str,
+    command: str = "",
+    processes: int | None = None,
+    engine: Engine = "local",
+    rehearsed: bool = False,
 ) -> Study:
     """Do what is left of a study, and write its page.
 
@@ -46,6 +54,7 @@ def conduct(
         where: names the plan's file in messages and on the page.
         command: how to make the study again, for the page.
         processes: at most so many runs at a time, with one thread each; None: one a processor.
+        engine: where the runs are done.
         rehearsed: run it on a small model and what is at hand, see `degla.study.rehearsal`.
 
     Returns:
@@ -71,7 +80,9 @@ def conduct(
         ]
         wanted = [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
         check = partial(check_end, chains=chains, bases=len(bases), wanted=wanted, where=where, handler=handler)
-        ends = run_chains(chains, when_ended=check, processes=processes, held=held)
+        ends = run_chains(
+            chains, when_ended=check, processes=processes, held=held, cluster=out if engine == "ray" else None
+        )
         return _found(plan, runs, bases, tunings, ends[len(bases) :], out=out, where=where, command=command,
                       rehearsal=rehearsal)  # fmt: skip
 
@@ -83,6 +94,7 @@ def run_chains(
     processes: int | None,
     held: Lock,
     log: logging.Logger = log,
+    cluster: Path | None = None,
 ) -> list[Ended[ChainResult] | None]:
     """How all chains ended; their progress is shown.
 
@@ -92,12 +104,16 @@ def run_chains(
         processes: at most so many at a time, with one thread each; None: one a processor.
         held: lock of the folder.
         log: where lines go.
+        cluster: folder of the study, where a Ray cluster does them; None: processes of this machine.
 
     Raises:
+        InputError: a cluster is asked for, and Ray is not installed.
         DeglaError: a signal stopped them.
     """
-    with Watch(chains, log=log, when_ended=when_ended) as watch:
-        ends, signal = run_jobs(tune_all, chains, processes=processes or default_processes(), watcher=watch, held=held)
+    far = nullcontext() if cluster is None else open_cluster(tune_all, folder=cluster, processes=processes)
+    with far as workers, Watch(chains, log=log, when_ended=when_ended) as watch:
+        most = processes or default_processes() if workers is None else workers.size
+        ends, signal = run_jobs(tune_all, chains, processes=most, watcher=watch, held=held, workers=workers)
     if signal:
         raise DeglaError(f"stopped by {signal}; run the same command again to resume.")
     return ends

@@ -32,7 +32,7 @@ from degla.study.retention import Retention, retention_questions
 from degla.study.sequence_page import as_data, draw_sequence, page_of
 from degla.study.sequence_plan import SequencePlan, Task, WorldTasks
 from degla.study.standings import BASE
-from degla.study.workers import Ended
+from degla.study.workers import Ended, Engine
 from degla.world.draw import MARKER, draw_benchmark
 from degla.world.recognition import CLASS_TEMPLATE, draw_recognition
 
@@ -50,7 +50,13 @@ class Sequences:
 
 
 def conduct_sequences(
-    plan: SequencePlan, *, out: Path, where: str, command: str = "", processes: int | None = None
+    plan: SequencePlan,
+    *,
+    out: Path,
+    where: str,
+    command: str = "",
+    processes: int | None = None,
+    engine: Engine = "local",
 ) -> Sequences:
     """Do what is left of a plan, and write its pages.
 
@@ -63,6 +69,7 @@ def conduct_sequences(
         where: names the plan's file in messages.
         command: how to make it again, for the page.
         processes: at most so many sequences at a time, with one thread each; None: one a processor.
+        engine: where they are done.
 
     Raises:
         InputError: the plan does not fit its data, or names a score that the benchmarks do not have; or another process
@@ -75,7 +82,9 @@ def conduct_sequences(
         wanted = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
         wanted += [("field 'also'", name) for name in plan.also]
         check = partial(check_end, chains=jobs, bases=1, wanted=wanted, where=where, handler=handler)
-        ends = run_chains(jobs, when_ended=check, processes=processes, held=held)
+        ends = run_chains(
+            jobs, when_ended=check, processes=processes, held=held, cluster=out if engine == "ray" else None
+        )
         found = _found(plan, jobs, ends)
         _write(found, out, command=command)
         return found

@@ -1,6 +1,7 @@
-"""Jobs spread over processes of one thread each. A job that fails, or whose process dies, does not stop the others.
+"""Jobs spread over workers. A job that fails, or whose process dies, does not stop the others.
 
-The processes end with this one, also when it is killed.
+The workers are processes of this machine with one thread each, which end with this one, also when it is killed; or
+those of a cluster (`cluster`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 from degla.errors import DeglaError
 from degla.locks import Lock
@@ -25,7 +26,9 @@ from degla.training.loop import StopRequest
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
-_PATIENCE = 120.0
+Engine = Literal["local", "ray"]
+"""Where jobs are done: in processes of this machine, or on a Ray cluster."""
+PATIENCE: Final = 120.0
 """Seconds that a process has to write its checkpoint after it was asked to stop."""
 
 
@@ -51,6 +54,40 @@ class Watcher(Protocol):
         """Once a job."""
 
 
+class Worker(Protocol):
+    """Does one job after another.
+
+    Attributes:
+        number: of the job that it has; None where it has none.
+        alive: False where it takes no further job.
+    """
+
+    number: int | None
+    alive: bool
+
+    def give(self, number: int, job: Any) -> None:
+        """Start a job."""
+
+    def look(self) -> Ended[Any] | None:
+        """How the job ended, or None while it runs."""
+
+
+AnyWorker = TypeVar("AnyWorker", bound=Worker)
+
+
+class Workers(Protocol[AnyWorker]):
+    """Where jobs are done."""
+
+    def start(self) -> AnyWorker:
+        """One more worker."""
+
+    def wait(self, workers: Sequence[AnyWorker]) -> None:
+        """Until one of them may have ended its job, or half a second."""
+
+    def end(self, workers: Sequence[AnyWorker], *, patience: float) -> None:
+        """End all, whatever they do; `patience`: seconds that a job has to save what it did."""
+
+
 def default_processes() -> int:
     """One a processor; one alone where a GPU does the work."""
     import torch
@@ -65,49 +102,79 @@ def run_jobs(
     processes: int,
     watcher: Watcher,
     held: Lock | None = None,
+    workers: Workers[Any] | None = None,
 ) -> tuple[list[Ended[Made] | None], str]:
     """Run all jobs.
 
     Args:
         work: a function of a module; what it takes and gives is pickled.
         jobs: in the order of their starts.
-        processes: at most so many at a time, each with one thread.
+        processes: workers at most, hence jobs at a time.
         watcher: told of progress; what it raises stops everything.
         held: of the folder that the jobs write to; the processes hold it too, so that it is free only when all ended.
+        workers: those that do `work` elsewhere; None: processes of this machine.
 
     Returns:
         How each job ended (None: not at all, because of a signal), and the signal's name or "".
     """
     ends: list[Ended[Made] | None] = [None] * len(jobs)
     pending = deque(range(len(jobs)))
-    workers: list[_Worker] = []
+    place: Workers[Any] = LocalWorkers(work, held) if workers is None else workers
+    all_of_them: list[Worker] = []
     with StopRequest() as stop:
         try:
-            while (pending or any(worker.number is not None for worker in workers)) and stop.name is None:
-                idle = [worker for worker in workers if worker.number is None]
-                while pending and (idle or len(workers) < processes):
-                    worker = idle.pop() if idle else _Worker(work, held)
-                    if worker not in workers:
-                        workers.append(worker)
+            while (pending or any(worker.number is not None for worker in all_of_them)) and stop.name is None:
+                idle = [worker for worker in all_of_them if worker.number is None]
+                while pending and (idle or len(all_of_them) < processes):
+                    worker = idle.pop() if idle else place.start()
+                    if worker not in all_of_them:
+                        all_of_them.append(worker)
                     worker.give(number := pending.popleft(), jobs[number])
-                wait([worker.connection for worker in workers], timeout=0.5)
-                for worker in list(workers):
+                place.wait(all_of_them)
+                for worker in list(all_of_them):
                     if worker.number is None or (end := worker.look()) is None:
                         continue
                     ends[worker.number] = end
                     number, worker.number = worker.number, None
                     if not worker.alive:
-                        workers.remove(worker)
+                        all_of_them.remove(worker)
                     watcher.ended(number, end)
-                watcher.look([worker.number for worker in workers if worker.number is not None])
+                watcher.look([worker.number for worker in all_of_them if worker.number is not None])
         finally:
             # After a signal a training run writes its checkpoint first.
-            _end(workers, patience=_PATIENCE if stop.name else 0.0)
+            place.end(all_of_them, patience=PATIENCE if stop.name else 0.0)
     return ends, stop.name or ""
 
 
-class _Worker:
-    """One process that does one job after another."""
+class LocalWorkers:
+    """Processes of this machine, of one thread each."""
+
+    def __init__(self, work: Callable[[Any], Any], held: Lock | None) -> None:
+        self._work, self._held = work, held
+
+    def start(self) -> LocalWorker:
+        """See `Workers`."""
+        return LocalWorker(self._work, self._held)
+
+    def wait(self, workers: Sequence[LocalWorker]) -> None:
+        """See `Workers`."""
+        wait([worker.connection for worker in workers], timeout=0.5)
+
+    def end(self, workers: Sequence[LocalWorker], *, patience: float) -> None:
+        """See `Workers`."""
+        for worker in workers:
+            worker.process.terminate()
+            worker.connection.close()
+        last = time.monotonic() + patience + 5
+        for worker in workers:
+            worker.process.join(max(0.0, last - time.monotonic()) if patience else 5)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+
+class LocalWorker:
+    """One process; see `Worker`."""
 
     def __init__(self, work: Callable[[Any], Any], held: Lock | None) -> None:
         context = get_context("spawn")
@@ -120,12 +187,13 @@ class _Worker:
         self.alive = True
 
     def give(self, number: int, job: Any) -> None:
+        """See `Worker`."""
         self.number, self.started = number, time.monotonic()
         with suppress(OSError):  # It has died: `look` says how.
             self.connection.send(job)
 
     def look(self) -> Ended[Any] | None:
-        """How the job ended, or None while it runs."""
+        """See `Worker`."""
         seconds = time.monotonic() - self.started
         try:
             if not self.connection.poll():
@@ -141,36 +209,28 @@ class _Worker:
         return Ended(value, error, details, seconds)
 
 
-def _serve(work: Callable[[Any], Any], connection: Connection, held: Lock | None) -> None:
-    leave_signals()
+def try_job(work: Callable[[Given], Made], job: Given) -> tuple[Made | None, str, str]:
+    """Do a job in this process, with one thread: what it makes, or the error and its traceback as `Ended` has them."""
     import torch
 
     torch.set_num_threads(1)
     logging.getLogger("degla").setLevel(logging.ERROR)
+    try:
+        return work(job), "", ""
+    except DeglaError as error:
+        return None, str(error), ""
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}", traceback.format_exc()
+
+
+def _serve(work: Callable[[Any], Any], connection: Connection, held: Lock | None) -> None:
+    leave_signals()
     while True:
         try:
             job = connection.recv()
         except EOFError:
             return
         try:
-            made = (work(job), "", "")
-        except DeglaError as error:
-            made = (None, str(error), "")
-        except Exception as error:
-            made = (None, f"{type(error).__name__}: {error}", traceback.format_exc())
-        try:
-            connection.send(made)
+            connection.send(try_job(work, job))
         except BrokenPipeError:
             return
-
-
-def _end(workers: Sequence[_Worker], *, patience: float) -> None:
-    for worker in workers:
-        worker.process.terminate()
-        worker.connection.close()
-    last = time.monotonic() + patience + 5
-    for worker in workers:
-        worker.process.join(max(0.0, last - time.monotonic()) if patience else 5)
-        if worker.process.is_alive():
-            worker.process.kill()
-            worker.process.join()

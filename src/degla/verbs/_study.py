@@ -22,6 +22,9 @@ def describe_plan(verb: argparse.ArgumentParser, *, runs: str, fields: str, resu
     verb.add_argument("plan", type=Path, metavar="PLAN", help="YAML, TOML or JSON file; see docs/studies.md")
     verb.add_argument("--out", type=Path, required=True, help="folder; what is done there already is kept")
     verb.add_argument("--processes", type=int, metavar="N", help=f"{runs} at a time, one thread each (one a processor)")
+    verb.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help=f"ray does the {runs} on a cluster (RAY_ADDRESS)"
+    )
     verb.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=f"{fields}; repeatable")
     verb.add_argument("--json", action="store_true", help=f"print {result}")
 

@@ -31,7 +31,9 @@ def run(given: argparse.Namespace) -> int:
     from degla.verbs._terminal import show
 
     command = command_line(given, verb="continual")
-    found = conduct_sequences(plan, out=given.out, where=str(given.plan), command=command, processes=given.processes)
+    found = conduct_sequences(
+        plan, out=given.out, where=str(given.plan), command=command, processes=given.processes, engine=given.engine
+    )
     if given.json:
         data = as_data(found.plan, found.arms, found.failures, command=command)
         sys.stdout.write(json.dumps(data, indent=2) + "\n")

@@ -44,7 +44,7 @@ def run(given: argparse.Namespace) -> int:
     command = command_line(given, verb="study") + ("" if given.price is None else f" --price {given.price:g}")
     command += " --rehearse" if given.rehearse else ""
     study = conduct(
-        plan, out=given.out, where=str(given.plan), command=command, processes=given.processes,
+        plan, out=given.out, where=str(given.plan), command=command, processes=given.processes, engine=given.engine,
         rehearsed=given.rehearse,
     )  # fmt: skip
     if given.json:

@@ -8,8 +8,6 @@ the one journal.
 
 from __future__ import annotations
 
-import logging
-import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,13 +18,14 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.errors import DeglaError, InputError
+from degla.errors import DeglaError
 from degla.files import LineFile
 from degla.negatives.llm import LanguageModel, RequestKey
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.journal import PASSING, Journal, JournalEntry, read_replies, write_line
 from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, tag
 from degla.negatives.run.stream import CaptionBatch
+from degla.ray import open_ray
 from degla.records import NegativeRecord
 from degla.stopping import Interruption
 
@@ -129,49 +128,42 @@ def run_on_ray(
         journal: where replies are kept; None without a model.
 
     Raises:
-        InputError: Ray is not installed.
+        degla.errors.InputError: Ray is not installed.
         DeglaError: a model says that going on is senseless, or Ray gives up.
     """
-    ray = _import_ray()
-    if journal is not None:
-        take_in(parts_folder(out), journal)
-        journal.index()
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    started = not ray.is_initialized()
-    if started:
-        # A cluster that RAY_ADDRESS names has its own size.
-        size = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False, **size)
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
     parts = parts_folder(out)
-    try:
-        keeps = None if journal is None else FarFolder(parts)
-        while wave := list(islice(batches, _WAVE)):
-            find_all = journal.find_all if journal else lambda caption_id: []
-            earlier = ([entry for task in batch.tasks for entry in find_all(task.id)] for batch in wave)
-            items = [{"batch": pickle.dumps(pair)} for pair in zip(wave, earlier, strict=True)]
-            results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-                Worker,
-                fn_constructor_kwargs={"maker": maker, "open_model": open_model, "parts": keeps},
-                batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
-                num_cpus=1,
-            )
-            for item in results.iter_rows():
-                result: BatchResult = pickle.loads(item["result"])
-                if result.error is not None:
-                    raise result.error
-                if journal is not None:
-                    journal.keep(result.replies)
-                    part_file(parts, result.start).unlink(missing_ok=True)
-                yield result.rows, result.captions
-    except ray.exceptions.RayError as error:
-        raise DeglaError(f"Ray gave up: {error}. Run the same command again: it resumes.") from error
-    finally:
-        if started:
-            ray.shutdown()
+    with open_ray(workers) as ray:
+        import ray.data
+
+        if journal is not None:
+            take_in(parts, journal)
+            journal.index()
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        try:
+            keeps = None if journal is None else FarFolder(parts)
+            while wave := list(islice(batches, _WAVE)):
+                find_all = journal.find_all if journal else lambda caption_id: []
+                earlier = ([entry for task in batch.tasks for entry in find_all(task.id)] for batch in wave)
+                items = [{"batch": pickle.dumps(pair)} for pair in zip(wave, earlier, strict=True)]
+                results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+                    Worker,
+                    fn_constructor_kwargs={"maker": maker, "open_model": open_model, "parts": keeps},
+                    batch_size=1,
+                    compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
+                    num_cpus=1,
+                )
+                for item in results.iter_rows():
+                    result: BatchResult = pickle.loads(item["result"])
+                    if result.error is not None:
+                        raise result.error
+                    if journal is not None:
+                        journal.keep(result.replies)
+                        part_file(parts, result.start).unlink(missing_ok=True)
+                    yield result.rows, result.captions
+        except ray.exceptions.RayError as error:
+            raise DeglaError(f"Ray gave up: {error}. Run the same command again: it resumes.") from error
 
 
 @dataclass(frozen=True)
@@ -235,12 +227,3 @@ def take_in(folder: Path, journal: Journal) -> None:
         with LineFile(path) as file:
             journal.append(read_replies(file))
         path.unlink()
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise InputError("--engine ray needs Ray: pip install 'degla[ray]'") from None
-    return ray
