@@ -21,7 +21,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from degla import remote
 from degla.config.file import place, read_config
@@ -29,6 +29,10 @@ from degla.data.decoding import ImageError, Subject
 from degla.data.images import locate, read_bytes
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
+from degla.evaluation.models import load_model
+from degla.evaluation.overlap import training_images
+from degla.model.address import model_here
+from degla.model.load import load_encoder
 from degla.model.mirror import folder_of_run
 from degla.training.loop import train
 from tests.evaluation.published_layouts import COLOURS, encoded, write_tar
@@ -150,6 +154,31 @@ def test_a_run_at_an_address_is_the_run_here(
     for file in folder.iterdir():
         assert memory.cat(f"/runs/one/step-4/{file.name}") == file.read_bytes()
     assert memory.cat("/runs/one/metrics.jsonl").count(b"\n") == 4
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "third"))
+    weights = load_encoder("memory://runs/one").clip.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in one.items())
+    assert training_images("memory://runs/one") == training_images(str(folder)) is not None
+
+
+def test_a_model_at_an_address_is_fetched_and_again_when_it_changes(
+    memory: fsspec.AbstractFileSystem, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
+    for file in tiny_model.iterdir():
+        memory.pipe(f"/models/tiny/{file.name}", file.read_bytes())
+    memory.pipe("/models/tiny/optimiser.pt", b"far too large")
+    first = load_model("memory://models/tiny/")
+    assert first.name == "memory://models/tiny/" and first.fingerprint == load_model(str(tiny_model)).fingerprint
+    fetched = model_here("memory://models/tiny")
+    assert {path.name for path in Path(fetched).iterdir()} == {path.name for path in tiny_model.iterdir()}
+    assert model_here("memory://models/tiny") == fetched and model_here("world") == "world"
+    remote.forget()
+    weights = load_file(tiny_model / "open_clip_model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "other.safetensors")
+    memory.pipe("/models/tiny/open_clip_model.safetensors", (tmp_path / "other.safetensors").read_bytes())
+    assert load_model("memory://models/tiny").fingerprint != first.fingerprint
+    with pytest.raises(InputError, match=r"memory://models/none: no model is there\. An address of a model is"):
+        load_model("memory://models/none")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.evaluation.pictures import content_digest, size_of
 from degla.parse import read_json
 from degla.records import Original, Record, read_jsonl
@@ -109,11 +110,20 @@ def _configs(name: str) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     while name not in seen:
         seen.add(name)
-        config = _config(Path(name.removeprefix("local-dir:")))
+        config = _config(_folder(name))
         if config is None:
             return
         yield config
         name = str(config.get("model", ""))
+
+
+def _folder(name: str) -> Path:
+    from degla.model.address import model_here
+
+    # What a run began from may be gone from its address, as a folder may be.
+    with suppress(DeglaError):
+        name = model_here(name)
+    return Path(name.removeprefix("local-dir:"))
 
 
 def _config(folder: Path) -> dict[str, Any] | None:
