@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,22 +44,16 @@ def open_fatal(folder: Path, command: int) -> ScriptedModel:
 
 @pytest.mark.xdist_group("ray")
 def test_two_workers_of_which_one_is_killed_make_the_local_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: Any
 ) -> None:
-    ray = pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.chdir(tmp_path)
     texts, out, notes = many(2 * BATCH), Path("ray.jsonl"), tmp_path / "notes"
     notes.mkdir()
     run(tmp_path / "local.jsonl", ScriptedModel(varied), texts, rules=RULES)
     for module in (scripted_runs, sys.modules[__name__]):  # workers cannot import the tests
-        ray.cloudpickle.register_pickle_by_value(module)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        model = partial(open_fatal, notes, os.getpid())
-        run(out, model, texts, rules=RULES, engine="ray", workers=2)  # type: ignore[arg-type]
-    finally:
-        ray.shutdown()
+        ray_cluster.cloudpickle.register_pickle_by_value(module)
+    model = partial(open_fatal, notes, os.getpid())
+    run(out, model, texts, rules=RULES, engine="ray", workers=2)  # type: ignore[arg-type]
     assert (notes / "killed").exists()
     machines = list(notes.glob("machine-*"))
     assert len(machines) >= 3, "two workers, and one in the place of one of them"

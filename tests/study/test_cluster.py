@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,11 +47,11 @@ class Stopping(Watcher):
 
 
 @pytest.mark.xdist_group("ray")
-def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+    ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
     with open_cluster(work, folder=Path(), processes=2) as workers:
         jobs = [("die once", tmp_path), ("break", tmp_path), ("fine", tmp_path)]
         watcher = Watcher()
@@ -61,7 +62,7 @@ def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(tmp_path: Path, m
         assert lost is not None and lost.value == ("die once", str(tmp_path)) and (tmp_path / "died").exists()
         assert broken is not None and "ZeroDivisionError" in broken.error and "Traceback" in broken.details
         assert fine is not None and fine.value == ("fine", str(tmp_path))
-        far = ClusterWorkers(ray, work, folder=tmp_path / "not shared", size=1, gpus=0)
+        far = ClusterWorkers(ray_cluster, work, folder=tmp_path / "not shared", size=1, gpus=0)
         (unseen,), _ = run_jobs(work, [("fine", tmp_path)], processes=1, watcher=Watcher(), workers=far)
         assert unseen is not None and unseen.error.endswith("needs a disk that all machines share under one name.")
         ends, stopped = run_jobs(
