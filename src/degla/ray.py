@@ -6,9 +6,12 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from degla.errors import InputError
+
+Engine = Literal["local", "ray"]
+"""Where work is done: in processes of this machine, or on a Ray cluster."""
 
 
 @contextmanager

@@ -29,12 +29,12 @@ from degla.negatives.run.questions import FormChoice, Prompts, load_all_examples
 from degla.negatives.run.stream import BATCH, Captions, CaptionStream
 from degla.negatives.run.summary import Summary
 from degla.progress import TaskProgress
+from degla.ray import Engine
 from degla.records import POSITIVE
 from degla.stopping import Interruption, Stopped, leave_signals
 
 LOG = logging.getLogger(__name__)
 
-Engine = Literal["local", "ray"]
 WordSource = Literal["captions", "lexicon"]
 _SPREAD = 8 * BATCH
 """Captions from which further processes are worth the seconds in which each starts."""

@@ -66,7 +66,7 @@ class ClusterWorkers:
 
 
 class ClusterWorker:
-    """The place of one task at a time; see `workers.Worker`."""
+    """The place of one task at a time; see `workers.JobWorker`."""
 
     def __init__(self, ray: Any, submit: Callable[[Any], Any]) -> None:
         self._ray, self._submit = ray, submit
@@ -76,11 +76,11 @@ class ClusterWorker:
         self.alive = True
 
     def give(self, number: int, job: Any) -> None:
-        """See `workers.Worker`."""
+        """See `workers.JobWorker`."""
         self.number, self.started, self.task = number, time.monotonic(), self._submit(job)
 
     def look(self) -> Ended[Any] | None:
-        """See `workers.Worker`."""
+        """See `workers.JobWorker`."""
         if not self._ray.wait([self.task], timeout=0)[0]:
             return None
         seconds = time.monotonic() - self.started

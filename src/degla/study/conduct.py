@@ -13,6 +13,7 @@ from degla.errors import DeglaError, InputError
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.locks import Lock, lock
+from degla.ray import Engine
 from degla.shelf import did_you_mean
 from degla.study.chosen import write_chosen
 from degla.study.cluster import open_cluster
@@ -28,7 +29,7 @@ from degla.study.standings import BASE
 from degla.study.study import Study
 from degla.study.tuning import tune_all
 from degla.study.watch import Watch
-from degla.study.workers import Ended, Engine, default_processes, run_jobs
+from degla.study.workers import Ended, default_processes, run_jobs
 
 log = logging.getLogger("degla.study")
 

@@ -21,6 +21,7 @@ from degla.evaluation.terminal import named_scores
 from degla.files import write_json, write_text
 from degla.locks import lock
 from degla.pages.plot import standing_alone
+from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
 from degla.study.conduct import check_end, open_log, run_chains
 from degla.study.grid import file_name, starting_config
@@ -32,7 +33,7 @@ from degla.study.retention import Retention, retention_questions
 from degla.study.sequence_page import as_data, draw_sequence, page_of
 from degla.study.sequence_plan import SequencePlan, Task, WorldTasks
 from degla.study.standings import BASE
-from degla.study.workers import Ended, Engine
+from degla.study.workers import Ended
 from degla.world.draw import MARKER, draw_benchmark
 from degla.world.recognition import CLASS_TEMPLATE, draw_recognition
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from degla.errors import DeglaError
 from degla.locks import Lock
@@ -26,8 +26,6 @@ from degla.training.loop import StopRequest
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
-Engine = Literal["local", "ray"]
-"""Where jobs are done: in processes of this machine, or on a Ray cluster."""
 PATIENCE: Final = 120.0
 """Seconds that a process has to write its checkpoint after it was asked to stop."""
 
@@ -54,7 +52,7 @@ class Watcher(Protocol):
         """Once a job."""
 
 
-class Worker(Protocol):
+class JobWorker(Protocol):
     """Does one job after another.
 
     Attributes:
@@ -72,7 +70,7 @@ class Worker(Protocol):
         """How the job ended, or None while it runs."""
 
 
-AnyWorker = TypeVar("AnyWorker", bound=Worker)
+AnyWorker = TypeVar("AnyWorker", bound=JobWorker)
 
 
 class Workers(Protocol[AnyWorker]):
@@ -120,7 +118,7 @@ def run_jobs(
     ends: list[Ended[Made] | None] = [None] * len(jobs)
     pending = deque(range(len(jobs)))
     place: Workers[Any] = LocalWorkers(work, held) if workers is None else workers
-    all_of_them: list[Worker] = []
+    all_of_them: list[JobWorker] = []
     with StopRequest() as stop:
         try:
             while (pending or any(worker.number is not None for worker in all_of_them)) and stop.name is None:
@@ -174,7 +172,7 @@ class LocalWorkers:
 
 
 class LocalWorker:
-    """One process; see `Worker`."""
+    """One process; see `JobWorker`."""
 
     def __init__(self, work: Callable[[Any], Any], held: Lock | None) -> None:
         context = get_context("spawn")
@@ -187,13 +185,13 @@ class LocalWorker:
         self.alive = True
 
     def give(self, number: int, job: Any) -> None:
-        """See `Worker`."""
+        """See `JobWorker`."""
         self.number, self.started = number, time.monotonic()
         with suppress(OSError):  # It has died: `look` says how.
             self.connection.send(job)
 
     def look(self) -> Ended[Any] | None:
-        """See `Worker`."""
+        """See `JobWorker`."""
         seconds = time.monotonic() - self.started
         try:
             if not self.connection.poll():
