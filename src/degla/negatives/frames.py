@@ -85,13 +85,19 @@ class GrammarRule(ABC):
 
     def check(self, caption: Caption, negative: str) -> Verdict:
         """Whether a text is what the rule promises, and why not."""
-        content = words.content(negative)
-        reason = "same_text" if content == caption.content else self.refusal(caption, negative, content)
-        return refused(reason) if reason else ACCEPTED
+        return _check(self, caption, negative)
 
     @abstractmethod
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Why a text, of these words, is not what the rule promises; "" where it is."""
+
+
+@lru_cache(maxsize=64)
+def _check(rule: GrammarRule, caption: Caption, negative: str) -> Verdict:
+    """Kept because a rule that checks what it proposes is asked once more."""
+    content = words.content(negative)
+    reason = "same_text" if content == caption.content else rule.refusal(caption, negative, content)
+    return refused(reason) if reason else ACCEPTED
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,10 @@ class ReplacingRule(GrammarRule):
     def places(self, caption: Caption) -> Mapping[Place, Sequence[str]]:
         """The places, each with the dictionary forms that the grammar would put there (none: only a model can)."""
 
+    def found_places(self, caption: Caption) -> Mapping[Place, Sequence[str]]:
+        """The places, kept because they are asked for once more for every candidate."""
+        return _places(self, caption)
+
     @abstractmethod
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
         """A lower-case word, in whatever form, in the one that its place asks for; None where it cannot stand there."""
@@ -147,7 +157,7 @@ class ReplacingRule(GrammarRule):
 
     def applies(self, caption: Caption) -> bool:
         """Whether there is a place."""
-        return bool(self.places(caption))
+        return bool(self.found_places(caption))
 
     def propose(self, caption: Caption, rng: Random, most: int, usage: WordUsage | None = None) -> list[str]:
         """Captions with one word replaced: every place once before any place twice.
@@ -158,7 +168,7 @@ class ReplacingRule(GrammarRule):
             most: captions at most.
             usage: how captions use words, which decides how often each is drawn; None: all of a list alike.
         """
-        places = {place: found for place, found in self.places(caption).items() if found}
+        places = {place: found for place, found in self.found_places(caption).items() if found}
         if usage is None:
             drawn = [(place, rng.sample(found, len(found))) for place, found in places.items()]
         else:
@@ -188,12 +198,12 @@ class ReplacingRule(GrammarRule):
 
     def slots(self, caption: Caption) -> tuple[Slot, ...]:
         """The places where a word may be replaced."""
-        return tuple(_slot(caption, place) for place in self.places(caption))
+        return tuple(_slot(caption, place) for place in self.found_places(caption))
 
     def fill(self, caption: Caption, slot: Slot, word: str) -> str | None:
         """The caption with a proposed word in a place, in its form; None where the word cannot stand there."""
         word = word.strip().lower()
-        place = next((place for place in self.places(caption) if _slot(caption, place) == slot), None)
+        place = next((place for place in self.found_places(caption) if _slot(caption, place) == slot), None)
         if place is None or not _WORD.fullmatch(word):
             return None
         text = self.put(caption, place, word)
@@ -203,6 +213,11 @@ class ReplacingRule(GrammarRule):
         """The caption with a word in a place, in its form; None where the word cannot stand there."""
         form = self.form(caption, place, word)
         return None if form is None else write(caption, substitute(caption.tokens, place, form, lemma=word))
+
+
+@lru_cache(maxsize=64)
+def _places(rule: ReplacingRule, caption: Caption) -> Mapping[Place, Sequence[str]]:
+    return rule.places(caption)
 
 
 def _slot(caption: Caption, place: Place) -> Slot:

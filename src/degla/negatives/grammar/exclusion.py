@@ -47,6 +47,7 @@ def _are_close(words: Lexicon, word: str, other: str) -> bool:
     return any(mine + up[1][sense] <= _CLOSE for sense, mine in up[0].items() if sense in up[1])
 
 
+@cache
 def _steps_above(words: Lexicon, word: str) -> dict[int, int]:
     layer, found = set(words.senses_in_order(word)[:1]), dict[int, int]()
     for steps in range(_CLOSE):

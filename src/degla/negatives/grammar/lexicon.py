@@ -186,19 +186,15 @@ class Lexicon:
 
     def is_part(self, part: str, whole: str) -> bool:
         """Whether one thing is a part of the other in any sense, or in the first senses of some sort of the other."""
-        return bool(self.senses(whole) & self._wholes_over(self.over(part))) or self.is_usual_part(part, whole)
+        return bool(self.senses(whole) & _wholes_over(self, self.over(part))) or self.is_usual_part(part, whole)
 
     def is_usual_part(self, part: str, whole: str) -> bool:
         """Whether one thing is a part of the other in the first sense of both, or of some sort of the other."""
-        return bool(self.first_over(whole) & self._wholes_over(frozenset(self.senses_in_order(part)[:1])))
+        return bool(self.first_over(whole) & _wholes_over(self, frozenset(self.senses_in_order(part)[:1])))
 
-    def _wholes_over(self, senses: frozenset[int]) -> frozenset[int]:
-        """Senses that any of the given ones is a part of, up to three steps."""
-        layer, found = set(senses), set[int]()
-        for _ in range(_PART_DEPTH):
-            layer = {whole for sense in layer for whole in self._wholes.get(sense, ())} - found
-            found |= layer
-        return frozenset(found)
+    def wholes_of(self, sense: int) -> tuple[int, ...]:
+        """The senses that one is directly a part of."""
+        return self._wholes.get(sense, ())
 
     def senses_in_order(self, word: str) -> tuple[int, ...]:
         """The senses of a noun, most frequent first."""
@@ -232,6 +228,16 @@ def _over(words: Lexicon, senses: tuple[int, ...]) -> frozenset[int]:
         if sense not in found:
             found.add(sense)
             waiting += words.above(sense)
+    return frozenset(found)
+
+
+@cache
+def _wholes_over(words: Lexicon, senses: frozenset[int]) -> frozenset[int]:
+    """Senses that any of the given ones is a part of, up to three steps."""
+    layer, found = set(senses), set[int]()
+    for _ in range(_PART_DEPTH):
+        layer = {whole for sense in layer for whole in words.wholes_of(sense)} - found
+        found |= layer
     return frozenset(found)
 
 

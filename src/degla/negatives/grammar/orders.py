@@ -62,12 +62,13 @@ def movable(caption: Caption) -> list[tuple[int, int]]:
 
 def refuse_order(caption: Caption, tokens: Sequence[Token]) -> str:
     """Why the caption's own tokens in another order say the same, or no longer suit each other; "" where neither."""
-    own, new = _own_state(caption), _state(tokens, find_chunks(tokens))
+    chunks = find_chunks(tokens)
+    own, new = _own_state(caption), _state(tokens, chunks)
     if new.meaning == own.meaning:
         return "same_meaning"
     if any(bad > before for bad, before in zip(new.flaws, own.flaws, strict=True)):
         return "agreement"
-    return _refuse_moves(caption, tokens) or misfit(caption, tokens)
+    return _refuse_moves(caption, tokens) or misfit(caption, tokens, chunks)
 
 
 def keeps_meaning(caption: Caption, tokens: Sequence[Token]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, Literal
 
 from degla.negatives.grammar.chunks import Token
@@ -20,6 +20,8 @@ Sort = Literal["prepositions", "verbs"]
 _BEARING: Final = frozenset({"on", "upon", "onto", "on top of", "atop", "in", "inside", "inside of", "within", "into"})
 _HOLDING: Final = frozenset({"in", "inside", "inside of", "within"})
 _VEHICLE: Final = 3
+_REMEMBERED: Final = 65_536
+"""Nouns whose sorts are remembered."""
 GROUND: Final = 4
 """Magnitude of what has its place: grounds, rooms, buildings."""
 
@@ -145,15 +147,25 @@ def noun_sorts(noun: Token) -> tuple[str, ...]:
     """The groups of a noun or pronoun, with "living" or "thing"; empty where nothing is known of it."""
     if noun.tag in ("PRP", "WP"):
         return ("person", "living") if noun.lower in ("he", "she", "him", "her", "who", "they", "them") else ()
-    groups = tuple(group.name for group in lexicon().noun_groups(noun.lemma))
-    if not groups and (lexicon().is_person(noun.lemma) or noun.lemma in relations().words["people"]):
+    return _sorts_of_noun(noun.lemma)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _sorts_of_noun(lemma: str) -> tuple[str, ...]:
+    groups = tuple(group.name for group in lexicon().noun_groups(lemma))
+    if not groups and (lexicon().is_person(lemma) or lemma in relations().words["people"]):
         return ("person", "living")
-    return (*groups, "living" if lexicon().is_living(noun.lemma) else "thing") if groups else ()
+    return (*groups, "living" if lexicon().is_living(lemma) else "thing") if groups else ()
 
 
 def landmark(noun: Token) -> tuple[str, ...]:
     """What a noun is to a preposition before it: its kinds, else its groups."""
-    return relations().kinds(noun.lemma) or noun_sorts(noun)
+    return _kinds(noun.lemma) or noun_sorts(noun)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _kinds(lemma: str) -> tuple[str, ...]:
+    return relations().kinds(lemma)
 
 
 def fits_before(preposition: str, lemma: str) -> bool:
@@ -165,9 +177,14 @@ def fits_before(preposition: str, lemma: str) -> bool:
 
 def magnitude(noun: Token) -> int:
     """4 for grounds and buildings, 3 for furniture and vehicles, 2 for people, 1 for small things, 0 where unknown."""
+    return _magnitude(noun.lemma, noun_sorts(noun))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _magnitude(lemma: str, own: tuple[str, ...]) -> int:
     scale = relations().scale
-    sorts = {*noun_sorts(noun), *landmark(noun)}
-    named = next((size for size, table in scale.items() if noun.lemma in table.words), 0)
+    sorts = {*own, *_kinds(lemma)}
+    named = next((size for size, table in scale.items() if lemma in table.words), 0)
     return named or next((size for size, table in scale.items() if sorts & table.sorts), 0)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Final
 
-from degla.negatives.grammar.chunks import NounRole, Number, Token, find_chunks, number
+from degla.negatives.grammar.chunks import Chunk, NounRole, Number, Token, find_chunks, number
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import (
@@ -54,9 +54,24 @@ class _Cut:
         """The words before each piece, then those behind the last."""
         return (*(piece.gap for piece in self.pieces), self.rest)
 
+    @cached_property
+    def prepositions(self) -> tuple[tuple[str, _Piece, bool], ...]:
+        """Every preposition right before a thing, the thing, and whether a verb of aiming stands before it."""
+        return tuple(_prepositions(self))
 
-def misfit(caption: Caption, tokens: Sequence[Token]) -> str:
+    @cached_property
+    def odd_prepositions(self) -> tuple[tuple[str, str], ...]:
+        """Those that are not said before their thing, and it: "knocking down a boxer"."""
+        return tuple((each[0], each[1].head.lemma) for each in self.prepositions if not _suits(*each))
+
+
+def misfit(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> str:
     """What no longer suits its place where phrases, nouns, prepositions or verbs of a caption have changed places.
+
+    Args:
+        caption: as it was.
+        tokens: its own, in another order or form.
+        chunks: of these tokens, where they are known.
 
     Returns:
         "word_order": a preposition or verb before a noun that it is not said of ("on a bedroom", "flying a beach"), or
@@ -64,13 +79,10 @@ def misfit(caption: Caption, tokens: Sequence[Token]) -> str:
         or pronoun of another number, or "herself" with no living thing to mean; "scale": a thing in or on one that
         is far too small for it, or a ground that does something. "" where everything suits.
     """
-    old, new = _own_cut(caption), _cut(tokens)
-    said = {(preposition, piece.head.lemma) for preposition, piece, _ in _prepositions(old)}
-    otherwise = {relation[0] for relation in _prepositions(old) if not _suits(*relation)}  # "knocking down a boxer"
-    odd = any(
-        (relation[0], relation[1].head.lemma) not in said and relation[0] not in otherwise and not _suits(*relation)
-        for relation in _prepositions(new)
-    )
+    old, new = _own_cut(caption), _cut(tokens, find_chunks(tokens) if chunks is None else chunks)
+    said = {(preposition, piece.head.lemma) for preposition, piece, _ in old.prepositions}
+    otherwise = {preposition for preposition, _ in old.odd_prepositions}
+    odd = any(each not in said and each[0] not in otherwise for each in new.odd_prepositions)
     if odd or _misses_objects(old, new) or (_announces_the_known(new) and not _announces_the_known(old)):
         return "word_order"
     if _outgrows(old, new):
@@ -214,7 +226,6 @@ def _announces_the_known(cut: _Cut) -> bool:
 
 
 def _prepositions(cut: _Cut) -> Iterator[tuple[str, _Piece, bool]]:
-    """Every preposition right before a thing, the thing, and whether a verb of aiming stands before it."""
     for piece in cut.pieces:
         if piece.role != "thing" or not piece.gap or piece.gap[-1].is_verb:
             continue
@@ -230,10 +241,10 @@ def _preposition(gap: Sequence[Token]) -> tuple[int, str]:
     return start, " ".join(lower[start:])
 
 
-def _cut(tokens: Sequence[Token]) -> _Cut:
+def _cut(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> _Cut:
     pieces: list[_Piece] = []
     last = 0
-    for chunk in find_chunks(tokens):
+    for chunk in chunks:
         gap, own = tuple(tokens[last : chunk.start]), tuple(tokens[chunk.start : chunk.end])
         last = chunk.end
         if pieces and pieces[-1].role == "thing" and [token.lower for token in gap] == ["of"]:
@@ -246,7 +257,7 @@ def _cut(tokens: Sequence[Token]) -> _Cut:
 
 @lru_cache(maxsize=64)
 def _own_cut(caption: Caption) -> _Cut:
-    return _cut(caption.tokens)
+    return _cut(caption.tokens, caption.chunks)
 
 
 @lru_cache(maxsize=64)

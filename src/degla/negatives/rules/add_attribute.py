@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from degla.negatives.frames import Place, ReplacingRule, find_change
 from degla.negatives.grammar.additions import additions, is_absent
@@ -76,8 +77,13 @@ class AddAttribute(ReplacingRule):
         return _objection(caption, *found[0], word)
 
 
-def _places(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
-    """Phrases, where an adjective may be put in, and the noun that it describes."""
+@lru_cache(maxsize=64)
+def _places(caption: Caption) -> tuple[tuple[Chunk, int, int], ...]:
+    """Phrases, where an adjective may be put in, and the noun that it describes; asked for once more a candidate."""
+    return tuple(_found(caption))
+
+
+def _found(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
     tokens = caption.tokens
     for chunk in caption.chunks:
         owned = any(token.tag == "POS" for token in tokens[chunk.start : chunk.end])

@@ -59,7 +59,7 @@ class ReplaceAdjectives(ReplacingRule):
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one adjective is another one, which excludes it and is not in the caption."""
         change = find_change(caption.tokens, content)
-        if len(change.words) != 1 or (change.start, change.end) not in self.places(caption):
+        if len(change.words) != 1 or (change.start, change.end) not in self.found_places(caption):
             return "not_rule"
         word = change.words[0]
         if not lexicon().is_adjective(word):

@@ -81,7 +81,9 @@ class ReplaceRelation(ReplacingRule):
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one verb or preposition is another one, which excludes it; a verb has the form of the old one."""
         change = find_change(caption.tokens, content)
-        place = next((one for one in self.places(caption) if one[0] <= change.start and change.end <= one[1]), None)
+        place = next(
+            (one for one in self.found_places(caption) if one[0] <= change.start and change.end <= one[1]), None
+        )
         if place is None:
             return "not_rule"
         kept = [token.lower for token in caption.tokens[place[0] : place[1]]]

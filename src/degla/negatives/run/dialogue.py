@@ -147,10 +147,13 @@ class _Turn:
         """The grammar's candidates until there are enough negatives; most are never needed, so few are made first."""
         most = max(MOST_CANDIDATES, self.maker.per_rule)
         for number in dict.fromkeys((self.maker.per_rule, most)):
-            for text in self._grammar(number)[self.draw :] if self._open else ():
+            texts = self._grammar(number)
+            for text in texts[self.draw :]:
                 if self._open:
                     self._take(text, form="grammar", verdict=self._judge(text))
                     self.draw += 1
+            if not self._open or len(texts) < number:  # there are no more
+                return
 
     @property
     def _open(self) -> bool:
