@@ -177,6 +177,10 @@ def test_a_model_at_an_address_is_fetched_and_again_when_it_changes(
     save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "other.safetensors")
     memory.pipe("/models/tiny/open_clip_model.safetensors", (tmp_path / "other.safetensors").read_bytes())
     assert load_model("memory://models/tiny").fingerprint != first.fingerprint
+    memory.pipe("/models/old/open_clip_config.json", b"{}")
+    memory.pipe("/models/old/open_clip_pytorch_model.bin", b"pickle")
+    with pytest.raises(InputError, match="memory://models/old: holds no weights in safetensors or ONNX"):
+        load_model("memory://models/old")
     with pytest.raises(InputError, match=r"memory://models/none: no model is there\. An address of a model is"):
         load_model("memory://models/none")
 

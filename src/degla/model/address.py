@@ -45,6 +45,11 @@ def model_here(name: str) -> str:
             "a transformers config.json or ONNX graphs of `degla export`."
         )
     wanted = {file: there for file, there in files.items() if PurePosixPath(file).suffix in _READ and "/" not in file}
+    if not any(PurePosixPath(file).suffix in (".safetensors", ".onnx") for file in wanted):
+        raise InputError(
+            f"{address}: holds no weights in safetensors or ONNX, and pickles of weights, which can run code, are not "
+            "fetched. Copy the folder to this machine: its name there is answered with the command that converts them."
+        )
     states = repr([(file, state_of(there)) for file, there in sorted(wanted.items())])
     digest = hashlib.sha256(f"{address}\n{states}".encode()).hexdigest()[:12]
     folder = cache_folder("models") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', PurePosixPath(address).name)}-{digest}"
