@@ -98,6 +98,8 @@ What was measured <results>
 Every method <studies/methods/study>
 Methods on photographs <studies/photographs/study>
 Their learning rates <studies/photographs_rates/study>
+Further methods on photographs <studies/photographs_more/study>
+DeGLA's terms on photographs <studies/photographs_degla/study>
 A recipe for photographs <studies/photographs_search/study>
 Asked what no text tells <studies/photographs_balanced_questions/study>
 Balanced negatives on photographs <studies/photographs_balance/study>
@@ -106,7 +108,9 @@ What each term of DeGLA gives <studies/degla_ablation/study>
 Frontiers, not rows <studies/frontier/study>
 Frontiers, chosen settings on test scenes <studies/frontier_chosen/study>
 What the negatives teach <studies/rules/study>
-What related systems give a CLIP <studies/systems/clip/study>
+Newer rivals <studies/rivals/study>
+What related systems give a CLIP <studies/clip_forms/study>
+Their settings <studies/clip_search/study>
 degla_plus against degla <studies/held_out/study>
 The search for degla_plus <studies/degla_plus/search>
 Tasks in sequence <studies/continual/continual>

@@ -19,8 +19,8 @@ def context_clip() -> TrainConfig:
     this package's own. 0.5 is one of the paper's factors of texts (0.1, 0.5, 1), not chosen. Its second task, to
     reconstruct the text, is not here.
 
-    Use when: captions name several things and relations. In a first look with one seed, it did not
-    differ from `negclip`.
+    Use when: captions name several things and relations. In the embedded world it gained less composition than
+    `negclip` at a weight of 1.5, chosen on validation scenes.
     """
     base = negclip()
     return replace(

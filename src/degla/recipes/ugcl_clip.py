@@ -19,8 +19,8 @@ def ugcl_clip() -> TrainConfig:
     starting points and not chosen. An edge joins captions that the teacher finds more alike than either and its own
     negatives: for a teacher that hardly knows word order, captions that say the same.
 
-    Use when: many captions of a batch say nearly the same, so that contrast pushes true pairs apart. In a first
-    look with one seed, `ugcl_clip` did not differ from `negclip`.
+    Use when: many captions of a batch say nearly the same, so that contrast pushes true pairs apart. In the embedded
+    world it gained nothing over `negclip` at a weight of 0.1, chosen on validation scenes.
     """
     base = negclip()
     return replace(
