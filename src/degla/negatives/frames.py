@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from random import Random
 from typing import Final, TypeVar
 
@@ -175,8 +175,14 @@ class ReplacingRule(GrammarRule):
             drawn = [(place, self._by_use(caption, place, found, usage, rng)) for place, found in places.items()]
         rng.shuffle(drawn)
         choices = take_turns(self._accepted(caption, place, found) for place, found in drawn)
-        texts = (self.put(caption, *choice) for choice in islice(choices, most))
-        return list(dict.fromkeys(text for text in texts if text is not None))
+        found: dict[str, None] = {}
+        for choice in choices:
+            text = self.put(caption, *choice)
+            if text is not None:
+                found[text] = None
+                if len(found) == most:
+                    break
+        return list(found)
 
     def _by_use(self, caption: Caption, place: Place, found: Sequence[str], usage: WordUsage, rng: Random) -> list[str]:
         """The words of a place and those that go with them, the likeliest last (which are taken first)."""
