@@ -100,6 +100,7 @@ Every method <studies/methods/study>
 Methods on photographs <studies/photographs/study>
 Their learning rates <studies/photographs_rates/study>
 Further methods on photographs <studies/photographs_more/study>
+Newer rivals on photographs <studies/photographs_rivals/study>
 DeGLA's terms on photographs <studies/photographs_degla/study>
 A recipe for photographs <studies/photographs_search/study>
 Asked what no text tells <studies/photographs_balanced_questions/study>

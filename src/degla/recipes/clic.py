@@ -28,7 +28,7 @@ def clic() -> TrainConfig:
     statistics of ImageNet and single pictures by CLIP's (CL-1): here both by the model's own.
 
     Use when: no hard negatives are at hand that read like captions, and the image tower shall stay. In the
-    embedded world it forgot little and gained less composition than `negclip`.
+    embedded world it forgot little and gained less composition than `negclip`; on photographs it gained nothing.
     """
     base = clip()
     return replace(

@@ -26,7 +26,7 @@ def negbench() -> TrainConfig:
     row.
 
     Use when: denials in captions and questions are to be understood. In the embedded world, asked about other
-    things, it gained less composition than contrast alone.
+    things, it gained less composition than contrast alone; on photographs nothing, on questions of negation neither.
     """
     base = clip()
     return replace(
