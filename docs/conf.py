@@ -112,6 +112,7 @@ Frontiers, chosen settings on test scenes <studies/frontier_chosen/study>
 What the negatives teach <studies/rules/study>
 Newer rivals <studies/rivals/study>
 What related systems give a CLIP <studies/clip_forms/study>
+What they give on top of degla <studies/clip_forms_degla/study>
 Their settings <studies/clip_search/study>
 degla_plus against degla <studies/held_out/study>
 The search for degla_plus <studies/degla_plus/search>

@@ -180,6 +180,7 @@ def test_a_figure_that_is_changed_by_hand_is_found(path: Path) -> None:
         ("docs/photographs.md", "objective", "photographs_degla", 9),
         ("docs/results.md", "rival", "rivals", 9),
         ("docs/systems.md", "method", "clip_forms", 6),
+        ("docs/systems.md", "on degla", "clip_forms_degla", 6),
     ],
 )
 def test_the_tables_of_methods_follow_from_their_study(page: str, head: str, name: str, least: int) -> None:
