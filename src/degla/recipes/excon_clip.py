@@ -19,8 +19,8 @@ def excon_clip() -> TrainConfig:
     numbers are starting points and not chosen. --evidence.by random takes as many patches by chance, at the same cost.
 
     Use when: captions should be found by the part of the image that they are about. In the embedded world it did not
-    differ from `negclip`, nor did its loss beside those of `degla` show; whether evidence is better than a part drawn by
-    chance was not asked.
+    differ from `negclip`, nor did its loss show beside those of `degla`; whether evidence is better than a part drawn
+    by chance was not asked.
     """
     base = negclip()
     return replace(
