@@ -275,20 +275,19 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
     """
     if means_floor(name):
         return load_floor(name)
-    from degla.model.address import model_here
+    from degla.model.address import folder_here
     from degla.model.load import load_encoder
     from degla.model.onnx_folder import OnnxModel, is_onnx_folder
     from degla.model.transformers_config import NoExactFormError
     from degla.model.transformers_files import is_transformers_folder
     from degla.model.transformers_folder import load_transformers_folder
 
-    here = Path(model_here(name).removeprefix("local-dir:"))
-    if is_onnx_folder(here):
-        return OnnxModel(here, name=name)
+    folder = folder_here(name)
+    if is_onnx_folder(folder):
+        return OnnxModel(folder, name=name)
     try:
         return load_encoder(name, device=device)
     except NoExactFormError as error:
-        folder = here
         if not is_transformers_folder(folder):
             raise
         log.info("%s It is scored by transformers.", str(error).partition(". `degla")[0] + ".")

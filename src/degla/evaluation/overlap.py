@@ -118,12 +118,12 @@ def _configs(name: str) -> Iterator[dict[str, Any]]:
 
 
 def _folder(name: str) -> Path:
-    from degla.model.address import model_here
+    from degla.model.address import folder_here
 
     # What a run began from may be gone from its address, as a folder may be.
     with suppress(DeglaError):
-        name = model_here(name)
-    return Path(name.removeprefix("local-dir:"))
+        return folder_here(name)
+    return Path(name)
 
 
 def _config(folder: Path) -> dict[str, Any] | None:

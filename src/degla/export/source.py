@@ -8,7 +8,7 @@ from typing import Literal
 from safetensors.torch import load_file
 
 from degla.errors import InputError
-from degla.model.address import model_here
+from degla.model.address import folder_here
 from degla.model.encoder import Encoder
 from degla.model.integrity import ADAPTERS_NAME, STATE_NAME, STUDENT_NAME, TEACHER_NAME, check_one, read_state
 from degla.model.load import load_encoder
@@ -19,7 +19,7 @@ What = Literal["student", "teacher", "average"]
 
 def checkpoint_of(name: str) -> Path | None:
     """The checkpoint that a model's name stands for; None where it is no run and no checkpoint of one."""
-    folder = Path(model_here(name).removeprefix("local-dir:"))
+    folder = folder_here(name)
     if not folder.is_dir():
         return None
     if (folder / STATE_NAME).is_file():

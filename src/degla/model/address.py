@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from degla.errors import InputError
-from degla.files import cache_folder, whole_folder
+from degla.files import whole_folder
 from degla.model.integrity import STEP
-from degla.model.mirror import bring_here
+from degla.model.mirror import bring_here, place_in_cache
 from degla.model.onnx_folder import INFO
 from degla.model.tokenizer import CONFIG_NAME
 from degla.remote import address_of, fetch, list_files, state_of
@@ -51,8 +49,7 @@ def model_here(name: str) -> str:
             "fetched. Copy the folder to this machine: its name there is answered with the command that converts them."
         )
     states = repr([(file, state_of(there)) for file, there in sorted(wanted.items())])
-    digest = hashlib.sha256(f"{address}\n{states}".encode()).hexdigest()[:12]
-    folder = cache_folder("models") / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', PurePosixPath(address).name)}-{digest}"
+    folder = place_in_cache("models", address, state=f"\n{states}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not folder.is_dir():
@@ -61,3 +58,8 @@ def model_here(name: str) -> str:
                 for file, there in wanted.items():
                     fetch(there, partial / file)
     return str(folder)
+
+
+def folder_here(name: str) -> Path:
+    """Where the model lies on this machine, if it is a folder: its copy for an address. Raises like `model_here`."""
+    return Path(model_here(name).removeprefix("local-dir:"))

@@ -14,7 +14,7 @@ import torch
 
 from degla.errors import InputError
 from degla.model import fast_paths
-from degla.model.address import model_here
+from degla.model.address import folder_here
 from degla.model.description import Description
 from degla.model.encoder import Encoder
 from degla.model.from_transformers import load_from_transformers
@@ -54,13 +54,13 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
         InputError: no such model, weights of another architecture, or weights made with another activation.
         DeglaError: an address cannot be read.
     """
-    here = model_here(name)
+    here = folder_here(name)
     if name in SHIPPED:
         encoder = _from_folder(shipped_folder(name), name=name)
     elif name.startswith("hf-hub:"):
         encoder = _from_hub(name, pretrained=None, name=name)
-    elif Path(here.removeprefix("local-dir:")).is_dir():
-        folder = _checkpoint_folder(Path(here.removeprefix("local-dir:")))
+    elif here.is_dir():
+        folder = _checkpoint_folder(here)
         with checked(folder, for_training=False):
             own = not is_transformers_folder(folder)
             encoder = _from_folder(folder, name=name) if own else load_from_transformers(folder, name=name)

@@ -7,7 +7,7 @@ import logging
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 
 from degla.errors import DeglaError, InputError
@@ -21,13 +21,22 @@ _BESIDE = ("config.json", "metrics.jsonl", "best.json")
 log = logging.getLogger("degla.train")
 
 
+def place_in_cache(kind: str, address: str, *, state: str = "") -> Path:
+    """A folder of the cache for what lies at an address.
+
+    Args:
+        kind: folder of the cache.
+        address: without a slash at its end.
+        state: what tells one content of the address from another.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", PurePosixPath(address).name)
+    return cache_folder(kind) / f"{name}-{hashlib.sha256(f'{address}{state}'.encode()).hexdigest()[:12]}"
+
+
 def folder_of_run(out: Path) -> Path:
     """The folder here of a run: itself, or a place in the cache folder for what belongs to an address."""
     address = address_of(out)
-    if address is None:
-        return out
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", out.name)
-    return cache_folder("runs") / f"{name}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
+    return out if address is None else place_in_cache("runs", address)
 
 
 def bring_here(out: Path) -> Path:

@@ -1,8 +1,8 @@
 """Jobs on a Ray cluster, each a task of its own with one GPU, where the cluster has some, or one processor.
 
 The machines share the study's folder and its data (a network disk) under the same names: jobs read and write files
-there, as the processes of one machine do. A task whose machine or process is lost is started again by Ray, and a
-training that was cut goes on from its checkpoint.
+there, as the processes of one machine do. A task whose machine or process is lost is started again by Ray, and its
+training resumes from the last checkpoint.
 """
 
 from __future__ import annotations

@@ -81,9 +81,7 @@ def conduct(
         ]
         wanted = [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
         check = partial(check_end, chains=chains, bases=len(bases), wanted=wanted, where=where, handler=handler)
-        ends = run_chains(
-            chains, when_ended=check, processes=processes, held=held, cluster=out if engine == "ray" else None
-        )
+        ends = run_chains(chains, when_ended=check, processes=processes, held=held, engine=engine)
         return _found(plan, runs, bases, tunings, ends[len(bases) :], out=out, where=where, command=command,
                       rehearsal=rehearsal)  # fmt: skip
 
@@ -95,7 +93,7 @@ def run_chains(
     processes: int | None,
     held: Lock,
     log: logging.Logger = log,
-    cluster: Path | None = None,
+    engine: Engine = "local",
 ) -> list[Ended[ChainResult] | None]:
     """How all chains ended; their progress is shown.
 
@@ -105,13 +103,14 @@ def run_chains(
         processes: at most so many at a time, with one thread each; None: one a processor.
         held: lock of the folder.
         log: where lines go.
-        cluster: folder of the study, where a Ray cluster does them; None: processes of this machine.
+        engine: where they are done; on a cluster all machines see the folder that the lock is of.
 
     Raises:
         InputError: a cluster is asked for, and Ray is not installed.
         DeglaError: a signal stopped them.
     """
-    far = nullcontext() if cluster is None else open_cluster(tune_all, folder=cluster, processes=processes)
+    folder = held.path.parent
+    far = nullcontext() if engine == "local" else open_cluster(tune_all, folder=folder, processes=processes)
     with far as workers, Watch(chains, log=log, when_ended=when_ended) as watch:
         most = processes or default_processes() if workers is None else workers.size
         ends, signal = run_jobs(tune_all, chains, processes=most, watcher=watch, held=held, workers=workers)

@@ -83,9 +83,7 @@ def conduct_sequences(
         wanted = [(f"task {task.name!r}", task.measure) for task in plan.tasks]
         wanted += [("field 'also'", name) for name in plan.also]
         check = partial(check_end, chains=jobs, bases=1, wanted=wanted, where=where, handler=handler)
-        ends = run_chains(
-            jobs, when_ended=check, processes=processes, held=held, cluster=out if engine == "ray" else None
-        )
+        ends = run_chains(jobs, when_ended=check, processes=processes, held=held, engine=engine)
         found = _found(plan, jobs, ends)
         _write(found, out, command=command)
         return found

@@ -26,7 +26,7 @@ from degla.training.loop import StopRequest
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
-PATIENCE: Final = 120.0
+_PATIENCE: Final = 120.0
 """Seconds that a process has to write its checkpoint after it was asked to stop."""
 
 
@@ -140,7 +140,7 @@ def run_jobs(
                 watcher.look([worker.number for worker in all_of_them if worker.number is not None])
         finally:
             # After a signal a training run writes its checkpoint first.
-            place.end(all_of_them, patience=PATIENCE if stop.name else 0.0)
+            place.end(all_of_them, patience=_PATIENCE if stop.name else 0.0)
     return ends, stop.name or ""
 
 

@@ -57,7 +57,14 @@ class _Cut:
     @cached_property
     def prepositions(self) -> tuple[tuple[str, _Piece, bool], ...]:
         """Every preposition right before a thing, the thing, and whether a verb of aiming stands before it."""
-        return tuple(_prepositions(self))
+        found = []
+        for piece in self.pieces:
+            if piece.role != "thing" or not piece.gap or piece.gap[-1].is_verb:
+                continue
+            start, preposition = _preposition(piece.gap)
+            aimed = start > 0 and piece.gap[start - 1].lemma in relations().words["aiming"]
+            found.append((preposition, piece, aimed))
+        return tuple(found)
 
     @cached_property
     def odd_prepositions(self) -> tuple[tuple[str, str], ...]:
@@ -223,15 +230,6 @@ def _announces_the_known(cut: _Cut) -> bool:
         one.head.tag == "EX" and other.own[0].lower == "the" and any(token.lemma == "be" for token in other.gap)
         for one, other in pairwise(cut.pieces)
     )
-
-
-def _prepositions(cut: _Cut) -> Iterator[tuple[str, _Piece, bool]]:
-    for piece in cut.pieces:
-        if piece.role != "thing" or not piece.gap or piece.gap[-1].is_verb:
-            continue
-        start, preposition = _preposition(piece.gap)
-        aimed = start > 0 and piece.gap[start - 1].lemma in relations().words["aiming"]
-        yield preposition, piece, aimed
 
 
 def _preposition(gap: Sequence[Token]) -> tuple[int, str]:
