@@ -61,6 +61,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "ViT (GELU)": {"vision_cfg": VIT},
     "ViT (QuickGELU)": {"vision_cfg": VIT, "quick_gelu": True},
     "ResNet (RN50)": {"vision_cfg": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64}},
+    "EfficientNet, averaged (photo)": {"vision_cfg": _timm("test_efficientnet", "", output_stride=8)},
     "ConvNeXt": {"vision_cfg": _timm("convnext_atto", "", depths=(1, 1, 1, 1), dims=(8, 8, 16, 16))},
     "timm ViT, class token": {"vision_cfg": _timm("vit_tiny_patch16_224", "token", **SMALL_VIT)},
     "timm ViT, mean": {"vision_cfg": _timm("vit_tiny_patch16_224", "avg", **SMALL_VIT)},

@@ -10,7 +10,7 @@ import torch
 
 from degla.errors import InputError
 from degla.model.load import load_encoder
-from tests.tiny import CAPTIONS, CONFIG, write_model
+from tests.tiny import CAPTIONS, CONFIG, timm_tower, write_model
 
 VISION = CONFIG["vision_cfg"]
 
@@ -50,9 +50,33 @@ def test_gradients_reach_both_towers_whole(tiny_model: Path) -> None:
     assert still == ["logit_scale"]
 
 
-@pytest.mark.parametrize("changes", [{"vision_cfg": VISION | {"pool_type": "avg"}}], ids=["average"])
-def test_other_towers_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
-    encoder = load_encoder(str(write_model(tmp_path / "model", **changes)))
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet"])
+@pytest.mark.parametrize("projection", ["linear", ""])
+def test_places_of_a_map_are_the_patches(tmp_path: Path, name: str, projection: str) -> None:
+    tower = timm_tower(name, image_size=64) | {"timm_proj": projection}
+    encoder = load_encoder(str(write_model(tmp_path / "model", vision_cfg=tower)))
+    images, texts = torch.randn(3, 3, 64, 64), encoder.tokenize(CAPTIONS[:2])
+    _, _, patch, _, raw, *_ = encoder.embed(images, texts, dense=True, raw=True)
+    torch.testing.assert_close(raw, encoder.clip.encode_image(images))
+    visual: Any = encoder.clip.visual
+    place = visual.trunk.forward_features(images)[:, :, 1:2, 0:1]
+    torch.testing.assert_close(patch[:, 2], visual.head(visual.trunk.forward_head(place)))
+    assert patch.shape == (3, 4, 16), "two places in each direction, row by row"
+
+
+@pytest.mark.parametrize(
+    "vision",
+    [
+        VISION | {"pool_type": "avg"},
+        timm_tower("test_convnext"),
+        timm_tower("test_vit"),
+        timm_tower() | {"timm_pool": "avgmax"},
+        timm_tower() | {"timm_proj": "mlp"},
+    ],
+    ids=["average", "norm behind the average", "blocks of timm", "average and maximum", "two layers"],
+)
+def test_other_towers_are_refused(tmp_path: Path, vision: dict[str, object]) -> None:
+    encoder = load_encoder(str(write_model(tmp_path / "model", vision_cfg=vision)))
     assert not encoder.gives_tokens
     with pytest.raises(InputError, match=r"gives no outputs for patches and tokens; .* --train\.trim"):
         encoder.embed(torch.randn(1, 3, 32, 32), encoder.tokenize(["a cat"]), dense=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from degla.errors import InputError
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.training.embed import to_embeddings
+from degla.training.loop import train
 from degla.training.pairs import open_pairs
+from tests.tiny import timm_tower, write_model
 from tests.training.configs import tiny_config
 
 Pairs = dict[str, Path]
@@ -66,3 +69,13 @@ def test_towers_and_flags_without_tokens_are_refused(tiny_model: Path, tiny_pair
     config = tiny_config("fsc_clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path, trim=False)
     with pytest.raises(InputError, match=r"gives no outputs for patches and tokens with these flags.*--train\.trim"):
         open_pairs(config, encoder=load_encoder(str(tiny_model)), processes=Processes())
+
+
+def test_places_of_a_convolutional_network_are_learnt_from(tiny_pairs: Pairs, tmp_path: Path) -> None:
+    tower = timm_tower("test_resnet")
+    model = write_model(tmp_path / "model", vision_cfg=tower)
+    trained = train(tiny_config("fsc_clip", model=model, pairs=tiny_pairs, out=tmp_path / "run", steps=2))
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert all(row["dense_grounded"] > 0 for row in rows if "loss" in row)
+    start, end = (load_encoder(str(folder)).clip.visual.head.proj.weight.detach() for folder in (model, trained.folder))
+    assert (start - end).abs().max() > 1e-4

@@ -13,7 +13,7 @@ from degla.export.check import Probe, require_tokens
 from degla.export.tokenizer import write_tokenizer
 from degla.model import probe
 from degla.model.encoder import Encoder
-from degla.model.fast_paths import why_no_tokens
+from degla.model.fast_paths import why_not_plain
 from degla.model.from_transformers import pooled
 from degla.model.text import pool_type, text_tower
 from degla.model.transformers_config import LAYOUTS
@@ -120,12 +120,12 @@ def _config(encoder: Encoder) -> tuple[Any, dict[str, Any]]:
         InputError: the towers are none of transformers' CLIP or SigLIP.
     """
     clip = encoder.clip
-    if why_no_tokens(clip) is None and not isinstance(clip.visual.ln_pre, nn.Identity):
+    if why_not_plain(clip) is None and not isinstance(clip.visual.ln_pre, nn.Identity):
         config = _clip_config(encoder)
     elif _is_siglip(clip):
         config = _siglip_config(encoder)
     else:
-        why = why_no_tokens(clip) or "its image tower has no normalisation in front of its blocks"
+        why = why_not_plain(clip) or "its image tower has no normalisation in front of its blocks"
         raise InputError(f"{encoder.name}: transformers has no CLIP or SigLIP that computes the same: {why}. {_REMEDY}")
     return LAYOUTS[config["model_type"]], config
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from degla.model.block import attend_both_ways, heads_of, run_block, run_blocks
+from degla.model.image import averages_a_map
 from degla.model.text import MaskToken, attend_along, embed_nodes, project_texts, text_tower
 from degla.prefixes import PrefixTree
 
@@ -16,12 +17,18 @@ from degla.prefixes import PrefixTree
 def encode_patches(
     clip: nn.Module, images: Float[Tensor, "batch 3 height width"]
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch patches dim"]]:
-    """Run a vision transformer for which `image.reads_class_token` holds.
+    """Run an image tower for which `image.why_no_patches` gives no reason.
 
     Returns:
-        The embedding (the class token's output) and the outputs of the patches; projected, not normalised.
+        The embedding and the outputs of the patches; projected, not normalised. Of a vision transformer, the embedding
+        is the class token's output; of a convolutional network, the mean over the places of its last map, which are
+        the patches.
     """
     visual: Any = clip.visual
+    if averages_a_map(clip):
+        places = visual.trunk.forward_features(images).flatten(2).transpose(1, 2)
+        outputs = visual.head(visual.trunk.get_classifier()(places))
+        return outputs.mean(dim=1), outputs
     attend = attend_both_ways(heads_of(visual.transformer))
     states = run_blocks(visual.transformer, visual._embeds(images), attend, training=visual.training)
     states = visual.ln_post(run_block(visual.transformer.resblocks[-1], states, attend))

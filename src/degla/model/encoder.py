@@ -16,7 +16,7 @@ from degla.errors import InputError
 from degla.inputs import Pictures
 from degla.model.dense import encode_patches, encode_tokens
 from degla.model.description import Description, EvaluationTransform
-from degla.model.image import SeesAttention, encode_class_token, reads_class_token
+from degla.model.image import SeesAttention, encode_class_token, reads_class_token, why_no_patches
 from degla.model.integrity import digest_of_weights
 from degla.model.modes import forget_activations, rest_what_stays
 from degla.model.text import can_trim, encode_tree, encode_tree_states, encode_trimmed, padding_token, tree_grower
@@ -121,7 +121,7 @@ class Encoder(nn.Module):
     @property
     def gives_tokens(self) -> bool:
         """Whether `embed` can be called with `dense`."""
-        return self.reads_class_token and self.grow is not None
+        return why_no_patches(self.clip) is None and self.grow is not None
 
     @property
     def fingerprint(self) -> str:
@@ -217,8 +217,9 @@ class Encoder(nn.Module):
     def _refuse_without_tokens(self) -> None:
         if not self.gives_tokens:
             raise InputError(
-                f"{self.name}: gives no outputs for patches and tokens; both towers must be open_clip's own "
-                "transformers, read at the class token and at the end token, with --train.trim."
+                f"{self.name}: gives no outputs for patches and tokens; its image tower must be open_clip's own vision "
+                "transformer, read at the class token, or a network of timm that averages a map, and its text tower "
+                "open_clip's own, read at the end token, with --train.trim."
             )
 
     def embed(

@@ -11,7 +11,7 @@ from torch import nn
 from degla.model import linear_kernel
 from degla.model.block import why_unknown
 from degla.model.depth import TOWERS, Tower, tower_module
-from degla.model.image import why_all_patches
+from degla.model.image import why_all_patches, why_no_patches
 from degla.model.text import why_no_tree, why_padded
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def lacks(encoder: Encoder) -> list[Lack]:
     if image is not None:
         found.append(Lack("reading of the class token alone", f"image tower {image}", "its last block is computed for "
                           "all patches"))  # fmt: skip
-    slow = why_no_tokens(clip)
+    slow = why_not_plain(clip)
     if slow is not None and encoder.device.type == "cpu" and linear_kernel.is_faster():
         found.append(Lack(f"linear layers by {linear_kernel.NAME} in training", slow.removeprefix("its "),
                           "they are up to twice as slow on this processor"))  # fmt: skip
@@ -82,7 +82,16 @@ def refusals(encoder: Encoder) -> list[Lack]:
 
 def why_no_tokens(clip: nn.Module) -> str | None:
     """Why a model gives no outputs for patches and tokens; None where it does."""
-    towers = (("image", why_all_patches(clip)), ("text", why_no_tree(clip)))
+    return _of_towers(why_no_patches(clip), why_no_tree(clip))
+
+
+def why_not_plain(clip: nn.Module) -> str | None:
+    """Why a model is not open_clip's plain CLIP, two transformers read at one token each; None where it is."""
+    return _of_towers(why_all_patches(clip), why_no_tree(clip))
+
+
+def _of_towers(image: str | None, text: str | None) -> str | None:
+    towers = (("image", image), ("text", text))
     return " and ".join(f"its {tower} tower {why}" for tower, why in towers if why is not None) or None
 
 

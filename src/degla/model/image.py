@@ -41,6 +41,37 @@ def reads_class_token(clip: nn.Module) -> bool:
     return why_all_patches(clip) is None
 
 
+def why_no_patches(clip: nn.Module) -> str | None:
+    """Why an image tower gives no outputs for patches; None for those that `reads_class_token` or `averages_a_map`."""
+    return None if averages_a_map(clip) else why_all_patches(clip)
+
+
+def averages_a_map(clip: nn.Module) -> bool:
+    """Whether the image embedding is the mean of what a linear layer makes of each place of a feature map.
+
+    So for EfficientNets and ResNets of `timm` that average their map, whose projection is linear.
+    """
+    from open_clip.timm_model import TimmModel
+
+    visual: Any = getattr(clip, "visual", clip)
+    if type(visual) is not TimmModel:
+        return False
+    from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
+    from timm.models.efficientnet import EfficientNet
+    from timm.models.resnet import ResNet
+
+    trunk: Any = visual.trunk
+    pool = getattr(trunk, "global_pool", None)
+    return (
+        type(trunk) in (EfficientNet, ResNet)
+        and isinstance(pool, SelectAdaptivePool2d)
+        and pool.pool_type == "avg"
+        and all(
+            isinstance(part, nn.Identity | nn.Dropout | nn.Linear) for part in (trunk.get_classifier(), *visual.head)
+        )
+    )
+
+
 def encode_class_token(
     clip: nn.Module,
     images: Float[Tensor, "batch 3 height width"],

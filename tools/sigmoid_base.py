@@ -1,0 +1,87 @@
+"""A model of the softmax loss as one of the sigmoid loss: `python -m tools.sigmoid_base MODEL CAPTIONS --out FOLDER`.
+
+Recipes such as c2lip are for models with a `logit_bias`, which a CLIP has not. Scale and bias are those for which
+sigmoid(s <v, t> + b) tells pairs from the other pairs of their batch best: the least of SigLIP's loss over the given
+captions, by Newton's method in float64. The towers stay as they are, and with them every ranking.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+import degla
+from degla.data.sources import read_captions
+from degla.model.checkpoint import save_encoder
+from degla.model.encoder import Encoder
+from degla.model.load import load_encoder
+
+
+def fit(
+    images: Float[Tensor, "pairs dim"], captions: Float[Tensor, "pairs dim"], *, batch_size: int
+) -> tuple[float, float, float]:
+    """Scale, bias, and the loss a pair at them.
+
+    Args:
+        images: unit embeddings, a row a pair.
+        captions: those of their captions.
+        batch_size: pairs whose images and captions meet; what is left over is not read.
+    """
+    whole = len(images) // batch_size * batch_size
+    rows, texts = (part[:whole].double().unflatten(0, (-1, batch_size)) for part in (images, captions))
+    similarity = rows @ texts.transpose(1, 2)
+    sign = 2 * torch.eye(batch_size, dtype=torch.float64) - 1
+
+    def loss(values: Tensor) -> Tensor:
+        return -logsigmoid(sign * (values[0] * similarity + values[1])).sum() / whole
+
+    values = torch.tensor([10.0, -10.0], dtype=torch.float64)
+    for _ in range(100):
+        slope = torch.func.grad(loss)(values)
+        if slope.abs().max() < 1e-9:
+            break
+        step = torch.linalg.solve(torch.func.hessian(loss)(values), slope)
+        while loss(values - step) > loss(values):
+            step = step / 2
+        values = values - step
+    return float(values[0]), float(values[1]), float(loss(values))
+
+
+def with_bias(encoder: Encoder, scale: float, bias: float) -> None:
+    """Give a model of the softmax loss this scale and this bias, in its weights and in its configuration."""
+    if encoder.bias is not None:
+        raise SystemExit(f"{encoder.name}: has a logit_bias.")
+    encoder.clip.logit_scale.data.fill_(scale).log_()
+    encoder.clip.logit_bias = torch.nn.Parameter(torch.tensor(bias))
+    encoder.description.model_config["init_logit_bias"] = bias
+
+
+def main() -> None:
+    """Write the folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="any model of the softmax loss that degla takes")
+    parser.add_argument("captions", type=Path, help="pairs that scale and bias are fitted to")
+    parser.add_argument("--images", type=Path, required=True, help="folder that the pairs name images below")
+    parser.add_argument("--out", type=Path, required=True, help="folder that is made, in open_clip's form")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--pairs", type=int, default=4096, help="so many of the first captions are read")
+    given = parser.parse_args()
+    encoder = load_encoder(given.model)
+    rows = list(read_captions(given.captions))[: given.pairs]
+    scorer = degla.load_model(given.model)
+    captions = degla.encode_captions(scorer, [row.text for row in rows])
+    images = degla.encode_images(scorer, [given.images / row.image for row in rows])
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))  # Pairs of a picture lie together.
+    scale, bias, loss = fit(images[order], captions[order], batch_size=given.batch_size)
+    with_bias(encoder, scale, bias)
+    save_encoder(encoder, given.out)
+    print(f"{given.out}: scale {scale:.3f}, bias {bias:.3f}; {loss:.3f} of SigLIP's loss a pair")
+
+
+if __name__ == "__main__":
+    main()
