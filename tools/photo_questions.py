@@ -1,12 +1,12 @@
 """Lays out photographs for `docs/studies/plans/photographs*.yaml`: `python -m tools.photo_questions SHARED OUT`.
 
-SHARED is a folder with flickr8k, coco, sugarcrepe, sugarcrepe_pp and zeroshot. Pictures are linked, not copied. The dev
-photographs of Flickr8k are cut into two halves by their names: OUT/validation asks about the one, to choose settings
-by; OUT/test about the other, and about photographs of COCO, Caltech101 and CIFAR-10. OUT/train.jsonl has two captions
-of each training photograph: more than a short run reads. Both ask, of two captions a photograph, true against false
-ones of every rule, and true texts that look changed against false ones; and retrieval. With files of balanced negatives
-of the training and of the dev captions, OUT/balance asks about the second half with these, and OUT/train_half.jsonl has
-the training captions that they cover.
+SHARED is a folder with flickr8k, coco, negbench, sugarcrepe, sugarcrepe_pp and zeroshot. Pictures are linked, not
+copied. The dev photographs of Flickr8k are cut into two halves by their names: OUT/validation asks about the one, to
+choose settings by; OUT/test about the other, and about photographs of COCO, Caltech101 and CIFAR-10. OUT/train.jsonl
+has two captions of each training photograph: more than a short run reads. Both ask, of two captions a photograph, true
+against false ones of every rule, and true texts that look changed against false ones; half-truths; and retrieval. With
+files of balanced negatives of the training and of the dev captions, OUT/balance asks about the second half with these,
+and OUT/train_half.jsonl has the training captions that they cover.
 """
 
 from __future__ import annotations
@@ -47,15 +47,14 @@ def _some(captions: Sequence[CaptionRecord]) -> list[CaptionRecord]:
 
 
 def lay_out(root: Path, captions: Sequence[CaptionRecord], images: Path, *, workers: int) -> None:
-    """Write own/ and retrieval/ below a root."""
+    """Write own/, retrieval/ and half_truths/ below a root."""
     own = root / "own"
-    own.mkdir(parents=True, exist_ok=True)
-    (root / "retrieval").mkdir(exist_ok=True)
+    for name in ("own", "retrieval", "half_truths"):
+        (root / name).mkdir(parents=True, exist_ok=True)
     _link(own / "images", images)
-    write_jsonl(
-        root / "retrieval" / "dev.jsonl",
-        [row.model_copy(update={"image": f"own/images/{row.image}"}) for row in captions],
-    )
+    placed = [row.model_copy(update={"image": f"own/images/{row.image}"}) for row in captions]
+    write_jsonl(root / "retrieval" / "dev.jsonl", placed)
+    write_jsonl(root / "half_truths" / "captions.jsonl", placed)
     write_jsonl(own / "captions.jsonl", _some(captions))
     made = {}
     for name, shelf in (("negatives", RULES), ("positives", POSITIVES)):
@@ -134,6 +133,8 @@ def main() -> None:
         lay_out(given.out / name, captions, flickr / "images", workers=given.workers)
     for name in LINKED:
         _link(given.out / "test" / name, given.shared / name)
+    (given.out / "test" / "negbench").mkdir(exist_ok=True)
+    _link(given.out / "test" / "negbench" / "images", given.shared / "negbench")
     train = _some(list(read_captions(flickr / "captions_train.json")))
     write_jsonl(given.out / "train.jsonl", train)
     _link(given.out / "images", flickr / "images")
