@@ -15,8 +15,9 @@ from torch import Tensor
 
 from degla.shelf import did_you_mean
 
-Pictures = Float[Tensor, "batch 3 height width"] | Float[Tensor, "batch dim"]
-"""What the image tower is called with: normalised pixels; or what it said of them once, where it is not trained."""
+Pictures = Float[Tensor, "batch 3 height width"] | Float[Tensor, "batch dim"] | Float[Tensor, "batch rows dim"]
+"""What the image tower is called with: normalised pixels; or what it said of them once, where it is not trained: unit
+embeddings, or embeddings with the outputs of patches behind them."""
 
 
 @dataclass(frozen=True)

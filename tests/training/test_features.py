@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from degla.data.dataset import PairDataset
 from degla.data.transforms import WithoutChance
 from degla.errors import InputError
+from degla.losses.core import Processes
 from degla.model.load import load_encoder
+from degla.training.features import embed_patches
 from degla.training.loop import train
 from tests.tiny import CAPTIONS
 from tests.training.configs import interrupted, tiny_config
@@ -23,10 +27,10 @@ Pairs = dict[str, Path]
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Embeddings are kept where other tests do not look."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("recipe", ["degla", "con_clip"])
+@pytest.mark.parametrize("recipe", ["degla", "con_clip", "fsc_clip"])
 def test_once_equals_every_step(
     recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,4 +79,25 @@ def test_what_needs_pixels_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_p
                        train_image_tower=False)  # fmt: skip
     with pytest.raises(InputError, match="embeddings of any length"):
         replace(fare, attack=replace(fare.attack, epsilon=0.0)).check()
-    refused("fsc_clip", "for patches", train_image_tower=False)
+
+
+def test_a_file_of_patches_is_made_once_and_of_each_picture(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    encoder = load_encoder(str(tiny_model))
+    names = sorted(path.name for path in tiny_pairs["images"].iterdir())
+    made = embed_patches([*names, names[0]], folder=tiny_pairs["images"], encoder=encoder, processes=Processes())
+    (file,) = (tmp_path / "cache").rglob("*.patches.npy")
+    when = file.stat().st_mtime_ns
+    again = embed_patches(names, folder=tiny_pairs["images"], encoder=encoder, processes=Processes())
+    assert file.stat().st_mtime_ns == when and np.array_equal(made.rows, again.rows)
+    assert made.rows.shape == (len(names), 5, 16) and again.row_of == made.row_of
+    pixels = torch.stack([encoder.transform(Image.open(tiny_pairs["images"] / name)) for name in names])
+    with torch.no_grad():
+        found = encoder.embed(torch.stack([made(name) for name in names]), None, dense=True, raw=True)
+        expected = encoder.embed(pixels, None, dense=True, raw=True)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.equal(encoder.encode_images(torch.stack([made(names[0])])), found.image[:1])
+    embed_patches(names[:2], folder=tiny_pairs["images"], encoder=encoder, processes=Processes())
+    assert len(list((tmp_path / "cache").rglob("*.patches.npy"))) == 2, "other pictures, another file"

@@ -204,7 +204,6 @@ class TrainConfig(Checked, section=""):
              "--train.no-train-image-tower"),
             (bool(self.attack.epsilon), "--attack.epsilon moves the pixels at each step; set it to 0"),
             (bool(self.views.left_out), "--views.left-out draws other patches at each step; set it to 0"),
-            ("tokens" in reads, "a loss reads the image tower's outputs for patches; give it weight 0"),
             ("raw_image" in reads, "a loss reads image embeddings of any length; give it weight 0"),
             ("evidence" in reads, "a loss reads parts of images with evidence; give it weight 0"),
         ):  # fmt: skip

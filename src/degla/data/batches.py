@@ -32,7 +32,7 @@ class Pair:
         extra: the optional inputs that the run's losses read, by their names in `degla.inputs.LossTensors`.
     """
 
-    image: Float[Tensor, "3 height width"] | Float[Tensor, " dim"]
+    image: Float[Tensor, "3 height width"] | Float[Tensor, " dim"] | Float[Tensor, "rows dim"]
     caption: Int[Tensor, " context"]
     negative: Int[Tensor, "negatives context"]
     valid: Bool[Tensor, " negatives"]

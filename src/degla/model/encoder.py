@@ -152,8 +152,8 @@ class Encoder(nn.Module):
     def _encode_raw(self, images: Pictures, kept: Tensor | None = None) -> Float[Tensor, "batch dim"]:
         if kept is not None:
             self.refuse_without_class_token("--views.left-out")
-        if images.ndim == 2:  # Embedded once, before the first step.
-            return images.float()
+        if images.ndim < 4:  # Embedded once, before the first step.
+            return (images if images.ndim == 2 else images[:, 0]).float()
         if self._encode_image is not None:
             return self._encode_image(self.clip, images, kept).float()
         with self._kernels():
@@ -178,7 +178,7 @@ class Encoder(nn.Module):
 
     def _encode_patches(self, images: Tensor) -> tuple[Tensor, Tensor]:
         self._refuse_without_tokens()
-        raw, patch = encode_patches(self.clip, images)
+        raw, patch = (images[:, 0], images[:, 1:]) if images.ndim == 3 else encode_patches(self.clip, images)
         return raw.float(), patch.float()
 
     def _encode_tokens(self, texts: Tensor | PrefixTree) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ def lacks(encoder: Encoder) -> list[Lack]:
     if image is not None:
         found.append(Lack("reading of the class token alone", f"image tower {image}", "its last block is computed for "
                           "all patches"))  # fmt: skip
-    slow = why_not_plain(clip)
+    slow = _of_towers(image, tree)
     if slow is not None and encoder.device.type == "cpu" and linear_kernel.is_faster():
         found.append(Lack(f"linear layers by {linear_kernel.NAME} in training", slow.removeprefix("its "),
                           "they are up to twice as slow on this processor"))  # fmt: skip

@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from degla.evaluation.cache import DiskCache, default_cache_folder, image_identity_of
 from degla.evaluation.embed import Embedder
+from degla.evaluation.pictures import content_digest, decode_picture, read_picture
 from degla.evaluation.processes import EvaluationProcesses
+from degla.files import whole_file
 from degla.progress import TaskProgress
 from degla.records import ItemImage
 
 if TYPE_CHECKING:
-    from degla.evaluation.scoring import EmbeddingRows
+    from numpy.typing import NDArray
+
     from degla.losses.core import Processes
     from degla.model.encoder import Encoder
 
 _log = logging.getLogger("degla.train")
+_BATCH = 32
+"""Pictures that are embedded at a time with their patches."""
 
 
 @dataclass(frozen=True)
 class PictureRows:
-    """Unit embeddings [D] of pictures by their paths: what a data set gives in place of pixels."""
+    """What a data set gives in place of pixels, by a picture's path: its unit embedding [D], or its embedding with the
+    outputs of its patches behind it [1 + P, D]."""
 
     row_of: dict[str, int]
-    rows: EmbeddingRows
+    rows: NDArray[np.float32]
 
     def __call__(self, path: str) -> Tensor:
-        """The embedding of one picture."""
+        """The row of one picture."""
         return torch.from_numpy(self.rows[self.row_of[path]].copy())
 
 
@@ -59,3 +68,55 @@ def embed_pictures(paths: Iterable[str], *, folder: Path, encoder: Encoder, proc
     _log.info("%d pictures are embedded once, whole and by the model's own transform: no random crops.", len(images))
     row_of = {image.path: row for image, row in embedded.image_row.items()}
     return PictureRows(row_of, group.from_first(lambda: embedded.images))
+
+
+def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, processes: Processes) -> PictureRows:
+    """The same with the outputs of each picture's patches, in one file of the cache that all processes map.
+
+    It takes 4 bytes for each of the (1 + P) D numbers of a picture. The first process makes it; runs of the same image
+    tower on the same pictures find it there.
+
+    Raises:
+        InputError: a picture cannot be read, or the file cannot be written.
+    """
+    group, pictures = EvaluationProcesses(processes.rank, processes.count), list(dict.fromkeys(paths))
+
+    def made() -> Path:
+        with ThreadPoolExecutor(thread_name_prefix="degla-image") as pool:
+            contents = list(pool.map(lambda path: content_digest(folder, path), pictures, chunksize=16))
+            known = hashlib.sha256("\n".join([image_identity_of(encoder), *contents]).encode()).hexdigest()
+            file = default_cache_folder() / f"{known}.patches.npy"
+            if not file.exists():
+                batches = _batches_of_rows(pictures, folder=folder, encoder=encoder, pool=pool)
+                _write_rows(file, batches, count=len(pictures))
+        return file
+
+    rows = np.load(group.from_first(made), mmap_mode="r")
+    _log.info("%d pictures and their %d patches each are embedded once, whole and by the model's own transform: no "
+              "random crops.", len(pictures), rows.shape[1] - 1)  # fmt: skip
+    return PictureRows({path: row for row, path in enumerate(pictures)}, rows)
+
+
+def _batches_of_rows(
+    pictures: Sequence[str], *, folder: Path, encoder: Encoder, pool: ThreadPoolExecutor
+) -> Iterator[NDArray[np.float32]]:
+    def pixels(path: str) -> Tensor:
+        return encoder.transform(decode_picture(read_picture(folder, path), folder, path))
+
+    with TaskProgress(show=True).task("patches", len(pictures)) as advance, torch.inference_mode():
+        for start in range(0, len(pictures), _BATCH):
+            opened = torch.stack(list(pool.map(pixels, pictures[start : start + _BATCH])))
+            found = encoder.embed(opened.to(encoder.device), None, dense=True, raw=True)
+            assert found.raw_image is not None and found.patch is not None
+            yield torch.cat([found.raw_image[:, None], found.patch], dim=1).cpu().numpy()
+            advance(len(opened))
+
+
+def _write_rows(file: Path, batches: Iterator[NDArray[np.float32]], *, count: int) -> None:
+    first = next(batches)
+    form: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": (count, *first.shape[1:])}
+    with whole_file(file, binary=True, remedy="Set DEGLA_CACHE to another folder.") as stream:
+        np.lib.format.write_array_header_1_0(stream, form)
+        stream.write(first.tobytes())
+        for rows in batches:
+            stream.write(rows.tobytes())

@@ -22,7 +22,7 @@ from degla.losses.core import Processes
 from degla.model import fast_paths
 from degla.model.encoder import Encoder
 from degla.model.text_decoder import DecoderTokens
-from degla.training.features import embed_pictures
+from degla.training.features import embed_patches, embed_pictures
 from degla.training.rows import PairSource, decoder_folder, extra_data, read_pairs
 
 
@@ -96,7 +96,8 @@ def open_pairs(
     )
     if loop.embed_images_once:
         folder = dataset.folder
-        dataset.features = embed_pictures(dataset.pictures(), folder=folder, encoder=encoder, processes=processes)
+        embed = embed_patches if "tokens" in stream.reads else embed_pictures
+        dataset.features = embed(dataset.pictures(), folder=folder, encoder=encoder, processes=processes)
     plan = BatchPlan(
         dataset.groups,
         batch_size=stream.batch_size // processes.count,
