@@ -73,6 +73,8 @@ def main() -> None:
     given = parser.parse_args()
     encoder = load_encoder(given.model)
     rows = list(read_captions(given.captions))[: given.pairs]
+    if len(rows) < given.batch_size:
+        raise SystemExit(f"{given.captions}: {len(rows)} pairs are no batch of {given.batch_size}; see --batch-size.")
     scorer = degla.load_model(given.model)
     captions = degla.encode_captions(scorer, [row.text for row in rows])
     images = degla.encode_images(scorer, [given.images / row.image for row in rows])

@@ -73,6 +73,7 @@ class Encoder(nn.Module):
         self._masked_as: tuple[Tensor, ...] = ()
         self._encode_tree: Callable[..., Tensor] = encode_tree
         self._encode_image: Callable[[Any, Tensor, Tensor | None], Tensor] | None = None
+        self._gives_patches = why_no_patches(clip) is None
         self.reads_class_token = reads_class_token(clip)
         if self.reads_class_token:
             self._encode_image = encode_class_token
@@ -121,7 +122,7 @@ class Encoder(nn.Module):
     @property
     def gives_tokens(self) -> bool:
         """Whether `embed` can be called with `dense`."""
-        return why_no_patches(self.clip) is None and self.grow is not None
+        return self._gives_patches and self.grow is not None
 
     @property
     def fingerprint(self) -> str:

@@ -25,6 +25,7 @@ from degla.records import ItemImage
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from degla.evaluation.scoring import EmbeddingRows
     from degla.losses.core import Processes
     from degla.model.encoder import Encoder
 
@@ -35,15 +36,27 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class PictureRows:
-    """What a data set gives in place of pixels, by a picture's path: its unit embedding [D], or its embedding with the
-    outputs of its patches behind it [1 + P, D]."""
+    """Unit embeddings [D] of pictures by their paths: what a data set gives in place of pixels."""
 
     row_of: dict[str, int]
-    rows: NDArray[np.float32]
+    rows: EmbeddingRows
 
     def __call__(self, path: str) -> Tensor:
-        """The row of one picture."""
+        """The embedding of one picture."""
         return torch.from_numpy(self.rows[self.row_of[path]].copy())
+
+
+@dataclass(frozen=True)
+class PatchRows:
+    """Embeddings of pictures, of any length, and behind each the outputs of its patches [1 + P, D]."""
+
+    row_of: dict[str, int]
+    file: Path
+
+    def __call__(self, path: str) -> Tensor:
+        """The rows of one picture."""
+        # Mapped anew each time: an array that is mapped goes to another process as a copy of the whole.
+        return torch.from_numpy(np.load(self.file, mmap_mode="r")[self.row_of[path]].copy())
 
 
 def embed_pictures(paths: Iterable[str], *, folder: Path, encoder: Encoder, processes: Processes) -> PictureRows:
@@ -70,7 +83,7 @@ def embed_pictures(paths: Iterable[str], *, folder: Path, encoder: Encoder, proc
     return PictureRows(row_of, group.from_first(lambda: embedded.images))
 
 
-def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, processes: Processes) -> PictureRows:
+def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, processes: Processes) -> PatchRows:
     """The same with the outputs of each picture's patches, in one file of the cache that all processes map.
 
     It takes 4 bytes for each of the (1 + P) D numbers of a picture. The first process makes it; runs of the same image
@@ -91,10 +104,10 @@ def embed_patches(paths: Iterable[str], *, folder: Path, encoder: Encoder, proce
                 _write_rows(file, batches, count=len(pictures))
         return file
 
-    rows = np.load(group.from_first(made), mmap_mode="r")
-    _log.info("%d pictures and their %d patches each are embedded once, whole and by the model's own transform: no "
-              "random crops.", len(pictures), rows.shape[1] - 1)  # fmt: skip
-    return PictureRows({path: row for row, path in enumerate(pictures)}, rows)
+    file = group.from_first(made)
+    _log.info("%d pictures and their patches are embedded once, whole and by the model's own transform: no random "
+              "crops.", len(pictures))  # fmt: skip
+    return PatchRows({path: row for row, path in enumerate(pictures)}, file)
 
 
 def _batches_of_rows(
