@@ -30,7 +30,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("recipe", ["degla", "con_clip", "fsc_clip"])
+@pytest.mark.parametrize("recipe", ["degla", "con_clip", "fsc_clip", "macco"])
 def test_once_equals_every_step(
     recipe: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

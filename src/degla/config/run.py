@@ -198,14 +198,17 @@ class TrainConfig(Checked, section=""):
 
     def _check_embedded_once(self) -> None:
         """Refuse what needs the pixels at each step."""
-        reads = frozenset[str]().union(*(stream.reads | stream.needs for stream in self.streams))
+        streams = [stream.reads | stream.needs for stream in self.streams]
         for refused, why in (
             (self.train.train_image_tower, "the image tower is trained; leave it as it is with "
              "--train.no-train-image-tower"),
             (bool(self.attack.epsilon), "--attack.epsilon moves the pixels at each step; set it to 0"),
             (bool(self.views.left_out), "--views.left-out draws other patches at each step; set it to 0"),
-            ("raw_image" in reads, "a loss reads image embeddings of any length; give it weight 0"),
-            ("evidence" in reads, "a loss reads parts of images with evidence; give it weight 0"),
+            # Rows with patches hold the image's embedding as it came; those without hold it at length one.
+            (any("raw_image" in reads and "tokens" not in reads for reads in streams),
+             "a loss reads image embeddings of any length; give it weight 0"),
+            (any("evidence" in reads for reads in streams),
+             "a loss reads parts of images with evidence; give it weight 0"),
         ):  # fmt: skip
             if refused:
                 raise InputError(f"--train.embed-images-once: {why}, or leave this flag out.")
