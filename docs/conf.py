@@ -101,6 +101,8 @@ Methods on photographs <studies/photographs/study>
 Their learning rates <studies/photographs_rates/study>
 Further methods on photographs <studies/photographs_more/study>
 Newer rivals on photographs <studies/photographs_rivals/study>
+The sigmoid loss on photographs <studies/photographs_sigmoid/study>
+Its learning rates <studies/photographs_sigmoid_rates/study>
 DeGLA's terms on photographs <studies/photographs_degla/study>
 A recipe for photographs <studies/photographs_search/study>
 Asked what no text tells <studies/photographs_balanced_questions/study>

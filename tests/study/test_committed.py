@@ -177,6 +177,7 @@ def test_a_figure_that_is_changed_by_hand_is_found(path: Path) -> None:
         ("docs/photographs.md", "method", "photographs", 8),
         ("docs/photographs.md", "further method", "photographs_more", 7),
         ("docs/photographs.md", "rival", "photographs_rivals", 7),
+        ("docs/photographs.md", "sigmoid", "photographs_sigmoid", 5),
         ("docs/photographs.md", "objective", "photographs_degla", 9),
         ("docs/results.md", "rival", "rivals", 9),
         ("docs/systems.md", "method", "clip_forms", 7),
