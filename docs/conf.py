@@ -113,6 +113,7 @@ Frontiers, not rows <studies/frontier/study>
 Frontiers, chosen settings on test scenes <studies/frontier_chosen/study>
 What the negatives teach <studies/rules/study>
 Newer rivals <studies/rivals/study>
+By the sigmoid loss <studies/sigmoid/study>
 What related systems give a CLIP <studies/clip_forms/study>
 What they give on top of degla <studies/clip_forms_degla/study>
 Their settings <studies/clip_search/study>
