@@ -106,6 +106,7 @@ Its learning rates <studies/photographs_sigmoid_rates/study>
 DeGLA's terms on photographs <studies/photographs_degla/study>
 A recipe for photographs <studies/photographs_search/study>
 Asked what no text tells <studies/photographs_balanced_questions/study>
+Asked half-truths and negation <studies/photographs_truths/study>
 Balanced negatives on photographs <studies/photographs_balance/study>
 The main methods in three worlds <studies/headline/study>
 What each term of DeGLA gives <studies/degla_ablation/study>

@@ -36,7 +36,7 @@ def test_who_is_first_and_last_is_so_in_the_study_of_the_row() -> None:
         PAGE.read_text(encoding="utf-8"),
         re.MULTILINE,
     )
-    assert len(rows) == 4
+    assert len(rows) == 5
     for where, first, last in rows:
         folders = re.findall(r"\((studies/\w+)/study\.md\)", where)
         found = {k: row for folder in folders for k, row in read(ROOT / "docs" / folder / "study.json").rows.items()}

@@ -176,7 +176,7 @@ def test_a_figure_that_is_changed_by_hand_is_found(path: Path) -> None:
         ("docs/results.md", "method", "methods", 18),
         ("docs/photographs.md", "method", "photographs", 8),
         ("docs/photographs.md", "further method", "photographs_more", 7),
-        ("docs/photographs.md", "rival", "photographs_rivals", 7),
+        ("docs/photographs.md", "rival", "photographs_rivals", 9),
         ("docs/photographs.md", "sigmoid", "photographs_sigmoid", 5),
         ("docs/photographs.md", "objective", "photographs_degla", 9),
         ("docs/results.md", "rival", "rivals", 9),
@@ -200,11 +200,16 @@ def test_the_tables_of_methods_follow_from_their_study(page: str, head: str, nam
 
 @pytest.mark.parametrize(
     ("head", "name", "least"),
-    [("asked with balanced negatives", "photographs_balanced_questions", 12), ("trained on", "photographs_balance", 7)],
+    [
+        ("asked with balanced negatives", "photographs_balanced_questions", 12),
+        ("trained on", "photographs_balance", 7),
+        ("asked half-truths", "photographs_truths", 11),
+    ],
 )
 def test_tables_of_balanced_negatives_follow_from_their_studies(head: str, name: str, least: int) -> None:
     study = read(ROOT / "docs" / "studies" / name / "study.json")
-    names = {"hard positives": "family:Own captions: own changed", "retrieval kept": "retrieval"}
+    names = {"hard positives": "family:Own captions: own changed", "retrieval kept": "retrieval",
+             "half-truths": "family:Half-truths: half-truth", "NegBench": "family:NegBench: negation mcq"}  # fmt: skip
     page = tables((ROOT / "docs" / "photographs.md").read_text(encoding="utf-8"))
     (found,) = [(heads, rows) for _, heads, rows in page if heads[0] == head]
     assert len(found[1]) >= least

@@ -19,8 +19,8 @@ def macco() -> TrainConfig:
     Reads the column masked_words, which `degla prepare units` fills by grammar; the release takes the words of a
     scene-graph parser. The paper has no ablation of this half alone: its nearest row masks images in the contrast.
 
-    Use when: there are no negatives, and both towers are open_clip's own transformers. In the embedded
-    world it gained less composition than contrast alone, and forgot more.
+    Use when: there are no negatives, and the towers give patches and tokens. In the embedded world it gained less
+    composition than contrast alone, and forgot more; on photographs it gained none.
     """
     base = clip()
     return replace(
