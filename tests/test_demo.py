@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -98,3 +99,27 @@ def test_the_bases_shipped_results_are_of_the_shipped_model_and_questions(size: 
     with (benchmark / "items.jsonl").open("a") as stream:
         stream.write("\n")
     assert not room._take_base_result(size, benchmark, path), "other questions"
+
+
+def test_runs_of_several_seeds_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def jobs(*names: str) -> list[methods.Job]:
+        class One:
+            def __init__(self, name: str) -> None:
+                self.alone = self
+                self.paths = (Path(f"{name}.json"), Path(f"{name.replace('-', '-averaged-0.5-')}.json"))
+
+        return [One(name) for name in names]  # type: ignore[misc]
+
+    def ended(chains: list[methods.Job], **_: object) -> list[methods.Ended[methods.ChainResult]]:
+        return [methods.Ended((chain,)) for chain in chains]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(methods, "run_chains", ended)
+    done = methods.run_jobs(jobs("degla-0", "clip-0", "degla-1", "clip-1"), None, processes=1)  # type: ignore[arg-type]
+    assert [path.stem for path in done[:4]] == ["clip-0", "clip-averaged-0.5-0", "degla-0", "degla-averaged-0.5-0"]
+    assert [path.stem for path in done[4:]] == ["clip-1", "clip-averaged-0.5-1", "degla-1", "degla-averaged-0.5-1"]
+    monkeypatch.setattr(methods, "load_result", lambda path: SimpleNamespace(model=SimpleNamespace(label="clip")))
+    monkeypatch.setattr(methods, "named_scores", lambda result: {"composition": 0.5, "recognition": 0.9})
+    with caplog.at_level("INFO"):
+        methods.log_changes(Path("base-0.json"), [done[0], done[4]])
+        methods.log_changes(Path("base-0.json"), done[4:5])
+    assert [message.split(":")[0] for message in caplog.messages] == ["clip, seed 0", "clip, seed 1", "clip"]

@@ -75,12 +75,17 @@ def runs_of(
 
 def log_changes(base: Path, results: Iterable[Path], *, kept: str = "recognition") -> None:
     """What each run gained in composition and lost of what was kept, in points; joint: the sum."""
-    start = named_scores(load_result(base))
-    for path in results:
+    start, paths = named_scores(load_result(base)), list(results)
+    several = len({_seed_of(path) for path in paths}) > 1
+    for path in paths:
         result = load_result(path)
         change = trade_off(named_scores(result), start, gain="composition", kept=kept, price=1.0)
         said = f"composition {points(change.gained)}, {kept} {points(-change.lost)}, joint {points(change.joint)}"
-        log.info("%s: %s", result.model.label, said)
+        log.info("%s%s: %s", result.model.label, f", seed {_seed_of(path)}" if several else "", said)
+
+
+def _seed_of(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def run_jobs(jobs: list[Job], held: Lock, *, processes: int) -> list[Path]:
@@ -94,7 +99,7 @@ def run_jobs(jobs: list[Job], held: Lock, *, processes: int) -> list[Path]:
     ends = run_chains(chains, when_ended=stop_at_failure, processes=processes, held=held, log=log)
     done = [end.value[0] for end in ends if end is not None and end.value]
     # The report shows methods in the order of their results: from plain to elaborate.
-    return [path for value in reversed(done) for path in value.paths]
+    return sorted((path for value in reversed(done) for path in value.paths), key=_seed_of)
 
 
 def clear(out: Path) -> None:
