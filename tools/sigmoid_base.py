@@ -8,15 +8,16 @@ captions, by Newton's method in float64. The towers stay as they are, and with t
 from __future__ import annotations
 
 import argparse
+from itertools import islice
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 import degla
 from degla.data.sources import read_captions
+from degla.losses.core.pairwise import true_pair
 from degla.model.checkpoint import save_encoder
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
@@ -38,7 +39,7 @@ def fit(
     sign = 2 * torch.eye(batch_size, dtype=torch.float64) - 1
 
     def loss(values: Tensor) -> Tensor:
-        return -logsigmoid(sign * (values[0] * similarity + values[1])).sum() / whole
+        return true_pair(sign * (values[0] * similarity + values[1])).sum() / whole
 
     values = torch.tensor([10.0, -10.0], dtype=torch.float64)
     for _ in range(100):
@@ -72,12 +73,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4096, help="so many of the first captions are read")
     given = parser.parse_args()
     encoder = load_encoder(given.model)
-    rows = list(read_captions(given.captions))[: given.pairs]
+    rows = list(islice(read_captions(given.captions), given.pairs))
     if len(rows) < given.batch_size:
         raise SystemExit(f"{given.captions}: {len(rows)} pairs are no batch of {given.batch_size}; see --batch-size.")
-    scorer = degla.load_model(given.model)
-    captions = degla.encode_captions(scorer, [row.text for row in rows])
-    images = degla.encode_images(scorer, [given.images / row.image for row in rows])
+    captions = degla.encode_captions(encoder, [row.text for row in rows])
+    images = degla.encode_images(encoder, [given.images / row.image for row in rows])
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))  # Pairs of a picture lie together.
     scale, bias, loss = fit(images[order], captions[order], batch_size=given.batch_size)
     with_bias(encoder, scale, bias)

@@ -16,7 +16,7 @@ from degla.errors import InputError
 from degla.inputs import Pictures
 from degla.model.dense import encode_patches, encode_tokens
 from degla.model.description import Description, EvaluationTransform
-from degla.model.image import SeesAttention, encode_class_token, reads_class_token, why_no_patches
+from degla.model.image import SeesAttention, averages_a_map, encode_class_token, reads_class_token
 from degla.model.integrity import digest_of_weights
 from degla.model.modes import forget_activations, rest_what_stays
 from degla.model.text import can_trim, encode_tree, encode_tree_states, encode_trimmed, padding_token, tree_grower
@@ -72,11 +72,10 @@ class Encoder(nn.Module):
         self._plain_kernels = True
         self._masked_as: tuple[Tensor, ...] = ()
         self._encode_tree: Callable[..., Tensor] = encode_tree
-        self._encode_image: Callable[[Any, Tensor, Tensor | None], Tensor] | None = None
-        self._gives_patches = why_no_patches(clip) is None
         self.reads_class_token = reads_class_token(clip)
-        if self.reads_class_token:
-            self._encode_image = encode_class_token
+        self._gives_patches = self.reads_class_token or averages_a_map(clip)
+        self._encode_image: Callable[[Any, Tensor, Tensor | None], Tensor] | None
+        self._encode_image = encode_class_token if self.reads_class_token else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
         """A copy of the network; the tokenizer's tables and what else never changes stay one."""
@@ -218,9 +217,8 @@ class Encoder(nn.Module):
     def _refuse_without_tokens(self) -> None:
         if not self.gives_tokens:
             raise InputError(
-                f"{self.name}: gives no outputs for patches and tokens; its image tower must be open_clip's own vision "
-                "transformer, read at the class token, or a network of timm that averages a map, and its text tower "
-                "open_clip's own, read at the end token, with --train.trim."
+                f"{self.name}: gives no outputs for patches and tokens; both towers must be open_clip's own, read at "
+                "one token each, or the image tower one of timm that averages a map, with --train.trim."
             )
 
     def embed(
