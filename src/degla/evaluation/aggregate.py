@@ -15,7 +15,15 @@ from degla.errors import DeglaError
 from degla.evaluation.benchmark import Average, Benchmark, Metric
 from degla.evaluation.verdicts import Judged
 from degla.results import ItemVerdict, Score
-from degla.statistics.bootstrap import DRAWS, FloatArray, cluster_draws, cluster_numbers, grouped_mean, shares_of_items
+from degla.statistics.bootstrap import (
+    DRAWS,
+    DrawnMeans,
+    FloatArray,
+    cluster_draws,
+    cluster_numbers,
+    grouped_mean,
+    shares_of_items,
+)
 from degla.statistics.proportions import contributions, share_interval
 
 
@@ -120,11 +128,10 @@ def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: 
         for metric in benchmark.part(name).metrics
         if (column := _column(name, metric, indices, judged, clusters)) is not None
     ]
-    values: list[list[float]] = [[] for _ in columns]
-    for counts in cluster_draws(int(clusters.max()) + 1 if len(clusters) else 0, seed=seed, draws=draws):
-        for drawn, column in zip(values, columns, strict=True):
-            drawn.append(grouped_mean(column.worth, column.groups, counts[column.clusters]))
-    return [_scored(column, np.array(drawn)) for column, drawn in zip(columns, values, strict=True)]
+    count = int(clusters.max(initial=-1)) + 1
+    means = [DrawnMeans(column.worth, column.clusters, column.groups, count=count) for column in columns]
+    blocks = [np.array([each(counts) for each in means]) for counts in cluster_draws(count, seed=seed, draws=draws)]
+    return [_scored(column, drawn) for column, drawn in zip(columns, np.concatenate(blocks, axis=1), strict=True)]
 
 
 def _column(

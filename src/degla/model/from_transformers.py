@@ -14,10 +14,11 @@ from degla.errors import InputError
 from degla.model import probe
 from degla.model.description import Description
 from degla.model.encoder import Encoder
-from degla.model.tokenizer import TOKENIZER_FILES, VOCABULARIES
+from degla.model.tokenizer import TOKENIZER_FILES, VOCABULARIES, clip_tokenizer
 from degla.model.transformers_config import LAYOUTS, NoExactFormError, model_config_of, preprocess_config_of
 from degla.model.transformers_files import Opened, open_transformers, stored_type
 from degla.model.transformers_map import pieces, to_open_clip
+from degla.model.undrawn import Undrawn
 
 log = logging.getLogger("degla.model")
 
@@ -72,7 +73,7 @@ def _converted(opened: Opened, folder: Path, name: str) -> Encoder:
     if files:
         tokenize: Any = open_clip.tokenizer.HFTokenizer(str(folder), context_length=context)
     else:
-        tokenize = open_clip.SimpleTokenizer(context_length=context)
+        tokenize = clip_tokenizer(context)
     _compare(opened.model, clip, tokenize, size)
     if stored_type(folder) != "float32":
         log.info("%s: weights stored as %s; computed, and saved after training, as float32.", name, stored_type(folder))
@@ -89,7 +90,8 @@ def _build(model_config: dict[str, Any]) -> nn.Module:
 
     options = {key: value for key, value in model_config.items() if key != "custom_text"}
     kind = open_clip.CustomTextCLIP if model_config.get("custom_text") else open_clip.CLIP
-    made: nn.Module = kind(**json.loads(json.dumps(options)))
+    with Undrawn():  # Every weight is read afterwards.
+        made: nn.Module = kind(**json.loads(json.dumps(options)))
     return made
 
 
@@ -106,9 +108,7 @@ def _take_tokenizer(tokenizer: Any, text: dict[str, Any], folder: Path, name: st
 
 def _is_own(tokenizer: Any) -> bool:
     """Whether a tokenizer of transformers has the vocabulary, merges and special tokens of OpenAI's CLIP."""
-    import open_clip
-
-    own = open_clip.SimpleTokenizer()
+    own = clip_tokenizer(77)
     names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
     if tokenizer.get_vocab() != {names.get(token, token): number for token, number in own.encoder.items()}:
         return False

@@ -27,6 +27,7 @@ from degla.model.runs import WEIGHTS_NAME, chosen_checkpoint, settle
 from degla.model.shipped import SHIPPED, shipped_folder
 from degla.model.tokenizer import CONFIG_NAME, open_tokenizer, tokenizer_files, tokenizer_form
 from degla.model.transformers_files import is_transformers_folder
+from degla.model.undrawn import Undrawn
 from degla.model.weights_file import first_lines, require_floats, require_weights, what_does_not_fit
 from degla.parse import read_json_object
 from degla.shelf import did_you_mean
@@ -262,10 +263,11 @@ def _from_open_clip(
         tower = str((model_config or {}).get("vision_cfg", {}).get("timm_model_name") or "")
         if tower.endswith("_tanh"):
             importlib.import_module("degla.model.timm_towers")
-        with warnings.catch_warnings():
+        folder = source.startswith(("hf-hub:", "local-dir:"))
+        with warnings.catch_warnings(), Undrawn() if folder or pretrained else contextlib.nullcontext():
             warnings.filterwarnings("error", message=".*[Qq]uick_?[Gg][Ee][Ll][Uu].*")
             clip, _, transform = open_clip.create_model_and_transforms(
-                source, pretrained=pretrained, require_pretrained=source.startswith(("hf-hub:", "local-dir:"))
+                source, pretrained=pretrained, require_pretrained=folder
             )
         require_floats(Path(pretrained or Path(source.removeprefix("local-dir:")) / WEIGHTS_NAME), clip)
         config = model_config or dict(open_clip.get_model_config(source))

@@ -36,6 +36,9 @@ VOCABULARIES = (
 _OPTIONS = frozenset({_BPE, "additional_special_tokens", "clean", "reduction_mask", "strip_sep_token", "language"})
 """Settings of a tokenizer that a folder may make: others would go to transformers, and could run code."""
 
+_CONTEXT = 77
+"""Tokens of a text where a configuration says nothing."""
+
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 """CLIP's parts of a text, each of which is cut into tokens by itself."""
 
@@ -105,7 +108,7 @@ def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path,
 
     text = model_config.get("text_cfg", {})
     options = {name: value for name, value in (text.get("tokenizer_kwargs") or {}).items() if name != _BPE}
-    context = text.get("context_length", 77)
+    context = text.get("context_length", _CONTEXT)
     if text.get("hf_tokenizer_name"):
         if source.startswith("local-dir:") and not files:
             return open_clip.tokenizer.HFTokenizer(
@@ -114,7 +117,7 @@ def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path,
         return open_clip.get_tokenizer(source)
     if not files:
         plain = source.startswith("local-dir:") and not options
-        return _clip_tokenizer(context) if plain else open_clip.get_tokenizer(source)
+        return clip_tokenizer(context) if plain else open_clip.get_tokenizer(source)
     try:
         tokenizer = open_clip.SimpleTokenizer(bpe_path=str(files[0]), context_length=context, **options)
     except Exception as error:  # gzip and zlib raise kinds of their own for damaged files
@@ -129,11 +132,15 @@ def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path,
 
 
 @cache
-def _clip_tokenizer(context: int) -> Any:
-    """open_clip's own with CLIP's merges, one for all models: reading those takes as long as reading a small model."""
+def clip_tokenizer(context: int) -> Any:
+    """open_clip's own with CLIP's merges, read once: that takes as long as reading a small model."""
     import open_clip
 
-    return open_clip.SimpleTokenizer(context_length=context)
+    if context == _CONTEXT:
+        return open_clip.SimpleTokenizer(context_length=context)
+    other = copy.copy(clip_tokenizer(_CONTEXT))
+    other.context_length = context
+    return other
 
 
 def save_tokenizer(encoder: Encoder, folder: Path) -> dict[str, Any]:
