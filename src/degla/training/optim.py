@@ -177,7 +177,9 @@ def _add_adapters(encoder: Encoder, config: TrainConfig) -> None:
         for block in resblocks(clip, tower)
         if any(name.startswith(block + ".") for name in trained)
     ]
-    add_adapters(clip, config.adapter, blocks=blocks)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)  # The same in every process, and for every way a model is read.
+        add_adapters(clip, config.adapter, blocks=blocks)
 
 
 class L2SP:
