@@ -54,6 +54,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def all_tokens_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with open_clip's own tokenizer, most of whose tokens the other lacks."""
+    from tests.tiny import ALL_TOKENS, write_model
+
+    return write_model(tmp_path_factory.mktemp("models") / "tiny", text_cfg=ALL_TOKENS)
+
+
+@pytest.fixture(scope="session")
 def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Twelve pictures with two captions each, and negatives."""
     from tests.tiny import write_pairs

@@ -50,18 +50,18 @@ KNOWN = {
 
 @pytest.mark.parametrize("case", KNOWN)
 def test_rows_draws_and_digests_are_those_of_the_join_in_memory(
-    case: str, tiny_model: Path, tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, all_tokens_model: Path, tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEGLA_CACHE", str(tmp_path))
     for module in (table, parts, joining):
         monkeypatch.setattr(module, "ROWS", 8)  # Three batches, and three files of negatives.
     recipe, _, variant = case.partition(" ")
-    config = tiny_config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run")
+    config = tiny_config(recipe, model=all_tokens_model, pairs=tiny_pairs, out=tmp_path / "run")
     if variant == "same_image":
         config = replace(config, data=replace(config.data, positives="same_image"))
     if variant == "rules":
         config = replace(config, data=replace(config.data, rules=("swap_nouns",), negatives_per_caption=1))
-    pairs = open_pairs(config, encoder=load_encoder(str(tiny_model)), processes=Processes())
+    pairs = open_pairs(config, encoder=load_encoder(str(all_tokens_model)), processes=Processes())
     told = json.dumps([data_digests(pairs.dataset, pairs.neighbours), data_counts(pairs.dataset)], sort_keys=True)
     drawn = hashlib.sha256()
     for epoch in range(2):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
 
 from degla.errors import InputError
 from degla.model.average import average_weights
 from degla.model.checkpoint import save_encoder
 from degla.model.load import load_encoder
-from tests.tiny import CAPTIONS, write_model
+from tests.tiny import CAPTIONS, RESNET, timm_tower, write_model
 
 
 def test_saved_folder_is_what_open_clip_loads(tiny_model: Path, tmp_path: Path) -> None:
@@ -34,6 +36,35 @@ def test_saved_folder_is_what_open_clip_loads(tiny_model: Path, tmp_path: Path) 
         torch.testing.assert_close(again.encode_images(images), expected[1], rtol=0, atol=1e-6)
     picture = Image.effect_mandelbrot((50, 40), (-2, -1.5, 1, 1.5), 20).convert("RGB")
     assert torch.equal(transform(picture), encoder.transform(picture))
+
+
+class Called(TorchFunctionMode):
+    """Names of all functions of PyTorch that are called within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("tower", [None, RESNET, timm_tower()], ids=["ViT", "ResNet", "timm"])
+def test_no_random_number_is_drawn_for_weights_of_a_file(tower: dict[str, Any] | None, tmp_path: Path) -> None:
+    write_model(tmp_path / "one", **({} if tower is None else {"vision_cfg": tower}))
+    with Called() as called:
+        found = load_encoder(str(tmp_path / "one")).clip.state_dict()
+        assert not {name for name in called.names if name.endswith(("normal_", "uniform_"))}
+        load_encoder("ViT-S-32-alt:random")
+        assert {"normal_", "kaiming_uniform_"} <= called.names
+    weights = load_file(tmp_path / "one" / "open_clip_model.safetensors")
+    assert found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_random_weights_are_drawn_by_the_seed() -> None:
+    one, again, other = (load_encoder("ViT-S-32-alt:random", seed=seed).fingerprint for seed in (0, 0, 1))
+    assert one == again != other
 
 
 def test_the_embedded_model_keeps_its_tokenizer_through_save_and_move(tmp_path: Path) -> None:

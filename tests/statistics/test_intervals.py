@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from degla.statistics.bootstrap import FloatArray, cluster_numbers, drawn_means
+from degla.statistics.bootstrap import DrawnMeans, FloatArray, cluster_draws, cluster_numbers, drawn_means
 from degla.statistics.proportions import (
     Contributions,
     clustered,
@@ -248,3 +248,24 @@ def test_pairing_by_item_sees_what_unpaired_intervals_hide() -> None:
     assert questions.uneven == int((first != second).sum()) and questions.images == 400
     a, b = (proportion_interval(int(values.sum()), 400) for values in (first, second))
     assert a.low < b.high
+
+
+@pytest.mark.parametrize("clusters", [1, 12, 300])
+def test_means_of_groups_in_all_draws_are_those_of_each_draw(clusters: int) -> None:
+    """Also where a draw leaves groups, or everything, out; each draw is one of the same generator, one by one."""
+    random = np.random.default_rng(clusters)
+    numbers = np.unique(random.integers(0, clusters, 40), return_inverse=True)[1]
+    groups = np.unique(random.integers(0, 9, 40), return_inverse=True)[1]
+    values, count = random.random(40), int(numbers.max()) + 3  # Two clusters have no value.
+    means = DrawnMeans(values, numbers, groups, count=count)
+    found = np.concatenate([means(block) for block in cluster_draws(count, seed=5, draws=700)])
+    random = np.random.default_rng(5)
+    for mean in found:
+        drawn = random.integers(0, count, count)
+        weights = np.array([np.count_nonzero(drawn == number) for number in numbers])
+        of_groups = [
+            np.average(values[groups == group], weights=weights[groups == group])
+            for group in np.unique(groups)
+            if weights[groups == group].any()
+        ]
+        assert mean == pytest.approx(np.mean(of_groups), abs=1e-12) if of_groups else math.isnan(mean)
