@@ -79,7 +79,7 @@ def test_a_page_and_its_markdown() -> None:
         "Title & more",
         [
             Section("First", [_TABLE, "With `code` & **bold**.", PageOnly(Fold("Plan", [Code("a: 1")]))]),
-            Figure(("<svg>wide</svg>", "<svg>narrow</svg>"), "A caption.", file="a.svg"),
+            Figure(lambda width: f"<svg>{'wide' if width > 5 else 'narrow'}</svg>", "A caption.", file="a.svg"),
             Facts([("plan", "plan.yaml")]),
         ],
         lead=[Paragraph("About.", quiet=False)],

@@ -14,10 +14,9 @@ from degla.evaluation.comparison import Comparison, weighed_rows
 from degla.evaluation.every_part import every_part, gain_of, spread_of
 from degla.evaluation.in_print import PrintedTable
 from degla.evaluation.joint import JointScore
-from degla.evaluation.plots import families, family_bars, find_row, frontier, marks
+from degla.evaluation.plots import BARS, families, family_bars, find_row, frontier, marks
 from degla.evaluation.sources import Data, benchmark_sources, provenance, titles_of
 from degla.pages.page import Facts, Figure, Fold, Grid, Page, PageOnly, Part, Section
-from degla.pages.plot import both_widths
 from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.pages.words import UNKNOWN, capitalized, counted, interval, percent, points
 
@@ -178,7 +177,7 @@ def _frontiers(
             f"Across: {across.name} of {titles[across.benchmark]}{floors}. Up: {up.name} of "
             f"{titles[up.benchmark]}.{dashed if comparison.baseline else ''}"
         )
-        picture = Figure(both_widths(partial(frontier, across, up, comparison)), caption)
+        picture = Figure(partial(frontier, across, up, comparison), caption)
         yield PageOnly(Section(f"{capitalized(across.title)} gained, {up.title} kept", [picture]))
 
 
@@ -191,7 +190,9 @@ def _bars(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[PageOnl
         floors = f"; chance {percent(row.chance)}{_floors(row)}" if row.floors else ""
         caption = f"{titles[row.benchmark]}, {row.name}{metric}{dots}{floors}"
         key = f"{row.benchmark} {row.name} {row.metric}"
-        figures.append(Figure((family_bars(family, comparison),), caption, title=family.title, key=key))
+        figures.append(
+            Figure(partial(family_bars, family, comparison), caption, title=family.title, key=key, widths=(BARS,))
+        )
     if figures:
         note = (
             "Percent; each is the row of that name in the tables. Line on a bar: its 95 % interval. Dotted: chance "

@@ -12,6 +12,9 @@ from degla.evaluation.neutral import benchmark_of, members_of
 from degla.pages.plot import FONT, INK, MARKERS, SOFT, Mark, dress, label_points, marks_of, new_figure, styled, to_svg
 from degla.shelf import BENCHMARKS, did_you_mean
 
+BARS = 3.6
+"""Inches: the width of bars, of which a page has several beside each other."""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -131,11 +134,11 @@ def frontier(across: Row, up: Row, comparison: Comparison, width: float = 4.7) -
 
 
 @styled
-def family_bars(family: Family, comparison: Comparison) -> str:
+def family_bars(family: Family, comparison: Comparison, width: float) -> str:
     """One bar a method: the number of the family's row, its 95 % interval, and a dot for each part behind it."""
     row = family.row
     labels = [method.label for method in comparison.methods if method.label in row.cells]
-    figure, axes = new_figure(3.6, 0.6 + 0.3 * len(labels))
+    figure, axes = new_figure(width, 0.6 + 0.3 * len(labels))
     shown = marks(comparison)
     ceiling = 100.0
     for place, label in enumerate(labels):

@@ -7,13 +7,14 @@ as markupsafe takes it, and `markdown`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from markupsafe import Markup, escape
 
-from degla.pages.plot import Mark
+from degla.pages.plot import PAGE, PHONE, Mark
 from degla.pages.table import html_mark
 from degla.version import __version__
 
@@ -97,21 +98,28 @@ class Grid:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with its caption.
+    """A plot with its caption; nothing is drawn where a page becomes Markdown.
 
     Attributes:
-        drawings: `<svg>` elements: one, or one for a page's whole width and one for a phone (`plot.both_widths`).
+        draw: gives an `<svg>` element of a width in inches.
         caption: below it.
         title: above it.
         file: of the same picture, for Markdown, which shows none without.
         key: names the plot for programs that read the page (`data-row`).
+        widths: those of the drawings: one, or a page's and a phone's.
     """
 
-    drawings: tuple[str, ...]
+    draw: Callable[[float], str]
     caption: str = ""
     title: str = ""
     file: str = ""
     key: str = ""
+    widths: tuple[float, ...] = (PAGE, PHONE)
+
+    @cached_property
+    def drawings(self) -> tuple[str, ...]:
+        """The `<svg>` elements, in the order of the widths."""
+        return tuple(self.draw(width) for width in self.widths)
 
     def __html__(self) -> str:
         names = ("wide", "narrow") if len(self.drawings) > 1 else ("",)

@@ -1,7 +1,7 @@
 """What all plots share: colours that follow the page's light or dark, one style, names beside points, inline SVG.
 
 A plot is a function that is `styled`, makes a `new_figure`, draws, and returns `to_svg`. With its width as an argument
-it fills a page and can be read on a phone: `both_widths`.
+it fills a page and can be read on a phone: `page.Figure`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def label_points(
         bars: lines that names should not cover, each by its two ends.
         size: of the letters, in points.
     """
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     places = _places(figure, axes, points, bars, size=size)
     if places is None:
         _write_key(figure, axes, [(label, *marks[label]) for label in points], size=size)
@@ -236,11 +236,6 @@ def to_svg(figure: Any, name: str) -> str:
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
     return re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', text)
-
-
-def both_widths(draw: Callable[[float], str]) -> tuple[str, str]:
-    """A plot for a page's whole width and for a phone; `draw` takes the width in inches."""
-    return draw(PAGE), draw(PHONE)
 
 
 def standing_alone(picture: str) -> str:

@@ -13,7 +13,7 @@ import yaml
 
 from degla.files import write_text
 from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragraph, Part, Section
-from degla.pages.plot import Mark, both_widths, standing_alone
+from degla.pages.plot import Mark, standing_alone
 from degla.pages.table import Column, Table, TableCell, TableRow, Tone
 from degla.pages.words import UNKNOWN, capitalized, counted, duration, interval, p_value, percent, points
 from degla.statistics.seeds import Spread
@@ -116,7 +116,7 @@ def _parts(study: Study) -> Iterator[Part]:
     )
     yield from printed_section(study)
     caption = _FRONTIER.format(lines=_LINES_OF_MANY if has_many(table) else _LINES)
-    picture = Figure(both_widths(partial(picture_of, study)), caption, file="frontier.svg")
+    picture = Figure(partial(picture_of, study), caption, file="frontier.svg")
     yield Section("What was gained, what was lost", [picture])
     if table.families:
         heads = [Column("model"), *(_counted_column(family, study) for family in table.families)]

@@ -55,7 +55,7 @@ def page_of(
     warnings = [f"{title} failed: {error}" for title, error in failures]
     if any(len(arm.seeds) == 1 for arm in arms):
         warnings.append("One seed: intervals are over questions alone, and another seed may say otherwise.")
-    picture = Figure(svg.both_widths(partial(draw_sequence, plan, arms)), _PICTURE, file="continual.svg")
+    picture = Figure(partial(draw_sequence, plan, arms), _PICTURE, file="continual.svg")
     glance = Table(_glance_heads(plan), [_glance(plan, arm) for arm in arms])
     return Page(
         plan.title, [glance, _HOW_TO_READ, picture, *(Section(arm.arm, [_matrix(plan, arm)]) for arm in arms)],

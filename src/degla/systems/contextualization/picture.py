@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from degla.pages.page import Figure
-from degla.pages.plot import both_widths, dress, marks_of, new_figure, styled, to_svg
+from degla.pages.plot import dress, marks_of, new_figure, styled, to_svg
 
 
 def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str) -> Figure:
@@ -32,4 +32,4 @@ def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str
         figure.tight_layout()
         return to_svg(figure, f"ranks {data}")
 
-    return Figure(both_widths(draw), f"`{data}`: {entities} entities; heads and tails.", title="Answers by rank")
+    return Figure(draw, f"`{data}`: {entities} entities; heads and tails.", title="Answers by rank")

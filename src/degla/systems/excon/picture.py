@@ -10,7 +10,7 @@ from torch import Tensor
 
 from degla.model.evidence import above
 from degla.pages.page import Figure
-from degla.pages.plot import both_widths, new_figure, styled, to_svg
+from degla.pages.plot import new_figure, styled, to_svg
 from degla.systems.excon.network import Network, explain, looking
 from degla.systems.excon.pictures import LabelledPictures
 
@@ -51,7 +51,7 @@ def draw_evidence(
         "Test pictures; below, for each method, what Grad-CAM of the predicted class keeps above the threshold of "
         f"{threshold:g}, the rest in the mean colour."
     )
-    return Figure(both_widths(draw), caption, title=data)
+    return Figure(draw, caption, title=data)
 
 
 def _kept(network: Network, part: LabelledPictures, threshold: float) -> Tensor:

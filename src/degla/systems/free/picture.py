@@ -8,7 +8,7 @@ from typing import Final
 import torch
 
 from degla.pages.page import Figure
-from degla.pages.plot import PALETTE, both_widths, styled
+from degla.pages.plot import PALETTE, styled
 from degla.systems.free.data import ZeroShotData
 from degla.systems.free.training import FreeModel
 from degla.systems.panels import PanelPoints, draw_panels
@@ -36,7 +36,7 @@ def draw_features(models: Mapping[str, FreeModel], data: ZeroShotData) -> Figure
         return draw_panels(panels, colours, width=width, columns=2, name=f"features {data.name}", shared=True)
 
     return Figure(
-        both_widths(draw),
+        draw,
         f"{data.name}: {len(classes)} classes never trained on, a colour each. Dots are real, crosses are made.",
         title="Real and made features, first two principal components of the real ones",
     )

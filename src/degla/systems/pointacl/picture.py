@@ -8,7 +8,7 @@ import torch
 
 from degla.model.token_mask import gumbel, largest, sampling_keys
 from degla.pages.page import Figure
-from degla.pages.plot import PALETTE, both_widths, new_figure, styled, to_svg
+from degla.pages.plot import PALETTE, new_figure, styled, to_svg
 from degla.systems.pointacl.clouds import CloudPoints
 from degla.systems.pointacl.network import PointNetwork, all_patches, encode_clouds
 from degla.systems.pointacl.settings import PointaclSettings
@@ -61,4 +61,4 @@ def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: Cloud
         f"Below: patches that stay where a share of {settings.mask:g} is left out by it; crosses: centres of "
         "those left out."
     )
-    return Figure(both_widths(draw), caption, title=data)
+    return Figure(draw, caption, title=data)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.pages.page import Figure
-from degla.pages.plot import PALETTE, both_widths, styled
+from degla.pages.plot import PALETTE, styled
 from degla.systems.panels import PanelPoints, draw_panels
 from degla.systems.ugcl.graph import Graph
 
@@ -28,7 +28,7 @@ def draw_rows(rows: Mapping[str, Float[Tensor, "nodes dim"]], graph: Graph) -> F
     caption = f"`{graph.name}`: {len(graph.features)} nodes, {graph.classes} classes"
     if graph.isolated:
         caption += f"; {graph.isolated} have no edge, so that their context is themselves"
-    return Figure(both_widths(draw), caption + ".", title="Rows of the nodes, first two principal components")
+    return Figure(draw, caption + ".", title="Rows of the nodes, first two principal components")
 
 
 def principal(rows: Float[Tensor, "nodes dim"]) -> Float[Tensor, "nodes 2"]:
