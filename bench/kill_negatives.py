@@ -11,10 +11,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from random import Random
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -72,11 +74,15 @@ def serve(log: Path, *, faults: float, seed: int) -> contextlib.AbstractContextM
     return local_server(*words, "--delay", "0.02", "--hang", "1.5")
 
 
-def start(captions: Path, out: Path, url: str) -> subprocess.Popen[bytes]:
-    """The command, as a user gives it."""
-    command = [sys.executable, "-m", "degla", "negatives", str(captions), "--out", str(out), "--rules", *RULES]
-    command += ["--llm", "openai", "--base-url", url, "--model", "m", "--timeout", "0.7", "--seed", "5"]
-    return subprocess.Popen([*command, "--concurrency", "16"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+def words(captions: Path, out: Path, url: str) -> list[str]:
+    """The command as a user gives it, behind `python`."""
+    command = ["-m", "degla", "negatives", str(captions), "--out", str(out), "--rules", *RULES, "--llm", "openai"]
+    return [*command, "--base-url", url, "--model", "m", "--timeout", "0.7", "--seed", "5", "--concurrency", "16"]
+
+
+def start(given: list[str]) -> subprocess.Popen[bytes]:
+    """Start `python` with the words."""
+    return subprocess.Popen([sys.executable, *given], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -108,18 +114,20 @@ def read_log(log: Path) -> list[str]:
     return [line.partition("-")[0] for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def survive(folder: Path, *, kills: int, captions: int, faults: float, seed: int) -> Outcome:
-    """Make negatives undisturbed, then with kills, and compare."""
+def survive(
+    folder: Path, *, kills: int, captions: int, faults: float, seed: int, start: Callable[[list[str]], Any] = start
+) -> Outcome:
+    """Make negatives undisturbed, then with kills, and compare; `start` begins each run."""
     rng = Random(seed)
     write_captions(folder / "captions.jsonl", captions)
     with serve(folder / "calm.log", faults=0.0, seed=0) as (url, _):
-        finish(start(folder / "captions.jsonl", folder / "calm.jsonl", url))
+        finish(start(words(folder / "captions.jsonl", folder / "calm.jsonl", url)))
     share = max(1, len(read_log(folder / "calm.log")) // (kills + 1))
     outcome, log, out = Outcome(), folder / "flaky.log", folder / "killed.jsonl"
     with serve(log, faults=faults, seed=seed) as (url, _):
         while True:
             before, finished = len(read_log(log)), finished_keys(out)
-            process = start(folder / "captions.jsonl", out, url)
+            process = start(words(folder / "captions.jsonl", out, url))
             if outcome.kills < kills and _kill_later(process, rng, log=log, asked=before, most=share):
                 outcome.kills += 1
                 outcome.before_reply += finished_keys(out) == finished

@@ -56,6 +56,8 @@ class Program:
 def start(words: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Program:
     """Start `python WORDS`: `-m MODULE ...`, `-c CODE ...` or `FILE ...`."""
     folder = Path(tempfile.mkdtemp(prefix="program-", dir=os.environ["DEGLA_CACHE"]))
+    for name in ("stdout", "stderr"):
+        (folder / name).touch()
     whole = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     process = FORKS.Process(target=_run, args=(list(words), whole, str(folder)), daemon=True)
     process.start()

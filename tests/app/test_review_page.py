@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import signal
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +21,7 @@ from degla.negatives.review.draft import Draft
 from degla.negatives.review.state import draft_key
 from degla.records import read_jsonl, write_jsonl
 from tests.app.visitor import Visitor
+from tests.launch import Program, start
 
 ANIMALS = ("dog", "cat", "horse", "goat", "cow", "duck", "fox", "bear", "lion", "mouse", "rabbit", "swan")
 DRAFTS = [
@@ -52,23 +50,24 @@ def drafts(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def served(drafts: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(drafts: Path) -> Iterator[tuple[str, Program]]:
     """The address of a running page, and its process."""
-    command = [sys.executable, "-m", "degla", "examples", "review", str(drafts), "--page", "--port", "0"]
-    command += ["--out", str(drafts.parent / "out"), "--images", str(drafts.parent / "images")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"NO_PROXY": "*"}) as process:
-        try:
-            assert process.stdout is not None
-            address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
-            assert address, "the page did not start"
-            yield address.group(), process
-        finally:
-            process.kill()
+    words = ["-m", "degla", "examples", "review", str(drafts), "--page", "--port", "0"]
+    words += ["--out", str(drafts.parent / "out"), "--images", str(drafts.parent / "images")]
+    program = start(words, environment={"NO_PROXY": "*"})
+    try:
+        while (address := re.search(r"http://127\.0\.0\.1:\d+(?=\s)", program.stdout)) is None:
+            assert program.process.is_alive(), f"the page did not start: {program.stderr}"
+            time.sleep(0.05)
+        yield address.group(), program
+    finally:
+        program.process.kill()
+        program.wait()
 
 
 def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path) -> None:
     file = drafts.parent / "out" / "swap_nouns.yaml"
-    with served(drafts) as (address, process):
+    with served(drafts) as (address, program):
         person = Visitor(browser, address, until="#review-texts h1")
         person.tab.wait_for_function("document.querySelector('#review-picture img')?.naturalWidth == 32")
         person.expect("#review-verdict", "not_rule")
@@ -97,11 +96,11 @@ def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path) -> No
         person.press("ArrowLeft")
         person.expect("#review-texts", DRAFTS[6].caption)
         person.press("a")  # 6 after all
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        program.process.kill()
+        program.wait()
         assert [trouble for trouble in person.troubles if "failed" not in trouble] == []
         person.tab.close()
-    with served(drafts) as (address, process):
+    with served(drafts) as (address, _):
         person = Visitor(browser, address, until="#review-texts h1", viewport={"width": 390, "height": 844})
         person.expect("#review-progress", "8 of 20 decided: 7 accepted, 1 rejected")
         person.expect("#review-texts", DRAFTS[8].caption)

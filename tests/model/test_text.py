@@ -12,9 +12,9 @@ from degla.data.batches import text_length
 from degla.model.load import load_encoder
 from degla.model.text import can_trim, encode_tree, encode_trimmed, padding_token, why_no_tree, why_padded
 from degla.prefixes import GrowTree
-from tests.tiny import CAPTIONS, CONFIG, write_model
+from tests.tiny import ALL_TOKENS, CAPTIONS, write_model
 
-TEXT = CONFIG["text_cfg"]
+TEXT = ALL_TOKENS
 EXACT = {
     "clip": {},
     "custom text": {"custom_text": True},

@@ -21,6 +21,7 @@ from degla.negatives.run.stream import CaptionBatch
 from degla.negatives.verdicts import REASONS, refused
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import RULES
+from tests.launch import FORKS
 
 PAPER = ("reshuffle_order", "swap_nouns", "swap_adjectives", "replace_adjectives", "replace_nouns")
 TEXTS = [
@@ -145,7 +146,7 @@ def test_workers_make_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     started: list[int] = []
     monkeypatch.setattr(
         "degla.negatives.generate.ProcessPoolExecutor",
-        lambda number, **rest: started.append(number) or ProcessPoolExecutor(number, **rest),
+        lambda number, **rest: started.append(number) or ProcessPoolExecutor(number, **rest | {"mp_context": FORKS}),
     )
     run(tmp_path / "two.jsonl", texts, workers=None)
     assert started == [2], "one a processor"
