@@ -224,8 +224,13 @@ def _overlap(first: Rectangle, second: Rectangle) -> bool:
 
 def to_svg(figure: Any, name: str) -> str:
     """The figure as an `<svg>` element that can stand beside others in one page."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    for part in (figure, *figure.axes):
+        part.patch.set(facecolor="none", edgecolor="none")
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    # `savefig` would draw everything twice, the first time for nothing.
+    FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
