@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	@echo "On your own photographs: $(BIN)/degla demo --photos CAPTIONS --images FOLDER --out demo-photos"
 
 test: $(VENV)/.installed-dev check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python tools/mutate.py

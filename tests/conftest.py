@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,14 +28,18 @@ collect_ignore = [] if OFFICIAL else ["negatives/test_coco_captions.py"]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first: else one process would work on it alone at the end."""
-    long = ("test_demo", "/study/", "test_processes", "test_ray", "test_sharding", "test_server_real", "test_survives")
-    items.sort(key=lambda item: not any(name in str(item.path) for name in long))
+    long = (
+        "training/test_processes", "test_ray", "study/test_conduct", "test_demo", "test_export", "test_loss_parity",
+        "test_loss_processes", "test_interpolate", "test_chunks", "test_review_page", "test_resume", "test_docs",
+        "test_survives", "test_server_real", "evaluation/test_processes", "test_batches", "test_examples", "/study/",
+    )  # fmt: skip
+    items.sort(key=lambda item: next((place for place, name in enumerate(long) if name in str(item.path)), len(long)))
 
 
 def pytest_collection_finish() -> None:
     """What is imported stays to the end: garbage is looked for seldom, and never through PyTorch."""
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session", params=SOURCES)
@@ -74,13 +77,3 @@ def attention_form(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each test that uses it runs with blocks as open_clip makes them, and with those of its version 4."""
     with models_of(request.param):
         yield
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[Any]:
-    """Ray with two processors, for tests of the group "ray": starting it takes seconds."""
-    ray = pytest.importorskip("ray")
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()

@@ -246,7 +246,6 @@ def real(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) 
     return EmbeddedModel(cache=kept.mkdir("language-models") if kept else tmp_path_factory.mktemp("language-models"))
 
 
-@pytest.mark.xdist_group("weights")
 def test_real_model_prefers_what_can_be(real: EmbeddedModel) -> None:
     ranked = real.rank(
         request(choices=(CAPTIONS[0].replace("horse", "camel"), "A horse in a red man is riding a shirt."))
@@ -258,7 +257,6 @@ def test_real_model_prefers_what_can_be(real: EmbeddedModel) -> None:
     assert real.describe()["precision"] == best_precision()
 
 
-@pytest.mark.xdist_group("weights")
 def test_real_model_proposes_words_that_fit(real: EmbeddedModel) -> None:
     slots = (Slot("A man in a red shirt is riding a brown", " on the beach.", "horse"),)
     real.start(request(form="fill", choices=(), slots=slots))

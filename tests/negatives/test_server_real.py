@@ -16,7 +16,6 @@ from degla.negatives.llm.server import ServerModel
 from degla.negatives.replies import read_reply
 from degla.negatives.rule import Example, load_rule
 
-pytestmark = pytest.mark.xdist_group("llama-server")  # One server, in one process.
 RULE = "replace_nouns"
 EXAMPLES = (
     Example("A woman reads a book in a park.", "A woman reads a letter in a park."),

@@ -31,7 +31,6 @@ from degla.training.metrics import Metrics
 from degla.training.validation import Validation
 from tests.tiny import write_small_world
 
-pytestmark = pytest.mark.xdist_group("study")  # One drawn world.
 _TINY: dict[str, Any] = {
     "world": {"scenes": 40, "items_per_part": 6, "images_per_class": 1, "retrieval_images": 4, "split": "validation"},
     "set": {"train.steps": 2, "train.batch_size": 8, "data.negatives_per_caption": 2, "optim.lr": 1e-3},

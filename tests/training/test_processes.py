@@ -15,7 +15,6 @@ from tests.launch import run, run_together
 from tests.tiny import write_classes
 from tests.training.configs import needs_slices
 
-pytestmark = pytest.mark.xdist_group("processes")
 Pairs = dict[str, Path]
 
 

@@ -20,7 +20,6 @@ from tests.launch import run_together
 from tests.tiny import CONFIG, write_model
 from tests.training.configs import needs_slices, tiny_config
 
-pytestmark = pytest.mark.xdist_group("sharding")  # One launch for all.
 Pairs = dict[str, Path]
 
 _OPTIONS: dict[str, dict[str, Any]] = {

@@ -1,6 +1,6 @@
-"""The Ray engine makes the file that the local one makes, even where a worker is killed. Needs the extra `ray`.
+"""Negatives and studies on Ray: the file of the local engine, the ends of processes, also where a worker is killed.
 
-Starting a local Ray takes some seconds, so all of it is one run.
+Needs the extra `ray`. Starting a local Ray takes some seconds, so all that needs one is in this file.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,24 @@ from degla.negatives.run.questions import Prompts
 from degla.negatives.run.ray_engine import BatchResult, PartFolder, Worker, parts_folder, take_in
 from degla.negatives.run.stream import BATCH, CaptionStream
 from degla.negatives.run.summary import Summary
+from degla.study.cluster import ClusterWorkers, open_cluster
+from degla.study.workers import run_jobs
+from degla.training.loop import StopRequest
 from tests.negatives import scripted_runs
 from tests.negatives.scripted_runs import TEXTS, many, records, rows_of, run, varied
+from tests.study.test_workers import Watcher
 
 RULES = ("replace_nouns", "swap_nouns")
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Any]:
+    """Ray with two processors."""
+    ray = pytest.importorskip("ray")
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray
+    ray.shutdown()
 
 
 def open_fatal(folder: Path, command: int) -> ScriptedModel:
@@ -42,7 +58,6 @@ def open_fatal(folder: Path, command: int) -> ScriptedModel:
     return ScriptedModel(partial(scripted_runs.fatal, folder=folder, killed_at=150), capacity=4, shuffle=1)
 
 
-@pytest.mark.xdist_group("ray")
 def test_two_workers_of_which_one_is_killed_make_the_local_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: Any
 ) -> None:
@@ -106,3 +121,55 @@ def test_without_ray_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'degla\[ray\]'"):
         generate([], NegativesSettings(RULES, 0), out=tmp_path / "negatives.jsonl", engine="ray")
+
+
+def study_work(job: tuple[str, Path]) -> tuple[str, str]:
+    what, folder = job
+    if what == "break":
+        raise ZeroDivisionError("by nothing")
+    if what == "die once" and not (folder / "died").exists():
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "wait":
+        with StopRequest() as stop:
+            (folder / "waiting").touch()
+            while stop.name is None:
+                time.sleep(0.01)
+        (folder / "saved").touch()
+    return what, str(Path.cwd())
+
+
+class Stopping(Watcher):
+    """Asks the command to stop once a job waits."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def look(self, running: Sequence[int]) -> None:
+        if (self.folder / "waiting").exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_tasks_end_as_processes_do_and_a_lost_one_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ray_cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
+    with open_cluster(study_work, folder=Path(), processes=2) as workers:
+        jobs = [("die once", tmp_path), ("break", tmp_path), ("fine", tmp_path)]
+        watcher = Watcher()
+        (lost, broken, fine), stopped = run_jobs(
+            study_work, jobs, processes=workers.size, watcher=watcher, workers=workers
+        )  # fmt: skip
+        assert stopped == "" and sorted(watcher.seen) == [0, 1, 2] and workers.size == 2
+        assert lost is not None and lost.value == ("die once", str(tmp_path)) and (tmp_path / "died").exists()
+        assert broken is not None and "ZeroDivisionError" in broken.error and "Traceback" in broken.details
+        assert fine is not None and fine.value == ("fine", str(tmp_path))
+        far = ClusterWorkers(ray_cluster, study_work, folder=tmp_path / "not shared", size=1, gpus=0)
+        (unseen,), _ = run_jobs(study_work, [("fine", tmp_path)], processes=1, watcher=Watcher(), workers=far)
+        assert unseen is not None and unseen.error.endswith("needs a disk that all machines share under one name.")
+        ends, stopped = run_jobs(
+            study_work, [("wait", tmp_path)], processes=1, watcher=Stopping(tmp_path), workers=workers
+        )  # fmt: skip
+        assert stopped == "SIGTERM" and ends == [None] and (tmp_path / "saved").exists()
