@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,10 @@ class Shelf:
 
     def names(self) -> list[str]:
         """Sorted names of all members, read from the folder without importing anything."""
-        files = self.folder.iterdir()
+        names = os.listdir(self.folder)
         if self.folders:
-            return sorted(path.name for path in files if (path / "__init__.py").is_file())
-        return sorted(path.stem for path in files if path.suffix == ".py" and not path.stem.startswith("_"))
+            return sorted(name for name in names if (self.folder / name / "__init__.py").is_file())
+        return sorted(name[:-3] for name in names if name.endswith(".py") and not name.startswith("_"))
 
     def source(self, name: str) -> str:
         """The text of a member's file."""

@@ -138,6 +138,7 @@ def check_field(name: str, *, where: str) -> None:
         raise InputError(f"{where}: {'no value belongs to' if inside else 'unknown field'} {name!r}.{hint}{listed}")
 
 
+@cache
 def documented(kind: type[Any]) -> dict[str, str]:
     """What the source of a dataclass, and of those that it extends, says below each of its fields."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
