@@ -52,7 +52,7 @@ class Shelf:
 
     def names(self) -> list[str]:
         """Sorted names of all members, read from the folder without importing anything."""
-        names = os.listdir(self.folder)
+        names = [entry.name for entry in os.scandir(self.folder)]  # Many ask, and `Path` is slow.
         if self.folders:
             return sorted(name for name in names if (self.folder / name / "__init__.py").is_file())
         return sorted(name[:-3] for name in names if name.endswith(".py") and not name.startswith("_"))

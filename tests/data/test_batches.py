@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import re
 from pathlib import Path
 
@@ -217,6 +218,11 @@ def test_a_damaged_image_stops_with_one_clear_message(tmp_path: Path, workers: i
         ImageError, match=rf"\A{re.escape(str(tmp_path))}/1\.png: the image of caption 'c\d' is damaged"
     ):
         list(make_loader(dataset, EpochSampler(plan, 0), workers=workers))
+    assert not multiprocessing.active_children()
+    (tmp_path / "whole").mkdir()
+    for _ in make_loader(dataset_in(tmp_path / "whole", count=4), EpochSampler(plan, 0), workers=workers):
+        break
+    assert not multiprocessing.active_children()
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:

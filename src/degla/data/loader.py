@@ -68,14 +68,18 @@ class EpochSampler(Sampler[list[RowKey]]):
 
 
 class PairLoader(DataLoader[Batch]):
-    """A DataLoader whose workers' errors about images read like those of the main process."""
+    """A DataLoader whose workers end with the loop, and whose errors about images read like the main process's."""
 
     def __iter__(self) -> Any:
+        batches = super().__iter__()
         try:
-            yield from super().__iter__()
+            yield from batches
         except ImageError as error:
             # torch puts the worker's traceback before the message; the message alone says what to do.
             raise ImageError(str(error).rpartition("ImageError: ")[2].strip()) from None
+        finally:
+            # The garbage collector may close the queues first, and then waits for each worker for five seconds.
+            getattr(batches, "_shutdown_workers", lambda: None)()
 
 
 def make_loader(
