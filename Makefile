@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY := passive
 # Many processes are started: none shall compile the package anew, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE :=
+# mypy from 2.4 on; earlier ones know no such thing.
+export MYPY_NUM_WORKERS := 2
 
 .PHONY: demo test mutants check format lowest docs release clean
 

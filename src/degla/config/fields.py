@@ -164,8 +164,9 @@ def _owner(name: str, config: TrainConfig) -> tuple[Any, str]:
 def field_of(name: str, config: TrainConfig) -> tuple[Any, str]:
     """The value of a known field, and the text of the help; for a loss's weight what the loss does."""
     owner, last = _owner(name, config)
-    text = str(inspect.getdoc(type(owner))) if last == "weight" and ".objective." in f".{name}" else ""
-    return getattr(owner, last), text.partition("\n\n")[0] or documented(type(owner))[last]
+    kind: Any = type(owner)
+    text = str(inspect.getdoc(kind)) if last == "weight" and ".objective." in f".{name}" else ""
+    return getattr(owner, last), text.partition("\n\n")[0] or documented(kind)[last]
 
 
 def explain_field(name: str, config: TrainConfig | None = None) -> str:

@@ -230,7 +230,8 @@ def to_svg(figure: Any, name: str) -> str:
         part.patch.set(facecolor="none", edgecolor="none")
     stream = io.StringIO()
     # `savefig` would draw everything twice, the first time for nothing.
-    FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
+    canvas: Any = FigureCanvasSVG(figure)
+    canvas.print_svg(stream, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
