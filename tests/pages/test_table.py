@@ -85,6 +85,8 @@ def test_a_page_and_its_markdown() -> None:
         lead=[Paragraph("About.", quiet=False)],
         warnings=["few <seeds>"],
     )  # fmt: skip
+    undrawn = Page("Title", [Figure(lambda _: pytest.fail("drawn for nothing"), "A caption.", file="a.svg")])
+    assert "![Plot](a.svg)" in undrawn.markdown()
     html = page.html()
     assert "<h1>Title &amp; more</h1>" in html and "<li>few &lt;seeds&gt;</li>" in html
     assert "With <code>code</code> &amp; <b>bold</b>." in html and '<div class="narrow"><svg>narrow</svg></div>' in html

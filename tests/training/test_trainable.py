@@ -88,6 +88,18 @@ def test_training_with_adapters(tiny_model: Path, tiny_pairs: Pairs, tmp_path: P
         assert left and all(torch.equal(value, right[key]) for key, value in left.items()), name
 
 
+def test_adapters_are_those_of_the_seed(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    """Whatever was drawn before: models are read in more ways than one."""
+    drawn = []
+    for before, seed in ((1, 3), (2, 3), (1, 4)):
+        config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path, seed=seed)
+        torch.manual_seed(before)
+        _, _, trainer = first_step(replace(config, adapter=AdapterConfig(rank=2)))
+        drawn.append({name: value for name, value in trainer.encoder.named_parameters() if "lora_A" in name})
+    one, again, other = drawn
+    assert one and all(torch.equal(one[name], again[name]) and not torch.equal(one[name], other[name]) for name in one)
+
+
 def test_tsvlc_trains_adapters_of_a_quarter_and_nothing_else(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
