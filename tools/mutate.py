@@ -218,8 +218,11 @@ def main() -> int:
 def baseline(chosen: Sequence[Mutant], places: Sequence[Place], logs: Path) -> list[str]:
     """The tests that fail without a bug, with the end of what they said."""
     tests = sorted({name for mutant in chosen for name in mutant.tests})
-    # A file comes before its own tests, which it holds.
-    whole = [name for name in tests if name.partition("::")[0] == name or name.partition("::")[0] not in tests]
+    # A file holds its own tests, but perhaps no longer those of a parameter.
+    whole = [
+        name for name in tests
+        if "[" in name or name.partition("::")[0] == name or name.partition("::")[0] not in tests
+    ]  # fmt: skip
     shares = [whole[job :: len(places)] for job in range(len(places))]
     jobs = [(None, share) for share in shares if share]
     found = []
