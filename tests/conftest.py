@@ -19,6 +19,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Nothing that a test embeds may come from, or go to, the user's own cache.
 os.environ["DEGLA_CACHE"] = tempfile.mkdtemp(prefix="degla-tests-")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # What is registered first is done last: taking PyTorch and all else apart would take seconds.
+    atexit.register(os._exit, 0)
 atexit.register(shutil.rmtree, os.environ["DEGLA_CACHE"], ignore_errors=True)
 
 

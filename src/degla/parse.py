@@ -47,12 +47,7 @@ def parse_json(
     """
     text = source if isinstance(source, str) else decode(source, where=where, remedy=remedy)
     try:
-        value = json.loads(
-            text.removeprefix("\ufeff"),
-            object_pairs_hook=_object,
-            parse_float=float if constants else _finite,
-            parse_constant=float if constants else _no_constant,
-        )
+        value = (_LENIENT if constants else _STRICT).decode(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         place = f"{where} line {error.lineno}" if lines else where
         _refuse(place, f"not JSON: {error.msg} at column {error.colno}", remedy)
@@ -259,6 +254,11 @@ def _finite(digits: str) -> float:
 
 def _no_constant(name: str) -> NoReturn:
     raise _UnfitError(f"{name} is not a number that can be used here")
+
+
+# Made once: `json.loads` makes one for each text, of which a file of items has a hundred thousand.
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_object, parse_float=_finite, parse_constant=_no_constant)
+_LENIENT: Final = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _check_size(value: Any, *, where: str, remedy: str, most: int | None = None) -> None:
