@@ -74,10 +74,10 @@ def serve(log: Path, *, faults: float, seed: int) -> contextlib.AbstractContextM
     return local_server(*words, "--delay", "0.02", "--hang", "1.5")
 
 
-def words(captions: Path, out: Path, url: str) -> list[str]:
+def command(captions: Path, out: Path, url: str) -> list[str]:
     """The command as a user gives it, behind `python`."""
-    command = ["-m", "degla", "negatives", str(captions), "--out", str(out), "--rules", *RULES, "--llm", "openai"]
-    return [*command, "--base-url", url, "--model", "m", "--timeout", "0.7", "--seed", "5", "--concurrency", "16"]
+    words = ["-m", "degla", "negatives", str(captions), "--out", str(out), "--rules", *RULES, "--llm", "openai"]
+    return [*words, "--base-url", url, "--model", "m", "--timeout", "0.7", "--seed", "5", "--concurrency", "16"]
 
 
 def start(given: list[str]) -> subprocess.Popen[bytes]:
@@ -121,13 +121,13 @@ def survive(
     rng = Random(seed)
     write_captions(folder / "captions.jsonl", captions)
     with serve(folder / "calm.log", faults=0.0, seed=0) as (url, _):
-        finish(start(words(folder / "captions.jsonl", folder / "calm.jsonl", url)))
+        finish(start(command(folder / "captions.jsonl", folder / "calm.jsonl", url)))
     share = max(1, len(read_log(folder / "calm.log")) // (kills + 1))
     outcome, log, out = Outcome(), folder / "flaky.log", folder / "killed.jsonl"
     with serve(log, faults=faults, seed=seed) as (url, _):
         while True:
             before, finished = len(read_log(log)), finished_keys(out)
-            process = start(words(folder / "captions.jsonl", out, url))
+            process = start(command(folder / "captions.jsonl", out, url))
             if outcome.kills < kills and _kill_later(process, rng, log=log, asked=before, most=share):
                 outcome.kills += 1
                 outcome.before_reply += finished_keys(out) == finished

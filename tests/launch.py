@@ -94,7 +94,7 @@ def _run(words: list[str], environment: dict[str, str], folder: str) -> None:
     os.environ.update(environment)
     sys.path.insert(0, str(_ROOT))
     for number, name in ((1, "stdout"), (2, "stderr")):
-        file = os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT)
+        file = os.open(Path(folder) / name, os.O_WRONLY)
         os.dup2(file, number)
     kind, *rest = words
     if kind == "-m":

@@ -154,17 +154,8 @@ def test_there_are_commands_to_check() -> None:
 
 @pytest.mark.parametrize("page", COMMAND_PAGES, ids=_name)
 def test_commands_are_taken_by_the_command_line(page: Path) -> None:
-    trainings: dict[str, list[str]] = {}
     for words in _commands(page):
-        if words[0] == "train" and words[1] in RECIPES.names():
-            trainings.setdefault(words[1], []).extend(words[2:])
-        else:
-            assert not (refusal := _refusal(words)), f"degla {' '.join(words)}\n{refusal}"
-    # All flags of one recipe at once: it takes a fifth of a second to make its parser.
-    if any(_refusal(["train", recipe, *flags]) for recipe, flags in trainings.items()):
-        for words in _commands(page):
-            assert not (refusal := _refusal(words)), f"degla {' '.join(words)}\n{refusal}"
-        raise AssertionError("flags of one recipe that are taken one by one, and not together")
+        assert not (refusal := _refusal(words)), f"degla {' '.join(words)}\n{refusal}"
 
 
 @pytest.mark.parametrize("page", COMMAND_PAGES, ids=_name)

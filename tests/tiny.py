@@ -17,24 +17,17 @@ from safetensors.torch import save_file
 MERGES = 2000
 """The first of CLIP's 48,894 merges: embeddings of all its tokens would be 98 % of a tiny model's parameters."""
 
-CONFIG: dict[str, Any] = {
-    "embed_dim": 16,
-    "quick_gelu": True,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {
-        "context_length": 24,
-        "vocab_size": 2 * 256 + MERGES + 2,
-        "width": 32,
-        "heads": 2,
-        "layers": 2,
-        "tokenizer_kwargs": {"bpe_path": "bpe_tiny.txt.gz"},
-    },
-}
-
 ALL_TOKENS: dict[str, Any] = {
     "context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2
 }  # fmt: skip
 """For `text_cfg`, with open_clip's own tokenizer and no file of it."""
+
+CONFIG: dict[str, Any] = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": ALL_TOKENS | {"vocab_size": 2 * 256 + MERGES + 2, "tokenizer_kwargs": {"bpe_path": "bpe_tiny.txt.gz"}},
+}
 
 CAPTIONS = [
     "a red square above a blue circle",
@@ -70,8 +63,9 @@ def write_model(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
         options = {name: value for name, value in config.items() if name != "custom_text"}
         kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
         weights = kind(**options).state_dict()
-    if "bpe_tiny.txt.gz" in str(config["text_cfg"]):
-        (folder / "bpe_tiny.txt.gz").write_bytes(merges())
+    own = CONFIG["text_cfg"]["tokenizer_kwargs"]
+    if config["text_cfg"].get("tokenizer_kwargs") == own:
+        (folder / own["bpe_path"]).write_bytes(merges())
     save_file({name: value.contiguous() for name, value in weights.items()}, folder / "open_clip_model.safetensors")
     return folder
 

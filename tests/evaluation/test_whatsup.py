@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def judged(right: dict[str, bool]) -> Iterator[Judged]:
             ItemVerdict(id=name, benchmark="whatsup", part="controlled_a", image=name, group=group, ok=ok,
                         ties={"text_ok": 0}, margin=0.1), {"text_ok": 0.25},
         )  # fmt: skip
+
+
+def test_where_no_group_is_whole_there_is_no_score() -> None:
+    """Of a benchmark whose every metric needs whole groups, and of nothing at all."""
+    (part,) = (part for part in BENCHMARK.parts if part.name == "controlled_a")
+    sets = replace(part, metrics=tuple(metric for metric in part.metrics if metric.name == "sets"))
+    only = replace(BENCHMARK, parts=(sets,), averages=())
+    for names in ((), ("a_on_b", "a_under_b")):
+        assert aggregate(only, list(judged(dict.fromkeys(names, True)))).parts == {}
 
 
 @pytest.mark.parametrize("wrong", [(), ("a_on_b",), ("a_on_b", "a_left_of_b"), ("a_on_b", "a_under_b")])

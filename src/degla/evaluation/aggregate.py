@@ -128,7 +128,9 @@ def _draw_all(benchmark: Benchmark, judged: Sequence[Judged], seed: int, draws: 
         for metric in benchmark.part(name).metrics
         if (column := _column(name, metric, indices, judged, clusters)) is not None
     ]
-    count = int(clusters.max(initial=-1)) + 1
+    if not columns:  # No group is large enough for any metric, or nothing was judged.
+        return []
+    count = int(clusters.max()) + 1
     means = [DrawnMeans(column.worth, column.clusters, column.groups, count=count) for column in columns]
     blocks = [np.array([each(counts) for each in means]) for counts in cluster_draws(count, seed=seed, draws=draws)]
     return [_scored(column, drawn) for column, drawn in zip(columns, np.concatenate(blocks, axis=1), strict=True)]
