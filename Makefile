@@ -54,6 +54,7 @@ clean:
 $(VENV)/.created:
 	$(PYTHON) -c 'import sys; sys.exit("degla needs Python 3.11 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@
 
 $(VENV)/.installed: pyproject.toml requirements/tagger.txt | $(VENV)/.created

@@ -64,7 +64,7 @@ def add_adapters(clip: nn.Module, config: AdapterConfig, *, blocks: list[str]) -
     for name, attention in own.items():
         clip.get_submodule(name).attn = _as_multihead(attention)
     targets = [f"{block}.{part}" for block in blocks for part in _PARTS[config.parts]]
-    wanted = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, lora_dropout=0.0)  # type: ignore[arg-type]
+    wanted = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, lora_dropout=0.0)
     inject_adapter_in_model(wanted, clip)
     for name, attention in own.items():
         adapted = clip.get_submodule(f"{name}.attn")

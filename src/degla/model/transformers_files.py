@@ -71,7 +71,7 @@ def open_transformers(folder: Path) -> Opened:
                 folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True, **here
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **here)
-            processor = transformers.AutoImageProcessor.from_pretrained(folder, **here)  # type: ignore[no-untyped-call]
+            processor = transformers.AutoImageProcessor.from_pretrained(folder, **here)
         except ImportError as error:
             raise InputError(f"{folder}: needs a package that is not installed: {_first_lines(error)}.") from None
         except Exception as error:  # transformers, safetensors and tokenizers raise kinds of their own

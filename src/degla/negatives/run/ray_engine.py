@@ -133,12 +133,12 @@ def run_on_ray(
     """
     parts = parts_folder(out)
     with open_ray(workers) as ray:
-        import ray.data
+        from ray.data import ActorPoolStrategy, DataContext, from_items
 
         if journal is not None:
             take_in(parts, journal)
             journal.index()
-        context = ray.data.DataContext.get_current()
+        context = DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
         try:
@@ -147,11 +147,11 @@ def run_on_ray(
                 find_all = journal.find_all if journal else lambda caption_id: []
                 earlier = ([entry for task in batch.tasks for entry in find_all(task.id)] for batch in wave)
                 items = [{"batch": pickle.dumps(pair)} for pair in zip(wave, earlier, strict=True)]
-                results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+                results = from_items(items, override_num_blocks=len(items)).map_batches(
                     Worker,
                     fn_constructor_kwargs={"maker": maker, "open_model": open_model, "parts": keeps},
                     batch_size=1,
-                    compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
+                    compute=ActorPoolStrategy(size=min(workers, len(items))),
                     num_cpus=1,
                 )
                 for item in results.iter_rows():
