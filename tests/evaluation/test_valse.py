@@ -69,7 +69,8 @@ def counts_of(root: Path) -> dict[str, tuple[int, int]]:
 
 def test_where_the_images_lie(data_root: Path) -> None:
     folders: dict[str, dict[str, int]] = {}
-    for item in BENCHMARK.items(data_root):
+    items = list(BENCHMARK.items(data_root))
+    for item in items:
         found = folders.setdefault(item.part, {})
         folder = item.images[0].path.rpartition("/")[0]
         found[folder] = found.get(folder, 0) + 1
@@ -83,11 +84,11 @@ def test_where_the_images_lie(data_root: Path) -> None:
     assert folders["coreference-standard"] == standard
     assert folders["coreference-hard"] == {"visdial/val2018": counts["coreference-hard"]}
     assert folders["foil-it"] == {"coco/val2014": counts["foil-it"]}
-    first = next(item for item in BENCHMARK.items(data_root) if item.part == "counting-adversarial")
+    first = next(item for item in items if item.part == "counting-adversarial")
     assert first.images[0].path == ("vg/1.jpg" if official else "vg/4.jpg")
     if not official:
         return
-    actions = [item for item in BENCHMARK.items(data_root) if item.id.endswith("/actions_test_0")]
+    actions = [item for item in items if item.id.endswith("/actions_test_0")]
     assert [item.part for item in actions] == ["action-replacement", "actant-swap"]
     assert actions[1].texts == ("A man exercises his torso.", "A torso exercises for a man.")
     assert actions[1].meta["classes_foil"] == "torso"
