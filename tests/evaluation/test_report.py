@@ -6,15 +6,18 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from degla.errors import InputError
-from degla.evaluation.comparison import compare
+from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
 from degla.shelf import BENCHMARKS
@@ -26,6 +29,39 @@ BASELINE = "clip (no training)"
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_results(tmp_path_factory.mktemp("results"), n=40)
+
+
+@pytest.fixture(scope="module")
+def comparison(results: list[Path]) -> Comparison:
+    return compare(results, baseline=BASELINE)
+
+
+ODD = "<script>alert(1)</script> $x_1$"
+
+
+@pytest.fixture(scope="module")
+def report_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Reported]:
+    """A benchmark's report of two single models, the second far better and with an odd label."""
+
+    @cache
+    def written(name: str) -> Reported:
+        folder = tmp_path_factory.mktemp(name)
+        benchmark = BENCHMARKS.load(name).BENCHMARK
+        declared = tuple(part for part in benchmark.parts if "*" not in part.name)
+        paths = [folder / "base.json", folder / "odd.json"]
+        for path, label, level in zip(paths, ("base", ODD), (0.3, 0.6), strict=True):
+            result = draw_result(label, (level,) * 4, None, benchmark=replace(benchmark, parts=declared), n=40)
+            save_result(result, path)
+        data = report(paths, out=folder / "report.html", baseline="base", published=False)
+        return Reported(paths, (folder / "report.html").read_text(), data)
+
+    return written
+
+
+class Reported(NamedTuple):
+    paths: list[Path]
+    page: str
+    data: dict[str, Any]
 
 
 class Page(HTMLParser):
@@ -89,38 +125,27 @@ class Numbers(HTMLParser):
 
 
 @pytest.mark.parametrize("name", ["world", "retrieval", "sugarcrepe", "winoground"])
-def test_bars_columns_and_tables_of_a_page_show_one_number(name: str, tmp_path: Path) -> None:
-    benchmark = BENCHMARKS.load(name).BENCHMARK
-    declared = [part for part in benchmark.parts if "*" not in part.name]
-    benchmark = replace(benchmark, parts=tuple(declared))
-    labels = ("base", "tuned")
-    for label, level in zip(labels, (0.3, 0.6), strict=True):
-        result = draw_result(label, (level,) * 4, None, benchmark=benchmark, n=40)
-        save_result(result, tmp_path / f"{label}.json")
-    out = tmp_path / "report.html"
-    report([tmp_path / f"{label}.json" for label in labels], out=out, baseline="base", published=False)
+def test_bars_columns_and_tables_of_a_page_show_one_number(name: str, report_of: Callable[[str], Reported]) -> None:
+    paths, text, _ = report_of(name)
     page = Numbers()
-    page.feed(out.read_text())
+    page.feed(text)
     bars = 0
     for row, places in page.found.items():
         (table,) = places["tr"]
         # Behind the numbers of the row itself: one a method.
-        expected = re.findall(r"\d+\.\d", table)[-len(labels) :]
+        expected = re.findall(r"\d+\.\d", table)[-2:]
         for figure in places.get("figure", []):
             bars += 1
-            assert re.findall(r"(?<![\d.])\d+\.\d(?![\d.])", figure)[: len(labels)] == expected, row
-        cells = [re.findall(r"\d+\.\d", cell)[0] for cell in places.get("td", [])[: len(labels)]]
+            assert re.findall(r"(?<![\d.])\d+\.\d(?![\d.])", figure)[:2] == expected, row
+        cells = [re.findall(r"\d+\.\d", cell)[0] for cell in places.get("td", [])[:2]]
         assert cells in ([], expected), row
     assert bars > 0
-    headline = {
-        row.title: f"{row.benchmark} {row.name} {row.metric}" for row in compare([tmp_path / "base.json"]).headline
-    }
-    titles = re.findall(r'<figure class="card" data-row="([^"]*)"><h3>([^<]*)<', out.read_text())
+    headline = {row.title: f"{row.benchmark} {row.name} {row.metric}" for row in compare(paths[:1]).headline}
+    titles = re.findall(r'<figure class="card" data-row="([^"]*)"><h3>([^<]*)<', text)
     assert all(headline.get(title, row) == row for row, title in titles), "a bar named as a column is that column"
 
 
-def test_numbers_are_those_of_the_results(results: list[Path]) -> None:
-    comparison = compare(results, baseline=BASELINE)
+def test_numbers_are_those_of_the_results(results: list[Path], comparison: Comparison) -> None:
     by_title = {row.title: row for row in comparison.headline}
     assert list(by_title) == ["composition", "swap", "order", "recognition", "retrieval"]
     values = [
@@ -156,10 +181,8 @@ def test_best_is_only_said_where_it_is_significant(results: list[Path], tmp_path
     assert all(row.cells["high"].best and not row.cells["low"].best for row in clear.headline)
 
 
-def test_intervals_of_several_seeds_cover_their_questions_too(results: list[Path]) -> None:
-    from degla.evaluation.comparison import compare
-
-    (row,) = [row for row in compare(results, baseline=BASELINE).headline if row.title == "swap"]
+def test_intervals_of_several_seeds_cover_their_questions_too(comparison: Comparison) -> None:
+    (row,) = [row for row in comparison.headline if row.title == "swap"]
     cell = row.cells["degla"]
     assert cell.interval is not None and cell.interval.method == "t over 3 seeds and questions"
     over_seeds = (cell.deviation or 0) / 3**0.5
@@ -168,37 +191,32 @@ def test_intervals_of_several_seeds_cover_their_questions_too(results: list[Path
     assert cell.gain.interval.method == "t over 3 seeds and questions", "the baseline is one fixed model"
 
 
-def test_single_results_are_compared_over_items(tmp_path: Path) -> None:
-    benchmark = BENCHMARKS.load("world").BENCHMARK
-    for label, level in (("one", 0.9), ("two", 0.5)):
-        save_result(draw_result(label, (level,) * 4, None, benchmark=benchmark, n=40), tmp_path / f"{label}.json")
-    paths = [tmp_path / "one.json", tmp_path / "two.json"]
-    gain = compare(paths, baseline="two").headline[0].cells["one"].gain
+def test_single_results_are_compared_over_items(report_of: Callable[[str], Reported], tmp_path: Path) -> None:
+    paths = report_of("world").paths
+    gain = compare(paths, baseline="base").headline[0].cells[ODD].gain
     assert gain is not None
     assert gain.interval is not None
     assert gain.interval.method == "paired bootstrap over images"
     assert gain.interval.low < gain.value < gain.interval.high
     assert gain.significant
     # Without the items there is no interval, and nothing is called better.
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    copies = [alone / path.name for path in paths]
+    copies = [tmp_path / path.name for path in paths]
     for path, copy in zip(paths, copies, strict=True):
         copy.write_text(path.read_text())
-    cell = compare(copies, baseline="two").headline[0].cells["one"]
+    cell = compare(copies, baseline="base").headline[0].cells[ODD]
     assert cell.gain is not None
     assert (cell.gain.interval, cell.gain.significant, cell.best) == (None, False, False)
 
 
-def test_one_seed_is_told_also_where_no_method_has_more(results: list[Path], tmp_path: Path) -> None:
-    benchmark = BENCHMARKS.load("world").BENCHMARK
+def test_one_seed_is_told_also_where_no_method_has_more(comparison: Comparison, tmp_path: Path) -> None:
+    benchmark = BENCHMARKS.load("winoground").BENCHMARK
     for label, seed in (("base", None), ("clip", 0), ("degla", 0)):
         save_result(draw_result(label, (0.7,) * 4, seed, benchmark=benchmark, n=20), tmp_path / f"{label}.json")
     paths = [tmp_path / f"{label}.json" for label in ("base", "clip", "degla")]
     report(paths, out=tmp_path / "demo.html", baseline="base")
     for shown in (tmp_path / "demo.html", tmp_path / "demo.md"):
         assert "One training seed for every method" in shown.read_text()
-    several = " ".join(compare(results, baseline=BASELINE).warnings)
+    several = " ".join(comparison.warnings)
     assert f"One result only for {BASELINE}" in several and "for every method" not in several
     assert not any("seed" in warning for warning in compare(paths[:1]).warnings), "one model has nothing to be compared"
 
@@ -233,12 +251,8 @@ def test_bad_input_is_named(results: list[Path], tmp_path: Path) -> None:
         report([*results, copy], out=tmp_path / "r.html")
 
 
-def test_labels_are_text_not_markup(tmp_path: Path) -> None:
-    benchmark = BENCHMARKS.load("world").BENCHMARK
-    path = tmp_path / "x.json"
-    save_result(draw_result("<script>alert(1)</script> $x_1$", (0.6,) * 4, 0, benchmark=benchmark, n=20), path)
-    report([path], out=tmp_path / "r.html")
-    assert "<script" not in (tmp_path / "r.html").read_text()
+def test_labels_are_text_not_markup(report_of: Callable[[str], Reported]) -> None:
+    assert "<script" not in report_of("world").page and "alert(1)" in report_of("world").page
 
 
 def test_start_needs_no_torch_and_little_time() -> None:
@@ -259,29 +273,24 @@ def test_start_needs_no_torch_and_little_time() -> None:
     raise AssertionError(f"{best} seconds")
 
 
-def test_joint_scores_are_both_differences_together(tmp_path: Path) -> None:
+def test_joint_scores_are_both_differences_together(report_of: Callable[[str], Reported]) -> None:
     """Of single models, over the questions of both scores; nothing of it without a baseline."""
-    benchmark = BENCHMARKS.load("world").BENCHMARK
-    for label, level in (("base", 0.5), ("tuned", 0.8)):
-        save_result(draw_result(label, (level,) * 4, None, benchmark=benchmark, n=40), tmp_path / f"{label}.json")
-    paths = [tmp_path / "base.json", tmp_path / "tuned.json"]
+    paths, page, data = report_of("world")
     comparison = compare(paths, baseline="base")
     assert comparison.joint is not None
     (found,) = comparison.joint.methods.values()
     rows = {row.title: row for row in comparison.headline}
-    parts = [rows[name].cells["tuned"].gain for name in ("composition", "recognition")]
+    parts = [rows[name].cells[ODD].gain for name in ("composition", "recognition")]
     assert found.value == pytest.approx(sum(part.value for part in parts if part))
     widths = [part.interval.high - part.interval.low for part in parts if part and part.interval]
     assert len(widths) == 2 and found.interval is not None
     assert max(widths) < found.interval.high - found.interval.low < sum(widths)
-    data = report(paths, out=tmp_path / "r.html", baseline="base")
-    assert data["joint"]["methods"]["tuned"]["value"] == found.value
-    assert "composition gained minus recognition lost" in (tmp_path / "r.html").read_text()
+    assert data["joint"]["methods"][ODD]["value"] == found.value
+    assert "composition gained minus recognition lost" in page
     assert compare(paths).joint is None
 
 
-def test_joint_scores_over_seeds(results: list[Path]) -> None:
-    comparison = compare(results, baseline=BASELINE)
+def test_joint_scores_over_seeds(comparison: Comparison) -> None:
     assert comparison.joint is not None
     rows = {row.title: row for row in comparison.headline}
     for label, found in comparison.joint.methods.items():

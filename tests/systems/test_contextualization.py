@@ -441,7 +441,7 @@ def test_settings_that_do_not_go_together(settings: ContextSettings, says: str) 
 
 
 def test_every_method_runs_and_is_drawn() -> None:
-    settings = ContextSettings(entities=250, dim=8, layers=1, epochs=1, warm_up=1)
+    settings = ContextSettings(entities=250, dim=8, layers=1, epochs=1, warm_up=1, batch=160)
     cases = [Case("wordnet", method, 0) for method in SYSTEM.methods]
     models = {case: SYSTEM.train(settings, case) for case in cases}
     for case in cases:
@@ -450,5 +450,6 @@ def test_every_method_runs_and_is_drawn() -> None:
         assert 0 < scores["mrr"] <= 1 and scores["hits_1"] <= scores["hits_3"] <= scores["hits_10"]
     figure = SYSTEM.draw(settings, models)
     assert figure is not None
-    assert "250 entities" in figure.caption and "<svg" in figure.drawings[0]
-    assert ">100</text>" in figure.drawings[0] and "mathdefault" not in figure.drawings[0]
+    drawing = figure.draw(figure.widths[0])
+    assert "250 entities" in figure.caption and "<svg" in drawing
+    assert ">100</text>" in drawing and "mathdefault" not in drawing

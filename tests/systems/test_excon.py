@@ -107,7 +107,7 @@ def test_explanations_leave_the_network_as_it_is() -> None:
 
 
 def test_masked_views_begin_where_they_are_to_and_backgrounds_are_another_method() -> None:
-    weights = {method: train(TINY, Case("shapes", method, 0)) for method in ("supcon",)}
+    weights = {}
     for method in SYSTEM.methods:
         torch.manual_seed(3)
         weights[method] = train(TINY, Case("shapes", method, 0))
@@ -122,7 +122,7 @@ def test_masked_views_begin_where_they_are_to_and_backgrounds_are_another_method
     assert set(scores) == {column.name for column in SYSTEM.columns} and all(0 <= each <= 1 for each in scores.values())
     assert not load_network(weights["excon"]).training
     figure = draw(TINY, {Case("shapes", method, 0): weights[method] for method in SYSTEM.methods})
-    assert figure.title == "shapes" and figure.drawings[0].count("<image") == 8 * 4
+    assert figure.title == "shapes" and figure.draw(figure.widths[0]).count("<image") == 8 * 4
 
 
 def test_where_no_masked_picture_shows_its_class_the_view_is_an_augmented_one() -> None:

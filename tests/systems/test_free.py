@@ -331,4 +331,4 @@ def test_every_method_runs_and_is_drawn() -> None:
     assert all(set(values) == {"seen", "unseen", "harmonic"} for values in scores.values())
     figure = SYSTEM.draw(settings, models)
     assert figure is not None
-    assert "crosses are made" in figure.caption and "<svg" in figure.drawings[0]
+    assert "crosses are made" in figure.caption and "<svg" in figure.draw(figure.widths[0])

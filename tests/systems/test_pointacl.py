@@ -157,7 +157,7 @@ def test_zero_weight_is_the_baseline_bit_for_bit_and_methods_differ() -> None:
     scores = measure(TINY, Case("solids", "pointacl", 0), found["high"])
     assert set(scores) == {column.name for column in SYSTEM.columns} and all(0 <= each <= 1 for each in scores.values())
     figure = draw(TINY, {Case("solids", "pointacl", 0): found["high"]})
-    assert figure is not None and figure.title == "solids" and "<svg" in figure.drawings[0]
+    assert figure is not None and figure.title == "solids" and "<svg" in figure.draw(figure.widths[0])
 
 
 def test_both_sides_of_the_contrast_are_trained() -> None:

@@ -339,4 +339,4 @@ def test_every_method_runs_and_is_drawn() -> None:
     assert scores["sgc"]["test"] > scores["raw"]["test"] + 0.2
     figure = SYSTEM.draw(settings, models)
     assert figure is not None
-    assert figure.drawings[0].count("<g id=") > 5 and "block model" in figure.caption
+    assert figure.draw(figure.widths[0]).count("<g id=") > 5 and "block model" in figure.caption
