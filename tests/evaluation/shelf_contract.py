@@ -121,9 +121,10 @@ def thin(
     return counts
 
 
+@cache
 @torch.no_grad()
 def literal_image(encoder: Encoder, path: Path, box: tuple[int, int, int, int] | None = None) -> torch.Tensor:
-    """One image, one forward, length one; `box` is left, top, right, bottom."""
+    """One image, one forward, length one; `box` is left, top, right, bottom. No test changes an image behind it."""
     image = Image.open(path).convert("RGB")
     if box is not None:
         image = image.crop(box)
@@ -131,6 +132,7 @@ def literal_image(encoder: Encoder, path: Path, box: tuple[int, int, int, int] |
     return row / row.norm()
 
 
+@cache
 @torch.no_grad()
 def literal_text(encoder: Encoder, text: str) -> torch.Tensor:
     """One text, its whole token row, one forward, length one."""

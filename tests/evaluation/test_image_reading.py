@@ -16,14 +16,14 @@ from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
 from degla.results import Result
 from degla.world.recognition import draw_recognition
-from tests.odd_images import odd_images
+from tests.odd_images import OddImage, odd_images
 
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The world's shapes as they are, and the same pictures lying on their side with the tag that turns them up."""
     folder = tmp_path_factory.mktemp("shapes")
-    drawn = draw_recognition(folder / "upright/zeroshot/shapes", domains=["shape"], split="test", images_per_class=4)
+    drawn = draw_recognition(folder / "upright/zeroshot/shapes", domains=["shape"], split="test", images_per_class=2)
     turned = folder / "turned/zeroshot/shapes"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -81,11 +81,18 @@ def test_turned_pictures_are_scored_upright_and_official_reading_is_another_resu
     assert load_result(tmp_path / "upright.json").image_reading is None
 
 
+@pytest.fixture(scope="module")
+def odd_ones() -> list[OddImage]:
+    return odd_images()
+
+
 @pytest.mark.filterwarnings("ignore:Palette images")
-def test_official_reading_is_pillows_conversion_alone_within_the_same_limits(tmp_path: Path) -> None:
+def test_official_reading_is_pillows_conversion_alone_within_the_same_limits(
+    odd_ones: list[OddImage], tmp_path: Path
+) -> None:
     file = tmp_path / "a"
     differ = set()
-    for odd in odd_images():
+    for odd in odd_ones:
         if odd.pixels is None:
             continue
         file.write_bytes(odd.content)
@@ -99,10 +106,10 @@ def test_official_reading_is_pillows_conversion_alone_within_the_same_limits(tmp
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_official_reading_refuses_what_is_cut_off_or_too_large() -> None:
+def test_official_reading_refuses_what_is_cut_off_or_too_large(odd_ones: list[OddImage]) -> None:
     from degla.data.decoding import ImageError
 
-    for odd in odd_images():
+    for odd in odd_ones:
         if odd.name.startswith(("half", "bomb", "thin", "empty", "text", "program")):
             with pytest.raises(ImageError):
                 decode(odd.content, Subject(odd.name), reading="official")
