@@ -159,19 +159,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_classes(tmp_path / "data", images=2)
     out = tmp_path / "out.json"
     cache = tmp_path / "cache"
-    words = [
-        "evaluate",
-        "random:3",
-        "blind",
-        "world",
-        "--benchmarks",
-        "zeroshot",
-        "--root",
-        str(root),
-        "--out",
-        str(out),
-    ]
-    assert main([*words, "--cache", str(cache), "--json"]) == 0
+    words = ["evaluate", "random:3", "blind", "world", "--benchmarks", "zeroshot", "--root", str(root)]
+    assert main([*words, "--out", str(out), "--cache", str(cache), "--json"]) == 0
     results = [load_result(tmp_path / f"out-{number}.json") for number in (1, 2, 3)]
     assert [result.model.name for result in results] == ["random:3", "blind", "world"]
     assert [result.training_seed for result in results] == [3, None, None]

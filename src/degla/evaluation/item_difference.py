@@ -34,7 +34,7 @@ def item_score(benchmark: str, key: ScoreName, paths: Sequence[Path]) -> tuple[t
     Returns:
         None where the items are not the same in all of them, or not there.
     """
-    if benchmark not in BENCHMARKS.names() or not paths:
+    if not paths:
         return None
     found = [_drawn(path, path.stat().st_mtime_ns, benchmark) for path in paths]
     ids = found[0][0]
@@ -129,7 +129,7 @@ def _scores(benchmark: BenchmarkResult, verdicts: Sequence[ItemVerdict]) -> dict
 @lru_cache(maxsize=128)
 def _drawn(path: Path, modified: int, benchmark: str) -> tuple[tuple[str, ...], dict[ScoreName, ItemScore]]:
     """Ids of a result's items and its scores; `modified` makes a changed file a new key."""
-    if not items_file(path, load_result(path)).is_file():
+    if benchmark not in BENCHMARKS.names() or not items_file(path, load_result(path)).is_file():
         return (), {}
     result = load_result(path, items=True)
     verdicts = [row for row in result.items if row.benchmark == benchmark]
