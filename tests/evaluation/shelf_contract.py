@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -85,16 +86,12 @@ def tiny_encoder() -> Encoder:
     )
 
 
-def of_coco(row: dict[str, str]) -> str:
-    return f"coco/val2017/{row['filename']}"
-
-
 def thin(
     data_root: Path,
     root: Path,
     benchmark: str,
     *,
-    image_of: Callable[[dict[str, str]], str] = of_coco,
+    image_of: Callable[[dict[str, str]], str] = lambda row: f"coco/val2017/{row['filename']}",
     every: int = 3,
 ) -> dict[str, int]:
     """Write a benchmark's records, a part of the official ones, and return how many each file then has.
@@ -121,11 +118,15 @@ def thin(
     return counts
 
 
+def literal_image(encoder: Encoder, path: Path, box: tuple[int, int, int, int] | None = None) -> torch.Tensor:
+    """One image, one forward, length one; `box` is left, top, right, bottom."""
+    return _image_row(encoder, path.read_bytes(), box)
+
+
 @cache
 @torch.no_grad()
-def literal_image(encoder: Encoder, path: Path, box: tuple[int, int, int, int] | None = None) -> torch.Tensor:
-    """One image, one forward, length one; `box` is left, top, right, bottom. No test changes an image behind it."""
-    image = Image.open(path).convert("RGB")
+def _image_row(encoder: Encoder, content: bytes, box: tuple[int, int, int, int] | None) -> torch.Tensor:
+    image = Image.open(io.BytesIO(content)).convert("RGB")
     if box is not None:
         image = image.crop(box)
     row = encoder.clip.encode_image(encoder.transform(image)[None])[0]
