@@ -199,13 +199,18 @@ def test_single_results_are_compared_over_items(report_of: Callable[[str], Repor
     assert gain.interval.method == "paired bootstrap over images"
     assert gain.interval.low < gain.value < gain.interval.high
     assert gain.significant
-    # Without the items there is no interval, and nothing is called better.
+    # Without the items, or for a benchmark of another shelf, there is no interval, and nothing is called better.
     copies = [tmp_path / path.name for path in paths]
     for path, copy in zip(paths, copies, strict=True):
         copy.write_text(path.read_text())
-    cell = compare(copies, baseline="base").headline[0].cells[ODD]
-    assert cell.gain is not None
-    assert (cell.gain.interval, cell.gain.significant, cell.best) == (None, False, False)
+    gone = replace(BENCHMARKS.load("winoground").BENCHMARK, name="gone")
+    others = [tmp_path / f"{label}.json" for label in ("gone", "lost")]
+    for path, label, level in zip(others, ("base", ODD), (0.3, 0.6), strict=True):
+        save_result(draw_result(label, (level,) * 4, None, benchmark=gone, n=40), path)
+    for given in (copies, others):
+        cell = compare(given, baseline="base").headline[0].cells[ODD]
+        assert cell.gain is not None
+        assert (cell.gain.interval, cell.gain.significant, cell.best) == (None, False, False)
 
 
 def test_one_seed_is_told_also_where_no_method_has_more(comparison: Comparison, tmp_path: Path) -> None:
