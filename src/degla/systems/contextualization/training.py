@@ -154,8 +154,8 @@ def masked_perplexity(encoder: TextEncoder, completion: ContextCorpus, texts: Se
     Words that are not known are left out; frequencies have one added to each.
     """
     words = completion.words
-    read = torch.tensor([number for context in completion.contexts for number in words.numbers(context)])
-    counts = 1 + torch.bincount(read, minlength=len(words.known)).double()
+    read = [number for context in completion.contexts for number in words.numbers(context)]
+    counts = 1 + torch.bincount(torch.tensor(read, dtype=torch.long), minlength=len(words.known)).double()
     told, guessed, total = 0.0, 0.0, 0
     for start in range(0, len(texts), 128):
         rows = words.rows([(text,) for text in texts[start : start + 128]], longest=LONGEST_ROW)
