@@ -17,11 +17,11 @@ Answer = tuple[Tensor, set[str]]
 
 
 def _dot(first: Tensor, second: Tensor) -> Tensor:
-    return (first * second).sum()
+    return first.dot(second)
 
 
 def _mean(values: list[Tensor], like: Tensor) -> Tensor:
-    return sum(values, torch.zeros((), dtype=like.dtype)) / max(len(values), 1)
+    return torch.stack(values).mean() if values else like.new_zeros(())
 
 
 def _cross_entropy(positive: Tensor, others: list[Tensor]) -> Tensor:

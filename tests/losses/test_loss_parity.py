@@ -15,17 +15,17 @@ from term_cases import (
     MASKS,
     Case,
     all_settings,
+    assert_near,
     describe,
     evaluate,
     gradients,
     leading_leaf,
     make_case,
-    small_shapes,
 )
 
 from degla.losses.class_contrast import ClassContrast
 from degla.losses.contextual_contrast import ContextualContrast
-from degla.losses.core import Embeddings, Processes
+from degla.losses.core import Processes
 from degla.losses.core.objective import loss_class
 from degla.losses.cross_modal_rank import CrossModalRank
 from degla.losses.dense_grounded import DenseGrounded
@@ -43,6 +43,8 @@ from degla.losses.text_grounded import TextGrounded
 from degla.shelf import LOSSES
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-12}
+SHAPES = ((1, 0, 3), (1, 2, 4), (2, 1, 5), (2, 3, 6), (3, 0, 7), (3, 2, 8), (3, 3, 3), (4, 2, 4), (5, 4, 5))
+"""Pairs B, negatives K, dimension: one and none of each, K below, at and above B, B a multiple of K and not."""
 WITH_LOOP = [name for name in LOSSES.names() if hasattr(slow_terms, name)]
 SETTINGS = [(name, term) for name in WITH_LOOP for term in all_settings(name)] + [
     ("text_grounded", TextGrounded(fixed_scale=3.0)),
@@ -73,9 +75,9 @@ SETTINGS = [(name, term) for name in WITH_LOOP for term in all_settings(name)] +
 
 @cache
 def cases() -> list[tuple[str, Case]]:
-    """Every small shape with masks of each kind, random ones twice."""
+    """Every shape with masks of each kind, random ones twice."""
     found = []
-    for seed, ((pairs, negatives, dim), mask) in enumerate(itertools.product(small_shapes(), (*MASKS, "random"))):
+    for seed, ((pairs, negatives, dim), mask) in enumerate(itertools.product(SHAPES, (*MASKS, "random"))):
         name = f"B={pairs} K={negatives} D={dim} mask={mask} seed={seed}"
         found.append((name, make_case(pairs, negatives, dim, mask=mask, seed=seed)))
     return found
@@ -86,19 +88,6 @@ def test_every_term_has_a_slow_loop(name: str) -> None:
     assert name in WITH_LOOP, f"write the formula of {name} as a loop: a function {name} in slow_terms.py"
 
 
-@cache
-def student_of(text: str) -> Embeddings:
-    """The embeddings of a case, whose graph is kept: all terms read them, and none changes them."""
-    return dict(cases())[text].student()
-
-
-def assert_equal(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
-    """As `torch.testing.assert_close`, which takes a fifth of a millisecond also where all is well."""
-    same = found.dtype == expected.dtype and found.shape == expected.shape
-    if not (same and torch.allclose(found, expected, **TOLERANCE)):
-        torch.testing.assert_close(found, expected, **TOLERANCE, msg=lambda text: f"{what}: {text}")
-
-
 def _moved(value: torch.Tensor, leaves: dict[str, torch.Tensor]) -> dict[str, torch.Tensor | None]:
     """Gradient of the value for each leaf, none where it does not depend on one."""
     if not value.requires_grad:
@@ -107,11 +96,12 @@ def _moved(value: torch.Tensor, leaves: dict[str, torch.Tensor]) -> dict[str, to
     return dict(zip(leaves, found, strict=True))
 
 
-def compare(name: str, term: Any, case: Case, student: Embeddings) -> set[str]:
+def compare(name: str, term: Any, case: Case) -> set[str]:
     """Assert equality of value and gradients; returns the leaves whose gradient was compared and is not zero."""
+    student = case.student()
     value = evaluate(term, student, case.target(type(term).needs), case.memory)
     expected, moved = getattr(slow_terms, name)(term, student, case.target(), case.memory)
-    assert_equal(value, expected, "value")
+    assert_near(value, expected, "value", **TOLERANCE)
     assert value.shape == () and value.dtype == torch.float64
 
     fast, slow = _moved(value, case.leaves), _moved(expected, case.leaves)
@@ -120,7 +110,7 @@ def compare(name: str, term: Any, case: Case, student: Embeddings) -> set[str]:
         if leaf in moved:
             assert of_fast is not None and of_slow is not None, f"no gradient of {leaf}"
             assert of_slow.numel() > 0 and of_slow.abs().max() > 1e-9, f"nothing to compare in {leaf}"
-            assert_equal(of_fast, of_slow, leaf)
+            assert_near(of_fast, of_slow, leaf, **TOLERANCE)
         else:
             assert of_slow is None or not of_slow.numel() or of_slow.abs().max() < 1e-12, leaf
             assert of_fast is None or of_fast.abs().sum() < 1e-12, f"{leaf} must not move"
@@ -136,12 +126,12 @@ def test_value_and_gradients_equal_those_of_the_formula(name: str, term: Any) ->
     compared: dict[str, int] = dict.fromkeys(LEAVES, 0)
     for text, case in cases():
         try:
-            moved = compare(name, term, case, student_of(text))
+            moved = compare(name, term, case)
         except AssertionError as error:
             raise AssertionError(f"{text}: {error}") from error
         for leaf in moved:
             compared[leaf] += 1
-    assert compared[leading_leaf(term)] >= 25, f"too few batches with a gradient: {compared}"
+    assert compared[leading_leaf(term)] >= 12, f"too few batches with a gradient: {compared}"
 
 
 @pytest.mark.parametrize("term", [*all_settings("cross_modal_rank"), CrossModalRank(upper=0.5)], ids=describe)
@@ -160,18 +150,23 @@ def test_thresholds_equal_those_of_the_formula(term: CrossModalRank) -> None:
     assert clamped["high"] > 0 or term.upper > 5, clamped
 
 
+@cache
+def both_precisions() -> list[tuple[Case, Case]]:
+    """A batch of each kind of masks, in float64 and in float32."""
+    exact = [make_case(4, 3, 6, mask=mask, seed=11) for mask in MASKS]
+    return [(case, case.to(torch.float32)) for case in exact]
+
+
 @pytest.mark.parametrize(("name", "term"), SETTINGS, ids=[describe(term) for _, term in SETTINGS])
 def test_float32_gives_the_float64_answer(name: str, term: Any) -> None:
-    for mask in MASKS:
-        case = make_case(4, 3, 6, mask=mask, seed=11)
-        single = case.to(torch.float32)
+    for case, single in both_precisions():
         value = evaluate(term, single.student(), single.target(type(term).needs), single.memory)
         exact = evaluate(term, case.student(), case.target(type(term).needs), case.memory)
         assert value.dtype == torch.float32
-        torch.testing.assert_close(value.double(), exact, rtol=2e-5, atol=2e-5)
+        assert_near(value.double(), exact, "value", rtol=2e-5, atol=2e-5)
         found, expected = gradients(value, single.leaves), gradients(exact, case.leaves)
         for leaf in LEAVES:
-            torch.testing.assert_close(found[leaf].double(), expected[leaf], rtol=1e-3, atol=1e-5)
+            assert_near(found[leaf].double(), expected[leaf], leaf, rtol=1e-3, atol=1e-5)
 
 
 def test_the_comparison_can_fail() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import string
 from pathlib import Path
@@ -74,7 +73,7 @@ def clip_files(tokenizer: Any, *, context: int) -> dict[str, str]:
         tokenizer: with its merges.
         context: length of its rows.
     """
-    form = copy.deepcopy(transformers_form(tokenizer, context=context))
+    form = transformers_form(tokenizer, context=context)
     start, end = (tokenizer.decoder[number] for number in (tokenizer.sot_token_id, tokenizer.eot_token_id))
     text = json.dumps(form["tokenizer.json"], ensure_ascii=False)
     content = json.loads(text.replace(json.dumps(start), json.dumps(_START)).replace(json.dumps(end), json.dumps(_END)))
