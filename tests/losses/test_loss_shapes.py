@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
+from tests.launch import start
+
 PROGRAM = """
+import sys
+for name in [name for name in sys.modules if name.partition(".")[0] == "degla"]:
+    del sys.modules[name]  # Only what is imported within the hook is checked.
 from jaxtyping import install_import_hook, TypeCheckError
 with install_import_hook("degla.losses", "beartype.beartype"):
     import dataclasses, torch
@@ -43,16 +43,8 @@ with install_import_hook("degla.losses", "beartype.beartype"):
 
 def test_every_term_keeps_the_shapes_of_its_signature() -> None:
     pytest.importorskip("beartype")
-    here = str(Path(__file__).parent)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([here, *sys.path]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = start(["-c", PROGRAM])
+    assert done.wait() == 0, done.stderr[-3000:]
     ran, refused = (int(number) for number in done.stdout.split())
     assert ran >= 3 * 6
     assert refused == 6, "a wrong shape passed"
