@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.evaluation.models import load_model
-from degla.export import run as run_module
-from degla.export.run import export
+from degla.export.run import FORMS, Exported, export, new_folder
 from degla.export.source import load_weights
 from degla.model import probe
 from degla.model.average import check_alike
@@ -26,6 +25,7 @@ from degla.model.from_transformers import pooled
 from degla.model.load import load_encoder
 from degla.model.onnx_folder import OnnxModel
 from tests.export.made import register_tiny_tower, write_clip, write_siglip
+from tests.launch import start
 from tests.tiny import CONFIG, RESNET, write_model
 from tests.training.configs import tiny_config
 
@@ -45,6 +45,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_pairs: 
     return out
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, all_tokens_model: Path) -> dict[str, Exported]:
+    """A model with all of CLIP's tokens in every form."""
+    folder = tmp_path_factory.mktemp("exported")
+    return {to: export(str(all_tokens_model), to=to, out=folder / to) for to in FORMS}
+
+
 def _rows(model: Any, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.no_grad():
         return model.encode_images(probe.pixels((size, size))), model.encode_captions(model.tokenize(TEXTS))
@@ -55,14 +62,15 @@ def _same(first: Any, second: Any, bound: float, size: int = 32) -> None:
         assert probe.gap(one, other) <= bound
 
 
-def test_there_and_back_again_is_bit_equal(tiny_model: Path, tmp_path: Path) -> None:
-    export(str(tiny_model), to="transformers", out=tmp_path / "theirs")
-    export(str(tmp_path / "theirs"), to="open_clip", out=tmp_path / "ours")
-    before = load_file(tiny_model / "open_clip_model.safetensors")
+def test_there_and_back_again_is_bit_equal(
+    exported: dict[str, Exported], all_tokens_model: Path, tmp_path: Path
+) -> None:
+    export(str(exported["transformers"].folder), to="open_clip", out=tmp_path / "ours")
+    before = load_file(all_tokens_model / "open_clip_model.safetensors")
     after = load_file(tmp_path / "ours" / "open_clip_model.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    first, second = load_encoder(str(tiny_model)), load_encoder(str(tmp_path / "ours"))
+    first, second = load_encoder(str(all_tokens_model)), load_encoder(str(tmp_path / "ours"))
     check_alike(first, second)
 
 
@@ -81,19 +89,21 @@ def test_transformers_there_and_back_again(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["tiny", "world", "siglip"])
-def test_an_exported_folder_loads_everywhere(model: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_an_exported_folder_loads_everywhere(
+    model: str, exported: dict[str, Exported], all_tokens_model: Path, tmp_path: Path
+) -> None:
     if model == "siglip":
         register_tiny_tower()
         write_siglip(tmp_path / "model")
-    name = {"tiny": str(tiny_model), "world": "world", "siglip": str(tmp_path / "model")}[model]
+    name = {"tiny": str(all_tokens_model), "world": "world", "siglip": str(tmp_path / "model")}[model]
     encoder, size = load_encoder(name), 64 if model == "world" else 32
+    made = exported if model == "tiny" else {to: export(name, to=to, out=tmp_path / to) for to in FORMS}
     for to, bound in (("open_clip", 1e-5), ("transformers", 1e-5), ("onnx", 1e-4)):
-        out = tmp_path / to
-        made = export(name, to=to, out=out)
-        assert made.difference <= bound and made.bytes > 1000 and (out / "README.md").is_file()
-        _same(encoder, load_model(str(out)), bound, size)
-    theirs = transformers.AutoModel.from_pretrained(tmp_path / "transformers").eval()
-    processor = transformers.AutoProcessor.from_pretrained(tmp_path / "transformers")
+        one = made[to]
+        assert one.difference <= bound and one.bytes > 1000 and (one.folder / "README.md").is_file()
+        _same(encoder, load_model(str(one.folder)), bound, size)
+    theirs = transformers.AutoModel.from_pretrained(made["transformers"].folder).eval()
+    processor = transformers.AutoProcessor.from_pretrained(made["transformers"].folder)
     given = processor(
         text=TEXTS, images=[probe.picture()], padding="max_length", truncation=True, return_tensors="pt",
         max_length=encoder.context_length,
@@ -106,11 +116,11 @@ def test_an_exported_folder_loads_everywhere(model: str, tiny_model: Path, tmp_p
         assert probe.gap(image, encoder.encode_images(encoder.transform(probe.picture())[None])) < 0.05
 
 
-def test_the_graphs_take_batches_of_any_length(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_graphs_take_batches_of_any_length(exported: dict[str, Exported], all_tokens_model: Path) -> None:
     import onnx
 
-    export(str(tiny_model), to="onnx", out=tmp_path / "onnx")
-    encoder, model = load_encoder(str(tiny_model)), OnnxModel(tmp_path / "onnx", name="onnx")
+    folder = exported["onnx"].folder
+    encoder, model = load_encoder(str(all_tokens_model)), OnnxModel(folder, name="onnx")
     pixels = probe.pixels((32, 32), count=5)
     for count in (1, 5):
         with torch.no_grad():
@@ -123,34 +133,34 @@ def test_the_graphs_take_batches_of_any_length(tiny_model: Path, tmp_path: Path)
         assert probe.gap(model.encode_images(rows[0]), encoder.encode_images(rows[1])) <= 1e-4
         found, own = model.encode_captions(model.tokenize(texts)), encoder.encode_captions(encoder.tokenize(texts))
         assert probe.gap(found, own) <= 1e-4
-    graph = onnx.load(tmp_path / "onnx" / "text.onnx")
+    graph = onnx.load(folder / "text.onnx")
     assert graph.opset_import[0].version == model.info.opset == 18
     assert model.info.logit_scale == pytest.approx(float(encoder.scale.detach()))
-    assert {path.name for path in (tmp_path / "onnx").iterdir()} >= {
+    assert {path.name for path in folder.iterdir()} >= {
         "image.onnx", "text.onnx", "degla_onnx.json", "tokenizer.json", "preprocessor_config.json", "README.md"
     }  # fmt: skip
 
 
-def test_bytes_cost_what_is_printed(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["export", str(tiny_model), "--to", "onnx", "--out"]
-    assert main([*words, str(tmp_path / "full")]) == 0
-    assert main([*words, str(tmp_path / "small"), "--quantize", "int8"]) == 0
+def test_bytes_cost_what_is_printed(
+    exported: dict[str, Exported], all_tokens_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", str(all_tokens_model), "--quantize", "int8", "--to"]
+    assert main([*words, "onnx", "--out", str(tmp_path / "small")]) == 0
     told = capsys.readouterr().err
     assert re.search(r"the least cosine to the full model is 0\.99\d{3} for images and 0\.9\d{4} for texts", told)
     assert "what bytes cost in scores: degla evaluate" in told
-    full, small = (sum(path.stat().st_size for path in (tmp_path / name).glob("*.onnx")) for name in ("full", "small"))
+    folders = (exported["onnx"].folder, tmp_path / "small")
+    full, small = (sum(path.stat().st_size for path in folder.glob("*.onnx")) for folder in folders)
     assert small < 0.4 * full
     model = load_model(str(tmp_path / "small"))
     assert model.precision == "int8"
-    rows, others = _rows(model)[1], _rows(load_encoder(str(tiny_model)))[1]
+    rows, others = _rows(model)[1], _rows(load_encoder(str(all_tokens_model)))[1]
     assert 0.95 < float((rows * others).sum(dim=1).min()) < 1 - 1e-6
-    assert (
-        main(["export", str(tiny_model), "--to", "open_clip", "--quantize", "int8", "--out", str(tmp_path / "x")]) == 2
-    )
+    assert main([*words, "open_clip", "--out", str(tmp_path / "x")]) == 2
 
 
-def test_onnx_is_scored_and_not_trained(tiny_model: Path, tmp_path: Path) -> None:
-    export(str(tiny_model), to="onnx", out=tmp_path / "onnx")
+def test_onnx_is_scored_and_not_trained(exported: dict[str, Exported], tmp_path: Path) -> None:
+    shutil.copytree(exported["onnx"].folder, tmp_path / "onnx")
     with pytest.raises(InputError, match=r"ONNX graphs can be scored by `degla evaluate`"):
         load_encoder(str(tmp_path / "onnx"))
     (tmp_path / "onnx" / "text.onnx").write_bytes(b"no graph")
@@ -245,36 +255,44 @@ def test_a_place_that_cannot_be_written(tiny_model: Path, tmp_path: Path, capsys
         assert f"{place}: cannot be written: " in told and told.count("\n") == 1
 
 
-@pytest.mark.parametrize("to", ["open_clip", "transformers", "onnx"])
-def test_a_full_disk_is_one_line(to: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-
-    def full(*_: Any, **__: Any) -> None:
-        raise {
-            "open_clip": OSError(errno.ENOSPC, "No space left on device"),
-            "transformers": RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
-            "onnx": RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file"),
-        }[to]
-
-    monkeypatch.setattr(run_module, "write_card", full)
-    with pytest.raises(DeglaError, match=r"out: cannot be written: the disk is full\. Free space and run the command"):
-        export(str(tiny_model), to=to, out=tmp_path / "out")
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file"),
+    ],
+    ids=["open_clip", "transformers", "onnx"],
+)
+def test_a_full_disk_is_one_line(error: Exception, tmp_path: Path) -> None:
+    told = r"out: cannot be written: the disk is full\. Free space and run the command"
+    with pytest.raises(DeglaError, match=told), new_folder(tmp_path / "out") as partial:
+        (partial / "half").write_text("a file")
+        raise error
     assert list(tmp_path.iterdir()) == []
 
 
+_ON_A_SMALL_DISK = """
+import ctypes, os, sys
+from pathlib import Path
+from degla.cli import main
+model, small, user, group = *sys.argv[1:], os.getuid(), os.getgid()
+libc, new_users_and_mounts = ctypes.CDLL(None, use_errno=True), 0x10020000
+def no_disk():
+    sys.exit(f"no disk: {os.strerror(ctypes.get_errno())}")
+libc.unshare(new_users_and_mounts) and no_disk()
+for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+    Path("/proc/self", name).write_text(text)
+libc.mount(b"tmpfs", small.encode(), b"tmpfs", 0, b"size=256k") and no_disk()
+print("rc", main(["export", model, "--to", "open_clip", "--out", f"{small}/out"]), *os.listdir(small))
+"""
+
+
 def test_a_disk_that_is_really_full(tiny_model: Path, tmp_path: Path) -> None:
-    small = Path("/dev/shm/degla-full")
-    if not Path("/dev/shm").is_dir() or shutil.which("unshare") is None:
-        pytest.skip("no unshare, or no /dev/shm")
-    mounted = f"mkdir -p {small} && mount -t tmpfs -o size=2m tmpfs {small} && "
-    command = (
-        f"{sys.executable} -m degla export {tiny_model} --to open_clip --out {small}/out; echo rc $?; ls -A {small}"
-    )
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", mounted + command], capture_output=True, text=True, timeout=300, check=False
-    )
-    if "rc " not in done.stdout:
-        pytest.skip(f"no file system of its own: {done.stderr[-200:]}")
+    (tmp_path / "small").mkdir()
+    done = start(["-c", _ON_A_SMALL_DISK, str(tiny_model), str(tmp_path / "small")])
+    if done.wait() and "no disk: " in done.stderr:
+        pytest.skip(done.stderr)
     assert done.stdout.split() == ["rc", "1"], done.stdout + done.stderr
     assert "out: cannot be written: the disk is full" in done.stderr and "Traceback" not in done.stderr
 

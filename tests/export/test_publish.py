@@ -25,9 +25,9 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]
 
 
 def test_a_model_is_uploaded_with_its_card(
-    server: FakeHub, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+    server: FakeHub, all_tokens_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["publish", str(tiny_model), "--to", "me/tiny", "--license", "mit"]) == 0
+    assert main(["publish", str(all_tokens_model), "--to", "me/tiny", "--license", "mit"]) == 0
     assert set(server.files) == {"README.md", "open_clip_config.json", "open_clip_model.safetensors"}
     assert b"license: mit" in server.files["README.md"] and b"# tiny" in server.files["README.md"]
     assert ("POST", "/api/repos/create") in server.asked and set(server.tokens) == {"Bearer hf_test"}
@@ -121,23 +121,23 @@ def test_a_shard_that_the_hub_does_not_have(server: FakeHub, tmp_path: Path) -> 
         load_encoder("hf-hub:org/half")
 
 
-def _of_open_clip(server: FakeHub, tiny_model: Path, folder: Path) -> Path:
-    shutil.copytree(tiny_model, folder)
+def _of_open_clip(server: FakeHub, all_tokens_model: Path, folder: Path) -> Path:
+    shutil.copytree(all_tokens_model, folder)
     server.models["org/tiny"] = folder
     return folder
 
 
-def test_a_model_of_open_clip_comes_from_the_hub(server: FakeHub, tiny_model: Path, tmp_path: Path) -> None:
-    _of_open_clip(server, tiny_model, tmp_path / "model")
-    assert load_encoder("hf-hub:org/tiny").fingerprint == load_encoder(str(tiny_model)).fingerprint
+def test_a_model_of_open_clip_comes_from_the_hub(server: FakeHub, all_tokens_model: Path, tmp_path: Path) -> None:
+    _of_open_clip(server, all_tokens_model, tmp_path / "model")
+    assert load_encoder("hf-hub:org/tiny").fingerprint == load_encoder(str(all_tokens_model)).fingerprint
 
 
 def test_weights_that_are_not_there_are_no_random_ones(
-    server: FakeHub, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FakeHub, all_tokens_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
 
-    folder = _of_open_clip(server, tiny_model, tmp_path / "model")
+    folder = _of_open_clip(server, all_tokens_model, tmp_path / "model")
     (folder / "open_clip_model.safetensors").rename(folder / "open_clip_pytorch_model.bin")
     with pytest.raises(
         InputError, match=r"^hf-hub:org/tiny: holds open_clip_config\.json and no weights in .*python -c"
@@ -152,14 +152,14 @@ def test_weights_that_are_not_there_are_no_random_ones(
 
 @pytest.mark.parametrize("form", ["open_clip", "transformers"])
 def test_half_a_download_is_one_line(
-    form: str, server: FakeHub, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, server: FakeHub, all_tokens_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
     if form == "transformers":
         write_clip(tmp_path / "model")
         server.models["org/tiny"] = tmp_path / "model"
     else:
-        _of_open_clip(server, tiny_model, tmp_path / "model")
+        _of_open_clip(server, all_tokens_model, tmp_path / "model")
     server.cut.add("org/tiny")
     with pytest.raises(InputError, match=r"^hf-hub:org/tiny: could not be fetched from the hub: .*run the command ag"):
         load_encoder("hf-hub:org/tiny")

@@ -12,7 +12,7 @@ from degla.model import fast_paths, linear_kernel
 from degla.model.block import why_unknown
 from degla.model.load import load_encoder
 from tests.attention_forms import models_of
-from tests.tiny import RESNET, timm_tower, write_model
+from tests.tiny import CONFIG, RESNET, timm_tower, write_model
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +50,7 @@ def test_blocks_are_known_by_what_they_are(change: Any, told: str, tiny_model: P
 
 
 def _text(**changes: Any) -> dict[str, Any]:
-    text = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
-    return {"custom_text": True, "text_cfg": text | changes}
+    return {"custom_text": True, "text_cfg": CONFIG["text_cfg"] | changes}
 
 
 @pytest.mark.parametrize(

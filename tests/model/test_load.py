@@ -18,11 +18,11 @@ from degla.errors import InputError
 from degla.model.average import average_weights
 from degla.model.checkpoint import save_encoder
 from degla.model.load import load_encoder
-from tests.tiny import CAPTIONS, RESNET, timm_tower, write_model
+from tests.tiny import ALL_TOKENS, CAPTIONS, CONFIG, RESNET, timm_tower, write_model
 
 
-def test_saved_folder_is_what_open_clip_loads(tiny_model: Path, tmp_path: Path) -> None:
-    encoder = load_encoder(str(tiny_model))
+def test_saved_folder_is_what_open_clip_loads(all_tokens_model: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(str(all_tokens_model))
     save_encoder(encoder, tmp_path / "saved")
     again = load_encoder(str(tmp_path / "saved"))
     assert again.fingerprint == encoder.fingerprint
@@ -38,6 +38,13 @@ def test_saved_folder_is_what_open_clip_loads(tiny_model: Path, tmp_path: Path) 
     assert torch.equal(transform(picture), encoder.transform(picture))
 
 
+@pytest.fixture
+def architecture(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of one that open_clip would know, of a hundredth of the parameters of its smallest."""
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-tiny", CONFIG | {"text_cfg": ALL_TOKENS})
+    return "ViT-tiny"
+
+
 class Called(TorchFunctionMode):
     """Names of all functions of PyTorch that are called within it."""
 
@@ -51,19 +58,21 @@ class Called(TorchFunctionMode):
 
 
 @pytest.mark.parametrize("tower", [None, RESNET, timm_tower()], ids=["ViT", "ResNet", "timm"])
-def test_no_random_number_is_drawn_for_weights_of_a_file(tower: dict[str, Any] | None, tmp_path: Path) -> None:
+def test_no_random_number_is_drawn_for_weights_of_a_file(
+    tower: dict[str, Any] | None, architecture: str, tmp_path: Path
+) -> None:
     write_model(tmp_path / "one", **({} if tower is None else {"vision_cfg": tower}))
     with Called() as called:
         found = load_encoder(str(tmp_path / "one")).clip.state_dict()
         assert not {name for name in called.names if name.endswith(("normal_", "uniform_"))}
-        load_encoder("ViT-S-32-alt:random")
+        load_encoder(f"{architecture}:random")
         assert {"normal_", "kaiming_uniform_"} <= called.names
     weights = load_file(tmp_path / "one" / "open_clip_model.safetensors")
     assert found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
 
 
-def test_random_weights_are_drawn_by_the_seed() -> None:
-    one, again, other = (load_encoder("ViT-S-32-alt:random", seed=seed).fingerprint for seed in (0, 0, 1))
+def test_random_weights_are_drawn_by_the_seed(architecture: str) -> None:
+    one, again, other = (load_encoder(f"{architecture}:random", seed=seed).fingerprint for seed in (0, 0, 1))
     assert one == again != other
 
 

@@ -41,19 +41,23 @@ def test_photos_merges_are_clips() -> None:
 
 @pytest.mark.skipif(not (SHARED / "coco").is_dir(), reason="no photographs in ../shared/data")
 def test_photo_finds_the_captions_of_photographs(tmp_path: Path) -> None:
-    """85 photographs that it has never seen; the card says what it scores. A wrong preprocessing would be far below."""
+    """40 photographs that it has never seen, of which it finds 40 % and 38 %. Colours in another order, the mean of
+    CLIP's pictures, half of the resolution or pictures upside down are below."""
     import json
 
     from degla.data.sources import read_captions
     from degla.records import write_jsonl
 
     rows = list(read_captions(SHARED / "coco" / "annotations" / "captions_val2017.json"))
+    chosen = [*dict.fromkeys(row.image for row in rows)][:40]
     (tmp_path / "retrieval").mkdir()
     (tmp_path / "val2017").symlink_to(SHARED / "coco" / "val2017")
-    images = [row.model_copy(update={"image": f"val2017/{Path(row.image).name}"}) for row in rows]
+    images = [
+        row.model_copy(update={"image": f"val2017/{Path(row.image).name}"}) for row in rows if row.image in chosen
+    ]
     write_jsonl(tmp_path / "retrieval" / "coco.jsonl", images)
     out = tmp_path / "result.json"
     assert main(["evaluate", "photo", "--benchmarks", "retrieval", "--root", str(tmp_path), "--out", str(out)]) == 0
     result = json.loads(out.read_text())
     scores = {score["metric"]: score["value"] for score in result["benchmarks"][0]["parts"][0]["scores"]}
-    assert scores["image_to_text@1"] > 0.33 and scores["text_to_image@1"] > 0.27
+    assert scores["image_to_text@1"] > 0.36 and scores["text_to_image@1"] > 0.35

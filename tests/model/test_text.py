@@ -12,14 +12,17 @@ from degla.data.batches import text_length
 from degla.model.load import load_encoder
 from degla.model.text import can_trim, encode_tree, encode_trimmed, padding_token, why_no_tree, why_padded
 from degla.prefixes import GrowTree
-from tests.tiny import ALL_TOKENS, CAPTIONS, write_model
+from tests.tiny import CAPTIONS, CONFIG, write_model
 
-TEXT = ALL_TOKENS
+TEXT = CONFIG["text_cfg"]
 EXACT = {
     "clip": {},
     "custom text": {"custom_text": True},
     "projection layer": {"custom_text": True, "text_cfg": TEXT | {"proj_bias": True}},
-    "end token by number": {"custom_text": True, "text_cfg": TEXT | {"pool_type": "eos", "eos_id": 49407}},
+    "end token by number": {
+        "custom_text": True,
+        "text_cfg": TEXT | {"pool_type": "eos", "eos_id": TEXT["vocab_size"] - 1},
+    },
     "no projection": {"custom_text": True, "embed_dim": 32, "text_cfg": TEXT | {"proj_type": "none"}},
 }
 REFUSED = {

@@ -20,6 +20,7 @@ from degla.files import write_json
 from degla.model import probe
 from degla.model.encoder import Encoder
 from degla.model.onnx_folder import IMAGE, INFO, INSTALL, TEXT, OnnxInfo, OnnxModel
+from degla.parse import read_json_object
 
 OPSET = 18
 """Version of ONNX's operators: the newest that PyTorch writes without rewriting a graph."""
@@ -150,8 +151,7 @@ def quantise(encoder: Encoder, folder: Path) -> dict[str, float]:
         small.replace(folder / file)
         for left in folder.glob(f"{file}.data"):
             left.unlink()
-    info = OnnxModel(folder, name=encoder.name).info.model_copy(update={"precision": "int8"})
-    write_json(folder / INFO, info.model_dump(mode="json"))
+    write_json(folder / INFO, read_json_object(folder / INFO) | {"precision": "int8"})
     model = OnnxModel(folder, name=encoder.name)
     return {
         "images": _cosine(model.encode_images(made.pixels), made.images),
