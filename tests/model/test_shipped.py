@@ -41,8 +41,8 @@ def test_photos_merges_are_clips() -> None:
 
 @pytest.mark.skipif(not (SHARED / "coco").is_dir(), reason="no photographs in ../shared/data")
 def test_photo_finds_the_captions_of_photographs(tmp_path: Path) -> None:
-    """40 photographs that it has never seen, of which it finds 40 % and 38 %. Colours in another order, the mean of
-    CLIP's pictures, half of the resolution or pictures upside down are below."""
+    """40 photographs that it has never seen: 40 % and 38 % are found. Colours in another order, the mean and spread of
+    CLIP's pictures, half of the resolution or pictures upside down give less."""
     import json
 
     from degla.data.sources import read_captions
