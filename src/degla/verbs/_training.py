@@ -7,14 +7,16 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.shelf import RECIPES, did_you_mean
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
+    from degla.losses.core.objective import LossesByName
 
 CONFIG = "--config"
 PRINT = "--print-config"
@@ -46,9 +48,8 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
 
     from degla.config.fields import flags
     from degla.config.file import check_unchanged, read_config, to_yaml
-    from degla.config.run import TrainConfig
 
-    default: Any = read_config(Path(words[1])) if resume else _start(named, file)
+    default = read_config(Path(words[1])) if resume else _start(named, file)
     first = words[: 2 if resume else 1 if named else 0]
     rest = words[len(first) :]
     rest = [_with_new_name(word) for word in rest]
@@ -59,12 +60,10 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
         raise SystemExit(0)
     _known_flags(rest, known=flags(default))
 
-    import tyro
-
     from degla.ranges import RangeError
 
     try:
-        config: TrainConfig = tyro.cli(TrainConfig, args=rest, default=default, prog=program)
+        config = _with_flags(rest, default, program=program)
     except RangeError as error:
         # Losses of replayed pairs are of the same types as those of the run's own.
         flag = f"--replay.{error.flag}"
@@ -76,6 +75,25 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
         sys.stdout.write(to_yaml(config))
         raise SystemExit(0)
     return config
+
+
+def _with_flags(words: list[str], default: TrainConfig, *, program: str) -> TrainConfig:
+    """A configuration changed by known flags; tyro, slow with many fields, sees only those losses that a flag names."""
+    import tyro
+
+    from degla.config.run import TrainConfig
+
+    sections = {word.partition("=")[0].rpartition(".")[0].replace("-", "_") for word in words}
+
+    def named(losses: LossesByName, section: str) -> LossesByName:
+        return {name: loss for name, loss in losses.items() if f"__{section}.{name}" in sections}
+
+    own, replay = default.objective, default.replay
+    less = replace(replay, objective=named(replay.objective, "replay.objective"))
+    less_of_all = replace(default, objective=named(own, "objective"), replay=less)
+    given = tyro.cli(TrainConfig, args=words, default=less_of_all, prog=program)
+    replay = replace(given.replay, objective=replay.objective | given.replay.objective)
+    return replace(given, objective=own | given.objective, replay=replay)
 
 
 def _start(named: str | None, file: str | None) -> TrainConfig:
@@ -165,9 +183,6 @@ def _known_flags(words: list[str], *, known: dict[str, bool]) -> None:
                 hint += f" Flags of {section}: {', '.join(sorted(same))}."
             raise InputError(f"unknown flag --{name}.{hint} All flags: degla train RECIPE --help {ALL}.")
 
-
-if TYPE_CHECKING:
-    from degla.config.run import TrainConfig
 
 ALL = "all"
 """The word behind --help that asks for every flag."""
