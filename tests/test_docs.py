@@ -13,13 +13,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import tyro
 
 from degla.cli import _top, _verb, parser
 from degla.config.run import TrainConfig
 from degla.errors import InputError
 from degla.losses.core.objective import losses_by_name
-from degla.shelf import BENCHMARKS, RECIPES, RULES, SYSTEMS
+from degla.shelf import BENCHMARKS, RULES, SYSTEMS
+from degla.verbs._training import configure
 from degla.verbs.system import read_command, setting_flags
 
 ROOT = Path(__file__).parents[1]
@@ -112,14 +112,9 @@ def _refusal(words: list[str]) -> str:
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             if words[0] == "train":
-                from_file = words[1] in ("--resume", "--config")
-                recipe = "degla" if from_file else words[1]
-                if recipe not in RECIPES.names():
-                    return f"no recipe {recipe!r}"
-                default = getattr(RECIPES.load(recipe), recipe)()
-                own = ("--print-config", "--dry-run")
-                given = [word for word in words[3 if from_file else 2 :] if word not in own]
-                tyro.cli(TrainConfig, args=given, default=default)
+                # No file that a page names is there; its flags go with any recipe.
+                given = ["degla", *words[3:]] if words[1] in ("--resume", "--config") else words[1:]
+                configure([word for word in given if word not in ("--print-config", "--dry-run")], verb="train")
                 return ""
             if words[0] == "system" and "--help" not in words:
                 read_command(words[1:])
