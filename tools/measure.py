@@ -65,7 +65,9 @@ LONG = 80
 MANY = 8
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
 ImportKind = Literal["module", "function", "typing"]
+Imports = Mapping[str, set[tuple[ImportKind, str]]]
 Graph = Mapping[str, set[str]]
 Figures = dict[str, Any]
 
@@ -96,14 +98,14 @@ class Module:
         name: dotted, without the package's own name; "" is the package's `__init__`.
         is_package: whether it is an `__init__`.
         tree: parsed.
-        lines: how many it has, of any kind.
+        text: as it stands.
         code_lines: how many of them are code lines.
     """
 
     name: str
     is_package: bool
     tree: ast.Module
-    lines: int
+    text: str
     code_lines: int
 
     @property
@@ -132,7 +134,7 @@ def read_modules(folder: Path) -> list[Module]:
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)
         name = ".".join(parts[:-1] if is_package else parts)
-        modules.append(Module(name, is_package, tree, len(text.splitlines()), count_code_lines(text, tree)))
+        modules.append(Module(name, is_package, tree, text, count_code_lines(text, tree)))
     return modules
 
 
@@ -143,11 +145,19 @@ def count_code_lines(text: str, tree: ast.Module) -> int:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in skipped:
             numbers.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(tree):
+    for node in statements_of(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             numbers.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     lines = text.splitlines()
     return sum(bool(lines[number - 1].strip()) for number in numbers)
+
+
+def statements_of(tree: ast.AST) -> Iterator[ast.AST]:
+    """All statements, with the parts of statements that hold some; no expression holds one."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, STATEMENTS):
+            yield node
+            yield from statements_of(node)
 
 
 def functions_of(tree: ast.AST, prefix: str = "", *, in_class: bool = False) -> Iterator[tuple[str, Function, bool]]:
@@ -158,7 +168,7 @@ def functions_of(tree: ast.AST, prefix: str = "", *, in_class: bool = False) -> 
             yield from functions_of(node, f"{prefix}{node.name}.<locals>.")
         elif isinstance(node, ast.ClassDef):
             yield from functions_of(node, f"{prefix}{node.name}.", in_class=True)
-        else:
+        elif isinstance(node, STATEMENTS):
             yield from functions_of(node, prefix, in_class=in_class)
 
 
@@ -234,7 +244,8 @@ def repeated_functions(modules: Sequence[Module]) -> dict[str, list[str]]:
 
 def shelf_packages(modules: Iterable[Module]) -> list[str]:
     """Folders that the source names as shelves."""
-    calls = (node for module in modules for node in ast.walk(module.tree) if isinstance(node, ast.Call))
+    trees = [module.tree for module in modules if "Shelf(" in module.text]
+    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
     named = [call.args[0] for call in calls if call.args and ast.unparse(call.func).rpartition(".")[2] == "Shelf"]
     texts = [each.value for each in named if isinstance(each, ast.Constant) and isinstance(each.value, str)]
     return sorted({text.partition(".")[2] for text in texts})
@@ -271,17 +282,13 @@ def _import_statements(node: ast.AST, kind: ImportKind) -> Iterator[tuple[Import
     else:
         inside: ImportKind = "function" if isinstance(node, Function) and kind == "module" else kind
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):  # Nothing else can hold an import.
+            if isinstance(child, STATEMENTS):
                 yield from _import_statements(child, inside)
 
 
-def import_graph(modules: Sequence[Module], package: str, kinds: Sequence[ImportKind]) -> dict[str, set[str]]:
+def import_graph(imports: Imports, kinds: Sequence[ImportKind]) -> dict[str, set[str]]:
     """For each module those that it imports by the given kinds of imports."""
-    known = {module.name for module in modules}
-    return {
-        module.name: {target for kind, target in imports_of(module, package, known) if kind in kinds}
-        for module in modules
-    }
+    return {module: {target for kind, target in found if kind in kinds} for module, found in imports.items()}
 
 
 def circles(graph: Graph) -> list[list[str]]:
@@ -362,10 +369,12 @@ def measure(folder: Path) -> Figures:
             many |= {place: parameters} if parameters > MANY else {}
     public = [ast.get_docstring(function) is not None for _, _, function in public_functions(modules)]
     packages = [module.name for module in modules if module.is_package]
-    graphs = {label: import_graph(modules, folder.name, kinds) for label, kinds in KINDS.items()}
+    known = {module.name for module in modules}
+    imports = {module.name: set(imports_of(module, folder.name, known)) for module in modules}
+    graphs = {label: import_graph(imports, kinds) for label, kinds in KINDS.items()}
     return {
         "files": len(sizes),
-        "lines": sum(module.lines for module in modules),
+        "lines": sum(len(module.text.splitlines()) for module in modules),
         "code_lines": sum(sizes),
         "median_file": statistics.median(sizes),
         "largest_file": {"file": largest.file, "code_lines": largest.code_lines},
