@@ -28,7 +28,7 @@ def test_the_whole_pipeline(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     small = room.Size(
-        scenes=64, captions_per_image=1, steps=2, items_per_part=4, images_per_class=1, retrieval_images=4
+        scenes=64, captions_per_image=1, steps=1, items_per_part=2, images_per_class=1, retrieval_images=2
     )
     monkeypatch.setattr(room, "QUICK", small)
     monkeypatch.setattr("degla.study.workers.get_context", lambda _: FORKS)
@@ -59,6 +59,7 @@ def test_the_whole_pipeline(
     drawn = (out / "world" / "pairs-64" / "captions.jsonl").stat().st_mtime_ns
     monkeypatch.setattr(methods, "METHODS", {"clip": None})
     assert main(["demo", "--quick", "--out", str(out)]) == 0
+    assert sorted(path.name for path in (out / "results").glob("*-0.json")) == ["base-0.json", "clip-0.json"]
     assert (out / "world" / "pairs-64" / "captions.jsonl").stat().st_mtime_ns == drawn
 
 

@@ -27,7 +27,7 @@ from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.journal import Journal
 from degla.negatives.run.questions import Prompts
 from degla.negatives.run.ray_engine import BatchResult, PartFolder, Worker, parts_folder, take_in
-from degla.negatives.run.stream import BATCH, CaptionStream
+from degla.negatives.run.stream import CaptionStream
 from degla.negatives.run.summary import Summary
 from degla.study.cluster import ClusterWorkers, open_cluster
 from degla.study.workers import run_jobs
@@ -55,14 +55,15 @@ def open_fatal(folder: Path, command: int) -> ScriptedModel:
         own = folder / f"machine-{os.getpid()}"
         own.mkdir()
         os.chdir(own)
-    return ScriptedModel(partial(scripted_runs.fatal, folder=folder, killed_at=150), capacity=4, shuffle=1)
+    return ScriptedModel(partial(scripted_runs.fatal, folder=folder, killed_at=40), capacity=4, shuffle=1)
 
 
 def test_two_workers_of_which_one_is_killed_make_the_local_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    texts, out, notes = many(2 * BATCH), Path("ray.jsonl"), tmp_path / "notes"
+    monkeypatch.setattr("degla.negatives.run.stream.BATCH", 64)
+    texts, out, notes = many(2 * 64), Path("ray.jsonl"), tmp_path / "notes"
     notes.mkdir()
     run(tmp_path / "local.jsonl", ScriptedModel(varied), texts, rules=RULES)
     for module in (scripted_runs, sys.modules[__name__]):  # workers cannot import the tests
