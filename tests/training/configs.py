@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import CheckpointConfig, TrackingConfig
 from degla.shelf import RECIPES
-from degla.training.loop import train
+from degla.training.loop import TrainResult, train
 from degla.training.sharding import NEEDS_TORCH
+from tests.launch import run_together
 
 needs_slices = pytest.mark.skipif(
     tuple(map(int, torch.__version__.split(".")[:2])) < NEEDS_TORCH,
@@ -42,11 +46,41 @@ def tiny_config(recipe: str, *, model: Path, pairs: dict[str, Path], out: Path, 
     )
 
 
+def whole_and_resumed(config: TrainConfig, *, at: int = 2) -> tuple[TrainResult, TrainResult]:
+    """A run with a checkpoint behind step `at`, and a copy of it, cut off there and resumed to the end."""
+    assert config.out is not None
+    config = replace(config, checkpoint=replace(config.checkpoint, every_steps=at))
+    whole, half = train(config), replace(config, out=config.out.with_name("half"))
+    shutil.copytree(config.out, half.out)
+    cut_off(half, at=at)
+    return whole, train(half, resume=True)
+
+
 def interrupted(whole: TrainConfig, out: Path) -> TrainConfig:
     """The same run in another folder, cut off behind step 2: ready to be resumed."""
     half = replace(whole, out=out, checkpoint=replace(whole.checkpoint, every_steps=2))
     train(half)
-    for name in ("step-3", "step-4"):
-        if (out / name).is_dir():
-            (out / name / "state.json").unlink()
+    cut_off(half, at=2)
     return half
+
+
+def cut_off(config: TrainConfig, *, at: int) -> None:
+    """Leave a run's folder as if its process had ended while it wrote the first checkpoint behind step `at`."""
+    assert config.out is not None
+    for later in config.out.glob("step-*/state.json"):
+        if int(later.parent.name.removeprefix("step-")) > at:
+            later.unlink()
+
+
+_TRAIN = """
+import json, sys
+from degla.config.fields import from_plain
+from degla.training.loop import train
+train(from_plain(json.loads(sys.argv[1]), where="test"), resume=len(sys.argv) > 2)
+"""
+
+
+def train_in(processes: int, config: TrainConfig, *, resume: bool = False) -> str:
+    """`train` in new processes, which have no flags to read; returns what they wrote to stderr."""
+    words = ["-c", _TRAIN, json.dumps(to_plain(config)), *(["resume"] if resume else [])]
+    return run_together(words, count=processes)

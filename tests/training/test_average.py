@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from degla.config.file import read_config
 from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
@@ -23,9 +22,8 @@ from degla.model.load import load_encoder
 from degla.model.runs import checkpoints
 from degla.training.loop import train
 from degla.world.draw import draw_benchmark
-from tests.launch import run_together
 from tests.tiny import write_model
-from tests.training.configs import needs_slices, tiny_config
+from tests.training.configs import needs_slices, tiny_config, train_in
 
 Pairs = dict[str, Path]
 Weights = dict[str, torch.Tensor]
@@ -130,13 +128,11 @@ def test_adapters_are_averaged_as_the_weights_they_amount_to(
 def test_sharded_processes_average_end_together_and_go_on_in_one(
     benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
-    pairs = [f"--data.{name}={tiny_pairs[name]}" for name in ("captions", "images", "negatives")]
-    words = ["negclip", f"--model={tiny_model}", f"--out={tmp_path / 'run'}", *pairs, "--data.negatives-per-caption=1",
-             "--train.batch-size=8", "--train.steps=6", "--train.precision=fp32", "--train.average=0.5",
-             "--train.strategy=fsdp", "--optim.lr=1e-3", "--optim.warmup-steps=1", "--checkpoint.keep=0",
-             "--validation.benchmarks=world", f"--validation.root={benchmark}", "--validation.every-steps=1",
-             "--stop.patience=1"]  # fmt: skip
-    said = run_together(["-m", "degla", "train", *words], count=2)
+    loop = {"batch_size": 8, "steps": 6, "average": 0.5, "strategy": "fsdp"}
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", **loop)
+    watched = ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1)
+    config = replace(config, validation=watched, stop=StopConfig(patience=1))
+    said = train_in(2, config)
     assert said.count("ended early, after step") == 1, "one process tells it"
     rows = [json.loads(line) for line in (tmp_path / "run" / "validation.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(len(rows)))
@@ -149,5 +145,4 @@ def test_sharded_processes_average_end_together_and_go_on_in_one(
     assert (tmp_path / "run" / "best").resolve().name == f"step-{len(scores) - 1}"
     base = load_file(tiny_model / MODEL)
     _assert_average(load_file(newest / MODEL), base, load_file(newest / STUDENT), share=0.5)
-    config = replace(read_config(tmp_path / "run"), stop=StopConfig(patience=9))
-    assert train(config, resume=True).step == 6
+    assert train(replace(config, stop=StopConfig(patience=9)), resume=True).step == 6

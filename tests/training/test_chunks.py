@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 
 from degla.config.fields import to_plain
 from degla.inputs import parts, with_sources
-from degla.training.loop import train
 from tests.launch import run, run_together
-from tests.training.configs import interrupted, tiny_config
+from tests.training.configs import tiny_config, whole_and_resumed
 from tests.training.gradient_worker import Gradients, first_step
 
 Pairs = dict[str, Path]
@@ -102,10 +101,9 @@ def test_processes_and_chunks_change_no_gradient(
 
 def test_a_run_in_chunks_resumes_bit_for_bit(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = _everything(tiny_model, tiny_pairs, tmp_path / "whole", steps=4, chunk_size=3)
-    train(whole)
-    train(interrupted(whole, tmp_path / "half"), resume=True)
+    done, resumed = whole_and_resumed(whole)
     for name in ("open_clip_model.safetensors", "teacher.safetensors"):
-        left, right = (load_file(tmp_path / run / "step-4" / name) for run in ("whole", "half"))
+        left, right = (load_file(run.folder / name) for run in (done, resumed))
         assert all(torch.equal(value, right[key]) for key, value in left.items()), name
 
 

@@ -19,7 +19,7 @@ from degla.model.load import load_encoder
 from degla.training.features import embed_patches
 from degla.training.loop import train
 from tests.tiny import CAPTIONS
-from tests.training.configs import interrupted, tiny_config
+from tests.training.configs import tiny_config, whole_and_resumed
 
 Pairs = dict[str, Path]
 
@@ -62,8 +62,7 @@ def test_once_equals_every_step(
 def test_resume_is_exact(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     loop = {"train_image_tower": False, "embed_images_once": True}
     whole = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", **loop)
-    left = load_file(train(whole).folder / "open_clip_model.safetensors")
-    right = load_file(train(interrupted(whole, tmp_path / "half"), resume=True).folder / "open_clip_model.safetensors")
+    left, right = (load_file(run.folder / "open_clip_model.safetensors") for run in whole_and_resumed(whole))
     assert all(torch.equal(value, right[name]) for name, value in left.items())
 
 

@@ -20,7 +20,7 @@ from degla.model.modes import rest_what_stays
 from degla.training.loop import train
 from degla.training.optim import choose_trainable
 from tests.tiny import CONFIG, RESNET, timm_tower, write_model
-from tests.training.configs import interrupted, tiny_config
+from tests.training.configs import tiny_config, whole_and_resumed
 from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
@@ -73,7 +73,7 @@ def test_trained_towers_keep_their_statistics(model: Path, tiny_pairs: Pairs, tm
 
 def test_statistics_move_where_they_are_told_to(model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = _config(model, tiny_pairs, tmp_path / "run", batch_norm="update", freeze_image_blocks=-1)
-    outcome = train(whole)
+    outcome, resumed = whole_and_resumed(whole)
     changed, same = _changed(model, outcome.folder)
     depth = tower_depth(load_encoder(str(model)).clip, "image")
     assert depth is not None
@@ -84,9 +84,8 @@ def test_statistics_move_where_they_are_told_to(model: Path, tiny_pairs: Pairs, 
         name for name in same if name.endswith(STATISTICS)
     } == set()
 
-    resumed = train(interrupted(whole, tmp_path / "half"), resume=True).folder
     for file in ("open_clip_model.safetensors", "teacher.safetensors"):
-        left, right = load_file(outcome.folder / file), load_file(resumed / file)
+        left, right = load_file(outcome.folder / file), load_file(resumed.folder / file)
         assert all(torch.equal(value, right[name]) for name, value in left.items()), file
 
 

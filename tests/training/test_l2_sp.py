@@ -16,7 +16,7 @@ from degla.errors import InputError
 from degla.model.load import load_encoder
 from degla.training.loop import train
 from degla.training.optim import L2SP
-from tests.training.configs import tiny_config
+from tests.training.configs import tiny_config, whole_and_resumed
 
 Pairs = dict[str, Path]
 
@@ -98,12 +98,7 @@ def test_a_heavy_penalty_keeps_the_weights(tiny_model: Path, tiny_pairs: Pairs, 
 def test_a_resumed_run_is_held_by_the_same_start(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", steps=6)
     config = replace(config, l2_sp=L2SPConfig(weight=1.0, importance="equal"))
-    train(config)
-    parts = replace(config, out=tmp_path / "parts", checkpoint=replace(config.checkpoint, every_steps=3))
-    train(parts)
-    (tmp_path / "parts" / "step-6" / "state.json").unlink()
-    train(parts, resume=True)
-    rows = [(tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("whole", "parts")]
+    rows = [(run.folder.parent / "metrics.jsonl").read_text().splitlines() for run in whole_and_resumed(config, at=3)]
     values = [[json.loads(line)["l2_sp"] for line in lines] for lines in rows]
     assert values[0] == values[1] and values[0][0] == 0 and values[0][-1] > values[0][1] > 0
 

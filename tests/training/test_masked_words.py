@@ -26,7 +26,7 @@ from degla.prefixes import MASKED
 from degla.training.loop import train
 from degla.training.pairs import open_pairs
 from tests.tiny import CAPTIONS, CONFIG, write_model
-from tests.training.configs import interrupted, tiny_config
+from tests.training.configs import tiny_config, whole_and_resumed
 
 Pairs = dict[str, Path]
 EYE = torch.eye(4, dtype=torch.float64)
@@ -141,7 +141,7 @@ def _along(run: Path) -> dict[str, torch.Tensor]:
 
 def test_macco_trains_and_resumes(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = _config(tiny_model, tiny_pairs, tmp_path / "whole")
-    done = train(whole)
+    done, resumed = whole_and_resumed(whole)
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and all(math.isfinite(row["loss"]) for row in rows)
     assert rows[0]["loss"] == pytest.approx(rows[0]["masked_contrast"] + 20 * rows[0]["masked_text"], rel=1e-6)
@@ -153,11 +153,9 @@ def test_macco_trains_and_resumes(tiny_model: Path, tiny_pairs: Pairs, tmp_path:
     one, start = load_file(done.folder / weights), load_file(tiny_model / weights)
     assert one.keys() == start.keys(), "a plain open_clip model"
     assert all((one[name] != start[name]).any() for name in ("text_projection", "visual.proj"))
-    half = interrupted(whole, tmp_path / "half")
-    again = train(half, resume=True).folder
-    other = load_file(again / weights)
+    other = load_file(resumed.folder / weights)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    first, second = _along(done.folder), _along(again)
+    first, second = _along(done.folder), _along(resumed.folder)
     assert "mask_token" in first and all(torch.equal(first[name], second[name]) for name in first)
     alone, parts = (
         train(_config(tiny_model, tiny_pairs, tmp_path / name, steps=1, **loop))

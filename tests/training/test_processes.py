@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.launch import run, run_together
+from degla.config.run import TrainConfig
+from degla.config.sections import ValidationConfig
+from degla.training.loop import train
+from tests.launch import run
 from tests.tiny import write_classes
-from tests.training.configs import needs_slices
+from tests.training.configs import cut_off, needs_slices, tiny_config, train_in
 
 Pairs = dict[str, Path]
-
-
-def _run(processes: int, *words: str) -> None:
-    run_together(["-m", "degla", "train", *words], count=processes)
-
-
-def _flags(model: Path, pairs: Pairs, out: Path) -> list[str]:
-    return ["degla", "--model", str(model), "--out", str(out), "--data.captions", str(pairs["captions"]),
-            "--data.images", str(pairs["images"]), "--data.negatives", str(pairs["negatives"]),
-            "--data.negatives-per-caption", "2", "--train.batch-size", "8", "--train.steps", "4", "--optim.lr", "1e-3",
-            "--train.precision", "fp32", "--tracking.every-steps", "1", "--checkpoint.every-minutes", "0",
-            "--checkpoint.every-steps", "2", "--checkpoint.keep", "0", "--objective.intra-modal.weight", "0.1",
-            "--objective.cross-modal-rank.weight", "0.2"]  # fmt: skip
+WEIGHTS = ("open_clip_model.safetensors", "teacher.safetensors")
 
 
 def _metrics(run: Path) -> list[dict[str, Any]]:
@@ -37,22 +29,58 @@ def _metrics(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def single(tiny_model: Path, tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(tiny_model: Path, tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """Of four steps with checkpoints at steps 2 and 4."""
     out = tmp_path_factory.mktemp("single") / "run"
-    _run(1, *_flags(tiny_model, tiny_pairs, out))
+    config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=out, batch_size=8)
+    weights = {"intra_modal": 0.1, "cross_modal_rank": 0.2}
+    more = {name: replace(config.objective[name], weight=weight) for name, weight in weights.items()}
+    return replace(
+        config,
+        objective=config.objective | more,
+        checkpoint=replace(config.checkpoint, every_steps=2),
+        optim=replace(config.optim, warmup_steps=50),  # Adam's first steps go by the sign of what is rounding alone.
+    )
+
+
+@pytest.fixture(scope="module")
+def watched(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """The same with an evaluation every two steps."""
+    root = write_classes(tmp_path_factory.mktemp("classes") / "classes")
+    validation = ValidationConfig(benchmarks=("zeroshot",), root=root, every_steps=2, score="recognition")
+    return replace(config, validation=validation)
+
+
+@pytest.fixture(scope="module")
+def single(config: TrainConfig) -> Path:
+    return train(config).folder.parent
+
+
+@pytest.fixture(scope="module")
+def double(watched: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("double") / "run"
+    train_in(2, replace(watched, out=out))
     return out
+
+
+def _cut_copy(run: Path, config: TrainConfig, out: Path) -> TrainConfig:
+    """A run's configuration for a copy of it that ends behind step 2."""
+    shutil.copytree(run, out, symlinks=True)
+    cut_off(replace(config, out=out), at=2)
+    return replace(config, out=out)
 
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_number_of_processes_changes_nothing(
-    processes: int, single: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+    processes: int, config: TrainConfig, single: Path, double: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    _run(processes, *_flags(tiny_model, tiny_pairs, out))
+    out = double if processes == 2 else tmp_path / "run"
+    if processes != 2:
+        train_in(processes, replace(config, out=out))
     for one, many in zip(_metrics(single), _metrics(out), strict=True):
         for name in one.keys() - {"pairs_per_second"}:
             assert many[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), (one["step"], name)
-    for name in ("open_clip_model.safetensors", "teacher.safetensors"):
+    for name in WEIGHTS:
         left, right = load_file(single / "step-4" / name), load_file(out / "step-4" / name)
         for key, value in left.items():
             # Adam's first steps turn tiny gradients, where the order of sums shows, into steps of the learning rate.
@@ -60,10 +88,9 @@ def test_number_of_processes_changes_nothing(
             assert (right[key] - value).abs().mean() < 2e-6
 
 
-def test_a_run_of_one_process_goes_on_in_two_of_torchrun(single: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    shutil.copytree(single, out)
-    (out / "step-4" / "state.json").unlink()
+def test_a_run_of_one_process_goes_on_in_two_of_torchrun(config: TrainConfig, single: Path, tmp_path: Path) -> None:
+    out, forked = tmp_path / "run", tmp_path / "forked"
+    _cut_copy(single, config, out)
     # torchrun starts two new interpreters, which share not even the seed of hashes.
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = run([*torchrun, "-m", "degla", "train", "--resume", str(out)])
@@ -74,37 +101,37 @@ def test_a_run_of_one_process_goes_on_in_two_of_torchrun(single: Path, tmp_path:
     for one, moved in zip(_metrics(single), _metrics(out), strict=True):
         for name in one.keys() - {"pairs_per_second"}:
             assert moved[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), (one["step"], name)
+    # Two that share it, and all that the first has computed before, take the same steps bit for bit.
+    train_in(2, _cut_copy(single, config, forked), resume=True)
+    assert [row["loss"] for row in _metrics(forked)] == [row["loss"] for row in _metrics(out)]
+    for name in WEIGHTS:
+        left, right = (load_file(run / "step-4" / name) for run in (out, forked))
+        assert all(torch.equal(value, right[key]) for key, value in left.items()), name
 
 
 @needs_slices
-def test_slices_give_the_same_run_as_copies_and_each_goes_on_as_the_other(
-    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
-) -> None:
-    more = ["--optim.clip-norm", "0.5", "--train.chunk-size", "2", *_watched(tmp_path)]
+def test_slices_give_the_same_run_as_copies_and_each_goes_on_as_the_other(watched: TrainConfig, tmp_path: Path) -> None:
+    def by(strategy: str, out: Path) -> TrainConfig:
+        loop = replace(watched.train, chunk_size=2, strategy=strategy)
+        return replace(watched, out=out, train=loop, optim=replace(watched.optim, clip_norm=0.5))
+
     copies, slices = tmp_path / "ddp", tmp_path / "fsdp"
     for out in (copies, slices):
-        _run(2, *_flags(tiny_model, tiny_pairs, out), *more, "--train.strategy", out.name)
+        train_in(2, by(out.name, out))
     first = _metrics(copies)
     assert [row["loss"] for row in _metrics(slices)] == pytest.approx([row["loss"] for row in first], rel=1e-5)
     for one, other in zip(_validated(copies), _validated(slices), strict=True):
         assert other == pytest.approx(one, abs=0.1)
-    for name in ("open_clip_model.safetensors", "teacher.safetensors"):
+    for name in WEIGHTS:
         left, right = load_file(copies / "step-4" / name), load_file(slices / "step-4" / name)
         assert left.keys() == right.keys()
         for key, value in left.items():
             torch.testing.assert_close(right[key], value, rtol=0, atol=2e-4)
     for out, processes, strategy in ((copies, 2, "fsdp"), (slices, 1, "ddp")):
-        (out / "step-4" / "state.json").unlink()
-        _run(processes, "--resume", str(out), "--train.strategy", strategy)
+        cut_off(by(strategy, out), at=2)
+        train_in(processes, by(strategy, out), resume=True)
         losses = [row["loss"] for row in _metrics(out)]
         assert losses == pytest.approx([row["loss"] for row in first], rel=1e-4), (processes, strategy)
-
-
-def _watched(folder: Path) -> list[str]:
-    """Flags of an evaluation every two steps."""
-    root = write_classes(folder / "classes")
-    return ["--validation.benchmarks", "zeroshot", "--validation.root", str(root), "--validation.every-steps", "2",
-            "--validation.score", "recognition"]  # fmt: skip
 
 
 def _validated(run: Path) -> list[dict[str, Any]]:
@@ -112,14 +139,11 @@ def _validated(run: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_of_two_processes_evaluates_in_both_and_goes_on_in_one(
-    single: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+    watched: TrainConfig, single: Path, double: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    _run(2, *_flags(tiny_model, tiny_pairs, out), *_watched(tmp_path))
-    shared = _validated(out)
+    out, shared = tmp_path / "run", _validated(double)
     assert [row["step"] for row in shared] == [0, 2, 4], "each score is written once"
-    (out / "step-4" / "state.json").unlink()
-    _run(1, "--resume", str(out))
+    train(_cut_copy(double, watched, out), resume=True)
     assert [row["step"] for row in _metrics(out)] == [1, 2, 3, 4]
     assert _validated(out)[:2] == shared[:2] and _validated(out)[2] == pytest.approx(shared[2], abs=0.1)
     for one, moved in zip(_metrics(single), _metrics(out), strict=True):

@@ -22,7 +22,7 @@ from degla.model.text_decoder import LONGEST, DecoderTokens, TextDecoder
 from degla.training.loop import train
 from degla.training.pairs import open_pairs
 from tests.tiny import CAPTIONS, CONFIG, write_model
-from tests.training.configs import interrupted, tiny_config
+from tests.training.configs import tiny_config, whole_and_resumed
 
 transformers = pytest.importorskip("transformers")
 
@@ -122,7 +122,7 @@ def _entry(run: Path) -> torch.Tensor:
 
 def test_read_clip_with_its_decoder(folder: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = _config(folder, tiny_model, tiny_pairs, tmp_path / "whole")
-    done = train(whole)
+    done, resumed = whole_and_resumed(whole)
     rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     parts = ("contrastive", "text_contrast", "token_reconstruction")
     assert all(math.isfinite(row[name]) for row in rows for name in parts)
@@ -135,8 +135,7 @@ def test_read_clip_with_its_decoder(folder: Path, tiny_model: Path, tiny_pairs: 
         start = TextDecoder(folder, width=CONFIG["text_cfg"]["width"]).entry.weight
     assert (_entry(done.folder) - start).abs().max() > 1e-4, "the map stood still"
     # Resumed, and in parts, it is the same run.
-    half = interrupted(whole, tmp_path / "half")
-    again = train(half, resume=True).folder
+    again = resumed.folder
     weights = "open_clip_model.safetensors"
     one, other = load_file(done.folder / weights), load_file(again / weights)
     assert all(torch.equal(one[name], other[name]) for name in one) and torch.equal(_entry(done.folder), _entry(again))
@@ -152,7 +151,7 @@ def test_read_clip_with_its_decoder(folder: Path, tiny_model: Path, tiny_pairs: 
     )
     (again / "state.json").unlink()
     with pytest.raises(InputError, match=r"trained on other data .* changed: decoder\."):
-        train(replace(half, data=replace(half.data, decoder=other_decoder)), resume=True)
+        train(replace(whole, out=again.parent, data=replace(whole.data, decoder=other_decoder)), resume=True)
 
 
 def test_the_text_is_of_the_same_image(folder: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:

@@ -26,8 +26,7 @@ from degla.training.embed import teacher_target, to_embeddings
 from degla.training.loop import train
 from degla.training.pairs import open_pairs
 from degla.training.step import Trainer
-from tests.launch import run_together
-from tests.training.configs import tiny_config
+from tests.training.configs import tiny_config, train_in, whole_and_resumed
 
 Pairs = dict[str, Path]
 
@@ -108,37 +107,34 @@ def test_resume_is_bit_equal(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
     chosen = whole.replay.objective | {"hardest_hinge": replace(whole.objective["hardest_hinge"], weight=0.5)}
     whole = replace(whole, replay=replace(whole.replay, objective=chosen))
     whole = replace(whole, teacher=replace(whole.teacher, kind="average", decay=0.9))
-    train(whole)
-    parts = replace(whole, out=tmp_path / "parts", checkpoint=replace(whole.checkpoint, every_steps=5))
-    train(parts)
-    (tmp_path / "parts" / "step-7" / "state.json").unlink()
-    (tmp_path / "parts" / "step-6" / "state.json").unlink(missing_ok=True)
-    assert read_config(tmp_path / "parts") == parts, "a configuration with two objectives survives JSON"
-    assert train(parts, resume=True).step == 7
+    runs = whole_and_resumed(whole, at=5)
+    parts = replace(whole, out=tmp_path / "half", checkpoint=replace(whole.checkpoint, every_steps=5))
+    assert read_config(tmp_path / "half") == parts, "a configuration with two objectives survives JSON"
+    assert runs[1].step == 7
     for name in ("open_clip_model.safetensors", "teacher.safetensors"):
-        left, right = (load_file(tmp_path / run / "step-7" / name) for run in ("whole", "parts"))
+        left, right = (load_file(run.folder / name) for run in runs)
         assert all(torch.equal(left[key], right[key]) for key in left), name
     rows = [
-        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
-        for run in ("whole", "parts")
+        [json.loads(line) for line in (run.folder.parent / "metrics.jsonl").read_text().splitlines()] for run in runs
     ]
     assert [row["loss"] for row in rows[0]] == [row["loss"] for row in rows[1]]
     assert all(row["l2_sp"] > 0 for row in rows[0][1:]) and rows[0][0]["l2_sp"] == 0
-    memory = torch.load(tmp_path / "whole" / "step-7" / "optimizer.pt", weights_only=True)["memory"]
+    memory = torch.load(runs[0].folder / "optimizer.pt", weights_only=True)["memory"]
     assert "replay.hardest_hinge" in memory
 
 
 def test_two_processes_train_as_one(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    words = ["gift", "--model", str(tiny_model), "--data.captions", str(tiny_pairs["captions"]), "--data.images",
-             str(tiny_pairs["images"]), "--data.classes", str(tiny_pairs["classes"]), "--replay.data.captions",
-             str(tiny_pairs["captions"]), "--replay.data.images", str(tiny_pairs["images"]), "--train.steps", "3",
-             "--train.batch-size", "4", "--replay.batch-size", "6", "--optim.lr", "1e-3", "--optim.warmup-steps",
-             "0", "--tracking.every-steps", "1", "--train.train-scale",
-             "--replay.objective.soft-alignment.weight", "0",
-             # At the start the distillation's gradient is rounding alone, which a small epsilon would make steps of.
-             "--optim.eps", "1e-3"]  # fmt: skip
-    assert main(["train", *words, "--out", str(tmp_path / "1")]) == 0
-    run_together(["-m", "degla", "train", *words, "--out", str(tmp_path / "2")], count=2)
+    config = _gift(tiny_model, tiny_pairs, tmp_path / "1", steps=3)
+    kept = replace(config.replay.objective["soft_alignment"], weight=0.0)
+    config = replace(
+        config,
+        replay=replace(config.replay, objective=config.replay.objective | {"soft_alignment": kept}),
+        train=replace(config.train, train_scale=True),
+        # At the start the distillation's gradient is rounding alone, which a small epsilon would make steps of.
+        optim=replace(config.optim, warmup_steps=0, eps=1e-3),
+    )
+    train(config)
+    train_in(2, replace(config, out=tmp_path / "2"))
     found = [
         [json.loads(line) for line in (tmp_path / count / "metrics.jsonl").read_text().splitlines()]
         for count in ("1", "2")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,19 +18,10 @@ from degla.errors import DeglaError, InputError
 from degla.model import checkpoint as checkpoint_module
 from degla.model.runs import checkpoints
 from degla.training.loop import train
-from tests.launch import run, start
-from tests.training.configs import tiny_config
+from tests.launch import run
+from tests.training.configs import cut_off, tiny_config
 
 Pairs = dict[str, Path]
-FLAGS = ["--optim.lr", "1e-3", "--train.batch-size", "4", "--data.negatives-per-caption", "2", "--train.seed", "5",
-         "--checkpoint.every-minutes", "0", "--checkpoint.keep", "0", "--tracking.every-steps", "1",
-         "--objective.cross-modal-rank.weight", "0.3", "--train.steps", "8"]  # fmt: skip
-
-
-def _command(model: Path, pairs: Pairs, out: Path, *more: str) -> list[str]:
-    return ["-m", "degla", "train", "degla", "--model", str(model), "--out", str(out),
-            "--data.captions", str(pairs["captions"]), "--data.images", str(pairs["images"]),
-            "--data.negatives", str(pairs["negatives"]), *FLAGS, *more]  # fmt: skip
 
 
 def _assert_equal_checkpoints(one: Path, other: Path) -> None:
@@ -59,20 +47,18 @@ def _assert_equal_checkpoints(one: Path, other: Path) -> None:
 def test_resume_is_bit_equal_through_a_new_process_in_mid_epoch(
     precision: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
-    flags = ("--train.precision", precision)
-    whole = _command(tiny_model, tiny_pairs, tmp_path / "whole", *flags)
-    assert run(whole).wait() == 0
+    loop: dict[str, Any] = {"steps": 8, "precision": precision}
+    whole = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", **loop)
+    moving = replace(whole.objective["cross_modal_rank"], weight=0.3)
+    whole = replace(whole, objective=whole.objective | {"cross_modal_rank": moving})
+    train(whole)
     # Six steps make an epoch: step 3 is in the middle of the first, and the run ends in the second.
-    parts = _command(tiny_model, tiny_pairs, tmp_path / "parts", *flags, "--checkpoint.every-steps", "3")
-    assert run(parts).wait() == 0
-    for later in checkpoints(tmp_path / "parts"):
-        if later.name != "step-3":
-            (later / "state.json").unlink()
-    resume = ["-m", "degla", "train", "--resume", str(tmp_path / "parts")]
-    if precision == "fp32":  # An interpreter that shares nothing with the first, not even the seed of hashes.
-        subprocess.run([sys.executable, *resume], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    else:
-        assert run(resume).wait() == 0
+    parts = replace(whole, out=tmp_path / "parts", checkpoint=replace(whole.checkpoint, every_steps=3))
+    train(parts)
+    cut_off(parts, at=3)
+    # In an interpreter with another seed of hashes, too: test_processes.py, with torchrun.
+    done = run(["-m", "degla", "train", "--resume", str(tmp_path / "parts")])
+    assert done.wait() == 0, done.stderr
     _assert_equal_checkpoints(tmp_path / "whole" / "step-8", tmp_path / "parts" / "step-8")
     metrics = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
                for name in ("whole", "parts")]  # fmt: skip
@@ -82,6 +68,8 @@ def test_resume_is_bit_equal_through_a_new_process_in_mid_epoch(
 
 def test_sigterm_saves_and_exits_clean(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     folder = tmp_path / "run"
+    endless = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=folder, steps=100_000)
+    (tmp_path / "run.json").write_text(json.dumps(to_plain(endless)))
     # The program is stopped from inside, when it has taken its fourth step, whenever that is.
     code = (
         "import os, signal, sys\n"
@@ -94,8 +82,7 @@ def test_sigterm_saves_and_exits_clean(tiny_model: Path, tiny_pairs: Pairs, tmp_
         "Metrics.record = stopping\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    endless = _command(tiny_model, tiny_pairs, folder, "--train.steps", "100000")
-    program = start(["-c", code, *endless[2:]])
+    program = run(["-c", code, "train", "--config", str(tmp_path / "run.json")])
     assert program.wait() == 0, program.stderr
     messages = program.stderr
     assert "stopped by SIGTERM" in messages and f"degla train --resume {folder}" in messages

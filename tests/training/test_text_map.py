@@ -20,9 +20,8 @@ from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.model.text_map import add_text_map
 from degla.recipes.labclip import labclip
-from degla.training.loop import train
 from tests.tiny import CAPTIONS, CONFIG, write_model
-from tests.training.configs import interrupted, tiny_config
+from tests.training.configs import tiny_config, whole_and_resumed
 from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
@@ -88,7 +87,7 @@ def test_a_run_moves_map_and_scale_alone_and_goes_on_exactly(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
     config = tiny_config("labclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", chunk_size=3)
-    outcome = train(config)
+    outcome, resumed = whole_and_resumed(config)
     base, tuned = load_file(tiny_model / "open_clip_model.safetensors"), load_encoder(str(outcome.folder))
     assert {name for name, value in tuned.clip.state_dict().items() if not torch.equal(value, base[name])} == {
         "text_projection", "logit_scale",
@@ -97,9 +96,8 @@ def test_a_run_moves_map_and_scale_alone_and_goes_on_exactly(
     held = load_file(outcome.folder / "adapters.safetensors")
     matrix = next(value for name, value in held.items() if name.endswith(".text_map"))
     torch.testing.assert_close(tuned.clip.text_projection, base["text_projection"] @ matrix.T, rtol=0, atol=1e-6)
-    resumed = train(interrupted(config, tmp_path / "half"), resume=True).folder
     for name in ("open_clip_model", "adapters"):
-        left, right = (load_file(folder / f"{name}.safetensors") for folder in (outcome.folder, resumed))
+        left, right = (load_file(folder / f"{name}.safetensors") for folder in (outcome.folder, resumed.folder))
         assert left and all(torch.equal(value, right[key]) for key, value in left.items()), name
     # Weights half way are the map half way: (I + A) / 2.
     half = average_weights(load_encoder(str(tiny_model)), tuned, share=0.5).clip.text_projection

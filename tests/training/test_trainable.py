@@ -16,16 +16,15 @@ from degla.model.adapters import AdapterConfig, add_adapters, merged_state
 from degla.model.load import load_encoder
 from degla.training.loop import train
 from tests.tiny import CAPTIONS, timm_tower, write_model
-from tests.training.configs import interrupted, tiny_config
+from tests.training.configs import tiny_config, whole_and_resumed
 from tests.training.gradient_worker import first_step
 
 Pairs = dict[str, Path]
 
 
 def _moved(model: Path, folder: Path) -> set[str]:
-    after = dict(load_encoder(str(folder)).clip.named_parameters())
-    before = load_encoder(str(model)).clip.named_parameters()
-    return {name for name, value in before if not torch.equal(value, after[name])}
+    before, after = (load_file(place / "open_clip_model.safetensors") for place in (model, folder))
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
 
 
 @pytest.mark.parametrize(("tower", "count"), [("image", 1), ("text", 1), ("image", -1)])
@@ -33,7 +32,7 @@ def test_first_blocks_stay(tower: str, count: int, tiny_model: Path, tiny_pairs:
     flags = {f"freeze_{tower}_blocks": count}  # All but the last of two is the first.
     config = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=3, **flags)
     moved = _moved(tiny_model, train(config).folder)
-    names = {name for name, _ in load_encoder(str(tiny_model)).clip.named_parameters()}
+    names = load_file(tiny_model / "open_clip_model.safetensors").keys()
     first = "visual.transformer.resblocks.0." if tower == "image" else "transformer.resblocks.0."
     entrance = ("visual.conv1", "visual.class_embedding", "visual.positional_embedding", "visual.ln_pre")
     entrance = entrance if tower == "image" else ("token_embedding", "positional_embedding")
@@ -71,20 +70,19 @@ def test_adapters_start_at_the_base_and_merge_to_equal_outputs(parts: Any, tiny_
 def test_training_with_adapters(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = tiny_config("degla", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", steps=4)
     whole = replace(whole, adapter=AdapterConfig(rank=2))
-    outcome = train(whole)
+    outcome, resumed = whole_and_resumed(whole)
     moved = _moved(tiny_model, outcome.folder)
     ends = ("in_proj_weight", "out_proj.weight", "c_fc.weight", "c_proj.weight", "logit_scale")
     assert moved and all(name.endswith(ends) for name in moved)
     assert len(moved) == 4 * 4 + 1, "an adapter of a block did not move"
 
     teacher = load_file(outcome.folder / "teacher.safetensors")
-    base = load_encoder(str(tiny_model)).clip.state_dict()
+    base = load_file(tiny_model / "open_clip_model.safetensors")
     assert teacher.keys() == base.keys()
     assert {name for name, value in teacher.items() if not torch.equal(value, base[name])} == moved
 
-    resumed = train(interrupted(whole, tmp_path / "half"), resume=True).folder
     for name in ("open_clip_model", "teacher", "adapters", "teacher_adapters"):
-        left, right = (load_file(folder / f"{name}.safetensors") for folder in (outcome.folder, resumed))
+        left, right = (load_file(folder / f"{name}.safetensors") for folder in (outcome.folder, resumed.folder))
         assert left and all(torch.equal(value, right[key]) for key, value in left.items()), name
 
 

@@ -63,7 +63,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     from degla.ranges import RangeError
 
     try:
-        config = _with_flags(rest, default, program=program)
+        config = _with_flags(rest, default, program=program) if rest else default
     except RangeError as error:
         # Losses of replayed pairs are of the same types as those of the run's own.
         flag = f"--replay.{error.flag}"
