@@ -40,11 +40,16 @@ def _compare(left: Gradients, right: Gradients, *, relative: float) -> None:
         assert gap < relative, (name, gap.item())
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The first step of a batch that is not cut."""
+    return first_step(_everything(tiny_model, tiny_pairs, tmp_path_factory.mktemp("whole")))
+
+
 @pytest.mark.parametrize("chunk_size", [1, 3, 8])
 def test_chunks_have_the_gradients_of_the_whole(
-    chunk_size: int, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+    chunk_size: int, whole: Any, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
-    whole = first_step(_everything(tiny_model, tiny_pairs, tmp_path))
     chunked = first_step(_everything(tiny_model, tiny_pairs, tmp_path, chunk_size=chunk_size))
     torch.testing.assert_close(whole[0], chunked[0], rtol=1e-6, atol=0)
     _compare(whole[1], chunked[1], relative=1e-5)
@@ -83,9 +88,8 @@ def test_every_kind_of_recipe(recipe: str, tiny_model: Path, tiny_pairs: Pairs, 
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_and_chunks_change_no_gradient(
-    processes: int, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+    processes: int, whole: Any, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
-    whole = first_step(_everything(tiny_model, tiny_pairs, tmp_path))
     small = 8 // processes // 2
     configs = [_everything(tiny_model, tiny_pairs, tmp_path, chunk_size=size) for size in (None, small)]
     worker = Path(__file__).with_name("gradient_worker.py")
@@ -134,13 +138,13 @@ def test_a_large_batch_fits_where_the_whole_needs_four_times_as_much(tmp_path: P
     from tests.tiny import CONFIG, write_model, write_pairs
 
     model = write_model(tmp_path / "model", vision_cfg=CONFIG["vision_cfg"] | {"patch_size": 8, "layers": 10})
-    pairs = write_pairs(tmp_path / "pairs", images=512)
+    pairs = write_pairs(tmp_path / "pairs", images=256)
     rows = [json.loads(line) for line in pairs["negatives"].read_text().splitlines()]
     more = [row | {"text": f"{row['text']} and {word}"} for row in rows for word in ("more", "less", "that")]
     pairs["negatives"].write_text("".join(json.dumps(row) + "\n" for row in rows + more))
     grown = {}
     for chunk_size in (16, None):
-        config = _everything(model, pairs, tmp_path / "run", plain=True, batch_size=1024, chunk_size=chunk_size)
+        config = _everything(model, pairs, tmp_path / "run", plain=True, batch_size=512, chunk_size=chunk_size)
         config = replace(config, data=replace(config.data, negatives_per_caption=4))
         done = run(["-c", _MEMORY, json.dumps(to_plain(config))])
         assert done.wait() == 0, done.stderr[-3000:]

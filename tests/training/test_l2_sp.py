@@ -9,11 +9,11 @@ from typing import Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from degla.config.sections import L2SPConfig
 from degla.errors import InputError
-from degla.model.load import load_encoder
 from degla.training.loop import train
 from degla.training.optim import L2SP
 from tests.training.configs import tiny_config, whole_and_resumed
@@ -85,12 +85,12 @@ def test_a_tensor_without_gradient_is_not_held() -> None:
 
 
 def test_a_heavy_penalty_keeps_the_weights(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    begun = load_encoder(str(tiny_model)).clip.state_dict()
+    begun = load_file(tiny_model / "open_clip_model.safetensors")
     moved = {}
     for weight in (0.0, 300.0):
         config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / str(weight), steps=12)
         config = replace(config, l2_sp=L2SPConfig(weight=weight, importance="equal"))
-        ended = load_encoder(str(train(config).folder)).clip.state_dict()
+        ended = load_file(train(config).folder / "open_clip_model.safetensors")
         moved[weight] = sum(float((ended[name] - value).square().sum()) for name, value in begun.items())
     assert moved[300.0] < 0.5 * moved[0.0]
 

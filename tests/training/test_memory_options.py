@@ -23,6 +23,13 @@ from tests.training.gradient_worker import first_step
 Pairs = dict[str, Path]
 
 
+@pytest.fixture(scope="module")
+def one_block(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tracing takes its time for every block."""
+    towers = {tower: CONFIG[tower] | {"layers": 1} for tower in ("vision_cfg", "text_cfg")}
+    return write_model(tmp_path_factory.mktemp("one block") / "model", **towers)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("trim", [True, False])
 def test_gradient_checkpointing_changes_nothing(
@@ -59,17 +66,17 @@ def test_checkpointed_blocks_keep_no_activations(tiny_model: Path) -> None:
     assert kept[1] < 0.75 * kept[0]
 
 
-def test_compiled_towers_do_not_recompile_per_length(tiny_model: Path) -> None:
+def test_compiled_towers_do_not_recompile_per_length(one_block: Path) -> None:
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("torch.compile needs a C++ compiler on processors, and there is none")
     import torch._dynamo.testing as testing
 
-    encoder = load_encoder(str(tiny_model))
+    encoder = load_encoder(str(one_block))
     assert encoder.grow is not None
     grow = type(encoder.grow)(multiple=8)
     counter = testing.CompileCounter()
     encoder.compile(backend=counter)
-    plain = load_encoder(str(tiny_model))
+    plain = load_encoder(str(one_block))
     words = (
         "red blue green small old two three black white wooden quiet grey sea night hat dog cat bench star " * 2
     ).split()
@@ -88,7 +95,7 @@ BACKENDS = ("aot_eager", "inductor") if os.environ.get("DEGLA_TEST_INDUCTOR") el
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_compiled_step_equals_the_eager_one(
-    backend: str, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: str, one_block: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch._dynamo.utils import counters
 
@@ -96,10 +103,7 @@ def test_a_compiled_step_equals_the_eager_one(
 
     monkeypatch.setattr(Encoder, "compile", partialmethod(Encoder.compile, backend=backend))
     torch._dynamo.reset()  # type: ignore[no-untyped-call]
-    # Tracing takes its time for every block.
-    one_block = {tower: CONFIG[tower] | {"layers": 1} for tower in ("vision_cfg", "text_cfg")}
-    model = write_model(tmp_path / "model", **one_block)
-    config = tiny_config("negclip", model=model, pairs=tiny_pairs, out=tmp_path)
+    config = tiny_config("negclip", model=one_block, pairs=tiny_pairs, out=tmp_path)
     eager = first_step(config)
     counters.clear()
     compiled = first_step(replace(config, train=replace(config.train, compile=True)))

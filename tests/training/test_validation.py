@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from degla.config.run import TrainConfig
 from degla.config.sections import StopConfig, ValidationConfig
 from degla.errors import InputError
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.run import evaluate
 from degla.model.load import load_encoder
-from degla.training.loop import train
+from degla.training.loop import TrainResult, train
 from degla.training.validation import Validation
 from degla.world.draw import draw_benchmark
 from tests.training.configs import tiny_config
@@ -29,34 +30,38 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
         split="validation",
         items_per_part=10,
         images_per_class=1,
-        retrieval_images=10,
+        retrieval_images=4,
     )
 
 
-def test_scores_are_written_and_the_best_is_kept(
-    benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
-) -> None:
-    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=4)
+@pytest.fixture(scope="module")
+def watched(
+    benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainConfig, TrainResult]:
+    """A run that is evaluated every two steps."""
+    out = tmp_path_factory.mktemp("watched") / "run"
+    config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=out, steps=4)
     config = replace(config, validation=ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=2))
-    train(config)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "validation.jsonl").read_text().splitlines()]
+    return config, train(config)
+
+
+def test_scores_are_written_and_the_best_is_kept(watched: tuple[TrainConfig, TrainResult]) -> None:
+    run = watched[1].folder.parent
+    rows = [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 2, 4]
     assert all(0 <= row[name] <= 1 for row in rows for name in ("score", "composition", "swap", "recognition"))
     assert all(row["score"] == row["composition"] == row["composition.id.neutral"] for row in rows)
     best = max(rows[1:], key=lambda row: (row["score"], -row["step"]))["step"]
-    assert json.loads((tmp_path / "run" / "best.json").read_text()) == {"checkpoint": f"step-{best}"}
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert json.loads((run / "best.json").read_text()) == {"checkpoint": f"step-{best}"}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     logged = {line["step"]: line["validation/composition"] for line in lines if "validation/composition" in line}
     assert logged == {row["step"]: row["composition"] for row in rows}
 
 
-def test_evaluating_does_not_change_the_training(
-    benchmark: Path, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
-) -> None:
-    plain = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "plain", steps=4)
-    watched = replace(plain, out=tmp_path / "watched")
-    watched = replace(watched, validation=ValidationConfig(benchmarks=("world",), root=benchmark, every_steps=1))
-    assert train(plain).values == train(watched).values
+def test_evaluating_does_not_change_the_training(watched: tuple[TrainConfig, TrainResult], tmp_path: Path) -> None:
+    config, outcome = watched
+    plain = train(replace(config, out=tmp_path / "plain", validation=ValidationConfig()))
+    assert plain.values == outcome.values
 
 
 @pytest.mark.parametrize("rank", [0, 1])
