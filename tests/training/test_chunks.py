@@ -91,12 +91,13 @@ def test_processes_and_chunks_change_no_gradient(
     processes: int, whole: Any, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
 ) -> None:
     small = 8 // processes // 2
-    configs = [_everything(tiny_model, tiny_pairs, tmp_path, chunk_size=size) for size in (None, small)]
+    sizes = (None, small) if processes == 2 else (small,)
+    configs = [_everything(tiny_model, tiny_pairs, tmp_path, chunk_size=size) for size in sizes]
     worker = Path(__file__).with_name("gradient_worker.py")
     words = [json.dumps(to_plain(config)) for config in configs]
     run_together([str(worker), str(tmp_path / "found.pt"), *words], count=processes)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
-    assert found.keys() == {"None", str(small)}
+    assert found.keys() == {str(size) for size in sizes}
     for step in found.values():
         torch.testing.assert_close(step["loss"], whole[0], rtol=1e-5, atol=0)
         _compare(whole[1], {name.removeprefix("module."): value for name, value in step["gradients"].items()},

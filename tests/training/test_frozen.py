@@ -43,7 +43,7 @@ def _changed(model: Path, folder: Path, file: str = "open_clip_model.safetensors
 
 
 def _config(model: Path, pairs: Pairs, out: Path, recipe: str = "degla", **loop: Any) -> TrainConfig:
-    return tiny_config(recipe, model=model, pairs=pairs, out=out, **loop)
+    return tiny_config(recipe, model=model, pairs=pairs, out=out, **{"steps": 2} | loop)
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "update"])
@@ -72,7 +72,7 @@ def test_trained_towers_keep_their_statistics(model: Path, tiny_pairs: Pairs, tm
 
 
 def test_statistics_move_where_they_are_told_to(model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
-    whole = _config(model, tiny_pairs, tmp_path / "run", batch_norm="update", freeze_image_blocks=-1)
+    whole = _config(model, tiny_pairs, tmp_path / "run", batch_norm="update", freeze_image_blocks=-1, steps=4)
     outcome, resumed = whole_and_resumed(whole)
     changed, same = _changed(model, outcome.folder)
     depth = tower_depth(load_encoder(str(model)).clip, "image")
@@ -123,7 +123,7 @@ def test_moving_statistics_mean_nothing_without_batch_norm(tiny_model: Path, tin
 def test_degla_plus_trains_the_last_block_of_any_tower(name: str, tiny_pairs: Pairs, tmp_path: Path) -> None:
     vision = RESNET if name == "resnet" else timm_tower(name, image_size=160 if name == "test_vit" else 32)
     model = write_model(tmp_path / "model", vision_cfg=vision)
-    outcome = train(_config(model, tiny_pairs, tmp_path / "run", "degla_plus", steps=3))
+    outcome = train(_config(model, tiny_pairs, tmp_path / "run", "degla_plus"))
     depth = tower_depth(load_encoder(str(model)).clip, "image")
     assert depth is not None and depth.count > 2
     changed, same = _changed(model, outcome.folder)
