@@ -54,10 +54,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory, base: str) -> Path:
-    """A folder with the data of `_TINY`."""
+    """A folder with the data of `_TINY`; of each recognition domain three classes, else they are all of the work."""
     out = tmp_path_factory.mktemp("drawn")
     plan = _plan_of(out, train_steps=2)
     prepare(plan, expand(plan, where="plan"), out=out)
+    for path in out.glob("data/benchmark-*/recognition/*/classes.json"):
+        fields = json.loads(path.read_text())
+        path.write_text(json.dumps({name: values[:3] for name, values in fields.items()}))
     return out / "data"
 
 
