@@ -22,6 +22,7 @@ from degla.study.sequence_page import draw_sequence
 from degla.study.sequence_plan import SequencePlan, read_sequence_plan
 from degla.study.tuning import tune_all
 from degla.world.recognition import draw_recognition
+from tests.tiny import write_small_world
 
 SHIPPED = Path(__file__).parents[2] / "docs" / "studies" / "continual" / "plan.yaml"
 TINY: dict[str, Any] = {
@@ -33,13 +34,14 @@ TINY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two tasks with tests of their own, and pairs for rehearsal, as a user would have them."""
+    """A small base, two tasks with tests of their own, and pairs for rehearsal, as a user would have them."""
     folder = tmp_path_factory.mktemp("tasks")
     for domain in ("digit", "count"):
         draw_recognition(folder / domain, domains=(domain,), style="turned", images_per_class=2)
         test = folder / "benchmarks" / "zeroshot" / domain
         draw_recognition(test, domains=(domain,), style="turned", split="test", images_per_class=2)
     draw_recognition(folder / "again", domains=("place",), images_per_class=2)
+    write_small_world(folder / "base")
     return folder
 
 
@@ -54,7 +56,8 @@ def _write(folder: Path, drawn: Path, **fields: Any) -> Path:
     benchmarks = {"names": ["zeroshot"], "root": str(drawn / "benchmarks")}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "plan.yaml"
-    path.write_text(yaml.safe_dump({**TINY, "tasks": tasks, "benchmarks": benchmarks, **fields}, sort_keys=False))
+    own = {"base": str(drawn / "base"), "tasks": tasks, "benchmarks": benchmarks}
+    path.write_text(yaml.safe_dump({**TINY, **own, **fields}, sort_keys=False))
     return path
 
 
