@@ -63,7 +63,7 @@ def made_rows(captions: Iterable[CaptionRecord]) -> list[NegativeRecord]:
 
 @pytest.fixture(scope="module")
 def balanced(tmp_path_factory: pytest.TempPathFactory) -> tuple[Balancer, list[NegativeRecord]]:
-    captions = made_captions(500)
+    captions = made_captions(400)
     rows = made_rows(captions)
     out = tmp_path_factory.mktemp("balance") / "balanced.jsonl"
     with CaptionIndex(captions) as index:
@@ -77,24 +77,24 @@ def test_what_the_words_told_is_told_no_longer(balanced: tuple[Balancer, list[Ne
     colours = report.rules["colours"]
     assert colours.before is not None and colours.before.most > 0.7
     assert colours.after is not None and colours.after.most <= 0.6 and colours.stays
-    assert colours.kept > 0.3 * colours.captions == 0.3 * 500
+    assert colours.kept > 0.3 * colours.captions == 0.3 * 400
 
 
 def test_a_rule_whose_form_betrays_it_is_left_out(balanced: tuple[Balancer, list[NegativeRecord]]) -> None:
     balancer, rows = balanced
     assert not balancer.report.rules["adds"].stays
     adds = [row for row in rows if row.rule == "adds"]
-    assert len(adds) == 500 and {row.reason for row in adds} == {"told_by_text"} and not any(r.accepted for r in adds)
+    assert len(adds) == 400 and {row.reason for row in adds} == {"told_by_text"} and not any(r.accepted for r in adds)
 
 
 def test_every_caption_and_rule_has_its_row(balanced: tuple[Balancer, list[NegativeRecord]]) -> None:
     balancer, rows = balanced
     assert [(row.caption_id, row.rule) for row in rows] == [
-        (str(at), rule) for at in range(500) for rule in ("colours", "adds", "none")
+        (str(at), rule) for at in range(400) for rule in ("colours", "adds", "none")
     ]
     kept = sum(row.accepted for row in rows)
-    assert balancer.report.negatives == (1000, kept) and kept == balancer.report.rules["colours"].kept
-    assert balancer.report.covered == (500, kept)
+    assert balancer.report.negatives == (800, kept) and kept == balancer.report.rules["colours"].kept
+    assert balancer.report.covered == (400, kept)
     assert {row.reason for row in rows if row.rule == "none"} == {"no_candidate"}
     assert {row.reason for row in rows if row.rule == "colours"} == {"", "unbalanced"}
 
@@ -151,7 +151,7 @@ def test_the_explanation_says_whether_balance_can_help() -> None:
 
 
 def test_the_command_writes_source_settings_and_digest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    captions = made_captions(300)
+    captions = made_captions(120)
     write_jsonl(tmp_path / "captions.jsonl", captions)
     write_jsonl(tmp_path / "all.jsonl", made_rows(captions))
     argv = ["negatives", "balance", str(tmp_path / "all.jsonl"), "--captions", str(tmp_path / "captions.jsonl")]
@@ -193,7 +193,7 @@ def balance_command(folder: Path, captions: list[CaptionRecord], rows: list[Nega
     ("count", "keep", "message"),
     [
         (1, "colours", "too few negatives to balance: no rule has 40"),
-        (200, "adds", "no rule stays: the texts alone tell adds 100 %"),
+        (120, "adds", "no rule stays: the texts alone tell adds 100 %"),
         (3, "none", "holds no accepted negative"),
     ],
 )

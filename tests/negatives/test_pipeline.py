@@ -122,7 +122,7 @@ class Watched(ScriptedModel):
 
 def test_the_model_never_runs_dry_between_batches(tmp_path: Path) -> None:
     model = Watched(varied, capacity=32, shuffle=1)
-    texts = many(3 * BATCH)
+    texts = many(2 * BATCH)
     run(tmp_path / "negatives.jsonl", model, texts, rules=("swap_nouns", "replace_nouns"), per_rule=1)
     depths = model.__dict__["depths"]
     end = max(place for place, depth in enumerate(depths) if depth == 32)
@@ -157,7 +157,7 @@ def test_a_straggler_holds_back_a_bounded_number_of_captions(tmp_path: Path) -> 
             return super().finished()
 
     model = Straggling(varied, capacity=8, forms=("write",))
-    texts = many(12 * BATCH)
+    texts = many(9 * BATCH)
     run(tmp_path / "negatives.jsonl", model, texts, rules=("replace_nouns",), per_rule=1)
     assert 7 * BATCH <= model.__dict__["before"] <= 8 * BATCH
 

@@ -21,12 +21,7 @@ EXAMPLES = (
     Example("A woman reads a book in a park.", "A woman reads a letter in a park."),
     Example("Two boats near a bridge.", "Two trucks near a bridge."),
 )
-CAPTIONS = (
-    "A small dog sits on a wooden bench.",
-    "Two children play with a red ball.",
-    "A man in a blue shirt rides a horse.",
-    "A white cat sleeps under a table.",
-)
+CAPTIONS = ("A small dog sits on a wooden bench.", "A man in a blue shirt rides a horse.")
 
 
 def weights() -> Path:
@@ -60,7 +55,7 @@ def answers(url: str, form: Form, **settings: bool) -> list[tuple[Caption, Reque
         for number, caption in enumerate(parse(CAPTIONS)):
             chat = rule.ask(caption, EXAMPLES)
             assert chat is not None
-            choices = tuple(rule.read(caption, None, Random(0)))[:3] if form == "choose" else ()
+            choices = tuple(rule.read(caption, None, Random(0)))[:2] if form == "choose" else ()
             request = Request(RequestKey(str(number), RULE, 0), form, chat, caption.text, choices)
             asked[request.key] = (caption, request)
             model.start(request)
@@ -86,7 +81,7 @@ def test_free_answers_can_be_read(url: str) -> None:
     readable = [read_reply(reply.text) for _, _, reply in found if reply.outcome == "answered"]
     assert len(readable) == len(CAPTIONS) and all(readable), found
     # What the prefix cache spares: all but the last turn is the same.
-    assert sum(reply.counts.get("cached_tokens", 0) > 50 for _, _, reply in found) >= len(CAPTIONS) - 2
+    assert sum(reply.counts.get("cached_tokens", 0) > 50 for _, _, reply in found) >= len(CAPTIONS) - 1
 
 
 def test_schema_of_a_text_is_kept(url: str) -> None:
