@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first: else one process would work on it alone at the end."""
     long = (
         "training/test_processes", "test_ray", "study/test_conduct", "test_demo", "test_export", "test_loss_parity",
-        "test_loss_processes", "test_interpolate", "test_chunks", "test_review_page", "test_resume", "test_docs",
+        "test_loss_processes", "test_interpolate", "test_chunks", "tests/app/", "test_resume", "test_docs",
         "test_survives", "test_server_real", "evaluation/test_processes", "test_batches", "test_examples", "/study/",
     )  # fmt: skip
     items.sort(key=lambda item: next((place for place, name in enumerate(long) if name in str(item.path)), len(long)))
@@ -43,6 +44,18 @@ def pytest_collection_finish() -> None:
     """What is imported stays to the end: garbage is looked for seldom, and never through PyTorch."""
     gc.freeze()
     gc.set_threshold(200_000, 50, 50)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Shared out by file; all pages by one process, since each would read gradio and start a browser first."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "app" if nodeid.startswith("tests/app/") else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", params=SOURCES)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from degla.evaluation.gallery import Gallery
 from degla.look import GIVEN, look
 from degla.model.load import load_encoder
 from degla.search import PictureFolder, PictureSearch
-from tests.app.visitor import Visitor
+from tests.app.visitor import Visitor, served_here
 from tests.tiny import CAPTIONS, write_model
 
 MOST: dict[str, Any] = {"count": 100, "side": 32}
@@ -100,17 +99,10 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def address(
     page: ComparisonPage, elsewhere: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
-    import uvicorn
-
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     monkeypatch.setenv("NO_PROXY", "*")
-    with open_port(0) as listener:
-        server = uvicorn.Server(uvicorn.Config(build(page), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = server.force_exit = True
-        thread.join()
+    with served_here(build(page)) as address:
+        yield address
 
 
 def test_all_of_it_on_a_phone(browser: Any, address: str, elsewhere: list[Any], photos: Path, tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from degla.app.review_page import ReviewPage
+from degla.app.review_page import ReviewPage, build
 from degla.errors import InputError
 from degla.negatives.review.decisions import Review
 from degla.negatives.review.draft import Draft
 from degla.negatives.review.state import draft_key
 from degla.records import read_jsonl, write_jsonl
-from tests.app.visitor import Visitor
+from tests.app.visitor import Visitor, served_here
 from tests.launch import Program, start
 
 ANIMALS = ("dog", "cat", "horse", "goat", "cow", "duck", "fox", "bear", "lion", "mouse", "rabbit", "swan")
@@ -65,7 +65,13 @@ def served(drafts: Path) -> Iterator[tuple[str, Program]]:
         program.wait()
 
 
-def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path) -> None:
+def review_of(drafts: Path) -> Review:
+    """Opened anew, with what was decided by then."""
+    log = drafts.with_name(f"{drafts.name}.review.jsonl")
+    return Review(list(read_jsonl(Draft, drafts)), log=log, out=drafts.parent / "out")
+
+
+def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = drafts.parent / "out" / "swap_nouns.yaml"
     with served(drafts) as (address, program):
         person = Visitor(browser, address, until="#review-texts h1")
@@ -100,7 +106,9 @@ def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path) -> No
         program.wait()
         assert [trouble for trouble in person.troubles if "failed" not in trouble] == []
         person.tab.close()
-    with served(drafts) as (address, _):
+    # A page that is opened anew, in this process: that it starts by a command is shown above.
+    monkeypatch.setenv("NO_PROXY", "*")
+    with review_of(drafts) as review, served_here(build(ReviewPage(review, drafts.parent / "images"))) as address:
         person = Visitor(browser, address, until="#review-texts h1", viewport={"width": 390, "height": 844})
         person.expect("#review-progress", "8 of 20 decided: 7 accepted, 1 rejected")
         person.expect("#review-texts", DRAFTS[8].caption)
@@ -123,7 +131,7 @@ def test_twenty_drafts_by_keyboard_over_a_kill(browser: Any, drafts: Path) -> No
 
 @pytest.fixture
 def page(drafts: Path) -> Iterator[ReviewPage]:
-    with Review(list(read_jsonl(Draft, drafts)), log=drafts.with_suffix(".log"), out=drafts.parent / "out") as review:
+    with review_of(drafts) as review:
         yield ReviewPage(review, drafts.parent / "images")
 
 
@@ -146,8 +154,6 @@ def test_texts_are_shown_as_text(page: ReviewPage) -> None:
 
 def test_only_pictures_of_the_folder_are_served(page: ReviewPage) -> None:
     from fastapi.testclient import TestClient
-
-    from degla.app.review_page import build
 
     client = TestClient(build(page), base_url="http://127.0.0.1")
     assert client.get(f"/picture/{draft_key(DRAFTS[0])}").headers["content-type"] == "image/jpeg"

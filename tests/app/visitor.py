@@ -1,11 +1,32 @@
-"""A person at a page, and whatever the browser complains of."""
+"""A page that is served, a person at it, and whatever the browser complains of."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import uvicorn
+
+from degla.app.serving import open_port
 
 # gradio's own browser code says so when it closes the stream that tells how far an upload is.
 _GRADIOS = "Method not implemented."
+
+
+@contextmanager
+def served_here(application: Any) -> Iterator[str]:
+    """The address of an application that a thread of this process serves."""
+    with open_port(0) as listener:
+        server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = server.force_exit = True
+            thread.join()
 
 
 class Visitor:

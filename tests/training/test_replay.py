@@ -103,8 +103,9 @@ def test_the_batch_of_a_step_is_a_function_of_its_number(tiny_model: Path, tiny_
 
 def test_resume_is_bit_equal(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     whole = _gift(tiny_model, tiny_pairs, tmp_path / "whole", steps=7)
-    # A memory of the second stream, and a teacher that moves.
-    chosen = whole.replay.objective | {"hardest_hinge": replace(whole.objective["hardest_hinge"], weight=0.5)}
+    # A memory of the second stream that counts steps across the resume, and a teacher that moves.
+    hinge = replace(whole.objective["hardest_hinge"], weight=0.5, mean_steps=6)
+    chosen = whole.replay.objective | {"hardest_hinge": hinge}
     whole = replace(whole, replay=replace(whole.replay, objective=chosen))
     whole = replace(whole, teacher=replace(whole.teacher, kind="average", decay=0.9))
     runs = whole_and_resumed(whole, at=5)
