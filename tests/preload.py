@@ -26,6 +26,7 @@ import degla.verbs.train
 from degla.config.fields import from_plain, to_plain
 from degla.config.run import TrainConfig
 from degla.model.tokenizer import open_tokenizer
+from degla.negatives.grammar.phrases import parse_one
 from degla.shelf import SHELVES
 from tests.tiny import CONFIG
 
@@ -37,8 +38,9 @@ torch.set_num_threads(1)
 for shelf in SHELVES.values():
     for name in shelf.names():
         shelf.load(name)
-# What a program reads once and keeps: the types of all fields, and CLIP's merges.
+# What a program reads once and keeps: the types of all fields, CLIP's merges, the tagger and its words.
 from_plain(to_plain(TrainConfig()), where="here")
 open_tokenizer("local-dir:", CONFIG, ())
+parse_one("A dog.")
 gc.freeze()  # What is imported lives as long as the process: no collection in a fork looks through it, or copies it.
 __all__ = ["degla", "open_clip", "scipy", "spacy", "torch", "tyro"]
