@@ -260,22 +260,14 @@ def test_labels_are_text_not_markup(report_of: Callable[[str], Reported]) -> Non
     assert "<script" not in report_of("world").page and "alert(1)" in report_of("world").page
 
 
-def test_start_needs_no_torch_and_little_time() -> None:
-    code = (
-        # The processor's seconds: other work on the machine is not the report's doing.
-        "import sys, time; start = time.process_time(); import degla.evaluation.report; "
-        "took = time.process_time() - start; "
-        "print(took, sorted({'torch', 'matplotlib', 'jinja2', 'scipy', 'open_clip'} & set(sys.modules)))"
-    )
-    best = float("inf")
-    for _ in range(5):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        took, loaded = done.stdout.split(maxsplit=1)
-        assert loaded.strip() == "[]"
-        best = min(best, float(took))
-        if best < 0.5:
-            return
-    raise AssertionError(f"{best} seconds")
+def test_start_reads_no_slow_package() -> None:
+    """Which packages are read is the report's doing, and how long that takes the machine's."""
+    code = "import sys; import degla.evaluation.report; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    read = {name for name in done.stdout.split() if name[0] != "_"} - sys.stdlib_module_names
+    results = {"annotated_types", "markupsafe", "numpy", "PIL", "pydantic", "pydantic_core", "typing_extensions",
+               "typing_inspection"}  # fmt: skip
+    assert "degla" in read and read <= results | {"degla"}
 
 
 def test_joint_scores_are_both_differences_together(report_of: Callable[[str], Reported]) -> None:
