@@ -15,9 +15,9 @@ demo: $(VENV)/.installed
 	$(BIN)/degla demo
 	@echo "On your own photographs: $(BIN)/degla demo --photos CAPTIONS --images FOLDER --out demo-photos"
 
-# While mypy leaves a processor half idle, Python compiles what the tests import: else all their processes do at once.
+# Beside mypy Python compiles what the tests import: else all their processes do at once.
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -c "import tests.preload" & $(MAKE) --no-print-directory check; status=$$?; wait; exit $$status
+	@$(BIN)/python -c "import tests.preload" & $(MAKE) --no-print-directory check MYPY_NUM_WORKERS=1; status=$$?; wait; exit $$status
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 mutants: $(VENV)/.installed-dev
