@@ -29,9 +29,9 @@ from degla.negatives.run.questions import Prompts
 from degla.negatives.run.ray_engine import BatchResult, PartFolder, Worker, parts_folder, take_in
 from degla.negatives.run.stream import CaptionStream
 from degla.negatives.run.summary import Summary
+from degla.stopping import Interruption
 from degla.study.cluster import ClusterWorkers, open_cluster
 from degla.study.workers import run_jobs
-from degla.training.loop import StopRequest
 from tests.negatives import scripted_runs
 from tests.negatives.scripted_runs import TEXTS, many, records, rows_of, run, varied
 from tests.study.test_workers import Watcher
@@ -134,7 +134,7 @@ def study_work(job: tuple[str, Path]) -> tuple[str, str]:
         (folder / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "wait":
-        with StopRequest() as stop:
+        with Interruption() as stop:
             (folder / "waiting").touch()
             while stop.name is None:
                 time.sleep(0.01)

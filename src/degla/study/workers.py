@@ -21,8 +21,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from degla.errors import DeglaError
 from degla.locks import Lock
-from degla.stopping import leave_signals
-from degla.training.loop import StopRequest
+from degla.stopping import Interruption, leave_signals
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -119,7 +118,7 @@ def run_jobs(
     pending = deque(range(len(jobs)))
     place: Workers[Any] = LocalWorkers(work, held) if workers is None else workers
     all_of_them: list[JobWorker] = []
-    with StopRequest() as stop:
+    with Interruption() as stop:
         try:
             while (pending or any(worker.number is not None for worker in all_of_them)) and stop.name is None:
                 idle = [worker for worker in all_of_them if worker.number is None]
