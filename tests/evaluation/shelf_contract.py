@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from degla.model.description import Description
 from degla.model.encoder import Encoder
 from degla.results import BenchmarkResult, ItemVerdict, Result
 from tests.evaluation.fake_encoders import FakeEncoder, constant, knowing
-from tests.official import SHARED
 
 Colours = dict[str, tuple[int, int, int]]
 
@@ -84,38 +82,6 @@ def tiny_encoder() -> Encoder:
         tokenize=open_clip.get_tokenizer("ViT-B-32"),
         transform=open_clip.image_transform(64, is_train=False),
     )
-
-
-def thin(
-    data_root: Path,
-    root: Path,
-    benchmark: str,
-    *,
-    image_of: Callable[[dict[str, str]], str] = lambda row: f"coco/val2017/{row['filename']}",
-    every: int = 3,
-) -> dict[str, int]:
-    """Write a benchmark's records, a part of the official ones, and return how many each file then has.
-
-    Of those, the first ten, one in `every` of those whose image is there and one in 40 of the others: that all of them
-    are read is tested by their counts. `root` may have folders of images already.
-    """
-    (root / benchmark).mkdir()
-    for folder in data_root.iterdir():
-        if not (root / folder.name).exists():
-            (root / folder.name).symlink_to(folder)
-    counts = {}
-    for file in (data_root / benchmark).glob("*.json"):
-        content = json.loads(file.read_text())
-        rows = content.items() if isinstance(content, dict) else enumerate(content)
-        kept = [
-            (key, row)
-            for place, (key, row) in enumerate(rows)
-            if data_root != SHARED or place < 10 or place % (every if (root / image_of(row)).exists() else 40) == 0
-        ]
-        counts[file.stem] = len(kept)
-        written = dict(kept) if isinstance(content, dict) else [row for _, row in kept]
-        (root / benchmark / file.name).write_text(json.dumps(written))
-    return counts
 
 
 def literal_image(encoder: Encoder, path: Path, box: tuple[int, int, int, int] | None = None) -> torch.Tensor:

@@ -205,7 +205,7 @@ def test_the_official_files(tmp_path: Path) -> None:
     assert [part.n for part in BENCHMARK.parts[:2]] == [5914, 5031]
     assert all(entry.gold == ((1, 0, 0, 0),) for entry in entries if isinstance(entry, PairItem))
     for part, least in (("coco", 0.99), ("voc2007", 0.98)):
-        asked = [entry for entry in entries if isinstance(entry, PairItem) and f"/{part}/" in entry.id][::4]
+        asked = [entry for entry in entries if isinstance(entry, PairItem) and f"/{part}/" in entry.id]
         assert sum(compare_options(entry.texts) == 0 for entry in asked) / len(asked) > least
     (plain,) = (entry for entry in entries if isinstance(entry, Retrieval))
     assert (len(plain.images), len(plain.texts)) == (5000, 25014)
@@ -223,12 +223,12 @@ def test_the_official_files(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not OFFICIAL, reason="the official files are not in ../shared/data")
 def test_the_shipped_model_on_photographs_equals_a_literal_reading(tmp_path: Path) -> None:
-    """Every twelfth of the 121 questions about the photographs that are there, one forward a picture and a text."""
+    """Every sixth of the 121 questions about the photographs that are there, one forward a picture and a text."""
     there = {path.name for path in (SHARED / "coco" / "val2017").iterdir()}
     with (SHARED / "negbench" / COCO).open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["image_path"].split("/")[-1] in there]
     assert len(rows) == 121
-    rows = rows[::12]
+    rows = rows[::6]
     write_table(tmp_path, COCO, CHOICE, [[row[name] for name in CHOICE] for row in rows])
     (tmp_path / "coco").symlink_to(SHARED / "coco")
     encoder = load_encoder("photo")
@@ -243,4 +243,4 @@ def test_the_shipped_model_on_photographs_equals_a_literal_reading(tmp_path: Pat
         right = cosines.index(max(cosines)) == int(row["correct_answer"])
         expected[f"negbench/mcq/coco/{number}"] = right
     found = {item.id: item.ok["text_ok"] == 1 for item in score(encoder, "negbench", tmp_path).items}
-    assert found == expected and len(found) == 11 and 0 < sum(expected.values()) < 11
+    assert found == expected and len(found) == 21 and 0 < sum(expected.values()) < 21

@@ -119,7 +119,7 @@ def test_a_best_checkpoint_that_is_no_better_than_the_start_is_told(
     assert any("by joint it is no better than the model before training" in line for line in caplog.messages) == told
 
 
-@pytest.mark.parametrize(("price", "best"), [(1, "step-6"), (9, "step-2")])
+@pytest.mark.parametrize(("price", "best"), [(0, "step-8"), (1, "step-6"), (9, "step-2")])
 def test_the_price_decides_which_checkpoint_is_the_best(
     price: float, best: str, config: TrainConfig, measured: Measured, caplog: Told
 ) -> None:
