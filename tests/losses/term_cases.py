@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import typing
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Literal
 
@@ -287,6 +288,13 @@ def gradients(value: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
     found = torch.autograd.grad(value, list(leaves.values()), retain_graph=True, allow_unused=True)
     pairs = zip(leaves.items(), found, strict=True)
     return {name: torch.zeros_like(leaf) if grad is None else grad for (name, leaf), grad in pairs}
+
+
+def small_shapes() -> Iterator[tuple[int, int, int]]:
+    """(pairs, negatives, dim): every B of 1..4 with every K of 0..3 and one that is larger, dimensions 3..8 in turn."""
+    dims = itertools.cycle(range(3, 9))
+    for pairs, negatives in (*itertools.product(range(1, 5), range(4)), (5, 4)):
+        yield pairs, negatives, next(dims)
 
 
 def assert_near(found: Tensor, expected: Tensor, what: str = "", *, rtol: float, atol: float) -> None:

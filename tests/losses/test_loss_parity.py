@@ -21,6 +21,7 @@ from term_cases import (
     gradients,
     leading_leaf,
     make_case,
+    small_shapes,
 )
 
 from degla.losses.class_contrast import ClassContrast
@@ -43,8 +44,6 @@ from degla.losses.text_grounded import TextGrounded
 from degla.shelf import LOSSES
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-12}
-SHAPES = ((1, 0, 3), (1, 2, 4), (2, 1, 5), (2, 3, 6), (3, 0, 7), (3, 2, 8), (3, 3, 3), (4, 2, 4), (5, 4, 5))
-"""Pairs B, negatives K, dimension: one and none of each, K below, at and above B, B a multiple of K and not."""
 WITH_LOOP = [name for name in LOSSES.names() if hasattr(slow_terms, name)]
 SETTINGS = [(name, term) for name in WITH_LOOP for term in all_settings(name)] + [
     ("text_grounded", TextGrounded(fixed_scale=3.0)),
@@ -75,9 +74,9 @@ SETTINGS = [(name, term) for name in WITH_LOOP for term in all_settings(name)] +
 
 @cache
 def cases() -> list[tuple[str, Case]]:
-    """Every shape with masks of each kind, random ones twice."""
+    """Every small shape with masks of each kind, random ones twice."""
     found = []
-    for seed, ((pairs, negatives, dim), mask) in enumerate(itertools.product(SHAPES, (*MASKS, "random"))):
+    for seed, ((pairs, negatives, dim), mask) in enumerate(itertools.product(small_shapes(), (*MASKS, "random"))):
         name = f"B={pairs} K={negatives} D={dim} mask={mask} seed={seed}"
         found.append((name, make_case(pairs, negatives, dim, mask=mask, seed=seed)))
     return found
@@ -131,7 +130,7 @@ def test_value_and_gradients_equal_those_of_the_formula(name: str, term: Any) ->
             raise AssertionError(f"{text}: {error}") from error
         for leaf in moved:
             compared[leaf] += 1
-    assert compared[leading_leaf(term)] >= 12, f"too few batches with a gradient: {compared}"
+    assert compared[leading_leaf(term)] >= 25, f"too few batches with a gradient: {compared}"
 
 
 @pytest.mark.parametrize("term", [*all_settings("cross_modal_rank"), CrossModalRank(upper=0.5)], ids=describe)

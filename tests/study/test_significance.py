@@ -252,6 +252,7 @@ def test_replicates_show_where_the_variance_comes_from(
     assert "The table of variances shows what negatives and scenes, base do." in text
     assert study.table.of("good").seeds == (0, 1, 2, 3, 4)
     assert f"({negatives.n})" in text and f"{100 * negatives.deviation:.1f} [" in text
+    assert "Where the variance comes from" in page_of(study).html()
 
 
 def test_pages_come_from_the_file_alone(study: Study, tmp_path: Path) -> None:
@@ -305,7 +306,8 @@ def test_a_study_of_recognition_and_retrieval_alone(tmp_path: Path) -> None:
             found.setdefault(label, {})[seed] = tmp_path / f"{label}-{seed}.json"
             save_result(whole, found[label][seed])
     study = _study(found, seeds=range(3), gain="recognition", kept="retrieval")
-    text = page_of(study).markdown()
+    write_all(study, tmp_path)
+    text = (tmp_path / "study.md").read_text()
     assert "compositional" not in text and "recognition gained" in text and "retrieval lost" in text
     good = study.table.of("good")
     assert good.gained.mean > 0.1 and good.gained.half_width is not None and 0 < good.gained.half_width < 0.1
