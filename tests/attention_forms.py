@@ -10,9 +10,6 @@ import pytest
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-FORMS = ("installed", "4")
-"""open_clip as it is installed, and the form of its version 4."""
-
 
 class Attention(nn.Module):
     """Self-attention, batch first, of one tensor to one tensor; the parameters are those of another attention."""

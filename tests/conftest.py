@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tests.attention_forms import FORMS, models_of
 from tests.official import OFFICIAL, SHARED, SOURCES, write_own
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,6 +24,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     atexit.register(os._exit, 0)
 atexit.register(shutil.rmtree, os.environ["DEGLA_CACHE"], ignore_errors=True)
 
+
+gc.disable()  # Until all is imported, nothing is garbage.
 
 # Its bounds are those of COCO's captions; what they bound is tested on captions of ours everywhere.
 collect_ignore = [] if OFFICIAL else ["negatives/test_coco_captions.py"]
@@ -44,6 +45,7 @@ def pytest_collection_finish() -> None:
     """What is imported stays to the end: garbage is looked for seldom, and never through PyTorch."""
     gc.freeze()
     gc.set_threshold(200_000, 50, 50)
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -88,8 +90,10 @@ def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return write_pairs(tmp_path_factory.mktemp("pairs") / "tiny")
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=("installed", "4"))
 def attention_form(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each test that uses it runs with blocks as open_clip makes them, and with those of its version 4."""
+    from tests.attention_forms import models_of
+
     with models_of(request.param):
         yield
