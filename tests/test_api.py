@@ -42,6 +42,15 @@ def test_importing_it_and_making_negatives_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_worker_that_makes_negatives_imports_no_torch() -> None:
+    """It looks words up before it has the tagger: both bring spaCy, which would import torch."""
+    code = (
+        "import sys; from degla.negatives.checks import check_caption; from degla.negatives.grammar import phrases;"
+        "check_caption('A dog runs.'); phrases.parse(['A dog runs.']); assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_embeddings_of_pictures_and_texts(tiny_model: Path, tmp_path: Path) -> None:
     model = degla.load_model(str(tiny_model))
     assert isinstance(model, Encoder)

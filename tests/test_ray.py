@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import sys
 import time
@@ -17,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from degla.errors import InputError
@@ -64,8 +62,8 @@ def test_two_workers_of_which_one_is_killed_make_the_local_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("degla.negatives.run.stream.BATCH", 64)
-    texts, out, notes = many(2 * 64), Path("ray.jsonl"), tmp_path / "notes"
+    monkeypatch.setattr("degla.negatives.run.stream.BATCH", 32)
+    texts, out, notes = many(4 * 32), Path("ray.jsonl"), tmp_path / "notes"
     notes.mkdir()
     run(tmp_path / "local.jsonl", ScriptedModel(varied), texts, rules=RULES)
     for module in (scripted_runs, sys.modules[__name__]):  # workers cannot import the tests
@@ -92,12 +90,9 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     questions = Prompts("scripted", ("write", "choose"), True, 3, count=0)
     maker = Maker(RULES, 3, 2, questions)
     (batch,) = CaptionStream(records(TEXTS)).batches()
-    item = {"batch": np.array([pickle.dumps((batch, []))], object)}
 
     def work(open_model: Callable[[], ScriptedModel]) -> BatchResult:
-        worker = Worker(maker=maker, open_model=open_model, parts=PartFolder(folder))
-        result: BatchResult = pickle.loads(worker(item)["result"][0])
-        return result
+        return Worker(maker, open_model, PartFolder(folder)).work(batch, [])
 
     failed = work(lambda: ScriptedModel(varied, forms=("write", "choose"), fail_after=10))
     assert failed.error is not None

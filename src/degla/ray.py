@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,6 @@ def open_ray(processes: int | None) -> Iterator[Any]:
     except ImportError:
         raise InputError("--engine ray needs Ray: pip install 'degla[ray]'") from None
     module: Any = ray  # Ray's types know neither tasks' options nor actors' methods.
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
     started = not module.is_initialized()
     if started:
         # A cluster that RAY_ADDRESS names has its own size.

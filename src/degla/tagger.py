@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final
 
 from degla.errors import InputError
@@ -28,6 +29,15 @@ def _without_torch() -> Iterator[None]:
     finally:
         if hidden:
             del sys.modules["torch"]
+
+
+@cache
+def inflections() -> Any:
+    """The package lemminflect: forms of words by dictionaries. It imports spaCy."""
+    with _without_torch():
+        import lemminflect  # type: ignore[import-untyped, unused-ignore]
+
+    return lemminflect
 
 
 def load_tagger(*, exclude: Collection[str]) -> Any:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Final
 
 from degla.negatives.grammar.lexicon import lexicon
+from degla.tagger import inflections
 
 _PIECE: Final = re.compile(
     r"[^\W_]+?(?=n['’]t\b)|n['’]t\b|[^\W_]+(?:[-&/.][^\W_]+)*|['’](?:s|re|ve|ll|d|m)\b|\S", re.IGNORECASE
@@ -106,8 +107,6 @@ def repair_articles(text: str) -> str:
 @lru_cache(maxsize=65_536)
 def plural(noun: str) -> str:
     """The plural of a noun in its dictionary form."""
-    from lemminflect import getInflection  # type: ignore[import-untyped, unused-ignore]
-
     words = lexicon().words
     if noun in words["plural_only"] or noun in words["invariant"]:
         return noun
@@ -116,15 +115,13 @@ def plural(noun: str) -> str:
     if "-" in noun:
         first, _, last = noun.rpartition("-")
         return f"{first}-{plural(last)}"
-    forms = getInflection(noun, "NNS")
+    forms = inflections().getInflection(noun, "NNS")
     return str(forms[0]) if forms else noun + "s"
 
 
 @lru_cache(maxsize=65_536)
 def singular(noun: str) -> str:
     """The dictionary form of a noun, whatever its number; lower case."""
-    from lemminflect import getLemma
-
     known, noun = lexicon(), noun.lower()
     if noun in known.words["plural_only"] or noun in known.words["invariant"]:
         return noun
@@ -132,7 +129,7 @@ def singular(noun: str) -> str:
         return "leaf"  # lemminflect: "leave"
     if noun.endswith("ies") and known.is_noun(noun[:-1]):
         return noun[:-1]  # "veggies", "cookies", "brownies": lemminflect makes "veggy"
-    forms = getLemma(noun, "NOUN")
+    forms = inflections().getLemma(noun, "NOUN")
     found = str(forms[0]) if forms else noun
     return noun if known.is_noun(noun) and not known.is_noun(found) else found
 
@@ -146,27 +143,21 @@ def is_plural(noun: str) -> bool:
 @lru_cache(maxsize=65_536)
 def is_known(word: str) -> bool:
     """Whether an English dictionary lists the word in any form."""
-    from lemminflect import getAllLemmas
-
     known, word = lexicon(), word.lower()
-    return bool(getAllLemmas(word)) or known.is_noun(word) or known.is_adjective(word)
+    return bool(inflections().getAllLemmas(word)) or known.is_noun(word) or known.is_adjective(word)
 
 
 @lru_cache(maxsize=65_536)
 def verb(form: str) -> str:
     """The dictionary form of a verb, whatever its form; lower case."""
-    from lemminflect import getLemma
-
-    forms = getLemma(form, "VERB")
+    forms = inflections().getLemma(form, "VERB")
     return str(forms[0]) if forms else form
 
 
 @lru_cache(maxsize=65_536)
 def conjugate(verb: str, tag: str) -> str:
     """A verb in the form that a Penn Treebank tag names: "VBG" of "sit" is "sitting"."""
-    from lemminflect import getInflection
-
     if verb == "lie":
         return {"VBG": "lying", "VBD": "lay", "VBN": "lain", "VBZ": "lies"}.get(tag, "lie")
-    forms = getInflection(verb, tag)
+    forms = inflections().getInflection(verb, tag)
     return str(forms[0]) if forms else verb

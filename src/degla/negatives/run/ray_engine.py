@@ -1,22 +1,18 @@
-"""The same pipeline on a Ray cluster through Ray Data: batches of captions go to workers, rows come back in order.
+"""The same pipeline on a Ray cluster: batches of captions go to workers, rows come back in order.
 
-Every worker opens its own language model. What it answers goes at once to an actor beside the command, which writes it
-to a file named after the batch, in a folder beside the output. So workers need no folder in common, and a batch whose
-worker dies is finished by another one, which asks only what has no answer yet. When a batch is done its replies go into
-the one journal.
+Every worker is an actor with a language model of its own; Ray starts it again where its process or machine is lost.
+What the model answers goes at once to an actor beside the command, which writes it to a file named after the batch, in
+a folder beside the output. So workers need no folder in common, and a batch whose worker dies is finished by another
+one, which asks only what has no answer yet. When a batch is done its replies go into the one journal.
 """
 
 from __future__ import annotations
 
-import pickle
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from degla.errors import DeglaError
 from degla.files import LineFile
@@ -29,8 +25,10 @@ from degla.ray import open_ray
 from degla.records import NegativeRecord
 from degla.stopping import Interruption
 
-_WAVE: Final = 512
-"""Batches (131,072 captions) that the cluster is given at once: memory does not grow with the captions."""
+_AHEAD: Final = 8
+"""Batches for each worker that are under way or wait for an earlier one: memory does not grow with the captions."""
+_RETRIES: Final = 3
+"""Times that a batch is given out again whose worker was lost."""
 
 
 class Keeps(Protocol):
@@ -133,37 +131,49 @@ def run_on_ray(
     """
     parts = parts_folder(out)
     with open_ray(workers) as ray:
-        from ray.data import ActorPoolStrategy, DataContext, from_items
-
         if journal is not None:
             take_in(parts, journal)
             journal.index()
-        context = DataContext.get_current()
-        context.execution_options.preserve_order = True
-        context.enable_progress_bars = False
+        keeps = None if journal is None else FarFolder(parts)
+        actor = ray.remote(Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=_RETRIES)
+        actors = [actor.remote(maker, open_model, keeps) for _ in range(workers)]
+        find_all = journal.find_all if journal else lambda caption_id: []
+        work = ((batch, [entry for task in batch.tasks for entry in find_all(task.id)]) for batch in batches)
         try:
-            keeps = None if journal is None else FarFolder(parts)
-            while wave := list(islice(batches, _WAVE)):
-                find_all = journal.find_all if journal else lambda caption_id: []
-                earlier = ([entry for task in batch.tasks for entry in find_all(task.id)] for batch in wave)
-                items = [{"batch": pickle.dumps(pair)} for pair in zip(wave, earlier, strict=True)]
-                results = from_items(items, override_num_blocks=len(items)).map_batches(
-                    Worker,
-                    fn_constructor_kwargs={"maker": maker, "open_model": open_model, "parts": keeps},
-                    batch_size=1,
-                    compute=ActorPoolStrategy(size=min(workers, len(items))),
-                    num_cpus=1,
-                )
-                for item in results.iter_rows():
-                    result: BatchResult = pickle.loads(item["result"])
-                    if result.error is not None:
-                        raise result.error
-                    if journal is not None:
-                        journal.keep(result.replies)
-                        part_file(parts, result.start).unlink(missing_ok=True)
-                    yield result.rows, result.captions
+            for result in _in_order(ray, actors, work):
+                if result.error is not None:
+                    raise result.error
+                if journal is not None:
+                    journal.keep(result.replies)
+                    part_file(parts, result.start).unlink(missing_ok=True)
+                yield result.rows, result.captions
         except ray.exceptions.RayError as error:
             raise DeglaError(f"Ray gave up: {error}. Run the same command again: it resumes.") from error
+        finally:
+            for each in actors:
+                ray.kill(each)
+
+
+def _in_order(
+    ray: Any, actors: Sequence[Any], work: Iterator[tuple[CaptionBatch, list[JournalEntry]]]
+) -> Iterator[BatchResult]:
+    """What the actors make of each batch, in the order of the batches; an actor is given none before it has started."""
+    busy = {actor.ready.remote(): actor for actor in actors}
+    free: deque[Any] = deque()
+    waiting: deque[Any] = deque()
+    for batch in work:
+        while not free or len(waiting) >= _AHEAD * len(actors):
+            if waiting and waiting[0] not in busy:
+                yield ray.get(waiting.popleft())
+                continue
+            for done in ray.wait(list(busy))[0]:
+                if done not in waiting:
+                    ray.get(done)  # An actor that cannot start tells why.
+                free.append(busy.pop(done))
+        waiting.append(free[0].work.remote(*batch))
+        busy[waiting[-1]] = free.popleft()
+    while waiting:
+        yield ray.get(waiting.popleft())
 
 
 @dataclass(frozen=True)
@@ -186,21 +196,25 @@ class BatchResult:
 
 
 class Worker:
-    """One worker of the cluster: opens its model once, then works on batches."""
+    """One worker of the cluster: opens its model once, then works on batches.
 
-    def __init__(self, *, maker: Maker, open_model: Callable[[], LanguageModel] | None, parts: Keeps | None) -> None:
-        self._maker = maker
-        self._parts = parts
-        self._model = None if open_model is None else open_model()
+    Args:
+        maker: makes the rows.
+        open_model: opens its language model; None for the grammar alone.
+        parts: writes down what the model answers.
+    """
 
-    def __call__(self, item: dict[str, NDArray[np.object_]]) -> dict[str, list[bytes]]:
-        """Work on one batch, pickled as Ray Data passes it."""
-        batch, earlier = pickle.loads(item["batch"][0])
-        return {"result": [pickle.dumps(self._work(batch, earlier))]}
+    def __init__(self, maker: Maker, open_model: Callable[[], LanguageModel] | None, parts: Keeps | None) -> None:
+        self._maker, self._open_model, self._parts = maker, open_model, parts
+        self._model: LanguageModel | None = None
 
-    def _work(self, batch: CaptionBatch, earlier: list[JournalEntry]) -> BatchResult:
+    def ready(self) -> None:
+        """Comes back when the process has started."""
+
+    def work(self, batch: CaptionBatch, earlier: list[JournalEntry]) -> BatchResult:
+        """Rows of one batch; `earlier`: what the journal has of it."""
         parts = self._parts
-        if self._model is None or parts is None:
+        if self._open_model is None or parts is None:
             rows, captions = make_rows(batch, self._maker)
             return BatchResult(batch.start, rows, captions, [])
         replies = parts.earlier(batch.start)  # of a worker that died
@@ -213,8 +227,9 @@ class Worker:
             parts.keep(batch.start, made)
             replies.extend(made)
 
-        pipeline = Pipeline(self._model, self._maker, known.get, keep, Interruption())
         try:
+            self._model = self._model or self._open_model()
+            pipeline = Pipeline(self._model, self._maker, known.get, keep, Interruption())
             finished = list(pipeline.run(iter([tag(batch)])))
         except DeglaError as error:
             return BatchResult(batch.start, [], 0, [], error)
