@@ -51,25 +51,25 @@ release: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) .venv-lowest demo runs dist site
 
-# PyTorch comes by pip, whose settings say which of its builds this machine takes. Nothing is compiled that is not
-# imported: that takes as long as installing it.
+# What pip's settings say of PyTorch's builds is asked of pip; uv reads none of them.
+TORCH := $(VENV)/torch.txt
 $(VENV)/.created:
 	$(PYTHON) -c 'import sys; sys.exit("degla needs Python 3.11 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile uv torch torchvision
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m pip install --quiet --dry-run --no-deps --report - torch torchvision | $(BIN)/python -c \
+		'import json, sys; [print(each["metadata"]["name"], "@", each["download_info"]["url"]) for each in json.load(sys.stdin)["install"]]' > $(TORCH)
 	touch $@
 
-# uv takes a quarter of pip's time, but reads none of pip's settings: where these name another index, pip installs.
+# uv takes a quarter of pip's time; where pip's settings name another index than PyPI, pip installs.
 install = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/python -m pip install --quiet $(1)
 
 $(VENV)/.installed: pyproject.toml requirements/tagger.txt | $(VENV)/.created
 	$(call install,--require-hashes --no-deps -r requirements/tagger.txt)
-	$(call install,-e .)
+	$(call install,-r $(TORCH) -e .)
 	touch $@
 
-# PyTorch is compiled, as its first import does, while the rest comes.
 $(VENV)/.installed-dev: pyproject.toml requirements/tagger.txt requirements/embedded.txt | $(VENV)/.created
-	@$(BIN)/python -c "import torch._dynamo, torch.distributed.tensor" 2>/dev/null &
 	$(call install,--require-hashes --no-deps -r requirements/tagger.txt -r requirements/embedded.txt)
-	$(call install,-e ".[dev]")
+	$(call install,-r $(TORCH) -e ".[dev]")
 	touch $@
