@@ -97,6 +97,11 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     failed = work(lambda: ScriptedModel(varied, forms=("write", "choose"), fail_after=10))
     assert failed.error is not None
     assert "cannot be reached" in str(failed.error)
+
+    def not_there() -> ScriptedModel:
+        raise InputError("no such model")
+
+    assert isinstance((not_opened := work(not_there)).error, InputError) and not not_opened.rows
     model = ScriptedModel(varied, forms=("write", "choose"))
     made = work(lambda: model)
     assert made.error is None

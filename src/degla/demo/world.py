@@ -71,7 +71,7 @@ class Size:
 
 # One look at every pair, so that all methods are done in minutes on two processors.
 FULL = Size(
-    scenes=6400, captions_per_image=1, steps=200, items_per_part=400, images_per_class=10, retrieval_images=250,
+    scenes=4096, captions_per_image=1, steps=128, items_per_part=400, images_per_class=10, retrieval_images=250,
     base="full",
 )  # fmt: skip
 QUICK = Size(
