@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.journal import Journal
 from degla.negatives.run.questions import Prompts
-from degla.negatives.run.ray_engine import BatchResult, PartFolder, Worker, parts_folder, take_in
+from degla.negatives.run.ray_engine import BatchResult, PartFolder, Worker, _in_order, parts_folder, take_in
 from degla.negatives.run.stream import CaptionStream
 from degla.negatives.run.summary import Summary
 from degla.stopping import Interruption
@@ -82,6 +83,41 @@ def test_two_workers_of_which_one_is_killed_make_the_local_file(
     asked = Counter(tuple(json.loads(line)) for path in notes.glob("*.asked") for line in path.open())
     assert sum(count - 1 for count in asked.values()) <= 4  # what was under way when the worker died
     assert len(asked) == len(kept)
+
+
+class LatestFirst:
+    """Ray's `wait` and `get`; of what was given out, the latest ends first."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Any, ...]] = []
+        self.ended: set[int] = set()
+
+    def actor(self) -> SimpleNamespace:
+        def give(*what: Any) -> int:
+            self.given.append(what)
+            return len(self.given) - 1
+
+        return SimpleNamespace(ready=SimpleNamespace(remote=give), work=SimpleNamespace(remote=give))
+
+    def wait(self, under_way: Sequence[int]) -> tuple[list[int], list[int]]:
+        self.ended.add(max(under_way))
+        return [max(under_way)], [each for each in under_way if each != max(under_way)]
+
+    def get(self, number: int) -> Any:
+        assert number in self.ended or number == max(set(range(len(self.given))) - self.ended, default=number)
+        return self.given[number]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_batches_come_back_in_their_order_however_they_end(workers: int) -> None:
+    pretended = LatestFirst()
+    work = iter([(number, []) for number in range(60)])
+    most, back = 0, []
+    for number, _ in _in_order(pretended, [pretended.actor() for _ in range(workers)], work):  # type: ignore[arg-type, misc]
+        back.append(number)
+        most = max(most, len(pretended.given) - workers - len(back))
+    assert back == list(range(60))
+    assert most < 8 * workers, "what waits does not grow with the captions"
 
 
 def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -> None:
