@@ -25,7 +25,7 @@ from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.journal import Journal
 from degla.negatives.run.questions import Prompts
-from degla.negatives.run.ray_engine import BatchResult, PartFolder, Worker, _in_order, parts_folder, take_in
+from degla.negatives.run.ray_engine import BatchResult, Means, PartFolder, Worker, _in_order, parts_folder, take_in
 from degla.negatives.run.stream import CaptionStream
 from degla.negatives.run.summary import Summary
 from degla.stopping import Interruption
@@ -50,8 +50,9 @@ def ray_cluster() -> Iterator[Any]:
     ray.shutdown()
 
 
-def open_fatal(folder: Path, command: int) -> ScriptedModel:
+def open_fatal(folder: Path, command: int, large: bytes) -> ScriptedModel:
     """In a working folder of the worker's own, as on a machine that shares no folder with the command."""
+    assert len(large) == 200_000, "Ray keeps what is large apart, and a worker that starts again needs it again"
     if os.getpid() != command:
         own = folder / f"machine-{os.getpid()}"
         own.mkdir()
@@ -69,7 +70,7 @@ def test_two_workers_of_which_one_is_killed_make_the_local_file(
     run(tmp_path / "local.jsonl", ScriptedModel(varied), texts, rules=RULES)
     for module in (scripted_runs, sys.modules[__name__]):  # workers cannot import the tests
         ray_cluster.cloudpickle.register_pickle_by_value(module)
-    model = partial(open_fatal, notes, os.getpid())
+    model = partial(open_fatal, notes, os.getpid(), bytes(200_000))
     run(out, model, texts, rules=RULES, engine="ray", workers=2)  # type: ignore[arg-type]
     assert (notes / "killed").exists()
     machines = list(notes.glob("machine-*"))
@@ -113,7 +114,7 @@ def test_batches_come_back_in_their_order_however_they_end(workers: int) -> None
     pretended = LatestFirst()
     work = iter([(number, []) for number in range(60)])
     most, back = 0, []
-    for number, _ in _in_order(pretended, [pretended.actor() for _ in range(workers)], work):  # type: ignore[arg-type, misc]
+    for number, _ in _in_order(pretended, [pretended.actor() for _ in range(workers)], work):  # type: ignore[misc]
         back.append(number)
         most = max(most, len(pretended.given) - workers - len(back))
     assert back == list(range(60))
@@ -128,7 +129,7 @@ def test_a_batch_that_could_not_be_finished_leaves_its_replies(tmp_path: Path) -
     (batch,) = CaptionStream(records(TEXTS)).batches()
 
     def work(open_model: Callable[[], ScriptedModel]) -> BatchResult:
-        return Worker(maker, open_model, PartFolder(folder)).work(batch, [])
+        return Worker().work(Means(maker, open_model, PartFolder(folder)), batch, [])
 
     failed = work(lambda: ScriptedModel(varied, forms=("write", "choose"), fail_after=10))
     assert failed.error is not None

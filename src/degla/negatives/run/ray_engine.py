@@ -136,9 +136,11 @@ def run_on_ray(
             journal.index()
         keeps = None if journal is None else FarFolder(parts)
         actor = ray.remote(Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=_RETRIES)
-        actors = [actor.remote(maker, open_model, keeps) for _ in range(workers)]
+        actors = [actor.remote() for _ in range(workers)]
+        # Kept by this process and given with each batch: what a constructor is given is gone when Ray starts it again.
+        means = ray.put(Means(maker, open_model, keeps))
         find_all = journal.find_all if journal else lambda caption_id: []
-        work = ((batch, [entry for task in batch.tasks for entry in find_all(task.id)]) for batch in batches)
+        work = ((means, batch, [entry for task in batch.tasks for entry in find_all(task.id)]) for batch in batches)
         try:
             for result in _in_order(ray, actors, work):
                 if result.error is not None:
@@ -154,10 +156,8 @@ def run_on_ray(
                 ray.kill(each)
 
 
-def _in_order(
-    ray: Any, actors: Sequence[Any], work: Iterator[tuple[CaptionBatch, list[JournalEntry]]]
-) -> Iterator[BatchResult]:
-    """What the actors make of each batch, in the order of the batches; an actor is given none before it has started."""
+def _in_order(ray: Any, actors: Sequence[Any], work: Iterator[tuple[Any, ...]]) -> Iterator[BatchResult]:
+    """What actors make of what `Worker.work` takes, in the order given; an actor gets none before it has started."""
     busy = {actor.ready.remote(): actor for actor in actors}
     free: deque[Any] = deque()
     waiting: deque[Any] = deque()
@@ -195,27 +195,34 @@ class BatchResult:
     error: DeglaError | None = None
 
 
-class Worker:
-    """One worker of the cluster: opens its model once, then works on batches.
+@dataclass(frozen=True)
+class Means:
+    """What a worker works with.
 
-    Args:
+    Attributes:
         maker: makes the rows.
-        open_model: opens its language model; None for the grammar alone.
-        parts: writes down what the model answers.
+        open_model: opens a language model; None for the grammar alone.
+        parts: writes down what the model answers; None without one.
     """
 
-    def __init__(self, maker: Maker, open_model: Callable[[], LanguageModel] | None, parts: Keeps | None) -> None:
-        self._maker, self._open_model, self._parts = maker, open_model, parts
-        self._model: LanguageModel | None = None
+    maker: Maker
+    open_model: Callable[[], LanguageModel] | None
+    parts: Keeps | None
+
+
+class Worker:
+    """One worker of the cluster: opens its model once, then works on batches."""
+
+    _model: LanguageModel | None = None
 
     def ready(self) -> None:
         """Comes back when the process has started."""
 
-    def work(self, batch: CaptionBatch, earlier: list[JournalEntry]) -> BatchResult:
+    def work(self, means: Means, batch: CaptionBatch, earlier: list[JournalEntry]) -> BatchResult:
         """Rows of one batch; `earlier`: what the journal has of it."""
-        parts = self._parts
-        if self._open_model is None or parts is None:
-            rows, captions = make_rows(batch, self._maker)
+        parts = means.parts
+        if means.open_model is None or parts is None:
+            rows, captions = make_rows(batch, means.maker)
             return BatchResult(batch.start, rows, captions, [])
         replies = parts.earlier(batch.start)  # of a worker that died
         known: dict[RequestKey, JournalEntry] = {}
@@ -228,8 +235,8 @@ class Worker:
             replies.extend(made)
 
         try:
-            self._model = self._model or self._open_model()
-            pipeline = Pipeline(self._model, self._maker, known.get, keep, Interruption())
+            self._model = self._model or means.open_model()
+            pipeline = Pipeline(self._model, means.maker, known.get, keep, Interruption())
             finished = list(pipeline.run(iter([tag(batch)])))
         except DeglaError as error:
             return BatchResult(batch.start, [], 0, [], error)
