@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from degla.errors import InputError
 
 Engine = Literal["local", "ray"]
 """Where work is done: in processes of this machine, or on a Ray cluster."""
+RETRIES: Final = 3
+"""Times that work is given out again whose worker was lost."""
 
 
 @contextmanager

@@ -15,11 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from degla.ray import open_ray
+from degla.ray import RETRIES, open_ray
 from degla.study.workers import Ended, try_job
 
-_RETRIES: Final = 3
-"""Times that a task is started again whose worker was lost."""
 _PASSED_ON: Final = "DEGLA_"
 """How variables begin that the tasks get too, such as the one of `--allow-download`."""
 
@@ -39,7 +37,7 @@ class ClusterWorkers:
         self._ray, self.size = ray, size
         variables = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
         self._task = ray.remote(_do).options(
-            num_cpus=1, num_gpus=gpus, max_retries=_RETRIES, runtime_env={"env_vars": variables}
+            num_cpus=1, num_gpus=gpus, max_retries=RETRIES, runtime_env={"env_vars": variables}
         )
         self._fixed = (work, Path.cwd(), folder.absolute(), socket.gethostname())
 
@@ -88,7 +86,7 @@ class ClusterWorker:
             value, error, details = self._ray.get(self.task)
         except self._ray.exceptions.RayError as lost:
             reason = str(lost).strip().splitlines()[0]
-            return Ended(error=f"Ray lost its process {1 + _RETRIES} times: {reason}", seconds=seconds)
+            return Ended(error=f"Ray lost its process {1 + RETRIES} times: {reason}", seconds=seconds)
         return Ended(value, error, details, seconds)
 
 

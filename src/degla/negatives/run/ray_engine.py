@@ -21,14 +21,12 @@ from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.journal import PASSING, Journal, JournalEntry, read_replies, write_line
 from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, tag
 from degla.negatives.run.stream import CaptionBatch
-from degla.ray import open_ray
+from degla.ray import RETRIES, open_ray
 from degla.records import NegativeRecord
 from degla.stopping import Interruption
 
 _AHEAD: Final = 8
 """Batches for each worker that are under way or wait for an earlier one: memory does not grow with the captions."""
-_RETRIES: Final = 3
-"""Times that a batch is given out again whose worker was lost."""
 
 
 class Keeps(Protocol):
@@ -135,7 +133,7 @@ def run_on_ray(
             take_in(parts, journal)
             journal.index()
         keeps = None if journal is None else FarFolder(parts)
-        actor = ray.remote(Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=_RETRIES)
+        actor = ray.remote(Worker).options(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)
         actors = [actor.remote() for _ in range(workers)]
         # Kept by this process and given with each batch: what a constructor is given is gone when Ray starts it again.
         means = ray.put(Means(maker, open_model, keeps))
