@@ -24,10 +24,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 MOST_MEMORY = 700 * 1_000_000
 PARTS = {
     "servers": "Hostile server",
-    "inputs": "Odd inputs and bombs",
+    "inputs": "Odd files and bombs",
+    "paths": "Odd paths",
+    "judge": "A text of 30 MB",
     "pictures": "Odd pictures",
     "texts": "Damaged files of texts and numbers",
-    "binaries": "Damaged files of weights and pictures",
+    "checkpoints": "Damaged checkpoints",
+    "binaries": "Damaged models, pictures and shards",
 }
 
 
@@ -37,8 +40,10 @@ def fuzz(folder: Path, name: str, *, trials: int, slow: int, seed: int) -> list[
 
     if name == "texts":
         from tests.hostile.texts import text_kinds as kinds
+    elif name == "checkpoints":
+        from tests.hostile.binaries import checkpoint_kinds as kinds
     else:
-        from tests.hostile.binaries import binary_kinds as kinds
+        from tests.hostile.binaries import picture_kinds as kinds
     print(f"{'file':<40} trials refused harmless other FAILED")
     tallies: list[Tally] = []
     failed: list[str] = []
@@ -79,12 +84,12 @@ def clear(name: str, status: int, said: str) -> list[str]:
     return [] if good else [f"{name}: exit {status}: {said[-400:]}"]
 
 
-def odd_inputs(folder: Path, *, pictures: bool) -> list[str]:
+def odd_inputs(folder: Path, part: str) -> list[str]:
     """The rows of the audit: each is a command, and one line."""
-    from tests.hostile.odd import odd_commands, picture_commands
+    from tests.hostile.odd import COMMANDS
 
     failed = []
-    for name, words in (picture_commands if pictures else odd_commands)(folder):
+    for name, words in COMMANDS[part](folder):
         try:
             status, said = command(*words)
         except BaseException as error:  # what a user would see as a traceback
@@ -137,8 +142,8 @@ def run_part(name: str, given: argparse.Namespace) -> int:
         folder = Path(place) / "files"
         if name == "servers":
             failed = servers()
-        elif name in ("inputs", "pictures"):
-            failed = odd_inputs(folder, pictures=name == "pictures")
+        elif name in ("inputs", "paths", "judge", "pictures"):
+            failed = odd_inputs(folder, name)
         else:
             failed = fuzz(folder, name, trials=given.trials, slow=given.slow, seed=given.seed)
     memory = peak_memory()

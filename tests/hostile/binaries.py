@@ -37,12 +37,13 @@ CHECKPOINT = (
 )
 
 
-def binary_kinds(folder: Path) -> list[Kind]:
+def picture_kinds(folder: Path) -> list[Kind]:
     pairs = write_pairs(folder / "pairs", images=4)
-    return [*_checkpoints(folder, pairs), *_models(folder), *_images(folder), *_shards(folder, pairs)]
+    return [*_models(folder), *_images(folder), *_shards(folder, pairs)]
 
 
-def _checkpoints(folder: Path, pairs: dict[str, Path]) -> list[Kind]:
+def checkpoint_kinds(folder: Path) -> list[Kind]:
+    pairs = write_pairs(folder / "pairs", images=4)
     model = write_model(folder / "base")
     config = tiny_config("degla", model=model, pairs=pairs, out=folder / "run", steps=2, epochs=1)
     train(replace(config, checkpoint=replace(config.checkpoint, every_steps=1)))

@@ -21,12 +21,9 @@ DIGITS = "9" * 5_000
 Command = tuple[str, list[str]]
 
 
-def odd_commands(folder: Path) -> Iterator[Command]:
+def judge_commands(folder: Path) -> Iterator[Command]:
     folder.mkdir(parents=True)
     good = write(folder / "captions.jsonl", lines(ROWS))
-    write(folder / "negatives.jsonl", lines(NEGATIVES))
-    yield from _files(folder)
-    yield from _paths(folder, good)
     judge = ["--captions", str(good), "--out", str(folder / "judged.jsonl"), "--clip", "world", "--images", str(folder)]
     long = folder / "long.jsonl"
     for size in (30_000_000, 3_000_000):
@@ -52,7 +49,9 @@ def _evaluate(model: str, benchmark: str, root: Path | str, folder: Path) -> lis
     return ["evaluate", model, "--benchmarks", benchmark, "--root", str(root), "--out", out]
 
 
-def _files(folder: Path) -> Iterator[Command]:
+def file_commands(folder: Path) -> Iterator[Command]:
+    folder.mkdir(parents=True)
+    write(folder / "negatives.jsonl", lines(NEGATIVES))
     out = ["--out", str(folder / "out.jsonl")]
     for name, text in (
         ("deep", DEEP),
@@ -101,7 +100,9 @@ def _packing(folder: Path, text: str) -> list[str]:
     return ["negatives", "pack", str(folder / "negatives.jsonl"), "--out", str(folder / "n.parquet")]
 
 
-def _paths(folder: Path, good: Path) -> Iterator[Command]:
+def path_commands(folder: Path) -> Iterator[Command]:
+    folder.mkdir(parents=True)
+    good = write(folder / "captions.jsonl", lines(ROWS))
     long = "x" * 5_000
     out = ["--out", str(folder / "out.jsonl")]
     pipe = folder / "pipe.jsonl"
@@ -171,3 +172,6 @@ def write_bomb(path: Path, width: int, *, height: int | None = None) -> None:
     pixels = b"\x78\xda" + 100 * part + packer.flush() + pack(">HH", bytes_of_all % 65_521, 1)
     header = pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+
+
+COMMANDS = {"inputs": file_commands, "paths": path_commands, "judge": judge_commands, "pictures": picture_commands}

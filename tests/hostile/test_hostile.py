@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from degla.cli import main
-from tests.hostile.odd import odd_commands, picture_commands
+from tests.hostile.odd import COMMANDS
 from tests.hostile.texts import text_kinds
 from tests.hostile.trials import run_trials
 
@@ -20,7 +20,7 @@ def test_damaged_files_are_refused_or_harmless(tmp_path: Path) -> None:
 
 
 def test_odd_inputs_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, words in (*odd_commands(tmp_path / "odd"), *picture_commands(tmp_path / "pictures")):
+    for name, words in (one for part, commands in COMMANDS.items() for one in commands(tmp_path / part)):
         status = main(words)
         said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("degla: ")]
         assert status in (1, 2) and len(said) == 1 and len(said[0]) < 1500, name
