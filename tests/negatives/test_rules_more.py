@@ -7,8 +7,10 @@ from random import Random
 import pytest
 
 from degla.negatives.checks import judge
+from degla.negatives.frames import ReplacingRule
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
+from degla.negatives.grammar.usage import UsageCounter
 from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.rule import Example, FillingRule, load_rule
 from degla.shelf import PUBLISHED_RULES, RULES
@@ -241,3 +243,14 @@ def test_a_caption_without_a_noun_phrase_is_left_alone(name: str) -> None:
 )
 def test_place_words_in_the_place_of_things_are_no_order(caption: str, negative: str) -> None:
     assert reason("reshuffle_order", caption, negative) == "word_order"
+
+
+@pytest.mark.parametrize("caption", ["Outside a red ball lies on the grass", "Outside, a red ball lies on the grass"])
+def test_words_are_drawn_by_their_neighbours_in_the_caption_behind_a_comma_too(caption: str) -> None:
+    counter = UsageCounter()
+    for text in 50 * ["a red kite lies on the grass"] + 50 * ["a ball doll", "a ball bear"]:
+        counter.add(words.content(text))
+    rule, tagged, usage = load_rule("replace_nouns"), parse_one(caption), counter.usage()
+    assert isinstance(rule, ReplacingRule)
+    drawn = [rule.propose(tagged, Random(seed), 2, usage) for seed in range(20)]
+    assert sum(any("red kite" in text for text in texts) for texts in drawn) > 15

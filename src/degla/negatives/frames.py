@@ -21,7 +21,7 @@ from degla.negatives.grammar.edits import substitute, write
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.orders import lifeless_actors
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.usage import WordUsage, neighbours
+from degla.negatives.grammar.usage import WordUsage, nearest
 from degla.negatives.llm import Chat, ChatMessage, Slot, inert
 from degla.negatives.replies import MOST_CANDIDATES, read_reply
 from degla.negatives.rule import Example
@@ -188,7 +188,8 @@ class ReplacingRule(GrammarRule):
         """The words of a place and those that go with them, the likeliest last (which are taken first)."""
         wider = self.widen(tuple(found))
         forms = [self.surface(caption, place, word) for word in wider]
-        between = neighbours([token.lower for token in caption.tokens if words.is_word(token.text)], *place)
+        before, after = reversed(caption.tokens[: place[0]]), caption.tokens[place[1] :]
+        between = (_nearest(before), _nearest(after))
         return usage.shuffle(wider, forms, between, rng)[::-1]
 
     def widen(self, found: tuple[str, ...]) -> tuple[str, ...]:
@@ -224,6 +225,10 @@ class ReplacingRule(GrammarRule):
 @lru_cache(maxsize=64)
 def _places(rule: ReplacingRule, caption: Caption) -> Mapping[Place, Sequence[str]]:
     return rule.places(caption)
+
+
+def _nearest(tokens: Iterable[Token]) -> str:
+    return nearest(token.lower for token in tokens if words.is_word(token.text))
 
 
 def _slot(caption: Caption, place: Place) -> Slot:

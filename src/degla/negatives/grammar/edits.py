@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from degla.negatives.grammar import words
@@ -90,8 +91,14 @@ def lower_first(text: str) -> str:
 
 def agreeing_verbs(caption: Caption, head: int) -> list[int]:
     """Indices of the finite verbs whose subject is the noun at `head`, or that say that there is such a thing."""
+    return [verb for verb, own in _subjects_of_verbs(caption) if head in own]
+
+
+@lru_cache(maxsize=64)
+def _subjects_of_verbs(caption: Caption) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Every finite verb with its subjects, kept because every noun asks for its verbs."""
     tokens = caption.tokens
-    agreeing = []
+    found = []
     for place, token in enumerate(tokens):
         if not token.is_finite:
             continue
@@ -104,9 +111,8 @@ def agreeing_verbs(caption: Caption, head: int) -> list[int]:
             own = [tokens[main].governor]
         elif any(tokens[index].role == "expl" for index in own):
             own = [index for index, one in enumerate(tokens) if one.governor == main and one.role in ("attr", "dobj")]
-        if head in own:
-            agreeing.append(place)
-    return agreeing
+        found.append((place, tuple(own)))
+    return tuple(found)
 
 
 def _subjects(tokens: Sequence[Token], verb: int) -> list[int]:

@@ -12,13 +12,11 @@ _CLOSE = 3
 """Steps between two senses of WordNet that are too few to tell one thing from the other."""
 
 
+@lru_cache(maxsize=200_000)
 def noun_relation(words: Lexicon, word: str, other: str) -> Relation:
     """Why one noun must not replace the other; symmetric."""
-    return _ordered_relation(words, *sorted((word, other)))
-
-
-@lru_cache(maxsize=200_000)
-def _ordered_relation(words: Lexicon, word: str, other: str) -> Relation:
+    if word > other:
+        return noun_relation(words, other, word)
     if word == other:
         return "synonym"
     mine, theirs = words.noun_groups(word), words.noun_groups(other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +31,15 @@ class WordGroup:
 
     def cluster(self, word: str) -> frozenset[str]:
         """The word and all that share a cluster with it; empty where the group does not list it."""
-        return frozenset().union(*(cluster for cluster in self.clusters if word in cluster))
+        return self._mates.get(word, frozenset())
+
+    @cached_property
+    def _mates(self) -> dict[str, frozenset[str]]:
+        mates: dict[str, frozenset[str]] = {}
+        for cluster in self.clusters:
+            for word in cluster:
+                mates[word] = mates.get(word, frozenset()) | cluster
+        return mates
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,11 @@ class Lexicon:
 
     def is_in_group(self, word: str, group: str) -> bool:
         """Whether a noun or adjective is listed in the group of that name."""
-        listing = (*self._noun_groups.get(word, ()), *self._adjective_groups.get(word, ()))
-        return any(one.name == group for one in listing)
+        for listing in (self._noun_groups, self._adjective_groups):
+            for one in listing.get(word, ()):
+                if one.name == group:
+                    return True
+        return False
 
     def share_sort(self, word: str, other: str) -> bool:
         """Whether one hand-written group of adjectives lists both words."""
@@ -113,8 +116,7 @@ class Lexicon:
 
     def is_person(self, noun: str) -> bool:
         """Whether the noun names a person: by its group, else by WordNet's first sense."""
-        groups = self.noun_groups(noun)
-        return groups[0].name in PEOPLE if groups else self._is_a(noun, "person")
+        return _is_person(self, noun)
 
     def is_listed(self, noun: str) -> bool:
         """Whether a hand-written group lists the noun."""
@@ -131,12 +133,12 @@ class Lexicon:
 
     def is_material(self, word: str) -> bool:
         """Whether a noun names what things are made of, as "plastic" and "wool" do, and is in no group of things."""
-        made_of = self.is_in_group(word, "material") or self._is_a(word, "material", "substance")
+        made_of = self.is_in_group(word, "material") or self.is_a(word, "material", "substance")
         return made_of and not self.noun_groups(word)
 
     def is_event(self, word: str) -> bool:
         """Whether a noun names something that happens or is done, as "match" and "climb" do, and no thing."""
-        return word in self.words["event"] or (not self.noun_groups(word) and self._is_a(word, "event"))
+        return word in self.words["event"] or (not self.noun_groups(word) and self.is_a(word, "event"))
 
     def noun_groups(self, word: str) -> tuple[Group, ...]:
         """The groups of a noun: those that list it, else the one anchored nearest above its first sense."""
@@ -180,7 +182,7 @@ class Lexicon:
         """The first sense of a noun and all senses above it."""
         return _over(self, self.senses_in_order(word)[:1])
 
-    def _is_a(self, word: str, *kinds: str) -> bool:
+    def is_a(self, word: str, *kinds: str) -> bool:
         """Whether the first sense of a noun is that of one of the kinds, or below it."""
         return any(sense in self.first_over(word) for kind in kinds for sense in self.senses_in_order(kind)[:1])
 
@@ -213,6 +215,12 @@ class Lexicon:
 def _matter(words: Lexicon) -> frozenset[int]:
     """The senses that are above every physical thing and above nothing else."""
     return words.first_over("dog") & words.first_over("sand") - words.first_over("happiness")
+
+
+@cache
+def _is_person(words: Lexicon, noun: str) -> bool:
+    groups = words.noun_groups(noun)
+    return groups[0].name in PEOPLE if groups else words.is_a(noun, "person")
 
 
 @cache

@@ -56,6 +56,7 @@ _ALIKE: Final = {
     for alike in alikes
 }
 """Prepositions, word by word, and the one that stands for them in a gist."""
+_ALIKE_BEGIN: Final = frozenset(alike[0] for alike in _ALIKE)
 _LONGEST: Final = 4
 """Words of a phrase that changes its place in the passive."""
 
@@ -216,7 +217,9 @@ def gist(content: tuple[str, ...]) -> Gist:
     """What a text says, from its words as `words.content` gives them."""
     stems, place = [], 0
     while place < len(content):
-        size = next((size for size in (3, 2, 1) if content[place : place + size] in _ALIKE), 0)
+        size = 0
+        if content[place] in _ALIKE_BEGIN:
+            size = next((size for size in (3, 2, 1) if content[place : place + size] in _ALIKE), 0)
         if size:
             stems.append(_ALIKE[content[place : place + size]])
         elif content[place] not in _UNSAID:

@@ -71,9 +71,9 @@ def refuse_order(caption: Caption, tokens: Sequence[Token]) -> str:
     return _refuse_moves(caption, tokens) or misfit(caption, tokens, chunks)
 
 
-def keeps_meaning(caption: Caption, tokens: Sequence[Token]) -> bool:
-    """Whether changed tokens say what the caption says, as far as word order goes."""
-    return meaning(tokens) == _own_state(caption).meaning
+def keeps_meaning(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> bool:
+    """Whether changed tokens say what the caption says, as far as word order goes; `chunks` where they are known."""
+    return meaning(tokens, chunks) == _own_state(caption).meaning
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,12 @@ def lifeless_actors(tokens: Sequence[Token]) -> int:
     )
 
 
+@lru_cache(maxsize=1_024)
 def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
-    """What speaks against putting two phrases in each other's place: "word_order", "same_meaning" or nothing ("")."""
+    """What speaks against putting two phrases in each other's place: "word_order", "same_meaning" or nothing ("").
+
+    Kept because every rule that moves phrases asks for each two of them.
+    """
     tied, tokens = ties(caption), caption.tokens
     one, other = tied[first.start], tied[second.start]
     if one.stays or other.stays or one.bare != other.bare or "where" in (first.role, second.role):
@@ -142,9 +146,10 @@ def _are_close(tokens: Sequence[Token], first: Chunk, second: Chunk) -> bool:
     one, other = tokens[first.head], tokens[second.head]
     if relations().is_same_ground(one.lemma, other.lemma):
         return True
-    if adjectives(tokens, first) or adjectives(tokens, second) or lexicon().is_person(one.lemma):
+    if lexicon().is_person(one.lemma):
         return False
-    return noun_relation(lexicon(), one.lemma, other.lemma) in ("synonym", "compatible")
+    alike = noun_relation(lexicon(), one.lemma, other.lemma) in ("synonym", "compatible")
+    return alike and not adjectives(tokens, first) and not adjectives(tokens, second)
 
 
 def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:

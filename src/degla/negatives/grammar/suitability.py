@@ -234,7 +234,11 @@ def _announces_the_known(cut: _Cut) -> bool:
 
 def _preposition(gap: Sequence[Token]) -> tuple[int, str]:
     """Where the longest preposition at the end of a gap begins, and its words; else the last word."""
-    lower = [token.lower for token in gap]
+    return _last_preposition(tuple(token.lower for token in gap))
+
+
+@lru_cache(maxsize=65_536)
+def _last_preposition(lower: tuple[str, ...]) -> tuple[int, str]:
     start = next((at for at in range(len(lower)) if relations().match(lower, at) == len(lower)), len(lower) - 1)
     return start, " ".join(lower[start:])
 

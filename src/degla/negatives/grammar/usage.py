@@ -8,7 +8,7 @@ comes in about as often as it goes out. What captions never say keeps a small sh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -78,7 +78,8 @@ class WordUsage:
     @lru_cache(maxsize=16_384)  # noqa: B019 - lives as long as the run
     def weights(self, forms: tuple[str, ...], between: tuple[str, str]) -> list[float]:
         """How likely each form is between two words, relative to the likeliest."""
-        found = [self._likely(form, *between) for form in forms]
+        before, after = between
+        found = [self._likely(form, before, after) for form in forms]
         most = max(found, default=1.0)
         return [max(value / most, 1e-3) for value in found]
 
@@ -95,7 +96,6 @@ class WordUsage:
         return likely
 
 
-def neighbours(content: Sequence[str], start: int, end: int) -> tuple[str, str]:
-    """The words before and after a stretch of words, articles left out; "" where there is none."""
-    before = next((word for word in reversed(content[:start]) if word not in _ARTICLES), "")
-    return before, next((word for word in content[end:] if word not in _ARTICLES), "")
+def nearest(content: Iterable[str]) -> str:
+    """The first word that is no article; "" where there is none."""
+    return next((word for word in content if word not in _ARTICLES), "")

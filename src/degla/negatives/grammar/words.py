@@ -60,7 +60,8 @@ def is_word(piece: str) -> bool:
 @lru_cache(maxsize=4_096)
 def content(text: str) -> tuple[str, ...]:
     """Lower-case words without punctuation, "an" written "a": two texts with equal content say the same thing."""
-    return tuple("a" if piece.lower() == "an" else piece.lower() for piece, _ in split(text) if is_word(piece))
+    lower = [piece.lower() for piece, _ in split(text) if is_word(piece)]
+    return tuple(["a" if word == "an" else word for word in lower])
 
 
 def shared_ends(one: Sequence[str], other: Sequence[str]) -> tuple[int, int]:

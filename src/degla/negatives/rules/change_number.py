@@ -6,8 +6,9 @@ mean exactly that many: "two dogs" is false of three.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice, zip_longest
 from random import Random
 from typing import Final
@@ -65,7 +66,7 @@ class ChangeNumber(GrammarRule):
 
     def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
         """Captions with another number, near the old one: each phrase once before any twice, places and mounts last."""
-        queues: list[list[str]] = []
+        queues: list[Iterator[str]] = []
         counted = list(_counted(caption))
         rng.shuffle(counted)
         for chunk in sorted(counted, key=lambda one: _is_setting(caption, one)):
@@ -74,11 +75,10 @@ class ChangeNumber(GrammarRule):
             counts = [count for count in range(1, _MOST + 1) if count != old and abs(count - (old or 1)) <= _FARTHEST]
             if old is None:
                 counts = [1] if word in _TWO_OR_MORE else [1, 2]
-            numbers = (str(count) if word.isdigit() else _WORDS[count - 1] for count in counts)
-            changed = (_changed(caption, chunk, number) for number in numbers)
-            texts = [write(caption, tokens) for tokens in changed if tokens is not None]
-            rng.shuffle(texts)
-            queues.append(texts)
+            numbers = [str(count) if word.isdigit() else _WORDS[count - 1] for count in counts]
+            numbers = [number for number in numbers if _suiting(caption, chunk, many=_COUNTS[number] > 1) is not None]
+            rng.shuffle(numbers)
+            queues.append(_written(caption, chunk, numbers))
         return list(islice(take_turns(queues), most))
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
@@ -158,21 +158,35 @@ def _is_setting(caption: Caption, chunk: Chunk) -> bool:
     return bool(placed) or (before.tag == "IN" and before.lower != "with") or before.lemma in _MOUNTING
 
 
+def _written(caption: Caption, chunk: Chunk, numbers: Sequence[str]) -> Iterator[str]:
+    """The caption with each number; most are never asked for."""
+    for number in numbers:
+        tokens = _changed(caption, chunk, number)
+        if tokens is not None:
+            yield write(caption, tokens)
+
+
 def _changed(caption: Caption, chunk: Chunk, number: str) -> list[Token] | None:
     """The tokens with another number, the noun and its verbs suiting it; None where a word cannot be made to suit."""
-    tokens = list(caption.tokens)
-    old, head = tokens[chunk.start], tokens[chunk.holder]
-    many = number in _VAGUE or _COUNTS[number] > 1
-    if number == old.lower or (number == "few" and old.lower != "few"):
+    old = caption.tokens[chunk.start]
+    suiting = _suiting(caption, chunk, many=number in _VAGUE or _COUNTS[number] > 1)
+    if suiting is None or number == old.lower or (number == "few" and old.lower != "few"):
         return None
     text = number
     if old.text.isupper() and (len(old.text) > 1 or caption.text.isupper()):
         text = number.upper()
     elif old.text[0].isupper():
         text = number.capitalize()
-    tokens[chunk.start] = replace(old, text=text, lower=number, tag="CD" if number != "a" else "DT")
+    new = replace(old, text=text, lower=number, tag="CD" if number != "a" else "DT")
+    return [*suiting[: chunk.start], new, *suiting[chunk.start + 1 :]]
+
+
+@lru_cache(maxsize=64)
+def _suiting(caption: Caption, chunk: Chunk, *, many: bool) -> tuple[Token, ...] | None:
+    """The tokens with noun and verbs for one or for many, whatever the number; None where a word cannot be changed."""
+    tokens, head = list(caption.tokens), caption.tokens[chunk.holder]
     if many == head.is_many:
-        return tokens
+        return caption.tokens
     if any(token.lower in (_OF_ONE if many else _OF_MANY) for token in caption.tokens[chunk.end :]):
         return None  # a pronoun that would have to change with it
     if head.lower == "people":
@@ -184,7 +198,7 @@ def _changed(caption: Caption, chunk: Chunk, number: str) -> list[Token] | None:
         if changed is None:
             return None
         tokens[verb] = changed
-    return tokens
+    return tuple(tokens)
 
 
 RULE = ChangeNumber()

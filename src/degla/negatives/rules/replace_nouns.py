@@ -190,11 +190,18 @@ def _is_taken(caption: Caption, place: Place, lemma: str) -> bool:
     contrary = {"man": _FEMALE, "boy": _FEMALE, "woman": _MALE, "girl": _MALE}.get(lemma, frozenset())
     if not caption.vocabulary.isdisjoint({lemma, words.plural(lemma), *contrary}):
         return True
+    known = lexicon()
     return any(
-        noun_relation(lexicon(), token.lemma, lemma) in ("synonym", "hypernym", "compatible")
-        for other, token in enumerate(caption.tokens)
-        if not place[0] <= other < place[1] and token.is_noun
+        noun_relation(known, other, lemma) in ("synonym", "hypernym", "compatible")
+        for other in _other_nouns(caption, place)
     )
+
+
+@lru_cache(maxsize=64)
+def _other_nouns(caption: Caption, place: Place) -> tuple[str, ...]:
+    """The dictionary forms of the nouns outside a place, kept because every word that may stand there is compared."""
+    tokens = (*caption.tokens[: place[0]], *caption.tokens[place[1] :])
+    return tuple(dict.fromkeys(token.lemma for token in tokens if token.is_noun))
 
 
 RULE = ReplaceNouns()

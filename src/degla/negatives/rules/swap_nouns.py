@@ -14,7 +14,16 @@ from typing import Final
 from degla.negatives.frames import ExchangingRule, Swap
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions
-from degla.negatives.grammar.chunks import Chunk, Token, adjectives, determiner, determiner_fits, nouns, token_at
+from degla.negatives.grammar.chunks import (
+    Chunk,
+    Token,
+    adjectives,
+    determiner,
+    determiner_fits,
+    find_chunks,
+    nouns,
+    token_at,
+)
 from degla.negatives.grammar.edits import exchange, inflect
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
@@ -73,7 +82,9 @@ class SwapNouns(ExchangingRule):
             ):
                 yield changed, "agreement"
             else:
-                yield changed, "same_meaning" if keeps_meaning(caption, changed) else misfit(caption, changed)
+                chunks = find_chunks(changed)
+                same = keeps_meaning(caption, changed, chunks)
+                yield changed, "same_meaning" if same else misfit(caption, changed, chunks)
 
 
 def _is_bare_list(caption: Caption) -> bool:
