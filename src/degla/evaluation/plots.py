@@ -157,8 +157,9 @@ def family_bars(family: Family, comparison: Comparison, width: float) -> str:
                 markersize=3.6,
                 markeredgewidth=0.8,
                 zorder=5,
+                clip_on=False,  # one at 100 % is cut in half otherwise
             )
-        axes.text(ceiling + 3, place, f"{100 * cell.mean:.1f}", va="center", ha="left", color=INK, fontsize=FONT)
+        axes.text(ceiling + 6, place, f"{100 * cell.mean:.1f}", va="center", ha="left", color=INK, fontsize=FONT)
     floors = {"chance": row.chance, **row.floors}
     for value in floors.values():
         if value is not None:
