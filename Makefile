@@ -57,8 +57,9 @@ $(VENV)/.created:
 	$(PYTHON) -c 'import sys; sys.exit("degla needs Python 3.11 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/python -m pip install --quiet --dry-run --no-deps --report - torch torchvision | $(BIN)/python -c \
-		'import json, sys; [print(each["metadata"]["name"], "@", each["download_info"]["url"]) for each in json.load(sys.stdin)["install"]]' > $(TORCH)
+	$(BIN)/python -m pip install --quiet --dry-run --no-deps --report $(VENV)/torch.json torch torchvision
+	$(BIN)/python -c 'import json; [print(each["metadata"]["name"], "@", each["download_info"]["url"]) \
+		for each in json.load(open("$(VENV)/torch.json"))["install"]]' > $(TORCH)
 	touch $@
 
 # uv takes a quarter of pip's time; where pip's settings name another index than PyPI, pip installs.
