@@ -254,3 +254,21 @@ def test_words_are_drawn_by_their_neighbours_in_the_caption_behind_a_comma_too(c
     assert isinstance(rule, ReplacingRule)
     drawn = [rule.propose(tagged, Random(seed), 2, usage) for seed in range(20)]
     assert sum(any("red kite" in text for text in texts) for texts in drawn) > 15
+
+
+@pytest.mark.parametrize("rule", ["reshuffle_order", "swap_nouns", "swap_phrases"])
+@pytest.mark.parametrize("caption", ["the chef is a man in a hat", "a man's best friend is a dog"])
+def test_who_is_who_can_be_said_either_way(rule: str, caption: str) -> None:
+    orders = {"a man is the chef in a hat", "the man is a chef in a hat", "a dog is a man's best friend"}
+    assert not proposals(rule, caption) & orders
+
+
+def test_a_curved_apostrophe_is_read_as_a_straight_one() -> None:
+    straight, curved = (
+        "the man who isn't in the car doesn't chase a dog",
+        "the man who isn’t in the car doesn’t chase a dog",
+    )
+    assert words.content(curved) == words.content(straight)
+    assert parse_one(curved).content == parse_one(straight).content
+    assert proposals("negation", "a man isn’t riding a horse near a dog") == set()
+    assert {text.replace("’", "'") for text in proposals("add_object", curved)} == proposals("add_object", straight)

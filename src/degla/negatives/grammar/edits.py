@@ -140,7 +140,7 @@ def disagrees(caption: Caption) -> bool:
 
 def in_number(verb: Token, *, many: bool) -> Token | None:
     """A finite verb with a subject of one or of many; None where it cannot be changed ("'s")."""
-    if verb.lower.startswith(("'", "’")):
+    if verb.lower.startswith("'"):
         return None
     if verb.lower in (_ONE if many else _MANY) or verb.lower in ("did", "had"):
         return verb

@@ -191,7 +191,8 @@ def tagged(source: Sequence[Token], text: str) -> list[Token] | None:
     used: Counter[str] = Counter()
     tokens = []
     for piece, _ in words.split(text):
-        word = "a" if piece.lower() == "an" else piece.lower()
+        lower = words.lower_case(piece)
+        word = "a" if lower == "an" else lower
         known = places.get(word)
         if known:
             tokens.append(known[min(used[word], len(known) - 1)])

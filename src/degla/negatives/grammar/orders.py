@@ -34,6 +34,8 @@ _HOLDING: Final = frozenset(
 )
 _IDLE: Final = POSTURES | {"have", "do"}
 _WITHIN: Final = frozenset({"in", "at", "inside", "within"})
+_EQUAL: Final = ({"is"}, {"are"}, {"was"}, {"were"})
+"""Words between two phrases for one thing, either of which may come first."""
 _HAVING: Final = frozenset({"has", "have", "had", "having"})
 
 
@@ -170,6 +172,8 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
         return True
     known = relations().words
     if not between:
+        if one.link == "" and {token.lower for token in tokens[first.end : second.start]} in _EQUAL:
+            return True  # "the chef is a man"
         framed = start > 0 and chunks[start - 1].role == "frame" and one.link == "of"
         owned = any(token.tag == "PRP$" for token in tokens[second.start : second.head])
         within = other.link == "with" and one.link in JOINERS | _WITHIN

@@ -112,8 +112,9 @@ def _tag(texts: Iterable[str]) -> Iterator[Caption]:
     )
     for (text, pieces), document in zip(listed, pipeline.pipe(documents, batch_size=_BATCH), strict=True):
         tokens = [
-            Token(piece, piece.lower(), word.tag_, _lemma(piece.lower(), word.tag_), word.dep_, word.head.i, not spaced)
+            Token(piece, lower, word.tag_, _lemma(lower, word.tag_), word.dep_, word.head.i, not spaced)
             for (piece, spaced), word in zip(pieces, document, strict=True)
+            for lower in [words.lower_case(piece)]
         ]
         yield Caption(text, tuple(_mend(tokens)))
 

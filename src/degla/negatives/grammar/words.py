@@ -52,6 +52,11 @@ def spans(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(match.span() for match in _PIECE.finditer(text))
 
 
+def lower_case(piece: str) -> str:
+    """A piece in lower case, its apostrophe straight: "n’t" and "n't" are one word."""
+    return piece.lower().replace("’", "'")
+
+
 def is_word(piece: str) -> bool:
     """Whether a piece has a letter or digit in it."""
     return piece[0].isalnum() or len(piece) > 1
@@ -60,7 +65,7 @@ def is_word(piece: str) -> bool:
 @lru_cache(maxsize=4_096)
 def content(text: str) -> tuple[str, ...]:
     """Lower-case words without punctuation, "an" written "a": two texts with equal content say the same thing."""
-    lower = [piece.lower() for piece, _ in split(text) if is_word(piece)]
+    lower = [lower_case(piece) for piece, _ in split(text) if is_word(piece)]
     return tuple(["a" if word == "an" else word for word in lower])
 
 
