@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from degla.errors import DeglaError, InputError
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = [word for word in words if word != _DOWNLOAD]
     # OpenMP threads that spin while they wait take the processor from others; read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Pillow says so, in two lines, of pictures that are refused in one.
+    warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("degla").setLevel(logging.INFO)
     try:

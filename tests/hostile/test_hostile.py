@@ -19,8 +19,11 @@ def test_damaged_files_are_refused_or_harmless(tmp_path: Path) -> None:
     assert {name: tally.failed for name, tally in tallies.items() if tally.failed} == {}
 
 
-def test_odd_inputs_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_odd_inputs_end_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     for name, words in (one for part, commands in COMMANDS.items() for one in commands(tmp_path / part)):
         status = main(words)
         said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("degla: ")]
         assert status in (1, 2) and len(said) == 1 and len(said[0]) < 1500, name
+    assert not [str(told.message) for told in recwarn if "decompression bomb" in str(told.message)]
