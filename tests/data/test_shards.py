@@ -15,11 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from degla.data import cells
 from degla.data.decoding import ImageError, Subject
-from degla.data.images import read_bytes
+from degla.data.images import locate, look_for, read_bytes
 from degla.data.places import base_of, files_of
 from degla.data.sources import Columns, read_captions
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.evaluation.overlap import find_leakage, trained_images
 from degla.training.loop import train
 from degla.training.rows import read_rows
@@ -102,6 +103,43 @@ def test_pictures_in_parquet_files(tmp_path: Path) -> None:
         read(0)
 
 
+def test_columns_of_pictures_of_any_type_and_name(tmp_path: Path) -> None:
+    kinds = (pyarrow.dictionary(pyarrow.int32(), pyarrow.binary()), pyarrow.binary_view(), pyarrow.large_binary())
+    pictures = [pyarrow.array([b"x", PICTURE], pyarrow.binary()).cast(kind) for kind in kinds]
+    for number, column in enumerate(("image", "a/b", "a#b/c")):
+        path = tmp_path / f"{number}.parquet"
+        pyarrow.parquet.write_table(pyarrow.table({column: pictures[number], "text": ["one", "two"]}), path)
+        found = list(read_captions(path, columns=Columns(image=column)))
+        assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in found] == [b"x", PICTURE]
+    table = pyarrow.table([pictures[0], ["one", "two"], ["1", "2"]], names=["image", "text", "text"])
+    pyarrow.parquet.write_table(table, path)
+    with pytest.raises(InputError, match=r"2\.parquet: two columns are called 'text'"):
+        list(read_captions(path))
+
+
+def test_a_full_disk_is_no_damage_of_a_parquet_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else `skip` would leave out all its rows, also when there is room again."""
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"image": [PICTURE], "text": ["one"]}), path)
+    monkeypatch.setattr(cells, "_NAME", "/dev/full")
+    with pytest.raises(DeglaError, match="the disk is full") as caught:
+        look_for("a.parquet#image/0", folder=tmp_path, caption_id="0")
+    assert not isinstance(caught.value, ImageError)
+
+
+def test_a_parquet_file_of_another_name_has_its_own_pictures(tmp_path: Path) -> None:
+    def pictures(name: str) -> list[bytes]:
+        rows = read_rows(replace(tiny_data, captions=tmp_path / name))
+        return [read_bytes(locate(row.caption.image, tmp_path), Subject("x")) for row in rows]
+
+    tiny_data = replace(tiny_config("clip", model=tmp_path, pairs={}, out=tmp_path).data, negatives_per_caption=0)
+    pyarrow.parquet.write_table(pyarrow.table({"image": [b"old"], "text": ["one"]}), tmp_path / "a.parquet")
+    assert pictures("a.parquet") == [b"old"]
+    (tmp_path / "a.parquet").rename(tmp_path / "old.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"image": [b"new"], "text": ["one"]}), tmp_path / "a.parquet")
+    assert pictures("old.parquet") == [b"old"] and pictures("a.parquet") == [b"new"]
+
+
 def test_a_changed_archive_is_read_again(tmp_path: Path) -> None:
     def texts() -> list[str]:
         rows = read_rows(replace(tiny_data, captions=tmp_path))
@@ -130,6 +168,17 @@ def test_records_are_called_by_archive_and_key(tmp_path: Path) -> None:
     assert [each.id for each in read_captions(tmp_path / "a", columns=Columns(id="key"))] == ["own"]
     (single,) = read_captions(tmp_path / "a" / "0.tar", format="webdataset")
     assert single.id == "0/k"
+
+
+def test_names_in_capitals_and_those_that_begin_with_a_dot(tmp_path: Path) -> None:
+    members = {"a.JPG": PICTURE, "a.TXT": b"one", "b.png": b"other", "b.JSON": b'{"caption": "two"}'}
+    # As macOS packs them.
+    write_tar(
+        tmp_path / "A.TAR", {f"{dots}{name}": content for name, content in members.items() for dots in ("._", "")}
+    )
+    found = list(read_captions(tmp_path))
+    assert [(each.id, each.text) for each in found] == [("A/a", "one"), ("A/b", "two")]
+    assert [read_bytes(locate(each.image, tmp_path), Subject("x")) for each in found] == [PICTURE, b"other"]
 
 
 WRONG: dict[str, tuple[Mapping[str, bytes], str]] = {
@@ -189,7 +238,13 @@ def test_patterns(tmp_path: Path) -> None:
     assert [path.name for path in files_of(tmp_path / "?-08.tar")] == ["a-08.tar", "b-08.tar"]
     assert files_of(tmp_path / "[x].jsonl") == [tmp_path / "[x].jsonl"], "a file of that name is itself"
     assert base_of(tmp_path / "s{0..1}" / "x" / "*.tar") == base_of(tmp_path / "a-08.tar") == tmp_path
+    inside = tmp_path / "[2024] {raw}"
+    inside.mkdir()
+    (inside / "a-0.tar").write_bytes(b"")
+    for pattern in ("*.tar", "a-{0..0}.tar"):
+        assert files_of(inside / pattern) == [inside / "a-0.tar"] and base_of(inside / pattern) == inside
     for wrong, message in {
+        "[2024] {raw}/a-{1..1}.tar": "a-1.tar: cannot be read",
         "none-*.tar": "no file has a name like this",
         "a-{3..1}.tar": "from a number to a larger",
         "{0..9999999}.tar": "at most 1,000,000",

@@ -7,6 +7,7 @@ once, as Arrow batches that all processes map into memory; it takes as much of t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as arrow
 import pyarrow.compute as compute
 import pyarrow.parquet as parquet
+from pyarrow import types
 
 from degla.data.places import place_of
 from degla.data.prepared import fetched, prepare
@@ -25,7 +27,7 @@ from degla.progress import TaskProgress
 
 SUFFIXES: Final = (".parquet", ".pq")
 _CELL: Final = re.compile(
-    r"(?P<file>.+\.(?:parquet|pq))#(?P<column>[^/#]+)/(?P<row>[0-9]{1,12})", re.DOTALL | re.IGNORECASE
+    r"(?P<file>.+\.(?:parquet|pq))#(?P<column>.+)/(?P<row>[0-9]{1,12})", re.DOTALL | re.IGNORECASE
 )
 _NAME: Final = "pictures.arrow"
 _ROWS: Final = 64
@@ -34,14 +36,22 @@ _ROWS: Final = 64
 
 def holds_pictures(kind: Any) -> bool:
     """Whether a column of that Arrow type holds the bytes of pictures, as they are or as `datasets` writes them."""
-    if arrow.types.is_struct(kind):
+    if types.is_struct(kind):
         return any(kind.field(at).name == "bytes" for at in range(kind.num_fields))
-    return bool(arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind))
+    if arrow.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(is_kind(kind) for is_kind in (types.is_binary, types.is_large_binary, types.is_binary_view))
 
 
 def cell_place(file: str, *, column: str, row: int) -> str:
     """How `CaptionRecord.image` names a picture in a Parquet file."""
     return f"{file}#{column}/{row}"
+
+
+def name_that_counts(file: Path) -> str:
+    """What of a file's name its records depend on: its ending; all of it where they tell pictures by it."""
+    suffix = file.suffix.lower()
+    return file.name if suffix in SUFFIXES else suffix
 
 
 def parsed_cell(place: str) -> tuple[Path, str, int] | None:
@@ -87,20 +97,26 @@ def _pictures(file: Path, column: str, modified: int, size: int) -> tuple[list[A
 
 
 def _copy(file: Path, column: str, out: Path) -> None:
+    # What goes wrong in writing is no damage of the file that is read.
+    schema = arrow.schema([(column, arrow.large_binary())])
+    with arrow.ipc.new_file(str(out), schema) as writer:
+        for values in _read(file, column):
+            writer.write_batch(arrow.record_batch([values], schema))
+
+
+def _read(file: Path, column: str) -> Iterator[Any]:
+    """The pictures of a column, some rows at a time."""
+    copy = fetched(file)
     try:
-        source = parquet.ParquetFile(fetched(file), page_checksum_verification=True)
+        source = parquet.ParquetFile(copy, page_checksum_verification=True)
         if column not in source.schema_arrow.names or not holds_pictures(source.schema_arrow.field(column).type):
             raise InputError(f"{file}: there is no column {column!r} of pictures. Fetch the file again.")
-        schema = arrow.schema([(column, arrow.large_binary())])
-        with (
-            arrow.ipc.new_file(str(out), schema) as writer,
-            TaskProgress(True).task(f"pictures of {file.name}", source.metadata.num_rows) as advance,
-        ):
+        with TaskProgress(True).task(f"pictures of {file.name}", source.metadata.num_rows) as advance:
             for batch in source.iter_batches(batch_size=_ROWS, columns=[column]):
                 values = batch.column(0)
-                if arrow.types.is_struct(values.type):
+                if types.is_struct(values.type):
                     values = compute.struct_field(values, "bytes")
-                writer.write_batch(arrow.record_batch([values.cast(arrow.large_binary())], schema))
+                yield values.cast(arrow.large_binary())
                 advance(batch.num_rows)
     except (arrow.ArrowException, OSError, ValueError, SystemError) as error:
         raise InputError(f"{file}: the Parquet file is damaged: {in_one_line(error)}. Fetch it again.") from None

@@ -39,8 +39,8 @@ def base_of(path: Path) -> Path:
         path: a file, a folder or a pattern.
     """
     if is_pattern(path):
-        parts = path.parts
-        return Path(*parts[: next(place for place, part in enumerate(parts) if _WILD.search(part))])
+        # A folder that is there may itself have brackets in its name.
+        return next(folder for folder in path.parents if not _WILD.search(str(folder)) or folder.is_dir())
     return path if is_folder(path) else path.parent
 
 
@@ -57,15 +57,14 @@ def files_of(path: Path, *suffixes: str) -> list[Path]:
     if not is_pattern(path):
         return [path]
     found: list[Path] = []
-    for name in _written_out(str(path)):
+    base = base_of(path)
+    for name in _written_out(str(path.relative_to(base))):
         if not re.search(r"[*?\[]", name):
-            found.append(Path(name))
-            continue
-        if (address := address_of(name)) is not None:
+            found.append(base / name)
+        elif (address := address_of(base / name)) is not None:
             found += map(Path, list_files(address))
-            continue
-        base = base_of(Path(name))
-        found += sorted(file for file in base.glob(str(Path(name).relative_to(base))) if file.is_file())
+        else:
+            found += sorted(file for file in base.glob(name) if file.is_file())
     if not found:
         raise InputError(f"{path}: no file has a name like this.")
     return found

@@ -17,7 +17,9 @@ from degla.remote import address_of, open_remote, state_numbers
 
 PICTURE: Final = "picture"
 # Numbers that a file's size can have: longer ones are no reference.
-_PACKED: Final = re.compile(r"(?P<shard>.+\.tar)@(?P<start>[0-9]{1,18})\+(?P<size>[0-9]{1,18})", re.DOTALL)
+_PACKED: Final = re.compile(
+    r"(?P<shard>.+\.tar)@(?P<start>[0-9]{1,18})\+(?P<size>[0-9]{1,18})", re.DOTALL | re.IGNORECASE
+)
 _REMEDY: Final = "Fetch the file again."
 
 
@@ -135,7 +137,8 @@ def read_tar_member(tar: Path, name: str) -> bytes:
 def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMember]]:
     """The members of an archive that matter, by record and by what they are in it.
 
-    By WebDataset's rule members belong to one record that are equal up to the first dot behind their folder.
+    By WebDataset's rule members belong to one record that are equal up to the first dot behind their folder; those
+    whose names begin with a dot are passed over.
 
     Args:
         tar: the archive.
@@ -150,7 +153,9 @@ def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMe
         folder, slash, file = name.rpartition("/")
         stem, dot, rest = file.partition(".")
         suffix = f".{rest.rpartition('.')[2].lower()}" if dot else ""
-        return folder + slash + stem, PICTURE if suffix in IMAGE_SUFFIXES else kinds.get(rest, "")
+        if not stem:  # "._0.jpg", which macOS puts beside each file
+            return "", ""
+        return folder + slash + stem, PICTURE if suffix in IMAGE_SUFFIXES else kinds.get(rest.lower(), "")
 
     groups: dict[str, dict[str, TarMember]] = {}
     for member in walk_tar(tar, wanted=lambda name: place(name)[1] not in ("", PICTURE)):

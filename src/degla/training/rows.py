@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from degla.config.run import StreamConfig
 from degla.config.sections import DataConfig
+from degla.data.cells import name_that_counts
 from degla.data.extras import ExtraData, read_classes, write_extras
 from degla.data.images import ImageReport, check_images, usable_rows
 from degla.data.joining import TABLE_NAME, JoinReport, join_and_report
@@ -87,7 +88,7 @@ def _joined(data: DataConfig, reads: frozenset[str], *, anew: bool = False) -> t
             read_negatives(path)
     sources = {path: read_source(path) for path in (file, negatives, positives) if path is not None}
     key = {
-        "columns": dataclasses.asdict(columns), "format": [data.format, file.suffix.lower()],
+        "columns": dataclasses.asdict(columns), "format": [data.format, name_that_counts(file)],
         "captions": sources[file].sha256,
         "negatives": [negatives.suffix.lower(), sources[negatives].sha256, data.rules] if negatives else distractors,
         "positives": [positives.suffix.lower(), sources[positives].sha256] if positives else None,

@@ -36,6 +36,9 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     for each in files_of(path, *SUFFIXES):
         file = _open(fetched(each))
         schema = file.schema_arrow
+        twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{each}: two columns are called {twice!r}. Give each its own name.")
         own = columns.settle(schema.names, where=str(each))
         optional = [name for name in schema.names if NEW_FIELDS.get(name, name) in columns.optional]
         names = list(dict.fromkeys(own.names() + optional))
