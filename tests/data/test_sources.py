@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
 import subprocess
 import sys
 from pathlib import Path
@@ -182,6 +185,13 @@ WRONG = {
         "no field 'text' for the text. Did you mean 'texts'? Found: id, image, texts. Name the right field",
     ),
     "missing later": ("c.jsonl", lines(row(), {"image": "a", "text": "b"}), "c.jsonl line 2: there is no field 'id'"),
+    "id later": (
+        "c.jsonl",
+        lines({"image": "a", "text": "b"}, row(id="0")),
+        "c.jsonl line 2: has a field 'id', and the first record none. Give it to all or to none.",
+    ),
+    "text later": ("c.json", json.dumps([{"image": "a", "caption": "b"}, {"image": "a", "caption": "b", "text": "c"}]),
+                   "c.json record 1: has a field 'text', and the first record none"),
     "twice": (
         "c.jsonl",
         lines(row(), row(id="2"), row(text="A cat.")),
@@ -235,6 +245,8 @@ WRONG = {
     "csv header": ("c.csv", "picture,text\na,b\n", "c.csv line 1 (comma-separated header): there is no field 'image'"),
     "csv blank": ("c.csv", "image,text\na.jpg,\n", "c.csv line 2: field 'text' (caption id '0') holds no text"),
     "csv quotes": ("c.csv", 'image,text\na.jpg,"A dog\n', "not comma-separated values"),
+    "tsv quotes": ("c.tsv", 'image\ttext\na.jpg\t"A dog" said\n', "and write each of its own twice."),
+    "semicolons": ("c.csv", "image;text\na.jpg;A dog\n", "line 1: all of the header is one cell, 'image;text'. Cells"),
     "parquet": ("c.parquet", "no", "c.parquet: not a Parquet file that can be read"),
     "unknown": ("c.txt", "A dog.", "cannot tell how its captions are written. Name the format (--format"),
 }  # fmt: skip
@@ -248,6 +260,13 @@ def test_wrong_files_say_where_and_what(case: str, tmp_path: Path) -> None:
         list(read_captions(tmp_path / name))
     assert message.replace("{folder}", str(tmp_path)) in str(caught.value)
     assert str(tmp_path / name) in str(caught.value)
+
+
+def test_compressed_files_are_told(tmp_path: Path) -> None:
+    for pack in (gzip, bz2, lzma):
+        (tmp_path / "c.jsonl").write_bytes(pack.compress(lines(row()).encode()))
+        with pytest.raises(InputError, match=r"c\.jsonl: is compressed \((gzip|bzip2|xz)\)\. Unpack it first"):
+            read_captions(tmp_path / "c.jsonl")
 
 
 def test_wrong_shape_for_the_named_format(tmp_path: Path) -> None:

@@ -8,13 +8,22 @@ from pathlib import Path
 from typing import Final
 
 from degla.errors import InputError
-from degla.remote import address_of, list_files
+from degla.parse import open_file
+from degla.remote import address_of, list_files, told
 
 _WILD: Final = re.compile(r"[*?\[{]")
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _RANGE: Final = re.compile(r"([0-9]+)\.\.([0-9]+)")
 _MOST: Final = 1_000_000
 """Files that one pattern may stand for."""
+_COMPRESSED: Final = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"PK\3\4": "zip",
+}
+"""What compressed files begin with."""
 
 
 def is_pattern(path: Path) -> bool:
@@ -25,6 +34,19 @@ def is_pattern(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder; at an address, one whose name has no ending."""
     return path.is_dir() or (address_of(path) is not None and not path.suffix)
+
+
+def check_unpacked(path: Path) -> None:
+    """Refuse a compressed file.
+
+    Raises:
+        InputError: it is one, or cannot be read.
+    """
+    with open_file(path) as stream:
+        begins = stream.read(max(map(len, _COMPRESSED)))
+    for start, name in _COMPRESSED.items():
+        if begins.startswith(start):
+            raise InputError(f"{path}: is compressed ({name}). Unpack it first.")
 
 
 def place_of(path: Path) -> str:
@@ -66,7 +88,7 @@ def files_of(path: Path, *suffixes: str) -> list[Path]:
         else:
             found += sorted(file for file in base.glob(name) if file.is_file())
     if not found:
-        raise InputError(f"{path}: no file has a name like this.")
+        raise InputError(f"{told(path)}: no file has a name like this.")
     return found
 
 

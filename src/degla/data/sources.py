@@ -11,12 +11,12 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.data.places import is_folder, is_pattern
+from degla.data.places import check_unpacked, is_folder, is_pattern
 from degla.data.prepared import fetched
 from degla.errors import InputError
 from degla.parse import check_regular, in_one_line, shorten
 from degla.records import NEW_FIELDS, CaptionRecord, NegativeRecord, validate
-from degla.remote import address_of
+from degla.remote import address_of, told
 from degla.shelf import Shelf, did_you_mean
 
 Placed = tuple[str, CaptionRecord]
@@ -35,6 +35,7 @@ class Columns:
             A file that lacks "id" or "image_id" is read as with None; another name must be there.
         image_pattern: the image's path made from its number, for the published DeGLA file, which names none.
         optional: those of `CaptionRecord`'s optional fields that are read, too; records may lack them.
+        absent: fields that the first record lacks, so that no other one may have them (see `settle`).
     """
 
     id: str | None = "id"
@@ -43,6 +44,7 @@ class Columns:
     image_id: str | None = "image_id"
     image_pattern: str = "COCO_train2014_{image_id:012d}.jpg"
     optional: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """The fields that a file must have, each once."""
@@ -64,16 +66,19 @@ class Columns:
         }
         if self.text == Columns.text not in found and "caption" in found:
             lacking["text"] = "caption"
-        settled = dataclasses.replace(self, **lacking)  # type: ignore[arg-type]
+        absent = tuple(getattr(Columns, role) for role in lacking)
+        settled = dataclasses.replace(self, **lacking, absent=absent)  # type: ignore[arg-type]
         settled.require(found, where=where)
         return settled
 
     def require(self, found: list[str], *, where: str) -> None:
-        """Refuse a file or row that lacks a named field.
+        """Refuse a file or row that lacks a named field, or has one that would be passed over.
 
         Raises:
             InputError: names the place, the role and name of the missing field, what is there and the remedy.
         """
+        if odd := next((name for name in self.absent if name in found), None):
+            raise InputError(f"{where}: has a field {odd!r}, and the first record none. Give it to all or to none.")
         for role in ("id", "image", "text", "image_id"):
             name = getattr(self, role)
             if name is not None and name not in found:
@@ -199,6 +204,8 @@ def read_negatives(path: Path, *, format: str = "auto") -> Iterator[NegativeReco
 def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]:
     """The format of a path, and what it reads: the path, or a copy of the file at its address."""
     remote = address_of(path) is not None
+    if remote and path.parts[0] in ("http:", "https:") and "?" in path.name:
+        raise InputError(f"{told(path)}: has a query (?...). Give the address without it, or fetch the file first.")
     if remote and not (is_folder(path) or is_pattern(path) or path.suffix.lower() == ".tar"):
         # Names of pictures inside are relative to the address.
         copy = fetched(path)
@@ -209,9 +216,10 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
     except (OSError, ValueError) as error:  # a name that no file system takes
         raise InputError(f"{shorten(path)}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if not there:
-        raise InputError(f"{path}: there is no such file or folder; {ability} are read from it.")
+        raise InputError(f"{told(path)}: there is no such file or folder; {ability} are read from it.")
     if path.exists() and not path.is_dir():
         check_regular(path, remedy=f"Write the {ability} to a file first.")
+        check_unpacked(path)
     if format == "auto":
         members = [FORMATS.load(name) for name in FORMATS.names()]
         able = [member for member in members if hasattr(member, ability)]
@@ -222,7 +230,7 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
             raise InputError(f"{path}: the file is empty.")
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
         raise InputError(
-            f"{path}: cannot tell how its {ability} are written. Name the format (--format, in training "
+            f"{told(path)}: cannot tell how its {ability} are written. Name the format (--format, in training "
             f"--data.format), one of: {names}."
         )
     member = FORMATS.load(format)

@@ -46,6 +46,11 @@ def read_table(path: Path, columns: Columns, *, delimiter: str) -> Iterator[Plac
     """
     for number, (where, row) in enumerate(read_rows(path, delimiter=delimiter)):
         if number == 0:
+            if len(row) == 1:
+                raise InputError(
+                    f"{path} line 1: all of the header is one cell, {', '.join(row)!r}. Cells are separated by commas "
+                    "in .csv, by tabs in .tsv: save the table as one of them."
+                )
             columns = columns.settle(list(row), where=f"{path} line 1 ({_kind(delimiter)}-separated header)")
         yield from captions_of_row(row, columns=columns, where=where, number=number)
 
@@ -140,4 +145,7 @@ def read_rows(path: Path, *, delimiter: str) -> Iterator[tuple[str, dict[str, st
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from None
     except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: not {kind}-separated values: {error}.") from None
+        raise InputError(
+            f"{path} line {reader.line_num}: not {kind}-separated values: {error}. "
+            "Put a text with double quotes into double quotes, and write each of its own twice."
+        ) from None
