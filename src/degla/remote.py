@@ -58,7 +58,7 @@ def address_of(path: Path | str) -> str | None:
     return None if found is None else f"{found['kind']}://{found['rest']}"
 
 
-def told(path: Path) -> str:
+def told(path: Path | str) -> str:
     """A path as people write it: its address, or itself."""
     return address_of(path) or str(path)
 
@@ -142,13 +142,16 @@ def list_files(address: str) -> list[str]:
 
 
 def fetch(address: str, file: Path, advance: Callable[[int], None] = lambda done: None) -> None:
-    """Copy a file from an address, a piece at a time; raises like `read_range`."""
-    size = size_of(address)
+    """Copy a file from an address, a piece at a time; raises like `read_range`, and where the file is changed."""
+    size, known = size_of(address), _known(address)
     with file.open("wb") as stream:
         for start in range(0, size, PIECE):
             piece = read_range(address, start, min(start + PIECE, size))
             stream.write(piece)
             advance(len(piece))
+    now = _known.__wrapped__(address)  # asked again
+    if any(now.get(name) != known.get(name) for name in _STATE_FIELDS):
+        raise RemoteError(f"{address}: was changed while it was fetched. Start again when it is complete.")
 
 
 def put(content: Path | bytes, address: str) -> None:
@@ -245,9 +248,10 @@ def _tried(address: str, action: Callable[[], _Result]) -> _Result:
             _refuse_what_stays(address, error)
             # Some libraries have tried for a long time already.
             if wait is None or time.monotonic() - began > _SECONDS:
+                # Libraries of http say no more than the address themselves.
+                reason = in_one_line(error.__cause__ or error) or type(error).__name__
                 raise RemoteError(
-                    f"{address}: {in_one_line(error) or type(error).__name__}, {number} times in a row. Is there a "
-                    "network, and is the server's name right?"
+                    f"{address}: {reason}, {number} times in a row. Is there a network, and is the server's name right?"
                 ) from None
             _log.debug("%s: %s: tried again in %.1f s", address, in_one_line(error), wait)
         time.sleep(wait)

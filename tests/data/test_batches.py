@@ -17,7 +17,7 @@ from torch import Tensor
 
 from degla.data.batches import Batch, Collate, Pair, text_length
 from degla.data.dataset import PairDataset
-from degla.data.decoding import ImageError
+from degla.data.decoding import ImageError, Subject
 from degla.data.joining import join
 from degla.data.loader import EpochSampler, make_loader
 from degla.data.pairs import PairRow
@@ -27,6 +27,7 @@ from degla.data.table import table_of
 from degla.data.transforms import ImageTransform, RandomCrop, WithoutChance
 from degla.errors import InputError
 from degla.records import CaptionRecord, NegativeRecord
+from degla.remote import RemoteError
 from tests.launch import FORKS
 
 CONTEXT, START, END = 12, 998, 999
@@ -210,7 +211,9 @@ def test_length_of_other_tokenizers() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_image_stops_with_one_clear_message(tmp_path: Path, workers: int) -> None:
+def test_a_damaged_image_stops_with_one_clear_message(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = dataset_in(tmp_path, count=4)
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:500])
     plan = BatchPlan(dataset.groups, batch_size=4)
@@ -219,6 +222,13 @@ def test_a_damaged_image_stops_with_one_clear_message(tmp_path: Path, workers: i
     ):
         list(make_loader(dataset, EpochSampler(plan, 0), workers=workers))
     assert not multiprocessing.active_children()
+
+    def answer(place: str, subject: Subject) -> bytes:
+        raise RemoteError("memory://x/1.png: the server is away")
+
+    with monkeypatch.context() as patch, pytest.raises(RemoteError, match=r"\Amemory://x/1\.png: the server is away\Z"):
+        patch.setattr("degla.data.images.read_bytes", answer)
+        list(make_loader(dataset, EpochSampler(plan, 0), workers=workers))
     (tmp_path / "whole").mkdir()
     for _ in make_loader(dataset_in(tmp_path / "whole", count=4), EpochSampler(plan, 0), workers=workers):
         break

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from degla.errors import DeglaError, InputError
+from degla.errors import InputError
 from degla.records import ImageReading
 from degla.remote import address_of, read_range, size_of
 
@@ -94,12 +94,12 @@ def bytes_to_read(path: Path, subject: Subject, *, start: int = 0, size: int | N
     """How many bytes `read_file` will read; nothing is opened, so a named pipe cannot block.
 
     Raises:
-        ImageError: as `read_file`.
+        ImageError, RemoteError: as `read_file`.
     """
     if (address := address_of(path)) is not None:
         try:
             length = size_of(address)
-        except DeglaError as error:
+        except InputError as error:
             raise ImageError(f"{subject.name} cannot be read: {error}") from None
         return _part(length, subject, start=start, size=size)
     try:
@@ -137,12 +137,13 @@ def read_file(path: Path, subject: Subject, *, start: int = 0, size: int | None 
     Raises:
         ImageError: there is no such file, it is none or cannot be read, it ends before the part does, or it has more
             than `MAX_BYTES`.
+        RemoteError: its server does not answer, which says nothing about the image.
     """
     size = bytes_to_read(path, subject, start=start, size=size)
     if (address := address_of(path)) is not None:
         try:
             return read_range(address, start, start + size)
-        except DeglaError as error:
+        except InputError as error:
             raise ImageError(f"{subject.name} cannot be read: {error}") from None
     try:
         with path.open("rb") as stream:

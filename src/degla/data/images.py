@@ -20,10 +20,10 @@ from degla.data.decoding import Box, ImageError, Subject, bytes_to_read, decode,
 from degla.data.formats.datasets import PREFIX, read_image_bytes
 from degla.data.table import PairTable, RowIndex
 from degla.data.tars import file_state, parsed_place
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.progress import TaskProgress
 from degla.records import Record
-from degla.remote import address_of
+from degla.remote import address_of, told
 
 
 def locate(image: str, folder: Path) -> str:
@@ -88,14 +88,14 @@ def look_for(image: str, *, folder: Path, caption_id: str) -> None:
 def picture_state(place: str) -> tuple[int, int] | None:
     """Bytes of an image file, or of its part of a shard, and when the file was changed, in nanoseconds.
 
-    None where there is no such file, or it is a row of a dataset or Parquet file.
+    None where there is no such file, or it is a row of a dataset or Parquet file, or its server does not answer.
     """
     if place.startswith(PREFIX) or parsed_cell(place) is not None:
         return None
     path, part = parsed_place(place)
     try:
         return bytes_to_read(path, Subject(shown(place)), **part), file_state(path)[0]
-    except InputError:
+    except DeglaError:
         return None
 
 
@@ -129,7 +129,7 @@ def _refused(subject: Subject) -> Iterator[None]:
 def subject_of(image: str, folder: Path, caption_id: str) -> Subject:
     """How messages of training name an image."""
     return Subject(
-        f"{shown(locate(image, folder))}: the image of caption {caption_id!r}",
+        f"{shown(told(locate(image, folder)))}: the image of caption {caption_id!r}",
         if_missing=f"Check the image folder ({folder}) that paths are relative to.",
         if_damaged="Fetch the file again, or leave its rows out (in training with --data.bad-images skip).",
     )

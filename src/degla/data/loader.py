@@ -11,10 +11,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from degla.data.batches import Batch, Collate, Pair
-from degla.data.decoding import ImageError
 from degla.data.neighbours import Neighbours
 from degla.data.plan import BatchPlan, RowKey
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.stopping import end_with_parent
 
 _PLAIN = Collate()
@@ -68,15 +67,15 @@ class EpochSampler(Sampler[list[RowKey]]):
 
 
 class PairLoader(DataLoader[Batch]):
-    """A DataLoader whose workers end with the loop, and whose errors about images read like the main process's."""
+    """A DataLoader whose workers end with the loop, and whose errors read like the main process's."""
 
     def __iter__(self) -> Any:
         batches = super().__iter__()
         try:
             yield from batches
-        except ImageError as error:
+        except DeglaError as error:
             # torch puts the worker's traceback before the message; the message alone says what to do.
-            raise ImageError(str(error).rpartition("ImageError: ")[2].strip()) from None
+            raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None
         finally:
             # The garbage collector may close the queues first, and then waits for each worker for five seconds.
             getattr(batches, "_shutdown_workers", lambda: None)()
