@@ -204,7 +204,7 @@ def read_negatives(path: Path, *, format: str = "auto") -> Iterator[NegativeReco
 def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]:
     """The format of a path, and what it reads: the path, or a copy of the file at its address."""
     remote = address_of(path) is not None
-    if remote and path.parts[0] in ("http:", "https:") and "?" in path.name:
+    if remote and path.parts[0] in ("http:", "https:") and "?" in str(path):
         raise InputError(f"{told(path)}: has a query (?...). Give the address without it, or fetch the file first.")
     if remote and not (is_folder(path) or is_pattern(path) or path.suffix.lower() == ".tar"):
         # Names of pictures inside are relative to the address.
