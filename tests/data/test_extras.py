@@ -61,7 +61,7 @@ def test_optional_fields_survive_files_and_empty_ones_are_not_written(tmp_path: 
     assert lines[1].keys() == {"id", "image", "text", "image_id"}
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "datasets"])
 def test_only_fields_that_are_asked_for_are_read(form: str, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"id": "1", "image": "a.png", "text": "a cat", "image_id": "a", "label": 7, "positives": ["one cat"]},
@@ -70,6 +70,8 @@ def test_only_fields_that_are_asked_for_are_read(form: str, tmp_path: Path) -> N
     path = tmp_path / f"captions.{form}"
     if form == "parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif form == "datasets":
+        pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(str(path))
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     plain = list(read_captions(path))
@@ -80,13 +82,15 @@ def test_only_fields_that_are_asked_for_are_read(form: str, tmp_path: Path) -> N
     assert asked[0].distractor_image is None
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("form", ["jsonl", "parquet", "datasets"])
 def test_fields_by_their_old_names_are_read(form: str, tmp_path: Path) -> None:
     row = {"id": "1", "image": "a.png", "text": "a cat", "image_id": "a"}
     old, new = ({**row, f"{name}_image": "b.png", f"{name}_text": "no cat"} for name in ("partner", "distractor"))
     path = tmp_path / f"captions.{form}"
     if form == "parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist([old]), path)
+    elif form == "datasets":
+        pytest.importorskip("datasets").Dataset.from_list([old]).save_to_disk(str(path))
     else:
         path.write_text(json.dumps(old) + "\n")
     (record,) = read_captions(path, columns=Columns(optional=OPTIONAL_FIELDS))

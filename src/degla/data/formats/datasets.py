@@ -16,6 +16,7 @@ from degla.data.places import files_of
 from degla.data.sources import Columns, Placed, captions_of_row
 from degla.errors import InputError
 from degla.parse import in_one_line
+from degla.records import NEW_FIELDS
 
 PREFIX = "dataset:"
 _ROWS = 1024
@@ -40,8 +41,10 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
 
 def _rows(dataset: Any, columns: Columns, *, path: Path) -> Iterator[dict[str, object]]:
     number = 0
+    optional = [name for name in dataset.column_names if NEW_FIELDS.get(name, name) in columns.optional]
+    names = list(dict.fromkeys(columns.names() + optional))
     try:
-        for table in dataset.select_columns(columns.names()).with_format("arrow").iter(batch_size=_ROWS):
+        for table in dataset.select_columns(names).with_format("arrow").iter(batch_size=_ROWS):
             images = _image_names(table.column(columns.image), path=path, column=columns.image, first=number)
             for image, row in zip(images, table.drop_columns([columns.image]).to_pylist(), strict=True):
                 number += 1
