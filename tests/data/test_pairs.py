@@ -94,3 +94,19 @@ def test_empty_data_and_too_large_k() -> None:
 )
 def test_said_words(one: str, other: str, equal: bool) -> None:
     assert (said_words(one) == said_words(other)) is equal
+
+
+def test_negatives_of_another_version_of_the_captions_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A caption that is taken out moves the numbers of all behind it."""
+    texts = ["a red dog sleeps on the sofa", "two old men play chess", "a train leaves an empty station"]
+    negatives = [negative(str(number), f"{text} no more") for number, text in enumerate(texts)]
+    captions = [caption(str(number), text) for number, text in enumerate(texts)]
+    moved = [caption(str(number), text) for number, text in enumerate(texts[1:])]
+    join(captions, negatives)
+    join(moved, [record.model_copy(update={"rule": "partner"}) for record in negatives])
+    join([caption("0", "three men"), caption("1", "ein Hund")], negatives)
+    assert "WARNING" not in caplog.text
+    join(moved, negatives)
+    assert (
+        "few words of their captions, for example 'a red dog sleeps on the sofa no more' of caption '0'" in caplog.text
+    )

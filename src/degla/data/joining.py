@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as arrow
 
-from degla.data.pairs import said_words
+from degla.data.pairs import said_words, seem_foreign
 from degla.data.parts import IdIndex, PartFiles, id_hashes
 from degla.data.table import (
     NEGATIVES,
@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 TABLE_NAME: Final = "rows.arrow"
 _EXAMPLES = 3  # ids shown in a message
+_SAMPLE = 1000  # rows whose negatives are compared with their captions
 _BOTH = "equal to a further true text of their caption"
 _UNKNOWN = "of captions that are not in the captions file"
 
@@ -57,6 +58,7 @@ class JoinReport(Record):
         per_rule: rule -> number of negatives kept.
         dropped: reason -> number of negatives left out.
         contradiction: a text that is given as a negative and as a further true text, with its caption's id.
+        foreign: a negative that seems to be of another caption, where most do.
     """
 
     rows: int
@@ -66,6 +68,7 @@ class JoinReport(Record):
     per_rule: dict[str, int]
     dropped: dict[str, int]
     contradiction: str = ""
+    foreign: str = ""
 
     def tell(self) -> None:
         """Write it to the log."""
@@ -76,6 +79,12 @@ class JoinReport(Record):
                 "out as negatives. A text cannot be both: take it out of one of the two files.",
                 self.dropped[_BOTH],
                 self.contradiction,
+            )
+        if self.foreign:
+            _log.warning(
+                "most negatives have few words of their captions, for example %s. They are joined by the captions' "
+                "ids: were they made from this file of captions, as it is now?",
+                self.foreign,
             )
 
     def summary(self) -> str:
@@ -174,10 +183,12 @@ def join_and_report(
             raise InputError(_nothing_left(known, unknown if not parts.known else [], dropped))
     finally:
         shutil.rmtree(scratch)
+    table = PairTable(folder / TABLE_NAME)
     return JoinReport(
         rows=len(index), images=int(images.max()) + 1, negatives=int(per_rule.sum()),
         per_row=dict(sorted(per_row.items())), dropped=dict(sorted(dropped.items())),
         per_rule=dict(sorted(zip(rules, per_rule.tolist(), strict=True))), contradiction="".join(both),
+        foreign=seem_foreign(table[:: -(-len(table) // _SAMPLE)]),
     )  # fmt: skip
 
 
