@@ -262,6 +262,12 @@ def test_wrong_files_say_where_and_what(case: str, tmp_path: Path) -> None:
     assert str(tmp_path / name) in str(caught.value)
 
 
+def test_negatives_are_told_by_their_ending(tmp_path: Path) -> None:
+    (tmp_path / "n.txt").write_text("A dog.")
+    with pytest.raises(InputError, match=r"n\.txt: cannot tell how its negatives are written\. Call the file \.jsonl,"):
+        read_negatives(tmp_path / "n.txt")
+
+
 def test_compressed_files_are_told(tmp_path: Path) -> None:
     for pack in (gzip, bz2, lzma):
         (tmp_path / "c.jsonl").write_bytes(pack.compress(lines(row()).encode()))

@@ -229,10 +229,10 @@ def _choose(path: Path, *, format: str, ability: str) -> tuple[ModuleType, Path]
         if path.is_file() and path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty.")
         names = ", ".join(member.__name__.rpartition(".")[2] for member in able)
-        raise InputError(
-            f"{told(path)}: cannot tell how its {ability} are written. Name the format (--format, in training "
-            f"--data.format), one of: {names}."
-        )
+        remedy = f"Name the format (--format, in training --data.format), one of: {names}"
+        if ability == "negatives":  # No flag names their format.
+            remedy = "Call the file .jsonl, .parquet, .csv or .tsv, as it is written; the published one of DeGLA .json"
+        raise InputError(f"{told(path)}: cannot tell how its {ability} are written. {remedy}.")
     member = FORMATS.load(format)
     if not hasattr(member, ability):
         names = ", ".join(name for name in FORMATS.names() if hasattr(FORMATS.load(name), ability))
