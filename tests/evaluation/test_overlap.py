@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.evaluation import overlap
 from degla.evaluation.comparison import compare
-from degla.evaluation.overlap import TrainingImages, coco_id, find_leakage, training_images
+from degla.evaluation.overlap import TrainingImages, coco_id, find_leakage, trained_by, training_images
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
 from degla.evaluation.run import evaluate
@@ -121,6 +122,16 @@ def test_a_run_and_what_it_began_from_are_known(run: Path, small_root: Path, cap
     (run.parent / "first.jsonl").unlink()
     assert training_images(str(run)) is None
     assert "whether benchmark images were trained on is not known" in caplog.text and "first.jsonl" in caplog.text
+
+
+def test_second_and_replayed_images_are_trained_on_too(small_root: Path, tmp_path: Path) -> None:
+    row = {"id": "1", "image": "0.png", "text": "a", "image_id": "0"}
+    (tmp_path / "c.jsonl").write_text(json.dumps(row | {"partner_image": "1.png", "partner_text": "b"}))
+    (tmp_path / "r.jsonl").write_text(json.dumps(row | {"image": "2.png"}))
+    own, replayed = (DataConfig(captions=tmp_path / name, images=small_root) for name in ("c.jsonl", "r.jsonl"))
+    config = TrainConfig(data=own, replay=replace(TrainConfig().replay, data=replayed))
+    found = trained_by(to_plain(config))
+    assert [sorted(file.name for file in each.files) for each in found] == [["0.png", "1.png"], ["2.png"]]
 
 
 def test_result_and_report_say_so(run: Path, small_root: Path, tmp_path: Path) -> None:

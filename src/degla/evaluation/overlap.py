@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field
 
@@ -79,16 +79,20 @@ class TrainingImages:
     originals: frozenset[Original] = frozenset()
 
 
+_SECOND: Final = ("distractor_image", "distractor_text")
+"""Fields with a second image of a caption, which only some recipes train on."""
+
+
 def training_images(name: str) -> TrainingImages | None:
     """The images behind a run or checkpoint folder, and behind the run that it began from, if it began from one.
 
     Returns:
         None for any other model, and, with a warning, where the captions file cannot be read any more.
     """
-    found = []
+    found: list[TrainingImages] = []
     for config in _configs(name):
         try:
-            found.append(trained_images(config["data"]))
+            found += trained_by(config)
         except (InputError, KeyError, TypeError) as error:
             logger.warning("%s: whether benchmark images were trained on is not known: %s", name, error)
             return None
@@ -142,6 +146,16 @@ def _config(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def trained_by(config: Mapping[str, Any]) -> list[TrainingImages]:
+    """The images of each stream of pairs of a configuration, as plain values; replayed pairs are trained on, too.
+
+    Raises:
+        InputError: captions cannot be read.
+    """
+    replayed = config.get("replay", {}).get("data", {})
+    return [trained_images(data) for data in (config["data"], *([replayed] if replayed.get("captions") else []))]
+
+
 def trained_images(data: Mapping[str, Any]) -> TrainingImages:
     """The images that the section `data` of a configuration, as plain values, names.
 
@@ -157,7 +171,7 @@ def trained_images(data: Mapping[str, Any]) -> TrainingImages:
     names = {name: data[setting] for name, setting in settings.items() if setting in data}
     captions = Path(data["captions"])
     folder = Path(data["images"]) if data.get("images") else base_of(captions)
-    records = read_captions(captions, format=data.get("format", "auto"), columns=Columns(**names))
+    records = read_captions(captions, format=data.get("format", "auto"), columns=Columns(**names, optional=_SECOND))
     names_of = (name for record in records for name in (record.image, record.distractor_image) if name)
     originals = captions.parent / ORIGINALS_NAME
     return TrainingImages(

@@ -17,7 +17,7 @@ from degla.data.places import is_pattern
 from degla.data.prepared import read_source
 from degla.data.sources import Columns, read_captions
 from degla.errors import DeglaError, InputError
-from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_images, training_images
+from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
 from degla.evaluation.questions import ask
 from degla.evaluation.verdicts import images_of
 from degla.negatives.contexts import with_contexts
@@ -263,8 +263,8 @@ class Leakages:
         Returns:
             None where nothing is known of the training data, or the questions cannot be read, which measuring says.
         """
-        data = None if config is None else config.data
-        key = (data and (data.captions, data.images, data.format), base, asked)
+        streams = () if config is None else (config.data, config.replay.data)
+        key = (tuple((data.captions, data.images, data.format) for data in streams), base, asked)
         if key not in self._found:
             self._found[key] = self._look(config, base=base, asked=asked)
         return self._found[key]
@@ -272,7 +272,7 @@ class Leakages:
     def _look(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
         known = training_images(base)
         if config is not None:
-            known = joined_images([trained_images(to_plain(config)["data"]), *([known] if known else [])])
+            known = joined_images([*trained_by(to_plain(config)), *([known] if known else [])])
         if known is None:
             return None
         try:
