@@ -117,6 +117,15 @@ def test_columns_of_pictures_of_any_type_and_name(tmp_path: Path) -> None:
         list(read_captions(path))
 
 
+def test_files_of_pictures_need_their_ending(tmp_path: Path) -> None:
+    """By which the places of their pictures are told from others."""
+    pyarrow.parquet.write_table(pyarrow.table({"image": [PICTURE], "text": ["one"]}), tmp_path / "parquet")
+    write_tar(tmp_path / "webdataset", {"a.png": PICTURE, "a.txt": b"one"})
+    for name, ending in (("parquet", ".parquet"), ("webdataset", ".tar")):
+        with pytest.raises(InputError, match=f"{name}: .* must end in {ending}. Call it so"):
+            list(read_captions(tmp_path / name, format=name))
+
+
 def test_a_full_disk_is_no_damage_of_a_parquet_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else `skip` would leave out all its rows, also when there is room again."""
     path = tmp_path / "a.parquet"

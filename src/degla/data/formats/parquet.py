@@ -44,6 +44,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
         names = list(dict.fromkeys(own.names() + optional))
         inside = holds_pictures(schema.field(own.image).type)
         if inside:
+            if each.suffix.lower() not in SUFFIXES:
+                raise InputError(f"{each}: holds pictures, so its name must end in .parquet. Call it so.")
             names.remove(own.image)
         for place, row in enumerate(_rows(file, names, path=each)):
             if inside:

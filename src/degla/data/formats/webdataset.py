@@ -37,6 +37,8 @@ def captions(path: Path, columns: Columns) -> Iterator[Placed]:
     """
     base, number = base_of(path), 0
     for tar in files_of(path, SUFFIX):
+        if tar.suffix.lower() != SUFFIX:
+            raise InputError(f"{tar}: the name of an archive of pictures must end in {SUFFIX}. Call it so.")
         before = number
         for key, group in records_of(tar, _KINDS).items():
             where = f"{tar} record {key!r}"
