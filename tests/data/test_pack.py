@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 import tarfile
 from dataclasses import replace
@@ -57,15 +58,19 @@ def test_shards_are_what_webdataset_reads(packed: Pairs, tiny_pairs: Pairs) -> N
     assert {sample["jpg"].size for sample in samples} == {(34, 38)}
 
 
-def test_optional_columns_and_second_pictures_are_packed_too(tiny_pairs: Pairs, tmp_path: Path) -> None:
+def test_optional_columns_and_second_pictures_are_packed_too(
+    tiny_pairs: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [json.loads(line) for line in tiny_pairs["captions"].read_text().splitlines()][:3]
     rows[0] |= {"positives": ["said otherwise"], "label": "dog"}
     rows[1] |= {"distractor_image": "011.png", "distractor_text": "another scene"}
     captions = tmp_path / "captions.jsonl"
     captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    out = tmp_path / "pack"
+    out = tmp_path / "own pack"
     words = ["pack", str(captions), "--images", str(tiny_pairs["images"]), "--out", str(out), "--size", "34"]
     assert main(words) == 0
+    told = shlex.split(capsys.readouterr().out.rpartition("Train with: ")[2])
+    assert told == ["--data.captions", str(out / "captions.jsonl"), "--data.images", str(out)], "as a shell reads it"
     found = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
     assert found[0]["positives"] == ["said otherwise"] and found[0]["label"] == "dog"
     assert found[1]["distractor_text"] == "another scene"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -45,6 +46,6 @@ def run(given: argparse.Namespace) -> int:
     count = write_jsonl(given.out, found)
     sys.stderr.write(
         f"{count} captions with {given.count} neighbours each: {given.out}\n"
-        f"Train with: --data.neighbours {given.out} --data.neighbours-per-pair 1\n"
+        f"Train with: --data.neighbours {shlex.quote(str(given.out))} --data.neighbours-per-pair 1\n"
     )
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -47,10 +48,12 @@ def run(given: argparse.Namespace) -> int:
     if given.json:
         sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
         return 0
+    flags = ["--data.captions", str(given.out / CAPTIONS_NAME), "--data.images", str(given.out)]
+    if found.negatives:
+        flags += ["--data.negatives", str(given.out / NEGATIVES_NAME)]
     sys.stdout.write(
         f"{found.images} pictures, {found.captions} captions, {found.negatives} negatives in {found.shards} shards, "
         f"{found.bytes / 2**20:.1f} MiB.\n"
-        f"Train with: --data.captions {given.out / CAPTIONS_NAME} --data.images {given.out}"
-        + (f" --data.negatives {given.out / NEGATIVES_NAME}\n" if found.negatives else "\n")
+        f"Train with: {shlex.join(flags)}\n"
     )
     return 0
