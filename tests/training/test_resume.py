@@ -152,6 +152,24 @@ def test_resume_after_the_contents_of_the_data_changed_is_refused(
     assert train(same, resume=True).step == 2
 
 
+def test_resume_with_other_classes_is_refused(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    """Numbers of labels stay the same where a class and its label are renamed; its text does not."""
+    config = tiny_config("tecoa", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", steps=2)
+    config = replace(config, attack=replace(config.attack, epsilon=0.0))
+    state = train(config).folder / "state.json"
+    renamed = {name: tmp_path / tiny_pairs[name].name for name in ("captions", "classes")}
+    for name, file in renamed.items():
+        text = tiny_pairs[name].read_text()
+        file.write_text(text.replace('"old man"', '"young man"').replace("\nold man", "\nyoung man"))
+    other = replace(config, data=replace(config.data, **renamed))
+    with pytest.raises(InputError, match=r"trained on other data .*/classes\.txt; changed: classes\."):
+        train(other, resume=True)
+    content = json.loads(state.read_text())
+    del content["data"]["classes"], content["sha256"]
+    state.write_text(json.dumps(content))
+    train(config, resume=True)  # of a version before
+
+
 def test_a_checkpoint_without_digests_goes_on_with_a_warning(
     tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Iterator
@@ -191,12 +192,15 @@ def _end(accelerator: Accelerator, processes: Processes) -> None:
 
 
 def _digests(config: TrainConfig, pairs: Pairs, *replays: Pairs) -> dict[str, str]:
-    """Of all columns that the run is trained on, those of replayed pairs with their name in front; of a decoder too."""
-    digests = data_digests(pairs.dataset, pairs.neighbours)
+    """Of all columns and classes that the run is trained on, replayed ones with that in front; of a decoder too."""
+    digests: dict[str, str] = {}
+    for stream, each in (("", pairs), *(("replay ", replay) for replay in replays)):
+        found = data_digests(each.dataset, each.neighbours)
+        if classes := each.dataset.extras.wanted.classes:
+            found["classes"] = hashlib.sha256("\n".join(classes).encode()).hexdigest()[:32]
+        digests |= {f"{stream}{name}": value for name, value in found.items()}
     if "reconstruction" in config.pairs.reads and config.data.decoder is not None:
         digests["decoder"] = decoder_digest(config.data.decoder)
-    for replay in replays:
-        digests |= {f"replay {name}": value for name, value in data_digests(replay.dataset, replay.neighbours).items()}
     return digests
 
 

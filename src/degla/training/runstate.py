@@ -244,9 +244,12 @@ class RunState:
             log.warning("%s: records no digests of its data; whether they are still the same is not checked.", folder)
             return
         recorded = {_new_column(name): value for name, value in recorded.items()}
-        changed = [name for name in sorted(recorded.keys() | self.data) if recorded.get(name) != self.data.get(name)]
+        # Earlier checkpoints have no digest of the classes.
+        known = recorded.keys() | {name for name in self.data if not name.endswith("classes")}
+        changed = [name for name in sorted(known) if recorded.get(name) != self.data.get(name)]
         if changed:
-            files = [path for path in (self.config.data.captions, self.config.data.negatives) if path is not None]
+            data = self.config.data
+            files = [path for path in (data.captions, data.negatives, data.classes) if path is not None]
             raise InputError(
                 f"{folder}: the run was trained on other data than there is now in {' and '.join(map(str, files))}; "
                 f"changed: {', '.join(changed)}. Put the old files back, or start a new run from this checkpoint with "
