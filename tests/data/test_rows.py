@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import random
+import shutil
 import signal
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ from degla.config.sections import DataConfig
 from degla.data import images, joining, parts, prepared, sources, table
 from degla.data.dataset import data_counts, data_digests
 from degla.data.pairs import said_words
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.records import CaptionRecord, NegativeRecord
@@ -226,6 +227,18 @@ def test_files_and_images_are_read_once_and_changes_are_noticed(
             read(config)
     with pytest.raises(InputError, match=r"4 negatives a caption are wanted, but no caption has more than 3"):
         read_rows(replace(config.data, negatives_per_caption=4))
+
+
+def test_damaged_rows_say_what_to_delete(tiny_pairs: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    config = config_of(tiny_pairs)
+    for name, message in (("rows.arrow", "is damaged"), ("about.json", "not JSON")):
+        read(config)
+        (file,) = (path for path in (tmp_path / "cache").rglob(name) if (path.parent / "rows.arrow").is_file())
+        file.write_bytes(file.read_bytes()[:-20])
+        with pytest.raises(DeglaError, match=rf"{name}.*: {message}.* Delete its folder: it is made again\."):
+            read(config)
+        shutil.rmtree(file.parent)
 
 
 def test_a_file_that_rests_is_not_read_to_know_what_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -134,6 +135,23 @@ def test_a_full_disk_is_no_damage_of_a_parquet_file(tmp_path: Path, monkeypatch:
     with pytest.raises(DeglaError, match="the disk is full") as caught:
         look_for("a.parquet#image/0", folder=tmp_path, caption_id="0")
     assert not isinstance(caught.value, ImageError)
+
+
+def test_a_damaged_copy_of_pictures_is_no_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEGLA_CACHE", str(tmp_path / "cache"))
+    pyarrow.parquet.write_table(pyarrow.table({"image": [PICTURE], "text": ["one"]}), tmp_path / "a.parquet")
+    for _ in range(2):
+        cells._pictures.cache_clear()
+        look_for("a.parquet#image/0", folder=tmp_path, caption_id="0")
+        (copy,) = (tmp_path / "cache").rglob("pictures.arrow")
+        copy.write_bytes(copy.read_bytes()[:-20])
+        cells._pictures.cache_clear()
+        with pytest.raises(
+            DeglaError, match=r"pictures\.arrow: is damaged: .* Delete its folder: it is made"
+        ) as caught:
+            look_for("a.parquet#image/0", folder=tmp_path, caption_id="0")
+        assert not isinstance(caught.value, ImageError)
+        shutil.rmtree(copy.parent)
 
 
 def test_a_parquet_file_of_another_name_has_its_own_pictures(tmp_path: Path) -> None:

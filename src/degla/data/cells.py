@@ -19,7 +19,7 @@ import pyarrow.parquet as parquet
 from pyarrow import types
 
 from degla.data.places import place_of
-from degla.data.prepared import fetched, prepare
+from degla.data.prepared import fetched, open_batches, prepare
 from degla.data.tars import file_state
 from degla.errors import InputError
 from degla.parse import in_one_line
@@ -91,8 +91,7 @@ def _pictures(file: Path, column: str, modified: int, size: int) -> tuple[list[A
         return {}
 
     folder, _ = prepare({"pictures": [place_of(file), modified, size, column]}, copy)
-    source = arrow.ipc.open_file(arrow.memory_map(str(folder / _NAME)))
-    batches = [source.get_batch(number) for number in range(source.num_record_batches)]
+    _, batches = open_batches(folder / _NAME)
     return batches, np.cumsum([0, *(batch.num_rows for batch in batches)])
 
 

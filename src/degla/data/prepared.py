@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from degla.data.places import files_of, is_folder, is_pattern, place_of
 from degla.errors import DeglaError, InputError
 from degla.files import cache_folder, cannot_write, remove_folder, whole_folder, write_json
-from degla.parse import open_file, read_json_object
+from degla.parse import in_one_line, open_file, read_json_object
 from degla.progress import TaskProgress
 from degla.records import Record
 from degla.remote import address_of, fetch, size_of, state_numbers, state_of
@@ -146,7 +146,24 @@ def prepare(
         raise cannot_write(folder, error, remedy=_REMEDY) from None
     with suppress(OSError):  # A folder that may only be read.
         os.utime(about)
-    return folder, read_json_object(about)
+    return folder, read_json_object(about, remedy="Delete its folder: it is made again.")
+
+
+def open_batches(source: Path | bytes) -> tuple[Any, list[Any]]:
+    """Schema and record batches of an Arrow file that was made here and is mapped, or of its bytes.
+
+    Raises:
+        DeglaError: it is damaged.
+    """
+    import pyarrow as arrow
+
+    try:
+        file = arrow.ipc.open_file(arrow.memory_map(str(source)) if isinstance(source, Path) else source)
+        return file.schema, [file.get_batch(number) for number in range(file.num_record_batches)]
+    except (arrow.ArrowException, OSError) as error:
+        raise DeglaError(
+            f"{source!s}: is damaged: {in_one_line(error)}. Delete its folder: it is made again."
+        ) from None
 
 
 def fetched(path: Path) -> Path:

@@ -17,6 +17,7 @@ import pyarrow.compute as compute
 from numpy.typing import NDArray
 
 from degla.data.pairs import PairRow
+from degla.data.prepared import open_batches
 from degla.records import OPTIONAL_FIELDS, CaptionRecord
 
 ROWS: Final = 1 << 16
@@ -48,10 +49,9 @@ class ColumnFile:
         self, source: Path | bytes, *, kept: RowIndex | None = None, about: Mapping[str, Any] | None = None
     ) -> None:
         self.source, self.kept, self._about = source, kept, about
-        file = arrow.ipc.open_file(arrow.memory_map(str(source)) if isinstance(source, Path) else source)
-        batches = [file.get_batch(number) for number in range(file.num_record_batches)]
-        self.metadata: Mapping[bytes, bytes] = file.schema.metadata or {}
-        self._columns = {name: [batch.column(name) for batch in batches] for name in file.schema.names}
+        schema, batches = open_batches(source)
+        self.metadata: Mapping[bytes, bytes] = schema.metadata or {}
+        self._columns = {name: [batch.column(name) for batch in batches] for name in schema.names}
         self._starts = np.cumsum([0, *map(len, batches)])
 
     def __reduce__(self) -> tuple[Any, ...]:
