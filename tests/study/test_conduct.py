@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from degla.cli import main
-from degla.config.sections import StopConfig, ValidationConfig
+from degla.config.sections import DataConfig, StopConfig, ValidationConfig
 from degla.evaluation.results import load_result, save_result
 from degla.evaluation.terminal import named_scores
 from degla.locks import lock
@@ -23,7 +24,7 @@ from degla.records import CaptionRecord, read_jsonl
 from degla.study.conduct import _jobs, conduct
 from degla.study.grid import expand
 from degla.study.jobs import Job
-from degla.study.materials import prepare
+from degla.study.materials import _neighbours, prepare
 from degla.study.plan import Plan, WorldData, read_plan
 from degla.study.tuning import tune
 from degla.study.workers import Ended
@@ -207,6 +208,73 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(tmp_path: Path, 
     assert not fifth.trained and fifth.measured == 2, "other questions, the same model"
     other = replace(other, inputs=other.inputs | {"negatives": "other"})
     assert tune(other).trained
+
+
+def test_other_weights_of_the_base_make_runs_again(
+    tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base's folder keeps its name; models of the old weights must not be set against the new ones."""
+    base = tmp_path / "base"
+    shutil.copytree(_TINY["base"], base)
+    monkeypatch.setitem(_TINY, "base", str(base))
+
+    def jobs() -> tuple[Job, Job]:
+        plan, out = _plan_of(tmp_path, train_steps=2), tmp_path / "out"
+        runs = expand(plan, where="plan")
+        bases, tunings = _jobs(runs, prepare(plan, runs, out=out), out=out)
+        return bases[0], tunings[0]
+
+    shutil.copytree(drawn, tmp_path / "out" / "data")
+    first, tuned = map(tune, jobs())
+    assert first.measured == 1 and tuned.trained
+    assert [(done.trained, done.measured) for done in map(tune, jobs())] == [(False, 0)] * 2
+    weights = base / "open_clip_model.safetensors"
+    save_file({name: value * 1.1 for name, value in load_file(weights).items()}, weights)
+    first, tuned = map(tune, jobs())
+    assert first.measured == 1 and tuned.trained and tuned.measured == 2
+    assert "made again: inputs.base was" in tuned.notes[0]
+
+    # Weights that are gone, and a record of a version that did not tell them apart, are no reason to do all again.
+    shutil.rmtree(base)
+    assert [(done.trained, done.measured) for done in map(tune, jobs())] == [(False, 0)] * 2
+
+
+def test_similar_images_are_looked_for_again_by_other_weights(
+    tmp_path: Path, tiny_pairs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("degla.model.load.load_encoder", asked.append)
+    monkeypatch.setattr("degla.training.neighbours.find_neighbours", lambda *_, **__: [])
+    data = DataConfig(captions=tiny_pairs["captions"], images=tiny_pairs["images"])
+    # The last two: a base that is not there any more, and the same weights once more.
+    for weights in ("one", "one", "other", "", "other"):
+        _neighbours(tmp_path, data, base="runs/x", weights=weights, digest="captions")
+    assert len(asked) == 2
+
+
+def test_images_and_classes_that_came_are_asked_about(
+    tmp_path: Path, tiny_model: Path, tiny_pairs: dict[str, Path]
+) -> None:
+    """No annotation file tells of them."""
+    root = tmp_path / "data"
+    for number in range(3):
+        folder = root / "zeroshot" / "noise" / f"class {number}"
+        folder.mkdir(parents=True)
+        shutil.copy(tiny_pairs["images"] / f"00{number}.png", folder / "a.png")
+    data = {"data.captions": str(tiny_pairs["captions"]), "data.images": str(tiny_pairs["images"])}
+    fields = {"world": None, "benchmarks": {"names": ["zeroshot"], "root": str(root)}, "base": str(tiny_model),
+              "set": {**_TINY["set"], **data, "data.negatives": str(tiny_pairs["negatives"])}}  # fmt: skip
+    plan = read_plan(_write(tmp_path, arms=[{"recipe": "clip"}], **fields))
+
+    def measured() -> tuple[int, int]:
+        runs = expand(plan, where="plan")
+        ((base,), _) = _jobs(runs, prepare(plan, runs, out=tmp_path / "out"), out=tmp_path / "out")
+        done = tune(base)
+        return done.measured, load_result(done.paths[0]).items_count
+
+    assert [measured(), measured()] == [(1, 3), (0, 3)]
+    shutil.copy(tiny_pairs["images"] / "003.png", root / "zeroshot" / "noise" / "class 2" / "b.png")
+    assert [measured(), measured()] == [(1, 4), (0, 4)]
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, drawn: Path) -> None:

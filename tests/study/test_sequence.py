@@ -123,6 +123,18 @@ def _jobs(path: Path, out: Path, overrides: Sequence[str] = ()) -> list[Chain]:
     return sequence_jobs(read_sequence_plan(path, overrides=overrides), out=out, where="plan")
 
 
+def test_a_plan_may_ask_about_the_images_that_are_there(tmp_path: Path) -> None:
+    data = {"data.captions": "a.csv", "data.images": "images", "data.classes": "a.txt"}
+    for name in ("a.csv", "a.txt"):
+        (tmp_path / name).touch()
+    tasks = [{"name": name, **data} for name in ("dtd", "pets")]
+    values = {"benchmarks": {"names": ["zeroshot"], "root": ".", "allow_missing": True}, "tasks": tasks}
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(values | {"arms": [{"recipe": "clip"}]}))
+    jobs = _jobs(path, tmp_path / "out")
+    assert all(job.allow_missing for chain in jobs for job in chain.jobs)
+
+
 def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done(tmp_path: Path, drawn: Path) -> None:
     path, out = _write(tmp_path, drawn), tmp_path / "out"
     job = _jobs(path, out)[1]

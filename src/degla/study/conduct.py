@@ -15,12 +15,13 @@ from degla.evaluation.terminal import named_scores
 from degla.locks import Lock, lock
 from degla.ray import Engine
 from degla.shelf import did_you_mean
+from degla.study.asked import AskedNow
 from degla.study.chosen import write_chosen
 from degla.study.cluster import open_cluster
 from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
 from degla.study.jobs import Chain, ChainResult, Job, Measure
-from degla.study.materials import Leakages, Materials, StudyQuestions, prepare
+from degla.study.materials import Materials, StudyQuestions, prepare
 from degla.study.page import write_all
 from degla.study.plan import Plan
 from degla.study.record import RehearsalRecord
@@ -145,7 +146,7 @@ def _jobs(
     """Jobs that measure the bases, that of the plan first, and jobs of the runs, in order."""
     results = out / "results"
     bases: dict[tuple[str, StudyQuestions], Job] = {}
-    leakages = Leakages()
+    now = AskedNow()
     jobs = []
     for run, config, inputs, asked in zip(runs, materials.configs, materials.inputs, materials.questions, strict=True):
         base = run.config.model
@@ -156,12 +157,13 @@ def _jobs(
                 label=title,
                 base=base,
                 config=None,
-                inputs={},
+                inputs={name: digest for name, digest in inputs.items() if name == "base"},
                 measures=(Measure(title, 1.0, file),),
                 benchmarks=asked.benchmarks,
                 root=asked.root,
                 questions=asked.digest,
-                leakage=leakages.of(None, base=base, asked=asked),
+                items=now.digests(asked),
+                leakage=now.leakage(None, base=base, asked=asked),
                 allow_missing=asked.allow_missing,
                 rehearsed=rehearsed,
             )
@@ -171,7 +173,7 @@ def _jobs(
             for label in (run.model_label(share),)
         )
         label = titled(run.label, run.replicate)
-        leakage = leakages.of(config, base=base, asked=asked)
+        leakage = now.leakage(config, base=base, asked=asked)
         start = replace(bases[base, asked], label=label, leakage=leakage)
         jobs.append(replace(start, config=config, inputs=inputs, measures=measures))
     return list(bases.values()), jobs

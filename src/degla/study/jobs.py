@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,9 @@ class Job:
     benchmarks: tuple[str, ...]
     root: Path
     questions: str
-    """Digest of the benchmarks' questions."""
+    """Digest of the benchmarks' annotation files."""
+    items: Mapping[str, str] | None = None
+    """By benchmark, the digest of all that is asked now, as results have it; None: not known, results stay."""
     leakage: Leakage | None = None
     """Which of the benchmarks' images the run is trained on."""
     allow_missing: bool = False

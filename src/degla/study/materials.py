@@ -8,18 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data.places import is_pattern
 from degla.data.prepared import read_source
 from degla.data.sources import Columns, read_captions
 from degla.errors import DeglaError, InputError
-from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
-from degla.evaluation.questions import ask
-from degla.evaluation.verdicts import images_of
+from degla.files import write_text
 from degla.negatives.contexts import with_contexts
 from degla.negatives.generate import NegativesSettings, generate
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
@@ -89,11 +85,13 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
                 folder, run.rules, data=data, seed=varied.negatives_seed, digest=captions, made=digests
             )
             data = replace(data, negatives=negatives)
+        weights = digest_of_base(run.config.model, digests)
         if data.neighbours is None and data.neighbours_per_pair:
-            data = replace(data, neighbours=_neighbours(folder, data, base=varied.base, digest=captions))
+            file = _neighbours(folder, data, base=varied.base, weights=weights.get("base", ""), digest=captions)
+            data = replace(data, neighbours=file)
         config = replace(run.config, data=data, out=out / "runs" / run.name)
         pictures = str(data.images) if pairs is None else digest_of(pairs.images.parent / MARKER, digests)
-        inputs.append({"negatives": "", **digests_of_files(config, digests), "images": pictures})
+        inputs.append({"negatives": "", **digests_of_files(config, digests), "images": pictures, **weights})
         configs.append(config)
         questions.append(asked)
     return Materials(tuple(configs), tuple(inputs), tuple(questions))
@@ -170,10 +168,11 @@ def _negatives(
     return path
 
 
-def _neighbours(folder: Path, data: DataConfig, *, base: str, digest: str) -> Path:
+def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, digest: str) -> Path:
     """Captions of the images that the base sees as similar, as many a caption as in NegCLIP."""
     path = folder / f"neighbours-{hashlib.sha256(f'{digest} {base}'.encode()).hexdigest()[:12]}.jsonl"
-    if not path.is_file():
+    seen_by = path.with_suffix(".base")
+    if not path.is_file() or (weights and seen_by.is_file() and seen_by.read_text(encoding="ascii") != weights):
         from degla.model.load import load_encoder
         from degla.records import write_jsonl
         from degla.training.neighbours import find_neighbours
@@ -183,6 +182,7 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, digest: str) -> Pa
         captions = list(read_captions(data.captions, format=data.format, columns=_columns(data)))
         found = find_neighbours(captions, folder=data.image_folder, encoder=load_encoder(base), count=_NEIGHBOURS)
         write_jsonl(path, found)
+        write_text(seen_by, weights)
     return path
 
 
@@ -203,6 +203,17 @@ def digests_of_files(config: TrainConfig, known: dict[Path, str]) -> dict[str, s
         for field in fields(data)
         if isinstance(value := getattr(data, field.name), Path) and field.name != "images"
     }
+
+
+def digest_of_base(base: str, known: dict[Path, str]) -> dict[str, str]:
+    """ "base" to the digest of the weights that a base has in a folder or file of this machine; else empty."""
+    from degla.model.runs import chosen_checkpoint
+
+    place, named = Path(base), Path(base.partition(":")[2])
+    files = [named] if named.is_file() else []
+    if place.is_dir():
+        files = sorted((chosen_checkpoint(place) or place).glob("*.safetensors"))
+    return {"base": " ".join(digest_of(file, known) for file in files)} if files else {}
 
 
 def digest_of(path: Path, known: dict[Path, str]) -> str:
@@ -243,46 +254,3 @@ def digest_questions(names: Iterable[str], root: Path) -> str:
         files = sorted(file for pattern in annotations for file in root.glob(pattern) if file.is_file())
         digest.update(f"{name} {_digest_files(files, root)}\n".encode())
     return digest.hexdigest()
-
-
-class Leakages:
-    """Images of the questions that runs are trained on; looked for once for all runs on the same data."""
-
-    def __init__(self) -> None:
-        self._found: dict[Any, Leakage | None] = {}
-        self._images: dict[StudyQuestions, list[tuple[str, list[str]]]] = {}
-
-    def of(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
-        """Leakage of a run, the data of its base among it.
-
-        Args:
-            config: with its data; None: the base alone.
-            base: the model that it begins from.
-            asked: what it is measured on.
-
-        Returns:
-            None where nothing is known of the training data, or the questions cannot be read, which measuring says.
-        """
-        streams = () if config is None else (config.data, config.replay.data)
-        key = (tuple((data.captions, data.images, data.format) for data in streams), base, asked)
-        if key not in self._found:
-            self._found[key] = self._look(config, base=base, asked=asked)
-        return self._found[key]
-
-    def _look(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
-        known = training_images(base)
-        if config is not None:
-            known = joined_images([*trained_by(to_plain(config)), *([known] if known else [])])
-        if known is None:
-            return None
-        try:
-            if asked not in self._images:
-                self._images[asked] = [
-                    (name, [image.path for image in images_of(questions.entries)])
-                    for name in asked.benchmarks
-                    for questions in (ask(BENCHMARKS.load(name).BENCHMARK, asked.root, allow_missing=True),)
-                ]
-            return find_leakage(known, self._images[asked], root=asked.root)
-        except InputError as error:
-            log.warning("whether benchmark images are trained on is not known: %s", error)
-            return None

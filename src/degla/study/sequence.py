@@ -23,11 +23,19 @@ from degla.locks import lock
 from degla.pages.plot import standing_alone
 from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
+from degla.study.asked import AskedNow
 from degla.study.conduct import check_end, open_log, run_chains
 from degla.study.grid import file_name, starting_config
 from degla.study.items import named_items
 from degla.study.jobs import Chain, ChainResult, Job, Measure
-from degla.study.materials import digest_of, digest_questions, digests_of_files, streams_of
+from degla.study.materials import (
+    StudyQuestions,
+    digest_of,
+    digest_of_base,
+    digest_questions,
+    digests_of_files,
+    streams_of,
+)
 from degla.study.plan_file import Arm
 from degla.study.retention import Retention, retention_questions
 from degla.study.sequence_page import as_data, draw_sequence, page_of
@@ -150,13 +158,15 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
     """
     data = [_task_fields(task, number, plan.world, out / "data") for number, task in enumerate(plan.tasks)]
     names, root = _benchmarks(plan, out / "data")
+    missing = plan.benchmarks is not None and plan.benchmarks.allow_missing
+    asked = StudyQuestions(names, root, digest_questions(names, root), missing)
+    known: dict[Path, str] = {}
     base = Job(
-        label=BASE, base=plan.base, config=None, inputs={},
+        label=BASE, base=plan.base, config=None, inputs=digest_of_base(plan.base, known),
         measures=(Measure(BASE, 1.0, out / "results" / f"{BASE}.json"),),
-        benchmarks=names, root=root, questions=digest_questions(names, root),
+        benchmarks=names, root=root, questions=asked.digest, items=AskedNow().digests(asked), allow_missing=missing,
     )  # fmt: skip
     found = [Chain(BASE, None, (base,))]
-    known: dict[Path, str] = {}
     for seed in plan.seeds:
         for arm in plan.arms:
             jobs = []
@@ -170,7 +180,7 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
                         base,
                         label=label,
                         config=replace(config, out=out / "runs" / name),
-                        inputs=_inputs(config, known),
+                        inputs=base.inputs | _inputs(config, known),
                         measures=(measure,),
                     )
                 )

@@ -12,7 +12,7 @@ import statistics
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from degla.config.fields import differences, from_plain, to_plain, with_new_names
 from degla.config.run import TrainConfig
@@ -23,6 +23,9 @@ from degla.locks import lock
 from degla.parse import parse_json, read_bytes, read_json_object
 from degla.study.jobs import Chain, ChainResult, Cost, Job, JobResult
 from degla.study.materials import digest_of
+
+if TYPE_CHECKING:
+    from degla.evaluation.results import TracedResult
 
 _RECORD = "record.json"
 
@@ -119,6 +122,7 @@ def _identity(job: Job) -> dict[str, Any]:
 def _with_new_fields(made_from: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """An older version's record with the fields that came since, at their defaults, which do what was done before."""
     made_from = with_new_names(made_from)
+    made_from = {**made_from, "inputs": _same_base(made_from.get("inputs", {}), wanted["inputs"], "base")}
     own = {name: value for name, value in made_from.items() if name != "inputs"}
     try:
         defaults = to_plain(from_plain(own, where="record"))
@@ -133,6 +137,16 @@ def _with_new_fields(made_from: dict[str, Any], wanted: dict[str, Any]) -> dict[
 
     completed: dict[str, Any] = filled(made_from, wanted, defaults)
     return completed
+
+
+def _same_base(before: dict[str, Any], now: dict[str, Any], name: str) -> dict[str, Any]:
+    """What was recorded, with the digest of the base's weights of now where one of the two has none.
+
+    An older version did not tell weights apart; weights that are not there any more are no reason to do all again.
+    """
+    if before.get(name) and now.get(name):
+        return before
+    return {key: value for key, value in before.items() if key != name} | ({name: now[name]} if name in now else {})
 
 
 def _newest(folder: Path) -> Path | None:
@@ -185,15 +199,18 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
     count = 0
     for measure in job.measures:
         made_from = {"benchmarks": list(job.benchmarks), "questions": job.questions, "base": job.base}
-        if job.resume and known.get(measure.label) == made_from and measure.path.is_file():
+        made_from["weights"] = job.inputs.get("base", "")
+        before = known.get(measure.label)
+        if job.resume and before and _same_base(before, made_from, "weights") == made_from and measure.path.is_file():
             try:
                 found = load_result(measure.path, items=True)
-                told = found
-                if any(entry.told is None for entry in found.benchmarks):
-                    told = with_floors(found, root=job.root)
-                if told is not found or found.leakage != job.leakage:
-                    save_result(told.model_copy(update={"leakage": job.leakage}), measure.path)
-                continue
+                if _answers(found, job):
+                    told = found
+                    if any(entry.told is None for entry in found.benchmarks):
+                        told = with_floors(found, root=job.root)
+                    if told is not found or found.leakage != job.leakage:
+                        save_result(told.model_copy(update={"leakage": job.leakage}), measure.path)
+                    continue
             except DeglaError:
                 pass  # Damaged: measured again.
         if loaded is None:
@@ -220,6 +237,11 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
             record.write(folder)
     cost = Cost(**record.cost) if record.cost else None
     return JobResult(tuple(measure.path for measure in job.measures), cost, measured=count)
+
+
+def _answers(found: TracedResult, job: Job) -> bool:
+    """Whether a result answers all that is asked now: images may have come, or classes, that no annotation names."""
+    return job.items is None or job.rehearsed or {row.name: row.items_sha256 for row in found.benchmarks} == job.items
 
 
 def _drop_state(folder: Path) -> None:
