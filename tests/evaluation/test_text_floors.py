@@ -12,6 +12,7 @@ from rich.console import Console
 
 from degla.errors import InputError
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry
+from degla.evaluation.caveats import told_notes
 from degla.evaluation.comparison import compare
 from degla.evaluation.neutral import benchmark_of, find_floors, with_floors
 from degla.evaluation.report import report
@@ -156,6 +157,15 @@ def test_no_column_goes_without_its_floors(gift: Path, tmp_path: Path) -> None:
         '<tr class="floor"><th scope="row"><span>shorter text</span></th>' in page
         and "| *words only* |  | 50.0 | 100.0 |" in text
     )
+
+
+def test_a_part_that_is_left_is_named_where_its_average_is_not_complete(gift: Path) -> None:
+    (entry,) = score(gift).benchmarks
+    lacking = entry.model_copy(update={"headline": {TOLD: "told"}})
+    (note,) = told_notes(lacking)
+    assert "composition, which is not given, since of its other parts only swap is there: add (" in note
+    gone = lacking.model_copy(update={"parts": tuple(part for part in entry.parts if part.name != "swap")})
+    assert "no part is left: add (" in next(told_notes(gone))
 
 
 def test_floors_are_those_of_all_items_where_images_are_missing(gift: Path) -> None:

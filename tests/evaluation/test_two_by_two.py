@@ -13,6 +13,7 @@ from PIL import Image
 
 from degla.errors import InputError
 from degla.evaluation.benchmarks import cola, winoground
+from degla.evaluation.questions import ask
 from degla.records import PairItem
 from tests.evaluation.fake_encoders import FakeEncoder, words
 from tests.evaluation.shelf_contract import (
@@ -222,3 +223,13 @@ def test_wrong_winoground_lines_are_named(tmp_path: Path, line: str, message: st
     file.write_text(f"{first}\n{json.dumps(row)}\n")
     with pytest.raises(InputError, match=r"line 2: field 'collapsed_tag'.*got 'Noun'"):
         list(winoground.BENCHMARK.items(tmp_path))
+
+
+def test_images_that_are_there_are_not_called_missing(tmp_path: Path) -> None:
+    """Half of each pair is there, so that no item can be asked."""
+    write_cola(tmp_path)
+    (tmp_path / "vg").mkdir()
+    for number in (0, 2, 4):
+        (tmp_path / "vg" / f"{number}.jpg").touch()
+    with pytest.raises(InputError, match=r"every item lacks an image: 3 of 6 are not under .*, for example vg/1\.jpg"):
+        ask(cola.BENCHMARK, tmp_path, allow_missing=True)

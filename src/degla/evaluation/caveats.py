@@ -154,6 +154,11 @@ def told_notes(entry: BenchmarkResult) -> Iterator[str]:
         for name, floors in entry.told.items()
         if name in scores
     ]
-    left = "composition" in entry.headline
-    counted = f"not counted in composition, which is {entry.headline['composition']}" if left else "no part is left"
+    left = [part.name for part in entry.parts if part.name not in entry.told and part.scores[0].floors]
+    counted = "no part is left"
+    if "composition" in entry.headline:
+        counted = f"not counted in composition, which is {entry.headline['composition']}"
+    elif left:
+        counted = f"not counted in composition, which is not given, since of its other parts only {', '.join(left)} "
+        counted += "is there" if len(left) == 1 else "are there"
     yield f"{TOLD[0].upper()}{TOLD[1:]}, {counted}: {', '.join(named)}."

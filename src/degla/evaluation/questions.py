@@ -64,8 +64,13 @@ def ask(benchmark: Benchmark, root: Path, *, allow_missing: bool) -> BenchmarkQu
         )
     there = [left for entry in kept if (left := _without(entry, absent)) is not None]
     if not there:
+        lacks = (
+            f"none of its {len(paths)} images is"
+            if len(absent) == len(paths)
+            else (f"every item lacks an image: {len(absent)} of {len(paths)} are not")
+        )
         raise InputError(
-            f"{benchmark.title}: none of its {len(paths)} images is under {root}, for example "
+            f"{benchmark.title}: {lacks} under {root}, for example "
             f"{sorted(absent)[0] if absent else '-'}. The files must lie so:\n{benchmark.layout}"
         )
     kept_counts, there_counts = count_items(kept), count_items(there)
