@@ -196,3 +196,18 @@ def test_thumbnails_stay_small_and_inside(tmp_path: Path) -> None:
     assert whole != cut
     for path in ("broken.png", "none.png", "../outside.png", str(tmp_path / "outside.png")):
         assert thumbnail(ItemImage(path=path), root=root) is None
+
+
+def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: Path) -> None:
+    paths = []
+    for label in ("base", "tuned"):
+        one, other = (_made(name, label) for name in ("winoground", "retrieval"))
+        joined = {"benchmarks": one.benchmarks + other.benchmarks, "items": one.items + other.items}
+        paths.append(_save(tmp_path, one.model_copy(update=joined)))
+    report(paths, out=tmp_path / "report.html", baseline="base", published=False)
+    told = "composition (Winoground) gained minus retrieval (Image-text retrieval) lost"
+    assert told in (tmp_path / "report.html").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert f"Joint: {told}." in text and "gains and losses against **base**" in text
+    report(paths[:1], out=tmp_path / "report.html", baseline="base", published=False)
+    assert "against" not in (tmp_path / "report.md").read_text().split("## Every part")[0].split("**Bold**")[0]

@@ -19,6 +19,15 @@ def _named(points: dict[str, tuple[float, float]]) -> tuple[Any, Any]:
     return figure, axes
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_name_in_another_script_is_no_warning() -> None:
+    def draw() -> str:
+        figure, _ = _named({"模型": (5.0, 5.0)})
+        return svg.to_svg(figure, "plot")
+
+    assert "模型" in svg.styled(draw)()
+
+
 @pytest.mark.parametrize("gap", [5.0, 0.4])
 def test_names_that_fit_stand_beside_their_points(gap: float) -> None:
     points = {"first": (4.0, 4.0), "second": (4.0 + gap, 4.0), "third": (4.0, 4.0 + gap)}

@@ -92,7 +92,7 @@ def test_a_page_and_its_markdown() -> None:
     assert "With <code>code</code> &amp; <b>bold</b>." in html and '<div class="narrow"><svg>narrow</svg></div>' in html
     assert "<details><summary>Plan</summary>" in html and "<dt>plan</dt><dd>plan.yaml</dd>" in html
     text = page.markdown()
-    assert text.startswith("# Title & more\n\nAbout.\n\n> **Note.** few <seeds>\n\n## First\n\n| model")
+    assert text.startswith("# Title & more\n\nAbout.\n\n> **Note.** few \\<seeds>\n\n## First\n\n| model")
     assert "a: 1" not in text and "![Plot](a.svg)\n\nA caption.\n\n* plan: plan.yaml\n" in text
 
 
@@ -102,3 +102,10 @@ def test_numbers_in_words() -> None:
     assert [p_value(p) for p in (0.0004, 0.0126, None)] == ["< 0.001", "0.013", "–"]
     assert [duration(each) for each in (42.4, 738, 9000)] == ["42 s", "12.3 min", "2.5 h"]
     assert (counted(1, "seed"), counted(8000, "caption")) == ("1 seed", "8,000 captions")
+
+
+def test_names_are_no_html_in_markdown() -> None:
+    page = Page("lr<max>", ["<script> of **a<b>**, 1 < 2, `<code>`", Code("a <b>"), Table(["m", "s"], [["<i>", "1"]])])
+    text = page.markdown()
+    assert text.startswith("# lr\\<max>\n") and "\\<script> of **a\\<b>**, 1 < 2, `<code>`" in text
+    assert "\na <b>\n" in text and "| \\<i> | 1 |" in text

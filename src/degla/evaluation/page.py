@@ -64,7 +64,8 @@ def page_of(
         InputError: no benchmark has a score of these names; see `read_mteb_results` too.
     """
     titles = titles_of(comparison)
-    against = f"; gains and losses against **{comparison.baseline}**" if comparison.baseline else ""
+    several = len(comparison.methods) > 1
+    against = f"; gains and losses against **{comparison.baseline}**" if comparison.baseline and several else ""
     lead = (
         f"{counted(len(comparison.methods), 'method')} on {', '.join(titles.values())}{against}. All scores in "
         "percent, differences in points."
@@ -100,7 +101,10 @@ def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part 
         heads.append(Column(f"{row.title} ({title})" if several else row.title, small))
     joint = comparison.joint
     if joint is not None:
-        heads.append(Column("joint", (f"{joint.gained.title} gained minus {joint.kept.title} lost",)))
+        gained, kept = (
+            f"{row.title} ({titles[row.benchmark]})" if several else row.title for row in (joint.gained, joint.kept)
+        )
+        heads.append(Column("joint", (f"{gained} gained minus {kept} lost",)))
     lines = [
         TableRow([
             _method(comparison, method), str(len(method.results)), *(_cell(row, method.label) for row in rows),
@@ -112,8 +116,12 @@ def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part 
     last = [""] if joint is not None else []
     beside = {"chance": [row.chance for row in rows]} | {n: [row.floors.get(n) for row in rows] for n in floors}
     lines += [TableRow([name, "", *map(percent, values), *last], kind="floor") for name, values in beside.items()]
-    against = _AGAINST.format(baseline=comparison.baseline) if comparison.baseline else ""
+    against = (
+        _AGAINST.format(baseline=comparison.baseline) if comparison.baseline and len(comparison.methods) > 1 else ""
+    )
     notes = [_GLANCE.format(against=against), *comparison.told, *([_FLOORS] if floors else [])]
+    if joint is not None and several:
+        notes.insert(1, f"Joint: {heads[-1].notes[0]}.")
     yield Section("At a glance", [Table(heads, lines, stacked=True), *notes])
 
 

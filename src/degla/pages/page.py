@@ -29,6 +29,7 @@ class Part(Protocol):
         """As Markdown without an empty line at its ends; "" where Markdown has nothing of it."""
 
 
+_CODE_OR_TAG = re.compile(r"(```.*?```|`[^`\n]*`)|<(?=[A-Za-z/!?])", re.DOTALL)
 Parts = Sequence[Part | str]
 """Parts of a page; a plain string is a quiet paragraph."""
 
@@ -243,7 +244,9 @@ class Page:
     def markdown(self) -> str:
         """The same as Markdown, with figures as links to their files."""
         notes = [f"> **Note.** {warning}" for warning in self.warnings]
-        return _joined([f"# {self.title}", *map(_markdown, self.lead), *notes, *map(_markdown, self.parts)]) + "\n"
+        text = _joined([f"# {self.title}", *map(_markdown, self.lead), *notes, *map(_markdown, self.parts)])
+        # A name such as "lr<max>" is no HTML, which viewers would swallow, or run; code is shown as it is.
+        return _CODE_OR_TAG.sub(lambda found: found[1] or "\\<", text) + "\n"
 
 
 def _part(part: Part | str) -> Part:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -78,7 +79,9 @@ def styled(plot: Callable[Arguments, str]) -> Callable[Arguments, str]:
     def draw(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str:
         import matplotlib
 
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+            # A name in another script stays text, which the reader's own fonts draw.
+            warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
             return plot(*args, **kwargs)
 
     return draw
