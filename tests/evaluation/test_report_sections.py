@@ -16,7 +16,7 @@ from degla.evaluation.comparison import compare
 from degla.evaluation.in_print import tables_in_print
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.pictures import LARGEST, thumbnail
-from degla.evaluation.report import report
+from degla.evaluation.report import report, result_files
 from degla.evaluation.results import load_result, save_result
 from degla.records import ItemImage, PairItem, write_jsonl
 from degla.results import Result
@@ -211,3 +211,14 @@ def test_the_joint_score_names_its_benchmarks_where_there_are_several(tmp_path: 
     assert f"Joint: {told}." in text and "gains and losses against **base**" in text
     report(paths[:1], out=tmp_path / "report.html", baseline="base", published=False)
     assert "against" not in (tmp_path / "report.md").read_text().split("## Every part")[0].split("**Bold**")[0]
+
+
+def test_other_results_in_a_folder_are_left_out(tmp_path: Path) -> None:
+    """The documentation writes those of attacks and of explanations beside those of evaluations."""
+    path = _save(tmp_path, _made("winoground", "base"))
+    attack = tmp_path / "attack.json"
+    attack.write_text('{"models": [{"schema_version": 1}]}')
+    assert result_files([tmp_path]) == [path] and result_files([attack]) == [attack]
+    (tmp_path / "torn.json").write_text("{")
+    with pytest.raises(InputError, match=r"torn\.json"):
+        result_files([tmp_path])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic_core import to_jsonable_python
@@ -15,6 +16,9 @@ from degla.evaluation.in_print import PrintedTable, tables_in_print
 from degla.evaluation.page import page_of
 from degla.evaluation.sources import Data, provenance
 from degla.files import write_text
+from degla.parse import read_json
+
+log = logging.getLogger(__name__)
 
 
 def report(
@@ -61,8 +65,21 @@ def report(
 
 
 def result_files(paths: Sequence[Path]) -> list[Path]:
-    """The files that are named, and those of folders that are."""
-    return [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    """The files that are named, and those of folders, but for what `degla attack` and `degla evidence` wrote there.
+
+    Raises:
+        InputError: a file of a folder cannot be read.
+    """
+    return [file for path in paths for file in (_of_folder(path) if path.is_dir() else [path])]
+
+
+def _of_folder(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.glob("*.json")):
+        row = read_json(file)
+        if isinstance(row, dict) and "models" in row and "schema_version" not in row:
+            log.info("%s: of degla attack or degla evidence, left out", file)
+        else:
+            yield file
 
 
 def as_data(
