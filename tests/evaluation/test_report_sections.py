@@ -222,3 +222,13 @@ def test_other_results_in_a_folder_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "torn.json").write_text("{")
     with pytest.raises(InputError, match=r"torn\.json"):
         result_files([tmp_path])
+
+
+def test_one_model_in_two_files_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    paths = [_save(tmp_path, _made("winoground", "base")), tmp_path / "again.json"]
+    save_result(_made("winoground", "base"), paths[1])
+    with pytest.raises(InputError, match="each method its own label"):
+        compare(paths)
+    save_result(_made("retrieval", "base"), paths[1])
+    with pytest.raises(InputError, match="name all of them in one call of degla evaluate"):
+        compare(paths)

@@ -110,9 +110,17 @@ def _group(paths: Sequence[Path]) -> dict[str, Method]:
         label, seed = result.model.label, result.training_seed
         method = methods.get(label, Method(label, {}, {}))
         if seed in method.paths:
-            raise InputError(
-                f"{path}: label {label!r} with training seed {seed} is already in {method.paths[seed]}. "
+            shared = {entry.name for entry in result.benchmarks} & {
+                entry.name for entry in method.results[seed].benchmarks
+            }
+            advice = (
                 "Give each run its own seed, or each method its own label, when you evaluate."
+                if shared
+                else "To have other benchmarks of the same model in one report, name all of them in one call of degla "
+                "evaluate; what is in its cache is not embedded again."
+            )
+            raise InputError(
+                f"{path}: label {label!r} with training seed {seed} is already in {method.paths[seed]}. {advice}"
             )
         methods[label] = Method(label, {**method.results, seed: result}, {**method.paths, seed: path})
     return methods
