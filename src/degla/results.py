@@ -157,7 +157,7 @@ class Result(Record):
     date: str
     versions: dict[str, str]
     benchmarks: tuple[BenchmarkResult, ...] = Field(min_length=1)
-    items_file: str = ""
+    items_file: str = Field(default="", pattern=r"^([^/\\\x00]+\.jsonl)?$")
     items_count: int = 0
     items_file_sha256: str = ""
     sha256: str = ""

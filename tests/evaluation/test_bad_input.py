@@ -156,6 +156,15 @@ def test_a_result_whose_numbers_were_changed_is_refused(tmp_path: Path) -> None:
         load_result(path, items=True)
 
 
+@pytest.mark.parametrize("name", ["a/b.jsonl", "../other.items.jsonl", "."])
+def test_items_lie_beside_their_result(tmp_path: Path, name: str) -> None:
+    path = write_results(tmp_path, n=4)[0]
+    row = json.loads(path.read_text(encoding="utf-8")) | {"items_file": name, "sha256": ""}
+    path.write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(InputError, match="field 'items_file'"):
+        load_result(path)
+
+
 def test_a_misspelt_field_of_a_result_is_named(tmp_path: Path) -> None:
     path = write_results(tmp_path, n=4)[0]
     row = json.loads(path.read_text(encoding="utf-8"))
