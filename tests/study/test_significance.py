@@ -14,11 +14,15 @@ import pytest
 from scipy.special import stdtrit
 
 from degla.errors import InputError
+from degla.evaluation.aggregate import ItemScore
+from degla.evaluation.item_difference import questions_of_lead
 from degla.evaluation.overlap import Leakage, Overlap
 from degla.evaluation.results import load_result, save_result
 from degla.pages.plot import standing_alone
 from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
 from degla.shelf import BENCHMARKS
+from degla.statistics.bootstrap import drawn_means
+from degla.statistics.seeds import doubt_of
 from degla.study.chosen import at_edges
 from degla.study.gather import Model, gather
 from degla.study.jobs import Cost
@@ -367,3 +371,19 @@ def test_standings(results: dict[str, dict[int | None, Path]]) -> None:
     assert dots.count("opacity: 0.5;") > picture.count("opacity: 0.5;")
     line = _undominated([base, by_label["worse"], good, by_label["forgets"]])
     assert [row.label for row in line] == [BASE, "good", "forgets"], "worse gains less and loses more than good"
+
+
+def test_a_score_that_counts_for_nothing_lends_no_pictures() -> None:
+    """At a price of 0 the joint score is the score gained, its interval and its doubts too."""
+
+    def score(worth: Sequence[float]) -> ItemScore:
+        n = len(worth)
+        values, clusters = np.array(worth), np.arange(n)
+        draws = drawn_means(values, clusters)
+        return ItemScore(draws, clusters, np.full(n, 1 / n), values, clusters)
+
+    few, others = score([1.0] * 8 + [0.0] * 2), score([0.0] * 10)
+    many = score([1.0] * 500)
+    alone = questions_of_lead([(1.0, few, others)])
+    assert questions_of_lead([(1.0, few, others), (0.0, many, many)]) == alone
+    assert doubt_of(alone) == "fewer than 25 images" and questions_of_lead([(0.0, few, others)]) is None

@@ -63,13 +63,14 @@ def questions_of_lead(leads: Iterable[tuple[float, ItemScore, ItemScore]]) -> Qu
     Args:
         leads: factor, score of the first model, the same score of the second on the same items.
     """
-    rows = list(leads)
+    # What counts for nothing must not lend its pictures to the rest.
+    rows = [lead for lead in leads if lead[0]]
+    if not rows:
+        return None
     draws = np.sum([factor * (one.draws - other.draws) for factor, one, other in rows], axis=0)
     values = np.concatenate([np.sign(factor) * (one.worth - other.worth) for factor, one, other in rows])
     weights = np.concatenate([abs(factor) * one.weights for factor, one, _ in rows])
     total = float(weights.sum())
-    if total == 0:
-        return None
     # The intervals are made for weights of 1 in all; a sum of scores has as much as its factors.
     parts = contributions(values, weights / total, np.concatenate([one.clusters for _, one, _ in rows]), paired=True)
     found = over_questions(draws / total, parts, paired=True)
