@@ -91,6 +91,8 @@ def test_ls_names_every_file_of_every_shelf(capsys: Capture) -> None:
          "Did you mean 'sugarcrepe'"),
         (["evaluate", "world", "--benchmarks", "world", "--root", ".", "--out", "x.json", "--label", "a", "b"],
          "2 labels for 1 models"),
+        (["evaluate", "world", "--benchmarks", "world", "--root", ".", "--out", "x.json", "--seed", "-1"],
+         "--seed is -1; it must be 0 or more"),
         (["negatives", "no/such/captions.json", "--out", "x.jsonl"], "no/such/captions.json"),
     ],
 )  # fmt: skip

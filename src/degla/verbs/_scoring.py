@@ -101,11 +101,13 @@ def refuse_several_processes(verb: str) -> None:
         raise InputError(f"degla {verb} runs in one process; start it without torchrun.")
 
 
-def check_benchmarks(names: list[str]) -> None:
-    """Refuse a wrong name before anything heavy is imported."""
-    for name in names:
+def check_questions(given: argparse.Namespace) -> None:
+    """Refuse a wrong name or seed before anything heavy is imported; the seed's intervals are drawn last of all."""
+    for name in given.benchmarks:
         if name not in BENCHMARKS.names():
             BENCHMARKS.load(name)
+    if given.seed < 0:
+        raise InputError(f"--seed is {given.seed}; it must be 0 or more.")
 
 
 def check_models(given: argparse.Namespace) -> None:
@@ -128,7 +130,7 @@ def device(name: str) -> str:
 @contextlib.contextmanager
 def evaluation(given: argparse.Namespace, processes: EvaluationProcesses | None = None) -> Iterator[Evaluation]:
     """What the arguments ask, with the cache of embeddings that they name."""
-    check_benchmarks(given.benchmarks)
+    check_questions(given)
 
     from degla.evaluation.processes import EvaluationProcesses
     from degla.evaluation.run import Evaluation, ask_all

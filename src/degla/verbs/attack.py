@@ -6,8 +6,8 @@ import argparse
 from fractions import Fraction
 
 from degla.verbs._scoring import (
-    check_benchmarks,
     check_models,
+    check_questions,
     describe_questions,
     describe_results,
     networks,
@@ -39,7 +39,7 @@ def run(given: argparse.Namespace) -> int:
     """Attack each model and show them side by side."""
     check_models(given)
     refuse_several_processes("attack")
-    check_benchmarks(given.benchmarks)
+    check_questions(given)
 
     from degla.evaluation.robustness import AttackSettings, attack_model
     from degla.evaluation.run import ask_all

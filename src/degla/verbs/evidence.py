@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from degla.verbs._scoring import (
-    check_benchmarks,
     check_models,
+    check_questions,
     describe_questions,
     describe_results,
     networks,
@@ -35,7 +35,7 @@ def run(given: argparse.Namespace) -> int:
     """Explain each model's answers and show the models side by side."""
     check_models(given)
     refuse_several_processes("evidence")
-    check_benchmarks(given.benchmarks)
+    check_questions(given)
 
     from degla.evaluation.explained import ExplainSettings, explain_model
     from degla.evaluation.run import ask_all
