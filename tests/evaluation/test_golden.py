@@ -108,6 +108,16 @@ def test_what_differs_lacks_and_is_not_known_is_named(tmp_path: Path) -> None:
     assert "largest margin among them is 0.0200" in "\n".join(large.lines())
 
 
+def test_rows_about_what_was_not_scored_do_not_hide_the_rest(tmp_path: Path) -> None:
+    """Of SugarCrepe's 7,512 rows nearly all, where few images are there."""
+    rows: list[list[object]] = [["1.jpg", "a cat", "a dog", "add", "obj", 0]]
+    rows += [[f"{number}.jpg", "a cow", "a hen", "add", "obj", 1] for number in range(1500)]
+    file = write_table(tmp_path / "v.csv", rows)
+    said = list(compare_verdicts([verdict(item(0), 1)], [item(0)], read_verdicts(file), file=file).lines())
+    assert len(said) == 24 and said[21] == "about no item here: 1,480 more"
+    assert "1,500 rows are about no item here" in said[22]
+
+
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [

@@ -31,6 +31,8 @@ _COLUMNS = {
 }
 """Column of a published table to the verdict that it holds."""
 _WORTH = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
+_NAMED = 20
+"""Rows and items without a partner that are named; the rest are counted."""
 SMALL = 1e-3
 """Difference of cosines that another order of additions, or half precision, can turn round."""
 
@@ -94,8 +96,11 @@ class VerdictComparison:
         for row in self.differing:
             margin = "" if row.margin is None else f", margin {row.margin:+.5f}"
             yield f"{row.id} {row.verdict}: {row.here:g} here, {row.there:g} there{margin}"
-        yield from (f"about no item here: {where}" for where in self.unknown)
-        yield from (f"not in the file: {name}" for name in self.unmatched)
+        for lead, names in (("about no item here", self.unknown), ("not in the file", self.unmatched)):
+            # Where images are missing, thousands of rows are about nothing that was scored.
+            yield from (f"{lead}: {name}" for name in names[:_NAMED])
+            if len(names) > _NAMED:
+                yield f"{lead}: {len(names) - _NAMED:,} more"
         wrong = len({row.id for row in self.differing})
         yield (
             f"{self.file}: {self.items:,} items compared, {self.items - wrong:,} agree, {wrong:,} differ; "
