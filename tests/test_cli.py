@@ -66,6 +66,12 @@ def test_starts_in_half_a_second_without_torch(words: list[str]) -> None:
     raise AssertionError(f"{best} seconds, where Python alone takes {bare}")
 
 
+def test_a_verb_that_only_has_actions_lists_them(capsys: Capture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["examples", "--help"])
+    assert "degla examples review: select drafted examples" in capsys.readouterr().out
+
+
 def test_ls_names_every_file_of_every_shelf(capsys: Capture) -> None:
     assert main(["ls", "--json"]) == 0
     members = json.loads(capsys.readouterr().out)

@@ -116,6 +116,10 @@ def _verb(words: list[str]) -> tuple[str, list[str]]:
         return words[0], words[1:]
     actions = [name.partition("_")[2] for name in names if name.startswith(words[0] + "_")]
     if actions:
+        if words[1:] in (["-h"], ["--help"]):
+            listed = (f"  degla {words[0]} {action}: {VERBS.summary(f'{words[0]}_{action}')}" for action in actions)
+            sys.stdout.write("\n".join((f"usage: degla {words[0]} ACTION ...", "", *listed, "")))
+            raise SystemExit(0)
         given = f" {words[1]!r}" if len(words) > 1 else " none"
         raise InputError(f"degla {words[0]} needs one of: {', '.join(actions)}; got{given}. See degla --help.")
     raise InputError(f"unknown command {words[0]!r}.{did_you_mean(words[0], map(spoken, names))} See degla --help.")

@@ -144,7 +144,7 @@ class NegativeRecord(Record):
         score: mean log-likelihood a token (nats) by the language model that made it, where it tells.
     """
 
-    caption_id: str = Field(min_length=1)
+    caption_id: str = Field(min_length=1, coerce_numbers_to_str=True)  # as captions' own ids may be
     rule: str = Field(min_length=1)
     kind: str
     text: str | None = Field(max_length=LONGEST_TEXT)

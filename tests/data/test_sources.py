@@ -380,3 +380,9 @@ def test_an_id_that_comes_twice_far_apart_is_found(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("degla.data.sources.hash", lambda name: 1, raising=False)
     write_jsonl(tmp_path / "c.jsonl", captions)
     assert list(read_captions(tmp_path / "c.jsonl")) == captions
+
+
+def test_negatives_may_name_their_caption_by_a_whole_number(tmp_path: Path) -> None:
+    row = {"caption_id": 7, "rule": "r", "kind": "k", "text": "A b.", "source": "s", "accepted": True}
+    (tmp_path / "negatives.jsonl").write_text(json.dumps(row) + "\n")
+    assert [one.caption_id for one in read_negatives(tmp_path / "negatives.jsonl")] == ["7"]
