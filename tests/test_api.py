@@ -130,3 +130,14 @@ def test_a_model_is_trained_by_a_recipe_or_a_configuration(tiny_model: Path, tin
     assert first == second != start
     with pytest.raises(InputError, match="holds a run"):
         degla.train("negclip", {**fields, "out": str(tmp_path / "first")})
+
+
+def test_a_resume_with_other_fields_is_refused_by_name(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
+    """Fields are given anew with every call: a run that goes on with others would be none of either."""
+    fields = {"model": str(tiny_model), "data.captions": tiny_pairs["captions"], "data.images": tiny_pairs["images"],
+              "train.batch_size": 4, "train.steps": 2, "tracking.progress": False, "out": tmp_path / "run"}  # fmt: skip
+    outcome = degla.train("clip", fields)
+    with pytest.raises(InputError, match=r"a resumed run must stay the same: --optim.lr was .* and is now 0\.5"):
+        degla.train("clip", fields | {"optim.lr": 0.5}, resume=True)
+    again = degla.train("clip", fields | {"checkpoint.keep": 7}, resume=True)
+    assert again.finished and again.folder == outcome.folder

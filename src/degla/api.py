@@ -192,7 +192,8 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
         config: name of a recipe, or a configuration, for example `degla.recipes.degla.degla()`.
         fields: what to change in it, by dotted names as on the command line: `{"data.captions": "captions.jsonl",
             "data.images": "images", "out": "runs/first", "optim.lr": 1e-5}`.
-        resume: go on from the newest checkpoint in `out`, exactly as if the run had never stopped.
+        resume: go on from the newest checkpoint in `out`, exactly as if the run had never stopped; what is given must
+            be what the run was started with, but for what `degla train --resume` takes anew.
 
     Returns:
         How the run ended; `folder` is its last checkpoint, a model for `load_model` and for open_clip.
@@ -202,11 +203,15 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
         DeglaError: the loss stopped being finite, or the disk is full.
     """
     from degla.config.fields import change
+    from degla.config.file import check_unchanged, read_config
     from degla.config.run import recipe_config
     from degla.training.loop import train
 
     start = recipe_config(config) if isinstance(config, str) else config
-    return train(change(start, fields or {}, where="train"), resume=resume)
+    wanted = change(start, fields or {}, where="train")
+    if resume and wanted.out is not None:
+        check_unchanged(read_config(wanted.out), wanted)
+    return train(wanted, resume=resume)
 
 
 def evaluate(
