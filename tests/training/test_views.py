@@ -21,7 +21,7 @@ from degla.model.teacher import Teacher
 from degla.model.token_mask import ViewsConfig
 from degla.training.loop import train
 from degla.training.views import Views
-from tests.tiny import timm_tower, write_model
+from tests.tiny import CONFIG, timm_tower, write_model
 from tests.training.configs import tiny_config
 from tests.training.gradient_worker import first_step
 
@@ -153,3 +153,10 @@ def test_a_tower_without_a_class_token_is_refused(tiny_pairs: Pairs, tmp_path: P
     convolutions = write_model(tmp_path / "timm", vision_cfg=timm_tower())
     with pytest.raises(InputError, match=r"--views.left-out: .*no plain vision transformer of open_clip"):
         train(_config(convolutions, tiny_pairs, tmp_path / "run"))
+
+
+def test_a_tower_that_drops_patches_by_itself_is_refused(tiny_pairs: Pairs, tmp_path: Path) -> None:
+    """The drawn patches would be numbers of others, or of none."""
+    drops = write_model(tmp_path / "drops", vision_cfg=CONFIG["vision_cfg"] | {"patch_size": 8, "patch_dropout": 0.5})
+    with pytest.raises(InputError, match=r"--views.left-out: .*vision_cfg\.patch_dropout"):
+        train(_config(drops, tiny_pairs, tmp_path / "run"))

@@ -145,6 +145,11 @@ def build_trainer(
     views = None
     if config.views.left_out:
         encoder.refuse_without_class_token("--views.left-out")
+        if getattr(encoder.clip.visual.patch_dropout, "prob", 0):
+            raise InputError(
+                f"--views.left-out: {encoder.name} leaves out patches of its own in training "
+                "('vision_cfg.patch_dropout' of open_clip_config.json); set that to 0, or leave the flag out."
+            )
         patches = math.prod(encoder.clip.visual.grid_size)
         views = Views(config.views, patches, processes, seed=config.train.seed)
     evidence = None
