@@ -14,12 +14,15 @@ from safetensors.torch import load_file
 
 from degla.cli import main
 from degla.config.fields import differences, from_plain, to_plain
+from degla.config.sections import L2SPConfig
 from degla.errors import DeglaError, InputError
 from degla.model import checkpoint as checkpoint_module
+from degla.model.adapters import AdapterConfig
 from degla.model.runs import checkpoints
 from degla.training.loop import train
 from tests.launch import run
-from tests.training.configs import cut_off, tiny_config
+from tests.tiny import write_model
+from tests.training.configs import cut_off, interrupted, tiny_config
 
 Pairs = dict[str, Path]
 
@@ -168,6 +171,24 @@ def test_resume_with_other_classes_is_refused(tiny_model: Path, tiny_pairs: Pair
     del content["data"]["classes"], content["sha256"]
     state.write_text(json.dumps(content))
     train(config, resume=True)  # of a version before
+
+
+@pytest.mark.parametrize("reads", ["adapters", "L2-SP", "embedded images"])
+def test_a_resume_on_another_base_is_refused_where_it_is_read(
+    reads: str, tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path
+) -> None:
+    """A run of adapters would put them beside other weights: `--model` may name a run that has gone on since."""
+    once: dict[str, Any] = {"embed_images_once": True, "train_image_tower": False} if reads == "embedded images" else {}
+    config = tiny_config("clip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "run", **once)
+    if reads == "adapters":
+        config = replace(config, adapter=AdapterConfig(text_map=True))
+    elif reads == "L2-SP":
+        config = replace(config, l2_sp=L2SPConfig(weight=1.0, importance="equal"))
+    config = interrupted(config, tmp_path / "half")
+    other = write_model(tmp_path / "other", seed=9)
+    with pytest.raises(InputError, match=r"step-2: --model .*other is another model than the run began with"):
+        train(replace(config, model=str(other)), resume=True)
+    assert train(config, resume=True).step == 4
 
 
 def test_a_checkpoint_without_digests_goes_on_with_a_warning(

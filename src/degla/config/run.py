@@ -139,6 +139,11 @@ class TrainConfig(Checked, section=""):
         replay = self.replay
         return StreamConfig(replay.data, replay.objective, size, "--replay.batch-size") if replay.active else None
 
+    @property
+    def reads_base(self) -> bool:
+        """Whether a resumed run computes with the model that it began with, which its checkpoints do not hold."""
+        return self.adapter.active or bool(self.l2_sp.weight) or self.train.embed_images_once
+
     def check(self) -> None:
         """Refuse settings that do not go together, and a run without data or a place; ranges are held by the types.
 

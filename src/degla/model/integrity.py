@@ -51,6 +51,7 @@ class CheckpointState(BaseModel):
         ended: the limit of `StopConfig` that the run met here.
         data: digests of the rows that it is trained on; None in old checkpoints.
         start: fingerprint of the model that the kept one is an average with.
+        base: fingerprint of the model before training, where a resumed run reads it; None in old checkpoints, too.
         resumable: False where what only a resumed run reads was deleted, because the run had finished.
         sha256: of every other file by its name, and of this one's other fields as ``state.json``; empty in old
             checkpoints.
@@ -66,6 +67,7 @@ class CheckpointState(BaseModel):
     ended: str | None = None
     data: dict[str, str] | None = None
     start: str | None = None
+    base: str | None = None
     resumable: bool = True
     sha256: dict[str, str] = Field(default_factory=dict)
 

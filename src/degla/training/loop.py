@@ -105,13 +105,14 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     newest = latest_checkpoint(run) if resume else None
     before = validation.begin(encoder, start=None if newest is None else step_of(newest))
     start = copy_of_start(config, encoder)
+    base = encoder.fingerprint if config.reads_base else None  # Before anything is put into the model.
     trainer = build_trainer(
         config, accelerator, encoder, processes, steps=steps, rules=len(pairs.dataset.rules),
         replay_rules=max([len(replay.dataset.rules) for replay in replays], default=1),
     )  # fmt: skip
     watch = FiniteWatch()
     state = RunState(
-        run, config=config, trainer=trainer, watch=watch, start=start,
+        run, config=config, trainer=trainer, watch=watch, start=start, base=base,
         data=_digests(config, pairs, *replays),
         counts=data_counts(pairs.dataset),
     )  # fmt: skip

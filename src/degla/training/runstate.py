@@ -65,16 +65,17 @@ class RunState:
         trainer: what is saved and restored.
         watch: the losses that nobody has looked at yet.
         start: the model before training, where its average with the student is what is kept for use; else None.
+        base: fingerprint of the model before training, where a resumed run reads it; else None.
         data: digests of the rows that it is trained on, by column; see `data_digests`.
         counts: how many rows those are, for the card; see `data_counts`.
     """
 
     def __init__(
         self, run: Path, *, config: TrainConfig, trainer: Trainer, watch: FiniteWatch, start: Encoder | None,
-        data: Mapping[str, str], counts: Mapping[str, int],
+        base: str | None, data: Mapping[str, str], counts: Mapping[str, int],
     ) -> None:  # fmt: skip
         self.run, self.config, self.trainer, self.data, self.counts = run, config, trainer, dict(data), dict(counts)
-        self.watch, self.start = watch, start
+        self.watch, self.start, self._base = watch, start, base
         self._start = None if start is None else start.fingerprint
         self._saved = time.monotonic()
         self.mirror: Mirror | None = None
@@ -152,6 +153,7 @@ class RunState:
                     "data": self.data,
                     "counts": self.counts,
                     "start": self._start,
+                    "base": self._base,
                     "versions": _versions(),
                 },
                 config=to_plain(self.config),
@@ -170,8 +172,8 @@ class RunState:
         """Take up the newest checkpoint; returns where it stood.
 
         Raises:
-            InputError: no checkpoint, a damaged one, one of a run of another length or on other data, or an average
-                with another model than before.
+            InputError: no checkpoint, a damaged one, one of a run of another length or on other data, or another model
+                than before that it is an average with, or that adapters, L2-SP or embedded images read.
         """
         folder = latest_checkpoint(self.run)
         if folder is None:
@@ -191,10 +193,11 @@ class RunState:
                 f"with --model {folder}."
             )
         self._check_data(folder, state.data)
-        if state.start != self._start:
+        if state.start != self._start or state.base not in (None, self._base):
+            read = "its average with the student is what is kept" if self.start else "the run still reads that one"
             raise InputError(
-                f"{folder}: --model {self.config.model} is another model than the run began with, and its average with "
-                "the student is what is kept. Put the old one back."
+                f"{folder}: --model {self.config.model} is another model than the run began with, and {read}. Put the "
+                "old one back."
             )
         self._recall(tensors["memory"])
         for name, module in self.trainer.along.items():
