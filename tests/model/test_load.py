@@ -140,6 +140,7 @@ def test_a_checkpoint_with_its_activation_edited_is_refused(tiny_model: Path, tm
         ("ViT-B-23:openai", "unknown model.*Did you mean 'ViT-B-"),
         ("ViT-B-32-quickgelu:openia", "no pre-trained tag.*Did you mean 'openai'"),
         ("./no/such/folder", "no such folder"),
+        (__file__, r"test_load\.py: a file. Name the folder that it lies in, or ARCHITECTURE:/"),
     ],
 )
 def test_wrong_names_say_what_is_right(name: str, message: str) -> None:

@@ -138,6 +138,8 @@ def _from_architecture(name: str, *, seed: int) -> Encoder:
         raise InputError(f"{name}: can be scored by `degla evaluate`, but it is no network to train or average.")
     known = open_clip.list_models()
     if architecture not in known:
+        if Path(name).is_file():
+            raise InputError(f"{name}: a file. Name the folder that it lies in, or ARCHITECTURE:{name}.")
         if "/" in name or "\\" in name:
             raise InputError(f"{name}: no such folder. A model is {FORMS}.")
         raise InputError(f"unknown model {name!r}.{did_you_mean(architecture, known)} A model is {FORMS}.")
