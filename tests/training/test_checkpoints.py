@@ -122,6 +122,18 @@ def test_what_a_kill_left_is_deleted_and_nothing_else(copied: TrainConfig, caplo
     assert sum("an incomplete checkpoint is deleted" in line for line in caplog.messages) == 1
 
 
+def test_reading_a_run_that_is_half_copied_deletes_nothing(
+    copied: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The copy may still go on, or be all that there is of the newest checkpoint."""
+    run = _out(copied)
+    (run / "step-4" / "open_clip_model.safetensors").unlink()
+    left = _names(run / "step-4")
+    assert load_encoder(str(run)).fingerprint == load_encoder(str(run / "step-2")).fingerprint
+    assert _names(run / "step-4") == left
+    assert [line for line in caplog.messages if "step-4: is no complete checkpoint, and is passed over" in line]
+
+
 def test_a_folder_of_the_user_is_not_deleted(copied: TrainConfig) -> None:
     run = _out(copied)
     shutil.copytree(run / "step-4", run / "step-8")

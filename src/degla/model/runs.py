@@ -105,10 +105,14 @@ def remove_old_checkpoints(run: Path, *, keep: int, best: Path | None) -> None:
             remove_folder(path)
 
 
-def put_right(run: Path) -> list[tuple[Path, str]]:
+def put_right(run: Path, *, sweep: bool = True) -> list[tuple[Path, str]]:
     """Put right what a killed process left of a run's checkpoints; hold the run's lock.
 
     A checkpoint that was complete but not yet in its place is put there; incomplete ones are deleted.
+
+    Args:
+        run: the run's folder.
+        sweep: delete incomplete checkpoints in their place too, which may be a copy that has not ended.
 
     Returns:
         Folders that have a checkpoint's name but are none, since they hold another file, and that file: they are left.
@@ -119,6 +123,9 @@ def put_right(run: Path) -> list[tuple[Path, str]]:
         if folder.is_symlink():
             continue
         if folder.is_dir() and not _is_complete(folder):
+            if not sweep:
+                log.warning("%s: is no complete checkpoint, and is passed over", folder)
+                continue
             other = next((path.name for path in sorted(folder.iterdir()) if not _is_ours(path)), None)
             if other is not None:
                 strange.append((folder, other))
@@ -133,7 +140,7 @@ def put_right(run: Path) -> list[tuple[Path, str]]:
 
 
 def settle(run: Path, *, patience: float = 0.0) -> None:
-    """`put_right` where there is something to do and no process writes the run.
+    """`put_right` for who only reads a run, where there is something to do and no process writes it.
 
     Args:
         run: the run's folder.
@@ -143,7 +150,7 @@ def settle(run: Path, *, patience: float = 0.0) -> None:
     while run.is_dir() and _has_leftovers(run):
         with locked_if_free(run) as held:
             if held:
-                put_right(run)
+                put_right(run, sweep=False)
         if held or time.monotonic() >= last:
             return
         time.sleep(0.05)
