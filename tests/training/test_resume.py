@@ -106,6 +106,9 @@ def test_resume_with_a_changed_configuration_names_the_field(
     assert "--optim.lr was 0.001 and is now 0.5" in message
     assert "--objective.text-grounded.weight was 0.1 and is now 3.0" in message
     assert main(["train", "--resume", str(run), "--checkpoint.keep", "7"]) == 0
+    # Its configuration would be taken for another run's checkpoint.
+    assert main(["train", "--resume", str(run), "--out", str(tmp_path / "another")]) == 2
+    assert f"--out was '{run}' and is now '{tmp_path / 'another'}'" in capsys.readouterr().err
     assert main(["train", "--resume", str(tmp_path / "none")]) == 2
     assert "no such run folder" in capsys.readouterr().err
 

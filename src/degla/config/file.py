@@ -76,7 +76,7 @@ def to_yaml(config: TrainConfig) -> str:
     return str(yaml.safe_dump(to_plain(whole), sort_keys=False, allow_unicode=True, width=120))
 
 
-FREE = ("checkpoint.", "tracking.", "stop.", "data.workers", "replay.data.workers", "train.strategy", "out")
+FREE = ("checkpoint.", "tracking.", "stop.", "data.workers", "replay.data.workers", "train.strategy")
 """Beginnings of the flags that change nothing about what a step computes, and so may differ after a resume."""
 
 
@@ -110,5 +110,5 @@ def check_unchanged(old: TrainConfig, new: TrainConfig) -> None:
         listed = "; ".join(f"--{name} was {before!r} and is now {now!r}" for name, before, now in changed)
         raise InputError(
             f"a resumed run must stay the same: {listed}. Leave the flag out, or start a new run from the checkpoint "
-            f"with --model {new.out} and another --out."
+            f"with --model {old.out} and another --out."
         )
