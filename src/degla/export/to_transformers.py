@@ -10,7 +10,7 @@ from torch import nn
 
 from degla.errors import InputError
 from degla.export.check import Probe, require_tokens
-from degla.export.tokenizer import write_tokenizer
+from degla.export.tokenizer import change_settings, write_tokenizer
 from degla.model import probe
 from degla.model.encoder import Encoder
 from degla.model.fast_paths import why_not_plain
@@ -57,6 +57,9 @@ def write_transformers(encoder: Encoder, folder: Path) -> None:
         made.save_pretrained(folder)
     write_processor(encoder, folder)
     write_tokenizer(encoder, folder)
+    if kind == "siglip":
+        # It attends to padding, so that a mask of it, which most tokenizers give, would make other embeddings.
+        change_settings(folder, model_input_names=["input_ids"])
 
 
 def write_processor(encoder: Encoder, folder: Path) -> None:
@@ -102,11 +105,11 @@ def check_transformers(encoder: Encoder, folder: Path) -> tuple[float, float]:
     made = Probe.of(encoder)
     texts = opened.tokenizer(
         list(probe.TEXTS), padding="max_length", truncation=True, max_length=encoder.context_length, return_tensors="pt"
-    )["input_ids"]
-    require_tokens("transformers", encoder, made.tokens, texts)
+    )
+    require_tokens("transformers", encoder, made.tokens, texts["input_ids"])
     with torch.no_grad():
         images = pooled(opened.model.get_image_features(pixel_values=made.pixels))
-        rows = pooled(opened.model.get_text_features(input_ids=texts))
+        rows = pooled(opened.model.get_text_features(**texts))
     difference = made.require("transformers", images, rows, bound=probe.EXACT)
     pixels = opened.processor(images=list(made.pictures), return_tensors="pt")["pixel_values"]
     std = torch.tensor(_three(encoder.description.preprocess_config["std"])).view(3, 1, 1)

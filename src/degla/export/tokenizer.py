@@ -63,7 +63,7 @@ def write_tokenizer(encoder: Encoder, folder: Path) -> None:
     clean = "canonicalize" if type(tokenize).__name__ == "SigLipTokenizer" else options.get("clean", "whitespace")
     if clean in _CLEANING:
         _prepend(folder, _CLEANING[clean])
-    _change(folder / "tokenizer_config.json", model_max_length=encoder.context_length)
+    change_settings(folder, model_max_length=encoder.context_length)
 
 
 def clip_files(tokenizer: Any, *, context: int) -> dict[str, str]:
@@ -105,9 +105,11 @@ def _prepend(folder: Path, steps: list[dict[str, Any]]) -> None:
     content["normalizer"] = {"type": "Sequence", "normalizers": [*steps, *([own] if own else [])]}
     file.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
     # Classes of their own would make the steps again by their own rules.
-    _change(folder / "tokenizer_config.json", tokenizer_class=_ANY_CLASS)
+    change_settings(folder, tokenizer_class=_ANY_CLASS)
 
 
-def _change(file: Path, **fields: Any) -> None:
+def change_settings(folder: Path, **fields: Any) -> None:
+    """Replace fields of tokenizer_config.json."""
+    file = folder / "tokenizer_config.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(content | fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
