@@ -128,6 +128,7 @@ def test_preprocessing_is_the_folders_own(clip: Path) -> None:
 def test_preprocessing_that_open_clip_does_not_have(change: dict[str, Any], told: str) -> None:
     processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     assert preprocess_config_of(processor.to_dict(), size=32)["resize_mode"] == "shortest"
+    assert preprocess_config_of(processor.to_dict() | {"image_mean": 0.5}, size=32)["mean"] == [0.5, 0.5, 0.5]
     with pytest.raises(NoExactFormError, match=told):
         preprocess_config_of(processor.to_dict() | change, size=32)
 
@@ -208,6 +209,9 @@ def _broken(folder: Path, how: str) -> None:
     elif how == "no tokenizer":
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
             (folder / name).unlink(missing_ok=True)
+    elif how == "no end token":
+        text = json.loads((folder / "config.json").read_text())["text_config"]
+        change_json(folder / "config.json", text_config=text | {"eos_token_id": None})
     else:
         change_json(folder / "config.json", model_type=how)
 
@@ -223,6 +227,7 @@ def _broken(folder: Path, how: str) -> None:
         ("classifier's name", r"'architectures' names CLIPForImageClassification: a classifier"),
         ("no preprocessing", r"cannot be loaded by transformers"),
         ("no tokenizer", r"cannot be loaded by transformers|holds no tokenizer"),
+        ("no end token", r"config\.json: field 'text_config\.eos_token_id' is None; it must be one number"),
         ("clip_vision_model", r"'clip_vision_model'.*one tower alone"),
         ("siglip2", r"'siglip2'.*take one of fixed resolution"),
         ("altclip", r"'altclip'.*none of open_clip's"),

@@ -18,6 +18,7 @@ from degla.errors import InputError
 from degla.model.average import average_weights
 from degla.model.checkpoint import save_encoder
 from degla.model.load import load_encoder
+from degla.training.pairs import image_transform
 from tests.tiny import ALL_TOKENS, CAPTIONS, CONFIG, RESNET, timm_tower, write_model
 
 
@@ -245,3 +246,18 @@ def test_weight_averaging(tmp_path: Path) -> None:
         average_weights(base, tuned, share=1.5)
     with pytest.raises(InputError, match="different architectures"):
         average_weights(base, load_encoder(str(write_model(tmp_path / "c", embed_dim=8))), share=0.5)
+
+
+def test_preprocessing_is_what_open_clip_makes_of_a_configuration(tiny_model: Path, tmp_path: Path) -> None:
+    """One number for all channels, nothing at all, and a size that is not the network's own."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    path = folder / "open_clip_config.json"
+    told = {"mean": 0.5, "std": None, "size": 48}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"preprocess_cfg": told}))
+    encoder = load_encoder(str(folder))
+    settings = image_transform(encoder)
+    assert settings.size == 32 and settings.mean == (0.5, 0.5, 0.5)
+    assert settings.std == image_transform(load_encoder(str(tiny_model))).std
+    picture = Image.new("RGB", (32, 32), (255, 0, 0))
+    assert encoder.transform(picture)[0, 0, 0] == pytest.approx((1 - 0.5) / settings.std[0])

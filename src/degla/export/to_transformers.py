@@ -79,7 +79,7 @@ def write_processor(encoder: Encoder, folder: Path) -> None:
     kind: Any = transformers.SiglipImageProcessor if mode == "squash" else transformers.CLIPImageProcessor
     sizes = {"size": side} if mode == "squash" else {"size": {"shortest_edge": height}, "crop_size": side}
     processor: Any = kind(
-        **sizes, image_mean=_three(settings["mean"]), image_std=_three(settings["std"]),
+        **sizes, image_mean=settings["mean"], image_std=settings["std"],
         resample=2 if settings.get("interpolation") == "bilinear" else 3,
     )  # fmt: skip
     processor.save_pretrained(folder)
@@ -89,10 +89,6 @@ def image_size(encoder: Encoder) -> tuple[int, int]:
     """Height and width of the model's pictures, pixels."""
     size = encoder.description.preprocess_config["size"]
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
-
-
-def _three(value: Any) -> list[float]:
-    return [float(part) for part in (value if isinstance(value, list | tuple) else [value] * 3)]
 
 
 def check_transformers(encoder: Encoder, folder: Path) -> tuple[float, float]:
@@ -112,7 +108,7 @@ def check_transformers(encoder: Encoder, folder: Path) -> tuple[float, float]:
         rows = pooled(opened.model.get_text_features(**texts))
     difference = made.require("transformers", images, rows, bound=probe.EXACT)
     pixels = opened.processor(images=list(made.pictures), return_tensors="pt")["pixel_values"]
-    std = torch.tensor(_three(encoder.description.preprocess_config["std"])).view(3, 1, 1)
+    std = torch.tensor(encoder.description.preprocess_config["std"]).view(3, 1, 1)
     return difference, float(((pixels - made.pixels).abs() * std * 255).max())
 
 

@@ -38,3 +38,8 @@ class Description:
     def activation(self) -> str:
         """Name of the activation function, "quick_gelu" or "gelu"."""
         return "quick_gelu" if self.quick_gelu else "gelu"
+
+
+def three_channels(value: Any) -> list[float]:
+    """A mean or standard deviation of each channel; configurations may hold one number for all."""
+    return [float(part) for part in (value if isinstance(value, list | tuple) else [value] * 3)]

@@ -15,7 +15,7 @@ import torch
 from degla.errors import InputError
 from degla.model import fast_paths
 from degla.model.address import folder_here
-from degla.model.description import Description
+from degla.model.description import Description, three_channels
 from degla.model.encoder import Encoder
 from degla.model.from_transformers import load_from_transformers
 from degla.model.heap import keep_freed_memory
@@ -94,7 +94,7 @@ def _checkpoint_folder(folder: Path) -> Path:
 def _from_folder(folder: Path, *, name: str) -> Encoder:
     try:
         config = read_json_object(folder / CONFIG_NAME)
-        model_config, preprocess = tokenizer_form(config), config.get("preprocess_cfg", {})
+        model_config = tokenizer_form(config)
         quick_gelu = bool(model_config.get("quick_gelu", False))
         wanted = _wanted_of_hub(model_config)
         files = tokenizer_files(folder, model_config)
@@ -108,7 +108,7 @@ def _from_folder(folder: Path, *, name: str) -> Encoder:
     why = why_unreachable() if wanted and downloads_allowed() else "without --allow-download it fetches nothing"
     with contextlib.nullcontext() if why is None else offline():
         try:
-            return _from_open_clip(source, name=name, preprocess=preprocess, model_config=model_config, files=files)
+            return _from_open_clip(source, name=name, model_config=model_config, files=files)
         except InputError:
             if not wanted or why is None:
                 raise
@@ -252,7 +252,6 @@ def _from_open_clip(
     *,
     name: str,
     pretrained: str | None = None,
-    preprocess: dict[str, Any] | None = None,
     model_config: dict[str, Any] | None = None,
     files: tuple[Path, ...] = (),
 ) -> Encoder:
@@ -286,10 +285,10 @@ def _from_open_clip(
         raise InputError(f"{name}: cannot be loaded: {first_lines(str(error)) or type(error).__name__}") from None
     finally:
         logging.getLogger().setLevel(level)
+    # As open_clip settled it: the size is the network's own, whatever a configuration says beside it.
+    settings = dict(open_clip.model.get_model_preprocess_cfg(clip))
+    settings |= {field: three_channels(settings[field]) for field in ("mean", "std")}
     description = Description(
-        name=name,
-        model_config=config,
-        preprocess_config=dict(open_clip.model.get_model_preprocess_cfg(clip)) | (preprocess or {}),
-        tokenizer_files=files,
-    )
+        name=name, model_config=config, preprocess_config=settings, tokenizer_files=files
+    )  # fmt: skip
     return Encoder(clip, description=description, tokenize=tokenize, transform=transform)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from degla.errors import InputError
+from degla.model.description import three_channels
 from degla.model.transformers_map import Kind
 
 LAYOUTS: dict[str, Kind] = {"clip": "clip", "metaclip_2": "clip", "siglip": "siglip"}
@@ -71,9 +72,7 @@ def _clip(config: Any, text: Any, vision: Any) -> dict[str, Any]:
 
 def _end(model_type: str, text: Any) -> dict[str, Any]:
     """Where the text's embedding is read: at the largest number of the text, or at the first end token."""
-    end = text.eos_token_id
-    if not isinstance(end, int):
-        raise NoExactFormError(f"field 'text_config.eos_token_id' is {end!r}, not one number")
+    end = int(text.eos_token_id)
     # In transformers' CLIP the number 2 is an old mistake that stands for the largest number; MetaCLIP 2 means it.
     if (model_type == "clip" and end == 2) or end == int(text.vocab_size) - 1:
         return {}
@@ -171,8 +170,8 @@ def preprocess_config_of(processor: dict[str, Any], *, size: int) -> dict[str, A
     return {
         "size": [size, size],
         "mode": "RGB",
-        "mean": [float(value) for value in processor["image_mean"]],
-        "std": [float(value) for value in processor["image_std"]],
+        "mean": three_channels(processor["image_mean"]),
+        "std": three_channels(processor["image_std"]),
         "interpolation": interpolation,
         "resize_mode": _resize_mode(processor, size),
         "fill_color": 0,

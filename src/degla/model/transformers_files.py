@@ -118,7 +118,15 @@ def check_files(folder: Path) -> None:
             f"{where}: field 'model_type' is {kind!r}; of transformers, clip and siglip (SigLIP 2 of fixed "
             f"resolution is one) and metaclip_2 can be loaded{hint}."
         )
-    named = read_json_object(where, constants=True).get("architectures") or []
+    content = read_json_object(where, constants=True)
+    text = content.get("text_config")
+    end = text.get("eos_token_id", 0) if isinstance(text, dict) else 0
+    if LAYOUTS[kind] == "clip" and not isinstance(end, int):
+        raise InputError(
+            f"{where}: field 'text_config.eos_token_id' is {end!r}; it must be one number, of the token at which texts "
+            "are read."
+        )
+    named = content.get("architectures") or []
     other = next((name for name in named if "Classification" in str(name) or str(name).endswith("Projection")), None)
     if other is not None:
         raise InputError(
