@@ -219,6 +219,9 @@ def test_what_transformers_does_not_have_is_refused(changes: dict[str, Any], tol
 def test_a_resnet_goes_to_onnx(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", vision_cfg=RESNET)
     assert export(str(folder), to="onnx", out=tmp_path / "out").difference <= 1e-4
+    wide = write_model(tmp_path / "wide", vision_cfg=CONFIG["vision_cfg"] | {"image_size": [32, 48]})
+    with pytest.raises(InputError, match=r"'shortest' to 32 x 48, which no .* does\. Export it to open_clip\.$"):
+        export(str(wide), to="onnx", out=tmp_path / "none")
 
 
 def test_what_differs_is_not_written(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

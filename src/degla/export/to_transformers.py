@@ -73,8 +73,8 @@ def write_processor(encoder: Encoder, folder: Path) -> None:
     settings = encoder.description.preprocess_config
     mode, (height, width) = settings.get("resize_mode", "shortest"), image_size(encoder)
     if mode == "longest" or (mode == "shortest" and height != width):
-        raise InputError(f"{encoder.name}: pictures are resized by {mode!r} to {height} x {width}, which transformers "
-                         f"does not do. {_REMEDY}")  # fmt: skip
+        raise InputError(f"{encoder.name}: pictures are resized by {mode!r} to {height} x {width}, which no processor "
+                         "of transformers does. Export it to open_clip.")  # fmt: skip
     side: dict[str, Any] = {"height": height, "width": width}
     kind: Any = transformers.SiglipImageProcessor if mode == "squash" else transformers.CLIPImageProcessor
     sizes = {"size": side} if mode == "squash" else {"size": {"shortest_edge": height}, "crop_size": side}
