@@ -107,6 +107,11 @@ def test_the_seed_of_a_random_floor_stands_in_its_result(tmp_path: Path) -> None
     assert degla.evaluate("blind", ["zeroshot"], root).training_seed is None
 
 
+def test_a_model_may_be_named_by_its_path(tiny_model: Path, tmp_path: Path) -> None:
+    root = write_classes(tmp_path / "data", images=1)
+    assert degla.evaluate(tiny_model, ["zeroshot"], root) == degla.evaluate(str(tiny_model), ["zeroshot"], root)
+
+
 def test_negatives_in_memory_are_those_of_the_file(tmp_path: Path) -> None:
     texts = ["a black dog chases a white cat", "two red apples on a wooden table", "no"]
     table = tmp_path / "captions.csv"
@@ -125,6 +130,8 @@ def test_a_model_is_trained_by_a_recipe_or_a_configuration(tiny_model: Path, tin
               "train.steps": 1, "optim.lr": 1e-3, "tracking.progress": False}  # fmt: skip
     outcome = degla.train("negclip", {**fields, "out": str(tmp_path / "first")})
     again = degla.train(negclip(), {**fields, "out": tmp_path / "second"})
+    trained = degla.load_model(outcome.folder)  # A path, as every function takes them.
+    assert isinstance(trained, Encoder) and trained.name == str(outcome.folder)
     assert outcome.finished and outcome.step == 1
     first, second, start = (load_encoder(str(path)).fingerprint for path in (outcome.folder, again.folder, tiny_model))
     assert first == second != start

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from degla.training.loop import TrainResult
 
 
-def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
+def load_model(name: str | Path, *, device: str = "cpu") -> EmbeddingModel:
     """Load a model in float32 and evaluation mode.
 
     Args:
@@ -41,7 +41,7 @@ def load_model(name: str, *, device: str = "cpu") -> EmbeddingModel:
     """
     from degla.evaluation.models import load_model
 
-    return load_model(name, device=device)
+    return load_model(_named(name), device=device)
 
 
 def encode_images(
@@ -215,7 +215,7 @@ def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *,
 
 
 def evaluate(
-    model: str | EmbeddingModel,
+    model: str | Path | EmbeddingModel,
     benchmarks: Sequence[str],
     root: str | Path,
     *,
@@ -247,7 +247,7 @@ def evaluate(
     # Data come before models: a wrong folder is told before anything is fetched.
     questions = ask_all(benchmarks, Path(root), allow_missing=allow_missing)
     evaluation = Evaluation(benchmarks, Path(root), allow_missing=allow_missing, progress=progress, questions=questions)
-    result = evaluation.score_named(model, label=label)
+    result = evaluation.score_named(_named(model) if isinstance(model, str | Path) else model, label=label)
     if out is not None:
         save_result(result, Path(out))
     return result
@@ -275,6 +275,13 @@ def report(results: Sequence[str | Path], out: str | Path, *, baseline: str | No
         raise InputError("report: no result was given.")
     first = baseline or load_result(files[0]).model.label
     return report(files, out=Path(out), baseline=first, root=None, published=True)
+
+
+def _named(model: str | Path) -> str:
+    """A model's name, where it may be a path, as `train` gives its checkpoint."""
+    from degla.remote import told
+
+    return told(model) if isinstance(model, Path) else model
 
 
 def _texts(texts: Iterable[str], name: str) -> list[str]:
