@@ -61,7 +61,8 @@ def write_model(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         options = {name: value for name, value in config.items() if name != "custom_text"}
-        kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+        kind: Any = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+        kind = open_clip.CoCa if "multimodal_cfg" in config else kind
         weights = kind(**options).state_dict()
     own = CONFIG["text_cfg"]["tokenizer_kwargs"]
     if config["text_cfg"].get("tokenizer_kwargs") == own:

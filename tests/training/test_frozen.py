@@ -155,6 +155,23 @@ def test_what_is_frozen_drops_nothing_out() -> None:
     assert drop.training and not norm.training
 
 
+def test_what_no_embedding_reads_is_not_trained(tiny_pairs: Pairs, tmp_path: Path) -> None:
+    """CoCa's decoder would get no gradient, for which several processes wait."""
+    vision = CONFIG["vision_cfg"] | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+    text = CONFIG["text_cfg"] | {"embed_cls": True, "output_tokens": True}
+    written = CONFIG["text_cfg"] | {"attn_pooler_heads": 2}
+    coca = write_model(
+        tmp_path / "coca", custom_text=True, vision_cfg=vision, text_cfg=text, multimodal_cfg=written
+    )  # fmt: skip
+    encoder = load_encoder(str(coca))
+    choose_trainable(encoder, _config(coca, tiny_pairs, tmp_path))
+    trained = {name: value for name, value in encoder.clip.named_parameters() if value.requires_grad}
+    assert "text_decoder.text_projection" not in trained and "text.text_projection" in trained
+    images, texts = encoder.encode_images(torch.randn(2, 3, 32, 32)), encoder.encode_captions(encoder.tokenize(["a"]))
+    (images.sum() + texts.sum() + encoder.scale).backward()  # type: ignore[no-untyped-call]
+    assert [name for name, value in trained.items() if value.grad is None] == []
+
+
 def test_attacks_and_evaluations_leave_the_modes_as_they_were(model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
     from degla.model.attack import at_rest
 

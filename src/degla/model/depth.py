@@ -16,6 +16,8 @@ Tower = Literal["image", "text"]
 TOWERS: tuple[Tower, ...] = ("image", "text")
 
 _SCALE = ("logit_scale", "logit_bias")
+_DECODER = "text_decoder."
+"""CoCa's writer of captions, which no embedding reads."""
 _BEFORE = {
     "image": ("conv1.", "class_embedding", "positional_embedding", "ln_pre.", "patchnorm_pre_ln."),
     "text": ("token_embedding.", "positional_embedding", "cls_emb"),
@@ -39,8 +41,8 @@ class Depth:
 
 
 def tower_of(name: str) -> Tower | None:
-    """The tower that a parameter of an open_clip model belongs to; None for the scale and the bias."""
-    if name in _SCALE:
+    """The tower that a parameter of an open_clip model belongs to; None for scale, bias and CoCa's decoder of texts."""
+    if name in _SCALE or name.startswith(_DECODER):
         return None
     return "image" if name.startswith("visual.") else "text"
 
