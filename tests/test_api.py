@@ -91,6 +91,7 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
         "unknown recipe 'dgla'": lambda: degla.train("dgla"),
         "no captions: give --data.captions": lambda: degla.train("degla"),
         "unknown benchmark": lambda: degla.evaluate(model, ["worlds"], tmp_path),
+        "benchmarks is 'world'; give a list": lambda: degla.evaluate(model, "world", tmp_path),
         "no result was given": lambda: degla.report([], tmp_path / "report.html"),
     }
     for told, call in calls.items():

@@ -244,6 +244,8 @@ def evaluate(
     from degla.evaluation.results import save_result
     from degla.evaluation.run import Evaluation, ask_all
 
+    if isinstance(benchmarks, str):
+        raise InputError(f"evaluate: benchmarks is {benchmarks!r}; give a list of names.")
     # Data come before models: a wrong folder is told before anything is fetched.
     questions = ask_all(benchmarks, Path(root), allow_missing=allow_missing)
     evaluation = Evaluation(benchmarks, Path(root), allow_missing=allow_missing, progress=progress, questions=questions)
