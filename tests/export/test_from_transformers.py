@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from degla.errors import InputError
 from degla.evaluation.models import load_model
+from degla.export.run import export
 from degla.model import fast_paths, probe
+from degla.model.average import check_alike
 from degla.model.checkpoint import save_encoder
 from degla.model.from_transformers import pooled
 from degla.model.load import load_encoder
@@ -263,3 +265,9 @@ def test_a_config_of_no_numbers(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"the weights lack .*layers\.2"):
         load_encoder(str(tmp_path / "model"))
+
+
+def test_a_model_and_its_export_are_averaged(tmp_path: Path) -> None:
+    """The export fills texts up with another number, which nothing reads."""
+    export("world", to="transformers", out=tmp_path / "theirs")
+    check_alike(load_encoder("world"), load_encoder(str(tmp_path / "theirs")))
