@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 import degla
+from degla.cli import main
 from degla.data.sources import read_negatives
 from degla.errors import DeglaError, InputError
 from degla.model.encoder import Encoder
@@ -76,11 +78,30 @@ def test_embeddings_of_pictures_and_texts(tiny_model: Path, tmp_path: Path) -> N
 def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
     model = degla.load_model(str(tiny_model))
     (tmp_path / "text.jpg").write_text("no picture")
-    calls = {
+    closed = Image.new("RGB", (8, 8))
+    closed.close()
+    calls: dict[str, Callable[[], object]] = {
         r"text\.jpg": lambda: degla.encode_images(model, [tmp_path / "text.jpg"]),
         r"gone\.jpg": lambda: degla.encode_images(model, [tmp_path / "gone.jpg"]),
         "no image was given": lambda: degla.encode_images(model, []),
-        "is one text; give a list": lambda: degla.encode_captions(model, "a cat"),
+        "'a cat' is one str; give a list": lambda: degla.encode_captions(model, "a cat"),
+        "number 2 is of type float; it must be str": lambda: degla.encode_captions(model, ["a", float("nan")]),  # type: ignore[list-item]
+        r"'a\.png' is one str; give a list": lambda: degla.encode_images(model, "a.png"),
+        "is one Image; give a list": lambda: degla.encode_images(model, Image.new("RGB", (8, 8))),  # type: ignore[arg-type]
+        "number 1 is of type Tensor; it must be str or Path or Image": lambda: degla.encode_images(
+            model, torch.zeros(1, 3, 8, 8)
+        ),
+        "image 1 cannot be read: it has no pixels": lambda: degla.encode_images(model, [Image.new("RGB", (0, 0))]),
+        "image 1 is damaged or cut off: Operation on closed image": lambda: degla.encode_images(model, [closed]),
+        "'world' is the name of a model": lambda: degla.encode_images("world", [closed]),  # type: ignore[arg-type]
+        "rules: 'swap_nouns' is one str": lambda: degla.generate_negatives(["a"], rules="swap_nouns"),
+        "rules must be named, each once; got none": lambda: degla.generate_negatives(["a"], rules=[]),
+        r"per_rule \(0\) must be 1 or more": lambda: degla.generate_negatives(["a"], per_rule=0),
+        "benchmarks: 'own' is one str": lambda: degla.evaluate(model, "own", tmp_path),
+        "the name of a result must end in .json": lambda: degla.evaluate(
+            model, ["own"], tmp_path, out="before/scoring"
+        ),
+        "report: 'a.json' is one str": lambda: degla.report("a.json", tmp_path / "report.html"),
         "batch_size is 0": lambda: degla.encode_captions(model, ["a cat"], batch_size=0),
         "unknown rule 'swap_noun'. Did you mean 'swap_nouns'": lambda: degla.generate_negatives(
             ["a"], rules=["swap_noun"]
@@ -124,6 +145,10 @@ def test_negatives_in_memory_are_those_of_the_file(tmp_path: Path) -> None:
     assert summary.captions == 3 and len(made) == 3 and made[2] == []
     accepted = [row for row in read_negatives(tmp_path / "negatives.jsonl") if row.accepted]
     assert [row for rows in made for row in rows] == accepted and len(accepted) > 5
+    # The command goes on with the same file, and makes the same one.
+    assert main(["negatives", str(table), "--out", str(tmp_path / "negatives.jsonl")]) == 0
+    assert main(["negatives", str(table), "--out", str(tmp_path / "command.jsonl")]) == 0
+    assert (tmp_path / "command.jsonl").read_bytes() == (tmp_path / "negatives.jsonl").read_bytes()
 
 
 def test_a_model_is_trained_by_a_recipe_or_a_configuration(tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path) -> None:
@@ -137,6 +162,10 @@ def test_a_model_is_trained_by_a_recipe_or_a_configuration(tiny_model: Path, tin
     assert outcome.finished and outcome.step == 1
     first, second, start = (load_encoder(str(path)).fingerprint for path in (outcome.folder, again.folder, tiny_model))
     assert first == second != start
+    tuned = degla.load_model(outcome.folder)
+    assert tuned.fingerprint == first
+    root = write_classes(tmp_path / "data", images=1)
+    assert degla.evaluate(outcome.folder, ["zeroshot"], root).model.fingerprint == first
     with pytest.raises(InputError, match="holds a run"):
         degla.train("negclip", {**fields, "out": str(tmp_path / "first")})
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
+from degla.given import listed, refuse_name
 from degla.shelf import BALANCED_RULES, RULES
 
 if TYPE_CHECKING:
@@ -57,20 +58,24 @@ def encode_images(
 
     Raises:
         ImageError: a picture is missing, damaged or not an image; names it.
+        InputError: something else was given than a list of pictures.
     """
     import torch
+    from PIL.Image import Image
 
-    from degla.data.decoding import Subject, decode, read_file, to_rgb
+    from degla.data.decoding import Subject, decode, decode_opened, read_file
 
     def opened(number: int, image: str | Path | Image) -> Image:
-        if isinstance(image, str | Path):
-            subject = Subject(f"image {image}", if_damaged="Replace the file.")
-            return decode(read_file(Path(image), subject), subject)
-        return to_rgb(image, Subject(f"image {number}", if_damaged="Open it again."))
+        if isinstance(image, Image):
+            return decode_opened(image, Subject(f"image {number}", if_damaged="Open it again."))
+        subject = Subject(f"image {image}", if_damaged="Replace the file.")
+        return decode(read_file(Path(image), subject), subject)
 
+    refuse_name(model, "encode_images")
+    numbered_images = list(enumerate(listed(images, "encode_images", str, Path, Image), 1))
     rows = []
     with torch.inference_mode():
-        for batch in _batches(list(enumerate(images)), batch_size):
+        for batch in _batches(numbered_images, batch_size):
             pixels = torch.stack([model.transform(opened(*numbered)) for numbered in batch])
             rows.append(model.encode_images(pixels.to(model.device)).float().cpu())
     if not rows:
@@ -87,12 +92,16 @@ def encode_captions(
         model: from `load_model`.
         texts: longer ones than the model's context are cut, as by the model's own tokenizer.
         batch_size: texts that are embedded at a time.
+
+    Raises:
+        InputError: something else was given than a list of texts.
     """
     import torch
 
+    refuse_name(model, "encode_captions")
     rows = []
     with torch.inference_mode():
-        for batch in _batches(_texts(texts, "encode_captions"), batch_size):
+        for batch in _batches(listed(texts, "encode_captions", str), batch_size):
             rows.append(model.encode_captions(model.tokenize(batch).to(model.device)).float().cpu())
     if not rows:
         raise InputError("encode_captions: no text was given.")
@@ -116,23 +125,25 @@ def generate_negatives(
     Raises:
         InputError: an unknown rule, a caption that is empty or too long, or the tagger is not installed.
     """
+    from degla.negatives.generate import NegativesSettings
     from degla.negatives.run.dialogue import Maker
     from degla.negatives.run.pipeline import make_rows
     from degla.negatives.run.stream import CaptionStream
     from degla.records import CaptionRecord, validate
 
-    for name in rules:
-        RULES.require(name)
-    texts = _texts(captions, "generate_negatives")
+    settings = NegativesSettings(_rules(rules, "generate_negatives"), seed, per_rule)
+    texts = listed(captions, "generate_negatives", str)
     records = [
         validate(
             CaptionRecord, {"id": str(n), "image": str(n), "image_id": str(n), "text": text}, where=f"caption {n + 1}"
         )
         for n, text in enumerate(texts)
     ]
-    maker = Maker(tuple(rules), seed, per_rule)
+    # Words are drawn as these captions use them, as by `degla negatives`.
+    stream = CaptionStream(records, count_usage=True)
+    maker = Maker(tuple(settings.rules), settings.seed, settings.per_rule, usage=stream.usage)
     made: list[list[NegativeRecord]] = [[] for _ in records]
-    for batch in CaptionStream(records).batches():
+    for batch in stream.batches():
         for row in make_rows(batch, maker)[0]:
             if row.accepted:
                 made[int(row.caption_id)].append(row)
@@ -173,7 +184,7 @@ def write_negatives(
         workers: processes.
 
     Returns:
-        The counts of the whole file; `render()` makes a text of them.
+        The counts of the whole file; `plain()` gives them as JSON values.
 
     Raises:
         InputError: the captions cannot be read, a rule is unknown, or `out` was made with other settings.
@@ -182,7 +193,8 @@ def write_negatives(
     from degla.negatives.generate import NegativesSettings, generate
 
     read = partial(read_captions, Path(captions))
-    return generate(read, NegativesSettings(rules, seed, per_rule), out=Path(out), workers=workers)
+    settings = NegativesSettings(_rules(rules, "write_negatives"), seed, per_rule, words="captions")
+    return generate(read, settings, out=Path(out), workers=workers)
 
 
 def train(config: str | TrainConfig, fields: Mapping[str, Any] | None = None, *, resume: bool = False) -> TrainResult:
@@ -230,7 +242,7 @@ def evaluate(
         model: from `load_model`, or what that takes.
         benchmarks: names on the shelf (`degla ls benchmarks`).
         root: folder with the benchmarks' files; `degla ls benchmarks --root DATA` says what it must hold.
-        out: JSON file that is written, for `report`.
+        out: JSON file that is written, for `report`; its name ends in .json.
         label: the model's name in reports; its own by default.
         allow_missing: score what is there where images are missing; the result says what was left out.
         progress: show how far it is on stderr.
@@ -241,11 +253,12 @@ def evaluate(
     Raises:
         InputError: an unknown benchmark, or files are missing or wrong.
     """
-    from degla.evaluation.results import save_result
+    from degla.evaluation.results import check_result_name, save_result
     from degla.evaluation.run import Evaluation, ask_all
 
-    if isinstance(benchmarks, str):
-        raise InputError(f"evaluate: benchmarks is {benchmarks!r}; give a list of names.")
+    if out is not None:
+        check_result_name(Path(out))
+    benchmarks = listed(benchmarks, "evaluate: benchmarks", str)
     # Data come before models: a wrong folder is told before anything is fetched.
     questions = ask_all(benchmarks, Path(root), allow_missing=allow_missing)
     evaluation = Evaluation(benchmarks, Path(root), allow_missing=allow_missing, progress=progress, questions=questions)
@@ -272,7 +285,7 @@ def report(results: Sequence[str | Path], out: str | Path, *, baseline: str | No
     from degla.evaluation.report import report
     from degla.evaluation.results import load_result
 
-    files = [Path(path) for path in results]
+    files = [Path(path) for path in listed(results, "report", str, Path)]
     if not files:
         raise InputError("report: no result was given.")
     first = baseline or load_result(files[0]).model.label
@@ -286,10 +299,11 @@ def _named(model: str | Path) -> str:
     return told(model) if isinstance(model, Path) else model
 
 
-def _texts(texts: Iterable[str], name: str) -> list[str]:
-    if isinstance(texts, str):
-        raise InputError(f"{name}: {texts!r} is one text; give a list of texts.")
-    return list(texts)
+def _rules(rules: Sequence[str], function: str) -> list[str]:
+    names = listed(rules, f"{function}: rules", str)
+    for name in names:
+        RULES.require(name)
+    return names
 
 
 def _batches(items: list[Any], size: int) -> Iterable[list[Any]]:

@@ -165,7 +165,12 @@ def decode(content: bytes, subject: Subject, *, reading: ImageReading = "upright
     Raises:
         ImageError: not an image, damaged or cut off, or refused by the rules above.
     """
-    picture = _open(content, subject)
+    return decode_opened(_open(content, subject), subject, reading=reading)
+
+
+def decode_opened(picture: Image.Image, subject: Subject, *, reading: ImageReading = "upright") -> Image.Image:
+    """As `decode`, of a picture that Pillow has opened."""
+    _check_shape(picture, subject)
     with _refusing(subject):
         picture.load()
     _check_shape(picture, subject)  # the pictures inside an icon may be larger than the icon says
@@ -233,6 +238,8 @@ def _open(content: bytes, subject: Subject) -> Image.Image:
 
 def _check_shape(picture: Image.Image, subject: Subject) -> None:
     shorter, longer = sorted(picture.size)
+    if not shorter:
+        raise _unreadable(subject, "it has no pixels")
     if shorter * longer > MAX_PIXELS:
         raise _too_large(subject)
     if longer > MAX_RATIO * shorter:

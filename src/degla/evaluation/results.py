@@ -140,6 +140,12 @@ def provenance_of(encoder: EmbeddingModel, label: str | None, fingerprint: str) 
     )
 
 
+def check_result_name(path: Path) -> None:
+    """Raise InputError where the name does not end in ".json"; before an evaluation, which takes long."""
+    if path.suffix != ".json":
+        raise InputError(f"{path}: the name of a result must end in .json (the items go to NAME.items.jsonl).")
+
+
 def save_result(result: Result, path: Path) -> Path:
     """Write a result and its items; a file that is there is replaced, complete or not at all.
 
@@ -154,8 +160,7 @@ def save_result(result: Result, path: Path) -> Path:
         InputError: the name does not end in ".json", or the folder cannot be written.
         DeglaError: the disk is full.
     """
-    if path.suffix != ".json":
-        raise InputError(f"{path}: the name of a result must end in .json (the items go to NAME.items.jsonl).")
+    check_result_name(path)
     items = path.with_name(f"{path.stem}.items.jsonl")
     write_jsonl(items, result.items)
     about = {"items_file": items.name, "items_count": len(result.items), "items_file_sha256": _digest_of_file(items)}
