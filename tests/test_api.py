@@ -78,6 +78,7 @@ def test_embeddings_of_pictures_and_texts(tiny_model: Path, tmp_path: Path) -> N
 def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> None:
     model = degla.load_model(str(tiny_model))
     (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "captions.csv").write_text("id,image,text\n1,1.jpg,a dog\n")
     closed = Image.new("RGB", (8, 8))
     closed.close()
     calls: dict[str, Callable[[], object]] = {
@@ -100,6 +101,10 @@ def test_wrong_input_is_told_in_one_line(tiny_model: Path, tmp_path: Path) -> No
         "benchmarks: 'own' is one str": lambda: degla.evaluate(model, "own", tmp_path),
         "the name of a result must end in .json": lambda: degla.evaluate(
             model, ["own"], tmp_path, out="before/scoring"
+        ),
+        "device 'gpu' cannot be used": lambda: degla.load_model(str(tiny_model), device="gpu"),
+        "is a folder, and negatives are written to one file": lambda: degla.write_negatives(
+            tmp_path / "captions.csv", tmp_path.root
         ),
         "report: 'a.json' is one str": lambda: degla.report("a.json", tmp_path / "report.html"),
         "batch_size is 0": lambda: degla.encode_captions(model, ["a cat"], batch_size=0),

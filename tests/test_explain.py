@@ -98,3 +98,6 @@ def test_help_fits_on_two_screens_and_leads_on(capsys: Capture) -> None:
         assert "degla explain" in text and "--config" in text and "docs/" in text
     assert "--help WHAT" in train and "--help all" in top and all(f"  {name} " in train for name in RECIPES.names())
     assert all(f"  {spoken(name)} " in top for name in VERBS.names())
+    with pytest.raises(SystemExit) as ended:  # As the help says: every flag with its default, without a recipe.
+        main(["train", "--help", "all"])
+    assert ended.value.code == 0 and "--optim.lr" in capsys.readouterr().out

@@ -52,9 +52,16 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
         seed: for ARCHITECTURE:random.
 
     Raises:
-        InputError: no such model, weights of another architecture, or weights made with another activation.
+        InputError: no such model or device, weights of another architecture, or weights made with another activation.
         DeglaError: an address cannot be read.
     """
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        told = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"device {str(device)!r} cannot be used: {told}. Give cpu, or cuda where there is a GPU."
+        ) from None
     here = folder_here(name)
     if name in SHIPPED:
         encoder = _from_folder(shipped_folder(name), name=name)

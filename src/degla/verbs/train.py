@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.shelf import RECIPES
-from degla.verbs._training import configure
+from degla.verbs._training import ALL, configure, show_help
 
 if TYPE_CHECKING:
     from degla.config.run import TrainConfig
@@ -51,6 +51,10 @@ def _usage() -> str:
 def run_words(words: list[str]) -> int:
     """`degla train RECIPE [flags]` or `degla train --resume RUN [flags]`: every field of TrainConfig is a flag."""
     if not words or words[0] in ("-h", "--help"):
+        if words[1:] == [ALL]:
+            from degla.config.run import TrainConfig
+
+            show_help(TrainConfig(), program="degla train RECIPE", about=ALL)
         if len(words) == 2:
             from degla.verbs.explain import explain_fields
 

@@ -85,6 +85,8 @@ def continue_output(
         InputError: the file was made with other settings or captions, is no file of negatives, cannot be written, or
             is being written by another run.
     """
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder, and negatives are written to one file. Choose another --out.")
     beside = manifest_path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
