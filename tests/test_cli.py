@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -81,6 +82,23 @@ def test_ls_names_every_file_of_every_shelf(capsys: Capture) -> None:
         assert not [member for member in members[name] if member.startswith("_")]
         assert all(members[name].values()), f"a member of {name} has no docstring"
     assert {"clip", "negclip", "ce_clip", "degla", "degla_published", "smoke"} <= members["recipes"].keys()
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [("degla choose", "\\xb1"), ("degla ls recipes >&-", ""), ("degla choose >&-", "")],
+    ids=["ascii", "closed", "closed, asked for its width"],
+)
+def test_a_stream_that_takes_no_sign_or_nothing_is_no_error(command: str, shown: str) -> None:
+    shell = command.replace("degla", f"'{sys.executable}' -m degla", 1)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and shown in done.stdout
+
+
+def test_a_file_of_a_table_can_be_searched(capsys: Capture) -> None:
+    assert main(["examples", "ls"]) == 0
+    assert "add_attribute.yaml" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from degla.errors import DeglaError, InputError
 from degla.parse import with_short_words
@@ -42,6 +44,7 @@ With --allow-download any command may fetch what a model's folder names on the H
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status: 0 done, 1 failed, 2 wrong usage or input."""
+    _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if _DOWNLOAD in words:
         # In the environment, so that the processes that a command starts know of it.
@@ -76,6 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("degla: stopped.\n")
         return 130
+
+
+def _open_streams() -> None:
+    """Make output possible where a stream is closed, or its encoding lacks a sign, which is then escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper) and (stream.errors == "strict" or stream.encoding != "utf-8"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _tell(message: str) -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+_WIDTH_OF_FILES = 200
+"""Of a file or pipe, which has no width: names of parts and numbers are not broken, so that they can be searched."""
+
 
 def show(table: object) -> None:
     """Print a table of rich to stdout."""
     from rich.console import Console
 
-    Console().print(table)
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(width=None if has_width else _WIDTH_OF_FILES).print(table)
