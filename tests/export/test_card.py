@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_every_checkpoint_has_its_card(run: Path, tiny_pairs: dict[str, Path]) -
     assert str(tiny_pairs["captions"].parent) not in text, "the machine's folders are nobody's business"
 
 
-def test_a_card_that_is_changed_is_no_damage(run: Path, tmp_path: Path) -> None:
+def test_a_card_that_is_changed_is_no_damage(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from degla.model.load import load_encoder
 
     card_file = run / "step-2" / "README.md"
@@ -54,6 +55,9 @@ def test_a_card_that_is_changed_is_no_damage(run: Path, tmp_path: Path) -> None:
         train_again = tmp_path / "again"
         assert main(["export", str(run), "--to", "open_clip", "--out", str(train_again)]) == 0
         assert "Mine." not in (train_again / "README.md").read_text()
+        # Beside the size stands that of the checkpoint, not of the run's folder, which holds no weights.
+        held = sum(path.stat().st_size for path in (run / "step-2").iterdir())
+        assert f"({held / 1e6:,.1f} MB with all" in capsys.readouterr().err
     finally:
         card_file.write_text(before)
 
@@ -114,6 +118,14 @@ def test_one_result_gives_no_gain(run: Path, tmp_path: Path) -> None:
     text = card(CardFacts(title="x", form="onnx", origin="x", results=[tmp_path / "r.json"]))
     assert "No result of the model before training was given" in text
     assert "Nothing is recorded of a training by degla" in text and "onnxruntime" in text
+
+
+def test_a_tag_stands_once(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "step-2", tmp_path / "step-2")
+    config_file = tmp_path / "step-2" / "config.json"
+    config_file.write_text(config_file.read_text().replace('"negclip"', '"degla"'))
+    text = card(CardFacts("made", "open_clip", "world", checkpoint=tmp_path / "step-2"))
+    assert _front(text)["tags"] == ["clip", "degla"]
 
 
 def test_a_damaged_run_has_a_card_too(tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ def _front(facts: CardFacts, config: dict[str, Any] | None) -> list[str]:
     fields: dict[str, Any] = {
         "library_name": _LIBRARY[facts.form],
         "pipeline_tag": "zero-shot-image-classification",
-        "tags": ["clip", "degla", *([str(config["recipe"])] if config and config.get("recipe") else [])],
+        "tags": list(
+            dict.fromkeys(["clip", "degla", *([config["recipe"]] if config and config.get("recipe") else [])])
+        ),
     }
     if facts.licence:
         fields["license"] = facts.licence

@@ -31,6 +31,7 @@ def describe_card(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     from degla.export.run import export
+    from degla.model.runs import latest_checkpoint
 
     made = export(
         given.model, to=given.to, out=given.out, what=given.what, int8=given.quantize == "int8",
@@ -38,7 +39,8 @@ def run(given: argparse.Namespace) -> int:
     )  # fmt: skip
     for note in made.notes:
         sys.stderr.write(f"{note}\n")
-    before = folder_size(Path(given.model))
+    folder = Path(given.model)
+    before = folder_size(latest_checkpoint(folder) or folder)
     slim = f" ({megabytes(before)} with all that the model's folder holds)" if before else ""
     sys.stderr.write(f"written: {made.folder}, {megabytes(made.bytes)}{slim}\n")
     if given.quantize:
