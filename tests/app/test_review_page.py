@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from degla.app.review_page import ReviewPage, build
+from degla.app.review_page import PageAction, ReviewPage, build
 from degla.errors import InputError
 from degla.negatives.review.decisions import Review
 from degla.negatives.review.draft import Draft
@@ -143,6 +143,16 @@ def test_a_key_pressed_on_an_old_draft_decides_that_draft(page: ReviewPage) -> N
     assert len(page.review.log.read_text().splitlines()) == 1
     page.act("reject", first, "")
     assert page.review.state.accepted == []
+
+
+@pytest.mark.parametrize("action", ["accept", "reject", "undo", "next"])
+def test_a_tab_of_an_earlier_review_decides_nothing(page: ReviewPage, action: PageAction) -> None:
+    key = page.show()[5]
+    page.act("accept", key, page.show()[4])
+    before = page.show()
+    *shown, verdict, text, open_key = page.act(action, "0" * 16, "a text of another draft")
+    assert "not in this review" in verdict
+    assert (*shown, text, open_key) == (*before[:3], *before[4:])
 
 
 def test_texts_are_shown_as_text(page: ReviewPage) -> None:

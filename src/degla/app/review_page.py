@@ -52,13 +52,18 @@ class ReviewPage:
 
         Args:
             action: "accept", "reject", "undo", "next" or "previous".
-            key: the draft that the browser shows; another tab may have gone on meanwhile.
+            key: the draft that the browser shows; another tab may have gone on meanwhile. One that is in no draft of
+                this review decides nothing.
             text: what stands in the text field.
 
         Raises:
             InputError: the text cannot be accepted, or a file cannot be written.
         """
         with self._lock:
+            if self.review.state.find(key) is None:  # a tab that is older than this server
+                progress, picture, texts, _, its_text, its_key = self.show()
+                told = "Nothing was decided: that draft is not in this review. This is the draft that is open."
+                return progress, picture, texts, _complaint(told), its_text, its_key
             self.review.state.show(key)
             if action == "next":
                 self.review.state.move(1)
@@ -83,7 +88,7 @@ class ReviewPage:
             choice = state.choice(key)
         if len(text) > LONGEST:
             complaint = f"longer than {LONGEST:,} characters; a caption is one sentence"
-            return _texts(draft, draft.negative), f'<p role="alert"><span class="refused">{complaint}</span></p>'
+            return _texts(draft, draft.negative), _complaint(complaint)
         with nullcontext() if text == draft.negative else self._judging:  # what was judged before waits for nothing
             verdict = judge_text(draft, text)
         return _texts(draft, text), _verdict(verdict, "" if choice is None else choice.action)
@@ -216,10 +221,13 @@ def _handler(page: ReviewPage, action: PageAction) -> Callable[[str, str], tuple
             return page.act(action, key, text)
         except InputError as error:
             progress, picture, _, _, _, shown = page.show()
-            complaint = f'<p role="alert"><span class="refused">{escape(str(error))}</span></p>'
-            return progress, picture, page.judge(shown, text)[0], complaint, text, shown
+            return progress, picture, page.judge(shown, text)[0], _complaint(str(error)), text, shown
 
     return handle
+
+
+def _complaint(told: str) -> str:
+    return f'<p role="alert"><span class="refused">{escape(told)}</span></p>'
 
 
 def _texts(draft: Draft, text: str) -> str:
