@@ -106,6 +106,26 @@ def test_no_file_is_taken(path: str, client: Any) -> None:
         assert answer.status_code in (403, 404)
 
 
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "{folder}/../secret.txt", "http://127.0.0.1:9/a.png", "a\0", 3, "{folder}/a.png"]
+)
+def test_a_file_that_was_not_dropped_is_not_read(path: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+    folder = tmp_path / "uploads"
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
+    named = path.format(folder=folder) if isinstance(path, str) else path
+    asked = {"data": [[{"image": {"path": named, "meta": {"_type": "gradio.FileData"}}}, "a cat"]], "fn_index": 0}
+    taken = []
+    for upload_bytes in (0, 1000):
+        page = FastAPI()
+        page.add_middleware(LocalOnly, upload_bytes=upload_bytes)
+        page.post(RUN)(lambda: "read")
+        taken.append(TestClient(page, base_url=HERE).post(RUN, json=asked).status_code)
+    assert taken == [403, 200 if path == "{folder}/a.png" else 403]
+
+
 def test_bodies_are_bounded(client: Any) -> None:
     answer = client.post(RUN, content=b"x" * 30_000_000, headers={"content-type": "application/json"})
     assert answer.status_code == 413 and answer.text == "Refused: more than 256 KiB.\n"

@@ -7,7 +7,11 @@ rebinding) shows in the header Host.
 
 from __future__ import annotations
 
-from typing import Final
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect, Request
@@ -57,6 +61,8 @@ class LocalOnly:
         refusal = _refusal(request, most=most, uploads=uploads)
         if refusal is None:
             body, refusal = await _read(request, most)
+        if refusal is None and body and not uploads:
+            refusal = _foreign_file(body, _upload_folder() if self._upload_bytes else None)
         if refusal is not None:
             status, reason = refusal
             await PlainTextResponse(f"Refused: {reason}.\n", status, {"connection": "close"})(scope, receive, send)
@@ -102,6 +108,39 @@ def _refusal(request: Request, *, most: int, uploads: bool) -> Refusal | None:
     if not length.isdecimal() or len(length) > 12 or int(length) > most:
         return _too_long(most)
     return None
+
+
+def _foreign_file(body: bytes, folder: Path | None) -> Refusal | None:
+    """Why a request is refused that names a file which was not uploaded.
+
+    gradio copies every file that a request names to where anyone may fetch it, and looks whether it was uploaded only
+    in programs that it launched itself.
+    """
+    try:
+        waiting: list[Any] = [json.loads(body)]
+    except (ValueError, RecursionError):
+        return 400, "no JSON"
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict) and "path" in value and not _is_in(value["path"], folder):
+            return 403, "only files that were dropped on the page are read"
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+    return None
+
+
+def _is_in(path: object, folder: Path | None) -> bool:
+    if path is None:
+        return True
+    try:
+        return isinstance(path, str) and folder is not None and Path(path).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # no path
+        return False
+
+
+def _upload_folder() -> Path:
+    """Where gradio puts what was uploaded."""
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
 
 
 def _too_long(most: int) -> Refusal:
