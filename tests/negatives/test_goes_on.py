@@ -6,15 +6,19 @@ import json
 import os
 import signal
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm import Reply, Request, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
+from degla.negatives.run.output import Output
+from degla.records import NegativeRecord
 from tests.negatives.scripted_runs import RULES, TEXTS, records, rows_of, run, varied
 
 
@@ -135,3 +139,20 @@ def test_one_run_writes_a_file_at_a_time(tmp_path: Path) -> None:
         return varied(request)
 
     run(out, ScriptedModel(meddling), TEXTS, rules=RULES)
+
+
+def test_the_command_says_by_its_status_that_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that `degla negatives ... && degla train ...` does not train on a part."""
+    table, out = tmp_path / "captions.csv", tmp_path / "negatives.jsonl"
+    table.write_text("image,text\n" + "".join(f"{n}.jpg,a black dog chases {n} white cats\n" for n in range(300)))
+    words = ["negatives", str(table), "--out", str(out), "--rules", "swap_nouns", "--workers", "1"]
+    write = Output.write
+
+    def interrupted(self: Output, rows: Sequence[NegativeRecord]) -> None:
+        write(self, rows)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Output, "write", interrupted)
+        assert main(words) == 130
+    assert main(words) == 0 and len(out.read_text().splitlines()) >= 300

@@ -1,8 +1,9 @@
-"""Tables on the terminal."""
+"""Tables on the terminal, and the exit status of what a signal ended."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 _WIDTH_OF_FILES = 200
@@ -15,3 +16,8 @@ def show(table: object) -> None:
 
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
     Console(width=None if has_width else _WIDTH_OF_FILES).print(table)
+
+
+def status_of_signal(name: str) -> int:
+    """The exit status of a command that kept its work when that signal came: 130 for SIGINT; 0 for none, ""."""
+    return 128 + signal.Signals[name] if name else 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from degla.errors import DeglaError
 from degla.verbs._captions import columns, describe_columns
 from degla.verbs._language_model import describe_model, model_source
-from degla.verbs._terminal import show
+from degla.verbs._terminal import show, status_of_signal
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -46,4 +46,4 @@ def run(given: argparse.Namespace) -> int:
             "no draft came of it, for the reasons above. Mend them, then run the same command again to resume."
         )
     sys.stdout.write(f"{drafts} drafts in {given.out}; select with degla examples review.\n")
-    return 0
+    return status_of_signal(summary.stopped)

@@ -13,7 +13,7 @@ from degla.errors import InputError
 from degla.shelf import BALANCED_RULES, POSITIVES, RULES, Shelf
 from degla.verbs._captions import columns, describe_columns
 from degla.verbs._language_model import describe_model, model_source
-from degla.verbs._terminal import show
+from degla.verbs._terminal import show, status_of_signal
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -93,4 +93,4 @@ def run(given: argparse.Namespace) -> int:
             f"{given.captions}: nothing can be made of any of its {summary.captions} captions ({reasons}). "
             "Captions must be English, of 1 to 80 words; --text-column names their field."
         )
-    return 0
+    return status_of_signal(summary.stopped)
