@@ -117,7 +117,7 @@ def generate_negatives(
         captions: English texts, each of a picture of its own.
         rules: names on the shelf of rules (`degla ls rules`); by default those of `degla negatives`.
         per_rule: negatives of one rule for one caption, at most.
-        seed: with the caption's number and the rule's name it decides every draw.
+        seed: with the caption's number, the rule's name and how these captions use words it decides every draw.
 
     Returns:
         For each caption, its negatives that passed all checks: `text` is the negative, `rule` what made it.
@@ -180,7 +180,7 @@ def write_negatives(
         out: JSONL file.
         rules: names on the shelf of rules (`degla ls rules`); by default those of `degla negatives`.
         per_rule: negatives of one rule for one caption, at most.
-        seed: with the caption's id and the rule's name it decides every draw.
+        seed: with the caption's id, the rule's name and how these captions use words it decides every draw.
         workers: processes.
 
     Returns:
