@@ -135,6 +135,7 @@ def test_a_checkpoint_with_its_activation_edited_is_refused(tiny_model: Path, tm
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("", "unknown model ''"),  # not the folder that the command runs in
         ("ViT-B-32:openai", "made with QuickGELU.*Use ViT-B-32-quickgelu instead"),
         ("ViT-B-32-quickgelu:laion2b_s34b_b79k", "made with GELU.*Use ViT-B-32 instead"),
         ("ViT-B-32", "names an architecture without weights"),

@@ -67,7 +67,7 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu", seed: int = 0
         encoder = _from_folder(shipped_folder(name), name=name)
     elif name.startswith("hf-hub:"):
         encoder = _from_hub(name, pretrained=None, name=name)
-    elif here.is_dir():
+    elif name and here.is_dir():
         folder = _checkpoint_folder(here)
         with checked(folder, for_training=False):
             own = not is_transformers_folder(folder)
