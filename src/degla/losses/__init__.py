@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all
     from degla.losses.text_contrast import TextContrast
     from degla.losses.text_grounded import TextGrounded
     from degla.losses.text_pull import TextPull
+    from degla.losses.token_reconstruction import TokenReconstruction
     from degla.losses.unit_contrast import UnitContrast
     from degla.losses.view_contrast import ViewContrast
 
