@@ -156,6 +156,26 @@ def test_positives_are_drawn_anew_and_never_say_what_the_caption_says(
             assert len(drawn) == 24 and {len(texts) for texts in drawn.values()} == {1}
 
 
+def test_fewer_positives_than_places_stay_in_the_files_order(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    """CLIC pulls a caption to the first alone, and a composite whose last two texts are equal has two."""
+    pairs = pairs_of("clic", tiny_model, tiny_pairs, tmp_path)
+    by_id = {row["id"]: row for row in rows_of(tiny_pairs)}
+    tokenize, found = load_encoder(str(tiny_model)).tokenize, 0
+    for epoch in range(4):
+        for batch in pairs.batches(epoch, start=0, device=torch.device("cpu")):
+            assert batch.extra["positive"].shape[:2] == (4, 3)
+            for name, texts, valid in zip(
+                batch.ids, batch.extra["positive"], batch.extra["positive_valid"], strict=True
+            ):
+                if own := by_id[name]["positives"]:
+                    found += len(own) == 2
+                    assert torch.equal(texts[: len(own)], tokenize(own)[:, : texts.shape[-1]])
+                assert valid.sum() == len(own)
+    assert found >= 8
+
+
 def test_texts_of_the_same_image_are_positives_of_each_other(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -84,8 +84,8 @@ class RowExtras:
         return self.file.at(name, index)
 
     def text_of(self, name: str, *, epoch: int, index: int) -> Sequence[str | None]:
-        """The row's texts of one input: none or one, or at most P of several without replacement (in the file's order
-        where there are P); all noun phrases; units as they are drawn, and None for a foil that is missing."""
+        """The row's texts of one input: none or one, or P of several without replacement (all of them, in the file's
+        order, where there are no more); all noun phrases; units as they are drawn, and None for a missing foil."""
         if self.texts[name].part == "unit":
             chance = stream("units", seed=self.seed, epoch=epoch, index=index)
             drawn = draw_units(self.at("unit", index), self.wanted.positives, chance)
@@ -95,10 +95,9 @@ class RowExtras:
             return [] if value is None else [value]
         if name == "concept":
             return value
-        if len(value) == self.wanted.positives:
-            return value  # All of them, in the file's order.
-        count = min(self.wanted.positives, len(value))
-        return stream(name + "s", seed=self.seed, epoch=epoch, index=index).sample(value, count)
+        if len(value) <= self.wanted.positives:
+            return value  # Losses may read the first: two equal texts are one, and move it nowhere.
+        return stream(name + "s", seed=self.seed, epoch=epoch, index=index).sample(value, self.wanted.positives)
 
     def target_of(self, *, epoch: int, index: int) -> dict[str, Tensor]:
         """The decoder's tokens of one of the captions of the row's image, its own among them."""
