@@ -93,6 +93,17 @@ def test_half_precision_is_computed_in_float32_and_masked_rows_may_hold_anything
     torch.testing.assert_close(loss.detach(), exact, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("term", EVERY, ids=describe)
+def test_numbers_may_be_whole_and_types_may_differ(term: Any) -> None:
+    case = make_case(3, 2, seed=74)
+    wanted = called(term, case, scale=7.0, bias=-3.0)
+    single = {name: value.float() for name, value in tensors_of(case).items() if name in ("image", "teacher_image")}
+    for found in (called(term, case, scale=7, bias=-3), called(term, case, scale=7, bias=-3, **single)):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+        assert found.dtype == torch.float64
+        gradients(found, case.leaves)
+
+
 def test_an_objective_is_called_with_the_same_tensors_and_keeps_the_memory() -> None:
     case = make_case(4, 3, mask="all", seed=73)
     losses = {"contrastive": Contrastive(), "cross_modal_rank": CrossModalRank(weight=0.5)}

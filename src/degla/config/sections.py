@@ -99,7 +99,7 @@ class OptimConfig(Checked, section="optim"):
     schedule: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warm-up: down to 0 along half a cosine, or constant; "cosine" or "constant"."""
     clip_norm: Positive | None = None
-    """Largest norm of the gradient, > 0; none by default (1 in READ-CLIP; no other recipe clips)."""
+    """Largest norm of the gradient, > 0; none by default (1 in READ-CLIP and CS-CLIP; no other recipe clips)."""
     max_scale: Annotated[float, Interval(gt=1)] = 100.0
     """Largest scale (1 / temperature) after each step, > 1 (100 in CLIP); a model of the sigmoid loss keeps what it
     starts with, where that is more."""

@@ -135,7 +135,7 @@ def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) ->
     _set_defaults(given, wanted, processes)
     _require(given, wanted)
     _check_shapes(given, wanted.name)
-    rows = {name: _float(value) if value.is_floating_point() else value for name, value in given.items()}
+    rows = _of_one_type(given)
     # Before they are brought to length one: what is not finite would still spoil the gradient.
     for name, value in rows.items():
         if mask := INPUTS[name].mask:
@@ -207,6 +207,12 @@ def _check_shapes(given: Mapping[str, Any], name: str) -> None:
                 )
 
 
-def _float(value: Tensor) -> Tensor:
-    """At least float32: losses are not computed in half precision."""
-    return value if value.dtype in (torch.float32, torch.float64) else value.float()
+def _of_one_type(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All that is no index or mask in float32, or in float64 where some embedding is: never in half precision."""
+    wide = any(value.dtype == torch.float64 for name, value in given.items() if INPUTS[name].kind != "model")
+    kind = torch.float64 if wide else torch.float32
+    return {
+        # A scale or bias may be a whole number, which has no gradient.
+        name: value.to(kind) if value.is_floating_point() or INPUTS[name].kind == "model" else value
+        for name, value in given.items()
+    }
