@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +54,16 @@ def test_every_loss_is_one_import_away(name: str) -> None:
     found = loss_class(name)
     assert getattr(degla.losses, found.__name__) is found and found.__name__ in dir(degla.losses)
     assert found.__name__ in degla.losses.__all__
+
+
+def test_what_type_checkers_are_told_is_exported() -> None:
+    """Strict ones, in a program that uses this package, take an import for an export only with `as`."""
+    lines = Path(str(degla.losses.__file__)).read_text().splitlines()
+    told = [line.partition(" import ")[2] for line in lines if line.startswith("    from ")]
+    told = [names for names in told if not names.startswith("ImageGrounded, ")]  # The docstring's example.
+    assert "Contrastive as Contrastive" in told
+    assert {name for names in told for name in names.split(" as ")} <= set(degla.losses.__all__)
+    assert all(" as " in names for names in told)
 
 
 def test_listing_the_losses_imports_no_torch() -> None:

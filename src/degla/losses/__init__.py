@@ -15,42 +15,45 @@ from typing import TYPE_CHECKING, Any
 
 from degla.shelf import LOSSES, class_name
 
-# ruff: noqa: F401
-if TYPE_CHECKING:  # For type checkers; a loss that is not listed here works all the same.
-    from degla.inputs import LossTensors
-    from degla.losses.class_contrast import ClassContrast
-    from degla.losses.concept_attention import ConceptAttention
-    from degla.losses.concept_sigmoid import ConceptSigmoid
-    from degla.losses.contextual_contrast import ContextualContrast
-    from degla.losses.contrastive import Contrastive
-    from degla.losses.core.embeddings import Embeddings, Target
-    from degla.losses.core.objective import Loss, Objective, StatefulLoss, losses_by_name
-    from degla.losses.cross_modal_rank import CrossModalRank
-    from degla.losses.dense_grounded import DenseGrounded
-    from degla.losses.distractor import Distractor
-    from degla.losses.distractor_contrastive import DistractorContrastive
-    from degla.losses.evidence_contrast import EvidenceContrast
-    from degla.losses.hardest_hinge import HardestHinge
-    from degla.losses.image_grounded import ImageGrounded
-    from degla.losses.intra_modal import IntraModal
-    from degla.losses.logit_distillation import LogitDistillation
-    from degla.losses.masked_contrast import MaskedContrast
-    from degla.losses.masked_text import MaskedText
-    from degla.losses.own_hinge import OwnHinge
-    from degla.losses.positive_contrast import PositiveContrast
-    from degla.losses.positive_grounded import PositiveGrounded
-    from degla.losses.raw_distillation import RawDistillation
-    from degla.losses.self_distillation import SelfDistillation
-    from degla.losses.sigmoid_contrastive import SigmoidContrastive
-    from degla.losses.sigmoid_image_grounded import SigmoidImageGrounded
-    from degla.losses.sigmoid_text_grounded import SigmoidTextGrounded
-    from degla.losses.soft_alignment import SoftAlignment
-    from degla.losses.text_contrast import TextContrast
-    from degla.losses.text_grounded import TextGrounded
-    from degla.losses.text_pull import TextPull
-    from degla.losses.token_reconstruction import TokenReconstruction
-    from degla.losses.unit_contrast import UnitContrast
-    from degla.losses.view_contrast import ViewContrast
+if TYPE_CHECKING:  # For type checkers, which take `as` for export; what is not listed works all the same.
+    from degla.inputs import LossTensors as LossTensors
+    from degla.losses.class_contrast import ClassContrast as ClassContrast
+    from degla.losses.concept_attention import ConceptAttention as ConceptAttention
+    from degla.losses.concept_sigmoid import ConceptSigmoid as ConceptSigmoid
+    from degla.losses.contextual_contrast import ContextualContrast as ContextualContrast
+    from degla.losses.contrastive import Contrastive as Contrastive
+    from degla.losses.core.embeddings import Embeddings as Embeddings
+    from degla.losses.core.embeddings import Target as Target
+    from degla.losses.core.objective import Loss as Loss
+    from degla.losses.core.objective import Objective as Objective
+    from degla.losses.core.objective import StatefulLoss as StatefulLoss
+    from degla.losses.core.objective import losses_by_name as losses_by_name
+    from degla.losses.cross_modal_rank import CrossModalRank as CrossModalRank
+    from degla.losses.dense_grounded import DenseGrounded as DenseGrounded
+    from degla.losses.distractor import Distractor as Distractor
+    from degla.losses.distractor_contrastive import DistractorContrastive as DistractorContrastive
+    from degla.losses.evidence_contrast import EvidenceContrast as EvidenceContrast
+    from degla.losses.hardest_hinge import HardestHinge as HardestHinge
+    from degla.losses.image_grounded import ImageGrounded as ImageGrounded
+    from degla.losses.intra_modal import IntraModal as IntraModal
+    from degla.losses.logit_distillation import LogitDistillation as LogitDistillation
+    from degla.losses.masked_contrast import MaskedContrast as MaskedContrast
+    from degla.losses.masked_text import MaskedText as MaskedText
+    from degla.losses.own_hinge import OwnHinge as OwnHinge
+    from degla.losses.positive_contrast import PositiveContrast as PositiveContrast
+    from degla.losses.positive_grounded import PositiveGrounded as PositiveGrounded
+    from degla.losses.raw_distillation import RawDistillation as RawDistillation
+    from degla.losses.self_distillation import SelfDistillation as SelfDistillation
+    from degla.losses.sigmoid_contrastive import SigmoidContrastive as SigmoidContrastive
+    from degla.losses.sigmoid_image_grounded import SigmoidImageGrounded as SigmoidImageGrounded
+    from degla.losses.sigmoid_text_grounded import SigmoidTextGrounded as SigmoidTextGrounded
+    from degla.losses.soft_alignment import SoftAlignment as SoftAlignment
+    from degla.losses.text_contrast import TextContrast as TextContrast
+    from degla.losses.text_grounded import TextGrounded as TextGrounded
+    from degla.losses.text_pull import TextPull as TextPull
+    from degla.losses.token_reconstruction import TokenReconstruction as TokenReconstruction
+    from degla.losses.unit_contrast import UnitContrast as UnitContrast
+    from degla.losses.view_contrast import ViewContrast as ViewContrast
 
 _CORE = {
     "Embeddings": "degla.losses.core.embeddings",
