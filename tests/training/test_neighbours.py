@@ -83,3 +83,14 @@ def test_similar_images_of_one_picture_are_no_negatives(
     _, _, trainer = first_step(config)
     found = {name: term.mask_same_image for name, term in trainer.pairs.objective.active.items()}  # type: ignore[union-attr]
     assert found == {"contrastive": masked, "text_contrast": masked}
+
+
+def test_a_mask_that_no_loss_can_make_is_told(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for recipe, told in (("con_clip", True), ("clip", False)):
+        config = tiny_config(recipe, model=tiny_model, pairs=tiny_pairs, out=tmp_path)
+        caplog.clear()
+        first_step(replace(config, data=replace(config.data, duplicates="mask")))
+        said = "--data.duplicates mask does nothing here: distractor cannot leave captions of the same picture out"
+        assert (said in caplog.text) == told

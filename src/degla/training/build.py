@@ -241,9 +241,15 @@ def _objective(stream: StreamConfig, encoder: Encoder, *, rules: int) -> Objecti
     objective, data = Objective(losses, rules=rules), stream.data
     # A similar image may be the picture of another row, whatever the order of the rows.
     if data.duplicates == "mask" or (data.neighbours_per_pair and data.duplicates == "avoid"):
-        for name, loss in objective.active.items():
-            if hasattr(loss, "mask_same_image"):
-                objective.active[name] = replace(loss, mask_same_image=True)  # type: ignore[type-var]
+        masking = [name for name, loss in objective.active.items() if hasattr(loss, "mask_same_image")]
+        for name in masking:
+            objective.active[name] = replace(objective.active[name], mask_same_image=True)  # type: ignore[type-var]
+        if not masking and data.duplicates == "mask" and Processes.current().rank == 0:
+            flag = data.flag("duplicates")
+            log.warning(
+                "%s mask does nothing here: %s cannot leave captions of the same picture out. %s avoid spreads them "
+                "over different batches.", flag, ", ".join(objective.active), flag,
+            )  # fmt: skip
     return objective
 
 
