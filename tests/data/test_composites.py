@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from degla.cli import main
-from degla.data.composites import exchange_words, join
+from degla.data.composites import composites, exchange_words, join
 from degla.data.pairs import said_words
 from degla.data.sources import read_negatives
 from degla.records import CaptionRecord, read_jsonl
@@ -87,3 +87,16 @@ def test_the_command_writes_what_clic_reads(tmp_path: Path, capsys: pytest.Captu
     )
     captions.write_text(json.dumps(rows[0]) + "\n")
     assert main([*words, str(tmp_path / "one")]) == 2 and "a composite needs two" in capsys.readouterr().err
+
+
+def test_images_of_one_caption_are_no_partners(tmp_path: Path) -> None:
+    """Turned round, their texts would say the same, so that the first positive would be a further sentence."""
+    records = []
+    for number, text in enumerate(["a dog", "A dog.", "a dog", "two men"]):
+        Image.new("RGB", (8, 8), (60 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        further = (f"it is {number}", f"number {number}")
+        records.append(CaptionRecord(id=f"{number}", image=f"{number}.png", text=text, image_id=f"{number}",
+                                     positives=further))  # fmt: skip
+    made = list(composites(records, folder=tmp_path, size=8, seed=0))
+    assert len(made) == 4 and all("3" in each.caption.id.split("+") for each in made)
+    assert all(said_words(each.caption.positives[0]) != said_words(each.caption.text) for each in made)

@@ -56,7 +56,7 @@ class _Scene:
 
 
 def composites(captions: Sequence[CaptionRecord], *, folder: Path, size: int, seed: int) -> Iterator[Composite]:
-    """One composite for each image that has a partner of its orientation.
+    """One composite for each image that has a partner of its orientation and of another caption.
 
     Args:
         captions: an image's further sentences are the `positives` of its first caption, else its other captions.
@@ -75,6 +75,8 @@ def composites(captions: Sequence[CaptionRecord], *, folder: Path, size: int, se
         picture = read_image(scene.record.image, folder=folder, caption_id=scene.record.id)
         for _ in range(_ATTEMPTS):
             other = scenes[(number + chance.randrange(1, len(scenes))) % len(scenes)]
+            if said_words(other.record.text) == said_words(scene.record.text):
+                continue  # Their other order says the same: a further sentence would be pulled in its place.
             partner = read_image(other.record.image, folder=folder, caption_id=other.record.id)
             if is_wide(partner) == is_wide(picture):
                 pair = [picture, partner]
