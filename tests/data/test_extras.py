@@ -176,6 +176,15 @@ def test_fewer_positives_than_places_stay_in_the_files_order(
     assert found >= 8
 
 
+def test_a_text_that_comes_again_leaves_the_first_in_its_place(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = [{**row, "positives": ["one", "two", "One."]} for row in rows_of(tiny_pairs)]
+    files = {**tiny_pairs, "captions": write_captions(tmp_path, rows)}
+    extras = pairs_of("clic", tiny_model, files, tmp_path / "run").dataset.extras
+    assert extras.text_of("positive", epoch=0, index=0) == ["one", "two"]
+
+
 def test_texts_of_the_same_image_are_positives_of_each_other(
     tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
 ) -> None:

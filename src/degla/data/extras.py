@@ -206,9 +206,11 @@ def _further_texts(rows: PairTable, wanted: ExtraData, column: str) -> Iterator[
     for captions in rows.chunks("text"):
         further = []
         for caption, texts in zip(captions.to_pylist(), islice(lists, len(captions)), strict=True):
-            different = {said_words(text): text for text in reversed(texts)}
+            different: dict[tuple[str, ...], str] = {}
+            for text in texts:
+                different.setdefault(said_words(text), text)
             different.pop(said_words(caption), None)
-            further.append(list(different.values())[::-1])
+            further.append(list(different.values()))
         found = found or any(further)
         yield arrow.array(further, TEXTS)
     if not found:
