@@ -28,7 +28,8 @@ class TextPull(Loss):
     weight: Factor = 1.0
     """Factor of the loss, >= 0 (1 in arXiv 2505.24424)."""
     positives: Literal["all", "first"] = "all"
-    """Which of a row's positives: "all", or the "first" alone (CLIC's, the same two sentences turned round)."""
+    """Which of a row's positives: "all", or the "first" alone (CLIC's, the same two sentences turned round); of a row
+    that has more than are drawn it is one by chance."""
 
     scaled: ClassVar[bool] = False
     reads: ClassVar[frozenset[str]] = frozenset({"positive"})
