@@ -159,6 +159,18 @@ def test_wrong_wishes_are_refused_before_anything_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
+def test_results_of_an_earlier_sweep_do_not_stand_among_those_of_the_next(
+    models: tuple[str, str], classes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "mine.json").write_text("{}")
+    for alphas in ([0.3], [1]):
+        sweep_of(models, classes, tmp_path, benchmarks=["zeroshot"], gain="recognition", alphas=alphas)
+    names = {file.name for file in (tmp_path / "results").iterdir()}
+    ours = {f"alpha-{share}.{end}" for share in (0, 1) for end in ("json", "items.jsonl")}
+    assert names == {"mine.json", *ours}
+
+
 def test_other_scores_can_be_chosen_by_and_are_drawn(models: tuple[str, str], world: Path, tmp_path: Path) -> None:
     sweep = sweep_of(models, world, tmp_path, gain="ood/swap_noun", kept="world:recognition/letter", alphas=[1])
     parts = {part.name: part.scores[0].value for part in load_result(sweep.points[1].file).benchmarks[0].parts}

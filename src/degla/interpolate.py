@@ -152,13 +152,15 @@ def _checked_alphas(alphas: Sequence[float]) -> list[float]:
 
 
 def _remove_earlier(out: Path) -> None:
-    """Take away what an earlier sweep chose: if this one ends early, it must not pass for this one's."""
+    """Take away what an earlier sweep measured and chose: it must not pass for this one's, nor stand among it."""
     folder = out / CHOSEN
     if (folder / _NOTE_NAME).is_file():
         shutil.rmtree(folder)
     elif folder.exists():
         raise InputError(f"{folder}: is there and was not made by degla interpolate. Choose another --out.")
     (out / "sweep.json").unlink(missing_ok=True)
+    for file in (out / "results").glob("alpha-*.json*"):
+        file.unlink()
 
 
 def _check_names(evaluation: Evaluation, goal: Goal) -> None:

@@ -114,6 +114,7 @@ def test_paths_are_seen_from_the_plans_folder(tmp_path: Path) -> None:
         ({"sets": {}}, "'sets'"),
         ({"seeds": [1, 1]}, "each once"),
         ({"average": [0, 1]}, "above 0 and at most 1"),
+        ({"price": 1e100}, "'price': Input should be less than or equal to 1000000"),
         ({"rules": ["swap_noun"]}, "Did you mean 'swap_nouns'?"),
         ({"world": None}, "either 'world', or 'benchmarks'"),
         ({"set": {"data.captions": "c.jsonl"}}, "'world' draws the pairs"),

@@ -93,7 +93,8 @@ class Plan(ArmsPlan):
     average: Shares = (1.0,)
     negatives_seed: int = Field(default=0, ge=0)
     replicates: tuple[Replicate, ...] = ()
-    price: float = Field(default=1.0, ge=0)
+    # The joint score's variances are squared again for their intervals: from 1e77 on that is no number any more.
+    price: float = Field(default=1.0, ge=0, le=1e6)
     gain: str = "composition"
     kept: str = "recognition"
     against: str | None = None
