@@ -14,6 +14,7 @@ from pathlib import Path
 from degla.errors import DeglaError, InputError
 from degla.parse import with_short_words
 from degla.shelf import VERBS, did_you_mean
+from degla.verbs._terminal import first_process
 from degla.version import __version__
 
 _DOWNLOAD = "--allow-download"
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Pillow says so, in two lines, of pictures that are refused in one.
     warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("degla").setLevel(logging.INFO)
+    logging.getLogger("degla").setLevel(logging.INFO if first_process() else logging.WARNING)
     try:
         if not words or words[0].startswith("-"):
             _top().parse_args(words)

@@ -16,7 +16,7 @@ from degla.ranges import AtLeastOne
 from degla.shelf import SYSTEMS, Shelf
 from degla.systems.conduct import cases_of, load_weights, run_system
 from degla.systems.page import page_of
-from degla.systems.record import load_record, plain_settings, read_settings
+from degla.systems.record import load_record, plain_settings, read_settings, save_record
 from degla.systems.system import Case, Expectation, ScoreColumn, System, SystemSettings, Weights
 from degla.verbs import system as verb
 
@@ -98,8 +98,19 @@ def test_what_is_done_is_kept_and_other_settings_are_refused(tmp_path: Path) -> 
     assert load_record(tmp_path, system="fake").cases[:4] == first.cases
     with pytest.raises(InputError, match="was made with other settings; choose another --out"):
         _run(tmp_path, settings=_Settings(steps=5))
+    save_record(first.model_copy(update={"degla": "0.0.1"}), tmp_path)
+    with pytest.raises(InputError, match=r"was made by degla 0\.0\.1, and this is .*; choose another --out"):
+        _run(tmp_path)
     with pytest.raises(InputError, match=r"system.json: is of the system 'fake', not 'other'"):
         load_record(tmp_path, system="other")
+
+
+def test_data_sets_whose_models_would_lie_in_one_folder_are_refused(tmp_path: Path) -> None:
+    _run(tmp_path, seeds=1)
+    trained = list(TRAINED)
+    with pytest.raises(InputError, match="some/folder and some folder: both would keep their models in models/some_fo"):
+        _run(tmp_path, settings=_Settings(data=("some folder",)), seeds=1)
+    assert trained == TRAINED
 
 
 def test_models_are_measured_again_with_other_settings(tmp_path: Path) -> None:
@@ -120,6 +131,14 @@ def test_a_score_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     cases = cases_of(broken, broken.settings, seeds=[4], methods=["better"])
     with pytest.raises(DeglaError, match="better on plain, seed 4: score is nan"):
         run_system(broken, broken.settings, cases, name="fake", out=tmp_path, command="")
+
+
+def test_weights_that_are_not_finite_end_the_run_before_they_are_kept(tmp_path: Path) -> None:
+    broken = replace(SYSTEM, train=lambda settings, case: {"value": torch.tensor([1.0, float("inf")])})
+    cases = cases_of(broken, broken.settings, seeds=[4], methods=["better"])
+    with pytest.raises(DeglaError, match="better on plain, seed 4: training left weights that are no finite numbers"):
+        run_system(broken, broken.settings, cases, name="fake", out=tmp_path, command="")
+    assert not (tmp_path / "models").exists()
 
 
 def test_settings_survive_a_file(tmp_path: Path) -> None:

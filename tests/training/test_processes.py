@@ -96,6 +96,7 @@ def test_a_run_of_one_process_goes_on_in_two_of_torchrun(config: TrainConfig, si
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = run([*torchrun, "-m", "degla", "train", "--resume", str(out)])
     assert done.wait() == 0, done.stderr[-4000:]
+    assert done.stderr.count(" pairs of ") == done.stderr.count("finished at step 4: ") == 1, "one tells it for both"
     state = json.loads((out / "step-4" / "state.json").read_text())
     assert (state["step"], state["processes"]) == (4, 2)
     assert [row["step"] for row in _metrics(out)] == [1, 2, 3, 4]

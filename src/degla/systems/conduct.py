@@ -71,11 +71,12 @@ def run_system(
 
     Raises:
         InputError: bad data; another process holds the folder; or `models` lacks a model.
-        DeglaError: a score is not finite.
+        DeglaError: a score or a weight is not finite.
     """
     with lock(out):
         record = _begin(name, settings, out=out, command=command)
         done = {row.case: row for row in record.cases}
+        _check_folders(case.data for case in (*done, *cases))
         source = out if models is None else models
         with TaskProgress(show=True).task(name, len(cases)) as advance:
             for case in cases:
@@ -108,9 +109,11 @@ def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> Syst
     if not (out / FILE).exists():
         return new
     old = load_record(out, system=name)
-    same = {**old.settings, "data": None} == {**new.settings, "data": None} and old.degla == new.degla
-    if not same:
-        raise InputError(f"{out / FILE}: was made with other settings; choose another --out, or delete the folder.")
+    other = "" if old.degla == new.degla else f"by degla {old.degla}, and this is {new.degla}"
+    if {**old.settings, "data": None} != {**new.settings, "data": None}:
+        other = "with other settings"
+    if other:
+        raise InputError(f"{out / FILE}: was made {other}; choose another --out, or delete the folder.")
     return new.model_copy(update={"cases": old.cases})
 
 
@@ -121,6 +124,9 @@ def _do(system: System[AnySettings], settings: AnySettings, case: Case, *, sourc
         with seeded(case.seed):
             weights = system.train(settings, case)
         seconds = time.perf_counter() - began
+        if not all(bool(value.isfinite().all()) for value in weights.values()):
+            where = f"{case.method} on {case.data}, seed {case.seed}"
+            raise DeglaError(f"{where}: training left weights that are no finite numbers; lower the rate.")
         save_weights(weights, source, case)
     with seeded(case.seed):
         values = dict(system.measure(settings, case, load_weights(source, case)))
@@ -140,9 +146,22 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def _folder_name(data: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", data)[-60:]
+
+
+def _check_folders(data: Iterable[str]) -> None:
+    """Refuse two data sets whose models would take each other's place."""
+    taken: dict[str, str] = {}
+    for each in data:
+        name = _folder_name(each)
+        if (other := taken.setdefault(name, each)) != each:
+            raise InputError(f"--data {other} and {each}: both would keep their models in models/{name}. "
+                             "Give each an --out of its own.")  # fmt: skip
+
+
 def _model_file(folder: Path, case: Case) -> Path:
-    data = re.sub(r"[^\w.-]+", "_", case.data)[-60:]
-    return folder / "models" / data / f"{case.method}-{case.seed}.safetensors"
+    return folder / "models" / _folder_name(case.data) / f"{case.method}-{case.seed}.safetensors"
 
 
 def save_weights(weights: Weights, folder: Path, case: Case) -> None:

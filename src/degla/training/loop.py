@@ -159,7 +159,7 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
     finished = position.step == steps or ended is not None
     if accelerator.is_main_process:
         _tell_end(run, position.step, steps=steps, ended=ended, validation=validation, stood=position.step == first)
-    if not finished:
+    if accelerator.is_main_process and not finished:
         log.warning("stopped by %s after step %d of %d; go on with: degla train --resume %s", stop.name,
                     position.step, steps, run)  # fmt: skip
     return TrainResult(

@@ -10,6 +10,11 @@ _WIDTH_OF_FILES = 200
 """Of a file or pipe, which has no width: names of parts and numbers are not broken, so that they can be searched."""
 
 
+def first_process() -> bool:
+    """Whether this is, of the processes that torchrun started, the one that tells what all of them do."""
+    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
 def show(table: object) -> None:
     """Print a table of rich to stdout."""
     from rich.console import Console

@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from degla.verbs._terminal import first_process
 from degla.verbs._training import configure, describe_flags
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ def tell_findings(config: TrainConfig, *, as_json: bool) -> int:
     findings = []
     for finding in examine(config):
         findings.append(finding)
-        if not as_json:
+        if first_process() and not as_json:
             sys.stdout.write(f"{finding.state:<7} {finding.about:<14} {finding.text}\n")
             sys.stdout.flush()
-    if as_json:
+    if first_process() and as_json:
         sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")
     return int(any(finding.state == "error" for finding in findings))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _ACTIONS = {
     "run": "train every method with every seed, measure it, write a page",
-    "evaluate": "measure the models of an earlier run again, with other settings or data",
+    "evaluate": "measure the models of an earlier run again with other settings, on all of its data or some",
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.shelf import RECIPES
+from degla.verbs._terminal import first_process
 from degla.verbs._training import ALL, configure, show_help
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def run_words(words: list[str]) -> int:
     from degla.training.loop import train
 
     outcome = train(config, resume=resume)
-    sys.stderr.write(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {outcome.folder}\n")
+    if first_process():
+        sys.stderr.write(f"{'finished' if outcome.finished else 'stopped'} at step {outcome.step}: {outcome.folder}\n")
     return 0
 
 
