@@ -11,7 +11,7 @@ import torch
 from scipy.io import savemat
 from torch import nn
 
-from degla.errors import InputError
+from degla.errors import DeglaError, InputError
 from degla.systems.free import SYSTEM
 from degla.systems.free.clip_features import COLOURS_SHOWN, SHAPES_SHOWN, embed_shapes, is_unseen
 from degla.systems.free.data import ZeroShotData, made_features, read_features
@@ -212,6 +212,12 @@ def test_the_width_control_learns_nothing_in_its_refiner_and_the_baseline_has_no
         and not torch.equal(trained.refiner.first.weight, before.refiner.first.weight)
     )
     assert not trained.training
+
+
+def test_a_rate_that_is_too_high_is_named() -> None:
+    data = _data().scaled()
+    with pytest.raises(DeglaError, match="no finite numbers; lower --lr"):
+        train_free(data, FreeSettings(hidden=8, epochs=9, lr=1e30), model=FreeModel(data, 8, refines=False))
 
 
 def test_an_adapter_begins_as_nothing_and_unseen_classes_have_prototypes_of_made_rows(

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from degla.errors import DeglaError
 from degla.systems.free.data import ZeroShotData
 from degla.systems.free.losses import (
     Other,
@@ -107,6 +108,8 @@ class _Steps:
         """VAE, the critic's opinion, and consistency of the features that are made."""
         maker, settings = self.model.maker, self.settings
         found, mean, log_variance = maker.reconstruct(rows, told)
+        if not bool(found.isfinite().all()):
+            raise DeglaError("free: what is trained gives features that are no finite numbers; lower --lr.")
         loss = variational_loss(found, rows, mean, log_variance)
         made = maker.generate(torch.randn_like(told), told)
         loss = loss - settings.gan * maker.judge(made, told).mean()
