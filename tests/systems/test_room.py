@@ -105,6 +105,17 @@ def test_what_is_done_is_kept_and_other_settings_are_refused(tmp_path: Path) -> 
         load_record(tmp_path, system="other")
 
 
+def test_a_file_of_data_that_has_changed_is_not_taken_for_what_was_measured(tmp_path: Path) -> None:
+    file = tmp_path / "mine.npz"
+    settings = _Settings(data=(str(file),))
+    file.write_bytes(b"one")
+    first = _run(tmp_path / "out", settings=settings, seeds=1)
+    assert _run(tmp_path / "out", settings=settings, seeds=1) == first and len(TRAINED) == 2
+    file.write_bytes(b"two")
+    with pytest.raises(InputError, match=r"mine\.npz was another file then; choose another --out"):
+        _run(tmp_path / "out", settings=settings, seeds=1)
+
+
 def test_data_sets_whose_models_would_lie_in_one_folder_are_refused(tmp_path: Path) -> None:
     _run(tmp_path, seeds=1)
     trained = list(TRAINED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import re
@@ -77,6 +78,7 @@ def run_system(
         record = _begin(name, settings, out=out, command=command)
         done = {row.case: row for row in record.cases}
         _check_folders(case.data for case in (*done, *cases))
+        record = _with_digests(record, settings.data, out=out)
         source = out if models is None else models
         with TaskProgress(show=True).task(name, len(cases)) as advance:
             for case in cases:
@@ -114,7 +116,7 @@ def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> Syst
         other = "with other settings"
     if other:
         raise InputError(f"{out / FILE}: was made {other}; choose another --out, or delete the folder.")
-    return new.model_copy(update={"cases": old.cases})
+    return new.model_copy(update={"cases": old.cases, "digests": old.digests})
 
 
 def _do(system: System[AnySettings], settings: AnySettings, case: Case, *, source: Path, train: bool) -> CaseRecord:
@@ -158,6 +160,19 @@ def _check_folders(data: Iterable[str]) -> None:
         if (other := taken.setdefault(name, each)) != each:
             raise InputError(f"--data {other} and {each}: both would keep their models in models/{name}. "
                              "Give each an --out of its own.")  # fmt: skip
+
+
+def _with_digests(record: SystemRecord, data: Iterable[str], *, out: Path) -> SystemRecord:
+    """The record with the digests of these data sets; one that has changed since it was measured is refused."""
+    found = {}
+    for name in data:
+        if Path(name).is_file():
+            with Path(name).open("rb") as stream:
+                found[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    for name, digest in found.items():
+        if record.digests.get(name, digest) != digest:
+            raise InputError(f"{out / FILE}: {name} was another file then; choose another --out, or delete the folder.")
+    return record.model_copy(update={"digests": record.digests | found})
 
 
 def _model_file(folder: Path, case: Case) -> Path:

@@ -47,6 +47,7 @@ class SystemRecord(Record):
         degla: version that made it.
         versions: of packages.
         settings: every field's value.
+        digests: sha256 of each data set that is one file, by its name.
         cases: in the order in which they were made.
     """
 
@@ -56,6 +57,7 @@ class SystemRecord(Record):
     degla: str = __version__
     versions: dict[str, str] = Field(default_factory=dict)
     settings: dict[str, Any]
+    digests: dict[str, str] = Field(default_factory=dict)
     cases: tuple[CaseRecord, ...] = ()
 
     def scores(self, data: str, method: str, column: str) -> dict[int | None, float]:
