@@ -41,6 +41,8 @@ MADE = {
         ("A lamp next to a bed", ["A lamp beside a bed"]),
         ("A big ring", ["A large ring"]),  # it need not be huge
         ("A dog in a doorway", []),
+        ("A girl swims in a pool", []),  # no pond
+        ("A man rides a motorcycle", ["A man rides a bike"]),
         ("A little girl on a path", ["A young girl on a path"]),  # she need not be small
     ],
     "replace_by_hypernym": [
@@ -51,6 +53,13 @@ MADE = {
         ("Polo in a field", []),
         ("A skateboard on a bench", []),  # no vehicle to people
         ("A young female is smiling", []),  # no animal
+        ("Bats on a bench", []),
+        ("A peach on a plate", []),  # no tree
+        ("Cricket in a field", []),
+        ("Strollers on bleachers", []),  # no people on people
+        ("A comforter on a bed", []),
+        ("Turkeys in a field", ["Birds in a field"]),
+        ("A hiker in a field", ["A person in a field"]),
     ],
     "passive": [
         ("A girl rides a donkey on a path.", ["A donkey is ridden by a girl on a path."]),
@@ -68,6 +77,7 @@ MADE = {
         ("An old man smiles.", ["A man who is not young smiles."]),
         ("A street without a wet car.", []),
         ("A dog licks its black nose.", []),
+        ("A little girl squats on a tree stump in the woods.", []),  # "squats" is no noun
         ("A little girl with blond hair is smiling.", []),  # a girl that is not big with blond hair
     ],
 }  # fmt: skip

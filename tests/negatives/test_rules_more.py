@@ -118,6 +118,7 @@ REFUSED = [
     ("change_number", "three dogs on a sofa", "several dogs on a sofa", "still_true"),
     ("change_number", "a dog on a sofa", "one dog on a sofa", "synonym"),
     ("replace_nouns", "two workers on a roof", "two people on a roof", "compatible"),
+    ("replace_nouns", "a man on a motorcycle", "a man on a bike", "synonym"),
     ("replace_nouns", "a photographer on a roof", "a tourist on a roof", "compatible"),
     ("replace_nouns", "a man holding a cake", "a man holding a cake slice", "compatible"),
     ("replace_nouns", "a car on a street", "a windshield on a street", "part"),
@@ -130,6 +131,26 @@ REFUSED = [
 @pytest.mark.parametrize(("name", "caption", "negative", "expected"), REFUSED)
 def test_refusals(name: str, caption: str, negative: str, expected: str) -> None:
     assert reason(name, caption, negative) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "caption", "never"),
+    [
+        ("negation", "A man in a hat sits outside.", "A hat without a man sits outside."),
+        ("negation", "A man in a straw hat", "A straw hat without a man"),
+        ("negation", "A young girl balances on a rope ladder.", "There are no young girl balances on a rope ladder."),
+        ("reshuffle_order", "A dog running down a snow covered hill", "Hill running down a snow covered a dog"),
+        (
+            "reshuffle_order",
+            "Two cats play in a green boat on the grass.",
+            "Two cats play on a green boat in the grass.",
+        ),
+        ("add_attribute", "A boy is dressed as a pirate.", "A costumed boy is dressed as a pirate."),
+        ("replace_nouns", "A man on a dirt bike", "A man on a motorcycle"),
+    ],
+)
+def test_what_is_true_or_no_english_is_never_proposed(name: str, caption: str, never: str) -> None:
+    assert never not in proposals(name, caption, seeds=20)
 
 
 def test_proposals_of_the_further_rules() -> None:

@@ -57,6 +57,10 @@ class Additions:
         """Whether an adjective says a size, an age, a judgement or the like."""
         return any(group.name in self._words["vague"] for group in lexicon().adjective_groups(adjective))
 
+    def is_said_by(self, adjective: str, vocabulary: frozenset[str]) -> bool:
+        """Whether a caption's words say as much as an adjective: who is dressed as a clown is costumed."""
+        return adjective in self._words["disguised"] and not vocabulary.isdisjoint(self._words["disguises"])
+
     def is_typical(self, adjective: str, noun: str) -> bool:
         """Whether most things of the noun's name are so anyway."""
         return adjective in self._typical.get(noun, ())

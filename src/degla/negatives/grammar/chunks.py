@@ -176,13 +176,10 @@ def _end(tokens: Sequence[Token], start: int) -> int:
 
 def _modifies_later(tokens: Sequence[Token], place: int) -> bool:
     """Whether a participle after a noun belongs to a noun to come, as in "a stone covered walkway"."""
-    token = tokens[place]
-    return (
-        token.tag in ("VBN", "VBG")
-        and token.role in ("amod", "acl", "nmod", "compound")
-        and token_at(tokens, place + 1).tag in _NOMINAL
-        and token.governor > place
-    )
+    token, nominal = tokens[place], token_at(tokens, place + 1).tag in _NOMINAL
+    own = token.role in ("amod", "acl", "nmod", "compound") and token.governor > place
+    covered = token.lower == "covered" and token.is_verb  # "a snow covered hill", to the parser often a clause
+    return nominal and (covered or (token.tag in ("VBN", "VBG") and own))
 
 
 def _role(tokens: Sequence[Token], end: int) -> NounRole:

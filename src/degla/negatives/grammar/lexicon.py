@@ -182,6 +182,11 @@ class Lexicon:
         """The first sense of a noun and all senses above it."""
         return _over(self, self.senses_in_order(word)[:1])
 
+    def always_over(self, word: str, general: str) -> bool:
+        """Whether a general noun's first sense is above every sense of a noun: of "hiker", not of "stroller"."""
+        top = set(self.senses_in_order(general)[:1])
+        return all(top & _over(self, (sense,)) for sense in self.senses_in_order(word))
+
     def is_a(self, word: str, *kinds: str) -> bool:
         """Whether the first sense of a noun is that of one of the kinds, or below it."""
         return any(sense in self.first_over(word) for kind in kinds for sense in self.senses_in_order(kind)[:1])

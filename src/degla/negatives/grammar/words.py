@@ -27,6 +27,10 @@ _SPELT: Final = re.compile(r"[fhlmnrsx][^aeiouy\W_]*", re.IGNORECASE)
 _SHORT: Final = frozenset({"mr", "mrs", "ms", "st", "ft", "rd", "hrs", "sq"})
 
 _ARTICLES: Final = frozenset({"a", "an", "A", "An", "AN"})
+_PLURALS: Final = {"person": "people", "ox": "oxen"}
+"""What lemminflect would make "persons" and "oxes"."""
+_SINGULARS: Final = {"leaves": "leaf", "oxen": "ox"}
+"""What lemminflect would make "leave" and leave "oxen"."""
 
 DETERMINERS_OF_ONE: Final = frozenset({"a", "an", "one", "this", "that", "each", "every", "another", "1"})
 DETERMINERS_OF_MANY: Final = frozenset(
@@ -116,8 +120,8 @@ def plural(noun: str) -> str:
     words = lexicon().words
     if noun in words["plural_only"] or noun in words["invariant"]:
         return noun
-    if noun == "person":
-        return "people"
+    if noun in _PLURALS:
+        return _PLURALS[noun]
     if "-" in noun:
         first, _, last = noun.rpartition("-")
         return f"{first}-{plural(last)}"
@@ -131,8 +135,8 @@ def singular(noun: str) -> str:
     known, noun = lexicon(), noun.lower()
     if noun in known.words["plural_only"] or noun in known.words["invariant"]:
         return noun
-    if noun == "leaves":
-        return "leaf"  # lemminflect: "leave"
+    if noun in _SINGULARS:
+        return _SINGULARS[noun]
     if noun.endswith("ies") and known.is_noun(noun[:-1]):
         return noun[:-1]  # "veggies", "cookies", "brownies": lemminflect makes "veggy"
     forms = inflections().getLemma(noun, "NOUN")

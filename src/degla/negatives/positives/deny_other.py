@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from degla.negatives.grammar.chunks import Token, adjectives, number, token_at
+from degla.negatives.grammar.chunks import Token, adjectives, determiner_fits, number, token_at
 from degla.negatives.grammar.exclusion import adjective_choices
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -42,6 +42,8 @@ class DenyOther(TrueRule):
             places = adjectives(tokens, chunk)
             if len(places) != 1 or chunk.core != chunk.start or number(tokens, chunk) == "any":
                 continue
+            if not determiner_fits(tokens, chunk):
+                continue  # "a white dog bites": a verb that the tagger took for a noun
             place, after = places[0], token_at(tokens, chunk.end)
             alone = place == chunk.start + 1 and not tokens[place + 1].is_adjective and tokens[place + 1].tag != "CC"
             closed = after.text in ("", ".", ",") or after.tag in ("VBZ", "VBP") or after.lower in _PLACED

@@ -1,7 +1,8 @@
 """Replaces one noun by a more general one: "a man rides a horse" -> "a person rides a horse", "a poodle" -> "a dog".
 
-The general word must be above the noun's first sense in WordNet and among those that people say of such things; where
-the captions' use of words is known, they must say it often enough. No other noun of the caption is of the same sort.
+The general word must be above the noun's first sense in WordNet (above each where no hand-written group lists the noun)
+and among those that people say of such things; where the captions' use of words is known, they must say it often
+enough. No other noun of the caption is of the same sort.
 """
 
 from __future__ import annotations
@@ -14,19 +15,26 @@ from typing import Final
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Token, determiner_fits, nouns, token_at
 from degla.negatives.grammar.edits import substitute
-from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.lexicon import PEOPLE, lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.usage import WordUsage
 from degla.negatives.true_frames import TrueRule
 
-_GENERAL: Final = (
-    "person", "animal", "dog", "cat", "horse", "bird", "vehicle", "boat", "aircraft", "bag", "fruit", "vegetable",
-    "dessert", "drink", "plant", "tree", "flower", "building", "hat", "shoe", "bicycle", "car", "truck", "athlete",
-    "shirt",
-)  # fmt: skip
-"""None that is said of too much ("instrument", "tool"), or of what has no article ("polo" is no "game" here)."""
-_NEVER: Final = frozenset({"female", "male"})
-"""Words whose first sense in WordNet is no person."""
+_PERSONS: Final = frozenset(PEOPLE)
+_ANIMALS: Final = frozenset({"mammal", "bird", "bird_kind", "other_animal", "animal_kind"})
+_CRAFTS: Final = frozenset({"land_vehicle", "watercraft", "aircraft"})
+_GENERAL: Final = {
+    "person": _PERSONS, "animal": _ANIMALS, "dog": _ANIMALS, "cat": _ANIMALS, "horse": _ANIMALS, "bird": _ANIMALS,
+    "vehicle": _CRAFTS, "boat": _CRAFTS, "aircraft": _CRAFTS, "bag": {"bag"}, "fruit": {"fruit"},
+    "vegetable": {"vegetable"}, "dessert": {"dessert"}, "drink": {"drink"}, "plant": {"plant"}, "tree": {"plant"},
+    "flower": {"plant"}, "building": {"building"}, "hat": {"headwear"}, "shoe": {"footwear"}, "bicycle": _CRAFTS,
+    "car": _CRAFTS, "truck": _CRAFTS, "athlete": _PERSONS, "shirt": {"upper_clothing"},
+}  # fmt: skip
+"""General words, and the groups of `lexicon_data/groups.toml` whose nouns they stand for: a baseball bat is in none of
+an animal's. No word is said of too much ("instrument", "tool"), or of what has no article ("polo" is no "game" here).
+"""
+_NEVER: Final = frozenset({"female", "male", "bleacher", "mannequin", "derby"})
+"""Words whose first sense in WordNet is not what captions mean."""
 _UNSAID: Final = frozenset({("skateboard", "vehicle"), ("sled", "vehicle")})
 """What WordNet says and people do not."""
 _SEEN: Final = 3
@@ -71,10 +79,12 @@ def _general(lemma: str) -> tuple[str, ...]:
         return ()
     return tuple(
         general
-        for general in _GENERAL
+        for general, groups in _GENERAL.items()
         if general != lemma
         and (lemma, general) not in _UNSAID
+        and known.group_names(lemma) <= groups
         and set(known.senses_in_order(general)[:1]) & known.first_over(lemma)
+        and (known.is_listed(lemma) or known.always_over(lemma, general))
     )
 
 

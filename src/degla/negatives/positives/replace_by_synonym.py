@@ -25,7 +25,9 @@ _PREPOSITIONS: Final = {
     "next to": "beside", "beside": "next to", "under": "underneath", "underneath": "under", "beneath": "under",
     "near": "close to", "close to": "near", "atop": "on top of", "on top of": "atop", "alongside": "beside",
 }  # fmt: skip
-_NOT_FOR: Final = frozenset({("doorway", "door")})
+_NOT_FOR: Final = frozenset(
+    {("doorway", "door"), ("pool", "pond"), ("pond", "pool"), ("bike", "motorcycle"), ("bike", "motorbike")}
+)
 """A noun, and one that may not stand for it: who stands in a doorway does not stand in a door."""
 _SEEN: Final = 3
 """Times that captions must say the new word."""

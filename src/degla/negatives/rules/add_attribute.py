@@ -125,6 +125,8 @@ def _objection(caption: Caption, chunk: Chunk, head: int, word: str) -> str:
     known, noun = lexicon(), caption.tokens[head].lemma
     if word in caption.vocabulary:
         return "already_in_caption"
+    if additions().is_said_by(word, caption.vocabulary):
+        return "still_true"
     if known.is_in_group(word, "colour") and known.is_person(noun):
         return "person_colour"
     if any(known.share_sort(token.lower, word) for token in caption.tokens[chunk.core : head]):

@@ -15,7 +15,7 @@ from random import Random
 from typing import Final
 
 from degla.negatives.frames import GrammarRule, take_turns
-from degla.negatives.grammar.chunks import Chunk, Token, number, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
 from degla.negatives.grammar.edits import agreeing_verbs, disagrees, insert, lower_first, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
@@ -31,6 +31,8 @@ _COUNTS: Final = frozenset(
     {"number", "lot", "lots", "couple", "variety", "kind", "type", "sort", "bit", "dozen", "dozens", "tons"}
 )
 """Words that count what "of" brings: there is never "no number of cars"."""
+
+_CLOTHES: Final = frozenset({"upper_clothing", "lower_clothing", "headwear", "footwear", "linen", "accessory"})
 
 Denial = tuple[str, list[Token]]
 """A form of negation, and the tokens of the negative."""
@@ -203,6 +205,8 @@ def _denied_existence(caption: Caption) -> Iterator[Denial]:
         return
     if first.holder != first.head and tokens[first.holder].lemma in _COUNTS:
         return
+    if not determiner_fits(tokens, first):
+        return  # "a girl balances": a verb that the tagger took for a noun
     noun = tokens[next((at for at in range(first.end - 1) if tokens[at + 1].lower == "of"), first.head)]
     rest = list(tokens[skip:])
     if rest and not skip:
@@ -216,7 +220,7 @@ def _lowered(caption: Caption, token: Token) -> Token:
 
 def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
     """ "a dog on a sofa" -> "a sofa without a dog"; "wearing a hat" -> "wearing no hat"."""
-    tokens, chunks = caption.tokens, caption.chunks
+    tokens, chunks, known = caption.tokens, caption.chunks, lexicon()
     for chunk in (one for one in chunks if one.role == "thing"):
         before = token_at(tokens, chunk.start - 1)
         if before.tag not in ("VBG", "VBZ", "VBP") or before.lemma == "be":
@@ -234,14 +238,21 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
     pronoun = any(token.tag in ("PRP$", "PRP") for token in tokens[: other.end])
     if not simple or pronoun or tokens[0].tag.startswith("NNP"):
         return
-    if token_at(tokens, other.end).lower in ("of", "that", "which", "who", "with", "and"):
+    if any(token.text not in (".", "!") for token in tokens[other.end :]):
+        return  # what follows is said of the first thing: "a hat without a man sits"
+    if between[0].lower == "in" and known.is_person(tokens[one.head].lemma) and _is_worn(tokens[other.head]):
         return
-    if lexicon().is_person(tokens[other.head].lemma) or number(tokens, one) == "any":
+    if known.is_person(tokens[other.head].lemma) or number(tokens, one) == "any":
         return
     phrase = list(tokens[one.start : one.end])
     phrase[0] = _lowered(caption, phrase[0])
     changed = [*tokens[other.start : other.end], *phrase, *tokens[other.end :]]
     yield "thing", insert(caption, changed, other.end - other.start, ["without"], tag="IN")
+
+
+def _is_worn(noun: Token) -> bool:
+    """Whether people are "in" it as they are in clothes: "a woman in a coat", "in red"."""
+    return bool(lexicon().group_names(noun.lemma) & _CLOTHES) or lexicon().is_in_group(noun.lower, "colour")
 
 
 RULE = Negation()

@@ -19,7 +19,7 @@ from degla.negatives.grammar.edits import disagrees, exchange, rotate, write
 from degla.negatives.grammar.meaning import POSTURES, tagged
 from degla.negatives.grammar.orders import lifeless_actors, loose_ends, movable, objection, refuse_order
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.relations import noun_sorts, relations
+from degla.negatives.grammar.relations import landmark, noun_sorts, relations
 from degla.negatives.grammar.suitability import doer, is_animate
 
 _PLACING: Final = {
@@ -121,6 +121,7 @@ def _same_sort(caption: Caption, first: int, second: int) -> bool:
             _PLACING[one.lower] != _PLACING[other.lower]
             and one.tag == other.tag == "IN"
             and {first + 1, second + 1} <= things
+            and (_excludes(caption, first, other.lower) or _excludes(caption, second, one.lower))
         )
     if not (one.is_verb and one.tag == other.tag) or {one.lemma, other.lemma} & relations().words["aiming"]:
         return False
@@ -129,6 +130,15 @@ def _same_sort(caption: Caption, first: int, second: int) -> bool:
     if (doer(caption, first) == doer(caption, second) or (alone and idle)) and not _takes_phrase(tokens, first):
         return False  # who poses and stands does both either way
     return _takes_phrase(tokens, first) == _takes_phrase(tokens, second)
+
+
+def _excludes(caption: Caption, place: int, other: str) -> bool:
+    """Whether another preposition cannot be true at `place`: who plays "in a boat" plays "on" it, too."""
+    chunk = caption.chunk_from(place + 1)
+    if chunk is None:
+        return False
+    behind = landmark(caption.tokens[chunk.head])
+    return not relations().relation("prepositions", caption.tokens[place].lower, other, objects=behind)
 
 
 def _takes_phrase(tokens: Sequence[Token], place: int) -> bool:
