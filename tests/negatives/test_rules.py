@@ -209,6 +209,11 @@ def test_names_of_two_words_are_not_broken() -> None:
             assert "hot dog" in negative
 
 
+def test_a_shape_behind_a_colour_is_a_noun() -> None:
+    caption = "a checkered purple square right of a green circle"
+    assert proposals("swap_nouns", caption) == ["a checkered purple circle right of a green square"]
+
+
 def test_frames_and_place_words_stay() -> None:
     text = "a small image of a green heart to the left of a ring"
     for name in RULES.names():

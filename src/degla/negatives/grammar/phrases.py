@@ -148,9 +148,13 @@ def _mend(tokens: list[Token]) -> list[Token]:
                 tag = "JJ"
         elif token.is_verb and before.tag in ("CC", ",") and _is_food(token.lower):
             tag = "NN"  # "meat and broccoli"
-        elif token.tag in ("RB", "JJ") and before.is_noun and not heads_noun:
-            if known.is_name(before.lower, noun) or known.is_in_group(token.lower, "appliance"):
-                tag = "NN"  # "a fire hydrant", "a stove top oven"
+        elif (
+            token.tag in ("RB", "JJ")
+            and before.is_noun
+            and not heads_noun
+            and (known.is_name(before.lower, noun) or known.is_in_group(token.lower, "appliance"))
+        ):
+            tag = "NN"  # "a fire hydrant", "a stove top oven"
         elif not heads_noun and not token.is_noun:
             described = before.tag in ("DT", "PRP$") or (coloured and before.tag not in ("RB", "IN"))
             named = before.tag == "DT" or known.is_in_group(before.lower, "colour")
