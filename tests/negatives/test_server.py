@@ -153,7 +153,7 @@ def test_many_at_once_are_taken_and_wait(connect: Callable[..., ServerModel]) ->
         ("connection", Response(keep=0)),
         ("bad body", Response(body=b"<html>Bad gateway</html>")),
         ("bad body", Response(body=b'{"choices": [{"mess')),
-        ("bad body", Response(body={"choices": []})),
+        ("no choices", Response(body={"choices": []})),
         ("502", Response(body={"error": {"code": 502, "message": "upstream"}})),
     ],
 )
@@ -178,6 +178,19 @@ def test_given_up(connect: Callable[..., ServerModel]) -> None:
 
 
 # What is an answer about the request
+
+
+def test_answers_without_choices_are_no_fault_of_the_server(connect: Callable[..., ServerModel]) -> None:
+    """A filter that stops a prompt stops it again, and the other prompts have their answers."""
+
+    def respond(received: Received) -> Response:
+        return Response(body={"choices": []}) if "number 9 " not in received.last else say(received)
+
+    with serving(respond) as server:
+        answers = replies(connect(server, timeout=60.0, concurrency=2), *map(ask, range(12)))
+    assert {name for name, answer in answers.items() if answer.outcome == "answered"} == {"c9"}
+    assert {(one.outcome, one.attempts) for name, one in answers.items() if name != "c9"} == {("empty", 3)}
+    assert answers["c0"].detail == "no choices: an answer without choices"
 
 
 @pytest.mark.parametrize(

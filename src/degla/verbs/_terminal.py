@@ -19,8 +19,7 @@ def show(table: object) -> None:
     """Print a table of rich to stdout."""
     from rich.console import Console
 
-    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
-    Console(width=None if has_width else _WIDTH_OF_FILES).print(table)
+    Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES).print(table)
 
 
 def status_of_signal(name: str) -> int:

@@ -21,11 +21,13 @@ from degla.negatives.llm import Reply, Request, RequestKey
 from degla.negatives.llm.answers import Completion, read_answer
 from degla.negatives.llm.dialect import Mode
 from degla.negatives.llm.endpoint import REST_AFTER, Endpoint, back_off
-from degla.negatives.llm.faults import LONGEST_WAIT, Fault
+from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault
 
 KEY_VARIABLES: Final = ("DEGLA_API_KEY", "OPENAI_API_KEY")
 """Environment variables that may hold the key; the first that is set counts."""
 
+_EMPTY: Final = 2
+"""Times that a request is asked again after an answer without choices; a filter will not say otherwise."""
 _LIMITED: Final = 4
 """Times `retries` that a rate limit may put a request off: the server did not try it, so nothing was lost."""
 
@@ -162,7 +164,7 @@ class Asker:
             pending.counts[f"retry: {fault.kind}"] += 1
             pending.plain = True
             return 0.0
-        if fault.nature == "request":
+        if fault.nature == "request" or (fault.kind == NO_CHOICES and pending.counts[f"retry: {NO_CHOICES}"] >= _EMPTY):
             return pending.give_up(fault)
         self._check_alive()
         pending.limited += fault.kind == "429"

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from degla.errors import InputError
 from degla.negatives.llm.answers import Completion
 from degla.negatives.llm.dialect import Dialect
-from degla.negatives.llm.faults import LONGEST_WAIT, Fault, conceal, fault_of_status, hold_for
+from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault, conceal, fault_of_status, hold_for
 from degla.parse import parse_json
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Endpoint:
         if fault.congestion:
             self.limit = max(1.0, self.limit - 1.0)
             self._growth = 1.0 / _ANSWERS_A_STEP
-        if fault.nature != "passing":
+        if fault.nature != "passing" or fault.kind == NO_CHOICES:
             self.failed_in_row = 0
             return
         self.failing_since = self.failing_since if self.failed_in_row else time.monotonic()
@@ -162,6 +162,8 @@ class Endpoint:
         with contextlib.suppress(InputError):  # Some servers send errors with status 200.
             value = parse_json(_text(response), where="the body")
             error = value.get("error") if isinstance(value, dict) else None
+            if isinstance(value, dict) and value.get("choices") == [] and not error:
+                raise Fault(NO_CHOICES, "passing", "an answer without choices", outcome="empty")
             if isinstance(error, dict) and str(error.get("code")) in _STATUSES:
                 raise self._fault(int(error["code"]), response)
         raise Fault("bad body", "passing", self.conceal(f"not an answer: {_text(response)[:100]}"))

@@ -37,6 +37,8 @@ _KEY: Final = re.compile(r"\b(?:sk|key|pk)-[\w*.-]+", re.IGNORECASE)
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
+NO_CHOICES: Final = "no choices"
+"""Kind of an answer without any text: by some servers of a prompt that their filter stops, by others in passing."""
 LONGEST_WAIT: Final = 300.0
 """Seconds that a server may ask to wait; one that asks for more (a day's allowance is spent) ends the run."""
 
@@ -49,7 +51,7 @@ class Fault(Exception):  # noqa: N818 - not every one is an error, most pass
         kind: what it is counted as: "429", "500", "timeout", "connection", "half reply", "bad body", ...
         nature: whether to ask again.
         message: what the server said, without addresses and keys.
-        outcome: for nature "request", what becomes of the request.
+        outcome: what becomes of a request that is not asked again.
         wait: seconds that the server asks to wait; None where it does not.
         status: the HTTP status; None where none came.
     """
