@@ -7,6 +7,7 @@ writing then lies beside as ``NAME.partial`` and is overwritten by the next writ
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -137,6 +138,12 @@ class LineFile:
         except OSError as error:
             remedy = "Fix this and run the same command again: it resumes."
             raise DeglaError(str(cannot_write(self.path, error, remedy=remedy))) from None  # no fault of the input
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def cannot_write(path: Path, error: OSError, *, remedy: str) -> DeglaError:

@@ -7,7 +7,6 @@ rebinding) shows in the header Host.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -17,6 +16,9 @@ from urllib.parse import urlsplit
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from degla.errors import InputError
+from degla.parse import parse_json
 
 Refusal = tuple[int, str]
 """Status and reason."""
@@ -117,8 +119,8 @@ def _foreign_file(body: bytes, folder: Path | None) -> Refusal | None:
     in programs that it launched itself.
     """
     try:
-        waiting: list[Any] = [json.loads(body)]
-    except (ValueError, RecursionError):
+        waiting: list[Any] = [parse_json(body, where="the request")]
+    except InputError:
         return 400, "no JSON"
     while waiting:
         value = waiting.pop()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from degla.errors import InputError
-from degla.files import OLD, PARTIAL, write_json
+from degla.files import OLD, PARTIAL, sha256_of, write_json
 from degla.parse import read_json_object
 from degla.records import validate
 
@@ -209,8 +209,7 @@ def _own_digest(state: Mapping[str, Any]) -> str:
 
 def _digest(path: Path) -> str | None:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return None
 

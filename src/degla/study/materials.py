@@ -15,7 +15,7 @@ from degla.data.places import is_pattern
 from degla.data.prepared import read_source
 from degla.data.sources import Columns, read_captions
 from degla.errors import DeglaError, InputError
-from degla.files import write_text
+from degla.files import sha256_of, write_text
 from degla.negatives.contexts import with_contexts
 from degla.negatives.generate import NegativesSettings, generate
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
@@ -230,8 +230,7 @@ def digest_of(path: Path, known: dict[Path, str]) -> str:
         known[path] = read_source(path).sha256
     if path not in known:
         try:
-            with path.open("rb") as stream:
-                known[path] = hashlib.file_digest(stream, "sha256").hexdigest()
+            known[path] = sha256_of(path)
         except IsADirectoryError:
             known[path] = _digest_files(sorted(file for file in path.rglob("*") if file.is_file()), path)
         except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import re
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from degla.errors import DeglaError, InputError
-from degla.files import whole_file, write_text
+from degla.files import sha256_of, whole_file, write_text
 from degla.locks import lock
 from degla.pages.page import Figure
 from degla.parse import read_bytes
@@ -164,11 +163,7 @@ def _check_folders(data: Iterable[str]) -> None:
 
 def _with_digests(record: SystemRecord, data: Iterable[str], *, out: Path) -> SystemRecord:
     """The record with the digests of these data sets; one that has changed since it was measured is refused."""
-    found = {}
-    for name in data:
-        if Path(name).is_file():
-            with Path(name).open("rb") as stream:
-                found[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = {name: sha256_of(Path(name)) for name in data if Path(name).is_file()}
     for name, digest in found.items():
         if record.digests.get(name, digest) != digest:
             raise InputError(f"{out / FILE}: {name} was another file then; choose another --out, or delete the folder.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.files import write_json
+from degla.files import sha256_of, write_json
 from degla.verbs._captions import columns, describe_columns
 from degla.verbs._terminal import show
 
@@ -72,8 +71,7 @@ def run(given: argparse.Namespace) -> int:
             raise InputError(f"{given.file}: {complaint}")
         given.out.parent.mkdir(parents=True, exist_ok=True)
         balancer.write(given.out)
-    with given.file.open("rb") as stream:
-        source = {"file": given.file.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    source = {"file": given.file.name, "sha256": sha256_of(given.file)}
     said = {"balanced": describe(settings, source, name, balancer.report)}
     write_json(manifest_path(given.out), {**(read_manifest(given.file) or {}), **said})
     if given.json:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from degla.errors import InputError
-from degla.files import cache_folder, whole_folder
+from degla.files import cache_folder, sha256_of, whole_folder
 from degla.parse import in_one_line, read_json_object
 
 LOG = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def _unpack(file: Path, cache: Path) -> ModelWeights:
     """The folder made from a GGUF file, made now where it is not there."""
     from filelock import FileLock
 
-    digest = _digest(file)
+    digest = sha256_of(file)
     folder = cache / digest
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def _unpack(file: Path, cache: Path) -> ModelWeights:
                 LOG.info("%s: is unpacked once, into %s", file.name, folder)
                 with whole_folder(folder) as partial, _parsed(reader):
                     _convert(file, partial)
-                    record = {"name": _name(file), "sha256": _digest(partial / _WEIGHTS)}
+                    record = {"name": _name(file), "sha256": sha256_of(partial / _WEIGHTS)}
                     (partial / _RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
             record = read_json_object(folder / _RECORD)
     except OSError as error:
@@ -188,7 +188,7 @@ def _is_whole(folder: Path) -> bool:
         if not (folder / _RECORD).exists():
             return False
         record = read_json_object(folder / _RECORD)
-        whole = record["sha256"] == _digest(folder / _WEIGHTS) and (folder / "config.json").is_file()
+        whole = record["sha256"] == sha256_of(folder / _WEIGHTS) and (folder / "config.json").is_file()
     except (InputError, OSError, KeyError):
         whole = False
     if not whole:
@@ -271,16 +271,11 @@ def _convert(file: Path, folder: Path) -> None:
         raise InputError(f"{file}: cannot be unpacked: {in_one_line(error)}. Fetch it again.") from error
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _folder_digest(folder: Path) -> str:
     """Of the weights, the configuration and the tokenizer."""
     digest = hashlib.sha256()
     for file in sorted({*folder.glob("*.safetensors"), *folder.glob("*.json")}):
-        digest.update(f"{file.name}\n{_digest(file)}\n".encode())
+        digest.update(f"{file.name}\n{sha256_of(file)}\n".encode())
     return digest.hexdigest()
 
 
