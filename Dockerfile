@@ -32,7 +32,7 @@ RUN case "$DEVICE:$WHEELS" in \
     && make .venv/.installed \
     && .venv/bin/python -m pip install --quiet -e ".[$EXTRAS]"
 
-ENV PATH=/degla/.venv/bin:$PATH DEGLA_CACHE=/cache OMP_WAIT_POLICY=passive
+ENV PATH=/degla/.venv/bin:$PATH DEGLA_CACHE=/cache
 VOLUME /cache
 WORKDIR /data
 CMD ["degla", "--help"]

@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Waiting OpenMP threads that spin take the processor from the others.
-export OMP_WAIT_POLICY := passive
+# Waiting OpenMP threads that spin for long take the processor from the others.
+export GOMP_SPINCOUNT := 10000
 # Many processes are started: none shall compile the package anew, whatever the environment says.
 export PYTHONDONTWRITEBYTECODE :=
 # mypy from 2.4 on; earlier ones know no such thing.

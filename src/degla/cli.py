@@ -51,8 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # In the environment, so that the processes that a command starts know of it.
         os.environ["DEGLA_ALLOW_DOWNLOAD"] = "1"
         words = [word for word in words if word != _DOWNLOAD]
-    # OpenMP threads that spin while they wait take the processor from others; read once, when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Read once, when torch is imported. OpenMP threads that spin while they wait take the processor from others; libgomp's
+    # spin for some microseconds before they sleep, which the many small operations of a step are shorter than.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # Pillow says so, in two lines, of pictures that are refused in one.
     warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

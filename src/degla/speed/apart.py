@@ -36,7 +36,7 @@ def run_apart(
     Raises:
         DeglaError: it failed; with the reason.
     """
-    variables = {"OMP_WAIT_POLICY": "passive", **os.environ, **(environment or {})}
+    variables = {**os.environ, **(environment or {})}
     if device == "cpu":
         variables["CUDA_VISIBLE_DEVICES"] = ""
     with tempfile.TemporaryDirectory() as folder:
