@@ -271,3 +271,22 @@ def test_seeds_of_one_method_become_one_row_of_the_report(
     assert "a base" in (tmp_path / "report.md").read_text() and "[" in (tmp_path / "report.md").read_text()
     assert main([*scored[:-1], "results.txt"]) == 2
     assert "must end in .json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [({}, ("passive", "10000")), ({"GOMP_SPINCOUNT": "5"}, ("passive", "5")),
+     ({"OMP_WAIT_POLICY": "active"}, ("active", None))],
+)  # fmt: skip
+def test_threads_that_wait_spin_for_a_moment_where_the_user_says_nothing(
+    given: dict[str, str], wanted: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for name in names:
+        # Set first, so that what `main` sets is taken back.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    main(["ls", "rules"])
+    assert tuple(map(os.environ.get, names)) == wanted

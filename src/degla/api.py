@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from degla.config.run import TrainConfig
-    from degla.evaluation.models import EmbeddingModel
+    from degla.evaluation.models import EmbeddingModel, EvaluationPrecision
     from degla.evaluation.results import TracedResult
     from degla.negatives.run.summary import Summary
     from degla.records import CaptionRecord, NegativeRecord
@@ -234,6 +234,7 @@ def evaluate(
     out: str | Path | None = None,
     label: str | None = None,
     allow_missing: bool = False,
+    precision: EvaluationPrecision = "fp32",
     progress: bool = False,
 ) -> TracedResult:
     """Measure a model on benchmarks, as `degla evaluate` does.
@@ -245,6 +246,7 @@ def evaluate(
         out: JSON file that is written, for `report`; its name ends in .json.
         label: the model's name in reports; its own by default.
         allow_missing: score what is there where images are missing; the result says what was left out.
+        precision: of the forward passes: "fp32", or by PyTorch's autocast "bf16" or "fp16".
         progress: show how far it is on stderr.
 
     Returns:
@@ -261,7 +263,9 @@ def evaluate(
     benchmarks = listed(benchmarks, "evaluate: benchmarks", str)
     # Data come before models: a wrong folder is told before anything is fetched.
     questions = ask_all(benchmarks, Path(root), allow_missing=allow_missing)
-    evaluation = Evaluation(benchmarks, Path(root), allow_missing=allow_missing, progress=progress, questions=questions)
+    evaluation = Evaluation(
+        benchmarks, Path(root), allow_missing=allow_missing, precision=precision, progress=progress, questions=questions
+    )
     result = evaluation.score_named(_named(model) if isinstance(model, str | Path) else model, label=label)
     if out is not None:
         save_result(result, Path(out))

@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # In the environment, so that the processes that a command starts know of it.
         os.environ["DEGLA_ALLOW_DOWNLOAD"] = "1"
         words = [word for word in words if word != _DOWNLOAD]
-    # Read once, when torch is imported. OpenMP threads that spin while they wait take the processor from others; libgomp's
-    # spin for some microseconds before they sleep, which the many small operations of a step are shorter than.
+    # Read once, when torch is imported. OpenMP threads that spin while they wait take the processor from others, and
+    # those that sleep at once are late for the next of a step's many small operations: libgomp's spin for a moment.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "passive"
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -101,7 +101,8 @@ def test_what_is_measured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ("present", "bf16", True, None), ("open_clip", "bf16", 0, kept), ("clip", "bf16", 0, None),
         ("step", "bf16", 0, None), ("step", "bf16", 32, None), ("plain loader", "bf16", 7, None),
         ("loader", "bf16", 0, None), ("loader", "bf16", 7, None), ("plain images", "bf16", 7, kept),
-        ("images", "bf16", 0, None), ("plain texts", "bf16", 0, kept), ("texts", "bf16", 0, None),
+        ("images", "fp32", 0, None), ("images", "bf16", 0, None), ("plain texts", "bf16", 0, kept),
+        ("texts", "fp32", 0, None), ("texts", "bf16", 0, None),
     ]  # fmt: skip
     assert found[0].per_second == (pytest.approx(256 / 4.5),)
     assert found[0].facts["kernels"] == ["aten.mm 75%", "aten.bmm 25%"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from degla.data.batches import Batch
+from degla.model.heap import main_memory
 from degla.training.step import Stream, Trainer
 
 
@@ -51,6 +52,4 @@ def available_memory(device: torch.device) -> int:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
-        import os
-
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return main_memory()

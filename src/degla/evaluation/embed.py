@@ -14,7 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 from degla.data.decoding import shown
 from degla.errors import DeglaError, InputError
 from degla.evaluation.cache import Cache
-from degla.evaluation.models import EmbeddingModel
-from degla.evaluation.pictures import content_digest, decode_item, read_picture
+from degla.evaluation.models import HALVES, EmbeddingModel
+from degla.evaluation.pictures import decode_item, read_picture
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
+from degla.model.heap import main_memory
 from degla.progress import TaskProgress
 from degla.records import ImageReading, ItemImage
 
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 Batches = Sequence[Sequence[int]]
 """Numbers of keys, some at a time."""
+_MEMORY_SHARE: Final = 16
+"""One over the part of the machine's memory in which files may wait that were read for their digests."""
 _SMALL = 20_000_000
 """Weights of a model below which PyTorch's own work for each call outweighs the products of a small batch."""
 
@@ -98,7 +102,7 @@ class Embedder:
         from degla.model.linear_kernel import LinearKernel, has_kernel
 
         kernel = LinearKernel() if has_kernel() else contextlib.nullcontext()
-        with _evaluating(self.encoder), torch.inference_mode(), kernel:
+        with _evaluating(self.encoder), torch.inference_mode(), kernel, _autocast(self.encoder):
             image_row, image_rows = self._images(list(dict.fromkeys(images)))
             text_row, text_rows = self._texts(list(dict.fromkeys(texts)))
         return EmbeddedItems(image_rows, image_row, text_rows, text_row)
@@ -108,7 +112,8 @@ class Embedder:
 
         with ThreadPoolExecutor(self.workers or os.cpu_count() or 1, thread_name_prefix="degla-image") as pool:
             try:
-                digests = self._digests(list(dict.fromkeys(image.path for image in images)), pool)
+                files = _Files(self.root, room=main_memory() // _MEMORY_SHARE // self.processes.count)
+                digests = self._digests(list(dict.fromkeys(image.path for image in images)), files, pool)
                 numbers: dict[str, int] = {}
                 image_row = {
                     image: numbers.setdefault(self._key("image", f"{digests[image.path]}:{image.crop}"), len(numbers))
@@ -117,17 +122,16 @@ class Embedder:
                 asked = {number: image for image, number in reversed(image_row.items())}
                 ahead: dict[int, list[Future[Tensor]]] = {}
 
-                def embed(mine: Batches, place: int) -> EmbeddingRows:
+                def embed(mine: Batches, place: int) -> Tensor:
                     # Three batches are in flight, so memory stays small however long the list is.
                     for later in range(place, min(place + 3, len(mine))):
                         if later not in ahead:
                             ahead[later] = [
-                                pool.submit(self._open, asked[number], digests[asked[number].path])
+                                pool.submit(self._open, asked[number], digests[asked[number].path], files)
                                 for number in mine[later]
                             ]
                     pixels = torch.stack([future.result() for future in ahead.pop(place)])
-                    rows = self.encoder.encode_images(pixels.to(self.encoder.device))
-                    return self._unit(rows, len(mine[place]))
+                    return self.encoder.encode_images(_sent(pixels, self.encoder.device))
 
                 size = self.images_per_batch or self._size(8, 128)
                 table = self._rows(list(numbers), embed, size=size, name="images")
@@ -135,20 +139,19 @@ class Embedder:
                 pool.shutdown(wait=True, cancel_futures=True)
         return image_row, table
 
-    def _digests(self, paths: list[str], pool: ThreadPoolExecutor) -> dict[str, str]:
+    def _digests(self, paths: list[str], files: _Files, pool: ThreadPoolExecutor) -> dict[str, str]:
         """sha256 of the content of each image; every process reads its share of the files."""
 
         def read() -> dict[str, str]:
             mine = self.processes.share(paths)
-            found = pool.map(lambda path: content_digest(self.root, path), mine, chunksize=16)
-            return dict(zip(mine, found, strict=True))
+            return dict(zip(mine, pool.map(files.digest, mine, chunksize=16), strict=True))
 
         return {path: digest for found in self.processes.together(read) for path, digest in found.items()}
 
     def _rows(
         self,
         keys: Sequence[str],
-        embed: Callable[[Batches, int], EmbeddingRows],
+        embed: Callable[[Batches, int], Tensor],
         *,
         size: int,
         name: str,
@@ -157,15 +160,16 @@ class Embedder:
         """One row a key; what the cache lacks is embedded, a batch a process in each round.
 
         The borders of the batches do not depend on the number of processes. Only the first process gets the rows.
+        Those of a batch are waited for when the next one is under way, so that a GPU always has work.
 
         Args:
             keys: of the cache.
-            embed: the batches of this process, and the number of one of them, to its rows.
+            embed: the batches of this process, and the number of one of them, to its rows where the model is.
             size: numbers of keys in a batch.
             name: what is embedded, for the progress.
             order: sorts the numbers of keys that are to be embedded; None: as they come.
         """
-        count, rank, first = self.processes.count, self.processes.rank, self.processes.first
+        count, first = self.processes.count, self.processes.first
         # The rows are held here too: a cache may forget.
         rows = [self.cache.get(key) if first else None for key in keys]
         # What the first process has of earlier runs is what all of them need not do.
@@ -173,23 +177,26 @@ class Embedder:
         todo = todo if order is None else sorted(todo, key=order)
         batches = [todo[start : start + size] for start in range(0, len(todo), size)]
         mine = self.processes.share(batches)
+        under_way: list[Callable[[], Tensor]] = []
+
+        def work(place: int) -> EmbeddingRows:
+            begun = [_fetched(embed(mine, place))] if place < len(mine) else []
+            made = self._unit(under_way.pop()(), len(mine[place - 1])) if under_way else _nothing()
+            under_way.extend(begun)
+            return made
+
         with self.progress.task(name, len(todo)) as advance:
-            for place, start in enumerate(range(0, len(batches), count)):
-                now = batches[start : start + count]
-                work = partial(embed, mine, place) if rank < len(now) else _nothing
-                for batch, made in zip(now, self.processes.together(work), strict=False):
+            for place in range(-(-len(batches) // count) + 1 if batches else 0):
+                before = batches[(place - 1) * count : place * count] if place else []
+                for batch, made in zip(before, self.processes.together(partial(work, place)), strict=False):
                     for index, row in zip(batch, made, strict=True) if first else ():
                         rows[index] = self.cache[keys[index]] = row
                     advance(len(batch))
         there = [row for row in rows if row is not None]
         return np.stack(there) if there else _nothing()
 
-    def _open(self, image: ItemImage, digest: str) -> Tensor:
-        content = read_picture(self.root, image.path)
-        if hashlib.sha256(content).hexdigest() != digest:
-            path = shown(str(self.root / image.path))
-            raise InputError(f"{path}: was changed while it was read. Evaluate again when nobody writes to it.")
-        picture = decode_item(content, self.root, image, reading=self.reading)
+    def _open(self, image: ItemImage, digest: str, files: _Files) -> Tensor:
+        picture = decode_item(files.read(image.path, digest), self.root, image, reading=self.reading)
         pixels: Tensor = self.encoder.transform(picture)
         return pixels
 
@@ -209,17 +216,19 @@ class Embedder:
         lengths = [int(np.flatnonzero(row != padding)[-1]) + 1 if (row != padding).any() else 1 for row in sequences]
         keys = [self._key("text", hashlib.sha256(row).hexdigest()) for row in distinct]
 
-        def embed(mine: Batches, place: int) -> EmbeddingRows:
+        # Texts that begin alike come together where the tower computes a shared beginning once; else equal lengths do.
+        bytes_of = list(distinct)
+        grows = getattr(self.encoder, "grow", None) is not None
+
+        def embed(mine: Batches, place: int) -> Tensor:
             batch = mine[place]
             stacked = np.stack([sequences[i] for i in batch])
             if self.encoder.trims:
                 stacked = stacked[:, : max(lengths[i] for i in batch)]
-            rows = self.encoder.encode_captions(torch.from_numpy(stacked.copy()).to(self.encoder.device))
-            return self._unit(rows, len(batch))
+            numbers = torch.from_numpy(stacked.copy())
+            # Beginnings are sought in main memory.
+            return self.encoder.encode_captions(numbers if grows else _sent(numbers, self.encoder.device))
 
-        # Texts that begin alike come together where the tower computes a shared beginning once; else equal lengths do.
-        bytes_of = list(distinct)
-        grows = getattr(self.encoder, "grow", None) is not None
         order: Callable[[int], Any] = bytes_of.__getitem__ if grows else lengths.__getitem__
         size = self.texts_per_batch or self._size(32, 512)
         return text_row, self._rows(keys, embed, size=size, name="texts", order=order)
@@ -237,13 +246,86 @@ class Embedder:
         return f"{identity}:{kind}:{content}"
 
     def _unit(self, rows: Tensor, count: int) -> EmbeddingRows:
-        values = unit_rows(rows.detach().float().cpu().numpy())
+        values = unit_rows(rows.numpy())
         if values.ndim != 2 or len(values) != count:
             raise DeglaError(
                 f"model {self.encoder.name!r} returned {tuple(values.shape)} for {count} inputs; "
                 f"one row each, [{count}, dimension], is needed."
             )
         return values
+
+
+class _Files:
+    """The files of images, read once for their digests and, where memory allows, kept for decoding.
+
+    Args:
+        root: folder that paths are relative to.
+        room: bytes that may be kept.
+    """
+
+    def __init__(self, root: Path, *, room: int) -> None:
+        self._root, self._room, self._lock = root, room, Lock()
+        self._kept: dict[str, bytes] = {}
+
+    def digest(self, path: str) -> str:
+        """sha256 of a file's bytes.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        content = read_picture(self._root, path)
+        with self._lock:
+            if len(content) <= self._room:
+                self._room -= len(content)
+                self._kept[path] = content
+        return hashlib.sha256(content).hexdigest()
+
+    def read(self, path: str, digest: str) -> bytes:
+        """The bytes of which `digest` was made.
+
+        Raises:
+            InputError: the file cannot be read, or was changed.
+        """
+        if (kept := self._kept.get(path)) is not None:
+            return kept
+        content = read_picture(self._root, path)
+        if hashlib.sha256(content).hexdigest() != digest:
+            place = shown(str(self._root / path))
+            raise InputError(f"{place}: was changed while it was read. Evaluate again when nobody writes to it.")
+        return content
+
+
+def _sent(inputs: Tensor, device: Any) -> Tensor:
+    """Inputs on their way to a device; a GPU takes them while the processor goes on."""
+    if not str(device).startswith("cuda"):
+        return inputs.to(device)
+    return inputs.pin_memory().to(device, non_blocking=True)
+
+
+def _fetched(rows: Tensor) -> Callable[[], Tensor]:
+    """Begin to copy rows to main memory, in float32; what is returned waits for them."""
+    rows = rows.detach().float()
+    if rows.device.type != "cuda":
+        return rows.cpu
+    import torch
+
+    copied, done = rows.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    done.record()
+
+    def wait() -> Tensor:
+        done.synchronize()
+        return copied
+
+    return wait
+
+
+def _autocast(encoder: EmbeddingModel) -> contextlib.AbstractContextManager[object]:
+    import torch
+
+    if encoder.precision not in HALVES:
+        return contextlib.nullcontext()
+    dtype = torch.bfloat16 if encoder.precision == "bf16" else torch.float16
+    return torch.autocast(torch.device(encoder.device).type, dtype)
 
 
 def _nothing() -> EmbeddingRows:

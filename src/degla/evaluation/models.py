@@ -6,12 +6,13 @@ a floor scores above chance, a benchmark gives away for nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
+
+EvaluationPrecision = Literal["fp32", "bf16", "fp16"]
+HALVES: Final = ("bf16", "fp16")
+"""Number formats of a forward pass in which products are computed in half precision (PyTorch's autocast)."""
 
 
 class EmbeddingModel(Protocol):
@@ -254,6 +259,29 @@ def open_dislike(model: str) -> tuple[Callable[[Sequence[str]], list[float]], st
             raise InputError(f"blind:{model}: a text is too long for the language model: {error}.") from None
 
     return dislike, f"{weights.name} {weights.digest}"
+
+
+@contextlib.contextmanager
+def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Iterator[None]:
+    """Let a model's forward passes be of a precision, in provenance and caches too; floors have none.
+
+    Raises:
+        InputError: the model is not PyTorch's, and its precision is that of its file.
+    """
+    if precision == "fp32" or isinstance(model, Floor):
+        yield
+        return
+    if not hasattr(model, "clip"):
+        raise InputError(
+            f"{model.name}: computes in {model.precision}, as its files say; precision {precision} is for models of "
+            "PyTorch. Leave it out for this one."
+        )
+    network: Any = model
+    before, network.precision = network.precision, precision
+    try:
+        yield
+    finally:
+        network.precision = before
 
 
 def means_floor(name: str) -> bool:

@@ -18,7 +18,16 @@ from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, TieRule
 from degla.evaluation.cache import Cache, identity_of, image_identity_of
 from degla.evaluation.embed import EmbeddedItems, Embedder
-from degla.evaluation.models import EmbeddingModel, Floor, load_model, means_floor, seed_of
+from degla.evaluation.models import (
+    HALVES,
+    EmbeddingModel,
+    EvaluationPrecision,
+    Floor,
+    computing_in,
+    load_model,
+    means_floor,
+    seed_of,
+)
 from degla.evaluation.neutral import find_floors
 from degla.evaluation.overlap import Leakage, TrainingImages, find_leakage, training_images
 from degla.evaluation.processes import EvaluationProcesses
@@ -65,6 +74,10 @@ class Evaluation:
         tie: "strict", "half" or "lenient" for all parts; None: each benchmark's own rule.
         allow_missing: score what is there where images are missing; the result says what was left out.
         image_reading: how images become pixels, see `data.decoding.decode`.
+        precision: of the forward passes: "fp32", or half of it by PyTorch's autocast, "bf16" or "fp16".
+        images_per_batch: 0: by the device and the model's size, see `embed.Embedder`.
+        texts_per_batch: likewise.
+        workers: threads that open images; 0: one a core.
         progress: show how far it is on stderr.
         cache: embedded rows of earlier calls, read and filled; see `cache.DiskCache`. None: none are kept.
         regions: compare crops of pictures with parts of texts, see `regions`; None: pictures with texts, by cosine.
@@ -79,6 +92,10 @@ class Evaluation:
     tie: TieRule | None = None
     allow_missing: bool = False
     image_reading: ImageReading = "upright"
+    precision: EvaluationPrecision = "fp32"
+    images_per_batch: int = 0
+    texts_per_batch: int = 0
+    workers: int = 0
     progress: bool = True
     cache: Cache | None = None
     regions: Regions | None = None
@@ -88,6 +105,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.tie is not None and self.tie not in _TIES:
             raise InputError(f"tie rule {self.tie!r}: must be one of {', '.join(_TIES)}.")
+        if self.precision not in ("fp32", *HALVES):
+            raise InputError(f"precision {self.precision!r}: must be one of fp32, {', '.join(HALVES)}.")
 
     @cached_property
     def asked(self) -> Sequence[BenchmarkQuestions]:
@@ -136,9 +155,16 @@ class Evaluation:
             training: images that the model was fine-tuned on; the result says which of them are asked about.
 
         Raises:
-            InputError: an unknown benchmark, files missing or wrong, images missing.
+            InputError: an unknown benchmark, files missing or wrong, images missing; a precision for a model that has
+                its own.
             DeglaError: the model gives similarities that are not finite.
         """
+        with computing_in(encoder, self.precision):
+            return self._score_model(encoder, label, training_seed, training)
+
+    def _score_model(
+        self, encoder: EmbeddingModel, label: str | None, training_seed: int | None, training: TrainingImages | None
+    ) -> TracedResult:
         processes = self.processes
         # A floor is made anew in less time than it takes to read.
         cache = None if isinstance(encoder, Floor) else self.cache
@@ -150,6 +176,9 @@ class Evaluation:
             cache={} if cache is None else cache,
             identity="" if cache is None else identity_of(encoder, fingerprint, image_reading=self.image_reading),
             image_identity="" if cache is None else image_identity_of(encoder, image_reading=self.image_reading),
+            images_per_batch=self.images_per_batch,
+            texts_per_batch=self.texts_per_batch,
+            workers=self.workers,
             reading=self.image_reading,
             progress=TaskProgress(self.progress and processes.first),
             processes=processes,

@@ -168,7 +168,7 @@ class Encoder(nn.Module):
                 context length; or a tree of texts made by `grow`, which saves making it here.
         """
         if isinstance(texts, Tensor) and self.grow is not None:
-            texts = self.grow(texts).to(texts.device)
+            texts = self.grow(texts).to(self.device)
         if isinstance(texts, PrefixTree):
             rows = self._encode_tree(self.clip, texts, *self._masked_as)
         else:

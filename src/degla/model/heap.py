@@ -33,6 +33,14 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
 
 
+def main_memory() -> int:
+    """Bytes of this machine's main memory; 0 where that is not known."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # Windows
+        return 0
+
+
 def _set_up(environment: os._Environ[str]) -> bool:
     own = any(name.startswith("MALLOC_") and name.endswith("_") for name in environment)
     return own or "glibc.malloc" in environment.get("GLIBC_TUNABLES", "")

@@ -42,7 +42,7 @@ def embed_images_a_second(workload: Workload, encoder: Encoder, *, plainly: bool
 
     Args:
         workload: whose pictures.
-        encoder: the model, in float32.
+        encoder: the model, of a precision.
         plainly: open_clip's own tower in batches that PyTorch's loader makes.
         workers: processes of that loader.
     """

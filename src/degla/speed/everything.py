@@ -120,13 +120,21 @@ def plan(bench: Bench) -> list[WaysCompared]:
             f"open_clip in plain batches, {several}": _part(
                 bench, "plain images", workers=workers, environment=plainly
             ),
-            "degla": _part(bench, "images"),
+            **_embedding_ways(bench, "images"),
         }),
         WaysCompared("texts embedded", "texts", {
             "open_clip in plain batches": _part(bench, "plain texts", environment=plainly),
-            "degla": _part(bench, "texts"),
+            **_embedding_ways(bench, "texts"),
         }),
     ]  # fmt: skip
+
+
+def _embedding_ways(bench: Bench, part: Literal["images", "texts"]) -> dict[str, Way]:
+    """An evaluation's own way, in float32 and in the precision of steps."""
+    ways = {"degla": _part(bench, part, precision="fp32")}
+    if bench.precision != "fp32":
+        ways[f"degla, --precision {bench.precision}"] = _part(bench, part)
+    return ways
 
 
 def machine_of(bench: Bench) -> dict[str, Any]:
@@ -205,11 +213,11 @@ def _side(bench: Bench, side: Side, precision: str, *, compile: bool = False) ->
 
 def _part(
     bench: Bench, part: PartName, *, workers: int = 0, chunk_size: int | None = None,
-    environment: Mapping[str, str] | None = None,
+    precision: Literal["fp32", "bf16"] | None = None, environment: Mapping[str, str] | None = None,
 ) -> Way:  # fmt: skip
     workload = bench.workload.model_copy(update={"chunk_size": chunk_size})
     settings = PartSettings(
-        part=part, precision=bench.precision, workload=workload, steps=bench.steps, seconds=bench.seconds,
+        part=part, precision=precision or bench.precision, workload=workload, steps=bench.steps, seconds=bench.seconds,
         workers=workers,
     )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import resource
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from degla.model.heap import main_memory
 from degla.model.linear_kernel import linear
 
 
@@ -70,10 +70,7 @@ def memory_of(device: torch.device) -> int:
     """Bytes of a GPU's memory, or of main memory; 0 where that is not known."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError):
-        return 0
+    return main_memory()
 
 
 def processor_name() -> str:

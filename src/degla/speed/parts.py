@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from degla.data.loader import usable_cores
 from degla.errors import DeglaError
+from degla.evaluation.models import computing_in
 from degla.model import fast_paths, linear_kernel
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
@@ -35,7 +36,7 @@ class PartSettings(Record):
 
     Attributes:
         part: which.
-        precision: of steps: "fp32" or "bf16".
+        precision: of steps and evaluations: "fp32" or "bf16".
         workload: with files.
         steps: that are timed in a process.
         seconds: of a loader, at least.
@@ -123,9 +124,10 @@ def _inputs(settings: PartSettings, device: torch.device) -> float:
     if settings.part.endswith("loader"):
         read = read_plainly_a_second if plainly else read_pairs_a_second
         return read(workload, encoder, workers=workers, seconds=settings.seconds)
-    if settings.part.endswith("images"):
-        return embed_images_a_second(workload, encoder, plainly=plainly, workers=workers)
-    return embed_texts_a_second(workload, encoder, plainly=plainly)
+    with computing_in(encoder, "fp32" if plainly else settings.precision):
+        if settings.part.endswith("images"):
+            return embed_images_a_second(workload, encoder, plainly=plainly, workers=workers)
+        return embed_texts_a_second(workload, encoder, plainly=plainly)
 
 
 def _encoder(workload: Workload) -> Encoder:

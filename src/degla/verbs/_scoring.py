@@ -50,6 +50,12 @@ def describe_benchmarks(verb: argparse.ArgumentParser) -> None:
         help="upright: as in training; official: as the benchmarks' released codes read, neither turned by EXIF nor "
         "with transparency on white (upright)",
     )
+    verb.add_argument(
+        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of the forward passes (fp32)"
+    )
+    verb.add_argument("--images-per-batch", type=int, default=0, metavar="N", help="(by the device: 8 to 128)")
+    verb.add_argument("--texts-per-batch", type=int, default=0, metavar="N", help="(by the device: 32 to 512)")
+    verb.add_argument("--workers", type=int, default=0, metavar="N", help="threads that open pictures (one a core)")
     describe_cache(verb)
 
 
@@ -131,6 +137,9 @@ def device(name: str) -> str:
 def evaluation(given: argparse.Namespace, processes: EvaluationProcesses | None = None) -> Iterator[Evaluation]:
     """What the arguments ask, with the cache of embeddings that they name."""
     check_questions(given)
+    for name in ("images_per_batch", "texts_per_batch", "workers"):
+        if getattr(given, name) < 0:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(given, name)}; it must be 0 or more.")
 
     from degla.evaluation.processes import EvaluationProcesses
     from degla.evaluation.run import Evaluation, ask_all
@@ -144,6 +153,10 @@ def evaluation(given: argparse.Namespace, processes: EvaluationProcesses | None 
             tie=given.tie,
             allow_missing=given.allow_missing,
             image_reading=given.image_reading,
+            precision=given.precision,
+            images_per_batch=given.images_per_batch,
+            texts_per_batch=given.texts_per_batch,
+            workers=given.workers,
             cache=cache,
             processes=processes,
             # Data come before models: a wrong folder is told before anything is fetched.

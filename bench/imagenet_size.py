@@ -1,0 +1,80 @@
+"""What does an evaluation of ImageNet's size take? A tenth of it is run: 100 classes of 80 prompts, 5,000 pictures.
+
+The pictures are those of a folder, brought to ImageNet's usual size (500 pixels on the longer side, JPEG); they lie in
+ImageNet's layout, with the names and prompts of its first 100 classes. All of it is ten times the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from degla.data.decoding import IMAGE_SUFFIXES
+from degla.evaluation.data_sets import data_set
+from degla.speed.machine import processor_name
+
+CLASSES, PICTURES, SIDE = 100, 50, 500
+
+
+def lay_out(pictures: list[Path], root: Path) -> int:
+    """Write the pictures as ImageNet's validation set of the first classes; returns their bytes."""
+    names = list(data_set("imagenet").classes)[:CLASSES]
+
+    def write(number: int) -> int:
+        folder = root / "zeroshot" / "imagenet" / "val" / names[number % CLASSES]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = Image.open(pictures[number]).convert("RGB")
+        scale = SIDE / max(picture.size)
+        file = folder / f"{number:05}.JPEG"
+        picture.resize([round(scale * side) for side in picture.size]).save(file, quality=95)
+        return file.stat().st_size
+
+    with ThreadPoolExecutor() as pool:
+        return sum(pool.map(write, range(CLASSES * PICTURES)))
+
+
+def main() -> None:
+    """Print one line for each precision."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path, help=f"folder with {CLASSES * PICTURES} pictures or more")
+    parser.add_argument("--model", default="ViT-B-32-quickgelu:random")
+    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    found = sorted(path for path in given.pictures.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if len(found) < CLASSES * PICTURES:
+        raise SystemExit(f"{given.pictures}: holds {len(found)} pictures; {CLASSES * PICTURES} are needed.")
+    print(f"{processor_name()}, {os.cpu_count()} cores; {given.model}")
+    with tempfile.TemporaryDirectory() as folder:
+        size = lay_out(found, Path(folder))
+        print(f"{CLASSES * PICTURES:,} pictures of {size / CLASSES / PICTURES / 1e3:.0f} kB, {CLASSES} classes x 80")
+        for precision in given.precision:
+            command = [
+                sys.executable, "-m", "degla", "evaluate", given.model, "--benchmarks", "zeroshot", "--root", folder,
+                "--allow-missing", "--no-cache", "--precision", precision, "--device", given.device,
+                "--out", f"{folder}/{precision}.json",
+            ]  # fmt: skip
+            started = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True)
+            seconds = time.perf_counter() - started
+            if done.returncode:
+                raise SystemExit(done.stderr)
+            memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+            rates = re.findall(r"(images|texts): (\d+) of \2, ([\d.]+)/s", done.stderr)
+            told = ", ".join(f"{name} {rate}/s" for name, _, rate in rates)
+            print(f"{precision}: {seconds:.0f} s in all ({told}), {memory:.2f} GiB at most so far; "
+                  f"50,000 pictures and 80,000 texts: {10 * seconds / 60:.0f} minutes")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

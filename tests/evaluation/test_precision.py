@@ -1,0 +1,94 @@
+"""Half precision in evaluation: another number format, told in provenance and caches, and of PyTorch's models alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from degla.cli import main
+from degla.errors import InputError
+from degla.evaluation.embed import EmbeddedItems, Embedder
+from degla.evaluation.models import EvaluationPrecision, RandomModel, computing_in
+from degla.evaluation.run import Evaluation
+from degla.evaluation.scoring import EmbeddingRows
+from degla.records import ItemImage
+from tests.evaluation.conftest import COLOURS
+from tests.evaluation.fake_encoders import spreading
+from tests.evaluation.shelf_contract import tiny_encoder
+
+TEXTS = ["a red cube left of a blue ball", "a blue cube left of a red ball", "a dog", "two dogs on a lawn"]
+
+
+def _embedded(root: Path, precision: EvaluationPrecision) -> EmbeddedItems:
+    encoder = tiny_encoder()
+    with computing_in(encoder, precision):
+        return Embedder(encoder, root=root, images_per_batch=4, texts_per_batch=3).embed(
+            [ItemImage(path=name) for name in COLOURS], TEXTS
+        )
+
+
+@pytest.mark.parametrize(("precision", "largest"), [("bf16", 2e-2), ("fp16", 3e-3)])
+def test_rows_in_half_precision_are_near_those_in_float32(
+    small_root: Path, precision: EvaluationPrecision, largest: float
+) -> None:
+    whole, half = _embedded(small_root, "fp32"), _embedded(small_root, precision)
+    for plain, other in ((whole.images, half.images), (whole.texts, half.texts)):
+        gap = float(np.abs(plain - other).max())
+        assert 1e-5 < gap < largest
+        assert other.dtype == np.float32
+        assert np.allclose(np.linalg.norm(other, axis=1), 1, atol=1e-6)
+    assert tiny_encoder().precision == "fp32"
+
+
+def test_a_cache_and_a_result_know_the_precision(small_root: Path) -> None:
+    cache: dict[str, EmbeddingRows] = {}
+    asked = Evaluation(["small"], small_root, progress=False, cache=cache)
+    assert asked.score(tiny_encoder()).model.precision == "fp32"
+    rows = len(cache)
+    result = replace(asked, precision="bf16").score(tiny_encoder())
+    assert result.model.precision == "bf16"
+    assert len(cache) == 2 * rows
+    assert asked.score(tiny_encoder()).model.precision == "fp32"
+    assert len(cache) == 2 * rows
+
+
+def test_only_networks_of_pytorch_have_a_precision_to_choose(small_root: Path) -> None:
+    with computing_in(RandomModel("random", seed=0), "bf16"):
+        assert RandomModel("random", seed=0).precision == "fp32"
+    with (
+        pytest.raises(InputError, match="fake: computes in fp32, as its files say; precision bf16 is for"),
+        computing_in(spreading(), "bf16"),
+    ):
+        pass
+    with pytest.raises(InputError, match="precision 'fp8': must be one of fp32, bf16, fp16"):
+        Evaluation(["small"], small_root, precision="fp8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("flag", ["--images-per-batch", "--texts-per-batch", "--workers"])
+def test_sizes_below_zero_are_refused(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", "random", "--benchmarks", "winoground", "--root", str(tmp_path), "--out", "x.json"]
+    assert main([*words, flag, "-1"]) == 2
+    assert f"{flag} is -1; it must be 0 or more." in capsys.readouterr().err
+
+
+def test_each_file_is_read_once_where_memory_allows(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from degla.evaluation import embed
+
+    read: list[str] = []
+    plain = embed.read_picture
+
+    def counted(root: Path, path: str) -> bytes:
+        read.append(path)
+        return plain(root, path)
+
+    monkeypatch.setattr(embed, "read_picture", counted)
+    kept = _embedded(small_root, "fp32")
+    assert sorted(read) == sorted(COLOURS)
+    read.clear()
+    monkeypatch.setattr(embed, "main_memory", lambda: 0)
+    again = _embedded(small_root, "fp32")
+    assert sorted(read) == sorted([*COLOURS, *COLOURS])
+    assert np.array_equal(kept.images, again.images)
