@@ -1,12 +1,13 @@
 """What does an evaluation of ImageNet's size take? A tenth of it is run: 100 classes of 80 prompts, 5,000 pictures.
 
-The pictures are those of a folder, brought to ImageNet's usual size (500 pixels on the longer side, JPEG); they lie in
-ImageNet's layout, with the names and prompts of its first 100 classes. All of it is ten times the work.
+The pictures are those of a folder, brought to ImageNet's usual size (500 pixels on the longer side, JPEG), with the
+names and prompts of ImageNet's first 100 classes. All of it is ten times the work.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import resource
@@ -27,15 +28,19 @@ CLASSES, PICTURES, SIDE = 100, 50, 500
 
 
 def lay_out(pictures: list[Path], root: Path) -> int:
-    """Write the pictures as ImageNet's validation set of the first classes; returns their bytes."""
-    names = list(data_set("imagenet").classes)[:CLASSES]
+    """Write the pictures as a data set of ImageNet's first classes; returns their bytes."""
+    about, top = data_set("imagenet"), root / "zeroshot" / "tenth"
+    names = list(about.classes)[:CLASSES]
+    top.mkdir(parents=True)
+    asked = {"classes": {name: about.classes[name] for name in names}, "templates": list(about.templates)}
+    (top / "classes.json").write_text(json.dumps(asked), encoding="utf-8")
 
     def write(number: int) -> int:
-        folder = root / "zeroshot" / "imagenet" / "val" / names[number % CLASSES]
+        folder = top / names[number % CLASSES]
         folder.mkdir(parents=True, exist_ok=True)
         picture = Image.open(pictures[number]).convert("RGB")
         scale = SIDE / max(picture.size)
-        file = folder / f"{number:05}.JPEG"
+        file = folder / f"{number:05}.jpg"
         picture.resize([round(scale * side) for side in picture.size]).save(file, quality=95)
         return file.stat().st_size
 
@@ -61,7 +66,7 @@ def main() -> None:
         for precision in given.precision:
             command = [
                 sys.executable, "-m", "degla", "evaluate", given.model, "--benchmarks", "zeroshot", "--root", folder,
-                "--allow-missing", "--no-cache", "--precision", precision, "--device", given.device,
+                "--no-cache", "--precision", precision, "--device", given.device,
                 "--out", f"{folder}/{precision}.json",
             ]  # fmt: skip
             started = time.perf_counter()

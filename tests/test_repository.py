@@ -105,7 +105,7 @@ IMAGE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 def test_the_image_copies_what_is_there_and_installs_as_the_makefile_does() -> None:
-    """It is not built here: there is no Docker."""
+    """It is not built here; docs/log.md, 2026-11-28, says how it was."""
     copied = [name for line in re.findall(r"^COPY (.+)$", IMAGE, re.MULTILINE) for name in line.split()[:-1]]
     let_in = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE))
     assert copied and set(copied) == let_in and all((ROOT / name).exists() for name in copied)

@@ -15,6 +15,8 @@ from degla.errors import InputError
 
 Factor = Annotated[float, Interval(ge=0)]
 Positive = Annotated[float, Interval(gt=0)]
+LearningRate = Annotated[float, Interval(gt=0, le=1e6)]
+"""Steps of a system's optimiser stay numbers of float32."""
 Share = Annotated[float, Interval(ge=0, le=1)]
 DecayRate = Annotated[float, Interval(ge=0, lt=1)]
 PositiveShare = Annotated[float, Interval(gt=0, le=1)]

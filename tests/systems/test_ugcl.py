@@ -340,3 +340,13 @@ def test_every_method_runs_and_is_drawn() -> None:
     figure = SYSTEM.draw(settings, models)
     assert figure is not None
     assert figure.draw(figure.widths[0]).count("<g id=") > 5 and "block model" in figure.caption
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"scope": 1001}, "--scope is 1001; it must be from 0 to 1000"), ({"lr": 1e308}, "--lr is .* at most 1000000")],
+)
+def test_settings_that_no_machine_can_follow_are_refused(given: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        UgclSettings(**given)  # type: ignore[arg-type]
+    assert UgclSettings(scope=1000, lr=1e6).scope == 1000

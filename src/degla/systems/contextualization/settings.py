@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from degla.ranges import AtLeastOne, Count, Factor, Positive
+from degla.ranges import AtLeastOne, Count, Factor, LearningRate, Positive
 from degla.systems.system import SystemSettings
 
 
@@ -34,7 +34,7 @@ class ContextSettings(SystemSettings):
     """Passes over the contexts before, with masked words alone, >= 0; stands in for a pre-trained encoder."""
     batch: AtLeastOne = 64
     """Triples a step, >= 2."""
-    lr: Positive = 1e-3
+    lr: LearningRate = 1e-3
     """Of AdamW, > 0."""
     scale: Positive = 20.0
     """1 / temperature of answers, > 0."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from degla.ranges import AtLeastOne, Count, Positive, Share
+from degla.ranges import AtLeastOne, Count, LearningRate, Positive, Share
 from degla.systems.excon.pictures import real_pictures
 from degla.systems.system import MeasuredPart, SystemSettings
 
@@ -26,7 +26,7 @@ class ExconSettings(SystemSettings):
     """First epoch with masked views, counted from 0 (50)."""
     batch: AtLeastOne = 128
     """Pictures a step (256)."""
-    lr: Positive = 0.1
+    lr: LearningRate = 0.1
     """Largest rate of SGD with momentum 0.9, of the network and the classifier (0.5)."""
     temperature: Positive = 0.1
     """t."""

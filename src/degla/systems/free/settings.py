@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from degla.ranges import AtLeastOne, Factor, Positive, Share
+from degla.ranges import AtLeastOne, Factor, LearningRate, Share
 from degla.systems.system import MeasuredPart, SystemSettings
 
 
@@ -24,7 +24,7 @@ class FreeSettings(SystemSettings):
     """Passes over the training rows, >= 1 (301 to 601 there)."""
     batch: AtLeastOne = 64
     """Rows a step, >= 1 (64 to 512 there)."""
-    lr: Positive = 1e-3
+    lr: LearningRate = 1e-3
     """Of Adam with betas 0.5 and 0.999, > 0 (1e-5 to 2e-4 there)."""
     critic_steps: AtLeastOne = 1
     """Steps of critic and refiner for one of the generator, >= 1."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from degla.errors import InputError
-from degla.ranges import AtLeastOne, Factor, Positive, Share
+from degla.ranges import AtLeastOne, Factor, LearningRate, Positive, Share
 from degla.systems.system import MeasuredPart, SystemSettings
 
 HEADS: Final = 4
@@ -38,7 +38,7 @@ class PointaclSettings(SystemSettings):
     """Passes over the clouds (300)."""
     batch: AtLeastOne = 64
     """Clouds a step (128)."""
-    lr: Positive = 1e-3
+    lr: LearningRate = 1e-3
     """Largest rate of AdamW (1e-3)."""
     mask: Share = 0.6
     """Share of the patches that is left out (0.6)."""

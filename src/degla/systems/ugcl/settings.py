@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from degla.ranges import AtLeastOne, Count, Positive
+from annotated_types import Interval
+
+from degla.ranges import AtLeastOne, Count, LearningRate
 from degla.systems.system import SystemSettings
 from degla.systems.ugcl.graph import Scope
 
@@ -15,15 +18,15 @@ class UgclSettings(SystemSettings):
 
     data: tuple[str, ...] = ("block",)
     """"block" is made here; else a path: an .npz, Planetoid's ind.NAME.x, or a raw folder of ogbn."""
-    scope: Count = 4
-    """n, hops of the context, >= 0; 0 is the node itself."""
+    scope: Annotated[int, Interval(ge=0, le=1000)] = 4
+    """n, hops of the context, 0 to 1,000; 0 is the node itself."""
     form: Scope = "power"
     """A~^n as in the paper, or (I + A~)^n as in the released script of citation graphs; "power" or "binomial"."""
     dim: AtLeastOne = 512
     """Width of the encoders, >= 1 (4,196 or 8,192 in the release)."""
     epochs: Count = 120
     """Steps of training, >= 0."""
-    lr: Positive = 1e-3
+    lr: LearningRate = 1e-3
     """Of Adam, > 0."""
     sample: AtLeastOne = 2_000
     """Nodes a step that the loss compares, >= 1; drawn anew each step, in no order of the file."""
