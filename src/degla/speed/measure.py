@@ -98,7 +98,7 @@ def measure(settings: MeasureSettings) -> Measured:
         torch.save({name: value.cpu() for name, value in step.gradients().items()}, settings.gradients)
     step.update()
     step.average()
-    take_step(step, device=device)  # Memory that the optimiser's state has moved is found anew: slower on both sides.
+    take_step(step, device=device)
     seconds: dict[str, list[float]] = {}
     for _ in range(settings.steps):
         _, stages = take_step(step, device=device)

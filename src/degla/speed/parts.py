@@ -21,7 +21,7 @@ from degla.records import Record
 from degla.speed.embedding import embed_images_a_second, embed_texts_a_second
 from degla.speed.loading import read_pairs_a_second, read_plainly_a_second
 from degla.speed.machine import device_name, memory_of, peak_memory, processor_name
-from degla.speed.whole_steps import clip_steps, host_waits, open_clip_steps, open_step, seconds_of
+from degla.speed.whole_steps import WARMING, clip_steps, host_waits, open_clip_steps, open_step, seconds_of
 from degla.speed.workload import Workload, sample_rows
 from degla.training.pairs import image_transform
 from degla.version import installed_version
@@ -97,12 +97,12 @@ def _steps(settings: PartSettings, device: torch.device) -> PartMeasured:
         seconds, waits = seconds_of(step, device, times=times), host_waits(step, device)
         facts = {} if waits is None else {"host_waits": waits}
         return PartMeasured(per_second=workload.batch_size / seconds, facts=facts)
-    return _clip(settings, device)
+    return _clip(settings)
 
 
-def _clip(settings: PartSettings, device: torch.device) -> PartMeasured:
-    workload, warming = settings.workload, 2 if device.type == "cuda" else 1
-    encoder, count = _encoder(workload), settings.steps + warming
+def _clip(settings: PartSettings) -> PartMeasured:
+    workload = settings.workload
+    encoder, count = _encoder(workload), settings.steps + WARMING
     size = image_transform(encoder).size
     images = torch.randn(workload.batch_size, 3, size, size, generator=torch.Generator().manual_seed(0))
     batches = [(images, [row.caption.text for row in sample_rows(workload)])] * count
@@ -113,7 +113,7 @@ def _clip(settings: PartSettings, device: torch.device) -> PartMeasured:
             taken = open_clip_steps(encoder, batches, number=count, precision=settings.precision)
         except ImportError as error:
             raise DeglaError(f"open_clip's training package is not installed ({error})") from None
-    seconds = statistics.median(taken.seconds[warming:])
+    seconds = statistics.median(taken.seconds[WARMING:])
     return PartMeasured(per_second=workload.batch_size / seconds, facts={"loss": taken.losses[0]})
 
 

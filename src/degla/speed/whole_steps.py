@@ -29,6 +29,9 @@ from degla.training.pairs import choose_collate
 RATE = 1e-6
 """Learning rate of both sides."""
 
+WARMING = 2
+"""Steps that are not timed: the first makes the optimiser's state, and the next one finds memory for its own anew."""
+
 CaptionedImages = Iterable[tuple[Tensor, list[str]]]
 """Images [pairs, 3, height, width] in main memory, and their captions, of each step."""
 
@@ -42,8 +45,8 @@ class TakenSteps:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, *, times: int) -> float:
-    """Median seconds of some work, after once that is not counted, twice on a GPU."""
-    for _ in range(2 if device.type == "cuda" else 1):
+    """Median seconds of some work, after `WARMING` times that are not counted."""
+    for _ in range(WARMING):
         work()
     seconds = []
     for _ in range(times):
