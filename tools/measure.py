@@ -566,7 +566,9 @@ def trace(source: Path) -> Figures:
     for name in TRACES:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, __file__, "--trace", name, folder]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            # Nothing is there yet: what an earlier run left in the cache would not be made again.
+            cold = environment | {"DEGLA_CACHE": f"{folder}/cache"}
+            done = subprocess.run(command, env=cold, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.stderr.write(f"{name} cannot be traced: {done.stderr.strip()[-1000:]}\n")
         else:
