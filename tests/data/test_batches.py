@@ -137,6 +137,16 @@ def test_workers_change_nothing(tmp_path: Path, start_method: str) -> None:
         assert_equal(one, other)
 
 
+def test_a_sampler_goes_from_one_epoch_into_the_next() -> None:
+    plan = BatchPlan(range(7), batch_size=2, seed=3)
+    epochs = [list(EpochSampler(plan, epoch)) for epoch in (4, 5, 6)]
+    sampler = EpochSampler(plan, 4, 1, steps=6)
+    assert list(sampler) == [*epochs[0][1:], *epochs[1], epochs[2][0]]
+    assert len(sampler) == 6
+    assert list(EpochSampler(plan, 4, 3, steps=1)) == epochs[1][:1]
+    assert list(EpochSampler(plan, 4, 1)) == epochs[0][1:]
+
+
 def test_pairs_are_functions_of_seed_epoch_and_index(tmp_path: Path) -> None:
     dataset, again, other = dataset_in(tmp_path), dataset_in(tmp_path), dataset_in(tmp_path, seed=1)
     pair = dataset[0, 4]

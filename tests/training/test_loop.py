@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from degla.config.sections import LoopConfig, ValidationConfig
+from degla.data.loader import make_loader
 from degla.errors import DeglaError, InputError
 from degla.losses.contrastive import Contrastive
 from degla.losses.core.objective import losses_by_name
@@ -61,6 +63,27 @@ def test_everything_trainable_moves_and_the_loss_falls(tiny_model: Path, tiny_pa
     losses = [line["loss"] for line in _lines(tmp_path / "run")]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     assert {line["epoch"] for line in _lines(tmp_path / "run")} == {0, 1, 2, 3, 4}
+
+
+def test_workers_live_through_all_epochs_and_change_nothing(
+    tiny_model: Path, tiny_pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def counted(*given: Any, **settings: Any) -> Any:
+        made.append(settings["workers"])
+        return make_loader(*given, **settings)
+
+    monkeypatch.setattr("degla.training.pairs.make_loader", counted)
+    folders = []
+    for workers in (0, 2):
+        config = tiny_config("negclip", model=tiny_model, pairs=tiny_pairs, out=tmp_path / str(workers), steps=16)
+        folders.append(train(replace(config, data=replace(config.data, workers=workers))).folder)
+    assert made == [0, 2]
+    assert max(line["epoch"] for line in _lines(tmp_path / "2")) == 2
+    weights = [load_file(folder / WEIGHTS) for folder in folders]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("tower", ["image", "text", "scale"])

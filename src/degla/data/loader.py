@@ -1,10 +1,11 @@
-"""Dataset and plan as one torch DataLoader for one epoch, from any step of it."""
+"""Dataset and plan as one torch DataLoader, from any step of any epoch: of that epoch, or of a whole run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, count, islice, repeat
 from typing import Any, Final, Literal
 
 import torch
@@ -50,20 +51,31 @@ def usable_cores() -> int:
 
 @dataclass(frozen=True, eq=False)
 class EpochSampler(Sampler[list[RowKey]]):
-    """The batches of one epoch of a plan, from one step on; with the neighbours of their rows behind them."""
+    """The batches of a plan from one step of an epoch on; with the neighbours of their rows behind them.
+
+    Attributes:
+        plan: the order.
+        epoch: of the first batch.
+        start: its step of the epoch.
+        neighbours: of each row; None where batches have none.
+        steps: how many batches, over as many epochs as they take; None: to the end of the epoch.
+    """
 
     plan: BatchPlan
     epoch: int
     start: int = 0
     neighbours: Neighbours | None = None
+    steps: int | None = None
 
     def __iter__(self) -> Iterator[list[RowKey]]:
-        for keys in self.plan.batches(self.epoch, start=self.start):
+        starts = chain([self.start], repeat(0))
+        epochs = (self.plan.batches(epoch, start=start) for epoch, start in zip(count(self.epoch), starts))
+        for keys in islice(chain.from_iterable(epochs), len(self)):
             near = [] if self.neighbours is None else [self.neighbours.draw(*key) for key in keys]
             yield keys + [(self.epoch, row) for rows in near for row in rows]
 
     def __len__(self) -> int:
-        return len(self.plan) - self.start
+        return len(self.plan) - self.start if self.steps is None else self.steps
 
 
 class PairLoader(DataLoader[Batch]):
@@ -91,7 +103,7 @@ def make_loader(
     pin_memory: bool = False,
     start_method: Literal["fork", "spawn", "forkserver"] | None = None,
 ) -> DataLoader[Batch]:
-    """Batches of one epoch, in the plan's order whatever the number of workers.
+    """The sampler's batches, in the plan's order whatever the number of workers, which live as long as the iterator.
 
     Args:
         dataset: pairs by (epoch, index).

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from degla.config.run import TrainConfig
 from degla.data.loader import EpochSampler, make_loader
-from degla.data.plan import RowKey
 from degla.losses.core import Processes
 from degla.model.encoder import Encoder
 from degla.prefixes import Tokenize
@@ -44,7 +43,7 @@ def read_pairs_a_second(workload: Workload, encoder: Encoder, *, workers: int, s
     config = _config(workload, workers)
     source = PairSource(read_workload(workload), None, None)
     pairs = open_pairs(config, encoder=encoder, processes=Processes(), source=source)
-    sampler = _EndlessSampler(pairs.plan, 0)
+    sampler = EpochSampler(pairs.plan, 0, steps=sys.maxsize)
     loader = make_loader(pairs.dataset, sampler, workers=workers, collate=pairs.collate, pin_memory=pinned)
     return _rate(iter(loader), workers=workers, seconds=seconds) * workload.batch_size
 
@@ -71,14 +70,6 @@ def _rate(batches: Iterator[object], *, workers: int, seconds: float) -> float:
         next(batches)
         done += 1
     return done / (time.perf_counter() - started)
-
-
-class _EndlessSampler(EpochSampler):
-    """Epoch after epoch, so that workers are not started anew within the measurement."""
-
-    def __iter__(self) -> Iterator[list[RowKey]]:
-        for epoch in count(self.epoch):
-            yield from EpochSampler(self.plan, epoch)
 
 
 class _PlainPairs(Dataset[tuple[Tensor, Tensor]]):

@@ -6,9 +6,9 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +125,18 @@ def _train(config: TrainConfig, run: Path, accelerator: Accelerator, *, resume: 
         nonfinite_told(run, rank=processes.rank, steps_per_epoch=len(pairs.plan)),
         StopRequest() as stop,
         _metrics(config, run, accelerator, start=first, steps=steps) as metrics,
+        ExitStack() as streams,
     ):
         metrics.write(0, before)
-        streams = [replay.endless(start=first, device=accelerator.device) for replay in replays]
-        replayed: Iterator[Batch | None] = streams[0] if streams else repeat(None)
+
+        def endless(each: Pairs, start: int) -> Iterator[Batch]:
+            found = each.endless(start=start, device=accelerator.device, steps=steps - first)
+            return streams.enter_context(closing(found))
+
+        batches = endless(pairs, position.epoch * len(pairs.plan) + position.batch)
+        replayed: Iterator[Batch | None] = endless(replays[0], first) if replays else repeat(None)
         while position.step < steps and not validation.ended and not stop.agreed(processes):
-            for batch in pairs.batches(position.epoch, start=position.batch, device=accelerator.device):
+            for batch in islice(batches, len(pairs.plan) - position.batch):
                 again = next(replayed)
                 values = trainer.step(batch, number=position.step, replayed=again)
                 position = position.after_batch()

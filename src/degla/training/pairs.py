@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from itertools import count
 
 import torch
 
@@ -46,17 +46,24 @@ class Pairs:
 
     def batches(self, epoch: int, *, start: int, device: torch.device) -> Iterator[Batch]:
         """This process's batches of one epoch from position `start`; a pure function of seed, epoch and position."""
+        yield from self._load(EpochSampler(self.plan, epoch, start, self.neighbours), device)
+
+    def endless(self, *, start: int, device: torch.device, steps: int = sys.maxsize) -> Generator[Batch, None, None]:
+        """The batch of every step from number `start` on, pass after pass: a function of the seed and the number.
+
+        Args:
+            start: number of the first step of all.
+            device: of the batches.
+            steps: how many are needed, so that workers prepare no others.
+        """
+        epoch, position = divmod(start, len(self.plan))
+        yield from self._load(EpochSampler(self.plan, epoch, position, self.neighbours, steps), device)
+
+    def _load(self, sampler: EpochSampler, device: torch.device) -> Iterator[Batch]:
         on_gpu = device.type == "cuda"
-        sampler = EpochSampler(self.plan, epoch, start, self.neighbours)
         loader = make_loader(self.dataset, sampler, workers=self.workers, collate=self.collate, pin_memory=on_gpu)
         for batch in loader:
             yield batch.to(device, non_blocking=on_gpu)
-
-    def endless(self, *, start: int, device: torch.device) -> Iterator[Batch]:
-        """The batch of every step from number `start` on, pass after pass: a function of the seed and the number."""
-        first, position = divmod(start, len(self.plan))
-        for epoch in count(first):
-            yield from self.batches(epoch, start=position if epoch == first else 0, device=device)
 
 
 def open_pairs(
