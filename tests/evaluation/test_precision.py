@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation.embed import EmbeddedItems, Embedder
+from degla.evaluation.embed import EmbeddedItems, Embedder, _fetched
 from degla.evaluation.models import EvaluationPrecision, RandomModel, computing_in
 from degla.evaluation.run import Evaluation
 from degla.evaluation.scoring import EmbeddingRows
 from degla.records import ItemImage
 from tests.evaluation.conftest import COLOURS
-from tests.evaluation.fake_encoders import spreading
+from tests.evaluation.fake_encoders import FakeEncoder, spreading
 from tests.evaluation.shelf_contract import tiny_encoder
 
 TEXTS = ["a red cube left of a blue ball", "a blue cube left of a red ball", "a dog", "two dogs on a lawn"]
@@ -92,3 +94,52 @@ def test_each_file_is_read_once_where_memory_allows(small_root: Path, monkeypatc
     again = _embedded(small_root, "fp32")
     assert sorted(read) == sorted([*COLOURS, *COLOURS])
     assert np.array_equal(kept.images, again.images)
+
+
+def test_rows_may_lie_where_the_model_writes_the_next_ones(small_root: Path) -> None:
+    class Reusing(FakeEncoder):
+        """Gives the same memory again and again, as a graph of a GPU that is replayed does."""
+
+        def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+            rows = super().encode_images(images)
+            self.memory = getattr(self, "memory", rows)
+            self.memory[: len(rows)] = rows
+            return self.memory[: len(rows)]
+
+    plain = spreading()
+    found, expected = (
+        Embedder(encoder, root=small_root, images_per_batch=2).embed([ItemImage(path=name) for name in COLOURS], [])
+        for encoder in (Reusing(plain.image_row, plain.text_row), plain)
+    )
+    assert np.array_equal(found.images, expected.images)
+
+
+def test_rows_are_waited_for_on_the_gpu_that_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current one is the first of several, whichever the model is on."""
+    said: list[object] = []
+
+    class Event:
+        def record(self, stream: object = None) -> None:
+            said.append(stream)
+
+        def synchronize(self) -> None:
+            said.append("waited")
+
+    class Rows:
+        device = torch.device("cuda:1")
+
+        def detach(self) -> Rows:
+            return self
+
+        float = detach
+
+        def to(self, *given: object, **options: object) -> Rows:
+            return self
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
+    rows: Any = Rows()
+    wait = _fetched(rows)
+    assert said == ["stream of cuda:1"]
+    assert wait() is rows
+    assert said[1:] == ["waited"]

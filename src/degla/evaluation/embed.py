@@ -304,13 +304,15 @@ def _sent(inputs: Tensor, device: Any) -> Tensor:
 
 def _fetched(rows: Tensor) -> Callable[[], Tensor]:
     """Begin to copy rows to main memory, in float32; what is returned waits for them."""
-    rows = rows.detach().float()
-    if rows.device.type != "cuda":
-        return rows.cpu
     import torch
 
+    # A copy always: a model may write its next rows where these are.
+    rows = rows.detach().to(torch.float32, copy=True)
+    if rows.device.type != "cuda":
+        return rows.cpu
     copied, done = rows.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-    done.record()
+    # Of the model's own GPU: by default it would be the first one, where there is nothing to wait for.
+    done.record(torch.cuda.current_stream(rows.device))
 
     def wait() -> Tensor:
         done.synchronize()
