@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,20 @@ def test_a_cache_and_a_result_know_the_precision(small_root: Path) -> None:
     assert len(cache) == 2 * rows
     assert asked.score(tiny_encoder()).model.precision == "fp32"
     assert len(cache) == 2 * rows
+
+
+def test_a_model_in_training_is_validated_in_float32(small_root: Path) -> None:
+    """Its scores are compared with those before the first step, when it has no precision of training yet."""
+    plain: dict[str, EmbeddingRows] = {}
+    trained: dict[str, EmbeddingRows] = {}
+    asked = Evaluation(["small"], small_root, progress=False)
+    replace(asked, cache=plain).score(tiny_encoder())
+    encoder = copy.deepcopy(tiny_encoder())
+    encoder.precision = "bf16"
+    assert replace(asked, cache=trained).score(encoder).model.precision == "fp32"
+    assert encoder.precision == "bf16"
+    assert plain.keys() == trained.keys()
+    assert all(np.array_equal(row, trained[key]) for key, row in plain.items())
 
 
 def test_only_networks_of_pytorch_have_a_precision_to_choose(small_root: Path) -> None:

@@ -265,10 +265,12 @@ def open_dislike(model: str) -> tuple[Callable[[Sequence[str]], list[float]], st
 def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Iterator[None]:
     """Let a model's forward passes be of a precision, in provenance and caches too; floors have none.
 
+    So is one that training left in another: what validation compares is of one precision.
+
     Raises:
         InputError: the model is not PyTorch's, and its precision is that of its file.
     """
-    if precision == "fp32" or isinstance(model, Floor):
+    if isinstance(model, Floor) or (precision == "fp32" and not hasattr(model, "clip")):
         yield
         return
     if not hasattr(model, "clip"):
