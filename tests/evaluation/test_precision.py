@@ -84,6 +84,16 @@ def test_only_networks_of_pytorch_have_a_precision_to_choose(small_root: Path) -
         Evaluation(["small"], small_root, precision="fp8")  # type: ignore[arg-type]
 
 
+def test_a_model_of_another_kind_computes_as_it_likes(small_root: Path) -> None:
+    class Half(FakeEncoder):
+        def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+            assert not torch.is_autocast_enabled("cpu")
+            return super().encode_images(images)
+
+    encoder = Half(spreading().image_row, spreading().text_row, precision="bf16")
+    assert len(Embedder(encoder, root=small_root).embed([ItemImage(path=name) for name in COLOURS], []).images) > 1
+
+
 @pytest.mark.parametrize("flag", ["--images-per-batch", "--texts-per-batch", "--workers"])
 def test_sizes_below_zero_are_refused(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", "random", "--benchmarks", "winoground", "--root", str(tmp_path), "--out", "x.json"]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from degla.data.decoding import shown
 from degla.errors import DeglaError, InputError
 from degla.evaluation.cache import Cache
-from degla.evaluation.models import HALVES, EmbeddingModel
+from degla.evaluation.models import HALVES, EmbeddingModel, takes_precision
 from degla.evaluation.pictures import decode_item, read_picture
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
@@ -324,7 +324,7 @@ def _fetched(rows: Tensor) -> Callable[[], Tensor]:
 def _autocast(encoder: EmbeddingModel) -> contextlib.AbstractContextManager[object]:
     import torch
 
-    if encoder.precision not in HALVES:
+    if encoder.precision not in HALVES or not takes_precision(encoder):
         return contextlib.nullcontext()
     dtype = torch.bfloat16 if encoder.precision == "bf16" else torch.float16
     return torch.autocast(torch.device(encoder.device).type, dtype)

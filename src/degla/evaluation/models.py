@@ -261,6 +261,11 @@ def open_dislike(model: str) -> tuple[Callable[[Sequence[str]], list[float]], st
     return dislike, f"{weights.name} {weights.digest}"
 
 
+def takes_precision(model: EmbeddingModel) -> bool:
+    """Whether a model computes in the precision that it is told, as PyTorch's do here; others have their own."""
+    return hasattr(model, "clip")
+
+
 @contextlib.contextmanager
 def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Iterator[None]:
     """Let a model's forward passes be of a precision, in provenance and caches too; floors have none.
@@ -270,10 +275,10 @@ def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Itera
     Raises:
         InputError: the model is not PyTorch's, and its precision is that of its file.
     """
-    if isinstance(model, Floor) or (precision == "fp32" and not hasattr(model, "clip")):
+    if isinstance(model, Floor) or (precision == "fp32" and not takes_precision(model)):
         yield
         return
-    if not hasattr(model, "clip"):
+    if not takes_precision(model):
         raise InputError(
             f"{model.name}: computes in {model.precision}, as its files say; precision {precision} is for models of "
             "PyTorch. Leave it out for this one."
