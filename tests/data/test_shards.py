@@ -23,6 +23,7 @@ from degla.data.places import base_of, files_of
 from degla.data.sources import Columns, read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.overlap import find_leakage, trained_images
+from degla.evaluation.pictures import has_picture, read_picture
 from degla.training.loop import train
 from degla.training.rows import read_rows
 from tests.evaluation.published_layouts import COLOURS, encoded, write_tar
@@ -289,3 +290,33 @@ def test_leaked_pictures_inside_tars_are_found(tmp_path: Path) -> None:
     training = trained_images({"captions": str(tmp_path / "shards")})
     found = find_leakage(training, [("own", ["seen.webp", "new.webp"])], root=tmp_path)
     assert found.overlaps[0].by_content == 1 and found.overlaps[0].examples == ("seen.webp",)
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+@pytest.mark.parametrize("linked", ["b.jpg", "b.txt", "b.jpg b.txt"])
+def test_a_link_that_is_asked_for_is_named(kind: bytes, linked: str, tmp_path: Path) -> None:
+    tar = tmp_path / "0.tar"
+    write_tar(tar, {"a.jpg": PICTURE, "a.txt": b"a dog"})
+    with tarfile.open(tar, "a") as archive:
+        for name in linked.split():
+            about = tarfile.TarInfo(name)
+            about.type, about.linkname = kind, name.replace("b", "a", 1)
+            archive.addfile(about)
+    with pytest.raises(InputError, match=r"0\.tar: member 'b\.(jpg|txt)' is a link.*--hard-dereference --dereference"):
+        list(read_captions(tar))
+    for name in linked.split():
+        assert has_picture(tmp_path, f"0.tar#{name}")
+        with pytest.raises(InputError, match=rf"0\.tar: member '{name}' is a link"):
+            read_picture(tmp_path, f"0.tar#{name}")
+    assert read_picture(tmp_path, "0.tar#a.jpg") == PICTURE
+
+
+def test_links_that_nobody_asks_for_are_passed_over(tmp_path: Path) -> None:
+    tar = tmp_path / "0.tar"
+    write_tar(tar, {"a.jpg": PICTURE, "a.txt": b"a dog"})
+    with tarfile.open(tar, "a") as archive:
+        for name, kind in (("latest", tarfile.SYMTYPE), ("a.bak", tarfile.LNKTYPE)):
+            about = tarfile.TarInfo(name)
+            about.type, about.linkname = kind, "a.jpg"
+            archive.addfile(about)
+    assert [row.text for row in read_captions(tar)] == ["a dog"]

@@ -16,6 +16,8 @@ from degla.parse import LONGEST_LINE
 from degla.remote import address_of, open_remote, state_numbers
 
 PICTURE: Final = "picture"
+LINK: Final = -1
+"""The place of what an archive holds under another name or not at all: hard and symbolic links."""
 # Numbers that a file's size can have: longer ones are no reference.
 _PACKED: Final = re.compile(
     r"(?P<shard>.+\.tar)@(?P<start>[0-9]{1,18})\+(?P<size>[0-9]{1,18})", re.DOTALL | re.IGNORECASE
@@ -38,11 +40,11 @@ def parsed_place(place: str) -> tuple[Path, dict[str, int]]:
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file in an archive.
+    """A file in an archive, or a link to one.
 
     Attributes:
         name: in the archive.
-        start: its first byte in the archive.
+        start: its first byte in the archive; `LINK` for a link, which has none.
         size: bytes.
         content: its bytes, where they were asked for.
     """
@@ -54,7 +56,7 @@ class TarMember:
 
 
 def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -> Iterator[TarMember]:
-    """Every file in an archive, in its order; the archive is gone through once.
+    """Every file and link in an archive, in its order; the archive is gone through once.
 
     Args:
         tar: the archive.
@@ -73,6 +75,8 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
             archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115  # The stream is what must be closed.
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # Those of an archive of millions would stay.
+                if member.islnk() or member.issym():
+                    yield TarMember(member.name, LINK, 0)
                 if not member.isfile():
                     continue
                 if member.name in seen:
@@ -97,7 +101,7 @@ def walk_tar(tar: Path, *, wanted: Callable[[str], bool] = lambda name: False) -
 
 
 def tar_members(tar: Path) -> dict[str, tuple[int, int]]:
-    """Name of each file in an archive to its first byte and its size in bytes.
+    """Name of each file in an archive to its first byte and its size in bytes; links as `TarMember` has them.
 
     Raises:
         InputError: see `walk_tar`.
@@ -125,13 +129,22 @@ def read_tar_member(tar: Path, name: str) -> bytes:
     """Content of one member.
 
     Raises:
-        InputError: the archive cannot be read, or has no such member.
+        InputError: the archive cannot be read, or has no such member, or it is a link.
     """
     try:
         start, size = tar_members(tar)[name]
     except KeyError:
         raise InputError(f"{tar}: has no member {name!r}. {_REMEDY}") from None
+    _refuse_link(tar, name, start)
     return read_file(tar, Subject(f"{tar}: member {name!r}"), start=start, size=size)
+
+
+def _refuse_link(tar: Path, name: str, start: int) -> None:
+    if start == LINK:
+        raise InputError(
+            f"{tar}: member {name!r} is a link, which has no content of its own. Pack the files anew with "
+            "tar --hard-dereference --dereference."
+        )
 
 
 def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMember]]:
@@ -146,7 +159,7 @@ def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMe
             part of their name, and are of the kind `PICTURE`.
 
     Raises:
-        InputError: see `walk_tar`; or a record has two members of one kind.
+        InputError: see `walk_tar`; or a record has two members of one kind, or one that is a link.
     """
 
     def place(name: str) -> tuple[str, str]:
@@ -162,6 +175,7 @@ def records_of(tar: Path, kinds: Mapping[str, str]) -> dict[str, dict[str, TarMe
         key, kind = place(member.name)
         if not kind:
             continue
+        _refuse_link(tar, member.name, member.start)
         group = groups.setdefault(key, {})
         if kind in group:
             both = f"{group[kind].name!r}, {member.name!r}"
