@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(module.run_words(rest))
         return int(module.run(parser(name).parse_args(rest)) or 0)
     except DeglaError as error:
-        _tell(str(error))
+        if not error.told:
+            _tell(str(error))
         return error.exit_status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

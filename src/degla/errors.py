@@ -2,9 +2,14 @@
 
 
 class DeglaError(Exception):
-    """A failure whose message says what to do next. Exit status 1."""
+    """A failure whose message says what to do next. Exit status 1.
+
+    Attributes:
+        told: whether another process of the same job tells it.
+    """
 
     exit_status = 1
+    told = False
 
 
 class InputError(DeglaError):

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from degla.errors import InputError
+from degla.evaluation import processes
 from degla.evaluation.processes import EvaluationProcesses, joined_processes
 from degla.world.draw import draw_benchmark
 from tests.launch import Program, start, start_together
@@ -112,3 +114,27 @@ def test_one_process_of_a_training_job_evaluates_alone(small_root: Path, tmp_pat
     both = [start(["-c", code, str(rank), str(tmp_path / "meet"), str(small_root)]) for rank in (0, 1)]
     assert [one.wait() for one in both] == [0, 0], both[0].stderr
     assert both[0].stdout.splitlines()[-1] == "2"  # gloo of PyTorch 2.8 prints lines of its own before
+
+
+def test_an_error_of_all_processes_is_told_by_the_first_and_that_of_one_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes, "_SECONDS_TO_WAIT", 0.1)
+    monkeypatch.setattr(processes, "_SECONDS_TO_TELL", 0)
+
+    def told(messages: dict[int, str]) -> list[int]:
+        """Ranks whose error is told by another."""
+        store = dist.HashStore()
+        return [rank for rank, text in messages.items() if processes._first_tells(text, store, rank=rank)]
+
+    assert told({0: "a.jpg is missing", 1: "a.jpg is missing", 2: "b.jpg is missing"}) == [1]
+    assert told({1: "a.jpg is missing", 2: "a.jpg is missing"}) == []
+
+
+def test_images_that_both_processes_miss_are_told_once(world: Path, tmp_path: Path) -> None:
+    root = tmp_path / "w"
+    shutil.copytree(world, root)
+    sorted((root / "images" / "id").glob("*.png"))[-1].unlink()
+    done = command(root, tmp_path / "result.json", "--no-cache", processes=2)
+    assert [one.wait() for one in done] == [2, 2]
+    assert "".join(one.stderr for one in done).count("degla: ") == 1

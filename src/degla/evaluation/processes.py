@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any, Final, TypeVar
 
 from degla.errors import DeglaError, InputError
 
 Value = TypeVar("Value")
+_SECONDS_TO_WAIT: Final = 5.0
+"""How long an error waits for the first process to have the same."""
+_SECONDS_TO_TELL: Final = 1.0
+"""What the first process needs to tell it: torchrun ends all processes soon after one has ended."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,39 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Ev
     with _stdout_to_stderr():
         dist.init_process_group("gloo")
     try:
-        yield EvaluationProcesses(rank=dist.get_rank(), count=dist.get_world_size())
+        with told_once():
+            yield EvaluationProcesses(rank=dist.get_rank(), count=dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def told_once() -> Iterator[None]:
+    """Mark errors that the first of a job's processes has too and tells; one that a process has alone stays its own."""
+    try:
+        yield
+    except DeglaError as error:
+        import torch.distributed as dist
+
+        if dist.is_available() and dist.is_initialized():
+            store = dist.distributed_c10d._get_default_store()
+            error.told = _first_tells(str(error), store, rank=dist.get_rank())
+        raise
+
+
+def _first_tells(message: str, store: Any, *, rank: int) -> bool:
+    """Whether the first process tells this message; what the first says itself is left for the others to find."""
+    if rank == 0:
+        store.set("degla/error", message)
+        return False
+    try:
+        store.wait(["degla/error"], timedelta(seconds=_SECONDS_TO_WAIT))
+        same = store.get("degla/error").decode() == message
+    except RuntimeError:  # The first has no error, or is gone.
+        return False
+    if same:
+        time.sleep(_SECONDS_TO_TELL)
+    return bool(same)
 
 
 @contextlib.contextmanager
