@@ -162,3 +162,20 @@ def test_every_tensor_that_a_loss_reads_is_asked_for(name: str) -> None:
     for left_out in wanted:
         with pytest.raises(InputError, match=rf"missing .*\b{left_out}\b"):
             term(*memory, **{each: value for each, value in given.items() if each != left_out})
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES.names() if loss_class(name).needs])
+def test_a_teacher_of_another_width_is_taken_or_refused_in_one_line(name: str) -> None:
+    term = loss_class(name)()
+    given: Any = tensors_of(make_case(4, 3, mask="all", seed=76))
+    given |= {each: value[..., :-1] for each, value in given.items() if "E" in INPUTS[each].shape}
+    objective = Objective({name: term})
+    if term.same_width:
+        told = r"teacher_\w+ is 4 numbers wide and image is 5, .*as wide as the student, or LogitDistillation"
+        with pytest.raises(InputError, match=f"{type(term).__name__}: {told}"):
+            term(**given)
+        with pytest.raises(InputError, match=f"Objective: {told}"):
+            objective(**given)
+    else:
+        assert term(**given).isfinite()
+        assert objective(**given)[0].isfinite()

@@ -42,6 +42,7 @@ class ContextualContrast(Loss):
     """Cosine of two captions that may be joined, 0 to 1; own negatives are a bound besides."""
 
     needs: ClassVar[frozenset[TeacherPart]] = frozenset({"caption", "negative"})
+    same_width: ClassVar[bool] = True
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the pairs of all processes."""

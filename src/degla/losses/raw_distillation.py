@@ -29,6 +29,7 @@ class RawDistillation(Loss):
     """Factor of the loss, >= 0 (1 in arXiv 2402.12336)."""
 
     needs: ClassVar[frozenset[TeacherPart]] = frozenset({"raw_image"})
+    same_width: ClassVar[bool] = True
     scaled: ClassVar[bool] = False
     reads: ClassVar[frozenset[str]] = frozenset({"raw_image"})
     reads_texts: ClassVar[bool] = False

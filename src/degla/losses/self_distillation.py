@@ -35,6 +35,7 @@ class SelfDistillation(Loss):
     """Factor of the texts' mean, >= 0 (arXiv 2504.16801: 0.005 summed over 256 captions and 4 negatives each)."""
 
     needs: ClassVar[frozenset[TeacherPart]] = frozenset({"image", "caption", "negative"})
+    same_width: ClassVar[bool] = True
     scaled: ClassVar[bool] = False
 
     @classmethod

@@ -37,6 +37,7 @@ class SigmoidTextGrounded(Loss):
     """Which negatives a caption meets: its own, or those that the released code pairs with it; "own" or "published"."""
 
     needs: ClassVar[frozenset[TeacherPart]] = frozenset({"caption"})
+    same_width: ClassVar[bool] = True
     scaled: ClassVar[bool] = False
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:

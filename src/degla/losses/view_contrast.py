@@ -35,6 +35,7 @@ class ViewContrast(Loss):
     """tau, > 0."""
 
     needs: ClassVar[frozenset[TeacherPart]] = frozenset({"image"})
+    same_width: ClassVar[bool] = True
     reads_texts: ClassVar[bool] = False
     scaled: ClassVar[bool] = False
 

@@ -102,6 +102,7 @@ class Wanted:
         reads: optional parts of the student's.
         texts: whether captions are read.
         scale: whether the scale is read.
+        same_width: whether the teacher's embeddings are compared with the student's.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Wanted:
     reads: frozenset[str]
     texts: bool
     scale: bool
+    same_width: bool
 
 
 def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) -> tuple[Embeddings, Target]:
@@ -135,6 +137,8 @@ def embeddings_of(tensors: LossTensors, wanted: Wanted, processes: Processes) ->
     _set_defaults(given, wanted, processes)
     _require(given, wanted)
     _check_shapes(given, wanted.name)
+    if wanted.same_width:
+        _check_widths(given, wanted)
     rows = _of_one_type(given)
     # Before they are brought to length one: what is not finite would still spoil the gradient.
     for name, value in rows.items():
@@ -205,6 +209,16 @@ def _check_shapes(given: Mapping[str, Any], name: str) -> None:
                     f"{name}: {entry} has shape {list(shape)}, but {letter} is {known} in {where} "
                     f"{list(given[where].shape)}; it must be [{', '.join(letters)}]."
                 )
+
+
+def _check_widths(given: Mapping[str, Any], wanted: Wanted) -> None:
+    width = given["image"].shape[-1]
+    for name in sorted(f"teacher_{part}" for part in wanted.needs):
+        if (other := given[name].shape[-1]) != width:
+            raise InputError(
+                f"{wanted.name}: {name} is {other} numbers wide and image is {width}, and the one is compared with the "
+                "other. Take a teacher as wide as the student, or LogitDistillation, which compares similarities."
+            )
 
 
 def _of_one_type(given: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ class AnyLoss(Checked, ABC, section="objective"):
         reads: optional parts of the student's embeddings that it reads, as `degla.inputs` names them.
         reads_texts: whether it reads the embedding of any text. Where no loss does, no text is embedded.
         scaled: whether it reads the model's scale: its logits are similarities times the scale.
+        same_width: whether it compares the teacher's embeddings with the student's, so that both must be as wide.
     """
 
     weight: Factor
@@ -37,6 +38,7 @@ class AnyLoss(Checked, ABC, section="objective"):
     reads: ClassVar[frozenset[str]] = frozenset()
     reads_texts: ClassVar[bool] = True
     scaled: ClassVar[bool] = True
+    same_width: ClassVar[bool] = False
 
     def __init_subclass__(cls, section: str | None = None) -> None:
         super().__init_subclass__(section=section or f"objective.{cls.__module__.rpartition('.')[2]}")
@@ -45,7 +47,9 @@ class AnyLoss(Checked, ABC, section="objective"):
     @classmethod
     def wanted(cls) -> Wanted:
         """What a call must give."""
-        return Wanted(cls.__name__, cls.needs, cls.reads, texts=cls.reads_texts, scale=cls.scaled)
+        return Wanted(
+            cls.__name__, cls.needs, cls.reads, texts=cls.reads_texts, scale=cls.scaled, same_width=cls.same_width
+        )
 
 
 class Loss(AnyLoss, section="objective"):
@@ -178,7 +182,8 @@ class Objective:
             InputError: a tensor that an active loss reads is missing, or shapes do not fit together.
         """
         scale = any(loss.scaled for loss in self.active.values())
-        wanted = Wanted("Objective", self.needs, self.reads, texts=self.reads_texts, scale=scale)
+        width = any(loss.same_width for loss in self.active.values())
+        wanted = Wanted("Objective", self.needs, self.reads, texts=self.reads_texts, scale=scale, same_width=width)
         processes = Processes.current()
         return self.value(*embeddings_of(tensors, wanted, processes), processes)
 
