@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
+from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation import processes
 from degla.evaluation.processes import EvaluationProcesses, joined_processes
@@ -131,10 +132,21 @@ def test_an_error_of_all_processes_is_told_by_the_first_and_that_of_one_by_itsel
     assert told({1: "a.jpg is missing", 2: "a.jpg is missing"}) == []
 
 
-def test_images_that_both_processes_miss_are_told_once(world: Path, tmp_path: Path) -> None:
-    root = tmp_path / "w"
-    shutil.copytree(world, root)
-    sorted((root / "images" / "id").glob("*.png"))[-1].unlink()
-    done = command(root, tmp_path / "result.json", "--no-cache", processes=2)
-    assert [one.wait() for one in done] == [2, 2]
-    assert "".join(one.stderr for one in done).count("degla: ") == 1
+@pytest.mark.parametrize(("message", "said"), [("a is missing", ""), ("b is missing", "degla: b is missing\n")])
+def test_a_process_whose_error_another_one_tells_ends_without_a_word(
+    message: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = dist.HashStore()
+    store.set("degla/error", "a is missing")
+    monkeypatch.setattr(processes, "_SECONDS_TO_TELL", 0)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
+
+    def fail(given: object) -> int:
+        with processes.told_once():
+            raise InputError(message)
+
+    monkeypatch.setattr("degla.verbs.evaluate.run", fail)
+    assert main(["evaluate", "random", "--benchmarks", "world", "--root", ".", "--out", "x.json"]) == 2
+    assert capsys.readouterr().err == said
