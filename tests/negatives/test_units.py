@@ -9,7 +9,8 @@ import pytest
 
 from degla.cli import main
 from degla.data.units import draw_units, text_number
-from degla.negatives.units import with_units
+from degla.negatives.grammar.phrases import parse_one
+from degla.negatives.units import described_by, relations_of, with_units
 from degla.records import CaptionRecord, CaptionUnit, read_jsonl
 
 
@@ -37,6 +38,23 @@ def test_units_are_what_a_caption_names() -> None:
     (car,) = made("A parked car next to a very old, dirty truck is blue")
     assert car.masked_words == ("parked", "next", "to", "old", "dirty", "blue")
     assert made("Two men riding horses on a beach.")[0] == horses
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("A dog with a ball in its mouth is running through snow.", "a dog is running through snow"),
+        ("A girl in a grassy field hitting a volleyball.", "a girl in a grassy field"),
+        ("A brown dog and a cat are sitting on a bed.", "a brown dog and a cat are sitting on a bed"),
+        ("A boy jumps into a pool while a girl watches.", "a boy jumps into a pool"),
+    ],
+)
+def test_a_relation_is_said_of_who_does_it(text: str, said: str) -> None:
+    caption = parse_one(text)
+    relations = relations_of(caption)
+    assert said in relations, relations
+    assert not any("mouth is" in one or "field hitting" in one or one.startswith("a cat") for one in relations)
+    assert "while" not in {*" ".join(relations).split(), *described_by(caption)}
 
 
 def test_relations_with_foils_come_first_and_missing_units_are_filled_up() -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from degla.negatives.grammar.chunks import Chunk, Token
 from degla.negatives.grammar.edits import lower_first
+from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption, parse
 from degla.negatives.rule import load_rule
 from degla.records import CaptionRecord, CaptionUnit
@@ -26,6 +27,9 @@ exchanged, another of its things."""
 FOILS_PER_RULE: Final = 2
 _LONGEST: Final = 4
 """Words between the two things of a relation at most."""
+_SUBJECTS: Final = ("nsubj", "nsubjpass")
+_CLAUSES: Final = ("while", "as", "because", "than", "that")
+"""Words that the tagger calls prepositions, and that relate what happens, not things."""
 _BATCH: Final = 1_000
 
 
@@ -74,8 +78,19 @@ def things_of(caption: Caption) -> list[str]:
 
 
 def relations_of(caption: Caption) -> list[str]:
-    """Two noun phrases that follow one another with a verb or preposition between them, each once."""
-    return list(dict.fromkeys(_text(caption, first.start, second.end) for first, second in _related(caption)))
+    """Two noun phrases that follow one another with a preposition between them, or a verb behind who does it.
+
+    Each comes once. "A dog with a ball runs through snow" says "a dog with a ball" and "a dog runs through snow".
+    """
+    texts = []
+    for first, second in _related(caption):
+        verb = next((at for at in range(first.end, second.start) if caption.tokens[at].is_verb), None)
+        doer = (first.start, first.end) if verb is None else _doer(caption, verb)
+        if doer is not None and doer[1] == first.end:
+            texts.append(_text(caption, doer[0], second.end))
+        elif doer is not None and verb is not None and caption.tokens[verb].tag != "VB":  # "scissors to cut a ribbon"
+            texts.append(f"{_text(caption, *doer)} {_text(caption, verb, second.end)}")
+    return list(dict.fromkeys(texts))
 
 
 def described_by(caption: Caption) -> tuple[str, ...]:
@@ -99,6 +114,33 @@ def _related(caption: Caption) -> list[tuple[Chunk, Chunk]]:
     ]
 
 
+def _doer(caption: Caption, verb: int) -> tuple[int, int] | None:
+    """The tokens of who does what a verb says, with what "and" joins to them; None where the parser finds no thing."""
+    tokens, place = caption.tokens, verb
+    for _ in tokens:  # at most: a root governs itself
+        own = [at for at, one in enumerate(tokens) if one.governor == place and one.role in _SUBJECTS]
+        place = own[0] if own else tokens[place].governor
+        if own or not 0 <= place < len(tokens) or not tokens[place].is_verb:
+            break
+    if not own and _is_on_somebody(tokens, place):
+        return None  # "a girl in a field hitting a ball": the parser's choice between the two is a guess
+    last = place
+    for at in range(place + 1, verb):
+        if tokens[at].role == "conj" and tokens[at].governor == last:
+            last = at  # "a dog and a cat run"
+    start, end = ([one for one in caption.chunks if one.start <= at < one.end] for at in (place, last))
+    if not start or not end or {start[0].role, end[0].role} != {"thing"} or end[0].end > verb:
+        return None
+    return start[0].start, end[0].end
+
+
+def _is_on_somebody(tokens: Sequence[Token], place: int) -> bool:
+    """Whether a noun is a lifeless thing behind a preposition of somebody."""
+    bearer = tokens[tokens[tokens[place].governor].governor] if tokens[place].role == "pobj" else None
+    living = lexicon().is_living
+    return bearer is not None and living(bearer.lemma) and not living(tokens[place].lemma)
+
+
 def _between(caption: Caption, first: Chunk, second: Chunk) -> Sequence[Token]:
     return caption.tokens[first.end : second.start]
 
@@ -107,6 +149,8 @@ def _relates(gap: Sequence[Token]) -> bool:
     """Whether words between two phrases relate them: verbs, prepositions and their particles."""
     related = {"IN", "RP", "TO", "RB"}
     says = any(token.is_verb or token.tag in ("IN", "TO") for token in gap)
+    if any(token.role == "mark" or token.lower in _CLAUSES for token in gap):
+        return False
     return 0 < len(gap) <= _LONGEST and says and all(token.is_verb or token.tag in related for token in gap)
 
 
