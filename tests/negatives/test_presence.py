@@ -83,3 +83,19 @@ def test_the_command_writes_what_the_recipe_reads(
     assert "alone.jsonl: nothing is absent from any image" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
     assert main(["prepare", "presence", str(captions), "--out", str(tmp_path / "no" / "folder")]) == 2
+
+
+def test_bodies_have_their_parts_and_people_what_they_are_called_after() -> None:
+    said = [
+        "a skier near a fence",
+        "a ski near a fence",
+        "a dog with a big mouth near a fence",
+        "a bicyclist and a dog",
+    ]
+    said += ["a bicycle and a dog", "a face behind a fence"]
+    captions = [CaptionRecord(id=text, image=text, text=text, image_id=text) for text in said]
+    contents = survey(captions, seed=0)
+    assert set(contents[said[0]].absent) == {"dog"}
+    assert "bicyclist" in contents[said[3]].things and contents[said[3]].absent == ("fence",)
+    assert set(contents[said[4]].absent) == {"bicyclist", "fence"}
+    assert "ski" in contents[said[2]].absent and "face" not in contents[said[2]].absent

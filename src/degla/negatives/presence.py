@@ -27,6 +27,8 @@ OPTIONS: Final = 3
 """False options of a question."""
 _COMPANIONS: Final = 20
 """Most frequent companions of a thing that an absent one is drawn from."""
+_SHORT: Final = 5
+"""Letters of a word of which a name made from it keeps the last."""
 _BATCH: Final = 1_000
 
 
@@ -103,9 +105,16 @@ def with_article(noun: str) -> str:
 
 
 def _is_told_from(other: str, own: Iterable[str]) -> bool:
-    """Whether a noun is neither another word for one of these, nor a part, a kind or a possible name of it."""
+    """Whether a noun is neither another word for one of these, nor a part, a kind or a possible name of it.
+
+    Parts of bodies are where bodies are, said or not, and who is called after a thing has it: no "skier, but no ski".
+    """
     last = other.rpartition(" ")[2]
-    return all(not noun_relation(lexicon(), last, thing.rpartition(" ")[2]) for thing in own)
+    if lexicon().is_in_group(last, "body_upper") or last == "body":
+        return False
+    stem = last[:-1] if len(last) > _SHORT else last  # "bicyclist"
+    named = [thing.rpartition(" ")[2] for thing in own]
+    return not any(thing.startswith(stem) or noun_relation(lexicon(), last, thing) for thing in named)
 
 
 def naming_the_absent(captions: Iterable[CaptionRecord], contents: dict[str, Contents]) -> Iterator[CaptionRecord]:
