@@ -130,6 +130,7 @@ def test_a_model_with_a_bias_gets_the_sigmoid_form_with_all_settings() -> None:
     ("chosen", "biased", "told"),
     [
         ([SigmoidContrastive()], False, r"m: has no logit_bias, which sigmoid_contrastive read.*Use contrastive"),
+        ([ConceptSigmoid(weight=1.0)], False, r"m: has no logit_bias, which concept_sigmoid read. Take a model of"),
         ([Contrastive(), SigmoidContrastive()], True, "Set one of the two weights to 0"),
         ([ImageGrounded(focus=2.0)], True, r"--objective\.image-grounded\.focus 2\.0 has no sigmoid form"),
     ],

@@ -37,10 +37,12 @@ def fit_to_model(losses: Mapping[str, AnyLoss], *, biased: bool, model: str) -> 
     if not biased:
         wrong = [name for name, loss in active.items() if BIAS in loss.reads]
         if wrong:
-            plain = ", ".join(name.removeprefix(SIGMOID) for name in wrong)
+            plain = ", ".join(name.removeprefix(SIGMOID) for name in wrong if name.startswith(SIGMOID))
+            all_have_one = all(name.startswith(SIGMOID) for name in wrong)
+            other = f"Use {plain} instead, or take" if all_have_one else "Take"
             raise InputError(
-                f"{model}: has no logit_bias, which {', '.join(wrong)} read. Use {plain} instead, or take a model of "
-                "the sigmoid loss, such as SigLIP."
+                f"{model}: has no logit_bias, which {', '.join(wrong)} read. {other} a model of the sigmoid loss, such "
+                "as SigLIP."
             )
         return active
     forms = {name: SIGMOID + name for name in active if SIGMOID + name in LOSSES.names()}
