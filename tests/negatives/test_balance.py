@@ -147,7 +147,8 @@ def test_the_explanation_says_whether_balance_can_help() -> None:
     assert "leave the rule out" in longer.sentences[-1] and "deny_other" in longer.sentences[-1]
     unlikely = explain("swap_nouns", [TextPair(str(at), 0, 1.0) for at in range(50)], None)
     assert "degla negatives balance" in unlikely.sentences[-1]
-    assert explain("swap_nouns", [TextPair("1", 0, 0.0)], None).sentences == ("Nothing tells more than 65 %.",)
+    untested = explain("swap_nouns", [TextPair("1", 0, 0.0)], None)
+    assert untested.sentences == ("Neither length nor likelihood tells more than 65 %; words were not tested.",)
 
 
 def test_the_command_writes_source_settings_and_digest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,6 +86,9 @@ def explain(rule: str, pairs: Sequence[TextPair], blind: Blind | None) -> Giveaw
     if max(likelier.share, 1 - likelier.share) > MOST:
         side = "likelier" if likelier.share > MOST else "less likely"
         said.append(f"Likelihood: the caption is {side} in {_percent(max(likelier.share, 1 - likelier.share))}.")
+    if not said and blind is None:
+        said.append(f"Neither length nor likelihood tells more than {_percent(MOST)}; words were not tested.")
+        return Giveaways(shorter, likelier, tuple(said))
     if not said:
         return Giveaways(shorter, likelier, (f"Nothing tells more than {_percent(MOST)}.",))
     mirror = f" beside true texts that look alike (--positives --rules {_MIRRORS[rule]})" if rule in _MIRRORS else ""
