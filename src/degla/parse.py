@@ -50,7 +50,7 @@ def parse_json(
         value = (_LENIENT if constants else _STRICT).decode(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         place = f"{where} line {error.lineno}" if lines else where
-        _refuse(place, f"not JSON: {error.msg} at column {error.colno}", remedy)
+        _refuse(place, f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}", remedy)
     except RecursionError:
         _refuse(where, _TOO_DEEP, remedy)
     except _UnfitError as error:
@@ -80,6 +80,10 @@ def read_json_object(path: Path, *, remedy: str = "", constants: bool = False) -
     return value
 
 
+CORRECT_LINE: Final = "Correct the line; if the file was cut off, get or make it again."
+"""What to do about a line that is not JSON."""
+
+
 def read_json_lines(path: Path, *, remedy: str = "") -> Iterator[tuple[str, Any]]:
     """Every line that is not blank, parsed, behind its place: ("captions.jsonl line 3", {...}).
 
@@ -88,7 +92,7 @@ def read_json_lines(path: Path, *, remedy: str = "") -> Iterator[tuple[str, Any]
     """
     for number, line in read_lines(path, remedy=remedy):
         where = f"{path} line {number}"
-        yield where, parse_json(line, where=where, remedy=remedy, lines=False)
+        yield where, parse_json(line, where=where, remedy=remedy or CORRECT_LINE, lines=False)
 
 
 def read_lines(path: Path, *, remedy: str = "") -> Iterator[tuple[int, bytes]]:

@@ -19,7 +19,7 @@ from pydantic import (
 
 from degla.errors import InputError
 from degla.files import whole_file
-from degla.parse import parse_json, read_lines
+from degla.parse import CORRECT_LINE, parse_json, read_lines
 
 
 class Record(BaseModel):
@@ -250,7 +250,7 @@ def read_jsonl(model: type[RecordType], path: Path) -> Iterator[RecordType]:
         record = _flat_record(model, line)
         if record is None:
             where = f"{path} line {number}"
-            record = validate(model, parse_json(line, where=where, lines=False), where=where)
+            record = validate(model, parse_json(line, where=where, lines=False, remedy=CORRECT_LINE), where=where)
         yield record
 
 

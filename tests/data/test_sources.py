@@ -199,6 +199,11 @@ WRONG = {
     ),
     "empty": ("c.jsonl", "\n", "c.jsonl: the file holds no caption"),
     "not json": ("c.jsonl", lines(row()) + "\n{'id'", "c.jsonl line 2: not JSON"),
+    "cut off": (
+        "c.jsonl",
+        lines(row()) + '\n{"id": "2',
+        "c.jsonl line 2: not JSON: Unterminated string starting at column 8. Correct the line",
+    ),
     "a list": ("c.jsonl", "[1]", "c.jsonl line 1: found a list of 1 entries where an object is needed"),
     "json empty": ("c.json", "", "c.json: the file is empty"),
     "json broken": ("c.json", '{"images": [}', "c.json line 1: not JSON: Expecting value at column 13"),
