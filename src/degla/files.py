@@ -140,6 +140,17 @@ class LineFile:
             raise DeglaError(str(cannot_write(self.path, error, remedy=remedy))) from None  # no fault of the input
 
 
+def spare_inputs(out: Path, *inputs: Path | None, flag: str = "--out") -> None:
+    """Refuse to write over a file that the same command reads.
+
+    Raises:
+        InputError: `out` is one of the inputs, under this or another name.
+    """
+    for path in inputs:
+        if path is not None and path.exists() and out.exists() and out.samefile(path):
+            raise InputError(f"{out}: this command reads it, and would write over it. Choose another {flag}.")
+
+
 def sha256_of(path: Path) -> str:
     """sha256 of a file, hexadecimal."""
     with path.open("rb") as stream:

@@ -39,6 +39,29 @@ def test_words_of_one_part_of_speech_are_exchanged_wherever_they_are_said() -> N
     assert apart is not None and apart != ["red and", "run and"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["presence", "--out", "x" * 250], "x: cannot be written: File name too long. Choose another --out."),
+        (["composites", "--out", "out", "--images", ".", "--size", "9460"], "it must be even, from 2 to 9458"),
+        (["composites", "--out", "out", "--images", ".", "--size", "15"], "--size is 15; it must be even, from 2"),
+        (["units", "--out", "out", "--size", "224"], "--images and --size are read by degla prepare composites alone"),
+        (["contexts", "--out", "out", "--images", "."], "by degla prepare composites alone, not by contexts"),
+    ],
+)
+def test_wrong_use_is_one_line(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = ("a dog on a sofa", "a dog and a cat near a lamp")
+    rows = [CaptionRecord(id=text, image=f"{text}.jpg", text=text, image_id=text) for text in texts]
+    Path("captions.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in rows))
+    assert main(["prepare", words[0], "captions.jsonl", *words[1:]]) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["captions.jsonl"]
+
+
 def test_the_command_writes_what_clic_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = {
         "wide1": ["A black dog runs on a beach.", "The dog is wet.", "Waves behind a dog."],

@@ -53,3 +53,39 @@ def test_nothing_to_give_is_said(
     assert main(words) == 2
     assert "24 have one) and an accepted negative of the rule negation (0 have one)" in capsys.readouterr().err
     assert not (tmp_path / "partners.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "distractors captions.jsonl --negatives negatives.jsonl --neighbours neighbours.jsonl",
+        "neighbours captions.jsonl --images . --model world",
+        "prepare units captions.jsonl",
+        "prepare contexts captions.jsonl",
+        "negatives judge negatives.jsonl --captions captions.jsonl --clip world --images .",
+        "negatives balance negatives.jsonl --captions captions.jsonl",
+        "negatives export negatives.jsonl --captions captions.jsonl --to csv",
+        "negatives pack negatives.jsonl --captions captions.jsonl",
+        "negatives report negatives.jsonl --captions captions.jsonl",
+    ],
+)
+def test_no_command_writes_over_what_it_reads(
+    command: str,
+    tiny_pairs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("captions", "negatives", "neighbours"):
+        shutil.copy(tiny_pairs[name], f"{name}.jsonl")
+    for name in (f"{one}.jsonl" for one in ("captions", "negatives", "neighbours") if f"{one}.jsonl" in command):
+        Path("link.jsonl").unlink(missing_ok=True)
+        Path("link.jsonl").symlink_to(name)
+        before = Path(name).read_bytes()
+        for out in (name, "link.jsonl"):
+            assert main([*command.split(), "--out", out]) == 2
+            assert capsys.readouterr().err == (
+                f"degla: {out}: this command reads it, and would write over it. Choose another --out.\n"
+            )
+        assert Path(name).read_bytes() == before

@@ -226,7 +226,9 @@ def test_verb(files: dict[str, Path], tmp_path: Path, pictures: Path, capsys: py
         ([], "nothing to judge by"),
         (["--clip", "world"], "--images"),
         (["--plausibility", "./nowhere.gguf"], "no such file or folder"),
-        (["--clip", "world", "--images", ".", "--out", "negatives.jsonl"], "is the file that is judged"),
+        (["--clip", "world", "--images", ".", "--out", "negatives.jsonl"], "negatives.jsonl: this command reads it"),
+        (["--clip", "world", "--images", ".", "--out", "captions.jsonl"], "captions.jsonl: this command reads it"),
+        (["--clip", "world", "--images", ".", "--margin", "nan"], "--margin is nan; it must be a number"),
     ],
 )
 def test_wrong_use(

@@ -126,5 +126,5 @@ def with_partners(
     if not given:
         raise InputError(
             f"no caption has both a second image ({images} have one) and an accepted negative of the rule {rule} "
-            f"({len(texts)} have one)."
+            f"({len(texts)} have one). Give images and negatives of these captions, with that rule."
         )

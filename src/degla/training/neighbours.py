@@ -52,7 +52,7 @@ def find_neighbours(
     if len(embedded.images) <= count:
         raise InputError(
             f"{count} neighbours a caption are wanted, but the captions are about {len(embedded.images)} different "
-            "images."
+            "images. Ask for fewer (--count), or give captions of more images."
         )
     owners: dict[int, list[str]] = {}
     for row, caption in zip(row_of, captions, strict=True):

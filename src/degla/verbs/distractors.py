@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.files import spare_inputs
 from degla.verbs._captions import columns, describe_columns
 
 
@@ -28,6 +29,7 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(f"{given.out.parent}: no such folder to write to (--out).")
     if given.drawn is not None and not given.drawn.is_dir():
         raise InputError(f"{given.drawn}: no such folder of images (--drawn).")
+    spare_inputs(given.out, given.captions, given.negatives, given.neighbours)
     from degla.data.neighbours import NeighbourRecord, drawn_images, similar_images, with_partners
     from degla.data.sources import read_captions, read_negatives
     from degla.records import read_jsonl, write_jsonl

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
-from degla.files import sha256_of, write_json
+from degla.files import sha256_of, spare_inputs, write_json
 from degla.verbs._captions import columns, describe_columns
 from degla.verbs._terminal import show
 
@@ -61,8 +61,7 @@ def run(given: argparse.Namespace) -> int:
     for path in (given.file, given.captions):
         if not path.exists():
             raise InputError(f"{path}: no such file or folder.")
-    if given.out.exists() and given.out.samefile(given.file):
-        raise InputError(f"{given.out}: is the file that is balanced. Choose another --out.")
+    spare_inputs(given.out, given.file, given.captions)
     settings = BalanceSettings(given.seed, given.per_rule, given.told, given.told_rule)
     with CaptionIndex(read_captions(given.captions, format=given.format, columns=columns(given))) as captions:
         likelihoods, name = _likelihoods(given.likelihood, captions)

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from degla.files import spare_inputs
 from degla.verbs._captions import columns, describe_columns
 
 
@@ -38,6 +39,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.export import export_degla_json, export_table
 
+    spare_inputs(given.out, given.file, given.captions)
     records = read_negatives(given.file)
     with CaptionIndex(read_captions(given.captions, format=given.format, columns=columns(given))) as captions:
         if given.to == "degla-json":

@@ -7,11 +7,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
-from degla.files import write_json
+from degla.files import spare_inputs, write_json
 from degla.verbs._captions import columns, describe_columns
 from degla.verbs._language_model import describe_model, model_source
 
@@ -76,8 +77,9 @@ def _check(given: argparse.Namespace) -> None:
     for path in (given.file, given.captions, given.images):
         if path is not None and not path.exists():
             raise InputError(f"{path}: no such file or folder.")
-    if given.out.exists() and given.file.exists() and given.out.samefile(given.file):
-        raise InputError(f"{given.out}: is the file that is judged. Choose another --out.")
+    if not isfinite(given.margin):
+        raise InputError(f"--margin is {given.margin}; it must be a number, such as 0.01.")
+    spare_inputs(given.out, given.file, given.captions)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from degla.files import spare_inputs
 from degla.verbs._captions import columns, describe_columns
 
 
@@ -25,6 +26,7 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.pack import pack
 
+    spare_inputs(given.out, given.file, given.captions)
     opened = (
         nullcontext()
         if given.captions is None

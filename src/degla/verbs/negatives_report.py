@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.files import spare_inputs
 from degla.verbs._captions import columns, describe_columns
 from degla.verbs._terminal import show
 
@@ -67,6 +68,8 @@ def run(given: argparse.Namespace) -> int:
     for path in (given.out, given.sheet):
         if path is not None and path.is_dir():
             raise InputError(f"{path}: is a folder; name a file.")
+    if given.out is not None:
+        spare_inputs(given.out, *given.files, given.captions)
     named = read_captions(given.captions, format=given.format, columns=columns(given))
     with CaptionIndex(named) as captions:
         if given.sheet is not None:

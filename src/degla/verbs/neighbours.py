@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.files import spare_inputs
 from degla.verbs._captions import columns, describe_columns
 
 
@@ -32,6 +33,7 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(f"{given.images}: no such folder of images (--images).")
     if not given.out.parent.is_dir():
         raise InputError(f"{given.out.parent}: no such folder to write to (--out).")
+    spare_inputs(given.out, given.captions)
     from degla.data.sources import read_captions
 
     captions = list(read_captions(given.captions, format=given.format, columns=columns(given)))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
+from degla.files import cannot_write, spare_inputs, whole_folder
 from degla.verbs._captions import columns, describe_columns
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ _MAKERS = {
     "contexts": "captions with a longer true one of the things and relations that they name: one file",
     "composites": "pictures and captions joined two and two, and negatives: captions.jsonl, negatives.jsonl, images/",
 }
+
+_LARGEST = 9_458
+"""Height and width of the largest square that `degla.data.images` reads."""
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -37,7 +42,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
     verb.add_argument("--images", type=Path, metavar="DIR", help="composites: folder that image paths start from")
-    verb.add_argument("--size", type=int, default=224, help="composites: height and width of the pictures, even (224)")
+    verb.add_argument("--size", type=int, help="composites: height and width of the pictures, even (224)")
     describe_columns(verb)
 
 
@@ -46,6 +51,9 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(f"{given.out.parent}: no such folder to write to (--out).")
     if given.maker not in ("units", "contexts") and given.out.exists():
         raise InputError(f"{given.out}: is there already. Choose another --out.")
+    if given.maker != "composites" and (given.images, given.size) != (None, None):
+        raise InputError(f"--images and --size are read by degla prepare composites alone, not by {given.maker}.")
+    spare_inputs(given.out, given.captions)
     makers = {"presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
     sys.stderr.write(f"{makers[given.maker](given)}: {given.out}\n")
     return 0
@@ -59,8 +67,16 @@ def _read(given: argparse.Namespace, *optional: str) -> Iterator[CaptionRecord]:
     yield from read_captions(given.captions, format=given.format, columns=replace(columns(given), optional=optional))
 
 
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    try:
+        with whole_folder(out) as folder:
+            yield folder
+    except OSError as error:
+        raise cannot_write(out, error, remedy="Choose another --out.") from None
+
+
 def _presence(given: argparse.Namespace) -> str:
-    from degla.files import whole_folder
     from degla.negatives.presence import naming_the_absent, questions, require_something, survey
     from degla.records import write_jsonl
 
@@ -68,7 +84,7 @@ def _presence(given: argparse.Namespace) -> str:
     contents = survey(captions, seed=given.seed)
     require_something(contents, where=str(given.captions))
     asked = list(questions(captions, contents, seed=given.seed))
-    with whole_folder(given.out) as folder:
+    with _new_folder(given.out) as folder:
         named = write_jsonl(folder / "captions.jsonl", naming_the_absent(captions, contents))
         write_jsonl(folder / "choice.jsonl", (caption for caption, _ in asked))
         write_jsonl(folder / "choice-negatives.jsonl", (negative for _, false in asked for negative in false))
@@ -110,18 +126,18 @@ def _contexts(given: argparse.Namespace) -> str:
 
 def _composites(given: argparse.Namespace) -> str:
     from degla.data.composites import composites
-    from degla.files import whole_folder
     from degla.records import write_jsonl
 
     if given.images is None or not given.images.is_dir():
         raise InputError(f"--images {given.images}: composites need the folder that image paths start from.")
-    if given.size < 2 or given.size % 2:
-        raise InputError(f"--size is {given.size}; it must be even, 2 or more.")
+    size = 224 if given.size is None else given.size
+    if size % 2 or not 2 <= size <= _LARGEST:
+        raise InputError(f"--size is {size}; it must be even, from 2 to {_LARGEST}.")
     captions = list(_read(given, "positives"))
     rows, negatives = [], []
-    with whole_folder(given.out) as folder:
+    with _new_folder(given.out) as folder:
         (folder / "images").mkdir()
-        for made in composites(captions, folder=given.images, size=given.size, seed=given.seed):
+        for made in composites(captions, folder=given.images, size=size, seed=given.seed):
             made.picture.save(folder / "images" / made.caption.image)
             rows.append(made.caption)
             negatives += [] if made.negative is None else [made.negative]
