@@ -85,6 +85,8 @@ def relations_of(caption: Caption) -> list[str]:
     texts = []
     for first, second in _related(caption):
         verb = next((at for at in range(first.end, second.start) if caption.tokens[at].is_verb), None)
+        if verb is None and _is_of_the_doer(caption, first, second):
+            continue
         doer = (first.start, first.end) if verb is None else _doer(caption, verb)
         if doer is not None and doer[1] == first.end:
             texts.append(_text(caption, doer[0], second.end))
@@ -132,6 +134,13 @@ def _doer(caption: Caption, verb: int) -> tuple[int, int] | None:
     if not start or not end or {start[0].role, end[0].role} != {"thing"} or end[0].end > verb:
         return None
     return start[0].start, end[0].end
+
+
+def _is_of_the_doer(caption: Caption, first: Chunk, second: Chunk) -> bool:
+    """Whether a preposition says of who does something what he has: "a man jumps a rail on his skateboard"."""
+    before = caption.tokens[first.end]
+    does = 0 <= before.governor < len(caption.tokens) and caption.tokens[before.governor].is_verb
+    return does and (before.lower == "with" or caption.tokens[second.start].tag == "PRP$")
 
 
 def _is_on_somebody(tokens: Sequence[Token], place: int) -> bool:
