@@ -45,6 +45,19 @@ def test_the_command_writes_what_con_clip_reads(
     assert train(config).finished
 
 
+def test_what_other_commands_added_stays(tiny_pairs: dict[str, Path], tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in tiny_pairs["captions"].open()]
+    captions, out = tmp_path / "captions.jsonl", tmp_path / "out.jsonl"
+    added = {"positives": ["another text"], "masked_words": ["red"], "distractor_image": "old.png"}
+    captions.write_text("".join(json.dumps({**row, **added, "distractor_text": "old"}) + "\n" for row in rows))
+    words = ["--negatives", str(tiny_pairs["negatives"]), "--rule", "replace_nouns", "--out", str(out)]
+    assert main(["distractors", str(captions), *words, "--neighbours", str(tiny_pairs["neighbours"])]) == 0
+    made = list(read_jsonl(CaptionRecord, out))
+    assert all((record.positives, record.masked_words) == (("another text",), ("red",)) for record in made)
+    assert {record.distractor_image is None for record in made} == {True, False}
+    assert "old.png" not in {record.distractor_image for record in made}
+
+
 def test_nothing_to_give_is_said(
     tiny_pairs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

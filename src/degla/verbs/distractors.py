@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from degla.errors import InputError
@@ -32,9 +33,12 @@ def run(given: argparse.Namespace) -> int:
     spare_inputs(given.out, given.captions, given.negatives, given.neighbours)
     from degla.data.neighbours import NeighbourRecord, drawn_images, similar_images, with_partners
     from degla.data.sources import read_captions, read_negatives
-    from degla.records import read_jsonl, write_jsonl
+    from degla.records import OPTIONAL_FIELDS, read_jsonl, write_jsonl
 
-    captions = list(read_captions(given.captions, format=given.format, columns=columns(given)))
+    # What other commands have added stays; second images are all new.
+    kept = tuple(name for name in OPTIONAL_FIELDS if not name.startswith("distractor_"))
+    named = replace(columns(given), optional=kept)
+    captions = list(read_captions(given.captions, format=given.format, columns=named))
     if given.drawn is not None:
         image_of = drawn_images(given.drawn)
     else:
