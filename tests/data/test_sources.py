@@ -253,6 +253,7 @@ WRONG = {
     "tsv quotes": ("c.tsv", 'image\ttext\na.jpg\t"A dog" said\n', "and write each of its own twice."),
     "semicolons": ("c.csv", "image;text\na.jpg;A dog\n", "line 1: all of the header is one cell, 'image;text'. Cells"),
     "parquet": ("c.parquet", "no", "c.parquet: not a Parquet file that can be read"),
+    "parquet again": ("c.parquet", "no", ". Get or make it again."),
     "unknown": ("c.txt", "A dog.", "cannot tell how its captions are written. Name the format (--format"),
 }  # fmt: skip
 

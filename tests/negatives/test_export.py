@@ -187,3 +187,9 @@ def test_nothing_to_export_leaves_nothing(case: Case, to: str, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "nothing can be exported: " in said and "11 negatives not accepted by the checks" in said
     assert {path.name for path in case.folder.iterdir()} == {"c.jsonl", "n.jsonl"}
+
+
+def test_a_folder_of_images_is_for_the_table_alone(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    assert case.export("--images", "images") == 2
+    assert "--images is for --to csv: the published DeGLA json names no files." in capsys.readouterr().err
+    assert not (case.folder / "out.json").exists()

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from degla.errors import InputError
 from degla.files import spare_inputs
 from degla.verbs._captions import columns, describe_columns
 
@@ -40,6 +41,8 @@ def run(given: argparse.Namespace) -> int:
     from degla.negatives.files.export import export_degla_json, export_table
 
     spare_inputs(given.out, given.file, given.captions)
+    if given.to != "csv" and given.images is not None:
+        raise InputError("--images is for --to csv: the published DeGLA json names no files.")
     records = read_negatives(given.file)
     with CaptionIndex(read_captions(given.captions, format=given.format, columns=columns(given))) as captions:
         if given.to == "degla-json":

@@ -75,7 +75,8 @@ def _open(path: Path) -> Any:
     try:
         return parquet.ParquetFile(path, page_checksum_verification=True)  # of files that have checksums, as ours do
     except (arrow.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a Parquet file that can be read: {in_one_line(error)}") from None
+        said = in_one_line(error).rstrip(".")
+        raise InputError(f"{path}: not a Parquet file that can be read: {said}. Get or make it again.") from None
 
 
 def _rows(file: Any, names: list[str] | None, *, path: Path) -> Iterator[dict[str, Any]]:

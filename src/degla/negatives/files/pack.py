@@ -208,7 +208,9 @@ def _of_schema(path: Path, key: bytes) -> dict[str, Any] | None:
     try:
         metadata = pyarrow.parquet.read_schema(path).metadata or {}
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a Parquet file that can be read: {in_one_line(error)}") from None
+        raise InputError(
+            f"{path}: not a Parquet file that can be read: {in_one_line(error).rstrip('.')}. Get or make it again."
+        ) from None
     if key not in metadata:
         return None
     found = parse_json(metadata[key], where=f"{path}: '{key.decode()}' in the schema's metadata", lines=False)
