@@ -37,6 +37,10 @@ def test_words_of_one_part_of_speech_are_exchanged_wherever_they_are_said() -> N
     # No part of speech in common: any two words; what both say stays.
     apart = exchange_words([("red", "ADJ"), ("and", "CCONJ")], [("run", "VERB"), ("and", "CCONJ")], Random(0))
     assert apart is not None and apart != ["red and", "run and"]
+    written = exchange_words(
+        [("dogs", "NOUN"), (",", "PUNCT"), ("say", "VERB")], [("men", "NOUN")], Random(0), texts=["dogs, say", "men"]
+    )
+    assert written == ["men, say", "dogs"], "no space before the comma tells"
 
 
 @pytest.mark.parametrize(

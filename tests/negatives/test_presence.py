@@ -99,3 +99,13 @@ def test_bodies_have_their_parts_and_people_what_they_are_called_after() -> None
     assert "bicyclist" in contents[said[3]].things and contents[said[3]].absent == ("fence",)
     assert set(contents[said[4]].absent) == {"bicyclist", "fence"}
     assert "ski" in contents[said[2]].absent and "face" not in contents[said[2]].absent
+
+
+def test_a_question_names_no_thing_twice() -> None:
+    said = ["a bike and a bicycle near a dog", "a bike near a cat", "a bicycle near a cat"]
+    captions = [CaptionRecord(id=text, image=text, text=text, image_id=text) for text in said]
+    contents = survey(captions, seed=0)
+    for seed in range(30):
+        (caption, false), *_ = questions(captions, contents, seed=seed)
+        for text in (caption.text, *(each.text for each in false)):
+            assert not {"bike", "bicycle"} <= set(text.strip(".").split()), text

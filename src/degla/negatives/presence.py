@@ -152,7 +152,9 @@ def questions(
             continue
         asked.add(caption.image_id)
         chance = Random(f"{RULE}/{seed}/{caption.image_id}/question")
-        there = chance.sample(list(own.things.values()), min(2, len(own.things)))
+        names = chance.sample(list(own.things), len(own.things))
+        second = next((name for name in names[1:] if _is_told_from(name, names[:1])), names[0])  # no "bike and bicycle"
+        there = [own.things[name] for name in dict.fromkeys((names[0], second))]
         absent = with_article(own.absent[0])
         shows, both = "This image features", " and ".join(there)
         true = (f"{shows} {both}.", f"This image does not feature {absent}.", f"{shows} {there[0]}, but not {absent}.")
