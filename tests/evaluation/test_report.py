@@ -18,6 +18,7 @@ import pytest
 
 from degla.errors import InputError
 from degla.evaluation.comparison import Comparison, compare
+from degla.evaluation.plots import BARS, families, family_bars
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
 from degla.shelf import BENCHMARKS
@@ -268,6 +269,27 @@ def test_start_reads_no_slow_package() -> None:
     results = {"annotated_types", "markupsafe", "numpy", "PIL", "pydantic", "pydantic_core", "typing_extensions",
                "typing_inspection"}  # fmt: skip
     assert "degla" in read and read <= results | {"degla"}
+
+
+def test_long_names_leave_room_for_bars_and_numbers(report_of: Callable[[str], Reported]) -> None:
+    """A name as wide as the picture was cut off at the left, and every number with it at the right."""
+    comparison = compare(report_of("world").paths, baseline="base")
+    long = "a run of mine with a name that is rather long"
+    methods = tuple(
+        replace(method, label=long if method.label == ODD else method.label) for method in comparison.methods
+    )
+    family = families(comparison)[0]
+    row = replace(family.row, cells={long if label == ODD else label: cell for label, cell in family.row.cells.items()})
+    drawn = family_bars(replace(family, row=row, parts=()), replace(comparison, methods=methods), BARS)
+    texts = re.findall(r">([^<>]+)</text>", drawn)
+    assert "".join(texts).count("rather") == 1 and max(map(len, texts)) <= 20
+
+
+def test_every_picture_of_bars_tells_the_chance_that_it_draws(report_of: Callable[[str], Reported]) -> None:
+    captions = re.findall(
+        r'<figure class="card" data-row.*?<figcaption>(.*?)</figcaption>', report_of("world").page, re.S
+    )
+    assert len(captions) > 5 and all("; chance " in caption for caption in captions)
 
 
 def test_joint_scores_are_both_differences_together(report_of: Callable[[str], Reported]) -> None:

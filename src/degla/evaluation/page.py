@@ -97,8 +97,7 @@ def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part 
     for row in rows:
         title = titles[row.benchmark]
         ceiling = [] if row.ceiling is None else [f"order-blind ceiling {percent(row.ceiling)}"]
-        small = (f"{title}, {row.name}" if several else row.name, f"n {row.n}", *ceiling)
-        heads.append(Column(f"{row.title} ({title})" if several else row.title, small))
+        heads.append(Column(f"{row.title} ({title})" if several else row.title, (row.name, f"n {row.n}", *ceiling)))
     joint = comparison.joint
     if joint is not None:
         gained, kept = (
@@ -113,7 +112,7 @@ def _glance(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[Part 
         for method in comparison.methods
     ]  # fmt: skip
     floors = dict.fromkeys(name for row in rows for name in row.floors)
-    last = [""] if joint is not None else []
+    last = [UNKNOWN] if joint is not None else []
     beside = {"chance": [row.chance for row in rows]} | {n: [row.floors.get(n) for row in rows] for n in floors}
     lines += [TableRow([name, "", *map(percent, values), *last], kind="floor") for name, values in beside.items()]
     against = (
@@ -186,7 +185,10 @@ def _frontiers(
             f"{titles[up.benchmark]}.{dashed if comparison.baseline else ''}"
         )
         picture = Figure(partial(frontier, across, up, comparison), caption)
-        yield PageOnly(Section(f"{capitalized(across.title)} gained, {up.title} kept", [picture]))
+        gained, kept = (
+            f"{row.title} ({titles[row.benchmark]})" if len(pairs) > 1 else row.title for row in (across, up)
+        )
+        yield PageOnly(Section(f"{capitalized(gained)} gained, {kept} kept", [picture]))
 
 
 def _bars(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[PageOnly]:
@@ -195,7 +197,7 @@ def _bars(comparison: Comparison, titles: Mapping[str, str]) -> Iterator[PageOnl
         row = family.row
         metric = "" if row.metric in ("accuracy", "macro", "micro") else f" {row.metric}"
         dots = f", mean of {len(family.parts)} parts (dots)" if len(family.parts) > 1 else ""
-        floors = f"; chance {percent(row.chance)}{_floors(row)}" if row.floors else ""
+        floors = "" if row.chance is None else f"; chance {percent(row.chance)}{_floors(row)}"
         caption = f"{titles[row.benchmark]}, {row.name}{metric}{dots}{floors}"
         key = f"{row.benchmark} {row.name} {row.metric}"
         figures.append(

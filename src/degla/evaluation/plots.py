@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 from degla.errors import InputError
 from degla.evaluation.cells import Cell, Row
@@ -14,6 +15,8 @@ from degla.shelf import BENCHMARKS, did_you_mean
 
 BARS = 3.6
 """Inches: the width of bars, of which a page has several beside each other."""
+_NAME = 20
+"""Characters of a line of a method's name beside its bar."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,10 @@ def family_bars(family: Family, comparison: Comparison, width: float) -> str:
     """One bar a method: the number of the family's row, its 95 % interval, and a dot for each part behind it."""
     row = family.row
     labels = [method.label for method in comparison.methods if method.label in row.cells]
-    figure, axes = new_figure(width, 0.6 + 0.3 * len(labels))
+    # A name as wide as the picture would leave no room for the bars, and be cut off with their numbers.
+    names = [fill(label, _NAME) for label in labels]
+    lines = max((name.count("\n") + 1 for name in names), default=1)
+    figure, axes = new_figure(width, 0.6 + max(0.3, 0.19 * lines) * len(labels))
     shown = marks(comparison)
     ceiling = 100.0
     for place, label in enumerate(labels):
@@ -164,7 +170,7 @@ def family_bars(family: Family, comparison: Comparison, width: float) -> str:
     for value in floors.values():
         if value is not None:
             axes.axvline(100 * value, color=SOFT, linewidth=1.1, linestyle=(0, (2, 2)), zorder=3)
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, ceiling)
     dress(axes, grid="x")
