@@ -10,8 +10,8 @@ import pytest
 from degla.pages import plot as svg
 
 
-def _named(points: dict[str, tuple[float, float]]) -> tuple[Any, Any]:
-    figure, axes = svg.new_figure(5, 4)
+def _named(points: dict[str, tuple[float, float]], *, width: float = 5) -> tuple[Any, Any]:
+    figure, axes = svg.new_figure(width, 4)
     axes.set_xlim(0, 10)
     axes.set_ylim(0, 10)
     svg.label_points(figure, axes, points, dict.fromkeys(points, (svg.INK, "o")), [])
@@ -57,3 +57,26 @@ def test_names_that_do_not_fit_stand_in_a_key_inside_the_figure(points: dict[str
     box, frame = key.get_window_extent(renderer), axes.get_window_extent(renderer)
     assert box.x0 >= frame.x1 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
     assert frame.width == pytest.approx(5 * figure.dpi * 0.775), "the axes keep their width"
+
+
+def test_a_name_never_lies_on_the_point_of_another() -> None:
+    """It would be read as that point's name."""
+    points = {24 * "a": (6.3, 5.1), 20 * "b": (6.2, 5.7), 24 * "c": (4.3, 5.3), 6 * "d": (2.6, 5.1)}
+    figure, axes = _named(points, width=svg.PHONE)
+    renderer = figure.canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in axes.texts]
+    assert bool(boxes) == (axes.get_legend() is None)
+    centres = [axes.transData.transform(point) for point in points.values()]
+    assert not [box for box in boxes for centre in centres if box.contains(*centre)]
+
+
+def test_on_a_phone_the_key_stands_below_and_the_picture_gets_no_wider() -> None:
+    """A wider one would be shown smaller there, and its letters could not be read."""
+    points = {f"a model of many, number {number}": (5 + number / 50, 5.0) for number in range(16)}
+    figure, axes = _named(points, width=svg.PHONE)
+    assert figure.get_figwidth() == svg.PHONE
+    renderer = figure.canvas.get_renderer()
+    box, drawn = axes.get_legend().get_window_extent(renderer), axes.get_tightbbox(renderer, bbox_extra_artists=[])
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= axes.get_window_extent(renderer).y0
+    assert not box.overlaps(drawn), "nor does it lie on the axis's numbers"
+    assert axes.get_window_extent(renderer).height == pytest.approx(4 * figure.dpi * 0.77), "the axes keep their height"

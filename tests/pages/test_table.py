@@ -87,6 +87,8 @@ def test_a_page_and_its_markdown() -> None:
     )  # fmt: skip
     undrawn = Page("Title", [Figure(lambda _: pytest.fail("drawn for nothing"), "A caption.", file="a.svg")])
     assert "![Plot](a.svg)" in undrawn.markdown()
+    pictures = Section("Pictures", [Figure(lambda _: "<svg></svg>"), Fold("More", [PageOnly("x")])])
+    assert Page("Title", [pictures, "End."]).markdown() == "# Title\n\nEnd.\n", "no heading above nothing"
     html = page.html()
     assert "<h1>Title &amp; more</h1>" in html and "<li>few &lt;seeds&gt;</li>" in html
     assert "With <code>code</code> &amp; <b>bold</b>." in html and '<div class="narrow"><svg>narrow</svg></div>' in html
@@ -98,6 +100,8 @@ def test_a_page_and_its_markdown() -> None:
 
 def test_numbers_in_words() -> None:
     assert (percent(0.6134), percent(None), points(-0.031)) == ("61.3", "–", "−3.1")
+    # 0.1 + 0.2 - 0.3 is no loss; a small loss stays one.
+    assert [points(value) for value in (-5.6e-17, 0.0, -0.0003)] == ["+0.0", "+0.0", "−0.0"]
     assert interval(-0.01, 0.02, points) == "[−1.0, +2.0]"
     assert [p_value(p) for p in (0.0004, 0.0126, None)] == ["< 0.001", "0.013", "–"]
     assert [duration(each) for each in (42.4, 738, 9000)] == ["42 s", "12.3 min", "2.5 h"]

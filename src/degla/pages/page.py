@@ -60,8 +60,8 @@ class Section:
         return Markup("<h2>{}</h2>\n{}").format(self.title, _html(self.parts))
 
     def markdown(self) -> str:
-        """With a heading of the second level."""
-        return _joined([f"## {self.title}", *map(_markdown, self.parts)])
+        """With a heading of the second level; nothing where none of its parts has Markdown."""
+        return _below(f"## {self.title}", self.parts)
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Fold:
         )
 
     def markdown(self) -> str:
-        """With a heading of the third level."""
-        return _joined([f"### {self.title}", *map(_markdown, self.parts)])
+        """With a heading of the third level; nothing where none of its parts has Markdown."""
+        return _below(f"### {self.title}", self.parts)
 
 
 @dataclass(frozen=True)
@@ -259,6 +259,11 @@ def _html(parts: Parts) -> Markup:
 
 def _markdown(part: Part | str) -> str:
     return _part(part).markdown()
+
+
+def _below(heading: str, parts: Parts) -> str:
+    inside = _joined(map(_markdown, parts))
+    return f"{heading}\n\n{inside}" if inside else ""
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from itertools import product
+from textwrap import fill
 from typing import Any, Final, NamedTuple, ParamSpec
 
 INK, SOFT, RULE = "#010203", "#010204", "#010205"
@@ -114,7 +115,7 @@ def label_points(
     *,
     size: float = FONT,
 ) -> None:
-    """Name every point beside it where no two names then cover each other, or else all of them in a key at the right.
+    """Name every point beside it where no two names then cover each other, or else all of them in a key.
 
     Args:
         figure: finished but for the names.
@@ -160,17 +161,17 @@ def _places(
     *,
     size: float,
 ) -> dict[str, _Place] | None:
-    """Each label where it covers the least: of 24 places around its point the cheapest, points from the left first.
+    """Each label where it covers the least: of 32 places around its point the cheapest, points from the left first.
 
-    None where a label would cover another or leave the axes.
+    None where a label would cover another, cover a point, whose name it would seem to be, or leave the axes.
     """
     import numpy as np
 
     renderer = figure.canvas.get_renderer()
     to_pixels = axes.transData.transform
     obstacles = [to_pixels(np.linspace(start, end, 12)) for start, end in bars]
-    obstacles.append(to_pixels(np.array(list(points.values()))))
-    marks = np.concatenate(obstacles)
+    centres = to_pixels(np.array(list(points.values())))
+    marks = np.concatenate([*obstacles, centres])
     frame = axes.get_window_extent(renderer)
     pixels_a_point = figure.dpi / 72
     placed: dict[str, _Place] = {}
@@ -180,7 +181,7 @@ def _places(
         extent = probe.get_window_extent(renderer)
         probe.remove()
         best: tuple[float, _Place] | None = None
-        for radius, step in product((9, 18, 30), range(8)):
+        for radius, step in product((9, 18, 30, 45), range(8)):
             angle = math.pi / 4 * step + math.pi / 8
             dx, dy = radius * math.cos(angle) * pixels_a_point, radius * math.sin(angle) * pixels_a_point
             left = centre[0] + dx - (extent.width if dx < 0 else 0)
@@ -188,7 +189,7 @@ def _places(
             box = (left - 2, low - 2, left + extent.width + 2, low + extent.height + 2)
             if box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1:
                 continue
-            if any(_overlap(box, other.box) for other in placed.values()):
+            if _covered(centres, box) or any(_overlap(box, other.box) for other in placed.values()):
                 continue
             cost = radius / 10 + 6.0 * _covered(marks, box)
             if best is None or cost < best[0]:
@@ -200,20 +201,30 @@ def _places(
 
 
 def _write_key(figure: Any, axes: Any, entries: Sequence[tuple[str, str, str]], *, size: float) -> None:
-    """Label, colour and marker of each, right of the axes; the figure grows by what that takes."""
+    """Label, colour and marker of each, right of the axes or, on a phone, below them; the figure grows."""
     from matplotlib.lines import Line2D
 
+    # A wider drawing would be shown smaller where there is no more width, and its letters could not be read.
+    below = figure.get_figwidth() <= PHONE
+    if below:
+        entries = [(fill(label, 40), colour, marker) for label, colour, marker in entries]
     handles = [
         Line2D([], [], linestyle="", marker=marker, color=colour, markersize=7, label=label)
         for label, colour, marker in entries
     ]
-    key = axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0, frameon=False, fontsize=size
-    )
-    width, place = figure.get_figwidth(), axes.get_position()
-    wider = width + key.get_window_extent(figure.canvas.get_renderer()).width / figure.dpi
-    figure.set_size_inches(wider, figure.get_figheight())
-    axes.set_position((place.x0 * width / wider, place.y0, place.width * width / wider, place.height))
+    where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)}
+    if below:
+        where = {"loc": "lower left", "bbox_to_anchor": (0.02, 0.0), "bbox_transform": figure.transFigure}
+    key = axes.legend(handles=handles, borderaxespad=0, frameon=False, fontsize=size, **where)
+    extent = key.get_window_extent(figure.canvas.get_renderer())
+    (width, height), place = figure.get_size_inches(), axes.get_position()
+    wider = width if below else width + extent.width / figure.dpi
+    more = extent.height / figure.dpi if below else 0.0
+    figure.set_size_inches(wider, height + more)
+    axes.set_position(
+        (place.x0 * width / wider, (place.y0 * height + more) / (height + more),
+         place.width * width / wider, place.height * height / (height + more))
+    )  # fmt: skip
 
 
 def _covered(marks: Any, box: Rectangle) -> int:

@@ -18,7 +18,8 @@ def percent(value: float | None) -> str:
 
 def points(value: float) -> str:
     """A difference of scores in points: 0.031 as "+3.1", -0.031 as "−3.1"."""
-    return minus(f"{100 * value:+.1f}")
+    # The means of equal scores may differ in their last bits, which is no loss.
+    return minus(f"{100 * value if abs(value) > 1e-12 else 0.0:+.1f}")
 
 
 def interval(low: float, high: float, number: Callable[[float], str] = percent) -> str:

@@ -136,9 +136,8 @@ def _parts(study: Study) -> Iterator[Part]:
     if study.tests:
         heads = [Column("first minus second"), Column("score", align="left")]
         heads += map(Column, ("difference", "95 %", "p seeds", "p questions", "differ"))
-        yield Section(
-            "Paired tests", [Table(heads, [_test(test) for test in study.tests]), _TESTS, *_doubts(study.tests)]
-        )
+        rows = [_test(test) for test in study.tests]
+        yield Section("Paired tests", [Table(heads, rows, stacked=True), _TESTS, *_doubts(study.tests)])
     if study.choice:
         best = [row for row in table.standings if row.best]
         every = _glance(study, table.standings, name=lambda row: replace(name(row), bold=row.best), best=best)
