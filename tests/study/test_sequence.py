@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.pages.plot import standing_alone
+from degla.pages.plot import PHONE, standing_alone
 from degla.study.jobs import Chain
 from degla.study.retention import SUMMARIES, Retention, average, forgetting, last, transfer, zero_shot
 from degla.study.sequence import sequence_jobs
@@ -88,6 +89,12 @@ def test_an_interval_over_seeds_and_a_picture(tmp_path: Path, drawn: Path) -> No
     picture = standing_alone(draw_sequence(plan, [arm]))
     assert picture.startswith("<svg") and "var(--" not in picture
     assert all(name in picture for name in ("digit", "count", "recognition", "one"))
+    # On a phone the key of many arms goes on below, where it would else be cut off at the right.
+    arms = [replace(arm, arm=f"an arm with a long name, {number}") for number in range(4)]
+    heights = [
+        float(draw_sequence(plan, some, PHONE).split('viewBox="', 1)[1].split()[3][:-1]) for some in ([arm], arms)
+    ]
+    assert heights[1] == pytest.approx(heights[0] + 72 * 3 * 0.22, abs=1)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,11 @@ def draw_sequence(plan: SequencePlan, arms: Sequence[Retention], width: float = 
     names = [*(task.name for task in plan.tasks), *plan.also]
     across = min(len(names), _PANELS_A_ROW if width > svg.PHONE else 2)
     down = -(-len(names) // across)
-    figure, first = svg.new_figure(width, 2.6 * down + 0.5)
+    # As many names side by side as surely fit: some 0.09 inches a letter, and a line and room for each.
+    columns = max(1, min(len(arms), int(width / (0.09 * max(len(arm.arm) for arm in arms) + 0.6))))
+    key = 0.3 + 0.22 * (-(-len(arms) // columns) - 1)
+    height = 2.6 * down + 0.2 + key
+    figure, first = svg.new_figure(width, height)
     first.remove()
     panels = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
     marks = svg.marks_of((arm.arm for arm in arms), baseline=None)
@@ -122,8 +126,8 @@ def draw_sequence(plan: SequencePlan, arms: Sequence[Retention], width: float = 
     for axes in panels[len(names) :]:
         axes.remove()
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / (2.6 * down + 0.5)))
-    figure.legend(handles, labels, loc="upper left", ncols=len(labels), frameon=False, fontsize=svg.FONT)
+    figure.tight_layout(rect=(0, 0, 1, 1 - key / height))
+    figure.legend(handles, labels, loc="upper left", ncols=columns, frameon=False, fontsize=svg.FONT)
     return svg.to_svg(figure, "continual")
 
 
