@@ -91,6 +91,16 @@ def test_a_run_trains_every_case_with_its_seed_and_writes_a_page(tmp_path: Path)
     assert "some/folder" in (tmp_path / "system.html").read_text()
 
 
+def test_a_page_tells_that_its_bounds_are_for_other_settings(tmp_path: Path) -> None:
+    _run(tmp_path / "run", seeds=2)
+    _run(tmp_path / "quick", settings=SYSTEM.quick, seeds=1)
+    usual, quick = ((tmp_path / name / "system.md").read_text() for name in ("run", "quick"))
+    told = "The bounds of what was expected are for the default settings; here others: steps."
+    assert told in quick and "default settings" not in usual
+    assert "± is half of a 95 % interval" in usual
+    assert "One seed, which has no interval. Below: the difference to `base`." in quick and "±" not in quick
+
+
 def test_what_is_done_is_kept_and_other_settings_are_refused(tmp_path: Path) -> None:
     first = _run(tmp_path, seeds=1)
     _run(tmp_path, seeds=2)

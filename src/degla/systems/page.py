@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import to_jsonable_python
+
 from degla.pages.page import Code, Facts, Figure, Page, Paragraph, Part, Section
 from degla.pages.table import Column, Table, TableCell, TableRow, Tone
 from degla.pages.words import UNKNOWN, counted, duration, interval, minus, percent, points
@@ -21,7 +23,11 @@ _FEW_SEEDS = 3
 _HOW_TO_READ = (
     "Mean over {seeds}; ± is half of a 95 % interval of the mean over seeds, which leaves out other test data. Below: "
     "the difference to `{baseline}`, paired by seed, with its 95 % interval; coloured where the interval leaves out 0, "
-    "without a correction for several comparisons. Training: seconds, while others may have run beside it."
+    "without a correction for several comparisons. Training: time, while others may have run beside it."
+)
+_HOW_TO_READ_ONE = (
+    "One seed, which has no interval. Below: the difference to `{baseline}`. Training: time, while others may have run "
+    "beside it."
 )
 _EXPECTED = (
     "First minus second, paired by seed. Bound: what a paper or an earlier measurement lets expect. Seeds: in how many "
@@ -37,8 +43,14 @@ def page_of(system: System[Any], record: SystemRecord, *, figures: Sequence[Figu
     warnings = []
     if len(seeds) < _FEW_SEEDS:
         warnings.append(f"{counted(len(seeds), 'seed')}: other seeds may say otherwise.")
+    if record.cases and system.expected and (others := _other_settings(system, record)):
+        warnings.append(
+            f"The bounds of what was expected are for the default settings; here others: {', '.join(others)}."
+        )
     parts: list[Part] = [Section(data, [_table(system, record, data)]) for data in _data(record)]
-    note = _HOW_TO_READ.format(seeds=counted(len(seeds), "seed"), baseline=system.baseline)
+    note = (_HOW_TO_READ if len(seeds) > 1 else _HOW_TO_READ_ONE).format(
+        seeds=counted(len(seeds), "seed"), baseline=system.baseline
+    )
     parts.append(Section("The columns", [note, Facts({each.name: _meaning(each) for each in system.columns})]))
     if rows := _expected(system, record):
         parts.append(Section("What was expected", [Table(_expected_columns(), rows, stacked=True), _EXPECTED]))
@@ -72,7 +84,17 @@ def _table(system: System[Any], record: SystemRecord, data: str) -> Table:
         if any(row.values for row in cases):
             cells = [_cell(system, record, data, method, column) for column in system.columns]
             rows.append(TableRow([method, *cells, duration(fmean(row.seconds for row in cases))], key=method))
-    return Table(heads, rows)
+    return Table(heads, rows, stacked=True)
+
+
+def _other_settings(system: System[Any], record: SystemRecord) -> list[str]:
+    """Names of settings that are not the default ones; each data set has its own table and may have its own bounds."""
+    default = to_jsonable_python(system.settings)
+    return [
+        name
+        for name, value in to_jsonable_python(record.settings).items()
+        if name != "data" and value != default.get(name)
+    ]
 
 
 def _cell(system: System[Any], record: SystemRecord, data: str, method: str, column: ScoreColumn) -> TableCell:

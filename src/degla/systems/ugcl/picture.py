@@ -13,12 +13,10 @@ from degla.pages.plot import PALETTE, styled
 from degla.systems.panels import PanelPoints, draw_panels
 from degla.systems.ugcl.graph import Graph
 
-_TITLES = {"sgc": "smoothed words", "raw": "words", "untrained": "untrained", "ugcl_near": "one hop", "ugcl": "UGCL"}
-
 
 def draw_rows(rows: Mapping[str, Float[Tensor, "nodes dim"]], graph: Graph) -> Figure:
     """A panel a method: each node's row in two dimensions."""
-    panels = {_TITLES.get(method, method): [PanelPoints(principal(each))] for method, each in rows.items()}
+    panels = {method: [PanelPoints(principal(each))] for method, each in rows.items()}
     colours = [PALETTE[int(each) % len(PALETTE)] if each >= 0 else "#808890" for each in graph.label]
 
     @styled
