@@ -18,6 +18,7 @@ from degla.cli import main
 from degla.negatives.differences import mark_tokens, measure_difference
 from degla.negatives.report.blind import CaptionNegative, solve_blind
 from degla.negatives.report.counts import Reservoir, entropy
+from degla.negatives.report.page import _whole_flags
 from degla.negatives.report.sheet import key_path
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
 from degla.statistics.agreement import cohen_kappa
@@ -133,6 +134,9 @@ def test_page_needs_nothing_outside_and_escapes_texts(files: tuple[Path, Path], 
     assert "a [red] <mark>tree</mark>" in page and "<mark>lamp</mark>" in page
     assert "&lt;b&gt;near&lt;/b&gt;" in page
     assert "refused: synonym" in page
+    # A browser ends no line within a flag; names of rules are no JSON; what is not known has the sign of every page.
+    assert _whole_flags("(--per-rule 6)") == '(<span style="white-space:nowrap">--per-rule</span> 6)'
+    assert ">-</td>" not in page and ">–</td>" in page
     # Names of XML are addresses but are never fetched; nothing else points outside.
     outside = set(re.findall(r"https?://[^\s\"'<)]+", page))
     assert outside <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from degla.errors import InputError
 from degla.files import write_text
@@ -22,7 +23,7 @@ from degla.negatives.report.terminal import share_percent, with_interval
 from degla.negatives.verdicts import REASONS
 from degla.pages.page import Page, Raw
 from degla.pages.table import breakable
-from degla.pages.words import counted
+from degla.pages.words import UNKNOWN, counted
 from degla.statistics.proportions import wilson
 
 _TEMPLATE: Final = "negatives.html.j2"
@@ -64,10 +65,11 @@ def render_page(files: Sequence[Examination]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=share_percent, with_interval=with_interval, mean=mean)
-    environment.filters["breakable"] = breakable
+    environment.filters.update(breakable=breakable, whole_flags=_whole_flags)
     rules = all_rules(files)
     body = environment.get_template(_TEMPLATE).render(
         files=files,
+        unknown=UNKNOWN,
         rules=rules,
         colours=plots.file_colours(files),
         drawings={name: Markup(drawing) for name, drawing in _drawings(files).items()},
@@ -187,5 +189,12 @@ def _facts(file: Examination) -> list[tuple[str, str]]:
     made = [f"{source}{', ' + form if form else ''}: {times:,}" for (source, form), times in sources.most_common()]
     facts.append(("accepted, by source", "; ".join(made) or "none"))
     for name, value in (file.manifest or {}).items():
-        facts.append((name.replace("_", " "), value if isinstance(value, str) else json.dumps(value)))
+        words = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        shown = ", ".join(value) if words else value if isinstance(value, str) else json.dumps(value)
+        facts.append((name.replace("_", " "), shown))
     return facts
+
+
+def _whole_flags(text: str) -> Markup:
+    """Browsers would end a line between the two hyphens of `--per-rule`."""
+    return Markup(re.sub(r"--[\w-]+", r'<span style="white-space:nowrap">\g<0></span>', str(escape(text))))

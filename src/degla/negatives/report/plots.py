@@ -9,7 +9,7 @@ from typing import Any, Final
 from degla.negatives.report.blind import CHANCE
 from degla.negatives.report.counts import RuleCounts, mean
 from degla.negatives.report.examine import Examination, all_rules
-from degla.pages.plot import PALETTE, SOFT, dress, new_figure, styled, to_svg
+from degla.pages.plot import FONT, PALETTE, SOFT, dress, new_figure, styled, to_svg
 from degla.statistics.proportions import Proportion
 
 _WIDTH: Final = 4.7
@@ -30,7 +30,7 @@ def coverage(files: Sequence[Examination]) -> str:
         if rule := file.counts.rules.get(name):
             share = 100 * rule.covered / file.counts.captions
             axes.barh(at, share, height=0.9 * 0.8 / len(files), color=palette[file.label], zorder=2)
-            axes.text(share + 1.2, at, f"{share:.0f}", va="center", fontsize=8.5 if len(files) == 1 else 7.5)
+            axes.text(share + 1.2, at, f"{share:.0f}", va="center", fontsize=FONT)
     axes.set_xlim(0, 108)
     axes.set_xlabel("captions with an accepted negative (%)")
     return _finish(figure, axes, "coverage", grid="x")
