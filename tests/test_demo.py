@@ -46,6 +46,9 @@ def test_the_whole_pipeline(
     assert "<svg" in page or "data:image/png" in page
     assert 'src="http' not in page and 'href="http' not in page, "the page asks for something outside it"
     assert (out / "report.md").is_file()
+    known = {method["label"]: method["training_data"] for method in table["methods"]}
+    assert known.pop("base") == ["not known"]
+    assert all(data == ["captions.jsonl: 64 images, among them 0 of 146 of world"] for data in known.values()), known
     first = (out / "base.html").read_text()
     assert "data:image/jpeg" in first and 'class="up">✓' in first and "recognition" in first
 

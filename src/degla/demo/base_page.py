@@ -23,6 +23,11 @@ log = logging.getLogger("degla.demo")
 _SHOWN = ("order", "swap_noun", "swap_adjective", "swap_phrase", "replace_relation", "replace_noun")
 """Kinds of questions of which the first page shows what the base gets wrong."""
 _SHOWN_OF_EACH = 2
+_NAMES = (
+    "`id`: of the words of the pairs that methods are trained on; `ood`: with at least one further word. Names without "
+    "a slash are averages; `neutral` leaves out what the texts alone tell, and `composition.id.neutral` is what the "
+    "report calls composition."
+)
 
 
 def show_base(result: Result, benchmark: Path, out: Path) -> None:
@@ -48,7 +53,7 @@ def show_base(result: Result, benchmark: Path, out: Path) -> None:
         "What the base model knows, and what it gets wrong",
         [
             Section("Wrong, and sure of it", [*_mistakes(result, benchmark)]),
-            Section("Its scores", [Table(["part", "score", "95 %", "chance"], rows)]),
+            Section("Its scores", [Table(["part", "score", "95 %", "chance"], rows), _NAMES]),
         ],
         lead=[
             "A small CLIP, pre-trained on the embedded world. It names what is there, and is at chance where only the "

@@ -19,8 +19,10 @@ from degla.evaluation.terminal import named_scores
 from degla.locks import Lock
 from degla.pages.words import points
 from degla.shelf import PUBLISHED_RULES
+from degla.study.asked import AskedNow
 from degla.study.conduct import run_chains
 from degla.study.jobs import ChainResult, Job, Measure
+from degla.study.materials import StudyQuestions
 from degla.study.workers import Ended
 
 log = logging.getLogger("degla.demo")
@@ -62,14 +64,16 @@ def runs_of(
         configs: configuration of each method and seed, without the folder.
         out: the demo's folder.
     """
-    jobs = []
+    jobs, now = [], AskedNow()
+    asked = StudyQuestions(base.benchmarks, base.root, base.questions, base.allow_missing)
     for (method, seed), config in configs.items():
         measures = [Measure(method, 1.0, out / "results" / f"{method}-{seed}.json")]
         if (share := methods[method]) is not None:
             name = f"{method} averaged {share:g}"
             measures.append(Measure(name, share, out / "results" / f"{name.replace(' ', '-')}-{seed}.json"))
         config = replace(config, out=out / "runs" / f"{method}-{seed}")
-        jobs.append(replace(base, label=method, config=config, measures=tuple(measures)))
+        leakage = now.leakage(config, base=base.base, asked=asked)
+        jobs.append(replace(base, label=method, config=config, measures=tuple(measures), leakage=leakage))
     return jobs
 
 
