@@ -18,6 +18,7 @@ import pytest
 
 from degla.errors import InputError
 from degla.evaluation.comparison import Comparison, compare
+from degla.evaluation.page import _frontiers
 from degla.evaluation.plots import BARS, families, family_bars
 from degla.evaluation.report import report
 from degla.evaluation.results import load_result, save_result
@@ -283,6 +284,16 @@ def test_long_names_leave_room_for_bars_and_numbers(report_of: Callable[[str], R
     drawn = family_bars(replace(family, row=row, parts=()), replace(comparison, methods=methods), BARS)
     texts = re.findall(r">([^<>]+)</text>", drawn)
     assert "".join(texts).count("rather") == 1 and max(map(len, texts)) <= 20
+
+
+def test_plots_of_two_benchmarks_have_two_names(report_of: Callable[[str], Reported]) -> None:
+    comparison = compare(report_of("world").paths, baseline="base")
+    other = [replace(row, benchmark="other") for row in comparison.headline if row.title == "composition"]
+    both = replace(comparison, headline=type(comparison.headline)([*comparison.headline, *other]))
+    titles = {"world": "Embedded world", "other": "Other"}
+    shown = [[part.part.title for part in _frontiers(each, titles, None)] for each in (comparison, both)]  # type: ignore[union-attr]
+    assert shown[0] == ["Composition gained, recognition kept"]
+    assert shown[1] == [f"Composition ({name}) gained, recognition (Embedded world) kept" for name in titles.values()]
 
 
 def test_every_picture_of_bars_tells_the_chance_that_it_draws(report_of: Callable[[str], Reported]) -> None:

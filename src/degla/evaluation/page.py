@@ -185,9 +185,8 @@ def _frontiers(
             f"{titles[up.benchmark]}.{dashed if comparison.baseline else ''}"
         )
         picture = Figure(partial(frontier, across, up, comparison), caption)
-        gained, kept = (
-            f"{row.title} ({titles[row.benchmark]})" if len(pairs) > 1 else row.title for row in (across, up)
-        )
+        alike = [(x.title, y.title) for x, y in pairs].count((across.title, up.title)) > 1
+        gained, kept = (f"{row.title} ({titles[row.benchmark]})" if alike else row.title for row in (across, up))
         yield PageOnly(Section(f"{capitalized(gained)} gained, {kept} kept", [picture]))
 
 
