@@ -217,7 +217,7 @@ def test_the_width_control_learns_nothing_in_its_refiner_and_the_baseline_has_no
 def test_a_rate_that_is_too_high_is_named() -> None:
     data = _data().scaled()
     with pytest.raises(DeglaError, match="no finite numbers; lower --lr"):
-        train_free(data, FreeSettings(hidden=8, epochs=9, lr=1e30), model=FreeModel(data, 8, refines=False))
+        train_free(data, FreeSettings(hidden=8, epochs=9, lr=1e6), model=FreeModel(data, 8, refines=False))
 
 
 def test_an_adapter_begins_as_nothing_and_unseen_classes_have_prototypes_of_made_rows(
