@@ -6,6 +6,7 @@ import dataclasses
 import multiprocessing
 import re
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from degla.data.dataset import PairDataset
 from degla.data.decoding import ImageError, Subject
 from degla.data.joining import join
 from degla.data.loader import EpochSampler, make_loader
+from degla.data.neighbours import Neighbours
 from degla.data.pairs import PairRow
 from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions
@@ -145,6 +147,16 @@ def test_a_sampler_goes_from_one_epoch_into_the_next() -> None:
     assert len(sampler) == 6
     assert list(EpochSampler(plan, 4, 3, steps=1)) == epochs[1][:1]
     assert list(EpochSampler(plan, 4, 1)) == epochs[0][1:]
+
+
+def test_neighbours_are_of_the_epoch_of_their_rows() -> None:
+    class Drawn:
+        def draw(self, epoch: int, index: int) -> list[int]:
+            return [(index + epoch) % 7]
+
+    plan, near = BatchPlan(range(7), batch_size=2, seed=3), cast(Neighbours, Drawn())
+    epochs = [list(EpochSampler(plan, epoch, neighbours=near)) for epoch in (4, 5, 6)]
+    assert list(EpochSampler(plan, 4, neighbours=near, steps=9)) == [batch for each in epochs for batch in each]
 
 
 def test_pairs_are_functions_of_seed_epoch_and_index(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ class EpochSampler(Sampler[list[RowKey]]):
         starts = chain([self.start], repeat(0))
         epochs = (self.plan.batches(epoch, start=start) for epoch, start in zip(count(self.epoch), starts))
         for keys in islice(chain.from_iterable(epochs), len(self)):
-            near = [] if self.neighbours is None else [self.neighbours.draw(*key) for key in keys]
-            yield keys + [(self.epoch, row) for rows in near for row in rows]
+            near = [] if self.neighbours is None else [(key[0], self.neighbours.draw(*key)) for key in keys]
+            yield keys + [(epoch, row) for epoch, rows in near for row in rows]
 
     def __len__(self) -> int:
         return len(self.plan) - self.start if self.steps is None else self.steps
