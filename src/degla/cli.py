@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(module.run_words(rest))
         return int(module.run(parser(name).parse_args(rest)) or 0)
     except DeglaError as error:
-        if not error.told:
+        if not error.reported:
             _tell(str(error))
         return error.exit_status
     except BrokenPipeError:

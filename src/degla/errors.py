@@ -5,11 +5,11 @@ class DeglaError(Exception):
     """A failure whose message says what to do next. Exit status 1.
 
     Attributes:
-        told: whether another process of the same job tells it.
+        reported: whether another process of the same job reports it.
     """
 
     exit_status = 1
-    told = False
+    reported = False
 
 
 class InputError(DeglaError):

@@ -121,12 +121,12 @@ def test_an_error_of_all_processes_is_told_by_the_first_and_that_of_one_by_itsel
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(processes, "_SECONDS_TO_WAIT", 0.1)
-    monkeypatch.setattr(processes, "_SECONDS_TO_TELL", 0)
+    monkeypatch.setattr(processes, "_SECONDS_TO_REPORT", 0)
 
     def told(messages: dict[int, str]) -> list[int]:
         """Ranks whose error is told by another."""
         store = dist.HashStore()
-        return [rank for rank, text in messages.items() if processes._first_tells(text, store, rank=rank)]
+        return [rank for rank, text in messages.items() if processes._first_reports(text, store, rank=rank)]
 
     assert told({0: "a.jpg is missing", 1: "a.jpg is missing", 2: "b.jpg is missing"}) == [1]
     assert told({1: "a.jpg is missing", 2: "a.jpg is missing"}) == []
@@ -138,13 +138,13 @@ def test_a_process_whose_error_another_one_tells_ends_without_a_word(
 ) -> None:
     store = dist.HashStore()
     store.set("degla/error", "a is missing")
-    monkeypatch.setattr(processes, "_SECONDS_TO_TELL", 0)
+    monkeypatch.setattr(processes, "_SECONDS_TO_REPORT", 0)
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
 
     def fail(given: object) -> int:
-        with processes.told_once():
+        with processes.reported_once():
             raise InputError(message)
 
     monkeypatch.setattr("degla.verbs.evaluate.run", fail)

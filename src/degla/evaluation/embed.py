@@ -296,7 +296,7 @@ class _Files:
 
 
 def _sent(inputs: Tensor, device: Any) -> Tensor:
-    """Inputs on their way to a device; a GPU takes them while the processor goes on."""
+    """Inputs on a device; a copy to a GPU is only begun, and does not block the processor."""
     if not str(device).startswith("cuda"):
         return inputs.to(device)
     return inputs.pin_memory().to(device, non_blocking=True)

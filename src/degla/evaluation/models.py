@@ -275,14 +275,14 @@ def computing_in(model: EmbeddingModel, precision: EvaluationPrecision) -> Itera
     Raises:
         InputError: the model is not PyTorch's, and its precision is that of its file.
     """
-    if isinstance(model, Floor) or (precision == "fp32" and not takes_precision(model)):
+    if not takes_precision(model):
+        if precision != "fp32" and not isinstance(model, Floor):
+            raise InputError(
+                f"{model.name}: computes in {model.precision}, as its files say; precision {precision} is for models "
+                "of PyTorch. Leave it out for this one."
+            )
         yield
         return
-    if not takes_precision(model):
-        raise InputError(
-            f"{model.name}: computes in {model.precision}, as its files say; precision {precision} is for models of "
-            "PyTorch. Leave it out for this one."
-        )
     network: Any = model
     before, network.precision = network.precision, precision
     try:

@@ -16,8 +16,8 @@ from degla.errors import DeglaError, InputError
 Value = TypeVar("Value")
 _SECONDS_TO_WAIT: Final = 5.0
 """How long an error waits for the first process to have the same."""
-_SECONDS_TO_TELL: Final = 1.0
-"""What the first process needs to tell it: torchrun ends all processes soon after one has ended."""
+_SECONDS_TO_REPORT: Final = 1.0
+"""What the first process needs to report it: torchrun ends all processes soon after one has ended."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,15 @@ def joined_processes(environment: Mapping[str, str] = os.environ) -> Iterator[Ev
     with _stdout_to_stderr():
         dist.init_process_group("gloo")
     try:
-        with told_once():
+        with reported_once():
             yield EvaluationProcesses(rank=dist.get_rank(), count=dist.get_world_size())
     finally:
         dist.destroy_process_group()
 
 
 @contextlib.contextmanager
-def told_once() -> Iterator[None]:
-    """Mark errors that the first of a job's processes has too and tells; one that a process has alone stays its own."""
+def reported_once() -> Iterator[None]:
+    """Mark errors that the first process of the job reports too; one that a process has alone it reports itself."""
     try:
         yield
     except DeglaError as error:
@@ -111,12 +111,12 @@ def told_once() -> Iterator[None]:
 
         if dist.is_available() and dist.is_initialized():
             store = dist.distributed_c10d._get_default_store()
-            error.told = _first_tells(str(error), store, rank=dist.get_rank())
+            error.reported = _first_reports(str(error), store, rank=dist.get_rank())
         raise
 
 
-def _first_tells(message: str, store: Any, *, rank: int) -> bool:
-    """Whether the first process tells this message; what the first says itself is left for the others to find."""
+def _first_reports(message: str, store: Any, *, rank: int) -> bool:
+    """Whether the first process reports this message; the first leaves its own where the others look for it."""
     if rank == 0:
         store.set("degla/error", message)
         return False
@@ -126,7 +126,7 @@ def _first_tells(message: str, store: Any, *, rank: int) -> bool:
     except RuntimeError:  # The first has no error, or is gone.
         return False
     if same:
-        time.sleep(_SECONDS_TO_TELL)
+        time.sleep(_SECONDS_TO_REPORT)
     return bool(same)
 
 

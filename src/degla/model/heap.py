@@ -62,9 +62,8 @@ def _memory_limits(system: Path) -> Iterator[int]:
         root, name = system / "sys/fs/cgroup" / kinds, "memory.limit_in_bytes" if kinds else "memory.max"
         group = group.strip("/")
         for folder in (root / group, *(root / group).parents[: len(Path(group).parts)]):
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # "max"; or a container, which sees its own group as the root
+            # No number is "max"; no such file: a container, which sees its own group as the root.
+            with contextlib.suppress(OSError, ValueError):
                 yield int((folder / name).read_text(encoding="ascii"))
 
 

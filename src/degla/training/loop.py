@@ -81,7 +81,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> TrainResult:
     processes = evaluation.EvaluationProcesses(Processes.current().rank, Processes.current().count)
     run = bring_here(config.out) if resume else folder_of_run(config.out)
     with (
-        evaluation.told_once(),
+        evaluation.reported_once(),
         open_run(run, resume=resume, processes=processes),
         Mirror(config.out, active=accelerator.is_main_process, resume=resume) as mirror,
     ):

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,6 @@ _MAKERS = {
     "contexts": "captions with a longer true one of the things and relations that they name: one file",
     "composites": "pictures and captions joined two and two, and negatives: captions.jsonl, negatives.jsonl, images/",
 }
-
-_LARGEST = 9_458
-"""Height and width of the largest square that `degla.data.images` reads."""
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -126,13 +124,15 @@ def _contexts(given: argparse.Namespace) -> str:
 
 def _composites(given: argparse.Namespace) -> str:
     from degla.data.composites import composites
+    from degla.data.decoding import MAX_PIXELS
     from degla.records import write_jsonl
 
     if given.images is None or not given.images.is_dir():
         raise InputError(f"--images {given.images}: composites need the folder that image paths start from.")
     size = 224 if given.size is None else given.size
-    if size % 2 or not 2 <= size <= _LARGEST:
-        raise InputError(f"--size is {size}; it must be even, from 2 to {_LARGEST}.")
+    largest = isqrt(MAX_PIXELS) // 2 * 2
+    if size % 2 or not 2 <= size <= largest:
+        raise InputError(f"--size is {size}; it must be even, from 2 to {largest}.")
     captions = list(_read(given, "positives"))
     rows, negatives = [], []
     with _new_folder(given.out) as folder:
