@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -139,7 +140,7 @@ def test_openai_vocabulary_is_open_clips_own(tmp_path: Path) -> None:
     write_clip(tmp_path / "model", own=True)
     encoder = load_encoder(str(tmp_path / "model"))
     assert encoder.description.tokenizer_files == ()
-    assert type(encoder.tokenize).__name__ == "SimpleTokenizer"
+    assert isinstance(encoder.tokenize, open_clip.SimpleTokenizer)
     assert "hf_tokenizer_name" not in encoder.description.model_config["text_cfg"]
 
 

@@ -106,6 +106,8 @@ def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path,
     """
     import open_clip
 
+    from degla.model.clip_tokenizer import fast
+
     text = model_config.get("text_cfg", {})
     options = {name: value for name, value in (text.get("tokenizer_kwargs") or {}).items() if name != _BPE}
     context = text.get("context_length", _CONTEXT)
@@ -117,7 +119,7 @@ def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path,
         return open_clip.get_tokenizer(source)
     if not files:
         plain = source.startswith("local-dir:") and not options
-        return clip_tokenizer(context) if plain else open_clip.get_tokenizer(source)
+        return clip_tokenizer(context) if plain else fast(open_clip.get_tokenizer(source))
     try:
         tokenizer = open_clip.SimpleTokenizer(bpe_path=str(files[0]), context_length=context, **options)
     except Exception as error:  # gzip and zlib raise kinds of their own for damaged files
@@ -128,7 +130,7 @@ def open_tokenizer(source: str, model_config: dict[str, Any], files: tuple[Path,
             f"{files[0]}: {tokenizer.vocab_size} tokens, but the model knows {size} ({CONFIG_NAME}, field "
             "'text_cfg.vocab_size'); this is the tokenizer of another model."
         )
-    return tokenizer
+    return fast(tokenizer)
 
 
 @cache
@@ -136,8 +138,10 @@ def clip_tokenizer(context: int) -> Any:
     """open_clip's own with CLIP's merges, read once: that takes as long as reading a small model."""
     import open_clip
 
+    from degla.model.clip_tokenizer import fast
+
     if context == _CONTEXT:
-        return open_clip.SimpleTokenizer(context_length=context)
+        return fast(open_clip.SimpleTokenizer(context_length=context))
     other = copy.copy(clip_tokenizer(_CONTEXT))
     other.context_length = context
     return other
