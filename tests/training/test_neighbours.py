@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from degla.cli import main
 from degla.data.neighbours import NeighbourRecord
@@ -18,7 +20,7 @@ from degla.model.load import load_encoder
 from degla.records import CaptionRecord, read_jsonl
 from degla.training.loop import train
 from degla.training.neighbours import find_neighbours, nearest_rows
-from tests.training.configs import tiny_config
+from tests.training.configs import cut_off, tiny_config
 from tests.training.gradient_worker import first_step
 
 
@@ -69,6 +71,21 @@ def test_the_command_writes_what_training_reads(
     assert train(config).finished
     assert main(["neighbours", *words, "--out", str(out), "--count", "0"]) == 2
     assert "--count is 0" in capsys.readouterr().err
+
+
+def test_similar_images_of_a_resumed_run_are_those_of_the_whole_one(
+    tiny_model: Path, tiny_pairs: dict[str, Path], tmp_path: Path
+) -> None:
+    whole = tiny_config("negclip_hard_images", model=tiny_model, pairs=tiny_pairs, out=tmp_path / "whole", steps=8)
+    assert train(whole).finished
+    # Six steps make an epoch: the run goes on in the second, whose images and crops are others.
+    parts = replace(whole, out=tmp_path / "parts", checkpoint=replace(whole.checkpoint, every_steps=7))
+    train(parts)
+    cut_off(parts, at=7)
+    assert main(["train", "--resume", str(tmp_path / "parts")]) == 0
+    left, right = (load_file(tmp_path / name / "step-8" / "open_clip_model.safetensors") for name in ("whole", "parts"))
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[key], right[key]) for key in left)
 
 
 @pytest.mark.parametrize(
