@@ -71,8 +71,8 @@ def run_json(capsys: pytest.CaptureFixture[str], *words: object) -> list[dict]:
     return json.loads(capsys.readouterr().out)
 
 
-def test_counts_by_hand(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    negatives, captions = files
+def write_replies(negatives: Path) -> None:
+    """The journal of a language model beside the file, with a torn last line."""
     replies = negatives.with_name(negatives.name + ".replies.jsonl")
     lines = [
         {"caption_id": "3", "rule": "swap_nouns", "draw": 0, "form": "write", "outcome": "refused", "attempts": 3,
@@ -81,6 +81,11 @@ def test_counts_by_hand(files: tuple[Path, Path], capsys: pytest.CaptureFixture[
          "repaired": True},
     ]  # fmt: skip
     replies.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"caption_id": "torn')
+
+
+def test_counts_by_hand(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    negatives, captions = files
+    write_replies(negatives)
     (found,) = run_json(capsys, negatives, "--captions", captions)
     assert (found["captions"], found["rows"], found["accepted"]) == (4, 9, 4)
     assert found["captions_covered"]["count"] == 3
@@ -144,6 +149,16 @@ def test_page_needs_nothing_outside_and_escapes_texts(files: tuple[Path, Path], 
     assert "prefers-color-scheme: dark" in page and page.count("<svg") >= 4
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
+
+
+def test_the_page_counts_what_a_language_model_answered(files: tuple[Path, Path], tmp_path: Path) -> None:
+    negatives, captions = files
+    write_replies(negatives)
+    out = tmp_path / "page.html"
+    assert main(["negatives", "report", str(negatives), "--captions", str(captions), "--out", str(out)]) == 0
+    page = out.read_text(encoding="utf-8")
+    assert '<th scope="row">swap_<wbr>nouns</th><td>1</td><td>0</td></tr>' in page  # refused, answered
+    assert "2 requests (write 2), sent 4 times; 1 answers repaired; retry: 429 2." in page
 
 
 def test_terminal_takes_brackets_for_text(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

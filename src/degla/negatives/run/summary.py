@@ -47,11 +47,19 @@ class Outcomes:
         """Requests in all."""
         return self.outcomes.total()
 
-    def by_outcome(self) -> Counter[str]:
-        """Requests by outcome, in the order in which the outcomes came first."""
+    def by_outcome(self, rule: str | None = None) -> Counter[str]:
+        """Requests by outcome, of one rule or of all, in the order in which the outcomes came first."""
         totals: Counter[str] = Counter()
-        for (_, _, outcome), number in self.outcomes.items():
-            totals[outcome] += number
+        for (name, _, outcome), number in self.outcomes.items():
+            if rule in (None, name):
+                totals[outcome] += number
+        return totals
+
+    def by_form(self) -> Counter[str]:
+        """Requests by form, in the order in which the forms came first."""
+        totals: Counter[str] = Counter()
+        for (_, form, _), number in self.outcomes.items():
+            totals[form] += number
         return totals
 
     def plain(self) -> dict[str, Any]:
