@@ -21,8 +21,7 @@ from degla.negatives.report.counts import Reservoir, entropy
 from degla.negatives.report.page import _whole_flags
 from degla.negatives.report.sheet import key_path
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
-from degla.statistics.agreement import cohen_kappa
-from degla.statistics.proportions import clustered, wilson
+from degla.statistics.proportions import clustered, cohen_kappa, wilson
 from tests.official import OFFICIAL, SHARED
 
 NOUNS = ("dog", "cat", "horse", "table", "lamp", "boat", "tree", "car", "child", "clock", "plate", "bird")

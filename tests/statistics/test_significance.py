@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from degla.results import Interval
-from degla.statistics.seeds import QuestionVariance, doubt_of, holm, p_over_questions, p_over_seeds
-from degla.statistics.sources import deviation_factors, over_sources
+from degla.statistics.seeds import (
+    QuestionVariance,
+    deviation_factors,
+    doubt_of,
+    holm,
+    over_sources,
+    p_over_questions,
+    p_over_seeds,
+)
 
 
 def test_p_values_are_known_ones() -> None:

@@ -14,6 +14,8 @@ from degla.results import Interval
 FloatArray = NDArray[np.float64]
 DRAWS = 1000
 """Bootstrap draws: the ends of a 95 % interval are then known to about a twentieth of its width."""
+TAIL = (1 - 0.95) / 2
+"""Probability beyond each end of a 95 % interval."""
 _BLOCK = 2**15
 """Counts that are drawn at once: they stay in a processor's cache."""
 
@@ -83,11 +85,10 @@ class DrawnMeans:
         return np.asarray(np.divide(means, left, out=np.full(len(counts), np.nan), where=left > 0))
 
 
-def percentile_interval(values: NDArray[Any], *, level: float = 0.95, method: str) -> Interval:
-    """Interval between the percentiles of bootstrap values; draws without a value (NaN) are left out."""
-    tail = 100 * (1 - level) / 2
-    low, high = np.nanpercentile(values, [tail, 100 - tail])
-    return Interval(low=float(low), high=float(high), level=level, method=method)
+def percentile_interval(values: NDArray[Any], *, method: str) -> Interval:
+    """95 % interval between the percentiles of bootstrap values; draws without a value (NaN) are left out."""
+    low, high = np.nanpercentile(values, [100 * TAIL, 100 - 100 * TAIL])
+    return Interval(low=float(low), high=float(high), method=method)
 
 
 def grouped_mean(values: FloatArray, groups: NDArray[np.int64] | None) -> float:

@@ -16,8 +16,7 @@ from degla.pages.page import Code, Facts, Figure, Fold, Page, PageOnly, Paragrap
 from degla.pages.plot import Mark, standing_alone
 from degla.pages.table import Column, Table, TableCell, TableRow, Tone
 from degla.pages.words import UNKNOWN, capitalized, counted, duration, interval, p_value, percent, points
-from degla.statistics.seeds import Spread
-from degla.statistics.sources import Overall, Source
+from degla.statistics.seeds import Overall, Source, Spread
 from degla.study.plan import Plan
 from degla.study.plot import arm_marks, frontier, has_many
 from degla.study.printed import printed_section

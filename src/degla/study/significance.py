@@ -15,12 +15,12 @@ from degla.statistics.seeds import (
     LEVEL,
     Difference,
     QuestionVariance,
+    RunValues,
     holm,
     p_over_questions,
     p_over_seeds,
     seed_difference,
 )
-from degla.statistics.sources import RunValues
 from degla.study.record import StudyRecord, TestRecord
 from degla.study.standings import BASE, StudyRow, StudyTable
 

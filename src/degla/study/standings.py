@@ -8,8 +8,7 @@ from math import fsum
 from typing import Any
 
 from degla.evaluation.choice import trade_off
-from degla.statistics.seeds import QuestionVariance, Spread, seed_spread
-from degla.statistics.sources import RunValues
+from degla.statistics.seeds import QuestionVariance, RunValues, Spread, seed_spread
 from degla.study.jobs import Cost
 from degla.study.record import ModelRecord, RunRecord, StudyRecord
 

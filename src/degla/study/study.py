@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 
-from degla.statistics.sources import Overall, Source, over_sources
+from degla.statistics.seeds import Overall, Source, over_sources
 from degla.study.chosen import at_edges, is_choice
 from degla.study.plan import Plan
 from degla.study.record import StudyRecord

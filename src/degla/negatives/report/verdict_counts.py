@@ -15,8 +15,7 @@ from typing import Final, NamedTuple
 from degla.errors import InputError
 from degla.negatives.report.sheet import COLUMNS, KEY_COLUMNS, key_path, read_sheet
 from degla.shelf import POSITIVES
-from degla.statistics.agreement import cohen_kappa
-from degla.statistics.proportions import Proportion, wilson
+from degla.statistics.proportions import Proportion, cohen_kappa, wilson
 
 ALL: Final = "all"
 """Name of the sum over rules, and of the file where a sheet has no key."""
