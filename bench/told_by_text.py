@@ -22,8 +22,8 @@ from degla.data.sources import read_captions, read_negatives
 from degla.negatives.balance.signs import CandidatePair
 from degla.negatives.balance.told import Told, measure_told, told_by_all
 from degla.negatives.files.caption_index import CaptionIndex
+from degla.negatives.report.blind import Likelihoods, NgramLikelihood, half_of, ngram_likelihoods
 from degla.negatives.report.counts import Reservoir
-from degla.negatives.report.ngrams import Likelihoods, NgramLikelihood, half_of, ngram_likelihoods
 
 TOGETHER = "together"
 MOST = 1_500

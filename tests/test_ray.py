@@ -23,7 +23,7 @@ from degla.errors import InputError
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.dialogue import Maker
-from degla.negatives.run.journal import Journal
+from degla.negatives.run.output import Journal
 from degla.negatives.run.questions import Prompts
 from degla.negatives.run.ray_engine import BatchResult, Means, PartFolder, Worker, _in_order, parts_folder, take_in
 from degla.negatives.run.stream import CaptionStream

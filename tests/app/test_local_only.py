@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from degla.app.local_only import MOST_BYTES, LocalOnly
 from degla.app.review_page import ReviewPage, build
+from degla.app.serving import MOST_BYTES, LocalOnly
 from degla.errors import InputError
-from degla.negatives.review.decisions import Review
+from degla.negatives.review.decisions import LONGEST, Review, draft_key
 from degla.negatives.review.draft import Draft
-from degla.negatives.review.state import LONGEST, draft_key
 
 DRAFT = Draft(
     rule="swap_nouns",

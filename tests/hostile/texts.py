@@ -16,9 +16,9 @@ from degla.negatives.examples import read_examples
 from degla.negatives.files.pack import pack as pack_negatives
 from degla.negatives.files.pack import read_manifest, read_outcomes
 from degla.negatives.llm import Reply, RequestKey
-from degla.negatives.report.verdict_counts import count_verdicts
+from degla.negatives.report.sheet import count_verdicts
 from degla.negatives.review.draft import Draft
-from degla.negatives.run.journal import read_replies, write_line
+from degla.negatives.run.output import read_replies, write_line
 from degla.records import read_jsonl, write_jsonl
 from degla.shelf import BENCHMARKS
 from degla.study.plan import read_plan

@@ -18,8 +18,8 @@ from degla.negatives.balance.outcome import BalanceSettings, RuleBalance
 from degla.negatives.balance.signs import CandidatePair, signs
 from degla.negatives.balance.told import measure_told
 from degla.negatives.files.caption_index import CaptionIndex
-from degla.negatives.report.giveaways import TextPair, explain
-from degla.negatives.report.ngrams import NgramLikelihood, ngram_likelihoods
+from degla.negatives.report.blind import NgramLikelihood, ngram_likelihoods
+from degla.negatives.report.examine import TextPair, explain
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 
 COLOURS = ("red", "blue", "green", "black", "white", "brown")

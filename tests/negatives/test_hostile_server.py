@@ -16,8 +16,7 @@ import pytest
 
 from degla.errors import DeglaError
 from degla.negatives.llm import endpoint as endpoint_module
-from degla.negatives.llm.answers import Completion, read_answer
-from degla.negatives.llm.dialect import Dialect, RequestSettings
+from degla.negatives.llm.dialect import Completion, Dialect, RequestSettings, read_answer
 from degla.negatives.llm.endpoint import MOST_BYTES, Endpoint, unpack
 from degla.negatives.llm.faults import LONGEST_WAIT, Fault, fault_of_status, hold_for, retry_after
 from degla.negatives.llm.server import ServerModel

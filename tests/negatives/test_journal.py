@@ -10,7 +10,7 @@ import pytest
 from degla.errors import DeglaError, InputError
 from degla.negatives.llm import Reply, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.run.journal import Journal
+from degla.negatives.run.output import Journal
 from degla.negatives.run.summary import Summary
 from tests.negatives.scripted_runs import run, varied
 

@@ -17,9 +17,8 @@ from degla.data.decoding import ImageError, Subject, decode_part, is_file, read_
 from degla.errors import InputError
 from degla.negatives.differences import TextPiece, mark_words
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.review.decisions import Review
+from degla.negatives.review.decisions import LONGEST, Action, Review, draft_key, judge_text
 from degla.negatives.review.draft import Draft
-from degla.negatives.review.state import LONGEST, Action, draft_key, judge_text
 from degla.negatives.verdicts import REASONS, Verdict
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,7 @@ from rich.text import Text
 
 from degla.errors import InputError
 from degla.negatives.differences import mark_words
-from degla.negatives.review.decisions import Review
-from degla.negatives.review.state import Action, judge_text
+from degla.negatives.review.decisions import Action, Review, judge_text
 from degla.negatives.verdicts import REASONS, Verdict
 
 _ACTIONS: dict[str, Action] = {"a": "accept", "r": "reject", "u": "undo"}

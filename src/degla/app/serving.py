@@ -1,15 +1,26 @@
-"""What the pages share: gradio without its calls home, one application behind the guard, one socket on this machine."""
+"""What the pages share: gradio without its calls home, one application behind the guard, one socket on this machine.
+
+The guard lets the page itself speak, in a browser here; everything else gets 403. Any web page that is open in the same
+browser can send requests to 127.0.0.1. It cannot hide its own address (header Origin, or Sec-Fetch-Site where there is
+none), and a name that was turned to 127.0.0.1 after the page was loaded (DNS rebinding) shows in the header Host.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-from degla.app.local_only import LocalOnly
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from degla.errors import InputError
+from degla.parse import parse_json
 
 _FONTS: Final = ("system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
 _HERE: Final = Path(__file__).parent
@@ -91,3 +102,151 @@ def serve_at(listener: socket.socket, application: Any, *, title: str, note: str
     sys.stdout.write(f"{title} at http://127.0.0.1:{listener.getsockname()[1]}  ({note})\n")
     sys.stdout.flush()
     uvicorn.Server(uvicorn.Config(application, log_level="warning")).run(sockets=[listener])
+
+
+Refusal = tuple[int, str]
+"""Status and reason."""
+
+MOST_BYTES: Final = 1 << 18
+"""Bytes of one request's body; what a button sends has about a thousand."""
+
+_HOSTS: Final = frozenset({"127.0.0.1", "localhost"})
+_POSTS: Final = (
+    "/gradio_api/run/",
+    "/gradio_api/queue/",
+    "/gradio_api/api/",
+    "/gradio_api/reset",
+    "/gradio_api/cancel",
+)
+"""Beginnings of the paths that the page's buttons send to. Uploads are not among them: few pages take a file."""
+_UPLOAD: Final = "/gradio_api/upload"
+
+
+class LocalOnly:
+    """ASGI middleware that lets the page's own requests through, with bounded bodies.
+
+    Args:
+        app: what answers them.
+        upload_bytes: of a file that the page takes, at most; 0: it takes none.
+    """
+
+    def __init__(self, app: ASGIApp, *, upload_bytes: int = 0) -> None:
+        self._app, self._upload_bytes = app, upload_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it with a refusal (ASGI)."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        body, request = b"", Request(scope, receive)
+        uploads = bool(self._upload_bytes) and scope["method"] == "POST" and scope["path"] == _UPLOAD
+        most = self._upload_bytes + MOST_BYTES if uploads else MOST_BYTES
+        refusal = _refusal(request, most=most, uploads=uploads)
+        if refusal is None:
+            body, refusal = await _read(request, most)
+        if refusal is None and body and not uploads:
+            refusal = _foreign_file(body, _upload_folder() if self._upload_bytes else None)
+        if refusal is not None:
+            status, reason = refusal
+            await PlainTextResponse(f"Refused: {reason}.\n", status, {"connection": "close"})(scope, receive, send)
+            return
+        replayed = False
+
+        async def replay() -> Message:
+            nonlocal replayed
+            if replayed:
+                return await receive()
+            replayed = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, replay, send)
+
+
+def _refusal(request: Request, *, most: int, uploads: bool) -> Refusal | None:
+    """Why a request is not for this page, before its body is read; None where it is."""
+    headers, method = request.headers, request.method
+    for name in ("host", "origin", "content-type"):
+        if len(headers.getlist(name)) > 1:
+            return 403, f"two headers {name}"
+    host = headers.get("host", "")
+    if _name(f"http://{host}") not in _HOSTS:
+        return 403, "asked under a name that is not this machine's own"
+    origin = headers.get("origin")
+    if origin is not None and origin.lower() != f"http://{host}".lower():
+        return 403, "asked by another page"
+    site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
+    # A link elsewhere may lead here; an image, a script or a form elsewhere may not reach in.
+    if site not in ("none", "same-origin") and (mode != "navigate" or method != "GET"):
+        return 403, "asked by another page"
+    path = request.scope["path"]
+    if "://" in path or "/proxy=" in path:
+        return 403, "nothing is fetched from elsewhere"
+    if method not in ("GET", "HEAD"):
+        if method != "POST" or not (uploads or path.startswith(_POSTS)):
+            return 403, "this page takes no files and no such request"
+        kind = "multipart/form-data" if uploads else "application/json"
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != kind:
+            return 403, "only a file is taken here" if uploads else "only JSON is taken"
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or len(length) > 12 or int(length) > most:
+        return _too_long(most)
+    return None
+
+
+def _foreign_file(body: bytes, folder: Path | None) -> Refusal | None:
+    """Why a request is refused that names a file which was not uploaded.
+
+    gradio copies every file that a request names to where anyone may fetch it, and looks whether it was uploaded only
+    in programs that it launched itself.
+    """
+    try:
+        waiting: list[Any] = [parse_json(body, where="the request")]
+    except InputError:
+        return 400, "no JSON"
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict) and "path" in value and not _is_in(value["path"], folder):
+            return 403, "only files that were dropped on the page are read"
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+    return None
+
+
+def _is_in(path: object, folder: Path | None) -> bool:
+    if path is None:
+        return True
+    try:
+        return isinstance(path, str) and folder is not None and Path(path).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # no path
+        return False
+
+
+def _upload_folder() -> Path:
+    """Where gradio puts what was uploaded."""
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
+
+
+def _too_long(most: int) -> Refusal:
+    return 413, f"more than {most >> 10} KiB"
+
+
+def _name(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+async def _read(request: Request, most: int) -> tuple[bytes, Refusal | None]:
+    content = bytearray()
+    try:
+        async for piece in request.stream():
+            content += piece
+            if len(content) > most:
+                return b"", _too_long(most)
+    except ClientDisconnect:  # the browser has left
+        return b"", (400, "the request was broken off")
+    return bytes(content), None

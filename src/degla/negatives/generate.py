@@ -22,8 +22,7 @@ from degla.errors import DeglaError, InputError
 from degla.negatives.llm import LanguageModel
 from degla.negatives.rule import load_rule
 from degla.negatives.run.dialogue import Maker
-from degla.negatives.run.journal import Journal
-from degla.negatives.run.output import Output, continue_output, journal_path, manifest
+from degla.negatives.run.output import Journal, Output, continue_output, journal_path, manifest
 from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, spread, tag
 from degla.negatives.run.questions import FormChoice, Prompts, load_all_examples, prompt_digests, usable_forms
 from degla.negatives.run.stream import BATCH, Captions, CaptionStream

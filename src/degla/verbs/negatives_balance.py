@@ -15,7 +15,7 @@ from degla.verbs._captions import columns, describe_columns
 from degla.verbs._terminal import show
 
 if TYPE_CHECKING:
-    from degla.negatives.report.ngrams import Likelihoods
+    from degla.negatives.report.blind import Likelihoods
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -84,8 +84,8 @@ def run(given: argparse.Namespace) -> int:
 def _likelihoods(model: str | None, captions: object) -> tuple[Sequence[Likelihoods], str]:
     """Likelihoods of the texts of two halves of the images, and what gives them."""
     from degla.negatives.files.caption_index import CaptionIndex
+    from degla.negatives.report.blind import ngram_likelihoods
     from degla.negatives.report.examine import Judge
-    from degla.negatives.report.ngrams import ngram_likelihoods
 
     assert isinstance(captions, CaptionIndex)
     if model is None:

@@ -112,7 +112,7 @@ def label_files(files: list[Path], labels: list[str] | None) -> dict[str, Path]:
 
 
 def _count_verdicts(given: argparse.Namespace) -> int:
-    from degla.negatives.report.verdict_counts import count_verdicts
+    from degla.negatives.report.sheet import count_verdicts
 
     if given.files:
         raise InputError("--read counts filled sheets; files of negatives are not read with it.")

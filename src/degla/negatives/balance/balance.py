@@ -20,9 +20,8 @@ from degla.negatives.balance.outcome import Balance, BalanceSettings, RuleBalanc
 from degla.negatives.balance.signs import CandidatePair, signs
 from degla.negatives.balance.told import measure_told, told_quickly
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
-from degla.negatives.report.blind import FEWEST
+from degla.negatives.report.blind import FEWEST, Likelihoods, half_of
 from degla.negatives.report.counts import Reservoir
-from degla.negatives.report.ngrams import Likelihoods, half_of
 from degla.records import NegativeRecord, write_jsonl
 
 REWARDS: Final = (2.0, 1.4, 1.0, 0.7, 0.5, 0.35, 0.25, 0.15)

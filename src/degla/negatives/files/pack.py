@@ -19,8 +19,7 @@ from typing import Any, Final
 from degla.errors import InputError
 from degla.files import whole_file, whole_lines
 from degla.negatives.files.caption_index import CaptionIndex
-from degla.negatives.run.journal import read_line
-from degla.negatives.run.output import journal_path, manifest_path
+from degla.negatives.run.output import journal_path, manifest_path, read_line
 from degla.negatives.run.summary import Outcomes
 from degla.parse import in_one_line, open_file, parse_json, read_json_object
 from degla.records import NegativeRecord

@@ -18,8 +18,7 @@ from typing import Final
 
 from degla.errors import DeglaError
 from degla.negatives.llm import Reply, Request, RequestKey
-from degla.negatives.llm.answers import Completion, read_answer
-from degla.negatives.llm.dialect import Mode
+from degla.negatives.llm.dialect import Completion, Mode, read_answer
 from degla.negatives.llm.endpoint import REST_AFTER, Endpoint, back_off
 from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault
 

@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from degla.errors import InputError
-from degla.negatives.llm.answers import Completion
-from degla.negatives.llm.dialect import Dialect
+from degla.negatives.llm.dialect import Completion, Dialect
 from degla.negatives.llm.faults import LONGEST_WAIT, NO_CHOICES, Fault, conceal, fault_of_status, hold_for
 from degla.parse import parse_json
 
@@ -150,7 +149,7 @@ class Endpoint:
             raise self._fault(error.status_code, error.response) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__
-            if isinstance(cause, Fault):  # of bodies.py
+            if isinstance(cause, Fault):  # of `unpack`
                 raise cause from None
             message = self.conceal(str(cause) or type(cause).__name__)
             kind = "half reply" if "incomplete" in message or "without sending complete" in message else "connection"

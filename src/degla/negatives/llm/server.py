@@ -1,7 +1,7 @@
 """Any OpenAI-compatible server, or several: vLLM, llama.cpp, SGLang, TGI, Ollama, OpenAI itself.
 
 Requests run on an asyncio loop in a thread of their own. asker.py asks each until there is a reply; endpoint.py is one
-server, dialect.py how it is asked, answers.py what its answers mean and faults.py its errors.
+server, dialect.py how it is asked and what its answers mean, faults.py its errors.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""Sheets for people to read: drawn negatives, shuffled, without a word on what made them; the key is another file.
+"""Sheets for people to read: drawn negatives, shuffled, without a word on what made them; and what the readers say.
 
 A sheet is a TSV file with the columns of `COLUMNS`. The reader writes y or n into "different" (is it grammatical and
 really different from the caption?) and "plausible" (could there be such a picture?), and remarks into "note". Neither
-the rule nor the file stands in it: both are in the key, which has one line for each file that a text came from. Several
-readers get the same texts, each in an order of its own, so that their agreement can be measured.
+the rule nor the file stands in it: both are in the key, another file, which has one line for each file that a text came
+from. Several readers get the same texts, each in an order of its own, so that their agreement can be measured.
+
+Filled sheets give shares of each file and rule, every miss, and agreement. A text that several people read counts once,
+as good only where all of them say so. How far they agree: share of same answers, and Cohen's kappa (1960).
 """
 
 from __future__ import annotations
@@ -12,17 +15,21 @@ import csv
 import hashlib
 import re
 from bisect import insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from operator import itemgetter
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from degla.errors import InputError
 from degla.files import whole_file
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.counts import Drawn
 from degla.records import NegativeRecord
+from degla.shelf import POSITIVES
+from degla.statistics.proportions import Proportion, cohen_kappa, wilson
 
 COLUMNS: Final = ("id", "caption", "negative", "different", "plausible", "note")
 KEY_COLUMNS: Final = ("id", "file", "rule", "source", "form", "caption_id")
@@ -152,3 +159,270 @@ def read_sheet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
             f"{path} line {reader.reader.line_num}: not tab-separated values: {error}. A cell that begins with a "
             "quotation mark ends with one, and marks inside it are doubled: take them out of the note."
         ) from None
+
+
+ALL: Final = "all"
+"""Name of the sum over rules, and of the file where a sheet has no key."""
+
+_SAID: Final = {"y": True, "yes": True, "n": False, "no": False, "": None}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two readers' yes and no to one question about the same texts.
+
+    Attributes:
+        first: name of the first reader's sheet.
+        second: name of the second's.
+        question: column of the sheet.
+        n: texts that both read.
+        same: texts with the same answer.
+        kappa: agreement beyond that of two readers who answer at random as often yes as these do: 1 is complete, 0 is
+            chance. None where both give one and the same answer to everything: then chance agrees completely too.
+        low: lower end of kappa's 95 % interval (large-sample, Fleiss, Cohen and Everitt 1969); None without kappa.
+        high: upper end.
+    """
+
+    first: str
+    second: str
+    question: str
+    n: int
+    same: int
+    kappa: float | None
+    low: float | None
+    high: float | None
+
+    def line(self) -> str:
+        """One line of a Markdown table."""
+        kappa = "–" if self.kappa is None else f"{self.kappa:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        share = f"{100 * self.same / self.n:.0f}"
+        return f"| {self.first}, {self.second} | {self.question} | {self.n} | {share} | {kappa} |"
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A negative that a reader calls ungrammatical or not really different."""
+
+    id: str
+    rule: str
+    caption: str
+    negative: str
+    note: str
+
+
+@dataclass
+class VerdictCount:
+    """Verdicts on the negatives of one file and rule.
+
+    Attributes:
+        file: label of the file.
+        rule: name of the rule, or `ALL`.
+        n: texts with verdicts.
+        different: of them, those that every reader calls grammatical and really different.
+        plausible: of them, those that every reader calls a plausible scene as well.
+        unread: texts without a verdict.
+        misses: those that are not different.
+    """
+
+    file: str
+    rule: str
+    n: int = 0
+    different: int = 0
+    plausible: int = 0
+    unread: int = 0
+    misses: list[Miss] = field(default_factory=list)
+
+    def plain(self) -> dict[str, object]:
+        """JSON values."""
+        return {
+            "file": self.file,
+            "rule": self.rule,
+            "different": wilson(self.different, self.n).plain(),
+            "plausible": wilson(self.plausible, self.n).plain(),
+            "unread": self.unread,
+            "misses": [asdict(miss) for miss in self.misses],
+        }
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What filled sheets say.
+
+    Attributes:
+        counts: one for each file and rule, by name, and for each file a last one over all rules.
+        agreements: of every two sheets with texts in common.
+    """
+
+    counts: tuple[VerdictCount, ...]
+    agreements: tuple[Agreement, ...]
+
+    def plain(self) -> dict[str, object]:
+        """JSON values."""
+        return {
+            "counts": [count.plain() for count in self.counts],
+            "agreement": [asdict(agreement) for agreement in self.agreements],
+        }
+
+    def markdown(self) -> str:
+        """A table of shares in percent with their 95 % intervals (Wilson), the readers' agreement, and the misses."""
+        # Of true texts the column `different` asks whether they are true. A sheet without a key says no rule.
+        rules = {count.rule for count in self.counts} - {ALL}
+        asked = "true" if rules and rules <= set(POSITIVES.names()) else "really different"
+        lines = [
+            f"| file | rule | read | grammatical and {asked}, % | a plausible scene as well, % |",
+            "|---|---|---:|---:|---:|",
+        ]
+        for count in self.counts:
+            cells = [_share(wilson(count.different, count.n)), _share(wilson(count.plausible, count.n))]
+            rule = f"**{count.rule}**" if count.rule == ALL else f"`{count.rule}`"
+            lines.append(f"| {count.file} | {rule} | {count.n} | {cells[0]} | {cells[1]} |")
+        lines += ["", "95 % intervals by Wilson's method."]
+        if self.agreements:
+            lines[-1] += " A text that several people read counts where all of them say yes."
+        unread = {count.file: count.unread for count in self.counts if count.rule == ALL and count.unread}
+        if unread:
+            lines[-1] += " Not read yet: " + ", ".join(f"{file} {number}" for file, number in unread.items()) + "."
+        if self.agreements:
+            lines += ["", "| readers | question | texts | same answer, % | Cohen's kappa |", "|---|---|---:|---:|---:|"]
+            lines += [agreement.line() for agreement in self.agreements]
+        missed = [(count.file, miss) for count in self.counts if count.rule != ALL for miss in count.misses]
+        if missed:
+            lines += ["", f"Not grammatical, or not {asked}:", ""]
+            lines += [
+                f"* {file}, `{miss.rule}`: {miss.caption} → {miss.negative}" + (f" ({miss.note})" if miss.note else "")
+                for file, miss in missed
+            ]
+        return "\n".join(lines) + "\n"
+
+
+class _Verdict(NamedTuple):
+    """One reader's word on one text; None where it was not read."""
+
+    different: bool | None
+    plausible: bool | None
+    note: str
+
+
+@dataclass
+class _Text:
+    """One row of a sheet, with the words of all its readers."""
+
+    id: str
+    caption: str
+    negative: str
+    origins: list[tuple[str, str]]
+    """File and rule."""
+    verdicts: dict[Path, _Verdict] = field(default_factory=dict)
+    """By sheet."""
+
+
+def count_verdicts(sheets: Sequence[Path]) -> Reading:
+    """Count the verdicts of filled sheets; keys are looked for beside them.
+
+    Raises:
+        InputError: a sheet or key is not one, a verdict is neither y nor n, is half filled, or has no line in the key;
+            two sheets with one key hold different texts under one id.
+    """
+    texts: dict[tuple[Path, str], _Text] = {}
+    for sheet in sheets:
+        _read(sheet, texts)
+    counts: dict[tuple[str, str], VerdictCount] = {}
+    for text in texts.values():
+        rules = {(file, rule): rule for file, rule in text.origins} | {(file, ALL): ALL for file, _ in text.origins}
+        for (file, name), rule in rules.items():
+            _add(counts.setdefault((file, name), VerdictCount(file, name)), text, rule)
+    if not any(count.n for count in counts.values()):
+        raise InputError(
+            f"{', '.join(map(str, sheets))}: no verdict yet: write y or n into 'different' and 'plausible'."
+        )
+    ordered = sorted(counts.values(), key=lambda count: (count.file, count.rule == ALL, count.rule))
+    words: list[dict[str, dict[Hashable, bool]]] = []
+    for sheet in sheets:
+        said = {place: text.verdicts[sheet] for place, text in texts.items() if sheet in text.verdicts}
+        read = {place: verdict for place, verdict in said.items() if verdict.different is not None}
+        # A text that is not different is no plausible negative.
+        words.append(
+            {
+                "different": {place: bool(verdict.different) for place, verdict in read.items()},
+                "plausible": {place: bool(verdict.different and verdict.plausible) for place, verdict in read.items()},
+            }
+        )
+    return Reading(tuple(ordered), tuple(agreements([sheet.name for sheet in sheets], words)))
+
+
+def _read(sheet: Path, texts: dict[tuple[Path, str], _Text]) -> None:
+    origins = _origins(sheet)
+    key = sheet if origins is None else key_path(sheet)
+    for line, row in read_sheet(sheet, COLUMNS):
+        where = f"{sheet} line {line}"
+        if origins is not None and row["id"] not in origins:
+            raise InputError(f"{where}: id {row['id']!r} is not in the key {key.name}.")
+        # Sheets of degla 0.1 before two readers had the rule in a column of their own, and not in the key.
+        own = row.get("rule") or ALL
+        whence = [(ALL, own)] if origins is None else [(file, rule or own) for file, rule in origins[row["id"]]]
+        text = texts.setdefault((key, row["id"]), _Text(row["id"], row["caption"], row["negative"], whence))
+        if (text.caption, text.negative) != (row["caption"], row["negative"]):
+            raise InputError(f"{where}: id {row['id']!r} has another text here than in another sheet of {key.name}.")
+        if sheet in text.verdicts:
+            raise InputError(f"{where}: id {row['id']!r} stands twice. Remove one of the two lines.")
+        different, plausible = (_verdict(row[name], where=where, column=name) for name in ("different", "plausible"))
+        if (different is None and plausible is not None) or (different and plausible is None):
+            raise InputError(f"{where}: half filled: 'different' and 'plausible' both need y or n.")
+        text.verdicts[sheet] = _Verdict(different, plausible, row["note"].strip())
+
+
+def _add(count: VerdictCount, text: _Text, rule: str) -> None:
+    read = [verdict for verdict in text.verdicts.values() if verdict.different is not None]
+    if not read:
+        count.unread += 1
+        return
+    count.n += 1
+    different = all(verdict.different for verdict in read)
+    count.different += different
+    # An ungrammatical text, or one that is still true, is no plausible negative.
+    count.plausible += different and all(verdict.plausible for verdict in read)
+    if not different:
+        note = "; ".join(verdict.note for verdict in read if verdict.note and not verdict.different)
+        count.misses.append(Miss(text.id, rule, text.caption, text.negative, note))
+
+
+def _verdict(cell: str, *, where: str, column: str) -> bool | None:
+    said = cell.strip().lower()
+    if said not in _SAID:
+        raise InputError(f"{where}: column {column!r} is {cell!r}; write y, n or nothing. Remarks belong into 'note'.")
+    return _SAID[said]
+
+
+def _origins(sheet: Path) -> dict[str, list[tuple[str, str]]] | None:
+    """File and rule ("" in old keys) that each text came from, by its id; None where there is no key."""
+    key = key_path(sheet)
+    if not key.is_file():
+        return None
+    origins: dict[str, list[tuple[str, str]]] = {}
+    for _, row in read_sheet(key, [name for name in KEY_COLUMNS if name != "rule"]):
+        own = origins.setdefault(row["id"], [])
+        origin = (row["file"], row.get("rule", ""))
+        if origin not in own:
+            own.append(origin)
+    return origins
+
+
+def agreements(names: Sequence[str], words: Sequence[Mapping[str, Mapping[Hashable, bool]]]) -> Iterator[Agreement]:
+    """Yield the agreement of every two readers on every question, where they have texts in common.
+
+    Args:
+        names: of the readers.
+        words: of each reader, question to text to answer.
+    """
+    for (first, one), (second, other) in combinations(zip(names, words, strict=True), 2):
+        for question in one:
+            common = one[question].keys() & other[question].keys()
+            if common:
+                pairs = [(one[question][text], other[question][text]) for text in common]
+                yield Agreement(first, second, question, len(pairs), sum(a == b for a, b in pairs), *cohen_kappa(pairs))
+
+
+def _share(share: Proportion) -> str:
+    if not share.n:
+        return "-"
+    return f"{100 * share.share:.0f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"

@@ -1,1 +1,1 @@
-"""People select: draft.py has a model draft examples, state.py holds decisions, decisions.py keeps them on disk."""
+"""People select: draft.py has a model draft examples, decisions.py holds what was decided and keeps it on disk."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import zip_longest
 from random import Random
-from typing import Final, cast
+from typing import Final, Literal, NamedTuple, cast
 
 from degla.negatives.checks import Content, judge
 from degla.negatives.frames import ReplacingRule
@@ -21,12 +21,50 @@ from degla.negatives.grammar.usage import WordUsage
 from degla.negatives.llm import Chat, Form, Reply, ReplyStatus, Request, RequestKey, Slot
 from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.rule import FillingRule, NegativeRule, load_rule
-from degla.negatives.run.pair import RULES_SOURCE, CaptionWithRule, RowForm
 from degla.negatives.run.questions import Prompts, draw_rng
 from degla.negatives.run.stream import CaptionTask, hash_content
 from degla.negatives.true_frames import ReadsSiblings, TrueRule
 from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 from degla.records import NegativeRecord
+
+RowForm = Literal["grammar", "write", "choose", "fill"]
+"""How the text of a row was made: by the grammar, or by the form of a request."""
+
+RULES_SOURCE: Final = "rules"
+"""`NegativeRecord.source` of what the grammar makes."""
+
+
+class CaptionWithRule(NamedTuple):
+    """A caption and a rule, with the rule's name."""
+
+    task: CaptionTask
+    name: str
+    rule: NegativeRule
+
+    def row(
+        self,
+        text: str | None,
+        *,
+        reason: str,
+        draw: int = 0,
+        source: str = RULES_SOURCE,
+        form: RowForm = "grammar",
+        score: float | None = None,
+    ) -> NegativeRecord:
+        """A row of the file."""
+        return NegativeRecord(
+            caption_id=self.task.id,
+            rule=self.name,
+            kind=self.rule.kind,
+            text=text,
+            source=source,
+            accepted=not reason,
+            reason=reason,
+            draw=draw,
+            form=form,
+            score=score,
+        )
+
 
 Dialogue = Generator[Request, Reply, list[NegativeRecord]]
 """Yields requests one after another, is sent the reply to each, returns the caption's rows."""

@@ -18,7 +18,7 @@ from degla.negatives.checks import check_caption
 from degla.negatives.grammar.phrases import Caption, parse
 from degla.negatives.llm import LanguageModel, Reply, Request, RequestKey
 from degla.negatives.run.dialogue import Dialogue, Maker
-from degla.negatives.run.journal import JournalEntry
+from degla.negatives.run.output import JournalEntry
 from degla.negatives.run.stream import BATCH, CaptionBatch, CaptionTask
 from degla.records import NegativeRecord
 from degla.stopping import Interruption

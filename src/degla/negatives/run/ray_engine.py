@@ -18,7 +18,7 @@ from degla.errors import DeglaError
 from degla.files import LineFile
 from degla.negatives.llm import LanguageModel, RequestKey
 from degla.negatives.run.dialogue import Maker
-from degla.negatives.run.journal import PASSING, Journal, JournalEntry, read_replies, write_line
+from degla.negatives.run.output import PASSING, Journal, JournalEntry, read_replies, write_line
 from degla.negatives.run.pipeline import FinishedRows, Pipeline, make_rows, tag
 from degla.negatives.run.stream import CaptionBatch
 from degla.ray import RETRIES, open_ray
