@@ -194,17 +194,16 @@ class PageOnly:
 
 @dataclass(frozen=True)
 class Raw:
-    """HTML as it is, with the Markdown that says the same."""
+    """HTML as it is; Markdown has nothing of it."""
 
     html: str
-    text: str = ""
 
     def __html__(self) -> str:
         return Markup(self.html)
 
     def markdown(self) -> str:
-        """The Markdown."""
-        return self.text
+        """Nothing."""
+        return ""
 
 
 @dataclass(frozen=True)

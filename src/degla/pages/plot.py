@@ -47,6 +47,8 @@ _STYLE: Final[Any] = {
     "ytick.labelcolor": INK,
 }
 Arguments = ParamSpec("Arguments")
+PlotPoint = tuple[float, float]
+"""Across and up, in data coordinates."""
 
 
 @dataclass(frozen=True)
@@ -109,26 +111,23 @@ def dress(axes: Any, grid: str = "both") -> None:
 def label_points(
     figure: Any,
     axes: Any,
-    points: dict[str, tuple[float, float]],
+    points: dict[str, PlotPoint],
     marks: dict[str, tuple[str, str]],
-    bars: Iterable[tuple[tuple[float, float], tuple[float, float]]],
-    *,
-    size: float = FONT,
+    bars: Iterable[tuple[PlotPoint, PlotPoint]],
 ) -> None:
     """Name every point beside it where no two names then cover each other, or else all of them in a key.
 
     Args:
         figure: finished but for the names.
         axes: its axes.
-        points: label to place, in data coordinates; the order is that of the key.
+        points: label to place; the order is that of the key.
         marks: label to colour and marker.
         bars: lines that names should not cover, each by its two ends.
-        size: of the letters, in points.
     """
     figure.draw_without_rendering()
-    places = _places(figure, axes, points, bars, size=size)
+    places = _places(figure, axes, points, bars)
     if places is None:
-        _write_key(figure, axes, [(label, *marks[label]) for label in points], size=size)
+        _write_key(figure, axes, [(label, *marks[label]) for label in points])
         return
     to_data = axes.transData.inverted().transform
     for label, place in places.items():
@@ -138,7 +137,7 @@ def label_points(
             centre = axes.transData.transform(points[label])
             (x, y), end = points[label], to_data((min(max(centre[0], left), right), min(max(centre[1], low), high)))
             axes.plot((x, end[0]), (y, end[1]), color=colour, linewidth=0.6, zorder=1)
-        axes.text(*to_data(place.start), label, fontsize=size, fontweight="bold", color=colour, zorder=6)
+        axes.text(*to_data(place.start), label, fontsize=FONT, fontweight="bold", color=colour, zorder=6)
 
 
 Rectangle = tuple[float, float, float, float]
@@ -148,18 +147,13 @@ class _Place(NamedTuple):
     """Where a label goes, in pixels."""
 
     box: Rectangle
-    start: tuple[float, float]
+    start: PlotPoint
     """Of its baseline."""
     far: bool
 
 
 def _places(
-    figure: Any,
-    axes: Any,
-    points: dict[str, tuple[float, float]],
-    bars: Iterable[tuple[tuple[float, float], tuple[float, float]]],
-    *,
-    size: float,
+    figure: Any, axes: Any, points: dict[str, PlotPoint], bars: Iterable[tuple[PlotPoint, PlotPoint]]
 ) -> dict[str, _Place] | None:
     """Each label where it covers the least: of 32 places around its point the cheapest, points from the left first.
 
@@ -177,7 +171,7 @@ def _places(
     placed: dict[str, _Place] = {}
     for label, point in sorted(points.items(), key=lambda entry: entry[1]):
         centre = to_pixels(point)
-        probe = axes.text(*point, label, fontsize=size, fontweight="bold")
+        probe = axes.text(*point, label, fontsize=FONT, fontweight="bold")
         extent = probe.get_window_extent(renderer)
         probe.remove()
         best: tuple[float, _Place] | None = None
@@ -200,7 +194,7 @@ def _places(
     return placed
 
 
-def _write_key(figure: Any, axes: Any, entries: Sequence[tuple[str, str, str]], *, size: float) -> None:
+def _write_key(figure: Any, axes: Any, entries: Sequence[tuple[str, str, str]]) -> None:
     """Label, colour and marker of each, right of the axes or, on a phone, below them; the figure grows."""
     from matplotlib.lines import Line2D
 
@@ -215,7 +209,7 @@ def _write_key(figure: Any, axes: Any, entries: Sequence[tuple[str, str, str]], 
     where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)}
     if below:
         where = {"loc": "lower left", "bbox_to_anchor": (0.02, 0.0), "bbox_transform": figure.transFigure}
-    key = axes.legend(handles=handles, borderaxespad=0, frameon=False, fontsize=size, **where)
+    key = axes.legend(handles=handles, borderaxespad=0, frameon=False, fontsize=FONT, **where)
     extent = key.get_window_extent(figure.canvas.get_renderer())
     (width, height), place = figure.get_size_inches(), axes.get_position()
     wider = width if below else width + extent.width / figure.dpi

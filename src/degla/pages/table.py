@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from markupsafe import Markup, escape
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 Tone = Literal["", "up", "down"]
+Rendering = Literal["page", "text"]
+"""In HTML, or in Markdown and on a terminal."""
 _TERMINAL_TONES = {"": "", "up": "green", "down": "red"}
 
 
@@ -106,10 +108,13 @@ class Table:
     stacked: bool = False
 
     def _columns(self) -> list[Column]:
-        columns = [Column(column) if isinstance(column, str) else column for column in self.columns]
-        return [Column(columns[0].title, columns[0].notes, "left", columns[0].where), *columns[1:]]
+        first, *others = (Column(column) if isinstance(column, str) else column for column in self.columns)
+        return [replace(first, align="left"), *others]
 
-    def _rows(self, where: Literal["page", "text"]) -> Iterator[tuple[TableRow, list[tuple[Column, TableCell]]]]:
+    def _shown(self, where: Rendering) -> list[Column]:
+        return [column for column in self._columns() if column.where in ("everywhere", where)]
+
+    def _rows(self, where: Rendering) -> Iterator[tuple[TableRow, list[tuple[Column, TableCell]]]]:
         columns = self._columns()
         for entry in self.rows:
             row = entry if isinstance(entry, TableRow) else TableRow(entry)
@@ -120,7 +125,7 @@ class Table:
             yield row, [(column, cell) for column, cell in pairs if column.where in ("everywhere", where)]
 
     def __html__(self) -> str:
-        columns = [column for column in self._columns() if column.where != "text"]
+        columns = self._shown("page")
         heads = Markup("").join(
             Markup('<th scope="col"{}>{}{}</th>').format(
                 _class("text" if column.align == "left" else ""),
@@ -136,7 +141,7 @@ class Table:
 
     def markdown(self) -> str:
         """The lines of a Markdown table."""
-        columns = [column for column in self._columns() if column.where != "page"]
+        columns = self._shown("text")
         lines = [markdown_line(column.title for column in columns), markdown_line(["---"] * len(columns))]
         for row, cells in self._rows("text"):
             if row.kind == "section":
@@ -157,12 +162,11 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        columns = [column for column in self._columns() if column.where != "page"]
         table = RichTable(title_justify="left", caption_justify="left")
         # As `Text`: a path may hold what would be markup.
         table.title = Text(printable(title), style="table.title") if title else None
         table.caption = Text(printable(caption), style="table.caption") if caption else None
-        for column in columns:
+        for column in self._shown("text"):
             table.add_column(Text(printable(column.title)), justify=column.align, overflow="fold")
         for row, cells in self._rows("text"):
             if row.kind == "section":
@@ -192,7 +196,7 @@ def html_mark(mark: Mark | None) -> Markup:
 
 
 def _class(name: str) -> Markup:
-    return Markup(' class="{}"').format(name) if name else Markup("")
+    return _attribute("class", name)
 
 
 def _attribute(name: str, value: str) -> Markup:

@@ -81,11 +81,11 @@ class Blind:
 def features(text: str) -> Counter[str]:
     """Counts of what the classifier sees of a text; the first sign says what it is."""
     found = words_and_pairs(text)
-    size_in_words = found.pop(_WORDS)
+    number = found.pop(_WORDS)
     framed = f" {' '.join(text.lower().split())} "
     for size in (2, 3, 4):
         found.update(f"c{framed[start : start + size]}" for start in range(len(framed) - size + 1))
-    found[_WORDS] = size_in_words  # Last: of equally frequent features the first are kept.
+    found[_WORDS] = number  # Last: of equally frequent features the first are kept.
     return found
 
 

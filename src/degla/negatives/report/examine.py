@@ -316,24 +316,23 @@ def explain(rule: str, pairs: Sequence[TextPair], blind: Blind | None) -> Giveaw
     images = [pair.image_id for pair in pairs]
     shorter = clustered(_lead([-pair.longer for pair in pairs]), images)
     likelier = clustered(_lead([pair.likelier for pair in pairs]), images)
-    by_form = max(shorter.share, 1 - shorter.share) > _FORM
+    by_length, by_likelihood = (max(told.share, 1 - told.share) for told in (shorter, likelier))
     said = []
-    if max(shorter.share, 1 - shorter.share) > MOST:
+    if by_length > MOST:
         side = "shorter" if shorter.share > MOST else "longer"
-        said.append(f"Length: the caption is the {side} text in {_percent(max(shorter.share, 1 - shorter.share))}.")
+        said.append(f"Length: the caption is the {side} text in {_percent(by_length)}.")
     if blind is not None and blind.accuracy.share > MOST:
         cues = ", ".join(cue for cue in blind.negative_cues if cue != "more words")
         said.append(f"Words: they tell {_percent(blind.accuracy.share)}, these above all: {cues}.")
-    if max(likelier.share, 1 - likelier.share) > MOST:
+    if by_likelihood > MOST:
         side = "likelier" if likelier.share > MOST else "less likely"
-        said.append(f"Likelihood: the caption is {side} in {_percent(max(likelier.share, 1 - likelier.share))}.")
+        said.append(f"Likelihood: the caption is {side} in {_percent(by_likelihood)}.")
+    mirror = f" beside true texts that look alike (--positives --rules {_MIRRORS[rule]})" if rule in _MIRRORS else ""
     if not said and blind is None:
         said.append(f"Neither length nor likelihood tells more than {_percent(MOST)}; words were not tested.")
-        return Giveaways(shorter, likelier, tuple(said))
-    if not said:
-        return Giveaways(shorter, likelier, (f"Nothing tells more than {_percent(MOST)}.",))
-    mirror = f" beside true texts that look alike (--positives --rules {_MIRRORS[rule]})" if rule in _MIRRORS else ""
-    if by_form:
+    elif not said:
+        said.append(f"Nothing tells more than {_percent(MOST)}.")
+    elif by_length > _FORM:
         said.append(f"Its form betrays it, whichever candidate is chosen: leave the rule out, or train on it{mirror}.")
     else:
         said.append(

@@ -15,7 +15,7 @@ import csv
 import hashlib
 import re
 from bisect import insort
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from operator import itemgetter
@@ -27,9 +27,10 @@ from degla.errors import InputError
 from degla.files import whole_file
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.counts import Drawn
+from degla.negatives.report.terminal import with_interval
 from degla.records import NegativeRecord
 from degla.shelf import POSITIVES
-from degla.statistics.proportions import Proportion, cohen_kappa, wilson
+from degla.statistics.proportions import cohen_kappa, wilson
 
 COLUMNS: Final = ("id", "caption", "negative", "different", "plausible", "note")
 KEY_COLUMNS: Final = ("id", "file", "rule", "source", "form", "caption_id")
@@ -273,7 +274,7 @@ class Reading:
             "|---|---|---:|---:|---:|",
         ]
         for count in self.counts:
-            cells = [_share(wilson(count.different, count.n)), _share(wilson(count.plausible, count.n))]
+            cells = [with_interval(wilson(good, count.n), digits=0) for good in (count.different, count.plausible)]
             rule = f"**{count.rule}**" if count.rule == ALL else f"`{count.rule}`"
             lines.append(f"| {count.file} | {rule} | {count.n} | {cells[0]} | {cells[1]} |")
         lines += ["", "95 % intervals by Wilson's method."]
@@ -301,6 +302,10 @@ class _Verdict(NamedTuple):
     different: bool | None
     plausible: bool | None
     note: str
+
+    def says(self, question: str) -> bool:
+        """The answer to the question in that column; a text that is not different is no plausible negative."""
+        return bool(self.different and getattr(self, question))
 
 
 @dataclass
@@ -336,18 +341,7 @@ def count_verdicts(sheets: Sequence[Path]) -> Reading:
             f"{', '.join(map(str, sheets))}: no verdict yet: write y or n into 'different' and 'plausible'."
         )
     ordered = sorted(counts.values(), key=lambda count: (count.file, count.rule == ALL, count.rule))
-    words: list[dict[str, dict[Hashable, bool]]] = []
-    for sheet in sheets:
-        said = {place: text.verdicts[sheet] for place, text in texts.items() if sheet in text.verdicts}
-        read = {place: verdict for place, verdict in said.items() if verdict.different is not None}
-        # A text that is not different is no plausible negative.
-        words.append(
-            {
-                "different": {place: bool(verdict.different) for place, verdict in read.items()},
-                "plausible": {place: bool(verdict.different and verdict.plausible) for place, verdict in read.items()},
-            }
-        )
-    return Reading(tuple(ordered), tuple(agreements([sheet.name for sheet in sheets], words)))
+    return Reading(tuple(ordered), tuple(_agreements(sheets, texts.values())))
 
 
 def _read(sheet: Path, texts: dict[tuple[Path, str], _Text]) -> None:
@@ -407,22 +401,13 @@ def _origins(sheet: Path) -> dict[str, list[tuple[str, str]]] | None:
     return origins
 
 
-def agreements(names: Sequence[str], words: Sequence[Mapping[str, Mapping[Hashable, bool]]]) -> Iterator[Agreement]:
-    """Yield the agreement of every two readers on every question, where they have texts in common.
-
-    Args:
-        names: of the readers.
-        words: of each reader, question to text to answer.
-    """
-    for (first, one), (second, other) in combinations(zip(names, words, strict=True), 2):
-        for question in one:
-            common = one[question].keys() & other[question].keys()
-            if common:
-                pairs = [(one[question][text], other[question][text]) for text in common]
-                yield Agreement(first, second, question, len(pairs), sum(a == b for a, b in pairs), *cohen_kappa(pairs))
-
-
-def _share(share: Proportion) -> str:
-    if not share.n:
-        return "-"
-    return f"{100 * share.share:.0f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+def _agreements(sheets: Sequence[Path], texts: Iterable[_Text]) -> Iterator[Agreement]:
+    """The agreement of every two readers on both questions, where they have read the same texts."""
+    said = [text.verdicts for text in texts]
+    for first, second in combinations(sheets, 2):
+        both = [(each[first], each[second]) for each in said if {first, second} <= each.keys()]
+        read = [pair for pair in both if all(verdict.different is not None for verdict in pair)]
+        for question in ("different", "plausible") if read else ():
+            pairs = [(one.says(question), other.says(question)) for one, other in read]
+            same = sum(one == other for one, other in pairs)
+            yield Agreement(first.name, second.name, question, len(pairs), same, *cohen_kappa(pairs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from degla.negatives.report.counts import RuleCounts, mean
@@ -25,17 +26,15 @@ def share_percent(share: Proportion | None) -> str:
     return f"{100 * share.share:.1f}" if share is not None and share.n else "-"
 
 
-def with_interval(share: Proportion | None) -> str:
+def with_interval(share: Proportion | None, *, digits: int = 1, to: str = ", ") -> str:
     """ "67.3 [65.0, 69.5]"; a dash where nothing is known."""
     if share is None or not share.n:
         return "-"
-    return f"{100 * share.share:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+    middle, low, high = (f"{100 * value:.{digits}f}" for value in (share.share, share.low, share.high))
+    return f"{middle} [{low}{to}{high}]"
 
 
-def _narrow(share: Proportion | None) -> str:
-    if share is None or not share.n:
-        return "-"
-    return f"{100 * share.share:.0f} [{100 * share.low:.0f}-{100 * share.high:.0f}]"
+_narrow: Final = partial(with_interval, digits=0, to="-")
 
 
 def render_tables(files: Sequence[Examination]) -> Group:
@@ -99,7 +98,6 @@ def _files(files: Sequence[Examination]) -> Table:
 def _rules(files: Sequence[Examination]) -> Table:
     judged = any(file.likelier for file in files)
     numbers = ["accepted", "accepted %", "captions %", "changed", "blind %", *(["likelier %"] if judged else [])]
-    table = _table("By rule", "rule", numbers)
 
     def cells(file: Examination, rule: RuleCounts) -> list[str]:
         blind = file.blind.get(rule.name)
@@ -112,46 +110,39 @@ def _rules(files: Sequence[Examination]) -> Table:
             *([_narrow(file.likelier.get(rule.name))] if judged else []),
         ]
 
-    _fill(table, files, cells)
-    return table
+    return _by_rule(_table("By rule", "rule", numbers), files, cells)
 
 
 def _words(files: Sequence[Examination]) -> Table:
-    table = _table(
-        "Words put in", "rule", ["words", "different", "entropy, bits"], last="most frequent, % of the words put in"
-    )
+    headings = ["words", "different", "entropy, bits"]
 
     def cells(_: Examination, rule: RuleCounts) -> list[str]:
         named = frequent(rule.put_in, more=rule.more_words, number=6)
         return [
-            f"{sum(rule.put_in.values()) + rule.more_words:,}",
+            f"{rule.put_in.total() + rule.more_words:,}",
             f"{len(rule.put_in):,}",
             f"{rule.entropy:.2f}",
             ", ".join(f"{word} {100 * share:.1f}" for word, share in named),
         ]
 
-    _fill(table, files, cells, where=lambda rule: bool(rule.put_in))
-    return table
+    table = _table("Words put in", "rule", headings, last="most frequent, % of the words put in")
+    return _by_rule(table, files, cells, where=lambda rule: bool(rule.put_in))
 
 
 def _giveaways(files: Sequence[Examination]) -> Table:
-    table = _table("What gives them away, and what to do", "rule", [], last="explained")
-
     def cells(file: Examination, rule: RuleCounts) -> list[str]:
         return [" ".join(file.giveaways[rule.name].sentences) if rule.name in file.giveaways else "-"]
 
-    _fill(table, files, cells, where=lambda rule: rule.accepted > 0)
-    return table
+    table = _table("What gives them away, and what to do", "rule", [], last="explained")
+    return _by_rule(table, files, cells, where=lambda rule: rule.accepted > 0)
 
 
 def _reasons(files: Sequence[Examination]) -> Table:
-    table = _table("Refused, or nothing to propose", "rule", [], last="rows by reason")
-
     def cells(_: Examination, rule: RuleCounts) -> list[str]:
         return [", ".join(f"{reason} {times:,}" for reason, times in rule.reasons.most_common())]
 
-    _fill(table, files, cells, where=lambda rule: bool(rule.reasons))
-    return table
+    table = _table("Refused, or nothing to propose", "rule", [], last="rows by reason")
+    return _by_rule(table, files, cells, where=lambda rule: bool(rule.reasons))
 
 
 def _answers(files: Sequence[Examination]) -> Table:
@@ -170,17 +161,18 @@ def _answers(files: Sequence[Examination]) -> Table:
     return table
 
 
-def _fill(
+def _by_rule(
     table: Table,
     files: Sequence[Examination],
     cells: Callable[[Examination, RuleCounts], list[str]],
     *,
     where: Callable[[RuleCounts], bool] = lambda rule: True,
-) -> None:
-    """One line a rule; where there are several files, a line for each below the rule's name."""
+) -> Table:
+    """The table with one line a rule; where there are several files, a line for each below the rule's name."""
     for name in all_rules(files):
         found = [(file, rule) for file in files if (rule := file.counts.rules.get(name)) is not None and where(rule)]
         if len(files) > 1 and found:
             _add(table, name)
         for file, rule in found:
             _add(table, f"  {file.label}" if len(files) > 1 else name, *cells(file, rule))
+    return table
