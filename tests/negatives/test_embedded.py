@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from degla.errors import InputError
+from degla.files import cache_folder
 from degla.negatives import verdicts
 from degla.negatives.llm import ChatMessage, LanguageModel, Request, RequestKey, Slot
 from degla.negatives.llm import weights as weights_module
 from degla.negatives.llm.embedded import EmbeddedModel
-from degla.negatives.llm.weights import PACKAGE, ModelWeights, best_precision, default_model_folder, find_weights, load
+from degla.negatives.llm.weights import PACKAGE, ModelWeights, best_precision, find_weights, load
 from tests.negatives.tiny_language_model import CAPTIONS, write_folder, write_gguf
 
 pytest.importorskip("transformers", reason="the extra degla[embedded] is not installed")
@@ -232,9 +233,9 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_where_models_are_kept(tmp_path: Path) -> None:
-    assert default_model_folder({"DEGLA_CACHE": str(tmp_path)}) == tmp_path / "language-models"
-    assert default_model_folder({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "degla" / "language-models"
-    assert default_model_folder({"XDG_CACHE_HOME": "relative"}) == default_model_folder({})
+    assert cache_folder("name", {"DEGLA_CACHE": str(tmp_path)}) == tmp_path / "name"
+    assert cache_folder("name", {"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "degla" / "name"
+    assert cache_folder("name", {"XDG_CACHE_HOME": "relative"}) == cache_folder("name", {})
 
 
 @pytest.fixture(scope="module")

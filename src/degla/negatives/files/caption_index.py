@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from types import TracebackType
 from typing import NamedTuple
 
 from degla.errors import InputError
@@ -70,9 +69,7 @@ class CaptionIndex:
     def __enter__(self) -> CaptionIndex:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._database.close()
 
     def __len__(self) -> int:

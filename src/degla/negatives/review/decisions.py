@@ -13,11 +13,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Final, Literal
 
 from degla.errors import InputError
-from degla.files import hold
+from degla.files import hold, whole_lines
 from degla.negatives.checks import judge
 from degla.negatives.examples import ExampleEntry, read_examples, write_examples
 from degla.negatives.grammar import words
@@ -58,10 +57,10 @@ class ReviewState:
     """
 
     drafts: Sequence[Draft]
-    position: int = 0
-    history: list[Decision] = field(default_factory=list)
+    position: int = field(default=0, init=False)
+    history: list[Decision] = field(default_factory=list, init=False)
     _places: dict[str, int] = field(init=False, repr=False)
-    _made: dict[str, list[Decision]] = field(init=False, repr=False)
+    _made: dict[str, list[Decision]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.drafts:
@@ -69,9 +68,6 @@ class ReviewState:
         self._places = {draft_key(draft): place for place, draft in enumerate(self.drafts)}
         if len(self._places) < len(self.drafts):
             raise InputError("two drafts are the same.")
-        self._made = {}
-        for decision in self.history:
-            self._made.setdefault(decision.key, []).append(decision)
 
     @property
     def draft(self) -> Draft:
@@ -238,9 +234,7 @@ class Review:
         self._replay(self._stream)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._stream is not None:
             self._stream.close()
 
@@ -292,17 +286,15 @@ class Review:
 
     def _replay(self, stream: IO[bytes]) -> None:
         """Let the log's decisions count. Decisions on drafts that are not there any more are passed over."""
-        stream.seek(0)
-        content = stream.read()
-        whole = content.rfind(b"\n") + 1
-        stream.truncate(whole)
         last: tuple[str, Decision | None, Decision | None] | None = None
-        for number, line in enumerate(content[:whole].splitlines(), start=1):
-            where = f"{self.log} line {number}"
+        end = 0
+        for number, place, line in whole_lines(stream):
+            end, where = place + len(line), f"{self.log} line {number}"
             row = parse_json(line, where=where, remedy="Remove the line; its decision is made again.", lines=False)
             decision = validate(Decision, row, where=where)
             if self.state.find(decision.key) is not None:
                 last = (decision.key, *self.state.apply(decision))
+        stream.truncate(end)
         missing = [rule for rule in self.rules if not self.file(rule).exists()]
         for draft, negative in self.state.accepted:
             if draft.rule in missing:

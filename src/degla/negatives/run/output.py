@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from degla.errors import InputError
 from degla.files import LineFile, cannot_write, open_temporary_database, whole_lines, write_json
@@ -26,7 +25,7 @@ from degla.negatives.llm import Form, Reply, ReplyStatus, RequestKey
 from degla.negatives.run.stream import CaptionStream, FinishedRules, hash_text
 from degla.negatives.run.summary import Summary
 from degla.parse import parse_json, read_json_object
-from degla.records import NegativeRecord, Record, validate
+from degla.records import NegativeRecord, Record, RecordType, validate
 from degla.version import __version__
 
 PASSING: Final[frozenset[ReplyStatus]] = frozenset({"unreachable"})
@@ -59,7 +58,6 @@ class ReplyRecord(Record):
         return row.pop("form"), Reply(key, **row)
 
 
-_LINE: Final = TypeAdapter(ReplyRecord)
 _DEFAULTS: Final[dict[str, Any]] = {
     field.name: {} if field.default is MISSING else field.default for field in fields(Reply)[2:]
 }
@@ -101,11 +99,9 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._places.close()
-        self.file.__exit__(kind, error, trace)
+        self.file.__exit__(*error)
 
     def index(self) -> None:
         """Cut off a torn last line, count all replies, and note where those are that a run may find again.
@@ -173,12 +169,14 @@ def _read_all(file: LineFile) -> Iterator[tuple[int, JournalEntry]]:
 
 def read_line(line: bytes, where: str) -> JournalEntry:
     """One line of the journal; raises `InputError` where it is no reply."""
+    return _read(ReplyRecord, line, where, remedy="Remove the line; its request is made again.").entry()
+
+
+def _read(model: type[RecordType], line: bytes, where: str, *, remedy: str) -> RecordType:
     try:
-        record = _LINE.validate_json(line)
-    except ValueError:
-        row = parse_json(line, where=where, remedy="Remove the line; its request is made again.", lines=False)
-        record = validate(ReplyRecord, row, where=where)
-    return record.entry()
+        return model.model_validate_json(line)
+    except ValueError:  # What is wrong is said in our own words.
+        return validate(model, parse_json(line, where=where, remedy=remedy, lines=False), where=where)
 
 
 _STARTED: Final = "started"
@@ -303,7 +301,7 @@ def _find_end(output: Output, captions: CaptionStream, rules: Sequence[str], sum
     end = finished = 0  # where the finished pairs end, in bytes, and how many they are
     for number, position, line in whole_lines(output.file.stream):
         where = f"{output.file.path} line {number}"
-        row = _row(line, where)
+        row = _read(NegativeRecord, line, where, remedy="Delete the file and its manifest to begin again.")
         pair = (row.caption_id, row.rule)
         if pair != current:
             if any(earlier.reason in _PASSING_REASONS for earlier in pending):
@@ -324,11 +322,3 @@ def _find_end(output: Output, captions: CaptionStream, rules: Sequence[str], sum
         pending.append(row)
     output.file.stream.truncate(end)
     output.captions_done, output.done = finished // len(rules), texts
-
-
-def _row(line: bytes, where: str) -> NegativeRecord:
-    try:
-        return NegativeRecord.model_validate_json(line)
-    except ValueError:
-        remedy = "Delete the file and its manifest to begin again."
-        return validate(NegativeRecord, parse_json(line, where=where, remedy=remedy, lines=False), where=where)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from degla.errors import DeglaError
 from degla.files import LineFile
@@ -29,27 +29,18 @@ _AHEAD: Final = 8
 """Batches for each worker that are under way or wait for an earlier one: memory does not grow with the captions."""
 
 
-class Keeps(Protocol):
-    """Writes down what workers are answered, batch by batch, and tells it to the next worker."""
-
-    def earlier(self, start: int) -> list[JournalEntry]:
-        """The replies of a batch that began before."""
-        ...
-
-    def keep(self, start: int, replies: Sequence[JournalEntry]) -> None:
-        """Write down replies of a batch, named after the place of its first caption."""
-        ...
-
-
 class PartFolder:
-    """A `Keeps` in a folder of this machine, made where it is not there."""
+    """Writes down what workers are answered, batch by batch, and tells it to the next worker.
+
+    The folder lies on this machine and is made where it is not there.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def earlier(self, start: int) -> list[JournalEntry]:
-        """See `Keeps`."""
+        """The replies of a batch that began before."""
         path = part_file(self._folder, start)
         if not path.exists():
             return []
@@ -57,7 +48,7 @@ class PartFolder:
             return read_replies(file)
 
     def keep(self, start: int, replies: Sequence[JournalEntry]) -> None:
-        """See `Keeps`."""
+        """Write down replies of a batch, named after the place of its first caption."""
         with LineFile(part_file(self._folder, start)) as file:
             file.append(write_line(form, reply) for form, reply in replies)
 
@@ -76,12 +67,12 @@ class FarFolder:
         )
 
     def earlier(self, start: int) -> list[JournalEntry]:
-        """See `Keeps`."""
+        """See `PartFolder`."""
         found: list[JournalEntry] = self._answer(self._actor.earlier.remote(start))
         return found
 
     def keep(self, start: int, replies: Sequence[JournalEntry]) -> None:
-        """See `Keeps`; waits until it is written, so that a worker that dies has lost nothing."""
+        """See `PartFolder`; waits until it is written, so that a worker that dies has lost nothing."""
         self._answer(self._actor.keep.remote(start, list(replies)))
 
     @staticmethod
@@ -205,7 +196,7 @@ class Means:
 
     maker: Maker
     open_model: Callable[[], LanguageModel] | None
-    parts: Keeps | None
+    parts: PartFolder | FarFolder | None
 
 
 class Worker:
