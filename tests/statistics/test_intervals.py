@@ -7,11 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from degla.statistics.bootstrap import DrawnMeans, FloatArray, cluster_draws, cluster_numbers, drawn_means
 from degla.statistics.proportions import (
     Contributions,
+    DrawnMeans,
+    FloatArray,
+    cluster_draws,
+    cluster_numbers,
     clustered,
     contributions,
+    drawn_means,
     lead_interval,
     paired_score_interval,
     proportion_interval,

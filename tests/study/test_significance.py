@@ -21,7 +21,7 @@ from degla.evaluation.results import load_result, save_result
 from degla.pages.plot import standing_alone
 from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartResult, Result, Score
 from degla.shelf import BENCHMARKS
-from degla.statistics.bootstrap import drawn_means
+from degla.statistics.proportions import drawn_means
 from degla.statistics.seeds import doubt_of
 from degla.study.chosen import at_edges
 from degla.study.gather import Model, gather

@@ -15,16 +15,17 @@ from degla.errors import DeglaError
 from degla.evaluation.benchmark import Average, Benchmark, Metric
 from degla.evaluation.verdicts import Judged
 from degla.results import ItemVerdict, Score
-from degla.statistics.bootstrap import (
+from degla.statistics.proportions import (
     DRAWS,
     DrawnMeans,
     FloatArray,
     cluster_draws,
     cluster_numbers,
+    contributions,
     grouped_mean,
+    share_interval,
     shares_of_items,
 )
-from degla.statistics.proportions import contributions, share_interval
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,7 @@ from degla.model.evidence import increased, kept_part, patch_evidence, pixel_evi
 from degla.progress import TaskProgress
 from degla.records import ItemImage, PairItem
 from degla.results import Interval, Score
-from degla.statistics.bootstrap import FloatArray, cluster_numbers, drawn_means
-from degla.statistics.proportions import contributions, share_interval
+from degla.statistics.proportions import FloatArray, cluster_numbers, contributions, drawn_means, share_interval
 from degla.version import __version__
 
 SQUARES: Final = (8, 8)

@@ -1,8 +1,7 @@
 """Intervals and tests: what a number, and a difference of two, say about other questions, seeds, negatives and worlds.
 
-bootstrap    draws of whole images; means and percentile intervals in them
-proportions  intervals of shares and of differences of two shares that do not collapse to a point in small samples; how
-             far two readers agree beyond chance
+proportions  draws of whole images and means in them; intervals of shares and of differences of two shares that do not
+             collapse to a point in small samples; how far two readers agree beyond chance
 seeds        means and differences over training seeds, their intervals together with that over questions; p-values,
              Holm's correction, and what a difference needs before it may be called one; how much a result owes to
              training seed, negatives' seed and world, and an interval over all

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from degla.results import Interval
-from degla.statistics.bootstrap import TAIL, FloatArray
-from degla.statistics.proportions import FEW, Contributions, Z, lead_interval, share_interval
+from degla.statistics.proportions import FEW, TAIL, Contributions, FloatArray, Z, lead_interval, share_interval
 
 
 @dataclass(frozen=True)
