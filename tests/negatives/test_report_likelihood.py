@@ -52,7 +52,7 @@ def test_share_of_likelier_captions(judge: Judge) -> None:
 
     def drawn(place: int, caption: str, negative: str) -> Drawn:
         record = NegativeRecord(caption_id=str(place), rule="r", kind="k", text=negative, source="rules", accepted=True)
-        return Drawn(str(place), IndexedCaption(place, caption, "a.jpg", str(place)), record)
+        return Drawn(IndexedCaption(place, caption, "a.jpg", str(place)), record)
 
     found = judge([drawn(place, *pair) for place, pair in enumerate(pairs)])
     assert (found.count, found.n) == (4.0, 6)

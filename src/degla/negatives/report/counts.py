@@ -77,7 +77,6 @@ class Draws:
 class Drawn:
     """An accepted or refused row with its caption."""
 
-    caption_id: str
     caption: IndexedCaption
     record: NegativeRecord
 
@@ -225,7 +224,7 @@ def count_records(records: Iterable[NegativeRecord], captions: CaptionIndex, dra
                 raise InputError(f"record {counts.rows}: field 'rule': more than {_MOST_RULES} different rules.")
             bits[record.rule] = np.uint64(1 << len(counts.rules))
             rule = counts.rules[record.rule] = _new_rule(record, draws)
-        rule.add(Drawn(record.caption_id, caption, record))
+        rule.add(Drawn(caption, record))
         if record.accepted:
             covered[caption.number] |= bits[record.rule]
             negatives[caption.number] += np.uint32(1)

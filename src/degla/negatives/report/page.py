@@ -155,7 +155,7 @@ def _sample(drawn: Drawn) -> Sample:
     caption, negative = mark_tokens(drawn.caption.text, drawn.negative)
     record = drawn.record
     source = f"{record.source}, {record.form}" if record.form not in ("", "grammar") else record.source
-    return Sample(drawn.caption_id, caption, negative, source, record.reason if not record.accepted else "")
+    return Sample(record.caption_id, caption, negative, source, record.reason if not record.accepted else "")
 
 
 def _reasons(files: Sequence[Examination]) -> list[tuple[str, str, dict[str, Counter[str]]]]:

@@ -72,7 +72,7 @@ def draw_sheet(
             continue
         lot = hashlib.sha256(f"{seed}\n{record.rule}\n{record.caption_id}".encode()).digest()[:8]
         own = kept.setdefault(record.rule, [])
-        insort(own, (lot, Drawn(record.caption_id, caption, record)), key=itemgetter(0))
+        insort(own, (lot, Drawn(caption, record)), key=itemgetter(0))
         del own[per_rule:]
     if not kept:
         raise InputError("there is nothing to read: no accepted negative belongs to any caption of the captions file.")
@@ -105,7 +105,7 @@ def write_sheet(
         for rule, rows in rules.items():
             for row in rows:
                 text = (" ".join(row.caption.text.split()), " ".join(row.negative.split()))
-                origin = (label, rule, row.record.source, row.record.form, row.caption_id)
+                origin = (label, rule, row.record.source, row.record.form, row.record.caption_id)
                 origins.setdefault(text, []).append(origin)
     texts = sorted(origins)
     Random(seed).shuffle(texts)

@@ -171,7 +171,7 @@ class _Turn:
     def run(self) -> Generator[Request, Reply, None]:
         """Ask and judge until there are enough negatives or nothing is left to ask."""
         questions = self.maker.questions
-        if questions is None or self._chat(questions) is None:
+        if questions is None or self._chat() is None:
             self._take_grammar()
             return
         if questions.forms[0] == "write":
@@ -236,7 +236,7 @@ class _Turn:
         self, form: Form, *, choices: tuple[str, ...] = (), slots: tuple[Slot, ...] = ()
     ) -> Generator[Request, Reply, Reply | None]:
         """One request; None where it failed, which is a row."""
-        chat = self._chat(self.maker.questions) if self.maker.questions else None
+        chat = self._chat()
         if chat is None:
             self.ended = True
             return None
@@ -249,8 +249,10 @@ class _Turn:
         self.ended = reply.outcome in _LAST
         return None
 
-    def _chat(self, questions: Prompts) -> Chat | None:
-        """The chat of the next request, which every form shares."""
+    def _chat(self) -> Chat | None:
+        """The chat of the next request, which every form shares; None where the rule has nothing to ask."""
+        questions = self.maker.questions
+        assert questions is not None
         if self.next_chat is None or self.next_chat[0] != self.draw:
             examples = questions.draw(self.pair.name, caption_id=self.pair.task.id, draw=self.draw)
             self.next_chat = (self.draw, self.pair.rule.ask(self.caption, examples))

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from heapq import heappop, heappush
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from degla.negatives.checks import check_caption
 from degla.negatives.grammar.phrases import Caption, parse
@@ -37,31 +37,30 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-@dataclass(frozen=True)
-class Tagged:
-    """A batch whose captions are tagged.
+class TaggedTask(NamedTuple):
+    """A caption to make negatives of.
 
     Attributes:
-        start: place of its first caption in the list.
-        tasks: its captions.
-        captions: each with its tags; None where negatives cannot be made of it.
-        reasons: why not; "" where they can.
+        task: the caption.
+        caption: it with its tags; None where negatives cannot be made of it.
+        reason: why not; "" where they can.
     """
 
-    start: int
-    tasks: tuple[CaptionTask, ...]
-    captions: tuple[Caption | None, ...]
-    reasons: tuple[str, ...]
+    task: CaptionTask
+    caption: Caption | None
+    reason: str
 
 
-def tag(batch: CaptionBatch) -> Tagged:
+def tag(batch: CaptionBatch) -> list[TaggedTask]:
     """Check and tag the captions of a batch."""
-    reasons = tuple(_refusal(task.text) for task in batch.tasks)
+    reasons = [_refusal(task.text) for task in batch.tasks]
     usable = [text for text in batch.lead if not _refusal(text)]
     texts = [task.text for task, reason in zip(batch.tasks, reasons, strict=True) if not reason]
     tagged = iter(parse([*usable, *texts])[len(usable) :])
-    captions = tuple(None if reason else next(tagged) for reason in reasons)
-    return Tagged(batch.start, batch.tasks, captions, reasons)
+    return [
+        TaggedTask(task, None if reason else next(tagged), reason)
+        for task, reason in zip(batch.tasks, reasons, strict=True)
+    ]
 
 
 @lru_cache(maxsize=16_384)
@@ -72,9 +71,8 @@ def _refusal(text: str) -> str:
 
 def make_rows(batch: CaptionBatch, maker: Maker) -> tuple[list[NegativeRecord], int]:
     """The rows of a batch without a language model, in the order of captions and rules; and its captions' number."""
-    tagged = tag(batch)
     rows: list[NegativeRecord] = []
-    for task, caption, reason in zip(tagged.tasks, tagged.captions, tagged.reasons, strict=True):
+    for task, caption, reason in tag(batch):
         try:
             next(maker.talk(task, caption, reason=reason))
         except StopIteration as end:
@@ -129,7 +127,7 @@ class Pipeline:
     _under_way: dict[RequestKey, tuple[Request, _Work]] = field(default_factory=dict)
     _order: deque[_Work] = field(default_factory=deque)
 
-    def run(self, batches: Iterator[Tagged]) -> FinishedRows:
+    def run(self, batches: Iterator[list[TaggedTask]]) -> FinishedRows:
         """Rows of captions that are finished, in order, and how many captions they are; none at times.
 
         Ends early where a signal came. What is under way then is made again by a later run.
@@ -160,8 +158,8 @@ class Pipeline:
             elif not more and not self._order:
                 return
 
-    def _begin(self, batch: Tagged, number: int) -> None:
-        for place, (task, caption, reason) in enumerate(zip(batch.tasks, batch.captions, batch.reasons, strict=True)):
+    def _begin(self, batch: list[TaggedTask], number: int) -> None:
+        for place, (task, caption, reason) in enumerate(batch):
             work = _Work(number, place, self.maker.talk(task, caption, reason=reason))
             self._order.append(work)
             self._go_on(work, None)
