@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TextIO
 
 import pytest
 from hypothesis import settings
@@ -231,6 +233,29 @@ def test_the_end_of_the_input_is_no_loss(review: Review) -> None:
     assert "2 of 6 decided, 1 accepted" in run_terminal(review, "a\nr")
     assert "6 of 6 decided, 5 accepted" in run_terminal(review, "a\n" * 9)
     assert "6 of 6 decided" in run_terminal(review, "")
+
+
+def test_an_arrow_of_a_terminal_decides_nothing(review: Review, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tty
+
+    person, terminal = os.openpty()
+    pressed = [b"\x1b[A", b"\x1b[1;5D", b"\x1bOA", b"\x1br", b"a", b"q"]  # three arrows; escape, then r
+    set_to_keys = tty.setcbreak
+
+    def press(keys: TextIO) -> None:
+        set_to_keys(keys)  # drops what was pressed before
+        os.write(person, pressed.pop(0))
+
+    monkeypatch.setattr(tty, "setcbreak", press)
+    console = Console(file=io.StringIO(), width=100)
+    with open(terminal, encoding="utf-8") as keys:
+        review_in_terminal(review, keys=keys, console=console)
+    os.close(person)
+    assert [review.state.choice(draft_key(draft)) for draft in DRAFTS[:2]] == [
+        Decision(action="reject", key=draft_key(DRAFTS[0])),
+        Decision(action="accept", key=draft_key(DRAFTS[1]), negative=DRAFTS[1].negative),
+    ]
+    assert not pressed and review.state.decided == 2
 
 
 def test_the_command_through_a_pipe(tmp_path: Path) -> None:

@@ -113,6 +113,11 @@ def _read_key(keys: TextIO) -> str | None:
     try:
         tty.setcbreak(keys)
         key = keys.read(1)
+        if key == "\x1b" and (key := keys.read(1)) in ("[", "O"):
+            # An arrow: the letter that ends it is no command.
+            while (last := keys.read(1)) and not "@" <= last <= "~":
+                pass
+            key = "\x1b"
     finally:
         termios.tcsetattr(keys, termios.TCSADRAIN, before)
     return None if key in ("", "\x04") else key
