@@ -150,6 +150,14 @@ def test_page_needs_nothing_outside_and_escapes_texts(files: tuple[Path, Path], 
     assert len(ids) == len(set(ids))
 
 
+def test_a_sheet_without_a_key_has_its_misses_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "own.tsv"
+    lines = ["id caption negative different plausible note", "1 dogs cats y y ", "2 dogs hounds n n synonym"]
+    sheet.write_text("".join(line.replace(" ", "\t") + "\n" for line in lines))
+    assert main(["negatives", "report", "--read", str(sheet)]) == 0
+    assert capsys.readouterr().out.endswith("* all, `all`: dogs → hounds (synonym)\n")
+
+
 def test_the_page_counts_what_a_language_model_answered(files: tuple[Path, Path], tmp_path: Path) -> None:
     negatives, captions = files
     write_replies(negatives)

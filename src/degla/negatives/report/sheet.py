@@ -286,7 +286,10 @@ class Reading:
         if self.agreements:
             lines += ["", "| readers | question | texts | same answer, % | Cohen's kappa |", "|---|---|---:|---:|---:|"]
             lines += [agreement.line() for agreement in self.agreements]
-        missed = [(count.file, miss) for count in self.counts if count.rule != ALL for miss in count.misses]
+        # The sum over rules repeats theirs, but a sheet without a key has nothing else.
+        by_rule = {count.file for count in self.counts if count.rule != ALL}
+        counted = [count for count in self.counts if count.rule != ALL or count.file not in by_rule]
+        missed = [(count.file, miss) for count in counted for miss in count.misses]
         if missed:
             lines += ["", f"Not grammatical, or not {asked}:", ""]
             lines += [
