@@ -248,7 +248,7 @@ def test_an_arrow_of_a_terminal_decides_nothing(review: Review, monkeypatch: pyt
 
     monkeypatch.setattr(tty, "setcbreak", press)
     console = Console(file=io.StringIO(), width=100)
-    with open(terminal, encoding="utf-8") as keys:
+    with os.fdopen(terminal, encoding="utf-8") as keys:
         review_in_terminal(review, keys=keys, console=console)
     os.close(person)
     assert [review.state.choice(draft_key(draft)) for draft in DRAFTS[:2]] == [
