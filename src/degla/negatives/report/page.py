@@ -24,7 +24,7 @@ from degla.negatives.report.counts import Drawn, RuleCounts, mean
 from degla.negatives.report.examine import Examination, all_rules, frequent
 from degla.negatives.report.terminal import share_percent, with_interval
 from degla.negatives.verdicts import REASONS
-from degla.pages.page import Page, Raw
+from degla.pages.page import Page, Raw, open_templates
 from degla.pages.plot import FONT, PALETTE, SOFT, dress, new_figure, styled, to_svg
 from degla.pages.table import breakable
 from degla.pages.words import UNKNOWN, counted
@@ -59,15 +59,7 @@ def write_page(files: Sequence[Examination], out: Path) -> None:
 
 def render_page(files: Sequence[Examination]) -> str:
     """The whole page as text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("degla.negatives.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = open_templates("degla.negatives.report")
     environment.filters.update(percent=share_percent, with_interval=with_interval, mean=mean)
     environment.filters.update(breakable=breakable, whole_flags=_whole_flags)
     rules = all_rules(files)
