@@ -14,7 +14,7 @@ from markupsafe import Markup
 from degla.evaluation.changes import ItemAnswers, ItemChange
 from degla.look import GIVEN, Candidate, Look
 from degla.negatives.differences import TextPiece, mark_words, measure_difference
-from degla.pages.page import open_templates
+from degla.pages import open_templates
 from degla.pages.plot import BASELINE, Mark, marks_of
 from degla.pages.table import breakable, html_mark
 from degla.pages.words import capitalized, counted, minus, percent, points

@@ -10,16 +10,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from markupsafe import Markup, escape
 
+from degla.pages import open_templates
 from degla.pages.plot import PAGE, PHONE, Mark
 from degla.pages.table import html_mark
 from degla.version import __version__
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 
 class Part(Protocol):
@@ -249,19 +247,6 @@ class Page:
         text = _joined([f"# {self.title}", *map(_markdown, self.lead), *notes, *map(_markdown, self.parts)])
         # A name such as "lr<max>" is no HTML, which viewers would swallow, or run; code is shown as it is.
         return _CODE_OR_TAG.sub(lambda found: found[1] or "\\<", text) + "\n"
-
-
-def open_templates(package: str) -> Environment:
-    """The templates of a package, in which every text is escaped and a missing one is an error."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader(package),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _part(part: Part | str) -> Part:

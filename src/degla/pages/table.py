@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup, escape
 
+from degla.pages import open_templates
 from degla.pages.plot import Mark
 from degla.pages.words import UNKNOWN, printable
 
@@ -125,19 +127,7 @@ class Table:
             yield row, [(column, cell) for column, cell in pairs if column.where in ("everywhere", where)]
 
     def __html__(self) -> str:
-        columns = self._shown("page")
-        heads = Markup("").join(
-            Markup('<th scope="col"{}>{}{}</th>').format(
-                _class("text" if column.align == "left" else ""),
-                breakable(column.title),
-                Markup("").join(Markup("<small>{}</small>").format(note) for note in column.notes),
-            )
-            for column in columns
-        )
-        rows = Markup("\n").join(_html_row(row, cells, len(columns)) for row, cells in self._rows("page"))
-        return Markup(
-            '<div class="card scroll"><table{}>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>'
-        ).format(_class("stacked" if self.stacked else ""), heads, rows)
+        return Markup(_template().table(self._shown("page"), list(self._rows("page")), self.stacked))
 
     def markdown(self) -> str:
         """The lines of a Markdown table."""
@@ -176,6 +166,13 @@ class Table:
         return table
 
 
+@cache
+def _template() -> Any:
+    environment = open_templates("degla.pages")
+    environment.filters.update(breakable=breakable, dot=html_mark)
+    return environment.get_template("table.html.j2").module
+
+
 def markdown_line(cells: Iterable[str]) -> str:
     """A row of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
@@ -193,44 +190,6 @@ def html_mark(mark: Mark | None) -> Markup:
         return Markup("")
     shape = "" if mark.shape == "circle" else f" {mark.shape}"
     return Markup('<span class="dot{}" style="background:{}"></span>').format(shape, mark.colour)
-
-
-def _class(name: str) -> Markup:
-    return _attribute("class", name)
-
-
-def _attribute(name: str, value: str) -> Markup:
-    return Markup(' {}="{}"').format(name, value) if value else Markup("")
-
-
-def _html_row(row: TableRow, cells: list[tuple[Column, TableCell]], width: int) -> Markup:
-    if row.kind == "section":
-        return Markup('<tr class="section"><th colspan="{}">{}</th></tr>').format(width, cells[0][1].value)
-    (_, first), *others = cells
-    head = Markup('<th scope="row">{}</th>').format(_html_cell(first, name=True))
-    rest = Markup("").join(
-        Markup('<td{}{}{} data-head="{}">{}</td>').format(
-            _class("text" if column.align == "left" else ""), _attribute("data-row", cell.key),
-            _attribute("title", cell.hint), column.title, _html_cell(cell),
-        )
-        for column, cell in others
-    )  # fmt: skip
-    return Markup("<tr{}{}>{}{}</tr>").format(_class(row.kind), _attribute("data-row", row.key), head, rest)
-
-
-def _html_cell(cell: TableCell, *, name: bool = False) -> Markup:
-    value = breakable(cell.value) if name else escape(cell.value)
-    if cell.tone and not cell.note:
-        value = Markup('<span class="{}">{}</span>').format(cell.tone, value)
-    parts = [html_mark(cell.mark), Markup("<b>{}</b>").format(value) if cell.bold else value]
-    if cell.spread:
-        parts.append(Markup('<span class="sd">{}</span>').format(cell.spread))
-    parts += [Markup(' <span class="tag">{}</span>').format(tag) for tag in cell.tags]
-    if cell.note:
-        parts.append(Markup("<small{}>{}</small>").format(_class(cell.tone), cell.note))
-    if cell.doubt:
-        parts.append(Markup('<small class="doubt">{}</small>').format(cell.doubt))
-    return Markup("<span>{}</span>").format(Markup("").join(parts))
 
 
 def _markdown_cell(cell: TableCell) -> str:

@@ -24,7 +24,8 @@ from degla.negatives.report.counts import Drawn, RuleCounts, mean
 from degla.negatives.report.examine import Examination, all_rules, frequent
 from degla.negatives.report.terminal import share_percent, with_interval
 from degla.negatives.verdicts import REASONS
-from degla.pages.page import Page, Raw, open_templates
+from degla.pages import open_templates
+from degla.pages.page import Page, Raw
 from degla.pages.plot import FONT, PALETTE, SOFT, dress, new_figure, styled, to_svg
 from degla.pages.table import breakable
 from degla.pages.words import UNKNOWN, counted
