@@ -9,7 +9,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +17,7 @@ from markupsafe import Markup, escape
 
 from degla.errors import InputError
 from degla.files import write_text
-from degla.negatives.differences import TextPiece, mark_tokens
+from degla.negatives.differences import mark_tokens
 from degla.negatives.report.blind import CHANCE
 from degla.negatives.report.counts import Drawn, RuleCounts, mean
 from degla.negatives.report.examine import Examination, all_rules, frequent
@@ -34,17 +33,6 @@ from degla.statistics.proportions import Proportion, wilson
 _TEMPLATE: Final = "negatives.html.j2"
 _EXTREME: Final = 0.9
 """Accuracy of the blind test above which a rule is named on top of the page."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A caption and a negative to read, changed words marked; `reason` is "" where it was accepted."""
-
-    caption_id: str
-    caption: list[TextPiece]
-    negative: list[TextPiece]
-    source: str
-    reason: str
 
 
 def write_page(files: Sequence[Examination], out: Path) -> None:
@@ -73,6 +61,7 @@ def render_page(files: Sequence[Examination]) -> str:
         wilson=wilson,
         frequent=frequent,
         samples=_samples(files),
+        mark_tokens=mark_tokens,
         reasons=_reasons(files),
         outcomes=_outcomes(files),
         facts={file.label: _facts(file) for file in files},
@@ -133,22 +122,15 @@ def _drawings(files: Sequence[Examination]) -> dict[str, str]:
     return found
 
 
-def _samples(files: Sequence[Examination]) -> dict[str, dict[str, list[Sample]]]:
-    """Rule to label to samples, accepted ones first."""
-    found: dict[str, dict[str, list[Sample]]] = {}
+def _samples(files: Sequence[Examination]) -> dict[str, dict[str, list[Drawn]]]:
+    """Rule to label to rows to read, accepted ones first."""
+    found: dict[str, dict[str, list[Drawn]]] = {}
     for name in all_rules(files):
         for file in files:
             rule = file.counts.rules.get(name)
             if rule is not None and (drawn := [*rule.to_read.kept, *rule.refused_to_read.kept]):
-                found.setdefault(name, {})[file.label] = [_sample(each) for each in drawn]
+                found.setdefault(name, {})[file.label] = drawn
     return found
-
-
-def _sample(drawn: Drawn) -> Sample:
-    caption, negative = mark_tokens(drawn.caption.text, drawn.negative)
-    record = drawn.record
-    source = f"{record.source}, {record.form}" if record.form not in ("", "grammar") else record.source
-    return Sample(record.caption_id, caption, negative, source, record.reason if not record.accepted else "")
 
 
 def _reasons(files: Sequence[Examination]) -> list[tuple[str, str, dict[str, Counter[str]]]]:
