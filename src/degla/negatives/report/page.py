@@ -135,10 +135,7 @@ def _samples(files: Sequence[Examination]) -> dict[str, dict[str, list[Drawn]]]:
 
 def _reasons(files: Sequence[Examination]) -> list[tuple[str, str, dict[str, Counter[str]]]]:
     """(reason, what it means, label to rule to rows), the most frequent first."""
-    total: Counter[str] = Counter()
-    for file in files:
-        for rule in file.rules:
-            total.update(rule.reasons)
+    total: Counter[str] = sum((rule.reasons for file in files for rule in file.rules), Counter())
     return [
         (
             reason,
@@ -154,10 +151,7 @@ def _reasons(files: Sequence[Examination]) -> list[tuple[str, str, dict[str, Cou
 
 def _outcomes(files: Sequence[Examination]) -> list[str]:
     """All outcomes that came up, the most frequent first."""
-    total: Counter[str] = Counter()
-    for file in files:
-        if file.outcomes is not None:
-            total.update(file.outcomes.by_outcome())
+    total: Counter[str] = sum((file.outcomes.by_outcome() for file in files if file.outcomes), Counter())
     return [outcome for outcome, _ in total.most_common()]
 
 

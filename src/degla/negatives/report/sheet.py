@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import re
 from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from degla.files import whole_file
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.counts import Drawn
 from degla.negatives.report.terminal import with_interval
+from degla.parse import read_text
 from degla.records import NegativeRecord
 from degla.shelf import POSITIVES
 from degla.statistics.proportions import cohen_kappa, wilson
@@ -133,28 +135,23 @@ def read_sheet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
     Raises:
         InputError: the file cannot be read, lacks a column, or a row has too few cells.
     """
+    # Editors and spreadsheets take empty cells off a line's end.
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t", strict=True, restval="")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            # Editors and spreadsheets take empty cells off a line's end.
-            reader = csv.DictReader(stream, delimiter="\t", strict=True, restval="")
-            header = reader.fieldnames or ()
-            if lacking := [name for name in columns if name not in header]:
-                raise InputError(
-                    f"{path} line 1: no column {lacking[0]!r}; a tab-separated table with the columns "
-                    f"{', '.join(columns)} is needed."
-                )
-            for row in reader:
-                more = row.pop(None, ())  # cells beyond the header's
-                if not any(cell.strip() for cell in (*row.values(), *more)):
-                    continue
-                if more:
-                    cells = len(header) + len(more)
-                    raise InputError(f"{path} line {reader.line_num}: {cells} cells, the header has {len(header)}.")
-                yield reader.line_num, row
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from None
+        header = reader.fieldnames or ()
+        if lacking := [name for name in columns if name not in header]:
+            raise InputError(
+                f"{path} line 1: no column {lacking[0]!r}; a tab-separated table with the columns "
+                f"{', '.join(columns)} is needed."
+            )
+        for row in reader:
+            more = row.pop(None, ())  # cells beyond the header's
+            if not any(cell.strip() for cell in (*row.values(), *more)):
+                continue
+            if more:
+                cells = len(header) + len(more)
+                raise InputError(f"{path} line {reader.line_num}: {cells} cells, the header has {len(header)}.")
+            yield reader.line_num, row
     except csv.Error as error:
         raise InputError(
             f"{path} line {reader.reader.line_num}: not tab-separated values: {error}. A cell that begins with a "
