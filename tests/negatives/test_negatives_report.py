@@ -426,6 +426,14 @@ def test_two_readers_of_the_same_texts(tmp_path: Path, capsys: pytest.CaptureFix
     assert "has another text here than in another sheet of s.key.tsv" in capsys.readouterr().err
 
 
+def test_sheets_named_by_a_year_have_their_key(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "c.jsonl", CAPTIONS)
+    write_jsonl(tmp_path / "n.jsonl", NEGATIVES)
+    words = ["negatives", "report", str(tmp_path / "n.jsonl"), "--captions", str(tmp_path / "c.jsonl")]
+    assert main([*words, "--sheet", str(tmp_path / "s.2026.tsv"), "--readers", "2"]) == 0
+    assert key_path(tmp_path / "s.2026.1.tsv").is_file() and key_path(tmp_path / "s.2026.2.tsv").is_file()
+
+
 def test_kappa_of_known_tables() -> None:
     """Interval as by statsmodels.stats.inter_rater.cohens_kappa; none where all answers are one."""
     pairs = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15

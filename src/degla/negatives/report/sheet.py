@@ -98,7 +98,8 @@ def write_sheet(
     Raises:
         InputError: a sheet or the key exists already, or cannot be written.
     """
-    sheets, key = reader_paths(sheet, readers), key_path(sheet)
+    sheets = reader_paths(sheet, readers)
+    key = key_path(sheets[0])  # as whoever counts looks for it, whatever numbers the name ends in
     for path in (*sheets, key):
         if path.exists():
             raise InputError(f"{path}: exists, perhaps with verdicts in it. Move it away or choose another --sheet.")
