@@ -13,9 +13,9 @@ from degla.negatives.generate import NegativesSettings
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
-from degla.negatives.review.draft import draft_examples, draw_captions, draw_drafts, negatives_as_drafts, read_drafts
+from degla.negatives.review.draft import Draft, draft_examples, draw_captions, draw_drafts, negatives_as_drafts
 from degla.negatives.rule import load_rule
-from degla.records import CaptionRecord, write_jsonl
+from degla.records import CaptionRecord, read_jsonl, write_jsonl
 
 ANIMALS = ("dog", "cat", "goat", "cow", "fox", "bear", "mouse", "duck")
 CAPTIONS = [
@@ -52,7 +52,7 @@ def draft(out: Path, model: ScriptedModel | None, **settings: object) -> int:
 def test_drafts_carry_the_verdict_and_where_they_come_from(tmp_path: Path) -> None:
     model = ScriptedModel(answer, forms=("write",))
     assert draft(tmp_path / "drafts.jsonl", model) == 20
-    drafts = read_drafts(tmp_path / "drafts.jsonl")
+    drafts = list(read_jsonl(Draft, tmp_path / "drafts.jsonl"))
     by_id = {record.id: record for record in CAPTIONS}
     for one in drafts:
         record = by_id[one.caption_id]
@@ -92,7 +92,7 @@ def test_the_same_call_goes_on_and_pays_nothing_twice(tmp_path: Path) -> None:
 
 def test_the_grammar_drafts_without_a_model(tmp_path: Path) -> None:
     assert draft(tmp_path / "drafts.jsonl", None, count=5) == 5
-    assert all(one.accepted and one.source == "rules" for one in read_drafts(tmp_path / "drafts.jsonl"))
+    assert all(one.accepted and one.source == "rules" for one in read_jsonl(Draft, tmp_path / "drafts.jsonl"))
 
 
 def test_wrong_input_is_named(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Choose another --out"):
         draft(tmp_path / "b.jsonl", None)
     with pytest.raises(InputError, match="line 1: field 'rule'"):
-        read_drafts(tmp_path / "b.jsonl")
+        list(read_jsonl(Draft, tmp_path / "b.jsonl"))
 
 
 def test_negatives_become_drafts(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_command_drafts_by_a_script(tmp_path: Path, capsys: pytest.CaptureFi
     script.write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = ["examples", "draft", "--rule", "swap_nouns", "--captions", str(captions), "--out", str(out)]
     assert main([*command, "--llm", "scripted", "--script", str(script)]) == 0
-    drafts = read_drafts(out)
+    drafts = list(read_jsonl(Draft, out))
     assert {one.source for one in drafts} == {"scripted"} and len(drafts) == 3
     assert {one.negative for one in drafts if not one.accepted} == {line["text"] for line in lines}
     assert f"{len(drafts)} drafts in" in capsys.readouterr().out

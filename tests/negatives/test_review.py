@@ -166,6 +166,12 @@ def test_decisions_on_drafts_that_are_gone_are_passed_over(review: Review) -> No
         assert later.state.decided == 1
 
 
+def test_drafts_of_repeated_captions_are_shown_once(tmp_path: Path) -> None:
+    twice = [draft.model_copy(update={"caption_id": "7", "image": "7.jpg"}) for draft in DRAFTS[:2]]
+    with Review([*DRAFTS, *twice], log=tmp_path / "log", out=tmp_path / "out") as review:
+        assert list(review.state.drafts) == DRAFTS
+
+
 def test_wrong_files_are_named(review: Review, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another review"), Review(DRAFTS, log=review.log, out=review.out):
         pass

@@ -45,13 +45,14 @@ def run(given: argparse.Namespace) -> int:
 
 def _drafts(given: argparse.Namespace) -> list[Draft]:
     from degla.errors import InputError
-    from degla.negatives.review.draft import draw_drafts, negatives_as_drafts, read_drafts
+    from degla.negatives.review.draft import Draft, draw_drafts, negatives_as_drafts
+    from degla.records import read_jsonl
     from degla.shelf import RULES
 
     for rule in given.rules or ():
         RULES.require(rule)
     if given.captions is None:
-        drafts = [draft for draft in read_drafts(given.drafts) if not given.rules or draft.rule in given.rules]
+        drafts = [draft for draft in read_jsonl(Draft, given.drafts) if not given.rules or draft.rule in given.rules]
     else:
         from degla.data.sources import read_captions
 

@@ -51,7 +51,7 @@ class ReviewState:
     """What was decided so far, and which draft is shown.
 
     Attributes:
-        drafts: all drafts, no two with one key.
+        drafts: all drafts; of those that say the same, as repeated captions bring them, the first.
         position: index of the draft that is shown.
         history: decisions that count, oldest first; none of them is an "undo".
     """
@@ -65,9 +65,11 @@ class ReviewState:
     def __post_init__(self) -> None:
         if not self.drafts:
             raise InputError("there are no drafts to review.")
-        self._places = {draft_key(draft): place for place, draft in enumerate(self.drafts)}
-        if len(self._places) < len(self.drafts):
-            raise InputError("two drafts are the same.")
+        own: dict[str, Draft] = {}
+        for draft in self.drafts:
+            own.setdefault(draft_key(draft), draft)
+        self.drafts = tuple(own.values())
+        self._places = {key: place for place, key in enumerate(own)}
 
     @property
     def draft(self) -> Draft:

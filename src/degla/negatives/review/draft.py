@@ -105,15 +105,6 @@ def draw_captions(captions: Iterable[CaptionRecord], *, rule: str, count: int, s
     return usable[:count]
 
 
-def read_drafts(file: Path) -> list[Draft]:
-    """The drafts of a file, each once.
-
-    Raises:
-        InputError: the file cannot be read or a line is no draft (line and field named).
-    """
-    return list(dict.fromkeys(read_jsonl(Draft, file)))
-
-
 def negatives_as_drafts(
     file: Path, captions: Iterable[CaptionRecord], *, rules: Sequence[str] = (), accepted_only: bool = True
 ) -> Iterator[Draft]:
