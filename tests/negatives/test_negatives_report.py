@@ -183,9 +183,12 @@ def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytes
     write_jsonl(negatives, [negative(77, "swap_nouns", "A b.")])
     assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 2
     assert (
-        "no negative belongs to any caption; in the negatives the caption ids begin with '77'"
+        f"{negatives}: no negative belongs to any caption; in the negatives the caption ids begin with '77'"
         in capsys.readouterr().err
     )
+    words = ["--captions", str(captions), "--sheet", str(negatives.with_name("s.tsv"))]
+    assert main(["negatives", "report", str(negatives), *words]) == 2
+    assert f"{negatives}: there is nothing to read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def run(given: argparse.Namespace) -> int:
     with CaptionIndex(named) as captions:
         if given.sheet is not None:
             drawn = {
-                label: draw_sheet(read_negatives(path), captions, per_rule=given.per_rule, seed=given.seed)
+                label: draw_sheet(read_negatives(path), captions, per_rule=given.per_rule, seed=given.seed, where=path)
                 for label, path in labels.items()
             }
             *sheets, key = write_sheet(drawn, given.sheet, seed=given.seed, readers=given.readers)

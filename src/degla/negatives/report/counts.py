@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Final, Generic, TypeVar
 
@@ -195,13 +196,16 @@ class FileCounts:
         return sum(rule.accepted for rule in self.rules.values())
 
 
-def count_records(records: Iterable[NegativeRecord], captions: CaptionIndex, draws: Draws) -> FileCounts:
+def count_records(
+    records: Iterable[NegativeRecord], captions: CaptionIndex, draws: Draws, *, where: Path
+) -> FileCounts:
     """Read all records once.
 
     Args:
         records: in any order.
         captions: what they were made from.
         draws: what is kept of them.
+        where: the file that they are from, for messages.
 
     Raises:
         InputError: no record belongs to any caption, or there are more than 64 rules.
@@ -221,7 +225,9 @@ def count_records(records: Iterable[NegativeRecord], captions: CaptionIndex, dra
         rule = counts.rules.get(record.rule)
         if rule is None:
             if len(counts.rules) == _MOST_RULES:
-                raise InputError(f"record {counts.rows}: field 'rule': more than {_MOST_RULES} different rules.")
+                raise InputError(
+                    f"{where} record {counts.rows}: field 'rule': more than {_MOST_RULES} different rules."
+                )
             bits[record.rule] = np.uint64(1 << len(counts.rules))
             rule = counts.rules[record.rule] = _new_rule(record, draws)
         rule.add(Drawn(caption, record))
@@ -230,7 +236,7 @@ def count_records(records: Iterable[NegativeRecord], captions: CaptionIndex, dra
             negatives[caption.number] += np.uint32(1)
     if counts.rows == counts.strangers:
         raise InputError(
-            "no negative belongs to any caption; in the negatives the caption ids begin with "
+            f"{where}: no negative belongs to any caption; in the negatives the caption ids begin with "
             f"{', '.join(map(repr, counts.stranger_ids)) or 'nothing'}. Give the captions that they were made from, "
             "with the same columns."
         )

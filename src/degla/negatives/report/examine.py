@@ -208,7 +208,7 @@ def examine_file(
     examination = Examination(
         label,
         path.name,
-        count_records(records, captions, draws),
+        count_records(records, captions, draws, where=path),
         judge=judge.name if judge else "",
         manifest=read_manifest(path),
         outcomes=read_outcomes(path),

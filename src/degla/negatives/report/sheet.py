@@ -53,7 +53,7 @@ def reader_paths(sheet: Path, readers: int) -> list[Path]:
 
 
 def draw_sheet(
-    records: Iterable[NegativeRecord], captions: CaptionIndex, *, per_rule: int, seed: int
+    records: Iterable[NegativeRecord], captions: CaptionIndex, *, per_rule: int, seed: int, where: Path
 ) -> dict[str, list[Drawn]]:
     """Accepted negatives of each rule, drawn by the hash of their caption.
 
@@ -64,6 +64,7 @@ def draw_sheet(
         captions: what they were made from.
         per_rule: negatives a rule, at most.
         seed: of the draw.
+        where: the file, for messages.
 
     Raises:
         InputError: no accepted negative belongs to any caption.
@@ -77,7 +78,10 @@ def draw_sheet(
         insort(own, (lot, Drawn(caption, record)), key=itemgetter(0))
         del own[per_rule:]
     if not kept:
-        raise InputError("there is nothing to read: no accepted negative belongs to any caption of the captions file.")
+        raise InputError(
+            f"{where}: there is nothing to read: no accepted negative belongs to any caption of the captions file. Give "
+            "the captions that they were made from."
+        )
     return {rule: [drawn for _, drawn in own] for rule, own in kept.items()}
 
 
