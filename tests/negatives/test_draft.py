@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import pytest
 
 from degla.cli import main
 from degla.errors import DeglaError, InputError
+from degla.negatives.examples import read_examples
 from degla.negatives.generate import NegativesSettings
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import Request
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.review.draft import Draft, draft_examples, draw_captions, draw_drafts, negatives_as_drafts
 from degla.negatives.rule import load_rule
-from degla.records import CaptionRecord, read_jsonl, write_jsonl
+from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 
 ANIMALS = ("dog", "cat", "goat", "cow", "fox", "bear", "mouse", "duck")
 CAPTIONS = [
@@ -110,13 +112,25 @@ def test_negatives_become_drafts(tmp_path: Path) -> None:
     write_jsonl(captions, CAPTIONS[:12])
     file = tmp_path / "negatives.jsonl"
     assert main(["negatives", str(captions), "--out", str(file), "--rules", "swap_nouns", "swap_adjectives"]) == 0
-    found = list(negatives_as_drafts(file, CAPTIONS))
+    rows = list(read_jsonl(NegativeRecord, file))
+    found = list(negatives_as_drafts(rows, CAPTIONS, where=file))
     assert len(found) == 12 and all(one.accepted and one.rule == "swap_nouns" and one.image for one in found)
-    assert list(negatives_as_drafts(file, CAPTIONS, rules=["swap_adjectives"])) == []
+    assert list(negatives_as_drafts(rows, CAPTIONS, where=file, rules=["swap_adjectives"])) == []
     with pytest.raises(InputError, match=r"record 1: caption_id 'dog-cat' is not among the captions"):
-        list(negatives_as_drafts(file, CAPTIONS[1:]))
+        list(negatives_as_drafts(rows, CAPTIONS[1:], where=file))
     some = draw_drafts(found, count=5, seed=0)
     assert len(some) == 5 and some == draw_drafts(found[::-1], count=5, seed=0) != draw_drafts(found, count=5, seed=1)
+
+
+def test_packed_negatives_are_reviewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captions, file, packed = (tmp_path / name for name in ("captions.jsonl", "negatives.jsonl", "packed.parquet"))
+    write_jsonl(captions, CAPTIONS[:3])
+    assert main(["negatives", str(captions), "--out", str(file), "--rules", "swap_nouns"]) == 0
+    assert main(["negatives", "pack", str(file), "--out", str(packed)]) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("a\n" * 3))
+    words = ["examples", "review", str(packed), "--captions", str(captions), "--out", str(tmp_path / "mine.yaml")]
+    assert main(words) == 0
+    assert len(read_examples(tmp_path / "mine.yaml", rule="swap_nouns")) == 3
 
 
 def test_the_command_drafts_by_a_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

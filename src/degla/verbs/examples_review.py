@@ -54,10 +54,16 @@ def _drafts(given: argparse.Namespace) -> list[Draft]:
     if given.captions is None:
         drafts = [draft for draft in read_jsonl(Draft, given.drafts) if not given.rules or draft.rule in given.rules]
     else:
-        from degla.data.sources import read_captions
+        from degla.data.sources import read_captions, read_negatives
 
         captions = read_captions(given.captions, format=given.format, columns=columns(given))
-        found = negatives_as_drafts(given.drafts, captions, rules=given.rules or (), accepted_only=not given.refused)
+        found = negatives_as_drafts(
+            read_negatives(given.drafts),
+            captions,
+            where=given.drafts,
+            rules=given.rules or (),
+            accepted_only=not given.refused,
+        )
         drafts = draw_drafts(found, count=given.count, seed=given.seed)
     if not drafts:
         raise InputError(

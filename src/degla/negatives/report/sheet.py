@@ -79,8 +79,8 @@ def draw_sheet(
         del own[per_rule:]
     if not kept:
         raise InputError(
-            f"{where}: there is nothing to read: no accepted negative belongs to any caption of the captions file. Give "
-            "the captions that they were made from."
+            f"{where}: there is nothing to read: no accepted negative belongs to any caption of the captions file. "
+            "Give the captions that they were made from."
         )
     return {rule: [drawn for _, drawn in own] for rule, own in kept.items()}
 

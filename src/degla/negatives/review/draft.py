@@ -90,7 +90,8 @@ def draft_examples(
     if out.exists() and not rows.exists():
         raise InputError(f"{out}: exists, and {rows.name} that would tell how to go on does not. Choose another --out.")
     summary = generate(drawn, settings, out=rows, progress=progress, model=model)
-    return write_jsonl(out, negatives_as_drafts(rows, drawn, accepted_only=False)), summary
+    made = negatives_as_drafts(read_jsonl(NegativeRecord, rows), drawn, where=rows, accepted_only=False)
+    return write_jsonl(out, made), summary
 
 
 def draw_captions(captions: Iterable[CaptionRecord], *, rule: str, count: int, seed: int) -> list[CaptionRecord]:
@@ -106,27 +107,33 @@ def draw_captions(captions: Iterable[CaptionRecord], *, rule: str, count: int, s
 
 
 def negatives_as_drafts(
-    file: Path, captions: Iterable[CaptionRecord], *, rules: Sequence[str] = (), accepted_only: bool = True
+    records: Iterable[NegativeRecord],
+    captions: Iterable[CaptionRecord],
+    *,
+    where: Path,
+    rules: Sequence[str] = (),
+    accepted_only: bool = True,
 ) -> Iterator[Draft]:
     """Generated negatives as drafts.
 
     Args:
-        file: JSONL of `NegativeRecord`.
-        captions: those that it was made from.
+        records: the negatives.
+        captions: those that they were made from.
+        where: the file that the negatives are from, for messages.
         rules: only negatives of these; all where none is named.
         accepted_only: leave out what the checks refused.
 
     Raises:
-        InputError: a line is wrong, or its caption is not among the captions.
+        InputError: the caption of a negative is not among the captions.
     """
     with CaptionIndex(captions) as index:
-        for number, row in enumerate(read_jsonl(NegativeRecord, file), start=1):
+        for number, row in enumerate(records, start=1):
             if row.text is None or (accepted_only and not row.accepted) or (rules and row.rule not in rules):
                 continue
             caption = index.find(row.caption_id)
             if caption is None:
                 raise InputError(
-                    f"{file} record {number}: caption_id {row.caption_id!r} is not among the captions; give those that "
+                    f"{where} record {number}: caption_id {row.caption_id!r} is not among the captions; give those that "
                     "the negatives were made from."
                 )
             yield Draft(
