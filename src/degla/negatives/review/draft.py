@@ -133,8 +133,8 @@ def negatives_as_drafts(
             caption = index.find(row.caption_id)
             if caption is None:
                 raise InputError(
-                    f"{where} record {number}: caption_id {row.caption_id!r} is not among the captions; give those that "
-                    "the negatives were made from."
+                    f"{where} record {number}: caption_id {row.caption_id!r} is not among the captions; give those "
+                    "that the negatives were made from."
                 )
             yield Draft(
                 rule=row.rule,
