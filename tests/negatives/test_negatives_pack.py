@@ -18,7 +18,16 @@ from degla.data.loader import EpochSampler, make_loader
 from degla.data.plan import BatchPlan
 from degla.data.sources import read_captions, read_negatives
 from degla.data.transforms import ImageTransform, RandomCrop
-from degla.negatives.files.pack import MANIFEST_KEY, PACKED_KEY, _schema, pack, read_manifest, read_outcomes
+from degla.errors import InputError
+from degla.negatives.files.pack import (
+    MANIFEST_KEY,
+    OUTCOMES_KEY,
+    PACKED_KEY,
+    _schema,
+    pack,
+    read_manifest,
+    read_outcomes,
+)
 from degla.records import CaptionRecord, NegativeRecord, write_jsonl
 
 MANIFEST = {"captions": 6, "rules": ["swap_nouns", "add_object"], "seed": 3, "model": {"name": "openai:x"}, "date": "d"}
@@ -181,3 +190,20 @@ def test_nothing_to_pack_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "n.jsonl.manifest.json").write_text("[")
     assert main(["negatives", "pack", str(source), "--out", str(out), "--all"]) == 2
     assert "n.jsonl.manifest.json line 1: not JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [{"rules": 5}, {"rules": [["a"]]}])
+def test_a_manifest_that_names_no_rules_is_refused(source: Path, damage: dict[str, object], tmp_path: Path) -> None:
+    beside = source.with_name(source.name + ".manifest.json")
+    beside.write_text(json.dumps({**MANIFEST, **damage}))
+    with pytest.raises(InputError, match=r"manifest\.json: field 'rules' of the manifest .*Delete this manifest"):
+        read_manifest(source)
+
+
+def test_counts_of_a_packed_file_that_are_none_are_refused(tmp_path: Path) -> None:
+    table = pyarrow.table({"rule": ["a"]}).replace_schema_metadata({OUTCOMES_KEY: b'{"outcomes": [["a"]]}'})
+    pyarrow.parquet.write_table(table, tmp_path / "packed.parquet")
+    with pytest.raises(
+        InputError, match=r"packed\.parquet: 'degla\.outcomes' in the schema's metadata counts no answers"
+    ):
+        read_outcomes(tmp_path / "packed.parquet")

@@ -167,26 +167,36 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     """The manifest of the run that made a file; None where there is none.
 
     Raises:
-        InputError: it is there and is no JSON object.
+        InputError: it is there and is no JSON object, or names no rules in it.
     """
-    packed = _of_schema(path, MANIFEST_KEY)
-    if packed is not None:
-        return packed
-    beside = manifest_path(path)
-    if not beside.is_file():
-        return None
-    return read_json_object(beside, remedy="Delete this manifest to continue without it.")
+    where, remedy = path, "Get or make it again."
+    manifest = _of_schema(path, MANIFEST_KEY)
+    if manifest is None:
+        where, remedy = manifest_path(path), "Delete this manifest to continue without it."
+        if not where.is_file():
+            return None
+        manifest = read_json_object(where, remedy=remedy)
+    rules = manifest.get("rules", [])
+    if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+        raise InputError(
+            f"{where}: field 'rules' of the manifest must be a list of names (got {rules!r:.80}). {remedy}"
+        )
+    return manifest
 
 
 def read_outcomes(path: Path) -> Outcomes | None:
     """What the language model answered; None where no journal lies beside the file and it carries no counts.
 
     Raises:
-        InputError: a line of the journal is no reply; a torn last line is passed over.
+        InputError: a line of the journal is no reply (a torn last line is passed over), or the counts are none.
     """
     packed = _of_schema(path, OUTCOMES_KEY)
     if packed is not None:
-        return Outcomes.from_plain(packed)
+        try:
+            return Outcomes.from_plain(packed)
+        except (KeyError, TypeError, ValueError):
+            what = f"'{OUTCOMES_KEY.decode()}' in the schema's metadata counts no answers"
+            raise InputError(f"{path}: {what}. Get or make it again.") from None
     journal = journal_path(path)
     if not journal.is_file():
         return None
