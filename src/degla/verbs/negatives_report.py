@@ -69,6 +69,8 @@ def run(given: argparse.Namespace) -> int:
         if path is not None and path.is_dir():
             raise InputError(f"{path}: is a folder; name a file.")
     if given.out is not None:
+        if given.out.suffix.lower() != ".html":
+            raise InputError(f"{given.out}: the name of a report must end in .html.")
         spare_inputs(given.out, *given.files, given.captions)
     named = read_captions(given.captions, format=given.format, columns=columns(given))
     with CaptionIndex(named) as captions:

@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from degla.errors import InputError
 from degla.files import write_text
 from degla.negatives.differences import mark_tokens
 from degla.negatives.report.blind import CHANCE
@@ -39,10 +38,8 @@ def write_page(files: Sequence[Examination], out: Path) -> None:
     """Write the page, complete or not at all.
 
     Raises:
-        InputError: `out` does not end in ".html" or cannot be written.
+        InputError: it cannot be written.
     """
-    if out.suffix.lower() != ".html":
-        raise InputError(f"{out}: the name of a report must end in .html.")
     write_text(out, render_page(files))
 
 
