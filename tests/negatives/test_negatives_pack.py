@@ -193,7 +193,7 @@ def test_nothing_to_pack_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("damage", [{"rules": 5}, {"rules": [["a"]]}])
-def test_a_manifest_that_names_no_rules_is_refused(source: Path, damage: dict[str, object], tmp_path: Path) -> None:
+def test_a_manifest_that_names_no_rules_is_refused(source: Path, damage: dict[str, object]) -> None:
     beside = source.with_name(source.name + ".manifest.json")
     beside.write_text(json.dumps({**MANIFEST, **damage}))
     with pytest.raises(InputError, match=r"manifest\.json: field 'rules' of the manifest .*Delete this manifest"):
