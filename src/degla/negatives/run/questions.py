@@ -74,22 +74,17 @@ class Prompts:
     count: int = 5
     sets: int = 0
     examples: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
-    _drawn: dict[tuple[str, int], tuple[Example, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def draw(self, rule: str, *, caption_id: str, draw: int) -> tuple[Example, ...]:
         """The examples of one request."""
         if not self.count:
             return ()
-        if not self.sets:
-            return self._draw(rule, draw_rng(self.seed, caption_id, f"{rule}\n{draw}"))
-        number = hash_text(f"{self.seed}\n{caption_id}\n{rule}\n{draw}") % self.sets
-        if (rule, number) not in self._drawn:
-            self._drawn[rule, number] = self._draw(rule, draw_rng(self.seed, f"set {number}", rule))
-        return self._drawn[rule, number]
-
-    def _draw(self, rule: str, rng: Random) -> tuple[Example, ...]:
         from degla.negatives.examples import draw_examples
 
+        rng = draw_rng(self.seed, caption_id, f"{rule}\n{draw}")
+        if self.sets:
+            number = hash_text(f"{self.seed}\n{caption_id}\n{rule}\n{draw}") % self.sets
+            rng = draw_rng(self.seed, f"set {number}", rule)
         return draw_examples(self.examples[rule], count=self.count, rng=rng)
 
 
