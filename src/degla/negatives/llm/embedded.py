@@ -18,7 +18,7 @@ from random import Random
 from typing import Any, Final
 
 from degla.negatives.llm import Chat, ChatMessage, Form, Reply, Request
-from degla.negatives.llm.likelihood import Likelihood, TokenIds, TooLongError, Tree
+from degla.negatives.llm.likelihood import Likelihood, TooLongError, Tree
 from degla.negatives.llm.weights import best_precision, find_weights, load
 from degla.negatives.verdicts import check_drop, largest_drop
 
@@ -140,9 +140,7 @@ class EmbeddedModel:
 
     def _fill(self, request: Request) -> tuple[tuple[str, ...], ...]:
         """For each slot the words that the model expects there."""
-        parts, question = self._prompt(request.chat)
-        tree = Tree(self.likelihood.begin(parts))
-        last = tree.add(question)[-1]
+        tree, last = self._prompt(request.chat)
         ends = [
             tree.add(self.likelihood.encode(" " + slot.before), after=last)[-1] if slot.before else last
             for slot in request.slots
@@ -168,9 +166,7 @@ class EmbeddedModel:
             TooLongError: the request does not fit the context.
         """
         encode = self.likelihood.encode
-        parts, question = self._prompt(request.chat)
-        tree = Tree(self.likelihood.begin(parts))
-        last = tree.add(question)[-1]
+        tree, last = self._prompt(request.chat)
         alone = tree.add((self.likelihood.start,), after=-2)[-1]
         texts = [encode(" " + text) for text in (request.caption, *request.choices)]
         behind = [tree.add(tokens, after=last) for tokens in texts[1:]]
@@ -182,13 +178,14 @@ class EmbeddedModel:
             for text, path, other in zip(request.choices, behind, others, strict=True)
         ]
 
-    def _prompt(self, chat: Chat) -> tuple[tuple[TokenIds, ...], TokenIds]:
-        """The parts that requests have in common, and the rest up to the answer."""
+    def _prompt(self, chat: Chat) -> tuple[Tree, int]:
+        """A tree that begins with the parts that requests have in common, and the node that an answer follows."""
         encode = self.likelihood.encode
         turns = [message for message in chat if message.role != "system"]
         instruction = "\n".join(message.content for message in chat if message.role == "system")
         parts = ((self.likelihood.start, *encode(instruction)), encode(_as_text(turns[:-1])))
-        return parts, encode(_as_text(turns[-1:]) + _ANSWER)
+        tree = Tree(self.likelihood.begin(parts))
+        return tree, tree.add(encode(_as_text(turns[-1:]) + _ANSWER))[-1]
 
     def _random(self, request: Request) -> Random:
         key = request.key
