@@ -232,6 +232,11 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         EmbeddedModel()
 
 
+def test_no_thread_computes_nothing() -> None:
+    with pytest.raises(InputError, match=r"threads \(0\) must be 1 or more"):
+        EmbeddedModel(threads=0)
+
+
 def test_where_models_are_kept(tmp_path: Path) -> None:
     assert cache_folder("name", {"DEGLA_CACHE": str(tmp_path)}) == tmp_path / "name"
     assert cache_folder("name", {"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "degla" / "name"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -440,6 +441,7 @@ def test_describe_names_neither_host_nor_key(connect: Callable[..., ServerModel]
         {"model": " "},
         {"concurrency": 0},
         {"timeout": 0.0},
+        {"timeout": math.nan},
         {"retries": -1},
         {"temperature": 3.0},
         {"max_tokens": 0},

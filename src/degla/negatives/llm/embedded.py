@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from degla.errors import InputError
 from degla.negatives.llm import Chat, ChatMessage, Form, Reply, Request
 from degla.negatives.llm.likelihood import Likelihood, TooLongError, Tree
 from degla.negatives.llm.weights import best_precision, find_weights, load
@@ -64,7 +65,7 @@ class EmbeddedModel:
         temperature: nats a token; 0 takes the likeliest plausible choice.
 
     Raises:
-        InputError: the model is not installed, damaged, or not of a sort that can be used.
+        InputError: the model is not installed, damaged, or not of a sort that can be used; no thread may work.
     """
 
     forms: tuple[Form, ...] = ("fill", "choose")
@@ -83,6 +84,8 @@ class EmbeddedModel:
     ) -> None:
         import torch
 
+        if threads < 1:
+            raise InputError(f"threads ({threads}) must be 1 or more.")
         torch.set_num_threads(threads)
         self._weights = find_weights(model, cache=cache)
         self._precision = precision or best_precision()

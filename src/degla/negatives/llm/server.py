@@ -63,7 +63,8 @@ class ServerModel:
     def __post_init__(self) -> None:
         if not self.base_urls or not self.model.strip():
             raise InputError("A server needs --base-url and --model; one of them is missing.")
-        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0 or self.max_tokens < 1 or self.backoff <= 0:
+        numbers = self.concurrency >= 1 and self.retries >= 0 and self.max_tokens >= 1
+        if not (numbers and self.timeout > 0 and self.backoff > 0):  # nor is NaN a time
             raise InputError(
                 f"concurrency ({self.concurrency}) and max_tokens ({self.max_tokens}) must be 1 or more, timeout "
                 f"({self.timeout:g}) and backoff ({self.backoff:g}) above 0, retries ({self.retries}) 0 or more."
