@@ -175,6 +175,14 @@ def test_terminal_takes_brackets_for_text(files: tuple[Path, Path], capsys: pyte
     assert "[red]x[/red]" in said and "model_refused 1" in said
 
 
+def test_nothing_refused_is_no_table(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    negatives, captions = files
+    for rows, told in ((NEGATIVES, True), (NEGATIVES[:1], False)):
+        write_jsonl(negatives, rows)
+        assert main(["negatives", "report", str(negatives), "--captions", str(captions)]) == 0
+        assert ("Refused" in capsys.readouterr().out) == told
+
+
 def test_rows_of_other_captions_are_said(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     negatives, captions = files
     write_jsonl(negatives, [*NEGATIVES, negative(77, "swap_nouns", "A b.")])

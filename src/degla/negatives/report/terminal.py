@@ -45,7 +45,8 @@ def render_tables(files: Sequence[Examination]) -> Group:
     parts: list[Table | Text] = [_files(files), _rules(files), Text(_EXPLAINED), _words(files)]
     if any(file.giveaways for file in files):
         parts.append(_giveaways(files))
-    parts.append(_reasons(files))
+    if any(rule.reasons for file in files for rule in file.rules):
+        parts.append(_reasons(files))
     if any(file.outcomes for file in files):
         parts.append(_answers(files))
     for file in files:
