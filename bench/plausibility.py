@@ -25,13 +25,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from degla.data.sources import read_captions, read_negatives
+from degla.negatives.checks import largest_drop
 from degla.negatives.examples import load_examples
 from degla.negatives.grammar.phrases import parse
 from degla.negatives.llm import Reply, Request
 from degla.negatives.llm.embedded import EmbeddedModel, Ranked, _draw
 from degla.negatives.llm.likelihood import Likelihood, open_likelihood
 from degla.negatives.rule import load_rule
-from degla.negatives.verdicts import largest_drop
 from degla.shelf import RULES
 
 

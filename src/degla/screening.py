@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from degla.errors import InputError
+from degla.negatives.checks import ACCEPTED, Verdict, check_drop, refused
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.llm import ChatMessage, LanguageModel, ReplyStatus, Request, RequestKey, inert
-from degla.negatives.verdicts import ACCEPTED, Verdict, check_drop, refused
 from degla.records import ItemImage, NegativeRecord, write_jsonl
 
 if TYPE_CHECKING:

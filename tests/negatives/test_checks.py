@@ -6,12 +6,11 @@ import typing
 
 import pytest
 
-from degla.negatives.checks import check_caption, check_text, estimate_tokens
+from degla.negatives.checks import REASONS, check_caption, check_text, estimate_tokens, refused
 from degla.negatives.grammar import words
 from degla.negatives.grammar.meaning import says_the_same
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.llm import ReplyStatus
-from degla.negatives.verdicts import REASONS, refused
 
 
 @pytest.mark.parametrize(

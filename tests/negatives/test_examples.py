@@ -11,7 +11,6 @@ import pytest
 
 from degla.cli import main
 from degla.errors import InputError
-from degla.negatives.checks import judge
 from degla.negatives.examples import (
     SHIPPED,
     ExampleEntry,
@@ -23,7 +22,7 @@ from degla.negatives.examples import (
 )
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse
-from degla.negatives.rule import load_rule
+from degla.negatives.rule import judge, load_rule
 from degla.shelf import RULES
 
 ENTRIES = [

@@ -11,14 +11,13 @@ from rich.console import Console
 from degla import tagger
 from degla.cli import main
 from degla.errors import InputError
-from degla.negatives.checks import check_caption
+from degla.negatives.checks import REASONS, check_caption, refused
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar import phrases
 from degla.negatives.run.dialogue import Maker
 from degla.negatives.run.pipeline import make_rows
 from degla.negatives.run.questions import draw_rng
 from degla.negatives.run.stream import CaptionBatch
-from degla.negatives.verdicts import REASONS, refused
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import RULES
 from tests.launch import FORKS

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from degla.errors import InputError
+from degla.negatives.checks import REASONS
 from degla.negatives.llm import Reply, Request, RequestKey
 from degla.negatives.llm.scripted import ScriptedModel
 from degla.negatives.run.stream import BATCH
-from degla.negatives.verdicts import REASONS
 from degla.records import NegativeRecord
 from tests.launch import FORKS
 from tests.negatives.scripted_runs import RULES, TEXTS, many, rows_of, run, varied

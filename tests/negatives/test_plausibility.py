@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from degla.negatives.verdicts import LARGEST_DROP, USUAL_DROP, check_drop, largest_drop
+from degla.negatives.checks import LARGEST_DROP, USUAL_DROP, check_drop, largest_drop
 from degla.shelf import RULES
 
 

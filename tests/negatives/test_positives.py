@@ -12,11 +12,10 @@ from degla.cli import main
 from degla.data.joining import join, join_and_report
 from degla.data.pairs import with_positives
 from degla.errors import InputError
-from degla.negatives.checks import judge
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar.phrases import parse, parse_one
 from degla.negatives.positives.sibling_attribute import SiblingAttribute
-from degla.negatives.rule import load_rule
+from degla.negatives.rule import judge, load_rule
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.shelf import POSITIVES, RULES
 

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from degla.negatives.checks import judge
 from degla.negatives.grammar import words
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.rule import NegativeRule, load_rule
+from degla.negatives.rule import NegativeRule, judge, load_rule
 from degla.shelf import RULES
 
 CAPTIONS = [

@@ -6,13 +6,11 @@ from random import Random
 
 import pytest
 
-from degla.negatives.checks import judge
-from degla.negatives.frames import ReplacingRule
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.grammar.usage import UsageCounter
 from degla.negatives.replies import MOST_CANDIDATES
-from degla.negatives.rule import Example, FillingRule, load_rule
+from degla.negatives.rule import Example, ReplacingRule, judge, load_rule
 from degla.shelf import PUBLISHED_RULES, RULES
 
 FILLING = ("replace_nouns", "replace_adjectives", "replace_relation", "add_object")
@@ -215,7 +213,7 @@ def test_more_candidates_on_request(name: str) -> None:
 @pytest.mark.parametrize("name", FILLING)
 def test_slots_cut_the_caption_at_their_place(name: str) -> None:
     rule = load_rule(name)
-    assert isinstance(rule, FillingRule)
+    assert isinstance(rule, ReplacingRule)
     slots = rule.slots(parse_one("A young man in a red shirt throwing a tennis ball to a dog."))
     assert slots
     for slot in slots:
@@ -243,7 +241,7 @@ def test_slots_cut_the_caption_at_their_place(name: str) -> None:
 )  # fmt: skip
 def test_fill(name: str, caption: str, word: str, proposed: str, text: str | None) -> None:
     rule, tagged = load_rule(name), parse_one(caption)
-    assert isinstance(rule, FillingRule)
+    assert isinstance(rule, ReplacingRule)
     slot = next(slot for slot in rule.slots(tagged) if slot.word == word)
     assert rule.fill(tagged, slot, proposed) == text
     if text is not None:

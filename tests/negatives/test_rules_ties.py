@@ -6,10 +6,9 @@ from random import Random
 
 import pytest
 
-from degla.negatives.checks import judge
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.rule import FillingRule, load_rule
+from degla.negatives.rule import ReplacingRule, judge, load_rule
 
 CASES = [
     # symmetric relations in other clothing
@@ -86,7 +85,7 @@ def test_classes_of_misses(name: str, caption: str, negative: str, reason: str) 
 
 def test_no_word_of_a_language_model_is_asked_for_where_only_the_rules_own_list_is_accepted() -> None:
     rule, caption = load_rule("add_attribute"), parse_one("a cup on a mat")
-    assert isinstance(rule, FillingRule)
+    assert isinstance(rule, ReplacingRule)
     assert rule.slots(caption) == ()
     assert rule.ask(caption, ()) is not None
 

@@ -10,9 +10,9 @@ import pytest
 
 from degla.cli import main
 from degla.errors import InputError
+from degla.negatives.checks import ACCEPTED, Verdict, refused
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.llm import Form, Reply, Request
-from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl, write_jsonl
 from degla.screening import PictureScreen, PlausibilityScreen, Screened, TruthScreen, screen
 from tests.negatives.tiny_language_model import CAPTIONS, write_folder
@@ -127,8 +127,8 @@ def test_language_model_that_calls_a_negative_true() -> None:
 
 def test_plausibility_by_any_model(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="the extra degla[embedded] is not installed")
+    from degla.negatives.checks import check_drop
     from degla.negatives.llm.likelihood import open_likelihood
-    from degla.negatives.verdicts import check_drop
 
     likelihood, name = open_likelihood(str(write_folder(tmp_path / "tiny")))
     texts = ["A man in a red shirt is riding a brown cow.", "zq xj " * 9, "word " * 600]

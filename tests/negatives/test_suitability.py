@@ -6,12 +6,11 @@ from random import Random
 
 import pytest
 
-from degla.negatives.checks import judge
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Token
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.grammar.suitability import can_do, suits_preposition
-from degla.negatives.rule import load_rule
+from degla.negatives.rule import judge, load_rule
 
 CASES = [
     # a preposition before a noun that it is not said of

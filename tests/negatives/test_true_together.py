@@ -6,12 +6,11 @@ from random import Random
 
 import pytest
 
-from degla.negatives.checks import judge
 from degla.negatives.grammar import words
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.grammar.relations import relations
-from degla.negatives.rule import load_rule
+from degla.negatives.rule import judge, load_rule
 
 PLACES = [
     # "on" lies between "in" and "on top of"

@@ -15,11 +15,11 @@ from urllib.parse import quote
 from degla.app.serving import guarded, mount, open_gradio, open_port, serve_at
 from degla.data.decoding import ImageError, Subject, decode_part, is_file, read_file
 from degla.errors import InputError
+from degla.negatives.checks import REASONS, Verdict
 from degla.negatives.differences import TextPiece, mark_words
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.review.decisions import LONGEST, Action, Review, draft_key, judge_text
 from degla.negatives.review.draft import Draft
-from degla.negatives.verdicts import REASONS, Verdict
 
 log = logging.getLogger(__name__)
 

@@ -26,6 +26,12 @@ GROUND: Final = 4
 """Magnitude of what has its place: grounds, rooms, buildings."""
 
 
+_PLACES: Final = frozenset({"room", "place", "building", "weather", "time_of_day"})
+_GROUNDS: Final = frozenset(
+    {"grass", "snow", "sand", "water", "beach", "ocean", "sidewalk", "road", "river", "ice", "shade", "dirt", "mud"}
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class RelationGroup(WordGroup):
     """Prepositions or verbs.
@@ -166,6 +172,11 @@ def landmark(noun: Token) -> tuple[str, ...]:
 @lru_cache(maxsize=_REMEMBERED)
 def _kinds(lemma: str) -> tuple[str, ...]:
     return relations().kinds(lemma)
+
+
+def is_place(noun: str) -> bool:
+    """Whether a noun names a ground, a room or another place, where all of a scene is."""
+    return noun in _GROUNDS or bool(lexicon().group_names(noun) & _PLACES)
 
 
 def fits_before(preposition: str, lemma: str) -> bool:

@@ -18,10 +18,10 @@ from random import Random
 from typing import Any, Final
 
 from degla.errors import InputError
+from degla.negatives.checks import check_drop, largest_drop
 from degla.negatives.llm import Chat, ChatMessage, Form, Reply, Request
 from degla.negatives.llm.likelihood import Likelihood, TooLongError, Tree
 from degla.negatives.llm.weights import best_precision, find_weights, load
-from degla.negatives.verdicts import check_drop, largest_drop
 
 _REPLIES: Final = 16
 """Requests that one call of `finished` answers, at most: a second or two of work, so that a journal keeps up."""

@@ -15,7 +15,7 @@ from degla.negatives.grammar.exclusion import adjective_choices
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.usage import WordUsage
-from degla.negatives.true_frames import TrueRule
+from degla.negatives.rule import TrueRule
 
 _SORTS: Final = frozenset({"colour", "coat", "material", "size", "length", "height", "opening", "wetness"})
 _LIVING_SORTS: Final = frozenset({"colour", "coat", "wetness", "age_living"})

@@ -16,7 +16,7 @@ from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.ties import is_bare, shares_article
 from degla.negatives.grammar.usage import WordUsage
-from degla.negatives.true_frames import TrueRule
+from degla.negatives.rule import TrueRule
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Chunk, Token, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.relations import is_place
 from degla.negatives.grammar.usage import WordUsage
-from degla.negatives.true_frames import TrueRule, is_place
+from degla.negatives.rule import TrueRule
 
 _AT: Final = frozenset({"in", "on", "at", "near", "outside", "inside", "along", "under", "beside", "behind", "by"})
 _AIMED: Final = frozenset(

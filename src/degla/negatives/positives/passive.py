@@ -13,9 +13,10 @@ from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.grammar.relations import is_place
 from degla.negatives.grammar.ties import is_bare
 from degla.negatives.grammar.usage import WordUsage
-from degla.negatives.true_frames import TrueRule, is_place
+from degla.negatives.rule import TrueRule
 
 _VERBS: Final = frozenset(
     {"ride", "hold", "carry", "throw", "catch", "chase", "push", "pull", "kick", "hit", "feed", "pet", "wash", "lead",

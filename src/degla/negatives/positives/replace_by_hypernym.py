@@ -18,7 +18,7 @@ from degla.negatives.grammar.edits import substitute
 from degla.negatives.grammar.lexicon import PEOPLE, lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.usage import WordUsage
-from degla.negatives.true_frames import TrueRule
+from degla.negatives.rule import TrueRule
 
 _PERSONS: Final = frozenset(PEOPLE)
 _ANIMALS: Final = frozenset({"mammal", "bird", "bird_kind", "other_animal", "animal_kind"})

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from degla.negatives.frames import Place
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Token, adjectives, determiner_fits, nouns, token_at
 from degla.negatives.grammar.edits import substitute
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.usage import WordUsage
-from degla.negatives.true_frames import TrueRule
+from degla.negatives.rule import Place, TrueRule
 
 _PREPOSITIONS: Final = {
     "next to": "beside", "beside": "next to", "under": "underneath", "underneath": "under", "beneath": "under",

@@ -16,12 +16,12 @@ from typing import Any, Final
 from markupsafe import Markup, escape
 
 from degla.files import write_text
+from degla.negatives.checks import REASONS
 from degla.negatives.differences import mark_tokens
 from degla.negatives.report.blind import CHANCE
 from degla.negatives.report.counts import Drawn, RuleCounts, mean
 from degla.negatives.report.examine import Examination, all_rules, frequent
 from degla.negatives.report.terminal import share_percent, with_interval
-from degla.negatives.verdicts import REASONS
 from degla.pages import open_templates
 from degla.pages.page import Page, Raw
 from degla.pages.plot import FONT, PALETTE, SOFT, dress, new_figure, styled, to_svg

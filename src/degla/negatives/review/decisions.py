@@ -17,13 +17,12 @@ from typing import IO, Final, Literal
 
 from degla.errors import InputError
 from degla.files import hold, whole_lines
-from degla.negatives.checks import judge
+from degla.negatives.checks import Verdict
 from degla.negatives.examples import ExampleEntry, read_examples, write_examples
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.review.draft import Draft
-from degla.negatives.rule import load_rule
-from degla.negatives.verdicts import Verdict
+from degla.negatives.rule import judge, load_rule
 from degla.parse import parse_json
 from degla.records import Record, validate
 

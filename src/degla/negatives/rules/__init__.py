@@ -3,11 +3,11 @@
 One file is one rule; the file's name is the rule's name. A file holds
 
 * a module docstring whose first line says what the rule changes (`degla ls` prints it),
-* one frozen dataclass that keeps the contract `rule.NegativeRule`; its fields are the rule's settings,
+* one frozen dataclass derived from `rule.NegativeRule`; its fields are the rule's settings,
 * ``RULE``, an instance of it with the default settings.
 
-`frames` holds what to derive from: `GrammarRule`, and the narrower `ReplacingRule` and `ExchangingRule`. A rule whose
-change is one word keeps `FillingRule` too. Nothing else has to be touched to add a rule: `degla.shelf.RULES` finds the
-file, `load_rule` gives its ``RULE``, and the contract test runs over everything that lies here. A rule promises that it
-never returns its caption and that whatever it proposes itself passes its own `check`.
+`rule` holds what to derive from: `NegativeRule`, and the narrower `ExchangingRule` and, where one word changes,
+`ReplacingRule`. Nothing else has to be touched to add a rule: `degla.shelf.RULES` finds the file, `load_rule` gives its
+``RULE``, and the contract test runs over everything that lies here. A rule promises that it never returns its caption
+and that whatever it proposes itself passes its own `check`.
 """

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from degla.negatives.frames import Place, ReplacingRule, find_change
 from degla.negatives.grammar.additions import additions, is_absent
 from degla.negatives.grammar.chunks import Chunk, Token, adjectives, determiner, determiner_fits, nouns
 from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.llm import Slot
+from degla.negatives.rule import Place, ReplacingRule, find_change
 
 _MOST_ADJECTIVES = 1
 """Adjectives that a noun may have already; more read like a list."""

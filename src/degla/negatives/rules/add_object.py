@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from degla.negatives.frames import Place, ReplacingRule
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions, is_absent
 from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
@@ -22,6 +21,7 @@ from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.ties import makes_compound
 from degla.negatives.llm import Slot
+from degla.negatives.rule import Place, ReplacingRule
 
 _CONNECTORS: Final = (("and",), ("with",), ("beside",), ("next", "to"), ("near",))
 _SINGULAR: Final = frozenset({"a", "an", "one", "another"})

@@ -13,7 +13,6 @@ from itertools import islice, zip_longest
 from random import Random
 from typing import Final
 
-from degla.negatives.frames import GrammarRule, take_turns
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, token_at
 from degla.negatives.grammar.edits import agreeing_verbs, in_number, inflect, write
@@ -21,6 +20,7 @@ from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.ties import shares_article
+from degla.negatives.rule import NegativeRule, take_turns
 
 _WORDS: Final = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _COUNTS: Final[Mapping[str, int]] = {
@@ -44,7 +44,7 @@ _MOST: Final = 6
 
 
 @dataclass(frozen=True)
-class ChangeNumber(GrammarRule):
+class ChangeNumber(NegativeRule):
     """Change the number of one sort of thing.
 
     Source: the counting and plurality parts of VALSE (arXiv 2112.07566). Differs: agreement is kept.

@@ -14,12 +14,12 @@ from itertools import pairwise
 from random import Random
 from typing import Final
 
-from degla.negatives.frames import GrammarRule, take_turns
 from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
 from degla.negatives.grammar.edits import agreeing_verbs, disagrees, insert, lower_first, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.rule import NegativeRule, take_turns
 
 _NEGATIVE: Final = frozenset({"no", "not", "n't", "never", "without", "nobody", "nothing", "none", "neither", "nor"})
 _ARTICLES: Final = frozenset({"a", "an", "the", "some"})
@@ -39,7 +39,7 @@ Denial = tuple[str, list[Token]]
 
 
 @dataclass(frozen=True)
-class Negation(GrammarRule):
+class Negation(NegativeRule):
     """Deny one thing, property or deed.
 
     Source: CoN-CLIP (arXiv 2403.20312) and its data CC-Neg, whose texts a language model wrote. Differs: by grammar;

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from degla.negatives.frames import Place, ReplacingRule, find_change
 from degla.negatives.grammar.chunks import adjectives
 from degla.negatives.grammar.exclusion import adjective_choices
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import landmark
+from degla.negatives.rule import Place, ReplacingRule
 
 _SHADES: Final = frozenset({"light", "dark", "bright", "deep", "pale"})
 
@@ -58,15 +58,15 @@ class ReplaceAdjectives(ReplacingRule):
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one adjective is another one, which excludes it and is not in the caption."""
-        change = find_change(caption.tokens, content)
-        if len(change.words) != 1 or (change.start, change.end) not in self.found_places(caption):
+        changed = self.changed(caption, content)
+        if changed is None or len(changed[2]) != 1:
             return "not_rule"
-        word = change.words[0]
+        _, (old,), (word,) = changed
         if not lexicon().is_adjective(word):
             return "unknown_word"
         if word in caption.vocabulary:
             return "already_in_caption"
-        return lexicon().adjective_relation(caption.tokens[change.start].lower, word)
+        return lexicon().adjective_relation(old, word)
 
 
 def _places(caption: Caption) -> Iterator[tuple[int, bool]]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from degla.negatives.frames import Place, ReplacingRule, find_change
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions, chunk_at, is_inventory, may_be_there
 from degla.negatives.grammar.chunks import Chunk, determiner, determiner_fits, nouns, token_at
@@ -20,6 +19,7 @@ from degla.negatives.grammar.exclusion import noun_choices, noun_relation
 from degla.negatives.grammar.lexicon import Relation, lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import fits_before
+from degla.negatives.rule import Place, ReplacingRule
 
 _MALE: Final = frozenset({"his", "he", "him", "himself"})
 _FEMALE: Final = frozenset({"her", "she", "hers", "herself"})
@@ -72,12 +72,10 @@ class ReplaceNouns(ReplacingRule):
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one noun is another one of the same number, unrelated to it and to the caption's others."""
-        change = find_change(caption.tokens, content)
-        place = next((span for _, span in _places(caption) if span[0] <= change.start and change.end <= span[1]), None)
-        if place is None:
+        changed = self.changed(caption, content)
+        if changed is None:
             return "not_rule"
-        kept = [token.lower for token in caption.tokens[place[0] : place[1]]]
-        new = (*kept[: change.start - place[0]], *change.words, *kept[change.end - place[0] :])
+        place, kept, new = changed
         if not 0 < len(new) <= _LONGEST or new[-1] == kept[-1]:
             return "not_rule"
         lemma = words.singular(new[-1])

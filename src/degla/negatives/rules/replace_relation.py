@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from degla.negatives.frames import Place, ReplacingRule, find_change
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import token_at
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import Sort, is_out_of_scale, landmark, noun_sorts, relations
+from degla.negatives.rule import Place, ReplacingRule
 
 _PARTICLES: Final = frozenset({"up", "down", "out", "off", "away", "together", "back", "over", "around"})
 
@@ -80,14 +80,11 @@ class ReplaceRelation(ReplacingRule):
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one verb or preposition is another one, which excludes it; a verb has the form of the old one."""
-        change = find_change(caption.tokens, content)
-        place = next(
-            (one for one in self.found_places(caption) if one[0] <= change.start and change.end <= one[1]), None
-        )
-        if place is None:
+        changed = self.changed(caption, content)
+        if changed is None:
             return "not_rule"
-        kept = [token.lower for token in caption.tokens[place[0] : place[1]]]
-        new = " ".join((*kept[: change.start - place[0]], *change.words, *kept[change.end - place[0] :]))
+        place, kept = changed[:2]
+        new = " ".join(changed[2])
         if _sort(caption, place) == "verbs":
             if len(new.split()) != 1:
                 return "not_rule"

@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice
-from random import Random
+from itertools import combinations
 from typing import Final
 
-from degla.negatives.frames import GrammarRule
 from degla.negatives.grammar.chunks import Token, token_at
-from degla.negatives.grammar.edits import disagrees, exchange, rotate, write
+from degla.negatives.grammar.edits import disagrees, exchange, rotate
 from degla.negatives.grammar.meaning import POSTURES, tagged
-from degla.negatives.grammar.orders import lifeless_actors, loose_ends, movable, objection, refuse_order
+from degla.negatives.grammar.orders import loose_ends, movable, objection, refuse_order
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import landmark, noun_sorts, relations
 from degla.negatives.grammar.suitability import doer, is_animate
+from degla.negatives.rule import ExchangingRule, Swap
 
 _PLACING: Final = {
     word: sort
@@ -35,7 +34,7 @@ _WORN: Final = frozenset({"upper_clothing", "lower_clothing", "footwear", "headw
 
 
 @dataclass(frozen=True)
-class ReshuffleOrder(GrammarRule):
+class ReshuffleOrder(ExchangingRule):
     """Permute a caption: same words, another meaning.
 
     Source: arXiv 2504.16801, rule (a), "reshuffle the whole sentence". Differs: phrases stay whole.
@@ -54,18 +53,6 @@ class ReshuffleOrder(GrammarRule):
     rotations: bool = True
     """Whether three phrases may change places in a circle, besides two."""
 
-    def applies(self, caption: Caption) -> bool:
-        """Whether there are two things."""
-        return sum(chunk.role == "thing" for chunk in caption.chunks) > 1
-
-    def propose(self, caption: Caption, rng: Random, most: int) -> list[str]:
-        """Orders of the caption's phrases, prepositions and verbs."""
-        orders = list(self._permutations(caption))
-        rng.shuffle(orders)
-        orders.sort(key=lifeless_actors)
-        texts = dict.fromkeys(write(caption, tokens) for tokens in orders)
-        return list(islice((text for text in texts if self.check(caption, text).accepted), most))
-
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Same words, other order, other meaning; articles, numbers and verbs still suit their nouns."""
         tokens = tagged(caption.tokens, negative)
@@ -73,7 +60,8 @@ class ReshuffleOrder(GrammarRule):
             return "not_rule"
         return refuse_order(caption, tokens)
 
-    def _permutations(self, caption: Caption) -> Iterator[list[Token]]:
+    def exchanges(self, caption: Caption) -> Iterator[Swap]:
+        """Other orders of the caption's phrases, prepositions and verbs, which only `check` looks at closely."""
         if loose_ends(caption.tokens, caption.chunks) or disagrees(caption):
             return  # the tagger did not understand the caption, or it is no English
         spans = movable(caption)
@@ -81,14 +69,14 @@ class ReshuffleOrder(GrammarRule):
         pairs = combinations(spans, 2)
         free = [pair for pair in pairs if not objection(caption, *(chunks[start] for start, _ in pair))]
         for pair in free:
-            yield exchange(caption.tokens, *pair)
+            yield exchange(caption.tokens, *pair), ""
         if self.rotations:
             for three in combinations(spans[:5], 3):
                 if all(pair in free for pair in combinations(three, 2)):
-                    yield rotate(caption.tokens, three)
+                    yield rotate(caption.tokens, three), ""
         for one, other in combinations(_exchangeable(caption), 2):
             if _same_sort(caption, one, other):
-                yield exchange(caption.tokens, (one, one + 1), (other, other + 1))
+                yield exchange(caption.tokens, (one, one + 1), (other, other + 1)), ""
 
 
 def _exchangeable(caption: Caption) -> list[int]:

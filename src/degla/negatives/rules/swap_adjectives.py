@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
-from degla.negatives.frames import ExchangingRule, Swap
 from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import Chunk, Token, adjectives
 from degla.negatives.grammar.edits import exchange
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.orders import keeps_meaning
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.rule import ExchangingRule, Swap
 
 _DESCRIBING: Final = frozenset({"JJ", "JJR", "JJS", "VBN", "VBG"})
 """Tags that an adjective may be given."""

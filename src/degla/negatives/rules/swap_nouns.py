@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Final
 
-from degla.negatives.frames import ExchangingRule, Swap
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import (
@@ -31,6 +30,7 @@ from degla.negatives.grammar.orders import keeps_meaning, objection
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import relations
 from degla.negatives.grammar.suitability import misfit
+from degla.negatives.rule import ExchangingRule, Swap
 
 _GENERAL: Final = frozenset({"people", "person", "human", "adult", "individual", "someone"})
 """Nouns that are true of every man, woman and worker."""

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-from degla.negatives.frames import ExchangingRule, Swap
 from degla.negatives.grammar.chunks import number
 from degla.negatives.grammar.edits import exchange
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.orders import loose_ends, movable, objection, refuse_order
 from degla.negatives.grammar.phrases import Caption
+from degla.negatives.rule import ExchangingRule, Swap
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,15 @@ from itertools import zip_longest
 from random import Random
 from typing import Final, Literal, NamedTuple, cast
 
-from degla.negatives.checks import Content, judge
-from degla.negatives.frames import ReplacingRule
+from degla.negatives.checks import ACCEPTED, Content, Verdict, refused
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import Caption, parse
 from degla.negatives.grammar.usage import WordUsage
 from degla.negatives.llm import Chat, Form, Reply, ReplyStatus, Request, RequestKey, Slot
 from degla.negatives.replies import MOST_CANDIDATES
-from degla.negatives.rule import FillingRule, NegativeRule, load_rule
+from degla.negatives.rule import NegativeRule, ReadsSiblings, ReplacingRule, TrueRule, judge, load_rule
 from degla.negatives.run.questions import Prompts, draw_rng
 from degla.negatives.run.stream import CaptionTask, hash_content
-from degla.negatives.true_frames import ReadsSiblings, TrueRule
-from degla.negatives.verdicts import ACCEPTED, Verdict, refused
 from degla.records import NegativeRecord
 
 RowForm = Literal["grammar", "write", "choose", "fill"]
@@ -211,7 +208,7 @@ class _Turn:
     def _choose(self, questions: Prompts) -> Generator[Request, Reply, None]:
         """Choices among the texts that are valid: of words that the model proposed, and of the grammar."""
         proposed: list[str] = []
-        if "fill" in questions.forms and questions.forms[0] != "write" and isinstance(self.pair.rule, FillingRule):
+        if "fill" in questions.forms and questions.forms[0] != "write" and isinstance(self.pair.rule, ReplacingRule):
             slots = self.pair.rule.slots(self.caption)
             reply = (yield from self._ask("fill", slots=slots)) if slots else None
             if reply is not None:
@@ -268,7 +265,7 @@ class _Turn:
             return rule.propose(self.caption, rng, most, self.maker.usage)
         return rule.read(self.caption, None, rng, most=most)
 
-    def _filled(self, rule: FillingRule, slots: Sequence[Slot], reply: Reply) -> Iterator[str]:
+    def _filled(self, rule: ReplacingRule, slots: Sequence[Slot], reply: Reply) -> Iterator[str]:
         """The caption with proposed words in place: the likeliest of every slot first."""
         for rank in zip_longest(*reply.words[: len(slots)]):
             for slot, word in zip(slots, rank, strict=False):
