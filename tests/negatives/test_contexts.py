@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from degla.cli import main
-from degla.negatives.contexts import context_of, with_contexts
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
+from degla.negatives.units import context_of, with_contexts
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
 
 

@@ -15,21 +15,18 @@ from typing import Final
 
 from degla.errors import InputError
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Token, nouns
+from degla.negatives.grammar.chunks import nouns
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.phrases import Caption, parse
+from degla.negatives.grammar.phrases import Caption, parse_records
 from degla.records import CaptionRecord, NegativeRecord
 
 RULE: Final = "presence"
 """What the rule of the false options is called."""
-OPTIONS: Final = 3
-"""False options of a question."""
 _COMPANIONS: Final = 20
 """Most frequent companions of a thing that an absent one is drawn from."""
 _SHORT: Final = 5
 """Letters of a word of which a name made from it keeps the last."""
-_BATCH: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -57,9 +54,8 @@ def survey(captions: Sequence[CaptionRecord], *, seed: int) -> dict[str, Content
     """
     things: dict[str, dict[str, str]] = {}
     said: dict[str, set[str]] = {}
-    for start in range(0, len(captions), _BATCH):
-        some = captions[start : start + _BATCH]
-        for record, caption in zip(some, parse([each.text for each in some]), strict=True):
+    for batch in parse_records(captions):
+        for record, caption in batch:
             said.setdefault(record.image_id, set()).update(caption.vocabulary)
             own = things.setdefault(record.image_id, {})
             for lemma, phrase in _things(caption):
@@ -86,16 +82,9 @@ def _things(caption: Caption) -> Iterator[tuple[str, str]]:
             for start, end in nouns(caption.tokens, chunk):
                 named = caption.tokens[start:end]
                 if lexicon().is_concrete(named[-1].lemma):
-                    yield _lemma(named), _phrase(named)
-
-
-def _lemma(named: Sequence[Token]) -> str:
-    return " ".join([*(token.lower for token in named[:-1]), named[-1].lemma])
-
-
-def _phrase(named: Sequence[Token]) -> str:
-    text = " ".join(token.lower for token in named)
-    return text if named[-1].is_many else with_article(text)
+                    text = " ".join(token.lower for token in named)
+                    lemma = " ".join([*(token.lower for token in named[:-1]), named[-1].lemma])
+                    yield lemma, text if named[-1].is_many else with_article(text)
 
 
 def with_article(noun: str) -> str:

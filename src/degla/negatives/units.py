@@ -1,22 +1,28 @@
-"""The things and relations that a caption names, each as a text of its own with foils made by the rules for negatives.
+"""The things and relations that a caption names: texts of their own with foils, and said once more in a longer caption.
 
-CS-CLIP (arXiv 2602.23906) has a language model do this; C2LIP (arXiv 2603.25722) reads the noun phrases alone, MACCO
-(arXiv 2606.13288) what is not one: the words of attributes and relations.
+Foils are made by the rules for negatives. CS-CLIP (arXiv 2602.23906) has a language model do this; C2LIP (arXiv
+2603.25722) reads the noun phrases alone, MACCO (arXiv 2606.13288) what is not one: the words of attributes and
+relations.
+
+Contextualization Distillation (arXiv 2402.01729) has a language model write a longer text about a triple of a knowledge
+graph; here the triples are those of the caption's own parse, so that a text is as true as its caption.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, pairwise
+from hashlib import sha256
+from itertools import pairwise
 from random import Random
 from typing import Final
 
+from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Chunk, Token
 from degla.negatives.grammar.edits import lower_first
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.phrases import Caption, parse
+from degla.negatives.grammar.phrases import Caption, parse, parse_records
 from degla.negatives.rule import load_rule
-from degla.records import CaptionRecord, CaptionUnit
+from degla.records import LONGEST_TEXT, CaptionRecord, CaptionUnit
 
 RULES: Final = {
     "thing": ("replace_adjectives", "replace_nouns"),
@@ -30,7 +36,13 @@ _LONGEST: Final = 4
 _SUBJECTS: Final = ("nsubj", "nsubjpass")
 _CLAUSES: Final = ("while", "as", "because", "than", "that")
 """Words that the tagger calls prepositions, and that relate what happens, not things."""
-_BATCH: Final = 1_000
+_FORMS: Final = (
+    "{said}. We can see {things}.",
+    "We can see {things}. {said}.",
+    "{said}: {relations}. We can see {things}.",
+    "We can see {things}: {relations}. {said}.",
+)
+"""Of longer captions; the latter two where there is a relation besides the caption itself."""
 
 
 def with_units(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[CaptionRecord]:
@@ -44,13 +56,11 @@ def with_units(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[Capt
     Raises:
         InputError: the tagger is not installed.
     """
-    rest = iter(captions)
-    while batch := list(islice(rest, _BATCH)):
-        parsed = parse([each.text for each in batch])
-        phrases = [(things_of(caption), relations_of(caption)) for caption in parsed]
+    for batch in parse_records(captions):
+        phrases = [(things_of(caption), relations_of(caption)) for _, caption in batch]
         texts = list(dict.fromkeys(text for pair in phrases for some in pair for text in some))
         by_text = dict(zip(texts, parse(texts), strict=True))
-        for record, caption, (things, relations) in zip(batch, parsed, phrases, strict=True):
+        for (record, caption), (things, relations) in zip(batch, phrases, strict=True):
             units = [
                 CaptionUnit(text=text, kind=kind, foils=_foils(by_text[text], record, kind=kind, seed=seed))
                 for kind, some in (("relation", relations), ("thing", things))
@@ -112,7 +122,7 @@ def _related(caption: Caption) -> list[tuple[Chunk, Chunk]]:
     return [
         (first, second)
         for first, second in pairwise(caption.chunks)
-        if first.role == second.role == "thing" and _relates(_between(caption, first, second))
+        if first.role == second.role == "thing" and _relates(caption.tokens[first.end : second.start])
     ]
 
 
@@ -150,10 +160,6 @@ def _is_on_somebody(tokens: Sequence[Token], place: int) -> bool:
     return bearer is not None and living(bearer.lemma) and not living(tokens[place].lemma)
 
 
-def _between(caption: Caption, first: Chunk, second: Chunk) -> Sequence[Token]:
-    return caption.tokens[first.end : second.start]
-
-
 def _relates(gap: Sequence[Token]) -> bool:
     """Whether words between two phrases relate them: verbs, prepositions and their particles."""
     related = {"IN", "RP", "TO", "RB"}
@@ -179,3 +185,45 @@ def _foils(unit: Caption, record: CaptionRecord, *, kind: str, seed: int) -> tup
         foils += load_rule(name).read(unit, None, chance, most=FOILS_PER_RULE)
     said = {unit.text.casefold(), record.text.casefold()}
     return tuple(foil for foil in dict.fromkeys(foils) if foil.casefold() not in said)
+
+
+def with_contexts(captions: Iterable[CaptionRecord], *, seed: int) -> Iterator[CaptionRecord]:
+    """The captions with a longer true one in front of their column `positives`; a caption that names no thing, or is
+    but one, stays as it is.
+
+    Args:
+        captions: in any number.
+        seed: with a caption's id, of the form.
+
+    Raises:
+        InputError: the tagger is not installed.
+    """
+    for batch in parse_records(captions):
+        for record, caption in batch:
+            number = sha256(f"contexts/{seed}/{record.id}".encode()).digest()[0]
+            text = context_of(caption, number=number)
+            fits = text is not None and len(text) <= LONGEST_TEXT
+            yield record.model_copy(update={"positives": (text, *record.positives)}) if fits else record
+
+
+def context_of(caption: Caption, *, number: int) -> str | None:
+    """A longer true text about a caption; None where it names no thing or nothing besides.
+
+    Args:
+        caption: tagged.
+        number: of the form, 0 or more; of a caption without a relation besides itself, among the first two.
+    """
+    things = things_of(caption)
+    if not things or all(words.content(thing) == caption.content for thing in things):
+        return None
+    relations = [text for text in relations_of(caption) if words.content(text) != caption.content]
+    form = _FORMS[number % (len(_FORMS) if relations else 2)]
+    said = caption.text.rstrip(" .!")
+    if not form.startswith("{said}"):
+        said = said[:1].upper() + said[1:]
+    return form.format(said=said, things=_joined(things), relations=_joined(relations))
+
+
+def _joined(texts: Sequence[str]) -> str:
+    """ "one, two and three"."""
+    return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))

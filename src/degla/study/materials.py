@@ -16,8 +16,8 @@ from degla.data.prepared import read_source
 from degla.data.sources import Columns, read_captions
 from degla.errors import DeglaError, InputError
 from degla.files import sha256_of, write_text
-from degla.negatives.contexts import with_contexts
 from degla.negatives.generate import NegativesSettings, generate
+from degla.negatives.units import with_contexts
 from degla.records import CaptionRecord, read_jsonl, write_jsonl
 from degla.remote import address_of
 from degla.shelf import BENCHMARKS

@@ -110,7 +110,7 @@ def _units(given: argparse.Namespace) -> str:
 
 
 def _contexts(given: argparse.Namespace) -> str:
-    from degla.negatives.contexts import with_contexts
+    from degla.negatives.units import with_contexts
     from degla.records import OPTIONAL_FIELDS, write_jsonl
 
     captions = list(_read(given, *OPTIONAL_FIELDS))
