@@ -19,8 +19,8 @@ from pathlib import Path
 from random import Random
 
 from degla.data.sources import read_captions, read_negatives
-from degla.negatives.balance.signs import CandidatePair
-from degla.negatives.balance.told import Told, measure_told, told_by_all
+from degla.negatives.balance.choose import CandidatePair
+from degla.negatives.balance.outcome import Told, measure_told, told_by_all
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import Likelihoods, NgramLikelihood, half_of, ngram_likelihoods
 from degla.negatives.report.counts import Reservoir

@@ -13,10 +13,8 @@ import pytest
 from degla.cli import main
 from degla.errors import InputError
 from degla.negatives.balance.balance import Balancer
-from degla.negatives.balance.choose import Chooser, Groups
-from degla.negatives.balance.outcome import BalanceSettings, RuleBalance
-from degla.negatives.balance.signs import CandidatePair, signs
-from degla.negatives.balance.told import measure_told
+from degla.negatives.balance.choose import CandidatePair, Chooser, Groups, signs
+from degla.negatives.balance.outcome import BalanceSettings, RuleBalance, measure_told
 from degla.negatives.files.caption_index import CaptionIndex
 from degla.negatives.report.blind import NgramLikelihood, ngram_likelihoods
 from degla.negatives.report.examine import TextPair, explain

@@ -52,8 +52,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     from degla.data.sources import read_captions, read_negatives
     from degla.negatives.balance.balance import Balancer
-    from degla.negatives.balance.outcome import BalanceSettings, describe
-    from degla.negatives.balance.table import render
+    from degla.negatives.balance.outcome import BalanceSettings, describe, render
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.pack import read_manifest
     from degla.negatives.run.output import manifest_path

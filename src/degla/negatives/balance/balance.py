@@ -15,10 +15,8 @@ from random import Random
 from typing import Any, Final
 
 from degla.errors import InputError
-from degla.negatives.balance.choose import Chooser, Groups
-from degla.negatives.balance.outcome import Balance, BalanceSettings, RuleBalance
-from degla.negatives.balance.signs import CandidatePair, signs
-from degla.negatives.balance.told import measure_told, told_quickly
+from degla.negatives.balance.choose import CandidatePair, Chooser, Groups, signs
+from degla.negatives.balance.outcome import Balance, BalanceSettings, Halves, RuleBalance, measure_told, told_quickly
 from degla.negatives.files.caption_index import CaptionIndex, IndexedCaption
 from degla.negatives.report.blind import FEWEST, Likelihoods, half_of
 from degla.negatives.report.counts import Reservoir
@@ -82,10 +80,8 @@ class Balancer:
         self._rows, self._captions, self._settings, self._likelihoods = rows, captions, settings, likelihoods
         self._chosen = array("B")
         self._sides: dict[tuple[str, int], _Side] = {}
-        covered = 0
         for block in self._blocks():
             self._settle(block)
-            covered += len({group.places[0] for group in block})
         self._finish()
 
     def write(self, out: Path) -> None:
@@ -93,24 +89,25 @@ class Balancer:
         write_jsonl(out, self._written())
 
     def _written(self) -> Iterator[NegativeRecord]:
-        places = iter(range(len(self._chosen)))
-        before, after, last = 0, 0, ("", 0, 0)
-        for (caption_id, rule), rows in groupby(self._rows(), key=lambda row: (row.caption_id, row.rule)):
-            listed = [(row, self._chosen[next(places)]) for row in rows]
-            stays = rule in self.report.rules and self.report.rules[rule].stays
-            kept = [row for row, chosen in listed if chosen and stays]
-            had = any(row.accepted for row, _ in listed)
-            if caption_id != last[0]:
-                before, after, last = before + last[1], after + last[2], (caption_id, 0, 0)
-            last = (caption_id, max(last[1], int(had)), max(last[2], int(bool(kept))))
-            self.report.negatives = (self.report.negatives[0] + had, self.report.negatives[1] + len(kept))
-            if kept:
-                yield from kept
-            else:
-                row = listed[0][0]
-                reason = row.reason if not had else self.report.rules[rule].reason or "unbalanced"
-                yield row.model_copy(update={"accepted": False, "reason": reason})
-        self.report.covered = (before + last[1], after + last[2])
+        chosen = iter(self._chosen)
+        covered, negatives = [0, 0], [0, 0]
+        for _, of_caption in groupby(self._rows(), key=lambda row: row.caption_id):
+            covers = [False, False]
+            for rule, rows in groupby(of_caption, key=lambda row: row.rule):
+                state = self.report.rules.get(rule)
+                listed = [(row, next(chosen)) for row in rows]
+                kept = [row for row, is_chosen in listed if is_chosen and state and state.stays]
+                had = any(row.accepted for row, _ in listed)
+                negatives = [negatives[0] + had, negatives[1] + len(kept)]
+                covers = [covers[0] or had, covers[1] or bool(kept)]
+                if kept:
+                    yield from kept
+                else:
+                    row = listed[0][0]
+                    reason = ((state.reason if state else "") or "unbalanced") if had else row.reason
+                    yield row.model_copy(update={"accepted": False, "reason": reason})
+            covered = [covered[0] + covers[0], covered[1] + covers[1]]
+        self.report.negatives, self.report.covered = (negatives[0], negatives[1]), (covered[0], covered[1])
 
     def _blocks(self) -> Iterator[list[_Group]]:
         """Groups of accepted rows, in blocks; a block ends with a caption."""
@@ -234,15 +231,12 @@ class Balancer:
         self.report.before = measure_told(self._samples(list(self.report.rules))[0])
         self.report.after = measure_told(self._samples(stay)[1])
 
-    def _samples(
-        self, rules: Sequence[str]
-    ) -> tuple[tuple[list[CandidatePair], list[CandidatePair]], tuple[list[CandidatePair], list[CandidatePair]]]:
+    def _samples(self, rules: Sequence[str]) -> tuple[Halves, Halves]:
         """Drawn pairs of some rules, before and after, in two halves; of several rules, as many of each as came."""
         draw = Random(self._settings.seed)
-        sampled = []
-        for kind in ("before", "after"):
-            for half in (0, 1):
-                pairs = [pair for rule in rules for pair in getattr(self._sides[rule, half], kind).kept]
-                sampled.append(draw.sample(pairs, min(len(pairs), _TESTED)))
-        before, after = sampled[:2], sampled[2:]
-        return (before[0], before[1]), (after[0], after[1])
+
+        def sample(kind: str, half: int) -> list[CandidatePair]:
+            pairs = [pair for rule in rules for pair in getattr(self._sides[rule, half], kind).kept]
+            return draw.sample(pairs, min(len(pairs), _TESTED))
+
+        return (sample("before", 0), sample("before", 1)), (sample("after", 0), sample("after", 1))

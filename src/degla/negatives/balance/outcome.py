@@ -1,14 +1,95 @@
-"""What balancing did with a file of negatives, rule by rule, and the settings that decided it."""
+"""What balancing did with a file of negatives, rule by rule, the settings that decided it, and how far texts are told.
+
+Pairs are told from their texts alone: classifiers learn on half of the images, and are asked about the others. Three
+look at one thing each, a fourth at all: words (report/blind.py: words, pairs of words, runs of letters), length in
+letters, likelihood. Each half is learned from once, and the two shares are averaged. Chance is one half.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from degla.errors import InputError
-from degla.negatives.balance.told import Told
-from degla.negatives.report.blind import FEWEST
+from degla.negatives.balance.choose import CandidatePair
+from degla.negatives.report.blind import FEWEST, CaptionNegative, blind_across, words_and_pairs
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+Halves = tuple[Sequence[CandidatePair], Sequence[CandidatePair]]
+"""Pairs of two halves of the images, which share none."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Shares of pairs of images not learned from that each classifier tells.
+
+    Attributes:
+        n: pairs asked about.
+        words: by words, pairs of words, runs of letters.
+        length: by which text is shorter, or longer.
+        likelihood: by which text is likelier, or less likely.
+        all: by all of it together.
+    """
+
+    n: int
+    words: float
+    length: float
+    likelihood: float
+    all: float
+
+    @property
+    def most(self) -> float:
+        """What the best classifier tells."""
+        return max(self.words, self.length, self.likelihood, self.all)
+
+
+def measure_told(halves: Halves) -> Told | None:
+    """Ask all classifiers; None where a half has fewer than 40 pairs."""
+    if min(map(len, halves)) < FEWEST:
+        return None
+    first, second = halves
+    both = ((first, second), (second, first))
+    return Told(
+        sum(map(len, halves)),
+        fmean(blind_across(_texts(one), _texts(other)) for one, other in both),
+        fmean(_direction([pair.longer for pair in one], [pair.longer for pair in other]) for one, other in both),
+        fmean(_direction([pair.likelier for pair in one], [pair.likelier for pair in other]) for one, other in both),
+        fmean(told_by_all(one, other) for one, other in both),
+    )
+
+
+def told_quickly(learned: Sequence[CandidatePair], asked: Sequence[CandidatePair]) -> float:
+    """The share told by words and pairs of words alone: less sharp than with runs of letters, and much faster."""
+    return blind_across(_texts(learned), _texts(asked), features=words_and_pairs)
+
+
+def told_by_all(learned: Sequence[CandidatePair], asked: Sequence[CandidatePair]) -> float:
+    """The share of pairs that a classifier of words, length and likelihood tells."""
+    cues = np.array([(pair.longer / 10, pair.likelier) for pair in (*learned, *asked)])
+    cues = np.hstack([np.clip(cues, -1, 1), np.sign(cues)])
+    return blind_across(_texts(learned), _texts(asked), extra=cues.tolist())
+
+
+def _direction(learned: Sequence[float], asked: Sequence[float]) -> float:
+    """The share told by one number, whose better direction is learned; ties one half."""
+    way = 1 if _lead(learned).mean() >= 0.5 else -1
+    return float(_lead([way * value for value in asked]).mean())
+
+
+def _lead(values: Sequence[float]) -> NDArray[np.float64]:
+    leads: NDArray[np.float64] = (np.sign(np.array(values, dtype=np.float64)) + 1) / 2
+    return leads
+
+
+def _texts(pairs: Sequence[CandidatePair]) -> list[CaptionNegative]:
+    return [CaptionNegative(pair.caption, pair.negative, "") for pair in pairs]
 
 
 @dataclass(frozen=True)
@@ -63,10 +144,6 @@ class RuleBalance:
         """Why none of its negatives stays; "" where some do."""
         return "" if self.stays else "too_few" if self.before is None else "told_by_text"
 
-    def plain(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
-
 
 @dataclass
 class Balance:
@@ -117,3 +194,45 @@ def describe(settings: BalanceSettings, source: Mapping[str, str], likelihood: s
         rule: {"captions": state.captions, "kept": state.kept, "stays": state.stays, "reward": state.reward}
         for rule, state in report.rules.items()
     }}  # fmt: skip
+
+
+def render(report: Balance) -> Group:
+    """What balancing did, for a terminal of eighty columns: one line a rule, then all of them, then what it costs."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title="Told from the texts alone, %, before and after", title_justify="left", box=box.SIMPLE_HEAD,
+        collapse_padding=True, pad_edge=False,
+    )  # fmt: skip
+    table.add_column("rule", overflow="fold")
+    for heading in ("captions %", "words", "length", "likelihood", "all"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for rule, state in report.rules.items():
+        share = f"{_percent(state.captions, report.captions)} {_percent(state.kept, report.captions)}"
+        fate = {"": "", "too_few": "too few"}.get(state.reason, "left out")
+        table.add_row(rule, share, *_cells(state.before, state.after), fate)
+    covered = " ".join(_percent(number, report.captions) for number in report.covered)
+    table.add_row("together", covered, *_cells(report.before, report.after), "")
+    before, after = report.negatives
+    said = (
+        f"{report.captions:,} captions: negatives, one a caption and rule, {before:,} before and {after:,} after; "
+        "captions %: with a candidate, and with one that stays. Classifiers learn on one half of the images and are "
+        "asked about the other; chance is 50.\n"
+    )
+    return Group(table, Text(said))
+
+
+def _cells(before: Told | None, after: Told | None) -> list[str]:
+    names = ("words", "length", "likelihood", "all")
+    return [
+        " ".join("-" if told is None else f"{100 * getattr(told, name):.0f}" for told in (before, after))
+        for name in names
+    ]
+
+
+def _percent(number: int, total: int) -> str:
+    return f"{100 * number / total:.1f}" if total else "-"
