@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from degla.errors import InputError
-from degla.negatives.grammar.groups import DATA_FOLDER, read_groups
-from degla.negatives.grammar.lexicon import TABLE_NAME
+from degla.negatives.grammar.lexicon import DATA_FOLDER, GROUPS_NAME, TABLE_NAME, read_tables
 
 LOG = logging.getLogger(__name__)
 
@@ -99,7 +98,7 @@ def build(wordnet: Path) -> str:
     Raises:
         InputError: a file of WordNet is missing, or an anchor of a group is no sense of it.
     """
-    groups = read_groups()
+    groups = read_tables(GROUPS_NAME)
     counts = read_counts(wordnet / "cntlist.rev")
     nouns, index = read_synsets(wordnet / "data.noun"), read_index(wordnet / "index.noun")
     anchors = _anchors(groups["nouns"], index)

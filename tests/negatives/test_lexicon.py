@@ -8,8 +8,7 @@ import pytest
 
 from degla.errors import InputError
 from degla.negatives.grammar.exclusion import adjective_choices, noun_choices, noun_relation
-from degla.negatives.grammar.groups import DATA_FOLDER, read_groups
-from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.lexicon import DATA_FOLDER, GROUPS_NAME, lexicon, read_tables
 from tools import build_lexicon as lexicon_build
 
 SHAPES = ["circle", "square", "triangle", "star", "heart", "cross", "ring", "arrow", "diamond", "hexagon", "crescent",
@@ -19,19 +18,18 @@ WORDNET = Path("/usr/share/wordnet")
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_shape_is_replaced_by_every_other_shape_and_nothing_else(shape: str) -> None:
-    assert sorted(noun_choices(lexicon(), shape, mass=False)) == sorted(set(SHAPES) - {shape})
+    assert sorted(noun_choices(shape, mass=False)) == sorted(set(SHAPES) - {shape})
 
 
 def test_colours_are_replaced_by_colours_and_textures_by_textures() -> None:
-    known = lexicon()
     colours = {"red", "blue", "green", "yellow", "orange", "purple", "pink", "brown", "black", "white", "gray"}
     for colour in (*colours, "cyan", "maroon", "beige"):
-        choices = set(adjective_choices(known, colour, living=False))
+        choices = set(adjective_choices(colour, living=False))
         assert len(choices) >= 8
         assert choices <= colours - {colour}
     textures = {"plain", "striped", "dotted", "checkered"}
     for texture in textures:
-        assert set(adjective_choices(known, texture, living=False)) == textures - {texture}
+        assert set(adjective_choices(texture, living=False)) == textures - {texture}
 
 
 @pytest.mark.parametrize(
@@ -41,15 +39,14 @@ def test_colours_are_replaced_by_colours_and_textures_by_textures() -> None:
      ("park", "field"), ("chef", "person"), ("puppy", "dog"), ("bike", "bicycle"), ("tree", "trunk")],
 )  # fmt: skip
 def test_related_nouns_never_replace_each_other(word: str, other: str) -> None:
-    known = lexicon()
-    assert noun_relation(known, word, other)
-    assert noun_relation(known, other, word) == noun_relation(known, word, other)
-    assert other not in noun_choices(known, word, mass=False)
+    assert noun_relation(word, other)
+    assert noun_relation(other, word) == noun_relation(word, other)
+    assert other not in noun_choices(word, mass=False)
 
 
 @pytest.mark.parametrize(("word", "other"), [("dog", "cat"), ("man", "girl"), ("bus", "car"), ("apple", "banana")])
 def test_words_that_exclude_each_other_are_not_related(word: str, other: str) -> None:
-    assert noun_relation(lexicon(), word, other) == ""
+    assert noun_relation(word, other) == ""
 
 
 @pytest.mark.parametrize(
@@ -61,8 +58,8 @@ def test_adjectives_that_may_both_be_true_never_replace_each_other(word: str, ot
 
 
 def test_the_opposite_of_an_old_man_is_no_new_man() -> None:
-    assert "new" not in adjective_choices(lexicon(), "old", living=True)
-    assert "young" not in adjective_choices(lexicon(), "old", living=False)
+    assert "new" not in adjective_choices("old", living=True)
+    assert "young" not in adjective_choices("old", living=False)
 
 
 def test_every_draw_is_a_known_word_in_dictionary_form() -> None:
@@ -95,7 +92,7 @@ def test_table_in_the_package_is_what_the_script_builds() -> None:
 
 
 def test_anchor_that_is_no_sense_is_named() -> None:
-    groups = {"thing": {**read_groups()["nouns"]["bird"], "anchors": ["bird#99"]}}
+    groups = {"thing": {**read_tables(GROUPS_NAME)["nouns"]["bird"], "anchors": ["bird#99"]}}
     with pytest.raises(InputError, match="bird#99"):
         lexicon_build._anchors(groups, {"bird": [1, 2]})
 

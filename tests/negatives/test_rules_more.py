@@ -8,7 +8,7 @@ import pytest
 
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import parse_one
-from degla.negatives.grammar.usage import UsageCounter
+from degla.negatives.grammar.words import UsageCounter
 from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.rule import Example, ReplacingRule, judge, load_rule
 from degla.shelf import PUBLISHED_RULES, RULES

@@ -103,7 +103,7 @@ def _is_told_from(other: str, own: Iterable[str]) -> bool:
         return False
     stem = last[:-1] if len(last) > _SHORT else last  # "bicyclist"
     named = [thing.rpartition(" ")[2] for thing in own]
-    return not any(thing.startswith(stem) or noun_relation(lexicon(), last, thing) for thing in named)
+    return not any(thing.startswith(stem) or noun_relation(last, thing) for thing in named)
 
 
 def naming_the_absent(captions: Iterable[CaptionRecord], contents: dict[str, Contents]) -> Iterator[CaptionRecord]:

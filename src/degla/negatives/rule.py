@@ -24,7 +24,6 @@ from degla.negatives.grammar.edits import substitute, write
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.orders import lifeless_actors
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.usage import WordUsage, nearest
 from degla.negatives.llm import Chat, ChatMessage, Slot, inert
 from degla.negatives.replies import MOST_CANDIDATES, read_reply
 from degla.records import POSITIVE
@@ -203,7 +202,7 @@ class ReplacingRule(NegativeRule):
         """Whether there is a place."""
         return bool(self.found_places(caption))
 
-    def propose(self, caption: Caption, rng: Random, most: int, usage: WordUsage | None = None) -> list[str]:
+    def propose(self, caption: Caption, rng: Random, most: int, usage: words.WordUsage | None = None) -> list[str]:
         """Captions with one word replaced: every place once before any place twice.
 
         Args:
@@ -212,15 +211,11 @@ class ReplacingRule(NegativeRule):
             most: captions at most.
             usage: how captions use words, which decides how often each is drawn; None: all of a list alike.
         """
-        places = {place: found for place, found in self.found_places(caption).items() if found}
-        if usage is None:
-            drawn = [(place, rng.sample(found, len(found))) for place, found in places.items()]
-        else:
-            drawn = [(place, self._by_use(caption, place, found, usage, rng)) for place, found in places.items()]
+        places = ((place, listed) for place, listed in self.found_places(caption).items() if listed)
+        drawn = [(place, self._draw(caption, place, listed, rng, usage)) for place, listed in places]
         rng.shuffle(drawn)
-        choices = take_turns(self._accepted(caption, place, found) for place, found in drawn)
         found: dict[str, None] = {}
-        for choice in choices:
+        for choice in take_turns(self._accepted(caption, *each) for each in drawn):
             text = self.put(caption, *choice)
             if text is not None:
                 found[text] = None
@@ -228,9 +223,16 @@ class ReplacingRule(NegativeRule):
                     break
         return list(found)
 
-    def _by_use(self, caption: Caption, place: Place, found: Sequence[str], usage: WordUsage, rng: Random) -> list[str]:
-        """The words of a place and those that go with them, the likeliest last (which are taken first)."""
-        wider = self.widen(tuple(found))
+    def _draw(
+        self, caption: Caption, place: Place, listed: Sequence[str], rng: Random, usage: words.WordUsage | None
+    ) -> list[str]:
+        """The words of a place in random order; by use with those that go with them, and the likeliest last.
+
+        The last are taken first.
+        """
+        if usage is None:
+            return rng.sample(listed, len(listed))
+        wider = self.widen(tuple(listed))
         forms = [self.surface(caption, place, word) for word in wider]
         before, after = reversed(caption.tokens[: place[0]]), caption.tokens[place[1] :]
         between = (_nearest(before), _nearest(after))
@@ -294,7 +296,9 @@ def _places(rule: ReplacingRule, caption: Caption) -> Mapping[Place, Sequence[st
 
 
 def _nearest(tokens: Iterable[Token]) -> str:
-    return nearest(token.lower for token in tokens if words.is_word(token.text))
+    """The first word that is no article; "" where there is none."""
+    said = (token.lower for token in tokens if words.is_word(token.text))
+    return next((word for word in said if word not in words.ARTICLES), "")
 
 
 def _slot(caption: Caption, place: Place) -> Slot:
@@ -353,14 +357,14 @@ class TrueRule(NegativeRule):
     """Rules for negatives that would know a contradiction of this sort: none may find the text false."""
 
     @abstractmethod
-    def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
+    def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
         """Every rewrite as tokens; `usage` is how captions use words, where that is known."""
 
     def applies(self, caption: Caption) -> bool:
         """False: no language model is asked."""
         return False
 
-    def propose(self, caption: Caption, rng: Random, most: int, usage: WordUsage | None = None) -> list[str]:
+    def propose(self, caption: Caption, rng: Random, most: int, usage: words.WordUsage | None = None) -> list[str]:
         """Rewrites in random order, none that a rule for negatives finds false."""
         texts = list(dict.fromkeys(write(caption, tokens) for tokens in self.rewrites(caption, usage)))
         rng.shuffle(texts)

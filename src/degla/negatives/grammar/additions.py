@@ -12,8 +12,7 @@ from functools import cache
 from typing import Any, Final
 
 from degla.negatives.grammar.chunks import Chunk, Token, token_at
-from degla.negatives.grammar.groups import ADDITIONS_NAME, read_tables
-from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.lexicon import ADDITIONS_NAME, lexicon, read_tables
 from degla.negatives.grammar.phrases import Caption
 
 TokenSpan = tuple[int, int]

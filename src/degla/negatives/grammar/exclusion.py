@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 
-from degla.negatives.grammar.lexicon import Lexicon, Relation
+from degla.negatives.grammar.lexicon import Relation, lexicon
 
 _KINDS = ("mammal", "bird", "other_animal", "fruit", "vegetable", "instrument")
 """Groups whose members exclude each other, also those that are not listed: WordNet has one place for each."""
@@ -13,12 +13,13 @@ _CLOSE = 3
 
 
 @lru_cache(maxsize=200_000)
-def noun_relation(words: Lexicon, word: str, other: str) -> Relation:
+def noun_relation(word: str, other: str) -> Relation:
     """Why one noun must not replace the other; symmetric."""
     if word > other:
-        return noun_relation(words, other, word)
+        return noun_relation(other, word)
     if word == other:
         return "synonym"
+    words = lexicon()
     mine, theirs = words.noun_groups(word), words.noun_groups(other)
     if any(other in group.cluster(word) for group in mine):
         return "compatible"
@@ -36,34 +37,33 @@ def noun_relation(words: Lexicon, word: str, other: str) -> Relation:
         return "compatible"  # a worker may be a person, a woman or a tourist
     if any(group in theirs and group.name in _KINDS for group in mine):
         return ""
-    return "compatible" if _are_close(words, word, other) else ""
+    return "compatible" if _are_close(word, other) else ""
 
 
-def _are_close(words: Lexicon, word: str, other: str) -> bool:
+def _are_close(word: str, other: str) -> bool:
     """Whether the first senses are at most three steps apart, by way of what is above both: "sky" and "air"."""
-    up = [_steps_above(words, word), _steps_above(words, other)]
+    up = [_steps_above(word), _steps_above(other)]
     return any(mine + up[1][sense] <= _CLOSE for sense, mine in up[0].items() if sense in up[1])
 
 
 @cache
-def _steps_above(words: Lexicon, word: str) -> dict[int, int]:
-    layer, found = set(words.senses_in_order(word)[:1]), dict[int, int]()
+def _steps_above(word: str) -> dict[int, int]:
+    layer, found = set(lexicon().senses_in_order(word)[:1]), dict[int, int]()
     for steps in range(_CLOSE):
         found |= dict.fromkeys(layer - found.keys(), steps)
-        layer = {above for sense in layer for above in words.above(sense)}
+        layer = {above for sense in layer for above in lexicon().above(sense)}
     return found
 
 
 @cache
-def adjective_choices(words: Lexicon, word: str, *, living: bool) -> tuple[str, ...]:
+def adjective_choices(word: str, *, living: bool) -> tuple[str, ...]:
     """Everyday adjectives that exclude an adjective: another cluster of its group, else its antonyms.
 
     Args:
-        words: the lexicon.
         word: the adjective to replace.
         living: whether it describes a person or an animal: the opposite of an old man is no new man.
     """
-    sort = "living" if living else "thing"
+    words, sort = lexicon(), "living" if living else "thing"
     found = [
         draw
         for group in words.adjective_groups(word)
@@ -78,20 +78,20 @@ def adjective_choices(words: Lexicon, word: str, *, living: bool) -> tuple[str, 
 
 
 @cache
-def noun_choices(words: Lexicon, word: str, *, mass: bool) -> tuple[str, ...]:
+def noun_choices(word: str, *, mass: bool) -> tuple[str, ...]:
     """Everyday nouns that may replace a noun: of its group, of another cluster, unrelated in WordNet.
 
     Args:
-        words: the lexicon.
         word: the noun to replace.
         mass: whether the place takes a noun without plural and "a" ("covered with _").
     """
+    words = lexicon()
     for group in words.noun_groups(word):
         cluster = group.cluster(word)
         found = tuple(
             draw
             for draw in group.draws
-            if draw not in cluster and words.is_mass(draw) == mass and not noun_relation(words, word, draw)
+            if draw not in cluster and words.is_mass(draw) == mass and not noun_relation(word, draw)
         )
         if found:
             return found

@@ -1,27 +1,26 @@
 """Everyday words: which groups they belong to, what may replace them, and which pairs must never replace each other.
 
-Two files of `lexicon_data/`: `groups.toml`, written by hand, says what may be drawn; `wordnet.tsv`, derived from
-WordNet 3.0 by `tools/build_lexicon.py`, says what must be refused (same sense, above or below, part and whole).
+Two files of `lexicon_data/`: `groups.toml`, written by hand, says what may be drawn as a replacement; `wordnet.tsv`,
+derived from WordNet 3.0 by `tools/build_lexicon.py`, says what must be refused (same sense, above or below, part and
+whole).
 """
 
 from __future__ import annotations
 
 import hashlib
-from functools import cache
-from typing import Any, Literal
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from degla.negatives.grammar.groups import (
-    ADDITIONS_NAME,
-    DATA_FOLDER,
-    GROUPS_NAME,
-    RELATIONS_NAME,
-    Group,
-    make_groups,
-    members,
-    read_data,
-    read_groups,
-)
+from degla.errors import DeglaError
 
+DATA_FOLDER = Path(__file__).parent / "lexicon_data"
+GROUPS_NAME = "groups.toml"
+RELATIONS_NAME = "relations.toml"
+ADDITIONS_NAME = "additions.toml"
 TABLE_NAME = "wordnet.tsv"
 DATA_FILES = (GROUPS_NAME, TABLE_NAME, RELATIONS_NAME, ADDITIONS_NAME)
 
@@ -31,6 +30,92 @@ Relation = Literal["", "synonym", "hypernym", "part", "compatible"]
 PEOPLE = ("person", "someone", "role")
 _PART_DEPTH = 3
 """Steps from part to whole that are followed: thumb, hand, arm, body."""
+
+
+@dataclass(frozen=True)
+class WordGroup:
+    """Words of one sort; two words that no cluster holds both of exclude each other.
+
+    Attributes:
+        clusters: words of one cluster may be true of the same thing; clusters may overlap.
+        draws: the words that replacements are drawn from.
+    """
+
+    clusters: tuple[frozenset[str], ...]
+    draws: tuple[str, ...]
+
+    def cluster(self, word: str) -> frozenset[str]:
+        """The word and all that share a cluster with it; empty where the group does not list it."""
+        return self._mates.get(word, frozenset())
+
+    @cached_property
+    def _mates(self) -> dict[str, frozenset[str]]:
+        mates: dict[str, frozenset[str]] = {}
+        for cluster in self.clusters:
+            for word in cluster:
+                mates[word] = mates.get(word, frozenset()) | cluster
+        return mates
+
+
+@dataclass(frozen=True)
+class Group(WordGroup):
+    """Nouns or adjectives.
+
+    Attributes:
+        name: as in `groups.toml`.
+        above: words that are true of the whole group ("seating" of every chair).
+        living: nouns: people and animals.
+        mass: nouns: the draws have no plural and no "a".
+        of: adjectives: "living" or "thing" where the group applies to one of the two only, else "".
+    """
+
+    name: str
+    above: frozenset[str] = frozenset()
+    living: bool = False
+    mass: bool = False
+    of: str = ""
+
+
+AnyGroup = TypeVar("AnyGroup", bound=WordGroup)
+
+
+def read_data(name: str) -> str:
+    """The text of a file of `lexicon_data/`.
+
+    Raises:
+        DeglaError: the file is not where the package was installed.
+    """
+    try:
+        return (DATA_FOLDER / name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DeglaError(f"{error.filename}: the word tables are missing; install degla again.") from None
+
+
+def read_tables(name: str) -> dict[str, Any]:
+    """A hand-written file of `lexicon_data/` as nested tables."""
+    return tomllib.loads(read_data(name))
+
+
+def make_groups(tables: dict[str, Any]) -> dict[str, Group]:
+    """The groups of one section of `groups.toml`, by name."""
+    groups = {}
+    for name, table in tables.items():
+        clusters = tuple(frozenset(cluster) for cluster in table["clusters"])
+        everything = tuple(word for cluster in table["clusters"] for word in cluster)
+        source = tables[table["draw_from"]] if "draw_from" in table else table
+        draws = tuple(source.get("draw", () if "draw_from" in table else everything))
+        more = {key: table[key] for key in ("living", "mass", "of") if key in table}
+        groups[name] = Group(clusters, draws, name, frozenset(table.get("above", ())), **more)
+    return groups
+
+
+def members(groups: Iterable[AnyGroup]) -> dict[str, tuple[AnyGroup, ...]]:
+    """The groups that list a word, by word."""
+    listing: dict[str, tuple[AnyGroup, ...]] = {}
+    for group in groups:
+        for word in frozenset().union(*group.clusters):
+            listing[word] = (*listing.get(word, ()), group)
+    return listing
 
 
 @cache
@@ -114,9 +199,11 @@ class Lexicon:
         """Whether WordNet's own texts have the adjective at least three times."""
         return adjective in self._everyday
 
+    @cache  # noqa: B019 - the tables live as long as the process, and so with the others
     def is_person(self, noun: str) -> bool:
         """Whether the noun names a person: by its group, else by WordNet's first sense."""
-        return _is_person(self, noun)
+        groups = self.noun_groups(noun)
+        return groups[0].name in PEOPLE if groups else self.is_a(noun, "person")
 
     def is_listed(self, noun: str) -> bool:
         """Whether a hand-written group lists the noun."""
@@ -129,7 +216,12 @@ class Lexicon:
         """
         if self.noun_groups(word) or word in self._generals:
             return True
-        return bool(self.first_over(word) & _matter(self))
+        return bool(self.first_over(word) & self._matter)
+
+    @cached_property
+    def _matter(self) -> frozenset[int]:
+        """The senses that are above every physical thing and above nothing else."""
+        return self.first_over("dog") & self.first_over("sand") - self.first_over("happiness")
 
     def is_material(self, word: str) -> bool:
         """Whether a noun names what things are made of, as "plastic" and "wool" do, and is in no group of things."""
@@ -149,9 +241,10 @@ class Lexicon:
         """Names of a noun's groups."""
         return frozenset(group.name for group in self.noun_groups(noun))
 
+    @cache  # noqa: B019
     def noun_sorts(self, word: str) -> frozenset[str]:
         """Names of a noun's groups, and of the groups that it stands above: "drink" of every tea and coffee."""
-        return _sorts(self, word)
+        return self.group_names(word) | {group.name for group in self.nouns.values() if word in group.above}
 
     def is_living(self, word: str) -> bool:
         """Whether the noun names a person or an animal."""
@@ -176,16 +269,16 @@ class Lexicon:
 
     def over(self, word: str) -> frozenset[int]:
         """Every sense of a noun and all senses above them."""
-        return _over(self, self.senses_in_order(word))
+        return self._over(self.senses_in_order(word))
 
     def first_over(self, word: str) -> frozenset[int]:
         """The first sense of a noun and all senses above it."""
-        return _over(self, self.senses_in_order(word)[:1])
+        return self._over(self.senses_in_order(word)[:1])
 
     def always_over(self, word: str, general: str) -> bool:
         """Whether a general noun's first sense is above every sense of a noun: of "hiker", not of "stroller"."""
         top = set(self.senses_in_order(general)[:1])
-        return all(top & _over(self, (sense,)) for sense in self.senses_in_order(word))
+        return all(top & self._over((sense,)) for sense in self.senses_in_order(word))
 
     def is_a(self, word: str, *kinds: str) -> bool:
         """Whether the first sense of a noun is that of one of the kinds, or below it."""
@@ -193,15 +286,11 @@ class Lexicon:
 
     def is_part(self, part: str, whole: str) -> bool:
         """Whether one thing is a part of the other in any sense, or in the first senses of some sort of the other."""
-        return bool(self.senses(whole) & _wholes_over(self, self.over(part))) or self.is_usual_part(part, whole)
+        return bool(self.senses(whole) & self._wholes_over(self.over(part))) or self.is_usual_part(part, whole)
 
     def is_usual_part(self, part: str, whole: str) -> bool:
         """Whether one thing is a part of the other in the first sense of both, or of some sort of the other."""
-        return bool(self.first_over(whole) & _wholes_over(self, frozenset(self.senses_in_order(part)[:1])))
-
-    def wholes_of(self, sense: int) -> tuple[int, ...]:
-        """The senses that one is directly a part of."""
-        return self._wholes.get(sense, ())
+        return bool(self.first_over(whole) & self._wholes_over(frozenset(self.senses_in_order(part)[:1])))
 
     def senses_in_order(self, word: str) -> tuple[int, ...]:
         """The senses of a noun, most frequent first."""
@@ -215,43 +304,24 @@ class Lexicon:
         """The senses directly above one."""
         return self._above.get(sense, ())
 
+    @cache  # noqa: B019
+    def _over(self, senses: tuple[int, ...]) -> frozenset[int]:
+        found, waiting = set[int](), list(senses)
+        while waiting:
+            sense = waiting.pop()
+            if sense not in found:
+                found.add(sense)
+                waiting += self.above(sense)
+        return frozenset(found)
 
-@cache
-def _matter(words: Lexicon) -> frozenset[int]:
-    """The senses that are above every physical thing and above nothing else."""
-    return words.first_over("dog") & words.first_over("sand") - words.first_over("happiness")
-
-
-@cache
-def _is_person(words: Lexicon, noun: str) -> bool:
-    groups = words.noun_groups(noun)
-    return groups[0].name in PEOPLE if groups else words.is_a(noun, "person")
-
-
-@cache
-def _sorts(words: Lexicon, word: str) -> frozenset[str]:
-    return words.group_names(word) | {group.name for group in words.nouns.values() if word in group.above}
-
-
-@cache
-def _over(words: Lexicon, senses: tuple[int, ...]) -> frozenset[int]:
-    found, waiting = set[int](), list(senses)
-    while waiting:
-        sense = waiting.pop()
-        if sense not in found:
-            found.add(sense)
-            waiting += words.above(sense)
-    return frozenset(found)
-
-
-@cache
-def _wholes_over(words: Lexicon, senses: frozenset[int]) -> frozenset[int]:
-    """Senses that any of the given ones is a part of, up to three steps."""
-    layer, found = set(senses), set[int]()
-    for _ in range(_PART_DEPTH):
-        layer = {whole for sense in layer for whole in words.wholes_of(sense)} - found
-        found |= layer
-    return frozenset(found)
+    @cache  # noqa: B019
+    def _wholes_over(self, senses: frozenset[int]) -> frozenset[int]:
+        """Senses that any of the given ones is a part of, up to three steps."""
+        layer, found = set(senses), set[int]()
+        for _ in range(_PART_DEPTH):
+            layer = {whole for sense in layer for whole in self._wholes.get(sense, ())} - found
+            found |= layer
+        return frozenset(found)
 
 
 def _numbers(field: str) -> tuple[int, ...]:
@@ -265,4 +335,4 @@ def lexicon() -> Lexicon:
     Raises:
         DeglaError: the tables are not where the package was installed.
     """
-    return Lexicon(read_groups(), read_data(TABLE_NAME))
+    return Lexicon(read_tables(GROUPS_NAME), read_data(TABLE_NAME))

@@ -150,7 +150,7 @@ def _are_close(tokens: Sequence[Token], first: Chunk, second: Chunk) -> bool:
         return True
     if lexicon().is_person(one.lemma):
         return False
-    alike = noun_relation(lexicon(), one.lemma, other.lemma) in ("synonym", "compatible")
+    alike = noun_relation(one.lemma, other.lemma) in ("synonym", "compatible")
     return alike and not adjectives(tokens, first) and not adjectives(tokens, second)
 
 

@@ -12,8 +12,7 @@ from functools import cache, lru_cache
 from typing import Any, Final, Literal
 
 from degla.negatives.grammar.chunks import Token
-from degla.negatives.grammar.groups import RELATIONS_NAME, WordGroup, members, read_tables
-from degla.negatives.grammar.lexicon import lexicon
+from degla.negatives.grammar.lexicon import RELATIONS_NAME, WordGroup, lexicon, members, read_tables
 
 Sort = Literal["prepositions", "verbs"]
 

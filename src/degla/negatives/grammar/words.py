@@ -1,13 +1,22 @@
-"""Words of a text, the same way for captions and for negatives: splitting, joining, "a" and "an", number.
+"""Words of a text, the same way for captions and for negatives: splitting, joining, "a" and "an", number, frequency.
 
 Everything is a function of the text alone, so that a check on a negative needs no tagger.
+
+What comes into a caption from a list made by hand betrays itself where captions seldom say it ("a globe", "bandaged").
+Drawn in proportion to how likely captions have it in such a place, between the word before and the word after, a word
+comes in about as often as it goes out (`WordUsage`). What captions never say keeps a small share: there the lists
+decide.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
+from random import Random
 from typing import Final
 
 from degla.negatives.grammar.lexicon import lexicon
@@ -26,17 +35,29 @@ _SPELT: Final = re.compile(r"[fhlmnrsx][^aeiouy\W_]*", re.IGNORECASE)
 """Said letter by letter, beginning with a vowel sound: "LCD", "mp3"."""
 _SHORT: Final = frozenset({"mr", "mrs", "ms", "st", "ft", "rd", "hrs", "sq"})
 
-_ARTICLES: Final = frozenset({"a", "an", "A", "An", "AN"})
+_INDEFINITE: Final = frozenset({"a", "an", "A", "An", "AN"})
 _PLURALS: Final = {"person": "people", "ox": "oxen"}
 """What lemminflect would make "persons" and "oxes"."""
 _SINGULARS: Final = {"leaves": "leaf", "oxen": "ox"}
 """What lemminflect would make "leave" and leave "oxen"."""
 
+ARTICLES: Final = frozenset({"a", "an", "the"})
 DETERMINERS_OF_ONE: Final = frozenset({"a", "an", "one", "this", "that", "each", "every", "another", "1"})
 DETERMINERS_OF_MANY: Final = frozenset(
     {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "these", "those", "several", "many",
      "few", "both", "various", "numerous", "multiple", "2", "3", "4", "5", "6", "7", "8", "9", "10"}
 )  # fmt: skip
+
+_MOST: Final = 400_000
+"""Different pairs in memory; when there are more, those that came once are forgotten."""
+_KEPT: Final = 50_000
+"""Pairs that are kept in the end, the most frequent: batches carry them to other processes."""
+_UNSEEN: Final = 1.0
+"""Times that every word of a list counts more than it was seen."""
+_TRUST: Final = 5.0
+"""Observations beside a neighbour that a word's frequency as a whole counts for."""
+_SEEN: Final = 3
+"""Times that captions must say a word for it to come in where it has to be one that people say."""
 
 
 @lru_cache(maxsize=4_096)
@@ -92,7 +113,7 @@ def fit_articles(words: Sequence[str]) -> list[str]:
     """Set every "a" and "an" to what the next word asks for; letter case is kept."""
     fitted = list(words)
     for place, word in enumerate(words[:-1]):
-        if word in _ARTICLES and words[place + 1] not in _ARTICLES:  # "a a dog" is beyond repair
+        if word in _INDEFINITE and words[place + 1] not in _INDEFINITE:  # "a a dog" is beyond repair
             right = article(words[place + 1])
             if word.lower() != right:
                 shouted = words[place + 1].isupper() and len(words[place + 1]) > 1
@@ -171,3 +192,81 @@ def conjugate(verb: str, tag: str) -> str:
         return {"VBG": "lying", "VBD": "lay", "VBN": "lain", "VBZ": "lies"}.get(tag, "lie")
     forms = inflections().getInflection(verb, tag)
     return str(forms[0]) if forms else verb
+
+
+class UsageCounter:
+    """Counts how captions use words: how often each occurs, and which stands next to which, articles left out.
+
+    `usage` gives the result.
+    """
+
+    def __init__(self) -> None:
+        self._words: Counter[str] = Counter()
+        self._pairs: Counter[tuple[str, str]] = Counter()
+
+    def add(self, content: Sequence[str]) -> None:
+        """Count the words of one caption, as `words.content` gives them."""
+        said = [word for word in content if word not in ARTICLES]
+        self._words.update(said)
+        self._pairs.update(pairwise(said))
+        if len(self._pairs) > _MOST:
+            self._pairs = Counter({pair: times for pair, times in self._pairs.items() if times > 1})
+
+    def usage(self) -> WordUsage:
+        """What was counted; equally frequent pairs are kept in the order of the alphabet."""
+        often = sorted((-times, pair) for pair, times in self._pairs.items() if times > 1)[:_KEPT]
+        words = Counter({word: times for word, times in self._words.items() if times > 1})
+        return WordUsage(words, {pair: -times for times, pair in often}, self._words.total())
+
+
+@dataclass(frozen=True, eq=False)
+class WordUsage:
+    """Counts of words and of pairs of neighbours; what came once is left out.
+
+    Attributes:
+        words: occurrences of each word, lower case.
+        pairs: occurrences of two words next to each other.
+        total: words of all captions.
+    """
+
+    words: Counter[str]
+    pairs: dict[tuple[str, str], int]
+    total: int
+
+    def shuffle(self, words: Sequence[str], forms: Sequence[str], between: tuple[str, str], rng: Random) -> list[str]:
+        """Words in random order, the likely ones first more often (Efraimidis and Spirakis 2006).
+
+        Args:
+            words: to be put in order.
+            forms: how each would be written in its place.
+            between: the words before and after the place, articles left out; "" where there is none.
+            rng: draws.
+        """
+        weights = self.weights(tuple(forms), between)
+        keys = [rng.random() ** (1 / weight) for weight in weights]
+        return [word for _, word in sorted(zip(keys, words, strict=True), reverse=True)]
+
+    @lru_cache(maxsize=16_384)  # noqa: B019 - lives as long as the run
+    def weights(self, forms: tuple[str, ...], between: tuple[str, str]) -> list[float]:
+        """How likely each form is between two words, relative to the likeliest."""
+        before, after = between
+        found = [self._likely(form, before, after) for form in forms]
+        most = max(found, default=1.0)
+        return [max(value / most, 1e-3) for value in found]
+
+    def _likely(self, form: str, before: str, after: str) -> float:
+        pieces = form.split()
+        first, last = pieces[0], pieces[-1]
+        times = min(self.words[piece] for piece in pieces) + _UNSEEN
+        likely = times / self.total
+        if before:
+            likely = (self.pairs.get((before, first), 0) + _TRUST * likely) / (self.words[before] + _TRUST)
+        if after:
+            share = (self.words[after] + _UNSEEN) / self.total
+            likely *= (self.pairs.get((last, after), 0) + _TRUST * share) / (times + _TRUST)
+        return likely
+
+
+def is_said(usage: WordUsage | None, text: str) -> bool:
+    """Whether captions say every word of a text often; True where their use is not known."""
+    return usage is None or min(usage.words[word] for word in text.split()) >= _SEEN

@@ -14,14 +14,13 @@ from degla.negatives.grammar.chunks import Token, adjectives, determiner_fits, n
 from degla.negatives.grammar.exclusion import adjective_choices
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.usage import WordUsage
+from degla.negatives.grammar.words import WordUsage, is_said
 from degla.negatives.rule import TrueRule
 
 _SORTS: Final = frozenset({"colour", "coat", "material", "size", "length", "height", "opening", "wetness"})
 _LIVING_SORTS: Final = frozenset({"colour", "coat", "wetness", "age_living"})
 _PLACED: Final = frozenset({"on", "at", "near", "behind", "beside", "under", "outside"})
 """Prepositions that open a new phrase behind what is denied."""
-_SEEN: Final = 3
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,8 @@ class DenyOther(TrueRule):
                 continue
             verb = "are" if number(tokens, chunk) == "many" else "is"
             pronoun = "who" if known.is_person(lemma) else "that"
-            for other in adjective_choices(known, word, living=living):
-                said = usage is None or usage.words[other] >= _SEEN
-                if said and other not in caption.vocabulary:
+            for other in adjective_choices(word, living=living):
+                if is_said(usage, other) and other not in caption.vocabulary:
                     added = [
                         replace(tokens[place], text=text, lower=text, glued=False)
                         for text in (pronoun, verb, "not", other)

@@ -15,7 +15,7 @@ from degla.negatives.grammar.edits import exchange
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.ties import is_bare, shares_article
-from degla.negatives.grammar.usage import WordUsage
+from degla.negatives.grammar.words import WordUsage
 from degla.negatives.rule import TrueRule
 
 

@@ -14,7 +14,6 @@ from degla.negatives.grammar.chunks import Chunk, Token, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import is_place
-from degla.negatives.grammar.usage import WordUsage
 from degla.negatives.rule import TrueRule
 
 _AT: Final = frozenset({"in", "on", "at", "near", "outside", "inside", "along", "under", "beside", "behind", "by"})
@@ -34,7 +33,7 @@ class FrontPlace(TrueRule):
     Use when: negatives change the order of words, so that another order alone does not mean false.
     """
 
-    def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
+    def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
         """The caption with its place at the other end, where it has one at an end."""
         tokens = list(caption.tokens)
         if not caption.chunks or sum(token.text == "," for token in tokens) > 1:

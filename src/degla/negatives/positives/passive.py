@@ -15,7 +15,6 @@ from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import is_place
 from degla.negatives.grammar.ties import is_bare
-from degla.negatives.grammar.usage import WordUsage
 from degla.negatives.rule import TrueRule
 
 _VERBS: Final = frozenset(
@@ -35,7 +34,7 @@ class Passive(TrueRule):
     Use when: negatives let two things change places, so that a thing in the other's place does not mean false.
     """
 
-    def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
+    def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
         """The passive, where the caption begins with a subject, a verb and an object."""
         tokens, chunks = caption.tokens, caption.chunks
         if len(chunks) < 2 or chunks[0].start != 0 or chunks[0].role != "thing" or chunks[1].role != "thing":

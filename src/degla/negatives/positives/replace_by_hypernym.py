@@ -17,7 +17,6 @@ from degla.negatives.grammar.chunks import Token, determiner_fits, nouns, token_
 from degla.negatives.grammar.edits import substitute
 from degla.negatives.grammar.lexicon import PEOPLE, lexicon
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.usage import WordUsage
 from degla.negatives.rule import TrueRule
 
 _PERSONS: Final = frozenset(PEOPLE)
@@ -37,8 +36,6 @@ _NEVER: Final = frozenset({"female", "male", "bleacher", "mannequin", "derby"})
 """Words whose first sense in WordNet is not what captions mean."""
 _UNSAID: Final = frozenset({("skateboard", "vehicle"), ("sled", "vehicle")})
 """What WordNet says and people do not."""
-_SEEN: Final = 3
-"""Times that captions must say the new word."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class ReplaceByHypernym(TrueRule):
     against: tuple[str, ...] = ("replace_nouns",)
     """Rules for negatives that would know a contradiction of this sort."""
 
-    def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
+    def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
         """Every replacement of one noun."""
         tokens = caption.tokens
         for chunk in caption.chunks:
@@ -67,8 +64,7 @@ class ReplaceByHypernym(TrueRule):
                     if lemma == "person" and small:
                         continue  # a little person is another thing than a little girl
                     word = words.plural(lemma) if token.is_plural else lemma
-                    said = usage is None or usage.words[word] >= _SEEN
-                    if said and not _is_taken(caption, end - 1, lemma):
+                    if words.is_said(usage, word) and not _is_taken(caption, end - 1, lemma):
                         yield substitute(tokens, (start, end), word, lemma=lemma)
 
 

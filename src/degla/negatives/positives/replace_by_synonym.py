@@ -17,7 +17,6 @@ from degla.negatives.grammar.chunks import Token, adjectives, determiner_fits, n
 from degla.negatives.grammar.edits import substitute
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.usage import WordUsage
 from degla.negatives.rule import Place, TrueRule
 
 _PREPOSITIONS: Final = {
@@ -28,8 +27,6 @@ _NOT_FOR: Final = frozenset(
     {("doorway", "door"), ("pool", "pond"), ("pond", "pool"), ("bike", "motorcycle"), ("bike", "motorbike")}
 )
 """A noun, and one that may not stand for it: who stands in a doorway does not stand in a door."""
-_SEEN: Final = 3
-"""Times that captions must say the new word."""
 _ADJECTIVES: Final = {"big": "large", "large": "big", "small": "little", "little": "small", "huge": "enormous",
                      "enormous": "huge", "gray": "grey", "grey": "gray"}  # fmt: skip
 _OF_PERSONS: Final = {"gray": "grey", "grey": "gray", "old": "elderly", "elderly": "old"}
@@ -49,10 +46,10 @@ class ReplaceBySynonym(TrueRule):
     against: tuple[str, ...] = ("replace_nouns", "replace_adjectives", "replace_relation")
     """Rules for negatives that would know a contradiction of this sort."""
 
-    def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
+    def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
         """Every replacement of one word."""
         for place, word, lemma in _choices(caption):
-            if usage is None or min(usage.words[piece] for piece in word.split()) >= _SEEN:
+            if words.is_said(usage, word):
                 yield substitute(caption.tokens, place, word, lemma=lemma)
 
 

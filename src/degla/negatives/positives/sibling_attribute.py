@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Final
 
 from degla.negatives.grammar.chunks import Chunk, Token, adjectives
 from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.usage import WordUsage
+from degla.negatives.grammar.words import ARTICLES, WordUsage
 from degla.negatives.rule import TrueRule
-
-_ARTICLES: Final = frozenset({"a", "an", "the"})
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class SiblingAttribute(TrueRule):
         """The caption with one adjective of another caption of its image."""
         texts = []
         for lemma, chunk in _single_things(caption).items():
-            if chunk.head != chunk.start + 1 or caption.tokens[chunk.start].lower not in _ARTICLES:
+            if chunk.head != chunk.start + 1 or caption.tokens[chunk.start].lower not in ARTICLES:
                 continue
             if chunk.start and caption.tokens[chunk.start - 1].lower == "as":
                 continue  # "dressed as a ninja": it is the child that is young

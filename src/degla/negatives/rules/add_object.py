@@ -175,7 +175,7 @@ def _objection(caption: Caption, lemma: str) -> str:
         return "already_in_caption"
     for token in caption.tokens:
         if token.is_noun:
-            relation = noun_relation(known, token.lemma, lemma)
+            relation = noun_relation(token.lemma, lemma)
             if relation == "part":
                 return "still_true"
             if relation and (relation == "synonym" or not known.is_person(lemma)):

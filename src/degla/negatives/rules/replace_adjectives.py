@@ -43,7 +43,7 @@ class ReplaceAdjectives(ReplacingRule):
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
         """The adjectives that can be replaced, each with those that exclude it."""
         return {
-            (place, place + 1): adjective_choices(lexicon(), caption.tokens[place].lower, living=living)
+            (place, place + 1): adjective_choices(caption.tokens[place].lower, living=living)
             for place, living in _places(caption)
         }
 

@@ -157,7 +157,7 @@ def _choices(caption: Caption, chunk: Chunk, place: Place) -> tuple[str, ...]:
     mass = not token.is_many and known.is_mass(token.lemma) and not _counts(caption, place)
     name = "".join(one.lower for one in caption.tokens[place[0] : place[1] - 1]) + token.lemma
     sort = name if place[1] - place[0] > 1 and known.noun_groups(name) else token.lemma
-    found = additions().objects(token.lemma) if is_inventory(caption, place) else noun_choices(known, sort, mass=mass)
+    found = additions().objects(token.lemma) if is_inventory(caption, place) else noun_choices(sort, mass=mass)
     return found if token.is_many else tuple(word for word in found if word not in known.words["plural_only"])
 
 
@@ -174,13 +174,12 @@ def _suits(caption: Caption, place: Place, lemma: str) -> bool:
 
 def _relation(caption: Caption, place: Place, new: Sequence[str]) -> Relation:
     """Why a compound must not come in for the one that is there."""
-    known = lexicon()
     *modifiers, head = caption.tokens[place[0] : place[1]]
     lemma = words.singular(new[-1])
     if head.lemma in map(words.singular, new) or any(lemma == one.lemma for one in modifiers):
         return "compatible"  # "a cake" and "a cake slice", "a pizza slice" and "a pizza"
     names = [head.lemma, "".join(one.lower for one in modifiers) + head.lemma, *(one.lemma for one in modifiers)]
-    return next((found for name in names if (found := noun_relation(known, name, lemma))), "")
+    return next((found for name in names if (found := noun_relation(name, lemma))), "")
 
 
 def _is_taken(caption: Caption, place: Place, lemma: str) -> bool:
@@ -188,10 +187,8 @@ def _is_taken(caption: Caption, place: Place, lemma: str) -> bool:
     contrary = {"man": _FEMALE, "boy": _FEMALE, "woman": _MALE, "girl": _MALE}.get(lemma, frozenset())
     if not caption.vocabulary.isdisjoint({lemma, words.plural(lemma), *contrary}):
         return True
-    known = lexicon()
     return any(
-        noun_relation(known, other, lemma) in ("synonym", "hypernym", "compatible")
-        for other in _other_nouns(caption, place)
+        noun_relation(other, lemma) in ("synonym", "hypernym", "compatible") for other in _other_nouns(caption, place)
     )
 
 

@@ -71,7 +71,7 @@ class SwapNouns(ExchangingRule):
             changed[first[1] - 1] = inflect(one, like=other)
             changed[second[1] - 1] = inflect(other, like=one)
             changed = exchange(changed, first, second)
-            relation = noun_relation(lexicon(), one.lemma, other.lemma)
+            relation = noun_relation(one.lemma, other.lemma)
             if relation == "synonym" or (relation == "hypernym" and {one.lemma, other.lemma} & _GENERAL):
                 yield changed, relation
             elif reason := _objection(caption, first_chunk, second_chunk):

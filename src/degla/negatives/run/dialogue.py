@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple, cast
 from degla.negatives.checks import ACCEPTED, Content, Verdict, refused
 from degla.negatives.grammar import words
 from degla.negatives.grammar.phrases import Caption, parse
-from degla.negatives.grammar.usage import WordUsage
+from degla.negatives.grammar.words import WordUsage
 from degla.negatives.llm import Chat, Form, Reply, ReplyStatus, Request, RequestKey, Slot
 from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.rule import NegativeRule, ReadsSiblings, ReplacingRule, TrueRule, judge, load_rule

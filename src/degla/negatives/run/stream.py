@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from degla.errors import InputError
 from degla.negatives.checks import Content
 from degla.negatives.grammar import words
-from degla.negatives.grammar.usage import UsageCounter
+from degla.negatives.grammar.words import UsageCounter
 from degla.records import CaptionRecord
 
 Captions = Iterable[CaptionRecord] | Callable[[], Iterable[CaptionRecord]]
