@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -61,9 +61,9 @@ def mark_tokens(caption: str, negative: str) -> tuple[list[TextPiece], list[Text
 
     Put together again, the pieces are the texts to the letter.
     """
-    first, second = ([piece for piece, _ in words.split(text)] for text in (caption, negative))
-    marks = _differing(*([piece.lower() for piece in pieces] for pieces in (first, second)))
-    return _spans(caption, first, marks[0]), _spans(negative, second, marks[1])
+    first, second = ([piece.lower() for piece, _ in words.split(text)] for text in (caption, negative))
+    marks = _differing(first, second)
+    return _spans(caption, marks[0]), _spans(negative, marks[1])
 
 
 def mark_words(caption: str, negative: str) -> tuple[list[TextPiece], list[TextPiece]]:
@@ -91,20 +91,16 @@ def _differing(first: Sequence[str], second: Sequence[str]) -> tuple[list[bool],
     return marks
 
 
-def _spans(text: str, pieces: Sequence[str], changed: Sequence[bool]) -> list[TextPiece]:
-    spans: list[TextPiece] = []
-    start = place = 0
-    for number, piece in enumerate(pieces):
-        at = text.index(piece, place)
-        if number and changed[number] != changed[number - 1]:
-            # The space between two spans belongs to the unchanged one, so that no mark begins or ends with a space.
-            cut = at if changed[number] else place
-            spans.append(TextPiece(text[start:cut], changed[number - 1]))
-            start = cut
-        place = at + len(piece)
-    if start < len(text):
-        spans.append(TextPiece(text[start:], bool(changed) and changed[-1]))
-    return spans
+def _spans(text: str, changed: Sequence[bool]) -> list[TextPiece]:
+    """A text in runs of pieces that are changed or not.
+
+    The space between two runs belongs to the unchanged one, so that no mark begins or ends with a space.
+    """
+    places = words.spans(text)
+    turns = [at for at in range(1, len(places)) if changed[at] != changed[at - 1]]
+    cuts = [0, *(places[at][0] if changed[at] else places[at - 1][1] for at in turns), len(text)]
+    marks = [mark for mark, _ in groupby(changed)] or [False]
+    return [TextPiece(text[start:end], mark) for (start, end), mark in zip(pairwise(cuts), marks, strict=True) if text]
 
 
 def _runs(text: Sequence[str], marks: Sequence[bool]) -> list[TextPiece]:

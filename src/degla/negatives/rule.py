@@ -12,7 +12,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import islice, zip_longest
 from random import Random
 from typing import Final, Protocol, TypeVar, cast, runtime_checkable
@@ -20,14 +20,14 @@ from typing import Final, Protocol, TypeVar, cast, runtime_checkable
 from degla.negatives.checks import ACCEPTED, Verdict, check_text, refused
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Token
-from degla.negatives.grammar.edits import substitute, write
+from degla.negatives.grammar.edits import insert, substitute, write
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.orders import lifeless_actors
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.llm import Chat, ChatMessage, Slot, inert
 from degla.negatives.replies import MOST_CANDIDATES, read_reply
 from degla.records import POSITIVE
-from degla.shelf import POSITIVES, RULES
+from degla.shelf import POSITIVES, RULES, class_name
 
 Swap = tuple[list[Token], str]
 """Changed tokens, with the reason that speaks against them ("" where none does)."""
@@ -54,7 +54,6 @@ class Example:
     negative: str
 
 
-@dataclass(frozen=True)
 class NegativeRule(ABC):
     """How negatives of one sort are made and verified; a member of the shelf says what a frame leaves open."""
 
@@ -119,14 +118,15 @@ def _check(rule: NegativeRule, caption: Caption, negative: str) -> Verdict:
     return refused(reason) if reason else ACCEPTED
 
 
+@cache
 def load_rule(name: str) -> NegativeRule:
-    """The rule of that name with its default settings, for negatives or for positives.
+    """The rule of that name, for negatives or for positives.
 
     Raises:
         InputError: there is no such rule; the message lists those that exist.
     """
     shelf = POSITIVES if name in POSITIVES.names() else RULES
-    return cast(NegativeRule, shelf.load(name).RULE)
+    return cast(NegativeRule, getattr(shelf.load(name), class_name(name))())
 
 
 def judge(rule: NegativeRule, caption: Caption, negative: str) -> Verdict:
@@ -141,7 +141,6 @@ def judge(rule: NegativeRule, caption: Caption, negative: str) -> Verdict:
     return rule.check(caption, negative) if verdict.accepted else verdict
 
 
-@dataclass(frozen=True)
 class ExchangingRule(NegativeRule):
     """A rule that puts pieces of a caption in each other's place; a member says which."""
 
@@ -175,20 +174,20 @@ def _listed(rule: ExchangingRule, caption: Caption) -> tuple[Swap, ...]:
     return tuple(rule.exchanges(caption))
 
 
-@dataclass(frozen=True)
 class ReplacingRule(NegativeRule):
     """A rule that puts one word in a place of the caption; a member says which places, words and forms.
 
-    A language model can propose the words (`slots`, `fill`). An empty place (two equal indices) is one where a word is
-    added before the token of that index."""
+    A language model can propose the words (`slots`, `fill`). An empty place (two equal indices) is one where a word, an
+    adjective by default, is added before the token of that index."""
 
     @abstractmethod
     def places(self, caption: Caption) -> Mapping[Place, Sequence[str]]:
         """The places, each with the dictionary forms that the grammar would put there (none: only a model can)."""
 
+    @lru_cache(maxsize=64)  # noqa: B019 - rules live as long as the process
     def found_places(self, caption: Caption) -> Mapping[Place, Sequence[str]]:
         """The places, kept because they are asked for once more for every candidate."""
-        return _places(self, caption)
+        return self.places(caption)
 
     @abstractmethod
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
@@ -268,7 +267,11 @@ class ReplacingRule(NegativeRule):
     def put(self, caption: Caption, place: Place, word: str) -> str | None:
         """The caption with a word in a place, in its form; None where the word cannot stand there."""
         form = self.form(caption, place, word)
-        return None if form is None else write(caption, substitute(caption.tokens, place, form, lemma=word))
+        if form is None:
+            return None
+        if place[0] == place[1]:
+            return write(caption, insert(caption, caption.tokens, place[0], [form], tag="JJ"))
+        return write(caption, substitute(caption.tokens, place, form, lemma=word))
 
     def changed(self, caption: Caption, content: Sequence[str]) -> tuple[Place, Sequence[str], tuple[str, ...]] | None:
         """The one place where a text differs, the words that stand there, and those that come in, lower case.
@@ -288,11 +291,6 @@ class ReplacingRule(NegativeRule):
             return None
         kept = [token.lower for token in caption.tokens[place[0] : place[1]]]
         return place, kept, (*kept[: change.start - place[0]], *change.words, *kept[change.end - place[0] :])
-
-
-@lru_cache(maxsize=64)
-def _places(rule: ReplacingRule, caption: Caption) -> Mapping[Place, Sequence[str]]:
-    return rule.places(caption)
 
 
 def _nearest(tokens: Iterable[Token]) -> str:
@@ -348,11 +346,10 @@ def take_turns(queues: Iterable[Iterable[Item]]) -> Iterator[Item]:
         yield from (item for item in turn if item is not None)
 
 
-@dataclass(frozen=True)
 class TrueRule(NegativeRule):
     """A rule whose texts are true of every picture that the caption describes; the grammar makes them alone."""
 
-    kind: str = POSITIVE
+    kind = POSITIVE
     against: tuple[str, ...] = ()
     """Rules for negatives that would know a contradiction of this sort: none may find the text false."""
 

@@ -17,7 +17,7 @@ from random import Random
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token
+from degla.negatives.grammar.chunks import Chunk, Token, governed
 from degla.negatives.grammar.edits import lower_first
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption, parse, parse_records
@@ -33,7 +33,6 @@ exchanged, another of its things."""
 FOILS_PER_RULE: Final = 2
 _LONGEST: Final = 4
 """Words between the two things of a relation at most."""
-_SUBJECTS: Final = ("nsubj", "nsubjpass")
 _CLAUSES: Final = ("while", "as", "because", "than", "that")
 """Words that the tagger calls prepositions, and that relate what happens, not things."""
 _FORMS: Final = (
@@ -130,7 +129,7 @@ def _doer(caption: Caption, verb: int) -> tuple[int, int] | None:
     """The tokens of who does what a verb says, with what "and" joins to them; None where the parser finds no thing."""
     tokens, place = caption.tokens, verb
     for _ in tokens:  # at most: a root governs itself
-        own = [at for at, one in enumerate(tokens) if one.governor == place and one.role in _SUBJECTS]
+        own = governed(tokens, place, "nsubj", "nsubjpass")
         place = own[0] if own else tokens[place].governor
         if own or not 0 <= place < len(tokens) or not tokens[place].is_verb:
             break

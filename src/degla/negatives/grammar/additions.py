@@ -60,9 +60,9 @@ class Additions:
         """Whether a caption's words say as much as an adjective: who is dressed as a clown is costumed."""
         return adjective in self._words["disguised"] and not vocabulary.isdisjoint(self._words["disguises"])
 
-    def is_typical(self, adjective: str, noun: str) -> bool:
-        """Whether most things of the noun's name are so anyway."""
-        return adjective in self._typical.get(noun, ())
+    def is_seldom(self, adjective: str, noun: str) -> bool:
+        """Whether an adjective may be added to a noun, and most things of the name are not so anyway."""
+        return adjective in self.attributes(noun) and adjective not in self._typical.get(noun, ())
 
 
 def _lists(tables: dict[str, Any]) -> tuple[_List, ...]:

@@ -99,6 +99,11 @@ def token_at(tokens: Sequence[Token], place: int) -> Token:
     return tokens[place] if 0 <= place < len(tokens) else _NO_TOKEN
 
 
+def governed(tokens: Sequence[Token], place: int, *roles: str) -> list[int]:
+    """Indices of the words that depend on the one at a place by one of these labels."""
+    return [at for at, one in enumerate(tokens) if one.governor == place and one.role in roles]
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A noun phrase.

@@ -8,22 +8,22 @@ from functools import lru_cache
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Token, number
+from degla.negatives.grammar.chunks import Chunk, Token, governed, number
 from degla.negatives.grammar.phrases import Caption
 
-_SUBJECTS: Final = ("nsubj", "nsubjpass", "expl")
+SUBJECTS: Final = ("nsubj", "nsubjpass", "expl")
+"""Dependency labels of what a verb agrees with; the last is "there"."""
 _MANY: Final = {"is": "are", "was": "were", "has": "have", "does": "do"}
 _ONE: Final = {many: one for one, many in _MANY.items()}
 
 
-def exchange(tokens: Sequence[Token], first: tuple[int, int], second: tuple[int, int]) -> list[Token]:
-    """The tokens with two spans (start, end) in each other's place; `first` lies before `second`."""
-    (a, b), (c, d) = first, second
-    return [*tokens[:a], *tokens[c:d], *tokens[b:c], *tokens[a:b], *tokens[d:]]
+def exchange(tokens: Sequence[Token], *spans: tuple[int, int]) -> list[Token]:
+    """The tokens with each span (start, end) in the place of the next one, and the last in the place of the first.
 
-
-def rotate(tokens: Sequence[Token], spans: Sequence[tuple[int, int]]) -> list[Token]:
-    """The tokens with each span in the place of the next one, and the last in the place of the first."""
+    Args:
+        tokens: of a caption, changed or not.
+        spans: two that change places, or more; in the order of the text.
+    """
     result: list[Token] = []
     place = 0
     for (start, end), (new_start, new_end) in zip(spans, [spans[-1], *spans[:-1]], strict=True):
@@ -84,6 +84,27 @@ def write(caption: Caption, tokens: Sequence[Token]) -> str:
     )
 
 
+def agree(caption: Caption, chunk: Chunk, *, many: bool, announced: bool = True) -> list[Token] | None:
+    """The tokens with the verbs of a phrase for one or for many; None where a verb cannot be changed.
+
+    Args:
+        caption: whose tokens they are.
+        chunk: the phrase.
+        many: whether it stands for many.
+        announced: also verbs behind "there", which may keep their number: "there is a dog and a cat".
+    """
+    tokens = list(caption.tokens)
+    for place in {*agreeing_verbs(caption, chunk.holder), *agreeing_verbs(caption, chunk.head)}:
+        about = (place, tokens[place].governor)
+        if not announced and any(one.role == "expl" and one.governor in about for one in tokens):
+            continue
+        verb = in_number(tokens[place], many=many)
+        if verb is None:
+            return None
+        tokens[place] = verb
+    return tokens
+
+
 def lower_first(text: str) -> str:
     """A word without its capital at the start; as it is where the next letter is a capital too."""
     return text if text[1:2].isupper() else text[0].lower() + text[1:]
@@ -103,20 +124,16 @@ def _subjects_of_verbs(caption: Caption) -> tuple[tuple[int, tuple[int, ...]], .
         if not token.is_finite:
             continue
         main = token.governor if token.role in ("aux", "auxpass") else place
-        own = _subjects(tokens, main)
+        own = governed(tokens, main, *SUBJECTS)
         while not own and _is_joined(tokens, main):
             main = tokens[main].governor  # "a child holds a spoon and looks up"
-            own = _subjects(tokens, main)
+            own = governed(tokens, main, *SUBJECTS)
         if any(tokens[index].tag in ("WDT", "WP") for index in own):
             own = [tokens[main].governor]
         elif any(tokens[index].role == "expl" for index in own):
-            own = [index for index, one in enumerate(tokens) if one.governor == main and one.role in ("attr", "dobj")]
+            own = governed(tokens, main, "attr", "dobj")
         found.append((place, tuple(own)))
     return tuple(found)
-
-
-def _subjects(tokens: Sequence[Token], verb: int) -> list[int]:
-    return [index for index, one in enumerate(tokens) if one.governor == verb and one.role in _SUBJECTS]
 
 
 def _is_joined(tokens: Sequence[Token], verb: int) -> bool:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Number, Token, find_chunks, number
+from degla.negatives.grammar.chunks import Chunk, Number, Token, number
 from degla.negatives.grammar.lexicon import lexicon
 
 SYMMETRIC: Final = frozenset(
@@ -88,11 +88,6 @@ class Meaning:
     bare: tuple[Hashable, ...]
     units: frozenset[Hashable]
     verbs: frozenset[Hashable]
-
-
-def meaning(tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> Meaning:
-    """The meaning of a tagged text; `chunks` where they are known already."""
-    return meaning_and_disagreements(tokens, find_chunks(tokens) if chunks is None else chunks)[0]
 
 
 def meaning_and_disagreements(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> tuple[Meaning, int]:

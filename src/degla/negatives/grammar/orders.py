@@ -15,17 +15,9 @@ from typing import Final
 from degla.negatives.grammar.chunks import Chunk, Token, adjectives, determiner_fits, find_chunks, token_at
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
-from degla.negatives.grammar.meaning import (
-    JOINERS,
-    POSTURES,
-    SYMMETRIC,
-    Meaning,
-    connect,
-    meaning,
-    meaning_and_disagreements,
-)
+from degla.negatives.grammar.meaning import JOINERS, POSTURES, SYMMETRIC, Meaning, connect, meaning_and_disagreements
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.relations import landmark, noun_sorts, relations
+from degla.negatives.grammar.relations import all_sorts, relations
 from degla.negatives.grammar.suitability import misfit
 from degla.negatives.grammar.ties import PhraseTie, ties
 
@@ -75,7 +67,8 @@ def refuse_order(caption: Caption, tokens: Sequence[Token]) -> str:
 
 def keeps_meaning(caption: Caption, tokens: Sequence[Token], chunks: Sequence[Chunk] | None = None) -> bool:
     """Whether changed tokens say what the caption says, as far as word order goes; `chunks` where they are known."""
-    return meaning(tokens, chunks) == _own_state(caption).meaning
+    said, _ = meaning_and_disagreements(tokens, find_chunks(tokens) if chunks is None else chunks)
+    return said == _own_state(caption).meaning
 
 
 @dataclass(frozen=True)
@@ -226,8 +219,7 @@ def _is_alive(tokens: Sequence[Token], chunk: Chunk) -> bool:
 def _faces(tokens: Sequence[Token], first: Chunk, second: Chunk) -> bool:
     """Whether the first has the second before it: it is alive, or both have a side that looks into the room."""
     facing = relations().words["facing"]
-    sides = [facing & {*landmark(tokens[one.head]), *noun_sorts(tokens[one.head])} for one in (first, second)]
-    return _is_alive(tokens, first) or all(sides)
+    return _is_alive(tokens, first) or all(facing & all_sorts(tokens[one.head]) for one in (first, second))
 
 
 def _points_back(caption: Caption, chunk: Chunk) -> bool:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, find_chunks, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, find_chunks, nouns, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.records import CaptionRecord
 from degla.tagger import TAGGER_PACKAGE, load_tagger
@@ -49,6 +49,15 @@ class Caption:
     def inside(self) -> frozenset[int]:
         """Indices of the tokens that are in a noun phrase."""
         return frozenset(place for chunk in self.chunks for place in range(chunk.start, chunk.end))
+
+    def nouns(self) -> Iterator[tuple[Chunk, tuple[int, int]]]:
+        """Phrases with the spans of their nouns that can be changed; none with a determiner of another number.
+
+        "A dogs": what is wrong already gives no sound text.
+        """
+        for chunk in self.chunks:
+            if determiner_fits(self.tokens, chunk):
+                yield from ((chunk, span) for span in nouns(self.tokens, chunk))
 
     def chunk_from(self, place: int) -> Chunk | None:
         """The noun phrase that starts at a token; None where none does."""

@@ -86,6 +86,7 @@ class Relations:
         """Whether a group lists the word."""
         return word in self._listed[sort]
 
+    @lru_cache(maxsize=_REMEMBERED)  # noqa: B019 - the tables live as long as the process
     def kinds(self, noun: str) -> tuple[str, ...]:
         """Kinds of things that a noun is listed as, which count before its groups in `groups.toml`."""
         return tuple(kind for kind, nouns in self.nouns_of_kind.items() if noun in nouns)
@@ -107,7 +108,7 @@ class Relations:
         Only groups that suit what stands around the word are asked: one must tell the two words apart and none may hold
         them for alike. Where no group can tell, they count as compatible.
         """
-        suited = [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
+        suited = self._suited(sort, word, objects, subjects)
         shared = [group for group in suited if group.cluster(other)]
         if word == other or any(word in group.cluster(other) for group in shared):
             return "synonym"
@@ -126,14 +127,18 @@ class Relations:
             objects: groups of the noun behind it; empty where there is none.
             subjects: groups of the noun before a verb.
         """
-        suited = [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
+        suited = self._suited(sort, word, objects, subjects)
         draws = dict.fromkeys(draw for group in suited for draw in group.draws)
         return tuple(draw for draw in draws if not self.relation(sort, word, draw, objects=objects, subjects=subjects))
 
     def fits(self, preposition: str, objects: Collection[str]) -> bool:
         """Whether one says the preposition before such a noun; True where no group knows better."""
-        known = self._listed["prepositions"].get(preposition, ())
-        return self._fits(preposition, [group for group in known if group.suits("prepositions", objects, ())])
+        return self._fits(preposition, self._suited("prepositions", preposition, objects, ()))
+
+    def _suited(
+        self, sort: Sort, word: str, objects: Collection[str], subjects: Collection[str]
+    ) -> list[RelationGroup]:
+        return [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
 
     @staticmethod
     def _fits(word: str, groups: Sequence[RelationGroup]) -> bool:
@@ -165,12 +170,12 @@ def _sorts_of_noun(lemma: str) -> tuple[str, ...]:
 
 def landmark(noun: Token) -> tuple[str, ...]:
     """What a noun is to a preposition before it: its kinds, else its groups."""
-    return _kinds(noun.lemma) or noun_sorts(noun)
+    return relations().kinds(noun.lemma) or noun_sorts(noun)
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def _kinds(lemma: str) -> tuple[str, ...]:
-    return relations().kinds(lemma)
+def all_sorts(noun: Token) -> frozenset[str]:
+    """A noun's kinds and its groups."""
+    return frozenset((*relations().kinds(noun.lemma), *noun_sorts(noun)))
 
 
 def is_place(noun: str) -> bool:
@@ -193,7 +198,7 @@ def magnitude(noun: Token) -> int:
 @lru_cache(maxsize=_REMEMBERED)
 def _magnitude(lemma: str, own: tuple[str, ...]) -> int:
     scale = relations().scale
-    sorts = {*own, *_kinds(lemma)}
+    sorts = {*own, *relations().kinds(lemma)}
     named = next((size for size, table in scale.items() if lemma in table.words), 0)
     return named or next((size for size, table in scale.items() if sorts & table.sorts), 0)
 

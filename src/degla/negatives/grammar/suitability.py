@@ -12,18 +12,11 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Final
 
-from degla.negatives.grammar.chunks import Chunk, NounRole, Number, Token, find_chunks, number
+from degla.negatives.grammar.chunks import Chunk, NounRole, Number, Token, find_chunks, governed, number
+from degla.negatives.grammar.edits import SUBJECTS
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.relations import (
-    GROUND,
-    fits_before,
-    is_out_of_scale,
-    landmark,
-    magnitude,
-    noun_sorts,
-    relations,
-)
+from degla.negatives.grammar.relations import GROUND, all_sorts, fits_before, is_out_of_scale, magnitude, relations
 
 _OF_MANY: Final = frozenset({"their", "they", "them", "themselves"})
 _CLIMBED: Final = frozenset({"advcl", "conj", "xcomp", "pcomp", "ccomp", "prep", "aux", "auxpass"})
@@ -112,7 +105,7 @@ def suits_preposition(preposition: str, noun: Token, *, aimed: bool) -> bool:
         noun: head of the phrase behind it.
         aimed: whether a verb of aiming stands right before it: "looking at a dog", but not "sitting at a dog".
     """
-    known, sorts = relations().words, _sorts(noun)
+    known, sorts = relations().words, all_sorts(noun)
     if "atmosphere" in sorts and preposition not in known["in_atmosphere"]:
         return False
     if preposition in ("in", "inside", "inside of", "within", "into"):
@@ -127,18 +120,14 @@ def suits_preposition(preposition: str, noun: Token, *, aimed: bool) -> bool:
 def can_do(verb: str, noun: Token, *, with_object: bool) -> bool:
     """Whether what a noun names does what a verb says, to a thing or not; True where nothing is known of the verb."""
     actors = relations().actors(verb, with_object=with_object)
-    return not actors or bool(actors & _sorts(noun)) or ("living" in actors and is_animate(noun))
+    return not actors or bool(actors & all_sorts(noun)) or ("living" in actors and is_animate(noun))
 
 
 def is_animate(noun: Token) -> bool:
     """Whether a noun or pronoun means a person, an animal or several of them."""
     if noun.tag in ("PRP", "WP"):
         return noun.lower != "it"
-    return lexicon().is_living(noun.lemma) or "living" in noun_sorts(noun)
-
-
-def _sorts(noun: Token) -> frozenset[str]:
-    return frozenset((*landmark(noun), *noun_sorts(noun)))
+    return lexicon().is_living(noun.lemma) or "living" in all_sorts(noun)
 
 
 def _misfit_of_doers(old: _Cut, new: _Cut, doers: Mapping[int, int]) -> str:
@@ -187,12 +176,12 @@ def _supports(cut: _Cut) -> Iterator[tuple[_Piece, str, _Piece]]:
 def _misses_objects(old: _Cut, new: _Cut) -> bool:
     """Whether a verb is not said of what comes behind it now: nobody flies a beach, no island features a kitchen."""
     known, said = relations().words, {(verb, noun.lemma) for verb, noun in _objects(old)}
-    grounds = {verb for verb, noun in _objects(old) if _sorts(noun) & known["grounds"]}
+    grounds = {verb for verb, noun in _objects(old) if all_sorts(noun) & known["grounds"]}
     return any(
         (verb, noun.lemma) not in said
         and (
             verb in known["comprising"]
-            or (_sorts(noun) & known["grounds"] and verb not in known["of_places"] | grounds)
+            or (all_sorts(noun) & known["grounds"] and verb not in known["of_places"] | grounds)
         )
         for verb, noun in _objects(new)
     )
@@ -288,16 +277,14 @@ def _doer(tokens: Sequence[Token], place: int) -> int:
     seen: set[int] = set()
     while place not in seen and place >= 0:
         seen.add(place)
-        own = [
-            at for at, one in enumerate(tokens) if one.governor == place and one.role in ("nsubj", "nsubjpass", "expl")
-        ]
+        own = governed(tokens, place, *SUBJECTS)
         if own and tokens[own[0]].tag not in ("WDT", "WP", "EX"):
             return own[0]
         token = tokens[place]
         if token.is_noun:
             return place
         if own and tokens[own[0]].tag == "EX":
-            return next((at for at, one in enumerate(tokens) if one.governor == place and one.role == "attr"), -1)
+            return next(iter(governed(tokens, place, "attr")), -1)
         if token.role not in _CLIMBED | {"acl", "relcl"}:
             break
         place = token.governor

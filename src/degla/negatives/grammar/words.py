@@ -47,6 +47,7 @@ DETERMINERS_OF_MANY: Final = frozenset(
     {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "these", "those", "several", "many",
      "few", "both", "various", "numerous", "multiple", "2", "3", "4", "5", "6", "7", "8", "9", "10"}
 )  # fmt: skip
+COUNTING: Final = DETERMINERS_OF_ONE | DETERMINERS_OF_MANY
 
 _MOST: Final = 400_000
 """Different pairs in memory; when there are more, those that came once are forgotten."""
@@ -63,12 +64,9 @@ _SEEN: Final = 3
 @lru_cache(maxsize=4_096)
 def split(text: str) -> tuple[tuple[str, bool], ...]:
     """Split a text into (word or punctuation mark, whether a space or the start comes before it)."""
-    pieces = []
-    end = -1
-    for match in _PIECE.finditer(text):
-        pieces.append((match.group(), match.start() != end))
-        end = match.end()
-    return tuple(pieces)
+    places = spans(text)
+    before = ((-1, -1), *places)
+    return tuple((text[start:end], start != last) for (start, end), (_, last) in zip(places, before, strict=False))
 
 
 @lru_cache(maxsize=4_096)

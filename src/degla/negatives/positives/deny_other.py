@@ -7,7 +7,7 @@ The adjective goes, and one that it excludes is denied; only where what follows 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from degla.negatives.grammar.chunks import Token, adjectives, determiner_fits, number, token_at
@@ -23,7 +23,6 @@ _PLACED: Final = frozenset({"on", "at", "near", "behind", "beside", "under", "ou
 """Prepositions that open a new phrase behind what is denied."""
 
 
-@dataclass(frozen=True)
 class DenyOther(TrueRule):
     """Deny a property that the thing cannot have.
 
@@ -65,6 +64,3 @@ class DenyOther(TrueRule):
                         for text in (pronoun, verb, "not", other)
                     ]
                     yield [*tokens[:place], *tokens[place + 1 : chunk.end], *added, *tokens[chunk.end :]]
-
-
-RULE = DenyOther()

@@ -7,7 +7,6 @@ Whole noun phrases of one list of two, or two adjectives of one phrase. Phrases 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from degla.negatives.grammar.chunks import Chunk, Token, token_at
@@ -19,7 +18,6 @@ from degla.negatives.grammar.words import WordUsage
 from degla.negatives.rule import TrueRule
 
 
-@dataclass(frozen=True)
 class ExchangeConjuncts(TrueRule):
     """Exchange what "and" joins.
 
@@ -29,7 +27,7 @@ class ExchangeConjuncts(TrueRule):
     Use when: negatives change the order of words, so that another order alone does not mean false.
     """
 
-    against: tuple[str, ...] = ("reshuffle_order", "swap_nouns", "swap_phrases")
+    against = ("reshuffle_order", "swap_nouns", "swap_phrases")
     """Rules for negatives that would know a contradiction of this sort."""
 
     def rewrites(self, caption: Caption, usage: WordUsage | None) -> Iterator[Sequence[Token]]:
@@ -66,6 +64,3 @@ def _are_joined(caption: Caption, first: Chunk, second: Chunk) -> bool:
     after, before = token_at(tokens, second.end), token_at(tokens, first.start - 1)
     closed = after.text in ("", ".") or (after.is_finite and before.text == "")
     return closed and before.lower != "of"
-
-
-RULE = ExchangeConjuncts()

@@ -6,7 +6,7 @@ Only a place, a room or the like that the parse ties to the verb, at the end of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from degla.negatives.grammar import words
@@ -24,7 +24,6 @@ _AIMED: Final = frozenset(
 _COMMA: Final = Token(",", ",", ",", ",", glued=True)
 
 
-@dataclass(frozen=True)
 class FrontPlace(TrueRule):
     """Move the place to the other end.
 
@@ -42,7 +41,8 @@ class FrontPlace(TrueRule):
         stop = tokens[end:]
         last, first = caption.chunks[-1], caption.chunks[0]
         before = last.start - 1
-        if last.end == end and not _commas(tokens) and _is_place(caption, last) and _does(caption, before, first):
+        closed = any(token.text in (",", ";", ":") for token in tokens)
+        if last.end == end and not closed and _is_place(caption, last) and _does(caption, before, first):
             yield [*tokens[before:end], _COMMA, *_small(tokens[:before]), *stop]
         comma = first.end
         following = caption.chunk_from(comma + 1)
@@ -57,10 +57,6 @@ def _small(tokens: Sequence[Token]) -> list[Token]:
     proper = first.tag.startswith("NNP") or first.text == "I" or first.is_shouted
     text = first.text if proper else first.text[0].lower() + first.text[1:]
     return [replace(first, text=text), *tokens[1:]]
-
-
-def _commas(tokens: Sequence[Token]) -> int:
-    return sum(token.text in (",", ";", ":") for token in tokens)
 
 
 def _is_place(caption: Caption, chunk: Chunk) -> bool:
@@ -94,6 +90,3 @@ def _does(caption: Caption, preposition: int, subject: Chunk) -> bool:
     joined = tokens[preposition - 1].tag in ("IN", "TO", "RP", "RB") or tokens[preposition - 1].lower == "of"
     verbs = [place for place, token in enumerate(tokens[:preposition]) if token.is_verb and token.tag != "VBN"]
     return not joined and verbs[-1:] == [verb] and preposition - verb > 1
-
-
-RULE = FrontPlace()

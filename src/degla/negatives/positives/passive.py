@@ -6,7 +6,7 @@ Captions that begin with who does it, followed by one verb and what it is done t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from degla.negatives.grammar import words
@@ -25,7 +25,6 @@ _VERBS: Final = frozenset(
 """Verbs whose object is done something to, so that English puts them into the passive."""
 
 
-@dataclass(frozen=True)
 class Passive(TrueRule):
     """Put the clause into the passive.
 
@@ -70,6 +69,3 @@ def _acts(tokens: Sequence[Token], subject: Chunk) -> bool:
     measured = subject.holder != subject.head  # "group of men"
     named = (head.is_many and not measured) or tokens[subject.start].tag in ("DT", "CD")
     return lexicon().is_living(head.lemma) and named and determiner_fits(tokens, subject)
-
-
-RULE = Passive()

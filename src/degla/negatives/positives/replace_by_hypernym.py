@@ -8,12 +8,11 @@ enough. No other noun of the caption is of the same sort.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Token, determiner_fits, nouns, token_at
+from degla.negatives.grammar.chunks import Token, token_at
 from degla.negatives.grammar.edits import substitute
 from degla.negatives.grammar.lexicon import PEOPLE, lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -38,7 +37,6 @@ _UNSAID: Final = frozenset({("skateboard", "vehicle"), ("sled", "vehicle")})
 """What WordNet says and people do not."""
 
 
-@dataclass(frozen=True)
 class ReplaceByHypernym(TrueRule):
     """Replace a word by a more general one.
 
@@ -47,25 +45,23 @@ class ReplaceByHypernym(TrueRule):
     Use when: negatives replace words, so that another word alone does not mean false.
     """
 
-    against: tuple[str, ...] = ("replace_nouns",)
+    against = ("replace_nouns",)
     """Rules for negatives that would know a contradiction of this sort."""
 
     def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
         """Every replacement of one noun."""
         tokens = caption.tokens
-        for chunk in caption.chunks:
-            for start, end in nouns(tokens, chunk) if determiner_fits(tokens, chunk) else ():
-                token = tokens[end - 1]
-                after = token_at(tokens, end)
-                if end - start > 1 or token.tag.startswith("NNP") or after.is_noun or after.tag == "POS":
-                    continue
-                small = tokens[start - 1].lower == "little" if start else False
-                for lemma in _general(token.lemma):
-                    if lemma == "person" and small:
-                        continue  # a little person is another thing than a little girl
-                    word = words.plural(lemma) if token.is_plural else lemma
-                    if words.is_said(usage, word) and not _is_taken(caption, end - 1, lemma):
-                        yield substitute(tokens, (start, end), word, lemma=lemma)
+        for _, (start, end) in caption.nouns():
+            token, after = tokens[end - 1], token_at(tokens, end)
+            if end - start > 1 or token.tag.startswith("NNP") or after.is_noun or after.tag == "POS":
+                continue
+            small = token_at(tokens, start - 1).lower == "little"
+            for lemma in _general(token.lemma):
+                if lemma == "person" and small:
+                    continue  # a little person is another thing than a little girl
+                word = words.plural(lemma) if token.is_plural else lemma
+                if words.is_said(usage, word) and not _is_taken(caption, end - 1, lemma):
+                    yield substitute(tokens, (start, end), word, lemma=lemma)
 
 
 @cache
@@ -93,6 +89,3 @@ def _is_taken(caption: Caption, place: int, lemma: str) -> bool:
         for at, token in enumerate(caption.tokens)
         if at != place and token.is_noun
     )
-
-
-RULE = ReplaceByHypernym()

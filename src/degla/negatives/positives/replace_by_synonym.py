@@ -8,7 +8,6 @@ must say the new word often enough.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
@@ -34,7 +33,6 @@ _CHILDREN: Final = frozenset({"boy", "girl", "child", "kid"})
 """Persons of whom "little" says that they are young."""
 
 
-@dataclass(frozen=True)
 class ReplaceBySynonym(TrueRule):
     """Replace a word by its synonym.
 
@@ -43,7 +41,7 @@ class ReplaceBySynonym(TrueRule):
     Use when: negatives replace words, so that another word alone does not mean false.
     """
 
-    against: tuple[str, ...] = ("replace_nouns", "replace_adjectives", "replace_relation")
+    against = ("replace_nouns", "replace_adjectives", "replace_relation")
     """Rules for negatives that would know a contradiction of this sort."""
 
     def rewrites(self, caption: Caption, usage: words.WordUsage | None) -> Iterator[Sequence[Token]]:
@@ -99,6 +97,3 @@ def _adjective(word: str, noun: str) -> str:
     if not lexicon().is_person(noun):
         return _ADJECTIVES.get(word, "")
     return "young" if word == "little" and noun in _CHILDREN else _OF_PERSONS.get(word, "")
-
-
-RULE = ReplaceBySynonym()

@@ -7,7 +7,6 @@ an adjective that excludes the new one. Captions of one image are found where th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from random import Random
 
 from degla.negatives.grammar.chunks import Chunk, Token, adjectives
@@ -18,7 +17,6 @@ from degla.negatives.grammar.words import ARTICLES, WordUsage
 from degla.negatives.rule import TrueRule
 
 
-@dataclass(frozen=True)
 class SiblingAttribute(TrueRule):
     """Add a property that another caption tells.
 
@@ -90,6 +88,3 @@ def _single_things(caption: Caption) -> dict[str, Chunk]:
         and not tokens[chunks[0].head].is_many
         and sum(token.is_noun for token in tokens[chunks[0].start : chunks[0].end]) == 1
     }
-
-
-RULE = SiblingAttribute()

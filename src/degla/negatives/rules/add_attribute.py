@@ -7,13 +7,11 @@ proposes it. The noun must have no adjective of that sort already.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 
 from degla.negatives.grammar.additions import additions, is_absent
 from degla.negatives.grammar.chunks import Chunk, Token, adjectives, determiner, determiner_fits, nouns
-from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.llm import Slot
@@ -23,7 +21,6 @@ _MOST_ADJECTIVES = 1
 """Adjectives that a noun may have already; more read like a list."""
 
 
-@dataclass(frozen=True)
 class AddAttribute(ReplacingRule):
     """Add one adjective.
 
@@ -33,9 +30,9 @@ class AddAttribute(ReplacingRule):
     by the paper's five rules, and gained by all eleven.
     """
 
-    kind: str = "attribute"
+    kind = "attribute"
     """What the negatives break."""
-    instruction: str = (
+    instruction = (
         "Add one adjective to one noun: a pattern, a colour, damage or another state that such a thing seldom has and "
         "that nobody would overlook, such as striped, purple, broken or moldy. No size, age or judgement."
     )
@@ -44,7 +41,8 @@ class AddAttribute(ReplacingRule):
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
         """Empty places before nouns, each with the adjectives that may be added there."""
         return {
-            (place, place): additions().attributes(caption.tokens[head].lemma) for _, place, head in _places(caption)
+            (place, place): additions().attributes(caption.tokens[head].lemma)
+            for place, (_, head) in _places(caption).items()
         }
 
     def slots(self, caption: Caption) -> tuple[Slot, ...]:
@@ -53,22 +51,17 @@ class AddAttribute(ReplacingRule):
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """Nothing speaks against the adjective."""
-        return not _objection(caption, *_at(caption, place[0]), word)
+        return not _objection(caption, *_places(caption)[place[0]], word)
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
         """The word itself, where it is one of the noun's list."""
-        _, head = _at(caption, place[0])
+        _, head = _places(caption)[place[0]]
         return word if word in additions().attributes(caption.tokens[head].lemma) else None
-
-    def put(self, caption: Caption, place: Place, word: str) -> str | None:
-        """The caption with an adjective put in."""
-        form = self.form(caption, place, word)
-        return None if form is None else write(caption, insert(caption, caption.tokens, place[0], [form], tag="JJ"))
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one adjective more, of the noun's list, before a noun that has none of its sort."""
         change = find_change(caption.tokens, content)
-        found = [(chunk, head) for chunk, _, head in _places(caption) if chunk.core <= change.start <= head]
+        found = [(chunk, head) for chunk, head in _places(caption).values() if chunk.core <= change.start <= head]
         if change.end != change.start or len(change.words) != 1 or not found:
             return "not_rule"
         word = change.words[0]
@@ -78,12 +71,9 @@ class AddAttribute(ReplacingRule):
 
 
 @lru_cache(maxsize=64)
-def _places(caption: Caption) -> tuple[tuple[Chunk, int, int], ...]:
-    """Phrases, where an adjective may be put in, and the noun that it describes; asked for once more a candidate."""
-    return tuple(_found(caption))
-
-
-def _found(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
+def _places(caption: Caption) -> dict[int, tuple[Chunk, int]]:
+    """A phrase and its noun, by where an adjective may be put in; kept as they are asked for once more a candidate."""
+    found: dict[int, tuple[Chunk, int]] = {}
     tokens = caption.tokens
     for chunk in caption.chunks:
         owned = any(token.tag == "POS" for token in tokens[chunk.start : chunk.end])
@@ -104,7 +94,8 @@ def _found(caption: Caption) -> Iterator[tuple[Chunk, int, int]]:
             ):
                 # "a big striped dog", but "a striped blue star" and "a flooded professional court"
                 graded = all(additions().is_vague(tokens[place].lower) for place in own)
-                yield chunk, start if graded else own[0], end - 1
+                found[start if graded else own[0]] = (chunk, end - 1)
+    return found
 
 
 def _opens_compound(tokens: Sequence[Token], start: int, chunk: Chunk) -> bool:
@@ -114,10 +105,6 @@ def _opens_compound(tokens: Sequence[Token], start: int, chunk: Chunk) -> bool:
         for place in range(chunk.core + 1, start)
         if tokens[place - 1].tag not in ("DT", "CD", "PRP$")
     )
-
-
-def _at(caption: Caption, place: int) -> tuple[Chunk, int]:
-    return next((chunk, head) for chunk, start, head in _places(caption) if start == place)
 
 
 def _objection(caption: Caption, chunk: Chunk, head: int, word: str) -> str:
@@ -131,8 +118,4 @@ def _objection(caption: Caption, chunk: Chunk, head: int, word: str) -> str:
         return "person_colour"
     if any(known.share_sort(token.lower, word) for token in caption.tokens[chunk.core : head]):
         return "compatible"  # "a red wooden chair" has a colour and a material
-    listed = word in additions().attributes(noun) and not additions().is_typical(word, noun)
-    return "" if listed else "still_true"
-
-
-RULE = AddAttribute()
+    return "" if additions().is_seldom(word, noun) else "still_true"

@@ -8,13 +8,12 @@ subject grows takes the plural.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions, is_absent
 from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
-from degla.negatives.grammar.edits import agreeing_verbs, in_number, insert, write
+from degla.negatives.grammar.edits import agree, insert, write
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
@@ -35,7 +34,6 @@ _LONGEST: Final = 5
 """Words of a phrase that may come in, its article included."""
 
 
-@dataclass(frozen=True)
 class AddObject(ReplacingRule):
     """Add one thing.
 
@@ -45,9 +43,9 @@ class AddObject(ReplacingRule):
     the paper's five rules, and gained by all eleven.
     """
 
-    kind: str = "object"
+    kind = "object"
     """What the negatives break."""
-    instruction: str = (
+    instruction = (
         'Add one thing beside a thing of the caption, with "and": something that fits into the scene, that the caption '
         "would mention if it were there, and that a picture of the caption would not show. No background, clothes or "
         "parts."
@@ -123,17 +121,9 @@ def _extendable(caption: Caption) -> Iterator[Chunk]:
 
 def _grown(caption: Caption, chunk: Chunk) -> Sequence[Token] | None:
     """The caption's tokens with the verbs of a phrase in the plural; None where one cannot be."""
-    tokens = list(caption.tokens)
-    if number(tokens, chunk) == "many":
-        return tokens
-    for place in {*agreeing_verbs(caption, chunk.head), *agreeing_verbs(caption, chunk.holder)}:
-        if any(one.role == "expl" and one.governor in (place, tokens[place].governor) for one in tokens):
-            continue  # "there is a dog and a cat"
-        verb = in_number(tokens[place], many=True)
-        if verb is None:
-            return None
-        tokens[place] = verb
-    return tokens
+    if number(caption.tokens, chunk) == "many":
+        return caption.tokens
+    return agree(caption, chunk, many=True, announced=False)
 
 
 def _added(
@@ -183,6 +173,3 @@ def _objection(caption: Caption, lemma: str) -> str:
     if not known.is_concrete(lemma):
         return "abstract"
     return "still_true" if additions().may_be_present(lemma) else ""
-
-
-RULE = AddObject()

@@ -7,7 +7,7 @@ mean exactly that many: "two dogs" is false of three.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice, zip_longest
 from random import Random
@@ -15,7 +15,7 @@ from typing import Final
 
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, token_at
-from degla.negatives.grammar.edits import agreeing_verbs, in_number, inflect, write
+from degla.negatives.grammar.edits import agree, inflect, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
@@ -43,7 +43,6 @@ _MOST: Final = 6
 """The grammar's highest number; nobody counts more things in a picture at a glance."""
 
 
-@dataclass(frozen=True)
 class ChangeNumber(NegativeRule):
     """Change the number of one sort of thing.
 
@@ -52,9 +51,9 @@ class ChangeNumber(NegativeRule):
     Use when: numbers are to be told apart, and captions say how many things there are.
     """
 
-    kind: str = "number"
+    kind = "number"
     """What the negatives break."""
-    instruction: str = (
+    instruction = (
         'Change how many there are of one thing: another number, or a number in place of "a". Put the noun, and the '
         "verb where it is the subject, into the singular or plural that the number asks for."
     )
@@ -184,21 +183,16 @@ def _changed(caption: Caption, chunk: Chunk, number: str) -> list[Token] | None:
 @lru_cache(maxsize=64)
 def _suiting(caption: Caption, chunk: Chunk, *, many: bool) -> tuple[Token, ...] | None:
     """The tokens with noun and verbs for one or for many, whatever the number; None where a word cannot be changed."""
-    tokens, head = list(caption.tokens), caption.tokens[chunk.holder]
+    head = caption.tokens[chunk.holder]
     if many == head.is_many:
         return caption.tokens
     if any(token.lower in (_OF_ONE if many else _OF_MANY) for token in caption.tokens[chunk.end :]):
         return None  # a pronoun that would have to change with it
+    tokens = agree(caption, chunk, many=many)
+    if tokens is None:
+        return None
     if head.lower == "people":
         tokens[chunk.holder] = replace(head, text="person", lower="person", tag="NN")
     else:
         tokens[chunk.holder] = inflect(head, like=replace(head, tag="NNS" if many else "NN"))
-    for verb in {*agreeing_verbs(caption, chunk.holder), *agreeing_verbs(caption, chunk.head)}:
-        changed = in_number(tokens[verb], many=many)
-        if changed is None:
-            return None
-        tokens[verb] = changed
     return tuple(tokens)
-
-
-RULE = ChangeNumber()

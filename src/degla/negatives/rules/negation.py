@@ -9,13 +9,13 @@ image of which the negative is true, which no text can supply.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 from typing import Final
 
 from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
-from degla.negatives.grammar.edits import agreeing_verbs, disagrees, insert, lower_first, write
+from degla.negatives.grammar.edits import agreeing_verbs, disagrees, insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption
@@ -38,7 +38,6 @@ Denial = tuple[str, list[Token]]
 """A form of negation, and the tokens of the negative."""
 
 
-@dataclass(frozen=True)
 class Negation(NegativeRule):
     """Deny one thing, property or deed.
 
@@ -49,9 +48,9 @@ class Negation(NegativeRule):
     recipe `con_clip`.
     """
 
-    kind: str = "negation"
+    kind = "negation"
     """What the negatives break."""
-    instruction: str = (
+    instruction = (
         'Deny one part of the caption with "no", "not" or "without": that a thing is there, or that somebody does '
         "something. Deny only one thing, and only what the caption says."
     )
@@ -174,8 +173,13 @@ def _denied_companions(caption: Caption) -> Iterator[Denial]:
         joined = token.lower == "and" and place in ends and not listed and not _is_subject(caption, chunk)
         if joined and tokens[chunk.start].lower in ("a", "an", "some"):
             but = _in_case(replace(token, text="but", lower="but"), token)
-            changed = [*tokens[:place], but, *tokens[chunk.start + 1 :]]
-            yield "companion", insert(caption, changed, place + 1, ["no"], tag="DT")
+            changed = _with_no(caption, chunk.start)
+            yield "companion", [*changed[:place], but, *changed[chunk.start :]]
+
+
+def _with_no(caption: Caption, place: int) -> list[Token]:
+    """The tokens with "no" for the article at a place."""
+    return insert(caption, [*caption.tokens[:place], *caption.tokens[place + 1 :]], place, ["no"], tag="DT")
 
 
 def _is_subject(caption: Caption, chunk: Chunk) -> bool:
@@ -190,10 +194,8 @@ def _denied_existence(caption: Caption) -> Iterator[Denial]:
     if not chunks:
         return
     if lower[:1] == ["there"] and len(lower) > 2 and lower[1] in _AUXILIARIES:
-        chunk = next((one for one in chunks if one.start == 2), None)
-        if chunk is not None and lower[2] in ("a", "an", "some"):
-            changed = [*tokens[:2], *tokens[3:]]
-            yield "existence", insert(caption, changed, 2, ["no"], tag="DT")
+        if caption.chunk_from(2) is not None and lower[2] in ("a", "an", "some"):
+            yield "existence", _with_no(caption, 2)
         return
     first = chunks[0]
     finite = any(token.tag in ("VBZ", "VBP", "VBD", "MD") for token in tokens)
@@ -208,14 +210,7 @@ def _denied_existence(caption: Caption) -> Iterator[Denial]:
     if not determiner_fits(tokens, first):
         return  # "a girl balances": a verb that the tagger took for a noun
     noun = tokens[next((at for at in range(first.end - 1) if tokens[at + 1].lower == "of"), first.head)]
-    rest = list(tokens[skip:])
-    if rest and not skip:
-        rest[0] = _lowered(caption, rest[0])
-    yield "existence", insert(caption, rest, 0, ["there", "are" if noun.is_many else "is", "no"], tag="DT")
-
-
-def _lowered(caption: Caption, token: Token) -> Token:
-    return token if caption.is_shouted else replace(token, text=lower_first(token.text))
+    yield "existence", insert(caption, tokens[skip:], 0, ["there", "are" if noun.is_many else "is", "no"], tag="DT")
 
 
 def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
@@ -228,8 +223,7 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
         joined = token_at(tokens, chunk.end).lower in ("and", ",")
         reads_well = before.lemma in ("wear", "have", "hold", "carry") and not joined
         if tokens[chunk.start].lower in ("a", "an", "some") and (free or reads_well):
-            changed = [*tokens[: chunk.start], *tokens[chunk.start + 1 :]]
-            yield "thing", insert(caption, changed, chunk.start, ["no"], tag="DT")
+            yield "thing", _with_no(caption, chunk.start)
     if len(chunks) < 2 or chunks[0].role != "thing" or chunks[0].start != 0 or chunks[1].role != "thing":
         return
     one, other = chunks[0], chunks[1]
@@ -244,15 +238,10 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
         return
     if known.is_person(tokens[other.head].lemma) or number(tokens, one) == "any":
         return
-    phrase = list(tokens[one.start : one.end])
-    phrase[0] = _lowered(caption, phrase[0])
-    changed = [*tokens[other.start : other.end], *phrase, *tokens[other.end :]]
+    changed = [*tokens[other.start : other.end], *tokens[: one.end], *tokens[other.end :]]
     yield "thing", insert(caption, changed, other.end - other.start, ["without"], tag="IN")
 
 
 def _is_worn(noun: Token) -> bool:
     """Whether people are "in" it as they are in clothes: "a woman in a coat", "in red"."""
     return bool(lexicon().group_names(noun.lemma) & _CLOTHES) or lexicon().is_in_group(noun.lower, "colour")
-
-
-RULE = Negation()

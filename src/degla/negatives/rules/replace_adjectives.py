@@ -7,7 +7,6 @@ whether it describes a living thing decides between the opposites of "old".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from degla.negatives.grammar.chunks import adjectives
@@ -23,7 +22,6 @@ _CHILDREN: Final = frozenset({"boy", "girl", "child", "kid", "baby", "toddler", 
 """No opposite of "young" suits them."""
 
 
-@dataclass(frozen=True)
 class ReplaceAdjectives(ReplacingRule):
     """Replace one adjective.
 
@@ -32,9 +30,9 @@ class ReplaceAdjectives(ReplacingRule):
     Use when: properties are to be told apart, and captions have adjectives that others exclude.
     """
 
-    kind: str = "attribute"
+    kind = "attribute"
     """What the negatives break."""
-    instruction: str = (
+    instruction = (
         "Replace one adjective by another of its sort that cannot be true of the same thing: a colour by another "
         "colour, a material by another material, a size by the opposite."
     )
@@ -89,6 +87,3 @@ def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
             continue
         subject = next((chunk for chunk in reversed(caption.chunks) if chunk.end <= place), None)
         yield place, subject is not None and known.is_living(tokens[subject.head].lemma)
-
-
-RULE = ReplaceAdjectives()

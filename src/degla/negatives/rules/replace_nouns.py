@@ -8,13 +8,12 @@ tennis racket" may become "an umbrella".
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions, chunk_at, is_inventory, may_be_there
-from degla.negatives.grammar.chunks import Chunk, determiner, determiner_fits, nouns, token_at
+from degla.negatives.grammar.chunks import Chunk, determiner, token_at
 from degla.negatives.grammar.exclusion import noun_choices, noun_relation
 from degla.negatives.grammar.lexicon import Relation, lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -27,7 +26,6 @@ _LONGEST: Final = 3
 """Words of a compound that may come in."""
 
 
-@dataclass(frozen=True)
 class ReplaceNouns(ReplacingRule):
     """Replace one noun.
 
@@ -36,9 +34,9 @@ class ReplaceNouns(ReplacingRule):
     Use when: things are to be told from others of their sort.
     """
 
-    kind: str = "object"
+    kind = "object"
     """What the negatives break."""
-    instruction: str = (
+    instruction = (
         "Replace one noun by the name of a different thing of the same sort that would fit into the scene as well. "
         "Never by a synonym, a more general or more special word, a part or the whole of the thing."
     )
@@ -110,16 +108,13 @@ def _with_mates(found: tuple[str, ...]) -> tuple[str, ...]:
 def _places(caption: Caption) -> Iterator[tuple[Chunk, Place]]:
     """Phrases with the spans of their nouns that can be replaced."""
     tokens = caption.tokens
-    for chunk in caption.chunks:
-        if not determiner_fits(tokens, chunk):
-            continue  # "a dogs": what is wrong already gives no sound negative
-        for start, end in nouns(tokens, chunk):
-            if tokens[end - 1].lemma not in lexicon().words["frame"] and not lexicon().is_event(tokens[end - 1].lemma):
-                named = any(
-                    token.tag.startswith("NNP") and token.text[1:].islower() and token.text[0].isupper()
-                    for token in tokens[start : end - 1]
-                )
-                yield chunk, (end - 1 if named else start, end)  # "a Dell laptop" -> "a Dell printer"
+    for chunk, (start, end) in caption.nouns():
+        if tokens[end - 1].lemma not in lexicon().words["frame"] and not lexicon().is_event(tokens[end - 1].lemma):
+            named = any(
+                token.tag.startswith("NNP") and token.text[1:].islower() and token.text[0].isupper()
+                for token in tokens[start : end - 1]
+            )
+            yield chunk, (end - 1 if named else start, end)  # "a Dell laptop" -> "a Dell printer"
 
 
 def _is_nominal(new: Sequence[str], at: int) -> bool:
@@ -134,8 +129,7 @@ def _counts(caption: Caption, place: Place) -> bool:
     """Whether the noun here is plural or has "a", "one", "two", ... before it."""
     chunk, head = chunk_at(caption, place), place[1] - 1
     first = determiner(caption.tokens, chunk) if head == chunk.head else caption.tokens[chunk.start]
-    counting = words.DETERMINERS_OF_ONE | words.DETERMINERS_OF_MANY
-    return caption.tokens[head].is_plural or (first is not None and first.lower in counting)
+    return caption.tokens[head].is_plural or (first is not None and first.lower in words.COUNTING)
 
 
 def _stands(caption: Caption, place: Place, lemma: str) -> bool:
@@ -197,6 +191,3 @@ def _other_nouns(caption: Caption, place: Place) -> tuple[str, ...]:
     """The dictionary forms of the nouns outside a place, kept because every word that may stand there is compared."""
     tokens = (*caption.tokens[: place[0]], *caption.tokens[place[1] :])
     return tuple(dict.fromkeys(token.lemma for token in tokens if token.is_noun))
-
-
-RULE = ReplaceNouns()

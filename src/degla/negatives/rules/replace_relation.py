@@ -6,15 +6,14 @@ keeps its form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import token_at
+from degla.negatives.grammar.chunks import governed, token_at
 from degla.negatives.grammar.phrases import Caption
-from degla.negatives.grammar.relations import Sort, is_out_of_scale, landmark, noun_sorts, relations
+from degla.negatives.grammar.relations import Sort, all_sorts, is_out_of_scale, landmark, noun_sorts, relations
 from degla.negatives.rule import Place, ReplacingRule
 
 _PARTICLES: Final = frozenset({"up", "down", "out", "off", "away", "together", "back", "over", "around"})
@@ -24,7 +23,6 @@ _GRADED: Final = frozenset({"close to", "near", "far from"})
 """Prepositions that are said of more or less."""
 
 
-@dataclass(frozen=True)
 class ReplaceRelation(ReplacingRule):
     """Replace one verb or preposition.
 
@@ -35,9 +33,9 @@ class ReplaceRelation(ReplacingRule):
     as the paper's five rules.
     """
 
-    kind: str = "relation"
+    kind = "relation"
     """What the negatives break."""
-    instruction: str = (
+    instruction = (
         "Replace one verb or one preposition by another of the same form, so that the things do something else or "
         "stand in another place to each other. The two words must not be true together."
     )
@@ -186,14 +184,14 @@ def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
         yield (place, place + 1), choices
 
 
-def _surroundings(caption: Caption, place: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _surroundings(caption: Caption, place: int) -> tuple[Collection[str], Collection[str]]:
     """The groups of the noun right behind a verb, and of the one that does what it says."""
     tokens = caption.tokens
     phrase = caption.chunk_from(place + 1)
     behind = tokens[phrase.head] if phrase else None
     head = _subject(caption, place)
     return (
-        (*relations().kinds(behind.lemma), *noun_sorts(behind)) if behind else (),
+        all_sorts(behind) if behind else (),
         noun_sorts(tokens[head]) if head is not None else (),
     )
 
@@ -204,7 +202,7 @@ def _subject(caption: Caption, place: int) -> int | None:
     token = tokens[place]
     if token.role == "acl" and 0 <= token.governor < place and tokens[token.governor].is_noun:
         return _counted(caption, token.governor)
-    own = [index for index, one in enumerate(tokens) if one.governor == place and one.role in ("nsubj", "nsubjpass")]
+    own = governed(tokens, place, "nsubj", "nsubjpass")
     if own:
         return _counted(caption, own[0])
     before = [chunk.head for chunk in caption.chunks if chunk.end <= place and chunk.role in ("thing", "pronoun")]
@@ -214,6 +212,3 @@ def _subject(caption: Caption, place: int) -> int | None:
 def _counted(caption: Caption, noun: int) -> int:
     """The noun that a measure counts ("people" of "a group of people"), else the noun itself."""
     return next((chunk.head for chunk in caption.chunks if chunk.start <= noun < chunk.core), noun)
-
-
-RULE = ReplaceRelation()

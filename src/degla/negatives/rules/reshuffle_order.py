@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
 from degla.negatives.grammar.chunks import Token, token_at
-from degla.negatives.grammar.edits import disagrees, exchange, rotate
+from degla.negatives.grammar.edits import disagrees, exchange
 from degla.negatives.grammar.meaning import POSTURES, tagged
 from degla.negatives.grammar.orders import loose_ends, movable, objection, refuse_order
 from degla.negatives.grammar.phrases import Caption
@@ -33,7 +32,6 @@ _PLACING: Final = {
 _WORN: Final = frozenset({"upper_clothing", "lower_clothing", "footwear", "headwear"})
 
 
-@dataclass(frozen=True)
 class ReshuffleOrder(ExchangingRule):
     """Permute a caption: same words, another meaning.
 
@@ -43,15 +41,13 @@ class ReshuffleOrder(ExchangingRule):
     gave as much composition as the paper's five rules.
     """
 
-    kind: str = "order"
+    kind = "order"
     """What the negatives break."""
-    instruction: str = (
+    instruction = (
         "Put the words of the caption in another order, so that its things change places or roles. Use exactly the "
         "same words, each as often as before."
     )
     """What a language model is told to change."""
-    rotations: bool = True
-    """Whether three phrases may change places in a circle, besides two."""
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Same words, other order, other meaning; articles, numbers and verbs still suit their nouns."""
@@ -70,10 +66,9 @@ class ReshuffleOrder(ExchangingRule):
         free = [pair for pair in pairs if not objection(caption, *(chunks[start] for start, _ in pair))]
         for pair in free:
             yield exchange(caption.tokens, *pair), ""
-        if self.rotations:
-            for three in combinations(spans[:5], 3):
-                if all(pair in free for pair in combinations(three, 2)):
-                    yield rotate(caption.tokens, three), ""
+        for three in combinations(spans[:5], 3):
+            if all(pair in free for pair in combinations(three, 2)):
+                yield exchange(caption.tokens, *three), ""
         for one, other in combinations(_exchangeable(caption), 2):
             if _same_sort(caption, one, other):
                 yield exchange(caption.tokens, (one, one + 1), (other, other + 1)), ""
@@ -131,6 +126,3 @@ def _excludes(caption: Caption, place: int, other: str) -> bool:
 
 def _takes_phrase(tokens: Sequence[Token], place: int) -> bool:
     return token_at(tokens, place + 1).tag in ("DT", "PRP$", "CD", "JJ", "NN", "NNS", "NNP", "PRP")
-
-
-RULE = ReshuffleOrder()

@@ -8,7 +8,6 @@ a large bear and black birds, too. Adjectives of one phrase are never exchanged,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
@@ -24,7 +23,6 @@ _DESCRIBING: Final = frozenset({"JJ", "JJR", "JJS", "VBN", "VBG"})
 """Tags that an adjective may be given."""
 
 
-@dataclass(frozen=True)
 class SwapAdjectives(ExchangingRule):
     """Exchange two adjectives.
 
@@ -34,9 +32,9 @@ class SwapAdjectives(ExchangingRule):
     Use when: it is to be learnt which property belongs to which thing, and captions have two phrases with adjectives.
     """
 
-    kind: str = "attribute"
+    kind = "attribute"
     """What the negatives break."""
-    instruction: str = "Exchange two adjectives that describe different things. The nouns stay where they are."
+    instruction = "Exchange two adjectives that describe different things. The nouns stay where they are."
     """What a language model is told to change."""
 
     def applies(self, caption: Caption) -> bool:
@@ -56,7 +54,7 @@ class SwapAdjectives(ExchangingRule):
             changed = exchange(tokens, (first, first + 1), (second, second + 1))
             relation = lexicon().adjective_relation(tokens[first].lower, tokens[second].lower)
             moves = ((first_chunk, first, second), (second_chunk, second, first))
-            seldom = any(_is_seldom(tokens, chunk, new) for chunk, _, new in moves)
+            seldom = any(additions().is_seldom(tokens[new].lower, tokens[chunk.head].lemma) for chunk, _, new in moves)
             if relation == "synonym" or (relation and not seldom):
                 yield changed, relation
             elif any(_clashes(tokens, chunk, old, tokens[new]) for chunk, old, new in moves):
@@ -112,15 +110,6 @@ def _clashes(tokens: Sequence[Token], chunk: Chunk, place: int, adjective: Token
     )
 
 
-def _is_seldom(tokens: Sequence[Token], chunk: Chunk, place: int) -> bool:
-    """Whether an adjective is one that a caption would not leave unsaid of a phrase's noun."""
-    adjective, noun = tokens[place].lower, tokens[chunk.head].lemma
-    return adjective in additions().attributes(noun) and not additions().is_typical(adjective, noun)
-
-
 def _colours_person(tokens: Sequence[Token], chunk: Chunk, place: int) -> bool:
     known = lexicon()
     return known.is_in_group(tokens[place].lower, "colour") and known.is_person(tokens[chunk.head].lemma)
-
-
-RULE = SwapAdjectives()

@@ -7,22 +7,12 @@ exchange would say the same, and so is a noun that must stay where it is ("playi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Final
 
 from degla.negatives.grammar import words
 from degla.negatives.grammar.additions import additions
-from degla.negatives.grammar.chunks import (
-    Chunk,
-    Token,
-    adjectives,
-    determiner,
-    determiner_fits,
-    find_chunks,
-    nouns,
-    token_at,
-)
+from degla.negatives.grammar.chunks import Chunk, Token, adjectives, determiner, find_chunks, token_at
 from degla.negatives.grammar.edits import exchange, inflect
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
@@ -36,7 +26,6 @@ _GENERAL: Final = frozenset({"people", "person", "human", "adult", "individual",
 """Nouns that are true of every man, woman and worker."""
 
 
-@dataclass(frozen=True)
 class SwapNouns(ExchangingRule):
     """Exchange two nouns.
 
@@ -45,22 +34,15 @@ class SwapNouns(ExchangingRule):
     Use when: it is to be learnt which thing has which place, and captions have two phrases with nouns.
     """
 
-    kind: str = "object"
+    kind = "object"
     """What the negatives break."""
-    instruction: str = (
-        "Exchange two nouns that name different things. Numbers, articles and adjectives stay where they are."
-    )
+    instruction = "Exchange two nouns that name different things. Numbers, articles and adjectives stay where they are."
     """What a language model is told to change."""
 
     def exchanges(self, caption: Caption) -> Iterator[Swap]:
         """Every exchange of two nouns, and why it is none ("" where it is)."""
         tokens = caption.tokens
-        places = [
-            (chunk, span)
-            for chunk in caption.chunks
-            if determiner_fits(tokens, chunk)
-            for span in nouns(tokens, chunk)[:1]
-        ]
+        places = [(chunk, span) for chunk, span in caption.nouns() if span[1] == chunk.end]
         if _is_bare_list(caption):
             return
         for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
@@ -137,14 +119,10 @@ def _fits(caption: Caption, noun: Token, own: Chunk, chunk: Chunk, slot: Token) 
     """Whether a noun can stand where another one stands: no "a water", no bare "dog" for "water"."""
     mass, many = lexicon().is_mass(noun.lemma), slot.is_plural
     article, own_article = determiner(caption.tokens, chunk), determiner(caption.tokens, own)
-    counting = words.DETERMINERS_OF_ONE | words.DETERMINERS_OF_MANY
-    if mass and (many or (article is not None and article.lower in counting)):
+    if mass and (many or (article is not None and article.lower in words.COUNTING)):
         return False
     if noun.lemma in lexicon().words["plural_only"] and noun.lemma != "people" and not many:
         return False
     if many or (mass and article is not None):
         return True
     return (article is None) == (own_article is None)
-
-
-RULE = SwapNouns()

@@ -8,7 +8,6 @@ besides verbs and prepositions, two or three at a time; here nothing but two phr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import combinations
 
 from degla.negatives.grammar.chunks import number
@@ -19,7 +18,6 @@ from degla.negatives.grammar.phrases import Caption
 from degla.negatives.rule import ExchangingRule, Swap
 
 
-@dataclass(frozen=True)
 class SwapPhrases(ExchangingRule):
     """Exchange two noun phrases.
 
@@ -29,9 +27,9 @@ class SwapPhrases(ExchangingRule):
     exchanges the same phrases, and this rule finds nothing new.
     """
 
-    kind: str = "relation"
+    kind = "relation"
     """What the negatives break: which of the two things stands where, or does what, with all its attributes."""
-    instruction: str = (
+    instruction = (
         "Exchange two whole noun phrases of the caption: each goes to the other's place together with its article, "
         "number and adjectives."
     )
@@ -64,6 +62,3 @@ def _is_whole(caption: Caption, span: tuple[int, int]) -> bool:
     chunk = next(chunk for chunk in caption.chunks if chunk.start == span[0])
     noun = caption.tokens[chunk.holder]
     return caption.tokens[span[0]].tag in ("DT", "CD", "PRP$", "PDT") or noun.is_many or lexicon().is_mass(noun.lemma)
-
-
-RULE = SwapPhrases()
