@@ -11,7 +11,7 @@ from degla.negatives.grammar.phrases import parse_one
 from degla.negatives.grammar.words import UsageCounter
 from degla.negatives.replies import MOST_CANDIDATES
 from degla.negatives.rule import Example, ReplacingRule, judge, load_rule
-from degla.shelf import PUBLISHED_RULES, RULES
+from degla.shelf import POSITIVES, PUBLISHED_RULES, RULES
 
 FILLING = ("replace_nouns", "replace_adjectives", "replace_relation", "add_object")
 SIMPLE = "A man riding a brown horse next to two dogs"
@@ -246,6 +246,25 @@ def test_fill(name: str, caption: str, word: str, proposed: str, text: str | Non
     assert rule.fill(tagged, slot, proposed) == text
     if text is not None:
         assert judge(rule, tagged, text).reason == ""
+
+
+@pytest.mark.parametrize("name", RULES.names() + POSITIVES.names())
+def test_what_comes_into_a_caption_in_capitals_is_in_capitals(name: str) -> None:
+    rule = load_rule(name)
+    for text in (
+        "A MAN RIDES A HORSE ON A BEACH.",
+        "A BLACK DOG CHASES A WHITE CAT.",
+        "A BIG BUS NEXT TO A LAMP",
+        "IN A KITCHEN, A CHEF HOLDS A KNIFE.",
+        "TWO PEOPLE ARE ON A BUS",
+    ):
+        made = rule.read(parse_one(text), None, Random(0), most=20)
+        assert made == [text.upper() for text in made]
+
+
+def test_a_first_word_with_two_capitals_keeps_them_elsewhere() -> None:
+    caption = parse_one("TVs sit on a bench in a park.")
+    assert load_rule("front_place").read(caption, None, Random(0)) == ["In a park, TVs sit on a bench."]
 
 
 @pytest.mark.parametrize("name", RULES.names())

@@ -7,10 +7,10 @@ The adjective goes, and one that it excludes is denied; only where what follows 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Final
 
 from degla.negatives.grammar.chunks import Token, adjectives, determiner_fits, number, token_at
+from degla.negatives.grammar.edits import insert
 from degla.negatives.grammar.exclusion import adjective_choices
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -59,8 +59,5 @@ class DenyOther(TrueRule):
             pronoun = "who" if known.is_person(lemma) else "that"
             for other in adjective_choices(word, living=living):
                 if is_said(usage, other) and other not in caption.vocabulary:
-                    added = [
-                        replace(tokens[place], text=text, lower=text, glued=False)
-                        for text in (pronoun, verb, "not", other)
-                    ]
-                    yield [*tokens[:place], *tokens[place + 1 : chunk.end], *added, *tokens[chunk.end :]]
+                    rest = [*tokens[:place], *tokens[place + 1 :]]
+                    yield insert(caption, rest, chunk.head, [pronoun, verb, "not", other], tag="JJ")

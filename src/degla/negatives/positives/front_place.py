@@ -6,7 +6,6 @@ Only a place, a room or the like that the parse ties to the verb, at the end of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Final
 
 from degla.negatives.grammar import words
@@ -43,20 +42,12 @@ class FrontPlace(TrueRule):
         before = last.start - 1
         closed = any(token.text in (",", ";", ":") for token in tokens)
         if last.end == end and not closed and _is_place(caption, last) and _does(caption, before, first):
-            yield [*tokens[before:end], _COMMA, *_small(tokens[:before]), *stop]
+            yield [*tokens[before:end], _COMMA, *tokens[:before], *stop]
         comma = first.end
         following = caption.chunk_from(comma + 1)
         opens = first.start == 1 and token_at(tokens, comma).text == "," and _is_place(caption, first)
         if opens and following is not None and following.role == "thing":
-            yield [*tokens[comma + 1 : end], *_small(tokens[:comma]), *stop]
-
-
-def _small(tokens: Sequence[Token]) -> list[Token]:
-    """The words, the first without its capital."""
-    first = tokens[0]
-    proper = first.tag.startswith("NNP") or first.text == "I" or first.is_shouted
-    text = first.text if proper else first.text[0].lower() + first.text[1:]
-    return [replace(first, text=text), *tokens[1:]]
+            yield [*tokens[comma + 1 : end], *tokens[:comma], *stop]
 
 
 def _is_place(caption: Caption, chunk: Chunk) -> bool:

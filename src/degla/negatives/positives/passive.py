@@ -6,11 +6,11 @@ Captions that begin with who does it, followed by one verb and what it is done t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Final
 
 from degla.negatives.grammar import words
 from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
+from degla.negatives.grammar.edits import insert
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import is_place
@@ -40,7 +40,7 @@ class Passive(TrueRule):
             return
         subject, thing = chunks[0], chunks[1]
         gap = tokens[subject.end : thing.start]
-        verb = gap[-1] if gap else Token("", "", "", "")
+        verb = token_at(gap, len(gap) - 1)
         going = len(gap) == 2 and gap[0].lower in ("is", "are") and verb.tag == "VBG"
         simple = len(gap) == 1 and verb.tag in ("VBZ", "VBP")
         if not (going or simple) or verb.lemma not in _VERBS or tokens[thing.head].role not in ("dobj", "obj"):
@@ -59,8 +59,8 @@ class Passive(TrueRule):
             return
         many = number(tokens, thing) == "many"
         said = ["are" if many else "is", *(["being"] if going else []), words.conjugate(verb.lemma, "VBN"), "by"]
-        middle = [replace(verb, text=word, lower=word, glued=False) for word in said]
-        yield [*tokens[thing.start : thing.end], *middle, *tokens[: subject.end], *rest]
+        passive = [*tokens[thing.start : thing.end], *tokens[: subject.end], *rest]
+        yield insert(caption, passive, thing.end - thing.start, said, tag="IN")
 
 
 def _acts(tokens: Sequence[Token], subject: Chunk) -> bool:

@@ -191,8 +191,6 @@ def _suiting(caption: Caption, chunk: Chunk, *, many: bool) -> tuple[Token, ...]
     tokens = agree(caption, chunk, many=many)
     if tokens is None:
         return None
-    if head.lower == "people":
-        tokens[chunk.holder] = replace(head, text="person", lower="person", tag="NN")
-    else:
-        tokens[chunk.holder] = inflect(head, like=replace(head, tag="NNS" if many else "NN"))
+    one, several = replace(head, tag="NN"), replace(head, tag="NNS")  # whatever tag "people" has
+    tokens[chunk.holder] = inflect(one, like=several) if many else inflect(several, like=one)
     return tuple(tokens)
