@@ -189,9 +189,9 @@ class ReplacingRule(NegativeRule):
         """The places, kept because they are asked for once more for every candidate."""
         return self.places(caption)
 
-    @abstractmethod
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
         """A lower-case word, in whatever form, in the one that its place asks for; None where it cannot stand there."""
+        return word
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """The last word on a choice of the grammar; asked only for choices that are drawn."""

@@ -59,10 +59,7 @@ def signs(pair: CandidatePair) -> dict[int, float]:
     """The signs of one pair that are not 0, by their places."""
     counts = Counter(_counts(pair.caption))
     counts.subtract(_counts(pair.negative))
-    found: dict[int, float] = {}
-    for name, times in counts.items():
-        if times:
-            found[name] = found.get(name, 0.0) + times
+    found = {name: float(times) for name, times in counts.items() if times}
     size, other = len(words.content(pair.caption)), len(words.content(pair.negative))
     whole = pair.caption_likely * (size + 1) - pair.negative_likely * (other + 1)
     measured = ((float(size - other), 3.0), (float(pair.longer), 10.0), (pair.likelier, 1.0), (whole, 5.0))
@@ -151,9 +148,7 @@ class Chooser:
         draw = np.random.default_rng(Random(f"{self.seed} {len(groups)}").getrandbits(64))
         for _ in range(passes):
             draw.shuffle(order)
-            changed = 0
-            for group in order:
-                changed += self._choose_one(groups, int(group), picks[group], weighted, norms)
+            changed = sum(self._choose_one(groups, int(group), picks[group], weighted, norms) for group in order)
             if changed < _SETTLED * len(groups):
                 break
         return picks

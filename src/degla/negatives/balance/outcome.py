@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
 from degla.errors import InputError
 from degla.negatives.balance.choose import CandidatePair
 from degla.negatives.report.blind import FEWEST, CaptionNegative, blind_across, words_and_pairs
-
-if TYPE_CHECKING:
-    from rich.console import Group
 
 Halves = tuple[Sequence[CandidatePair], Sequence[CandidatePair]]
 """Pairs of two halves of the images, which share none."""
@@ -198,11 +199,6 @@ def describe(settings: BalanceSettings, source: Mapping[str, str], likelihood: s
 
 def render(report: Balance) -> Group:
     """What balancing did, for a terminal of eighty columns: one line a rule, then all of them, then what it costs."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
     table = Table(
         title="Told from the texts alone, %, before and after", title_justify="left", box=box.SIMPLE_HEAD,
         collapse_padding=True, pad_edge=False,

@@ -65,14 +65,12 @@ class Group(WordGroup):
         name: as in `groups.toml`.
         above: words that are true of the whole group ("seating" of every chair).
         living: nouns: people and animals.
-        mass: nouns: the draws have no plural and no "a".
         of: adjectives: "living" or "thing" where the group applies to one of the two only, else "".
     """
 
     name: str
     above: frozenset[str] = frozenset()
     living: bool = False
-    mass: bool = False
     of: str = ""
 
 
@@ -104,7 +102,7 @@ def make_groups(tables: dict[str, Any]) -> dict[str, Group]:
         everything = tuple(word for cluster in table["clusters"] for word in cluster)
         source = tables[table["draw_from"]] if "draw_from" in table else table
         draws = tuple(source.get("draw", () if "draw_from" in table else everything))
-        more = {key: table[key] for key in ("living", "mass", "of") if key in table}
+        more = {key: table[key] for key in ("living", "of") if key in table}
         groups[name] = Group(clusters, draws, name, frozenset(table.get("above", ())), **more)
     return groups
 
@@ -168,11 +166,8 @@ class Lexicon:
 
     def is_in_group(self, word: str, group: str) -> bool:
         """Whether a noun or adjective is listed in the group of that name."""
-        for listing in (self._noun_groups, self._adjective_groups):
-            for one in listing.get(word, ()):
-                if one.name == group:
-                    return True
-        return False
+        listed = (*self._noun_groups.get(word, ()), *self._adjective_groups.get(word, ()))
+        return any(one.name == group for one in listed)
 
     def share_sort(self, word: str, other: str) -> bool:
         """Whether one hand-written group of adjectives lists both words."""

@@ -61,6 +61,9 @@ _LONGEST: Final = 4
 """Words of a phrase that changes its place in the passive."""
 
 Gist = tuple[str, ...]
+Meaning = tuple[tuple[Hashable, ...], frozenset[Hashable], frozenset[Hashable]]
+"""The phrases without preposition, in order, each a set of joined phrases; the phrases with their prepositions, in any
+order; verbs and predicates with the phrase that they follow, in any order. Equal meanings are equal objects."""
 
 
 @dataclass
@@ -75,21 +78,6 @@ class _Unit:
         return (self.preposition, frozenset(Counter(self.members).items()))
 
 
-@dataclass(frozen=True)
-class Meaning:
-    """A text's meaning; equal meanings are equal objects.
-
-    Attributes:
-        bare: the phrases without preposition, in order; each a set of joined phrases.
-        units: the phrases with their prepositions, in any order.
-        verbs: verbs and predicates with the phrase that they follow, in any order.
-    """
-
-    bare: tuple[Hashable, ...]
-    units: frozenset[Hashable]
-    verbs: frozenset[Hashable]
-
-
 def meaning_and_disagreements(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> tuple[Meaning, int]:
     """The meaning, and how many verbs do not suit the number of their subject ("a table are set")."""
     units, spoken, numbers = _read(tokens, chunks)
@@ -98,7 +86,7 @@ def meaning_and_disagreements(tokens: Sequence[Token], chunks: Sequence[Chunk]) 
     said = Counter((word, unit.frozen() if unit else None) for word, unit in spoken)
     finite = (token for token in tokens if token.is_finite)
     wrong = sum(subject not in ("any", verb.number) for subject, verb in zip(numbers, finite, strict=False))
-    return Meaning(bare, frozenset(bag.items()), frozenset(said.items())), wrong
+    return (bare, frozenset(bag.items()), frozenset(said.items())), wrong
 
 
 def _key(tokens: Sequence[Token], chunk: Chunk) -> Hashable:

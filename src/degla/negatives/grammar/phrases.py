@@ -63,6 +63,10 @@ class Caption:
         """The noun phrase that starts at a token; None where none does."""
         return next((chunk for chunk in self.chunks if chunk.start == place), None)
 
+    def chunk_at(self, place: int) -> Chunk:
+        """The noun phrase that a token is in, which must be in one."""
+        return next(chunk for chunk in self.chunks if chunk.start <= place < chunk.end)
+
     @cached_property
     def content(self) -> tuple[str, ...]:
         """Lower-case words without punctuation, "an" written "a"."""
@@ -101,7 +105,8 @@ def parse(texts: Sequence[str]) -> list[Caption]:
         _CAPTIONS.clear()
     fresh = dict(zip(missing, _tag(missing), strict=True))
     _CAPTIONS.update(fresh)
-    return [(tagged | fresh)[text] for text in texts]
+    tagged |= fresh
+    return [tagged[text] for text in texts]
 
 
 def parse_records(captions: Iterable[CaptionRecord]) -> Iterator[list[tuple[CaptionRecord, Caption]]]:

@@ -108,7 +108,7 @@ class Relations:
         Only groups that suit what stands around the word are asked: one must tell the two words apart and none may hold
         them for alike. Where no group can tell, they count as compatible.
         """
-        suited = self._suited(sort, word, objects, subjects)
+        suited = [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
         shared = [group for group in suited if group.cluster(other)]
         if word == other or any(word in group.cluster(other) for group in shared):
             return "synonym"
@@ -127,18 +127,14 @@ class Relations:
             objects: groups of the noun behind it; empty where there is none.
             subjects: groups of the noun before a verb.
         """
-        suited = self._suited(sort, word, objects, subjects)
+        suited = [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
         draws = dict.fromkeys(draw for group in suited for draw in group.draws)
         return tuple(draw for draw in draws if not self.relation(sort, word, draw, objects=objects, subjects=subjects))
 
     def fits(self, preposition: str, objects: Collection[str]) -> bool:
         """Whether one says the preposition before such a noun; True where no group knows better."""
-        return self._fits(preposition, self._suited("prepositions", preposition, objects, ()))
-
-    def _suited(
-        self, sort: Sort, word: str, objects: Collection[str], subjects: Collection[str]
-    ) -> list[RelationGroup]:
-        return [group for group in self._listed[sort].get(word, ()) if group.suits(sort, objects, subjects)]
+        known = self._listed["prepositions"].get(preposition, ())
+        return self._fits(preposition, [group for group in known if group.suits("prepositions", objects, ())])
 
     @staticmethod
     def _fits(word: str, groups: Sequence[RelationGroup]) -> bool:

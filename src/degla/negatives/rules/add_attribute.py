@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from degla.negatives.grammar.additions import additions, is_absent
 from degla.negatives.grammar.chunks import Chunk, Token, adjectives, determiner, determiner_fits, nouns
+from degla.negatives.grammar.exclusion import additions, is_absent
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.llm import Slot

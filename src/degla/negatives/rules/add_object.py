@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.additions import additions, is_absent
 from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
 from degla.negatives.grammar.edits import agree, insert, write
-from degla.negatives.grammar.exclusion import noun_relation
+from degla.negatives.grammar.exclusion import additions, is_absent, noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
 from degla.negatives.grammar.phrases import Caption

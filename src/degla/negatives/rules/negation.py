@@ -14,7 +14,7 @@ from itertools import pairwise
 from random import Random
 from typing import Final
 
-from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, governed, number, token_at
 from degla.negatives.grammar.edits import agreeing_verbs, disagrees, insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
@@ -118,7 +118,7 @@ def _denied_deeds(caption: Caption, *, free: bool) -> Iterator[Denial]:
         elif (
             token.tag in ("VBZ", "VBP")
             and token.lemma not in ("be", "have")
-            and agreeing_verbs(caption, _subject(caption, place))
+            and agreeing_verbs(caption, next(iter(governed(tokens, place, "nsubj", "nsubjpass")), -1))
         ):
             do = "does" if token.tag == "VBZ" else "do"
             plain = _in_case(replace(token, text=token.lemma, lower=token.lemma, tag="VB"), token)
@@ -148,12 +148,6 @@ def _is_participle(caption: Caption, place: int) -> bool:
         place in ends
         and before.is_noun
         and tokens[place].role in ("acl", "ROOT", "advcl", "conj", "ccomp", "amod", "pcomp")
-    )
-
-
-def _subject(caption: Caption, place: int) -> int:
-    return next(
-        (at for at, one in enumerate(caption.tokens) if one.governor == place and one.role.startswith("nsubj")), -1
     )
 
 

@@ -50,10 +50,6 @@ class ReplaceAdjectives(ReplacingRule):
         shaded = place[0] > 0 and caption.tokens[place[0] - 1].lower in _SHADES
         return word not in caption.vocabulary and not (shaded and word in ("black", "white", "gray"))
 
-    def form(self, caption: Caption, place: Place, word: str) -> str | None:
-        """The word itself."""
-        return word
-
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one adjective is another one, which excludes it and is not in the caption."""
         changed = self.changed(caption, content)

@@ -12,9 +12,8 @@ from functools import lru_cache
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.additions import additions, chunk_at, is_inventory, may_be_there
 from degla.negatives.grammar.chunks import Chunk, determiner, token_at
-from degla.negatives.grammar.exclusion import noun_choices, noun_relation
+from degla.negatives.grammar.exclusion import additions, is_inventory, may_be_there, noun_choices, noun_relation
 from degla.negatives.grammar.lexicon import Relation, lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import fits_before
@@ -127,7 +126,7 @@ def _is_nominal(new: Sequence[str], at: int) -> bool:
 
 def _counts(caption: Caption, place: Place) -> bool:
     """Whether the noun here is plural or has "a", "one", "two", ... before it."""
-    chunk, head = chunk_at(caption, place), place[1] - 1
+    chunk, head = caption.chunk_at(place[0]), place[1] - 1
     first = determiner(caption.tokens, chunk) if head == chunk.head else caption.tokens[chunk.start]
     return caption.tokens[head].is_plural or (first is not None and first.lower in words.COUNTING)
 
@@ -158,7 +157,7 @@ def _choices(caption: Caption, chunk: Chunk, place: Place) -> tuple[str, ...]:
 def _suits(caption: Caption, place: Place, lemma: str) -> bool:
     """Whether a noun suits the preposition before its phrase ("in a park"), and "it" behind it."""
     known, tokens = lexicon(), caption.tokens
-    chunk = chunk_at(caption, place)
+    chunk = caption.chunk_at(place[0])
     if not fits_before(token_at(tokens, chunk.start - 1).lower, lemma):
         return False
     if known.is_person(lemma) and not known.is_living(tokens[place[1] - 1].lemma):

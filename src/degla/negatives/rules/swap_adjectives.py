@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Final
 
-from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import Chunk, Token, adjectives
 from degla.negatives.grammar.edits import exchange
+from degla.negatives.grammar.exclusion import additions
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.orders import keeps_meaning
 from degla.negatives.grammar.phrases import Caption

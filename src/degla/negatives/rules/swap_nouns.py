@@ -11,10 +11,9 @@ from itertools import combinations, pairwise
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.additions import additions
 from degla.negatives.grammar.chunks import Chunk, Token, adjectives, determiner, find_chunks, token_at
 from degla.negatives.grammar.edits import exchange, inflect
-from degla.negatives.grammar.exclusion import noun_relation
+from degla.negatives.grammar.exclusion import additions, noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.orders import keeps_meaning, objection
 from degla.negatives.grammar.phrases import Caption
