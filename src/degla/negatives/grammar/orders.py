@@ -18,7 +18,7 @@ from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import JOINERS, POSTURES, SYMMETRIC, Meaning, connect, meaning_and_disagreements
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import all_sorts, relations
-from degla.negatives.grammar.suitability import misfit
+from degla.negatives.grammar.suitability import misfit, whole_things
 from degla.negatives.grammar.ties import PhraseTie, ties
 
 _HOLDING: Final = frozenset(
@@ -36,18 +36,11 @@ def movable(caption: Caption) -> list[tuple[int, int]]:
 
     None with "his" or "it" inside, as a pronoun must not come before what it stands for, and none that must stay.
     """
-    spans: list[tuple[int, int]] = []
     tied_down = ties(caption)
     wrong = {chunk.start for chunk in caption.chunks if not determiner_fits(caption.tokens, chunk)}
-    for chunk in caption.chunks:
-        tied = chunk.start > 0 and caption.tokens[chunk.start - 1].lower == "of"
-        if tied and spans and spans[-1][1] == chunk.start - 1:
-            spans[-1] = (spans[-1][0], chunk.end)
-        elif chunk.role == "thing":
-            spans.append((chunk.start, chunk.end))
     return [
         (start, end)
-        for start, end in spans
+        for start, end in whole_things(caption)
         if start not in wrong
         and not tied_down[start].stays
         and all(token.tag not in ("PRP$", "PRP") for token in caption.tokens[start:end])

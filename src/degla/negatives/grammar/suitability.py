@@ -251,6 +251,11 @@ def _own_cut(caption: Caption) -> _Cut:
     return _cut(caption.tokens, caption.chunks)
 
 
+def whole_things(caption: Caption) -> list[tuple[int, int]]:
+    """Spans of the things that a caption names, each with what "of" ties to it."""
+    return [(piece.start, piece.end) for piece in _own_cut(caption).pieces if piece.role == "thing"]
+
+
 @lru_cache(maxsize=64)
 def _doers(caption: Caption) -> dict[int, int]:
     """By identity of a verb between phrases: which piece does what it says, as far as the parse tells."""

@@ -144,8 +144,7 @@ def plural(noun: str) -> str:
     if "-" in noun:
         first, _, last = noun.rpartition("-")
         return f"{first}-{plural(last)}"
-    forms = inflections().getInflection(noun, "NNS")
-    return str(forms[0]) if forms else noun + "s"
+    return _first(inflections().getInflection(noun, "NNS"), noun + "s")
 
 
 @lru_cache(maxsize=65_536)
@@ -158,8 +157,7 @@ def singular(noun: str) -> str:
         return _SINGULARS[noun]
     if noun.endswith("ies") and known.is_noun(noun[:-1]):
         return noun[:-1]  # "veggies", "cookies", "brownies": lemminflect makes "veggy"
-    forms = inflections().getLemma(noun, "NOUN")
-    found = str(forms[0]) if forms else noun
+    found = _first(inflections().getLemma(noun, "NOUN"), noun)
     return noun if known.is_noun(noun) and not known.is_noun(found) else found
 
 
@@ -179,8 +177,7 @@ def is_known(word: str) -> bool:
 @lru_cache(maxsize=65_536)
 def verb(form: str) -> str:
     """The dictionary form of a verb, whatever its form; lower case."""
-    forms = inflections().getLemma(form, "VERB")
-    return str(forms[0]) if forms else form
+    return _first(inflections().getLemma(form, "VERB"), form)
 
 
 @lru_cache(maxsize=65_536)
@@ -188,8 +185,12 @@ def conjugate(verb: str, tag: str) -> str:
     """A verb in the form that a Penn Treebank tag names: "VBG" of "sit" is "sitting"."""
     if verb == "lie":
         return {"VBG": "lying", "VBD": "lay", "VBN": "lain", "VBZ": "lies"}.get(tag, "lie")
-    forms = inflections().getInflection(verb, tag)
-    return str(forms[0]) if forms else verb
+    return _first(inflections().getInflection(verb, tag), verb)
+
+
+def _first(forms: Sequence[object], otherwise: str) -> str:
+    """The first of the forms that a dictionary knows, which is the usual one."""
+    return str(forms[0]) if forms else otherwise
 
 
 class UsageCounter:

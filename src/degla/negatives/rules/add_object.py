@@ -71,7 +71,7 @@ class AddObject(ReplacingRule):
     def put(self, caption: Caption, place: Place, word: str) -> str | None:
         """The caption with "and a ..." put in, and the verb in the plural where it is the subject."""
         form = self.form(caption, place, word)
-        tokens = _grown(caption, next(chunk for chunk in caption.chunks if chunk.end == place[0]))
+        tokens = _grown(caption, caption.chunk_at(place[0] - 1))
         if form is None or tokens is None:
             return None
         return write(caption, insert(caption, tokens, place[0], ["and", words.article(form), form], tag="NN"))

@@ -97,7 +97,7 @@ class ReplaceRelation(ReplacingRule):
             return reason or ("" if self.accepts(caption, place, lemma) else "compatible")
         if not relations().is_known("prepositions", new):
             return "not_rule" if len(new.split()) != 1 else "unknown_word"
-        behind = next(caption.tokens[one.head] for one in caption.chunks if one.start == place[1])
+        behind = caption.tokens[caption.chunk_at(place[1]).head]
         reason = relations().relation("prepositions", " ".join(kept), new, objects=landmark(behind))
         return reason or _objection(caption, place, new)
 

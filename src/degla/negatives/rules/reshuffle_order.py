@@ -61,9 +61,8 @@ class ReshuffleOrder(ExchangingRule):
         if loose_ends(caption.tokens, caption.chunks) or disagrees(caption):
             return  # the tagger did not understand the caption, or it is no English
         spans = movable(caption)
-        chunks = {chunk.start: chunk for chunk in caption.chunks}
         pairs = combinations(spans, 2)
-        free = [pair for pair in pairs if not objection(caption, *(chunks[start] for start, _ in pair))]
+        free = [pair for pair in pairs if not objection(caption, *(caption.chunk_at(start) for start, _ in pair))]
         for pair in free:
             yield exchange(caption.tokens, *pair), ""
         for three in combinations(spans[:5], 3):
@@ -117,10 +116,7 @@ def _same_sort(caption: Caption, first: int, second: int) -> bool:
 
 def _excludes(caption: Caption, place: int, other: str) -> bool:
     """Whether another preposition cannot be true at `place`: who plays "in a boat" plays "on" it, too."""
-    chunk = caption.chunk_from(place + 1)
-    if chunk is None:
-        return False
-    behind = landmark(caption.tokens[chunk.head])
+    behind = landmark(caption.tokens[caption.chunk_at(place + 1).head])
     return not relations().relation("prepositions", caption.tokens[place].lower, other, objects=behind)
 
 

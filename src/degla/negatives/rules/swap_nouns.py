@@ -45,8 +45,6 @@ class SwapNouns(ExchangingRule):
         if _is_bare_list(caption):
             return
         for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
-            if first_chunk is second_chunk:
-                continue
             one, other = tokens[first[1] - 1], tokens[second[1] - 1]
             changed = list(tokens)
             changed[first[1] - 1] = inflect(one, like=other)

@@ -45,7 +45,7 @@ class SwapPhrases(ExchangingRule):
                 continue
             if not (_is_whole(caption, first) and _is_whole(caption, second)):
                 continue  # "red laptop on a table": a phrase without its article fits its own place only
-            chunks = [chunk for chunk in caption.chunks if chunk.start in (first[0], second[0])]
+            chunks = [caption.chunk_at(first[0]), caption.chunk_at(second[0])]
             if finite and len({number(caption.tokens, chunk) for chunk in chunks}) > 1:
                 continue
             changed = exchange(caption.tokens, first, second)
@@ -59,6 +59,5 @@ def _is_rich(caption: Caption, span: tuple[int, int]) -> bool:
 
 def _is_whole(caption: Caption, span: tuple[int, int]) -> bool:
     """Whether a phrase has an article or number where its noun needs one."""
-    chunk = next(chunk for chunk in caption.chunks if chunk.start == span[0])
-    noun = caption.tokens[chunk.holder]
+    noun = caption.tokens[caption.chunk_at(span[0]).holder]
     return caption.tokens[span[0]].tag in ("DT", "CD", "PRP$", "PDT") or noun.is_many or lexicon().is_mass(noun.lemma)
