@@ -15,7 +15,6 @@ from typing import Final
 
 from degla.errors import InputError
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import nouns
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption, parse_records
@@ -79,7 +78,7 @@ def _things(caption: Caption) -> Iterator[tuple[str, str]]:
     for chunk in caption.chunks:
         before = [token.lower for token in caption.tokens[max(0, chunk.start - 2) : chunk.end]]
         if not {"no", "not", "without", "n't"} & set(before):
-            for start, end in nouns(caption.tokens, chunk):
+            for start, end in chunk.nouns():
                 named = caption.tokens[start:end]
                 if lexicon().is_concrete(named[-1].lemma):
                     text = " ".join(token.lower for token in named)

@@ -301,10 +301,10 @@ def _nearest(tokens: Iterable[Token]) -> str:
 
 def _slot(caption: Caption, place: Place) -> Slot:
     spans = words.spans(caption.text)
-    start = spans[place[0]][0] if place[0] < len(spans) else len(caption.text)
-    end = spans[place[1] - 1][1]
     if place[0] == place[1]:  # nothing stands there yet
         start = end = spans[place[0] - 1][1] if place[0] else 0
+    else:
+        start, end = spans[place[0]][0], spans[place[1] - 1][1]
     after = caption.text[end:]
     if place[0] == place[1] == 0:
         after = " " + after

@@ -17,7 +17,7 @@ from random import Random
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, governed
+from degla.negatives.grammar.chunks import Chunk, Token, governed, token_at
 from degla.negatives.grammar.edits import lower_first
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption, parse, parse_records
@@ -94,7 +94,7 @@ def relations_of(caption: Caption) -> list[str]:
     texts = []
     for first, second in _related(caption):
         verb = next((at for at in range(first.end, second.start) if caption.tokens[at].is_verb), None)
-        if verb is None and _is_of_the_doer(caption, first, second):
+        if verb is None and _is_of_the_doer(first, second):
             continue
         doer = (first.start, first.end) if verb is None else _doer(caption, verb)
         if doer is not None and doer[1] == first.end:
@@ -145,11 +145,10 @@ def _doer(caption: Caption, verb: int) -> tuple[int, int] | None:
     return start[0].start, end[0].end
 
 
-def _is_of_the_doer(caption: Caption, first: Chunk, second: Chunk) -> bool:
+def _is_of_the_doer(first: Chunk, second: Chunk) -> bool:
     """Whether a preposition says of who does something what he has: "a man jumps a rail on his skateboard"."""
-    before = caption.tokens[first.end]
-    does = 0 <= before.governor < len(caption.tokens) and caption.tokens[before.governor].is_verb
-    return does and (before.lower == "with" or caption.tokens[second.start].tag == "PRP$")
+    does = token_at(first.source, first.after.governor).is_verb
+    return does and (first.after.lower == "with" or second.first.tag == "PRP$")
 
 
 def _is_on_somebody(tokens: Sequence[Token], place: int) -> bool:

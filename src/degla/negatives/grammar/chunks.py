@@ -6,7 +6,7 @@ A measure or container joins the phrase that it measures: "a group of people" an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from degla.negatives.grammar.lexicon import lexicon
@@ -113,12 +113,14 @@ class Chunk:
         end: index after its last token, which is its head noun.
         core: start of the part that holds the head: after "a bowl of" in "a bowl of hot soup", else `start`.
         role: "thing", or what is not to be changed: a frame of the picture, a place word, a pronoun.
+        source: all tokens of the text.
     """
 
     start: int
     end: int
     core: int
     role: NounRole
+    source: Sequence[Token] = field(compare=False, repr=False)
 
     @property
     def head(self) -> int:
@@ -130,6 +132,103 @@ class Chunk:
         """Index of the noun that counts: the measure or container before "of", else the head noun."""
         return self.head if self.core == self.start else self.core - 2
 
+    @property
+    def tokens(self) -> Sequence[Token]:
+        """Its own tokens."""
+        return self.source[self.start : self.end]
+
+    @property
+    def first(self) -> Token:
+        """Its first token."""
+        return self.source[self.start]
+
+    @property
+    def before(self) -> Token:
+        """The token right before it; an empty one at the beginning of the text."""
+        return token_at(self.source, self.start - 1)
+
+    @property
+    def after(self) -> Token:
+        """The token right behind it; an empty one at the end of the text."""
+        return token_at(self.source, self.end)
+
+    @property
+    def modifiers(self) -> Sequence[Token]:
+        """Its own tokens before the head noun."""
+        return self.source[self.start : self.head]
+
+    @property
+    def noun(self) -> Token:
+        """Its head noun."""
+        return self.source[self.head]
+
+    @property
+    def is_living(self) -> bool:
+        """Whether it names a person or an animal."""
+        return lexicon().is_living(self.noun.lemma)
+
+    @property
+    def holder_noun(self) -> Token:
+        """The noun that counts, see `holder`."""
+        return self.source[self.holder]
+
+    @property
+    def number(self) -> Number:
+        """Whether a phrase counts as one or many for a verb; "any" where both are said ("a group of people is/are")."""
+        head, words = self.holder_noun, lexicon().words
+        measured = self.holder != self.head and head.lemma not in words["container"]
+        if measured or head.lower in words["invariant"]:
+            return "any"
+        if head.tag not in _PRONOUNS:
+            return "many" if head.is_many else "one"
+        if head.lower in ("you", "who", "which", "that", "there"):
+            return "any"
+        return "many" if head.lower in ("they", "we", "i", "them", "us") else "one"
+
+    @property
+    def determiner(self) -> Token | None:
+        """The article, possessive or number that a phrase's core begins with."""
+        first = self.source[self.core]
+        return first if first.tag in _DETERMINERS | {"CD"} and self.core < self.head else None
+
+    @property
+    def determiner_fits(self) -> bool:
+        """Whether "a", "two", "these" ... suits the number of the head noun."""
+        first = self.determiner
+        head = self.noun
+        if first is None or head.tag in _PRONOUNS or head.lower in lexicon().words["invariant"]:
+            return True
+        if first.lower in DETERMINERS_OF_ONE:
+            return not head.is_many or self.source[self.core + 1].lower in ("few", "couple", "dozen", "many")
+        return head.is_many or first.lower not in DETERMINERS_OF_MANY
+
+    def nouns(self) -> list[tuple[int, int]]:
+        """Spans (start, end) of the nouns of a phrase that can be changed: the head, and the container before "of".
+
+        A noun before the head belongs to it: "birthday cupcake" is one span, and so is "hot dog".
+        """
+        if self.role != "thing" or self.noun.lemma in lexicon().words["generic"]:
+            return []
+        spans = [_span(self.source, self.core, self.head)]
+        if self.holder != self.head and self.holder_noun.lemma in lexicon().words["container"]:
+            spans.append(_span(self.source, self.start, self.holder))
+        return spans
+
+    def adjectives(self) -> list[int]:
+        """Indices of the describing adjectives of a phrase that can be changed, before its head noun."""
+        if self.role != "thing":
+            return []
+        known = lexicon()
+        start, _ = _span(self.source, self.core, self.head)
+        person = known.is_person(self.noun.lemma)
+        return [
+            place
+            for place in range(self.core, start)
+            if _describes(self.source, place)
+            and not (place and _joins(self.source[place - 1]))
+            and not (person and known.is_in_group(self.source[place].lower, "colour"))
+        ]
+
 
 def find_chunks(tokens: Sequence[Token]) -> tuple[Chunk, ...]:
     """The noun phrases of a tagged text, in order."""
@@ -140,10 +239,10 @@ def find_chunks(tokens: Sequence[Token]) -> tuple[Chunk, ...]:
         if end <= place:
             place += 1
             continue
-        chunk = Chunk(place, end, place, _role(tokens, end))
+        chunk = Chunk(place, end, place, _role(tokens, end), tokens)
         if chunks and _is_measured(tokens, chunks[-1], chunk):
             last = chunks.pop()
-            chunk = Chunk(last.start, end, place, chunk.role)
+            chunk = Chunk(last.start, end, place, chunk.role, tokens)
         chunks.append(chunk)
         place = end
     return tuple(chunks)
@@ -199,7 +298,7 @@ def _role(tokens: Sequence[Token], end: int) -> NounRole:
 
 def _is_measured(tokens: Sequence[Token], measure: Chunk, chunk: Chunk) -> bool:
     """Whether "measure of chunk" is one phrase."""
-    words, head = lexicon().words, tokens[measure.head]
+    words, head = lexicon().words, measure.noun
     return (
         chunk.start == measure.end + 1
         and tokens[measure.end].lower == "of"
@@ -207,49 +306,6 @@ def _is_measured(tokens: Sequence[Token], measure: Chunk, chunk: Chunk) -> bool:
         and measure.role == "thing"
         and (head.lemma in words["measure"] | words["container"] or head.lower in words["measure"])
     )
-
-
-def number(tokens: Sequence[Token], chunk: Chunk) -> Number:
-    """Whether a phrase counts as one or many for a verb; "any" where both are said ("a group of people is/are")."""
-    head, words = tokens[chunk.holder], lexicon().words
-    measured = chunk.holder != chunk.head and head.lemma not in words["container"]
-    if measured or head.lower in words["invariant"]:
-        return "any"
-    if head.tag not in _PRONOUNS:
-        return "many" if head.is_many else "one"
-    if head.lower in ("you", "who", "which", "that", "there"):
-        return "any"
-    return "many" if head.lower in ("they", "we", "i", "them", "us") else "one"
-
-
-def determiner(tokens: Sequence[Token], chunk: Chunk) -> Token | None:
-    """The article, possessive or number that a phrase's core begins with."""
-    first = tokens[chunk.core]
-    return first if first.tag in _DETERMINERS | {"CD"} and chunk.core < chunk.head else None
-
-
-def determiner_fits(tokens: Sequence[Token], chunk: Chunk) -> bool:
-    """Whether "a", "two", "these" ... suits the number of the head noun."""
-    first = determiner(tokens, chunk)
-    head = tokens[chunk.head]
-    if first is None or head.tag in _PRONOUNS or head.lower in lexicon().words["invariant"]:
-        return True
-    if first.lower in DETERMINERS_OF_ONE:
-        return not head.is_many or tokens[chunk.core + 1].lower in ("few", "couple", "dozen", "many")
-    return head.is_many or first.lower not in DETERMINERS_OF_MANY
-
-
-def nouns(tokens: Sequence[Token], chunk: Chunk) -> list[tuple[int, int]]:
-    """Spans (start, end) of the nouns of a phrase that can be changed: the head, and the container before "of".
-
-    A noun before the head belongs to it: "birthday cupcake" is one span, and so is "hot dog".
-    """
-    if chunk.role != "thing" or tokens[chunk.head].lemma in lexicon().words["generic"]:
-        return []
-    spans = [_span(tokens, chunk.core, chunk.head)]
-    if chunk.holder != chunk.head and tokens[chunk.holder].lemma in lexicon().words["container"]:
-        spans.append(_span(tokens, chunk.start, chunk.holder))
-    return spans
 
 
 def _span(tokens: Sequence[Token], first: int, head: int) -> tuple[int, int]:
@@ -264,22 +320,6 @@ def _span(tokens: Sequence[Token], first: int, head: int) -> tuple[int, int]:
 def _belongs(token: Token) -> bool:
     """Whether a word makes a compound with the noun behind it: "tennis racket", "mixing equipment"."""
     return token.is_noun or (token.tag == "VBG" and token.role == "compound")
-
-
-def adjectives(tokens: Sequence[Token], chunk: Chunk) -> list[int]:
-    """Indices of the describing adjectives of a phrase that can be changed, before its head noun."""
-    if chunk.role != "thing":
-        return []
-    known = lexicon()
-    start, _ = _span(tokens, chunk.core, chunk.head)
-    person = known.is_person(tokens[chunk.head].lemma)
-    return [
-        place
-        for place in range(chunk.core, start)
-        if _describes(tokens, place)
-        and not (place and _joins(tokens[place - 1]))
-        and not (person and known.is_in_group(tokens[place].lower, "colour"))
-    ]
 
 
 def _joins(before: Token) -> bool:

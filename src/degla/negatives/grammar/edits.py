@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, governed, number
+from degla.negatives.grammar.chunks import Chunk, Token, governed
 from degla.negatives.grammar.phrases import Caption
 
 SUBJECTS: Final = ("nsubj", "nsubjpass", "expl")
@@ -124,10 +124,8 @@ def _subjects_of_verbs(caption: Caption) -> tuple[tuple[int, tuple[int, ...]], .
         if not token.is_finite:
             continue
         main = token.governor if token.role in ("aux", "auxpass") else place
-        own = governed(tokens, main, *SUBJECTS)
-        while not own and _is_joined(tokens, main):
+        while not (own := governed(tokens, main, *SUBJECTS)) and _is_joined(tokens, main):
             main = tokens[main].governor  # "a child holds a spoon and looks up"
-            own = governed(tokens, main, *SUBJECTS)
         if any(tokens[index].tag in ("WDT", "WP") for index in own):
             own = [tokens[main].governor]
         elif any(tokens[index].role == "expl" for index in own):
@@ -146,13 +144,12 @@ def _is_joined(tokens: Sequence[Token], verb: int) -> bool:
 def disagrees(caption: Caption) -> bool:
     """Whether a verb of the caption is in another number than its subject, so that no change makes it English."""
     listed = {token.governor for token in caption.tokens if token.role == "conj"}
-    for chunk in caption.chunks:
-        count = number(caption.tokens, chunk)
-        if count == "any" or chunk.head in listed:
-            continue
-        if any(caption.tokens[place].number != count for place in agreeing_verbs(caption, chunk.head)):
-            return True
-    return False
+    return any(
+        caption.tokens[place].number != chunk.number
+        for chunk in caption.chunks
+        if chunk.number != "any" and chunk.head not in listed
+        for place in agreeing_verbs(caption, chunk.head)
+    )
 
 
 def in_number(verb: Token, *, many: bool) -> Token | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final
 
-from degla.negatives.grammar.chunks import Chunk, Token, token_at
+from degla.negatives.grammar.chunks import Chunk
 from degla.negatives.grammar.lexicon import ADDITIONS_NAME, Relation, lexicon, read_tables
 from degla.negatives.grammar.phrases import Caption
 
@@ -90,7 +90,7 @@ def adjective_choices(word: str, *, living: bool) -> tuple[str, ...]:
     ]
     if not found and not words.adjective_groups(word):
         pointing = words.words["pointing"]
-        found = [other for other in words.opposites(word) if words.is_everyday(other) and other not in pointing]
+        found = [other for other in words.everyday_opposites(word) if other not in pointing]
     return tuple(dict.fromkeys(found))
 
 
@@ -188,7 +188,7 @@ def may_be_there(caption: Caption, span: TokenSpan, lemma: str) -> bool:
     beside a car); what a thing may be made of; what a room may hold besides: a kitchen with a sink may well have a
     microwave.
     """
-    known, old, before = lexicon(), caption.tokens[span[1] - 1].lemma, _before(caption, span)
+    known, old, before = lexicon(), caption.tokens[span[1] - 1].lemma, caption.chunk_at(span[0]).before
     sorts, own = known.noun_sorts(lemma), known.noun_sorts(old)
     had = before.lower in _LISTING or before.lemma in _HAVING
     if had and (sorts & known.words["unsaid"] - own or "body_upper" in sorts):
@@ -205,31 +205,24 @@ def may_be_there(caption: Caption, span: TokenSpan, lemma: str) -> bool:
     return usual and not seldom and is_inventory(caption, span)
 
 
-def is_absent(caption: Caption, chunk: Chunk) -> bool:
+def is_absent(chunk: Chunk) -> bool:
     """Whether a phrase names what is not there ("where a door should be", "without a door"), so that none shows it."""
-    tokens = caption.tokens
-    denied = token_at(tokens, chunk.start - 1).lower in _ABSENT or any(
-        token.lower == "no" for token in tokens[chunk.start : chunk.end]
-    )
-    after = " ".join(token.lower for token in tokens[chunk.end : chunk.end + 2])
+    denied = chunk.before.lower in _ABSENT or any(token.lower == "no" for token in chunk.tokens)
+    after = " ".join(token.lower for token in chunk.source[chunk.end : chunk.end + 2])
     return denied or after in ("should be", "would be", "used to", "is missing")
 
 
 def is_inventory(caption: Caption, span: TokenSpan) -> bool:
     """Whether the noun is one of the things that a room is said to have, or is listed with two of its fixtures."""
-    known, tokens, before = lexicon(), caption.tokens, _before(caption, span)
-    after = token_at(tokens, caption.chunk_at(span[0]).end).lower
-    if not before.text or not (before.lower in _LISTING or after in (",", "and") or before.is_noun):
+    known, chunk = lexicon(), caption.chunk_at(span[0])
+    listed = chunk.before.lower in _LISTING or chunk.after.lower in (",", "and") or chunk.before.is_noun
+    if not chunk.before.text or not listed:
         return False  # the last is "a bath tub a toilet and a sink"
     others = _others(caption, span)
     room = any(one in known.words["room_words"] or known.is_in_group(one, "room") for one in others)
     fixtures = sum(known.is_in_group(one, "appliance") or known.is_in_group(one, "bathroom_fixture") for one in others)
-    listed = known.group_names(tokens[span[1] - 1].lemma) & known.words["room_contents"]
-    return bool(listed) and (room or fixtures > 1)
-
-
-def _before(caption: Caption, span: TokenSpan) -> Token:
-    return token_at(caption.tokens, caption.chunk_at(span[0]).start - 1)
+    contents = known.group_names(caption.tokens[span[1] - 1].lemma) & known.words["room_contents"]
+    return bool(contents) and (room or fixtures > 1)
 
 
 def _others(caption: Caption, span: TokenSpan) -> frozenset[str]:

@@ -186,13 +186,9 @@ class Lexicon:
         """The hand-written groups of an adjective."""
         return self._adjective_groups.get(word, ())
 
-    def opposites(self, word: str) -> tuple[str, ...]:
-        """WordNet's antonyms of an adjective."""
-        return self._opposites.get(word, ())
-
-    def is_everyday(self, adjective: str) -> bool:
-        """Whether WordNet's own texts have the adjective at least three times."""
-        return adjective in self._everyday
+    def everyday_opposites(self, word: str) -> list[str]:
+        """WordNet's antonyms of an adjective that its own texts have at least three times."""
+        return [other for other in self._opposites.get(word, ()) if other in self._everyday]
 
     @cache  # noqa: B019 - the tables live as long as the process, and so with the others
     def is_person(self, noun: str) -> bool:
@@ -257,7 +253,7 @@ class Lexicon:
         senses, others = self._adjective_senses.get(word, ()), self._adjective_senses.get(other, ())
         if not shared and not set(senses).isdisjoint(others):
             return "synonym"
-        if shared or other in self.opposites(word) or word in self.opposites(other):
+        if shared or other in self._opposites.get(word, ()) or word in self._opposites.get(other, ()):
             return ""
         near = any(not set(self._near.get(sense, ())).isdisjoint(others) for sense in senses)
         return "synonym" if near else "compatible"

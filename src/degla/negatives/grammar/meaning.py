@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Number, Token, number
+from degla.negatives.grammar.chunks import Chunk, Number, Token
 from degla.negatives.grammar.lexicon import lexicon
 
 SYMMETRIC: Final = frozenset(
@@ -89,11 +89,9 @@ def meaning_and_disagreements(tokens: Sequence[Token], chunks: Sequence[Chunk]) 
     return (bare, frozenset(bag.items()), frozenset(said.items())), wrong
 
 
-def _key(tokens: Sequence[Token], chunk: Chunk) -> Hashable:
-    modifiers = sorted(
-        token.lower for token in tokens[chunk.start : chunk.head] if token.tag not in ("DT", "CC", ",", "IN", "POS")
-    )
-    return (tokens[chunk.head].lemma, *modifiers)
+def _key(chunk: Chunk) -> Hashable:
+    modifiers = sorted(token.lower for token in chunk.modifiers if token.tag not in ("DT", "CC", ",", "IN", "POS"))
+    return (chunk.noun.lemma, *modifiers)
 
 
 def _read(
@@ -114,7 +112,7 @@ def _read(
         last = units[-1] if units else None
         relative = relative or any(token.tag == "WDT" for token in gap)
         agreeing += [last if relative else subject for token in gap if token.is_finite]
-        relative = chunk is not None and tokens[chunk.head].tag == "WP"
+        relative = chunk is not None and chunk.noun.tag == "WP"
         if subject:
             verbs += [(word, last) for word in said]
         else:
@@ -122,13 +120,13 @@ def _read(
         if chunk is None:
             break
         if chunk.role == "where":
-            where = f"{where} {connector} {tokens[chunk.head].lower}".strip()
+            where = f"{where} {connector} {chunk.noun.lower}".strip()
             continue
         connector = f"{where} {connector}".strip()
         where = ""
-        if chunk.role == "pronoun" and tokens[chunk.head].tag in ("EX", "WP"):
+        if chunk.role == "pronoun" and chunk.noun.tag in ("EX", "WP"):
             continue
-        key, count = _key(tokens, chunk), number(tokens, chunk)
+        key, count = _key(chunk), chunk.number
         bare_symmetric = connector in SYMMETRIC and (not said or set(said) <= POSTURES)
         joins = connector in JOINERS and not said
         if last and (joins or (bare_symmetric and not last.preposition)):

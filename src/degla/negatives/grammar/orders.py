@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import combinations, pairwise
 from typing import Final
 
-from degla.negatives.grammar.chunks import Chunk, Token, adjectives, determiner_fits, find_chunks, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, find_chunks
 from degla.negatives.grammar.exclusion import noun_relation
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import JOINERS, POSTURES, SYMMETRIC, Meaning, connect, meaning_and_disagreements
@@ -37,7 +37,7 @@ def movable(caption: Caption) -> list[tuple[int, int]]:
     None with "his" or "it" inside, as a pronoun must not come before what it stands for, and none that must stay.
     """
     tied_down = ties(caption)
-    wrong = {chunk.start for chunk in caption.chunks if not determiner_fits(caption.tokens, chunk)}
+    wrong = {chunk.start for chunk in caption.chunks if not chunk.determiner_fits}
     return [
         (start, end)
         for start, end in whole_things(caption)
@@ -74,7 +74,7 @@ class _State:
 
 def _state(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> _State:
     said, verbs = meaning_and_disagreements(tokens, chunks)
-    misfits = sum(not determiner_fits(tokens, chunk) for chunk in chunks)
+    misfits = sum(not chunk.determiner_fits for chunk in chunks)
     return _State(said, (loose_ends(tokens, chunks), misfits, verbs))
 
 
@@ -116,28 +116,27 @@ def objection(caption: Caption, first: Chunk, second: Chunk) -> str:
 
     Kept because every rule that moves phrases asks for each two of them.
     """
-    tied, tokens = ties(caption), caption.tokens
-    one, other = tied[first.start], tied[second.start]
+    one, other = ties(caption)[first.start], ties(caption)[second.start]
     if one.stays or other.stays or one.bare != other.bare or "where" in (first.role, second.role):
         return "word_order"
-    if "for" in (one.link, other.link) and _is_alive(tokens, first) != _is_alive(tokens, second):
+    if "for" in (one.link, other.link) and first.is_living != second.is_living:
         return "word_order"  # "books for children"
     for now, chunk, target in ((one, first, second), (other, second, first)):
-        head, participle = tokens[chunk.head], token_at(tokens, target.end).tag in ("VBG", "VBN")
+        head, participle = chunk.noun, target.after.tag in ("VBG", "VBN")
         if now.plain and participle and not head.tag.startswith("NNP") and lexicon().is_mass(head.lemma):
             return "word_order"
-    return "same_meaning" if _are_close(tokens, first, second) or _says_the_same(caption, first, second) else ""
+    return "same_meaning" if _are_close(first, second) or _says_the_same(caption, first, second) else ""
 
 
-def _are_close(tokens: Sequence[Token], first: Chunk, second: Chunk) -> bool:
+def _are_close(first: Chunk, second: Chunk) -> bool:
     """Whether the two nouns mean nearly the same thing or ground, and no adjective tells them apart."""
-    one, other = tokens[first.head], tokens[second.head]
+    one, other = first.noun, second.noun
     if relations().is_same_ground(one.lemma, other.lemma):
         return True
     if lexicon().is_person(one.lemma):
         return False
     alike = noun_relation(one.lemma, other.lemma) in ("synonym", "compatible")
-    return alike and not adjectives(tokens, first) and not adjectives(tokens, second)
+    return alike and not first.adjectives() and not second.adjectives()
 
 
 def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
@@ -161,19 +160,19 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
         if one.link == "" and {token.lower for token in tokens[first.end : second.start]} in _EQUAL:
             return True  # "the chef is a man"
         framed = start > 0 and chunks[start - 1].role == "frame" and one.link == "of"
-        owned = any(token.tag == "PRP$" for token in tokens[second.start : second.head])
+        owned = any(token.tag == "PRP$" for token in second.modifiers)
         within = other.link == "with" and one.link in JOINERS | _WITHIN
         if company and (framed or owned or one.link == "" or within):
             return True
-        if other.link.endswith("in front of") and not _is_alive(tokens, second) and _faces(tokens, first, second):
+        if other.link.endswith("in front of") and not second.is_living and _faces(first, second):
             return True  # who stands in front of a mirror has it in front of him
         near = one.link.removeprefix("on ").removeprefix("in ") in known["nearness"] | {"front of"}
         if other.link in SYMMETRIC and not other.acts and (near or one.link == "with"):
             return True  # "in front of an oven with pans"
         if one.link == other.link and one.link in ("on", "in") and not other.acts and start > 0:
-            return _is_alive(tokens, chunks[start - 1])  # "people on horses on a beach"
-        lap = _is_alive(tokens, first) and tokens[second.head].lemma in known["lap_devices"]
-        if other.link == "on" and (lap or known["fastened"] & {tokens[first.head].lower, tokens[second.head].lower}):
+            return chunks[start - 1].is_living  # "people on horses on a beach"
+        lap = first.is_living and second.noun.lemma in known["lap_devices"]
+        if other.link == "on" and (lap or known["fastened"] & {first.noun.lower, second.noun.lower}):
             return True
         holding = {token.lemma for token in tokens[: first.start]} & _HOLDING
         if holding and other.link == "to" and not other.acts:
@@ -197,22 +196,18 @@ def _looks_the_same(
         return other.link == "to" and bool(verbs) and verbs <= _HOLDING  # "a dog tied to a post"
     if other.link == "with" and one.link == "" and tokens[second.start - 2].lemma == "fill":
         return True  # "a rose in a vase filled with water"
-    if _is_alive(tokens, first):  # "a man in front of a mirror and a sink"
+    if first.is_living:  # "a man in front of a mirror and a sink"
         in_front = between[0].link.endswith("in front of")
         listed = all(tie.link in JOINERS for tie in (*between[1:], other))
-        return in_front and listed and not _is_alive(tokens, second)
+        return in_front and listed and not second.is_living
     had = bool(_HAVING & {token.lower for token in gap})
     return had and other.link in ("on", "in")  # "a plate that has beans on a counter"
 
 
-def _is_alive(tokens: Sequence[Token], chunk: Chunk) -> bool:
-    return lexicon().is_living(tokens[chunk.head].lemma)
-
-
-def _faces(tokens: Sequence[Token], first: Chunk, second: Chunk) -> bool:
+def _faces(first: Chunk, second: Chunk) -> bool:
     """Whether the first has the second before it: it is alive, or both have a side that looks into the room."""
     facing = relations().words["facing"]
-    return _is_alive(tokens, first) or all(facing & all_sorts(tokens[one.head]) for one in (first, second))
+    return first.is_living or all(facing & all_sorts(one.noun) for one in (first, second))
 
 
 def _points_back(caption: Caption, chunk: Chunk) -> bool:
@@ -220,7 +215,7 @@ def _points_back(caption: Caption, chunk: Chunk) -> bool:
     following = next((one for one in caption.chunks if one.start >= chunk.end), None)
     return (
         following is not None
-        and caption.tokens[following.head].tag == "PRP"
+        and following.noun.tag == "PRP"
         and connect(caption.tokens[chunk.end : following.start])[0] in SYMMETRIC
     )
 
@@ -233,12 +228,10 @@ def _refuse_moves(caption: Caption, tokens: Sequence[Token]) -> str:
     """
     pieces = _pieces(caption)
     old, new = ([pieces[id(token)] for token in order if id(token) in pieces] for order in (caption.tokens, tokens))
-    if len(old) != len(new) or any(
-        isinstance(was, Chunk) != isinstance(now, Chunk) or (not isinstance(was, Chunk) and was != now)
-        for was, now in zip(old, new, strict=True)
-    ):
+    changed = [(was, now) for was, now in zip(old, new, strict=False) if was != now]
+    if len(old) != len(new) or not all(isinstance(one, Chunk) for pair in changed for one in pair):
         return ""
-    moved = [was for was, now in zip(old, new, strict=True) if was != now and isinstance(was, Chunk)]
+    moved = [was for was, _ in changed if isinstance(was, Chunk)]
     reasons = [reason for pair in combinations(moved, 2) if (reason := objection(caption, *pair))]
     if len(moved) > 2:  # a pair that alone would say the same does not, once a third phrase moves
         reasons = [reason for reason in reasons if reason == "word_order"]
@@ -254,12 +247,12 @@ def _pieces(caption: Caption) -> dict[int, Chunk | str]:
     tokens = caption.tokens
     found: dict[int, Chunk | str] = {id(token): token.lower for token in tokens if token.tag != "DT"}
     for chunk in caption.chunks:
-        for token in tokens[chunk.start : chunk.end]:
+        for token in chunk.tokens:
             found.pop(id(token), None)
-        found[id(tokens[chunk.head])] = chunk
+        found[id(chunk.noun)] = chunk
     for before, chunk in pairwise(caption.chunks):
         if chunk.start == before.end + 1 and tokens[before.end].lower == "of" and chunk.role != "where":
             found.pop(id(tokens[before.end]), None)
             if before.role == "thing":
-                found.pop(id(tokens[chunk.head]), None)
+                found.pop(id(chunk.noun), None)
     return found

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, find_chunks, nouns, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, find_chunks, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.records import CaptionRecord
 from degla.tagger import TAGGER_PACKAGE, load_tagger
@@ -56,8 +56,8 @@ class Caption:
         "A dogs": what is wrong already gives no sound text.
         """
         for chunk in self.chunks:
-            if determiner_fits(self.tokens, chunk):
-                yield from ((chunk, span) for span in nouns(self.tokens, chunk))
+            if chunk.determiner_fits:
+                yield from ((chunk, span) for span in chunk.nouns())
 
     def chunk_from(self, place: int) -> Chunk | None:
         """The noun phrase that starts at a token; None where none does."""

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Final
 
-from degla.negatives.grammar.chunks import Chunk, NounRole, Number, Token, find_chunks, governed, number
+from degla.negatives.grammar.chunks import Chunk, NounRole, Number, Token, find_chunks, governed
 from degla.negatives.grammar.edits import SUBJECTS
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -236,13 +236,12 @@ def _cut(tokens: Sequence[Token], chunks: Sequence[Chunk]) -> _Cut:
     pieces: list[_Piece] = []
     last = 0
     for chunk in chunks:
-        gap, own = tuple(tokens[last : chunk.start]), tuple(tokens[chunk.start : chunk.end])
+        gap, own = tuple(tokens[last : chunk.start]), tuple(chunk.tokens)
         last = chunk.end
         if pieces and pieces[-1].role == "thing" and [token.lower for token in gap] == ["of"]:
             pieces[-1] = replace(pieces[-1], end=chunk.end, own=(*pieces[-1].own, *gap, *own))
         else:
-            head, count = tokens[chunk.head], number(tokens, chunk)
-            pieces.append(_Piece(chunk.start, chunk.end, chunk.role, gap, own, head, count))
+            pieces.append(_Piece(chunk.start, chunk.end, chunk.role, gap, own, chunk.noun, chunk.number))
     return _Cut(tuple(pieces), tuple(tokens[last:]))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from degla.negatives.grammar.chunks import Chunk, Token, determiner, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, token_at
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import JOINERS, POSTURES, connect
 from degla.negatives.grammar.phrases import Caption
@@ -57,7 +57,7 @@ def ties(caption: Caption) -> dict[int, PhraseTie]:
         connector, said = connect(gap)
         last, acts = chunk.end, (acts and bool(where)) or not set(said) <= POSTURES | relations().words["together"]
         link = f"{where} {connector}".strip()
-        where = f"{link} {tokens[chunk.head].lower}".strip() if chunk.role == "where" else ""
+        where = f"{link} {chunk.noun.lower}".strip() if chunk.role == "where" else ""
         following = chunks[place + 1] if place + 1 < len(chunks) else None
         behind = tokens[chunk.end : following.start] if following is not None else ()
         pairs = ((chunk, following), (chunks[place - 1] if place else None, chunk))
@@ -66,51 +66,51 @@ def ties(caption: Caption) -> dict[int, PhraseTie]:
             likened
             or bool(_FIXED_BY & set(connector.split()))
             or _completes_adjective(gap)
-            or any(shares_article(tokens, *pair) or makes_compound(tokens, *pair) for pair in pairs)
-            or _stands_alone(tokens, chunk)
+            or any(shares_article(*pair) or makes_compound(*pair) for pair in pairs)
+            or _stands_alone(chunk)
             or any(token.lower in ("like", "such", "including") for token in behind[:1])
         )
-        bare = is_bare(tokens, chunk)
-        plain = not bare and determiner(tokens, chunk) is None
+        bare = is_bare(chunk)
+        plain = not bare and chunk.determiner is None
         tied[chunk.start] = PhraseTie(link, acts, stays, bare, plain)
     return tied
 
 
-def is_bare(tokens: Sequence[Token], chunk: Chunk) -> bool:
+def is_bare(chunk: Chunk) -> bool:
     """Whether a countable noun stands in the singular without an article."""
-    head = tokens[chunk.holder]  # "piece of concrete"
+    head = chunk.holder_noun  # "piece of concrete"
     return (
         head.tag == "NN"
-        and tokens[chunk.start].tag not in ("DT", "CD", "PRP$", "PDT", "WP$")
+        and chunk.first.tag not in ("DT", "CD", "PRP$", "PDT", "WP$")
         and not lexicon().is_mass(head.lemma)
         and head.lemma not in lexicon().words["plural_only"]
-        and not any(token.tag == "POS" for token in tokens[chunk.start : chunk.end])
+        and not any(token.tag == "POS" for token in chunk.tokens)
     )
 
 
-def shares_article(tokens: Sequence[Token], chunk: Chunk | None, following: Chunk | None) -> bool:
+def shares_article(chunk: Chunk | None, following: Chunk | None) -> bool:
     """Whether the next phrase lives on this one's article or adjective: "a fork and knife", "old cups and plates"."""
     if chunk is None or following is None:
         return False
-    gap, first = tokens[chunk.end : following.start], tokens[following.start]
+    gap, first = chunk.source[chunk.end : following.start], following.first
     if not gap or gap[0].lower not in ("and", "or", ",") or any(one.tag != "VBG" for one in gap[1:]):
         return False
     if following.head != following.start and not (first.is_noun or first.tag == "VBG"):
         return False
-    described = any(token.is_adjective or token.tag in ("VBN", "VBG") for token in tokens[chunk.start : chunk.head])
-    counted = determiner(tokens, chunk) is not None
-    return (counted and is_bare(tokens, following)) or (described and determiner(tokens, following) is None)
+    described = any(token.is_adjective or token.tag in ("VBN", "VBG") for token in chunk.modifiers)
+    counted = chunk.determiner is not None
+    return (counted and is_bare(following)) or (described and following.determiner is None)
 
 
-def makes_compound(tokens: Sequence[Token], chunk: Chunk | None, following: Chunk | None) -> bool:
+def makes_compound(chunk: Chunk | None, following: Chunk | None) -> bool:
     """Whether a noun, a participle and a noun without article are one phrase: "a building lined street"."""
     return (
         chunk is not None
         and following is not None
         and following.start == chunk.end + 1
-        and tokens[chunk.end].tag in ("VBN", "VBD")
-        and is_bare(tokens, following)
-        and tokens[chunk.head].tag == "NN"
+        and chunk.after.tag in ("VBN", "VBD")
+        and is_bare(following)
+        and chunk.noun.tag == "NN"
     )
 
 
@@ -119,19 +119,19 @@ def _completes_adjective(gap: Sequence[Token]) -> bool:
     return len(gap) > 1 and gap[-1].tag == "IN" and gap[-2].is_adjective and gap[-2].lower not in ("next", "close")
 
 
-def _stands_alone(tokens: Sequence[Token], chunk: Chunk) -> bool:
+def _stands_alone(chunk: Chunk) -> bool:
     """Whether the noun is a game, a measure or nothing that is seen, or half of a compound that is written apart."""
-    known, head, first = lexicon(), tokens[chunk.head], tokens[chunk.start]
-    earlier, before, after = (token_at(tokens, place) for place in (chunk.start - 2, chunk.start - 1, chunk.end))
-    layered = first.tag == "DT" and token_at(tokens, chunk.start + 1).tag == "CD"  # "a two layer cake"
+    known, head, first, before, after = lexicon(), chunk.noun, chunk.first, chunk.before, chunk.after
+    earlier = token_at(chunk.source, chunk.start - 2)
+    layered = first.tag == "DT" and token_at(chunk.source, chunk.start + 1).tag == "CD"  # "a two layer cake"
     purpose = before.lower == "to" and first.tag == "NN"  # "kneeling to pet a dog"
     opened = before.tag == "IN" and earlier.tag == "DT"
     split = {(head.lower, after.lower), (before.lower, first.lower), (earlier.lower, before.lower)}
     return (
-        (known.is_in_group(head.lemma, "game") and determiner(tokens, chunk) is None)
+        (known.is_in_group(head.lemma, "game") and chunk.determiner is None)
         or (head.lemma in known.words["measure"] - _CROWDS and after.lower != "of" and chunk.core == chunk.start)
         or head.lemma in known.nouns["game"].above
-        or any(token.lower in ("other", "another") for token in tokens[chunk.start : chunk.head])
+        or any(token.lower in ("other", "another") for token in chunk.modifiers)
         or (not known.is_concrete(head.lemma) and head.lemma not in _CROWDS)
         or not _SPLIT.isdisjoint(split)
         or opened
@@ -139,5 +139,5 @@ def _stands_alone(tokens: Sequence[Token], chunk: Chunk) -> bool:
         or purpose
         or after.tag == "POS"
         or after.is_noun
-        or (head.lemma in ("mirror", "reflection") and any(token.lower.endswith("self") for token in tokens))
+        or (head.lemma in ("mirror", "reflection") and any(token.lower.endswith("self") for token in chunk.source))
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from degla.negatives.grammar.chunks import Token, adjectives, determiner_fits, number, token_at
+from degla.negatives.grammar.chunks import Token, token_at
 from degla.negatives.grammar.edits import insert
 from degla.negatives.grammar.exclusion import adjective_choices
 from degla.negatives.grammar.lexicon import lexicon
@@ -37,25 +37,25 @@ class DenyOther(TrueRule):
         if {"not", "no", "n't", "without"} & caption.vocabulary:
             return
         for chunk in caption.chunks:
-            places = adjectives(tokens, chunk)
-            if len(places) != 1 or chunk.core != chunk.start or number(tokens, chunk) == "any":
+            places = chunk.adjectives()
+            if len(places) != 1 or chunk.core != chunk.start or chunk.number == "any":
                 continue
-            if not determiner_fits(tokens, chunk):
+            if not chunk.determiner_fits:
                 continue  # "a white dog bites": a verb that the tagger took for a noun
-            place, after = places[0], token_at(tokens, chunk.end)
+            place, after = places[0], chunk.after
             alone = place == chunk.start + 1 and not tokens[place + 1].is_adjective and tokens[place + 1].tag != "CC"
             closed = after.text in ("", ".", ",") or after.tag in ("VBZ", "VBP") or after.lower in _PLACED
-            shared = token_at(tokens, chunk.start - 1).tag == "CC" and token_at(tokens, chunk.start - 2).is_adjective
-            if not alone or not closed or shared or tokens[chunk.head].tag.startswith("NNP"):
+            shared = chunk.before.tag == "CC" and token_at(tokens, chunk.start - 2).is_adjective
+            if not alone or not closed or shared or chunk.noun.tag.startswith("NNP"):
                 continue  # shared: "a black and a brown dog"
-            if tokens[chunk.start].tag == "PRP$" or "multi" in tokens[place].lower:
+            if chunk.first.tag == "PRP$" or "multi" in tokens[place].lower:
                 continue  # "its nose that is not orange"; what has many colours may have any
-            word, lemma = tokens[place].lower, tokens[chunk.head].lemma
+            word, lemma = tokens[place].lower, chunk.noun.lemma
             living = known.is_living(lemma)
             sorts = _LIVING_SORTS if living else _SORTS
             if not {group.name for group in known.adjective_groups(word)} & sorts or (living and word == "little"):
                 continue
-            verb = "are" if number(tokens, chunk) == "many" else "is"
+            verb = "are" if chunk.number == "many" else "is"
             pronoun = "who" if known.is_person(lemma) else "that"
             for other in adjective_choices(word, living=living):
                 if is_said(usage, other) and other not in caption.vocabulary:

@@ -11,7 +11,6 @@ from itertools import pairwise
 
 from degla.negatives.grammar.chunks import Chunk, Token, token_at
 from degla.negatives.grammar.edits import exchange
-from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.ties import is_bare, shares_article
 from degla.negatives.grammar.words import WordUsage
@@ -51,16 +50,14 @@ def _are_joined(caption: Caption, first: Chunk, second: Chunk) -> bool:
     gap = tokens[first.end : second.start]
     if len(gap) != 1 or gap[0].lower != "and" or first.role != "thing" or second.role != "thing":
         return False
-    one, other = tokens[first.head], tokens[second.head]
-    same_sort = lexicon().is_living(one.lemma) == lexicon().is_living(other.lemma)
-    if other.role != "conj" or other.governor != first.head or not same_sort or shares_article(tokens, first, second):
+    joined = second.noun.role == "conj" and second.noun.governor == first.head
+    if not joined or first.is_living != second.is_living or shares_article(first, second):
         return False
-    if any(token.tag in ("PRP$", "PRP", "WP") for token in tokens[first.start : second.end]):
+    both = tokens[first.start : second.end]
+    if any(token.tag in ("PRP$", "PRP", "WP") or token.lower in ("other", "another") for token in both):
         return False
-    if any(token.lower in ("other", "another") for token in tokens[first.start : second.end]):
+    if is_bare(first) or is_bare(second) or first.before.text in (",", "and"):
         return False
-    if is_bare(tokens, first) or is_bare(tokens, second) or token_at(tokens, first.start - 1).text in (",", "and"):
-        return False
-    after, before = token_at(tokens, second.end), token_at(tokens, first.start - 1)
+    after, before = second.after, first.before
     closed = after.text in ("", ".") or (after.is_finite and before.text == "")
     return closed and before.lower != "of"

@@ -41,25 +41,19 @@ class FrontPlace(TrueRule):
         last, first = caption.chunks[-1], caption.chunks[0]
         before = last.start - 1
         closed = any(token.text in (",", ";", ":") for token in tokens)
-        if last.end == end and not closed and _is_place(caption, last) and _does(caption, before, first):
+        if last.end == end and not closed and _is_place(last) and _does(caption, before, first):
             yield [*tokens[before:end], _COMMA, *tokens[:before], *stop]
         comma = first.end
         following = caption.chunk_from(comma + 1)
-        opens = first.start == 1 and token_at(tokens, comma).text == "," and _is_place(caption, first)
+        opens = first.start == 1 and token_at(tokens, comma).text == "," and _is_place(first)
         if opens and following is not None and following.role == "thing":
             yield [*tokens[comma + 1 : end], *tokens[:comma], *stop]
 
 
-def _is_place(caption: Caption, chunk: Chunk) -> bool:
+def _is_place(chunk: Chunk) -> bool:
     """Whether a phrase is a place behind a preposition of place, with nobody's pronoun in it."""
-    tokens = caption.tokens
-    if chunk.start == 0 or any(token.tag in ("PRP$", "PRP") for token in tokens[chunk.start : chunk.end]):
-        return False
-    return (
-        is_place(tokens[chunk.head].lemma)
-        and tokens[chunk.start - 1].lower in _AT
-        and tokens[chunk.start - 1].tag == "IN"
-    )
+    owned = any(token.tag in ("PRP$", "PRP") for token in chunk.tokens)
+    return not owned and is_place(chunk.noun.lemma) and chunk.before.lower in _AT and chunk.before.tag == "IN"
 
 
 def _does(caption: Caption, preposition: int, subject: Chunk) -> bool:
@@ -78,6 +72,6 @@ def _does(caption: Caption, preposition: int, subject: Chunk) -> bool:
     before = tokens[preposition - 1]
     if before.role == "pobj" and lexicon().is_living(words.singular(before.lower)):
         return False  # "beside two geese in water": who is in the water?
-    joined = tokens[preposition - 1].tag in ("IN", "TO", "RP", "RB") or tokens[preposition - 1].lower == "of"
+    joined = before.tag in ("IN", "TO", "RP", "RB") or before.lower == "of"
     verbs = [place for place, token in enumerate(tokens[:preposition]) if token.is_verb and token.tag != "VBN"]
     return not joined and verbs[-1:] == [verb] and preposition - verb > 1

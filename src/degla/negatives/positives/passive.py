@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, token_at
 from degla.negatives.grammar.edits import insert
-from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import is_place
 from degla.negatives.grammar.ties import is_bare
@@ -43,29 +42,27 @@ class Passive(TrueRule):
         verb = token_at(gap, len(gap) - 1)
         going = len(gap) == 2 and gap[0].lower in ("is", "are") and verb.tag == "VBG"
         simple = len(gap) == 1 and verb.tag in ("VBZ", "VBP")
-        if not (going or simple) or verb.lemma not in _VERBS or tokens[thing.head].role not in ("dobj", "obj"):
+        if not (going or simple) or verb.lemma not in _VERBS or thing.noun.role not in ("dobj", "obj"):
             return
         rest = tokens[thing.end :]
         owned = any(token.tag in ("PRP$", "PRP") for token in tokens)
-        other = token_at(tokens, thing.end)
-        last = caption.chunk_from(thing.end + 1)
-        placed = other.tag == "IN" and last is not None and is_place(tokens[last.head].lemma)
+        other, last = thing.after, caption.chunk_from(thing.end + 1)
+        placed = other.tag == "IN" and last is not None and is_place(last.noun.lemma)
         # "pushes a man in a wheelchair", "hugs a girl with a helmet": who has it?
         after = other.text in ("", ".") or (placed and other.governor == subject.end + len(gap) - 1)
         tied = any(token.tag in ("CC", "WDT", "WP", "VBG", "VBN", "TO", "RP") or token.text == "," for token in rest)
-        bad = tokens[thing.head].lemma == "lot" or number(tokens, thing) == "any" or not _acts(tokens, subject)
-        bad = bad or is_bare(tokens, thing) or not determiner_fits(tokens, thing)
+        bad = thing.noun.lemma == "lot" or thing.number == "any" or not _acts(subject)
+        bad = bad or is_bare(thing) or not thing.determiner_fits
         if owned or tied or bad or not after:
             return
-        many = number(tokens, thing) == "many"
+        many = thing.number == "many"
         said = ["are" if many else "is", *(["being"] if going else []), words.conjugate(verb.lemma, "VBN"), "by"]
-        passive = [*tokens[thing.start : thing.end], *tokens[: subject.end], *rest]
+        passive = [*thing.tokens, *tokens[: subject.end], *rest]
         yield insert(caption, passive, thing.end - thing.start, said, tag="IN")
 
 
-def _acts(tokens: Sequence[Token], subject: Chunk) -> bool:
+def _acts(subject: Chunk) -> bool:
     """Whether a subject is alive, and stands with an article or in the plural: no "by batter", no "bunch of beer"."""
-    head = tokens[subject.head]
     measured = subject.holder != subject.head  # "group of men"
-    named = (head.is_many and not measured) or tokens[subject.start].tag in ("DT", "CD")
-    return lexicon().is_living(head.lemma) and named and determiner_fits(tokens, subject)
+    named = (subject.noun.is_many and not measured) or subject.first.tag in ("DT", "CD")
+    return subject.is_living and named and subject.determiner_fits

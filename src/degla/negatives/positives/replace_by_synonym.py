@@ -12,7 +12,7 @@ from functools import cache
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Token, adjectives, determiner_fits, nouns, token_at
+from degla.negatives.grammar.chunks import Token, token_at
 from degla.negatives.grammar.edits import substitute
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -54,13 +54,13 @@ class ReplaceBySynonym(TrueRule):
 def _choices(caption: Caption) -> Iterator[tuple[Place, str, str]]:
     tokens = caption.tokens
     for chunk in caption.chunks:
-        for start, end in nouns(tokens, chunk) if determiner_fits(tokens, chunk) else ():
+        for start, end in chunk.nouns() if chunk.determiner_fits else ():
             token = tokens[end - 1]
             if end - start == 1 and not token.tag.startswith("NNP") and not token_at(tokens, end).is_noun:
                 for lemma in _nouns(token.lemma):
                     yield (start, end), words.plural(lemma) if token.is_plural else lemma, lemma
-        for place in adjectives(tokens, chunk):
-            word = _adjective(tokens[place].lower, tokens[chunk.head].lemma)
+        for place in chunk.adjectives():
+            word = _adjective(tokens[place].lower, chunk.noun.lemma)
             if word and word not in caption.vocabulary:
                 yield (place, place + 1), word, word
     lower = [token.lower for token in tokens]

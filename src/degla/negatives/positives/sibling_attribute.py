@@ -6,10 +6,11 @@ an adjective that excludes the new one. Captions of one image are found where th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from degla.negatives.grammar.chunks import Chunk, Token, adjectives
+from degla.negatives.grammar.chunks import Chunk, Token
 from degla.negatives.grammar.edits import insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -33,9 +34,9 @@ class SiblingAttribute(TrueRule):
         """The caption with one adjective of another caption of its image."""
         texts = []
         for lemma, chunk in _single_things(caption).items():
-            if chunk.head != chunk.start + 1 or caption.tokens[chunk.start].lower not in ARTICLES:
+            if chunk.head != chunk.start + 1 or chunk.first.lower not in ARTICLES:
                 continue
-            if chunk.start and caption.tokens[chunk.start - 1].lower == "as":
+            if chunk.before.lower == "as":
                 continue  # "dressed as a ninja": it is the child that is young
             if any(_names_several(sibling, lemma) for sibling in siblings):
                 continue
@@ -64,7 +65,7 @@ def _is_undisputed(word: str, others: set[str]) -> bool:
 def _said_of(caption: Caption, lemma: str) -> list[str]:
     """The adjectives that a caption gives the one such thing that it names."""
     chunk = _single_things(caption).get(lemma)
-    return [] if chunk is None else [caption.tokens[place].lower for place in adjectives(caption.tokens, chunk)]
+    return [] if chunk is None else [caption.tokens[place].lower for place in chunk.adjectives()]
 
 
 def _names_several(caption: Caption, lemma: str) -> bool:
@@ -75,16 +76,13 @@ def _names_several(caption: Caption, lemma: str) -> bool:
 
 def _single_things(caption: Caption) -> dict[str, Chunk]:
     """Things in the singular that the caption names once, by their noun; none of several words."""
-    tokens = caption.tokens
-    named: dict[str, list[Chunk]] = {}
-    for chunk in caption.chunks:
-        named.setdefault(tokens[chunk.head].lemma, []).append(chunk)
+    named = Counter(chunk.noun.lemma for chunk in caption.chunks)
     return {
-        lemma: chunks[0]
-        for lemma, chunks in named.items()
-        if len(chunks) == 1
-        and chunks[0].role == "thing"
-        and chunks[0].core == chunks[0].start
-        and not tokens[chunks[0].head].is_many
-        and sum(token.is_noun for token in tokens[chunks[0].start : chunks[0].end]) == 1
+        chunk.noun.lemma: chunk
+        for chunk in caption.chunks
+        if named[chunk.noun.lemma] == 1
+        and chunk.role == "thing"
+        and chunk.core == chunk.start
+        and not chunk.noun.is_many
+        and sum(token.is_noun for token in chunk.tokens) == 1
     }

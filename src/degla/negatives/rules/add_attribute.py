@@ -7,10 +7,10 @@ proposes it. The noun must have no adjective of that sort already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
-from degla.negatives.grammar.chunks import Chunk, Token, adjectives, determiner, determiner_fits, nouns
+from degla.negatives.grammar.chunks import Chunk
 from degla.negatives.grammar.exclusion import additions, is_absent
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -40,10 +40,7 @@ class AddAttribute(ReplacingRule):
 
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
         """Empty places before nouns, each with the adjectives that may be added there."""
-        return {
-            (place, place): additions().attributes(caption.tokens[head].lemma)
-            for place, (_, head) in _places(caption).items()
-        }
+        return {(place, place): additions().attributes(chunk.noun.lemma) for place, chunk in _places(caption).items()}
 
     def slots(self, caption: Caption) -> tuple[Slot, ...]:
         """None: what a language model finds likely at a noun may be true unsaid; it chooses from the rule's list."""
@@ -51,71 +48,66 @@ class AddAttribute(ReplacingRule):
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """Nothing speaks against the adjective."""
-        return not _objection(caption, *_places(caption)[place[0]], word)
+        return not _objection(caption, _places(caption)[place[0]], word)
 
     def form(self, caption: Caption, place: Place, word: str) -> str | None:
         """The word itself, where it is one of the noun's list."""
-        _, head = _places(caption)[place[0]]
-        return word if word in additions().attributes(caption.tokens[head].lemma) else None
+        return word if word in additions().attributes(_places(caption)[place[0]].noun.lemma) else None
 
     def refusal(self, caption: Caption, negative: str, content: tuple[str, ...]) -> str:
         """Exactly one adjective more, of the noun's list, before a noun that has none of its sort."""
         change = find_change(caption.tokens, content)
-        found = [(chunk, head) for chunk, head in _places(caption).values() if chunk.core <= change.start <= head]
+        found = [chunk for chunk in _places(caption).values() if chunk.core <= change.start <= chunk.head]
         if change.end != change.start or len(change.words) != 1 or not found:
             return "not_rule"
         word = change.words[0]
         if not lexicon().is_adjective(word):
             return "unknown_word"
-        return _objection(caption, *found[0], word)
+        return _objection(caption, found[0], word)
 
 
 @lru_cache(maxsize=64)
-def _places(caption: Caption) -> dict[int, tuple[Chunk, int]]:
-    """A phrase and its noun, by where an adjective may be put in; kept as they are asked for once more a candidate."""
-    found: dict[int, tuple[Chunk, int]] = {}
+def _places(caption: Caption) -> dict[int, Chunk]:
+    """Phrases by where an adjective may be put in, kept because they are asked for once more for every candidate."""
+    found: dict[int, Chunk] = {}
     tokens = caption.tokens
     for chunk in caption.chunks:
-        owned = any(token.tag == "POS" for token in tokens[chunk.start : chunk.end])
-        played = lexicon().is_in_group(tokens[chunk.head].lemma, "game") and determiner(tokens, chunk) is None
-        if owned or played or not determiner_fits(tokens, chunk) or is_absent(caption, chunk):
+        owned = any(token.tag == "POS" for token in chunk.tokens)
+        played = lexicon().is_in_group(chunk.noun.lemma, "game") and chunk.determiner is None
+        if owned or played or not chunk.determiner_fits or is_absent(chunk):
             continue
-        for start, end in nouns(tokens, chunk)[:1]:
-            own = adjectives(tokens, chunk)
+        for start, _ in chunk.nouns()[:1]:
+            own = chunk.adjectives()
             plain = all(
                 token.tag in ("DT", "CD", "PRP$") or (token.is_adjective and token.lower not in ("colored", "coloured"))
                 for token in tokens[chunk.core : start]
             )
-            if (
-                plain
-                and not _opens_compound(tokens, start, chunk)
-                and len(own) <= _MOST_ADJECTIVES
-                and not tokens[end - 1].tag.startswith("NNP")
-            ):
+            named = chunk.noun.tag.startswith("NNP")
+            if plain and not named and not _opens_compound(chunk, start) and len(own) <= _MOST_ADJECTIVES:
                 # "a big striped dog", but "a striped blue star" and "a flooded professional court"
                 graded = all(additions().is_vague(tokens[place].lower) for place in own)
-                found[start if graded else own[0]] = (chunk, end - 1)
+                found[start if graded else own[0]] = chunk
     return found
 
 
-def _opens_compound(tokens: Sequence[Token], start: int, chunk: Chunk) -> bool:
+def _opens_compound(chunk: Chunk, start: int) -> bool:
     """Whether words before the noun are one description of two words: "a light filled room"."""
     return any(
-        tokens[place].tag in ("VBN", "VBG") or tokens[place].lower.endswith("ed")
-        for place in range(chunk.core + 1, start)
-        if tokens[place - 1].tag not in ("DT", "CD", "PRP$")
+        token.tag in ("VBN", "VBG") or token.lower.endswith("ed")
+        for before, token in pairwise(chunk.source[chunk.core : start])
+        if before.tag not in ("DT", "CD", "PRP$")
     )
 
 
-def _objection(caption: Caption, chunk: Chunk, head: int, word: str) -> str:
-    """What speaks against an adjective for a noun; "" where nothing does."""
-    known, noun = lexicon(), caption.tokens[head].lemma
+def _objection(caption: Caption, chunk: Chunk, word: str) -> str:
+    """What speaks against an adjective for a phrase's noun; "" where nothing does."""
+    known, noun = lexicon(), chunk.noun.lemma
     if word in caption.vocabulary:
         return "already_in_caption"
     if additions().is_said_by(word, caption.vocabulary):
         return "still_true"
     if known.is_in_group(word, "colour") and known.is_person(noun):
         return "person_colour"
-    if any(known.share_sort(token.lower, word) for token in caption.tokens[chunk.core : head]):
+    if any(known.share_sort(token.lower, word) for token in chunk.source[chunk.core : chunk.head]):
         return "compatible"  # "a red wooden chair" has a colour and a material
     return "" if additions().is_seldom(word, noun) else "still_true"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, number, token_at
+from degla.negatives.grammar.chunks import Chunk, Token
 from degla.negatives.grammar.edits import agree, insert, write
 from degla.negatives.grammar.exclusion import additions, is_absent, noun_relation
 from degla.negatives.grammar.lexicon import lexicon
@@ -53,10 +53,7 @@ class AddObject(ReplacingRule):
 
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
         """Empty places behind noun phrases, each with the nouns of things that may be added there."""
-        return {
-            (chunk.end, chunk.end): additions().objects(caption.tokens[chunk.head].lemma)
-            for chunk in _extendable(caption)
-        }
+        return {(chunk.end, chunk.end): additions().objects(chunk.noun.lemma) for chunk in _extendable(caption)}
 
     def accepts(self, caption: Caption, place: Place, word: str) -> bool:
         """Nothing speaks against the thing."""
@@ -97,14 +94,13 @@ class AddObject(ReplacingRule):
 
 def _extendable(caption: Caption) -> Iterator[Chunk]:
     """Phrases behind which "and a ..." can stand: in no list, no "of" or "who" behind them, no pronoun for them."""
-    tokens = caption.tokens
     for place, chunk in enumerate(caption.chunks):
-        before, head, after = (token_at(tokens, at) for at in (chunk.start - 1, chunk.head, chunk.end))
+        before, head, after = chunk.before, chunk.noun, chunk.after
         framed = place > 0 and caption.chunks[place - 1].role == "frame" and before.lower == "of"
         following = caption.chunks[place + 1] if place + 1 < len(caption.chunks) else None
-        if chunk.role != "thing" or not determiner_fits(tokens, chunk):
+        if chunk.role != "thing" or not chunk.determiner_fits:
             continue
-        if is_absent(caption, chunk) or makes_compound(tokens, chunk, following):
+        if is_absent(chunk) or makes_compound(chunk, following):
             continue
         closed = before.tag in _CLOSING or before.text == ","
         if closed and not framed and before.lower not in _OPEN:
@@ -114,13 +110,13 @@ def _extendable(caption: Caption) -> Iterator[Chunk]:
             continue
         if after.tag in _GOING_ON or after.lower in ("of", "that", "&", "or"):
             continue
-        if place or not any(token.tag in ("PRP", "PRP$") for token in tokens[chunk.end :]):
+        if place or not any(token.tag in ("PRP", "PRP$") for token in caption.tokens[chunk.end :]):
             yield chunk
 
 
 def _grown(caption: Caption, chunk: Chunk) -> Sequence[Token] | None:
     """The caption's tokens with the verbs of a phrase in the plural; None where one cannot be."""
-    if number(caption.tokens, chunk) == "many":
+    if chunk.number == "many":
         return caption.tokens
     return agree(caption, chunk, many=True, announced=False)
 

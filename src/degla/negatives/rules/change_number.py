@@ -14,7 +14,7 @@ from random import Random
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, token_at
+from degla.negatives.grammar.chunks import Chunk, Token
 from degla.negatives.grammar.edits import agree, inflect, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
@@ -68,8 +68,8 @@ class ChangeNumber(NegativeRule):
         queues: list[Iterator[str]] = []
         counted = list(_counted(caption))
         rng.shuffle(counted)
-        for chunk in sorted(counted, key=lambda one: _is_setting(caption, one)):
-            word = caption.tokens[chunk.start].lower
+        for chunk in sorted(counted, key=_is_setting):
+            word = chunk.first.lower
             old = _COUNTS.get(word)
             counts = [count for count in range(1, _MOST + 1) if count != old and abs(count - (old or 1)) <= _FARTHEST]
             if old is None:
@@ -90,7 +90,7 @@ class ChangeNumber(NegativeRule):
                 continue
             tokens = _changed(caption, chunk, new)
             if tokens is not None and content_of(tokens) == content:
-                return _judge(caption.tokens[chunk.start].lower, new)
+                return _judge(chunk.first.lower, new)
             near = near or _differs_by_form(caption, content, chunk.start)
         return "agreement" if near else "not_rule"
 
@@ -128,14 +128,14 @@ def _counted(caption: Caption) -> Iterator[Chunk]:
     """Phrases that begin with a number, of which the noun that it counts can be changed."""
     tokens, known = caption.tokens, lexicon()
     for chunk, following in zip_longest(caption.chunks, caption.chunks[1:]):
-        first, head = tokens[chunk.start], tokens[chunk.holder]
+        first, head = chunk.first, chunk.holder_noun
         if chunk.role != "thing" or chunk.holder == chunk.start or not head.is_noun or head.tag.startswith("NNP"):
             continue
         if (first.lower not in _COUNTS and first.lower not in _VAGUE) or first.lower == "the":
             continue
-        if token_at(tokens, chunk.start - 1).tag in ("DT", "CD", "PRP$"):
+        if chunk.before.tag in ("DT", "CD", "PRP$"):
             continue  # "a a foggy road"
-        if shares_article(tokens, chunk, following):
+        if shares_article(chunk, following):
             continue  # "a fork and knife" has no plural
         if any(token.tag == "POS" or token.lower in _WORDS for token in tokens[chunk.start + 1 : chunk.holder]):
             continue
@@ -143,17 +143,17 @@ def _counted(caption: Caption) -> Iterator[Chunk]:
         if measured or known.is_mass(head.lemma) or head.lemma in known.words["generic"]:
             continue
         plural_only = head.lemma in known.words["plural_only"] and head.lemma != "people"
-        if plural_only or not known.is_noun(head.lemma) or not determiner_fits(tokens, chunk):
+        if plural_only or not known.is_noun(head.lemma) or not chunk.determiner_fits:
             continue
         if head.is_many != (_COUNTS.get(first.lower, 2) > 1) and head.lemma not in known.words["invariant"]:
             continue  # "various color"
         yield chunk
 
 
-def _is_setting(caption: Caption, chunk: Chunk) -> bool:
+def _is_setting(chunk: Chunk) -> bool:
     """Whether the phrase is where something is, or what is ridden or worn: seldom more or fewer than said."""
-    before = token_at(caption.tokens, chunk.start - 1)
-    placed = lexicon().group_names(caption.tokens[chunk.head].lemma) & {"room", "place"}
+    before = chunk.before
+    placed = lexicon().group_names(chunk.noun.lemma) & {"room", "place"}
     return bool(placed) or (before.tag == "IN" and before.lower != "with") or before.lemma in _MOUNTING
 
 
@@ -167,7 +167,7 @@ def _written(caption: Caption, chunk: Chunk, numbers: Sequence[str]) -> Iterator
 
 def _changed(caption: Caption, chunk: Chunk, number: str) -> list[Token] | None:
     """The tokens with another number, the noun and its verbs suiting it; None where a word cannot be made to suit."""
-    old = caption.tokens[chunk.start]
+    old = chunk.first
     suiting = _suiting(caption, chunk, many=number in _VAGUE or _COUNTS[number] > 1)
     if suiting is None or number == old.lower or (number == "few" and old.lower != "few"):
         return None
@@ -183,7 +183,7 @@ def _changed(caption: Caption, chunk: Chunk, number: str) -> list[Token] | None:
 @lru_cache(maxsize=64)
 def _suiting(caption: Caption, chunk: Chunk, *, many: bool) -> tuple[Token, ...] | None:
     """The tokens with noun and verbs for one or for many, whatever the number; None where a word cannot be changed."""
-    head = caption.tokens[chunk.holder]
+    head = chunk.holder_noun
     if many == head.is_many:
         return caption.tokens
     if any(token.lower in (_OF_ONE if many else _OF_MANY) for token in caption.tokens[chunk.end :]):

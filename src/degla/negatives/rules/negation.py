@@ -14,7 +14,7 @@ from itertools import pairwise
 from random import Random
 from typing import Final
 
-from degla.negatives.grammar.chunks import Chunk, Token, determiner_fits, governed, number, token_at
+from degla.negatives.grammar.chunks import Token, governed
 from degla.negatives.grammar.edits import agreeing_verbs, disagrees, insert, write
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.meaning import content_of
@@ -164,8 +164,9 @@ def _denied_companions(caption: Caption) -> Iterator[Denial]:
             new = _in_case(replace(token, text="without", lower="without"), token)
             yield "companion", [*tokens[:place], new, *tokens[place + 1 :]]
         listed = any(one.text == "," for one in tokens[:place])
-        joined = token.lower == "and" and place in ends and not listed and not _is_subject(caption, chunk)
-        if joined and tokens[chunk.start].lower in ("a", "an", "some"):
+        subject = any(token.is_finite for token in tokens[chunk.end :])  # "a dog but no cat are" is no English
+        joined = token.lower == "and" and place in ends and not listed and not subject
+        if joined and chunk.first.lower in ("a", "an", "some"):
             but = _in_case(replace(token, text="but", lower="but"), token)
             changed = _with_no(caption, chunk.start)
             yield "companion", [*changed[:place], but, *changed[chunk.start :]]
@@ -174,11 +175,6 @@ def _denied_companions(caption: Caption) -> Iterator[Denial]:
 def _with_no(caption: Caption, place: int) -> list[Token]:
     """The tokens with "no" for the article at a place."""
     return insert(caption, [*caption.tokens[:place], *caption.tokens[place + 1 :]], place, ["no"], tag="DT")
-
-
-def _is_subject(caption: Caption, chunk: Chunk) -> bool:
-    """Whether a finite verb comes after the phrase: "a dog but no cat are" is no English."""
-    return any(token.is_finite for token in caption.tokens[chunk.end :])
 
 
 def _denied_existence(caption: Caption) -> Iterator[Denial]:
@@ -199,9 +195,9 @@ def _denied_existence(caption: Caption) -> Iterator[Denial]:
     skip = 1 if lower[0] in ("a", "an", "some", "several", "many") else 0
     if not skip and (tokens[0].tag in ("DT", "CD", "PRP$")):
         return
-    if first.holder != first.head and tokens[first.holder].lemma in _COUNTS:
+    if first.holder != first.head and first.holder_noun.lemma in _COUNTS:
         return
-    if not determiner_fits(tokens, first):
+    if not first.determiner_fits:
         return  # "a girl balances": a verb that the tagger took for a noun
     noun = tokens[next((at for at in range(first.end - 1) if tokens[at + 1].lower == "of"), first.head)]
     yield "existence", insert(caption, tokens[skip:], 0, ["there", "are" if noun.is_many else "is", "no"], tag="DT")
@@ -211,12 +207,12 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
     """ "a dog on a sofa" -> "a sofa without a dog"; "wearing a hat" -> "wearing no hat"."""
     tokens, chunks, known = caption.tokens, caption.chunks, lexicon()
     for chunk in (one for one in chunks if one.role == "thing"):
-        before = token_at(tokens, chunk.start - 1)
+        before = chunk.before
         if before.tag not in ("VBG", "VBZ", "VBP") or before.lemma == "be":
             continue
-        joined = token_at(tokens, chunk.end).lower in ("and", ",")
+        joined = chunk.after.lower in ("and", ",")
         reads_well = before.lemma in ("wear", "have", "hold", "carry") and not joined
-        if tokens[chunk.start].lower in ("a", "an", "some") and (free or reads_well):
+        if chunk.first.lower in ("a", "an", "some") and (free or reads_well):
             yield "thing", _with_no(caption, chunk.start)
     if len(chunks) < 2 or chunks[0].role != "thing" or chunks[0].start != 0 or chunks[1].role != "thing":
         return
@@ -228,11 +224,11 @@ def _denied_things(caption: Caption, *, free: bool) -> Iterator[Denial]:
         return
     if any(token.text not in (".", "!") for token in tokens[other.end :]):
         return  # what follows is said of the first thing: "a hat without a man sits"
-    if between[0].lower == "in" and known.is_person(tokens[one.head].lemma) and _is_worn(tokens[other.head]):
+    if between[0].lower == "in" and known.is_person(one.noun.lemma) and _is_worn(other.noun):
         return
-    if known.is_person(tokens[other.head].lemma) or number(tokens, one) == "any":
+    if known.is_person(other.noun.lemma) or one.number == "any":
         return
-    changed = [*tokens[other.start : other.end], *tokens[: one.end], *tokens[other.end :]]
+    changed = [*other.tokens, *tokens[: one.end], *tokens[other.end :]]
     yield "thing", insert(caption, changed, other.end - other.start, ["without"], tag="IN")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from degla.negatives.grammar.chunks import adjectives
 from degla.negatives.grammar.exclusion import adjective_choices
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -67,19 +66,19 @@ def _places(caption: Caption) -> Iterator[tuple[int, bool]]:
     """Indices of the adjectives that can be replaced, and whether they describe a living thing."""
     tokens, known = caption.tokens, lexicon()
     for chunk in caption.chunks:
-        for place in adjectives(tokens, chunk):
-            word, following, head = tokens[place].lower, tokens[place + 1], tokens[chunk.head]
+        for place in chunk.adjectives():
+            word, following, head = tokens[place].lower, tokens[place + 1], chunk.noun
             coloured = known.is_in_group(following.lower, "colour") or following.lower in ("colored", "coloured")
             shades = word in _SHADES and coloured
             grown = head.lemma in _CHILDREN and known.is_in_group(word, "age_living")
             wide = known.is_in_group(word, "opening") and known.words["wide_open"] & set(landmark(head))
             unseen = wide or word in known.words["unseen"]
             if not (shades or grown or unseen or known.is_name(word, following.lemma)):
-                yield place, known.is_living(head.lemma)
+                yield place, chunk.is_living
     for place, token in enumerate(tokens):
         if place in caption.inside or not token.is_adjective or token.role != "acomp":
             continue
         if token.lower in known.words["pointing"] or token.lower in ("left", "right"):
             continue
         subject = next((chunk for chunk in reversed(caption.chunks) if chunk.end <= place), None)
-        yield place, subject is not None and known.is_living(tokens[subject.head].lemma)
+        yield place, subject is not None and subject.is_living

@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, determiner, token_at
 from degla.negatives.grammar.exclusion import additions, is_inventory, may_be_there, noun_choices, noun_relation
 from degla.negatives.grammar.lexicon import Relation, lexicon
 from degla.negatives.grammar.phrases import Caption
@@ -43,7 +42,7 @@ class ReplaceNouns(ReplacingRule):
 
     def places(self, caption: Caption) -> dict[Place, tuple[str, ...]]:
         """The nouns and compounds that can be replaced, each with the words that may stand there."""
-        return {span: _choices(caption, chunk, span) for chunk, span in _places(caption)}
+        return {span: _choices(caption, span) for span in _places(caption)}
 
     def widen(self, found: tuple[str, ...]) -> tuple[str, ...]:
         """With the everyday words for the same: "guy" beside "man"."""
@@ -104,16 +103,16 @@ def _with_mates(found: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*found, *mates)))
 
 
-def _places(caption: Caption) -> Iterator[tuple[Chunk, Place]]:
-    """Phrases with the spans of their nouns that can be replaced."""
+def _places(caption: Caption) -> Iterator[Place]:
+    """Spans of the nouns that can be replaced."""
     tokens = caption.tokens
-    for chunk, (start, end) in caption.nouns():
+    for _, (start, end) in caption.nouns():
         if tokens[end - 1].lemma not in lexicon().words["frame"] and not lexicon().is_event(tokens[end - 1].lemma):
             named = any(
                 token.tag.startswith("NNP") and token.text[1:].islower() and token.text[0].isupper()
                 for token in tokens[start : end - 1]
             )
-            yield chunk, (end - 1 if named else start, end)  # "a Dell laptop" -> "a Dell printer"
+            yield (end - 1 if named else start), end  # "a Dell laptop" -> "a Dell printer"
 
 
 def _is_nominal(new: Sequence[str], at: int) -> bool:
@@ -127,7 +126,7 @@ def _is_nominal(new: Sequence[str], at: int) -> bool:
 def _counts(caption: Caption, place: Place) -> bool:
     """Whether the noun here is plural or has "a", "one", "two", ... before it."""
     chunk, head = caption.chunk_at(place[0]), place[1] - 1
-    first = determiner(caption.tokens, chunk) if head == chunk.head else caption.tokens[chunk.start]
+    first = chunk.determiner if head == chunk.head else chunk.first
     return caption.tokens[head].is_plural or (first is not None and first.lower in words.COUNTING)
 
 
@@ -144,7 +143,7 @@ def _form(caption: Caption, place: Place, lemma: str) -> str:
     return lemma
 
 
-def _choices(caption: Caption, chunk: Chunk, place: Place) -> tuple[str, ...]:
+def _choices(caption: Caption, place: Place) -> tuple[str, ...]:
     """What may be drawn: of the sort of the name as a whole ("hotdog"), else of its head."""
     token, known = caption.tokens[place[1] - 1], lexicon()
     mass = not token.is_many and known.is_mass(token.lemma) and not _counts(caption, place)
@@ -158,7 +157,7 @@ def _suits(caption: Caption, place: Place, lemma: str) -> bool:
     """Whether a noun suits the preposition before its phrase ("in a park"), and "it" behind it."""
     known, tokens = lexicon(), caption.tokens
     chunk = caption.chunk_at(place[0])
-    if not fits_before(token_at(tokens, chunk.start - 1).lower, lemma):
+    if not fits_before(chunk.before.lower, lemma):
         return False
     if known.is_person(lemma) and not known.is_living(tokens[place[1] - 1].lemma):
         return not any(token.lower in ("it", "its") for token in tokens[chunk.end :])

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import governed, token_at
+from degla.negatives.grammar.chunks import Token, governed, token_at
 from degla.negatives.grammar.phrases import Caption
 from degla.negatives.grammar.relations import Sort, all_sorts, is_out_of_scale, landmark, noun_sorts, relations
 from degla.negatives.rule import Place, ReplacingRule
@@ -81,8 +81,7 @@ class ReplaceRelation(ReplacingRule):
         changed = self.changed(caption, content)
         if changed is None:
             return "not_rule"
-        place, kept = changed[:2]
-        new = " ".join(changed[2])
+        place, kept, new = changed[0], changed[1], " ".join(changed[2])
         if _sort(caption, place) == "verbs":
             if len(new.split()) != 1:
                 return "not_rule"
@@ -97,8 +96,8 @@ class ReplaceRelation(ReplacingRule):
             return reason or ("" if self.accepts(caption, place, lemma) else "compatible")
         if not relations().is_known("prepositions", new):
             return "not_rule" if len(new.split()) != 1 else "unknown_word"
-        behind = caption.tokens[caption.chunk_at(place[1]).head]
-        reason = relations().relation("prepositions", " ".join(kept), new, objects=landmark(behind))
+        objects = landmark(caption.chunk_at(place[1]).noun)
+        reason = relations().relation("prepositions", " ".join(kept), new, objects=objects)
         return reason or _objection(caption, place, new)
 
 
@@ -108,7 +107,7 @@ def _is_mounted(caption: Caption, place: int) -> bool:
     return (
         chunk is not None
         and caption.tokens[place].lower in ("on", "in")
-        and bool(relations().words["ridden"] & set(noun_sorts(caption.tokens[chunk.head])))
+        and bool(relations().words["ridden"] & set(noun_sorts(chunk.noun)))
     )
 
 
@@ -117,7 +116,7 @@ def _is_in_hand(caption: Caption, place: int) -> bool:
     return any(
         one.start == place
         and " ".join(token.lower for token in caption.tokens[one.end : other.start]) in ("in", "with", "between")
-        and caption.tokens[other.head].lemma in relations().words["holders"]
+        and other.noun.lemma in relations().words["holders"]
         for one, other in pairwise(caption.chunks)
     )
 
@@ -130,13 +129,13 @@ def _objection(caption: Caption, place: Place, preposition: str) -> str:
     other = caption.chunk_from(place[1])
     if one is None or other is None:
         return ""
-    return "scale" if is_out_of_scale(caption.tokens[one.head], preposition, caption.tokens[other.head]) else ""
+    return "scale" if is_out_of_scale(one.noun, preposition, other.noun) else ""
 
 
 def _has_goal(caption: Caption, place: int) -> bool:
     """Whether the verb's object is followed by "to", which few other verbs take ("holding it to a wall")."""
     chunk = caption.chunk_from(place)
-    return chunk is not None and token_at(caption.tokens, chunk.end).lower == "to"
+    return chunk is not None and chunk.after.lower == "to"
 
 
 def _sort(caption: Caption, place: Place) -> Sort:
@@ -154,7 +153,7 @@ def _prepositions(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
         chunk = starts.get(end)
         if end > place and chunk is not None and not _is_bound(caption, place):
             words_there = " ".join(lower[place:end])
-            yield (place, end), known.choices("prepositions", words_there, objects=landmark(caption.tokens[chunk.head]))
+            yield (place, end), known.choices("prepositions", words_there, objects=landmark(chunk.noun))
         place = max(end, place + 1)
 
 
@@ -186,29 +185,22 @@ def _verbs(caption: Caption) -> Iterator[tuple[Place, tuple[str, ...]]]:
 
 def _surroundings(caption: Caption, place: int) -> tuple[Collection[str], Collection[str]]:
     """The groups of the noun right behind a verb, and of the one that does what it says."""
-    tokens = caption.tokens
-    phrase = caption.chunk_from(place + 1)
-    behind = tokens[phrase.head] if phrase else None
-    head = _subject(caption, place)
-    return (
-        all_sorts(behind) if behind else (),
-        noun_sorts(tokens[head]) if head is not None else (),
-    )
+    behind, subject = caption.chunk_from(place + 1), _subject(caption, place)
+    return all_sorts(behind.noun) if behind else (), noun_sorts(subject) if subject else ()
 
 
-def _subject(caption: Caption, place: int) -> int | None:
-    """Index of the noun that does what the verb says, as far as the parse tells."""
+def _subject(caption: Caption, place: int) -> Token | None:
+    """The noun that does what the verb says, as far as the parse tells."""
     tokens = caption.tokens
     token = tokens[place]
     if token.role == "acl" and 0 <= token.governor < place and tokens[token.governor].is_noun:
-        return _counted(caption, token.governor)
-    own = governed(tokens, place, "nsubj", "nsubjpass")
-    if own:
-        return _counted(caption, own[0])
-    before = [chunk.head for chunk in caption.chunks if chunk.end <= place and chunk.role in ("thing", "pronoun")]
-    return before[0] if before else None
+        return _measured(caption, token.governor)
+    if own := governed(tokens, place, "nsubj", "nsubjpass"):
+        return _measured(caption, own[0])
+    before = (chunk.noun for chunk in caption.chunks if chunk.end <= place and chunk.role in ("thing", "pronoun"))
+    return next(before, None)
 
 
-def _counted(caption: Caption, noun: int) -> int:
+def _measured(caption: Caption, noun: int) -> Token:
     """The noun that a measure counts ("people" of "a group of people"), else the noun itself."""
-    return next((chunk.head for chunk in caption.chunks if chunk.start <= noun < chunk.core), noun)
+    return next((one.noun for one in caption.chunks if one.start <= noun < one.core), caption.tokens[noun])

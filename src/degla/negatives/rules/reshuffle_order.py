@@ -88,7 +88,7 @@ def _exchangeable(caption: Caption) -> list[int]:
 def _is_worn(caption: Caption, place: int) -> bool:
     """Whether clothes begin at `place`: one is "in a uniform", and "on" it no more."""
     chunk = caption.chunk_from(place)
-    return chunk is not None and bool(_WORN & set(noun_sorts(caption.tokens[chunk.head])))
+    return chunk is not None and bool(_WORN & set(noun_sorts(chunk.noun)))
 
 
 def _same_sort(caption: Caption, first: int, second: int) -> bool:
@@ -107,7 +107,7 @@ def _same_sort(caption: Caption, first: int, second: int) -> bool:
         )
     if not (one.is_verb and one.tag == other.tag) or {one.lemma, other.lemma} & relations().words["aiming"]:
         return False
-    alone = sum(is_animate(tokens[chunk.head]) for chunk in caption.chunks) < 2
+    alone = sum(is_animate(chunk.noun) for chunk in caption.chunks) < 2
     idle = {one.lemma, other.lemma} <= POSTURES
     if (doer(caption, first) == doer(caption, second) or (alone and idle)) and not _takes_phrase(tokens, first):
         return False  # who poses and stands does both either way
@@ -116,7 +116,7 @@ def _same_sort(caption: Caption, first: int, second: int) -> bool:
 
 def _excludes(caption: Caption, place: int, other: str) -> bool:
     """Whether another preposition cannot be true at `place`: who plays "in a boat" plays "on" it, too."""
-    behind = landmark(caption.tokens[caption.chunk_at(place + 1).head])
+    behind = landmark(caption.chunk_at(place + 1).noun)
     return not relations().relation("prepositions", caption.tokens[place].lower, other, objects=behind)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Final
 
-from degla.negatives.grammar.chunks import Chunk, Token, adjectives
+from degla.negatives.grammar.chunks import Chunk, Token
 from degla.negatives.grammar.edits import exchange
 from degla.negatives.grammar.exclusion import additions
 from degla.negatives.grammar.lexicon import lexicon
@@ -47,19 +47,19 @@ class SwapAdjectives(ExchangingRule):
     def exchanges(self, caption: Caption) -> Iterator[Swap]:
         """Every exchange of two adjectives of different phrases, and why it is none ("" where it is)."""
         tokens = caption.tokens
-        places = [(chunk, place) for chunk in caption.chunks for place in adjectives(tokens, chunk)]
+        places = [(chunk, place) for chunk in caption.chunks for place in chunk.adjectives()]
         for (first_chunk, first), (second_chunk, second) in combinations(places, 2):
             if first_chunk is second_chunk or tokens[first].lower == tokens[second].lower:
                 continue
             changed = exchange(tokens, (first, first + 1), (second, second + 1))
             relation = lexicon().adjective_relation(tokens[first].lower, tokens[second].lower)
             moves = ((first_chunk, first, second), (second_chunk, second, first))
-            seldom = any(additions().is_seldom(tokens[new].lower, tokens[chunk.head].lemma) for chunk, _, new in moves)
+            seldom = any(additions().is_seldom(tokens[new].lower, chunk.noun.lemma) for chunk, _, new in moves)
             if relation == "synonym" or (relation and not seldom):
                 yield changed, relation
-            elif any(_clashes(tokens, chunk, old, tokens[new]) for chunk, old, new in moves):
+            elif any(_clashes(chunk, old, tokens[new]) for chunk, old, new in moves):
                 yield changed, "already_in_caption"
-            elif any(_colours_person(tokens, chunk, new) for chunk, _, new in moves):
+            elif any(_colours_person(chunk, tokens[new]) for chunk, _, new in moves):
                 yield changed, "person_colour"
             else:
                 yield changed, "same_meaning" if keeps_meaning(caption, changed) else ""
@@ -69,26 +69,26 @@ class SwapAdjectives(ExchangingRule):
 def _exchanges_of_lists(caption: Caption) -> Iterator[Swap]:
     """Exchanges of an adjective list with another phrase's adjectives: "a black and white dog with a red collar"."""
     tokens = caption.tokens
-    runs = [(chunk, run) for chunk in caption.chunks if (run := _run(tokens, chunk))]
+    runs = [(chunk, run) for chunk in caption.chunks if (run := _run(chunk))]
     for (first_chunk, first), (second_chunk, second) in combinations(runs, 2):
         if first[1] - first[0] == second[1] - second[0] == 1:
             continue
         pairs = [(one, other) for one in _members(tokens, first) for other in _members(tokens, second)]
         relation = next((found for pair in pairs if (found := lexicon().adjective_relation(*pair))), "")
         moves = ((first_chunk, second), (second_chunk, first))
-        coloured = any(_colours_person(tokens, chunk, place) for chunk, run in moves for place in range(*run))
+        coloured = any(_colours_person(chunk, tokens[place]) for chunk, run in moves for place in range(*run))
         changed = exchange(tokens, first, second)
         same = "" if relation or coloured else "same_meaning" if keeps_meaning(caption, changed) else ""
         yield changed, relation or ("person_colour" if coloured else same)
 
 
-def _run(tokens: Sequence[Token], chunk: Chunk) -> tuple[int, int] | None:
+def _run(chunk: Chunk) -> tuple[int, int] | None:
     """The span of all adjectives of a phrase where it is one adjective, or a list with "and" or commas; else None."""
-    places = adjectives(tokens, chunk)
+    places = chunk.adjectives()
     if not places:
         return None
     start, end = places[0], places[-1] + 1
-    between = [tokens[at] for at in range(start, end) if at not in places]
+    between = [chunk.source[at] for at in range(start, end) if at not in places]
     joined = all(token.tag == "CC" or token.text == "," for token in between) and len(between) == len(places) - 1
     return (start, end) if joined else None
 
@@ -97,19 +97,18 @@ def _members(tokens: Sequence[Token], run: tuple[int, int]) -> list[str]:
     return [token.lower for token in tokens[run[0] : run[1]] if token.tag != "CC" and token.text != ","]
 
 
-def _clashes(tokens: Sequence[Token], chunk: Chunk, place: int, adjective: Token) -> bool:
+def _clashes(chunk: Chunk, place: int, adjective: Token) -> bool:
     """Whether another adjective of the phrase is the same, or of the same sort, as the one that would come in.
 
     In a list all may be of one sort: "a green and white dog".
     """
-    run = _run(tokens, chunk)
-    others = [tokens[other].lower for other in adjectives(tokens, chunk) if other != place]
+    run = _run(chunk)
+    others = [chunk.source[other].lower for other in chunk.adjectives() if other != place]
     listed = run is not None and run[1] - run[0] > 1
     return any(
         other == adjective.lower or (not listed and lexicon().share_sort(other, adjective.lower)) for other in others
     )
 
 
-def _colours_person(tokens: Sequence[Token], chunk: Chunk, place: int) -> bool:
-    known = lexicon()
-    return known.is_in_group(tokens[place].lower, "colour") and known.is_person(tokens[chunk.head].lemma)
+def _colours_person(chunk: Chunk, adjective: Token) -> bool:
+    return lexicon().is_in_group(adjective.lower, "colour") and lexicon().is_person(chunk.noun.lemma)

@@ -11,7 +11,7 @@ from itertools import combinations, pairwise
 from typing import Final
 
 from degla.negatives.grammar import words
-from degla.negatives.grammar.chunks import Chunk, Token, adjectives, determiner, find_chunks, token_at
+from degla.negatives.grammar.chunks import Chunk, Token, find_chunks
 from degla.negatives.grammar.edits import exchange, inflect
 from degla.negatives.grammar.exclusion import additions, noun_relation
 from degla.negatives.grammar.lexicon import lexicon
@@ -55,10 +55,7 @@ class SwapNouns(ExchangingRule):
                 yield changed, relation
             elif reason := _objection(caption, first_chunk, second_chunk):
                 yield changed, reason
-            elif not (
-                _fits(caption, one, first_chunk, second_chunk, other)
-                and _fits(caption, other, second_chunk, first_chunk, one)
-            ):
+            elif not (_fits(one, first_chunk, second_chunk, other) and _fits(other, second_chunk, first_chunk, one)):
                 yield changed, "agreement"
             else:
                 chunks = find_chunks(changed)
@@ -68,54 +65,44 @@ class SwapNouns(ExchangingRule):
 
 def _is_bare_list(caption: Caption) -> bool:
     """Whether phrases stand side by side with nothing between them, and are not what a verb gives to whom."""
-    tokens = caption.tokens
-    return any(
-        one.end == other.start and not (one.start and tokens[one.start - 1].is_verb)
-        for one, other in pairwise(caption.chunks)
-    )
+    return any(one.end == other.start and not one.before.is_verb for one, other in pairwise(caption.chunks))
 
 
 def _objection(caption: Caption, first: Chunk, second: Chunk) -> str:
     """What speaks against the exchange; adjectives, and "his", tell apart what would be the same without them."""
-    tokens = caption.tokens
-    if any(_is_fixed(caption, one) for one in (first, second)):
+    if any(_is_fixed(one) for one in (first, second)):
         return "word_order"
     reason = objection(caption, first, second)
-    if reason != "same_meaning" or relations().is_same_ground(tokens[first.head].lemma, tokens[second.head].lemma):
+    if reason != "same_meaning" or relations().is_same_ground(first.noun.lemma, second.noun.lemma):
         return reason
-    if any(token.tag == "PRP$" for one in (first, second) for token in tokens[one.start : one.head]):
+    if any(token.tag == "PRP$" for one in (first, second) for token in one.modifiers):
         return reason
-    counts = [
-        next((token.lower for token in tokens[one.start : one.head] if token.tag == "CD"), "")
-        for one in (first, second)
-    ]
-    counted = (counts[0] and determiner(tokens, second)) or (counts[1] and determiner(tokens, first))
-    told_apart = _tell_apart(caption, first, second) or (counted and counts[0] != counts[1])
+    counts = [next((token.lower for token in one.modifiers if token.tag == "CD"), "") for one in (first, second)]
+    counted = (counts[0] and second.determiner) or (counts[1] and first.determiner)
+    told_apart = _tell_apart(first, second) or (counted and counts[0] != counts[1])
     return "" if told_apart else reason
 
 
-def _is_fixed(caption: Caption, chunk: Chunk) -> bool:
+def _is_fixed(chunk: Chunk) -> bool:
     """Whether the noun belongs to what is around it: "statue of", "on her hands", "a pair of scissors"."""
-    tokens = caption.tokens
-    owned = any(token.tag == "PRP$" for token in tokens[chunk.start : chunk.head])
-    body = owned and lexicon().is_in_group(tokens[chunk.head].lemma, "body_upper")
-    paired = chunk.holder != chunk.head and tokens[chunk.holder].lemma == "pair"
-    return body or paired or token_at(tokens, chunk.end).lower == "of"
+    owned = any(token.tag == "PRP$" for token in chunk.modifiers)
+    body = owned and lexicon().is_in_group(chunk.noun.lemma, "body_upper")
+    paired = chunk.holder != chunk.head and chunk.holder_noun.lemma == "pair"
+    return body or paired or chunk.after.lower == "of"
 
 
-def _tell_apart(caption: Caption, first: Chunk, second: Chunk) -> bool:
+def _tell_apart(first: Chunk, second: Chunk) -> bool:
     """Whether the adjectives exclude the exchange: a small boat by a plane may well be a boat by a small plane."""
-    tokens = caption.tokens
-    own, others = ([tokens[at].lower for at in adjectives(tokens, one)] for one in (first, second))
+    own, others = ([one.source[at].lower for at in one.adjectives()] for one in (first, second))
     if any(not additions().is_vague(word) for word in (*own, *others)):
         return True
     return any(not lexicon().adjective_relation(word, other) for word in own for other in others)
 
 
-def _fits(caption: Caption, noun: Token, own: Chunk, chunk: Chunk, slot: Token) -> bool:
+def _fits(noun: Token, own: Chunk, chunk: Chunk, slot: Token) -> bool:
     """Whether a noun can stand where another one stands: no "a water", no bare "dog" for "water"."""
     mass, many = lexicon().is_mass(noun.lemma), slot.is_plural
-    article, own_article = determiner(caption.tokens, chunk), determiner(caption.tokens, own)
+    article, own_article = chunk.determiner, own.determiner
     if mass and (many or (article is not None and article.lower in words.COUNTING)):
         return False
     if noun.lemma in lexicon().words["plural_only"] and noun.lemma != "people" and not many:

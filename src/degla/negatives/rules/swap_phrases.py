@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
-from degla.negatives.grammar.chunks import number
 from degla.negatives.grammar.edits import exchange
 from degla.negatives.grammar.lexicon import lexicon
 from degla.negatives.grammar.orders import loose_ends, movable, objection, refuse_order
@@ -46,7 +45,7 @@ class SwapPhrases(ExchangingRule):
             if not (_is_whole(caption, first) and _is_whole(caption, second)):
                 continue  # "red laptop on a table": a phrase without its article fits its own place only
             chunks = [caption.chunk_at(first[0]), caption.chunk_at(second[0])]
-            if finite and len({number(caption.tokens, chunk) for chunk in chunks}) > 1:
+            if finite and len({chunk.number for chunk in chunks}) > 1:
                 continue
             changed = exchange(caption.tokens, first, second)
             yield changed, objection(caption, *chunks) or refuse_order(caption, changed)
@@ -59,5 +58,5 @@ def _is_rich(caption: Caption, span: tuple[int, int]) -> bool:
 
 def _is_whole(caption: Caption, span: tuple[int, int]) -> bool:
     """Whether a phrase has an article or number where its noun needs one."""
-    noun = caption.tokens[caption.chunk_at(span[0]).holder]
+    noun = caption.chunk_at(span[0]).holder_noun
     return caption.tokens[span[0]].tag in ("DT", "CD", "PRP$", "PDT") or noun.is_many or lexicon().is_mass(noun.lemma)
