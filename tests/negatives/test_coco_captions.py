@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.grammar import words
 from degla.records import CaptionRecord, NegativeRecord, read_jsonl
@@ -14,6 +16,7 @@ ANNOTATIONS = Path(__file__).parents[3] / "shared/data/coco/annotations/captions
 FURTHER = ("replace_relation", "swap_phrases", "add_object", "add_attribute", "negation", "change_number")
 
 
+@pytest.mark.skipif(not ANNOTATIONS.is_file(), reason="no captions in ../shared/data")
 def test_coverage_and_cleanliness(tmp_path: Path) -> None:
     captions = [
         CaptionRecord(

@@ -14,7 +14,7 @@ import torch
 
 from degla.errors import InputError
 from degla.files import cache_folder
-from degla.negatives import verdicts
+from degla.negatives import checks
 from degla.negatives.llm import ChatMessage, LanguageModel, Request, RequestKey, Slot
 from degla.negatives.llm import weights as weights_module
 from degla.negatives.llm.embedded import EmbeddedModel
@@ -51,7 +51,7 @@ def gguf_file(folder: Path) -> Path:
 @pytest.fixture
 def model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddedModel:
     # Random weights find everything implausible; the limits have tests of their own.
-    monkeypatch.setattr(verdicts, "LARGEST_DROP", {"replace_nouns": 50.0, "strict": -50.0})
+    monkeypatch.setattr(checks, "LARGEST_DROP", {"replace_nouns": 50.0, "strict": -50.0})
     return EmbeddedModel(str(folder), precision="float32")
 
 
@@ -257,8 +257,8 @@ def test_real_model_prefers_what_can_be(real: EmbeddedModel) -> None:
         request(choices=(CAPTIONS[0].replace("horse", "camel"), "A horse in a red man is riding a shirt."))
     )
     assert ranked[0].likelihood > ranked[1].likelihood
-    assert ranked[0].drop < verdicts.largest_drop("replace_nouns")
-    assert ranked[1].drop > verdicts.largest_drop("swap_nouns")
+    assert ranked[0].drop < checks.largest_drop("replace_nouns")
+    assert ranked[1].drop > checks.largest_drop("swap_nouns")
     assert real.name == "embedded:SmolLM2-135M-Instruct"
     assert real.describe()["precision"] == best_precision()
 

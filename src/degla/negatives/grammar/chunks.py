@@ -194,8 +194,7 @@ class Chunk:
     @property
     def determiner_fits(self) -> bool:
         """Whether "a", "two", "these" ... suits the number of the head noun."""
-        first = self.determiner
-        head = self.noun
+        first, head = self.determiner, self.noun
         if first is None or head.tag in _PRONOUNS or head.lower in lexicon().words["invariant"]:
             return True
         if first.lower in DETERMINERS_OF_ONE:
@@ -218,15 +217,14 @@ class Chunk:
         """Indices of the describing adjectives of a phrase that can be changed, before its head noun."""
         if self.role != "thing":
             return []
-        known = lexicon()
         start, _ = _span(self.source, self.core, self.head)
-        person = known.is_person(self.noun.lemma)
+        person = lexicon().is_person(self.noun.lemma)
         return [
             place
             for place in range(self.core, start)
             if _describes(self.source, place)
             and not (place and _joins(self.source[place - 1]))
-            and not (person and known.is_in_group(self.source[place].lower, "colour"))
+            and not (person and lexicon().is_in_group(self.source[place].lower, "colour"))
         ]
 
 

@@ -8,7 +8,6 @@ is refused as "still_true".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final
 
@@ -16,15 +15,14 @@ from degla.negatives.grammar.chunks import Chunk
 from degla.negatives.grammar.lexicon import ADDITIONS_NAME, Relation, lexicon, read_tables
 from degla.negatives.grammar.phrases import Caption
 
-TokenSpan = tuple[int, int]
-"""Indices of the first token of a noun or compound and of the one after its last."""
-
 _LISTING: Final = frozenset({"with", "and", ",", "has", "have", "having", "including", "contains", "containing", "or"})
 _ABSENT: Final = frozenset({"no", "without", "missing", "lacking"})
 _HAVING: Final = frozenset({"wear", "have", "in", "under"})
 """Verbs and prepositions that say what somebody has on or about him."""
 _KINDS: Final = ("mammal", "bird", "other_animal", "fruit", "vegetable", "instrument")
 """Groups whose members exclude each other, also those that are not listed: WordNet has one place for each."""
+_REMEMBERED: Final = 65_536
+"""Nouns whose additions are remembered."""
 _CLOSE: Final = 3
 """Steps between two senses of WordNet that are too few to tell one thing from the other."""
 
@@ -115,26 +113,20 @@ def noun_choices(word: str, *, mass: bool) -> tuple[str, ...]:
     return ()
 
 
-@dataclass(frozen=True)
-class _List:
-    sorts: frozenset[str]
-    words: frozenset[str]
-    draws: tuple[str, ...]
-
-
 class Additions:
     """The lists in memory; `additions()` gives the ones that are shared. Words are dictionary forms."""
 
     def __init__(self, tables: dict[str, Any]) -> None:
-        self._objects = _lists(tables["objects"])
-        self._attributes = _lists(tables["attributes"])
+        self._objects, self._attributes = tables["objects"], tables["attributes"]
         self._typical = {noun: frozenset(words) for noun, words in tables["typical"].items()}
         self._words = {name: frozenset(words) for name, words in tables["words"].items()}
 
+    @lru_cache(maxsize=_REMEMBERED)  # noqa: B019 - the lists live as long as the process
     def objects(self, noun: str) -> tuple[str, ...]:
         """Nouns of things that may be added beside a noun's."""
         return _draws(self._objects, noun)
 
+    @lru_cache(maxsize=_REMEMBERED)  # noqa: B019
     def attributes(self, noun: str) -> tuple[str, ...]:
         """Adjectives that may be added to a noun."""
         return _draws(self._attributes, noun)
@@ -156,19 +148,13 @@ class Additions:
         return adjective in self.attributes(noun) and adjective not in self._typical.get(noun, ())
 
 
-def _lists(tables: dict[str, Any]) -> tuple[_List, ...]:
-    return tuple(
-        _List(frozenset(table.get("for", ())), frozenset(table.get("words", ())), tuple(table["draw"]))
-        for table in tables.values()
-    )
-
-
-def _draws(lists: tuple[_List, ...], noun: str) -> tuple[str, ...]:
-    named = next((one.draws for one in lists if noun in one.words), None)
-    if named is not None:
-        return named
-    sorts = {group.name for group in lexicon().noun_groups(noun)[:1]}
-    return next((one.draws for one in lists if sorts & one.sorts), ())
+def _draws(lists: dict[str, Any], noun: str) -> tuple[str, ...]:
+    """The words of the list that has a noun itself, else of the first that is for its sort."""
+    found = next((one for one in lists.values() if noun in one.get("words", ())), None)
+    if found is None:
+        sorts = {group.name for group in lexicon().noun_groups(noun)[:1]}
+        found = next((one for one in lists.values() if sorts.intersection(one.get("for", ()))), {"draw": ()})
+    return tuple(found["draw"])
 
 
 @cache
@@ -181,8 +167,8 @@ def additions() -> Additions:
     return Additions(read_tables(ADDITIONS_NAME))
 
 
-def may_be_there(caption: Caption, span: TokenSpan, lemma: str) -> bool:
-    """Whether a noun that comes in for the one at `span` may name something in the picture as well.
+def may_be_there(caption: Caption, span: tuple[int, int], lemma: str) -> bool:
+    """Whether a noun that comes in for the one at `span`, its tokens, may name something in the picture as well.
 
     What nearly every picture has; what holds or covers the old thing; a part of another thing that is named ("a wheel"
     beside a car); what a thing may be made of; what a room may hold besides: a kitchen with a sink may well have a
@@ -198,7 +184,7 @@ def may_be_there(caption: Caption, span: TokenSpan, lemma: str) -> bool:
         return True
     if known.is_material(lemma) and not known.is_material(old):
         return True
-    if any(known.is_usual_part(lemma, other) for other in _others(caption, span)):
+    if any(known.is_usual_part(lemma, other) for other in caption.other_nouns(span)):
         return True
     seldom = lemma in additions().objects(old)
     usual = bool(sorts & known.words["room_contents"]) or additions().may_be_present(lemma)
@@ -212,21 +198,14 @@ def is_absent(chunk: Chunk) -> bool:
     return denied or after in ("should be", "would be", "used to", "is missing")
 
 
-def is_inventory(caption: Caption, span: TokenSpan) -> bool:
+def is_inventory(caption: Caption, span: tuple[int, int]) -> bool:
     """Whether the noun is one of the things that a room is said to have, or is listed with two of its fixtures."""
     known, chunk = lexicon(), caption.chunk_at(span[0])
     listed = chunk.before.lower in _LISTING or chunk.after.lower in (",", "and") or chunk.before.is_noun
     if not chunk.before.text or not listed:
         return False  # the last is "a bath tub a toilet and a sink"
-    others = _others(caption, span)
+    others = caption.other_nouns(span)
     room = any(one in known.words["room_words"] or known.is_in_group(one, "room") for one in others)
     fixtures = sum(known.is_in_group(one, "appliance") or known.is_in_group(one, "bathroom_fixture") for one in others)
     contents = known.group_names(caption.tokens[span[1] - 1].lemma) & known.words["room_contents"]
     return bool(contents) and (room or fixtures > 1)
-
-
-def _others(caption: Caption, span: TokenSpan) -> frozenset[str]:
-    """The caption's other nouns."""
-    return frozenset(
-        token.lemma for at, token in enumerate(caption.tokens) if token.is_noun and not span[0] <= at < span[1]
-    )

@@ -153,7 +153,7 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
         return True  # "a toilet in a bathroom next to a window", "meat and broccoli with a fork"
     if other.link == "with" and one.link in JOINERS and not other.acts:
         return True  # "noodles, meat and beans in a sauce with a fork"
-    if _looks_the_same(tokens, (first, second), (one, other), between):
+    if _looks_the_same((first, second), (one, other), between):
         return True
     known = relations().words
     if not between:
@@ -183,18 +183,15 @@ def _says_the_same(caption: Caption, first: Chunk, second: Chunk) -> bool:
 
 
 def _looks_the_same(
-    tokens: Sequence[Token],
-    exchanged: tuple[Chunk, Chunk],
-    own: tuple[PhraseTie, PhraseTie],
-    between: Sequence[PhraseTie],
+    exchanged: tuple[Chunk, Chunk], own: tuple[PhraseTie, PhraseTie], between: Sequence[PhraseTie]
 ) -> bool:
     """Whether two phrases are fastened, filled or held, so that their exchange shows what was there."""
     (first, second), (one, other) = exchanged, own
-    gap = tokens[first.end : second.start]
+    gap = first.source[first.end : second.start]
     if not between:
         verbs = {token.lemma for token in gap if token.is_verb} - {"be"}
         return other.link == "to" and bool(verbs) and verbs <= _HOLDING  # "a dog tied to a post"
-    if other.link == "with" and one.link == "" and tokens[second.start - 2].lemma == "fill":
+    if other.link == "with" and one.link == "" and second.source[second.start - 2].lemma == "fill":
         return True  # "a rose in a vase filled with water"
     if first.is_living:  # "a man in front of a mirror and a sink"
         in_front = between[0].link.endswith("in front of")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import islice
 from typing import Any, Final
 
@@ -66,6 +66,12 @@ class Caption:
     def chunk_at(self, place: int) -> Chunk:
         """The noun phrase that a token is in, which must be in one."""
         return next(chunk for chunk in self.chunks if chunk.start <= place < chunk.end)
+
+    @lru_cache(maxsize=64)  # noqa: B019 - no more captions than these are kept alive
+    def other_nouns(self, span: tuple[int, int]) -> tuple[str, ...]:
+        """Dictionary forms of the nouns outside a span, kept because every word that may stand there is compared."""
+        tokens = (*self.tokens[: span[0]], *self.tokens[span[1] :])
+        return tuple(dict.fromkeys(token.lemma for token in tokens if token.is_noun))
 
     @cached_property
     def content(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from degla.negatives.grammar.chunks import Token
 from degla.negatives.grammar.lexicon import RELATIONS_NAME, WordGroup, lexicon, members, read_tables
@@ -51,22 +51,11 @@ class RelationGroup(WordGroup):
         return behind and (not self.subjects or bool(self.subjects & set(subjects)))
 
 
-@dataclass(frozen=True)
-class Magnitude:
-    """What is about as large: sorts and kinds of nouns, and single nouns, which count before sorts."""
-
-    sorts: frozenset[str]
-    words: frozenset[str]
-
-
 class Relations:
     """The groups in memory; `relations()` gives the ones that are shared. Verbs are dictionary forms."""
 
     def __init__(self, tables: dict[str, Any]) -> None:
-        self.groups: dict[Sort, tuple[RelationGroup, ...]] = {
-            "prepositions": _groups(tables["prepositions"]),
-            "verbs": _groups(tables["verbs"]),
-        }
+        self.groups: dict[Sort, tuple[RelationGroup, ...]] = {sort: _groups(tables[sort]) for sort in get_args(Sort)}
         self.nouns_of_kind = {kind: frozenset(nouns) for kind, nouns in tables["kinds"].items()}
         self.words = {name: frozenset(words) for name, words in tables["words"].items()}
         self._actors = {
@@ -76,10 +65,7 @@ class Relations:
         }
         self._same_ground = frozenset(frozenset(pair.split()) for pair in tables["words"]["same_ground"])
         self._listed = {sort: members(groups) for sort, groups in self.groups.items()}
-        self.scale = {
-            int(size): Magnitude(frozenset(table.get("sorts", ())), frozenset(table.get("words", ())))
-            for size, table in tables["scale"].items()
-        }
+        self.scale = {int(size): table for size, table in tables["scale"].items()}
         self.longest = max(len(word.split()) for word in self._listed["prepositions"])
 
     def is_known(self, sort: Sort, word: str) -> bool:
@@ -195,8 +181,8 @@ def magnitude(noun: Token) -> int:
 def _magnitude(lemma: str, own: tuple[str, ...]) -> int:
     scale = relations().scale
     sorts = {*own, *relations().kinds(lemma)}
-    named = next((size for size, table in scale.items() if lemma in table.words), 0)
-    return named or next((size for size, table in scale.items() if sorts & table.sorts), 0)
+    named = next((size for size, table in scale.items() if lemma in table.get("words", ())), 0)
+    return named or next((size for size, table in scale.items() if sorts.intersection(table.get("sorts", ()))), 0)
 
 
 def is_out_of_scale(figure: Token, preposition: str, support: Token) -> bool:

@@ -58,8 +58,7 @@ class SiblingAttribute(TrueRule):
 
 def _is_undisputed(word: str, others: set[str]) -> bool:
     """Whether a word is a property, and none of the others excludes it."""
-    known = lexicon()
-    return known.is_attribute(word) and all(known.adjective_relation(word, other) for other in others)
+    return lexicon().is_attribute(word) and all(lexicon().adjective_relation(word, other) for other in others)
 
 
 def _said_of(caption: Caption, lemma: str) -> list[str]:

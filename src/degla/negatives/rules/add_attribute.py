@@ -70,7 +70,6 @@ class AddAttribute(ReplacingRule):
 def _places(caption: Caption) -> dict[int, Chunk]:
     """Phrases by where an adjective may be put in, kept because they are asked for once more for every candidate."""
     found: dict[int, Chunk] = {}
-    tokens = caption.tokens
     for chunk in caption.chunks:
         owned = any(token.tag == "POS" for token in chunk.tokens)
         played = lexicon().is_in_group(chunk.noun.lemma, "game") and chunk.determiner is None
@@ -80,12 +79,12 @@ def _places(caption: Caption) -> dict[int, Chunk]:
             own = chunk.adjectives()
             plain = all(
                 token.tag in ("DT", "CD", "PRP$") or (token.is_adjective and token.lower not in ("colored", "coloured"))
-                for token in tokens[chunk.core : start]
+                for token in chunk.source[chunk.core : start]
             )
             named = chunk.noun.tag.startswith("NNP")
             if plain and not named and not _opens_compound(chunk, start) and len(own) <= _MOST_ADJECTIVES:
                 # "a big striped dog", but "a striped blue star" and "a flooded professional court"
-                graded = all(additions().is_vague(tokens[place].lower) for place in own)
+                graded = all(additions().is_vague(chunk.source[place].lower) for place in own)
                 found[start if graded else own[0]] = chunk
     return found
 

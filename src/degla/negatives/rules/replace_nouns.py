@@ -155,12 +155,11 @@ def _choices(caption: Caption, place: Place) -> tuple[str, ...]:
 
 def _suits(caption: Caption, place: Place, lemma: str) -> bool:
     """Whether a noun suits the preposition before its phrase ("in a park"), and "it" behind it."""
-    known, tokens = lexicon(), caption.tokens
-    chunk = caption.chunk_at(place[0])
+    known, chunk = lexicon(), caption.chunk_at(place[0])
     if not fits_before(chunk.before.lower, lemma):
         return False
-    if known.is_person(lemma) and not known.is_living(tokens[place[1] - 1].lemma):
-        return not any(token.lower in ("it", "its") for token in tokens[chunk.end :])
+    if known.is_person(lemma) and not known.is_living(caption.tokens[place[1] - 1].lemma):
+        return not any(token.lower in ("it", "its") for token in caption.tokens[chunk.end :])
     return True
 
 
@@ -180,12 +179,5 @@ def _is_taken(caption: Caption, place: Place, lemma: str) -> bool:
     if not caption.vocabulary.isdisjoint({lemma, words.plural(lemma), *contrary}):
         return True
     return any(
-        noun_relation(other, lemma) in ("synonym", "hypernym", "compatible") for other in _other_nouns(caption, place)
+        noun_relation(other, lemma) in ("synonym", "hypernym", "compatible") for other in caption.other_nouns(place)
     )
-
-
-@lru_cache(maxsize=64)
-def _other_nouns(caption: Caption, place: Place) -> tuple[str, ...]:
-    """The dictionary forms of the nouns outside a place, kept because every word that may stand there is compared."""
-    tokens = (*caption.tokens[: place[0]], *caption.tokens[place[1] :])
-    return tuple(dict.fromkeys(token.lemma for token in tokens if token.is_noun))
