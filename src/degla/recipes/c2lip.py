@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses.concept_sigmoid import ConceptSigmoid
-from degla.losses.core.objective import losses_by_name
-from degla.losses.sigmoid_contrastive import SigmoidContrastive
+from degla.losses import ConceptSigmoid, SigmoidContrastive, losses_by_name
 from degla.recipes.clip import clip
 
 

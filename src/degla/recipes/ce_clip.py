@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses.contrastive import Contrastive
-from degla.losses.core.objective import losses_by_name
-from degla.losses.cross_modal_rank import CrossModalRank
-from degla.losses.intra_modal import IntraModal
+from degla.losses import Contrastive, CrossModalRank, IntraModal, losses_by_name
 from degla.recipes.negclip import negclip
 
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import ReplayConfig, TrainConfig
-from degla.losses.contrastive import Contrastive
-from degla.losses.core.objective import losses_by_name
-from degla.losses.image_grounded import ImageGrounded
-from degla.losses.positive_contrast import PositiveContrast
-from degla.losses.positive_grounded import PositiveGrounded
-from degla.losses.text_pull import TextPull
+from degla.losses import Contrastive, ImageGrounded, PositiveContrast, PositiveGrounded, TextPull, losses_by_name
 from degla.recipes.clip import clip
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, LoopConfig, OptimConfig
-from degla.losses.contrastive import Contrastive
-from degla.losses.core.objective import losses_by_name
+from degla.losses import Contrastive, losses_by_name
 
 
 def clip() -> TrainConfig:

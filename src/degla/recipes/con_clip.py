@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses.core.objective import losses_by_name
-from degla.losses.distractor import Distractor
+from degla.losses import Distractor, losses_by_name
 from degla.recipes.clip import clip
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses.contrastive import Contrastive
-from degla.losses.core.objective import losses_by_name
-from degla.losses.positive_contrast import PositiveContrast
+from degla.losses import Contrastive, PositiveContrast, losses_by_name
 from degla.recipes.negclip import negclip
 
 

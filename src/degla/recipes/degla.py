@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses.contrastive import Contrastive
-from degla.losses.core.objective import losses_by_name
-from degla.losses.image_grounded import ImageGrounded
-from degla.losses.self_distillation import SelfDistillation
-from degla.losses.text_grounded import TextGrounded
+from degla.losses import Contrastive, ImageGrounded, SelfDistillation, TextGrounded, losses_by_name
 from degla.model.teacher import TeacherConfig
 from degla.recipes.negclip import negclip
 

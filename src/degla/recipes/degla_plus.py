@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses.core.objective import losses_by_name
+from degla.losses import losses_by_name
 from degla.recipes.degla import degla
 
 

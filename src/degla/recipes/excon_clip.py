@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses.contrastive import Contrastive
-from degla.losses.core.objective import losses_by_name
-from degla.losses.evidence_contrast import EvidenceContrast
+from degla.losses import Contrastive, EvidenceContrast, losses_by_name
 from degla.model.teacher import TeacherConfig
 from degla.recipes.negclip import negclip
 

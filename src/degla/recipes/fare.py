@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses.core.objective import losses_by_name
-from degla.losses.raw_distillation import RawDistillation
+from degla.losses import RawDistillation, losses_by_name
 from degla.model.attack import AttackConfig
 from degla.model.teacher import TeacherConfig
 from degla.recipes.tecoa import tecoa

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses.contrastive import Contrastive
-from degla.losses.core.objective import losses_by_name
-from degla.losses.dense_grounded import DenseGrounded
-from degla.losses.image_grounded import ImageGrounded
+from degla.losses import Contrastive, DenseGrounded, ImageGrounded, losses_by_name
 from degla.recipes.clip import clip
 
 

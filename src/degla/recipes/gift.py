@@ -6,10 +6,7 @@ from dataclasses import replace
 
 from degla.config.run import ReplayConfig, TrainConfig
 from degla.config.sections import L2SPConfig
-from degla.losses.class_contrast import ClassContrast
-from degla.losses.core.objective import losses_by_name
-from degla.losses.logit_distillation import LogitDistillation
-from degla.losses.soft_alignment import SoftAlignment
+from degla.losses import ClassContrast, LogitDistillation, SoftAlignment, losses_by_name
 from degla.model.teacher import TeacherConfig
 from degla.recipes.clip import clip
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses.core.objective import losses_by_name
-from degla.losses.masked_contrast import MaskedContrast
-from degla.losses.masked_text import MaskedText
+from degla.losses import MaskedContrast, MaskedText, losses_by_name
 from degla.recipes.clip import clip
 
 

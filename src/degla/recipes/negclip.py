@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
-from degla.losses.contrastive import Contrastive
-from degla.losses.core.objective import losses_by_name
+from degla.losses import Contrastive, losses_by_name
 from degla.recipes.clip import clip
 
 

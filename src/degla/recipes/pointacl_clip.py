@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses.contrastive import Contrastive
-from degla.losses.core.objective import losses_by_name
-from degla.losses.view_contrast import ViewContrast
+from degla.losses import Contrastive, ViewContrast, losses_by_name
 from degla.model.teacher import TeacherConfig
 from degla.model.token_mask import ViewsConfig
 from degla.recipes.negclip import negclip

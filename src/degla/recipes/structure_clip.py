@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.losses.core.objective import losses_by_name
-from degla.losses.hardest_hinge import HardestHinge
-from degla.losses.own_hinge import OwnHinge
+from degla.losses import HardestHinge, OwnHinge, losses_by_name
 from degla.recipes.clip import clip
 
 

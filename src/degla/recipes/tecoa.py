@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig, LoopConfig, OptimConfig
-from degla.losses.class_contrast import ClassContrast
-from degla.losses.core.objective import losses_by_name
+from degla.losses import ClassContrast, losses_by_name
 from degla.model.attack import AttackConfig
 from degla.recipes.clip import clip
 
