@@ -50,9 +50,8 @@ class ContextualContrast(Loss):
         negatives = processes.gather_constant(teacher.require("negative"))
         valid = processes.gather_constant(student.valid)
         edges = caption_edges(captions, negatives, valid, neighbours=self.neighbours, least=self.least)
-        rows = processes.own_rows(len(student.image))
-        contexts = smoothed(edges, captions, hops=self.scope)[rows]
-        place = torch.arange(rows.start, rows.stop, device=captions.device)
+        place = processes.places(student.image)
+        contexts = smoothed(edges, captions, hops=self.scope)[place]
         images = processes.gather(student.image)
         return processes.mean(log_partition(contexts, images, student.scale, target=place))
 

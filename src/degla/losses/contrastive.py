@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from degla.losses.core import Embeddings, Loss, Processes, Target
-from degla.losses.core.partition import Absent, log_partition
+from degla.losses.core.partition import Absent, log_partition, with_own
 from degla.ranges import Factor
 
 
@@ -41,25 +41,23 @@ class Contrastive(Loss):
         """Mean over the pairs of all processes."""
         images, captions = processes.gather(student.image), processes.gather(student.caption)
         texts, missing = self._texts(captions, student, processes)
+        place = processes.places(student.image)
         absent_texts: Absent | Tensor = missing
         absent_images: Absent | None = None
         if self.mask_same_image:
-            same = _SameImage(student.group, processes.gather_constant(student.group), processes)
-            absent_images = same
+            groups = processes.gather_constant(student.group)
+
+            def absent_images(rows: slice) -> Bool[Tensor, "rows all"]:
+                return (student.group[rows, None] == groups).scatter(1, place[rows, None], value=False)
 
             def absent_texts(rows: slice) -> Bool[Tensor, "rows texts"]:
                 own = missing.expand(rows.stop - rows.start, -1).clone()
-                own[:, : len(captions)] |= same(rows)
+                own[:, : len(captions)] |= absent_images(rows)
                 return own
 
-        rows = processes.own_rows(len(student.image))
-        place = torch.arange(rows.start, rows.stop, device=captions.device)
         from_image = log_partition(student.image, texts, student.scale, absent=absent_texts, target=place)
         if self.negative_scope == "own" and student.negative.shape[1]:
-            away = student.negative - student.caption[:, None]
-            margin = student.scale * torch.einsum("bd,bkd->bk", student.image, away)
-            margin = margin.masked_fill(~student.valid, -torch.inf)
-            from_image = torch.cat([from_image[:, None], margin], dim=1).logsumexp(dim=1)
+            from_image = with_own(from_image, student.margins(student.image))
         from_caption = log_partition(student.caption, images, student.scale, absent=absent_images, target=place)
         return processes.mean((from_image + from_caption) / 2)
 
@@ -73,18 +71,3 @@ class Contrastive(Loss):
         negatives = processes.gather(student.negative)
         valid = processes.gather_constant(student.valid)
         return torch.cat([captions, negatives.flatten(0, 1)]), torch.cat([missing, ~valid.flatten()])
-
-
-@dataclass(frozen=True)
-class _SameImage:
-    """Which pairs of the global batch show the picture of a row of this process, the row itself left out."""
-
-    own: Int[Tensor, " batch"]
-    everyone: Int[Tensor, " all"]
-    processes: Processes
-
-    def __call__(self, rows: slice) -> Bool[Tensor, "rows all"]:
-        same = self.own[rows, None] == self.everyone[None, :]
-        first = self.processes.own_rows(len(self.own)).start
-        place = torch.arange(rows.start, rows.stop, device=same.device) + first
-        return same.scatter_(1, place[:, None], value=False)

@@ -59,12 +59,7 @@ class DenseGrounded(Loss):
         )
         score = self._score(patch, token, there, student.scale)
         losses = calibrated_own_negatives_loss(
-            score[:, 0],
-            score[:, 1:],
-            valid,
-            smoothing=self.smoothing,
-            focus=self.focus,
-            missing=self.missing,
+            score[:, 0], score[:, 1:], valid, smoothing=self.smoothing, focus=self.focus, missing=self.missing
         )
         return processes.mean(losses, valid.any(dim=1))
 

@@ -51,8 +51,7 @@ class Distractor(Loss):
         missing = ~processes.gather_constant(valid)
         absent = torch.cat([torch.zeros_like(missing), missing])
 
-        own = processes.own_rows(len(valid))
-        place = torch.arange(own.start, own.stop, device=valid.device)
+        place = processes.places(valid)
         texts = torch.cat([captions, negated])
         from_image = log_partition(student.image, texts, student.scale, absent=absent, target=place)
         from_caption = log_partition(

@@ -41,8 +41,7 @@ class DistractorContrastive(Loss):
         images, texts, captions = (processes.gather(rows) for rows in (image, text, student.caption))
         missing = ~processes.gather_constant(valid)
 
-        own = processes.own_rows(len(image))
-        place = torch.arange(own.start, own.stop, device=image.device)
+        place = processes.places(image)
         absent = torch.cat([missing, torch.zeros_like(missing)])
         from_image = log_partition(image, torch.cat([texts, captions]), student.scale, absent=absent, target=place)
         from_text = log_partition(text, images, student.scale, absent=missing, target=place)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
-from degla.losses.core.partition import log_partition
+from degla.losses.core.partition import log_partition, with_own
 from degla.ranges import Factor
 
 
@@ -48,10 +48,7 @@ class EvidenceContrast(Loss):
         part, there = student.require("evidence_image"), student.require("evidence_valid")
         seen = student.require("evidence_seen").to(part)
         found = there & before_negatives(seen, teacher.require("caption"), teacher.require("negative"), student.valid)
-        away = student.negative - student.caption[:, None]
-        margin = student.scale * torch.einsum("bd,bkd->bk", part, away)
-        margin = margin.masked_fill(~student.valid, -torch.inf)
-        own = torch.cat([margin.new_zeros(len(margin), 1), margin], dim=1).logsumexp(dim=1)
+        own = with_own(part.new_zeros(len(part)), student.margins(part))
         absent = ~processes.gather_constant(there & ~found)
         backgrounds = log_partition(student.caption, processes.gather(part), student.scale, absent=absent)
         images = log_partition(student.caption, processes.gather(student.image), student.scale)

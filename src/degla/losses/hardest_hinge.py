@@ -60,9 +60,8 @@ class HardestHinge(StatefulLoss):
 
     def _wrong(self, student: Embeddings, processes: Processes, *, columns: int) -> Bool[Tensor, "batch all"]:
         """Which pairs of the global batch are no match of a row."""
-        rows = torch.arange(len(student.image), device=student.image.device)
-        wrong = torch.ones(len(rows), columns, dtype=torch.bool, device=rows.device)
-        wrong[rows, rows + processes.rank * len(rows)] = False
+        own = processes.places(student.image)[:, None]
+        wrong = torch.ones(len(own), columns, dtype=torch.bool, device=own.device).scatter_(1, own, value=False)
         if self.mask_same_image:
             wrong &= student.group[:, None] != processes.gather_constant(student.group)[None, :]
         return wrong

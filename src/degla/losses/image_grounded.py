@@ -92,11 +92,6 @@ class ImageGrounded(Loss):
         positive = student.scale * (student.image * student.caption).sum(-1)
         negative = student.scale * torch.einsum("bd,bkd->bk", student.image, student.negative)
         losses = calibrated_own_negatives_loss(
-            positive,
-            negative,
-            student.valid,
-            smoothing=self.smoothing,
-            focus=self.focus,
-            missing=self.missing,
+            positive, negative, student.valid, smoothing=self.smoothing, focus=self.focus, missing=self.missing
         )
         return processes.mean(losses, student.valid.any(dim=1))

@@ -48,8 +48,7 @@ class MaskedContrast(Loss):
         images, captions, twins = map(processes.gather, (student.image, caption, masked))
         twinless = ~processes.gather_constant(there)
         none = torch.zeros_like(twinless)
-        rows = processes.own_rows(len(there))
-        place = torch.arange(rows.start, rows.stop, device=there.device)
+        place = processes.places(there)
         scale = student.scale
         from_image = log_partition(
             student.image, torch.cat([captions, twins]), scale, absent=torch.cat([none, twinless]), target=place

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core.pairwise import mean_of_own
 from degla.ranges import Factor
 
 
@@ -35,5 +35,4 @@ class MaskedText(Loss):
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the captions of all processes that have a masked token."""
         losses, valid = student.require("prediction"), student.require("prediction_valid")
-        kept = torch.where(valid, losses, torch.zeros_like(losses))
-        return processes.mean(kept.sum(dim=1) / valid.sum(dim=1).clamp(min=1), valid.any(dim=1))
+        return processes.mean(mean_of_own(losses, valid), valid.any(dim=1))

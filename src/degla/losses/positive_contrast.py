@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from degla.losses.core import Embeddings, Loss, Processes, Target
-from degla.losses.core.places import contrast_by_place, nothing, same_image
+from degla.losses.core.partition import log_partition, with_own
 from degla.ranges import Factor
 
 
@@ -39,5 +40,51 @@ class PositiveContrast(Loss):
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """The mean over places of the mean over all processes' rows that have a positive there."""
         valid = student.require("positive_valid")
-        away = (same_image if self.mask_same_image else nothing)(student, processes, places=valid.shape[1])
+        away = [same_image(student, processes, places=valid.shape[1])] if self.mask_same_image else []
         return contrast_by_place(student, student.require("positive"), valid, processes=processes, left_out=away)
+
+
+def contrast_by_place(
+    student: Embeddings,
+    texts: Float[Tensor, "batch places dim"],
+    valid: Bool[Tensor, "batch places"],
+    *,
+    processes: Processes,
+    left_out: Sequence[Bool[Tensor, "batch all places"]],
+    foil: Float[Tensor, "batch places"] | None = None,
+) -> Float[Tensor, ""]:
+    """The mean over places of CLIP's contrast between images and the texts of that place; 0 for an empty place.
+
+    Args:
+        student: images and scale.
+        texts: of each row; zeros where one is missing.
+        valid: which there are. A row counts, as query and as candidate, only in places where it has a text.
+        processes: that share the batch.
+        left_out: masks of rows of the global batch that are no negatives of an own row, place by place.
+        foil: logit of one further candidate of the image less that of the row's text, -inf where there is none.
+    """
+    images, everyone = processes.gather(student.image), processes.gather(texts)
+    missing, target = ~processes.gather_constant(valid), processes.places(valid)
+    total = student.scale * 0.0
+    for place in range(valid.shape[1]):
+
+        def absent(rows: slice, place: int = place) -> Bool[Tensor, "rows all"]:
+            left = missing[:, place].expand(rows.stop - rows.start, -1)
+            for mask in left_out:
+                left = left | mask[rows, :, place]
+            # An own text that is missing stays, so that its row is finite; it counts nowhere.
+            return left.scatter(1, target[rows, None], value=False)
+
+        there = everyone[:, place].contiguous()
+        from_image = log_partition(student.image, there, student.scale, absent=absent, target=target)
+        if foil is not None:
+            from_image = with_own(from_image, foil[:, place, None])
+        from_text = log_partition(texts[:, place], images, student.scale, absent=absent, target=target)
+        total = total + processes.mean((from_image + from_text) / 2, valid[:, place])
+    return total / max(valid.shape[1], 1)
+
+
+def same_image(student: Embeddings, processes: Processes, *, places: int) -> Bool[Tensor, "batch all places"]:
+    """Rows of the global batch that show the picture of an own row, for each place alike."""
+    groups = processes.gather_constant(student.group)
+    return (student.group[:, None] == groups[None])[..., None].expand(-1, -1, places)

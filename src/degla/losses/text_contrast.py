@@ -48,14 +48,14 @@ class TextContrast(Loss):
         rows, count = valid.shape
         # Candidates: one caption a row of the global batch, or its `count` positives.
         found = 1 if self.anchor == "positive" else count
-        own, owners = processes.own_rows(rows), torch.arange(rows * processes.count, device=valid.device)
-        row = owners[own.start : own.stop].repeat_interleave(count)
+        own, owners = processes.places(valid), torch.arange(rows * processes.count, device=valid.device)
+        row = own.repeat_interleave(count)
         place = torch.arange(rows * count, device=valid.device) % count
         target = row * found + place % found
         if self.mask_same_image:
             group, groups = student.group, processes.gather_constant(student.group)
         else:
-            group, groups = owners[own.start : own.stop], owners
+            group, groups = own, owners
         of_query, of_candidate = group.repeat_interleave(count), groups.repeat_interleave(found)
         if self.anchor == "positive":
             pairs = [(positive.flatten(0, 1), processes.gather(student.caption))]

@@ -61,15 +61,10 @@ def published_pairing(
     student: Embeddings, processes: Processes
 ) -> tuple[Float[Tensor, "batch negatives dim"], Bool[Tensor, "batch negatives"]]:
     """The negatives that the released mask selects, as if they were the row's own."""
-    everyone, everyone_valid = (
-        processes.gather(student.negative),
-        processes.gather_constant(student.valid),
-    )
+    everyone, everyone_valid = processes.gather(student.negative), processes.gather_constant(student.valid)
     total, count, _ = everyone.shape
-    rows = len(student.caption)
-    own = torch.arange(rows, device=everyone.device) + processes.rank * rows
     # The released mask repeats the identity over the columns, which reads the axis as (negative, caption), while
     # the columns are laid out as (caption, negative).
-    column = own[:, None] + total * torch.arange(count, device=everyone.device)[None, :]
+    column = processes.places(student.caption)[:, None] + total * torch.arange(count, device=everyone.device)[None, :]
     caption, negative = column // max(count, 1), column % max(count, 1)
     return everyone[caption, negative], everyone_valid[caption, negative]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.losses.core import Embeddings, Loss, Processes, Target
-from degla.losses.core.places import contrast_by_place, nothing, same_image
+from degla.losses.positive_contrast import contrast_by_place, same_image
 from degla.ranges import Factor
 
 
@@ -45,8 +45,8 @@ class UnitContrast(Loss):
         unit, valid, foil = student.require("unit"), student.require("unit_valid"), student.require("foil")
         margin = student.scale * torch.einsum("bd,bpd->bp", student.image, foil - unit)
         margin = margin.masked_fill(~student.require("foil_valid"), -torch.inf)
-        away = (same_image if self.mask_same_image else nothing)(student, processes, places=valid.shape[1])
+        away = [same_image(student, processes, places=valid.shape[1])] if self.mask_same_image else []
         if self.mask_same_text:
             text = student.require("unit_group")
-            away = away | (text[:, None] == processes.gather_constant(text)[None])
+            away.append(text[:, None] == processes.gather_constant(text)[None])
         return contrast_by_place(student, unit, valid, processes=processes, left_out=away, foil=margin)

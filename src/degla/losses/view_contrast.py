@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -42,8 +41,7 @@ class ViewContrast(Loss):
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
         """Mean over the images of all processes."""
         whole = teacher.require("image")
-        rows = processes.own_rows(len(whole))
-        place = torch.arange(rows.start, rows.stop, device=whole.device)
+        place = processes.places(whole)
         scale = whole.new_tensor(1 / self.temperature)
         found = log_partition(student.image, processes.gather_constant(whole), scale, target=place)
         back = log_partition(whole, processes.gather(student.image), scale, target=place)

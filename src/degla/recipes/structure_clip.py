@@ -28,13 +28,7 @@ def structure_clip() -> TrainConfig:
             hardest_hinge=HardestHinge(weight=1.0, margin=0.2), own_hinge=OwnHinge(weight=5.0, margin=0.1)
         ),
         optim=replace(
-            base.optim,
-            lr=5e-6,
-            weight_decay=0.1,
-            beta2=0.999,
-            eps=1e-8,
-            warmup_steps=0,
-            schedule="constant",
+            base.optim, lr=5e-6, weight_decay=0.1, beta2=0.999, eps=1e-8, warmup_steps=0, schedule="constant"
         ),
         train=replace(base.train, batch_size=64, epochs=10),
     )

@@ -68,6 +68,11 @@ class Embeddings:
         """All inputs by name, as `of` takes them."""
         return {name: value for name, value in vars(self).items() if name != "extra"} | dict(self.extra)
 
+    def margins(self, queries: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch negatives"]:
+        """Logits of each query's own negatives less that of its caption; -inf for those that do not exist."""
+        away = self.negative - self.caption[:, None]
+        return (self.scale * torch.einsum("bd,bkd->bk", queries, away)).masked_fill(~self.valid, -torch.inf)
+
     def require(self, name: str) -> Tensor:
         """One of the optional inputs; a missing one is a mistake of the caller and raises LookupError."""
         if name not in self.extra:
@@ -164,15 +169,14 @@ def _set_defaults(given: dict[str, Any], wanted: Wanted, processes: Processes) -
     negatives = given["negative"].shape[1]
     given.setdefault("valid", torch.ones(rows, negatives, dtype=torch.bool, device=device))
     given.setdefault("rule", torch.where(given["valid"], 0, -1))
-    given.setdefault("group", torch.arange(rows, device=device) + processes.rank * rows)
+    given.setdefault("group", processes.places(image))
     for name in list(given):
         if INPUTS[name].mask and INPUTS[name].kind in ("image", "text"):
             places = given[name].shape[: len(INPUTS[INPUTS[name].mask].shape)]
             given.setdefault(INPUTS[name].mask, torch.ones(places, dtype=torch.bool, device=device))
     for part in ("unit", "concept"):
         if part in given:
-            places = torch.arange(given[part].shape[:2].numel(), device=device).view(given[part].shape[:2])
-            given.setdefault(f"{part}_group", places + processes.rank * places.numel())
+            given.setdefault(f"{part}_group", processes.places(given[part].flatten(0, 1)).view(given[part].shape[:2]))
     for part in ("raw_image", "teacher_raw_image"):
         whole = part.replace("raw_", "")
         if whole in given:

@@ -48,11 +48,12 @@ def fit_to_model(losses: Mapping[str, AnyLoss], *, biased: bool, model: str) -> 
     forms = {name: SIGMOID + name for name in active if SIGMOID + name in LOSSES.names()}
     refused = [name for name, loss in active.items() if loss.scaled and BIAS not in loss.reads and name not in forms]
     if refused:
+        having = [name.removeprefix(SIGMOID) for name in LOSSES.names() if name.startswith(SIGMOID)]
         raise InputError(
             f"{model}: has a logit_bias, as SigLIP and other models of the sigmoid loss have, and this recipe's "
             f"{', '.join(refused)} read its scale without the bias: both would no longer fit the embeddings. The "
             "model can be evaluated. To train it, take a recipe of losses that have a sigmoid form "
-            f"({', '.join(_having())}), such as clip, negclip or degla; to train by this recipe, take a model without "
+            f"({', '.join(having)}), such as clip, negclip or degla; to train by this recipe, take a model without "
             "logit_bias."
         )
     twice = [name for name in forms.values() if name in active]
@@ -64,10 +65,6 @@ def fit_to_model(losses: Mapping[str, AnyLoss], *, biased: bool, model: str) -> 
     return {
         forms.get(name, name): _sigmoid_form(name, loss) if name in forms else loss for name, loss in active.items()
     }
-
-
-def _having() -> list[str]:
-    return [name.removeprefix(SIGMOID) for name in LOSSES.names() if name.startswith(SIGMOID)]
 
 
 def _sigmoid_form(name: str, loss: Any) -> AnyLoss:

@@ -29,10 +29,8 @@ def false_pair(logit: Float[Tensor, "*pairs"]) -> Float[Tensor, "*pairs"]:
     return -logsigmoid(-logit)
 
 
-def mean_of_own(
-    losses: Float[Tensor, "batch negatives"], valid: Bool[Tensor, "batch negatives"]
-) -> Float[Tensor, " batch"]:
-    """The mean of each row over its valid negatives; 0 where it has none."""
+def mean_of_own(losses: Float[Tensor, "batch own"], valid: Bool[Tensor, "batch own"]) -> Float[Tensor, " batch"]:
+    """The mean of each row over what it has of its own, valid negatives or tokens; 0 where it has none."""
     kept = losses.where(valid, losses.new_zeros(()))
     return kept.sum(dim=1) / valid.sum(dim=1).clamp(min=1)
 

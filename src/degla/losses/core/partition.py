@@ -42,6 +42,11 @@ def log_partition(
     return cast(Tensor, _LogPartition.apply(queries, candidates, scale, absent, target, blocks))  # type: ignore[no-untyped-call]
 
 
+def with_own(whole: Float[Tensor, " batch"], logits: Float[Tensor, "batch own"]) -> Float[Tensor, " batch"]:
+    """The logarithm of a sum with further terms of each row's own, given by their logarithms."""
+    return torch.cat([whole[:, None], logits], dim=1).logsumexp(dim=1)
+
+
 class _LogPartition(torch.autograd.Function):
     @staticmethod
     def forward(

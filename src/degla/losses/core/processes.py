@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -56,6 +56,11 @@ class Processes:
     def own_rows(self, rows: int) -> slice:
         """Where the rows of this process, so many as every process has, lie among the gathered ones."""
         return slice(self.rank * rows, (self.rank + 1) * rows)
+
+    def places(self, tensor: Tensor) -> Int[Tensor, " batch"]:
+        """Where each row of this process lies among the gathered ones."""
+        own = self.own_rows(len(tensor))
+        return torch.arange(own.start, own.stop, device=tensor.device)
 
     def gather(self, tensor: Float[Tensor, "batch ..."]) -> Float[Tensor, "all ..."]:
         """Rows of all processes in rank order; gradients of all processes flow back to each row's owner."""
