@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 from degla.cli import main
 from degla.errors import DeglaError, InputError
 from degla.evaluation.models import load_model
-from degla.export.run import FORMS, Exported, export, new_folder
-from degla.export.source import load_weights
+from degla.export.run import FORMS, Exported, export, load_weights, new_folder
 from degla.model import probe
 from degla.model.average import check_alike
 from degla.model.load import load_encoder
@@ -225,7 +224,7 @@ def test_a_resnet_goes_to_onnx(tmp_path: Path) -> None:
 
 
 def test_what_differs_is_not_written(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from degla.export import to_open_clip
+    from degla.export import run
 
     def spoiled(encoder: Any, folder: Path) -> None:
         write(encoder, folder)
@@ -233,8 +232,8 @@ def test_what_differs_is_not_written(tiny_model: Path, tmp_path: Path, monkeypat
         noise = 1e-4 * torch.randn_like(weights["visual.proj"])
         save_file(weights | {"visual.proj": weights["visual.proj"] + noise}, folder / "open_clip_model.safetensors")
 
-    write = to_open_clip.write_open_clip
-    monkeypatch.setattr(to_open_clip, "write_open_clip", spoiled)
+    write = run.save_encoder
+    monkeypatch.setattr(run, "save_encoder", spoiled)
     with pytest.raises(DeglaError, match=r"its embeddings differ by .* nothing was written"):
         export(str(tiny_model), to="open_clip", out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,7 @@
-"""The card of a model, README.md: made from the run and its results, and saying so where there are none."""
+"""The card of a model, README.md: made from the run and its results, and saying so where there are none.
+
+Below stand the lines on how a folder is loaded, by its form.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from degla.config.fields import with_new_names
 from degla.errors import DeglaError, InputError
 from degla.evaluation.cells import Cell
 from degla.evaluation.comparison import Comparison, compare, ordered_results
 from degla.evaluation.sources import titles_of
-from degla.export.recipe_card import data_lines, reproduce_lines, training_lines
-from degla.export.use import USE, CardForm
+from degla.export.recipe_card import bare_name, data_lines, reproduce_lines, training_lines
 from degla.files import write_text
+from degla.model.integrity import STATE_NAME
 from degla.model.runs import CARD_NAME
 from degla.pages.table import markdown_line
 from degla.pages.words import UNKNOWN, interval, percent, points
@@ -24,7 +27,7 @@ from degla.version import __version__
 
 log = logging.getLogger("degla.export")
 
-CONFIG, STATE = "config.json", "state.json"
+CardForm = Literal["checkpoint", "open_clip", "transformers", "onnx"]
 _LIBRARY = {"checkpoint": "open_clip", "open_clip": "open_clip", "transformers": "transformers", "onnx": "onnx"}
 
 
@@ -60,14 +63,16 @@ def write_card(folder: Path, facts: CardFacts) -> None:
     write_text(folder / CARD_NAME, card(facts), remedy="Free the folder, and run the command again.")
 
 
-def write_checkpoint_card(checkpoint: Path) -> None:
-    """Write the card of a checkpoint, from its own files; without a card a checkpoint is as good.
+def try_checkpoint_card(checkpoint: Path) -> None:
+    """Write the card of a checkpoint, from its own files.
 
-    Raises:
-        DeglaError: the card cannot be written.
+    Without a card a checkpoint is as good: one that cannot be written is a warning, no reason to end a training.
     """
     title = f"{checkpoint.resolve().parent.name}/{checkpoint.name}"
-    write_card(checkpoint, CardFacts(title=title, form="checkpoint", origin=checkpoint.name, checkpoint=checkpoint))
+    try:
+        write_card(checkpoint, CardFacts(title=title, form="checkpoint", origin=checkpoint.name, checkpoint=checkpoint))
+    except DeglaError as error:
+        log.warning("%s: has no card: %s", checkpoint, error)
 
 
 def card(facts: CardFacts) -> str:
@@ -85,7 +90,7 @@ def card(facts: CardFacts) -> str:
     lines += _results(comparison, facts)
     lines += _leakage(comparison)
     lines += _licence(facts, config)
-    lines += USE[facts.form]
+    lines += _USE[facts.form]
     lines += reproduce_lines(config) if config else []
     return "\n".join([*lines, f"Made by degla {__version__}."]) + "\n"
 
@@ -94,7 +99,7 @@ def _run_of(checkpoint: Path | None) -> tuple[dict[str, Any] | None, dict[str, A
     if checkpoint is None:
         return None, {}
     parts = []
-    for name in (CONFIG, STATE):
+    for name in ("config.json", STATE_NAME):
         try:
             parts.append(with_new_names(read_json_object(checkpoint / name, constants=True)))
         except InputError:
@@ -123,12 +128,12 @@ def _front(facts: CardFacts, config: dict[str, Any] | None) -> list[str]:
 def _summary(facts: CardFacts, config: dict[str, Any] | None) -> str:
     if config is None:
         return (
-            f"An image-text model of the CLIP kind, written by degla from `{_last(facts.origin)}`. Nothing is "
+            f"An image-text model of the CLIP kind, written by degla from `{bare_name(facts.origin)}`. Nothing is "
             "recorded of a training by degla."
         )
     recipe = f"the recipe `{config['recipe']}`" if config.get("recipe") else "a configuration of its own"
     negatives = " and hard negative captions" if _uses_negatives(config) else ""
-    base = _last(str(config.get("model", "unknown")))
+    base = bare_name(str(config.get("model", "unknown")))
     return f"An image-text model of the CLIP kind: `{base}`, fine-tuned by degla with {recipe}{negatives}."
 
 
@@ -136,11 +141,6 @@ def _uses_negatives(config: dict[str, Any]) -> bool:
     data = config.get("data") or {}
     files = data.get("negatives") or data.get("distractor_negative")
     return bool(files) and bool(data.get("negatives_per_caption") or data.get("distractor_negative"))
-
-
-def _last(name: str) -> str:
-    """A name without the folders of the machine that it was used on."""
-    return Path(name).name if Path(name).is_absolute() or name.startswith((".", "~")) else name
 
 
 def _comparison(facts: CardFacts) -> Comparison | None:
@@ -216,14 +216,73 @@ def _licence(facts: CardFacts, config: dict[str, Any] | None) -> Iterator[str]:
     if facts.licence:
         yield f"{facts.licence}, as whoever wrote the card has stated."
     else:
-        base = _last(str((config or {}).get("model") or facts.origin))
+        base = bare_name(str((config or {}).get("model") or facts.origin))
         yield f"Not stated. The weights come from `{base}`, whose terms may bind, as may those of the training data."
     yield ""
 
 
-def try_checkpoint_card(checkpoint: Path) -> None:
-    """As `write_checkpoint_card`; a card that cannot be written is a warning, no reason to end a training."""
-    try:
-        write_checkpoint_card(checkpoint)
-    except DeglaError as error:
-        log.warning("%s: has no card: %s", checkpoint, error)
+_DEGLA = """With degla:
+
+```sh
+degla evaluate FOLDER --benchmarks sugarcrepe --root DATA --out results.json
+```
+
+```python
+import degla
+
+model = degla.load_model("FOLDER")
+images, texts = degla.encode_images(model, ["photo.jpg"]), degla.encode_captions(model, ["a dog chases a cat"])
+```
+"""
+
+_OPEN_CLIP = """With open_clip:
+
+```python
+import open_clip
+
+model, _, transform = open_clip.create_model_and_transforms("local-dir:FOLDER")  # or hf-hub:OWNER/NAME
+tokenize = open_clip.get_tokenizer("local-dir:FOLDER")
+```
+
+Where `vision_cfg.timm_model_name` in open_clip_config.json ends in `_tanh`, `import degla.model.timm_towers` first.
+"""
+
+_TRANSFORMERS = """With transformers:
+
+```python
+from transformers import AutoModel, AutoProcessor
+
+model, processor = AutoModel.from_pretrained("FOLDER"), AutoProcessor.from_pretrained("FOLDER")
+inputs = processor(text=["a dog"], images=image, padding="max_length", truncation=True, return_tensors="pt")
+```
+"""
+
+_ONNX = """With onnxruntime, from any language: `image.onnx` takes `pixel_values` [batch, 3, height, width] in float32,
+`text.onnx` takes `input_ids` [batch, context] in int64; both give embeddings of length one. `degla_onnx.json` holds
+the sizes, the scale and the version of the operators, `tokenizer.json` the tokenizer, `preprocessor_config.json` the
+mean, deviation and sizes.
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("FOLDER/text.onnx")
+(texts,) = session.run(None, {"input_ids": input_ids})
+```
+"""
+
+_TO_OTHERS = """For other programs: `degla export FOLDER --to transformers --out OUT`, or `--to onnx`.
+`--to open_clip` gives the weights without what training needs.
+"""
+
+
+def _lines(*parts: str) -> list[str]:
+    return ["## Use", "", *"\n".join(parts).splitlines(), ""]
+
+
+_USE: dict[CardForm, list[str]] = {
+    "checkpoint": _lines(_DEGLA, _OPEN_CLIP, _TO_OTHERS),
+    "open_clip": _lines(_DEGLA, _OPEN_CLIP, _TO_OTHERS),
+    "transformers": _lines(_DEGLA, _TRANSFORMERS),
+    "onnx": _lines(_DEGLA, _ONNX),
+}
+"""Lines of a card, by form."""

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from degla.errors import DeglaError, InputError
-from degla.export.run import To, export
-from degla.export.source import What
+from degla.export.run import To, What, export
 from degla.model.hub import why_unreachable
 from degla.model.integrity import STATE_NAME
 from degla.model.runs import CARD_NAME
@@ -69,10 +68,8 @@ def publish(
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         )
-        upload = Upload(files, (folder / CARD_NAME).read_text(encoding="utf-8"))
-        if dry_run:
-            return upload
-        return Upload(upload.files, upload.card, _send(folder, to, token=token, private=private))
+        card = (folder / CARD_NAME).read_text(encoding="utf-8")
+        return Upload(files, card, "" if dry_run else _send(folder, to, token=token, private=private))
 
 
 @contextmanager
@@ -130,14 +127,10 @@ def _send(folder: Path, to: str, *, token: str | None, private: bool) -> str:
     try:
         address = api.create_repo(to, private=private or None, exist_ok=True)
         api.upload_folder(repo_id=to, folder_path=folder, commit_message=f"{to.partition('/')[2]} by degla")
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
+    except Exception as error:  # the hub's HTTP client and its transfer library raise kinds of their own
+        status = getattr(error.response, "status_code", None) if isinstance(error, HfHubHTTPError) else None
         if status in (401, 403):
             raise InputError(f"{to}: the hub refuses ({status}): the token may not write there. {_LOGIN}") from None
-        raise DeglaError(
-            f"{to}: the upload failed: {in_one_line(error)}. Run the same command again to resume."
-        ) from None
-    except Exception as error:  # the hub's HTTP client and its transfer library raise kinds of their own
         raise DeglaError(
             f"{to}: the upload failed: {in_one_line(error) or type(error).__name__}. Run the same command again to "
             "resume."

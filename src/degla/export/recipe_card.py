@@ -27,7 +27,7 @@ def training_lines(config: dict[str, Any], state: dict[str, Any], *, what: str |
     steps, batch = int(state.get("step", 0)), int(train.get("batch_size", 0))
     rows = {
         "recipe": config.get("recipe") or "–",
-        "started from": _name(str(config.get("model", "–"))),
+        "started from": bare_name(str(config.get("model", "–"))),
         "losses and their weights": _weights(config.get("objective") or {}),
         "of replayed pairs": _weights(again),
         "steps": f"{steps:,} of {int(state.get('steps', steps)):,}, of {batch:,} pairs: {steps * batch:,} pairs seen",
@@ -94,11 +94,10 @@ def command(config: TrainConfig) -> list[str]:
             words += [f"--{flag}", *map(str, value)]
         else:
             text = Path(str(value)).name if flag in paths and value is not None else str(value)
-            words += [f"--{flag}", _name(text) if flag == "model" else text]
+            words += [f"--{flag}", bare_name(text) if flag == "model" else text]
     return words
 
 
-def _name(model: str) -> str:
+def bare_name(model: str) -> str:
     """A model's name without the folders of the machine that it was used on."""
-    local = Path(model).is_absolute() or model.startswith((".", "~"))
-    return Path(model).name if local else model
+    return Path(model).name if Path(model).is_absolute() or model.startswith((".", "~")) else model

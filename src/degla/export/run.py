@@ -1,24 +1,34 @@
-"""`export`: a model's name enters; a whole folder in another program's form leaves, compared with the model."""
+"""`export`: a model's name enters; a whole folder in another program's form leaves, compared with the model.
+
+Of a run also that: which weights are meant, the model for use, the student, its teacher or its average with the start.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from degla.errors import DeglaError, InputError
 from degla.export.card import CardFacts, card, write_card
-from degla.export.source import What, checkpoint_of, load_weights
+from degla.export.check import check_open_clip
 from degla.files import cannot_write, whole_folder
+from degla.model.address import folder_here
+from degla.model.checkpoint import save_encoder
 from degla.model.encoder import Encoder
+from degla.model.integrity import ADAPTERS_NAME, STATE_NAME, STUDENT_NAME, TEACHER_NAME, check_one, read_state
+from degla.model.load import load_encoder
+from degla.model.runs import chosen_checkpoint, settle
 
 log = logging.getLogger("degla.export")
 
+What = Literal["student", "teacher", "average"]
 To = Literal["open_clip", "transformers", "onnx"]
 FORMS: tuple[To, ...] = ("open_clip", "transformers", "onnx")
 _REMEDY = "Choose another --out."
@@ -84,16 +94,14 @@ def export(
     card(facts)  # A wrong result is told before anything is written.
     with new_folder(out) as partial:
         difference, notes = _write(encoder, partial, to=to, int8=int8)
-        write_card(partial, CardFacts(**{**vars(facts), "notes": notes}))
+        write_card(partial, replace(facts, notes=notes))
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return Exported(out, to, difference, size, notes)
 
 
 def _write(encoder: Encoder, folder: Path, *, to: To, int8: bool) -> tuple[float, tuple[str, ...]]:
     if to == "open_clip":
-        from degla.export.to_open_clip import check_open_clip, write_open_clip
-
-        write_open_clip(encoder, folder)
+        save_encoder(encoder, folder)
         difference, notes = check_open_clip(encoder, folder), []
     elif to == "transformers":
         from degla.export.to_transformers import check_transformers, write_transformers
@@ -153,3 +161,52 @@ def new_folder(out: Path) -> Iterator[Path]:
         if any(words in str(error) for words in ("Permission denied", "Read-only file system")):
             raise InputError(f"{out}: cannot be written: no permission. {_REMEDY}") from None
         raise
+
+
+def checkpoint_of(name: str) -> Path | None:
+    """The checkpoint that a model's name stands for; None where it is no run and no checkpoint of one."""
+    folder = folder_here(name)
+    if not folder.is_dir():
+        return None
+    if (folder / STATE_NAME).is_file():
+        return folder
+    settle(folder)
+    return chosen_checkpoint(folder)
+
+
+def load_weights(name: str, *, what: What | None = None) -> Encoder:
+    """Load the weights of a model that are meant.
+
+    Args:
+        name: any form of `degla.model.load.FORMS`.
+        what: of a run's checkpoint; None: the model that `name` stands for everywhere else.
+
+    Raises:
+        InputError: there is no such model, or the checkpoint does not hold these weights.
+    """
+    folder = checkpoint_of(name) if what is not None else None
+    if what is None:
+        return load_encoder(name)
+    if folder is None:
+        raise InputError(f"--what {what}: {name} is no run and no checkpoint of one; leave --what out.")
+    state = read_state(folder)
+    encoder = load_encoder(str(folder))
+    if what == "average":
+        if state.start is None:
+            raise InputError(
+                f"--what average: {folder} keeps the student itself, as the run was not started with --train.average."
+            )
+        return encoder
+    if what == "student" and state.start is None:
+        return encoder
+    if what == "student" and not (folder / STUDENT_NAME).is_file() and (folder / ADAPTERS_NAME).is_file():
+        raise InputError(
+            f"--what student: {folder} holds the student as adapters beside an average; take --what average."
+        )
+    file = folder / (STUDENT_NAME if what == "student" else TEACHER_NAME)
+    if not file.is_file():
+        gone = "" if state.resumable else "; what only a resumed run reads was deleted when the run had finished"
+        raise InputError(f"--what {what}: {file} is missing: the run had no {what}{gone}.")
+    check_one(folder, file.name)
+    encoder.clip.load_state_dict(load_file(file), strict=True)
+    return encoder

@@ -41,22 +41,15 @@ def require_onnx(*, quantize: bool) -> None:
             raise InputError(f"--to onnx needs {package}, which is not installed. {INSTALL}") from None
 
 
-class _Images(nn.Module):
-    def __init__(self, clip: nn.Module) -> None:
+class _Tower(nn.Module):
+    """Unit embeddings by one of a model's two functions, "encode_image" or "encode_text"."""
+
+    def __init__(self, clip: nn.Module, function: str) -> None:
         super().__init__()
-        self.clip: Any = clip
+        self.clip, self.function = clip, function
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return nn.functional.normalize(self.clip.encode_image(pixel_values), dim=-1)
-
-
-class _Texts(nn.Module):
-    def __init__(self, clip: nn.Module) -> None:
-        super().__init__()
-        self.clip: Any = clip
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        return nn.functional.normalize(self.clip.encode_text(input_ids), dim=-1)
+    def forward(self, inputs: Tensor) -> Tensor:
+        return nn.functional.normalize(getattr(self.clip, self.function)(inputs), dim=-1)
 
 
 def write_onnx(encoder: Encoder, folder: Path) -> None:
@@ -66,14 +59,14 @@ def write_onnx(encoder: Encoder, folder: Path) -> None:
         InputError: PyTorch cannot write a tower as ONNX, or the tokenizer has no form outside of open_clip.
     """
     made = Probe.of(encoder)
-    parts = ((_Images, made.pixels, IMAGE, "pixel_values", "image_embeds"),
-             (_Texts, made.tokens, TEXT, "input_ids", "text_embeds"))  # fmt: skip
-    for wrapper, example, file, source, target in parts:
+    parts = (("encode_image", made.pixels, IMAGE, "pixel_values", "image_embeds"),
+             ("encode_text", made.tokens, TEXT, "input_ids", "text_embeds"))  # fmt: skip
+    for function, example, file, source, target in parts:
         try:
             with torch.no_grad(), _plain_attention():
                 torch.onnx.export(
-                    wrapper(encoder.clip).eval(), (example[:2],), str(folder / file), dynamo=False, opset_version=OPSET,
-                    input_names=[source], output_names=[target],
+                    _Tower(encoder.clip, function).eval(), (example[:2],), str(folder / file),
+                    dynamo=False, opset_version=OPSET, input_names=[source], output_names=[target],
                     dynamic_axes={source: {0: "batch"}, target: {0: "batch"}},
                 )  # fmt: skip
         except torch.onnx.OnnxExporterError as error:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from pydantic import Field, model_validator
 
 from degla.errors import InputError
-from degla.parse import read_text
+from degla.parse import read_toml
 from degla.records import Record, validate
 from degla.shelf import did_you_mean
 
@@ -97,12 +95,10 @@ class Sources:
     Attributes:
         sets: what people name, to names of sources and of other sets.
         table: name of a source to the source.
-        where: names the file in messages.
     """
 
     sets: dict[str, tuple[str, ...]]
     table: dict[str, FileSource]
-    where: str
 
     def of(self, name: str) -> dict[str, FileSource]:
         """The sources of a set, each once, in order.
@@ -125,21 +121,15 @@ def read_sources(path: Path | None = None) -> Sources:
     Raises:
         InputError: the file cannot be read or is wrong; a set names nothing, or itself.
     """
-    own = resources.files("degla.fetch") / "sources.toml"
-    where = "sources.toml" if path is None else str(path)
-    text = own.read_text(encoding="utf-8") if path is None else read_text(path)
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where}: not TOML: {error}.") from None
-    rows = content.pop("sets", {})
-    sets = validate(_Sets, {"sets": rows}, where=where).sets
+    path = path or Path(__file__).with_name("sources.toml")
+    content, where = read_toml(path), str(path)
+    sets = validate(_Sets, {"sets": content.pop("sets", {})}, where=where).sets
     table = {name: validate(FileSource, row, where=f"{where}: {name}") for name, row in content.items()}
     for name, members in sets.items():
         for member in members:
             if member not in table and (member not in sets or member == name or sets[member].count(name)):
                 raise InputError(f"{where}: set {name!r} names {member!r}, which is no source and no other set.")
-    return Sources(sets, table, where)
+    return Sources(sets, table)
 
 
 class _Sets(Record):
