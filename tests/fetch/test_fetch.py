@@ -268,6 +268,7 @@ def test_too_little_space_is_said_before_a_byte_comes(
         ("[sets]\ntoy = ['a']\n[a]\nask = 'x'\nurl = 'http://x/'\n", "give 'url', or 'ask'"),
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'http://x/'\nto = '../a'\n", "paths must stay under the root"),
         ("[sets]\ntoy = ['a']\n[a]\nurl = 'ftp://x/'\nto = 'a'\n", "field 'url'"),
+        ("[sets]\ntoy = ['a']\na = ['b']\nb = ['toy']\n", "set 'toy' names 'a', which is no source and no other set"),
         ("[sets\n", "not TOML"),
     ],
 )

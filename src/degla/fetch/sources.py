@@ -127,9 +127,21 @@ def read_sources(path: Path | None = None) -> Sources:
     table = {name: validate(FileSource, row, where=f"{where}: {name}") for name, row in content.items()}
     for name, members in sets.items():
         for member in members:
-            if member not in table and (member not in sets or member == name or sets[member].count(name)):
+            if member not in table and (member not in sets or name in _within(sets, member)):
                 raise InputError(f"{where}: set {name!r} names {member!r}, which is no source and no other set.")
     return Sources(sets, table)
+
+
+def _within(sets: dict[str, tuple[str, ...]], name: str) -> set[str]:
+    """A set and all that it is made of, at any depth."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        each = left.pop()
+        if each not in found:
+            found.add(each)
+            left += sets.get(each, ())
+    return found
 
 
 class _Sets(Record):
