@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from degla.errors import DeglaError, InputError
 from degla.fetch.sources import Download, FileSource
-from degla.fetch.transfer import ByteListener, digest_of_file, fetch_file, open_session
+from degla.fetch.transfer import ByteListener, difference, fetch_file, open_session
 from degla.fetch.unpack import unpack_archive
 from degla.files import PARTIAL, write_json
 from degla.locks import lock
@@ -117,10 +117,7 @@ def _count(root: Path, pattern: str, least: int) -> int:
 
 
 def _is_right(place: Path, file: Download) -> bool:
-    if not place.is_file():
-        return False
-    kind, _, wanted = file.check.partition(":")
-    return not wanted or digest_of_file(place, kind) == wanted
+    return place.is_file() and not difference(place, check=file.check)
 
 
 def _fetch(name: str, source: FileSource, root: Path, *, session: Session, keep_archives: bool, show: bool) -> None:

@@ -80,7 +80,7 @@ def fetch_file(
             target.parent.mkdir(parents=True, exist_ok=True)
             if size is None or have != size:
                 _take(url, partial, have, session=session, size=size, told=told)
-            wrong = _difference(partial, check=check, size=size)
+            wrong = difference(partial, check=check, size=size)
             if not wrong:
                 partial.replace(target)
                 return
@@ -170,23 +170,18 @@ def _range(url: str, answer: Response, have: int) -> tuple[int | None, int | Non
 _MOVED = "Open the address in a browser: it may have moved, or want a form; --sources FILE gives other addresses."
 
 
-def _difference(file: Path, *, check: str, size: int | None) -> str:
-    """What is wrong with a file, "" for nothing."""
+def difference(file: Path, *, check: str, size: int | None = None) -> str:
+    """What is wrong with a file, "" for nothing: see `fetch_file`."""
     length = _length(file)
     if size is not None and length != size:
         return f"{length:,} bytes came, it has {size:,}"
     if check:
         kind, _, wanted = check.partition(":")
-        found = digest_of_file(file, kind)
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
         if found != wanted:
             return f"its {kind} is {found}, and must be {wanted}"
     return ""
-
-
-def digest_of_file(file: Path, kind: str) -> str:
-    """Hexadecimal digest of a file; `kind`: "sha256" or "md5"."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
 def _length(file: Path) -> int:
