@@ -25,6 +25,19 @@ from degla.systems.contextualization.contexts import (
     contexts_of,
     request_of,
 )
+from degla.systems.contextualization.encoder import (
+    BREAK,
+    MASK,
+    PAD,
+    SPECIAL,
+    START,
+    UNKNOWN_WORD,
+    TextEncoder,
+    Words,
+    corrupt,
+    unseen_words,
+    writing_task,
+)
 from degla.systems.contextualization.knowledge import (
     KnowledgeGraph,
     Triple,
@@ -33,29 +46,19 @@ from degla.systems.contextualization.knowledge import (
     split,
     walk,
 )
-from degla.systems.contextualization.networks import TextEncoder, unseen_words
-from degla.systems.contextualization.ranks import Query, answers, filtered_rank, queries_of, rank_means
 from degla.systems.contextualization.settings import ContextSettings
-from degla.systems.contextualization.tasks import (
-    BREAK,
-    MASK,
-    PAD,
-    SPECIAL,
-    START,
-    UNKNOWN_WORD,
-    Words,
-    corrupt,
-    writing_task,
-)
 from degla.systems.contextualization.training import (
     ContextCorpus,
+    Query,
     context_loss,
+    filtered_rank,
     masked_perplexity,
+    queries_of,
     query_loss,
+    rank_means,
     ranks_of,
     train_completion,
 )
-from degla.systems.system import Case
 from tests.official import SHARED
 
 NAMES = ("dog", "animal", "tail", "wolf")
@@ -85,13 +88,13 @@ def test_filtered_ranks_of_four_entities_by_hand() -> None:
 
 def test_means_of_ranks_by_hand() -> None:
     found = rank_means([1, 2, 4, 20])
-    assert found.mrr == pytest.approx((1 + 0.5 + 0.25 + 0.05) / 4)
-    assert (found.hits_1, found.hits_3, found.hits_10) == (0.25, 0.5, 0.75)
+    assert found["mrr"] == pytest.approx((1 + 0.5 + 0.25 + 0.05) / 4)
+    assert [found[f"hits_{most}"] for most in (1, 3, 10)] == [0.25, 0.5, 0.75]
 
 
-def test_answers_of_all_parts_step_aside_in_both_directions() -> None:
+def test_answers_of_all_parts_step_aside_in_both_directions(completion: ContextCorpus) -> None:
     assert queries_of(Triple(0, 1, 2)) == ((Query(0, 1, False), 2), (Query(2, 1, True), 0))
-    known = answers(GRAPH)
+    known = completion.right
     assert known[Query(1, 0, True)] == {0, 3} and known[Query(2, 1, True)] == {0, 3}
 
 
@@ -116,7 +119,7 @@ def test_special_words_are_known_and_never_selected() -> None:
     row = words.rows([("dog", "a cat")], longest=9)
     assert row.tolist() == [[START, words.known.index("dog"), BREAK, words.known.index("a"), UNKNOWN_WORD, BREAK]]
     special = torch.arange(len(SPECIAL)).repeat(50, 50)
-    assert not corrupt(special, words=9).selected.any()
+    assert not corrupt(special, words=9)[1].any()
     assert words.rows([("a a a a a a a a a a",), ("a",)], longest=4).tolist()[1] == [START, 5, BREAK, PAD]
 
 
@@ -251,7 +254,7 @@ def test_both_tasks_learn(completion: ContextCorpus, task: str) -> None:
 def test_a_context_without_a_selected_word_is_nothing(
     completion: ContextCorpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("degla.systems.contextualization.tasks.SELECTED", 0.0)
+    monkeypatch.setattr("degla.systems.contextualization.encoder.SELECTED", 0.0)
     encoder = TextEncoder(len(completion.words.known), SMALL)
     value = context_loss(encoder, completion, [0], "reconstruct")
     assert value.item() == 0 and value.requires_grad
@@ -281,7 +284,7 @@ def test_perplexity_by_frequencies_by_hand(completion: ContextCorpus) -> None:
 def test_ranks_are_those_of_names_alone(completion: ContextCorpus) -> None:
     torch.manual_seed(0)
     encoder = TextEncoder(len(completion.words.known), SMALL).eval()
-    found = ranks_of(encoder, completion, GRAPH.test, answers(GRAPH))
+    found = ranks_of(encoder, completion, GRAPH.test)
     rows = (
         encoder.embed(completion.rows_of([Query(3, 1, False), Query(2, 1, True)]))
         @ encoder.embed(completion.entities).T
@@ -437,18 +440,18 @@ def test_published_graphs_with_texts() -> None:
 )
 def test_settings_that_do_not_go_together(settings: ContextSettings, says: str) -> None:
     with pytest.raises(InputError, match=says):
-        SYSTEM.train(settings, Case("wordnet", "names", 0))
+        SYSTEM.read(settings, "wordnet", 0)
 
 
 def test_every_method_runs_and_is_drawn() -> None:
     settings = ContextSettings(entities=250, dim=8, layers=1, epochs=1, warm_up=1, batch=160)
-    cases = [Case("wordnet", method, 0) for method in SYSTEM.methods]
-    models = {case: SYSTEM.train(settings, case) for case in cases}
-    for case in cases:
-        scores = SYSTEM.measure(settings, case, models[case])
+    data = SYSTEM.read(settings, "wordnet", 0)
+    models = {method: SYSTEM.train(settings, data, method) for method in SYSTEM.methods}
+    for method, weights in models.items():
+        scores = SYSTEM.measure(settings, data, method, weights)
         assert set(scores) == {column.name for column in SYSTEM.columns}
         assert 0 < scores["mrr"] <= 1 and scores["hits_1"] <= scores["hits_3"] <= scores["hits_10"]
-    figure = SYSTEM.draw(settings, models)
+    figure = SYSTEM.draw(settings, data, models, "wordnet")
     assert figure is not None
     drawing = figure.draw(figure.widths[0])
     assert "250 entities" in figure.caption and "<svg" in drawing

@@ -16,13 +16,10 @@ from torch.nn.functional import normalize
 from degla.errors import InputError
 from degla.model.evidence import above, enlarge, grad_cam, increased, relative_drop, top_share, unit_range
 from degla.systems.excon import SYSTEM
-from degla.systems.excon.cases import draw, measure, train, training_loss
-from degla.systems.excon.measures import calibration_error
-from degla.systems.excon.network import Network, augment, explain, load_network, masked_views
+from degla.systems.excon.cases import calibration_error, draw, measure, train, training_loss
+from degla.systems.excon.network import Network, augment, explain, load_network, masked_views, supervised_contrast
 from degla.systems.excon.pictures import SHAPES, draw_shapes, read_pictures
 from degla.systems.excon.settings import ExconSettings
-from degla.systems.excon.supcon import supervised_contrast
-from degla.systems.system import Case
 
 TINY = ExconSettings(data=("shapes",), images=32, test_images=12, epochs=2, explained_from=1, batch=16)
 
@@ -107,21 +104,21 @@ def test_explanations_leave_the_network_as_it_is() -> None:
 
 
 def test_masked_views_begin_where_they_are_to_and_backgrounds_are_another_method() -> None:
-    weights = {}
+    weights, data = {}, SYSTEM.read(TINY, "shapes", 0)
     for method in SYSTEM.methods:
         torch.manual_seed(3)
-        weights[method] = train(TINY, Case("shapes", method, 0))
+        weights[method] = train(TINY, data, method)
     different = [not torch.equal(weights[one]["body.0.weight"], weights[other]["body.0.weight"])
                  for one, other in (("supcon", "excon"), ("excon", "excon_b"))]  # fmt: skip
     assert all(different)
     late = ExconSettings(**{**vars(TINY), "explained_from": 2})
     torch.manual_seed(3)
-    same = train(late, Case("shapes", "excon_b", 0))
+    same = train(late, data, "excon_b")
     assert all(torch.equal(value, weights["supcon"][name]) for name, value in same.items())
-    scores = measure(TINY, Case("shapes", "excon", 0), weights["excon"])
+    scores = measure(TINY, data, "excon", weights["excon"])
     assert set(scores) == {column.name for column in SYSTEM.columns} and all(0 <= each <= 1 for each in scores.values())
     assert not load_network(weights["excon"]).training
-    figure = draw(TINY, {Case("shapes", method, 0): weights[method] for method in SYSTEM.methods})
+    figure = draw(TINY, data, weights, "shapes")
     assert figure.title == "shapes" and figure.draw(figure.widths[0]).count("<image") == 8 * 4
 
 

@@ -13,9 +13,18 @@ from torch import nn
 
 from degla.errors import DeglaError, InputError
 from degla.systems.free import SYSTEM
-from degla.systems.free.clip_features import COLOURS_SHOWN, SHAPES_SHOWN, embed_shapes, is_unseen
-from degla.systems.free.data import ZeroShotData, made_features, read_features
-from degla.systems.free.losses import (
+from degla.systems.free.data import (
+    COLOURS_SHOWN,
+    SHAPES_SHOWN,
+    ZeroShotData,
+    embed_shapes,
+    is_unseen,
+    made_features,
+    read_features,
+)
+from degla.systems.free.networks import (
+    Refiner,
+    ResidualAdapter,
     class_accuracy,
     cycle_loss,
     gradient_penalty,
@@ -24,7 +33,6 @@ from degla.systems.free.losses import (
     other_class,
     variational_loss,
 )
-from degla.systems.free.networks import Refiner, ResidualAdapter
 from degla.systems.free.settings import FreeSettings
 from degla.systems.free.training import (
     FreeModel,
@@ -38,7 +46,6 @@ from degla.systems.free.training import (
     score_rows,
     train_free,
 )
-from degla.systems.system import Case
 
 TWO = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 1.0]], dtype=torch.double)
 
@@ -166,7 +173,7 @@ def test_made_features_compose() -> None:
     assert data.features.shape == (1560, 64) and (len(data.seen), len(data.unseen)) == (20, 6)
     assert len({tuple(row) for row in data.semantics.tolist()}) == 26
     assert not torch.equal(data.features, made_features(seed=2).features)
-    assert score_rows(linear_map(data.scaled()), data).unseen > 0.3, "what is said of classes tells unseen ones"
+    assert score_rows(linear_map(data.scaled()), data)["unseen"] > 0.3, "what is said of classes tells unseen ones"
 
 
 def test_a_refined_feature_is_the_same_each_time() -> None:
@@ -330,11 +337,11 @@ def test_embeddings_of_drawn_shapes_by_a_clip(tiny_model: Path) -> None:
 
 def test_every_method_runs_and_is_drawn() -> None:
     settings = FreeSettings(hidden=8, epochs=1, part="validation", made_rows=4)
-    cases = [Case("made", method, 0) for method in SYSTEM.methods]
-    models = {case: SYSTEM.train(settings, case) for case in cases}
-    scores = {case.method: SYSTEM.measure(settings, case, models[case]) for case in cases}
+    data = SYSTEM.read(settings, "made", 0)
+    models = {method: SYSTEM.train(settings, data, method) for method in SYSTEM.methods}
+    scores = {method: SYSTEM.measure(settings, data, method, weights) for method, weights in models.items()}
     assert scores.pop("zero_shot") == {}, "attributes are no embeddings"
     assert all(set(values) == {"seen", "unseen", "harmonic"} for values in scores.values())
-    figure = SYSTEM.draw(settings, models)
+    figure = SYSTEM.draw(settings, data, models, "made")
     assert figure is not None
     assert "crosses are made" in figure.caption and "<svg" in figure.draw(figure.widths[0])

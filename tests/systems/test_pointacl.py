@@ -14,15 +14,20 @@ from torch.nn.functional import normalize
 
 from degla.errors import InputError
 from degla.model.token_mask import gumbel, largest, places_of, sampling_keys, significance, taken
+from degla.systems.learning import classify, probe
 from degla.systems.pointacl import SYSTEM
 from degla.systems.pointacl.cases import cut_out, draw, measure, train
-from degla.systems.pointacl.clouds import farthest, patches_of, read_clouds, read_off
-from degla.systems.pointacl.network import PointNetwork
+from degla.systems.pointacl.clouds import (
+    SOLIDS,
+    draw_solid,
+    farthest,
+    patches_of,
+    read_clouds,
+    read_off,
+    sample_surface,
+)
+from degla.systems.pointacl.network import PointNetwork, chamfer, info_nce, pretraining_loss
 from degla.systems.pointacl.settings import PointaclSettings
-from degla.systems.pointacl.solids import SOLIDS, draw_solid, sample_surface
-from degla.systems.pointacl.training import chamfer, info_nce, pretraining_loss
-from degla.systems.probe import classify, probe
-from degla.systems.system import Case
 
 TINY = PointaclSettings(
     clouds=20, labelled=20, test_clouds=20, points=40, patches=10, patch_points=4, width=16, blocks=2, epochs=1,
@@ -141,7 +146,7 @@ def test_points_lie_on_the_surface() -> None:
 
 
 def test_zero_weight_is_the_baseline_bit_for_bit_and_methods_differ() -> None:
-    found = {}
+    found, data = {}, SYSTEM.read(TINY, "solids", 0)
     for name, method, weight in (
         ("base", "point_mae", 0.1),
         ("zero", "random_contrast", 0.0),
@@ -150,13 +155,13 @@ def test_zero_weight_is_the_baseline_bit_for_bit_and_methods_differ() -> None:
         ("low", "low_contrast", 0.1),
     ):
         torch.manual_seed(5)
-        found[name] = train(replace(TINY, weight=weight), Case("solids", method, 0))
+        found[name] = train(replace(TINY, weight=weight), data, method)
     assert all(torch.equal(value, found["zero"][name]) for name, value in found["base"].items())
     for one, other in itertools.combinations(("base", "random", "high", "low"), 2):
         assert any(not torch.equal(value, found[other][name]) for name, value in found[one].items()), (one, other)
-    scores = measure(TINY, Case("solids", "pointacl", 0), found["high"])
+    scores = measure(TINY, data, "pointacl", found["high"])
     assert set(scores) == {column.name for column in SYSTEM.columns} and all(0 <= each <= 1 for each in scores.values())
-    figure = draw(TINY, {Case("solids", "pointacl", 0): found["high"]})
+    figure = draw(TINY, data, {"pointacl": found["high"]}, "solids")
     assert figure is not None and figure.title == "solids" and "<svg" in figure.draw(figure.widths[0])
 
 
@@ -205,11 +210,12 @@ def test_validation_clouds_are_no_test_clouds() -> None:
 )
 def test_settings_that_cannot_be_are_refused(changed: dict[str, float], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        train(replace(TINY, **changed), Case("solids", "pointacl", 0))  # type: ignore[arg-type]
+        SYSTEM.read(replace(TINY, **changed), "solids", 0)  # type: ignore[arg-type]
 
 
 def test_a_run_of_one_step() -> None:
-    assert train(replace(TINY, clouds=4, epochs=1), Case("solids", "point_mae", 0))
+    settings = replace(TINY, clouds=4, epochs=1)
+    assert train(settings, SYSTEM.read(settings, "solids", 0), "point_mae")
 
 
 OFF = "OFF\n4 2 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 2\n3 0 2 3\n"

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from degla.cli import main
+from degla.config.fields import to_plain
 from degla.errors import DeglaError, InputError
 from degla.ranges import AtLeastOne
 from degla.shelf import SYSTEMS, Shelf
 from degla.systems.conduct import cases_of, load_weights, run_system
 from degla.systems.page import page_of
-from degla.systems.record import load_record, plain_settings, read_settings, save_record
+from degla.systems.record import load_record, read_settings, save_record
 from degla.systems.system import Case, Expectation, ScoreColumn, System, SystemSettings, Weights
 from degla.verbs import system as verb
 
@@ -34,12 +35,13 @@ class _Settings(SystemSettings):
 TRAINED: list[Case] = []
 
 
-def _train(settings: _Settings, case: Case) -> Weights:
-    TRAINED.append(case)
-    return {"value": torch.rand(1) + (case.method == "better") * settings.steps}
+def _train(settings: _Settings, data: tuple[str, int], method: str) -> Weights:
+    name, seed = data
+    TRAINED.append(Case(name, method, seed))
+    return {"value": torch.rand(1) + (method == "better") * settings.steps}
 
 
-def _measure(settings: _Settings, case: Case, weights: Weights) -> dict[str, float]:
+def _measure(settings: _Settings, data: tuple[str, int], method: str, weights: Weights) -> dict[str, float]:
     value = float(weights["value"])
     return {"score": value / 10, "error": 4 - value + settings.steps}
 
@@ -51,6 +53,7 @@ SYSTEM = System(
     quick=_Settings(data=("plain",), steps=1),
     methods=("base", "better"),
     columns=(ScoreColumn("score", "Share."), ScoreColumn("error", "Number.", better="lower", percent=False)),
+    read=lambda settings, name, seed: (name, seed),
     train=_train,
     measure=_measure,
     expected=(Expectation("better", "base", "score", 0.25), Expectation("better", "base", "error", -4.0)),
@@ -148,14 +151,14 @@ def test_models_are_measured_again_with_other_settings(tmp_path: Path) -> None:
 
 
 def test_a_score_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
-    broken = replace(SYSTEM, measure=lambda settings, case, weights: {"score": float("nan"), "error": 1.0})
+    broken = replace(SYSTEM, measure=lambda settings, data, method, weights: {"score": float("nan"), "error": 1.0})
     cases = cases_of(broken, broken.settings, seeds=[4], methods=["better"])
     with pytest.raises(DeglaError, match="better on plain, seed 4: score is nan"):
         run_system(broken, broken.settings, cases, name="fake", out=tmp_path, command="")
 
 
 def test_weights_that_are_not_finite_end_the_run_before_they_are_kept(tmp_path: Path) -> None:
-    broken = replace(SYSTEM, train=lambda settings, case: {"value": torch.tensor([1.0, float("inf")])})
+    broken = replace(SYSTEM, train=lambda settings, data, method: {"value": torch.tensor([1.0, float("inf")])})
     cases = cases_of(broken, broken.settings, seeds=[4], methods=["better"])
     with pytest.raises(DeglaError, match="better on plain, seed 4: training left weights that are no finite numbers"):
         run_system(broken, broken.settings, cases, name="fake", out=tmp_path, command="")
@@ -164,7 +167,7 @@ def test_weights_that_are_not_finite_end_the_run_before_they_are_kept(tmp_path: 
 
 def test_settings_survive_a_file(tmp_path: Path) -> None:
     settings = _Settings(steps=7, data=("x",))
-    assert read_settings(_Settings, json.loads(json.dumps(plain_settings(settings))), where="here") == settings
+    assert read_settings(_Settings, json.loads(json.dumps(to_plain(settings))), where="here") == settings
     with pytest.raises(InputError, match="here: settings: "):
         read_settings(_Settings, {"steps": 0}, where="here")
 
@@ -228,7 +231,7 @@ def test_every_system_keeps_to_the_form(name: str) -> None:
     for each in system.expected:
         assert {each.first, each.second} <= set(system.methods) and each.column in columns
         assert set(each.data) <= set(system.settings.data)
-    assert read_settings(type(system.settings), plain_settings(system.settings), where=name) == system.settings
+    assert read_settings(type(system.settings), to_plain(system.settings), where=name) == system.settings
     texts = "\n".join(SYSTEMS.docstrings(name))
     assert all(f"\n{section}: " in texts for section in ("Formula", "Source", "Differs", "Cost")), name
 

@@ -14,13 +14,19 @@ import torch
 from scipy.sparse import csr_matrix
 
 from degla.errors import InputError
-from degla.systems.probe import probe
-from degla.systems.system import Case
+from degla.systems.learning import probe
 from degla.systems.ugcl import SYSTEM
+from degla.systems.ugcl.cases import DECAYS, probe_accuracy
 from degla.systems.ugcl.contrast import GraphEncoder, contextual_loss, embed, train_encoder
-from degla.systems.ugcl.graph import Graph, normalised_adjacency, propagate, undirected
-from degla.systems.ugcl.planetoid import block_model, read_graph, row_normalised
-from degla.systems.ugcl.probe import DECAYS, probe_accuracy
+from degla.systems.ugcl.graph import (
+    Graph,
+    block_model,
+    normalised_adjacency,
+    propagate,
+    read_graph,
+    row_normalised,
+    undirected,
+)
 from degla.systems.ugcl.settings import UgclSettings
 from tests.official import SHARED
 
@@ -164,16 +170,16 @@ def test_the_probe_chooses_on_validation_nodes_alone(monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as scripted:
         # One decay is right on the validation node (class 0) and wrong on the test node (class 1), all others opposite.
         scripted.setattr(
-            "degla.systems.ugcl.probe.probe",
+            "degla.systems.ugcl.cases.probe",
             lambda rows, label, *, classes, decay, scaled: torch.tensor(
                 [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]] if 2 * decay == DECAYS[2] else [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
             ),
         )
-        assert probe_accuracy(torch.ones(4, 2), graph) == (1.0, 0.0)
+        assert probe_accuracy(torch.ones(4, 2), graph) == {"test": 0.0, "validation": 1.0}
     found = probe_accuracy(torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]]), graph)
-    assert found == (1.0, 1.0)
+    assert found == {"test": 1.0, "validation": 1.0}
     # Validation is wrong and test is right: the accuracy of the one never stands for the other.
-    assert probe_accuracy(torch.tensor([[1.0, 0], [0, 1], [0, 1], [0, 1]]), graph) == (0.0, 1.0)
+    assert probe_accuracy(torch.tensor([[1.0, 0], [0, 1], [0, 1], [0, 1]]), graph) == {"test": 1.0, "validation": 0.0}
 
 
 def test_weight_decay_shrinks_the_regression() -> None:
@@ -332,12 +338,12 @@ def test_the_authors_own_graphs(name: str) -> None:
 
 def test_every_method_runs_and_is_drawn() -> None:
     settings = UgclSettings(dim=4, epochs=2, sample=100)
-    cases = [Case("block", method, 0) for method in SYSTEM.methods]
-    models = {case: SYSTEM.train(settings, case) for case in cases}
-    scores = {case.method: SYSTEM.measure(settings, case, models[case]) for case in cases}
+    data = SYSTEM.read(settings, "block", 0)
+    models = {method: SYSTEM.train(settings, data, method) for method in SYSTEM.methods}
+    scores = {method: SYSTEM.measure(settings, data, method, weights) for method, weights in models.items()}
     assert all(0 <= value <= 1 for values in scores.values() for value in values.values())
     assert scores["sgc"]["test"] > scores["raw"]["test"] + 0.2
-    figure = SYSTEM.draw(settings, models)
+    figure = SYSTEM.draw(settings, data, models, "block")
     assert figure is not None
     assert figure.draw(figure.widths[0]).count("<g id=") > 5 and "block model" in figure.caption
 

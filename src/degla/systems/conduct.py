@@ -8,12 +8,11 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from degla.config.fields import to_plain
 from degla.errors import DeglaError, InputError
 from degla.files import sha256_of, whole_file, write_text
 from degla.locks import lock
@@ -22,15 +21,16 @@ from degla.parse import read_bytes
 from degla.progress import TaskProgress
 from degla.shelf import did_you_mean
 from degla.systems.page import page_of
-from degla.systems.record import FILE, CaseRecord, SystemRecord, load_record, plain_settings, save_record
-from degla.systems.system import AnySettings, Case, System, Weights
+from degla.systems.record import FILE, CaseRecord, SystemRecord, load_record, save_record
+from degla.systems.system import AnySettings, AnySystem, Case, Data, System, Weights
+from degla.version import installed_version
 
 log = logging.getLogger("degla.systems")
 
-_PACKAGES = ("torch", "torchvision", "open_clip_torch", "trimesh", "torch-geometric")
+_PACKAGES = ("torch", "torchvision", "open_clip_torch")
 
 
-def cases_of(system: System[Any], settings: AnySettings, *, seeds: Iterable[int], methods: Sequence[str]) -> list[Case]:
+def cases_of(system: AnySystem, settings: AnySettings, *, seeds: Iterable[int], methods: Sequence[str]) -> list[Case]:
     """Every method on every data set with every seed; a seed's methods stand together.
 
     Raises:
@@ -47,7 +47,7 @@ def cases_of(system: System[Any], settings: AnySettings, *, seeds: Iterable[int]
 
 
 def run_system(
-    system: System[AnySettings],
+    system: System[AnySettings, Data],
     settings: AnySettings,
     cases: Sequence[Case],
     *,
@@ -93,20 +93,21 @@ def run_system(
 
 
 def _figures(
-    system: System[AnySettings], settings: AnySettings, cases: Sequence[Case], *, source: Path
+    system: System[AnySettings, Data], settings: AnySettings, cases: Sequence[Case], *, source: Path
 ) -> list[Figure]:
     """One of each data set at most, of the models of the first seed."""
     first = min(case.seed for case in cases)
     drawn = []
-    for data in dict.fromkeys(case.data for case in cases):
-        models = {case: load_weights(source, case) for case in cases if case.seed == first and case.data == data}
-        drawn.append(system.draw(settings, models))
+    for name in dict.fromkeys(case.data for case in cases):
+        models = {case.method: load_weights(source, case) for case in cases if case.seed == first and case.data == name}
+        drawn.append(system.draw(settings, system.read(settings, name, first), models, name))
     return [figure for figure in drawn if figure is not None]
 
 
 def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> SystemRecord:
     """An empty record, or that of an earlier call with the same settings."""
-    new = SystemRecord(system=name, command=command, versions=_versions(), settings=plain_settings(settings))
+    versions = {each: found for each in _PACKAGES if (found := installed_version(each)) != "not installed"}
+    new = SystemRecord(system=name, command=command, versions=versions, settings=to_plain(settings))
     if not (out / FILE).exists():
         return new
     old = load_record(out, system=name)
@@ -118,19 +119,23 @@ def _begin(name: str, settings: AnySettings, *, out: Path, command: str) -> Syst
     return new.model_copy(update={"cases": old.cases, "digests": old.digests})
 
 
-def _do(system: System[AnySettings], settings: AnySettings, case: Case, *, source: Path, train: bool) -> CaseRecord:
+def _do(
+    system: System[AnySettings, Data], settings: AnySettings, case: Case, *, source: Path, train: bool
+) -> CaseRecord:
     began = time.perf_counter()
     seconds = 0.0
     if train:
         with seeded(case.seed):
-            weights = system.train(settings, case)
+            weights = system.train(settings, system.read(settings, case.data, case.seed), case.method)
         seconds = time.perf_counter() - began
         if not all(bool(value.isfinite().all()) for value in weights.values()):
             where = f"{case.method} on {case.data}, seed {case.seed}"
             raise DeglaError(f"{where}: training left weights that are no finite numbers; lower the rate.")
         save_weights(weights, source, case)
+    weights = load_weights(source, case)
     with seeded(case.seed):
-        values = dict(system.measure(settings, case, load_weights(source, case)))
+        data = system.read(settings, case.data, case.seed)
+        values = dict(system.measure(settings, data, case.method, weights))
     for column, value in values.items():
         if not math.isfinite(value):
             raise DeglaError(f"{case.method} on {case.data}, seed {case.seed}: {column} is {value}; lower the rate.")
@@ -196,13 +201,3 @@ def load_weights(folder: Path, case: Case) -> Weights:
         return load(read_bytes(path, remedy="Train it first: degla system NAME run."))
     except SafetensorError as error:
         raise InputError(f"{path}: is no model: {error}. Delete it and run again.") from None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

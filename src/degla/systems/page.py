@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic_core import to_jsonable_python
 
@@ -14,7 +14,7 @@ from degla.pages.table import Column, Table, TableCell, TableRow, Tone
 from degla.pages.words import UNKNOWN, counted, duration, interval, minus, percent, points
 from degla.statistics.seeds import Difference, seed_difference, seed_spread
 from degla.systems.record import SystemRecord, seeds_of
-from degla.systems.system import Expectation, ScoreColumn, System
+from degla.systems.system import AnySystem, Expectation, ScoreColumn
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -35,7 +35,7 @@ _EXPECTED = (
 )
 
 
-def page_of(system: System[Any], record: SystemRecord, *, figures: Sequence[Figure] = ()) -> Page:
+def page_of(system: AnySystem, record: SystemRecord, *, figures: Sequence[Figure] = ()) -> Page:
     """The page, made from the record and figures."""
     seeds = seeds_of(record.cases)
     lead: list[Part | str] = [Paragraph(f"arXiv {system.paper}, beside its baselines.", quiet=False)]
@@ -61,7 +61,7 @@ def page_of(system: System[Any], record: SystemRecord, *, figures: Sequence[Figu
     return Page(system.title, parts, lead=lead, warnings=warnings, tab=f"degla system: {record.system}")
 
 
-def render_terminal(system: System[Any], record: SystemRecord) -> Group:
+def render_terminal(system: AnySystem, record: SystemRecord) -> Group:
     """A table a data set, then what was expected."""
     from rich.console import Group
 
@@ -75,7 +75,7 @@ def _data(record: SystemRecord) -> list[str]:
     return list(dict.fromkeys(row.data for row in record.cases))
 
 
-def _table(system: System[Any], record: SystemRecord, data: str) -> Table:
+def _table(system: AnySystem, record: SystemRecord, data: str) -> Table:
     heads = [Column("method"), *(Column(f"{each.name} {_arrow(each)}") for each in system.columns), Column("training")]
     rows = []
     for method in system.methods:
@@ -87,7 +87,7 @@ def _table(system: System[Any], record: SystemRecord, data: str) -> Table:
     return Table(heads, rows, stacked=True)
 
 
-def _other_settings(system: System[Any], record: SystemRecord) -> list[str]:
+def _other_settings(system: AnySystem, record: SystemRecord) -> list[str]:
     """Names of settings that are not the default ones; each data set has its own table and may have its own bounds."""
     default = to_jsonable_python(system.settings)
     return [
@@ -97,7 +97,7 @@ def _other_settings(system: System[Any], record: SystemRecord) -> list[str]:
     ]
 
 
-def _cell(system: System[Any], record: SystemRecord, data: str, method: str, column: ScoreColumn) -> TableCell:
+def _cell(system: AnySystem, record: SystemRecord, data: str, method: str, column: ScoreColumn) -> TableCell:
     values = record.scores(data, method, column.name)
     if not values:
         return TableCell(UNKNOWN)
@@ -129,7 +129,7 @@ def _expected_columns() -> list[Column]:
             *map(Column, ("difference", "bound", "holds", "seeds"))]  # fmt: skip
 
 
-def _expected(system: System[Any], record: SystemRecord) -> list[TableRow]:
+def _expected(system: AnySystem, record: SystemRecord) -> list[TableRow]:
     """A row for each expectation and data set of which both methods were run."""
     columns = {column.name: column for column in system.columns}
     rows = []

@@ -88,12 +88,6 @@ def load_record(folder: Path, *, system: str) -> SystemRecord:
     return record
 
 
-def plain_settings(settings: AnySettings) -> dict[str, Any]:
-    """As JSON values."""
-    values = TypeAdapter(type(settings)).dump_python(settings, mode="json")
-    return dict(values)
-
-
 def read_settings(kind: type[AnySettings], values: Mapping[str, Any], *, where: str) -> AnySettings:
     """The settings of these JSON values.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -69,14 +69,15 @@ class Expectation:
 
 
 AnySettings = TypeVar("AnySettings", bound=SystemSettings)
+Data = TypeVar("Data")
 
 
 @dataclass(frozen=True)
-class System(Generic[AnySettings]):
+class System(Generic[AnySettings, Data]):
     """A system with its baselines.
 
-    `train` and `measure` are called with torch's generator at the case's seed, and have no other source of chance than
-    it and `Case.seed`.
+    `read`, `train` and `measure` are called with torch's generator at the case's seed, and have no other source of
+    chance than it and the seed that `read` is given.
 
     Attributes:
         title: of the page.
@@ -86,9 +87,10 @@ class System(Generic[AnySettings]):
         methods: the baseline first.
         columns: the scores.
         expected: what the table is compared with.
-        train: one model.
+        read: a data set, by its name and a seed; asked for by every method, so that it keeps what it has made.
+        train: one model of a data set, by a method.
         measure: its scores, by name of the column.
-        draw: a figure of one data set's models of the first seed, by method.
+        draw: a figure of one data set's models of the first seed, by method; behind them the name of the data set.
     """
 
     title: str
@@ -97,12 +99,16 @@ class System(Generic[AnySettings]):
     quick: AnySettings
     methods: tuple[str, ...]
     columns: tuple[ScoreColumn, ...]
-    train: Callable[[AnySettings, Case], Weights]
-    measure: Callable[[AnySettings, Case, Weights], Mapping[str, float]]
-    draw: Callable[[AnySettings, Mapping[Case, Weights]], Figure | None] = lambda settings, models: None
+    read: Callable[[AnySettings, str, int], Data]
+    train: Callable[[AnySettings, Data, str], Weights]
+    measure: Callable[[AnySettings, Data, str, Weights], Mapping[str, float]]
+    draw: Callable[[AnySettings, Data, Mapping[str, Weights], str], Figure | None] = lambda *given: None
     expected: tuple[Expectation, ...] = ()
 
     @property
     def baseline(self) -> str:
         """What the others are compared with."""
         return self.methods[0]
+
+
+AnySystem = System[Any, Any]

@@ -14,7 +14,7 @@ from degla.errors import InputError
 from degla.shelf import SYSTEMS, did_you_mean
 
 if TYPE_CHECKING:
-    from degla.systems.system import Case, System
+    from degla.systems.system import AnySystem, Case
 
 _ACTIONS = {
     "run": "train every method with every seed, measure it, write a page",
@@ -47,7 +47,7 @@ class SystemCommand:
     """What the words of a command ask for."""
 
     given: argparse.Namespace
-    system: System[Any]
+    system: AnySystem
     settings: Any
     cases: list[Case]
 

@@ -16,7 +16,7 @@ Differs:  A two-layer encoder made from nothing in place of BERT, T5 and BART; m
 Cost:     `reconstruct` and `write` embed one text a triple beside its two questions; ranking costs nothing more.
 """
 
-from degla.systems.contextualization.cases import draw, measure, train
+from degla.systems.contextualization.cases import draw, measure, read, train
 from degla.systems.contextualization.settings import ContextSettings
 from degla.systems.system import Expectation, ScoreColumn, System
 
@@ -40,6 +40,7 @@ SYSTEM = System(
             percent=False,
         ),
     ),
+    read=read,
     train=train,
     measure=measure,
     draw=draw,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -10,26 +10,56 @@ from typing import Final
 from degla.errors import InputError
 from degla.negatives.llm import LanguageModel
 from degla.pages.page import Figure
+from degla.pages.plot import dress, marks_of, new_figure, styled, to_svg
 from degla.systems.contextualization.contexts import by_template, contexts_of
+from degla.systems.contextualization.encoder import HEADS, TextEncoder
 from degla.systems.contextualization.knowledge import KnowledgeGraph, embedded_graph, read_knowledge, walk
-from degla.systems.contextualization.networks import HEADS, TextEncoder
-from degla.systems.contextualization.picture import draw_ranks
-from degla.systems.contextualization.ranks import answers, rank_means
 from degla.systems.contextualization.settings import ContextSettings
 from degla.systems.contextualization.training import (
     ContextCorpus,
     TextTask,
     masked_perplexity,
+    rank_means,
     ranks_of,
     train_completion,
 )
-from degla.systems.system import Case, Weights
+from degla.systems.learning import with_weights
+from degla.systems.system import Weights
+
+
+def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str) -> Figure:
+    """The share of test answers at or before each rank, on a logarithmic axis, and chance."""
+
+    @styled
+    def draw(width: float) -> str:
+        figure, axes = new_figure(width, max(min(width * 0.6, 4.2), 3.0))
+        marks = marks_of(ranks, baseline=next(iter(ranks)))
+        for method, found in ranks.items():
+            shares = [(place + 1) / len(found) for place in range(len(found))]
+            axes.step(sorted(found), shares, where="post", color=marks[method].colour, label=method)
+        axes.plot(range(1, entities + 1), [each / entities for each in range(1, entities + 1)], "k:", alpha=0.4,
+                  label="chance")  # fmt: skip
+        axes.set_xscale("log")
+        decades = [10**power for power in range(len(str(entities)))]
+        axes.set_xticks(decades, [f"{each:,}" for each in decades])
+        axes.minorticks_off()
+        axes.set_xlabel("rank")
+        axes.set_ylabel("share of answers")
+        dress(axes)
+        # Below the lines, which fill the corners of a narrow picture.
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5 if width > 6 else 3)
+        figure.tight_layout()
+        return to_svg(figure, f"ranks {data}")
+
+    return Figure(draw, f"`{data}`: {entities} entities; heads and tails.", title="Answers by rank")
+
 
 _TASKS: Final[dict[str, TextTask]] = {"reconstruct": "reconstruct", "write": "write"}
 
 
 @lru_cache(maxsize=4)
-def _completion(settings: ContextSettings, data: str, seed: int) -> ContextCorpus:
+def read(settings: ContextSettings, data: str, seed: int) -> ContextCorpus:
+    """A graph and the contexts of its training triples."""
     graph = _graph(settings, data, seed)
     file = Path(settings.contexts) if settings.contexts else None
     return ContextCorpus(graph, contexts_of(graph, model=_writer(settings), file=file))
@@ -62,42 +92,29 @@ def _writer(settings: ContextSettings) -> LanguageModel | None:
     return ServerModel([settings.writer], settings.writer_model)
 
 
-def train(settings: ContextSettings, case: Case) -> Weights:
+def train(settings: ContextSettings, data: ContextCorpus, method: str) -> Weights:
     """One encoder that answers queries."""
-    completion = _completion(settings, case.data, case.seed)
-    task = _TASKS.get(case.method, "")
-    return train_completion(completion, settings, warm=case.method != "names", task=task).state_dict()
+    return train_completion(data, settings, warm=method != "names", task=_TASKS.get(method, "")).state_dict()
 
 
-def _encoder(settings: ContextSettings, case: Case, weights: Weights) -> TextEncoder:
-    encoder = TextEncoder(len(_completion(settings, case.data, case.seed).words.known), settings)
-    encoder.load_state_dict(dict(weights))
-    return encoder.eval()
+def _encoder(settings: ContextSettings, data: ContextCorpus, weights: Weights) -> TextEncoder:
+    return with_weights(TextEncoder(len(data.words.known), settings), weights)
 
 
-def _ranks(settings: ContextSettings, case: Case, weights: Weights) -> list[float]:
-    completion = _completion(settings, case.data, case.seed)
-    encoder = _encoder(settings, case, weights)
-    return ranks_of(encoder, completion, completion.graph.test, answers(completion.graph))
-
-
-def measure(settings: ContextSettings, case: Case, weights: Weights) -> Mapping[str, float]:
+def measure(settings: ContextSettings, data: ContextCorpus, method: str, weights: Weights) -> Mapping[str, float]:
     """Filtered ranks of answers, and how well masked words of texts about test triples are told."""
-    completion = _completion(settings, case.data, case.seed)
-    graph, encoder = completion.graph, _encoder(settings, case, weights)
-    held_out = [by_template(graph, triple) for triple in graph.test]
-    told, guessed = masked_perplexity(encoder, completion, held_out)
-    chosen = ranks_of(encoder, completion, graph.validation, answers(graph)) if graph.validation else []
+    graph, encoder = data.graph, _encoder(settings, data, weights)
+    told, guessed = masked_perplexity(encoder, data, [by_template(graph, triple) for triple in graph.test])
+    chosen = ranks_of(encoder, data, graph.validation) if graph.validation else []
     return {
-        **rank_means(_ranks(settings, case, weights))._asdict(),
-        **({"validation_mrr": rank_means(chosen).mrr} if chosen else {}),
+        **rank_means(ranks_of(encoder, data, graph.test)),
+        **({"validation_mrr": rank_means(chosen)["mrr"]} if chosen else {}),
         "perplexity_ratio": told / guessed,
     }
 
 
-def draw(settings: ContextSettings, models: Mapping[Case, Weights]) -> Figure:
+def draw(settings: ContextSettings, data: ContextCorpus, models: Mapping[str, Weights], name: str) -> Figure:
     """Shares of test answers by rank, of all methods."""
-    first = next(iter(models))
-    entities = len(_completion(settings, first.data, first.seed).graph.names)
-    ranks = {case.method: _ranks(settings, case, weights) for case, weights in models.items()}
-    return draw_ranks(ranks, entities=entities, data=first.data)
+    ranks = {method: ranks_of(_encoder(settings, data, weights), data, data.graph.test)
+             for method, weights in models.items()}  # fmt: skip
+    return draw_ranks(ranks, entities=len(data.graph.names), data=name)

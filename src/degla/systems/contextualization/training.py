@@ -1,22 +1,77 @@
-"""Training of answers to queries, with contexts beside; ranks of answers, and how well masked words are told."""
+"""Training of answers to queries, with contexts beside; their filtered ranks, and how well masked words are told."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from degla.systems.contextualization.encoder import (
+    BREAK,
+    LONGEST_ROW,
+    MASK,
+    PAD,
+    SPECIAL,
+    TextEncoder,
+    Words,
+    corrupt,
+    writing_task,
+)
 from degla.systems.contextualization.knowledge import KnowledgeGraph, Triple
-from degla.systems.contextualization.networks import LONGEST_ROW, TextEncoder
-from degla.systems.contextualization.ranks import Query, filtered_rank, known_answers, queries_of
 from degla.systems.contextualization.settings import ContextSettings
-from degla.systems.contextualization.tasks import BREAK, MASK, PAD, SPECIAL, Words, corrupt, writing_task
+from degla.systems.learning import take_step
+
+
+class Query(NamedTuple):
+    """An entity and a relation that ask for another entity; `turned` asks for the head."""
+
+    entity: int
+    relation: int
+    turned: bool
+
+
+def queries_of(triple: Triple) -> tuple[tuple[Query, int], tuple[Query, int]]:
+    """The two questions that a triple answers, each with its answer."""
+    head, relation, tail = triple
+    return (Query(head, relation, False), tail), (Query(tail, relation, True), head)
+
+
+def answers(triples: Iterable[Triple]) -> Mapping[Query, set[int]]:
+    """Every answer in some triples."""
+    known: dict[Query, set[int]] = {}
+    for triple in triples:
+        for query, answer in queries_of(triple):
+            known.setdefault(query, set()).add(answer)
+    return known
+
+
+def filtered_rank(scores: Float[Tensor, " entities"], answer: int, others: Iterable[int]) -> float:
+    """The place of an answer, 1 for the best, among entities that are not right as well; ties count half.
+
+    Args:
+        scores: of all entities.
+        answer: the entity asked for.
+        others: entities that are right, too; the answer may be among them.
+    """
+    left = scores.clone()
+    away = [other for other in others if other != answer]
+    left[away] = -float("inf")
+    better = int((left > scores[answer]).sum())
+    equal = int((left == scores[answer]).sum()) - 1
+    return 1 + better + equal / 2
+
+
+def rank_means(ranks: Sequence[float]) -> dict[str, float]:
+    """Of one rank or more: the mean reciprocal rank "mrr", and shares of ranks at most 1, 3 and 10, "hits_1", ..."""
+    hits = {f"hits_{most}": sum(rank <= most for rank in ranks) / len(ranks) for most in (1, 3, 10)}
+    return {"mrr": sum(1 / rank for rank in ranks) / len(ranks), **hits}
+
 
 TextTask = Literal["", "reconstruct", "write"]
 """What contexts are for beside the queries: nothing, masked words, or word by word behind the triple."""
@@ -29,7 +84,8 @@ class ContextCorpus:
         self.graph = graph
         self.contexts = [contexts[triple] for triple in graph.train]
         self.words = Words.of([*graph.names, *graph.relations, "inverse"], self.contexts)
-        self.known = known_answers(graph.train)
+        self.known = answers(graph.train)
+        self.right = answers((*graph.train, *graph.validation, *graph.test))
         self.entities = self.words.rows([(name,) for name in graph.names], longest=LONGEST_ROW)
 
     def rows_of(self, queries: Sequence[Query]) -> Int[Tensor, "queries length"]:
@@ -94,10 +150,7 @@ def _run(
         for some in torch.split(torch.randperm(count), settings.batch):
             for group in optimiser.param_groups:
                 group["lr"] = settings.lr * min(1.0, (done + 1) / 50) * (1 - done / steps)
-            optimiser.zero_grad()
-            loss(some.tolist()).backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
-            optimiser.step()
+            take_step(loss(some.tolist()), optimiser, most=1.0)
             done += 1
 
 
@@ -133,17 +186,16 @@ def context_loss(
 
 
 @torch.no_grad()
-def ranks_of(
-    encoder: TextEncoder, completion: ContextCorpus, triples: Sequence[Triple], known: Mapping[Query, set[int]]
-) -> list[float]:
+def ranks_of(encoder: TextEncoder, completion: ContextCorpus, triples: Sequence[Triple]) -> list[float]:
     """Filtered ranks of tail and head of each triple among all entities; names alone are read."""
+    right = completion.right
     entities = torch.cat([encoder.embed(rows) for rows in torch.split(completion.entities, 256)])
     pairs = [pair for triple in triples for pair in queries_of(triple)]
     found = []
     for start in range(0, len(pairs), 256):
         some = pairs[start : start + 256]
         scores = encoder.embed(completion.rows_of([query for query, _ in some])) @ entities.T
-        found += [filtered_rank(row, answer, known[query]) for row, (query, answer) in zip(scores, some, strict=True)]
+        found += [filtered_rank(row, answer, right[query]) for row, (query, answer) in zip(scores, some, strict=True)]
     return found
 
 

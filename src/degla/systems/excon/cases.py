@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float, Int
@@ -11,15 +12,84 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from degla.model.attack import AttackConfig, perturb
-from degla.model.evidence import increased, relative_drop, top_share
+from degla.model.evidence import above, increased, relative_drop, top_share
 from degla.pages.page import Figure
-from degla.systems.excon.measures import calibration_error
-from degla.systems.excon.network import Network, Pixels, augment, explain, load_network, looking, masked_views
-from degla.systems.excon.picture import draw_evidence
-from degla.systems.excon.pictures import LabelledPictures, batches, read_pictures
+from degla.pages.plot import new_figure, styled, to_svg
+from degla.systems.excon.network import (
+    Network,
+    Pixels,
+    augment,
+    explain,
+    load_network,
+    looking,
+    masked_views,
+    supervised_contrast,
+)
+from degla.systems.excon.pictures import LabelledPictures, PictureSets, read_pictures
 from degla.systems.excon.settings import ExconSettings
-from degla.systems.excon.supcon import supervised_contrast
-from degla.systems.system import Case, Weights
+from degla.systems.learning import take_step
+from degla.systems.system import Weights
+
+
+def calibration_error(
+    probability: Float[Tensor, "batch classes"], label: Int[Tensor, " batch"], *, bins: int = 15
+) -> float:
+    """Expected calibration error (arXiv 1706.04599): sum over bins of confidence of share |accuracy - confidence|."""
+    confidence, predicted = probability.max(dim=1)
+    right = (predicted == label).to(confidence)
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    gap = torch.zeros(bins, dtype=confidence.dtype).index_add_(0, place, right - confidence)
+    return float(gap.abs().sum() / len(label))
+
+
+_SHOWN: Final = 8
+_SHOWN_NARROW: Final = 4
+
+
+def draw_evidence(
+    networks: Mapping[str, Network], pictures: LabelledPictures, *, data: str, threshold: float
+) -> Figure:
+    """The first pictures, half as many on a phone; below, a line a method, what its explanation keeps of each.
+
+    Args:
+        networks: by method.
+        pictures: of which the first are shown.
+        data: their name.
+        threshold: evidence above which a place is kept.
+    """
+    few = pictures.chosen(torch.arange(min(_SHOWN, len(pictures.label))))
+    rows = {"": few.pixels, **{name: _kept(each, few, threshold) for name, each in networks.items()}}
+
+    @styled
+    def draw(width: float) -> str:
+        columns = min(len(few.label), _SHOWN if width > 6 else _SHOWN_NARROW)
+        figure, first = new_figure(width, width * len(rows) / (columns + 0.3))
+        first.remove()
+        panels: Any = figure.subplots(len(rows), columns, squeeze=False)
+        for line, (name, shown) in zip(panels, rows.items(), strict=True):
+            for axes, picture in zip(line, shown, strict=False):
+                axes.imshow(picture.permute(1, 2, 0).numpy())
+                axes.set_xticks([])
+                axes.set_yticks([])
+            line[0].set_ylabel(name)
+        figure.tight_layout(pad=0.4)
+        return to_svg(figure, f"excon-{data}")
+
+    caption = (
+        "Test pictures; below, for each method, what Grad-CAM of the predicted class keeps above the threshold of "
+        f"{threshold:g}, the rest in the mean colour."
+    )
+    return Figure(draw, caption, title=data)
+
+
+def _kept(network: Network, part: LabelledPictures, threshold: float) -> Tensor:
+    images = network.normalised(part.pixels)
+    with looking(network):
+        predicted = network.classify(network.body(images)).argmax(dim=1)
+    evidence, _ = explain(network, images, predicted)
+    kept = images * above(evidence, threshold)[:, None]
+    return ((kept * network.std + network.mean) * 255).round().clamp(0, 255).byte()
+
 
 _KEPT = 0.15
 """Share of the pixels that an explanation keeps when it is measured."""
@@ -29,9 +99,14 @@ _READ = 500
 """Pictures at a time where no gradient is kept."""
 
 
-def train(settings: ExconSettings, case: Case) -> Weights:
+def read(settings: ExconSettings, data: str, seed: int) -> PictureSets:
+    """Training pictures, and those that are measured."""
+    return read_pictures(data, images=settings.images, test_images=settings.test_images, seed=seed, part=settings.part)
+
+
+def train(settings: ExconSettings, data: PictureSets, method: str) -> Weights:
     """One network by supervised contrast, with masked views and backgrounds as the method says."""
-    pictures, _ = _data(settings, case)
+    pictures, _ = data
     network = Network(int(pictures.label.max()) + 1)
     shares = pictures.pixels.float() / 255
     network.mean.copy_(shares.mean(dim=(0, 2, 3)).view(3, 1, 1))
@@ -45,13 +120,10 @@ def train(settings: ExconSettings, case: Case) -> Weights:
         for each in (contrast, classify)
     ]
     for epoch in range(settings.epochs):
-        method = case.method if epoch >= settings.explained_from else "supcon"
+        now = method if epoch >= settings.explained_from else "supcon"
         network.train()
-        for rows in batches(len(images), settings.batch):
-            loss = training_loss(network, images[rows], pictures.label[rows], settings, method)
-            contrast.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            contrast.step()
+        for rows in torch.split(torch.randperm(len(images)), settings.batch):
+            take_step(training_loss(network, images[rows], pictures.label[rows], settings, now), contrast)
         _train_classifier(network, images, pictures.label, classify, size=settings.batch)
         for schedule in schedules:
             schedule.step()
@@ -90,21 +162,13 @@ def _train_classifier(
     with looking(network):
         features = torch.cat([network.body(part).mean(dim=(2, 3)) for part in torch.split(images, _READ)])
     for _ in range(epochs):
-        for rows in batches(len(features), size):
-            optimizer.zero_grad()
-            loss = cross_entropy(network.classifier(features[rows]), label[rows])
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+        for rows in torch.split(torch.randperm(len(features)), size):
+            take_step(cross_entropy(network.classifier(features[rows]), label[rows]), optimizer)
 
 
-def _data(settings: ExconSettings, case: Case) -> tuple[LabelledPictures, LabelledPictures]:
-    return read_pictures(case.data, images=settings.images, test_images=settings.test_images, seed=case.seed,
-                         part=settings.part)  # fmt: skip
-
-
-def measure(settings: ExconSettings, case: Case, weights: Weights) -> Mapping[str, float]:
+def measure(settings: ExconSettings, data: PictureSets, method: str, weights: Weights) -> Mapping[str, float]:
     """Accuracy, and what the explanations of the predicted classes keep, on test pictures."""
-    _, test = _data(settings, case)
+    _, test = data
     network = load_network(weights)
     places = torch.split(torch.arange(len(test.label)), _READ)
     found = [_measured(network, test.chosen(rows)) for rows in places]
@@ -144,8 +208,12 @@ def _gradient(network: Network, label: Int[Tensor, " batch"], images: Pixels) ->
     return gradient
 
 
-def draw(settings: ExconSettings, models: Mapping[Case, Weights]) -> Figure:
+def draw(
+    settings: ExconSettings,
+    data: PictureSets,
+    models: Mapping[str, Weights],
+    name: str,
+) -> Figure:
     """Explanations of all methods for the first test pictures."""
-    first = next(iter(models))
-    networks = {case.method: load_network(weights) for case, weights in models.items()}
-    return draw_evidence(networks, _data(settings, first)[1], data=first.data, threshold=settings.threshold)
+    networks = {method: load_network(weights) for method, weights in models.items()}
+    return draw_evidence(networks, data[1], data=name, threshold=settings.threshold)

@@ -1,4 +1,4 @@
-"""ExCon's network, what explains it, and the views that it is trained on."""
+"""ExCon's network, what explains it, the views that it is trained on, and supervised contrast of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, normalize
 
+from degla.losses.core.partition import log_partition
 from degla.model.evidence import above, enlarge, grad_cam, unit_range
+from degla.systems.learning import with_weights
 from degla.systems.system import Weights
 
 Pixels = Float[Tensor, "batch 3 height width"]
@@ -52,9 +54,7 @@ class Network(nn.Module):
 
 def load_network(weights: Weights) -> Network:
     """The network of these weights, in evaluation mode."""
-    network = Network(len(weights["classifier.bias"]))
-    network.load_state_dict(dict(weights))
-    return network.eval()
+    return with_weights(Network(len(weights["classifier.bias"])), weights)
 
 
 @contextmanager
@@ -105,3 +105,41 @@ def augment(images: Pixels, *, least: float = 0.2) -> Pixels:
     views = views * factor + shift
     grey = views.mean(dim=1, keepdim=True).expand_as(views)
     return torch.where(torch.rand(count, 1, 1, 1) < 0.2, grey, views)
+
+
+BASE_TEMPERATURE = 0.07
+"""t0: the loss is multiplied with t / t0."""
+
+
+def supervised_contrast(
+    views: Float[Tensor, "views dim"],
+    label: Int[Tensor, " views"],
+    *,
+    temperature: float,
+    background: Float[Tensor, "backgrounds dim"] | None = None,
+) -> Float[Tensor, ""]:
+    """-(t/t0) mean_i 1/|P(i)| sum_{p in P(i)} log e^{z_i z_p / t} / sum_{a != i} e^{z_i z_a / t}.
+
+    Args:
+        views: unit rows; each is an i, and a p of the others of its label.
+        label: class of each view. Every class needs two views or more.
+        temperature: t.
+        background: unit rows that are in the sum over a alone.
+
+    Raises:
+        ValueError: a view is the only one of its class.
+    """
+    alike = (label[:, None] == label[None, :]).fill_diagonal_(False)
+    count = alike.sum(dim=1)
+    if not bool((count > 0).all()):
+        raise ValueError(f"class {int(label[count == 0][0])} has one view; supervised contrast needs two or more")
+    others = views if background is None else torch.cat([views, background])
+
+    def itself(rows: slice) -> Bool[Tensor, "rows candidates"]:
+        place = torch.arange(len(views), device=views.device)[rows]
+        return place[:, None] == torch.arange(len(others), device=views.device)[None, :]
+
+    scale = views.new_tensor(1 / temperature)
+    whole = log_partition(views, others, scale, absent=itself)
+    pulled = (views * (alike.to(views) @ views)).sum(dim=1) * scale / count
+    return temperature / BASE_TEMPERATURE * (whole - pulled).mean()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -44,6 +44,10 @@ class LabelledPictures:
         return LabelledPictures(self.pixels[places], self.label[places])
 
 
+PictureSets = tuple[LabelledPictures, LabelledPictures]
+"""Pictures to train on, and to measure."""
+
+
 @dataclass(frozen=True)
 class _Pool:
     """What can be drawn from, before it is decoded: how many, and a reader of some of them."""
@@ -58,9 +62,7 @@ def real_pictures() -> str:
 
 
 @lru_cache(maxsize=2)
-def read_pictures(
-    name: str, *, images: int, test_images: int, seed: int, part: MeasuredPart
-) -> tuple[LabelledPictures, LabelledPictures]:
+def read_pictures(name: str, *, images: int, test_images: int, seed: int, part: MeasuredPart) -> PictureSets:
     """Training and test pictures, as many as there are up to these numbers, drawn by the seed.
 
     Args:
@@ -246,8 +248,3 @@ def _inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArr
         "frame": (square < 0.95) & (square > 0.55),
     }
     return inside[shape]
-
-
-def batches(count: int, size: int, generator: torch.Generator | None = None) -> Iterator[Tensor]:
-    """Places of all pictures in an order by chance, `size` at a time."""
-    yield from torch.split(torch.randperm(count, generator=generator), size)

@@ -16,7 +16,7 @@ Differs:  Refined features are without noise when they are scored; the release d
 Cost:     One step of critic, refiner and generator a batch, each a few matrices.
 """
 
-from degla.systems.free.cases import draw, measure, train
+from degla.systems.free.cases import draw, measure, read, train
 from degla.systems.free.settings import FreeSettings
 from degla.systems.system import Expectation, ScoreColumn, System
 
@@ -31,6 +31,7 @@ SYSTEM = System(
         ScoreColumn("unseen", "U: mean accuracy of classes never trained on, among all classes."),
         ScoreColumn("harmonic", "H: 2 S U / (S + U)."),
     ),
+    read=read,
     train=train,
     measure=measure,
     draw=draw,

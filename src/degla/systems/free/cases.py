@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+import torch
 
 from degla.pages.page import Figure
-from degla.systems.free.clip_features import embed_shapes
-from degla.systems.free.data import ZeroShotData, made_features, read_features
-from degla.systems.free.losses import Other
-from degla.systems.free.picture import draw_features
+from degla.pages.plot import PALETTE, styled
+from degla.systems.free.data import ZeroShotData, embed_shapes, made_features, read_features
+from degla.systems.free.networks import Other
 from degla.systems.free.settings import FreeSettings
 from degla.systems.free.training import (
     FreeModel,
@@ -22,68 +23,95 @@ from degla.systems.free.training import (
     score_rows,
     train_free,
 )
-from degla.systems.system import Case, Weights
+from degla.systems.learning import with_weights
+from degla.systems.panels import PanelPoints, draw_panels
+from degla.systems.system import Weights
+
+_SHOWN: Final = 6
+"""Classes, and made features of each are as many as real ones."""
+
+
+def draw_features(models: Mapping[str, FreeModel], data: ZeroShotData) -> Figure:
+    """A panel a model, a colour a class: dots are real, crosses are made."""
+    classes = data.unseen[:_SHOWN]
+    rows = data.test_unseen[torch.isin(data.label[data.test_unseen], classes)]
+    real, label = data.features[rows], data.label[rows]
+    middle = real.mean(dim=0)
+    _, _, directions = torch.linalg.svd(real - middle, full_matrices=False)
+    told = data.semantics[label]
+    with torch.no_grad():
+        made = {name: model.maker.generate(torch.randn_like(told), told) for name, model in models.items()}
+    flat = {name: (each - middle) @ directions[:2].T for name, each in {"": real, **made}.items()}
+    panels = {name: [PanelPoints(flat[""], size=6), PanelPoints(flat[name], "x", 10)] for name in made}
+    colours = [PALETTE[int((classes == each).nonzero()[0]) % len(PALETTE)] for each in label]
+
+    @styled
+    def draw(width: float) -> str:
+        return draw_panels(panels, colours, width=width, columns=2, name=f"features {data.name}", shared=True)
+
+    return Figure(
+        draw,
+        f"{data.name}: {len(classes)} classes never trained on, a colour each. Dots are real, crosses are made.",
+        title="Real and made features, first two principal components of the real ones",
+    )
+
 
 _CHOICES: Final[dict[str, Other]] = {"free_nearest": "nearest", "residual": "nearest"}
 
 
+class ZeroShotProblem(NamedTuple):
+    """A data set as it is, and scaled for what is trained."""
+
+    plain: ZeroShotData
+    scaled: ZeroShotData
+
+
 @lru_cache(maxsize=4)
-def _data(name: str, model: str, part: str, seed: int) -> ZeroShotData:
+def _data(name: str, model: str, part: str, seed: int) -> ZeroShotProblem:
     if name == "made":
         data = made_features(seed=seed)
     else:
         data = embed_shapes(model, seed=seed) if name == "clip" else read_features(Path(name))
-    return data.to_choose_by() if part == "validation" else data
+    data = data.to_choose_by() if part == "validation" else data
+    return ZeroShotProblem(data, data.scaled())
 
 
-def _plain(settings: FreeSettings, case: Case) -> ZeroShotData:
-    return _data(case.data, settings.model, settings.part, case.seed)
+def read(settings: FreeSettings, data: str, seed: int) -> ZeroShotProblem:
+    """Features of files, of drawn shapes by a CLIP, or made ones; with the part "validation" to choose settings by."""
+    return _data(data, settings.model, settings.part, seed)
 
 
-def _of(settings: FreeSettings, case: Case) -> ZeroShotData:
-    return _plain(settings, case).scaled()
+def _new(settings: FreeSettings, data: ZeroShotProblem, method: str) -> FreeModel:
+    return FreeModel(data.scaled, settings.hidden, refines=method != "f_vaegan", residual=method == "residual")
 
 
-def train(settings: FreeSettings, case: Case) -> Weights:
+def train(settings: FreeSettings, data: ZeroShotProblem, method: str) -> Weights:
     """What makes features, and refines them; nothing for `linear` and `zero_shot`."""
-    if case.method in ("linear", "zero_shot"):
+    if method in ("linear", "zero_shot"):
         return {}
     return train_free(
-        _of(settings, case),
+        data.scaled,
         settings,
-        model=_new(settings, case),
-        trains_refiner=case.method != "width_control",
-        choice=_CHOICES.get(case.method, "random"),
+        model=_new(settings, data, method),
+        trains_refiner=method != "width_control",
+        choice=_CHOICES.get(method, "random"),
     ).state_dict()
 
 
-def _new(settings: FreeSettings, case: Case) -> FreeModel:
-    residual = case.method == "residual"
-    return FreeModel(_of(settings, case), settings.hidden, refines=case.method != "f_vaegan", residual=residual)
-
-
-def _model(settings: FreeSettings, case: Case, weights: Weights) -> FreeModel:
-    model = _new(settings, case)
-    model.load_state_dict(dict(weights))
-    return model.eval()
-
-
-def measure(settings: FreeSettings, case: Case, weights: Weights) -> Mapping[str, float]:
+def measure(settings: FreeSettings, data: ZeroShotProblem, method: str, weights: Weights) -> Mapping[str, float]:
     """Accuracy of seen and unseen classes; nothing for `zero_shot` where features and semantics differ in size."""
-    data = _of(settings, case)
-    if case.method == "zero_shot":
-        nearest = nearest_semantics(_plain(settings, case))
-        return {} if nearest is None else score_rows(nearest, data)._asdict()
-    if case.method == "linear":
-        return score_rows(linear_map(data), data)._asdict()
-    find = by_prototypes if case.method == "residual" else classify
-    return score_rows(find(_model(settings, case, weights), data, settings), data)._asdict()
+    if method == "zero_shot":
+        nearest = nearest_semantics(data.plain)
+        return {} if nearest is None else score_rows(nearest, data.scaled)
+    if method == "linear":
+        return score_rows(linear_map(data.scaled), data.scaled)
+    find = by_prototypes if method == "residual" else classify
+    model = with_weights(_new(settings, data, method), weights)
+    return score_rows(find(model, data.scaled, settings), data.scaled)
 
 
-def draw(settings: FreeSettings, models: Mapping[Case, Weights]) -> Figure | None:
+def draw(settings: FreeSettings, data: ZeroShotProblem, models: Mapping[str, Weights], name: str) -> Figure | None:
     """Real and made features of classes never trained on, by the baseline and by FREE."""
-    shown = {case: weights for case, weights in models.items() if case.method in ("f_vaegan", "free")}
-    if not shown:
-        return None
-    made = {case.method: _model(settings, case, weights) for case, weights in shown.items()}
-    return draw_features(made, _of(settings, next(iter(shown))))
+    made = {method: with_weights(_new(settings, data, method), weights)
+            for method, weights in models.items() if method in ("f_vaegan", "free")}  # fmt: skip
+    return draw_features(made, data.scaled) if made else None

@@ -1,12 +1,18 @@
-"""FREE's networks: encoder, generator, critic and feature refiner, over features in 0 to 1 and semantics."""
+"""FREE's networks over features in 0 to 1 and semantics, and what teaches them.
+
+Encoder, generator, critic and feature refiner; margins to class centres, consistency of semantics, WGAN's penalty;
+accuracy over classes and its harmonic mean.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import Literal, NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy
 
 _SLOPE = 0.2
 _SPREAD = 0.02
@@ -101,3 +107,94 @@ class FeatureMaker(nn.Module):
         mean, log_variance = self.encoder(torch.cat([rows, semantics], dim=1)).chunk(2, dim=1)
         latent = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         return self.generate(latent, semantics), mean, log_variance
+
+
+Other = Literal["random", "nearest"]
+"""Whose centre a feature is pushed from: a random other class, or the other class whose centre is nearest."""
+
+
+def other_class(
+    label: Int[Tensor, " batch"], squared: Float[Tensor, "batch classes"], *, choice: Other
+) -> Int[Tensor, " batch"]:
+    """A class for each row that is never its own.
+
+    Args:
+        label: own classes.
+        squared: squared distances to all centres, for "nearest".
+        choice: how.
+    """
+    classes = squared.shape[1]
+    if choice == "nearest":
+        return squared.detach().scatter(1, label[:, None], torch.inf).argmin(dim=1)
+    # A step of 1 to C - 1 around the circle of classes; the released code may step 0, which is the class itself.
+    return (label + torch.randint(1, classes, label.shape, device=label.device)) % classes
+
+
+def margin_loss(
+    rows: Float[Tensor, "batch dim"],
+    label: Int[Tensor, " batch"],
+    centres: Float[Tensor, "classes dim"],
+    *,
+    margin: float,
+    balance: float,
+    choice: Other,
+) -> Float[Tensor, ""]:
+    """SAMC: mean max(0, D + g ||e_i - c_y||^2 - (1 - g) ||e_i - c_y'||^2).
+
+    Args:
+        rows: e, means that the refiner gives real features of seen classes.
+        label: y.
+        centres: c, learnt; two or more.
+        margin: D.
+        balance: g, 0 to 1.
+        choice: of y'.
+    """
+    squared = torch.cdist(rows, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
+    own = squared.gather(1, label[:, None])[:, 0]
+    other = squared.gather(1, other_class(label, squared, choice=choice)[:, None])[:, 0]
+    return (margin + balance * own - (1 - balance) * other).clamp(min=0).mean()
+
+
+def cycle_loss(found: Float[Tensor, "batch semantics"], true: Float[Tensor, "batch semantics"]) -> Float[Tensor, ""]:
+    """SCC: mean over rows of sum_k w_k |d_k| with d = a^ - a and w_k = d_k^2 / ||d||_2, without gradient through w.
+
+    A row that is right everywhere is 0, where the released code divides 0 by 0.
+    """
+    off = found - true
+    length: Tensor = off.detach().norm(dim=1, keepdim=True)
+    weight = off.detach().square() / length.clamp(min=torch.finfo(off.dtype).tiny)
+    return (weight * off.abs()).sum(dim=1).mean()
+
+
+def variational_loss(
+    found: Float[Tensor, "batch features"],
+    true: Float[Tensor, "batch features"],
+    mean: Float[Tensor, "batch latent"],
+    log_variance: Float[Tensor, "batch latent"],
+) -> Float[Tensor, ""]:
+    """Per row: binary cross-entropy summed over features in 0 to 1, and KL(N(mean, variance) || N(0, 1))."""
+    told = binary_cross_entropy(found, true.clamp(0, 1), reduction="sum")
+    divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
+    return (told + divergence) / len(true)
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor], real: Float[Tensor, "batch features"], made: Float[Tensor, "batch features"]
+) -> Float[Tensor, ""]:
+    """mean (||grad D(x^)||_2 - 1)^2 at random points x^ between real and made rows."""
+    share = torch.rand(len(real), 1, device=real.device)
+    between = (share * real + (1 - share) * made).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    steep: Tensor = slope.norm(dim=1)
+    return (steep - 1).square().mean()
+
+
+def class_accuracy(found: Int[Tensor, " rows"], label: Int[Tensor, " rows"]) -> float:
+    """The mean over the classes in `label` of the share of their rows that are found, 0 to 1."""
+    right = (found == label).double()
+    return float(torch.stack([right[label == each].mean() for each in torch.unique(label)]).mean())
+
+
+def harmonic_mean(seen: float, unseen: float) -> float:
+    """2 S U / (S + U); 0 where both are."""
+    return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -11,8 +9,12 @@ from torch.nn.functional import cross_entropy
 
 from degla.errors import DeglaError
 from degla.systems.free.data import ZeroShotData
-from degla.systems.free.losses import (
+from degla.systems.free.networks import (
+    FeatureMaker,
     Other,
+    Refined,
+    Refiner,
+    ResidualAdapter,
     class_accuracy,
     cycle_loss,
     gradient_penalty,
@@ -20,8 +22,8 @@ from degla.systems.free.losses import (
     margin_loss,
     variational_loss,
 )  # fmt: skip
-from degla.systems.free.networks import FeatureMaker, Refined, Refiner, ResidualAdapter
 from degla.systems.free.settings import FreeSettings
+from degla.systems.learning import take_step
 
 
 class FreeModel(nn.Module):
@@ -81,10 +83,10 @@ class _Steps:
         """All steps of one batch."""
         for _ in range(self.settings.critic_steps):
             if self.refiner is not None and self.refinement is not None:
-                _step(self.refinement, self.refine(self.refiner, rows, told, label))
-            _step(self.critic, self.criticise(rows, told))
+                take_step(self.refine(self.refiner, rows, told, label), self.refinement)
+            take_step(self.criticise(rows, told), self.critic)
         both = [self.generator] if self.refinement is None else [self.generator, self.refinement]
-        _step(both, self.make(rows, told))
+        take_step(self.make(rows, told), *both)
 
     def refine(self, refiner: nn.Module, rows: Tensor, told: Tensor, label: Tensor) -> Tensor:
         """Centres and consistency of real features. Centres move by this step's gradient alone."""
@@ -118,28 +120,10 @@ class _Steps:
         return loss
 
 
-def _step(optimisers: torch.optim.Optimizer | list[torch.optim.Adam], loss: Tensor) -> None:
-    """One step of each; gradients are those of this loss alone, whoever left some before."""
-    each = optimisers if isinstance(optimisers, list) else [optimisers]
-    for optimiser in each:
-        optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    for optimiser in each:
-        optimiser.step()
-
-
-class ZeroShotScores(NamedTuple):
-    """Mean accuracy over classes among all classes, 0 to 1."""
-
-    seen: float
-    unseen: float
-    harmonic: float
-
-
-def score_rows(found: Int[Tensor, " rows"], data: ZeroShotData) -> ZeroShotScores:
-    """Of a class for each row of the data."""
+def score_rows(found: Int[Tensor, " rows"], data: ZeroShotData) -> dict[str, float]:
+    """Mean accuracy over classes among all classes, 0 to 1, of a class for each row: "seen", "unseen", "harmonic"."""
     seen, unseen = (class_accuracy(found[rows], data.label[rows]) for rows in (data.test_seen, data.test_unseen))
-    return ZeroShotScores(seen, unseen, harmonic_mean(seen, unseen))
+    return {"seen": seen, "unseen": unseen, "harmonic": harmonic_mean(seen, unseen)}
 
 
 def classify(model: FreeModel, data: ZeroShotData, settings: FreeSettings) -> Int[Tensor, " rows"]:
@@ -190,23 +174,23 @@ def refined(model: FreeModel, rows: Float[Tensor, "rows features"]) -> Float[Ten
 
 
 def fit_softmax(
-    rows: Float[Tensor, "rows dim"], label: Int[Tensor, " rows"], *, classes: int, lr: float = 1e-2, epochs: int = 60
+    rows: Float[Tensor, "rows dim"], label: Int[Tensor, " rows"], *, classes: int
 ) -> tuple[Float[Tensor, "dim classes"], Float[Tensor, " classes"]]:
-    """Weight and bias after Adam's steps on batches of 512."""
+    """Weight and bias after 60 passes of Adam at the rate 0.01, on batches of 512."""
     weight = torch.zeros(rows.shape[1], classes, requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
-    optimiser = torch.optim.Adam([weight, bias], lr=lr)
-    for _ in range(epochs):
+    optimiser = torch.optim.Adam([weight, bias], lr=1e-2)
+    for _ in range(60):
         for some in torch.split(torch.randperm(len(rows)), 512):
-            _step(optimiser, cross_entropy(rows[some] @ weight + bias, label[some]))
+            take_step(cross_entropy(rows[some] @ weight + bias, label[some]), optimiser)
     return weight.detach(), bias.detach()
 
 
-def linear_map(data: ZeroShotData, *, ridge: float = 1.0) -> Int[Tensor, " rows"]:
-    """A class for each row without made features: ridge regression to semantics, then the nearest by cosine."""
+def linear_map(data: ZeroShotData) -> Int[Tensor, " rows"]:
+    """A class for each row without made features: ridge regression (1) to semantics, then the nearest by cosine."""
     rows, told = data.features[data.train], data.semantics[data.label[data.train]]
     middle, centre = rows.mean(dim=0), told.mean(dim=0)
-    square = (rows - middle).T @ (rows - middle) + ridge * torch.eye(rows.shape[1])
+    square = (rows - middle).T @ (rows - middle) + torch.eye(rows.shape[1])
     back = torch.linalg.solve(square, (rows - middle).T @ (told - centre))
     return _nearest((data.features - middle) @ back + centre, data)
 

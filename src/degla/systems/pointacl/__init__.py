@@ -20,6 +20,7 @@ Cost:     Beside Point-MAE's pass over 1 - R of the patches, one over all of the
 from dataclasses import replace
 
 from degla.systems.pointacl.cases import draw, measure, train
+from degla.systems.pointacl.clouds import read_clouds
 from degla.systems.pointacl.settings import PointaclSettings
 from degla.systems.system import Expectation, ScoreColumn, System
 
@@ -37,6 +38,7 @@ SYSTEM = System(
         ScoreColumn("noise", "The same with Gaussian noise of 0.05 on every coordinate."),
         ScoreColumn("cut_out", "The same without the 40 % of the points that are nearest to one of them."),
     ),
+    read=read_clouds,
     train=train,
     measure=measure,
     draw=draw,

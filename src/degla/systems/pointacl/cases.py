@@ -3,27 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Final
 
 import torch
-from torch import Tensor
 
+from degla.model.token_mask import gumbel, largest, sampling_keys
 from degla.pages.page import Figure
-from degla.systems.pointacl.clouds import CloudPoints, Clouds, read_clouds
-from degla.systems.pointacl.network import PointNetwork, all_patches, encode_clouds, load_network
-from degla.systems.pointacl.picture import draw_clouds
-from degla.systems.pointacl.settings import PointaclSettings, check_settings
-from degla.systems.pointacl.training import pretraining_loss, turns
-from degla.systems.probe import classify, probe
-from degla.systems.system import Case, Weights
+from degla.pages.plot import PALETTE, new_figure, styled, to_svg
+from degla.systems.learning import classify, probe, take_step, with_weights
+from degla.systems.pointacl.clouds import CloudPoints, CloudSets
+from degla.systems.pointacl.network import (
+    PointNetwork,
+    all_patches,
+    encode_clouds,
+    pretraining_loss,
+    turns,
+)
+from degla.systems.pointacl.settings import PointaclSettings
+from degla.systems.system import Weights
+
+_SHOWN: Final = 5
+_SHOWN_NARROW: Final = 3
+
+
+def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: CloudPoints, *, data: str) -> Figure:
+    """The first clouds, fewer on a phone; below, the patches that stay, and the centres of those left out.
+
+    Args:
+        network: whose class token attends.
+        settings: of the mask.
+        points: of which the first are shown.
+        data: their name.
+    """
+    clouds = points[:_SHOWN]
+    centres, near = all_patches(settings, clouds)
+    scores = encode_clouds(network, settings, clouds).scores
+    assert scores is not None
+    noise = gumbel(scores, generator=torch.Generator().manual_seed(0))
+    left = largest(sampling_keys(scores, noise, temperature=settings.sampling_temperature), settings.mask)
+
+    @styled
+    def draw(width: float) -> str:
+        columns = min(len(clouds), _SHOWN if width > 6 else _SHOWN_NARROW)
+        figure, first = new_figure(width, width * 2 / columns)
+        first.remove()
+        for place in range(columns):
+            nearest = torch.cdist(clouds[place], centres[place]).argmin(dim=1)
+            stay = (near[place] + centres[place][:, None])[~left[place]].flatten(0, 1)
+            by_score: dict[str, Any] = {"c": scores[place][nearest].numpy(), "cmap": "viridis"}
+            shown = ((clouds[place], by_score), (stay, {"color": PALETTE[0]}))
+            for line, (dots, colours) in enumerate(shown):
+                axes: Any = figure.add_subplot(2, columns, line * columns + place + 1, projection="3d")
+                axes.scatter(*dots.numpy().T, s=5, linewidths=0, **colours)
+                if line:
+                    axes.scatter(
+                        *centres[place][left[place]].numpy().T, s=14, marker="x", color=PALETTE[1], linewidths=1
+                    )
+                axes.set_axis_off()
+                axes.set(xlim=(-0.8, 0.8), ylim=(-0.8, 0.8), zlim=(-0.8, 0.8))
+                axes.set_box_aspect((1, 1, 1), zoom=1.3)
+        figure.subplots_adjust(0, 0, 1, 1, 0, 0)
+        return to_svg(figure, f"pointacl-{data}")
+
+    caption = (
+        "Test clouds. Above: points in the colour of their nearest patch's significance, dark for little. "
+        f"Below: patches that stay where a share of {settings.mask:g} is left out by it; crosses: centres of "
+        "those left out."
+    )
+    return Figure(draw, caption, title=data)
+
 
 _NOISE = 0.05
 _CUT = 0.4
 
 
-def train(settings: PointaclSettings, case: Case) -> Weights:
+def train(settings: PointaclSettings, data: CloudSets, method: str) -> Weights:
     """One encoder, on clouds without labels that are turned and scaled anew each time."""
-    check_settings(settings)
-    clouds, _, _ = read_clouds(settings, case.data, case.seed)
+    clouds, _, _ = data
     centres, points = all_patches(settings, clouds.points)
     network = PointNetwork(settings)
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=0.05)
@@ -36,10 +92,7 @@ def train(settings: PointaclSettings, case: Case) -> Weights:
         for rows in torch.split(torch.randperm(len(centres)), settings.batch):
             turn = turns(len(rows))
             batch = (centres[rows] @ turn, points[rows] @ turn[:, None])
-            optimizer.zero_grad()
-            pretraining_loss(network, settings, case.method, batch).backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-            optimizer.step()
+            take_step(pretraining_loss(network, settings, method, batch), optimizer, most=10.0)
             schedule.step()
     return dict(network.state_dict())
 
@@ -55,10 +108,10 @@ def cut_out(points: CloudPoints, share: float) -> CloudPoints:
     return points.gather(1, again[:, :, None].expand(-1, -1, 3))
 
 
-def measure(settings: PointaclSettings, case: Case, weights: Weights) -> Mapping[str, float]:
+def measure(settings: PointaclSettings, data: CloudSets, method: str, weights: Weights) -> Mapping[str, float]:
     """Accuracy of a linear classifier on frozen features, on test clouds as they are, noisy and cut."""
-    _, labelled, test = read_clouds(settings, case.data, case.seed)
-    network = load_network(settings, weights)
+    _, labelled, test = data
+    network = with_weights(PointNetwork(settings), weights)
     classes = int(max(labelled.label.max(), test.label.max())) + 1
     found = probe(encode_clouds(network, settings, labelled.points).features, labelled.label, classes=classes)
     forms = {
@@ -66,18 +119,13 @@ def measure(settings: PointaclSettings, case: Case, weights: Weights) -> Mapping
         "noise": test.points + _NOISE * torch.randn_like(test.points),
         "cut_out": cut_out(test.points, _CUT),
     }
-    return {name: _accuracy(network, settings, found, Clouds(points, test.label)) for name, points in forms.items()}
+    features = {name: encode_clouds(network, settings, points).features for name, points in forms.items()}
+    return {name: float((classify(found, rows) == test.label).float().mean()) for name, rows in features.items()}
 
 
-def _accuracy(network: PointNetwork, settings: PointaclSettings, found: Tensor, test: Clouds) -> float:
-    features = encode_clouds(network, settings, test.points).features
-    return float((classify(found, features) == test.label).float().mean())
-
-
-def draw(settings: PointaclSettings, models: Mapping[Case, Weights]) -> Figure | None:
+def draw(settings: PointaclSettings, data: CloudSets, models: Mapping[str, Weights], name: str) -> Figure | None:
     """Solids coloured by the significance of their patches, and what a mask by it keeps."""
-    for case, weights in models.items():
-        if case.method == "pointacl":
-            _, _, test = read_clouds(settings, case.data, case.seed)
-            return draw_clouds(load_network(settings, weights), settings, test.points, data=case.data)
-    return None
+    if "pointacl" not in models:
+        return None
+    network = with_weights(PointNetwork(settings), models["pointacl"])
+    return draw_clouds(network, settings, data[2].points, data=name)

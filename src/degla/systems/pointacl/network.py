@@ -1,19 +1,21 @@
-"""Point-MAE with a class token: patches to tokens, an encoder that tells its attention, a decoder that gives points."""
+"""Point-MAE with a class token: patches to tokens, encoder, decoder; and the losses of pre-training.
+
+The encoder tells its attention, the decoder gives the points of patches that are left out, two views are contrasted.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import normalize, scaled_dot_product_attention
+from torch.nn.functional import cross_entropy, normalize, scaled_dot_product_attention
 
-from degla.model.token_mask import significance, taken
+from degla.model.token_mask import MaskedTokens, gumbel, largest, places_of, sampling_keys, significance, taken
 from degla.systems.pointacl.clouds import CloudPoints, patches_of
 from degla.systems.pointacl.settings import HEADS, PointaclSettings
-from degla.systems.system import Weights
 
 _READ = 200
 """Clouds at a time where no gradient is kept."""
@@ -113,13 +115,6 @@ def all_patches(settings: PointaclSettings, points: CloudPoints) -> tuple[CloudP
     return torch.cat([centres for centres, _ in found]), torch.cat([near for _, near in found])
 
 
-def load_network(settings: PointaclSettings, weights: Weights) -> PointNetwork:
-    """The network of these weights, in evaluation mode."""
-    network = PointNetwork(settings)
-    network.load_state_dict(dict(weights))
-    return network.eval()
-
-
 def encode_clouds(network: PointNetwork, settings: PointaclSettings, points: CloudPoints) -> Encoded:
     """The encoder on whole clouds, without gradients."""
     parts = []
@@ -130,3 +125,66 @@ def encode_clouds(network: PointNetwork, settings: PointaclSettings, points: Clo
     scores = [part.scores for part in parts if part.scores is not None]
     return Encoded(torch.cat([part.summary for part in parts]), torch.cat([part.patches for part in parts]),
                    torch.cat(scores))  # fmt: skip
+
+
+MASKED_BY: Final[dict[str, MaskedTokens]] = {
+    "point_mae": "random",
+    "random_contrast": "random",
+    "pointacl": "high",
+    "low_contrast": "low",
+}
+"""How each method draws the patches that are left out."""
+
+
+def chamfer(found: Float[Tensor, "*batch points 3"], true: Float[Tensor, "*batch others 3"]) -> Float[Tensor, ""]:
+    """Mean squared distance of each point to the nearest of the other set, both ways added (Chamfer-L2)."""
+    squared = (found[..., :, None, :] - true[..., None, :, :]).square().sum(dim=-1)
+    return squared.amin(dim=-1).mean() + squared.amin(dim=-2).mean()
+
+
+def info_nce(
+    one: Float[Tensor, "batch dim"], other: Float[Tensor, "batch dim"], *, temperature: float
+) -> Float[Tensor, ""]:
+    """Cross-entropy of each row's own partner among all of the batch, the mean of both ways; unit rows."""
+    logits = one @ other.T / temperature
+    own = torch.arange(len(one))
+    return (cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2
+
+
+def pretraining_loss(
+    network: PointNetwork, settings: PointaclSettings, method: str, patches: tuple[CloudPoints, Tensor]
+) -> Float[Tensor, ""]:
+    """Chamfer distance of the patches that were left out, and the weighted contrast where the method has one.
+
+    Args:
+        network: that is trained.
+        settings: mask, weight, temperatures.
+        method: of `MASKED_BY`.
+        patches: centres and points of each, as `patches_of` gives them.
+    """
+    centres, points = patches
+    tokens, places = network.tokens(points), network.place(centres)
+    weight = 0.0 if method == "point_mae" else settings.weight
+    whole = None
+    by = MASKED_BY[method]
+    if weight or by != "random":
+        whole = network.encode(tokens, places, scores=True)
+    noise = gumbel(centres[:, :, 0])
+    scores = noise if whole is None or whole.scores is None else whole.scores
+    keys = sampling_keys(scores, noise, temperature=settings.sampling_temperature, by=by)
+    kept, left = places_of(largest(keys, settings.mask))
+    seen = network.encode(taken(tokens, kept), taken(places, kept))
+    true = points.gather(1, left[:, :, None, None].expand(-1, -1, *points.shape[2:]))
+    loss = chamfer(network.rebuild(seen, places, kept, left), true)
+    if weight and whole is not None:
+        loss = loss + weight * info_nce(network.project(seen), network.project(whole), temperature=settings.temperature)
+    return loss
+
+
+def turns(count: int) -> Float[Tensor, "count 3 3"]:
+    """Turns about the upright axis, each times a scale of 2/3 to 3/2."""
+    angle = 2 * torch.pi * torch.rand(count)
+    scale = (2 / 3) * (9 / 4) ** torch.rand(count)
+    zero, one = torch.zeros(count), torch.ones(count)
+    rows = [[angle.cos(), angle.sin(), zero], [-angle.sin(), angle.cos(), zero], [zero, zero, one]]
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1) * scale[:, None, None]

@@ -13,7 +13,7 @@ Cost:     Two products with A, one with X, n + 1 more with A~, and the cosines o
 """
 
 from degla.systems.system import Expectation, ScoreColumn, System
-from degla.systems.ugcl.cases import draw, measure, train
+from degla.systems.ugcl.cases import draw, measure, read, train
 from degla.systems.ugcl.settings import UgclSettings
 
 SYSTEM = System(
@@ -26,6 +26,7 @@ SYSTEM = System(
         ScoreColumn("test", "Test nodes whose class a logistic regression on the frozen rows finds."),
         ScoreColumn("validation", "The same of the validation nodes, which choose the regression's weight decay."),
     ),
+    read=read,
     train=train,
     measure=measure,
     draw=draw,

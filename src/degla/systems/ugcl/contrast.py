@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from degla.losses.core.partition import log_partition
+from degla.systems.learning import take_step
 from degla.systems.ugcl.graph import Graph, normalised_adjacency, propagate
 from degla.systems.ugcl.settings import UgclSettings
 
@@ -71,9 +72,7 @@ def train_encoder(graph: Graph, settings: UgclSettings, *, scope: int) -> GraphE
         drawn: Int[Tensor, " drawn"] = torch.randperm(len(graph.features))[: settings.sample]
         contexts = propagate(adjacency, other(adjacency, features), scope, form=settings.form)
         loss = contextual_loss(own(adjacency, features)[drawn], contexts[drawn])
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        take_step(loss, optimiser)
     return own
 
 

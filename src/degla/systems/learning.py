@@ -1,11 +1,40 @@
-"""A linear classifier on frozen features, by all rows at once."""
+"""What systems share when they learn: a step, a network of kept weights, a linear classifier on frozen features."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from degla.systems.system import Weights
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+
+
+def take_step(loss: Float[Tensor, ""], *optimisers: torch.optim.Optimizer, most: float | None = None) -> None:
+    """One step of each optimiser; gradients are those of this loss alone, whoever left some before.
+
+    Args:
+        loss: whose gradients they follow.
+        optimisers: of the parties that move.
+        most: norm at which the gradients of all that one optimiser moves are cut.
+    """
+    for optimiser in optimisers:
+        optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    for optimiser in optimisers:
+        if most is not None:
+            nn.utils.clip_grad_norm_([each for group in optimiser.param_groups for each in group["params"]], most)
+        optimiser.step()
+
+
+def with_weights(network: AnyNetwork, weights: Weights) -> AnyNetwork:
+    """The network with weights that training left, in evaluation mode."""
+    network.load_state_dict(dict(weights))
+    return network.eval()
 
 
 def probe(
