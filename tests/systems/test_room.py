@@ -94,6 +94,16 @@ def test_a_run_trains_every_case_with_its_seed_and_writes_a_page(tmp_path: Path)
     assert "some/folder" in (tmp_path / "system.html").read_text()
 
 
+def test_a_picture_is_the_same_whatever_was_drawn_before(tmp_path: Path) -> None:
+    drawn: list[float] = []
+    system = replace(SYSTEM, draw=lambda settings, data, models, name: drawn.append(torch.rand(1).item()))
+    for out in ("one", "other"):
+        torch.rand(3)
+        cases = cases_of(system, system.quick, seeds=[4], methods=())
+        run_system(system, system.quick, cases, name="fake", out=tmp_path / out, command="")
+    assert len(drawn) == 2 and drawn[0] == drawn[1]
+
+
 def test_a_page_tells_that_its_bounds_are_for_other_settings(tmp_path: Path) -> None:
     _run(tmp_path / "run", seeds=2)
     _run(tmp_path / "quick", settings=SYSTEM.quick, seeds=1)

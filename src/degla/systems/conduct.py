@@ -100,7 +100,8 @@ def _figures(
     drawn = []
     for name in dict.fromkeys(case.data for case in cases):
         models = {case.method: load_weights(source, case) for case in cases if case.seed == first and case.data == name}
-        drawn.append(system.draw(settings, system.read(settings, name, first), models, name))
+        with seeded(first):
+            drawn.append(system.draw(settings, system.read(settings, name, first), models, name))
     return [figure for figure in drawn if figure is not None]
 
 

@@ -76,8 +76,8 @@ Data = TypeVar("Data")
 class System(Generic[AnySettings, Data]):
     """A system with its baselines.
 
-    `read`, `train` and `measure` are called with torch's generator at the case's seed, and have no other source of
-    chance than it and the seed that `read` is given.
+    All functions are called with torch's generator at the case's seed, and have no other source of chance than it and
+    the seed that `read` is given.
 
     Attributes:
         title: of the page.
