@@ -234,7 +234,7 @@ def test_bad_pictures_are_refused_in_one_line(tmp_path: Path) -> None:
     for content, says in ((b"no gzip", "is damaged"), (gzip.compress(b"\x00\x00\x08\x03\x00"), "no IDX file of bytes")):
         folder = _fashion(tmp_path / says.replace(" ", ""))
         (folder / "train-images-idx3-ubyte.gz").write_bytes(content)
-        with pytest.raises(InputError, match=rf"train-images-idx3-ubyte.gz: .*{says}.*; fetch it again"):
+        with pytest.raises(InputError, match=rf"train-images-idx3-ubyte.gz: .*{says}.*; fetch or make it again"):
             _read(folder)
     folder = _fashion(tmp_path / "short")
     _write_idx(folder / "train-labels-idx1-ubyte.gz", np.arange(5))

@@ -237,7 +237,9 @@ def test_off_files(tmp_path: Path) -> None:
         NAN,
     ):
         file.write_text(text)
-        with pytest.raises(InputError, match=r"one.off: is no OFF file, or is cut off or damaged \(.*\); fetch it"):
+        with pytest.raises(
+            InputError, match=r"one.off: is no OFF file, or is cut off or damaged \(.*\); fetch or make it again"
+        ):
             read_off(file)
 
 

@@ -1,8 +1,9 @@
-"""Arrays of files: each by its name, and whole numbers that are whole."""
+"""Arrays of files: each by its name, whole numbers that are whole, and one line about what cannot be read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from degla.errors import InputError
+from degla.parse import in_one_line
+
+
+@contextmanager
+def reading(path: Path, wrong: str, *kinds: type[Exception]) -> Iterator[None]:
+    """A block in which another library reads a file.
+
+    Args:
+        path: of the file.
+        wrong: what is said of a file at which the library fails, such as "is no file of CIFAR".
+        kinds: of errors by which the library says so.
+
+    Raises:
+        InputError: it fails.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise InputError(f"{path}: {wrong} ({in_one_line(error)}); fetch or make it again.") from None
 
 
 def read_arrays(path: Path, names: Sequence[str], *, what: str, optional: Sequence[str] = ()) -> dict[str, Any]:
@@ -24,14 +44,14 @@ def read_arrays(path: Path, names: Sequence[str], *, what: str, optional: Sequen
     Raises:
         InputError: the file cannot be read, or a name is missing.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in names if name not in file]
-            if missing:
-                raise InputError(f"{path}: has no {missing[0]!r}; {what} needs {', '.join(names)}.")
-            return {name: file[name] for name in (*names, *optional) if name in file}
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as arrays: {error}") from None
+    with (
+        reading(path, "cannot be read as arrays", ValueError, OSError, EOFError),
+        np.load(path, allow_pickle=False) as file,
+    ):
+        missing = [name for name in names if name not in file]
+        if missing:
+            raise InputError(f"{path}: has no {missing[0]!r}; {what} needs {', '.join(names)}.")
+        return {name: file[name] for name in (*names, *optional) if name in file}
 
 
 def whole_numbers(values: NDArray[Any], *, where: str) -> NDArray[np.int64]:

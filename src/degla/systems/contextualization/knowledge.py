@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import torch
 
 from degla.errors import InputError
+from degla.systems.arrays import reading
 
 EMBEDDED: Final = Path(__file__).with_name("wordnet.tsv.gz")
 """1,200 senses of WordNet 3.0 with their glosses, in the order of a walk through its graph; see its notice."""
@@ -262,8 +263,8 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _text(path: Path) -> list[str]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
-            return [line for line in stream.read().split("\n") if line.strip()]
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text: {error}") from None
+    with (
+        reading(path, "cannot be read as text", OSError, EOFError, zlib.error, UnicodeDecodeError),
+        gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream,
+    ):
+        return [line for line in stream.read().split("\n") if line.strip()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,7 @@ from degla.data.decoding import IMAGE_SUFFIXES, Subject, decode, read_file
 from degla.errors import InputError
 from degla.evaluation.data_sets.archives import read_batch
 from degla.parse import read_bytes, read_text
+from degla.systems.arrays import reading
 from degla.systems.system import MeasuredPart
 
 FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
@@ -134,15 +136,13 @@ def _fashion(folder: Path, part: str) -> _Pool:
 
 
 def _idx(file: Path) -> NDArray[np.uint8]:
-    try:
+    with reading(file, "is damaged", OSError, EOFError, ValueError, zlib.error):
         content = gzip.decompress(read_bytes(file))
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{file}: is damaged ({error}); fetch it again.") from None
     axes = content[3] if content[:3] == b"\x00\x00\x08" else 0
     start = 4 + 4 * axes
     sizes = [int.from_bytes(content[place : place + 4]) for place in range(4, start, 4)]
     if not axes or len(content) != start + math.prod(sizes):
-        raise InputError(f"{file}: is no IDX file of bytes, or is cut off; fetch it again.")
+        raise InputError(f"{file}: is no IDX file of bytes, or is cut off; fetch or make it again.")
     return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.systems.arrays import read_arrays, whole_numbers
+from degla.systems.arrays import read_arrays, reading, whole_numbers
 
 _RESNET: Final = "res101.mat"
 _SPLITS: Final = "att_splits.mat"
@@ -196,10 +196,8 @@ def read_features(path: Path) -> ZeroShotData:
 def _mat(path: Path, *names: str) -> dict[str, Any]:
     from scipy.io import loadmat
 
-    try:
+    with reading(path, "cannot be read as a .mat file of version 7 or before", Exception):  # SciPy's meets many ways.
         held: dict[str, Any] = loadmat(path, variable_names=names)
-    except Exception as error:  # SciPy's reader meets damage in many ways.
-        raise InputError(f"{path}: cannot be read as a .mat file of version 7 or before: {error}") from None
     for name in names:
         if name not in held:
             what = "the proposed splits of xlsa17" if name in _PLACES else "a file of xlsa17"
@@ -209,12 +207,9 @@ def _mat(path: Path, *names: str) -> dict[str, Any]:
 
 def _from_arrays(path: Path) -> ZeroShotData:
     held = read_arrays(path, _ARRAYS, what="it", optional=("validation",))
-    told = held.get("validation", np.zeros(0, dtype=np.int64))
-    try:
+    held.setdefault("validation", np.zeros(0, dtype=np.int64))
+    with reading(path, "features and semantics must be numbers", ValueError, TypeError):
         floats = {name: torch.as_tensor(held[name].astype(np.float32)) for name in ("features", "semantics")}
-    except ValueError as error:
-        raise InputError(f"{path}: features and semantics must be numbers: {error}") from None
-    held["validation"] = told
     whole = {name: torch.as_tensor(whole_numbers(held[name], where=f"{path}: {name}"))
              for name in (*_ARRAYS, "validation") if name not in floats}  # fmt: skip
     return ZeroShotData(name=path.name, **floats, **whole)

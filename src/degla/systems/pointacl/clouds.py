@@ -17,6 +17,7 @@ from torch import Tensor
 
 from degla.errors import InputError
 from degla.parse import decode, read_bytes, read_text
+from degla.systems.arrays import reading
 from degla.systems.pointacl.settings import PointaclSettings, check_settings
 
 Array = NDArray[np.float64]
@@ -245,7 +246,7 @@ def read_off(file: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         InputError: it cannot be read, or is cut off or damaged.
     """
     words = decode(read_bytes(file), where=str(file)).split()
-    try:
+    with reading(file, "is no OFF file, or is cut off or damaged", ValueError, IndexError, OverflowError):
         if not words[0].startswith("OFF"):
             raise ValueError("does not begin with OFF")
         words = [words[0][3:], *words[1:]] if len(words[0]) > 3 else words[1:]
@@ -263,8 +264,6 @@ def read_off(file: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         found = np.array(triangles, dtype=np.int64).reshape(-1, 3)
         if found.size and not 0 <= found.min() <= found.max() < count:
             raise ValueError("a face names a vertex that there is not")
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{file}: is no OFF file, or is cut off or damaged ({error}); fetch it again.") from None
     return vertices, found
 
 
@@ -273,11 +272,8 @@ def _scanobject(file: Path) -> _CloudPool:
         import h5py
     except ImportError:
         raise InputError(f"{file}: {_INSTALL}") from None
-    try:
-        with h5py.File(file) as stored:
-            points, label = np.asarray(stored["data"]), np.asarray(stored["label"]).astype(int).ravel()
-    except (OSError, KeyError) as error:
-        raise InputError(f"{file}: is no file of ScanObjectNN ({error}); fetch it again.") from None
+    with reading(file, "is no file of ScanObjectNN", OSError, KeyError, ValueError), h5py.File(file) as stored:
+        points, label = np.asarray(stored["data"]), np.asarray(stored["label"]).astype(int).ravel()
     if len(points) != len(label):
         raise InputError(f"{file}: {len(points)} clouds and {len(label)} labels; fetch it again.")
     return _CloudPool([f"{file} cloud {place}" for place in range(len(label))], label.tolist(),
@@ -294,10 +290,8 @@ def _shapenet(folder: Path, part: str) -> _CloudPool:
 
     def read(place: int, chance: np.random.Generator) -> NDArray[Any]:
         file = folder / "shapenet_pc" / names[place]
-        try:
+        with reading(file, "cannot be read as an array", OSError, ValueError, EOFError):
             return np.asarray(np.load(file, allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{file}: cannot be read as an array ({error}); fetch it again.") from None
 
     shown = [str(folder / "shapenet_pc" / name) for name in names]
     return _CloudPool(shown, [kinds.index(name.partition("-")[0]) for name in names], read)

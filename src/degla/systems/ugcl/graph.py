@@ -9,6 +9,7 @@ import gzip
 import io
 import pickle
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.systems.arrays import read_arrays, whole_numbers
+from degla.parse import read_bytes
+from degla.systems.arrays import read_arrays, reading, whole_numbers
 
 Scope = Literal["power", "binomial"]
 """How n hops are taken: A~^n, as the paper writes, or (I + A~)^n, as the released script of citation graphs does."""
@@ -171,10 +173,8 @@ def _from_arrays(path: Path) -> Graph:
     from scipy.sparse import csr_matrix
 
     held = read_arrays(path, _ARRAYS, what="a graph")
-    try:
+    with reading(path, "cannot be read as arrays", ValueError):
         rows = csr_matrix((held["data"], held["indices"], held["indptr"]), shape=tuple(held["shape"])).toarray()
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read as arrays: {error}") from None
     splits = {part: whole_numbers(held[part], where=f"{path}: {part}") for part in ("train", "val", "test")}
     edges = whole_numbers(held["edges"], where=f"{path}: edges")
     if edges.ndim != 2 or edges.shape[1] != 2:
@@ -184,11 +184,9 @@ def _from_arrays(path: Path) -> Graph:
 
 def _from_pickles(folder: Path, name: str) -> Graph:
     held = {part: _unpickle(folder / f"ind.{name}.{part}") for part in _PARTS}
-    try:
+    with reading(folder / f"ind.{name}.test.index", "cannot be read as numbers of nodes", OSError, ValueError):
         order = np.loadtxt(folder / f"ind.{name}.test.index", dtype=np.int64, ndmin=1)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: ind.{name}.test.index cannot be read: {error}") from None
-    first, last = int(order.min()), int(order.max())
+        first, last = int(order.min()), int(order.max())
     known = held["allx"].shape[0]
     if first != known or len(order) != held["tx"].shape[0]:
         raise InputError(f"{folder}: ind.{name}.test.index does not go on after the {known} rows of allx.")
@@ -238,11 +236,11 @@ def _numbers(path: Path) -> NDArray[np.int64]:
 
 
 def _table(path: Path) -> NDArray[np.float64]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
-            return np.genfromtxt(stream, delimiter=",", ndmin=2)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as a table of numbers: {error}") from None
+    with (
+        reading(path, "cannot be read as a table of numbers", OSError, ValueError, EOFError, zlib.error),
+        gzip.open(path, "rt", encoding="utf-8") as stream,
+    ):
+        return np.genfromtxt(stream, delimiter=",", ndmin=2)
 
 
 class _Reader(pickle.Unpickler):
@@ -256,14 +254,9 @@ class _Reader(pickle.Unpickler):
 
 
 def _unpickle(path: Path) -> Any:
-    try:
-        return _Reader(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read: {error.strerror}. Planetoid has a file for each of {', '.join(_PARTS)}."
-        ) from None
-    except Exception as error:
-        raise InputError(f"{path}: is no file of Planetoid: {error}") from None
+    content = read_bytes(path, remedy=f"Planetoid has a file for each of {', '.join(_PARTS)}.")
+    with reading(path, "is no file of Planetoid", Exception):  # A damaged pickle may raise anything.
+        return _Reader(io.BytesIO(content), encoding="latin1").load()
 
 
 def block_model(*, seed: int, members: int = 160, words: int = 600, spoken: int = 14, labelled: int = 10) -> Graph:
