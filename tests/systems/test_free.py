@@ -294,6 +294,9 @@ def test_files_that_are_no_problem_are_named(tmp_path: Path) -> None:
     _write_xlsa17(tmp_path, test_unseen_loc=None)
     with pytest.raises(InputError, match=r"att_splits.mat: has no 'test_unseen_loc', so it does not hold the proposed"):
         read_features(tmp_path)
+    _write_xlsa17(tmp_path, att=np.array(["x"]))
+    with pytest.raises(InputError, match="features and att must be numbers"):
+        read_features(tmp_path)
     _write_xlsa17(tmp_path, test_unseen_loc=np.array([[7]]))
     with pytest.raises(InputError, match="test_unseen names row 6 of 6"):
         read_features(tmp_path)
@@ -306,6 +309,7 @@ def test_files_that_are_no_problem_are_named(tmp_path: Path) -> None:
     good = {name: value.numpy() for name, value in vars(_data()).items() if name != "name"}
     for changed, says in (
         ({"features": np.zeros(20)}, "features must be a table of numbers, and have 1 axes"),
+        ({"train": np.array(3)}, r"train: must be one row of numbers, and has the shape \(\)"),
         ({"features": np.full((20, 4), "x")}, "some.npz: features and semantics must be numbers"),
         ({"train": good["train"] + 0.5}, r"train: entry \[0\] is \d+.5; whole numbers are needed"),
         ({"test_seen": good["train"][:1]}, "is trained on and in test_seen"),

@@ -256,6 +256,9 @@ def test_arrays(tmp_path: Path) -> None:
         ({"edges": np.zeros((2, 3), dtype=int)}, r"edges must be rows of two nodes, and have the shape \(2, 3\)"),
         ({"edges": np.array([[0, 0.5]])}, r"edges: entry \[0, 1\] is 0.5; whole numbers are needed"),
         ({"label": np.array([0, np.nan, 1, 1])}, r"label: entry \[1\] is nan"),
+        ({"train": np.array(0)}, r"train: must be one row of numbers, and has the shape \(\)"),
+        ({"train": np.ones((4, 2), dtype=bool)}, r"train: must be one row of numbers, and has the shape \(4, 2\)"),
+        ({"shape": np.array(4.0)}, "small.npz: cannot be read as arrays"),
         ({"label": np.array(["a", "b", "b", "a"])}, "label: must be whole numbers, and is of the type <U1"),
     ],
 )
@@ -278,12 +281,32 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "some.npz", label=np.zeros(2))
     with pytest.raises(InputError, match=r"some.npz: has no 'indptr'"):
         read_graph(tmp_path / "some.npz")
+    (tmp_path / "some.npz").write_bytes((tmp_path / "some.npz").read_bytes()[:99])
+    with pytest.raises(InputError, match=r"some.npz: cannot be read as arrays \(.*\); fetch or make it again"):
+        read_graph(tmp_path / "some.npz")
     (tmp_path / "ind.a.x").write_bytes(b"no pickle")
     with pytest.raises(InputError, match=r"ind.a.x: is no file of Planetoid"):
         read_graph(tmp_path / "ind.a.x")
     _write_planetoid(tmp_path)
     (tmp_path / "ind.small.ty").unlink()
     with pytest.raises(InputError, match=r"ind.small.ty: cannot be read: No such file"):
+        read_graph(tmp_path / "ind.small.x")
+
+
+@pytest.mark.parametrize(("part", "held"), [("allx", []), ("ally", np.zeros((2, 2))), ("graph", {0: 3}), ("y", None)])
+def test_files_that_are_no_graph_together_are_told(tmp_path: Path, part: str, held: object) -> None:
+    _write_planetoid(tmp_path)
+    (tmp_path / f"ind.small.{part}").write_bytes(pickle.dumps(held, protocol=2))
+    with pytest.raises(InputError, match=r"ind.small.x: is no graph together with the files beside it"):
+        read_graph(tmp_path / "ind.small.x")
+
+
+def test_a_graph_without_edges_and_an_empty_index(tmp_path: Path) -> None:
+    _write_planetoid(tmp_path)
+    (tmp_path / "ind.small.graph").write_bytes(pickle.dumps({}, protocol=2))
+    assert read_graph(tmp_path / "ind.small.x").isolated == 8
+    (tmp_path / "ind.small.test.index").write_text("")
+    with pytest.raises(InputError, match=r"test.index: cannot be read as numbers of nodes"):
         read_graph(tmp_path / "ind.small.x")
 
 

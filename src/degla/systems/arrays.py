@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +47,7 @@ def read_arrays(path: Path, names: Sequence[str], *, what: str, optional: Sequen
         InputError: the file cannot be read, or a name is missing.
     """
     with (
-        reading(path, "cannot be read as arrays", ValueError, OSError, EOFError),
+        reading(path, "cannot be read as arrays", ValueError, OSError, EOFError, BadZipFile, zlib.error),
         np.load(path, allow_pickle=False) as file,
     ):
         missing = [name for name in names if name not in file]
@@ -54,16 +56,20 @@ def read_arrays(path: Path, names: Sequence[str], *, what: str, optional: Sequen
         return {name: file[name] for name in (*names, *optional) if name in file}
 
 
-def whole_numbers(values: NDArray[Any], *, where: str) -> NDArray[np.int64]:
+def whole_numbers(values: NDArray[Any], *, where: str, axes: int = 1) -> NDArray[np.int64]:
     """Numbers of any type as integers; of a mask (true or false), the places that are true.
 
     Args:
         values: that should be whole.
         where: for the message.
+        axes: that they should have: 1 for a row, 2 for a table.
 
     Raises:
-        InputError: a value is no whole number.
+        InputError: a value is no whole number, or they have other axes; several masks in a table are no mask.
     """
+    if values.ndim != axes:
+        form = "one row" if axes == 1 else "a table"
+        raise InputError(f"{where}: must be {form} of numbers, and has the shape {values.shape}.")
     if values.dtype.kind == "b":
         return np.flatnonzero(values)
     if values.dtype.kind == "f":

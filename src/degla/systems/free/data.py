@@ -179,13 +179,15 @@ def read_features(path: Path) -> ZeroShotData:
         if not (path / name).is_file():
             raise InputError(f"{path / name}: no such file; give a folder of xlsa17 or an .npz of features.")
     held = _mat(path / _RESNET, "features", "labels") | _mat(path / _SPLITS, "att", *_PLACES)
-    rows = {name: torch.as_tensor(whole_numbers(held[name], where=f"{path}: {name}").ravel() - 1)
+    rows = {name: torch.as_tensor(whole_numbers(held[name].ravel(), where=f"{path}: {name}") - 1)
             for name in ("labels", *_PLACES)}  # fmt: skip
+    with reading(path, "features and att must be numbers", ValueError, TypeError):
+        floats = {name: torch.as_tensor(held[name].T.astype(np.float32)) for name in ("features", "att")}
     return ZeroShotData(
         name=path.name,
-        features=torch.as_tensor(held["features"].T.astype(np.float32)),
+        features=floats["features"],
         label=rows["labels"],
-        semantics=torch.as_tensor(held["att"].T.astype(np.float32)),
+        semantics=floats["att"],
         train=rows["trainval_loc"],
         test_seen=rows["test_seen_loc"],
         test_unseen=rows["test_unseen_loc"],

@@ -173,11 +173,11 @@ def _from_arrays(path: Path) -> Graph:
     from scipy.sparse import csr_matrix
 
     held = read_arrays(path, _ARRAYS, what="a graph")
-    with reading(path, "cannot be read as arrays", ValueError):
+    with reading(path, "cannot be read as arrays", ValueError, TypeError):
         rows = csr_matrix((held["data"], held["indices"], held["indptr"]), shape=tuple(held["shape"])).toarray()
     splits = {part: whole_numbers(held[part], where=f"{path}: {part}") for part in ("train", "val", "test")}
-    edges = whole_numbers(held["edges"], where=f"{path}: edges")
-    if edges.ndim != 2 or edges.shape[1] != 2:
+    edges = whole_numbers(held["edges"], where=f"{path}: edges", axes=2)
+    if edges.shape[1] != 2:
         raise InputError(f"{path}: edges must be rows of two nodes, and have the shape {edges.shape}.")
     return _graph(path.stem, rows, edges.T, whole_numbers(held["label"], where=f"{path}: label"), splits)
 
@@ -187,23 +187,25 @@ def _from_pickles(folder: Path, name: str) -> Graph:
     with reading(folder / f"ind.{name}.test.index", "cannot be read as numbers of nodes", OSError, ValueError):
         order = np.loadtxt(folder / f"ind.{name}.test.index", dtype=np.int64, ndmin=1)
         first, last = int(order.min()), int(order.max())
-    known = held["allx"].shape[0]
-    if first != known or len(order) != held["tx"].shape[0]:
-        raise InputError(f"{folder}: ind.{name}.test.index does not go on after the {known} rows of allx.")
-    # Test nodes lie in the file's own order, and those that the index leaves out have neither words nor a class.
-    rows = np.zeros((last + 1, held["allx"].shape[1]), dtype=np.float32)
-    label = np.full(last + 1, -1)
-    rows[:known], rows[order] = held["allx"].toarray(), held["tx"].toarray()
-    for places, one_hot in ((np.arange(known), held["ally"]), (order, held["ty"])):
-        label[places] = np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), -1)
-    pairs = [(one, other) for one, others in held["graph"].items() for other in others]
-    trained = held["y"].shape[0]
-    splits = {
-        "train": np.arange(trained),
-        "val": np.arange(trained, min(trained + _VALIDATION, known)),
-        "test": np.sort(order),
-    }
-    return _graph(name, rows, np.array(pairs).T, label, splits)
+    kinds = (AttributeError, TypeError, ValueError, IndexError)
+    with reading(folder / f"ind.{name}.x", "is no graph together with the files beside it", *kinds):
+        known = held["allx"].shape[0]
+        if first != known or len(order) != held["tx"].shape[0]:
+            raise InputError(f"{folder}: ind.{name}.test.index does not go on after the {known} rows of allx.")
+        # Test nodes lie in the file's own order, and those that the index leaves out have neither words nor a class.
+        rows = np.zeros((last + 1, held["allx"].shape[1]), dtype=np.float32)
+        label = np.full(last + 1, -1)
+        rows[:known], rows[order] = held["allx"].toarray(), held["tx"].toarray()
+        for places, one_hot in ((np.arange(known), held["ally"]), (order, held["ty"])):
+            label[places] = np.where(one_hot.any(axis=1), one_hot.argmax(axis=1), -1)
+        pairs = [(one, other) for one, others in held["graph"].items() for other in others]
+        trained = held["y"].shape[0]
+        splits = {
+            "train": np.arange(trained),
+            "val": np.arange(trained, min(trained + _VALIDATION, known)),
+            "test": np.sort(order),
+        }
+        return _graph(name, rows, np.array(pairs, dtype=np.int64).reshape(-1, 2).T, label, splits)
 
 
 def _from_ogbn(folder: Path) -> Graph:
@@ -232,7 +234,7 @@ def _graph(name: str, rows: Any, edges: Any, label: Any, splits: dict[str, Any],
 
 
 def _numbers(path: Path) -> NDArray[np.int64]:
-    return whole_numbers(_table(path), where=str(path))
+    return whole_numbers(_table(path), where=str(path), axes=2)
 
 
 def _table(path: Path) -> NDArray[np.float64]:
