@@ -169,9 +169,9 @@ def _fashion(folder: Path, labels: int = 3) -> Path:
     return folder
 
 
-def _read(name: object, **changes: object):
-    options = {"images": 6, "test_images": 4, "seed": 0, "part": "test"} | changes
-    return read_pictures(str(name), **options)  # type: ignore[arg-type]
+def _read(name: object, *, seed: int = 0, **changes: object):
+    options = {"images": 6, "test_images": 4} | changes
+    return read_pictures(ExconSettings(**options), str(name), seed)  # type: ignore[arg-type]
 
 
 def test_fashion_mnist(tmp_path: Path) -> None:

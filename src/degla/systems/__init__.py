@@ -10,4 +10,10 @@ system    `System`: settings, methods, columns, what is expected; training, meas
 record    ``system.json``: the scores of every method, data set and seed
 conduct   a system, its settings and seeds enter; models, record and page leave
 page      the tables, on a page and on the terminal
+learning  a step, a network of kept weights, a linear classifier; for all systems
+arrays    what files of other programs hold, and what is said of those that cannot be read
+panels    points in two dimensions, a panel a method
+
+In a folder, ``settings`` has the flags, ``cases`` reads, trains, measures and draws; the files beside them hold the
+data sets, the networks with what teaches them and, where it is long, the training.
 """

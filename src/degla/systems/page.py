@@ -76,7 +76,11 @@ def _data(record: SystemRecord) -> list[str]:
 
 
 def _table(system: AnySystem, record: SystemRecord, data: str) -> Table:
-    heads = [Column("method"), *(Column(f"{each.name} {_arrow(each)}") for each in system.columns), Column("training")]
+    heads = [
+        Column("method"),
+        *(Column(f"{each.name} {_arrow(each)}") for each in system.columns),
+        Column("training"),
+    ]
     rows = []
     for method in system.methods:
         cases = [row for row in record.cases if row.data == data and row.method == method]

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.pages.plot import FONT, new_figure, to_svg
+from degla.pages.page import Figure
+from degla.pages.plot import BASELINE, FONT, PALETTE, new_figure, styled, to_svg
 
 
 class PanelPoints(NamedTuple):
@@ -19,38 +20,46 @@ class PanelPoints(NamedTuple):
     size: float = 4
 
 
-def draw_panels(
+def panel_figure(
     panels: Mapping[str, Sequence[PanelPoints]],
-    colours: Sequence[str],
+    classes: Sequence[int],
+    caption: str,
     *,
-    width: float,
-    columns: int,
+    title: str,
     name: str,
+    columns: int,
     shared: bool = False,
-) -> str:
-    """The picture as SVG.
+) -> Figure:
+    """A figure of them.
 
     Args:
         panels: points by the title of their panel.
-        colours: of the points, the same for each.
-        width: inches.
-        columns: panels beside each other, at most.
+        classes: number of each point's class, the same in all panels; below 0 for none.
+        caption: of the figure.
+        title: of the figure.
         name: of the picture, from which its marks are named.
+        columns: panels beside each other, at most; two on a phone.
         shared: all panels have the same ends.
     """
-    columns = min(columns, len(panels))
-    lines = -(-len(panels) // columns)
-    figure, first = new_figure(width, 0.85 * width / columns * lines + 0.3)
-    first.remove()
-    axes: list[Any] = list(figure.subplots(lines, columns, squeeze=False, sharex=shared, sharey=shared).ravel())
-    for place, (title, layers) in zip(axes, panels.items(), strict=False):
-        for points, marker, size in layers:
-            edge = 0.7 if marker == "x" else 0
-            place.scatter(*points.T.tolist(), s=size, c=colours, marker=marker, linewidths=edge, rasterized=True)
-        place.set_title(title, fontsize=FONT)
-        place.set_xticks([])
-        place.set_yticks([])
-    for place in axes[len(panels) :]:
-        place.set_visible(False)
-    figure.tight_layout()
-    return to_svg(figure, name)
+    colours = [PALETTE[each % len(PALETTE)] if each >= 0 else BASELINE for each in classes]
+
+    @styled
+    def draw(width: float) -> str:
+        across = min(columns if width > 6 else 2, len(panels))
+        lines = -(-len(panels) // across)
+        figure, first = new_figure(width, 0.85 * width / across * lines + 0.3)
+        first.remove()
+        axes: list[Any] = list(figure.subplots(lines, across, squeeze=False, sharex=shared, sharey=shared).ravel())
+        for place, (head, layers) in zip(axes, panels.items(), strict=False):
+            for points, marker, size in layers:
+                edge = 0.7 if marker == "x" else 0
+                place.scatter(*points.T.tolist(), s=size, c=colours, marker=marker, linewidths=edge, rasterized=True)
+            place.set_title(head, fontsize=FONT)
+            place.set_xticks([])
+            place.set_yticks([])
+        for place in axes[len(panels) :]:
+            place.set_visible(False)
+        figure.tight_layout()
+        return to_svg(figure, name)
+
+    return Figure(draw, caption, title=title)

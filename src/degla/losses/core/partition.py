@@ -42,6 +42,12 @@ def log_partition(
     return cast(Tensor, _LogPartition.apply(queries, candidates, scale, absent, target, blocks))  # type: ignore[no-untyped-call]
 
 
+def own_place(rows: slice, candidates: Float[Tensor, "candidates dim"]) -> Bool[Tensor, "rows candidates"]:
+    """Of each query of a slice, the candidate of its own number: `absent` where queries are among the candidates."""
+    place = torch.arange(len(candidates), device=candidates.device)
+    return place[rows, None] == place[None, :]
+
+
 def with_own(whole: Float[Tensor, " batch"], logits: Float[Tensor, "batch own"]) -> Float[Tensor, " batch"]:
     """The logarithm of a sum with further terms of each row's own, given by their logarithms."""
     return torch.cat([whole[:, None], logits], dim=1).logsumexp(dim=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
 
 from degla.errors import InputError
 from degla.negatives.llm import LanguageModel
@@ -17,7 +16,6 @@ from degla.systems.contextualization.knowledge import KnowledgeGraph, embedded_g
 from degla.systems.contextualization.settings import ContextSettings
 from degla.systems.contextualization.training import (
     ContextCorpus,
-    TextTask,
     masked_perplexity,
     rank_means,
     ranks_of,
@@ -52,9 +50,6 @@ def draw_ranks(ranks: Mapping[str, Sequence[float]], *, entities: int, data: str
         return to_svg(figure, f"ranks {data}")
 
     return Figure(draw, f"`{data}`: {entities} entities; heads and tails.", title="Answers by rank")
-
-
-_TASKS: Final[dict[str, TextTask]] = {"reconstruct": "reconstruct", "write": "write"}
 
 
 @lru_cache(maxsize=4)
@@ -94,7 +89,8 @@ def _writer(settings: ContextSettings) -> LanguageModel | None:
 
 def train(settings: ContextSettings, data: ContextCorpus, method: str) -> Weights:
     """One encoder that answers queries."""
-    return train_completion(data, settings, warm=method != "names", task=_TASKS.get(method, "")).state_dict()
+    task = method if method in ("reconstruct", "write") else ""
+    return train_completion(data, settings, warm=method != "names", task=task).state_dict()
 
 
 def _encoder(settings: ContextSettings, data: ContextCorpus, weights: Weights) -> TextEncoder:

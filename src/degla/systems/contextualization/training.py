@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -73,10 +73,6 @@ def rank_means(ranks: Sequence[float]) -> dict[str, float]:
     return {"mrr": sum(1 / rank for rank in ranks) / len(ranks), **hits}
 
 
-TextTask = Literal["", "reconstruct", "write"]
-"""What contexts are for beside the queries: nothing, masked words, or word by word behind the triple."""
-
-
 class ContextCorpus:
     """What a graph and its contexts are to the encoder: rows of words for queries, answers and contexts."""
 
@@ -96,16 +92,15 @@ class ContextCorpus:
         return self.words.rows(said, longest=LONGEST_ROW)
 
 
-def train_completion(
-    completion: ContextCorpus, settings: ContextSettings, *, warm: bool, task: TextTask
-) -> TextEncoder:
+def train_completion(completion: ContextCorpus, settings: ContextSettings, *, warm: bool, task: str) -> TextEncoder:
     """An encoder that answers queries, by torch's generator.
 
     Args:
         completion: graph and contexts.
         settings: of the training.
         warm: masked words of contexts first.
-        task: what contexts are for beside the queries.
+        task: what contexts are for beside the queries: "reconstruct" for masked words, "write" for word by word behind
+            the triple; "" for nothing.
     """
     if warm:
         state, chance = _warmed(completion, settings, torch.get_rng_state().numpy().tobytes())
@@ -168,9 +163,7 @@ def query_loss(
     return cross_entropy((scale * logits).masked_fill(absent, -torch.inf), place)
 
 
-def context_loss(
-    encoder: TextEncoder, completion: ContextCorpus, some: Sequence[int], task: TextTask
-) -> Float[Tensor, ""]:
+def context_loss(encoder: TextEncoder, completion: ContextCorpus, some: Sequence[int], task: str) -> Float[Tensor, ""]:
     """Masked words of the contexts of some training triples, or the words of the contexts one after another."""
     graph, contexts = completion.graph, [completion.contexts[number] for number in some]
     if task == "reconstruct":

@@ -17,7 +17,8 @@ Cost:     From the epoch on where masks begin, one forward pass of the plain pic
           without gradients, beside the two views with gradients.
 """
 
-from degla.systems.excon.cases import draw, measure, read, train
+from degla.systems.excon.cases import draw, measure, train
+from degla.systems.excon.pictures import read_pictures
 from degla.systems.excon.settings import ExconSettings
 from degla.systems.system import Expectation, ScoreColumn, System
 
@@ -39,7 +40,7 @@ SYSTEM = System(
         ScoreColumn("attacked", "Accuracy after one step of the sign of the gradient, 2/255 (FGSM)."),
         ScoreColumn("calibration", "Expected calibration error on pictures with noise of 0.1.", better="lower"),
     ),
-    read=read,
+    read=read_pictures,
     train=train,
     measure=measure,
     draw=draw,

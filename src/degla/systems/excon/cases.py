@@ -25,7 +25,7 @@ from degla.systems.excon.network import (
     masked_views,
     supervised_contrast,
 )
-from degla.systems.excon.pictures import LabelledPictures, PictureSets, read_pictures
+from degla.systems.excon.pictures import LabelledPictures, PictureSets
 from degla.systems.excon.settings import ExconSettings
 from degla.systems.learning import take_step
 from degla.systems.system import Weights
@@ -97,11 +97,6 @@ _EPSILON = 2 / 255
 _NOISE = 0.1
 _READ = 500
 """Pictures at a time where no gradient is kept."""
-
-
-def read(settings: ExconSettings, data: str, seed: int) -> PictureSets:
-    """Training pictures, and those that are measured."""
-    return read_pictures(data, images=settings.images, test_images=settings.test_images, seed=seed, part=settings.part)
 
 
 def train(settings: ExconSettings, data: PictureSets, method: str) -> Weights:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, normalize
 
-from degla.losses.core.partition import log_partition
+from degla.losses.core.partition import log_partition, own_place
 from degla.model.evidence import above, enlarge, grad_cam, unit_range
 from degla.systems.learning import with_weights
 from degla.systems.system import Weights
@@ -134,12 +134,7 @@ def supervised_contrast(
     if not bool((count > 0).all()):
         raise ValueError(f"class {int(label[count == 0][0])} has one view; supervised contrast needs two or more")
     others = views if background is None else torch.cat([views, background])
-
-    def itself(rows: slice) -> Bool[Tensor, "rows candidates"]:
-        place = torch.arange(len(views), device=views.device)[rows]
-        return place[:, None] == torch.arange(len(others), device=views.device)[None, :]
-
     scale = views.new_tensor(1 / temperature)
-    whole = log_partition(views, others, scale, absent=itself)
+    whole = log_partition(views, others, scale, absent=lambda rows: own_place(rows, others))
     pulled = (views * (alike.to(views) @ views)).sum(dim=1) * scale / count
     return temperature / BASE_TEMPERATURE * (whole - pulled).mean()

@@ -23,10 +23,8 @@ from degla.errors import InputError
 from degla.evaluation.data_sets.archives import read_batch
 from degla.parse import read_bytes, read_text
 from degla.systems.arrays import reading
-from degla.systems.system import MeasuredPart
+from degla.systems.excon.settings import FASHION, ExconSettings
 
-FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts its files."""
 SHAPES: Final = ("disc", "square", "diamond", "ring", "cross", "bars", "triangle", "frame")
 _COLOURS: Final = ((230, 60, 60), (60, 190, 80), (70, 100, 230), (230, 200, 50), (200, 70, 200), (60, 200, 210),
                    (240, 140, 40), (150, 90, 50))  # fmt: skip
@@ -58,25 +56,16 @@ class _Pool:
     read: Callable[[Sequence[int]], NDArray[np.uint8]]
 
 
-def real_pictures() -> str:
-    """ "fashion" where Debian's package is installed, else "world"."""
-    return "fashion" if (FASHION / "train-images-idx3-ubyte.gz").is_file() else "world"
-
-
 @lru_cache(maxsize=2)
-def read_pictures(name: str, *, images: int, test_images: int, seed: int, part: MeasuredPart) -> PictureSets:
-    """Training and test pictures, as many as there are up to these numbers, drawn by the seed.
+def read_pictures(settings: ExconSettings, name: str, seed: int) -> PictureSets:
+    """Training and test pictures, as many as there are up to the numbers of the settings, drawn by the seed.
 
-    Args:
-        name: of `ExconSettings.data`.
-        images: training pictures.
-        test_images: test pictures; of "validation" drawn from training pictures that are left.
-        seed: of the draw.
-        part: what the second are.
+    For the part "validation" the second are drawn from training pictures that are left.
 
     Raises:
         InputError: no such name or folder; files are missing or damaged; or the pictures are of one class only.
     """
+    images, test_images, part = settings.images, settings.test_images, settings.part
     if name in ("shapes", "shortcut"):
         rate = _SHORTCUT if name == "shortcut" else 0.0
         other = 3 * seed + (2 if part == "validation" else 1)

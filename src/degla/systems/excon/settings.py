@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from degla.ranges import AtLeastOne, Count, LearningRate, Positive, Share
-from degla.systems.excon.pictures import real_pictures
 from degla.systems.system import MeasuredPart, SystemSettings
+
+FASHION: Final = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts its files."""
+
+
+def real_pictures() -> str:
+    """ "fashion" where Debian's package is installed, else "world"."""
+    return "fashion" if (FASHION / "train-images-idx3-ubyte.gz").is_file() else "world"
 
 
 @dataclass(frozen=True)

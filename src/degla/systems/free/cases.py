@@ -10,9 +10,7 @@ from typing import Final, NamedTuple
 import torch
 
 from degla.pages.page import Figure
-from degla.pages.plot import PALETTE, styled
 from degla.systems.free.data import ZeroShotData, embed_shapes, made_features, read_features
-from degla.systems.free.networks import Other
 from degla.systems.free.settings import FreeSettings
 from degla.systems.free.training import (
     FreeModel,
@@ -24,7 +22,7 @@ from degla.systems.free.training import (
     train_free,
 )
 from degla.systems.learning import with_weights
-from degla.systems.panels import PanelPoints, draw_panels
+from degla.systems.panels import PanelPoints, panel_figure
 from degla.systems.system import Weights
 
 _SHOWN: Final = 6
@@ -43,20 +41,15 @@ def draw_features(models: Mapping[str, FreeModel], data: ZeroShotData) -> Figure
         made = {name: model.maker.generate(torch.randn_like(told), told) for name, model in models.items()}
     flat = {name: (each - middle) @ directions[:2].T for name, each in {"": real, **made}.items()}
     panels = {name: [PanelPoints(flat[""], size=6), PanelPoints(flat[name], "x", 10)] for name in made}
-    colours = [PALETTE[int((classes == each).nonzero()[0]) % len(PALETTE)] for each in label]
-
-    @styled
-    def draw(width: float) -> str:
-        return draw_panels(panels, colours, width=width, columns=2, name=f"features {data.name}", shared=True)
-
-    return Figure(
-        draw,
+    return panel_figure(
+        panels,
+        [classes.tolist().index(each) for each in label.tolist()],
         f"{data.name}: {len(classes)} classes never trained on, a colour each. Dots are real, crosses are made.",
         title="Real and made features, first two principal components of the real ones",
+        name=f"features {data.name}",
+        columns=2,
+        shared=True,
     )
-
-
-_CHOICES: Final[dict[str, Other]] = {"free_nearest": "nearest", "residual": "nearest"}
 
 
 class ZeroShotProblem(NamedTuple):
@@ -94,7 +87,7 @@ def train(settings: FreeSettings, data: ZeroShotProblem, method: str) -> Weights
         settings,
         model=_new(settings, data, method),
         trains_refiner=method != "width_control",
-        choice=_CHOICES.get(method, "random"),
+        choice="nearest" if method in ("free_nearest", "residual") else "random",
     ).state_dict()
 
 

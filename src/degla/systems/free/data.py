@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,9 +59,11 @@ class ZeroShotData:
             raise InputError(f"{self.name}: {len(self.label)} labels for {len(self.features)} rows; one a row, please.")
         for part in ("train", "test_seen", "test_unseen", "validation"):
             rows = getattr(self, part)
-            if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self.features):
-                wrong = int(rows[(rows < 0) | (rows >= len(self.features))][0])
-                raise InputError(f"{self.name}: {part} names row {wrong} of {len(self.features)}, counted from 0.")
+            wrong = rows[(rows < 0) | (rows >= len(self.features))]
+            if len(wrong):
+                raise InputError(
+                    f"{self.name}: {part} names row {int(wrong[0])} of {len(self.features)}, counted from 0."
+                )
             if not len(rows) and part != "validation":
                 raise InputError(f"{self.name}: {part} is empty; there is nothing to train or to score.")
         if not 0 <= int(self.label.min()) <= int(self.label.max()) < len(self.semantics):
@@ -102,7 +104,8 @@ class ZeroShotData:
         told = self.semantics
         if told.min() < 0:
             told = (told - told.min()) / (told.max() - told.min())
-        return self._with(
+        return replace(
+            self,
             features=(self.features - low) / (high - low).clamp(min=1e-8),
             semantics=torch.nn.functional.normalize(told, dim=1),
         )
@@ -122,11 +125,9 @@ class ZeroShotData:
         if not away.any() or not len(known):
             raise InputError(f"{self.name}: too few classes are trained on to choose settings by some of them.")
         tested = torch.arange(len(known)) % _HELD_OUT == _HELD_OUT - 1
-        none = known[:0]
-        return self._with(train=known[~tested], test_seen=known[tested], test_unseen=self.train[away], validation=none)
-
-    def _with(self, **changed: Tensor) -> ZeroShotData:
-        return ZeroShotData(**{**vars(self), **changed})
+        return replace(
+            self, train=known[~tested], test_seen=known[tested], test_unseen=self.train[away], validation=known[:0]
+        )
 
 
 def made_features(*, seed: int) -> ZeroShotData:

@@ -15,9 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from degla.pages.page import Figure
-from degla.pages.plot import PALETTE, styled
 from degla.systems.learning import classify, probe, with_weights
-from degla.systems.panels import PanelPoints, draw_panels
+from degla.systems.panels import PanelPoints, panel_figure
 from degla.systems.system import Weights
 from degla.systems.ugcl.contrast import GraphEncoder, embed, train_encoder
 from degla.systems.ugcl.graph import Graph, block_model, normalised_adjacency, propagate, read_graph
@@ -53,16 +52,11 @@ def probe_accuracy(rows: Float[Tensor, "nodes dim"], graph: Graph) -> dict[str, 
 def draw_rows(rows: Mapping[str, Float[Tensor, "nodes dim"]], graph: Graph) -> Figure:
     """A panel a method: each node's row in two dimensions."""
     panels = {method: [PanelPoints(principal(each))] for method, each in rows.items()}
-    colours = [PALETTE[int(each) % len(PALETTE)] if each >= 0 else "#808890" for each in graph.label]
-
-    @styled
-    def draw(width: float) -> str:
-        return draw_panels(panels, colours, width=width, columns=5 if width > 6 else 2, name=f"rows {graph.name}")
-
     caption = f"`{graph.name}`: {len(graph.features)} nodes, {graph.classes} classes"
     if graph.isolated:
         caption += f"; {graph.isolated} have no edge, so that their context is themselves"
-    return Figure(draw, caption + ".", title="Rows of the nodes, first two principal components")
+    title = "Rows of the nodes, first two principal components"
+    return panel_figure(panels, graph.label.tolist(), caption + ".", title=title, name=f"rows {graph.name}", columns=5)
 
 
 def principal(rows: Float[Tensor, "nodes dim"]) -> Float[Tensor, "nodes 2"]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from degla.losses.core.partition import log_partition
+from degla.losses.core.partition import log_partition, own_place
 from degla.systems.learning import take_step
 from degla.systems.ugcl.graph import Graph, normalised_adjacency, propagate
 from degla.systems.ugcl.settings import UgclSettings
@@ -24,14 +24,8 @@ def contextual_loss(nodes: Float[Tensor, "nodes dim"], contexts: Float[Tensor, "
     """
     unit = normalize(nodes, dim=-1)
     pulled = (unit * normalize(contexts, dim=-1)).sum(dim=-1)
-
-    def itself(rows: slice) -> Bool[Tensor, "rows nodes"]:
-        place = torch.arange(rows.start, rows.stop, device=nodes.device)
-        return torch.zeros(len(place), len(nodes), dtype=torch.bool, device=nodes.device).scatter_(
-            1, place[:, None], value=True
-        )
-
-    return (log_partition(unit, unit, torch.ones((), dtype=unit.dtype), absent=itself) - pulled).mean()
+    one = torch.ones((), dtype=unit.dtype)
+    return (log_partition(unit, unit, one, absent=lambda rows: own_place(rows, unit)) - pulled).mean()
 
 
 class GraphEncoder(nn.Module):

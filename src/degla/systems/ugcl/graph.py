@@ -62,10 +62,9 @@ class Graph:
         if not self.features.isfinite().all():
             node = int((~self.features.isfinite()).any(dim=1).nonzero()[0])
             raise InputError(f"{self.name}: node {node} has a feature that is no finite number; mend or drop it.")
-        if self.edges.numel() and not 0 <= int(self.edges.min()) <= int(self.edges.max()) < nodes:
-            raise InputError(
-                f"{self.name}: an edge names node {_outside(self.edges, nodes)}; nodes go from 0 to {nodes - 1}."
-            )
+        outside = self.edges[(self.edges < 0) | (self.edges >= nodes)]
+        if len(outside):
+            raise InputError(f"{self.name}: an edge names node {int(outside[0])}; nodes go from 0 to {nodes - 1}.")
         for part in ("train", "validation", "test"):
             numbers = getattr(self, part)
             if not len(numbers) or not 0 <= int(numbers.min()) <= int(numbers.max()) < nodes:
@@ -88,10 +87,6 @@ class Graph:
     def isolated(self) -> int:
         """Nodes without an edge: their context is themselves, whatever the scope."""
         return len(self.features) - len(set(self.edges.flatten().tolist()))
-
-
-def _outside(numbers: Tensor, count: int) -> int:
-    return int(numbers[(numbers < 0) | (numbers >= count)][0])
 
 
 def undirected(pairs: Int[Tensor, "2 pairs"]) -> Int[Tensor, "2 edges"]:
