@@ -122,6 +122,17 @@ def test_masked_views_begin_where_they_are_to_and_backgrounds_are_another_method
     assert figure.title == "shapes" and figure.draw(figure.widths[0]).count("<image") == 8 * 4
 
 
+def test_classes_that_the_training_pictures_lack_are_measured_or_refused() -> None:
+    few = ExconSettings(data=("shapes",), images=3, test_images=12, epochs=1, explained_from=1)
+    data = SYSTEM.read(few, "shapes", 0)
+    weights = train(few, data, "supcon")
+    assert 0 <= measure(few, data, "supcon", weights)["accuracy"] <= 1
+    fewer = ExconSettings(**{**vars(few), "test_images": 4})
+    other = train(fewer, SYSTEM.read(fewer, "shapes", 0), "supcon")
+    with pytest.raises(InputError, match=r"--test-images 12: a picture is of class 7, .* was trained for 4"):
+        measure(few, data, "supcon", other)
+
+
 def test_where_no_masked_picture_shows_its_class_the_view_is_an_augmented_one() -> None:
     torch.manual_seed(0)
     network = Network(3).train()

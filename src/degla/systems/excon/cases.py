@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from degla.errors import InputError
 from degla.model.attack import AttackConfig, perturb
 from degla.model.evidence import above, increased, relative_drop, top_share
 from degla.pages.page import Figure
@@ -102,7 +103,8 @@ _READ = 500
 def train(settings: ExconSettings, data: PictureSets, method: str) -> Weights:
     """One network by supervised contrast, with masked views and backgrounds as the method says."""
     pictures, _ = data
-    network = Network(int(pictures.label.max()) + 1)
+    # A draw of few pictures may lack classes that are measured.
+    network = Network(1 + max(int(each.label.max()) for each in data))
     shares = pictures.pixels.float() / 255
     network.mean.copy_(shares.mean(dim=(0, 2, 3)).view(3, 1, 1))
     network.std.copy_(shares.std(dim=(0, 2, 3)).view(3, 1, 1).clamp(min=0.05))
@@ -165,6 +167,10 @@ def measure(settings: ExconSettings, data: PictureSets, method: str, weights: We
     """Accuracy, and what the explanations of the predicted classes keep, on test pictures."""
     _, test = data
     network = load_network(weights)
+    known, last = len(network.classifier.bias), int(test.label.max())
+    if last >= known:
+        raise InputError(f"--test-images {settings.test_images}: a picture is of class {last}, counted from 0, and the "
+                         f"model was trained for {known}; train it again with more --images.")  # fmt: skip
     places = torch.split(torch.arange(len(test.label)), _READ)
     found = [_measured(network, test.chosen(rows)) for rows in places]
     before, after, noisy, right, attacked = (torch.cat(column) for column in zip(*found, strict=True))
