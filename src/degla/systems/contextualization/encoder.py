@@ -24,6 +24,9 @@ PAD, UNKNOWN_WORD, START, BREAK, MASK = range(len(SPECIAL))
 SELECTED: Final = 0.15
 """Share of words that reconstruction asks for; of these 80 % are masked, 10 % replaced, 10 % kept (BERT)."""
 _WORDS: Final = re.compile(r"\w+|[^\w\s]")
+LONGEST_ROW: Final = 48
+"""Words that the encoder reads."""
+HEADS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,6 @@ def writing_task(
     begins = [len(words.rows([triple], longest=longest)[0]) for triple in triples]
     rows = words.rows([(*triple, context) for triple, context in zip(triples, contexts, strict=True)], longest=longest)
     return rows, torch.tensor(begins)
-
-
-LONGEST_ROW: Final = 48
-"""Words that the encoder reads."""
-HEADS: Final = 4
 
 
 class TextEncoder(nn.Module):

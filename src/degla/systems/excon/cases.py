@@ -31,6 +31,15 @@ from degla.systems.excon.settings import ExconSettings
 from degla.systems.learning import take_step
 from degla.systems.system import Weights
 
+_SHOWN: Final = 8
+_SHOWN_NARROW: Final = 4
+_KEPT = 0.15
+"""Share of the pixels that an explanation keeps when it is measured."""
+_EPSILON = 2 / 255
+_NOISE = 0.1
+_READ = 500
+"""Pictures at a time where no gradient is kept."""
+
 
 def calibration_error(
     probability: Float[Tensor, "batch classes"], label: Int[Tensor, " batch"], *, bins: int = 15
@@ -41,10 +50,6 @@ def calibration_error(
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
     gap = torch.zeros(bins, dtype=confidence.dtype).index_add_(0, place, right - confidence)
     return float(gap.abs().sum() / len(label))
-
-
-_SHOWN: Final = 8
-_SHOWN_NARROW: Final = 4
 
 
 def draw_evidence(
@@ -90,14 +95,6 @@ def _kept(network: Network, part: LabelledPictures, threshold: float) -> Tensor:
     evidence, _ = explain(network, images, predicted)
     kept = images * above(evidence, threshold)[:, None]
     return ((kept * network.std + network.mean) * 255).round().clamp(0, 255).byte()
-
-
-_KEPT = 0.15
-"""Share of the pixels that an explanation keeps when it is measured."""
-_EPSILON = 2 / 255
-_NOISE = 0.1
-_READ = 500
-"""Pictures at a time where no gradient is kept."""
 
 
 def train(settings: ExconSettings, data: PictureSets, method: str) -> Weights:

@@ -17,6 +17,8 @@ from degla.systems.system import Weights
 
 Pixels = Float[Tensor, "batch 3 height width"]
 _WIDTHS = (16, 32, 64)
+BASE_TEMPERATURE = 0.07
+"""t0: the loss is multiplied with t / t0."""
 
 
 class Network(nn.Module):
@@ -105,10 +107,6 @@ def augment(images: Pixels, *, least: float = 0.2) -> Pixels:
     views = views * factor + shift
     grey = views.mean(dim=1, keepdim=True).expand_as(views)
     return torch.where(torch.rand(count, 1, 1, 1) < 0.2, grey, views)
-
-
-BASE_TEMPERATURE = 0.07
-"""t0: the loss is multiplied with t / t0."""
 
 
 def supervised_contrast(

@@ -21,6 +21,11 @@ _PLACES: Final = ("trainval_loc", "train_loc", "val_loc", "test_seen_loc", "test
 _ARRAYS: Final = ("features", "label", "semantics", "train", "test_seen", "test_unseen")
 _HELD_OUT: Final = 5
 """Every fifth row of a seen class is its test in a validation problem that no file gives."""
+TEMPLATES: Final = ("{}", "a photo of {}", "a picture of {}", "a drawing of {}", "this is {}")
+SHAPES_SHOWN: Final = ("circle", "square", "triangle", "star", "heart", "diamond")
+COLOURS_SHOWN: Final = ("red", "green", "blue", "yellow", "purple", "orange")
+TESTED_SHARE: Final = 3
+"""One picture in three of a class that is trained on is tested."""
 
 
 @dataclass(frozen=True)
@@ -216,13 +221,6 @@ def _from_arrays(path: Path) -> ZeroShotData:
     whole = {name: torch.as_tensor(whole_numbers(held[name], where=f"{path}: {name}"))
              for name in (*_ARRAYS, "validation") if name not in floats}  # fmt: skip
     return ZeroShotData(name=path.name, **floats, **whole)
-
-
-TEMPLATES: Final = ("{}", "a photo of {}", "a picture of {}", "a drawing of {}", "this is {}")
-SHAPES_SHOWN: Final = ("circle", "square", "triangle", "star", "heart", "diamond")
-COLOURS_SHOWN: Final = ("red", "green", "blue", "yellow", "purple", "orange")
-TESTED_SHARE: Final = 3
-"""One picture in three of a class that is trained on is tested."""
 
 
 def is_unseen(shape: int, colour: int) -> bool:

@@ -16,6 +16,8 @@ from torch.nn.functional import binary_cross_entropy
 
 _SLOPE = 0.2
 _SPREAD = 0.02
+Other = Literal["random", "nearest"]
+"""Whose centre a feature is pushed from: a random other class, or the other class whose centre is nearest."""
 
 
 def _layers(before: int, hidden: int, after: int) -> nn.Sequential:
@@ -107,10 +109,6 @@ class FeatureMaker(nn.Module):
         mean, log_variance = self.encoder(torch.cat([rows, semantics], dim=1)).chunk(2, dim=1)
         latent = mean + (log_variance / 2).exp() * torch.randn_like(mean)
         return self.generate(latent, semantics), mean, log_variance
-
-
-Other = Literal["random", "nearest"]
-"""Whose centre a feature is pushed from: a random other class, or the other class whose centre is nearest."""
 
 
 def other_class(

@@ -24,6 +24,8 @@ from degla.systems.system import Weights
 
 _SHOWN: Final = 5
 _SHOWN_NARROW: Final = 3
+_NOISE = 0.05
+_CUT = 0.4
 
 
 def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: CloudPoints, *, data: str) -> Figure:
@@ -71,10 +73,6 @@ def draw_clouds(network: PointNetwork, settings: PointaclSettings, points: Cloud
         "those left out."
     )
     return Figure(draw, caption, title=data)
-
-
-_NOISE = 0.05
-_CUT = 0.4
 
 
 def train(settings: PointaclSettings, data: CloudSets, method: str) -> Weights:

@@ -25,6 +25,10 @@ Mesh = tuple[Array, NDArray[np.int64]]
 """Vertices [V, 3] and triangles [T, 3] of their numbers."""
 
 _SEGMENTS: Final = 24
+CloudPoints = Float[Tensor, "batch points 3"]
+_INSTALL: Final = "Reading it needs h5py: pip install 'degla[systems]'."
+_SAMPLED: Final = 2048
+"""CloudPoints drawn from a mesh before as many as a cloud has are taken."""
 
 
 def sample_surface(mesh: Mesh, count: int, chance: np.random.Generator) -> Array:
@@ -108,12 +112,6 @@ SOLIDS: Final[dict[str, Callable[[], Mesh]]] = {
     "lollipop": lambda: _joined(_revolved(_arc(-_HALF, _HALF, radius=0.3, at=(0, 0.35))),
                                 _revolved([(0, -0.7), (0.07, -0.7), (0.07, 0.1), (0, 0.1)])),
 }  # fmt: skip
-
-
-CloudPoints = Float[Tensor, "batch points 3"]
-_INSTALL: Final = "Reading it needs h5py: pip install 'degla[systems]'."
-_SAMPLED: Final = 2048
-"""CloudPoints drawn from a mesh before as many as a cloud has are taken."""
 
 
 @dataclass(frozen=True)

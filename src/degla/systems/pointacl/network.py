@@ -20,6 +20,13 @@ from degla.systems.pointacl.settings import HEADS, PointaclSettings
 _READ = 200
 """Clouds at a time where no gradient is kept."""
 Tokens = Float[Tensor, "batch tokens width"]
+MASKED_BY: Final[dict[str, MaskedTokens]] = {
+    "point_mae": "random",
+    "random_contrast": "random",
+    "pointacl": "high",
+    "low_contrast": "low",
+}
+"""How each method draws the patches that are left out."""
 
 
 class PointBlock(nn.Module):
@@ -125,15 +132,6 @@ def encode_clouds(network: PointNetwork, settings: PointaclSettings, points: Clo
     scores = [part.scores for part in parts if part.scores is not None]
     return Encoded(torch.cat([part.summary for part in parts]), torch.cat([part.patches for part in parts]),
                    torch.cat(scores))  # fmt: skip
-
-
-MASKED_BY: Final[dict[str, MaskedTokens]] = {
-    "point_mae": "random",
-    "random_contrast": "random",
-    "pointacl": "high",
-    "low_contrast": "low",
-}
-"""How each method draws the patches that are left out."""
 
 
 def chamfer(found: Float[Tensor, "*batch points 3"], true: Float[Tensor, "*batch others 3"]) -> Float[Tensor, ""]:

@@ -24,6 +24,8 @@ from degla.systems.ugcl.settings import UgclSettings
 
 DECAYS: Final = (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
 """Weight decays that are tried, the same for every method; the first of equals is taken."""
+NEAR: Final = 1
+"""Scope of the method `ugcl_near`, with which that of the settings is compared."""
 
 
 def probe_accuracy(rows: Float[Tensor, "nodes dim"], graph: Graph) -> dict[str, float]:
@@ -65,10 +67,6 @@ def principal(rows: Float[Tensor, "nodes dim"]) -> Float[Tensor, "nodes 2"]:
     _, _, directions = torch.linalg.svd(unit - unit.mean(dim=0), full_matrices=False)
     places: Tensor = (unit - unit.mean(dim=0)) @ directions[:2].T
     return places
-
-
-NEAR: Final = 1
-"""Scope of the method `ugcl_near`, with which that of the settings is compared."""
 
 
 @lru_cache(maxsize=4)

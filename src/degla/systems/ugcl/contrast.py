@@ -14,6 +14,9 @@ from degla.systems.learning import take_step
 from degla.systems.ugcl.graph import Graph, normalised_adjacency, propagate
 from degla.systems.ugcl.settings import UgclSettings
 
+_DENSE: Final = 0.1
+"""Share of features that are not 0 above which a dense matrix is faster."""
+
 
 def contextual_loss(nodes: Float[Tensor, "nodes dim"], contexts: Float[Tensor, "nodes dim"]) -> Float[Tensor, ""]:
     """mean_i -cos(H_i, C_i) + log sum_{j != i} e^{cos(H_i, H_j)}; there is no temperature (arXiv 2210.08792).
@@ -42,10 +45,6 @@ class GraphEncoder(nn.Module):
         """One row a node."""
         rows: Tensor = self.activation(adjacency @ (features @ self.weight) + self.bias)
         return rows
-
-
-_DENSE: Final = 0.1
-"""Share of features that are not 0 above which a dense matrix is faster."""
 
 
 def train_encoder(graph: Graph, settings: UgclSettings, *, scope: int) -> GraphEncoder:

@@ -26,6 +26,21 @@ from degla.systems.arrays import read_arrays, reading, whole_numbers
 
 Scope = Literal["power", "binomial"]
 """How n hops are taken: A~^n, as the paper writes, or (I + A~)^n, as the released script of citation graphs does."""
+_ARRAYS: Final = ("indptr", "indices", "data", "shape", "label", "edges", "train", "val", "test")
+_PARTS: Final = ("x", "y", "tx", "ty", "allx", "ally", "graph")
+_VALIDATION: Final = 500
+_MODULES: Final = {
+    "numpy": ("ndarray", "dtype"),
+    "numpy.core.multiarray": ("_reconstruct", "scalar"),
+    "numpy._core.multiarray": ("_reconstruct", "scalar"),
+    "scipy.sparse.csr": ("csr_matrix",),
+    "scipy.sparse._csr": ("csr_matrix",),
+    "collections": ("defaultdict",),
+    "__builtin__": ("list",),
+    "builtins": ("list",),
+    "_codecs": ("encode",),
+}
+"""All that Planetoid's pickles name; nothing else is ever loaded from one."""
 
 
 @dataclass(frozen=True)
@@ -121,23 +136,6 @@ def propagate(
         neighbours = adjacency @ rows
         rows = neighbours if form == "power" else rows + neighbours
     return rows
-
-
-_ARRAYS: Final = ("indptr", "indices", "data", "shape", "label", "edges", "train", "val", "test")
-_PARTS: Final = ("x", "y", "tx", "ty", "allx", "ally", "graph")
-_VALIDATION: Final = 500
-_MODULES: Final = {
-    "numpy": ("ndarray", "dtype"),
-    "numpy.core.multiarray": ("_reconstruct", "scalar"),
-    "numpy._core.multiarray": ("_reconstruct", "scalar"),
-    "scipy.sparse.csr": ("csr_matrix",),
-    "scipy.sparse._csr": ("csr_matrix",),
-    "collections": ("defaultdict",),
-    "__builtin__": ("list",),
-    "builtins": ("list",),
-    "_codecs": ("encode",),
-}
-"""All that Planetoid's pickles name; nothing else is ever loaded from one."""
 
 
 def read_graph(path: Path) -> Graph:
