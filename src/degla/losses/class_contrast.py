@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.ranges import Factor, Share
 
 
@@ -34,7 +32,7 @@ class ClassContrast(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"classes"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the images of all processes that have a class."""
         label = student.require("label")
         log_share = torch.log_softmax(student.scale * student.image @ student.require("classes").T, dim=1)

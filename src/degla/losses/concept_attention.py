@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 from torch.utils.checkpoint import checkpoint
 
 from degla.losses.concept_sigmoid import most_concepts
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.core.pairwise import false_pair, pair_logits, true_pair
 from degla.ranges import Factor
 
@@ -41,7 +40,7 @@ class ConceptAttention(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"bias", "concept", "tokens"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the phrases of all processes."""
         own, valid = student.require("concept"), student.require("concept_valid")
         most = most_concepts(valid, processes)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import pad
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.core.pairwise import false_pairs_of_all, pair_logits, true_pair
 from degla.ranges import Factor
 
@@ -39,7 +39,7 @@ class ConceptSigmoid(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"bias", "concept"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the phrases of all processes."""
         concept, valid = student.require("concept"), student.require("concept_valid")
         similarity = torch.einsum("bd,bmd->bm", student.image, concept)

@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
-from degla.losses.core.partition import log_partition
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart, log_partition
 from degla.ranges import Count, Factor, Share
 
 
@@ -44,7 +43,7 @@ class ContextualContrast(Loss):
     needs: ClassVar[frozenset[TeacherPart]] = frozenset({"caption", "negative"})
     same_width: ClassVar[bool] = True
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""
         captions = processes.gather_constant(teacher.require("caption"))
         negatives = processes.gather_constant(teacher.require("negative"))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.core.partition import Absent, log_partition, with_own
 from degla.ranges import Factor
 
@@ -37,7 +37,7 @@ class Contrastive(Loss):
     mask_same_image: bool = False
     """Leave out captions and images of the same picture, which are no negatives; true or false."""
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""
         images, captions = processes.gather(student.image), processes.gather(student.caption)
         texts, missing = self._texts(captions, student, processes)

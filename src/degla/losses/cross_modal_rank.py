@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Processes, StatefulLoss, Target
+from degla.losses.core import Embeddings, LossValue, Processes, StatefulLoss, Target
 from degla.ranges import Factor
 
 
@@ -44,7 +43,7 @@ class CrossModalRank(StatefulLoss):
 
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor
-    ) -> tuple[Float[Tensor, ""], Tensor]:
+    ) -> tuple[LossValue, Tensor]:
         """Value under the present thresholds, and the thresholds for the next step."""
         memory = memory.to(student.image.device)
         positive = student.scale * (student.image * student.caption).sum(-1)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.image_grounded import MissingNegative, calibrated_own_negatives_loss
 from degla.ranges import Factor, Positive, Share
 
@@ -49,7 +49,7 @@ class DenseGrounded(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"tokens"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a valid negative."""
         patch, valid = student.require("patch"), student.valid
         caption, negative = student.require("caption_token"), student.require("negative_token")

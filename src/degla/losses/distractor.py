@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
-from degla.losses.core.partition import log_partition
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, log_partition
 from degla.ranges import Factor
 
 
@@ -42,7 +39,7 @@ class Distractor(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"distractor"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """The three means over the pairs of all processes, with their factors."""
         valid = student.require("distractor_valid")
         own_distractor, own_negated = student.require("distractor_image"), student.require("distractor_caption")

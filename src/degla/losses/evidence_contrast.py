@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
-from degla.losses.core.partition import log_partition, with_own
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart, log_partition, with_own
 from degla.ranges import Factor
 
 
@@ -43,7 +42,7 @@ class EvidenceContrast(Loss):
     needs: ClassVar[frozenset[TeacherPart]] = frozenset({"caption", "negative"})
     reads: ClassVar[frozenset[str]] = frozenset({"evidence"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""
         part, there = student.require("evidence_image"), student.require("evidence_valid")
         seen = student.require("evidence_seen").to(part)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Processes, StatefulLoss, Target
+from degla.losses.core import Embeddings, LossValue, Processes, StatefulLoss, Target
 from degla.ranges import CosineMargin, Count, Factor
 
 
@@ -45,7 +45,7 @@ class HardestHinge(StatefulLoss):
 
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor
-    ) -> tuple[Float[Tensor, ""], Tensor]:
+    ) -> tuple[LossValue, Tensor]:
         """Value at the step that the memory counts, and the count after it."""
         images, captions = processes.gather(student.image), processes.gather(student.caption)
         positive = (student.image * student.caption).sum(-1)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.ranges import Factor, Share
 
 MissingNegative = Literal["left_out", "published"]
@@ -87,7 +87,7 @@ class ImageGrounded(Loss):
     missing: MissingNegative = "left_out"
     """A negative that is not there is no candidate, or one with the logit 0; "left_out" or "published" (FSC-CLIP)."""
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a valid negative."""
         positive = student.scale * (student.image * student.caption).sum(-1)
         negative = student.scale * torch.einsum("bd,bkd->bk", student.image, student.negative)

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
-from degla.losses.core.partition import log_partition
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, log_partition
 from degla.ranges import Factor
 
 
@@ -34,7 +31,7 @@ class IntraModal(Loss):
     target: Literal["correct", "published"] = "correct"
     """The caption's own image, or the released code's target; "correct" or "published"."""
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""
         negatives = processes.gather(student.negative)
         valid = processes.gather_constant(student.valid)

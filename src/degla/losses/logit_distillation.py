@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart
 from degla.ranges import Factor, Positive
 
 
@@ -37,7 +37,7 @@ class LogitDistillation(Loss):
 
     needs: ClassVar[frozenset[TeacherPart]] = frozenset({"image", "caption"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""
         images, captions = processes.gather(student.image), processes.gather(student.caption)
         image, caption = teacher.require("image"), teacher.require("caption")

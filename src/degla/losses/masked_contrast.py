@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
-from degla.losses.core.partition import log_partition
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, log_partition
 from degla.ranges import Factor
 
 
@@ -40,7 +38,7 @@ class MaskedContrast(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"masked"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""
         caption, masked, there = student.caption, student.require("masked"), student.require("masked_valid")
         if self.missing == "published":

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.core.pairwise import mean_of_own
 from degla.ranges import Factor
 
@@ -32,7 +29,7 @@ class MaskedText(Loss):
     scaled: ClassVar[bool] = False
     reads: ClassVar[frozenset[str]] = frozenset({"prediction"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the captions of all processes that have a masked token."""
         losses, valid = student.require("prediction"), student.require("prediction_valid")
         return processes.mean(mean_of_own(losses, valid), valid.any(dim=1))

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.ranges import CosineMargin, Factor
 
 
@@ -33,7 +31,7 @@ class OwnHinge(Loss):
 
     scaled: ClassVar[bool] = False
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the valid negatives of all processes."""
         positive = (student.image * student.caption).sum(-1)
         negative = torch.einsum("bd,bkd->bk", student.image, student.negative)

@@ -9,8 +9,7 @@ from typing import ClassVar
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
-from degla.losses.core.partition import log_partition, with_own
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, log_partition, with_own
 from degla.ranges import Factor
 
 
@@ -37,7 +36,7 @@ class PositiveContrast(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"positive"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """The mean over places of the mean over all processes' rows that have a positive there."""
         valid = student.require("positive_valid")
         away = [same_image(student, processes, places=valid.shape[1])] if self.mask_same_image else []
@@ -52,7 +51,7 @@ def contrast_by_place(
     processes: Processes,
     left_out: Sequence[Bool[Tensor, "batch all places"]],
     foil: Float[Tensor, "batch places"] | None = None,
-) -> Float[Tensor, ""]:
+) -> LossValue:
     """The mean over places of CLIP's contrast between images and the texts of that place; 0 for an empty place.
 
     Args:

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.image_grounded import own_negatives_loss
 from degla.ranges import Factor
 
@@ -33,7 +31,7 @@ class PositiveGrounded(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"positive"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the valid positives of all processes' rows that have a valid negative."""
         positive, there = student.require("positive"), student.require("positive_valid")
         places = there.shape[1]

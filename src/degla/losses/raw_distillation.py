@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
-from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart
 from degla.ranges import Factor
 
 
@@ -34,7 +31,7 @@ class RawDistillation(Loss):
     reads: ClassVar[frozenset[str]] = frozenset({"raw_image"})
     reads_texts: ClassVar[bool] = False
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the images of all processes."""
         gap = student.require("raw_image") - teacher.require("raw_image")
         return processes.mean(gap.square().sum(dim=-1))

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
-from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart
 from degla.ranges import Factor
 
 
@@ -49,7 +46,7 @@ class SelfDistillation(Loss):
         """
         return cls(image=weight * batch_size, text=weight * batch_size * (1 + negatives))
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the images, and over the captions and valid negatives, of all processes."""
         image = (student.image - teacher.require("image")).square().sum(-1)
         caption = (student.caption - teacher.require("caption")).square().sum(-1)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.core.pairwise import false_pair, false_pairs_of_all, pair_logits, true_pair
 from degla.ranges import Factor
 
@@ -40,7 +40,7 @@ class SigmoidContrastive(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"bias"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Tensor:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the images of all processes."""
         pairs, negatives = student.valid.shape
         own = true_pair(pair_logits(student, (student.image * student.caption).sum(-1)))

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.core.pairwise import false_pair, mean_of_own, pair_logits, true_pair
 from degla.ranges import Factor
 
@@ -35,7 +33,7 @@ class SigmoidImageGrounded(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"bias"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a valid negative."""
         own = true_pair(pair_logits(student, (student.image * student.caption).sum(-1)))
         false = false_pair(pair_logits(student, torch.einsum("bd,bkd->bk", student.image, student.negative)))

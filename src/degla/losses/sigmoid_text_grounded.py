@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
-from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart
 from degla.losses.core.pairwise import false_pair, mean_of_own
 from degla.losses.text_grounded import text_cosines
 from degla.ranges import Factor, Positive
@@ -40,7 +37,7 @@ class SigmoidTextGrounded(Loss):
     same_width: ClassVar[bool] = True
     scaled: ClassVar[bool] = False
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a valid negative."""
         true, false, valid = text_cosines(student, teacher, processes, pairing=self.pairing)
         losses = false_pair(self.fixed_scale * (false - true[:, None]))

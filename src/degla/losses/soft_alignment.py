@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.ranges import Factor, Share
 
 
@@ -34,7 +34,7 @@ class SoftAlignment(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"text_group"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""
         group = student.require("text_group")
         equal = group[:, None] == processes.gather_constant(group)[None, :]

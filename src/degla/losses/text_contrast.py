@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
-from degla.losses.core.partition import log_partition
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, log_partition
 from degla.ranges import Factor
 
 
@@ -42,7 +41,7 @@ class TextContrast(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"positive"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the valid positives of all processes."""
         positive, valid = student.require("positive"), student.require("positive_valid")
         rows, count = valid.shape

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart
 from degla.losses.image_grounded import own_negatives_loss
 from degla.ranges import Factor, Positive
 
@@ -39,7 +39,7 @@ class TextGrounded(Loss):
     same_width: ClassVar[bool] = True
     scaled: ClassVar[bool] = False
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a valid negative."""
         true, false, valid = text_cosines(student, teacher, processes, pairing=self.pairing)
         losses = own_negatives_loss(self.fixed_scale * true, self.fixed_scale * false, valid)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.ranges import Factor
 
 
@@ -34,7 +31,7 @@ class TextPull(Loss):
     scaled: ClassVar[bool] = False
     reads: ClassVar[frozenset[str]] = frozenset({"positive"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the valid positives of all processes."""
         places = slice(1 if self.positives == "first" else None)
         gap = student.caption[:, None] - student.require("positive")[:, places]

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.core.pairwise import mean_of_own
 from degla.ranges import Factor
 
@@ -34,7 +31,7 @@ class TokenReconstruction(Loss):
     scaled: ClassVar[bool] = False
     reads: ClassVar[frozenset[str]] = frozenset({"reconstruction"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the tokens, or the texts, of all processes."""
         losses, valid = student.require("reconstruction"), student.require("reconstruction_valid")
         if self.reduction == "token":

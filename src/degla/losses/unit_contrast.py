@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, Processes, Target
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.positive_contrast import contrast_by_place, same_image
 from degla.ranges import Factor
 
@@ -40,7 +38,7 @@ class UnitContrast(Loss):
 
     reads: ClassVar[frozenset[str]] = frozenset({"unit"})
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """The mean over places of the mean over all processes' rows that have a unit there."""
         unit, valid, foil = student.require("unit"), student.require("unit_valid"), student.require("foil")
         margin = student.scale * torch.einsum("bd,bpd->bp", student.image, foil - unit)

@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor
-
-from degla.losses.core import Embeddings, Loss, Processes, Target, TeacherPart
-from degla.losses.core.partition import log_partition
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart, log_partition
 from degla.ranges import Factor, Positive
 
 
@@ -38,7 +34,7 @@ class ViewContrast(Loss):
     reads_texts: ClassVar[bool] = False
     scaled: ClassVar[bool] = False
 
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the images of all processes."""
         whole = teacher.require("image")
         place = processes.places(whole)

@@ -1,15 +1,19 @@
 """What all losses share: embeddings, the processes of a batch, the log-partition, base classes, the weighted sum."""
 
-from degla.losses.core.embeddings import Embeddings, Target, TeacherPart
+from degla.losses.core.embeddings import Embeddings, LossValue, Target, TeacherPart
 from degla.losses.core.objective import AnyLoss, Loss, StatefulLoss
+from degla.losses.core.partition import log_partition, with_own
 from degla.losses.core.processes import Processes
 
 __all__ = [
     "AnyLoss",
     "Embeddings",
     "Loss",
+    "LossValue",
     "Processes",
     "StatefulLoss",
     "Target",
     "TeacherPart",
+    "log_partition",
+    "with_own",
 ]

@@ -18,6 +18,8 @@ from degla.shelf import did_you_mean
 
 TeacherPart = Literal["image", "caption", "negative", "raw_image"]
 """A part of the teacher's embeddings."""
+LossValue = Float[Tensor, ""]
+"""A loss before its weight: a scalar, this process's share of the mean over the pairs of all processes."""
 
 
 @dataclass(frozen=True)

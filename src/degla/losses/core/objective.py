@@ -9,12 +9,11 @@ from functools import cache
 from typing import Any, ClassVar, Unpack, cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from degla.errors import InputError
 from degla.inputs import LossTensors, check_reads, with_sources
-from degla.losses.core.embeddings import Embeddings, Target, TeacherPart, Wanted, embeddings_of
+from degla.losses.core.embeddings import Embeddings, LossValue, Target, TeacherPart, Wanted, embeddings_of
 from degla.losses.core.processes import Processes
 from degla.ranges import Checked, Factor
 from degla.shelf import LOSSES, class_name, did_you_mean
@@ -60,7 +59,7 @@ class Loss(AnyLoss, section="objective"):
     Training in this package embeds a batch once for all losses and calls `value` instead.
     """
 
-    def __call__(self, **tensors: Unpack[LossTensors]) -> Float[Tensor, ""]:
+    def __call__(self, **tensors: Unpack[LossTensors]) -> LossValue:
         """The loss of a batch, before its weight: the mean over the pairs of all processes.
 
         Args:
@@ -73,7 +72,7 @@ class Loss(AnyLoss, section="objective"):
         return self.value(*embeddings_of(tensors, self.wanted(), processes), processes)
 
     @abstractmethod
-    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """The loss of unit-length embeddings, before its weight: the mean over the pairs of all processes."""
 
 
@@ -84,7 +83,7 @@ class StatefulLoss(AnyLoss, section="objective"):
     value, memory = loss(memory, image=image, caption=caption, negative=negative, rule=rule, scale=scale)
     """
 
-    def __call__(self, memory: Tensor, **tensors: Unpack[LossTensors]) -> tuple[Float[Tensor, ""], Tensor]:
+    def __call__(self, memory: Tensor, **tensors: Unpack[LossTensors]) -> tuple[LossValue, Tensor]:
         """The loss of a batch under `memory`, before its weight, and the memory for the next step.
 
         Args:
@@ -104,7 +103,7 @@ class StatefulLoss(AnyLoss, section="objective"):
     @abstractmethod
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes, memory: Tensor
-    ) -> tuple[Float[Tensor, ""], Tensor]:
+    ) -> tuple[LossValue, Tensor]:
         """The loss under `memory`, and the memory for the next step (no gradient)."""
 
 
@@ -172,7 +171,7 @@ class Objective:
         """Whether some active loss reads the embedding of a text."""
         return any(loss.reads_texts for loss in self.active.values())
 
-    def __call__(self, **tensors: Unpack[LossTensors]) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    def __call__(self, **tensors: Unpack[LossTensors]) -> tuple[LossValue, dict[str, LossValue]]:
         """The weighted sum, and each active loss before its weight (without gradient). Moves the memory on.
 
         Args:
@@ -189,7 +188,7 @@ class Objective:
 
     def value(
         self, student: Embeddings, teacher: Target, processes: Processes
-    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    ) -> tuple[LossValue, dict[str, LossValue]]:
         """As a call, of unit-length embeddings."""
         total = torch.zeros((), device=student.image.device, dtype=student.image.dtype)
         values: dict[str, Tensor] = {}
@@ -202,7 +201,7 @@ class Objective:
             total = total + loss.weight * value
         return total, values
 
-    def value_alone(self, student: Embeddings, teacher: Target, processes: Processes) -> Float[Tensor, ""]:
+    def value_alone(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """The weighted sum alone; the memory stays where it is."""
         memory = dict(self.memory)
         try:
