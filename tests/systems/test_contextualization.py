@@ -353,6 +353,8 @@ def test_files_without_texts_have_names_of_their_own(tmp_path: Path) -> None:
         (tmp_path / f"{name}.txt").write_text(f"{text}\n")
     graph = read_knowledge(tmp_path)
     assert graph.names == ("big dog", "animal") and graph.relations == ("is a",)
+    (tmp_path / "entity2textlong.txt").write_text("big_dog\tA dog.\n")
+    assert read_knowledge(tmp_path).names == graph.names and read_knowledge(tmp_path).definitions == ("A dog.", "")
 
 
 def _write_numbers(folder: Path, **changed: str) -> None:
@@ -378,6 +380,7 @@ def test_files_by_numbers_have_the_relation_last_and_their_count_first(tmp_path:
         ({"train2id.txt": "3\n0 2 0\n1 2 0\n"}, "train2id.txt: its first line says '3' triples, but 2 follow"),
         ({"train2id.txt": "2\n0 2 0\n1 7 0\n"}, "train2id.txt line 3: names what is not in the lists of names"),
         ({"test2id.txt": "1\ndog wolf 0\n"}, "test2id.txt line 2: must be the numbers of head, tail and relation"),
+        ({"entityid2name.txt": "3\n0\tdog\n0\twolf\n2\tanimal\n"}, "entityid2name.txt line 3: '0' stands there twice"),
         ({"entityid2name.txt": "1\n0 dog\n"}, "entityid2name.txt line 2: must be two columns with a tab"),
     ],
 )

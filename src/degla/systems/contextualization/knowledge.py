@@ -177,13 +177,12 @@ def _by_words(folder: Path) -> KnowledgeGraph:
                     raise InputError(f"{where}: entity {word!r} is not in entity2text.txt; add its name there.")
     triples = {part: tuple(Triple(place[head], number[relation], place[tail]) for _, (head, relation, tail) in rows)
                for part, rows in told.items()}  # fmt: skip
+    names = [texts.get(each, each) for each in entities]
     return KnowledgeGraph(
         name=folder.name,
         entities=tuple(entities),
         # Where there is no longer text, the name stands before the first comma, as in WN18RR.
-        names=tuple(
-            _said(texts.get(each, each).partition(", ")[0] if not longer else texts[each]) for each in entities
-        ),
+        names=tuple(_said(name if longer else name.partition(", ")[0]) for name in names),
         definitions=tuple(longer.get(each) or texts.get(each, "").partition(", ")[2] for each in entities),
         relations=tuple(_said(names_of_relations.get(each, each)) for each in relations),
         **triples,
@@ -244,6 +243,9 @@ def _table(folder: Path, name: str, *, counted: bool = False) -> dict[str, str]:
         key, tab, text = line.partition("\t")
         if not tab:
             raise InputError(f"{path} line {number}: must be two columns with a tab between; is {line!r}.")
+        if counted and key in rows:
+            raise InputError(f"{path} line {number}: {key!r} stands there twice, so that triples name what follows "
+                             "by another number; take one out.")  # fmt: skip
         rows[key] = text
     return rows
 
