@@ -5,7 +5,6 @@ A loss is a frozen dataclass with its settings as fields and one method. To make
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch.nn.functional import normalize
@@ -42,7 +41,7 @@ class MyParaphrase(Loss):
     """Pull each paraphrase to its caption: mean over valid pairs of 1 - <t, p>."""
 
     weight: float = 1.0
-    reads: ClassVar[frozenset[str]] = frozenset({"paraphrase"})
+    reads = frozenset({"paraphrase"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> torch.Tensor:
         near = (student.caption * student.require("paraphrase")).sum(-1)

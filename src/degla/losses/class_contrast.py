@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -30,7 +29,7 @@ class ClassContrast(Loss):
     smoothing: Share = 0.0
     """Share of the target that is spread evenly over all classes, 0 to 1 (0.2 in arXiv 2503.04229)."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"classes"})
+    reads = frozenset({"classes"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the images of all processes that have a class."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,7 +37,7 @@ class ConceptAttention(Loss):
     weight: Factor = 0.01
     """Factor of the loss, >= 0 (0.01 in arXiv 2603.25722)."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"bias", "concept", "tokens"})
+    reads = frozenset({"bias", "concept", "tokens"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the phrases of all processes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool
@@ -37,7 +36,7 @@ class ConceptSigmoid(Loss):
     mask_same_image: bool = False
     """Leave out phrases of other captions of the same picture, which are no false pairs; true or false."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"bias", "concept"})
+    reads = frozenset({"bias", "concept"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the phrases of all processes."""

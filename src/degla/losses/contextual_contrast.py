@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart, log_partition
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, log_partition
 from degla.ranges import Count, Factor, Share
 
 
@@ -40,8 +39,8 @@ class ContextualContrast(Loss):
     least: Share = 0.0
     """Cosine of two captions that may be joined, 0 to 1; own negatives are a bound besides."""
 
-    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"caption", "negative"})
-    same_width: ClassVar[bool] = True
+    needs = frozenset({"caption", "negative"})
+    same_width = True
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""

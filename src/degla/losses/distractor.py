@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -37,7 +36,7 @@ class Distractor(Loss):
     distractor: Factor = 1 / 3
     """Factor of the distractor images' part, >= 0 (1/3 in arXiv 2403.20312)."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"distractor"})
+    reads = frozenset({"distractor"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """The three means over the pairs of all processes, with their factors."""

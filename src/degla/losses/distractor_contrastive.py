@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -29,7 +28,7 @@ class DistractorContrastive(Loss):
     weight: Factor = 1.0
     """Factor of the loss, >= 0 (1 in arXiv 2411.02545, whose loss is a sum and no mean of the two contrasts)."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"distractor"})
+    reads = frozenset({"distractor"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a second image."""

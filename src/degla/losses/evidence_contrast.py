@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart, log_partition, with_own
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, log_partition, with_own
 from degla.ranges import Factor
 
 
@@ -39,8 +38,8 @@ class EvidenceContrast(Loss):
     background: Factor = 0.5
     """Factor of the parts that do not, >= 0; 0 without them (ExCon), above 0 with them (ExConB)."""
 
-    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"caption", "negative"})
-    reads: ClassVar[frozenset[str]] = frozenset({"evidence"})
+    needs = frozenset({"caption", "negative"})
+    reads = frozenset({"evidence"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool
@@ -37,7 +36,7 @@ class HardestHinge(StatefulLoss):
     mask_same_image: bool = False
     """Leave out captions and images of the same picture, which are no negatives; true or false."""
 
-    scaled: ClassVar[bool] = False
+    scaled = False
 
     def start(self, rules: int) -> Tensor:
         """Steps made before the first one: 0."""

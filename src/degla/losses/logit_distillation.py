@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.ranges import Factor, Positive
 
 
@@ -35,7 +34,7 @@ class LogitDistillation(Loss):
     temperature: Positive = 2.0
     """Softens both distributions, > 0 (2 in arXiv 2503.04229)."""
 
-    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"image", "caption"})
+    needs = frozenset({"image", "caption"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""

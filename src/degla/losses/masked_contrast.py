@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class MaskedContrast(Loss):
     """A caption without a masked word has no masked one ("left_out"), or is its own, also as a false candidate
     ("published")."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"masked"})
+    reads = frozenset({"masked"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.core.pairwise import mean_of_own
@@ -26,8 +25,8 @@ class MaskedText(Loss):
     weight: Factor = 20.0
     """Factor of the loss, >= 0 (20 in MACCO)."""
 
-    scaled: ClassVar[bool] = False
-    reads: ClassVar[frozenset[str]] = frozenset({"prediction"})
+    scaled = False
+    reads = frozenset({"prediction"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the captions of all processes that have a masked token."""

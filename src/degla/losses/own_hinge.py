@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -29,7 +28,7 @@ class OwnHinge(Loss):
     margin: CosineMargin = 0.1
     """Least distance of the cosines, 0 to 2 (0.1 in arXiv 2305.06152)."""
 
-    scaled: ClassVar[bool] = False
+    scaled = False
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the valid negatives of all processes."""

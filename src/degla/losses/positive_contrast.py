@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -34,7 +33,7 @@ class PositiveContrast(Loss):
     mask_same_image: bool = False
     """Leave out texts and images of other rows of the same picture, which are no negatives; true or false."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"positive"})
+    reads = frozenset({"positive"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """The mean over places of the mean over all processes' rows that have a positive there."""

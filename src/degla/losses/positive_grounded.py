@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -29,7 +28,7 @@ class PositiveGrounded(Loss):
     weight: Factor = 0.375
     """Factor of the loss, >= 0 (0.375 in arXiv 2505.24424: half of 3/4)."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"positive"})
+    reads = frozenset({"positive"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the valid positives of all processes' rows that have a valid negative."""

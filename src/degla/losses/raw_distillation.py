@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.ranges import Factor
 
 
@@ -25,11 +24,11 @@ class RawDistillation(Loss):
     weight: Factor = 1.0
     """Factor of the loss, >= 0 (1 in arXiv 2402.12336)."""
 
-    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"raw_image"})
-    same_width: ClassVar[bool] = True
-    scaled: ClassVar[bool] = False
-    reads: ClassVar[frozenset[str]] = frozenset({"raw_image"})
-    reads_texts: ClassVar[bool] = False
+    needs = frozenset({"raw_image"})
+    same_width = True
+    scaled = False
+    reads = frozenset({"raw_image"})
+    reads_texts = False
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the images of all processes."""

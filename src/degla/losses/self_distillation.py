@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.ranges import Factor
 
 
@@ -31,9 +30,9 @@ class SelfDistillation(Loss):
     text: Factor = 6.4
     """Factor of the texts' mean, >= 0 (arXiv 2504.16801: 0.005 summed over 256 captions and 4 negatives each)."""
 
-    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"image", "caption", "negative"})
-    same_width: ClassVar[bool] = True
-    scaled: ClassVar[bool] = False
+    needs = frozenset({"image", "caption", "negative"})
+    same_width = True
+    scaled = False
 
     @classmethod
     def published_sum(cls, weight: float, *, batch_size: int, negatives: int) -> SelfDistillation:

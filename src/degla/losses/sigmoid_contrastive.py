@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool
@@ -38,7 +38,7 @@ class SigmoidContrastive(Loss):
     mask_same_image: bool = False
     """Leave out captions of the same picture, which are no false pairs; true or false."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"bias"})
+    reads = frozenset({"bias"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the images of all processes."""

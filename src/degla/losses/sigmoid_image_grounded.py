@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -31,7 +30,7 @@ class SigmoidImageGrounded(Loss):
     negative_weight: Factor = 1.0
     """Factor of the mean over a caption's negatives, >= 0; at 1 all of them count as much as the caption."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"bias"})
+    reads = frozenset({"bias"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a valid negative."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
-from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.core.pairwise import false_pair, mean_of_own
 from degla.losses.text_grounded import text_cosines
 from degla.ranges import Factor, Positive
@@ -33,9 +33,9 @@ class SigmoidTextGrounded(Loss):
     pairing: Literal["own", "published"] = "own"
     """Which negatives a caption meets: its own, or those that the released code pairs with it; "own" or "published"."""
 
-    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"caption"})
-    same_width: ClassVar[bool] = True
-    scaled: ClassVar[bool] = False
+    needs = frozenset({"caption"})
+    same_width = True
+    scaled = False
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a valid negative."""

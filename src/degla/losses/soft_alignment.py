@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,7 +31,7 @@ class SoftAlignment(Loss):
     smoothing: Share = 0.2
     """Share of the target that is spread evenly over the batch, 0 to 1 (0.2 in arXiv 2503.04229)."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"text_group"})
+    reads = frozenset({"text_group"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool
@@ -39,7 +39,7 @@ class TextContrast(Loss):
     mask_same_image: bool = False
     """Leave out texts of other rows of the same picture, which are no negatives; true or false."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"positive"})
+    reads = frozenset({"positive"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the valid positives of all processes."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.image_grounded import own_negatives_loss
 from degla.ranges import Factor, Positive
 
@@ -35,9 +35,9 @@ class TextGrounded(Loss):
     pairing: Literal["own", "published"] = "own"
     """Which negatives a caption meets: its own, or those that the released code pairs with it; "own" or "published"."""
 
-    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"caption"})
-    same_width: ClassVar[bool] = True
-    scaled: ClassVar[bool] = False
+    needs = frozenset({"caption"})
+    same_width = True
+    scaled = False
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the pairs of all processes that have a valid negative."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.ranges import Factor
@@ -28,8 +28,8 @@ class TextPull(Loss):
     """Which of a row's positives: "all", or the "first" alone (CLIC's, the same two sentences turned round); of a row
     that has more than are drawn it is one by chance."""
 
-    scaled: ClassVar[bool] = False
-    reads: ClassVar[frozenset[str]] = frozenset({"positive"})
+    scaled = False
+    reads = frozenset({"positive"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the valid positives of all processes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target
 from degla.losses.core.pairwise import mean_of_own
@@ -28,8 +28,8 @@ class TokenReconstruction(Loss):
     reduction: Literal["token", "sentence"] = "token"
     """What is averaged: all "token"s alike, so that long texts count more (READ-CLIP's code), or each "sentence"."""
 
-    scaled: ClassVar[bool] = False
-    reads: ClassVar[frozenset[str]] = frozenset({"reconstruction"})
+    scaled = False
+    reads = frozenset({"reconstruction"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the tokens, or the texts, of all processes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -36,7 +35,7 @@ class UnitContrast(Loss):
     mask_same_image: bool = False
     """Leave out units and images of other rows of the same picture, which are no negatives; true or false."""
 
-    reads: ClassVar[frozenset[str]] = frozenset({"unit"})
+    reads = frozenset({"unit"})
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """The mean over places of the mean over all processes' rows that have a unit there."""

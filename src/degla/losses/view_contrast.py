@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, TeacherPart, log_partition
+from degla.losses.core import Embeddings, Loss, LossValue, Processes, Target, log_partition
 from degla.ranges import Factor, Positive
 
 
@@ -29,10 +28,10 @@ class ViewContrast(Loss):
     temperature: Positive = 0.1
     """tau, > 0."""
 
-    needs: ClassVar[frozenset[TeacherPart]] = frozenset({"image"})
-    same_width: ClassVar[bool] = True
-    reads_texts: ClassVar[bool] = False
-    scaled: ClassVar[bool] = False
+    needs = frozenset({"image"})
+    same_width = True
+    reads_texts = False
+    scaled = False
 
     def value(self, student: Embeddings, teacher: Target, processes: Processes) -> LossValue:
         """Mean over the images of all processes."""
