@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from degla.config.run import TrainConfig
-from degla.model.adapters import AdapterConfig
-from degla.recipes.tsvlc import tsvlc
+from degla.losses import Contrastive, ImageGrounded, TextContrast, losses_by_name
+from degla.recipes.clip import clip
 
 
 def hard_positives() -> TrainConfig:
@@ -25,5 +25,16 @@ def hard_positives() -> TrainConfig:
     photographs its mean composition was the highest of all recipes that were run, and it lost retrieval; in the
     embedded world it stood a little below `negclip`.
     """
-    base = tsvlc()
-    return replace(base, recipe="hard_positives", adapter=AdapterConfig(), train=replace(base.train, train_scale=True))
+    base = clip()
+    return replace(
+        base,
+        recipe="hard_positives",
+        data=replace(base.data, negatives_per_caption=1, positives_per_caption=1),
+        objective=losses_by_name(
+            contrastive=Contrastive(negative_scope="batch"),
+            image_grounded=ImageGrounded(weight=1.0),
+            text_contrast=TextContrast(weight=1.0, anchor="both"),
+        ),
+        optim=replace(base.optim, lr=5e-6),
+        train=replace(base.train, batch_size=128),
+    )
