@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from degla.errors import InputError
-from degla.parse import read_bytes
+from degla.parse import read_bytes, read_text
 from degla.systems.arrays import read_arrays, reading, whole_numbers
 
 Scope = Literal["power", "binomial"]
@@ -177,8 +177,9 @@ def _from_arrays(path: Path) -> Graph:
 
 def _from_pickles(folder: Path, name: str) -> Graph:
     held = {part: _unpickle(folder / f"ind.{name}.{part}") for part in _PARTS}
-    with reading(folder / f"ind.{name}.test.index", "cannot be read as numbers of nodes", OSError, ValueError):
-        order = np.loadtxt(folder / f"ind.{name}.test.index", dtype=np.int64, ndmin=1)
+    index = folder / f"ind.{name}.test.index"
+    with reading(index, "cannot be read as numbers of nodes", ValueError, OverflowError):
+        order = np.array([int(word) for word in read_text(index).split()], dtype=np.int64)
         first, last = int(order.min()), int(order.max())
     kinds = (AttributeError, TypeError, ValueError, IndexError)
     with reading(folder / f"ind.{name}.x", "is no graph together with the files beside it", *kinds):
