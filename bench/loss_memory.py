@@ -15,7 +15,7 @@ from torch.nn import functional
 from degla.losses.core import Embeddings, Processes, Target
 from degla.losses.core.objective import Objective
 from degla.recipes.degla import degla
-from degla.speed.baseline import BaselineStep
+from degla.speed.stages import BaselineStep
 
 
 class _Released(BaselineStep):

@@ -17,10 +17,9 @@ from degla.cli import main
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.speed import apart
-from degla.speed.baseline import BaselineStep
 from degla.speed.compare import Compared
 from degla.speed.measure import Measured
-from degla.speed.stages import STAGES, PresentStep, take_step
+from degla.speed.stages import STAGES, BaselineStep, PresentStep, take_step
 from degla.speed.workload import Workload, make_batch
 from degla.training.build import build_trainer, open_accelerator
 from tests.launch import run

@@ -13,12 +13,10 @@ from PIL import Image
 
 from degla.cli import main
 from degla.errors import DeglaError
-from degla.speed import everything, machine
+from degla.speed import everything
 from degla.speed.apart import reason_of
-from degla.speed.everything import Bench, BenchRow, WaysCompared, measure_ways, plan
-from degla.speed.measure import Measured, MeasureSettings, measure
-from degla.speed.page import bench_page
-from degla.speed.parts import PartMeasured, PartSettings, measure_part
+from degla.speed.everything import Bench, BenchRow, WaysCompared, bench_page, measure_ways, plan
+from degla.speed.measure import Measured, MeasureSettings, PartMeasured, PartSettings, measure, measure_part
 from degla.speed.stages import STAGES
 from degla.speed.whole_steps import host_waits
 from degla.speed.workload import Workload, draw_workload
@@ -85,7 +83,7 @@ def test_what_is_measured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return Measured(loss=1.0, seconds={name: [0.5] for name in STAGES}, memory=1, operations=8, peak=100.0,
                         device="Card", kernels={"aten.mm": 3, "aten.bmm": 1})  # fmt: skip
 
-    def apart(_: str, settings: PartSettings, found: type, *, device: str, environment: Any, **__: Any) -> PartMeasured:
+    def apart(_: Any, settings: PartSettings, *, device: str, environment: Any, **__: Any) -> PartMeasured:
         assert device == settings.workload.device == "cuda"
         seen.append((settings.part, settings.precision, settings.workload.chunk_size or settings.workers, environment))
         return PartMeasured(per_second=1.0)
@@ -118,12 +116,12 @@ def test_the_command(
             raise DeglaError("there is no compiler.")
         return measure(MeasureSettings(side=side, precision=precision, workload=workload, steps=1, gradients=None))
 
-    def apart(_: str, settings: PartSettings, found: type, **__: Any) -> PartMeasured:
+    def apart(_: Any, settings: PartSettings, **__: Any) -> PartMeasured:
         return measure_part(settings.model_copy(update={"seconds": 0.0}))
 
     monkeypatch.setattr(everything, "run_side", side)
     monkeypatch.setattr(everything, "run_apart", apart)
-    monkeypatch.setattr(machine, "matmul_peak", lambda device, *, bf16: 1e9)
+    monkeypatch.setattr("degla.speed.measure.matmul_peak", lambda device, *, bf16: 1e9)
     out = tmp_path / "here" / "table.md"
     words = ["bench", "--everything", "--quick", "--model", str(tiny_model), "--batch-size", "4", "--negatives", "2",
              "--captions", str(tiny_pairs["captions"]), "--negatives-file", str(tiny_pairs["negatives"]), "--images",

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar, get_type_hints
 
 from pydantic import BaseModel
 
 from degla.errors import DeglaError
-from degla.records import RecordType
+
+Settings = TypeVar("Settings", bound=BaseModel)
+Found = TypeVar("Found", bound=BaseModel)
 
 _ERROR = re.compile(r"([A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Failed))(?:: (.*))?")
 """The line of a traceback that names the error: what stands behind it may be advice of a compiler."""
 
 
 def run_apart(
-    module: str, settings: BaseModel, found: type[RecordType], *, what: str, device: str,
+    measure: Callable[[Settings], Found], settings: Settings, *, what: str, device: str,
     environment: Mapping[str, str] | None = None,
-) -> RecordType:  # fmt: skip
-    """Run `python -m MODULE SETTINGS OUT` and read what it found.
+) -> Found:  # fmt: skip
+    """What a function finds in a process of its own.
 
     Args:
-        module: reads settings as JSON in its first word, and writes what it found to the file named by its second.
+        measure: a function of a module, with types of its argument `settings` and of what it gives.
         settings: for it.
-        found: what it writes, as JSON.
         what: is measured, for messages.
         device: "cpu" hides the GPUs.
         environment: more variables.
@@ -41,10 +44,12 @@ def run_apart(
         variables["CUDA_VISIBLE_DEVICES"] = ""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
-        command = [sys.executable, "-m", module, settings.model_dump_json(), str(out)]
+        function = (measure.__module__, measure.__name__)
+        command = [sys.executable, "-m", __name__, *function, settings.model_dump_json(), str(out)]
         done = subprocess.run(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0 or not out.is_file():
             raise DeglaError(f"{what} failed: {reason_of(done.stderr, status=done.returncode)}.")
+        found: type[Found] = get_type_hints(measure)["return"]
         return found.model_validate_json(out.read_text(encoding="utf-8"))
 
 
@@ -64,3 +69,15 @@ def reason_of(told: str, *, status: int) -> str:
     name, text = errors[-1].groups()
     # This package's own errors are sentences; of others the name says as much as the text.
     return (text if text and name.startswith("degla.") else errors[-1].group()).rstrip(".")
+
+
+def main() -> None:
+    """In that process: module and name of the function, its settings as JSON, the file to write what it finds to."""
+    module, name, settings, out = sys.argv[1:]
+    measure = getattr(importlib.import_module(module), name)
+    found = measure(get_type_hints(measure)["settings"].model_validate_json(settings))
+    Path(out).write_text(found.model_dump_json(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

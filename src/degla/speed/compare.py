@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from degla.errors import DeglaError
 from degla.speed.apart import run_apart
-from degla.speed.measure import Measured, MeasureSettings, Side
+from degla.speed.measure import Measured, MeasureSettings, Side, measure
 from degla.speed.stages import STAGES, TEXT
 from degla.speed.workload import Workload
 
@@ -126,12 +128,10 @@ def run_side(workload: Workload, *, side: Side, precision: str, steps: int, grad
     """
     settings = MeasureSettings(workload=workload, side=side, precision=precision, steps=steps, gradients=gradients)
     what = f"the {side} step in {precision}"
-    return run_apart("degla.speed.measure", settings, Measured, what=what, device=workload.device)
+    return run_apart(measure, settings, what=what, device=workload.device)
 
 
 def _gradient_gap(baseline: Path, present: Path) -> tuple[float, str]:
-    import torch
-
     left, right = (torch.load(path, weights_only=True, mmap=True) for path in (baseline, present))
     if left.keys() != right.keys():
         raise DeglaError(f"the two sides train other parameters: {sorted(left.keys() ^ right.keys())[:3]}.")

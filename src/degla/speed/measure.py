@@ -1,15 +1,32 @@
-"""One side of the comparison in a process of its own: `python -m degla.speed.measure SETTINGS OUT`."""
+"""What `degla bench` measures, each in a process of its own: a side of the step in stages, or another part."""
 
 from __future__ import annotations
 
-import sys
+import os
+import statistics
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import BaseModel, Field
+from torch.utils.flop_counter import FlopCounterMode
 
-from degla.errors import InputError
-from degla.speed.workload import Workload
+from degla.data.loader import usable_cores
+from degla.errors import DeglaError, InputError
+from degla.evaluation.models import computing_in
+from degla.losses.core import Processes
+from degla.model import fast_paths, linear_kernel
+from degla.model.encoder import Encoder
+from degla.model.load import load_encoder
+from degla.records import Record
+from degla.speed.loading import embed_images_a_second, embed_texts_a_second, read_pairs_a_second, read_plainly_a_second
+from degla.speed.machine import device_name, matmul_peak, memory_of, peak_memory, processor_name
+from degla.speed.stages import BaselineStep, PresentStep, StagedStep, take_step
+from degla.speed.whole_steps import WARMING, clip_steps, host_waits, open_clip_steps, open_step, seconds_of
+from degla.speed.workload import Workload, make_batch, sample_rows
+from degla.training.build import build_trainer, open_accelerator
+from degla.training.pairs import image_transform
+from degla.version import installed_version
 
 Side = Literal["baseline", "present"]
 
@@ -56,25 +73,10 @@ class Measured(BaseModel):
 
 def measure(settings: MeasureSettings) -> Measured:
     """Load the model, take the steps."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from degla.losses.core import Processes
-    from degla.model.linear_kernel import count_operations, is_faster
-    from degla.model.load import load_encoder
-    from degla.speed.baseline import BaselineStep
-    from degla.speed.machine import device_name, matmul_peak, peak_memory
-    from degla.speed.stages import PresentStep, StagedStep, take_step
-    from degla.speed.workload import make_batch
-    from degla.training.build import build_trainer, open_accelerator
-
-    workload = settings.workload
-    if workload.threads:
-        torch.set_num_threads(workload.threads)
-    device = torch.device(workload.device)
-    bf16 = settings.precision == "bf16"
+    device = _open_device(settings.workload)
+    workload, bf16 = settings.workload, settings.precision == "bf16"
     config = workload.config(settings.precision)
-    encoder = load_encoder(workload.model, device=device)
+    encoder = _encoder(workload)
     if encoder.bias is not None:
         raise InputError(
             f"{encoder.name}: has a logit_bias, and the released code that a step is compared with knows the softmax "
@@ -90,8 +92,8 @@ def measure(settings: MeasureSettings) -> Measured:
         step = PresentStep(trainer, batch)
 
     # A compiled step is not counted as it runs for the first time: the counter would see the compiler's own work.
-    is_faster()  # Measured here, so that its own products are not counted.
-    known = {torch.ops.mkldnn._linear_pointwise: count_operations} if hasattr(torch.ops, "mkldnn") else {}
+    linear_kernel.is_faster()  # Measured here, so that its own products are not counted.
+    known = {torch.ops.mkldnn._linear_pointwise: linear_kernel.count_operations} if hasattr(torch.ops, "mkldnn") else {}
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         loss, _ = take_step(step, device=device, update=False)
     if settings.gradients is not None:
@@ -115,11 +117,133 @@ def measure(settings: MeasureSettings) -> Measured:
     )
 
 
-def main() -> None:
-    """Read the settings from the first word and write the result to the file named by the second."""
-    settings = MeasureSettings.model_validate_json(sys.argv[1])
-    Path(sys.argv[2]).write_text(measure(settings).model_dump_json(), encoding="utf-8")
+PartName = Literal[
+    "machine", "step", "clip", "open_clip", "loader", "plain loader", "images", "plain images", "texts", "plain texts"
+]
 
 
-if __name__ == "__main__":
-    main()
+class PartSettings(Record):
+    """What a process is to measure.
+
+    Attributes:
+        part: which.
+        precision: of steps and evaluations: "fp32" or "bf16".
+        workload: with files.
+        steps: that are timed in a process.
+        seconds: of a loader, at least.
+        workers: processes that decode.
+    """
+
+    part: PartName
+    precision: Literal["fp32", "bf16"]
+    workload: Workload
+    steps: int = 2
+    seconds: float = 5.0
+    workers: int = 0
+
+
+class PartMeasured(BaseModel):
+    """What it found.
+
+    Attributes:
+        per_second: pairs, pictures or texts.
+        memory: bytes held at most: of the GPU where there is one, else of main memory.
+        in_main_memory: it is main memory although there is a GPU.
+        facts: whatever else is worth keeping.
+    """
+
+    per_second: float = 0.0
+    memory: int = 0
+    in_main_memory: bool = False
+    facts: dict[str, float | int | str | list[str]] = Field(default_factory=dict)
+
+
+def measure_part(settings: PartSettings) -> PartMeasured:
+    """Measure one part in this process.
+
+    Raises:
+        InputError: of the model or the files.
+    """
+    device = _open_device(settings.workload)
+    if settings.part == "machine":
+        return PartMeasured(facts=_machine(settings, device))
+    if settings.part in ("step", "clip", "open_clip"):
+        found = _steps(settings, device)
+    else:
+        found = PartMeasured(per_second=_inputs(settings, device))
+    # A loader fills main memory, whatever the device.
+    loads = settings.part.endswith("loader")
+    found.memory = peak_memory(torch.device("cpu") if loads else device)
+    found.in_main_memory = loads and device.type == "cuda"
+    return found
+
+
+def _steps(settings: PartSettings, device: torch.device) -> PartMeasured:
+    workload, times = settings.workload, settings.steps
+    if settings.part == "step":
+        step = open_step(workload, precision=settings.precision)
+        seconds, waits = seconds_of(step, device, times=times), host_waits(step, device)
+        facts = {} if waits is None else {"host_waits": waits}
+        return PartMeasured(per_second=workload.batch_size / seconds, facts=facts)
+    return _clip(settings)
+
+
+def _clip(settings: PartSettings) -> PartMeasured:
+    workload = settings.workload
+    encoder, count = _encoder(workload), settings.steps + WARMING
+    size = image_transform(encoder).size
+    images = torch.randn(workload.batch_size, 3, size, size, generator=torch.Generator().manual_seed(0))
+    batches = [(images, [row.caption.text for row in sample_rows(workload)])] * count
+    if settings.part == "clip":
+        taken = clip_steps(encoder, batches, precision=settings.precision)
+    else:
+        try:
+            taken = open_clip_steps(encoder, batches, number=count, precision=settings.precision)
+        except ImportError as error:
+            raise DeglaError(f"open_clip's training package is not installed ({error})") from None
+    seconds = statistics.median(taken.seconds[WARMING:])
+    return PartMeasured(per_second=workload.batch_size / seconds, facts={"loss": taken.losses[0]})
+
+
+def _inputs(settings: PartSettings, device: torch.device) -> float:
+    workload, workers = settings.workload, settings.workers
+    encoder = _encoder(workload)
+    plainly = settings.part.startswith("plain")
+    if settings.part.endswith("loader"):
+        read = read_plainly_a_second if plainly else read_pairs_a_second
+        return read(workload, encoder, workers=workers, seconds=settings.seconds)
+    with computing_in(encoder, "fp32" if plainly else settings.precision):
+        if settings.part.endswith("images"):
+            return embed_images_a_second(workload, encoder, plainly=plainly, workers=workers)
+        return embed_texts_a_second(workload, encoder, plainly=plainly)
+
+
+def _open_device(workload: Workload) -> torch.device:
+    if workload.threads:
+        torch.set_num_threads(workload.threads)
+    return torch.device(workload.device)
+
+
+def _encoder(workload: Workload) -> Encoder:
+    return load_encoder(workload.model, device=workload.device)
+
+
+def _machine(settings: PartSettings, device: torch.device) -> dict[str, float | int | str | list[str]]:
+    """What figures of this machine must be read with; loads the model, so that a wrong one is told first."""
+    encoder = _encoder(settings.workload)
+    return {
+        "device": device_name(device),
+        "memory": memory_of(device),
+        "processor": processor_name(),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda or "",
+        "open_clip": installed_version("open_clip_torch"),
+        "degla": installed_version("degla"),
+        "float32_products": torch.get_float32_matmul_precision(),
+        "linear_layers": linear_kernel.NAME if device.type == "cpu" and linear_kernel.is_faster() else "PyTorch's own",
+        "lacks": [str(lack) for lack in fast_paths.lacks(encoder)],
+        "parameters": sum(value.numel() for value in encoder.parameters()),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
+    }

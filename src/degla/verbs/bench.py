@@ -93,8 +93,15 @@ def _compare(given: argparse.Namespace, device: str) -> int:
 
 def _everything(given: argparse.Namespace, device: str) -> int:
     from degla.files import write_json, write_text
-    from degla.speed.everything import Bench, machine_of, measure_everything
-    from degla.speed.page import bench_json, bench_page, bench_table, machine_facts
+    from degla.speed.everything import (
+        Bench,
+        bench_json,
+        bench_page,
+        bench_table,
+        machine_facts,
+        machine_of,
+        measure_everything,
+    )
 
     on_gpu = device == "cuda"
     few = 1 if given.quick else 2
