@@ -124,7 +124,7 @@ def test_runs_of_several_seeds_are_named(monkeypatch: pytest.MonkeyPatch, caplog
         return [methods.Ended((chain,)) for chain in chains]  # type: ignore[arg-type]
 
     monkeypatch.setattr(methods, "run_chains", ended)
-    done = methods.run_jobs(jobs("degla-0", "clip-0", "degla-1", "clip-1"), None, processes=1)  # type: ignore[arg-type]
+    done = methods.run_jobs(jobs("degla-0", "clip-0", "degla-1", "clip-1"), None)  # type: ignore[arg-type]
     assert [path.stem for path in done[:4]] == ["clip-0", "clip-averaged-0.5-0", "degla-0", "degla-averaged-0.5-0"]
     assert [path.stem for path in done[4:]] == ["clip-1", "clip-averaged-0.5-1", "degla-1", "degla-averaged-0.5-1"]
     monkeypatch.setattr(methods, "load_result", lambda path: SimpleNamespace(model=SimpleNamespace(label="clip")))

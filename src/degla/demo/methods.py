@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from degla.config.run import TrainConfig
 from degla.config.sections import CheckpointConfig, TrackingConfig
+from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.choice import trade_off
+from degla.evaluation.report import report
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
-from degla.locks import Lock
+from degla.locks import Lock, lock
+from degla.negatives.generate import NegativesSettings, WordSource, generate
+from degla.negatives.run.summary import Summary
 from degla.pages.words import points
 from degla.shelf import PUBLISHED_RULES
 from degla.study.asked import AskedNow
 from degla.study.conduct import run_chains
 from degla.study.jobs import ChainResult, Job, Measure
 from degla.study.materials import StudyQuestions
+from degla.study.standings import BASE
 from degla.study.workers import Ended
 
 log = logging.getLogger("degla.demo")
@@ -33,6 +41,10 @@ METHODS: dict[str, float | None] = {"degla_plus": None, "degla": 0.7, "ce_clip":
 too."""
 RATE = 4e-4
 """Learning rate for the world's model of a few million parameters, where a recipe says 1e-6 for one of full size."""
+
+
+PROCESSES = os.cpu_count() or 1
+"""For the rules and for runs side by side: one a processor."""
 
 
 def demo_config(recipe: TrainConfig, *, steps: int, seed: int, model: str = "world", rate: float = RATE) -> TrainConfig:
@@ -53,25 +65,59 @@ def demo_config(recipe: TrainConfig, *, steps: int, seed: int, model: str = "wor
     )
 
 
-def runs_of(
-    base: Job, methods: Mapping[str, float | None], configs: Mapping[tuple[str, int], TrainConfig], *, out: Path
-) -> list[Job]:
-    """One job for each method and seed: training in `out`/runs, then measuring, also the average with the base.
+def base_job(model: str, benchmarks: tuple[str, ...], *, root: Path, out: Path) -> Job:
+    """The job that measures a demo's base; what it asks, the methods are asked too."""
+    return Job(
+        label=BASE, base=model, config=None, inputs={},
+        measures=(Measure(BASE, 1.0, out / "results" / "base-0.json"),),
+        benchmarks=benchmarks, root=root, questions="", resume=False,
+    )  # fmt: skip
+
+
+def compare_methods(
+    base: Job, configure: Callable[[str, int], TrainConfig], *, methods: Mapping[str, float | None], seeds: int,
+    out: Path, held: Lock, kept: str = "recognition",
+) -> dict[str, Any]:  # fmt: skip
+    """Fine-tune by every method, evaluate, write ``report.html``, and log what each gained and lost.
 
     Args:
-        base: the job that measures the base; what it asks, the others are asked too.
+        base: measured already.
+        configure: configuration of a method and seed, without the folder.
         methods: share of the tuned weights in the average that is measured beside each method; None for no average.
-        configs: configuration of each method and seed, without the folder.
+        seeds: runs of each method, with training seeds 0 to `seeds` - 1.
         out: the demo's folder.
+        held: its lock.
+        kept: score that is to be kept.
+
+    Returns:
+        The report's table.
+    """
+    with stage("fine-tuning and evaluating"):
+        results = run_jobs(runs_of(base, configure, methods=methods, seeds=seeds, out=out), held)
+    start = base.measures[0].path
+    table = report([start, *results], out=out / "report.html", baseline=BASE, root=base.root)
+    for note in table["told"]:
+        log.info(note)
+    log_changes(start, results, kept=kept)
+    return table
+
+
+def runs_of(
+    base: Job, configure: Callable[[str, int], TrainConfig], *, methods: Mapping[str, float | None], seeds: int,
+    out: Path,
+) -> list[Job]:  # fmt: skip
+    """One job for each seed and method: training in `out`/runs, then measuring, also the average with the base.
+
+    Args: as `compare_methods` takes them.
     """
     jobs, now = [], AskedNow()
     asked = StudyQuestions(base.benchmarks, base.root, base.questions, base.allow_missing)
-    for (method, seed), config in configs.items():
+    for seed, method in product(range(seeds), methods):
         measures = [Measure(method, 1.0, out / "results" / f"{method}-{seed}.json")]
         if (share := methods[method]) is not None:
             name = f"{method} averaged {share:g}"
             measures.append(Measure(name, share, out / "results" / f"{name.replace(' ', '-')}-{seed}.json"))
-        config = replace(config, out=out / "runs" / f"{method}-{seed}")
+        config = replace(configure(method, seed), out=out / "runs" / f"{method}-{seed}")
         leakage = now.leakage(config, base=base.base, asked=asked)
         jobs.append(replace(base, label=method, config=config, measures=tuple(measures), leakage=leakage))
     return jobs
@@ -92,7 +138,7 @@ def _seed_of(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
 
 
-def run_jobs(jobs: list[Job], held: Lock, *, processes: int) -> list[Path]:
+def run_jobs(jobs: list[Job], held: Lock) -> list[Path]:
     """All jobs, one process a processor: side by side on one thread each they finish sooner than one after another."""
     chains = [job.alone for job in jobs]
 
@@ -100,7 +146,7 @@ def run_jobs(jobs: list[Job], held: Lock, *, processes: int) -> list[Path]:
         if end.error:
             raise DeglaError(f"{chains[number].title}: {end.error}\n{end.details}".rstrip())
 
-    ends = run_chains(chains, when_ended=stop_at_failure, processes=processes, held=held, log=log)
+    ends = run_chains(chains, when_ended=stop_at_failure, processes=PROCESSES, held=held, log=log)
     done = [end.value[0] for end in ends if end is not None and end.value]
     # The report shows methods in the order of their results: from plain to elaborate.
     return sorted((path for value in reversed(done) for path in value.paths), key=_seed_of)
@@ -124,3 +170,17 @@ def stage(name: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     log.info("%s: %.1f s", name, time.monotonic() - started)
+
+
+@contextmanager
+def whole_demo(out: Path) -> Iterator[Lock]:
+    """Hold the demo's folder for the block; log what all of it took, and the page to open."""
+    with lock(out) as held:
+        started = time.monotonic()
+        yield held
+        log.info("%.0f s in all. Open %s", time.monotonic() - started, out / "report.html")
+
+
+def make_negatives(captions: Path, out: Path, *, words: WordSource) -> Summary:
+    """Negatives by the paper's rules; see `generate`."""
+    return generate(read_captions(captions), NegativesSettings(RULES, seed=0, words=words), out=out, workers=PROCESSES)

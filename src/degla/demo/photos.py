@@ -7,33 +7,25 @@ them, are the questions. Each picture is embedded once, so that minutes are enou
 from __future__ import annotations
 
 import logging
-import os
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from degla.config.run import recipe_config
+from degla.config.run import TrainConfig, recipe_config
 from degla.data.images import check_images, usable_rows
 from degla.data.pairs import PairRow
 from degla.data.sources import read_captions, read_negatives
 from degla.data.table import table_of
 from degla.demo import methods
 from degla.errors import InputError
-from degla.evaluation.report import report
 from degla.evaluation.results import load_result
 from degla.evaluation.terminal import named_scores
-from degla.locks import Lock, lock
-from degla.negatives.generate import NegativesSettings, generate
 from degla.pages.words import percent
 from degla.records import CaptionRecord, write_jsonl
-from degla.study.jobs import Job, Measure
-from degla.study.standings import BASE
 from degla.study.tuning import tune
 
 log = logging.getLogger("degla.demo")
@@ -67,64 +59,48 @@ def demo_photos(captions: Path, images: Path, out: Path, *, quick: bool = False,
         InputError: a file cannot be read, too few pictures can be used, or the folder cannot be written.
         DeglaError: a run failed, or a signal stopped the demo.
     """
-    with lock(out) as held:
-        return _demo(captions, images, out, quick=quick, seeds=seeds, held=held)
-
-
-def _demo(captions: Path, images: Path, out: Path, *, quick: bool, seeds: int, held: Lock) -> dict[str, Any]:
-    started = time.monotonic()
-    processes = os.cpu_count() or 1
-    with methods.stage("looking at the pictures"):
-        rows = usable(captions, images, largest=QUICK_LARGEST if quick else LARGEST)
-        methods.clear(out)
-        _link(images, out)
-        train, asked = split_by_image(rows)
-    pairs, own = out / "train.jsonl", out / "own"
-    (out / "retrieval").mkdir(exist_ok=True)
-    own.mkdir(exist_ok=True)
-    write_jsonl(pairs, train)
-    for path in (out / "retrieval" / "held_out.jsonl", own / "captions.jsonl"):
-        write_jsonl(path, asked)
-    log.info("%d captions to learn from, %d to be asked", len(train), len(asked))
-    with methods.stage("making hard negatives"):
-        for source, target in ((pairs, out / "negatives.jsonl"), (own / "captions.jsonl", own / "negatives.jsonl")):
-            target.unlink(missing_ok=True)
-            settings = NegativesSettings(methods.RULES, seed=0, words="captions")
-            summary = generate(read_captions(source), settings, out=target, workers=processes)
-            log.info("%s: %.2f negatives a caption", target.relative_to(out), summary.mean)
-    most = min(most_negatives(out / "negatives.jsonl"), most_negatives(own / "negatives.jsonl"))
-    base = Job(
-        label=BASE, base="photo", config=None, inputs={},
-        measures=(Measure(BASE, 1.0, out / "results" / "base-0.json"),),
-        benchmarks=("own", "retrieval"), root=out, questions="", resume=False,
-    )  # fmt: skip
-    with methods.stage("asking the base"):
-        tune(base)
-        scores = named_scores(load_result(base.measures[0].path))
-        log.info("the base: %s", ", ".join(f"{name} {percent(value)} %" for name, value in scores.items()))
-    configs = {}
-    for seed, method in product(range(seeds), METHODS):
-        config = methods.demo_config(
-            recipe_config(method), steps=QUICK_STEPS if quick else STEPS, seed=seed, model="photo", rate=RATE
-        )
-        wanted = min(config.data.negatives_per_caption, most)
-        data = replace(
-            config.data, captions=pairs, images=out, negatives=out / "negatives.jsonl", negatives_per_caption=wanted
-        )
+    with methods.whole_demo(out) as held:
+        with methods.stage("looking at the pictures"):
+            rows = usable(captions, images, largest=QUICK_LARGEST if quick else LARGEST)
+            methods.clear(out)
+            _link(images, out)
+            train, asked = split_by_image(rows)
+        pairs, own = out / "train.jsonl", out / "own"
+        (out / "retrieval").mkdir(exist_ok=True)
+        own.mkdir(exist_ok=True)
+        write_jsonl(pairs, train)
+        for path in (out / "retrieval" / "held_out.jsonl", own / "captions.jsonl"):
+            write_jsonl(path, asked)
+        log.info("%d captions to learn from, %d to be asked", len(train), len(asked))
+        negatives = out / "negatives.jsonl"
+        with methods.stage("making hard negatives"):
+            for source, target in ((pairs, negatives), (own / "captions.jsonl", own / "negatives.jsonl")):
+                target.unlink(missing_ok=True)
+                summary = methods.make_negatives(source, target, words="captions")
+                log.info("%s: %.2f negatives a caption", target.relative_to(out), summary.mean)
+        most = min(most_negatives(negatives), most_negatives(own / "negatives.jsonl"))
+        base = methods.base_job("photo", ("own", "retrieval"), root=out, out=out)
+        with methods.stage("asking the base"):
+            tune(base)
+            scores = named_scores(load_result(base.measures[0].path))
+            log.info("the base: %s", ", ".join(f"{name} {percent(value)} %" for name, value in scores.items()))
         # A batch holds no picture twice.
-        size = min(config.train.batch_size, len({row.image for row in train}))
-        loop = replace(
-            config.train, batch_size=size, train_image_tower=False, freeze_image_blocks=0, embed_images_once=True
+        largest_batch = len({row.image for row in train})
+
+        def configure(method: str, seed: int) -> TrainConfig:
+            steps = QUICK_STEPS if quick else STEPS
+            config = methods.demo_config(recipe_config(method), steps=steps, seed=seed, model="photo", rate=RATE)
+            wanted = min(config.data.negatives_per_caption, most)
+            data = replace(config.data, captions=pairs, images=out, negatives=negatives, negatives_per_caption=wanted)
+            loop = replace(
+                config.train, batch_size=min(config.train.batch_size, largest_batch), train_image_tower=False,
+                freeze_image_blocks=0, embed_images_once=True,
+            )  # fmt: skip
+            return replace(config, data=data, train=loop)
+
+        return methods.compare_methods(
+            base, configure, methods=METHODS, seeds=seeds, out=out, held=held, kept="retrieval"
         )
-        configs[method, seed] = replace(config, data=data, train=loop)
-    with methods.stage("fine-tuning and evaluating"):
-        results = methods.run_jobs(methods.runs_of(base, METHODS, configs, out=out), held, processes=processes)
-    table = report([base.measures[0].path, *results], out=out / "report.html", baseline=BASE, root=out)
-    for note in table["told"]:
-        log.info(note)
-    methods.log_changes(base.measures[0].path, results, kept="retrieval")
-    log.info("%.0f s in all. Open %s", time.monotonic() - started, out / "report.html")
-    return table
 
 
 def most_negatives(path: Path) -> int:

@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import gzip
 import logging
-import os
 import shutil
-import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import product
 from multiprocessing import get_context
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
-from degla.config.run import recipe_config
-from degla.data.sources import read_captions
+from markupsafe import Markup
+
+from degla.config.run import TrainConfig, recipe_config
 from degla.demo import methods
-from degla.demo.base_page import show_base
-from degla.evaluation.report import report
+from degla.evaluation.pictures import thumbnail
 from degla.evaluation.results import load_result
-from degla.locks import Lock, lock
-from degla.negatives.generate import NegativesSettings, generate
+from degla.evaluation.terminal import named_scores
+from degla.files import write_text
+from degla.pages.page import Grid, Page, Part, Raw, Section
+from degla.pages.table import Table
+from degla.pages.words import UNKNOWN, interval, minus, percent
+from degla.records import PairItem, read_jsonl
+from degla.results import ItemVerdict, Result, Score
 from degla.stopping import end_with_parent
-from degla.study.jobs import Job, Measure
 from degla.study.materials import digest_of, digest_questions
-from degla.study.standings import BASE
 from degla.study.tuning import tune
 from degla.world import world_model_folder
 from degla.world.draw import draw_benchmark, draw_pairs
@@ -38,6 +40,16 @@ log = logging.getLogger("degla.demo")
 
 BASE_RESULTS: Final = world_model_folder().parent / "results"
 """What the base scores on the demo's questions: for each size a result, its items, and what both were made from."""
+
+
+_SHOWN = ("order", "swap_noun", "swap_adjective", "swap_phrase", "replace_relation", "replace_noun")
+"""Kinds of questions of which the first page shows what the base gets wrong."""
+_SHOWN_OF_EACH = 2
+_NAMES = (
+    "`id`: of the words of the pairs that methods are trained on; `ood`: with at least one further word. Names without "
+    "a slash are averages; `neutral` leaves out what the texts alone tell, and `composition.id.neutral` is what the "
+    "report calls composition."
+)
 
 
 @dataclass(frozen=True)
@@ -92,51 +104,35 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
         InputError: the folder cannot be written, is being written by another process, or holds a demo of another size.
         DeglaError: a run failed, or a signal stopped the demo.
     """
-    with lock(out) as held:
-        return _demo(out, QUICK if quick else FULL, seeds=seeds, held=held)
+    size = QUICK if quick else FULL
+    with methods.whole_demo(out) as held:
+        methods.clear(out)
+        root = out / "world" / f"benchmark-{size.items_per_part}"
+        base = methods.base_job("world", ("world",), root=root, out=out)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+            with methods.stage("drawing the questions"):
+                drawing = pool.submit(
+                    draw_pairs, out / "world" / f"pairs-{size.scenes}", count=size.scenes,
+                    captions_per_image=size.captions_per_image,
+                )  # fmt: skip
+                size.draw_questions(out / "world")
+                start = base.measures[0].path
+                if not _take_base_result(size, root, start):
+                    tune(base)
+                show_base(load_result(start, items=True), root, out / "base.html")
+            with methods.stage("drawing the pairs"):
+                pairs = drawing.result()
+        negatives = out / f"negatives-{size.scenes}.jsonl"
+        with methods.stage("making hard negatives"):
+            summary = methods.make_negatives(pairs.captions, negatives, words="lexicon")
+            log.info("%.2f negatives a caption, of %d captions", summary.mean, summary.captions)
 
+        def configure(method: str, seed: int) -> TrainConfig:
+            config = methods.demo_config(recipe_config(method), steps=size.steps, seed=seed)
+            data = replace(config.data, captions=pairs.captions, images=pairs.images, negatives=negatives)
+            return replace(config, data=data)
 
-def _demo(out: Path, size: Size, *, seeds: int, held: Lock) -> dict[str, Any]:
-    started = time.monotonic()
-    methods.clear(out)
-    processes = os.cpu_count() or 1
-    base = Job(
-        label=BASE, base="world", config=None, inputs={},
-        measures=(Measure(BASE, 1.0, out / "results" / "base-0.json"),),
-        benchmarks=("world",), root=out / "world" / f"benchmark-{size.items_per_part}", questions="", resume=False,
-    )  # fmt: skip
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-        with methods.stage("drawing the questions"):
-            drawing = pool.submit(
-                draw_pairs, out / "world" / f"pairs-{size.scenes}", count=size.scenes,
-                captions_per_image=size.captions_per_image,
-            )  # fmt: skip
-            benchmark = size.draw_questions(out / "world")
-            if not _take_base_result(size, benchmark, base.measures[0].path):
-                tune(base)
-            show_base(load_result(base.measures[0].path, items=True), benchmark, out / "base.html")
-        with methods.stage("drawing the pairs"):
-            pairs = drawing.result()
-    negatives = out / f"negatives-{size.scenes}.jsonl"
-    with methods.stage("making hard negatives"):
-        summary = generate(
-            read_captions(pairs.captions), NegativesSettings(methods.RULES, seed=0), out=negatives, workers=processes
-        )
-        log.info("%.2f negatives a caption, of %d captions", summary.mean, summary.captions)
-    configs = {}
-    for seed, method in product(range(seeds), methods.METHODS):
-        config = methods.demo_config(recipe_config(method), steps=size.steps, seed=seed)
-        data = replace(config.data, captions=pairs.captions, images=pairs.images, negatives=negatives)
-        configs[method, seed] = replace(config, data=data)
-    jobs = methods.runs_of(base, methods.METHODS, configs, out=out)
-    with methods.stage("fine-tuning and evaluating"):
-        results = methods.run_jobs(jobs, held, processes=processes)
-    table = report([base.measures[0].path, *results], out=out / "report.html", baseline=BASE, root=benchmark)
-    for note in table["told"]:
-        log.info(note)
-    methods.log_changes(base.measures[0].path, results)
-    log.info("%.0f s in all. Open %s", time.monotonic() - started, out / "report.html")
-    return table
+        return methods.compare_methods(base, configure, methods=methods.METHODS, seeds=seeds, out=out, held=held)
 
 
 def made_from(benchmark: Path) -> str:
@@ -153,3 +149,67 @@ def _take_base_result(size: Size, benchmark: Path, path: Path) -> bool:
     path.with_suffix(".items.jsonl").write_bytes(items)
     shutil.copyfile(source.with_suffix(".json"), path)
     return True
+
+
+def show_base(result: Result, benchmark: Path, out: Path) -> None:
+    """Write the first page, and log the scores that the methods are to change."""
+    scores = named_scores(result)
+    told = [
+        f"{name} {percent(scores[name])}"
+        for name in ("composition", "swap", "order", "recognition", "retrieval")
+        if name in scores
+    ]
+    log.info("the base model: %s %%. What it gets wrong: open %s", ", ".join(told), out)
+    (entry,) = result.benchmarks
+    rows = [
+        [
+            score.name,
+            percent(score.value),
+            interval(*ends) if (ends := _ends(score)) else UNKNOWN,
+            percent(score.chance),
+        ]
+        for score in (*entry.averages, *(part.scores[0] for part in entry.parts))
+    ]
+    page = Page(
+        "What the base model knows, and what it gets wrong",
+        [
+            Section("Wrong, and sure of it", [*_mistakes(result, benchmark)]),
+            Section("Its scores", [Table(["part", "score", "95 %", "chance"], rows), _NAMES]),
+        ],
+        lead=[
+            "A small CLIP, pre-trained on the embedded world. It names what is there, and is at chance where only the "
+            "order of words tells the true text from the false one. Hard negatives are to teach it that; `report.html` "
+            "beside this page will say what each method gained, and what it forgot. All scores in percent."
+        ],
+        tab="degla demo: the base model",
+    )  # fmt: skip
+    write_text(out, page.html())
+
+
+def _ends(score: Score) -> tuple[float, float] | None:
+    return None if score.interval is None else (score.interval.low, score.interval.high)
+
+
+def _mistakes(result: Result, benchmark: Path) -> Iterator[Part | str]:
+    """The items of each kind whose false text leads by the most."""
+    questions = {item.id: item for item in read_jsonl(PairItem, benchmark / "items.jsonl")}
+    cards = []
+    for kind in _SHOWN:
+        wrong = [(row.margin, row) for row in result.items if row.part == f"id/{kind}" and (row.margin or 0.0) < 0]
+        for _, row in sorted(wrong, key=itemgetter(0))[:_SHOWN_OF_EACH]:
+            cards.append(_card(row, questions[row.id], benchmark))
+    yield Grid(cards)
+    yield (
+        "✓ the true text, ✗ the false one, which the model finds more similar to the picture; the number is the "
+        "lead of the true one, a difference of cosines."
+    )
+
+
+def _card(row: ItemVerdict, item: PairItem, benchmark: Path) -> Raw:
+    true, false = (Markup('<p><span class="{}">{}</span> {}</p>').format(*each) for each in zip(
+        ("up", "down"), "✓✗", item.texts, strict=True))  # fmt: skip
+    about = Markup('<p class="soft">{}, {}</p>').format(
+        row.part.partition("/")[2].replace("_", " "), minus(f"{row.margin:+.3f}")
+    )
+    picture = Markup('<img src="{}" alt="{}">').format(thumbnail(item.images[0], root=benchmark) or "", row.id)
+    return Raw(Markup('<div class="card item">{}<div>{}{}{}</div></div>').format(picture, true, false, about))
