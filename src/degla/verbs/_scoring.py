@@ -8,23 +8,28 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from degla.errors import InputError
 from degla.files import write_text
 from degla.shelf import BENCHMARKS
+from degla.verbs._arguments import require_least
+from degla.verbs._terminal import show
 
 if TYPE_CHECKING:
     from rich.console import Group
 
     from degla.evaluation.cache import DiskCache
     from degla.evaluation.processes import EvaluationProcesses
+    from degla.evaluation.questions import BenchmarkQuestions
     from degla.evaluation.run import Evaluation
     from degla.model.encoder import Encoder
     from degla.records import Record
+
+Found = TypeVar("Found", bound="Record")
 
 log = logging.getLogger(__name__)
 
@@ -59,34 +64,59 @@ def describe_benchmarks(verb: argparse.ArgumentParser) -> None:
     describe_cache(verb)
 
 
+def describe_networks(verb: argparse.ArgumentParser, *, benchmarks: str, seed: str, ties: bool = True) -> None:
+    """What of whom `measure_networks` asks; see `describe_questions`."""
+    verb.add_argument("models", nargs="+", metavar="MODEL", help="as for degla evaluate; networks only")
+    describe_questions(verb, benchmarks=benchmarks, seed=seed, ties=ties)
+
+
 def describe_results(verb: argparse.ArgumentParser) -> None:
-    """Arguments of every verb that prints results of several models and keeps them in one file."""
+    """How `measure_networks` prints results of several models, and keeps them in one file."""
     verb.add_argument("--label", nargs="+", help="names of the models, one a model (the model's own name)")
     verb.add_argument("--out", type=Path, metavar="FILE", help="JSON file with all results")
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
-def show_results(given: argparse.Namespace, results: Sequence[Record], render: Callable[[], Group]) -> None:
-    """Write and print the results of several models as the arguments of `describe_results` say."""
-    from degla.verbs._terminal import show
+def check_networks(given: argparse.Namespace, verb: str) -> None:
+    """Refuse what is wrong of these arguments before anything heavy is imported."""
+    check_models(given)
+    refuse_several_processes(verb)
+    check_questions(given)
 
+
+def measure_networks(
+    given: argparse.Namespace,
+    measure: Callable[[Encoder, list[BenchmarkQuestions], str | None], Found],
+    render: Callable[[list[Found]], Group],
+) -> int:
+    """Measure each model that the arguments name, then print and write all results.
+
+    Args:
+        given: with the arguments of `describe_networks` and `describe_results`.
+        measure: gives the result of a model for the questions, under the label that the arguments give it.
+        render: results side by side.
+
+    Returns:
+        The exit status.
+    """
+    from degla.evaluation.run import ask_all
+    from degla.model.load import load_encoder
+
+    questions = ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing)  # Before a model is looked up.
+    results = [
+        measure(load_encoder(name, device=device(given.device)), questions, label)
+        for name, label in zip_longest(given.models, given.label or [])
+    ]
     written = json.dumps({"models": [result.model_dump(mode="json") for result in results]}, indent=2) + "\n"
     if given.out is not None:
         write_text(given.out, written)
     if given.json:
         sys.stdout.write(written)
-        return
-    show(render())
+        return 0
+    show(render(results))
     if given.out is not None:
         sys.stderr.write(f"written: {given.out}\n")
-
-
-def networks(given: argparse.Namespace) -> Iterator[tuple[Encoder, str | None]]:
-    """Each model that the arguments name, loaded, and the label that they give it."""
-    from degla.model.load import load_encoder
-
-    for name, label in zip_longest(given.models, given.label or []):
-        yield load_encoder(name, device=device(given.device)), label
+    return 0
 
 
 def describe_cache(verb: argparse.ArgumentParser) -> None:
@@ -112,8 +142,7 @@ def check_questions(given: argparse.Namespace) -> None:
     for name in given.benchmarks:
         if name not in BENCHMARKS.names():
             BENCHMARKS.load(name)
-    if given.seed < 0:
-        raise InputError(f"--seed is {given.seed}; it must be 0 or more.")
+    require_least(given, "seed", least=0)
 
 
 def check_models(given: argparse.Namespace) -> None:
@@ -137,9 +166,7 @@ def device(name: str) -> str:
 def evaluation(given: argparse.Namespace, processes: EvaluationProcesses | None = None) -> Iterator[Evaluation]:
     """What the arguments ask, with the cache of embeddings that they name."""
     check_questions(given)
-    for name in ("images_per_batch", "texts_per_batch", "workers"):
-        if getattr(given, name) < 0:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(given, name)}; it must be 0 or more.")
+    require_least(given, "images_per_batch", "texts_per_batch", "workers", least=0)
 
     from degla.evaluation.processes import EvaluationProcesses
     from degla.evaluation.run import Evaluation, ask_all

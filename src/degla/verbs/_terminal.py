@@ -1,10 +1,13 @@
-"""Tables on the terminal, and the exit status of what a signal ended."""
+"""What verbs print, as tables or JSON, and the exit status of what a signal ended."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 _WIDTH_OF_FILES = 200
 """Of a file or pipe, which has no width: names of parts and numbers are not broken, so that they can be searched."""
@@ -20,6 +23,19 @@ def show(table: object) -> None:
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES).print(table)
+
+
+def print_json(values: object) -> None:
+    """Print values as JSON to stdout."""
+    sys.stdout.write(json.dumps(values, indent=2) + "\n")
+
+
+def answer(given: argparse.Namespace, values: Callable[[], object], tell: Callable[[], object]) -> None:
+    """Print what `values` gives as JSON where `--json` asks for it; else let `tell` print it for people."""
+    if given.json:
+        print_json(values())
+    else:
+        tell()
 
 
 def status_of_signal(name: str) -> int:

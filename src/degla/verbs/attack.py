@@ -5,22 +5,13 @@ from __future__ import annotations
 import argparse
 from fractions import Fraction
 
-from degla.verbs._scoring import (
-    check_models,
-    check_questions,
-    describe_questions,
-    describe_results,
-    networks,
-    refuse_several_processes,
-    show_results,
-)
+from degla.verbs._scoring import check_networks, describe_networks, describe_results, measure_networks
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
     """Add the arguments of `degla attack`."""
-    verb.add_argument("models", nargs="+", metavar="MODEL", help="as for degla evaluate; networks only")
     seed = "seed of starts, drawn images and intervals (0)"
-    describe_questions(verb, benchmarks="zeroshot, world: those with classes", seed=seed)
+    describe_networks(verb, benchmarks="zeroshot, world: those with classes", seed=seed)
     verb.add_argument(
         "--epsilon",
         nargs="+",
@@ -37,22 +28,19 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Attack each model and show them side by side."""
-    check_models(given)
-    refuse_several_processes("attack")
-    check_questions(given)
+    check_networks(given, "attack")
 
     from degla.evaluation.robustness import AttackSettings, attack_model
-    from degla.evaluation.run import ask_all
     from degla.evaluation.terminal import render_attacks
 
     settings = AttackSettings(given.epsilon, given.steps, given.step_size, given.images, given.seed)
-    questions = ask_all(given.benchmarks, given.root, allow_missing=given.allow_missing)  # Before a model is looked up.
-    results = [
-        attack_model(encoder, settings, questions, root=given.root, tie=given.tie, label=label)
-        for encoder, label in networks(given)
-    ]
-    show_results(given, results, lambda: render_attacks(results))
-    return 0
+    return measure_networks(
+        given,
+        lambda encoder, questions, label: attack_model(
+            encoder, settings, questions, root=given.root, tie=given.tie, label=label
+        ),
+        render_attacks,
+    )
 
 
 def _size(text: str) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
-from degla.verbs._terminal import show
+from degla.verbs._arguments import require_least
+from degla.verbs._terminal import answer, print_json, show
 
 if TYPE_CHECKING:
     from degla.speed.workload import Workload
@@ -51,10 +51,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> None:
-    for name in ("batch_size", "steps", "rounds"):
-        value = getattr(given, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")
+    require_least(given, "batch_size", "steps", "rounds", least=1)
     if given.negatives < 1:
         raise InputError("--negatives must be 1 or more: the recipe's losses are about them.")
     for name in ("quick", "out", "images"):
@@ -84,10 +81,7 @@ def _compare(given: argparse.Namespace, device: str) -> int:
     workload, steps, rounds = _workload(given, device, batch_size=32), given.steps or 2, given.rounds or 2
     precision = given.precision or "fp32"
     found = compare(workload, precision=precision, steps=steps, rounds=rounds, tell=_tell).plain()
-    if given.json:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
-    else:
-        _show(found)
+    answer(given, lambda: found, lambda: _show(found))
     return 0
 
 
@@ -117,7 +111,7 @@ def _everything(given: argparse.Namespace, device: str) -> int:
             write_text(given.out, bench_page(bench, machine, rows).markdown())
             write_json(given.out.with_suffix(".json"), bench_json(bench, machine, rows))
     if given.json:
-        sys.stdout.write(json.dumps(bench_json(bench, machine, rows), indent=2) + "\n")
+        print_json(bench_json(bench, machine, rows))
     else:
         for name, fact in machine_facts(bench, machine, rows).items():
             sys.stdout.write(f"{name}: {fact}\n")

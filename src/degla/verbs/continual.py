@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
-from degla.verbs._study import check_processes, command_line, describe_plan, refuse_failures
+from degla.verbs._arguments import check_processes, command_line, describe_plan, refuse_failures
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -28,15 +27,14 @@ def run(given: argparse.Namespace) -> int:
 
     from degla.study.sequence import conduct_sequences
     from degla.study.sequence_page import as_data, render_terminal
-    from degla.verbs._terminal import show
+    from degla.verbs._terminal import print_json, show
 
     command = command_line(given, verb="continual")
     found = conduct_sequences(
         plan, out=given.out, where=str(given.plan), command=command, processes=given.processes, engine=given.engine
     )
     if given.json:
-        data = as_data(found.plan, found.arms, found.failures, command=command)
-        sys.stdout.write(json.dumps(data, indent=2) + "\n")
+        print_json(as_data(found.plan, found.arms, found.failures, command=command))
     else:
         show(render_terminal(found.plan, found.arms))
         sys.stderr.write(f"written: {given.out / 'continual.html'}, continual.md and continual.json beside it\n")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.verbs._terminal import print_json
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -34,5 +33,5 @@ def run(given: argparse.Namespace) -> int:
 
         table = demo_photos(given.photos, given.images, given.out, quick=given.quick, seeds=given.seeds)
     if given.json:
-        sys.stdout.write(json.dumps(table, indent=2) + "\n")
+        print_json(table)
     return 0

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
-from degla.errors import InputError
 from degla.files import spare_inputs
-from degla.verbs._captions import columns, describe_columns
+from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
+    describe_captions(verb)
     verb.add_argument("--negatives", type=Path, required=True, metavar="FILE", help="negatives by degla negatives")
     verb.add_argument("--rule", default="negation", help="rule whose negative is the second image's text (negation)")
     images = verb.add_mutually_exclusive_group(required=True)
@@ -26,19 +24,17 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    if not given.out.parent.is_dir():
-        raise InputError(f"{given.out.parent}: no such folder to write to (--out).")
-    if given.drawn is not None and not given.drawn.is_dir():
-        raise InputError(f"{given.drawn}: no such folder of images (--drawn).")
+    require_folder(given.out.parent, "to write to (--out)")
+    if given.drawn is not None:
+        require_folder(given.drawn, "of images (--drawn)")
     spare_inputs(given.out, given.captions, given.negatives, given.neighbours)
     from degla.data.neighbours import NeighbourRecord, drawn_images, similar_images, with_partners
-    from degla.data.sources import read_captions, read_negatives
+    from degla.data.sources import read_negatives
     from degla.records import OPTIONAL_FIELDS, read_jsonl, write_jsonl
 
     # What other commands have added stays; second images are all new.
     kept = tuple(name for name in OPTIONAL_FIELDS if not name.startswith("distractor_"))
-    named = replace(columns(given), optional=kept)
-    captions = list(read_captions(given.captions, format=given.format, columns=named))
+    captions = list(given_captions(given, optional=kept))
     if given.drawn is not None:
         image_of = drawn_images(given.drawn)
     else:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from degla.verbs._terminal import first_process
+from degla.verbs._terminal import first_process, print_json
 from degla.verbs._training import configure, describe_flags
 
 if TYPE_CHECKING:
@@ -49,5 +48,5 @@ def tell_findings(config: TrainConfig, *, as_json: bool) -> int:
             sys.stdout.write(f"{finding.state:<7} {finding.about:<14} {finding.text}\n")
             sys.stdout.flush()
     if first_process() and as_json:
-        sys.stdout.write(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")
+        print_json([asdict(finding) for finding in findings])
     return int(any(finding.state == "error" for finding in findings))

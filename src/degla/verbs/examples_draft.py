@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from degla.errors import DeglaError
-from degla.verbs._captions import columns, describe_columns
-from degla.verbs._language_model import describe_model, model_source
+from degla.verbs._arguments import describe_columns, describe_model, given_captions, model_source
 from degla.verbs._terminal import show, status_of_signal
 
 
@@ -24,7 +23,6 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    from degla.data.sources import read_captions
     from degla.negatives.generate import NegativesSettings
     from degla.negatives.review.draft import draft_examples
 
@@ -38,7 +36,7 @@ def run(given: argparse.Namespace) -> int:
         example_sets=int(embedded),
         examples_folder=given.examples_folder,
     )
-    captions = read_captions(given.captions, format=given.format, columns=columns(given))
+    captions = given_captions(given)
     drafts, summary = draft_examples(captions, settings, model=model_source(given), out=given.out, count=given.count)
     show(summary.render())
     if not drafts:

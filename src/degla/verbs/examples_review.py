@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from degla.verbs._captions import columns, describe_columns
+from degla.verbs._arguments import describe_columns, given_captions
 
 if TYPE_CHECKING:
     from degla.negatives.review.draft import Draft
@@ -54,12 +54,11 @@ def _drafts(given: argparse.Namespace) -> list[Draft]:
     if given.captions is None:
         drafts = [draft for draft in read_jsonl(Draft, given.drafts) if not given.rules or draft.rule in given.rules]
     else:
-        from degla.data.sources import read_captions, read_negatives
+        from degla.data.sources import read_negatives
 
-        captions = read_captions(given.captions, format=given.format, columns=columns(given))
         found = negatives_as_drafts(
             read_negatives(given.drafts),
-            captions,
+            given_captions(given),
             where=given.drafts,
             rules=given.rules or (),
             accepted_only=not given.refused,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from degla.verbs._scoring import describe_benchmarks, device, evaluation, refuse_several_processes
-from degla.verbs._terminal import show
+from degla.verbs._terminal import print_json, show
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -52,7 +51,7 @@ def run(given: argparse.Namespace) -> int:
             given.base, given.tuned, asked, alphas=given.alphas, out=given.out, goal=goal, device=device(given.device)
         )
     if given.json:
-        sys.stdout.write(json.dumps(sweep.plain(), indent=2) + "\n")
+        print_json(sweep.plain())
     else:
         show(render_sweep(sweep))
         sys.stderr.write(f"written: {given.out / 'report.html'} and the chosen model, {given.out / CHOSEN}\n")

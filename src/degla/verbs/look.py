@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 from degla.verbs._scoring import device
-from degla.verbs._terminal import show
+from degla.verbs._terminal import answer, show
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -39,8 +37,5 @@ def run(given: argparse.Namespace) -> int:
         negatives=given.negatives,
         device=device(given.device),
     )
-    if given.json:
-        sys.stdout.write(json.dumps(result.plain(), indent=2) + "\n")
-    else:
-        show(render_look(result))
+    answer(given, result.plain, lambda: show(render_look(result)))
     return 0

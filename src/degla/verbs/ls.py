@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.shelf import SHELVES
-from degla.verbs._terminal import show
+from degla.verbs._terminal import answer, print_json, show
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -26,7 +25,7 @@ def run(given: argparse.Namespace) -> int:
     chosen = {name: shelf for name, shelf in SHELVES.items() if given.shelf in (None, name)}
     members = {name: {item: shelf.summary(item) for item in shelf.names()} for name, shelf in chosen.items()}
     if given.json:
-        sys.stdout.write(json.dumps(members, indent=2) + "\n")
+        print_json(members)
         return 0
     for name, items in members.items():
         sys.stdout.write(f"{name}\n")
@@ -40,8 +39,5 @@ def _ls_found(given: argparse.Namespace) -> int:
     from degla.evaluation.inventory import render_inventory, take_inventory
 
     found = take_inventory(given.root)
-    if given.json:
-        sys.stdout.write(json.dumps([row.model_dump() for row in found], indent=2) + "\n")
-    else:
-        show(render_inventory(found))
+    answer(given, lambda: [row.model_dump() for row in found], lambda: show(render_inventory(found)))
     return 0

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.shelf import BALANCED_RULES, POSITIVES, RULES, Shelf
-from degla.verbs._captions import columns, describe_columns
-from degla.verbs._language_model import describe_model, model_source
-from degla.verbs._terminal import show, status_of_signal
+from degla.verbs._arguments import describe_captions, describe_columns, describe_model, given_captions, model_source
+from degla.verbs._terminal import answer, show, status_of_signal
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
+    describe_captions(verb)
     verb.add_argument("--out", type=Path, required=True, help="JSONL file; an existing one is continued")
     verb.add_argument(
         "--rules", nargs="+", metavar="RULE",
@@ -65,7 +62,6 @@ def _rules(named: Sequence[str] | None, shelf: Shelf) -> Sequence[str]:
 
 
 def run(given: argparse.Namespace) -> int:
-    from degla.data.sources import read_captions
     from degla.negatives.generate import NegativesSettings, generate
 
     model = model_source(given)
@@ -80,12 +76,9 @@ def run(given: argparse.Namespace) -> int:
         examples_folder=given.examples_folder,
         words=given.words,
     )
-    captions = partial(read_captions, given.captions, format=given.format, columns=columns(given))
+    captions = partial(given_captions, given)
     summary = generate(captions, settings, out=given.out, model=model, engine=given.engine, workers=given.workers)
-    if given.json:
-        sys.stdout.write(json.dumps(summary.plain(), indent=2) + "\n")
-    else:
-        show(summary.render())
+    answer(given, summary.plain, lambda: show(summary.render()))
     if summary.captions and summary.skipped.total() == summary.captions:
         named = {reason: ", ".join(ids) for reason, ids in summary.skipped_ids.items()}
         reasons = "; ".join(f"{reason} {count}: {named[reason]}" for reason, count in summary.skipped.items())

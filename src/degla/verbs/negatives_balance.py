@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +10,15 @@ from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.files import sha256_of, spare_inputs, write_json
-from degla.verbs._captions import columns, describe_columns
-from degla.verbs._terminal import show
+from degla.verbs._arguments import describe_columns, describe_negatives, given_captions, require_files
+from degla.verbs._terminal import answer, show
 
 if TYPE_CHECKING:
     from degla.negatives.report.blind import Likelihoods
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "file", type=Path, metavar="FILE", help="negatives, several a rule and caption (degla negatives --per-rule 6)"
-    )
-    verb.add_argument("--captions", type=Path, required=True, help="the captions that they were made from")
+    describe_negatives(verb, file="negatives, several a rule and caption (degla negatives --per-rule 6)")
     verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
     verb.add_argument("--per-rule", type=int, default=1, metavar="N", help="negatives a caption and rule (1)")
     verb.add_argument(
@@ -50,19 +46,17 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    from degla.data.sources import read_captions, read_negatives
+    from degla.data.sources import read_negatives
     from degla.negatives.balance.balance import Balancer
     from degla.negatives.balance.outcome import BalanceSettings, describe, render
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.pack import read_manifest
     from degla.negatives.run.output import manifest_path
 
-    for path in (given.file, given.captions):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder.")
+    require_files(given.file, given.captions)
     spare_inputs(given.out, given.file, given.captions)
     settings = BalanceSettings(given.seed, given.per_rule, given.told, given.told_rule)
-    with CaptionIndex(read_captions(given.captions, format=given.format, columns=columns(given))) as captions:
+    with CaptionIndex(given_captions(given)) as captions:
         likelihoods, name = _likelihoods(given.likelihood, captions)
         balancer = Balancer(lambda: read_negatives(given.file), captions, settings, likelihoods)
         if complaint := balancer.report.complaint(settings):
@@ -72,10 +66,7 @@ def run(given: argparse.Namespace) -> int:
     source = {"file": given.file.name, "sha256": sha256_of(given.file)}
     said = {"balanced": describe(settings, source, name, balancer.report)}
     write_json(manifest_path(given.out), {**(read_manifest(given.file) or {}), **said})
-    if given.json:
-        sys.stdout.write(json.dumps(balancer.report.plain(), indent=2) + "\n")
-    else:
-        show(render(balancer.report))
+    answer(given, balancer.report.plain, lambda: show(render(balancer.report)))
     sys.stderr.write(f"written: {given.out}\n")
     return 0
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.files import spare_inputs
-from degla.verbs._captions import columns, describe_columns
+from degla.verbs._arguments import describe_columns, describe_negatives, given_captions
+from degla.verbs._terminal import answer
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("file", type=Path, metavar="FILE", help="negatives, JSONL or Parquet")
-    verb.add_argument("--captions", type=Path, required=True, help="the captions that they were made from")
+    describe_negatives(verb)
     verb.add_argument(
         "--to",
         choices=("degla-json", "csv"),
@@ -36,7 +35,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    from degla.data.sources import read_captions, read_negatives
+    from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.export import export_degla_json, export_table
 
@@ -44,13 +43,11 @@ def run(given: argparse.Namespace) -> int:
     if given.to != "csv" and given.images is not None:
         raise InputError("--images is for --to csv: the published DeGLA json names no files.")
     records = read_negatives(given.file)
-    with CaptionIndex(read_captions(given.captions, format=given.format, columns=columns(given))) as captions:
+    with CaptionIndex(given_captions(given)) as captions:
         if given.to == "degla-json":
             summary = export_degla_json(records, captions, given.out, missing=given.missing)
         else:
             summary = export_table(records, captions, given.out, images=given.images, seed=given.seed)
-    if given.json:
-        sys.stdout.write(json.dumps(summary.plain(), indent=2) + "\n")
-    else:
-        sys.stderr.write(f"written: {given.out}: " + "\n".join(summary.sentences()) + "\n")
+    written = f"written: {given.out}: " + "\n".join(summary.sentences()) + "\n"
+    answer(given, summary.plain, lambda: sys.stderr.write(written))
     return 0

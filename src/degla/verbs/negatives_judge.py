@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,16 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
 from degla.files import spare_inputs, write_json
-from degla.verbs._captions import columns, describe_columns
-from degla.verbs._language_model import describe_model, model_source
+from degla.verbs._arguments import (
+    describe_columns,
+    describe_model,
+    describe_negatives,
+    given_captions,
+    model_source,
+    require_files,
+)
+from degla.verbs._terminal import print_json
 
 if TYPE_CHECKING:
     from degla.screening import Screen
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("file", type=Path, metavar="FILE", help="negatives, JSONL or Parquet")
-    verb.add_argument("--captions", type=Path, required=True, help="the captions that they were made from")
+    describe_negatives(verb)
     verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
     verb.add_argument(
         "--plausibility",
@@ -49,17 +54,16 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    from degla.data.sources import read_captions, read_negatives
+    from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.screening import screen
 
     _check(given)
-    captions = read_captions(given.captions, format=given.format, columns=columns(given))
-    with _screens(given) as screens, CaptionIndex(captions) as index:
+    with _screens(given) as screens, CaptionIndex(given_captions(given)) as index:
         counts = screen(read_negatives(given.file), captions=index, screens=screens, out=given.out)
         _write_manifest(given, [one.name for one in screens])
     if given.json:
-        sys.stdout.write(json.dumps(counts.plain(), indent=2) + "\n")
+        print_json(counts.plain())
         return 0
     sys.stderr.write(f"written: {given.out}: {counts.rows} rows, {counts.accepted} still accepted\n")
     for (rule, reason), number in sorted(counts.refused.items()):
@@ -74,9 +78,7 @@ def _check(given: argparse.Namespace) -> None:
         raise InputError("nothing to judge by: give --plausibility, --llm, --clip, or several.")
     if (given.clip is None) != (given.images is None):
         raise InputError("--clip MODEL and --images DIR go together: the model is shown the images.")
-    for path in (given.file, given.captions, given.images):
-        if path is not None and not path.exists():
-            raise InputError(f"{path}: no such file or folder.")
+    require_files(given.file, given.captions, given.images)
     if not isfinite(given.margin):
         raise InputError(f"--margin is {given.margin}; it must be a number, such as 0.01.")
     spare_inputs(given.out, given.file, given.captions)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 from degla.files import spare_inputs
-from degla.verbs._captions import columns, describe_columns
+from degla.verbs._arguments import describe_columns, given_captions
+from degla.verbs._terminal import answer
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -22,20 +22,12 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    from degla.data.sources import read_captions, read_negatives
+    from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.files.pack import pack
 
     spare_inputs(given.out, given.file, given.captions)
-    opened = (
-        nullcontext()
-        if given.captions is None
-        else CaptionIndex(read_captions(given.captions, format=given.format, columns=columns(given)))
-    )
-    with opened as captions:
+    with nullcontext() if given.captions is None else CaptionIndex(given_captions(given)) as captions:
         summary = pack(read_negatives(given.file), given.out, source=given.file, refused=given.all, captions=captions)
-    if given.json:
-        sys.stdout.write(json.dumps(summary.plain(), indent=2) + "\n")
-    else:
-        sys.stderr.write(f"written: {given.out}: {summary.sentence()}\n")
+    answer(given, summary.plain, lambda: sys.stderr.write(f"written: {given.out}: {summary.sentence()}\n"))
     return 0

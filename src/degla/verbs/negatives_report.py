@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.files import spare_inputs
-from degla.verbs._captions import columns, describe_columns
-from degla.verbs._terminal import show
+from degla.verbs._arguments import describe_columns, given_captions
+from degla.verbs._terminal import answer, print_json, show
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -58,7 +57,7 @@ def run(given: argparse.Namespace) -> int:
         )
     if given.samples < 0 or given.blind_pairs < 0 or given.per_rule < 1 or given.readers < 1:
         raise InputError("--samples and --blind-pairs must be 0 or more, --per-rule and --readers 1 or more.")
-    from degla.data.sources import read_captions, read_negatives
+    from degla.data.sources import read_negatives
     from degla.negatives.files.caption_index import CaptionIndex
     from degla.negatives.report.counts import Draws
     from degla.negatives.report.examine import Judge, examine_file
@@ -72,8 +71,7 @@ def run(given: argparse.Namespace) -> int:
         if given.out.suffix.lower() != ".html":
             raise InputError(f"{given.out}: the name of a report must end in .html.")
         spare_inputs(given.out, *given.files, given.captions)
-    named = read_captions(given.captions, format=given.format, columns=columns(given))
-    with CaptionIndex(named) as captions:
+    with CaptionIndex(given_captions(given)) as captions:
         if given.sheet is not None:
             drawn = {
                 label: draw_sheet(read_negatives(path), captions, per_rule=given.per_rule, seed=given.seed, where=path)
@@ -93,7 +91,7 @@ def run(given: argparse.Namespace) -> int:
 
         write_page(examined, given.out)
     if given.json:
-        sys.stdout.write(json.dumps([each.plain() for each in examined], indent=2) + "\n")
+        print_json([each.plain() for each in examined])
     else:
         from degla.negatives.report.terminal import render_tables
 
@@ -119,8 +117,5 @@ def _count_verdicts(given: argparse.Namespace) -> int:
     if given.files:
         raise InputError("--read counts filled sheets; files of negatives are not read with it.")
     reading = count_verdicts(given.read)
-    if given.json:
-        sys.stdout.write(json.dumps(reading.plain(), indent=2) + "\n")
-    else:
-        sys.stdout.write(reading.markdown())
+    answer(given, reading.plain, lambda: sys.stdout.write(reading.markdown()))
     return 0

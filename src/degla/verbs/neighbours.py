@@ -7,16 +7,18 @@ import shlex
 import sys
 from pathlib import Path
 
-from degla.errors import InputError
 from degla.files import spare_inputs
-from degla.verbs._captions import columns, describe_columns
+from degla.verbs._arguments import (
+    describe_captions,
+    describe_columns,
+    given_captions,
+    require_folder,
+    require_least,
+)
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
-    verb.add_argument(
-        "--images", type=Path, required=True, metavar="DIR", help="folder that image paths are relative to"
-    )
+    describe_captions(verb, images=True)
     verb.add_argument(
         "--model", required=True, help="the model that says what is similar, in any form that degla takes"
     )
@@ -27,16 +29,11 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    if given.count < 1:
-        raise InputError(f"--count is {given.count}; it must be 1 or more.")
-    if not given.images.is_dir():
-        raise InputError(f"{given.images}: no such folder of images (--images).")
-    if not given.out.parent.is_dir():
-        raise InputError(f"{given.out.parent}: no such folder to write to (--out).")
+    require_least(given, "count", least=1)
+    require_folder(given.images, "of images (--images)")
+    require_folder(given.out.parent, "to write to (--out)")
     spare_inputs(given.out, given.captions)
-    from degla.data.sources import read_captions
-
-    captions = list(read_captions(given.captions, format=given.format, columns=columns(given)))
+    captions = list(given_captions(given))
 
     from degla.model.load import load_encoder
     from degla.records import write_jsonl

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.verbs._captions import columns, describe_columns
+from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder
+from degla.verbs._terminal import print_json
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
-    verb.add_argument(
-        "--images", type=Path, required=True, metavar="DIR", help="folder that image paths are relative to"
-    )
+    describe_captions(verb, images=True)
     verb.add_argument("--negatives", type=Path, metavar="FILE", help="negatives by degla negatives")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder of the pack")
     verb.add_argument("--size", type=int, default=256, metavar="PIXELS", help="shorter side of the pictures (256)")
@@ -33,20 +30,18 @@ def run(given: argparse.Namespace) -> int:
         if not least <= getattr(given, name) <= most:
             flag = name.replace("_", "-")
             raise InputError(f"--{flag} is {getattr(given, name)}; it must be from {least} to {most}.")
-    if not given.images.is_dir():
-        raise InputError(f"{given.images}: no such folder of images (--images).")
+    require_folder(given.images, "of images (--images)")
     from degla.data.joining import join
     from degla.data.pack import CAPTIONS_NAME, NEGATIVES_NAME, Packing, pack
-    from degla.data.sources import read_captions, read_negatives
+    from degla.data.sources import read_negatives
     from degla.records import OPTIONAL_FIELDS
 
     negatives = list(read_negatives(given.negatives)) if given.negatives is not None else []
-    fields = replace(columns(given), optional=OPTIONAL_FIELDS)
-    rows = join(read_captions(given.captions, format=given.format, columns=fields), negatives if negatives else None)
+    rows = join(given_captions(given, optional=OPTIONAL_FIELDS), negatives if negatives else None)
     packing = Packing(size=given.size, quality=given.quality, per_shard=given.per_shard, workers=given.workers)
     found = pack(rows, negatives, folder=given.images, out=given.out, packing=packing)
     if given.json:
-        sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
+        print_json(asdict(found))
         return 0
     flags = ["--data.captions", str(given.out / CAPTIONS_NAME), "--data.images", str(given.out)]
     if found.negatives:

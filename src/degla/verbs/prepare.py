@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.files import cannot_write, spare_inputs, whole_folder
-from degla.verbs._captions import columns, describe_columns
+from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder
 
 if TYPE_CHECKING:
     from degla.records import CaptionRecord
@@ -34,7 +34,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
         metavar="MAKER",
         help="; ".join(f"{name}: {does}" for name, does in _MAKERS.items()),
     )
-    verb.add_argument("captions", type=Path, help="COCO json, JSONL, Parquet, CSV, TSV or a datasets folder")
+    describe_captions(verb)
     verb.add_argument(
         "--out", type=Path, required=True, metavar="PATH", help="new folder to write; of units and contexts a file"
     )
@@ -45,8 +45,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    if not given.out.parent.is_dir():
-        raise InputError(f"{given.out.parent}: no such folder to write to (--out).")
+    require_folder(given.out.parent, "to write to (--out)")
     if given.maker not in ("units", "contexts") and given.out.exists():
         raise InputError(f"{given.out}: is there already. Choose another --out.")
     if given.maker != "composites" and (given.images, given.size) != (None, None):
@@ -55,14 +54,6 @@ def run(given: argparse.Namespace) -> int:
     makers = {"presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
     sys.stderr.write(f"{makers[given.maker](given)}: {given.out}\n")
     return 0
-
-
-def _read(given: argparse.Namespace, *optional: str) -> Iterator[CaptionRecord]:
-    from dataclasses import replace
-
-    from degla.data.sources import read_captions
-
-    yield from read_captions(given.captions, format=given.format, columns=replace(columns(given), optional=optional))
 
 
 @contextmanager
@@ -78,7 +69,7 @@ def _presence(given: argparse.Namespace) -> str:
     from degla.negatives.presence import naming_the_absent, questions, require_something, survey
     from degla.records import write_jsonl
 
-    captions = list(_read(given))
+    captions = list(given_captions(given))
     contents = survey(captions, seed=given.seed)
     require_something(contents, where=str(given.captions))
     asked = list(questions(captions, contents, seed=given.seed))
@@ -100,7 +91,7 @@ def _units(given: argparse.Namespace) -> str:
 
     def counted() -> Iterator[CaptionRecord]:
         nonlocal units, foils
-        for caption in with_units(_read(given, *OPTIONAL_FIELDS), seed=given.seed):
+        for caption in with_units(given_captions(given, optional=OPTIONAL_FIELDS), seed=given.seed):
             units += len(caption.units)
             foils += sum(len(unit.foils) for unit in caption.units)
             yield caption
@@ -113,7 +104,7 @@ def _contexts(given: argparse.Namespace) -> str:
     from degla.negatives.units import with_contexts
     from degla.records import OPTIONAL_FIELDS, write_jsonl
 
-    captions = list(_read(given, *OPTIONAL_FIELDS))
+    captions = list(given_captions(given, optional=OPTIONAL_FIELDS))
     made = list(with_contexts(captions, seed=given.seed))
     longer = sum(new != old for new, old in zip(made, captions, strict=True))
     if not longer:
@@ -133,7 +124,7 @@ def _composites(given: argparse.Namespace) -> str:
     largest = isqrt(MAX_PIXELS) // 2 * 2
     if size % 2 or not 2 <= size <= largest:
         raise InputError(f"--size is {size}; it must be even, from 2 to {largest}.")
-    captions = list(_read(given, "positives"))
+    captions = list(given_captions(given, optional=("positives",)))
     rows, negatives = [], []
     with _new_folder(given.out) as folder:
         (folder / "images").mkdir()

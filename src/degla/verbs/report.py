@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.verbs._terminal import answer
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -42,8 +42,6 @@ def run(given: argparse.Namespace) -> int:
     table = report(
         files, out=given.out, baseline=baseline, root=given.root, published=not given.no_published, mteb=mteb
     )
-    if given.json:
-        sys.stdout.write(json.dumps(table, indent=2) + "\n")
-    else:
-        sys.stderr.write(f"written: {given.out} and {given.out.with_suffix('.md')}\n")
+    written = f"written: {given.out} and {given.out.with_suffix('.md')}\n"
+    answer(given, lambda: table, lambda: sys.stderr.write(written))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from degla.verbs._study import check_processes, command_line, describe_plan, refuse_failures
+from degla.verbs._arguments import check_processes, command_line, describe_plan, refuse_failures
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
