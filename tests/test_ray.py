@@ -29,8 +29,7 @@ from degla.negatives.run.ray_engine import BatchResult, Means, PartFolder, Worke
 from degla.negatives.run.stream import CaptionStream
 from degla.negatives.run.summary import Summary
 from degla.stopping import Interruption
-from degla.study.cluster import ClusterWorkers, open_cluster
-from degla.study.workers import run_jobs
+from degla.study.workers import ClusterWorkers, open_cluster, run_jobs
 from tests.negatives import scripted_runs
 from tests.negatives.scripted_runs import TEXTS, many, records, rows_of, run, varied
 from tests.study.test_workers import Watcher

@@ -16,8 +16,7 @@ import torch
 from degla.cli import main
 from degla.doctor import Finding
 from degla.doctor.examine import examine as look
-from degla.doctor.memory import estimate_memory
-from degla.doctor.speed import examine_speed
+from degla.doctor.step import estimate_memory, examine_speed
 from degla.training.step import Trainer
 from tests.training.configs import tiny_config
 from tests.training.gradient_worker import first_step
@@ -172,8 +171,8 @@ def test_how_long_a_step_waits_for_data(
         encoder=SimpleNamespace(device=torch.device(device)), step=step,
         config=SimpleNamespace(train=SimpleNamespace(batch_size=8)),
     )  # fmt: skip
-    monkeypatch.setattr("degla.doctor.speed.time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr("degla.doctor.speed.os.cpu_count", lambda: cores)
+    monkeypatch.setattr("degla.doctor.step.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr("degla.doctor.step.os.cpu_count", lambda: cores)
     pairs: Any = _SlowPairs(clock, data)
     found = examine_speed(trainer, pairs, workers=workers, seconds=10.0)
     assert (found.state, found.values["waiting_share"]) == (state, pytest.approx(share)) and told in found.text

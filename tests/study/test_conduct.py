@@ -309,7 +309,7 @@ def test_a_run_that_ended_on_its_budget_is_measured_at_its_best(
     monkeypatch.setattr(Validation, "_measure", lambda *_: {"composition": 0.5, "recognition": next(curve)})
     job = _job(tmp_path, drawn, train_steps=4)
     assert job.config is not None and job.config.out is not None
-    watched = ValidationConfig(benchmarks=("world",), root=job.root, every_steps=1)
+    watched = ValidationConfig(benchmarks=("world",), root=job.asked.root, every_steps=1)
     job = replace(job, config=replace(job.config, validation=watched, stop=StopConfig(max_forgetting=1.0)))
     done = tune(job)
     run = job.config.out if job.config is not None else None
@@ -400,9 +400,12 @@ def test_replicates_draw_anew_and_leave_finished_runs_alone(tmp_path: Path, draw
     assert {name.partition("-")[0] for name in new} == {"pairs", "benchmark", "negatives"} and len(known) == 4
     assert sum(name.endswith("-seed-1") for name in new) == 1 and sum(name.endswith("-seed-2") for name in new) == 1
     first, _, negatives, other, _ = jobs
-    assert negatives.inputs["negatives"] not in ("", first.inputs["negatives"]) and negatives.root == first.root
+    assert (
+        negatives.inputs["negatives"] not in ("", first.inputs["negatives"])
+        and negatives.asked.root == first.asked.root
+    )
     assert {**negatives.inputs, "negatives": ""} == {**first.inputs, "negatives": ""}
-    assert other.questions != first.questions and other.inputs["images"] != first.inputs["images"]
+    assert other.asked.digest != first.asked.digest and other.inputs["images"] != first.inputs["images"]
     assert other.base == world["base"] and other.config is not None and other.config.model == world["base"]
 
     fewer = [{**row, "arms": ["clip"]} for row in replicates]

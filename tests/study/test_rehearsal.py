@@ -21,7 +21,7 @@ from degla.shelf import BENCHMARKS
 from degla.study.plan import Plan, read_plan
 from degla.study.record import RehearsedPart, load_study
 from degla.study.rehearsal import plan as rehearsal_plan
-from degla.study.rehearsal.pairs import lay_pairs
+from degla.study.rehearsal.plan import lay_pairs
 from degla.study.rehearsal.questions import lay_questions
 from tests.official import write_own
 from tests.tiny import write_small_world

@@ -139,7 +139,7 @@ def test_a_plan_may_ask_about_the_images_that_are_there(tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump(values | {"arms": [{"recipe": "clip"}]}))
     jobs = _jobs(path, tmp_path / "out")
-    assert all(job.allow_missing for chain in jobs for job in chain.jobs)
+    assert all(job.asked.allow_missing for chain in jobs for job in chain.jobs)
 
 
 def test_each_task_starts_where_the_one_before_ended_and_what_is_done_stays_done(tmp_path: Path, drawn: Path) -> None:

@@ -23,7 +23,6 @@ from degla.results import BenchmarkResult, ItemVerdict, ModelProvenance, PartRes
 from degla.shelf import BENCHMARKS
 from degla.statistics.proportions import drawn_means
 from degla.statistics.seeds import doubt_of
-from degla.study.chosen import at_edges
 from degla.study.gather import Model, gather
 from degla.study.jobs import Cost
 from degla.study.page import page_of, picture_of, write_all
@@ -31,7 +30,7 @@ from degla.study.plan import Plan
 from degla.study.plot import _undominated, frontier, has_many
 from degla.study.record import load_study
 from degla.study.standings import BASE, StudyRow, tabulate
-from degla.study.study import Study
+from degla.study.study import Study, at_edges
 from tests.evaluation.made_up import draw_result
 
 _ITEMS = 80

@@ -9,9 +9,9 @@ import pytest
 
 from degla.errors import InputError
 from degla.records import CaptionRecord, read_jsonl
-from degla.world.claims import full_claim
+from degla.world.captions import full_claim
 from degla.world.draw import draw_pairs
-from degla.world.partners import draw_partner
+from degla.world.items import draw_partner
 from degla.world.scenes import sample_scene_of, stream
 from degla.world.vocabulary import ROOMY_SHAPES
 

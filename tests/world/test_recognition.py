@@ -18,9 +18,8 @@ from degla.evaluation.benchmarks.zeroshot import BENCHMARK
 from degla.records import CaptionRecord, read_jsonl
 from degla.world.domains import DOMAINS, class_slug
 from degla.world.draw import draw_benchmark
-from degla.world.recognition import draw_recognition
+from degla.world.recognition import STYLES, draw_recognition
 from degla.world.scenes import stream
-from degla.world.styles import STYLES
 
 
 def _pictures(folder: Path) -> dict[str, str]:

@@ -26,10 +26,9 @@ from degla.negatives.generate import NegativesSettings, WordSource, generate
 from degla.negatives.run.summary import Summary
 from degla.pages.words import points
 from degla.shelf import PUBLISHED_RULES
-from degla.study.asked import AskedNow
 from degla.study.conduct import run_chains
-from degla.study.jobs import ChainResult, Job, Measure
-from degla.study.materials import StudyQuestions
+from degla.study.jobs import ChainResult, Job, Measure, StudyQuestions
+from degla.study.materials import AskedNow
 from degla.study.standings import BASE
 from degla.study.workers import Ended
 
@@ -69,8 +68,8 @@ def base_job(model: str, benchmarks: tuple[str, ...], *, root: Path, out: Path) 
     """The job that measures a demo's base; what it asks, the methods are asked too."""
     return Job(
         label=BASE, base=model, config=None, inputs={},
-        measures=(Measure(BASE, 1.0, out / "results" / "base-0.json"),),
-        benchmarks=benchmarks, root=root, questions="", resume=False,
+        measures=(Measure(BASE, 1.0, out / "results" / "base-0.json"),), asked=StudyQuestions(benchmarks, root, ""),
+        resume=False,
     )  # fmt: skip
 
 
@@ -95,7 +94,7 @@ def compare_methods(
     with stage("fine-tuning and evaluating"):
         results = run_jobs(runs_of(base, configure, methods=methods, seeds=seeds, out=out), held)
     start = base.measures[0].path
-    table = report([start, *results], out=out / "report.html", baseline=BASE, root=base.root)
+    table = report([start, *results], out=out / "report.html", baseline=BASE, root=base.asked.root)
     for note in table["told"]:
         log.info(note)
     log_changes(start, results, kept=kept)
@@ -111,14 +110,13 @@ def runs_of(
     Args: as `compare_methods` takes them.
     """
     jobs, now = [], AskedNow()
-    asked = StudyQuestions(base.benchmarks, base.root, base.questions, base.allow_missing)
     for seed, method in product(range(seeds), methods):
         measures = [Measure(method, 1.0, out / "results" / f"{method}-{seed}.json")]
         if (share := methods[method]) is not None:
             name = f"{method} averaged {share:g}"
             measures.append(Measure(name, share, out / "results" / f"{name.replace(' ', '-')}-{seed}.json"))
         config = replace(configure(method, seed), out=out / "runs" / f"{method}-{seed}")
-        leakage = now.leakage(config, base=base.base, asked=asked)
+        leakage = now.leakage(config, base=base.base, asked=base.asked)
         jobs.append(replace(base, label=method, config=config, measures=tuple(measures), leakage=leakage))
     return jobs
 

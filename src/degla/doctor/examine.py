@@ -14,8 +14,7 @@ from degla.config.run import StreamConfig, TrainConfig
 from degla.data.images import check_images
 from degla.data.loader import choose_workers
 from degla.doctor import Finding
-from degla.doctor.memory import available_memory, estimate_memory
-from degla.doctor.speed import examine_speed
+from degla.doctor.step import available_memory, count_parameters, estimate_memory, examine_speed
 from degla.errors import InputError
 from degla.evaluation.processes import EvaluationProcesses
 from degla.losses.core import Processes
@@ -135,7 +134,7 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
 
 
 def _model(encoder: Encoder) -> Finding:
-    count = sum(value.numel() for value in encoder.parameters())
+    count, _ = count_parameters(encoder)
     text = f"{encoder.name}: {count / 1e6:.1f} million parameters, activation {encoder.activation}"
     values: dict[str, float | int | str] = {"parameters": count, "activation": encoder.activation}
     missing = [str(lack) for lack in (*fast_paths.lacks(encoder), *fast_paths.refusals(encoder))]
@@ -155,8 +154,7 @@ def _device(device: torch.device, precision: str) -> Finding:
 
 
 def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -> Finding:
-    sizes = [(value.numel(), value.requires_grad) for value in trainer.encoder.parameters()]
-    trained, count = sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+    count, trained = count_parameters(trainer.encoder)
     kind = "no" if trainer.teacher is None else "a frozen" if config.teacher.kind == "frozen" else "an averaged"
     scored = len(_ends(steps, config.validation.every_steps or per_epoch)) if config.validation.benchmarks else 0
     values: dict[str, float | int | str] = {
@@ -194,8 +192,7 @@ def _time(config: TrainConfig, speed: Finding, *, steps: int) -> Finding:
 
 
 def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int) -> Finding:
-    trained = sum(value.numel() for value in encoder.parameters() if value.requires_grad)
-    count = sum(value.numel() for value in encoder.parameters())
+    count, trained = count_parameters(encoder)
     # A run that averages keeps its student beside the average.
     copies = 1 + teacher + (config.train.average not in (None, 1) and not config.adapter.active)
     checkpoint = 4 * (count * copies + 2 * trained)

@@ -13,8 +13,11 @@ import torch
 from degla.model.heap import main_memory
 from degla.model.linear_kernel import linear
 
+_SECONDS = 0.5
+"""That matrix products are timed for."""
 
-def matmul_peak(device: torch.device, *, bf16: bool, seconds: float = 0.5) -> float:
+
+def matmul_peak(device: torch.device, *, bf16: bool) -> float:
     """Floating point operations a second of the fastest of some matrix products of a training step's sizes.
 
     By the kernel that the step itself would take.
@@ -28,7 +31,7 @@ def matmul_peak(device: torch.device, *, bf16: bool, seconds: float = 0.5) -> fl
         left = torch.randn(rows, inner, dtype=dtype, device=device)
         right = torch.randn(columns, inner, dtype=dtype, device=device)
         linear(left, right, None)
-        until = time.perf_counter() + seconds / len(sizes)
+        until = time.perf_counter() + _SECONDS / len(sizes)
         while time.perf_counter() < until:
             wait(device)
             started = time.perf_counter()

@@ -5,20 +5,21 @@ Flow: plan, results -> table, frontier and tests
 plan_file       what plans of both kinds say, and the reading of their files
 plan            the plan's file, validated                            (contract: `plan.Plan`)
 grid            plan to runs: every arm, setting and seed with its full configuration
-materials       pairs, negatives and benchmarks that the runs share; images of the questions among the pairs
 jobs            what processes are given and give back
+materials       pairs, negatives and benchmarks that the runs share; images of the questions among the pairs
 tuning          one run in its process: fine-tune, measure, average; what is done already is not done again
-workers         jobs spread over workers, processes of this machine; one that fails does not stop the others
-cluster         the same workers as tasks of a Ray cluster
+workers         jobs spread over workers, processes of this machine or tasks of a Ray cluster; one that fails does not
+                stop the others
 watch           progress of the runs, on a terminal or as lines
 record          study.json: every value of every run, and what other questions would do to it
 gather          results of the runs to that record
 standings       the record to one row a model: scores with intervals, joint score, cost
 significance    paired tests between arms, over seeds and over questions
-study           what the pages show of a record: table, tests, sources of variance, warnings
-chosen          the settings that came out best, as a plan for the test scenes
+study           what the pages show of a record: table, tests, sources of variance, warnings; the best settings
 plot, page      the frontier; the page and all files of a study
+printed         published tables with the study's own scores below
 conduct         all of the above in order
+rehearsal       the plan made small, before its model, data and hours are there
 
 Tasks in sequence, which take plan's arms, tuning and workers:
 

@@ -15,22 +15,18 @@ from degla.evaluation.terminal import named_scores
 from degla.locks import Lock, lock
 from degla.ray import Engine
 from degla.shelf import did_you_mean
-from degla.study.asked import AskedNow
-from degla.study.chosen import write_chosen
-from degla.study.cluster import open_cluster
 from degla.study.gather import Model, gather
 from degla.study.grid import Run, expand, file_name, titled
-from degla.study.jobs import Chain, ChainResult, Job, Measure
-from degla.study.materials import Materials, StudyQuestions, prepare
+from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
+from degla.study.materials import AskedNow, Materials, prepare
 from degla.study.page import write_all
 from degla.study.plan import Plan
-from degla.study.record import RehearsalRecord
 from degla.study.rehearsal.plan import rehearse
 from degla.study.standings import BASE
-from degla.study.study import Study
+from degla.study.study import Study, write_chosen
 from degla.study.tuning import tune_all
 from degla.study.watch import Watch
-from degla.study.workers import Ended, default_processes, run_jobs
+from degla.study.workers import Ended, default_processes, open_cluster, run_jobs
 
 log = logging.getLogger("degla.study")
 
@@ -76,15 +72,20 @@ def conduct(
         log.info("%s: %d runs, results in %s", where, len(runs), out)
         materials = prepare(plan, runs, out=out)
         bases, tunings = _jobs(runs, materials, out=out, rehearsed=rehearsed)
-        chains = [
-            Chain(job.label, None if job.config is None else job.config.train.seed, (job,))
-            for job in (*bases, *tunings)
-        ]
+        chains = [job.alone for job in (*bases, *tunings)]
         wanted = [("field 'gain'", plan.gain), ("field 'kept'", plan.kept)]
         check = partial(check_end, chains=chains, bases=len(bases), wanted=wanted, where=where, handler=handler)
         ends = run_chains(chains, when_ended=check, processes=processes, held=held, engine=engine)
-        return _found(plan, runs, bases, tunings, ends[len(bases) :], out=out, where=where, command=command,
-                      rehearsal=rehearsal)  # fmt: skip
+        models, failures = _models(runs, bases, tunings, ends[len(bases) :])
+        if len(models) == 1:
+            told = "; ".join(f"{title}: {error}" for title, error in failures[:3])
+            raise DeglaError(f"no run came to an end: {told}. See {out / 'study.log'}.")
+        study = Study(gather(plan, models, where=where, command=command, failures=failures, rehearsal=rehearsal))
+        write_all(study, out)
+        if study.choice:
+            write_chosen(plan, study.table, out / "chosen.yaml")
+        log.info("open %s", out / "study.html")
+        return study
 
 
 def run_chains(
@@ -154,19 +155,11 @@ def _jobs(
             title = titled(BASE, run.replicate)
             file = results / f"{file_name(BASE, None, run.replicate)}.json"
             bases[base, asked] = Job(
-                label=title,
-                base=base,
-                config=None,
+                label=title, base=base, config=None,
                 inputs={name: digest for name, digest in inputs.items() if name == "base"},
-                measures=(Measure(title, 1.0, file),),
-                benchmarks=asked.benchmarks,
-                root=asked.root,
-                questions=asked.digest,
-                items=now.digests(asked),
-                leakage=now.leakage(None, base=base, asked=asked),
-                allow_missing=asked.allow_missing,
-                rehearsed=rehearsed,
-            )
+                measures=(Measure(title, 1.0, file),), asked=asked, items=now.digests(asked),
+                leakage=now.leakage(None, base=base, asked=asked), rehearsed=rehearsed,
+            )  # fmt: skip
         measures = tuple(
             Measure(titled(label, run.replicate), share, results / f"{file_name(label, run.seed, run.replicate)}.json")
             for share in run.shares
@@ -220,21 +213,13 @@ def check_end(
             )
 
 
-def _found(
-    plan: Plan,
-    runs: Sequence[Run],
-    bases: Sequence[Job],
-    jobs: Sequence[Job],
-    ends: Sequence[Ended[ChainResult] | None],
-    *,
-    out: Path,
-    where: str,
-    command: str,
-    rehearsal: RehearsalRecord | None,
-) -> Study:
+def _models(
+    runs: Sequence[Run], bases: Sequence[Job], jobs: Sequence[Job], ends: Sequence[Ended[ChainResult] | None]
+) -> tuple[list[Model], list[tuple[str, str]]]:
+    """The base and the models that have runs of the plan's own, in its order, and what failed: titles and causes."""
     failures = []
     start = Model(BASE, BASE, (), 1.0, {(None, ""): bases[0].measures[0].path})
-    files = {(job.base, job.root): job.measures[0].path for job in bases}
+    files = {(job.base, job.asked.root): job.measures[0].path for job in bases}
     models: dict[str, Model] = {}
     for run, job, end in zip(runs, jobs, ends, strict=True):
         value = end.value[0] if end is not None and end.value else None
@@ -243,7 +228,7 @@ def _found(
             failures.append((job.title, error))
             continue
         replicate = run.replicate.title if run.replicate is not None else ""
-        start.files[None, replicate] = files[job.base, job.root]
+        start.files[None, replicate] = files[job.base, job.asked.root]
         for measure in job.measures:
             label = run.model_label(measure.share)
             model = models.setdefault(label, Model(label, run.arm, run.setting, measure.share))
@@ -252,14 +237,4 @@ def _found(
                 model.costs.append(value.cost)
     # In the order of the plan, whatever ended first; a model that only replicates have has no row to stand in.
     labels = dict.fromkeys(run.model_label(share) for run in runs for share in run.shares)
-    ordered = [models[label] for label in labels if label in models and models[label].own]
-    if not ordered:
-        told = "; ".join(f"{title}: {error}" for title, error in failures[:3])
-        raise DeglaError(f"no run came to an end: {told}. See {out / 'study.log'}.")
-    study = Study(gather(plan, [start, *ordered], where=where, command=command, failures=failures,
-                         rehearsal=rehearsal))  # fmt: skip
-    write_all(study, out)
-    if study.choice:
-        write_chosen(plan, study.table, out / "chosen.yaml")
-    log.info("open %s", out / "study.html")
-    return study
+    return [start, *(models[label] for label in labels if label in models and models[label].own)], failures

@@ -1,9 +1,12 @@
-"""Results of a study's runs to its record: every value, and what other questions would do to each score."""
+"""Results of a study's runs to its record: every value, and what other questions would do to each score.
+
+What they would do is told from scores as sums over items.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -14,12 +17,11 @@ import numpy as np
 from degla.errors import InputError
 from degla.evaluation.aggregate import ItemScore, joined
 from degla.evaluation.caveats import missing_images, spoiled, told_notes, trained_on
-from degla.evaluation.item_difference import questions_of, questions_of_lead
+from degla.evaluation.item_difference import averaged_scores, questions_of, questions_of_lead
 from degla.evaluation.results import TracedResult, load_result
 from degla.evaluation.terminal import named_scores
-from degla.results import PartResult, Result
+from degla.results import BenchmarkResult, PartResult, Result, Score
 from degla.statistics.seeds import QuestionVariance, doubt_of
-from degla.study.items import Items, benchmark_of, named_items, score_of
 from degla.study.jobs import Cost
 from degla.study.plan import Plan
 from degla.study.printed import printed_scores
@@ -36,6 +38,9 @@ from degla.study.significance import ScoreWeights, common_seeds, test_names, tes
 from degla.study.standings import BASE, tabulate
 
 log = logging.getLogger("degla.study")
+
+Items = Mapping[str, ItemScore]
+"""Scores by name, of verdicts averaged over seeds."""
 
 
 @dataclass
@@ -265,3 +270,41 @@ def _refuse_other(ids: Sequence[str], others: Sequence[str], label: str, other: 
             f"{label}: its results do not hold the same items as those of {other}, so no difference can be told; "
             "measure both on the same questions."
         )
+
+
+def benchmark_of(result: Result, name: str) -> BenchmarkResult:
+    """The benchmark that a score is of, as `named_scores` has it: the first that knows it."""
+    return next(entry for entry in result.benchmarks if name in entry.headline or name in scores_of(entry))
+
+
+def scores_of(entry: BenchmarkResult) -> dict[str, Score]:
+    """Parts by their own first metric, and named averages, by name."""
+    return {score.name: score for score in [*(part.scores[0] for part in entry.parts), *entry.averages]}
+
+
+def score_of(result: Result, name: str) -> Score:
+    """The score of that name."""
+    entry = benchmark_of(result, name)
+    rows = scores_of(entry)
+    return rows[name if name in rows else entry.headline[name]]
+
+
+def named_items(
+    results: Sequence[Result], names: Iterable[str], *, where: str
+) -> tuple[dict[str, ItemScore], dict[str, dict[tuple[str, str], ItemScore]]]:
+    """Scores by name, and all of them by benchmark, name and metric.
+
+    Args:
+        results: of one model over seeds, with their items.
+        names: headline columns, parts or named averages.
+        where: names the model in messages.
+
+    Raises:
+        InputError: the results do not hold the same items.
+    """
+    scores = averaged_scores(results, where=where)
+    found = {}
+    for name in names:
+        score = score_of(results[0], name)
+        found[name] = scores[benchmark_of(results[0], name).name][score.name, score.metric]
+    return found, scores

@@ -22,6 +22,18 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class StudyQuestions:
+    """What models are asked."""
+
+    benchmarks: tuple[str, ...]
+    root: Path
+    digest: str
+    """Of the benchmarks' annotation files."""
+    allow_missing: bool = False
+    """Ask about the images that are there where others are missing."""
+
+
+@dataclass(frozen=True)
 class Job:
     """One training run and its measurements, or the measurement of the base alone."""
 
@@ -32,25 +44,25 @@ class Job:
     inputs: dict[str, str]
     """Digests of what the run is trained on."""
     measures: tuple[Measure, ...]
-    benchmarks: tuple[str, ...]
-    root: Path
-    questions: str
-    """Digest of the benchmarks' annotation files."""
+    asked: StudyQuestions
     items: Mapping[str, str] | None = None
     """By benchmark, the digest of all that is asked now, as results have it; None: not known, results stay."""
     leakage: Leakage | None = None
     """Which of the benchmarks' images the run is trained on."""
-    allow_missing: bool = False
-    """Ask about the images that are there where others are missing."""
     resume: bool = True
     """Whether what an earlier call did is kept; without it nothing of the run's state is removed at its end either."""
     rehearsed: bool = False
     """Whether a few questions are enough, see `degla.study.rehearsal`."""
 
     @property
+    def seed(self) -> int | None:
+        """Of the training; None where the base is measured."""
+        return None if self.config is None else self.config.train.seed
+
+    @property
     def alone(self) -> Chain:
         """A chain of this job."""
-        return Chain(self.label, None if self.config is None else self.config.train.seed, (self,))
+        return Chain(self.label, self.seed, (self,))
 
     @property
     def title(self) -> str:

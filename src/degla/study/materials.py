@@ -1,4 +1,7 @@
-"""What the runs of a study share: pairs, negatives, benchmarks; made once, and told apart by their contents."""
+"""What the runs of a study share: pairs, negatives, benchmarks; made once, and told apart by their contents.
+
+What the questions are now is told too: digests of all that is asked, and which of their images runs are trained on.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from degla.config.fields import to_plain
 from degla.config.run import TrainConfig
 from degla.config.sections import DataConfig
 from degla.data.places import is_pattern
 from degla.data.prepared import read_source
 from degla.data.sources import Columns, read_captions
 from degla.errors import DeglaError, InputError
+from degla.evaluation.overlap import Leakage, find_leakage, joined_images, trained_by, training_images
+from degla.evaluation.questions import ask, questions_digest
+from degla.evaluation.verdicts import images_of
 from degla.files import sha256_of, write_text
 from degla.negatives.generate import NegativesSettings, generate
 from degla.negatives.units import with_contexts
@@ -22,25 +30,15 @@ from degla.records import CaptionRecord, read_jsonl, write_jsonl
 from degla.remote import address_of
 from degla.shelf import BENCHMARKS
 from degla.study.grid import Run
+from degla.study.jobs import StudyQuestions
 from degla.study.plan import Plan, Replicate
+from degla.study.plan_file import ArmsPlan
 from degla.world.draw import MARKER, DrawnPairs, draw_benchmark, draw_pairs
 
 log = logging.getLogger("degla.study")
 
 _NEIGHBOURS = 3
 """Similar images of each, one of which a step draws (3 in NegCLIP)."""
-
-
-@dataclass(frozen=True)
-class StudyQuestions:
-    """What models are asked."""
-
-    benchmarks: tuple[str, ...]
-    root: Path
-    digest: str
-    """Of the benchmarks' annotation files."""
-    allow_missing: bool = False
-    """Ask about the images that are there where others are missing."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +121,9 @@ def _longer(captions: Path) -> Path:
 
 
 def _questions(plan: Plan, folder: Path) -> StudyQuestions:
-    names, root = _benchmarks(plan, folder)
-    missing = plan.benchmarks is not None and plan.benchmarks.allow_missing
-    return StudyQuestions(names, root, digest_questions(names, root), missing)
-
-
-def _benchmarks(plan: Plan, folder: Path) -> tuple[tuple[str, ...], Path]:
     if plan.world is None:
         assert plan.benchmarks is not None
-        return plan.benchmarks.names, plan.benchmarks.root
+        return questions_at(plan.benchmarks.root, plan.benchmarks.names, plan=plan)
     world = plan.world
     sizes = f"{world.items_per_part}-{world.images_per_class}-{world.retrieval_images}"
     if world.questions_seed:
@@ -144,7 +136,13 @@ def _benchmarks(plan: Plan, folder: Path) -> tuple[tuple[str, ...], Path]:
         retrieval_images=world.retrieval_images,
         seed=world.questions_seed,
     )
-    return ("world",), root
+    return questions_at(root, ("world",), plan=plan)
+
+
+def questions_at(root: Path, names: tuple[str, ...], *, plan: ArmsPlan) -> StudyQuestions:
+    """What a plan asks by the benchmarks of these names, whose files lie below `root`."""
+    missing = plan.benchmarks is not None and plan.benchmarks.allow_missing
+    return StudyQuestions(names, root, digest_questions(names, root), missing)
 
 
 def _negatives(
@@ -174,7 +172,6 @@ def _neighbours(folder: Path, data: DataConfig, *, base: str, weights: str, dige
     seen_by = path.with_suffix(".base")
     if not path.is_file() or (weights and seen_by.is_file() and seen_by.read_text(encoding="ascii") != weights):
         from degla.model.load import load_encoder
-        from degla.records import write_jsonl
         from degla.training.neighbours import find_neighbours
 
         assert data.captions is not None
@@ -253,3 +250,59 @@ def digest_questions(names: Iterable[str], root: Path) -> str:
         files = sorted(file for pattern in annotations for file in root.glob(pattern) if file.is_file())
         digest.update(f"{name} {_digest_files(files, root)}\n".encode())
     return digest.hexdigest()
+
+
+class AskedNow:
+    """Questions as their files and images are now, each read once for all runs."""
+
+    def __init__(self) -> None:
+        self._found: dict[Any, Leakage | None] = {}
+        self._asked: dict[StudyQuestions, tuple[dict[str, str], list[tuple[str, list[str]]]]] = {}
+
+    def digests(self, asked: StudyQuestions) -> dict[str, str] | None:
+        """By benchmark, the digest of all that is asked, as results have it; None where that cannot be read."""
+        try:
+            return self._read(asked)[0]
+        except InputError:
+            return None  # Measuring says why, and what was measured stays.
+
+    def _read(self, asked: StudyQuestions) -> tuple[dict[str, str], list[tuple[str, list[str]]]]:
+        """Digests, and paths of images, by benchmark."""
+        if asked not in self._asked:
+            digests, images = {}, []
+            for name in asked.benchmarks:
+                questions = ask(BENCHMARKS.load(name).BENCHMARK, asked.root, allow_missing=True)
+                # Without leave to miss any, a result has them all, whatever was deleted since.
+                digests[name] = questions_digest(questions.entries if asked.allow_missing else questions.kept)
+                images.append((name, [image.path for image in images_of(questions.entries)]))
+            self._asked[asked] = digests, images
+        return self._asked[asked]
+
+    def leakage(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
+        """Leakage of a run, the data of its base among it.
+
+        Args:
+            config: with its data; None: the base alone.
+            base: the model that it begins from.
+            asked: what it is measured on.
+
+        Returns:
+            None where nothing is known of the training data, or the questions cannot be read, which measuring says.
+        """
+        streams = () if config is None else (config.data, config.replay.data)
+        key = (tuple((data.captions, data.images, data.format) for data in streams), base, asked)
+        if key not in self._found:
+            self._found[key] = self._look(config, base=base, asked=asked)
+        return self._found[key]
+
+    def _look(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
+        known = training_images(base)
+        if config is not None:
+            known = joined_images([*trained_by(to_plain(config)), *([known] if known else [])])
+        if known is None:
+            return None
+        try:
+            return find_leakage(known, self._read(asked)[1], root=asked.root)
+        except InputError as error:
+            log.warning("whether benchmark images are trained on is not known: %s", error)
+            return None

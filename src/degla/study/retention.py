@@ -12,7 +12,7 @@ import numpy as np
 from degla.evaluation.item_difference import questions_of
 from degla.statistics.proportions import FEW
 from degla.statistics.seeds import QuestionVariance, Spread, seed_spread
-from degla.study.items import Items
+from degla.study.gather import Items
 
 Matrix = tuple[tuple[float, ...], ...]
 """`matrix[i][j]`: score of task j, 0 to 1, after the first i tasks were learnt; row 0 is the base."""

@@ -23,17 +23,16 @@ from degla.locks import lock
 from degla.pages.plot import standing_alone
 from degla.ray import Engine
 from degla.statistics.seeds import QuestionVariance
-from degla.study.asked import AskedNow
 from degla.study.conduct import check_end, open_log, run_chains
+from degla.study.gather import named_items
 from degla.study.grid import file_name, starting_config
-from degla.study.items import named_items
-from degla.study.jobs import Chain, ChainResult, Job, Measure
+from degla.study.jobs import Chain, ChainResult, Job, Measure, StudyQuestions
 from degla.study.materials import (
-    StudyQuestions,
+    AskedNow,
     digest_of,
     digest_of_base,
-    digest_questions,
     digests_of_files,
+    questions_at,
     streams_of,
 )
 from degla.study.plan_file import Arm
@@ -157,14 +156,11 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
         InputError: a value of the wrong type, or a file of the plan cannot be read.
     """
     data = [_task_fields(task, number, plan.world, out / "data") for number, task in enumerate(plan.tasks)]
-    names, root = _benchmarks(plan, out / "data")
-    missing = plan.benchmarks is not None and plan.benchmarks.allow_missing
-    asked = StudyQuestions(names, root, digest_questions(names, root), missing)
+    asked = _task_questions(plan, out / "data")
     known: dict[Path, str] = {}
     base = Job(
         label=BASE, base=plan.base, config=None, inputs=digest_of_base(plan.base, known),
-        measures=(Measure(BASE, 1.0, out / "results" / f"{BASE}.json"),),
-        benchmarks=names, root=root, questions=asked.digest, items=AskedNow().digests(asked), allow_missing=missing,
+        measures=(Measure(BASE, 1.0, out / "results" / f"{BASE}.json"),), asked=asked, items=AskedNow().digests(asked),
     )  # fmt: skip
     found = [Chain(BASE, None, (base,))]
     for seed in plan.seeds:
@@ -228,10 +224,10 @@ def _task_fields(task: Task, number: int, world: WorldTasks | None, folder: Path
     return own | task.fields
 
 
-def _benchmarks(plan: SequencePlan, folder: Path) -> tuple[tuple[str, ...], Path]:
+def _task_questions(plan: SequencePlan, folder: Path) -> StudyQuestions:
     if plan.world is None:
         assert plan.benchmarks is not None
-        return plan.benchmarks.names, plan.benchmarks.root
+        return questions_at(plan.benchmarks.root, plan.benchmarks.names, plan=plan)
     world = plan.world
     root = draw_benchmark(
         folder / f"benchmark-{world.split}-{world.items_per_part}-{world.test_images_per_class}",
@@ -245,4 +241,4 @@ def _benchmarks(plan: SequencePlan, folder: Path) -> tuple[tuple[str, ...], Path
             domains=(task.domain,), style=task.style, split=world.split, images_per_class=world.test_images_per_class,
         )  # fmt: skip
     # The first of two benchmarks with one name of a score has it: "recognition" is the world's.
-    return ("world", "zeroshot"), root
+    return questions_at(root, ("world", "zeroshot"), plan=plan)

@@ -12,7 +12,7 @@ from degla.records import Record
 from degla.shelf import did_you_mean
 from degla.study.plan_file import ArmsPlan, FieldTable, members, placed_tables, read_plan_file
 from degla.world.domains import DOMAINS
-from degla.world.styles import STYLES
+from degla.world.recognition import STYLES
 
 _Domains = Annotated[tuple[str, ...], AfterValidator(members("domain", lambda: tuple(DOMAINS)))]
 

@@ -46,11 +46,6 @@ class StudyRow:
     pareto: bool = False
     """No other model gains more and loses no more, or loses less and gains no less."""
 
-    @property
-    def values(self) -> Mapping[str, float]:
-        """Means by name."""
-        return {name: spread.mean for name, spread in self.scores.items()}
-
 
 @dataclass(frozen=True)
 class StudyTable:

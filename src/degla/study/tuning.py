@@ -59,14 +59,12 @@ def tune(job: Job) -> JobResult:
     Raises:
         DeglaError: as `degla.training.loop.train` and `degla.evaluation.run.evaluate`.
     """
-    if job.config is None:
-        folder = job.measures[0].path.with_suffix("")
-        record = _Record.read(folder) if job.resume else _Record()
-        return _measure(job, folder, record, tuned=None)
-    assert job.config.out is not None
-    folder = job.config.out
-    wanted = _identity(job)
+    folder = job.measures[0].path.with_suffix("") if job.config is None else job.config.out
+    assert folder is not None
     record = _Record.read(folder) if job.resume else _Record()
+    if job.config is None:
+        return _measure(job, folder, record, tuned=None)
+    wanted = _identity(job)
     if record.made_from:
         record.made_from = _with_new_fields(record.made_from, wanted)
     notes: list[str] = []
@@ -193,12 +191,12 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
     from degla.model.load import load_encoder
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    seed = None if job.config is None else job.config.train.seed
+    asked = job.asked
     known = dict(record.measured or {})
     loaded, questions = None, None
     count = 0
     for measure in job.measures:
-        made_from = {"benchmarks": list(job.benchmarks), "questions": job.questions, "base": job.base}
+        made_from = {"benchmarks": list(asked.benchmarks), "questions": asked.digest, "base": job.base}
         made_from["weights"] = job.inputs.get("base", "")
         before = known.get(measure.label)
         if job.resume and before and _same_base(before, made_from, "weights") == made_from and measure.path.is_file():
@@ -207,7 +205,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
                 if _answers(found, job):
                     told = found
                     if any(entry.told is None for entry in found.benchmarks):
-                        told = with_floors(found, root=job.root)
+                        told = with_floors(found, root=asked.root)
                     if told is not found or found.leakage != job.leakage:
                         save_result(told.model_copy(update={"leakage": job.leakage}), measure.path)
                     continue
@@ -218,7 +216,7 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
             if job.rehearsed:
                 from degla.study.rehearsal.questions import ask_few
 
-                questions = ask_few(job.benchmarks, root=job.root)
+                questions = ask_few(asked.benchmarks, root=asked.root)
         encoder = loaded
         if tuned is not None and measure.share != 1:
             encoder = average_weights(load_encoder(job.base, device=device), loaded, share=measure.share)
@@ -226,8 +224,8 @@ def _measure(job: Job, folder: Path, record: _Record, *, tuned: str | None) -> J
         shared = job.config is None or not job.config.train.train_image_tower
         with DiskCache(default_cache_folder(), images_only=True) if shared else nullcontext() as cache:
             result = evaluate(
-                encoder, benchmarks=job.benchmarks, root=job.root, allow_missing=job.allow_missing,
-                label=measure.label, training_seed=seed, progress=False, cache=cache, questions=questions,
+                encoder, benchmarks=asked.benchmarks, root=asked.root, allow_missing=asked.allow_missing,
+                label=measure.label, training_seed=job.seed, progress=False, cache=cache, questions=questions,
             )  # fmt: skip
         save_result(result.model_copy(update={"leakage": job.leakage}), measure.path)
         known[measure.label] = made_from

@@ -1,7 +1,10 @@
 """Jobs spread over workers. A job that fails, or whose process dies, does not stop the others.
 
 The workers are processes of this machine with one thread each, which end with this one, also when it is killed; or
-those of a cluster (`cluster`).
+tasks on a Ray cluster, each with one GPU, where the cluster has some, or one processor. The machines of a cluster share
+the study's folder and its data (a network disk) under the same names: jobs read and write files there, as the processes
+of one machine do. A task whose machine or process is lost is started again by Ray, and its training resumes from the
+last checkpoint.
 """
 
 from __future__ import annotations
@@ -9,24 +12,29 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from degla.errors import DeglaError
 from degla.locks import Lock
+from degla.ray import RETRIES, open_ray
 from degla.stopping import Interruption, leave_signals
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 _PATIENCE: Final = 120.0
 """Seconds that a process has to write its checkpoint after it was asked to stop."""
+_PASSED_ON: Final = "DEGLA_"
+"""How variables begin that tasks of a cluster get too, such as the one of `--allow-download`."""
 
 
 @dataclass(frozen=True)
@@ -231,3 +239,103 @@ def _serve(work: Callable[[Any], Any], connection: Connection, held: Lock | None
             connection.send(try_job(work, job))
         except BrokenPipeError:
             return
+
+
+class ClusterWorkers:
+    """See `Workers`.
+
+    Args:
+        ray: the module, started.
+        work: as `run_jobs` takes it; importable on all machines.
+        folder: of the study; all machines must see it.
+        size: tasks at a time, at most.
+        gpus: of each task.
+    """
+
+    def __init__(self, ray: Any, work: Callable[[Any], Any], *, folder: Path, size: int, gpus: int) -> None:
+        self._ray, self.size = ray, size
+        variables = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+        self._task = ray.remote(_do_task).options(
+            num_cpus=1, num_gpus=gpus, max_retries=RETRIES, runtime_env={"env_vars": variables}
+        )
+        self._fixed = (work, Path.cwd(), folder.absolute(), socket.gethostname())
+
+    def start(self) -> ClusterWorker:
+        """See `Workers`."""
+        return ClusterWorker(self._ray, lambda job: self._task.remote(job, *self._fixed))
+
+    def wait(self, workers: Sequence[ClusterWorker]) -> None:
+        """See `Workers`."""
+        busy = [worker.task for worker in workers if worker.number is not None]
+        if busy:
+            self._ray.wait(busy, timeout=0.5)
+
+    def end(self, workers: Sequence[ClusterWorker], *, patience: float) -> None:
+        """See `Workers`."""
+        busy = [worker.task for worker in workers if worker.number is not None]
+        for task in busy:
+            # Ctrl-C in the worker, on which a training saves a checkpoint; without patience its end.
+            self._ray.cancel(task, force=not patience)
+        if busy and patience:
+            _, still = self._ray.wait(busy, num_returns=len(busy), timeout=patience)
+            for task in still:
+                self._ray.cancel(task, force=True)
+
+
+class ClusterWorker:
+    """The place of one task at a time; see `JobWorker`."""
+
+    def __init__(self, ray: Any, submit: Callable[[Any], Any]) -> None:
+        self._ray, self._submit = ray, submit
+        self.task: Any = None
+        self.number: int | None = None
+        self.started = 0.0
+        self.alive = True
+
+    def give(self, number: int, job: Any) -> None:
+        """See `JobWorker`."""
+        self.number, self.started, self.task = number, time.monotonic(), self._submit(job)
+
+    def look(self) -> Ended[Any] | None:
+        """See `JobWorker`."""
+        if not self._ray.wait([self.task], timeout=0)[0]:
+            return None
+        seconds = time.monotonic() - self.started
+        try:
+            value, error, details = self._ray.get(self.task)
+        except self._ray.exceptions.RayError as lost:
+            reason = str(lost).strip().splitlines()[0]
+            return Ended(error=f"Ray lost its process {1 + RETRIES} times: {reason}", seconds=seconds)
+        return Ended(value, error, details, seconds)
+
+
+@contextmanager
+def open_cluster(work: Callable[[Any], Any], *, folder: Path, processes: int | None) -> Iterator[ClusterWorkers]:
+    """Workers of the cluster that `RAY_ADDRESS` names, or of a local one that ends with the block.
+
+    Args:
+        work: as `run_jobs` takes it.
+        folder: of the study.
+        processes: tasks at a time at most; None: one a GPU of the cluster, or one a processor where it has no GPU.
+
+    Raises:
+        InputError: Ray is not installed.
+    """
+    with open_ray(processes) as ray:
+        has = ray.cluster_resources()
+        gpus = int(has.get("GPU", 0))
+        size = processes or gpus or max(1, int(has.get("CPU", 1)))
+        yield ClusterWorkers(ray, work, folder=folder, size=size, gpus=min(1, gpus))
+
+
+def _do_task(job: Any, work: Callable[[Any], Any], start: Path, folder: Path, command: str) -> tuple[Any, str, str]:
+    """One job, in a process of the cluster, in the folder that the command was started in."""
+    for needed in (start, folder):
+        if not needed.is_dir():
+            error = (
+                f"{socket.gethostname()} has no folder {needed}, which {command} has: --engine ray needs a disk that "
+                "all machines share under one name."
+            )
+            return None, error, ""
+    os.chdir(start)
+    return try_job(work, job)

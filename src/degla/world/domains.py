@@ -14,8 +14,7 @@ from typing import Final
 from PIL import Image
 
 from degla.world import sprites
-from degla.world.captions import PREFIXES
-from degla.world.claims import Phrase
+from degla.world.captions import PREFIXES, Phrase
 from degla.world.painting import Picture, blank, paint_thing, random_finish
 from degla.world.patterns import PATTERNS, paint_pattern
 from degla.world.places import PLACES, paint_place
@@ -77,11 +76,6 @@ class Domain:
     """Names as they stand in the prompts, with their article where they need one."""
     templates: tuple[str, ...]
     paint: Painter
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of a blind model."""
-        return 1 / len(self.classes)
 
 
 def _caption(phrase: str, rng: Random) -> str:

@@ -20,9 +20,8 @@ from degla.parse import read_json
 from degla.records import CaptionRecord, ItemImage, PairItem, write_jsonl
 from degla.world.captions import full_caption, loose_caption
 from degla.world.domains import DOMAINS, class_slug
-from degla.world.items import FAMILIES, make_contrast
+from degla.world.items import FAMILIES, draw_partner, make_contrast
 from degla.world.painting import Picture, render
-from degla.world.partners import draw_partner
 from degla.world.scenes import WORLD_VERSION, Scene, Split, is_out_of_domain, sample_scene_of, stream
 from degla.world.vocabulary import FULL, IN_DOMAIN
 

@@ -3,6 +3,9 @@
 Negatives are made from the ground truth and checked against it, so no item depends on a language model or a tagger.
 Swapped and shuffled negatives hold exactly the words of their positives, articles included: a model that ignores word
 order ties on all of them.
+
+Second pictures of training scenes are made alike: a scene that makes a caption's negative true, drawn from ground truth
+and not by a generator.
 """
 
 from __future__ import annotations
@@ -13,17 +16,15 @@ from random import Random
 from typing import Final
 
 from degla.errors import DeglaError
-from degla.world.captions import FULL_TEMPLATES, say
-from degla.world.claims import Claim, Phrase, full_claim
-from degla.world.scenes import Scene
-from degla.world.vocabulary import INVERSE, TEXTURES, Vocabulary
+from degla.world.captions import FULL_TEMPLATES, Claim, Phrase, full_claim, say
+from degla.world.scenes import Scene, Thing, background_for, tint_of
+from degla.world.vocabulary import IN_DOMAIN, INVERSE, ROOMY_SHAPES, TEXTURES, Vocabulary
 
 
 @dataclass(frozen=True)
 class Contrast:
     """Two texts about one scene: `positive` is true of it, `negative` is not."""
 
-    family: str
     positive: str
     negative: str
 
@@ -107,6 +108,9 @@ CLAIM_FAMILIES: Final = tuple(_FALSIFY)
 FAMILIES: Final = (*_FALSIFY, "order")
 """What a negative breaks; `order` shuffles the words of the whole caption."""
 
+PARTNER_FAMILIES: Final = ("replace_noun", "replace_adjective", "swap_noun", "swap_adjective", "swap_phrase")
+"""How a partner differs from its scene; an exchanged relation is an exchange of the phrases."""
+
 
 def _words(claim: Claim) -> list[str]:
     return sorted(f"{claim.subject} {claim.object}".split())
@@ -150,12 +154,37 @@ def make_contrast(scene: Scene, family: str, *, vocabulary: Vocabulary, rng: Ran
     template, wording = rng.choice(FULL_TEMPLATES), rng.randrange(2)
     if family == "order":
         text = say(claim, template=template, wording=wording)
-        return Contrast(family, text, _shuffled(text, rng))
+        return Contrast(text, _shuffled(text, rng))
     positive, negative = falsify(claim, family, vocabulary=vocabulary, rng=rng)
     if not positive.true_of(scene) or negative.true_of(scene):
         raise DeglaError(f"{family}: {positive} must be true and {negative} false of {scene.content!r}.")
-    return Contrast(
-        family,
-        say(positive, template=template, wording=wording),
-        say(negative, template=template, wording=wording),
-    )
+    return Contrast(*(say(each, template=template, wording=wording) for each in (positive, negative)))
+
+
+def draw_partner(scene: Scene, rng: Random) -> Scene:
+    """A scene of the same split, in the same arrangement, that differs by one family of negatives of `IN_DOMAIN`.
+
+    Its full caption, worded alike, is a negative of the scene's full caption, and the other way round.
+    """
+    claim = full_claim(scene)
+    while True:
+        family = rng.choice(PARTNER_FAMILIES)
+        partner = _painted(scene, falsify(claim, family, vocabulary=IN_DOMAIN, rng=rng)[1], rng)
+        fits = partner.relation != "inside" or {partner.first.shape, partner.second.shape} <= ROOMY_SHAPES
+        other = full_claim(partner)
+        if fits and partner.split == scene.split and not claim.true_of(partner) and not other.true_of(scene):
+            return partner
+
+
+def _painted(scene: Scene, claim: Claim, rng: Random) -> Scene:
+    """The scene with the claim's things in the places of its own."""
+    tints = {thing.colour: thing.tint for thing in (scene.first, scene.second)}
+
+    def put(place: Thing, phrase: Phrase) -> Thing:
+        colour = phrase.colour or place.colour
+        tint = tints.get(colour) or tint_of(colour, rng)
+        return replace(place, shape=phrase.shape, colour=colour, texture=phrase.texture, tint=tint)
+
+    first, second = put(scene.first, claim.subject), put(scene.second, claim.object)
+    background = background_for(rng, first.tint, second.tint)
+    return replace(scene, first=first, second=second, background=background, grain=rng.getrandbits(31))

@@ -23,9 +23,9 @@ Points = list[tuple[float, float]]
 CANVAS: Final = 2 * SIDE
 
 
-def _arc(start: float, stop: float, *, radius: float = 1.0, x: float = 0.0, y: float = 0.0, steps: int = 24) -> Points:
-    angles = [math.radians(start + (stop - start) * i / steps) for i in range(steps + 1)]
-    return [(x + radius * math.cos(a), y + radius * math.sin(a)) for a in angles]
+def _arc(start: float, stop: float, *, radius: float = 1.0, x: float = 0.0) -> Points:
+    angles = [math.radians(start + (stop - start) * i / 24) for i in range(25)]
+    return [(x + radius * math.cos(a), radius * math.sin(a)) for a in angles]
 
 
 def _corners(count: int, *, start: float = -90.0, inner: float | None = None) -> Points:

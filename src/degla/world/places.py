@@ -18,10 +18,10 @@ def _vary(colour: Colour, rng: Random, spread: float = 12) -> Colour:
     return red, green, blue
 
 
-def _fade(canvas: Image.Image, top: Colour, bottom: Colour, *, start: int = 0, stop: int = CANVAS) -> None:
+def _fade(canvas: Image.Image, top: Colour, bottom: Colour, *, stop: int = CANVAS) -> None:
     draw = ImageDraw.Draw(canvas)
-    for y in range(start, stop, 4):
-        share = (y - start) / max(1, stop - start)
+    for y in range(0, stop, 4):
+        share = y / stop
         red, green, blue = (round(a + (b - a) * share) for a, b in zip(top, bottom, strict=True))
         draw.rectangle((0, y, CANVAS, y + 3), fill=(red, green, blue))
 

@@ -69,7 +69,6 @@ WORDINGS: Final[dict[RelationName, tuple[str, ...]]] = {
 class Vocabulary:
     """The shapes and colours that a set of scenes is drawn from."""
 
-    name: str
     shapes: tuple[str, ...]
     colours: tuple[str, ...]
 
@@ -78,5 +77,5 @@ class Vocabulary:
         return word in self.shapes or word in self.colours
 
 
-IN_DOMAIN: Final = Vocabulary("id", SHAPES[:8], COLOURS[:8])
-FULL: Final = Vocabulary("full", SHAPES, COLOURS)
+IN_DOMAIN: Final = Vocabulary(SHAPES[:8], COLOURS[:8])
+FULL: Final = Vocabulary(SHAPES, COLOURS)

@@ -1,15 +1,27 @@
-"""Made files in the forms of published benchmarks, with questions about drawn scenes, for those that are not there."""
+"""Made files in the forms of published benchmarks, for those that are not there, and what stands in for photographs.
+
+Pictures and texts are of scenes of the embedded world, the same at every call.
+"""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
+from PIL import Image
+
 from degla.files import write_json
 from degla.shelf import BENCHMARKS
-from degla.study.rehearsal.drawn import true_and_false, true_text
+from degla.world.captions import full_caption
+from degla.world.items import FAMILIES, make_contrast
+from degla.world.painting import render
+from degla.world.scenes import Scene, sample_scene_of, stream
+from degla.world.vocabulary import IN_DOMAIN
 
+_STREAM = "rehearsal"
 _ITEMS: Final = 12
 """Questions of each made part."""
 _PAIR: Final = ("red", "blue")
@@ -38,6 +50,41 @@ _VALSE: Final[Mapping[str, tuple[str, str, str]]] = {
     "foil-it": ("FOIL dataset", "COCO_val2014_9{:011d}.jpg", "replace_noun"),
 }
 """A piece of VALSE to its data set, the form of its images' names and what its foils change."""
+
+
+@cache
+def _scene(name: str) -> Scene:
+    return sample_scene_of("test", stream(_STREAM, name), vocabulary=IN_DOMAIN)
+
+
+def draw_picture(name: str) -> bytes:
+    """A JPEG file with the scene of that name."""
+    stream = io.BytesIO()
+    Image.fromarray(render(_scene(name))).save(stream, format="JPEG", quality=92)
+    return stream.getvalue()
+
+
+def put_bytes(place: Path, content: bytes) -> None:
+    """Write a file; the folder is made."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content)
+
+
+def true_text(name: str, wording: int = 0) -> str:
+    """A caption that is true of the scene of that name; another wording gives another one."""
+    return full_caption(_scene(name), stream(_STREAM, name, "wording", wording))
+
+
+def true_and_false(name: str, kind: str) -> tuple[str, str]:
+    """A text that is true of the scene of that name, and one that is not.
+
+    Args:
+        name: of the scene.
+        kind: what the false one changes: "replace_noun", "swap_adjective", ... (`degla.world.items.FAMILIES`).
+    """
+    assert kind in FAMILIES
+    found = make_contrast(_scene(name), kind, vocabulary=IN_DOMAIN, rng=stream(_STREAM, name, kind))
+    return found.positive, found.negative
 
 
 def _sugarcrepe(file: Path) -> None:
@@ -94,25 +141,20 @@ def _karpathy(file: Path, *, image: str) -> None:
     ])  # fmt: skip
 
 
-def _coco_test(file: Path) -> None:
-    _karpathy(file, image="val2014/COCO_val2014_9{:011d}.jpg")
-
-
-def _flickr30k_test(file: Path) -> None:
-    _karpathy(file, image="flickr30k-images/9{:09d}.jpg")
-
-
+_KARPATHY: Final[Mapping[str, Writer]] = {
+    "karpathy/coco_karpathy_test.json": partial(_karpathy, image="val2014/COCO_val2014_9{:011d}.jpg"),
+    "karpathy/flickr30k_test.json": partial(_karpathy, image="flickr30k-images/9{:09d}.jpg"),
+}
 MADE: Final[Mapping[str, Mapping[str, Writer]]] = {
     "sugarcrepe": {f"sugarcrepe/{part}.json": _sugarcrepe for part in _KINDS},
     "valse": {f"valse/{piece}.json": _valse for piece in _VALSE},
     "aro": {
-        "aro/visual_genome_relation.json": _vg_relation, "aro/visual_genome_attribution.json": _vg_attribution,
-        "karpathy/coco_karpathy_test.json": _coco_test, "karpathy/flickr30k_test.json": _flickr30k_test,
+        "aro/visual_genome_relation.json": _vg_relation,
+        "aro/visual_genome_attribution.json": _vg_attribution,
+        **_KARPATHY,
     },
-    "retrieval": {
-        "karpathy/coco_karpathy_test.json": _coco_test, "karpathy/flickr30k_test.json": _flickr30k_test,
-    },
-}  # fmt: skip
+    "retrieval": _KARPATHY,
+}
 """A benchmark to its annotation files, by path under the root, and what writes one that is not there."""
 
 

@@ -17,9 +17,8 @@ from degla.evaluation.run import ask_all
 from degla.evaluation.verdicts import images_of
 from degla.shelf import BENCHMARKS
 from degla.study.record import RehearsedKind, RehearsedPart
-from degla.study.rehearsal.drawn import draw_picture, put_picture
 from degla.study.rehearsal.layouts import LAYOUTS, LabelledFiles
-from degla.study.rehearsal.made import MADE, part_of_file
+from degla.study.rehearsal.made import MADE, draw_picture, part_of_file, put_bytes
 
 _ZEROSHOT: Final = "zeroshot"
 _MOST: Final = 24
@@ -88,7 +87,7 @@ def _lay_pairs(name: str, at_hand: Path, root: Path) -> list[RehearsedPart]:
             if has_picture(at_hand, path):
                 _link(root / path, at_hand / path)
             elif not (root / path).exists():
-                put_picture(root / path, draw_picture(path))
+                put_bytes(root / path, draw_picture(path))
     found = []
     for part, rows in by_part.items():
         drawn = any((root / path).is_file() and not (root / path).is_symlink() for path in _paths(rows))
@@ -113,7 +112,6 @@ def _lay_annotations(name: str, at_hand: Path, root: Path) -> list[str]:
         return []
     for path, write in MADE[name].items():
         if not (root / path).exists():
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
             write(root / path)
     return [path for path in MADE[name] if not (root / path).is_symlink()]
 

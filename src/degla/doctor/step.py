@@ -1,4 +1,7 @@
-"""What limits the speed of a training: how fast data come, how fast a step is, how long a step waits for its batch."""
+"""What a step takes: memory, counted where it can be and measured on a few pairs where not; and what limits its speed.
+
+That is how fast data come, how fast a step is, how long a step waits for its batch.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,72 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import repeat
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from degla.data.batches import Batch
 from degla.doctor import Finding
+from degla.model.encoder import Encoder
+from degla.model.heap import main_memory
 from degla.training.pairs import Pairs
-from degla.training.step import Trainer
+from degla.training.step import Stream, Trainer
 
 _IDLE = 0.05
 """Share of the time that a step may wait for data before something is said."""
 
 _RESERVE = 1.2
 """Pairs that workers should decode for each that the steps take."""
+
+
+def count_parameters(encoder: Encoder) -> tuple[int, int]:
+    """Numbers of a model's parameters, and of those that are trained."""
+    sizes = [(value.numel(), value.requires_grad) for value in encoder.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trains in sizes if trains)
+
+
+def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int, int]:
+    """Bytes that any batch needs, and bytes of each pair that is embedded with a graph.
+
+    The first are weights, gradients, Adam's two moments, the teacher, what L2-SP pulls back to, and in main memory
+    the start of a run that averages; the second the tensors that the backward pass needs, each counted once, measured
+    on `batch` of `stream`.
+    """
+    count, trained = count_parameters(trainer.encoder)
+    weights = {value.data_ptr(): value.numel() for value in trainer.encoder.parameters()}
+    if trainer.teacher is not None:
+        weights |= {value.data_ptr(): value.numel() for value in trainer.teacher.encoder.parameters()}
+    copies = trained if trainer.l2_sp is not None else 0
+    if trainer.config.train.average not in (None, 1) and trainer.encoder.device.type == "cpu":
+        copies += count
+    fixed = 4 * (sum(weights.values()) + 3 * trained + copies)
+
+    kept: dict[int, int] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    (part,) = batch.parts(len(batch))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        texts = part.texts if stream.objective.reads_texts else None
+        rows = trainer.student(part.image, texts, **stream.objective.outputs)
+    del rows
+    return fixed, sum(kept.values()) // len(batch)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on the GPU, or in main memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return main_memory()
 
 
 def examine_speed(
@@ -79,9 +135,7 @@ def _seconds_of_steps(trainer: Trainer, pairs: Pairs, replay: Pairs | None, *, s
     """Seconds of a step once its batches are there, and seconds that it waited for them; means."""
     device = trainer.encoder.device
     batches = pairs.endless(start=0, device=device)
-    again: Iterator[Batch | None] = repeat(None)
-    if replay is not None:
-        again = replay.endless(start=0, device=device)
+    again: Iterator[Batch | None] = repeat(None) if replay is None else replay.endless(start=0, device=device)
     float(trainer.step(next(batches), number=0, replayed=next(again))["loss"])
     # What workers have prepared ahead must be used up before the wait says how fast they are.
     ahead = 2 * max(pairs.workers, replay.workers if replay is not None else 0)
