@@ -16,6 +16,17 @@ from degla.world.sprites import EMOJI_COLUMNS, EMOJI_SIDE, FACES, GLYPH_SIDE, SH
 
 _NOTO_STRIKE = 109
 """Noto Color Emoji holds bitmaps of one size only (pixels)."""
+EMOJI_SIGNS = (
+    "\U0001f436", "\U0001f431", "\U0001f40e", "\U0001f42e", "\U0001f437", "\U0001f418", "\U0001f981", "\U0001f42f",
+    "\U0001f43b", "\U0001f43c", "\U0001f435", "\U0001f430", "\U0001f438", "\U0001f414", "\U0001f427", "\U0001f41f",
+    "\U0001f433", "\U0001f422", "\U0001f98b", "\U0001f41d", "\U0001f34e", "\U0001f34c", "\U0001f349", "\U0001f353",
+    "\U0001f34d", "\U0001f352", "\U0001f34b", "\U0001f955", "\U0001f33d", "\U0001f345", "\U0001f355", "\U0001f354",
+    "\U0001f35e", "\U0001f9c0", "\U0001f95a", "\U0001f370", "\U0001f369", "\U0001f36a", "\U0001f366", "\U0001f37f",
+    "\U0001f697", "\U0001f68c", "\U0001f6b2", "\u2708\ufe0f", "\U0001f680", "\U0001f682", "\U0001f3e0", "\u23f0",
+    "\U0001f4f1", "\U0001f4f7", "\U0001f4d5", "\U0001f511", "\u2614", "\U0001f3b8", "\U0001f3ba", "\U0001f3a9",
+    "\U0001f45f", "\U0001f528", "\u2702\ufe0f", "\U0001f4a1",
+)  # fmt: skip
+"""Of the emoji that `degla.world.domains.EMOJI` names, in its order."""
 
 
 def emoji_sheet(font_file: Path) -> Image.Image:
@@ -23,7 +34,7 @@ def emoji_sheet(font_file: Path) -> Image.Image:
     font = ImageFont.truetype(str(font_file), _NOTO_STRIKE)
     rows = -(-len(EMOJI) // EMOJI_COLUMNS)
     sheet = Image.new("RGBA", (EMOJI_COLUMNS * EMOJI_SIDE, rows * EMOJI_SIDE))
-    for index, (_, sign) in enumerate(EMOJI):
+    for index, (_, sign) in enumerate(zip(EMOJI, EMOJI_SIGNS, strict=True)):
         large = Image.new("RGBA", (200, 200))
         ImageDraw.Draw(large).text((30, 30), sign, font=font, embedded_color=True)
         box = large.getbbox()

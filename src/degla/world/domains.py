@@ -22,28 +22,14 @@ from degla.world.scenes import Thing, background_for, sample_thing, tint_of
 from degla.world.vocabulary import COLOURS, SHAPES
 
 EMOJI: Final = (
-    ("dog", "\U0001f436"), ("cat", "\U0001f431"), ("horse", "\U0001f40e"),
-    ("cow", "\U0001f42e"), ("pig", "\U0001f437"), ("elephant", "\U0001f418"),
-    ("lion", "\U0001f981"), ("tiger", "\U0001f42f"), ("bear", "\U0001f43b"),
-    ("panda", "\U0001f43c"), ("monkey", "\U0001f435"), ("rabbit", "\U0001f430"),
-    ("frog", "\U0001f438"), ("chicken", "\U0001f414"), ("penguin", "\U0001f427"),
-    ("fish", "\U0001f41f"), ("whale", "\U0001f433"), ("turtle", "\U0001f422"),
-    ("butterfly", "\U0001f98b"), ("bee", "\U0001f41d"), ("apple", "\U0001f34e"),
-    ("banana", "\U0001f34c"), ("watermelon", "\U0001f349"), ("strawberry", "\U0001f353"),
-    ("pineapple", "\U0001f34d"), ("cherry", "\U0001f352"), ("lemon", "\U0001f34b"),
-    ("carrot", "\U0001f955"), ("corn", "\U0001f33d"), ("tomato", "\U0001f345"),
-    ("pizza", "\U0001f355"), ("hamburger", "\U0001f354"), ("bread", "\U0001f35e"),
-    ("cheese", "\U0001f9c0"), ("egg", "\U0001f95a"), ("cake", "\U0001f370"),
-    ("donut", "\U0001f369"), ("cookie", "\U0001f36a"), ("ice cream", "\U0001f366"),
-    ("popcorn", "\U0001f37f"), ("car", "\U0001f697"), ("bus", "\U0001f68c"),
-    ("bicycle", "\U0001f6b2"), ("airplane", "\u2708\ufe0f"), ("rocket", "\U0001f680"),
-    ("train", "\U0001f682"), ("house", "\U0001f3e0"), ("clock", "\u23f0"),
-    ("phone", "\U0001f4f1"), ("camera", "\U0001f4f7"), ("book", "\U0001f4d5"),
-    ("key", "\U0001f511"), ("umbrella", "\u2614"), ("guitar", "\U0001f3b8"),
-    ("trumpet", "\U0001f3ba"), ("hat", "\U0001f3a9"), ("shoe", "\U0001f45f"),
-    ("hammer", "\U0001f528"), ("scissors", "\u2702\ufe0f"), ("light bulb", "\U0001f4a1"),
+    "dog", "cat", "horse", "cow", "pig", "elephant", "lion", "tiger", "bear", "panda", "monkey", "rabbit", "frog",
+    "chicken", "penguin", "fish", "whale", "turtle", "butterfly", "bee", "apple", "banana", "watermelon",
+    "strawberry", "pineapple", "cherry", "lemon", "carrot", "corn", "tomato", "pizza", "hamburger", "bread", "cheese",
+    "egg", "cake", "donut", "cookie", "ice cream", "popcorn", "car", "bus", "bicycle", "airplane", "rocket", "train",
+    "house", "clock", "phone", "camera", "book", "key", "umbrella", "guitar", "trumpet", "hat", "shoe", "hammer",
+    "scissors", "light bulb",
 )  # fmt: skip
-"""Name and sign of every emoji: 20 animals, 20 foods, 20 things. The order is the sprite sheet's."""
+"""Names: 20 animals, 20 foods, 20 things. The order is the sprite sheet's."""
 
 _SMOOTH: Final = Image.Resampling.BILINEAR
 NUMBERS: Final = ("one", "two", "three", "four", "five", "six")
@@ -129,9 +115,8 @@ def _paint_digit(name: str, rng: Random) -> Drawing:
 
 def _paint_emoji(name: str, rng: Random) -> Drawing:
     noun = name.removeprefix("a ").removeprefix("an ")
-    index = next(i for i, (known, _) in enumerate(EMOJI) if known == noun)
     side = rng.randint(56, 100)
-    sprite = sprites.emoji(index)
+    sprite = sprites.emoji(EMOJI.index(noun))
     if rng.random() < 0.5:
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     sprite = sprite.resize((side, side), _SMOOTH).rotate(rng.gauss(0, 10), _SMOOTH)
@@ -180,26 +165,14 @@ def _paint_count(name: str, rng: Random) -> Drawing:
 
 def _paint_place(name: str, rng: Random) -> Drawing:
     phrase = rng.choice(("{}", "{}", "a view of {}", "a landscape with {}")).format(name)
-    bare = name.removeprefix("the ").removeprefix("a ").removeprefix("an ")
-    return Drawing(random_finish(paint_place(bare, rng), rng), _caption(phrase, rng))
+    return Drawing(random_finish(paint_place(name, rng), rng), _caption(phrase, rng))
 
 
 _TEMPLATES: Final = ("{}", "a photo of {}", "a picture of {}", "a drawing of {}", "this is {}")
-_EMOJI_NAMES: Final = tuple(with_article(name) for name, _ in EMOJI)
-_PLACE_NAMES: Final = {
-    "night sky": "the night sky",
-    "desert": "a desert",
-    "ocean": "the ocean",
-    "forest": "a forest",
-    "city": "a city",
-    "meadow": "a meadow",
-    "beach": "a beach",
-    "sunset": "a sunset",
-}
+_EMOJI_NAMES: Final = tuple(map(with_article, EMOJI))
 _PATTERN_TEMPLATES: Final = ("{}", "a pattern of {}", "a picture of {}", "a {} pattern", "{} on a wall")
 _COUNT_TEMPLATES: Final = (*_TEMPLATES[:4], "we see {}")
 _COUNT_NAMES: Final = ("one shape", *(f"{number} shapes" for number in NUMBERS[1:]))
-_PLACE_CLASSES: Final = tuple(_PLACE_NAMES.get(place, place) for place in PLACES)
 
 DOMAINS: Final[dict[str, Domain]] = {
     domain.name: domain
@@ -212,7 +185,7 @@ DOMAINS: Final[dict[str, Domain]] = {
         Domain("pattern", PATTERNS, _PATTERN_TEMPLATES, _paint_pattern),
         Domain("shape", tuple(with_article(shape) for shape in SHAPES), _TEMPLATES, _paint_shape),
         Domain("count", _COUNT_NAMES, _COUNT_TEMPLATES, _paint_count),
-        Domain("place", _PLACE_CLASSES, _TEMPLATES, _paint_place),
+        Domain("place", PLACES, _TEMPLATES, _paint_place),
     )
 }
 """The nine domains by name."""

@@ -184,7 +184,7 @@ def draw_benchmark(
         (folder / name).mkdir(parents=True, exist_ok=True)
     write_jsonl(folder / "items.jsonl", _items(folder, split=split, count=items_per_part, seed=seed))
     _draw_recognition(folder, split=split, count=images_per_class, seed=seed)
-    mixed = _mixed_examples(split=split, count=retrieval_images, seed=seed)
+    mixed = (sample_example(stream("mixed", split, seed, number), split=split) for number in range(retrieval_images))
     write_jsonl(folder / "retrieval" / "mixed.jsonl", _matches(folder, "mixed", mixed))
     scenes = _scene_examples(split=split, count=retrieval_images, seed=seed)
     write_jsonl(folder / "retrieval" / "scenes.jsonl", _matches(folder, "scenes", scenes))
@@ -237,11 +237,6 @@ def _draw_recognition(folder: Path, *, split: str, count: int, seed: int) -> Non
                 save_picture(drawing.picture, root / slug / f"{number:03d}.png")
         description = {"classes": domain.classes, "templates": domain.templates, "folders": folders}
         write_json(root / "classes.json", description)
-
-
-def _mixed_examples(*, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[WorldPair]:
-    for number in range(count):
-        yield sample_example(stream("mixed", split, seed, number), split=split)
 
 
 def _scene_examples(*, split: Literal["validation", "test"], count: int, seed: int) -> Iterator[WorldPair]:

@@ -88,28 +88,25 @@ def shade_of(tint: Colour) -> Colour:
     return int(red + (255 - red) * 0.62), int(green + (255 - green) * 0.62), int(blue + (255 - blue) * 0.62)
 
 
-def _striped(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], shade: Colour) -> None:
-    left, top, right, bottom = box
-    for y in range(top, bottom, 12):
-        draw.rectangle((left, y, right, y + 5), fill=shade)
+def _striped(draw: ImageDraw.ImageDraw, width: int, height: int, shade: Colour) -> None:
+    for y in range(0, height, 12):
+        draw.rectangle((0, y, width, y + 5), fill=shade)
 
 
-def _dotted(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], shade: Colour) -> None:
-    left, top, right, bottom = box
-    for row, y in enumerate(range(top, bottom, 10)):
-        for x in range(left + 5 * (row % 2), right, 11):
+def _dotted(draw: ImageDraw.ImageDraw, width: int, height: int, shade: Colour) -> None:
+    for row, y in enumerate(range(0, height, 10)):
+        for x in range(5 * (row % 2), width, 11):
             draw.ellipse((x, y, x + 5, y + 5), fill=shade)
 
 
-def _plaid(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], shade: Colour) -> None:
-    left, top, right, bottom = box
-    for y in range(top + 2, bottom, 12):
-        draw.rectangle((left, y, right, y + 3), fill=shade)
-    for x in range(left + 2, right, 12):
-        draw.rectangle((x, top, x + 3, bottom), fill=shade)
+def _plaid(draw: ImageDraw.ImageDraw, width: int, height: int, shade: Colour) -> None:
+    for y in range(2, height, 12):
+        draw.rectangle((0, y, width, y + 3), fill=shade)
+    for x in range(2, width, 12):
+        draw.rectangle((x, 0, x + 3, height), fill=shade)
 
 
-_TEXTURES: Final[dict[str, Callable[[ImageDraw.ImageDraw, tuple[int, int, int, int], Colour], None]]] = {
+_TEXTURES: Final[dict[str, Callable[[ImageDraw.ImageDraw, int, int, Colour], None]]] = {
     "striped": _striped,
     "dotted": _dotted,
     "plaid": _plaid,
@@ -131,7 +128,7 @@ def paint_thing(canvas: Image.Image, thing: Thing) -> None:
     mask = Image.new("L", size)
     ImageDraw.Draw(mask).polygon([(x - left, y - top) for x, y in points], fill=255)
     surface = Image.new("RGB", size, thing.tint)
-    _TEXTURES[thing.texture](ImageDraw.Draw(surface), (0, 0, *size), shade_of(thing.tint))
+    _TEXTURES[thing.texture](ImageDraw.Draw(surface), *size, shade_of(thing.tint))
     canvas.paste(surface, (left, top), mask)
 
 

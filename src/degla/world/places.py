@@ -18,8 +18,7 @@ def _vary(colour: Colour, rng: Random, spread: float = 12) -> Colour:
     return red, green, blue
 
 
-def _fade(canvas: Image.Image, top: Colour, bottom: Colour, *, stop: int = CANVAS) -> None:
-    draw = ImageDraw.Draw(canvas)
+def _fade(draw: ImageDraw.ImageDraw, top: Colour, bottom: Colour, *, stop: int = CANVAS) -> None:
     for y in range(0, stop, 4):
         share = y / stop
         red, green, blue = (round(a + (b - a) * share) for a, b in zip(top, bottom, strict=True))
@@ -36,27 +35,24 @@ def _disc(draw: ImageDraw.ImageDraw, colour: Colour, *, x: float, y: float, radi
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
 
-def _night_sky(canvas: Image.Image, rng: Random) -> None:
-    _fade(canvas, _vary((8, 10, 34), rng, 6), _vary((30, 34, 80), rng, 8))
-    draw = ImageDraw.Draw(canvas)
+def _night_sky(draw: ImageDraw.ImageDraw, rng: Random) -> None:
+    _fade(draw, _vary((8, 10, 34), rng, 6), _vary((30, 34, 80), rng, 8))
     for _ in range(rng.randint(30, 60)):
         _disc(draw, (255, 255, 220), x=rng.uniform(0, CANVAS), y=rng.uniform(0, CANVAS), radius=rng.choice((1, 1, 2)))
     if rng.random() < 0.6:
         _disc(draw, (240, 236, 200), x=rng.uniform(20, 108), y=rng.uniform(16, 60), radius=rng.uniform(8, 14))
 
 
-def _desert(canvas: Image.Image, rng: Random) -> None:
-    _fade(canvas, _vary((120, 190, 235), rng), _vary((230, 220, 190), rng))
-    draw = ImageDraw.Draw(canvas)
+def _desert(draw: ImageDraw.ImageDraw, rng: Random) -> None:
+    _fade(draw, _vary((120, 190, 235), rng), _vary((230, 220, 190), rng))
     _disc(draw, (255, 240, 150), x=rng.uniform(10, 118), y=rng.uniform(12, 40), radius=rng.uniform(7, 12))
     for level in (66, 84, 104):
         tint = _vary((226 - level // 2, 176 - level // 2, 100 - level // 3), rng)
         _hills(draw, tint, rng, level=level + rng.uniform(-6, 6), height=7)
 
 
-def _ocean(canvas: Image.Image, rng: Random) -> None:
-    _fade(canvas, _vary((150, 205, 245), rng), _vary((205, 230, 245), rng))
-    draw = ImageDraw.Draw(canvas)
+def _ocean(draw: ImageDraw.ImageDraw, rng: Random) -> None:
+    _fade(draw, _vary((150, 205, 245), rng), _vary((205, 230, 245), rng))
     horizon = rng.randint(36, 62)
     draw.rectangle((0, horizon, CANVAS, CANVAS), fill=_vary((22, 88, 160), rng))
     for _ in range(rng.randint(18, 34)):
@@ -64,9 +60,8 @@ def _ocean(canvas: Image.Image, rng: Random) -> None:
         draw.arc((x, y, x + rng.uniform(12, 26), y + 8), 180, 360, fill=(215, 235, 250), width=2)
 
 
-def _forest(canvas: Image.Image, rng: Random) -> None:
-    _fade(canvas, _vary((170, 210, 220), rng), _vary((70, 110, 60), rng))
-    draw = ImageDraw.Draw(canvas)
+def _forest(draw: ImageDraw.ImageDraw, rng: Random) -> None:
+    _fade(draw, _vary((170, 210, 220), rng), _vary((70, 110, 60), rng))
     for row in (70, 92, 116):
         for x in range(-8, CANVAS + 8, 20):
             centre, base = x + rng.uniform(-6, 6), row + rng.uniform(-6, 10)
@@ -75,9 +70,8 @@ def _forest(canvas: Image.Image, rng: Random) -> None:
             draw.polygon([(centre - 13, base), (centre + 13, base), (centre, base - rng.uniform(36, 52))], fill=green)
 
 
-def _mountains(canvas: Image.Image, rng: Random) -> None:
-    _fade(canvas, _vary((120, 170, 225), rng), _vary((215, 225, 235), rng))
-    draw = ImageDraw.Draw(canvas)
+def _mountains(draw: ImageDraw.ImageDraw, rng: Random) -> None:
+    _fade(draw, _vary((120, 170, 225), rng), _vary((215, 225, 235), rng))
     for _ in range(rng.randint(3, 4)):
         x, peak, half = rng.uniform(10, 118), rng.uniform(18, 48), rng.uniform(40, 62)
         draw.polygon([(x - half, 118), (x, peak), (x + half, 118)], fill=_vary((104, 104, 116), rng))
@@ -87,9 +81,8 @@ def _mountains(canvas: Image.Image, rng: Random) -> None:
     _hills(draw, _vary((70, 116, 70), rng), rng, level=114, height=4)
 
 
-def _city(canvas: Image.Image, rng: Random) -> None:
-    _fade(canvas, _vary((150, 180, 215), rng, 24), _vary((215, 215, 220), rng, 18))
-    draw = ImageDraw.Draw(canvas)
+def _city(draw: ImageDraw.ImageDraw, rng: Random) -> None:
+    _fade(draw, _vary((150, 180, 215), rng, 24), _vary((215, 215, 220), rng, 18))
     x = -rng.randint(0, 10)
     while x < CANVAS:
         width, top = rng.randint(16, 28), rng.randint(24, 84)
@@ -102,9 +95,8 @@ def _city(canvas: Image.Image, rng: Random) -> None:
         x += width + rng.randint(0, 3)
 
 
-def _meadow(canvas: Image.Image, rng: Random) -> None:
-    _fade(canvas, _vary((130, 200, 245), rng), _vary((220, 240, 250), rng))
-    draw = ImageDraw.Draw(canvas)
+def _meadow(draw: ImageDraw.ImageDraw, rng: Random) -> None:
+    _fade(draw, _vary((130, 200, 245), rng), _vary((220, 240, 250), rng))
     level = rng.uniform(44, 64)
     _hills(draw, _vary((104, 182, 70), rng), rng, level=level, height=5)
     for _ in range(rng.randint(26, 50)):
@@ -112,9 +104,8 @@ def _meadow(canvas: Image.Image, rng: Random) -> None:
         _disc(draw, colour, x=rng.uniform(0, CANVAS), y=rng.uniform(level + 12, CANVAS), radius=rng.uniform(1.5, 3))
 
 
-def _beach(canvas: Image.Image, rng: Random) -> None:
-    _fade(canvas, _vary((140, 210, 250), rng), _vary((225, 240, 250), rng))
-    draw = ImageDraw.Draw(canvas)
+def _beach(draw: ImageDraw.ImageDraw, rng: Random) -> None:
+    _fade(draw, _vary((140, 210, 250), rng), _vary((225, 240, 250), rng))
     horizon = rng.randint(36, 52)
     draw.rectangle((0, horizon, CANVAS, CANVAS), fill=_vary((40, 150, 190), rng))
     shore = rng.uniform(76, 92)
@@ -125,42 +116,40 @@ def _beach(canvas: Image.Image, rng: Random) -> None:
     draw.pieslice((x - 20, shore - 24, x + 20, shore + 8), 180, 360, fill=_vary((225, 60, 60), rng, 30))
 
 
-def _snow(canvas: Image.Image, rng: Random) -> None:
-    _fade(canvas, _vary((165, 180, 200), rng), _vary((215, 222, 232), rng))
-    draw = ImageDraw.Draw(canvas)
+def _snow(draw: ImageDraw.ImageDraw, rng: Random) -> None:
+    _fade(draw, _vary((165, 180, 200), rng), _vary((215, 222, 232), rng))
     for level in (76, 98):
         _hills(draw, _vary((236, 240, 248), rng, 5), rng, level=level + rng.uniform(-8, 8), height=6)
     for _ in range(rng.randint(40, 80)):
         _disc(draw, (255, 255, 255), x=rng.uniform(0, CANVAS), y=rng.uniform(0, CANVAS), radius=rng.uniform(1, 2.6))
 
 
-def _sunset(canvas: Image.Image, rng: Random) -> None:
+def _sunset(draw: ImageDraw.ImageDraw, rng: Random) -> None:
     horizon = rng.randint(74, 96)
-    _fade(canvas, _vary((90, 50, 120), rng), _vary((255, 150, 60), rng), stop=horizon)
-    draw = ImageDraw.Draw(canvas)
+    _fade(draw, _vary((90, 50, 120), rng), _vary((255, 150, 60), rng), stop=horizon)
     _disc(draw, (255, 216, 120), x=rng.uniform(28, 100), y=horizon - rng.uniform(0, 8), radius=rng.uniform(12, 18))
     draw.rectangle((0, horizon, CANVAS, CANVAS), fill=_vary((46, 24, 46), rng, 8))
 
 
-_PAINTERS: Final[dict[str, Callable[[Image.Image, Random], None]]] = {
-    "night sky": _night_sky,
-    "desert": _desert,
-    "ocean": _ocean,
-    "forest": _forest,
+_PAINTERS: Final[dict[str, Callable[[ImageDraw.ImageDraw, Random], None]]] = {
+    "the night sky": _night_sky,
+    "a desert": _desert,
+    "the ocean": _ocean,
+    "a forest": _forest,
     "mountains": _mountains,
-    "city": _city,
-    "meadow": _meadow,
-    "beach": _beach,
+    "a city": _city,
+    "a meadow": _meadow,
+    "a beach": _beach,
     "snow": _snow,
-    "sunset": _sunset,
+    "a sunset": _sunset,
 }
 
 PLACES: Final = tuple(_PAINTERS)
-"""The names of the places."""
+"""The names of the places, with their articles."""
 
 
 def paint_place(name: str, rng: Random) -> Image.Image:
     """A canvas that shows a place."""
     canvas = blank((0, 0, 0))
-    _PAINTERS[name](canvas, rng)
+    _PAINTERS[name](ImageDraw.Draw(canvas), rng)
     return canvas
