@@ -30,6 +30,11 @@ def describe_negatives(verb: argparse.ArgumentParser, *, file: str = "negatives,
     verb.add_argument("--captions", type=Path, required=True, help="the captions that they were made from")
 
 
+def describe_likelihood(verb: argparse.ArgumentParser, flag: str, told: str) -> None:
+    """A flag for a model of texts, the embedded one where none is named; `told` is its help."""
+    verb.add_argument(flag, metavar="MODEL", nargs="?", const="embedded", help=told)
+
+
 def describe_columns(verb: argparse.ArgumentParser) -> None:
     """Arguments of every verb that reads captions."""
     verb.add_argument("--format", default="auto", help="format of CAPTIONS; told from the file by default")

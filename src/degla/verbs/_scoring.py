@@ -17,7 +17,7 @@ from degla.errors import InputError
 from degla.files import write_text
 from degla.shelf import BENCHMARKS
 from degla.verbs._arguments import require_least
-from degla.verbs._terminal import show
+from degla.verbs._terminal import show, tell
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -115,7 +115,7 @@ def measure_networks(
         return 0
     show(render(results))
     if given.out is not None:
-        sys.stderr.write(f"written: {given.out}\n")
+        tell(f"written: {given.out}")
     return 0
 
 

@@ -25,17 +25,22 @@ def show(table: object) -> None:
     Console(width=None if sys.stdout.isatty() else _WIDTH_OF_FILES).print(table)
 
 
+def tell(line: str) -> None:
+    """A line for people, to stderr."""
+    sys.stderr.write(f"{line}\n")
+
+
 def print_json(values: object) -> None:
     """Print values as JSON to stdout."""
     sys.stdout.write(json.dumps(values, indent=2) + "\n")
 
 
-def answer(given: argparse.Namespace, values: Callable[[], object], tell: Callable[[], object]) -> None:
-    """Print what `values` gives as JSON where `--json` asks for it; else let `tell` print it for people."""
+def answer(given: argparse.Namespace, values: Callable[[], object], print_words: Callable[[], object]) -> None:
+    """Print what `values` gives as JSON where `--json` asks for it; else let `print_words` print it for people."""
     if given.json:
         print_json(values())
     else:
-        tell()
+        print_words()
 
 
 def status_of_signal(name: str) -> int:

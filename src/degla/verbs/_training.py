@@ -58,7 +58,7 @@ def configure(words: list[str], *, verb: str) -> TrainConfig:
     if about is not None:
         show_help(default, program=program, about=about)
         raise SystemExit(0)
-    _known_flags(rest, known=flags(default))
+    require_known(rest, known=flags(default), remedy=f"All flags: degla train RECIPE --help {ALL}.")
 
     from degla.ranges import RangeError
 
@@ -166,8 +166,8 @@ def _with_new_name(word: str) -> str:
     return word if new == name else f"--{new.replace('_', '-')}{equals}{value}"
 
 
-def _known_flags(words: list[str], *, known: dict[str, bool]) -> None:
-    """Refuse a flag that no field has, with the nearest that one has."""
+def require_known(words: list[str], *, known: dict[str, bool], remedy: str) -> None:
+    """Refuse a flag that no field has, with the nearest that one has; `remedy` says where all are listed."""
     names = set(known)
     for name, switch in known.items():
         if switch:
@@ -181,7 +181,7 @@ def _known_flags(words: list[str], *, known: dict[str, bool]) -> None:
             hint = did_you_mean(name, names)
             if same:
                 hint += f" Flags of {section}: {', '.join(sorted(same))}."
-            raise InputError(f"unknown flag --{name}.{hint} All flags: degla train RECIPE --help {ALL}.")
+            raise InputError(f"unknown flag --{name}.{hint} {remedy}")
 
 
 ALL = "all"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
 from degla.verbs._arguments import require_least
-from degla.verbs._terminal import answer, print_json, show
+from degla.verbs._terminal import answer, print_json, show, tell
 
 if TYPE_CHECKING:
     from degla.speed.workload import Workload
@@ -80,7 +80,7 @@ def _compare(given: argparse.Namespace, device: str) -> int:
 
     workload, steps, rounds = _workload(given, device, batch_size=32), given.steps or 2, given.rounds or 2
     precision = given.precision or "fp32"
-    found = compare(workload, precision=precision, steps=steps, rounds=rounds, tell=_tell).plain()
+    found = compare(workload, precision=precision, steps=steps, rounds=rounds, tell=tell).plain()
     answer(given, lambda: found, lambda: _show(found))
     return 0
 
@@ -105,7 +105,7 @@ def _everything(given: argparse.Namespace, device: str) -> int:
         steps=given.steps or few, rounds=given.rounds or few, seconds=1.0 if given.quick else 5.0,
     )  # fmt: skip
     machine, rows = machine_of(bench), []
-    for row in measure_everything(bench, tell=_tell):
+    for row in measure_everything(bench, tell=tell):
         rows.append(row)
         if given.out is not None:  # After each row: what has been measured stays, whatever happens to the rest.
             write_text(given.out, bench_page(bench, machine, rows).markdown())
@@ -118,11 +118,6 @@ def _everything(given: argparse.Namespace, device: str) -> int:
         sys.stdout.flush()
         show(bench_table(bench, rows).terminal())
     return int(all(row.failed for row in rows))
-
-
-def _tell(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from degla.verbs._arguments import check_processes, command_line, describe_plan, refuse_failures
 
@@ -27,7 +26,7 @@ def run(given: argparse.Namespace) -> int:
 
     from degla.study.sequence import conduct_sequences
     from degla.study.sequence_page import as_data, render_terminal
-    from degla.verbs._terminal import print_json, show
+    from degla.verbs._terminal import print_json, show, tell
 
     command = command_line(given, verb="continual")
     found = conduct_sequences(
@@ -37,6 +36,6 @@ def run(given: argparse.Namespace) -> int:
         print_json(as_data(found.plan, found.arms, found.failures, command=command))
     else:
         show(render_terminal(found.plan, found.arms))
-        sys.stderr.write(f"written: {given.out / 'continual.html'}, continual.md and continual.json beside it\n")
+        tell(f"written: {given.out / 'continual.html'}, continual.md and continual.json beside it")
     refuse_failures(found.failures, runs="sequences")
     return 0

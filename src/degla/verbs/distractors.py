@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from degla.files import spare_inputs
 from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder
+from degla.verbs._terminal import tell
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -42,5 +42,5 @@ def run(given: argparse.Namespace) -> int:
     found = list(with_partners(captions, read_negatives(given.negatives), image_of, rule=given.rule))
     write_jsonl(given.out, found)
     count = sum(1 for caption in found if caption.distractor_image)
-    sys.stderr.write(f"{count} of {len(found)} captions with a second image: {given.out}\n")
+    tell(f"{count} of {len(found)} captions with a second image: {given.out}")
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from degla.errors import InputError
 from degla.verbs._scoring import check_models, describe_benchmarks, device, evaluation
-from degla.verbs._terminal import show
+from degla.verbs._terminal import show, tell
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def run(given: argparse.Namespace) -> int:
                 sys.stdout.write(result.model_dump_json() + "\n")
             else:
                 show(render_result(result))
-                sys.stderr.write(f"written: {out}\n")
+                tell(f"written: {out}")
             if given.compare_verdicts is not None:
                 entries = [entry for each in asked.asked for entry in each.entries]
                 compared = compare_verdicts(result.items, entries, verdicts, file=given.compare_verdicts)

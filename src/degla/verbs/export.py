@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+
+from degla.verbs._terminal import tell
 
 WHAT = ("student", "teacher", "average")
 
@@ -38,13 +39,13 @@ def run(given: argparse.Namespace) -> int:
         results=given.results, licence=given.license,
     )  # fmt: skip
     for note in made.notes:
-        sys.stderr.write(f"{note}\n")
+        tell(f"{note}")
     folder = Path(given.model)
     before = folder_size(latest_checkpoint(folder) or folder)
     slim = f" ({megabytes(before)} with all that the model's folder holds)" if before else ""
-    sys.stderr.write(f"written: {made.folder}, {megabytes(made.bytes)}{slim}\n")
+    tell(f"written: {made.folder}, {megabytes(made.bytes)}{slim}")
     if given.quantize:
-        sys.stderr.write(f"what bytes cost in scores: degla evaluate {given.model} {made.folder} --benchmarks ...\n")
+        tell(f"what bytes cost in scores: degla evaluate {given.model} {made.folder} --benchmarks ...")
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from degla.errors import DeglaError, InputError
 from degla.shelf import BENCHMARKS
-from degla.verbs._terminal import show
+from degla.verbs._terminal import show, tell
 
 if TYPE_CHECKING:
     from degla.fetch.fetch import Fetched
@@ -52,7 +52,7 @@ def run(given: argparse.Namespace) -> int:
     else:
         found = list(fetch_all(
             wanted, given.root, keep_archives=given.keep_archives, skip_archives=given.no_archives,
-            show=not given.json, tell=_begin,
+            show=not given.json, tell=tell,
         ))  # fmt: skip
     if given.json:
         sys.stdout.write(as_json(found))
@@ -67,10 +67,6 @@ def run(given: argparse.Namespace) -> int:
     if left and not given.dry_run:
         raise DeglaError(f"not there yet: {', '.join(left)}. What a person must ask for stands above.")
     return 0
-
-
-def _begin(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
 
 
 def _list(known: Sources) -> None:

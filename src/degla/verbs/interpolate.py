@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from degla.verbs._scoring import describe_benchmarks, device, evaluation, refuse_several_processes
-from degla.verbs._terminal import print_json, show
+from degla.verbs._terminal import print_json, show, tell
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -54,5 +53,5 @@ def run(given: argparse.Namespace) -> int:
         print_json(sweep.plain())
     else:
         show(render_sweep(sweep))
-        sys.stderr.write(f"written: {given.out / 'report.html'} and the chosen model, {given.out / CHOSEN}\n")
+        tell(f"written: {given.out / 'report.html'} and the chosen model, {given.out / CHOSEN}")
     return 0

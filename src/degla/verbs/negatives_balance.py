@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from degla.errors import InputError
 from degla.files import sha256_of, spare_inputs, write_json
-from degla.verbs._arguments import describe_columns, describe_negatives, given_captions, require_files
-from degla.verbs._terminal import answer, show
+from degla.verbs._arguments import (
+    describe_columns,
+    describe_likelihood,
+    describe_negatives,
+    given_captions,
+    require_files,
+)
+from degla.verbs._terminal import answer, show, tell
 
 if TYPE_CHECKING:
     from degla.negatives.report.blind import Likelihoods
@@ -32,14 +37,10 @@ def describe(verb: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share above which a rule is left out, as is one with too few to test; 1 keeps every rule (0.65)",
     )
-    verb.add_argument(
-        "--likelihood",
-        metavar="MODEL",
-        nargs="?",
-        const="embedded",
-        help="likelihoods by the embedded language model or a GGUF, folder or hub id; by n-grams of the captions "
-        "without it, a hundred times as fast",
-    )
+    describe_likelihood(
+        verb, "--likelihood", "likelihoods by the embedded language model or a GGUF, folder or hub id; by n-grams of "
+        "the captions without it, a hundred times as fast",
+    )  # fmt: skip
     verb.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
     describe_columns(verb)
     verb.add_argument("--json", action="store_true", help="print the numbers as JSON")
@@ -67,7 +68,7 @@ def run(given: argparse.Namespace) -> int:
     said = {"balanced": describe(settings, source, name, balancer.report)}
     write_json(manifest_path(given.out), {**(read_manifest(given.file) or {}), **said})
     answer(given, balancer.report.plain, lambda: show(render(balancer.report)))
-    sys.stderr.write(f"written: {given.out}\n")
+    tell(f"written: {given.out}")
     return 0
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from degla.errors import InputError
 from degla.files import spare_inputs
 from degla.verbs._arguments import describe_columns, describe_negatives, given_captions
-from degla.verbs._terminal import answer
+from degla.verbs._terminal import answer, tell
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -48,6 +47,5 @@ def run(given: argparse.Namespace) -> int:
             summary = export_degla_json(records, captions, given.out, missing=given.missing)
         else:
             summary = export_table(records, captions, given.out, images=given.images, seed=given.seed)
-    written = f"written: {given.out}: " + "\n".join(summary.sentences()) + "\n"
-    answer(given, summary.plain, lambda: sys.stderr.write(written))
+    answer(given, summary.plain, lambda: tell(f"written: {given.out}: " + "\n".join(summary.sentences())))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from math import isfinite
@@ -14,13 +13,14 @@ from degla.errors import InputError
 from degla.files import spare_inputs, write_json
 from degla.verbs._arguments import (
     describe_columns,
+    describe_likelihood,
     describe_model,
     describe_negatives,
     given_captions,
     model_source,
     require_files,
 )
-from degla.verbs._terminal import print_json
+from degla.verbs._terminal import print_json, tell
 
 if TYPE_CHECKING:
     from degla.screening import Screen
@@ -29,13 +29,8 @@ if TYPE_CHECKING:
 def describe(verb: argparse.ArgumentParser) -> None:
     describe_negatives(verb)
     verb.add_argument("--out", type=Path, required=True, help="JSONL file to write")
-    verb.add_argument(
-        "--plausibility",
-        metavar="MODEL",
-        nargs="?",
-        const="embedded",
-        help="refuse what is far less likely than its caption, by the embedded model or a GGUF, folder or hub id",
-    )
+    told = "refuse what is far less likely than its caption, by the embedded model or a GGUF, folder or hub id"
+    describe_likelihood(verb, "--plausibility", told)
     verb.add_argument(
         "--clip", metavar="MODEL", help="refuse what this image-text model finds as true of the image as the caption"
     )
@@ -65,11 +60,11 @@ def run(given: argparse.Namespace) -> int:
     if given.json:
         print_json(counts.plain())
         return 0
-    sys.stderr.write(f"written: {given.out}: {counts.rows} rows, {counts.accepted} still accepted\n")
+    tell(f"written: {given.out}: {counts.rows} rows, {counts.accepted} still accepted")
     for (rule, reason), number in sorted(counts.refused.items()):
-        sys.stderr.write(f"  refused: {rule} {reason} {number}\n")
+        tell(f"  refused: {rule} {reason} {number}")
     for name, number in sorted(counts.undecided.items()):
-        sys.stderr.write(f"  not decided: {name} {number}\n")
+        tell(f"  not decided: {name} {number}")
     return 0
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 from degla.files import spare_inputs
 from degla.verbs._arguments import describe_columns, given_captions
-from degla.verbs._terminal import answer
+from degla.verbs._terminal import answer, tell
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -29,5 +28,5 @@ def run(given: argparse.Namespace) -> int:
     spare_inputs(given.out, given.file, given.captions)
     with nullcontext() if given.captions is None else CaptionIndex(given_captions(given)) as captions:
         summary = pack(read_negatives(given.file), given.out, source=given.file, refused=given.all, captions=captions)
-    answer(given, summary.plain, lambda: sys.stderr.write(f"written: {given.out}: {summary.sentence()}\n"))
+    answer(given, summary.plain, lambda: tell(f"written: {given.out}: {summary.sentence()}"))
     return 0

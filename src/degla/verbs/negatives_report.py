@@ -8,8 +8,8 @@ from pathlib import Path
 
 from degla.errors import InputError
 from degla.files import spare_inputs
-from degla.verbs._arguments import describe_columns, given_captions
-from degla.verbs._terminal import answer, print_json, show
+from degla.verbs._arguments import describe_columns, describe_likelihood, given_captions
+from degla.verbs._terminal import answer, print_json, show, tell
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -25,13 +25,8 @@ def describe(verb: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pairs a rule that the text-only classifier learns from and is tested on; 0 leaves the test out (2000)",
     )
-    verb.add_argument(
-        "--likelihood",
-        metavar="MODEL",
-        nargs="?",
-        const="embedded",
-        help="compare likelihoods too, by the embedded language model or a model of that name, file or folder",
-    )
+    told = "compare likelihoods too, by the embedded language model or a model of that name, file or folder"
+    describe_likelihood(verb, "--likelihood", told)
     verb.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
     verb.add_argument("--sheet", type=Path, help="TSV to write for a person to read, with its key beside it")
     verb.add_argument(
@@ -78,7 +73,7 @@ def run(given: argparse.Namespace) -> int:
                 for label, path in labels.items()
             }
             *sheets, key = write_sheet(drawn, given.sheet, seed=given.seed, readers=given.readers)
-            sys.stderr.write(f"written: {', '.join(map(str, sheets))}; which text is from where: {key}\n")
+            tell(f"written: {', '.join(map(str, sheets))}; which text is from where: {key}")
             return 0
         judge = Judge(given.likelihood) if given.likelihood else None
         draws = Draws(given.samples, given.blind_pairs, given.seed)
@@ -97,7 +92,7 @@ def run(given: argparse.Namespace) -> int:
 
         show(render_tables(examined))
     if given.out is not None:
-        sys.stderr.write(f"written: {given.out}\n")
+        tell(f"written: {given.out}")
     return 0
 
 

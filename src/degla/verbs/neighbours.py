@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
 from degla.files import spare_inputs
@@ -15,6 +14,7 @@ from degla.verbs._arguments import (
     require_folder,
     require_least,
 )
+from degla.verbs._terminal import tell
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -43,8 +43,6 @@ def run(given: argparse.Namespace) -> int:
         captions, folder=given.images, encoder=load_encoder(given.model), count=given.count, seed=given.seed
     )
     count = write_jsonl(given.out, found)
-    sys.stderr.write(
-        f"{count} captions with {given.count} neighbours each: {given.out}\n"
-        f"Train with: --data.neighbours {shlex.quote(str(given.out))} --data.neighbours-per-pair 1\n"
-    )
+    tell(f"{count} captions with {given.count} neighbours each: {given.out}")
+    tell(f"Train with: --data.neighbours {shlex.quote(str(given.out))} --data.neighbours-per-pair 1")
     return 0

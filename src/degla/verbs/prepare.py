@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isqrt
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from degla.errors import InputError
 from degla.files import cannot_write, spare_inputs, whole_folder
 from degla.verbs._arguments import describe_captions, describe_columns, given_captions, require_folder
+from degla.verbs._terminal import tell
 
 if TYPE_CHECKING:
     from degla.records import CaptionRecord
@@ -52,7 +52,7 @@ def run(given: argparse.Namespace) -> int:
         raise InputError(f"--images and --size are read by degla prepare composites alone, not by {given.maker}.")
     spare_inputs(given.out, given.captions)
     makers = {"presence": _presence, "units": _units, "contexts": _contexts, "composites": _composites}
-    sys.stderr.write(f"{makers[given.maker](given)}: {given.out}\n")
+    tell(f"{makers[given.maker](given)}: {given.out}")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from degla.verbs._terminal import tell
 from degla.verbs.export import WHAT, describe_card, megabytes
 
 
@@ -34,7 +35,7 @@ def run(given: argparse.Namespace) -> int:
         sys.stdout.write(f"{megabytes(size):>14}  {name}\n")
     if given.dry_run:
         sys.stdout.write(f"\n{upload.card}")
-        sys.stderr.write(f"nothing was uploaded; without --dry-run these {len(upload.files)} files go to {given.to}\n")
+        tell(f"nothing was uploaded; without --dry-run these {len(upload.files)} files go to {given.to}")
     else:
         sys.stdout.write(f"{upload.address}\n")
     return 0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.verbs._terminal import answer
+from degla.verbs._terminal import answer, tell
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -42,6 +41,5 @@ def run(given: argparse.Namespace) -> int:
     table = report(
         files, out=given.out, baseline=baseline, root=given.root, published=not given.no_published, mteb=mteb
     )
-    written = f"written: {given.out} and {given.out.with_suffix('.md')}\n"
-    answer(given, lambda: table, lambda: sys.stderr.write(written))
+    answer(given, lambda: table, lambda: tell(f"written: {given.out} and {given.out.with_suffix('.md')}"))
     return 0

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from degla.verbs._arguments import check_processes, command_line, describe_plan, refuse_failures
+from degla.verbs._terminal import tell
 
 
 def describe(verb: argparse.ArgumentParser) -> None:
@@ -50,6 +51,6 @@ def run(given: argparse.Namespace) -> int:
     if given.json:
         sys.stdout.write(dump_study(study.record))
     else:
-        sys.stderr.write(f"written: {given.out / 'study.html'}, study.md and study.json beside it\n")
+        tell(f"written: {given.out / 'study.html'}, study.md and study.json beside it")
     refuse_failures(study.record.failures, runs="runs")
     return 0

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from degla.errors import InputError
-from degla.shelf import SYSTEMS, did_you_mean
+from degla.shelf import SYSTEMS
+from degla.verbs._training import require_known
 
 if TYPE_CHECKING:
     from degla.systems.system import AnySystem, Case
@@ -66,7 +67,7 @@ def run_words(words: list[str]) -> int:
 
     from degla.systems.conduct import run_system
     from degla.systems.page import render_terminal
-    from degla.verbs._terminal import show
+    from degla.verbs._terminal import show, tell
 
     record = run_system(command.system, command.settings, command.cases, name=given.name, out=out,
                         command=shlex.join(["degla", "system", *words]), models=models)  # fmt: skip
@@ -74,7 +75,7 @@ def run_words(words: list[str]) -> int:
         sys.stdout.write(json.dumps(record.model_dump(mode="json"), indent=1) + "\n")
     else:
         show(render_terminal(command.system, record))
-        sys.stderr.write(f"written: {out / 'system.html'}, system.md and system.json beside it\n")
+        tell(f"written: {out / 'system.html'}, system.md and system.json beside it")
     return 0
 
 
@@ -123,12 +124,7 @@ def setting_flags(settings: Any) -> dict[str, bool]:
 def _settings(start: Any, words: list[str], *, name: str) -> Any:
     import tyro
 
-    known = setting_flags(start)
-    names = {*known, *(f"no-{flag}" for flag, switch in known.items() if switch)}
-    for word in words:
-        flag = word.partition("=")[0].removeprefix("--").replace("_", "-")
-        if word.startswith("--") and flag not in names:
-            raise InputError(f"unknown flag --{flag}.{did_you_mean(flag, names)} Flags: degla system {name} --help.")
+    require_known(words, known=setting_flags(start), remedy=f"Flags: degla system {name} --help.")
     return tyro.cli(type(start), args=words, default=start, prog=f"degla system {name}")
 
 

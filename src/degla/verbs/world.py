@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from degla.errors import InputError
+from degla.verbs._terminal import tell
 
 _ACTIONS = {
     "draw": "scenes with captions, and the benchmark",
@@ -48,7 +48,7 @@ def run(given: argparse.Namespace) -> int:
             raise InputError(f"{flag} is {count}; give 1 or more.")
     draw_pairs(given.out / "pairs", count=pairs, seed=given.seed, captions_per_image=captions)
     draw_benchmark(given.out / "benchmark", split="test", seed=given.seed)
-    sys.stderr.write(f"written: {given.out}/pairs and {given.out}/benchmark\n")
+    tell(f"written: {given.out}/pairs and {given.out}/benchmark")
     return 0
 
 
@@ -61,8 +61,8 @@ def _recognition(given: argparse.Namespace, only: dict[str, object]) -> int:
     if given.images_per_class is not None and given.images_per_class < 1:
         raise InputError(f"--images-per-class is {given.images_per_class}; give 1 or more.")
     drawn = draw_recognition(given.out, seed=given.seed, **only)  # type: ignore[arg-type]
-    sys.stderr.write(
+    tell(
         f"written: {given.out}\nto train: --data.captions {drawn.captions} --data.images {drawn.images} "
-        f'--data.classes {drawn.classes} --data.class-template "{CLASS_TEMPLATE}"\n'
+        f'--data.classes {drawn.classes} --data.class-template "{CLASS_TEMPLATE}"'
     )
     return 0
