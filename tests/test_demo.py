@@ -28,9 +28,7 @@ def test_the_whole_pipeline(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    small = room.Size(
-        scenes=64, captions_per_image=1, steps=1, items_per_part=2, images_per_class=1, retrieval_images=2
-    )
+    small = room.Size(scenes=64, steps=1, items_per_part=2, images_per_class=1, retrieval_images=2)
     monkeypatch.setattr(room, "QUICK", small)
     monkeypatch.setattr("degla.study.workers.get_context", lambda _: FORKS)
     out = tmp_path / "demo"

@@ -17,7 +17,7 @@ from degla.cli import main
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
 from degla.speed import apart
-from degla.speed.compare import Compared
+from degla.speed.compare import summarize
 from degla.speed.measure import Measured
 from degla.speed.stages import STAGES, BaselineStep, PresentStep, take_step
 from degla.speed.workload import Workload, make_batch
@@ -67,7 +67,7 @@ def test_ratios_are_of_what_was_measured() -> None:
                         peak=1000.0, device="some")  # fmt: skip
 
     baseline, present = [side(0.4, 80), side(0.8, 100)], [side(0.1, 30), side(0.1, 40)]
-    plain = Compared(Workload(), "bf16", baseline, present, 1e-6, 1e-5, "x").plain()
+    plain = summarize(Workload(), baseline, present, precision="bf16", gaps={})
     assert plain["ratio"] == pytest.approx(6.0) and plain["ratios"] == pytest.approx([4.0, 8.0])
     assert plain["seconds"] == pytest.approx(0.9) and plain["pairs_per_second"] == pytest.approx(32 / 0.9)
     assert plain["memory_share"] == pytest.approx(0.4)

@@ -203,7 +203,8 @@ def test_what_is_done_stays_done_and_what_changed_is_made_again(tmp_path: Path, 
     assert fourth.trained and fourth.measured == 2
     assert fourth.notes == ("made again: train.steps was 2, is 3",)
     assert load_result(job.measures[0].path).model.fingerprint != fingerprint
-    other = replace(job, questions="other", config=_job(tmp_path, drawn, train_steps=3).config)
+    asked = replace(job.asked, digest="other")
+    other = replace(job, asked=asked, config=_job(tmp_path, drawn, train_steps=3).config)
     fifth = tune(other)
     assert not fifth.trained and fifth.measured == 2, "other questions, the same model"
     other = replace(other, inputs=other.inputs | {"negatives": "other"})

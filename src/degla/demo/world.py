@@ -58,8 +58,6 @@ class Size:
 
     scenes: int
     """Training scenes."""
-    captions_per_image: int
-    """Captions of a scene, each with its own negatives."""
     steps: int
     """Optimiser steps of each method."""
     items_per_part: int
@@ -83,11 +81,11 @@ class Size:
 
 # One look at every pair, so that all methods are done in minutes on two processors.
 FULL = Size(
-    scenes=4096, captions_per_image=1, steps=128, items_per_part=400, images_per_class=10, retrieval_images=250,
+    scenes=4096, steps=128, items_per_part=400, images_per_class=10, retrieval_images=250,
     base="full",
 )  # fmt: skip
 QUICK = Size(
-    scenes=1152, captions_per_image=1, steps=36, items_per_part=100, images_per_class=5, retrieval_images=100,
+    scenes=1152, steps=36, items_per_part=100, images_per_class=5, retrieval_images=100,
     base="quick",
 )  # fmt: skip
 
@@ -112,9 +110,8 @@ def demo(out: Path, *, quick: bool = False, seeds: int = 1) -> dict[str, Any]:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
             with methods.stage("drawing the questions"):
                 drawing = pool.submit(
-                    draw_pairs, out / "world" / f"pairs-{size.scenes}", count=size.scenes,
-                    captions_per_image=size.captions_per_image,
-                )  # fmt: skip
+                    draw_pairs, out / "world" / f"pairs-{size.scenes}", count=size.scenes, captions_per_image=1
+                )
                 size.draw_questions(out / "world")
                 start = base.measures[0].path
                 if not _take_base_result(size, root, start):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,76 +17,9 @@ from degla.speed.stages import STAGES, TEXT
 from degla.speed.workload import Workload
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Both sides of one comparison.
-
-    Attributes:
-        workload: what was measured.
-        precision: of the present step; the baseline that it is compared with is always in fp32.
-        baseline: one entry a round.
-        present: one entry a round.
-        loss_gap: relative difference of the losses, both in `precision`.
-        gradient_gap: largest relative difference (norm of the difference by norm) of a parameter's gradient, likewise.
-        worst: name of that parameter.
-    """
-
-    workload: Workload
-    precision: str
-    baseline: list[Measured]
-    present: list[Measured]
-    loss_gap: float
-    gradient_gap: float
-    worst: str
-
-    def plain(self) -> dict[str, Any]:
-        """Ratios and costs as JSON values: seconds, bytes, operations a second."""
-        ours, theirs = _stage_medians(self.present), _stage_medians(self.baseline)
-        # Each round is one ratio: what slows the machine down for minutes slows down both of its sides.
-        whole = [
-            step_seconds(slow) / step_seconds(fast) for slow, fast in zip(self.baseline, self.present, strict=True)
-        ]
-        texts = [
-            step_seconds(slow, TEXT) / step_seconds(fast, TEXT)
-            for slow, fast in zip(self.baseline, self.present, strict=True)
-        ]
-        seconds = statistics.median(step_seconds(one) for one in self.present)
-        memory = max(one.memory for one in self.present)
-        slow_memory = max(one.memory for one in self.baseline)
-        rate = self.present[0].operations / seconds
-        peak = max(one.peak for one in self.present)
-        return {
-            "model": self.workload.model,
-            "device": self.present[0].device,
-            "batch_size": self.workload.batch_size,
-            "negatives": self.workload.negatives,
-            "precision": self.precision,
-            "baseline_precision": "fp32",
-            "rounds": len(self.present),
-            "ratio": statistics.median(whole),
-            "ratios": whole,
-            "text_ratio": statistics.median(texts),
-            "seconds": seconds,
-            "baseline_seconds": statistics.median(step_seconds(one) for one in self.baseline),
-            "pairs_per_second": self.workload.batch_size / seconds,
-            "memory": memory,
-            "baseline_memory": slow_memory,
-            "memory_share": memory / slow_memory,
-            "operations": self.present[0].operations,
-            "baseline_operations": self.baseline[0].operations,
-            "operations_per_second": rate,
-            "matmul_peak": peak,
-            "share_of_peak": rate / peak,
-            "loss_gap": self.loss_gap,
-            "gradient_gap": self.gradient_gap,
-            "worst_gradient": self.worst,
-            "stages": {name: {"seconds": ours[name], "baseline_seconds": theirs[name]} for name in STAGES},
-        }
-
-
 def compare(
-    workload: Workload, *, precision: str, steps: int, rounds: int, tell: Callable[[str], None] = lambda line: None
-) -> Compared:
+    workload: Workload, *, precision: str, steps: int, rounds: int, tell: Callable[[str], None]
+) -> dict[str, Any]:
     """Measure both sides `rounds` times in turns.
 
     Args:
@@ -96,6 +28,9 @@ def compare(
         steps: that are timed in each process.
         rounds: processes a side.
         tell: is given a line before and after each process.
+
+    Returns:
+        See `summarize`.
 
     Raises:
         DeglaError: one of the processes failed, for example for want of memory.
@@ -117,7 +52,58 @@ def compare(
             same = run_side(workload, side="baseline", precision=precision, steps=0, gradients=files["baseline"])
         gap, worst = _gradient_gap(files["baseline"], files["present"])
     loss_gap = abs(sides["present"][0].loss - same.loss) / abs(same.loss)
-    return Compared(workload, precision, sides["baseline"], sides["present"], loss_gap, gap, worst)
+    gaps = {"loss_gap": loss_gap, "gradient_gap": gap, "worst_gradient": worst}
+    return summarize(workload, sides["baseline"], sides["present"], precision=precision, gaps=gaps)
+
+
+def summarize(
+    workload: Workload, baseline: Sequence[Measured], present: Sequence[Measured], *, precision: str,
+    gaps: Mapping[str, float | str],
+) -> dict[str, Any]:  # fmt: skip
+    """Ratios and costs as JSON values: seconds, bytes, operations a second.
+
+    Args:
+        workload: what was measured.
+        baseline: one entry a round, always in fp32.
+        present: one entry a round.
+        precision: of the present step.
+        gaps: both sides in that precision: relative difference of the losses ("loss_gap"), the largest one of a
+            parameter's gradient (norm of the difference by norm), and of which ("gradient_gap", "worst_gradient").
+    """
+    ours, theirs = _stage_medians(present), _stage_medians(baseline)
+    # Each round is one ratio: what slows the machine down for minutes slows down both of its sides.
+    whole, texts = (
+        [step_seconds(slow, stages) / step_seconds(fast, stages) for slow, fast in zip(baseline, present, strict=True)]
+        for stages in (STAGES, TEXT)
+    )
+    seconds = statistics.median(map(step_seconds, present))
+    memory, slow_memory = (max(one.memory for one in side) for side in (present, baseline))
+    rate, peak = present[0].operations / seconds, max(one.peak for one in present)
+    return {
+        "model": workload.model,
+        "device": present[0].device,
+        "batch_size": workload.batch_size,
+        "negatives": workload.negatives,
+        "precision": precision,
+        "baseline_precision": "fp32",
+        "rounds": len(present),
+        "ratio": statistics.median(whole),
+        "ratios": whole,
+        "text_ratio": statistics.median(texts),
+        "seconds": seconds,
+        "baseline_seconds": statistics.median(map(step_seconds, baseline)),
+        "pairs_per_second": workload.batch_size / seconds,
+        "memory": memory,
+        "baseline_memory": slow_memory,
+        "memory_share": memory / slow_memory,
+        "operations": present[0].operations,
+        "baseline_operations": baseline[0].operations,
+        "operations_per_second": rate,
+        "matmul_peak": peak,
+        "share_of_peak": rate / peak,
+        **gaps,
+        "stages": {name: {"seconds": ours[name], "baseline_seconds": theirs[name]} for name in STAGES},
+    }
 
 
 def run_side(workload: Workload, *, side: Side, precision: str, steps: int, gradients: Path | None = None) -> Measured:
@@ -148,5 +134,5 @@ def step_seconds(measured: Measured, stages: tuple[str, ...] = STAGES) -> float:
     return statistics.median(map(sum, zip(*(measured.seconds[stage] for stage in stages), strict=True)))
 
 
-def _stage_medians(rounds: list[Measured]) -> dict[str, float]:
+def _stage_medians(rounds: Sequence[Measured]) -> dict[str, float]:
     return {stage: statistics.median(value for one in rounds for value in one.seconds[stage]) for stage in STAGES}

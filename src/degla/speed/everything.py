@@ -79,16 +79,6 @@ class Bench:
     rounds: int = 2
     seconds: float = 5.0
 
-    @property
-    def workers(self) -> int:
-        """Processes that `--data.workers auto` would start."""
-        return choose_workers("auto", on_gpu=self.workload.device == "cuda")
-
-    @property
-    def chunk_size(self) -> int:
-        """Pairs that the gradient cache embeds at a time: an eighth of the batch."""
-        return max(self.workload.batch_size // 8, 1)
-
 
 Way = Callable[[], PartMeasured]
 
@@ -103,7 +93,9 @@ class WaysCompared(NamedTuple):
 
 def plan(bench: Bench) -> list[WaysCompared]:
     """What is measured, in order."""
-    precision, workers, chunk = bench.precision, bench.workers, bench.chunk_size
+    precision = bench.precision
+    workers = choose_workers("auto", on_gpu=bench.workload.device == "cuda")
+    chunk = max(bench.workload.batch_size // 8, 1)
     released = {
         f"released code's way, {each}": _side(bench, "baseline", each) for each in dict.fromkeys(("fp32", precision))
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import torch
@@ -197,30 +198,27 @@ class BaselineStep:
             groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, foreach=False, fused=False
         )
 
-    def _cast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+    def _embed(self, encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return functional.normalize(encode(inputs).float(), dim=-1)
 
     def encode_image(self) -> Tensor:
         """See `StagedStep`."""
-        with self._cast():
-            return functional.normalize(self.student.encode_image(self.image).float(), dim=-1)
+        return self._embed(self.student.encode_image, self.image)
 
     def encode_text(self) -> Tensor:
         """See `StagedStep`."""
-        with self._cast():
-            return functional.normalize(self.student.encode_text(self.tokens).float(), dim=-1)
+        return self._embed(self.student.encode_text, self.tokens)
 
     @torch.no_grad()
     def teach_image(self) -> Tensor:
         """See `StagedStep`."""
-        with self._cast():
-            return functional.normalize(self.teacher.encode_image(self.image).float(), dim=-1)
+        return self._embed(self.teacher.encode_image, self.image)
 
     @torch.no_grad()
     def teach_text(self) -> Tensor:
         """See `StagedStep`."""
-        with self._cast():
-            return functional.normalize(self.teacher.encode_text(self.tokens).float(), dim=-1)
+        return self._embed(self.teacher.encode_text, self.tokens)
 
     def loss(self, image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor) -> Tensor:
         """The four losses over whole matrices."""

@@ -206,7 +206,11 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
         if model.arm == BASE:
             base = own
         else:
-            _refuse_other(own[1], base[1], model.label, BASE)
+            if own[1] != base[1]:
+                raise InputError(
+                    f"{model.label}: its results do not hold the same items as those of {BASE}, so no difference can "
+                    "be told; measure both on the same questions."
+                )
             found |= {name: questions_of_lead(_leads(weights, own[0], base[0])) for name, weights in changes.items()}
         kept = {name: QuestionsRecord.of(value) for name, value in found.items() if value is not None}
         filled.append(made.model_copy(update={"questions": kept}))
@@ -227,24 +231,19 @@ def _with_questions(record: StudyRecord, models: Sequence[Model]) -> StudyRecord
             for label in (first, second)
         )
         questions = questions_of_lead(_leads(weights[score], one, other)) if common else None
-        tests.append(_test(score, first, second, questions, [by_label[first], by_label[second]], weights[score]))
+        tests.append(TestRecord(
+            first=first, second=second, score=score,
+            questions=None if questions is None else QuestionsRecord.of(questions),
+            doubt=_doubt(questions, [by_label[first], by_label[second]], weights[score]),
+        ))  # fmt: skip
     return record.model_copy(update={"tests": tuple(tests)})
 
 
-def _test(
-    score: str,
-    first: str,
-    second: str,
-    questions: QuestionVariance | None,
-    models: Sequence[Model],
-    weights: ScoreWeights,
-) -> TestRecord:
+def _doubt(questions: QuestionVariance | None, models: Sequence[Model], weights: ScoreWeights) -> str:
     results = [load_result(path) for model in models for path in model.own.values()]
     asked = {benchmark_of(result, name).name for result in results for name in weights}
     leaked, missing = spoiled(results, asked)
-    doubt = doubt_of(questions, leaked=leaked, missing=missing)
-    kept = None if questions is None else QuestionsRecord.of(questions)
-    return TestRecord(first=first, second=second, score=score, questions=kept, doubt=doubt)
+    return doubt_of(questions, leaked=leaked, missing=missing)
 
 
 def _leads(weights: ScoreWeights, first: Items, second: Items) -> list[tuple[float, ItemScore, ItemScore]]:
@@ -262,14 +261,6 @@ def _items(paths: Sequence[Path], record: StudyRecord, *, label: str) -> tuple[I
     for family, keys in record.families.items():
         found[f"family:{family}"] = joined([parts[key] for key in keys], np.full(len(keys), 1 / len(keys)))
     return found, [row.id for row in results[0].items]
-
-
-def _refuse_other(ids: Sequence[str], others: Sequence[str], label: str, other: str) -> None:
-    if ids != others:
-        raise InputError(
-            f"{label}: its results do not hold the same items as those of {other}, so no difference can be told; "
-            "measure both on the same questions."
-        )
 
 
 def benchmark_of(result: Result, name: str) -> BenchmarkResult:

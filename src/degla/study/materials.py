@@ -9,7 +9,7 @@ import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -256,8 +256,8 @@ class AskedNow:
     """Questions as their files and images are now, each read once for all runs."""
 
     def __init__(self) -> None:
+        self._read = cache(_read_questions)
         self._found: dict[Any, Leakage | None] = {}
-        self._asked: dict[StudyQuestions, tuple[dict[str, str], list[tuple[str, list[str]]]]] = {}
 
     def digests(self, asked: StudyQuestions) -> dict[str, str] | None:
         """By benchmark, the digest of all that is asked, as results have it; None where that cannot be read."""
@@ -265,18 +265,6 @@ class AskedNow:
             return self._read(asked)[0]
         except InputError:
             return None  # Measuring says why, and what was measured stays.
-
-    def _read(self, asked: StudyQuestions) -> tuple[dict[str, str], list[tuple[str, list[str]]]]:
-        """Digests, and paths of images, by benchmark."""
-        if asked not in self._asked:
-            digests, images = {}, []
-            for name in asked.benchmarks:
-                questions = ask(BENCHMARKS.load(name).BENCHMARK, asked.root, allow_missing=True)
-                # Without leave to miss any, a result has them all, whatever was deleted since.
-                digests[name] = questions_digest(questions.entries if asked.allow_missing else questions.kept)
-                images.append((name, [image.path for image in images_of(questions.entries)]))
-            self._asked[asked] = digests, images
-        return self._asked[asked]
 
     def leakage(self, config: TrainConfig | None, *, base: str, asked: StudyQuestions) -> Leakage | None:
         """Leakage of a run, the data of its base among it.
@@ -306,3 +294,14 @@ class AskedNow:
         except InputError as error:
             log.warning("whether benchmark images are trained on is not known: %s", error)
             return None
+
+
+def _read_questions(asked: StudyQuestions) -> tuple[dict[str, str], list[tuple[str, list[str]]]]:
+    """Digests, and paths of images, by benchmark."""
+    digests, images = {}, []
+    for name in asked.benchmarks:
+        questions = ask(BENCHMARKS.load(name).BENCHMARK, asked.root, allow_missing=True)
+        # Without leave to miss any, a result has them all, whatever was deleted since.
+        digests[name] = questions_digest(questions.entries if asked.allow_missing else questions.kept)
+        images.append((name, [image.path for image in images_of(questions.entries)]))
+    return digests, images

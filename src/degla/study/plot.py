@@ -123,7 +123,8 @@ def _lines(table: StudyTable) -> dict[str, list[list[StudyRow]]]:
             lines[arm] = [_undominated([base, *rows])]
             continue
         settings = list(dict.fromkeys(row.setting for row in rows))
-        by_setting = [_sorted([row for row in rows if row.setting == setting]) for setting in settings]
+        by_share = sorted(rows, key=lambda row: row.share)
+        by_setting = [[row for row in by_share if row.setting == setting] for setting in settings]
         if any(len(line) > 1 for line in by_setting):
             lines[arm] = [[base, *line] for line in by_setting]
         else:
@@ -138,10 +139,6 @@ def _undominated(rows: Sequence[StudyRow]) -> list[StudyRow]:
         if not kept or row.gained.mean > kept[-1].gained.mean:
             kept.append(row)
     return kept
-
-
-def _sorted(rows: Sequence[StudyRow]) -> list[StudyRow]:
-    return sorted(rows, key=lambda row: row.share)
 
 
 def _x(row: StudyRow) -> float:

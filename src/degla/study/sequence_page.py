@@ -92,7 +92,7 @@ def as_data(
 @svg.styled
 def draw_sequence(plan: SequencePlan, arms: Sequence[Retention], width: float = _FILE_INCHES) -> str:
     """An SVG element for a page, `width` inches wide: a panel a task, a line an arm, from the base to the last task."""
-    names = [*(task.name for task in plan.tasks), *plan.also]
+    names = _columns(plan)
     across = min(len(names), _PANELS_A_ROW if width > svg.PHONE else 2)
     down = -(-len(names) // across)
     # As many names side by side as surely fit: some 0.09 inches a letter, and a line and room for each.

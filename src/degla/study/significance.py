@@ -7,7 +7,7 @@ Holm's correction over all tests of that kind, and nothing speaks against it (`s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 
@@ -57,14 +57,6 @@ def tested_scores(gain: str, kept: str, price: float) -> dict[str, ScoreWeights]
     return {gain: {gain: 1.0}, kept: {kept: 1.0}, "joint": {gain: 1.0, kept: price}}
 
 
-def tested_pairs(table: StudyTable, against: str | None) -> list[tuple[str, str]]:
-    """Labels of the models that are tested: the best of each arm against each other, or against that of one arm."""
-    labels = {row.arm: row.label for row in table.best if row.arm != BASE}
-    if against not in labels:
-        return list(combinations(labels.values(), 2))
-    return [(label, labels[against]) for label in labels.values() if label != labels[against]]
-
-
 def common_seeds(*rows: StudyRow) -> list[int | None]:
     """Training seeds of the plan's own runs that all models have."""
     return sorted(set.intersection(*(set(row.seeds) for row in rows)), key=str)
@@ -110,8 +102,13 @@ def _test(
     )
 
 
-def test_names(
-    table: StudyTable, plan_scores: Mapping[str, ScoreWeights], against: str | None
-) -> list[tuple[str, str, str]]:
-    """Score, first and second label of every test, in the order of the page."""
-    return [(score, first, second) for score, (first, second) in product(plan_scores, tested_pairs(table, against))]
+def test_names(table: StudyTable, scores: Iterable[str], against: str | None) -> list[tuple[str, str, str]]:
+    """Score, first and second label of every test, in the order of the page.
+
+    The best of each arm is tested against each other, or against that of one arm.
+    """
+    labels = {row.arm: row.label for row in table.best if row.arm != BASE}
+    pairs = list(combinations(labels.values(), 2))
+    if against in labels:
+        pairs = [(label, labels[against]) for label in labels.values() if label != labels[against]]
+    return [(score, first, second) for score, (first, second) in product(scores, pairs)]

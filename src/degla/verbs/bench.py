@@ -80,7 +80,7 @@ def _compare(given: argparse.Namespace, device: str) -> int:
 
     workload, steps, rounds = _workload(given, device, batch_size=32), given.steps or 2, given.rounds or 2
     precision = given.precision or "fp32"
-    found = compare(workload, precision=precision, steps=steps, rounds=rounds, tell=tell).plain()
+    found = compare(workload, precision=precision, steps=steps, rounds=rounds, tell=tell)
     answer(given, lambda: found, lambda: _show(found))
     return 0
 
