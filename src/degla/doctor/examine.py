@@ -127,29 +127,27 @@ def _files(stream: StreamConfig, *, about: str) -> Finding:
         f"{len(rows)} pairs of {there.checked} images, {negatives} negatives; all images are there, {decoded.checked} "
         "decoded to their end"
     )
-    if few > len(rows) / 10:
-        text += f". {few} have fewer than {data.negatives_per_caption} negatives: their places are empty"
-        return Finding(about, "warning", text + ".", values)
-    return Finding(about, "ok", text + ".", values)
+    if few <= len(rows) / 10:
+        return Finding(about, "ok", text + ".", values)
+    text += f". {few} have fewer than {data.negatives_per_caption} negatives: their places are empty."
+    return Finding(about, "warning", text, values)
 
 
 def _model(encoder: Encoder) -> Finding:
     count, _ = count_parameters(encoder)
-    text = f"{encoder.name}: {count / 1e6:.1f} million parameters, activation {encoder.activation}"
-    values: dict[str, float | int | str] = {"parameters": count, "activation": encoder.activation}
     missing = [str(lack) for lack in (*fast_paths.lacks(encoder), *fast_paths.refusals(encoder))]
-    if missing:
-        return Finding("model", "warning", f"{text}. {'. '.join(lack[0].upper() + lack[1:] for lack in missing)}.",
-                       values)  # fmt: skip
-    return Finding("model", "ok", text + "; texts cost what they weigh.", values)
+    told = "".join(f". {lack[0].upper()}{lack[1:]}" for lack in missing) or "; texts cost what they weigh"
+    text = f"{encoder.name}: {count / 1e6:.1f} million parameters, activation {encoder.activation}{told}."
+    values: dict[str, float | int | str] = {"parameters": count, "activation": encoder.activation}
+    return Finding("model", "warning" if missing else "ok", text, values)
 
 
 def _device(device: torch.device, precision: str) -> Finding:
     shown = "fp32" if precision == "no" else precision
     values: dict[str, float | int | str] = {"device": str(device), "precision": shown, "cores": os.cpu_count() or 1}
-    if device.type == "cuda":
-        return Finding("device", "ok", f"{torch.cuda.get_device_name(device)} in {shown}.", values)
     text = f"{os.cpu_count()} processor cores, {torch.get_num_threads()} threads, in {shown}; no GPU."
+    if device.type == "cuda":
+        text = f"{torch.cuda.get_device_name(device)} in {shown}."
     return Finding("device", "ok", text, values)
 
 
@@ -157,15 +155,13 @@ def _run(config: TrainConfig, trainer: Trainer, *, steps: int, per_epoch: int) -
     count, trained = count_parameters(trainer.encoder)
     kind = "no" if trainer.teacher is None else "a frozen" if config.teacher.kind == "frozen" else "an averaged"
     scored = len(_ends(steps, config.validation.every_steps or per_epoch)) if config.validation.benchmarks else 0
-    values: dict[str, float | int | str] = {
-        "steps": steps, "steps_per_epoch": per_epoch, "trained_parameters": trained, "evaluations": scored
-    }  # fmt: skip
+    values = {"steps": steps, "steps_per_epoch": per_epoch, "trained_parameters": trained, "evaluations": scored}
     text = (
         f"{steps} steps of {config.train.batch_size} pairs, {steps / per_epoch:.3g} epochs of {per_epoch} steps; "
         f"trains {trained / 1e6:.2f} of {count / 1e6:.2f} million parameters, with {kind} teacher; "
-        f"{scored or 'no'} evaluations"
+        f"{scored or 'no'} evaluations."
     )
-    return Finding("run", "ok", text + ".", values)
+    return Finding("run", "ok", text, values)
 
 
 def _checkpoints(config: TrainConfig, steps: int, per_epoch: int) -> int:
@@ -201,7 +197,7 @@ def _disk(config: TrainConfig, encoder: Encoder, *, teacher: bool, written: int)
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    values: dict[str, float | int | str] = {
+    values = {
         "checkpoint_bytes": checkpoint, "checkpoints": written, "needed_bytes": kept * checkpoint, "free_bytes": free
     }  # fmt: skip
     often = f", and one every {config.checkpoint.every_minutes:g} minutes" if config.checkpoint.every_minutes else ""
@@ -232,7 +228,7 @@ def _memory(config: TrainConfig, trainer: Trainer, pairs: Pairs, replay: Pairs |
         second = _held(config, config.replayed.batch_size)
         pair, held = max((pair, held), (other, second), key=lambda stream: stream[0] * stream[1])
     need, free = fixed + pair * held, available_memory(device)
-    values: dict[str, float | int | str] = {
+    values = {
         "fixed_bytes": fixed, "bytes_per_pair": pair, "pairs_held": held, "needed_bytes": need, "free_bytes": free
     }  # fmt: skip
     text = (
