@@ -17,7 +17,16 @@ from degla.cli import main
 from degla.errors import InputError
 from degla.pages.plot import PHONE, standing_alone
 from degla.study.jobs import Chain
-from degla.study.retention import SUMMARIES, Retention, average, forgetting, last, transfer, zero_shot
+from degla.study.retention import (
+    SUMMARIES,
+    Retention,
+    Sequences,
+    average,
+    forgetting,
+    last,
+    transfer,
+    zero_shot,
+)
 from degla.study.sequence import sequence_jobs
 from degla.study.sequence_page import draw_sequence
 from degla.study.sequence_plan import SequencePlan, read_sequence_plan
@@ -86,14 +95,13 @@ def test_an_interval_over_seeds_and_a_picture(tmp_path: Path, drawn: Path) -> No
     assert arm.cell(1, 0).mean == pytest.approx(0.6) and arm.cell(0, 0).half_width == pytest.approx(0)
     assert arm.beside("recognition", 2).mean == pytest.approx(0.6)
     assert arm.summaries.keys() == SUMMARIES.keys() and arm.summaries["Last"].mean == pytest.approx(2.7 / 4)
-    picture = standing_alone(draw_sequence(plan, [arm]))
+    picture = standing_alone(draw_sequence(Sequences(plan, (arm,), ())))
     assert picture.startswith("<svg") and "var(--" not in picture
     assert all(name in picture for name in ("digit", "count", "recognition", "one"))
     # On a phone the key of many arms goes on below, where it would else be cut off at the right.
-    arms = [replace(arm, arm=f"an arm with a long name, {number}") for number in range(4)]
-    heights = [
-        float(draw_sequence(plan, some, PHONE).split('viewBox="', 1)[1].split()[3][:-1]) for some in ([arm], arms)
-    ]
+    arms = tuple(replace(arm, arm=f"an arm with a long name, {number}") for number in range(4))
+    pictures = [draw_sequence(Sequences(plan, some, ()), PHONE) for some in ((arm,), arms)]
+    heights = [float(picture.split('viewBox="', 1)[1].split()[3][:-1]) for picture in pictures]
     assert heights[1] == pytest.approx(heights[0] + 72 * 3 * 0.22, abs=1)
 
 

@@ -52,7 +52,7 @@ def compare(
             same = run_side(workload, side="baseline", precision=precision, steps=0, gradients=files["baseline"])
         gap, worst = _gradient_gap(files["baseline"], files["present"])
     loss_gap = abs(sides["present"][0].loss - same.loss) / abs(same.loss)
-    gaps = {"loss_gap": loss_gap, "gradient_gap": gap, "worst_gradient": worst}
+    gaps: dict[str, float | str] = {"loss_gap": loss_gap, "gradient_gap": gap, "worst_gradient": worst}
     return summarize(workload, sides["baseline"], sides["present"], precision=precision, gaps=gaps)
 
 

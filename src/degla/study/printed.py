@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
 from statistics import fmean
 from typing import Final
 
-from degla.evaluation.benchmark import Benchmark
 from degla.evaluation.in_print import PublishedTable, published_tables
+from degla.evaluation.neutral import members_of
 from degla.pages.page import Part, Section
 from degla.pages.table import Column, Table, TableCell, TableRow
 from degla.pages.words import percent, points
 from degla.results import Result
 from degla.shelf import BENCHMARKS
 from degla.study.record import RehearsalRecord, RehearsedKind, StudyRecord
-from degla.study.standings import BASE, StudyRow
 from degla.study.study import Study
 
 _MARKS: Final[Mapping[str, str]] = {"items": " \N{DEGREE SIGN}", "pictures": " \N{DEGREE SIGN}\N{DEGREE SIGN}",
@@ -52,18 +50,15 @@ def printed_scores(result: Result) -> dict[str, float]:
 
 def printed_section(study: Study) -> Iterator[Part]:
     """A section with the published tables, where the plan names rows of them."""
-    plan, record = study.plan, study.record
+    record = study.record
     tables = list(_tables(record))
     if not tables:
         return
-    told = (
-        f"{_HERE}. {_LEGEND}" if record.rehearsal else f"{_HERE}, with the difference to the published row in points."
-    )
-    parts: list[Part | str] = [told]
+    how = f". {_LEGEND}" if record.rehearsal else ", with the difference to the published row in points."
+    parts: list[Part | str] = [_HERE + how]
     for table in tables:
         parts += [f"**{table.title}**. {table.source}: {table.setting.rstrip('.')}.", _table(table, study)]
     yield Section("The published tables, rehearsed" if record.rehearsal else "The published tables", parts)
-    assert plan.printed
 
 
 def _tables(record: StudyRecord) -> Iterator[PublishedTable]:
@@ -89,24 +84,17 @@ def _table(table: PublishedTable, study: Study) -> Table:
         for label, names in study.plan.printed.items():
             if row.model in names and own[label]:
                 values = own[label]
-                rows.append(
-                    TableRow(
-                        [
-                            TableCell(f"here: {label}"),
-                            *(_cell(values, column, table.benchmark, row.percents, study) for column in columns),
-                        ],
-                        kind="more",
-                    )
-                )
+                here = [_cell(values, column, table.benchmark, row.percents, study) for column in columns]
+                rows.append(TableRow([TableCell(f"here: {label}"), *here], kind="more"))
     return Table([Column("model"), *columns], rows)
 
 
 def _means(study: Study, label: str) -> dict[str, float]:
     """The mean over seeds of every printed column; of an arm with several models, of the best."""
-    rows: list[StudyRow] = [row for row in study.table.best if row.arm == label or (label == BASE and row.arm == BASE)]
-    if not rows:
+    best = next((row.label for row in study.table.best if row.arm == label), None)
+    if best is None:
         return {}
-    model = next(model for model in study.record.models if model.label == rows[0].label)
+    model = next(model for model in study.record.models if model.label == best)
     runs = [run.printed for run in model.runs if not run.replicate]
     return {name: fmean(run[name] for run in runs) for name in runs[0]}
 
@@ -126,18 +114,5 @@ def _kind(rehearsal: RehearsalRecord, benchmark: str, column: str) -> RehearsedK
     """How the parts behind a column were asked; of several the worst."""
     kinds = {part.part: part.kind for part in rehearsal.parts if part.benchmark == benchmark}
     about = BENCHMARKS.load(benchmark).BENCHMARK
-    found = [kinds[part] for part in _parts(about, column.partition(":")[0], list(kinds))]
+    found = [kinds[part] for part in members_of(about, column.partition(":")[0], list(kinds))]
     return max(found or kinds.values(), key=_ORDER.index)
-
-
-def _parts(benchmark: Benchmark, name: str, known: list[str]) -> list[str]:
-    """The parts behind a part, an average, or an average of averages."""
-    if name in known:
-        return [name]
-    of = next((average.of for average in benchmark.averages if average.name == name), ())
-    averages = {average.name for average in benchmark.averages}
-    found: list[str] = []
-    for pattern in of:
-        matching = [part for part in known if fnmatchcase(part, pattern)]
-        found += matching or (_parts(benchmark, pattern, known) if pattern in averages and pattern != name else [])
-    return found

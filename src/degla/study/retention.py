@@ -13,6 +13,7 @@ from degla.evaluation.item_difference import questions_of
 from degla.statistics.proportions import FEW
 from degla.statistics.seeds import QuestionVariance, Spread, seed_spread
 from degla.study.gather import Items
+from degla.study.sequence_plan import SequencePlan
 
 Matrix = tuple[tuple[float, ...], ...]
 """`matrix[i][j]`: score of task j, 0 to 1, after the first i tasks were learnt; row 0 is the base."""
@@ -92,6 +93,16 @@ class Retention:
             name: seed_spread([sums(matrix) for matrix in self.matrices], self.questions.get(name))
             for name, sums in SUMMARIES.items()
         }
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What came of a plan of tasks."""
+
+    plan: SequencePlan
+    arms: tuple[Retention, ...]
+    failures: tuple[tuple[str, str], ...]
+    """Title of each arm and seed that came to nothing, and why."""
 
 
 def cell_name(row: int, of: int | str) -> str:

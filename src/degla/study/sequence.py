@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -36,7 +36,7 @@ from degla.study.materials import (
     streams_of,
 )
 from degla.study.plan_file import Arm
-from degla.study.retention import Retention, retention_questions
+from degla.study.retention import Retention, Sequences, retention_questions
 from degla.study.sequence_page import as_data, draw_sequence, page_of
 from degla.study.sequence_plan import SequencePlan, Task, WorldTasks
 from degla.study.standings import BASE
@@ -45,16 +45,6 @@ from degla.world.draw import MARKER, draw_benchmark
 from degla.world.recognition import CLASS_TEMPLATE, draw_recognition
 
 log = logging.getLogger("degla.study")
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """What came of a plan of tasks."""
-
-    plan: SequencePlan
-    arms: tuple[Retention, ...]
-    failures: tuple[tuple[str, str], ...]
-    """Title of each arm and seed that came to nothing, and why."""
 
 
 def conduct_sequences(
@@ -136,12 +126,11 @@ def _questions(plan: SequencePlan, stages: Sequence[Sequence[Path]], *, label: s
 
 
 def _write(found: Sequences, out: Path, *, command: str) -> None:
-    data = as_data(found.plan, found.arms, found.failures, command=command)
-    write_json(out / "continual.json", data, indent=1)
-    page = page_of(found.plan, found.arms, found.failures, command=command)
+    write_json(out / "continual.json", as_data(found, command=command), indent=1)
+    page = page_of(found, command=command)
     write_text(out / "continual.html", page.html())
     write_text(out / "continual.md", page.markdown())
-    write_text(out / "continual.svg", standing_alone(draw_sequence(found.plan, found.arms)) + "\n")
+    write_text(out / "continual.svg", standing_alone(draw_sequence(found)) + "\n")
 
 
 def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:

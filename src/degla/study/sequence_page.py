@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from degla.pages.table import Table, TableCell, TableRow
 from degla.pages.words import UNKNOWN, duration
 from degla.statistics.seeds import Spread
 from degla.study.page import score
-from degla.study.retention import SUMMARIES, Retention
+from degla.study.retention import SUMMARIES, Retention, Sequences
 from degla.study.sequence_plan import SequencePlan
 
 if TYPE_CHECKING:
@@ -35,10 +34,11 @@ _PANELS_A_ROW = 3
 _FILE_INCHES = 7.9
 
 
-def render_terminal(plan: SequencePlan, arms: Sequence[Retention]) -> Group:
+def render_terminal(found: Sequences) -> Group:
     """The summary of all arms, then the matrix of each."""
     from rich.console import Group
 
+    plan, arms = found.plan, found.arms
     # The summaries are rows here: more of them would not fit side by side.
     heads, *rows = zip(_glance_heads(plan), *(_glance(plan, arm) for arm in arms), strict=True)
     tables = [Table([str(head) for head in heads], rows).terminal(title=plan.title)]
@@ -46,16 +46,15 @@ def render_terminal(plan: SequencePlan, arms: Sequence[Retention]) -> Group:
     return Group(*tables)
 
 
-def page_of(
-    plan: SequencePlan, arms: Sequence[Retention], failures: Sequence[tuple[str, str]], *, command: str
-) -> Page:
+def page_of(found: Sequences, *, command: str) -> Page:
     """The page."""
+    plan, arms = found.plan, found.arms
     lead: list[Part | str] = [Paragraph(plan.about, quiet=False)] if plan.about else []
     lead += [Code(command, "sh")] if command else []
-    warnings = [f"{title} failed: {error}" for title, error in failures]
+    warnings = [f"{title} failed: {error}" for title, error in found.failures]
     if any(len(arm.seeds) == 1 for arm in arms):
         warnings.append("One seed: intervals are over questions alone, and another seed may say otherwise.")
-    picture = Figure(partial(draw_sequence, plan, arms), _PICTURE, file="continual.svg")
+    picture = Figure(partial(draw_sequence, found), _PICTURE, file="continual.svg")
     glance = Table(_glance_heads(plan), [_glance(plan, arm) for arm in arms])
     return Page(
         plan.title, [glance, _HOW_TO_READ, picture, *(Section(arm.arm, [_matrix(plan, arm)]) for arm in arms)],
@@ -63,14 +62,12 @@ def page_of(
     )  # fmt: skip
 
 
-def as_data(
-    plan: SequencePlan, arms: Sequence[Retention], failures: Sequence[tuple[str, str]], *, command: str
-) -> dict[str, Any]:
+def as_data(found: Sequences, *, command: str) -> dict[str, Any]:
     """Everything as JSON values; scores are 0 to 1."""
     return {
-        "title": plan.title,
+        "title": found.plan.title,
         "command": command,
-        "tasks": [{"name": task.name, "score": task.measure} for task in plan.tasks],
+        "tasks": [{"name": task.name, "score": task.measure} for task in found.plan.tasks],
         "arms": [
             {
                 "arm": arm.arm,
@@ -83,15 +80,16 @@ def as_data(
                 "summaries": {name: _as_values(value) for name, value in arm.summaries.items()},
                 "training_seconds": arm.seconds,
             }
-            for arm in arms
+            for arm in found.arms
         ],
-        "failures": [{"sequence": title, "error": error} for title, error in failures],
+        "failures": [{"sequence": title, "error": error} for title, error in found.failures],
     }
 
 
 @svg.styled
-def draw_sequence(plan: SequencePlan, arms: Sequence[Retention], width: float = _FILE_INCHES) -> str:
+def draw_sequence(found: Sequences, width: float = _FILE_INCHES) -> str:
     """An SVG element for a page, `width` inches wide: a panel a task, a line an arm, from the base to the last task."""
+    plan, arms = found.plan, found.arms
     names = _columns(plan)
     across = min(len(names), _PANELS_A_ROW if width > svg.PHONE else 2)
     down = -(-len(names) // across)

@@ -33,9 +33,9 @@ def run(given: argparse.Namespace) -> int:
         plan, out=given.out, where=str(given.plan), command=command, processes=given.processes, engine=given.engine
     )
     if given.json:
-        print_json(as_data(found.plan, found.arms, found.failures, command=command))
+        print_json(as_data(found, command=command))
     else:
-        show(render_terminal(found.plan, found.arms))
+        show(render_terminal(found))
         tell(f"written: {given.out / 'continual.html'}, continual.md and continual.json beside it")
     refuse_failures(found.failures, runs="sequences")
     return 0
