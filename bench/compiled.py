@@ -6,7 +6,6 @@ import argparse
 import os
 import statistics
 import time
-from dataclasses import replace
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
@@ -37,6 +36,12 @@ def open_step(workload: Workload, precision: str) -> tuple[Trainer, Batch]:
     return build_trainer(config, accelerator, encoder, Processes(), rules=1, steps=1000), batch
 
 
+def open_both(workload: Workload, precision: str) -> list[tuple[Trainer, Batch]]:
+    """The eager step and the compiled one."""
+    sides = [workload.model_copy(update={"compile": compile}) for compile in (False, True)]
+    return [open_step(side, precision) for side in sides]
+
+
 def first(trainer: Trainer, batch: Batch) -> tuple[float, dict[str, torch.Tensor], float]:
     """Loss and gradients of the batch, and the processor seconds that they took."""
     started = spent()
@@ -55,7 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     workload = Workload(model=given.model, batch_size=given.batch_size, negatives=given.negatives)
-    eager, compiled = (open_step(replace(workload, compile=compile), given.precision) for compile in (False, True))
+    eager, compiled = open_both(workload, given.precision)
     loss, gradients, _ = first(*eager)
     counters.clear()
     other_loss, others, to_compile = first(*compiled)

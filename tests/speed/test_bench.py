@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.compiled import open_both
 from degla.cli import main
 from degla.losses.core import Processes
 from degla.model.load import load_encoder
@@ -59,6 +60,12 @@ def test_both_sides_take_the_same_step(tiny_model: Path, tiny_pairs: Pairs) -> N
     own = dict(trainer.teacher.encoder.clip.named_parameters()) if trainer.teacher else {}
     for name, value in baseline.teacher.named_parameters():
         torch.testing.assert_close(own[name], value, rtol=0, atol=1e-5)
+
+
+def test_the_compiled_step_is_opened_beside_the_eager_one(tiny_model: Path, tiny_pairs: Pairs) -> None:
+    workload = Workload(model=str(tiny_model), batch_size=2, negatives=1, captions=tiny_pairs["captions"],
+                        negatives_file=tiny_pairs["negatives"])  # fmt: skip
+    assert [trainer.config.train.compile for trainer, _ in open_both(workload, "fp32")] == [False, True]
 
 
 def test_ratios_are_of_what_was_measured() -> None:
