@@ -15,6 +15,7 @@ import torch
 
 from degla.cli import main
 from degla.doctor import Finding
+from degla.doctor.examine import _device
 from degla.doctor.examine import examine as look
 from degla.doctor.step import estimate_memory, examine_speed
 from degla.training.step import Trainer
@@ -172,12 +173,18 @@ def test_how_long_a_step_waits_for_data(
         config=SimpleNamespace(train=SimpleNamespace(batch_size=8)),
     )  # fmt: skip
     monkeypatch.setattr("degla.doctor.step.time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr("degla.doctor.step.os.cpu_count", lambda: cores)
+    monkeypatch.setattr("degla.doctor.step.usable_cores", lambda: cores)
     pairs: Any = _SlowPairs(clock, data)
     found = examine_speed(trainer, pairs, workers=workers, seconds=10.0)
     assert (found.state, found.values["waiting_share"]) == (state, pytest.approx(share)) and told in found.text
     assert found.values["step_pairs_per_second"] == pytest.approx(8.0)
     assert found.values["data_pairs_per_second"] == pytest.approx(8 / data)
+
+
+def test_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
+    found = _device(torch.device("cpu"), "no")
+    assert found.values["cores"] == 3 and found.text.startswith("3 processor cores, ")
 
 
 def test_the_command(tiny_model: Path, tiny_pairs: Pairs, capsys: pytest.CaptureFixture[str]) -> None:

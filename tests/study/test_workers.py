@@ -14,7 +14,7 @@ import pytest
 
 from degla.errors import InputError
 from degla.locks import lock
-from degla.study.workers import Ended, run_jobs
+from degla.study.workers import Ended, default_processes, run_jobs
 from tests.launch import FORKS
 
 
@@ -63,6 +63,12 @@ def test_failures_and_deaths_stop_nothing_else() -> None:
     assert refused is not None and refused.error == "no such thing; give another." and refused.details == ""
     assert died is not None and "SIGKILL" in died.error and "memory" in died.error
     assert broken is not None and "ZeroDivisionError" in broken.error and "Traceback" in broken.details
+
+
+def test_no_more_processes_than_processors_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert default_processes() == 3
 
 
 def test_a_signal_ends_it() -> None:

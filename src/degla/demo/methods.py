@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 from degla.config.run import TrainConfig
 from degla.config.sections import CheckpointConfig, TrackingConfig
+from degla.data.loader import usable_cores
 from degla.data.sources import read_captions
 from degla.errors import DeglaError, InputError
 from degla.evaluation.choice import trade_off
@@ -42,7 +42,7 @@ RATE = 4e-4
 """Learning rate for the world's model of a few million parameters, where a recipe says 1e-6 for one of full size."""
 
 
-PROCESSES = os.cpu_count() or 1
+PROCESSES = usable_cores()
 """For the rules and for runs side by side: one a processor."""
 
 

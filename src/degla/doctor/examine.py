@@ -12,7 +12,7 @@ import torch
 
 from degla.config.run import StreamConfig, TrainConfig
 from degla.data.images import check_images
-from degla.data.loader import choose_workers
+from degla.data.loader import choose_workers, usable_cores
 from degla.doctor import Finding
 from degla.doctor.step import available_memory, count_parameters, estimate_memory, examine_speed
 from degla.errors import InputError
@@ -144,8 +144,8 @@ def _model(encoder: Encoder) -> Finding:
 
 def _device(device: torch.device, precision: str) -> Finding:
     shown = "fp32" if precision == "no" else precision
-    values: dict[str, float | int | str] = {"device": str(device), "precision": shown, "cores": os.cpu_count() or 1}
-    text = f"{os.cpu_count()} processor cores, {torch.get_num_threads()} threads, in {shown}; no GPU."
+    values: dict[str, float | int | str] = {"device": str(device), "precision": shown, "cores": usable_cores()}
+    text = f"{usable_cores()} processor cores, {torch.get_num_threads()} threads, in {shown}; no GPU."
     if device.type == "cuda":
         text = f"{torch.cuda.get_device_name(device)} in {shown}."
     return Finding("device", "ok", text, values)

@@ -6,7 +6,6 @@ That is how fast data come, how fast a step is, how long a step waits for its ba
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from degla.data.batches import Batch
+from degla.data.loader import usable_cores
 from degla.doctor import Finding
 from degla.model.encoder import Encoder
 from degla.model.heap import main_memory
@@ -113,7 +113,7 @@ def examine_speed(
         # Workers and step share the processor: what one saves the other has to wait for.
         beside = "" if workers else "--data.workers 1 decodes beside it, and "
         return Finding("speed", "warning", f"{text}; {beside}degla pack makes it less.", values)
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     wanted = math.ceil(_RESERVE * size / step / data)
     if wanted > cores:
         return Finding("speed", "warning", f"{text}: data limit. --data.workers {cores}, and degla pack.", values)

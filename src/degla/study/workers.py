@@ -94,10 +94,12 @@ class Workers(Protocol[AnyWorker]):
 
 
 def default_processes() -> int:
-    """One a processor; one alone where a GPU does the work."""
+    """One a processor that this process may run on; one alone where a GPU does the work."""
     import torch
 
-    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    from degla.data.loader import usable_cores
+
+    return 1 if torch.cuda.is_available() else usable_cores()
 
 
 def run_jobs(
