@@ -17,7 +17,7 @@ from degla.cli import main
 from degla.doctor import Finding
 from degla.doctor.examine import _device
 from degla.doctor.examine import examine as look
-from degla.doctor.step import estimate_memory, examine_speed
+from degla.doctor.step import available_memory, estimate_memory, examine_speed
 from degla.training.step import Trainer
 from tests.training.configs import tiny_config
 from tests.training.gradient_worker import first_step
@@ -179,6 +179,11 @@ def test_how_long_a_step_waits_for_data(
     assert (found.state, found.values["waiting_share"]) == (state, pytest.approx(share)) and told in found.text
     assert found.values["step_pairs_per_second"] == pytest.approx(8.0)
     assert found.values["data_pairs_per_second"] == pytest.approx(8 / data)
+
+
+def test_no_more_memory_is_free_than_a_container_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("degla.doctor.step.main_memory", lambda: 4096)
+    assert available_memory(torch.device("cpu")) == 4096
 
 
 def test_cores_are_those_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

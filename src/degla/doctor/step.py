@@ -69,14 +69,15 @@ def estimate_memory(trainer: Trainer, stream: Stream, batch: Batch) -> tuple[int
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that are free on the GPU, or in main memory."""
+    """Bytes that are free on the GPU, or in main memory: of a container or a job no more than it may have."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    most = main_memory()
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        return min(most, next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")))
     except (OSError, StopIteration):
-        return main_memory()
+        return most
 
 
 def examine_speed(
