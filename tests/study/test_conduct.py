@@ -340,23 +340,22 @@ def test_given_data_is_the_same_as_drawn_data(tmp_path: Path, drawn: Path) -> No
     world = _plan_of(tmp_path / "world", train_steps=2)
     shutil.copytree(drawn, tmp_path / "world" / "out" / "data")
     made = prepare(world, expand(world, where="plan"), out=tmp_path / "world" / "out")
-    assert given.questions[0].digest == made.questions[0].digest and given.questions[0].benchmarks == ("world",)
-    wanted = {name: made.inputs[0][name] for name in ("captions", "negatives")}
-    assert all(inputs | wanted == inputs for inputs in given.inputs[:3]), "equal contents under other names"
-    assert given.inputs[0]["images"] == str(pairs / "images")
-    assert (
-        given.configs[2].data.negatives is not None and given.configs[2].data.negatives.parent == tmp_path / "out/data"
-    )
+    assert given[0].asked.digest == made[0].asked.digest and given[0].asked.benchmarks == ("world",)
+    wanted = {name: made[0].inputs[name] for name in ("captions", "negatives")}
+    assert all(run.inputs | wanted == run.inputs for run in given[:3]), "equal contents under other names"
+    assert given[0].inputs["images"] == str(pairs / "images")
+    assert given[2].config.data.negatives is not None and given[2].config.data.negatives.parent == tmp_path / "out/data"
     (tmp_path / "other.jsonl").write_text((tmp_path / "other.jsonl").read_text() + "\n")
     changed = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out")
-    assert changed.inputs[0] == given.inputs[0] and changed.inputs[1] != given.inputs[1]
+    assert changed[0].inputs == given[0].inputs and changed[1].inputs != given[1].inputs
 
 
 def test_a_world_with_longer_captions_has_them_beside_its_own(tmp_path: Path, drawn: Path) -> None:
     shutil.copytree(drawn, tmp_path / "out" / "data")
     fields = {"world": _TINY["world"] | {"contexts": True}, "arms": [{"recipe": "context_clip"}]}
     plan = read_plan(_write(tmp_path, **fields))
-    (config,) = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out").configs
+    (made,) = prepare(plan, expand(plan, where="plan"), out=tmp_path / "out")
+    config = made.config
     assert config.data.captions is not None
     longer = list(read_jsonl(CaptionRecord, config.data.captions))
     plain = list(read_jsonl(CaptionRecord, config.data.captions.with_name("captions.jsonl")))

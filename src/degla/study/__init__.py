@@ -13,8 +13,7 @@ workers         jobs spread over workers, processes of this machine or tasks of 
 watch           progress of the runs, on a terminal or as lines
 record          study.json: every value of every run, and what other questions would do to it
 gather          results of the runs to that record
-standings       the record to one row a model: scores with intervals, joint score, cost
-significance    paired tests between arms, over seeds and over questions
+standings       the record to one row a model: scores with intervals, joint score, cost; paired tests between arms
 study           what the pages show of a record: table, tests, sources of variance, warnings; the best settings
 plot, page      the frontier; the page and all files of a study
 printed         published tables with the study's own scores below

@@ -142,21 +142,21 @@ def open_log(out: Path) -> Iterator[logging.Handler]:
 
 
 def _jobs(
-    runs: Sequence[Run], materials: Materials, *, out: Path, rehearsed: bool = False
+    runs: Sequence[Run], materials: Sequence[Materials], *, out: Path, rehearsed: bool = False
 ) -> tuple[list[Job], list[Job]]:
     """Jobs that measure the bases, that of the plan first, and jobs of the runs, in order."""
     results = out / "results"
     bases: dict[tuple[str, StudyQuestions], Job] = {}
     now = AskedNow()
     jobs = []
-    for run, config, inputs, asked in zip(runs, materials.configs, materials.inputs, materials.questions, strict=True):
-        base = run.config.model
+    for run, data in zip(runs, materials, strict=True):
+        base, asked = run.config.model, data.asked
         if (base, asked) not in bases:
             title = titled(BASE, run.replicate)
             file = results / f"{file_name(BASE, None, run.replicate)}.json"
             bases[base, asked] = Job(
                 label=title, base=base, config=None,
-                inputs={name: digest for name, digest in inputs.items() if name == "base"},
+                inputs={name: digest for name, digest in data.inputs.items() if name == "base"},
                 measures=(Measure(title, 1.0, file),), asked=asked, items=now.digests(asked),
                 leakage=now.leakage(None, base=base, asked=asked), rehearsed=rehearsed,
             )  # fmt: skip
@@ -166,9 +166,9 @@ def _jobs(
             for label in (run.model_label(share),)
         )
         label = titled(run.label, run.replicate)
-        leakage = now.leakage(config, base=base, asked=asked)
+        leakage = now.leakage(data.config, base=base, asked=asked)
         start = replace(bases[base, asked], label=label, leakage=leakage)
-        jobs.append(replace(start, config=config, inputs=inputs, measures=measures))
+        jobs.append(replace(start, config=data.config, inputs=data.inputs, measures=measures))
     return list(bases.values()), jobs
 
 

@@ -34,8 +34,7 @@ from degla.study.record import (
     StudyRecord,
     TestRecord,
 )
-from degla.study.significance import ScoreWeights, common_seeds, test_names, tested_scores
-from degla.study.standings import BASE, tabulate
+from degla.study.standings import BASE, ScoreWeights, common_seeds, tabulate, test_names, tested_scores
 
 log = logging.getLogger("degla.study")
 

@@ -43,17 +43,17 @@ _NEIGHBOURS = 3
 
 @dataclass(frozen=True)
 class Materials:
-    """Data of the runs, and the benchmarks."""
+    """Data of a run, and the benchmarks."""
 
-    configs: tuple[TrainConfig, ...]
-    """Of the runs, in order, with their data filled in."""
-    inputs: tuple[dict[str, str], ...]
-    """What each run is trained on, by contents: a run is made again when it changes."""
-    questions: tuple[StudyQuestions, ...]
-    """What each run's models are asked."""
+    config: TrainConfig
+    """With its data filled in."""
+    inputs: dict[str, str]
+    """What it is trained on, by contents: a run is made again when it changes."""
+    asked: StudyQuestions
+    """What its models are asked."""
 
 
-def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
+def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> list[Materials]:
     """Draw the world where the plan says so, and make the negatives and neighbours that no file gives.
 
     Args:
@@ -61,11 +61,14 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
         runs: its runs.
         out: folder of the study; what is made goes to ``data`` in it.
 
+    Returns:
+        Of each run.
+
     Raises:
         InputError: files of the plan are missing or wrong.
     """
     folder = out / "data"
-    configs, inputs, questions = [], [], []
+    found = []
     digests: dict[Path, str] = {}
     shared: dict[Replicate | None, tuple[Plan, DrawnPairs | None, StudyQuestions]] = {}
     for run in runs:
@@ -89,10 +92,9 @@ def prepare(plan: Plan, runs: Iterable[Run], *, out: Path) -> Materials:
             data = replace(data, neighbours=file)
         config = replace(run.config, data=data, out=out / "runs" / run.name)
         pictures = str(data.images) if pairs is None else digest_of(pairs.images.parent / MARKER, digests)
-        inputs.append({"negatives": "", **digests_of_files(config, digests), "images": pictures, **weights})
-        configs.append(config)
-        questions.append(asked)
-    return Materials(tuple(configs), tuple(inputs), tuple(questions))
+        inputs = {"negatives": "", **digests_of_files(config, digests), "images": pictures, **weights}
+        found.append(Materials(config, inputs, asked))
+    return found
 
 
 def _pairs(plan: Plan, folder: Path) -> DrawnPairs | None:

@@ -21,8 +21,7 @@ from degla.study.plan import Plan
 from degla.study.plot import arm_marks, frontier, has_many
 from degla.study.printed import printed_section
 from degla.study.record import dump_study, load_study
-from degla.study.significance import PairedTest
-from degla.study.standings import BASE, StudyRow
+from degla.study.standings import BASE, PairedTest, StudyRow
 from degla.study.study import Study, spread_over
 
 _HOW_TO_READ = (

@@ -61,11 +61,16 @@ class Replicate(Record):
     arms: tuple[str, ...] | None = None
 
     @property
+    def changes(self) -> dict[str, int | str]:
+        """What is drawn otherwise than in the plan: "negatives", "scenes", "questions" and "base" to what is taken."""
+        values = {"negatives": self.negatives_seed, "scenes": self.scenes_seed, "questions": self.questions_seed,
+                  "base": self.base}  # fmt: skip
+        return {noun: value for noun, value in values.items() if value is not None}
+
+    @property
     def title(self) -> str:
         """The name, or else what is changed: "scenes 1, questions 1, base other"."""
-        seeds = {"negatives": self.negatives_seed, "scenes": self.scenes_seed, "questions": self.questions_seed}
-        told = [f"{noun} {seed}" for noun, seed in seeds.items() if seed is not None]
-        return self.name or ", ".join([*told, *([f"base {Path(self.base).name}"] if self.base is not None else [])])
+        return self.name or ", ".join(f"{noun} {Path(str(value)).name}" for noun, value in self.changes.items())
 
 
 class Plan(ArmsPlan):
@@ -158,9 +163,7 @@ class Plan(ArmsPlan):
         """What a replicate changes: "negatives", "scenes", "questions", "base"."""
         scenes, questions = (self.world.scenes_seed, self.world.questions_seed) if self.world else (None, None)
         own = {"negatives": self.negatives_seed, "scenes": scenes, "questions": questions, "base": self.base}
-        new = {"negatives": replicate.negatives_seed, "scenes": replicate.scenes_seed,
-               "questions": replicate.questions_seed, "base": replicate.base}  # fmt: skip
-        return tuple(name for name, value in new.items() if value is not None and value != own[name])
+        return tuple(name for name, value in replicate.changes.items() if value != own[name])
 
     def varied(self, replicate: Replicate | None) -> Plan:
         """The plan of one replicate; None: the plan itself, without its replicates."""

@@ -19,8 +19,7 @@ from degla.files import write_text
 from degla.statistics.seeds import Overall, Source, over_sources
 from degla.study.plan import Plan, WorldData
 from degla.study.record import StudyRecord
-from degla.study.significance import PairedTest, paired_tests
-from degla.study.standings import BASE, StudyTable, tabulate
+from degla.study.standings import BASE, PairedTest, StudyTable, paired_tests, tabulate
 
 _FEW_SEEDS = 5
 """A report takes so many seeds at least: a choice may be coarse, what is said of it may not."""

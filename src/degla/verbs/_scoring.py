@@ -140,8 +140,7 @@ def refuse_several_processes(verb: str) -> None:
 def check_questions(given: argparse.Namespace) -> None:
     """Refuse a wrong name or seed before anything heavy is imported; the seed's intervals are drawn last of all."""
     for name in given.benchmarks:
-        if name not in BENCHMARKS.names():
-            BENCHMARKS.load(name)
+        BENCHMARKS.require(name)
     require_least(given, "seed", least=0)
 
 
