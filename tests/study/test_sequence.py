@@ -22,13 +22,13 @@ from degla.study.retention import (
     Retention,
     Sequences,
     average,
+    draw_sequence,
     forgetting,
     last,
     transfer,
     zero_shot,
 )
 from degla.study.sequence import sequence_jobs
-from degla.study.sequence_page import draw_sequence
 from degla.study.sequence_plan import SequencePlan, read_sequence_plan
 from degla.study.tuning import tune_all
 from degla.world.recognition import draw_recognition

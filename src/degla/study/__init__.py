@@ -10,20 +10,18 @@ materials       pairs, negatives and benchmarks that the runs share; images of t
 tuning          one run in its process: fine-tune, measure, average; what is done already is not done again
 workers         jobs spread over workers, processes of this machine or tasks of a Ray cluster; one that fails does not
                 stop the others
-watch           progress of the runs, on a terminal or as lines
 record          study.json: every value of every run, and what other questions would do to it
 gather          results of the runs to that record
 standings       the record to one row a model: scores with intervals, joint score, cost; paired tests between arms
 study           what the pages show of a record: table, tests, sources of variance, warnings; the best settings
 plot, page      the frontier; the page and all files of a study
 printed         published tables with the study's own scores below
-conduct         all of the above in order
+conduct         all of the above in order; progress of the runs, on a terminal or as lines
 rehearsal       the plan made small, before its model, data and hours are there
 
 Tasks in sequence, which take plan's arms, tuning and workers:
 
 sequence_plan   the plan's file, validated              (contract: `sequence_plan.SequencePlan`)
-retention       scores of every task after every task, and what sums them up
-sequence_page   the page, the picture, the tables on the terminal and the JSON
+retention       scores of every task after every task, what sums them up; the page, picture, tables and JSON of all
 sequence        plan to jobs, one an arm and seed, each learning one task after another; all of these in order
 """

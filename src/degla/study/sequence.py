@@ -36,8 +36,7 @@ from degla.study.materials import (
     streams_of,
 )
 from degla.study.plan_file import Arm
-from degla.study.retention import Retention, Sequences, retention_questions
-from degla.study.sequence_page import as_data, draw_sequence, page_of
+from degla.study.retention import Retention, Sequences, as_data, draw_sequence, page_of, retention_questions
 from degla.study.sequence_plan import SequencePlan, Task, WorldTasks
 from degla.study.standings import BASE
 from degla.study.workers import Ended

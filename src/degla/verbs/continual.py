@@ -24,8 +24,8 @@ def run(given: argparse.Namespace) -> int:
     check_processes(given)
     plan = read_sequence_plan(given.plan, overrides=given.set)
 
+    from degla.study.retention import as_data, render_terminal
     from degla.study.sequence import conduct_sequences
-    from degla.study.sequence_page import as_data, render_terminal
     from degla.verbs._terminal import print_json, show, tell
 
     command = command_line(given, verb="continual")
