@@ -2,7 +2,7 @@
 
 workload.py   the batch that both sides are given
 machine.py    matrix products a second of this device, and its memory
-stages.py     the contract of a step in stages, the clock, and both sides: of `training/step.py`, of the released code
+stages.py     the contract of a step in stages, their times, and both sides: of `training/step.py`, of the released code
 whole_steps.py a step as training takes it, one of the recipe clip, and one of open_clip's own trainer
 loading.py    pairs a second from picture files, inputs a second of an evaluation, each beside the plain way
 measure.py    a side in stages, or one of these: times, memory, loss, gradients

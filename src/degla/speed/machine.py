@@ -6,6 +6,8 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -33,11 +35,10 @@ def matmul_peak(device: torch.device, *, bf16: bool) -> float:
         linear(left, right, None)
         until = time.perf_counter() + _SECONDS / len(sizes)
         while time.perf_counter() < until:
-            wait(device)
-            started = time.perf_counter()
-            linear(left, right, None)
-            wait(device)
-            best = max(best, 2 * rows * inner * columns / (time.perf_counter() - started))
+            seconds: list[float] = []
+            with timed(device, seconds):
+                linear(left, right, None)
+            best = max(best, 2 * rows * inner * columns / seconds[0])
     return best
 
 
@@ -45,6 +46,18 @@ def wait(device: torch.device) -> None:
     """Wait until a GPU has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@contextmanager
+def timed(
+    device: torch.device, seconds: list[float], *, clock: Callable[[], float] = time.perf_counter
+) -> Iterator[None]:
+    """Add to `seconds` what the block takes, the device's work for it included."""
+    wait(device)
+    started = clock()
+    yield
+    wait(device)
+    seconds.append(clock() - started)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -167,10 +167,12 @@ def measure_part(settings: PartSettings) -> PartMeasured:
     device = _open_device(settings.workload)
     if settings.part == "machine":
         return PartMeasured(facts=_machine(settings, device))
-    if settings.part in ("step", "clip", "open_clip"):
-        found = _steps(settings, device)
+    if settings.part == "step":
+        found = _step(settings, device)
+    elif settings.part in ("clip", "open_clip"):
+        found = _clip(settings)
     else:
-        found = PartMeasured(per_second=_inputs(settings, device))
+        found = PartMeasured(per_second=_inputs(settings))
     # A loader fills main memory, whatever the device.
     loads = settings.part.endswith("loader")
     found.memory = peak_memory(torch.device("cpu") if loads else device)
@@ -178,14 +180,11 @@ def measure_part(settings: PartSettings) -> PartMeasured:
     return found
 
 
-def _steps(settings: PartSettings, device: torch.device) -> PartMeasured:
-    workload, times = settings.workload, settings.steps
-    if settings.part == "step":
-        step = open_step(workload, precision=settings.precision)
-        seconds, waits = seconds_of(step, device, times=times), host_waits(step, device)
-        facts = {} if waits is None else {"host_waits": waits}
-        return PartMeasured(per_second=workload.batch_size / seconds, facts=facts)
-    return _clip(settings)
+def _step(settings: PartSettings, device: torch.device) -> PartMeasured:
+    step = open_step(settings.workload, precision=settings.precision)
+    seconds, waits = seconds_of(step, device, times=settings.steps), host_waits(step, device)
+    facts = {} if waits is None else {"host_waits": waits}
+    return PartMeasured(per_second=settings.workload.batch_size / seconds, facts=facts)
 
 
 def _clip(settings: PartSettings) -> PartMeasured:
@@ -205,7 +204,7 @@ def _clip(settings: PartSettings) -> PartMeasured:
     return PartMeasured(per_second=workload.batch_size / seconds, facts={"loss": taken.losses[0]})
 
 
-def _inputs(settings: PartSettings, device: torch.device) -> float:
+def _inputs(settings: PartSettings) -> float:
     workload, workers = settings.workload, settings.workers
     encoder = _encoder(workload)
     plainly = settings.part.startswith("plain")

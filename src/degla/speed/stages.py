@@ -1,5 +1,6 @@
-"""A training step in stages, the clock that times them, and two sides of it: as `training/step.py` takes it, and as
-the field's released code does, which `degla bench` compares with.
+"""A training step in stages, each timed, and two sides of it: of `training/step.py`, and of the released code.
+
+The latter is what `degla bench` compares with.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -18,10 +19,12 @@ from degla.config.run import TrainConfig
 from degla.data.batches import Batch
 from degla.losses.core import Target
 from degla.model.encoder import Encoder
-from degla.speed.machine import wait
+from degla.speed.machine import timed
 from degla.training.embed import to_embeddings
 from degla.training.optim import parameter_groups
 from degla.training.step import Trainer
+
+Result = TypeVar("Result")
 
 STAGES = (
     "image forward", "text forward", "image teacher", "text teacher", "loss", "image backward", "text backward",
@@ -61,22 +64,6 @@ class StagedStep(Protocol):
         """Gradient of every parameter by name, before `update`."""
 
 
-class Clock:
-    """Seconds of each stage; waits for the device at the end of each."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seconds: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def stop(self, stage: str) -> None:
-        """The stage that has just ended."""
-        wait(self.device)
-        now = time.perf_counter()
-        self.seconds[stage] = now - self._since
-        self._since = now
-
-
 def take_step(step: StagedStep, *, device: torch.device, update: bool = True) -> tuple[float, dict[str, float]]:
     """Take a step and time it; returns the loss and the seconds of each stage.
 
@@ -85,31 +72,34 @@ def take_step(step: StagedStep, *, device: torch.device, update: bool = True) ->
         device: whose work is waited for.
         update: False stops before the optimiser, so that the gradients can be read.
     """
-    clock = Clock(device)
-    image = step.encode_image()
-    clock.stop("image forward")
-    text = step.encode_text()
-    clock.stop("text forward")
-    teacher_image = step.teach_image()
-    clock.stop("image teacher")
-    teacher_text = step.teach_text()
-    clock.stop("text teacher")
+    seconds: dict[str, float] = {}
+
+    def stage(name: str, work: Callable[[], Result]) -> Result:
+        spent: list[float] = []
+        with timed(device, spent, clock=time.perf_counter):
+            result = work()
+        seconds[name] = spent[0]
+        return result
+
+    image = stage("image forward", step.encode_image)
+    text = stage("text forward", step.encode_text)
+    teachers = stage("image teacher", step.teach_image), stage("text teacher", step.teach_text)
     leaves = [rows.detach().requires_grad_() for rows in (image, text)]
-    loss = step.loss(leaves[0], leaves[1], teacher_image, teacher_text)
-    loss.backward()  # type: ignore[no-untyped-call]
-    clock.stop("loss")
-    image.backward(leaves[0].grad)  # type: ignore[no-untyped-call]
-    clock.stop("image backward")
-    text.backward(leaves[1].grad)  # type: ignore[no-untyped-call]
-    clock.stop("text backward")
+
+    def lose() -> Tensor:
+        loss = step.loss(leaves[0], leaves[1], *teachers)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    loss = stage("loss", lose)
+    stage("image backward", lambda: image.backward(leaves[0].grad))  # type: ignore[no-untyped-call]
+    stage("text backward", lambda: text.backward(leaves[1].grad))  # type: ignore[no-untyped-call]
     # The backward passes leave their activations behind with these names.
     del image, text
     if update:
-        step.update()
-        clock.stop("optimiser")
-        step.average()
-        clock.stop("average")
-    return loss.item(), clock.seconds
+        stage("optimiser", step.update)
+        stage("average", step.average)
+    return loss.item(), seconds
 
 
 class PresentStep:

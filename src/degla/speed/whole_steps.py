@@ -21,7 +21,7 @@ from degla.losses.core import Processes
 from degla.model.encoder import Encoder
 from degla.model.load import load_encoder
 from degla.recipes.clip import clip
-from degla.speed.machine import wait
+from degla.speed.machine import timed
 from degla.speed.workload import Workload, make_batch
 from degla.training.build import build_trainer, open_accelerator
 from degla.training.pairs import choose_collate
@@ -48,13 +48,10 @@ def seconds_of(work: Callable[[], object], device: torch.device, *, times: int) 
     """Median seconds of some work, after `WARMING` times that are not counted."""
     for _ in range(WARMING):
         work()
-    seconds = []
+    seconds: list[float] = []
     for _ in range(times):
-        wait(device)
-        started = time.perf_counter()
-        work()
-        wait(device)
-        seconds.append(time.perf_counter() - started)
+        with timed(device, seconds):
+            work()
     return statistics.median(seconds)
 
 
@@ -116,11 +113,8 @@ def open_clip_steps(
             for images, texts in batches:
                 self.num_samples = number * len(texts)
                 tokens = encoder.tokenize(texts)
-                wait(device)
-                started = clock()
-                yield images, tokens
-                wait(device)
-                found.seconds.append(clock() - started)
+                with timed(device, found.seconds, clock=clock):
+                    yield images, tokens
 
     loader = Loader()
     loader.num_samples = number
@@ -155,10 +149,7 @@ def clip_steps(
         none, nothing = tokens[:0], torch.zeros(0, dtype=torch.long)
         pairs = [Pair(image, row, none, nothing.bool(), nothing, place, str(place))
                  for place, (image, row) in enumerate(zip(images, tokens, strict=True))]  # fmt: skip
-        wait(device)
-        started = clock()
-        losses.append(trainer.step(collate(pairs).to(device), number=number)["loss"])
-        wait(device)
-        found.seconds.append(clock() - started)
+        with timed(device, found.seconds, clock=clock):
+            losses.append(trainer.step(collate(pairs).to(device), number=number)["loss"])
     found.losses.extend(map(float, losses))
     return found

@@ -92,22 +92,12 @@ def make_batch(workload: Workload, encoder: Encoder, *, precision: str) -> Batch
     """
     config, size = workload.config(precision), image_transform(encoder).size
     generator = torch.Generator().manual_seed(0)
+    valid, rules = torch.ones(workload.negatives, dtype=torch.bool), torch.zeros(workload.negatives, dtype=torch.long)
     pairs = []
     for number, row in enumerate(sample_rows(workload)):
         tokens = encoder.tokenize([row.caption.text, *row.negatives[: workload.negatives]])
         image: Float[torch.Tensor, "3 size size"] = torch.randn(3, size, size, generator=generator)
-        valid = torch.ones(workload.negatives, dtype=torch.bool)
-        pairs.append(
-            Pair(
-                image,
-                tokens[0],
-                tokens[1:],
-                valid,
-                torch.zeros(workload.negatives, dtype=torch.long),
-                number,
-                row.caption.id,
-            )
-        )
+        pairs.append(Pair(image, tokens[0], tokens[1:], valid, rules, number, row.caption.id))
     return choose_collate(config.pairs, config.train, encoder)(pairs)
 
 

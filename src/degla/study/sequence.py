@@ -157,17 +157,11 @@ def sequence_jobs(plan: SequencePlan, *, out: Path, where: str) -> list[Chain]:
             for number, task in enumerate(plan.tasks):
                 name = f"{file_name(arm.name, seed)}/{number + 1}-{task.name}"
                 config = _config(plan, arm, data[number], seed=seed, where=f"{where}: arm {arm.name!r}, {task.name!r}")
+                inputs = base.inputs | _inputs(config, known)
+                config = replace(config, out=out / "runs" / name)
                 label = f"{arm.name} after {task.name}"
                 measure = Measure(label, 1.0, out / "results" / f"{name}.json")
-                jobs.append(
-                    replace(
-                        base,
-                        label=label,
-                        config=replace(config, out=out / "runs" / name),
-                        inputs=base.inputs | _inputs(config, known),
-                        measures=(measure,),
-                    )
-                )
+                jobs.append(replace(base, label=label, config=config, inputs=inputs, measures=(measure,)))
             found.append(Chain(arm.name, seed, tuple(jobs)))
     return found
 

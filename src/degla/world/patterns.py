@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -15,16 +16,11 @@ from degla.world.vocabulary import Colour
 _FAR = CANVAS + 40
 
 
-def _horizontal(draw: ImageDraw.ImageDraw, ink: Colour, rng: Random) -> None:
+def _stripes(draw: ImageDraw.ImageDraw, ink: Colour, rng: Random, *, upright: bool) -> None:
     step = rng.randint(14, 26)
-    for y in range(-rng.randrange(step), CANVAS, step):
-        draw.rectangle((0, y, CANVAS, y + step // 2), fill=ink)
-
-
-def _vertical(draw: ImageDraw.ImageDraw, ink: Colour, rng: Random) -> None:
-    step = rng.randint(14, 26)
-    for x in range(-rng.randrange(step), CANVAS, step):
-        draw.rectangle((x, 0, x + step // 2, CANVAS), fill=ink)
+    for place in range(-rng.randrange(step), CANVAS, step):
+        end = place + step // 2
+        draw.rectangle((place, 0, end, CANVAS) if upright else (0, place, CANVAS, end), fill=ink)
 
 
 def _diagonal(draw: ImageDraw.ImageDraw, ink: Colour, rng: Random) -> None:
@@ -100,8 +96,8 @@ def _confetti(draw: ImageDraw.ImageDraw, ink: Colour, rng: Random) -> None:
 
 
 _PAINTERS: Final[dict[str, Callable[[ImageDraw.ImageDraw, Colour, Random], None]]] = {
-    "horizontal stripes": _horizontal,
-    "vertical stripes": _vertical,
+    "horizontal stripes": partial(_stripes, upright=False),
+    "vertical stripes": partial(_stripes, upright=True),
     "diagonal stripes": _diagonal,
     "checkerboard": _checkerboard,
     "polka dots": _polka_dots,
