@@ -29,7 +29,7 @@ from degla.pages.page import Grid, Page, Part, Raw, Section
 from degla.pages.table import Table
 from degla.pages.words import UNKNOWN, interval, minus, percent
 from degla.records import PairItem, read_jsonl
-from degla.results import ItemVerdict, Result, Score
+from degla.results import ItemVerdict, Result
 from degla.stopping import end_with_parent
 from degla.study.materials import digest_of, digest_questions
 from degla.study.tuning import tune
@@ -162,7 +162,7 @@ def show_base(result: Result, benchmark: Path, out: Path) -> None:
         [
             score.name,
             percent(score.value),
-            interval(*ends) if (ends := _ends(score)) else UNKNOWN,
+            UNKNOWN if score.interval is None else interval(score.interval.low, score.interval.high),
             percent(score.chance),
         ]
         for score in (*entry.averages, *(part.scores[0] for part in entry.parts))
@@ -181,10 +181,6 @@ def show_base(result: Result, benchmark: Path, out: Path) -> None:
         tab="degla demo: the base model",
     )  # fmt: skip
     write_text(out, page.html())
-
-
-def _ends(score: Score) -> tuple[float, float] | None:
-    return None if score.interval is None else (score.interval.low, score.interval.high)
 
 
 def _mistakes(result: Result, benchmark: Path) -> Iterator[Part | str]:
