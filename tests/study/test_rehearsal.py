@@ -19,7 +19,8 @@ from degla.evaluation.questions import ask
 from degla.records import PairItem
 from degla.shelf import BENCHMARKS
 from degla.study.plan import Plan, read_plan
-from degla.study.record import RehearsedPart, load_study
+from degla.study.printed import _kind
+from degla.study.record import RehearsalRecord, RehearsedPart, load_study
 from degla.study.rehearsal import plan as rehearsal_plan
 from degla.study.rehearsal.plan import lay_pairs
 from degla.study.rehearsal.questions import lay_questions
@@ -157,3 +158,13 @@ def test_printed_names_arms_and_rows_that_exist() -> None:
     for printed, told in (({"degal": "DeGLA"}, "names 'degal'"), ({"degla": "DeGAL"}, "has a row 'DeGAL'")):
         with pytest.raises(ValueError, match=told):
             Plan(**fields, printed=printed)  # type: ignore[arg-type]
+
+
+def test_a_column_that_is_called_as_a_part_has_the_mark_of_all_that_it_averages() -> None:
+    """MMVP-VLM has a pattern "text" and an average "text"; the published column is the average."""
+    parts = tuple(
+        RehearsedPart(benchmark="mmvp_vlm", part=part.name, kind="items" if part.name == "text" else "pictures")
+        for part in BENCHMARKS.load("mmvp_vlm").BENCHMARK.parts
+    )
+    record = RehearsalRecord(base="photo", steps=1, batch_size=1, pairs="", negatives="", parts=parts)
+    assert _kind(record, "mmvp_vlm", "text") == "pictures"
