@@ -13,7 +13,7 @@ from degla import parse, records
 from degla.config.file import read_values
 from degla.data.sources import read_captions, read_negatives
 from degla.errors import InputError
-from degla.evaluation.data_sets.archives import labelled_members
+from degla.evaluation.archives import labelled_members
 from degla.evaluation.results import load_result
 from degla.negatives.replies import read_member, read_reply
 from tests.evaluation.published_layouts import write_tar

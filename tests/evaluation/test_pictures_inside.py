@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from degla.errors import InputError
+from degla.evaluation import archives
 from degla.evaluation.benchmarks import bivlc, vismin
-from degla.evaluation.data_sets import embedded
 from degla.evaluation.inventory import take_inventory
 from degla.evaluation.pictures import has_picture, read_picture, size_of, thumbnail
 from degla.records import ItemImage, PairItem
@@ -110,8 +110,8 @@ def test_threads_share_a_file(tmp_path: Path) -> None:
     parquet.write_table(arrow.table({"image": contents}), tmp_path / "a.parquet", row_group_size=2)
     with ThreadPoolExecutor(8) as threads:
         for _ in range(10):
-            embedded._opened.cache_clear()
-            embedded._pictures.cache_clear()
+            archives._opened.cache_clear()
+            archives._pictures.cache_clear()
             read = threads.map(lambda row: read_picture(tmp_path, f"a.parquet#image/{row}"), range(64))
             assert list(read) == contents
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from degla.data.extras import read_classes
 from degla.data.sources import read_captions, read_negatives
-from degla.evaluation.data_sets.archives import labelled_members
+from degla.evaluation.archives import labelled_members
 from degla.evaluation.results import load_result
 from degla.files import LineFile
 from degla.negatives.examples import read_examples

@@ -1,23 +1,28 @@
-"""Annotation files of published benchmarks: JSON enters, rows with their keys leave, wrong files are named.
+"""Annotation files of published benchmarks: CSV, JSON, JSONL, Parquet or Arrow enter, checked rows leave.
 
-Karpathy's test split of COCO and Flickr30k is read in either published form: images with their captions leave.
+What is missing or wrong is named, with where to get it. Karpathy's test split of COCO and Flickr30k is read in either
+published form: images with their captions leave.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 from pydantic import Field
 
 from degla import parse
+from degla.data.formats.csv import read_rows
 from degla.errors import InputError
+from degla.evaluation import archives
 from degla.evaluation.benchmark import Benchmark
 from degla.records import Record, RecordType, validate
 
+Kind = TypeVar("Kind", dict[str, Any], list[Any])
 _AGAIN: Final = "Fetch the file again."
+_PICKLED: Final = (".pt", ".pth", ".pkl", ".pickle")
 
 
 class Published(Protocol):
@@ -32,6 +37,11 @@ class Published(Protocol):
         """How they must lie, one path a line."""
 
 
+def where_to_get(published: Published) -> str:
+    """What ends a message about files that lack."""
+    return f"Get it from {published.source}; the files must lie so:\n{published.layout}"
+
+
 def read_object(file: Path, published: Published) -> dict[str, Any]:
     """The members of a file that is one JSON object, in the file's order.
 
@@ -39,34 +49,24 @@ def read_object(file: Path, published: Published) -> dict[str, Any]:
         InputError: the file is missing (the message says where to get it and how it must lie), is not JSON, is not an
             object or holds a key twice.
     """
-    content = _read(file, published)
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: must be one JSON object, got a {type(content).__name__}. {_AGAIN}")
-    return content
+    return _read(file, published, dict, "object")
 
 
 def read_list(file: Path, published: Published) -> list[Any]:
     """The elements of a file that is one JSON list; raises like `read_object`."""
-    content = _read(file, published)
-    if not isinstance(content, list):
-        raise InputError(f"{file}: must be one JSON list, got a {type(content).__name__}. {_AGAIN}")
+    return _read(file, published, list, "list")
+
+
+def _read(file: Path, published: Published, kind: type[Kind], name: str) -> Kind:
+    content = parse.parse_json(read_annotation(file, published), where=str(file), remedy=_AGAIN)
+    if not isinstance(content, kind):
+        raise InputError(f"{file}: must be one JSON {name}, got a {type(content).__name__}. {_AGAIN}")
     return content
-
-
-def read_lines(file: Path, published: Published) -> Iterator[tuple[int, Any]]:
-    """Line numbers, from 1, and contents of a file with one JSON value a line; raises like `read_object`."""
-    for number, line in enumerate(read_annotation(file, published).split("\n"), start=1):
-        if line.strip():
-            yield number, parse.parse_json(line, where=f"{file} line {number}", remedy=_AGAIN, lines=False)
 
 
 def published_row(kind: type[RecordType], row: object, *, where: str) -> RecordType:
     """One row of a published file, checked as by `records.validate`; raises like it."""
     return validate(kind, row, where=where, remedy=_AGAIN)
-
-
-def _read(file: Path, published: Published) -> Any:
-    return parse.parse_json(read_annotation(file, published), where=str(file), remedy=_AGAIN)
 
 
 def read_annotation(file: Path, published: Published) -> str:
@@ -75,8 +75,65 @@ def read_annotation(file: Path, published: Published) -> str:
     Raises:
         InputError: the file is missing (the message says where to get it and how it must lie) or not UTF-8.
     """
-    layout = f"Get it from {published.source}; the files must lie so:\n{published.layout}"
-    return parse.decode(parse.read_bytes(file, remedy=layout), where=str(file), remedy=_AGAIN)
+    return parse.decode(parse.read_bytes(file, remedy=where_to_get(published)), where=str(file), remedy=_AGAIN)
+
+
+def read_records(kind: type[RecordType], file: Path, published: Published) -> Iterator[tuple[str, RecordType]]:
+    """Every row of a table, validated, behind its place: ("cc_neg.jsonl line 3", row).
+
+    Args:
+        kind: of a row.
+        file: its ending says its form. In Parquet and Arrow, the cell of a column of pictures is the picture's name
+            (`archives`).
+        published: where to get the file.
+
+    Raises:
+        InputError: the file is missing, empty or of another form, or a row is wrong; file, row and field are named.
+    """
+    empty = True
+    for where, row in read_table(file, published):
+        empty = False
+        yield where, published_row(kind, row, where=where)
+    if empty:
+        raise InputError(f"{file}: holds no row. Get it again from {published.source}.")
+
+
+def read_table(file: Path, published: Published) -> Iterator[tuple[str, Any]]:
+    """Every row as it is, behind its place; arguments and errors as for `read_records`."""
+    form = file.suffix.lower()
+    if form in _PICKLED:
+        raise InputError(
+            f"{file}: a pickle, which can run any program where it is opened, so that it is not read here. Have its "
+            f"rows written as JSON, one a line:\n{published.layout}"
+        )
+    parse.check_regular(file, remedy=where_to_get(published))
+    if form == ".csv":
+        yield from read_rows(file, delimiter=",")
+    elif form == ".jsonl":
+        for number, line in enumerate(read_annotation(file, published).split("\n"), start=1):
+            if line.strip():
+                where = f"{file} line {number}"
+                yield where, parse.parse_json(line, where=where, remedy=_AGAIN, lines=False)
+    elif form == ".json":
+        for number, row in enumerate(read_list(file, published)):
+            yield f"{file} item {number}", row
+    elif form in archives.SUFFIXES:
+        yield from archives.read_rows(file)
+    else:
+        raise InputError(f"{file}: must end in .csv, .json, .jsonl, {' or '.join(archives.SUFFIXES)}.")
+
+
+def find_files(root: Path, patterns: Sequence[str], published: Published) -> list[Path]:
+    """The files of the first pattern that any file fits, by name.
+
+    Raises:
+        InputError: there is none.
+    """
+    for pattern in patterns:
+        found = sorted(root.glob(pattern))
+        if found:
+            return found
+    raise InputError(f"{root}: holds no {' nor '.join(patterns)}. {where_to_get(published)}")
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -128,12 +185,8 @@ def read_blip(root: Path, split: KarpathySplit, benchmark: Benchmark) -> list[tu
     Raises:
         InputError: the file is missing or wrong.
     """
-    file = root / "karpathy" / split.blip
-    rows = (
-        published_row(_BlipRow, row, where=f"{file} item {index}")
-        for index, row in enumerate(read_list(file, benchmark))
-    )
-    return [(split.prefix + row.image, row.caption) for row in rows]
+    rows = read_records(_BlipRow, root / "karpathy" / split.blip, benchmark)
+    return [(split.prefix + row.image, row.caption) for _, row in rows]
 
 
 def read_either(root: Path, split: KarpathySplit, benchmark: Benchmark) -> list[tuple[str, tuple[str, ...]]]:
@@ -147,7 +200,7 @@ def read_either(root: Path, split: KarpathySplit, benchmark: Benchmark) -> list[
     file = root / "karpathy" / split.original
     images = read_object(file, benchmark).get("images")
     if not isinstance(images, list):
-        raise InputError(f"{file}: field 'images': must be a list. Fetch the file again.")
+        raise InputError(f"{file}: field 'images': must be a list. {_AGAIN}")
     rows = (published_row(_OriginalRow, row, where=f"{file} image {index}") for index, row in enumerate(images))
     return [
         (split.folder + row.filename, tuple(sentence.raw for sentence in row.sentences))

@@ -105,28 +105,45 @@ class Retrieval(Record):
         )
 
 
-def image_question(
-    place: tuple[str, str, object], image: str | ItemImage, true: Sequence[str], false: Sequence[str], **fields: Any
-) -> PairItem:
-    """One image with texts that are true of it and texts that are not.
+ItemPlace = tuple[str, str, object]
+"""Benchmark, part, and the item's key in it."""
+ItemPicture = str | ItemImage
+"""A picture's path, or with its crop."""
 
-    Args:
-        place: benchmark, part, and the item's key in it.
-        image: or its path.
-        true: texts, one at least.
-        false: texts.
-        fields: further ones of `PairItem`.
-    """
+
+def pair_question(
+    place: ItemPlace,
+    images: Sequence[ItemPicture],
+    texts: Sequence[str],
+    gold: tuple[tuple[int, ...], ...],
+    **fields: Any,
+) -> PairItem:
+    """K images with L texts, and what is true of what: gold `[K, L]`; `fields` are further ones of `PairItem`."""
     benchmark, part, key = place
     return PairItem(
         id=f"{benchmark}/{part}/{key}",
         benchmark=benchmark,
         part=part,
-        images=(ItemImage(path=image) if isinstance(image, str) else image,),
-        texts=(*true, *false),
-        gold=((1,) * len(true) + (0,) * len(false),),
+        images=tuple(ItemImage(path=image) if isinstance(image, str) else image for image in images),
+        texts=tuple(texts),
+        gold=gold,
         **fields,
     )
+
+
+def image_question(
+    place: ItemPlace, image: ItemPicture, true: Sequence[str], false: Sequence[str], **fields: Any
+) -> PairItem:
+    """One image with texts that are true of it and texts that are not.
+
+    Args:
+        place: of the item.
+        image: or its path.
+        true: texts, one at least.
+        false: texts.
+        fields: further ones of `PairItem`.
+    """
+    return pair_question(place, [image], [*true, *false], ((1,) * len(true) + (0,) * len(false),), **fields)
 
 
 Entry = PairItem | Classification | Retrieval

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from degla.evaluation.benchmark import Metric
-from degla.records import ItemImage, PairItem
-
-ItemPlace = tuple[str, str, object]
-"""Benchmark, part, and the item's key in it."""
-ItemPictures = Sequence[str | ItemImage]
+from degla.evaluation.benchmark import ItemPicture, ItemPlace, Metric, pair_question
+from degla.records import PairItem
 
 SQUARE = ("group", "text", "image")
 """Winoground's three scores: both, the right text of each image, the right image of each text."""
@@ -21,39 +17,21 @@ def square_metrics(*names: str) -> tuple[Metric, ...]:
     return tuple(Metric(name=name, verdict=f"{name}_ok") for name in names or SQUARE)
 
 
-def square_question(place: ItemPlace, images: ItemPictures, texts: Sequence[str], **fields: Any) -> PairItem:
+def square_question(place: ItemPlace, images: Sequence[ItemPicture], texts: Sequence[str], **fields: Any) -> PairItem:
     """As many images as texts, each text true of the image in its place; `fields` as for `PairItem`."""
-    count = len(texts)
-    gold = tuple(tuple(int(row == column) for column in range(count)) for row in range(count))
-    return _item(place, images, tuple(texts), gold, fields)
+    count = range(len(texts))
+    return pair_question(place, images, texts, tuple(tuple(int(row == at) for at in count) for row in count), **fields)
 
 
 def choice_question(
-    place: ItemPlace, image: str | ItemImage, options: Sequence[str], *, right: int, **fields: Any
+    place: ItemPlace, image: ItemPicture, options: Sequence[str], *, right: int, **fields: Any
 ) -> PairItem:
     """One image with options in the order of the file, of which the one at `right` is true."""
-    return _item(place, [image], tuple(options), (tuple(int(at == right) for at in range(len(options))),), fields)
+    return pair_question(place, [image], options, (tuple(int(at == right) for at in range(len(options))),), **fields)
 
 
-def picture_question(place: ItemPlace, text: str, images: ItemPictures, *, right: int, **fields: Any) -> PairItem:
-    """One text with pictures, of which it is true of the one at `right`."""
-    return _item(place, images, (text,), tuple((int(at == right),) for at in range(len(images))), fields)
-
-
-def _item(
-    place: ItemPlace,
-    images: ItemPictures,
-    texts: tuple[str, ...],
-    gold: tuple[tuple[int, ...], ...],
-    fields: dict[str, Any],
+def picture_question(
+    place: ItemPlace, text: str, images: Sequence[ItemPicture], *, right: int, **fields: Any
 ) -> PairItem:
-    benchmark, part, key = place
-    row = {
-        "id": f"{benchmark}/{part}/{key}",
-        "benchmark": benchmark,
-        "part": part,
-        "images": tuple(ItemImage(path=image) if isinstance(image, str) else image for image in images),
-        "texts": texts,
-        "gold": gold,
-    }
-    return PairItem.model_validate(row | fields)
+    """One text with pictures, of which it is true of the one at `right`."""
+    return pair_question(place, images, [text], tuple((int(at == right),) for at in range(len(images))), **fields)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from degla.errors import InputError
+from degla.evaluation.annotations import read_table
 from degla.evaluation.benchmark import Entry
-from degla.evaluation.tables import read_table
 from degla.records import PairItem
 from degla.results import ItemVerdict
 

@@ -20,8 +20,7 @@ from PIL import Image
 from degla.data.decoding import ImageError, Subject, decode, decode_part, is_file, shown
 from degla.data.tars import read_tar_member, tar_members
 from degla.errors import InputError
-from degla.evaluation.data_sets import embedded
-from degla.evaluation.data_sets.archives import MARK, as_image_file, read_batch
+from degla.evaluation.archives import MARK, SUFFIXES, as_image_file, has_bytes, read_batch, read_bytes
 from degla.records import ImageReading, ItemImage
 
 logger = logging.getLogger(__name__)
@@ -47,8 +46,8 @@ def has_picture(root: Path, path: str) -> bool:
         return bool(_images().is_there(_images().locate(path, root)))
     if file.suffix == ".tar":
         return member in tar_members(file)
-    if file.suffix in embedded.SUFFIXES:
-        return embedded.has_bytes(file, member)
+    if file.suffix in SUFFIXES:
+        return has_bytes(file, member)
     return 0 <= _row(member) < len(read_batch(file)[1])
 
 
@@ -61,8 +60,8 @@ def size_of(root: Path, path: str) -> int:
     file, member = _split(root, path)
     if not member:
         return file.stat().st_size
-    if file.suffix in embedded.SUFFIXES:
-        return len(embedded.read_bytes(file, member))
+    if file.suffix in SUFFIXES:
+        return len(read_bytes(file, member))
     return tar_members(file)[member][1] if file.suffix == ".tar" else 0
 
 
@@ -77,8 +76,8 @@ def read_picture(root: Path, path: str) -> bytes:
     if not member:
         content = _images().read_bytes(_images().locate(path, root), _subject(root, path))
         return _frame_file(content, _subject(root, path)) if file.suffix == _FRAME else content
-    if file.suffix in embedded.SUFFIXES:
-        return embedded.read_bytes(file, member)
+    if file.suffix in SUFFIXES:
+        return read_bytes(file, member)
     return read_tar_member(file, member) if file.suffix == ".tar" else as_image_file(file, _row(member))
 
 

@@ -30,7 +30,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, RootModel
 
 from degla.errors import InputError
-from degla.evaluation.annotations import COCO, FLICKR30K, has_split, published_row, read_blip, read_list
+from degla.evaluation.annotations import COCO, FLICKR30K, Text, has_split, published_row, read_blip, read_list
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
 from degla.evaluation.perturb import perturb, prepare
 from degla.records import ItemImage, PairItem, Record
@@ -67,15 +67,14 @@ _LISTS = {"vg_relation": "visual_genome_relation.json", "vg_attribution": "visua
 _ORDERS = {"coco_order": COCO, "flickr30k_order": FLICKR30K}
 _SEEDS = "order_seeds.json"
 _SMALLEST_PAIR = 25
-_Text = Annotated[str, Field(min_length=1)]
 
 
 class _Boxed(Record, extra="ignore"):
     """What the two Visual Genome lists share: the box is cut out before the model's own transform."""
 
     image_path: str = Field(pattern=r"^[^/\\]+\.jpg$")
-    true_caption: _Text
-    false_caption: _Text
+    true_caption: Text
+    false_caption: Text
     bbox_x: int = Field(ge=0)
     bbox_y: int = Field(ge=0)
     bbox_w: int = Field(gt=0)
@@ -83,11 +82,11 @@ class _Boxed(Record, extra="ignore"):
 
 
 class _Relation(_Boxed):
-    relation_name: _Text
+    relation_name: Text
 
 
 class _Attribution(_Boxed):
-    attributes: tuple[_Text, _Text]
+    attributes: tuple[Text, Text]
 
 
 class _Seeds(RootModel[Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]]):

@@ -19,11 +19,9 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from pydantic import Field
-
+from degla.evaluation.annotations import Text, find_files, read_records
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
 from degla.evaluation.forms import SQUARE, square_metrics, square_question
-from degla.evaluation.tables import find_files, read_records
 from degla.records import Record
 
 _COUNTS = {
@@ -50,8 +48,8 @@ class _Row(Record):
     """One pair; rows have no id, so that a row's number is its name."""
 
     image: str
-    caption: str = Field(min_length=1)
-    negative_caption: str = Field(min_length=1)
+    caption: Text
+    negative_caption: Text
     negative_image: str
     type: str
     subtype: str

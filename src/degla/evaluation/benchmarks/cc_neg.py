@@ -20,19 +20,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import Field
-
+from degla.evaluation.annotations import Text, read_records
 from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry, described, image_question
-from degla.evaluation.tables import read_records
 from degla.records import Record
 
 
 class _Row(Record):
     """One caption and its negation."""
 
-    image: str = Field(min_length=1)
-    caption: str = Field(min_length=1)
-    negative_caption: str = Field(min_length=1)
+    image: Text
+    caption: Text
+    negative_caption: Text
 
 
 def items(root: Path) -> Iterator[Entry]:

@@ -19,31 +19,24 @@ from typing import Annotated
 
 from pydantic import Field, RootModel
 
-from degla.evaluation.annotations import published_row, read_list
-from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry, Metric, described
-from degla.records import ItemImage, PairItem
+from degla.evaluation.annotations import Text, read_records
+from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry, described
+from degla.evaluation.forms import square_metrics, square_question
 
 _Address = Annotated[str, Field(pattern=r"^https?://[^ ]+/\d+\.jpg$")]
-_Text = Annotated[str, Field(min_length=1)]
 
 
-class _Row(RootModel[tuple[_Address, _Text, _Address, _Text]]):
+class _Row(RootModel[tuple[_Address, Text, _Address, Text]]):
     """Address and caption of the first image, address and caption of the second."""
 
 
 def items(root: Path) -> Iterator[Entry]:
     """Read the one file; of an image's address only the file's name, Visual Genome's number, is used."""
     file = root / "cola" / "COLA_multiobjects_matching_benchmark.json"
-    for index, row in enumerate(read_list(file, BENCHMARK)):
-        first, first_caption, second, second_caption = published_row(_Row, row, where=f"{file} item {index}").root
-        yield PairItem(
-            id=f"cola/multi_object/{index}",
-            benchmark="cola",
-            part="multi_object",
-            images=tuple(ItemImage(path=f"vg/{address.rpartition('/')[2]}") for address in (first, second)),
-            texts=(first_caption, second_caption),
-            gold=((1, 0), (0, 1)),
-        )
+    for index, (_, row) in enumerate(read_records(_Row, file, BENCHMARK)):
+        first, first_caption, second, second_caption = row.root
+        images = [f"vg/{address.rpartition('/')[2]}" for address in (first, second)]
+        yield square_question(("cola", "multi_object", index), images, (first_caption, second_caption))
 
 
 BENCHMARK = Benchmark(
@@ -54,11 +47,7 @@ BENCHMARK = Benchmark(
             family="attribute",
             n=210,
             # The published number: of each caption, the right image above the other one. Text and group are extras.
-            metrics=(
-                Metric(name="image", verdict="image_ok"),
-                Metric(name="text", verdict="text_ok"),
-                Metric(name="group", verdict="group_ok"),
-            ),
+            metrics=square_metrics("image", "text", "group"),
         ),
     ),
     headline={"composition": "multi_object"},

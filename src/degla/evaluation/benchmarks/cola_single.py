@@ -25,9 +25,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.annotations import Text, published_row, read_list
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
-from degla.records import ItemImage, PairItem, Record
+from degla.evaluation.annotations import Text, published_row, read_list, where_to_get
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, pair_question
+from degla.records import Record
 
 _FOLDERS = {"gqa": "vg", "clevr": "clevr", "paco": "paco"}
 
@@ -35,7 +35,7 @@ _FOLDERS = {"gqa": "vg", "clevr": "clevr", "paco": "paco"}
 class _Image(Record):
     """One image: which phrases are true of it, and for which of them it is a hard one."""
 
-    file: str = Field(min_length=1)
+    file: Text
     label: tuple[Literal[0, 1], ...]
     hard: tuple[Literal[0, 1], ...]
 
@@ -50,26 +50,16 @@ def items(root: Path) -> Iterator[Entry]:
     files = {part: root / "cola" / f"COLA_singleobjects_benchmark_{part.upper()}.json" for part in _FOLDERS}
     there = {part: file for part, file in files.items() if file.exists()}
     if not there:
-        raise InputError(
-            f"{root / 'cola'}: holds none of {', '.join(file.name for file in files.values())}. Get them from "
-            f"{BENCHMARK.source}; they must lie so:\n{BENCHMARK.layout}"
-        )
+        names = ", ".join(file.name for file in files.values())
+        raise InputError(f"{root / 'cola'}: holds none of {names}. {where_to_get(BENCHMARK)}")
     for part, file in there.items():
         phrases, images = _read(file)
         for number, phrase in enumerate(phrases):
             hard = [image for image in images if image.hard[number]]
             gold = tuple((image.label[number],) for image in hard)
             if (1,) in gold and (0,) in gold:
-                yield PairItem(
-                    id=f"cola_single/{part}/{number}",
-                    benchmark="cola_single",
-                    part=part,
-                    images=tuple(
-                        ItemImage(path=f"{_FOLDERS[part]}/{PurePosixPath(image.file).name}") for image in hard
-                    ),
-                    texts=(phrase,),
-                    gold=gold,
-                )
+                names = [f"{_FOLDERS[part]}/{PurePosixPath(image.file).name}" for image in hard]
+                yield pair_question(("cola_single", part, number), names, [phrase], gold)
 
 
 def _read(file: Path) -> tuple[tuple[str, ...], list[_Image]]:

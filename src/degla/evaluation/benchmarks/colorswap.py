@@ -19,9 +19,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from degla.evaluation.annotations import Text, read_records
 from degla.evaluation.benchmark import Benchmark, BenchmarkPart, Entry, described
 from degla.evaluation.forms import square_metrics, square_question
-from degla.evaluation.tables import read_records
 from degla.records import Record
 
 
@@ -29,10 +29,10 @@ class _Row(Record):
     """One pair."""
 
     id: int = Field(ge=0)
-    caption_1: str = Field(min_length=1)
-    caption_2: str = Field(min_length=1)
-    image_1: str = Field(min_length=1)
-    image_2: str = Field(min_length=1)
+    caption_1: Text
+    caption_2: Text
+    image_1: Text
+    image_2: Text
     image_source: str = ""
     caption_source: str = ""
 

@@ -24,8 +24,8 @@ from pydantic import Field
 
 from degla.data.formats.csv import list_in_cell
 from degla.errors import InputError
+from degla.evaluation.annotations import Text, find_files, read_records
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
-from degla.evaluation.tables import find_files, read_records
 from degla.records import ItemImage, Record
 
 _COUNTS = {"atom": 17698, "swap": 7405, "negate": 17303}
@@ -35,7 +35,7 @@ class _Row(Record, extra="ignore"):
     """One region, in pixels, with its caption and a list of false ones in a cell."""
 
     image_id: int = Field(ge=0)
-    caption: str = Field(min_length=1)
+    caption: Text
     hard_negs: str
     x: int
     y: int

@@ -24,9 +24,9 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from degla.errors import InputError
+from degla.evaluation.annotations import Text, find_files, read_records
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described
 from degla.evaluation.forms import square_metrics, square_question
-from degla.evaluation.tables import find_files, read_records
 from degla.records import Record
 
 _COUNTS = {
@@ -52,8 +52,8 @@ _Caption = Annotated[str, BeforeValidator(_first), Field(min_length=1)]
 class _Row(Record, extra="ignore"):
     """One pair."""
 
-    image0: str = Field(min_length=1)
-    image1: str = Field(min_length=1)
+    image0: Text
+    image1: Text
     caption0: _Caption
     caption1: _Caption
 

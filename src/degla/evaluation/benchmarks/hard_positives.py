@@ -22,11 +22,9 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pydantic import Field
-
 from degla.errors import InputError
+from degla.evaluation.annotations import Text, read_records
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
-from degla.evaluation.tables import read_records
 from degla.records import ItemImage, Record
 
 _PARTS = {
@@ -39,9 +37,9 @@ _PARTS = {
 class _Row(Record, extra="ignore"):
     """One entry of either file; only those of Visual Genome Attribution have a box, in pixels."""
 
-    image_path: str = Field(min_length=1)
-    true_caption: str = Field(min_length=1)
-    false_caption: str = Field(min_length=1)
+    image_path: Text
+    true_caption: Text
+    false_caption: Text
     bbox_x: int | None = None
     bbox_y: int = 0
     bbox_w: int = 0

@@ -19,9 +19,9 @@ from pathlib import Path
 from pydantic import Field
 
 from degla.errors import InputError
+from degla.evaluation.annotations import read_records
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described
 from degla.evaluation.forms import square_metrics, square_question
-from degla.evaluation.tables import read_records
 from degla.records import Record
 from degla.shelf import did_you_mean
 

@@ -35,9 +35,9 @@ from pydantic import Field
 
 from degla.data.formats.csv import list_in_cell
 from degla.errors import InputError
+from degla.evaluation.annotations import Text, read_records, where_to_get
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, Retrieval, described
 from degla.evaluation.forms import choice_question
-from degla.evaluation.tables import read_records
 from degla.records import Record
 
 logger = logging.getLogger(__name__)
@@ -72,19 +72,19 @@ _RECALL = tuple(Metric(name=f"text_to_image@{k}", verdict=f"text_to_image@{k}") 
 class _Choice(Record):
     """One question: four options of which one is true."""
 
-    image_path: str = Field(min_length=1)
+    image_path: Text
     correct_answer: int = Field(ge=0, le=3)
-    caption_0: str = Field(min_length=1)
-    caption_1: str = Field(min_length=1)
-    caption_2: str = Field(min_length=1)
-    caption_3: str = Field(min_length=1)
+    caption_0: Text
+    caption_1: Text
+    caption_2: Text
+    caption_3: Text
     correct_answer_template: Literal["positive", "negative", "hybrid"]
 
 
 class _Captions(Record, extra="ignore"):
     """One image with a list of captions in a cell."""
 
-    filepath: str = Field(min_length=1)
+    filepath: Text
     captions: str
 
 
@@ -93,10 +93,7 @@ def items(root: Path) -> Iterator[Entry]:
     folder = root / _FOLDER
     files = [*(file for file, _, _ in _CHOICES.values()), *_RETRIEVALS.values()]
     if not any((folder / file).exists() for file in files):
-        raise InputError(
-            f"{folder}: holds none of {', '.join(files)}. Get them from {BENCHMARK.source}; they must lie so:\n"
-            f"{BENCHMARK.layout}"
-        )
+        raise InputError(f"{folder}: holds none of {', '.join(files)}. {where_to_get(BENCHMARK)}")
     for name, (file, _, _) in _CHOICES.items():
         if (folder / file).exists():
             yield from _choices(name, folder / file)

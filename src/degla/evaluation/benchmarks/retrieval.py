@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from degla.errors import InputError
-from degla.evaluation.annotations import COCO, FLICKR30K, has_split, read_either
+from degla.evaluation.annotations import COCO, FLICKR30K, has_split, read_either, where_to_get
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, Retrieval, described
 from degla.records import CaptionRecord, read_jsonl
 
@@ -35,9 +35,7 @@ def items(root: Path) -> Iterator[Entry]:
     splits = [part for part, split in _SPLITS.items() if has_split(root, split)]
     files = sorted((root / "retrieval").glob("*.jsonl"))
     if not splits and not files:
-        raise InputError(
-            f"{root}: holds nothing to retrieve. Get it from {BENCHMARK.source}; it must lie so:\n{BENCHMARK.layout}"
-        )
+        raise InputError(f"{root}: holds nothing to retrieve. {where_to_get(BENCHMARK)}")
     for part in splits:
         split = _SPLITS[part]
         rows = read_either(root, split, BENCHMARK)

@@ -23,9 +23,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from degla.evaluation.annotations import Text, read_records
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
 from degla.evaluation.forms import choice_question, picture_question
-from degla.evaluation.tables import read_records
 from degla.records import Record
 
 _COUNTS = {
@@ -37,14 +37,13 @@ _COUNTS = {
     "count": 4500,
 }
 _FAMILIES = {"existence": "existence", "count": "count"}
-_Text = Annotated[str, Field(min_length=1)]
 
 
 class _Row(Record):
     """An image with texts, or a text with images; `label` says which of them is right."""
 
-    query: _Text
-    keys: Annotated[tuple[_Text, ...], Field(min_length=2)]
+    query: Text
+    keys: Annotated[tuple[Text, ...], Field(min_length=2)]
     label: int = Field(ge=0)
 
     @model_validator(mode="after")

@@ -16,9 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import Field
-
-from degla.evaluation.annotations import published_row, read_object
+from degla.evaluation.annotations import Text, published_row, read_object
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described, image_question
 from degla.records import Record
 
@@ -37,9 +35,9 @@ _FAMILIES = ("replace", "swap", "add")
 class _Row(Record):
     """One entry of an annotation file."""
 
-    filename: str = Field(min_length=1)
-    caption: str = Field(min_length=1)
-    negative_caption: str = Field(min_length=1)
+    filename: Text
+    caption: Text
+    negative_caption: Text
 
 
 def items(root: Path) -> Iterator[Entry]:

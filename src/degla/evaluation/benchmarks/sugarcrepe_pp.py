@@ -19,9 +19,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from degla.evaluation.annotations import published_row, read_list
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
-from degla.records import PairItem, Record
+from degla.evaluation.annotations import Text, read_records
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, pair_question
+from degla.records import Record
 
 _COUNTS = {"replace_obj": 1652, "replace_att": 788, "replace_rel": 1406, "swap_obj": 245, "swap_att": 666}
 _TEXT_ONLY = "text_only"
@@ -31,30 +31,22 @@ class _Row(Record):
     """One entry of an annotation file; the captions are edited, so it is not SugarCrepe with a column more."""
 
     id: int = Field(ge=0)
-    filename: str = Field(min_length=1)
-    caption: str = Field(min_length=1)
-    caption2: str = Field(min_length=1)
-    negative_caption: str = Field(min_length=1)
+    filename: Text
+    caption: Text
+    caption2: Text
+    negative_caption: Text
 
 
 def items(root: Path) -> Iterator[Entry]:
     """Read the five files: each row gives a question about the image (ITT) and one about the texts alone (TOT)."""
     for part in _COUNTS:
         file = root / "sugarcrepe_pp" / f"{part}.json"
-        for index, row in enumerate(read_list(file, BENCHMARK)):
-            read = published_row(_Row, row, where=f"{file} item {index}")
-            image = f"coco/val2017/{read.filename}"
-            texts = (read.caption, read.caption2, read.negative_caption)
-            yield image_question(("sugarcrepe_pp", part, read.id), image, texts[:2], texts[2:])
-            yield PairItem(
-                id=f"sugarcrepe_pp/{_TEXT_ONLY}/{part}/{read.id}",
-                benchmark="sugarcrepe_pp",
-                part=f"{_TEXT_ONLY}/{part}",
-                images=(),
-                texts=texts,
-                gold=((1, 1, 0),),
-                group={"image": image},
-            )
+        for _, row in read_records(_Row, file, BENCHMARK):
+            image = f"coco/val2017/{row.filename}"
+            texts, gold = (row.caption, row.caption2, row.negative_caption), ((1, 1, 0),)
+            yield pair_question(("sugarcrepe_pp", part, row.id), [image], texts, gold)
+            place = ("sugarcrepe_pp", f"{_TEXT_ONLY}/{part}", row.id)
+            yield pair_question(place, [], texts, gold, group={"image": image})
 
 
 BENCHMARK = Benchmark(

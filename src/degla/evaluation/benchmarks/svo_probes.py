@@ -21,9 +21,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from degla.evaluation.annotations import Text, read_records
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
 from degla.evaluation.forms import picture_question
-from degla.evaluation.tables import read_records
 from degla.records import Record
 
 _PARTS = ("subject", "verb", "object")
@@ -32,7 +32,7 @@ _PARTS = ("subject", "verb", "object")
 class _Row(Record, extra="ignore"):
     """One sentence with two images; its triplets and addresses go to `meta`."""
 
-    sentence: str = Field(min_length=1)
+    sentence: Text
     pos_triplet: str = ""
     neg_triplet: str = ""
     pos_image_id: int = Field(ge=0)

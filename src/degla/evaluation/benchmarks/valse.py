@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import Field
 
 from degla.errors import InputError
-from degla.evaluation.annotations import published_row, read_object
+from degla.evaluation.annotations import Text, published_row, read_object
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
 from degla.records import Record
 
@@ -64,9 +64,9 @@ class _Row(Record, extra="ignore"):
     """The fields of an entry that are used; the rest differs from piece to piece and goes to `meta` unchanged."""
 
     dataset: str
-    image_file: str = Field(min_length=1)
-    caption: str = Field(min_length=1)
-    foil: str = Field(min_length=1)
+    image_file: Text
+    caption: Text
+    foil: Text
     mturk: _Votes
 
 

@@ -19,11 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
+from degla.evaluation.annotations import Text, find_files, read_records
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described
 from degla.evaluation.forms import SQUARE, square_metrics, square_question
-from degla.evaluation.tables import find_files, read_records
 from degla.records import Record
 
 _COUNTS = {"object": 579, "attribute": 294, "counting": 589, "relation": 622}
@@ -34,9 +32,9 @@ class _Row(Record, extra="ignore"):
 
     id: str | int
     image_0: str
-    text_0: str = Field(min_length=1)
+    text_0: Text
     image_1: str
-    text_1: str = Field(min_length=1)
+    text_1: Text
     category: Literal["object", "attribute", "counting", "relation"]
 
 

@@ -24,13 +24,13 @@ from typing import Annotated
 from pydantic import Field, RootModel
 
 from degla.errors import InputError
-from degla.evaluation.annotations import published_row, read_list
+from degla.evaluation.annotations import Text, published_row, read_table, where_to_get
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described, image_question
 from degla.records import Record
 
 _FAMILIES = ("attribute", "object", "relation")
 _CORPORA = {"vg": "vg", "vaw": "vg", "swig": "swig/images_512", "hake": "hake"}
-_Texts = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+_Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
 
 
 class _Captions(Record):
@@ -38,7 +38,7 @@ class _Captions(Record):
     NEG: _Texts
 
 
-class _Row(RootModel[tuple[Annotated[str, Field(min_length=1)], _Captions]]):
+class _Row(RootModel[tuple[Text, _Captions]]):
     """An image's path, as its corpus names it, and its captions."""
 
 
@@ -47,16 +47,14 @@ def items(root: Path) -> Iterator[Entry]:
     folder = root / "vl_checklist"
     files = sorted(folder.rglob("*.json"))
     if not files:
-        raise InputError(
-            f"{folder}: no file there. Get them from {BENCHMARK.source}; they must lie so:\n{BENCHMARK.layout}"
-        )
+        raise InputError(f"{folder}: no file there. {where_to_get(BENCHMARK)}")
     for file in files:
         part = file.relative_to(folder).with_suffix("").as_posix().lower()
         if part.split("/")[0] not in _FAMILIES:
             raise InputError(f"{file}: must lie in one of the folders {', '.join(_FAMILIES)} of {folder}.")
         images = _image_folder(file, part)
-        for index, row in enumerate(read_list(file, BENCHMARK)):
-            image, captions = published_row(_Row, row, where=f"{file} item {index}").root
+        for index, (where, row) in enumerate(read_table(file, BENCHMARK)):
+            image, captions = published_row(_Row, row, where=where).root
             path = _image_path(images, image)
             yield image_question(("vl_checklist", part, index), path, captions.POS, captions.NEG)
 

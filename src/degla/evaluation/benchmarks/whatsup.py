@@ -29,12 +29,11 @@ from typing import Annotated
 from pydantic import Field, RootModel
 
 from degla.errors import InputError
+from degla.evaluation.annotations import Text, read_records
 from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
 from degla.evaluation.forms import choice_question
-from degla.evaluation.tables import read_records
 from degla.records import Record
 
-_Text = Annotated[str, Field(min_length=1)]
 _CONTROLLED = {"controlled_a": ("controlled_images", 412), "controlled_b": ("controlled_clevr", 408)}
 _TAKEN = {
     "coco_one": ("coco_qa_one_obj", 2247),
@@ -49,11 +48,11 @@ _PREPOSITIONS = ("left of", "right of", "above", "below", "in front of", "front 
 class _Controlled(Record):
     """A photograph that was taken for it, and one option a preposition, the true one first."""
 
-    image_path: _Text
-    caption_options: Annotated[tuple[_Text, ...], Field(min_length=4, max_length=4)]
+    image_path: Text
+    caption_options: Annotated[tuple[Text, ...], Field(min_length=4, max_length=4)]
 
 
-class _Taken(RootModel[tuple[int | str, _Text, _Text]]):
+class _Taken(RootModel[tuple[int | str, Text, Text]]):
     """Number of an image, a true and a false caption."""
 
 

@@ -20,42 +20,32 @@ from typing import Literal
 
 from pydantic import Field
 
-from degla.evaluation.annotations import published_row, read_lines
-from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, Metric, described
-from degla.records import ItemImage, PairItem, Record
+from degla.evaluation.annotations import Text, read_records
+from degla.evaluation.benchmark import Average, Benchmark, BenchmarkPart, Entry, described
+from degla.evaluation.forms import SQUARE, square_metrics, square_question
+from degla.records import Record
 
 _COUNTS = {"object": 141, "relation": 233, "both": 26}
-_METRICS = ("group", "text", "image")
 
 
-class _Row(Record, extra="ignore"):
+class _Row(Record, extra="allow"):
     """One line of examples.jsonl; what is left out here describes the swap more finely and goes to `meta`."""
 
     id: int = Field(ge=0)
-    image_0: str = Field(min_length=1)
-    image_1: str = Field(min_length=1)
-    caption_0: str = Field(min_length=1)
-    caption_1: str = Field(min_length=1)
+    image_0: Text
+    image_1: Text
+    caption_0: Text
+    caption_1: Text
     collapsed_tag: Literal["Object", "Relation", "Both"]
 
 
 def items(root: Path) -> Iterator[Entry]:
     """Read examples.jsonl; a part is what the captions exchange (`collapsed_tag`)."""
     file = root / "winoground" / "examples.jsonl"
-    for number, row in read_lines(file, BENCHMARK):
-        read = published_row(_Row, row, where=f"{file} line {number}")
-        part = read.collapsed_tag.lower()
-        yield PairItem(
-            id=f"winoground/{part}/{read.id}",
-            benchmark="winoground",
-            part=part,
-            images=tuple(
-                ItemImage(path=f"winoground/images/{_file_name(name)}") for name in (read.image_0, read.image_1)
-            ),
-            texts=(read.caption_0, read.caption_1),
-            gold=((1, 0), (0, 1)),
-            meta={key: value for key, value in row.items() if key not in _Row.model_fields},
-        )
+    for _, row in read_records(_Row, file, BENCHMARK):
+        images = [f"winoground/images/{_file_name(name)}" for name in (row.image_0, row.image_1)]
+        place = ("winoground", row.collapsed_tag.lower(), row.id)
+        yield square_question(place, images, (row.caption_0, row.caption_1), meta=row.model_extra)
 
 
 def _file_name(name: str) -> str:
@@ -65,17 +55,9 @@ def _file_name(name: str) -> str:
 
 BENCHMARK = Benchmark(
     **described("winoground"),
-    parts=tuple(
-        BenchmarkPart(
-            name=name,
-            family="swap",
-            n=n,
-            metrics=tuple(Metric(name=metric, verdict=f"{metric}_ok") for metric in _METRICS),
-        )
-        for name, n in _COUNTS.items()
-    ),
+    parts=tuple(BenchmarkPart(name=name, family="swap", n=n, metrics=square_metrics()) for name, n in _COUNTS.items()),
     # The published numbers are means over the 400 items.
-    averages=tuple(Average(name=metric, of=tuple(_COUNTS), how="micro", metric=metric) for metric in _METRICS),
+    averages=tuple(Average(name=metric, of=tuple(_COUNTS), how="micro", metric=metric) for metric in SQUARE),
     headline={"composition": "group"},
     items=items,
     annotations=("winoground/examples.jsonl",),

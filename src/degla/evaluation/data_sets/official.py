@@ -17,8 +17,8 @@ from typing import Any
 from degla.data.decoding import IMAGE_SUFFIXES
 from degla.errors import InputError
 from degla.evaluation.annotations import read_annotation, read_object
+from degla.evaluation.archives import MARK, read_batch
 from degla.evaluation.data_sets import DataSet
-from degla.evaluation.data_sets.archives import MARK, read_batch
 
 Labelled = Iterator[tuple[str, str]]
 """Path relative to the data set's folder, and the class's own name."""

@@ -18,9 +18,9 @@ from pydantic import Field
 
 from degla.data.decoding import IMAGE_SUFFIXES
 from degla.errors import InputError
+from degla.evaluation.archives import MARK, find_tars, labelled_members
 from degla.evaluation.benchmark import Classification
 from degla.evaluation.data_sets import NAMES, DataSet, data_set
-from degla.evaluation.data_sets.archives import MARK, find_tars, labelled_members
 from degla.evaluation.data_sets.official import OFFICIAL
 from degla.parse import read_json, read_text
 from degla.records import ItemImage, Record, validate

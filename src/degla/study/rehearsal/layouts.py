@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from degla.data.decoding import Subject, decode
-from degla.evaluation.data_sets.archives import SIDE
+from degla.evaluation.archives import SIDE
 from degla.files import write_json, write_text
 from degla.study.rehearsal.made import put_bytes
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from degla.data.decoding import IMAGE_SUFFIXES, Subject, decode, read_file
 from degla.errors import InputError
-from degla.evaluation.data_sets.archives import read_batch
+from degla.evaluation.archives import read_batch
 from degla.parse import read_bytes, read_text
 from degla.systems.arrays import reading
 from degla.systems.excon.settings import FASHION, ExconSettings
