@@ -14,7 +14,7 @@ import torch
 import degla
 from degla.cli import main
 from degla.errors import InputError
-from degla.evaluation.by_mteb import mteb_section
+from degla.evaluation.in_print import mteb_section
 from degla.mteb import MtebScore, mteb_model, read_mteb_results
 from tests.tiny import CAPTIONS
 

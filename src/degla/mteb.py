@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from degla.api import encode_captions, encode_images, load_model
 from degla.errors import InputError
-from degla.evaluation.by_mteb import MtebScore, read_mteb_results
+from degla.evaluation.in_print import MtebScore, read_mteb_results
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,7 @@ from degla.app.serving import open_port
 from degla.cli import main
 from degla.errors import InputError
 from degla.evaluation.cache import DiskCache
-from degla.evaluation.gallery import Gallery
+from degla.evaluation.changes import Gallery
 from degla.look import GIVEN, look
 from degla.model.load import load_encoder
 from degla.search import PictureFolder, PictureSearch

@@ -13,7 +13,7 @@ import pytest
 from degla.errors import InputError
 from degla.evaluation.benchmark import Retrieval
 from degla.evaluation.benchmarks.negbench import BENCHMARK
-from degla.evaluation.options import compare_options
+from degla.evaluation.text_floors import compare_options
 from degla.model.load import load_encoder
 from degla.records import PairItem
 from tests.evaluation.fake_encoders import knowing

@@ -17,8 +17,8 @@ from PIL import Image
 from degla.errors import InputError
 from degla.evaluation import archives
 from degla.evaluation.benchmarks import bivlc, vismin
-from degla.evaluation.inventory import take_inventory
 from degla.evaluation.pictures import has_picture, read_picture, size_of, thumbnail
+from degla.evaluation.questions import take_inventory
 from degla.records import ItemImage, PairItem
 from degla.results import Result
 from tests.evaluation.fake_encoders import constant, knowing

@@ -24,7 +24,7 @@ from degla.app.comparison_html import (
 )
 from degla.app.serving import guarded, mount, open_gradio, open_port, serve_at
 from degla.errors import DeglaError, InputError
-from degla.evaluation.gallery import DIRECTIONS, Direction, Gallery
+from degla.evaluation.changes import DIRECTIONS, Direction, Gallery
 from degla.evaluation.models import EmbeddingModel
 from degla.evaluation.pictures import thumbnail
 from degla.look import look

@@ -1,10 +1,11 @@
-"""What a report's tables hold: methods, rows, and a cell for each method in a row."""
+"""What a report's tables hold: methods, where their numbers come from, rows, and a cell for each method in a row."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from degla.evaluation.results import TracedResult
 from degla.results import Interval
@@ -81,3 +82,61 @@ class Row:
     ceiling: float | None = None
     floors: dict[str, float] = field(default_factory=dict)
     lower: bool = False
+
+
+Data = dict[str, Any]
+
+
+def provenance(method: Method) -> Data:
+    """Where a method's numbers come from."""
+    results = list(method.results.values())
+
+    def distinct(values: Iterable[str]) -> list[str]:
+        return list(dict.fromkeys(values))
+
+    return {
+        "label": method.label,
+        "models": distinct(result.model.name for result in results),
+        "fingerprints": distinct(result.model.fingerprint for result in results),
+        "activation": distinct(result.model.activation for result in results),
+        "precision": distinct(result.model.precision for result in results),
+        "image_reading": distinct(result.image_reading or "not recorded" for result in results),
+        "seeds": [seed for seed in method.results if seed is not None],
+        "versions": distinct(
+            ", ".join(f"{name} {value}" for name, value in result.versions.items()) for result in results
+        ),
+        "dates": distinct(result.date for result in results),
+        "training_data": distinct(_training_data(result) for result in results),
+        "files": [path.name for path in method.paths.values()],
+    }
+
+
+def _training_data(result: TracedResult) -> str:
+    """What is known of the images that the model was fine-tuned on."""
+    leakage = result.leakage
+    if leakage is None:
+        return "not known"
+    shared = [f"{overlap.shared} of {overlap.images} of {overlap.benchmark}" for overlap in leakage.overlaps]
+    return f"{', '.join(leakage.captions)}: {leakage.images} images, among them {', '.join(shared) or 'none'}"
+
+
+def benchmark_sources(methods: Iterable[Method]) -> dict[str, Data]:
+    """Name to title, paper, licence, tie rules and digests, of the first result that has it."""
+    found: dict[str, Data] = {}
+    for method in methods:
+        for result in method.results.values():
+            for entry in result.benchmarks:
+                found.setdefault(
+                    entry.name,
+                    {
+                        "title": entry.title,
+                        "paper": entry.paper,
+                        "licence": entry.licence,
+                        "ties": sorted({part.tie for part in entry.parts}),
+                        "items_sha256": entry.items_sha256,
+                        "annotations": len(entry.annotation_sha256),
+                        "n": sum(part.scores[0].n for part in entry.parts),
+                        "missing": sum(part.missing for part in entry.parts),
+                    },
+                )
+    return found

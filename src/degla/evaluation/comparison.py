@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
+from statistics import fmean
 
-from degla.errors import InputError
-from degla.evaluation.beside import ScoreKey, ceilings_of, floor_values, keyed_scores
+from degla.errors import DeglaError, InputError
+from degla.evaluation.aggregate import ItemScore
 from degla.evaluation.caveats import caveats_of, spoiled, told_notes
-from degla.evaluation.cells import Cell, Method, Row
-from degla.evaluation.item_difference import item_score, lead_over, questions_of
-from degla.evaluation.joint import JointScore, joint_score
+from degla.evaluation.cells import Cell, Method, Row, benchmark_sources
+from degla.evaluation.item_difference import item_score, lead_over, questions_of, questions_of_lead
 from degla.evaluation.models import is_floor
 from degla.evaluation.results import TracedResult, load_result
-from degla.results import Score
-from degla.shelf import did_you_mean
+from degla.results import BenchmarkResult, Result, Score
+from degla.shelf import BENCHMARKS, did_you_mean
 from degla.statistics.seeds import Difference, doubt_of, seed_difference, seed_spread
+
+
+@dataclass(frozen=True)
+class JointScore:
+    """Gained plus what was kept or lost, of every method but the baseline.
+
+    Attributes:
+        gained: the composition row.
+        kept: the recognition row, or that of retrieval where there is none.
+        methods: label to the sum of both differences to the baseline; all values from 0 to 1.
+    """
+
+    gained: Row
+    kept: Row
+    methods: Mapping[str, Difference]
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,11 @@ class Comparison:
     floors: tuple[Method, ...] = ()
     told: tuple[str, ...] = ()
     joint: JointScore | None = None
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Name of each benchmark to its title in print."""
+        return {name: data["title"] for name, data in benchmark_sources(self.methods).items()}
 
     def floor_names(self, benchmark: str) -> list[str]:
         """Names of the floors that any row of a benchmark has, in order."""
@@ -91,6 +112,53 @@ def weighed_rows(headline: Sequence[Row]) -> list[tuple[Row, Row]]:
         for row in headline
         if row.title == "composition" and kept
     ]
+
+
+def joint_score(
+    gained: Row, kept: Row, methods: Mapping[str, Method], *, baseline: str, price: float = 1.0
+) -> JointScore | None:
+    """The sum of both differences, seed by seed; its interval covers the questions of both.
+
+    Args:
+        gained: the score that is to rise.
+        kept: the score that is to stay.
+        methods: by label, the baseline among them.
+        baseline: label.
+        price: points gained that a point lost costs.
+
+    Returns:
+        None where a row cannot be compared, or no method has both.
+    """
+    if not (gained.comparable and kept.comparable):
+        return None
+    rows = ((1.0, gained), (price, kept))
+    has_both = gained.cells.keys() & kept.cells.keys()
+    if baseline not in has_both:
+        return None
+
+    def values(label: str) -> dict[int | None, float]:
+        cells = [(factor, row.cells[label].values) for factor, row in rows]
+        names = {"-" if seed is None else str(seed): seed for seed in methods[label].results}
+        shared = [name for name in names if all(name in own for _, own in cells)]
+        return {names[name]: sum(factor * own[name] for factor, own in cells) for name in shared}
+
+    def difference(label: str) -> Difference:
+        leads: list[tuple[float, ItemScore, ItemScore]] = []
+        for factor, row in rows:
+            key = (row.name, row.metric)
+            one, other = (item_score(row.benchmark, key, [*methods[each].paths.values()]) for each in (label, baseline))
+            if one is None or other is None or one[0] != other[0]:
+                leads = []
+                break
+            leads.append((factor, one[1], other[1]))
+        questions = questions_of_lead(leads) if leads else None
+        results = [result for each in (label, baseline) for result in methods[each].results.values()]
+        leaked, missing = spoiled(results, {row.benchmark for _, row in rows})
+        doubt = doubt_of(questions, leaked=leaked, missing=missing)
+        return seed_difference(values(label), values(baseline), questions, doubt=doubt)
+
+    found = {label: difference(label) for label in methods if label in has_both and label != baseline}
+    return JointScore(gained, kept, found) if found else None
 
 
 def _told(methods: Sequence[Method]) -> list[str]:
@@ -234,3 +302,67 @@ def _headline(name: str, methods: Sequence[Method], rows: Sequence[Row]) -> list
                 columns = {**benchmark.headline, **columns}
     firsts = {row.name: row for row in reversed(rows)}
     return [replace(firsts[source], title=column) for column, source in columns.items() if source in firsts]
+
+
+ScoreKey = tuple[str, str, str, str, str]
+"""Kind ("part" or "average"), name, metric, family, tie rule; family and tie rule are "" for an average."""
+
+
+def keyed_scores(benchmark: BenchmarkResult) -> list[tuple[ScoreKey, Score]]:
+    """Every score of a benchmark, parts before averages."""
+    rows: list[tuple[ScoreKey, Score]] = [
+        (("part", part.name, score.metric, part.family, part.tie), score)
+        for part in benchmark.parts
+        for score in part.scores
+    ]
+    return rows + [(("average", score.name, score.metric, "", ""), score) for score in benchmark.averages]
+
+
+def floor_values(
+    floors: Mapping[str, Sequence[Result]], name: str, *, questions: Collection[str]
+) -> dict[ScoreKey, dict[str, float]]:
+    """Mean score of each floor, 0 to 1, over its seeds.
+
+    Args:
+        floors: label to results.
+        name: of the benchmark.
+        questions: `items_sha256` of what the methods were asked; results on other questions are passed over.
+    """
+    found: dict[ScoreKey, dict[str, list[float]]] = {}
+    for label, results in floors.items():
+        for entry in (entry for result in results for entry in result.benchmarks):
+            if entry.name == name and entry.items_sha256 in questions:
+                for key, score in keyed_scores(entry):
+                    found.setdefault(key, {}).setdefault(label, []).append(score.value)
+    return {key: {label: fmean(values) for label, values in by_label.items()} for key, by_label in found.items()}
+
+
+def ceilings_of(name: str, rules: Mapping[str, Collection[str]]) -> dict[str, float]:
+    """Name of a part or average to its order-blind ceiling, 0 to 1; one whose ceiling is not known is left out.
+
+    Args:
+        name: of a benchmark; one that is not on the shelf has no ceilings.
+        rules: name of each part to the tie rules that it was scored under. A ceiling holds under the benchmark's own
+            rule alone.
+    """
+    if name not in BENCHMARKS.names():
+        return {}
+    benchmark = BENCHMARKS.load(name).BENCHMARK
+    known: dict[str, float] = {}
+    for part, used in rules.items():
+        try:
+            declared = benchmark.part(part)
+        except DeglaError:  # the result was written by another version of the benchmark
+            continue
+        if declared.ceiling is not None and set(used) == {declared.tie}:
+            known[part] = declared.ceiling
+    names = set(rules)
+    for average in benchmark.averages:
+        members = {name for name in names if any(fnmatchcase(name, pattern) for pattern in average.of)}
+        # The mean over items is known without their numbers only where all ceilings are one.
+        ceilings = [known[member] for member in members if member in known]
+        sure = bool(members) and len(ceilings) == len(members) and not average.metric
+        if sure and (average.how == "macro" or len(set(ceilings)) == 1):
+            known[average.name] = sum(ceilings) / len(ceilings)
+        names.add(average.name)
+    return known

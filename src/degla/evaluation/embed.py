@@ -14,17 +14,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from degla.data.decoding import shown
-from degla.errors import DeglaError, InputError
+from degla.errors import DeglaError
 from degla.evaluation.cache import Cache
 from degla.evaluation.models import HALVES, EmbeddingModel, takes_precision
-from degla.evaluation.pictures import decode_item, read_picture
+from degla.evaluation.pictures import PictureFiles, decode_item
 from degla.evaluation.processes import EvaluationProcesses
 from degla.evaluation.scoring import EmbeddingRows, unit_rows
 from degla.model.heap import main_memory
@@ -112,7 +110,7 @@ class Embedder:
 
         with ThreadPoolExecutor(self.workers or os.cpu_count() or 1, thread_name_prefix="degla-image") as pool:
             try:
-                files = _Files(self.root, room=main_memory() // _MEMORY_SHARE // self.processes.count)
+                files = PictureFiles(self.root, room=main_memory() // _MEMORY_SHARE // self.processes.count)
                 digests = self._digests(list(dict.fromkeys(image.path for image in images)), files, pool)
                 numbers: dict[str, int] = {}
                 image_row = {
@@ -139,7 +137,7 @@ class Embedder:
                 pool.shutdown(wait=True, cancel_futures=True)
         return image_row, table
 
-    def _digests(self, paths: list[str], files: _Files, pool: ThreadPoolExecutor) -> dict[str, str]:
+    def _digests(self, paths: list[str], files: PictureFiles, pool: ThreadPoolExecutor) -> dict[str, str]:
         """sha256 of the content of each image; every process reads its share of the files."""
 
         def read() -> dict[str, str]:
@@ -195,7 +193,7 @@ class Embedder:
         there = [row for row in rows if row is not None]
         return np.stack(there) if there else _nothing()
 
-    def _open(self, image: ItemImage, digest: str, files: _Files) -> Tensor:
+    def _open(self, image: ItemImage, digest: str, files: PictureFiles) -> Tensor:
         picture = decode_item(files.read(image.path, digest), self.root, image, reading=self.reading)
         pixels: Tensor = self.encoder.transform(picture)
         return pixels
@@ -253,46 +251,6 @@ class Embedder:
                 f"one row each, [{count}, dimension], is needed."
             )
         return values
-
-
-class _Files:
-    """The files of images, read once for their digests and, where memory allows, kept for decoding.
-
-    Args:
-        root: folder that paths are relative to.
-        room: bytes that may be kept.
-    """
-
-    def __init__(self, root: Path, *, room: int) -> None:
-        self._root, self._room, self._lock = root, room, Lock()
-        self._kept: dict[str, bytes] = {}
-
-    def digest(self, path: str) -> str:
-        """sha256 of a file's bytes.
-
-        Raises:
-            InputError: it cannot be read.
-        """
-        content = read_picture(self._root, path)
-        with self._lock:
-            if len(content) <= self._room:
-                self._room -= len(content)
-                self._kept[path] = content
-        return hashlib.sha256(content).hexdigest()
-
-    def read(self, path: str, digest: str) -> bytes:
-        """The bytes of which `digest` was made.
-
-        Raises:
-            InputError: the file cannot be read, or was changed.
-        """
-        if (kept := self._kept.get(path)) is not None:
-            return kept
-        content = read_picture(self._root, path)
-        if hashlib.sha256(content).hexdigest() != digest:
-            place = shown(str(self._root / path))
-            raise InputError(f"{place}: was changed while it was read. Evaluate again when nobody writes to it.")
-        return content
 
 
 def _sent(inputs: Tensor, device: Any) -> Tensor:

@@ -12,6 +12,7 @@ import hashlib
 import io
 import logging
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from types import ModuleType
 
 import numpy as np
@@ -103,6 +104,46 @@ def content_digest(root: Path, path: str) -> str:
         InputError: it cannot be read.
     """
     return hashlib.sha256(read_picture(root, path)).hexdigest()
+
+
+class PictureFiles:
+    """The files of images, read once for their digests and, where memory allows, kept for decoding.
+
+    Args:
+        root: folder that paths are relative to.
+        room: bytes that may be kept.
+    """
+
+    def __init__(self, root: Path, *, room: int) -> None:
+        self._root, self._room, self._lock = root, room, Lock()
+        self._kept: dict[str, bytes] = {}
+
+    def digest(self, path: str) -> str:
+        """sha256 of a file's bytes.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        content = read_picture(self._root, path)
+        with self._lock:
+            if len(content) <= self._room:
+                self._room -= len(content)
+                self._kept[path] = content
+        return hashlib.sha256(content).hexdigest()
+
+    def read(self, path: str, digest: str) -> bytes:
+        """The bytes of which `digest` was made.
+
+        Raises:
+            InputError: the file cannot be read, or was changed.
+        """
+        if (kept := self._kept.get(path)) is not None:
+            return kept
+        content = read_picture(self._root, path)
+        if hashlib.sha256(content).hexdigest() != digest:
+            place = shown(str(self._root / path))
+            raise InputError(f"{place}: was changed while it was read. Evaluate again when nobody writes to it.")
+        return content
 
 
 def decode_picture(content: bytes, root: Path, path: str, *, reading: ImageReading = "upright") -> Image.Image:

@@ -9,12 +9,11 @@ from pathlib import Path
 from pydantic_core import to_jsonable_python
 
 from degla.errors import InputError
-from degla.evaluation.cells import Row
+from degla.evaluation.cells import Data, Row, provenance
 from degla.evaluation.changes import ItemChange, largest_changes
 from degla.evaluation.comparison import Comparison, compare
 from degla.evaluation.in_print import PrintedTable, tables_in_print
 from degla.evaluation.page import page_of
-from degla.evaluation.sources import Data, provenance
 from degla.files import write_text
 from degla.parse import read_json
 

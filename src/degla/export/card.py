@@ -15,7 +15,6 @@ from degla.config.fields import with_new_names
 from degla.errors import DeglaError, InputError
 from degla.evaluation.cells import Cell
 from degla.evaluation.comparison import Comparison, compare, ordered_results
-from degla.evaluation.sources import titles_of
 from degla.export.recipe_card import bare_name, data_lines, reproduce_lines, training_lines
 from degla.files import write_text
 from degla.model.integrity import STATE_NAME
@@ -167,7 +166,7 @@ def _results(comparison: Comparison | None, facts: CardFacts) -> Iterator[str]:
     own = {
         label for label, result in ordered_results(comparison.methods) if result.model.fingerprint == facts.fingerprint
     }
-    titles = titles_of(comparison)
+    titles = comparison.titles
     labels = [method.label for method in comparison.methods]
     heads = [f"**{label}** (this model)" if label in own else label for label in labels]
     yield markdown_line(["score", "benchmark", "n", "chance", *heads])

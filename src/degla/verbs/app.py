@@ -24,7 +24,7 @@ def describe(verb: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     from degla.app.comparison_page import ComparisonPage, serve
     from degla.app.serving import open_gradio
-    from degla.evaluation.gallery import Gallery
+    from degla.evaluation.changes import Gallery
     from degla.evaluation.models import load_model
     from degla.evaluation.report import result_files
     from degla.progress import TaskProgress

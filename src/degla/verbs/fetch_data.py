@@ -97,7 +97,7 @@ def _tell(found: list[Fetched], root: Path) -> None:
 
 def _tell_benchmarks(known: Sources, names: list[str], root: Path) -> None:
     """What is there of the benchmarks among the names, counted by their own readers."""
-    from degla.evaluation.inventory import take_inventory
+    from degla.evaluation.questions import take_inventory
 
     members = {member for name in names for member in (name, *known.sets[name])}
     for row in take_inventory(root, names=[name for name in BENCHMARKS.names() if name in members]):

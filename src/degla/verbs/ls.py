@@ -36,7 +36,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _ls_found(given: argparse.Namespace) -> int:
-    from degla.evaluation.inventory import render_inventory, take_inventory
+    from degla.evaluation.questions import render_inventory, take_inventory
 
     found = take_inventory(given.root)
     answer(given, lambda: [row.model_dump() for row in found], lambda: show(render_inventory(found)))
