@@ -6,7 +6,6 @@ import base64
 import io
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +25,7 @@ from degla.errors import InputError
 from degla.evaluation.embed import Embedder
 from degla.evaluation.image_batches import open_images
 from degla.evaluation.pictures import has_picture, thumbnail
+from degla.progress import TaskProgress
 from degla.records import CaptionRecord, ItemImage
 from tests.odd_images import OddImage, odd_images
 
@@ -66,7 +66,7 @@ def attacked(folder: Path, name: str) -> np.ndarray:
     encoder: Any = SimpleNamespace(
         transform=lambda image: torch.from_numpy(np.array(image)), device=torch.device("cpu")
     )
-    options: Any = {"size": 1, "advance_by": nullcontext(lambda count: None)}
+    options: Any = {"progress": TaskProgress(False), "name": "pictures"}
     ((_, pixels),) = open_images(encoder, [ItemImage(path=name)], [0], root=folder, **options)
     return pixels[0].numpy()
 

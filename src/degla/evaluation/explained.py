@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Final
@@ -25,11 +24,10 @@ from degla.data.randomness import stream
 from degla.errors import InputError
 from degla.evaluation.benchmark import Classification
 from degla.evaluation.embed import Embedder
-from degla.evaluation.image_batches import drawn_numbers, open_images
+from degla.evaluation.image_batches import about_sample, drawn_numbers, open_images
 from degla.evaluation.questions import BenchmarkQuestions, questions_digest
-from degla.evaluation.results import EvidenceBy, ExplainedBenchmark, ExplainedPart, ExplainedResult, provenance_of
-from degla.evaluation.scoring import class_rows
-from degla.evaluation.verdicts import texts_of
+from degla.evaluation.results import EvidenceBy, ExplainedBenchmark, ExplainedPart, ExplainedResult
+from degla.evaluation.verdicts import class_embeddings, texts_of
 from degla.model.attack import at_rest
 from degla.model.encoder import Encoder
 from degla.model.evidence import increased, kept_part, patch_evidence, pixel_evidence, relative_drop, top_share
@@ -37,7 +35,6 @@ from degla.progress import TaskProgress
 from degla.records import ItemImage, PairItem
 from degla.results import Interval, Score
 from degla.statistics.proportions import FloatArray, cluster_numbers, contributions, drawn_means, share_interval
-from degla.version import __version__
 
 SQUARES: Final = (8, 8)
 """Down and across, where evidence is that of pixels."""
@@ -120,12 +117,11 @@ class Explainer:
 
     def ask(self, asked: AskedPictures) -> Float[Tensor, "images 3"]:
         """Probability of each picture's answer: by all of it, by what its evidence keeps, by a part by chance."""
-        size = 32 if self.encoder.device.type == "cpu" else 128
         everything = range(len(asked.images))
         found = torch.empty(len(everything), 3)
         with at_rest(self.encoder):
-            for batch, pixels in open_images(self.encoder, asked.images, everything, root=self.root, size=size,
-                                             advance_by=self.progress.task(asked.part, len(everything))):  # fmt: skip
+            for batch, pixels in open_images(self.encoder, asked.images, everything, root=self.root,
+                                             progress=self.progress, name=asked.part):  # fmt: skip
                 found[batch] = self.explain(pixels, *asked.rows_of(batch), numbers=batch).cpu()
         return found
 
@@ -195,13 +191,9 @@ def explain_model(
     """
     explainer = Explainer(encoder, root, settings, progress=TaskProgress(progress))
     return ExplainedResult(
-        model=provenance_of(encoder, label, encoder.fingerprint),
+        **about_sample(encoder, label, images=settings.images, seed=settings.seed),
         by=explainer.by,
         share=settings.share,
-        images=settings.images,
-        seed=settings.seed,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={"degla": __version__, "torch": torch.__version__},
         benchmarks=tuple(_explain_benchmark(explainer, asked) for asked in questions),
     )
 
@@ -228,12 +220,11 @@ def _asked(explainer: Explainer, asked: BenchmarkQuestions) -> Iterator[AskedPic
     for entry in asked.entries:
         if isinstance(entry, Classification):
             rows = embedder.embed([], texts_of(entry))
-            prompts = rows.texts[[rows.text_row[text] for text in texts_of(entry)]]
             kept = drawn_numbers(len(entry.images), settings.images, key=f"{entry.part}/{settings.seed}")
             yield AskedPictures(
                 entry.part,
                 tuple(entry.images[number] for number in kept),
-                torch.from_numpy(class_rows(prompts, len(entry.classes))).to(device),
+                torch.from_numpy(class_embeddings(entry, rows)).to(device),
                 (tuple(range(len(entry.classes))),) * len(kept),
             )
     pairs = [each for each in asked.entries if isinstance(each, PairItem) and len(each.images) == 1 < len(each.texts)]

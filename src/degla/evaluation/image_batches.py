@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from degla.evaluation.pictures import decode_item, read_picture
+from degla.evaluation.results import provenance_of
 from degla.model.encoder import Encoder
+from degla.progress import TaskProgress
 from degla.records import ItemImage
+from degla.version import __version__
+
+
+def about_sample(encoder: Encoder, label: str | None, *, images: int | None, seed: int) -> dict[str, Any]:
+    """The fields of `results.SampledResult`; `label` is the model's name where there is none."""
+    return {
+        "model": provenance_of(encoder, label, encoder.fingerprint),
+        "images": images,
+        "seed": seed,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"degla": __version__, "torch": torch.__version__},
+    }
 
 
 def drawn_numbers(count: int, most: int | None, *, key: str) -> list[int]:
@@ -26,8 +41,9 @@ def open_images(
     numbers: Sequence[int],
     *,
     root: Path,
-    size: int,
-    advance_by: AbstractContextManager[Callable[[int], None]],
+    progress: TaskProgress,
+    name: str,
+    size: int = 0,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Images by their numbers, opened, transformed and on the model's device, some at a time.
 
@@ -36,10 +52,12 @@ def open_images(
         images: of which some are opened.
         numbers: which.
         root: folder that their paths are relative to.
-        size: how many at a time.
-        advance_by: of `TaskProgress.task`.
+        progress: where to show how far it is.
+        name: of the task.
+        size: how many at a time; 0: 32 on a processor, else 128.
     """
-    with advance_by as advance:
+    size = size or (32 if encoder.device.type == "cpu" else 128)
+    with progress.task(name, len(numbers)) as advance:
         for start in range(0, len(numbers), size):
             batch = list(numbers[start : start + size])
             content = [(images[number], read_picture(root, images[number].path)) for number in batch]

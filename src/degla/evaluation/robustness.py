@@ -7,10 +7,9 @@ upper bound that stronger attacks can only lower.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -23,15 +22,14 @@ from degla.errors import InputError
 from degla.evaluation.aggregate import aggregate
 from degla.evaluation.benchmark import Benchmark, Classification, TieRule
 from degla.evaluation.embed import EmbeddedItems, Embedder
-from degla.evaluation.image_batches import drawn_numbers, open_images
-from degla.evaluation.questions import BenchmarkQuestions
-from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, name_epsilon, provenance_of
-from degla.evaluation.scoring import EmbeddingRows, class_rows, unit_rows
-from degla.evaluation.verdicts import Judged, judge, texts_of
+from degla.evaluation.image_batches import about_sample, drawn_numbers, open_images
+from degla.evaluation.questions import BenchmarkQuestions, questions_digest
+from degla.evaluation.results import AttackedBenchmark, AttackedScores, AttackResult, name_epsilon
+from degla.evaluation.scoring import EmbeddingRows, unit_rows
+from degla.evaluation.verdicts import Judged, class_embeddings, judge, texts_of
 from degla.model.attack import AttackConfig, at_rest, draw_start, normalisation, perturb
 from degla.model.encoder import Encoder
 from degla.progress import TaskProgress
-from degla.version import __version__
 
 
 @dataclass(frozen=True)
@@ -101,22 +99,23 @@ class Attacker:
         """
         texts = Embedder(self.encoder, root=self.root).embed([], texts_of(entry))
         numbers = {image: number for number, image in enumerate(entry.images)}
-        prompts = texts.texts[[texts.text_row[text] for text in texts_of(entry)]]
-        classes = torch.from_numpy(class_rows(prompts, len(entry.classes))).to(self.encoder.device)
+        classes = torch.from_numpy(class_embeddings(entry, texts)).to(self.encoder.device)
         everything = list(range(len(entry.images)))
         rows = np.empty((len(everything), classes.shape[1]), dtype=np.float32)
+        batches = partial(open_images, self.encoder, entry.images, root=self.root, progress=self.progress,
+                          size=self.images_per_batch)  # fmt: skip
 
         def verdicts() -> list[Judged]:
             table = EmbeddedItems(rows, numbers, texts.texts, texts.text_row)
             return judge(benchmark, [entry], table, tie=tie)
 
         with at_rest(self.encoder):
-            for batch, pixels in self._batches(entry, everything, name=entry.part):
+            for batch, pixels in batches(everything, name=entry.part):
                 rows[batch] = self._embed(pixels)
             found = [verdicts()]
             for epsilon in self.settings.sizes:
                 standing = [number for number in everything if found[-1][number].verdict.ok["top1"] > 0]
-                for batch, pixels in self._batches(entry, standing, name=f"{entry.part} {name_epsilon(epsilon)}"):
+                for batch, pixels in batches(standing, name=f"{entry.part} {name_epsilon(epsilon)}"):
                     labels = torch.tensor([entry.labels[number] for number in batch], device=pixels.device)
                     rows[batch] = self._embed(self._attack(pixels, labels, classes, batch, epsilon=epsilon))
                 found.append(verdicts())
@@ -148,13 +147,6 @@ class Attacker:
     def _embed(self, pixels: Tensor) -> EmbeddingRows:
         return unit_rows(self.encoder.encode_images(pixels).float().cpu().numpy())
 
-    def _batches(
-        self, entry: Classification, numbers: Sequence[int], *, name: str
-    ) -> Iterator[tuple[list[int], Tensor]]:
-        size = self.images_per_batch or (32 if self.encoder.device.type == "cpu" else 128)
-        return open_images(self.encoder, entry.images, numbers, root=self.root, size=size,
-                           advance_by=self.progress.task(name, len(numbers)))  # fmt: skip
-
 
 def attack_model(
     encoder: Encoder,
@@ -184,13 +176,9 @@ def attack_model(
     """
     attacker = Attacker(encoder, root, settings, progress=TaskProgress(progress))
     return AttackResult(
-        model=provenance_of(encoder, label, encoder.fingerprint),
+        **about_sample(encoder, label, images=settings.images, seed=settings.seed),
         steps=settings.steps,
         step_size=settings.share,
-        images=settings.images,
-        seed=settings.seed,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={"degla": __version__, "torch": torch.__version__},
         benchmarks=tuple(_attack_benchmark(attacker, asked, tie) for asked in questions),
     )
 
@@ -206,8 +194,9 @@ def _attack_benchmark(attacker: Attacker, asked: BenchmarkQuestions, tie: TieRul
         scores = aggregate(benchmark, list(chain.from_iterable(rows)), seed=settings.seed)
         parts = tuple(chain.from_iterable(scores.parts.values()))
         attacked.append(AttackedScores(epsilon=epsilon, scores=parts, averages=scores.averages))
-    digest = hashlib.sha256("".join(entry.model_dump_json() for entry in entries).encode()).hexdigest()
-    return AttackedBenchmark(name=benchmark.name, title=benchmark.title, items_sha256=digest, attacked=tuple(attacked))
+    return AttackedBenchmark(
+        name=benchmark.name, title=benchmark.title, items_sha256=questions_digest(entries), attacked=tuple(attacked)
+    )
 
 
 def _drawn(entry: Classification, settings: AttackSettings) -> Classification:

@@ -211,12 +211,17 @@ def _is_degenerate(item: PairItem, embeddings: EmbeddedItems) -> bool:
     )
 
 
-def _judge_classification(entry: Classification, embeddings: EmbeddedItems, tie: TieRule) -> list[Judged]:
+def class_embeddings(entry: Classification, embeddings: EmbeddedItems) -> NDArray[np.float32]:
+    """Unit rows `[classes, D]` of the classes, of the rows of all their prompts."""
     prompts = embeddings.texts[[embeddings.text_row[text] for text in texts_of(entry)]]
+    return class_rows(prompts, len(entry.classes))
+
+
+def _judge_classification(entry: Classification, embeddings: EmbeddedItems, tie: TieRule) -> list[Judged]:
     images = embeddings.images[[embeddings.image_row[image] for image in entry.images]]
     paths = [image.path for image in entry.images]
     ids = [f"{entry.benchmark}/{entry.part}/{path}" for path in paths]
-    ranks = rank(images, class_rows(prompts, len(entry.classes)), [[label] for label in entry.labels], ids)
+    ranks = rank(images, class_embeddings(entry, embeddings), [[label] for label in entry.labels], ids)
     # ImageNet has classes of equal names, which are classes all the same.
     names = [f"{name} ({label})" if entry.classes.count(name) > 1 else name for label, name in enumerate(entry.classes)]
     groups = [{"class": names[label]} for label in entry.labels]
