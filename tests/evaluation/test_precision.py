@@ -102,16 +102,16 @@ def test_sizes_below_zero_are_refused(flag: str, tmp_path: Path, capsys: pytest.
 
 
 def test_each_file_is_read_once_where_memory_allows(small_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from degla.evaluation import embed
+    from degla.evaluation import embed, pictures
 
     read: list[str] = []
-    plain = embed.read_picture
+    plain = pictures.read_picture
 
     def counted(root: Path, path: str) -> bytes:
         read.append(path)
         return plain(root, path)
 
-    monkeypatch.setattr(embed, "read_picture", counted)
+    monkeypatch.setattr(pictures, "read_picture", counted)
     kept = _embedded(small_root, "fp32")
     assert sorted(read) == sorted(COLOURS)
     read.clear()
