@@ -168,6 +168,8 @@ def test_bivlc_equals_its_protocol_item_by_item(tmp_path: Path) -> None:
         }  # fmt: skip
         texts, images = ways["text_ok.1"] and ways["text_ok.2"], ways["image_ok.1"] and ways["image_ok.2"]
         assert found[name] == ways | {"text_ok": texts, "image_ok": images, "group_ok": texts and images}
+    ways_of = [f"{side}_ok.{number}" for side in ("text", "image") for number in (1, 2)]
+    assert list(result.items[0].ok) == ["text_ok", "image_ok", "group_ok", *ways_of], "equal results are equal files"
     chance = {row.metric: row.chance for row in result.benchmarks[0].parts[0].scores}
     assert chance == {"group": 1 / 6, "text": 0.25, "image": 0.25} | {way.name: 0.5 for way in bivlc._DIRECTIONS}
 

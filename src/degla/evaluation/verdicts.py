@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations
+from itertools import permutations, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,8 +160,10 @@ def _compare_images(
         ties |= {"image_ok": verdicts.image_ties, "group_ok": verdicts.text_ties + verdicts.image_ties}
         if len(gold[0]) == 1:  # one text: only which picture is asked
             ok, ties = {"image_ok": ok["image_ok"]}, {"image_ok": ties["image_ok"]}
-        for name in wanted & {f"{side}_ok.{at + 1}" for side in ("text", "image") for at in range(len(gold))}:
-            side, at = name.partition("_")[0], int(name.partition(".")[2]) - 1
+        # Not in the order of a set, which is another one in each process: equal results are equal files.
+        for side, at in product(("text", "image"), range(len(gold))):
+            if (name := f"{side}_ok.{at + 1}") not in wanted:
+                continue
             one: tuple[Any, ...] = (slice(None), [at]) if side == "text" else (slice(None), slice(None), [at])
             alone = score_pairs(similarities[one], truth[one], tie=rule, ids=ids)
             ok[name], ties[name] = getattr(alone, f"{side}_ok"), getattr(alone, f"{side}_ties")
