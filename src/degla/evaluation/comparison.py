@@ -9,10 +9,9 @@ from pathlib import Path
 from statistics import fmean
 
 from degla.errors import DeglaError, InputError
-from degla.evaluation.aggregate import ItemScore
 from degla.evaluation.caveats import caveats_of, spoiled, told_notes
 from degla.evaluation.cells import Cell, Method, Row, benchmark_sources
-from degla.evaluation.item_difference import item_score, lead_over, questions_of, questions_of_lead
+from degla.evaluation.item_difference import ScoreName, item_score, lead_over, questions_of
 from degla.evaluation.models import is_floor
 from degla.evaluation.results import TracedResult, load_result
 from degla.results import BenchmarkResult, Result, Score
@@ -114,9 +113,7 @@ def weighed_rows(headline: Sequence[Row]) -> list[tuple[Row, Row]]:
     ]
 
 
-def joint_score(
-    gained: Row, kept: Row, methods: Mapping[str, Method], *, baseline: str, price: float = 1.0
-) -> JointScore | None:
+def joint_score(gained: Row, kept: Row, methods: Mapping[str, Method], *, baseline: str) -> JointScore | None:
     """The sum of both differences, seed by seed; its interval covers the questions of both.
 
     Args:
@@ -124,41 +121,45 @@ def joint_score(
         kept: the score that is to stay.
         methods: by label, the baseline among them.
         baseline: label.
-        price: points gained that a point lost costs.
 
     Returns:
         None where a row cannot be compared, or no method has both.
     """
-    if not (gained.comparable and kept.comparable):
-        return None
-    rows = ((1.0, gained), (price, kept))
+    rows = (gained, kept)
     has_both = gained.cells.keys() & kept.cells.keys()
-    if baseline not in has_both:
+    if not all(row.comparable for row in rows) or baseline not in has_both:
         return None
+    scores = [(row.benchmark, (row.name, row.metric)) for row in rows]
 
     def values(label: str) -> dict[int | None, float]:
-        cells = [(factor, row.cells[label].values) for factor, row in rows]
-        names = {"-" if seed is None else str(seed): seed for seed in methods[label].results}
-        shared = [name for name in names if all(name in own for _, own in cells)]
-        return {names[name]: sum(factor * own[name] for factor, own in cells) for name in shared}
+        cells = [row.cells[label].values for row in rows]
+        names = {seed: _seed_name(seed) for seed in methods[label].results}
+        return {
+            seed: sum(own[name] for own in cells) for seed, name in names.items() if all(name in own for own in cells)
+        }
 
-    def difference(label: str) -> Difference:
-        leads: list[tuple[float, ItemScore, ItemScore]] = []
-        for factor, row in rows:
-            key = (row.name, row.metric)
-            one, other = (item_score(row.benchmark, key, [*methods[each].paths.values()]) for each in (label, baseline))
-            if one is None or other is None or one[0] != other[0]:
-                leads = []
-                break
-            leads.append((factor, one[1], other[1]))
-        questions = questions_of_lead(leads) if leads else None
-        results = [result for each in (label, baseline) for result in methods[each].results.values()]
-        leaked, missing = spoiled(results, {row.benchmark for _, row in rows})
-        doubt = doubt_of(questions, leaked=leaked, missing=missing)
-        return seed_difference(values(label), values(baseline), questions, doubt=doubt)
-
-    found = {label: difference(label) for label in methods if label in has_both and label != baseline}
+    found = {
+        label: _difference(scores, (methods[label], methods[baseline]), (values(label), values(baseline)))
+        for label in methods
+        if label in has_both and label != baseline
+    }
     return JointScore(gained, kept, found) if found else None
+
+
+def _difference(
+    scores: Sequence[tuple[str, ScoreName]], pair: Sequence[Method], values: Sequence[Mapping[int | None, float]]
+) -> Difference:
+    """The first method's score, or sum of scores, minus the second's; `values` are of each, by training seed."""
+    paths = [[method.paths[seed] for seed in own] for method, own in zip(pair, values, strict=True)]
+    questions = lead_over(scores, *paths)
+    results = [result for method in pair for result in method.results.values()]
+    leaked, missing = spoiled(results, {benchmark for benchmark, _ in scores})
+    doubt = doubt_of(questions, leaked=leaked, missing=missing)
+    return seed_difference(*values, questions, doubt=doubt)
+
+
+def _seed_name(seed: int | None) -> str:
+    return "-" if seed is None else str(seed)
 
 
 def _told(methods: Sequence[Method]) -> list[str]:
@@ -261,12 +262,7 @@ def _cells(
     values = {label: {seed: score.value for seed, score in seeds.items()} for label, seeds in scores.items()}
 
     def difference(first: str, second: str) -> Difference:
-        paths = [[by_label[label].paths[seed] for seed in values[label]] for label in (first, second)]
-        questions = lead_over(benchmark, key, *paths)
-        results = [result for label in (first, second) for result in by_label[label].results.values()]
-        leaked, missing = spoiled(results, {benchmark})
-        doubt = doubt_of(questions, leaked=leaked, missing=missing)
-        return seed_difference(values[first], values[second], questions, doubt=doubt)
+        return _difference([(benchmark, key)], (by_label[first], by_label[second]), (values[first], values[second]))
 
     leader = max(values, key=lambda label: seed_spread(list(values[label].values())).mean)
     rivals = [label for label in values if label != leader]
@@ -285,7 +281,7 @@ def _cells(
             mean=spread.mean,
             deviation=spread.deviation,
             interval=spread.interval if spread.n > 1 else next(iter(seeds.values())).interval,
-            values={"-" if seed is None else str(seed): value for seed, value in values[label].items()},
+            values={_seed_name(seed): value for seed, value in values[label].items()},
             ties=max(score.ties for score in seeds.values()),
             n=next(iter(seeds.values())).n,
             gain=gain,

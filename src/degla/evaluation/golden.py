@@ -7,7 +7,6 @@ table have no id: an item is found by its part and its texts, of which letters a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from degla.errors import InputError
 from degla.evaluation.annotations import read_table
 from degla.evaluation.benchmark import Entry
+from degla.evaluation.data_sets import plain
 from degla.records import PairItem
 from degla.results import ItemVerdict
 
@@ -134,7 +134,7 @@ def compare_verdicts(
     asked: dict[tuple[str, ...], list[PairItem]] = {}
     for item in entries:
         if isinstance(item, PairItem) and item.id in ours:
-            asked.setdefault((str(len(item.images)), item.part, *map(_plain, item.texts)), []).append(item)
+            asked.setdefault((str(len(item.images)), item.part, *map(plain, item.texts)), []).append(item)
     found = VerdictComparison(file)
     matched: set[str] = set()
     for row in given:
@@ -177,7 +177,7 @@ def read_verdicts(file: Path) -> Iterator[GivenVerdict]:
             missing = lacking[0] if lacking else f"verdict ({', '.join(_COLUMNS)})"
             raise InputError(f"{where}: has no {missing}. Needed is {_Form.layout}.")
         pictures = 1 if "correct" in row else 2
-        texts = (_plain(row["caption"]), _plain(row["negative_caption"]))
+        texts = (plain(row["caption"]), plain(row["negative_caption"]))
         yield GivenVerdict(
             where, (str(pictures), f"{row['type']}_{row['subtype']}", *texts), row.get("filename", ""), ok
         )
@@ -187,10 +187,6 @@ def _named(given: GivenVerdict, items: Sequence[PairItem], matched: set[str]) ->
     """Id of the first item of these texts and this image that no row before was about; "" where there is none."""
     fitting = (item.id for item in items if item.images[0].path.endswith(given.file_name))
     return next((name for name in fitting if name not in matched), "")
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", " ", text.lower()).strip()
 
 
 def _worth(cell: Any, where: str) -> float:

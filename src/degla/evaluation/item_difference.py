@@ -82,16 +82,26 @@ def questions_of_lead(leads: Iterable[tuple[float, ItemScore, ItemScore]]) -> Qu
     return replace(found, error=total * found.error, interval=interval)
 
 
-def lead_over(benchmark: str, key: ScoreName, first: Sequence[Path], second: Sequence[Path]) -> QuestionVariance | None:
-    """What other questions would do to the first method's score minus the second's, verdicts averaged over seeds.
+def lead_over(
+    scores: Iterable[tuple[str, ScoreName]], first: Sequence[Path], second: Sequence[Path]
+) -> QuestionVariance | None:
+    """What other questions would do to the first method's sum of scores minus the second's.
+
+    Args:
+        scores: the benchmark of each, and its key there.
+        first: files of results of a method, one a training seed; verdicts are averaged over them.
+        second: likewise.
 
     Returns:
         None where their items are not the same, or not there.
     """
-    one, other = item_score(benchmark, key, first), item_score(benchmark, key, second)
-    if one is None or other is None or one[0] != other[0]:
-        return None
-    return questions_of_lead([(1.0, one[1], other[1])])
+    leads = []
+    for benchmark, key in scores:
+        one, other = item_score(benchmark, key, first), item_score(benchmark, key, second)
+        if one is None or other is None or one[0] != other[0]:
+            return None
+        leads.append((1.0, one[1], other[1]))
+    return questions_of_lead(leads)
 
 
 def averaged_scores(results: Sequence[Result], *, where: str) -> dict[str, dict[ScoreName, ItemScore]]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Protocol, TypeVar
+from itertools import chain
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -34,11 +35,8 @@ class TaggedCaption:
     tags: tuple[str, ...]
 
 
-class Tagger(Protocol):
-    """Gives every caption its words and tags."""
-
-    def __call__(self, captions: Sequence[str], /) -> Sequence[TaggedCaption]:
-        """One result a caption, in their order."""
+Tagger = Callable[[tuple[str, ...]], Sequence[TaggedCaption]]
+"""Gives every caption its words and tags: one result a caption, in their order."""
 
 
 def prepare(caption: str) -> str:
@@ -62,7 +60,7 @@ def perturb(captions: Sequence[str], *, seed: int, tagger: Tagger | None = None)
         InputError: spaCy's model is not installed.
     """
     numpy_stream, python_stream = np.random.RandomState(seed), random.Random(seed)
-    for caption, tagged in zip(captions, (tagger or tag)(captions), strict=True):
+    for caption, tagged in zip(captions, (tagger or tag)(tuple(captions)), strict=True):
         nouns = [place for place, name in enumerate(tagged.tags) if name in _NOUNS]
         adjectives = [place for place, name in enumerate(tagged.tags) if name in _ADJECTIVES]
         others = [place for place, name in enumerate(tagged.tags) if name not in _NOUNS | _ADJECTIVES]
@@ -73,7 +71,7 @@ def perturb(captions: Sequence[str], *, seed: int, tagger: Tagger | None = None)
             python_stream.shuffle(group)
         groups = _threes(split_words(caption))
         python_stream.shuffle(groups)
-        shuffled = (content, rest, _joined(inside), _joined(groups))
+        shuffled = (content, rest, chain.from_iterable(inside), chain.from_iterable(groups))
         first, second, third, fourth = (prepare(" ".join(words)) for words in shuffled)
         yield first, second, third, fourth
 
@@ -87,10 +85,6 @@ def _shuffle_places(words: Sequence[str], places: Sequence[int], stream: np.rand
 
 def _threes(words: Sequence[Element]) -> list[list[Element]]:
     return [list(words[start : start + 3]) for start in range(0, len(words), 3)]
-
-
-def _joined(groups: Iterable[Sequence[str]]) -> list[str]:
-    return [word for group in groups for word in group]
 
 
 _OPENING_QUOTE = re.compile(r'(?:(?<=^)|(?<=[\s(\[{<]))"')
@@ -117,17 +111,13 @@ def split_words(text: str) -> list[str]:
     return found
 
 
-def tag(captions: Sequence[str]) -> Sequence[TaggedCaption]:
+@lru_cache(maxsize=2)
+def tag(captions: tuple[str, ...]) -> tuple[TaggedCaption, ...]:
     """Words and tags by spaCy; the last captions asked for are kept, since several seeds ask for the same.
 
     Raises:
         InputError: the model is not installed.
     """
-    return _tag(tuple(captions))
-
-
-@lru_cache(maxsize=2)
-def _tag(captions: tuple[str, ...]) -> tuple[TaggedCaption, ...]:
     # Tags come from the tagger alone.
     documents = load_tagger(exclude=("ner", "lemmatizer", "parser")).pipe(captions, batch_size=256)
     return tuple(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # A report reads verdicts and opens no rooms that embed.
 RECALL = (1, 5, 10)
 Gold = tuple[tuple[int, ...], ...]
 _LARGEST_ENUMERATED = 6
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def _compare_images(
     verdicts = score_pairs(similarities, truth, tie=rule, ids=ids)
     chance = dict(chance_of(gold))
     ok, ties = {"text_ok": verdicts.text_ok}, {"text_ok": verdicts.text_ties}
+    alone: dict[str, tuple[Any, ...]] = {}
     if len(gold) > 1:
         ok |= {"image_ok": verdicts.image_ok, "group_ok": verdicts.group_ok}
         ties |= {"image_ok": verdicts.image_ties, "group_ok": verdicts.text_ties + verdicts.image_ties}
@@ -162,22 +164,19 @@ def _compare_images(
             ok, ties = {"image_ok": ok["image_ok"]}, {"image_ok": ties["image_ok"]}
         # Not in the order of a set, which is another one in each process: equal results are equal files.
         for side, at in product(("text", "image"), range(len(gold))):
-            if (name := f"{side}_ok.{at + 1}") not in wanted:
-                continue
-            one: tuple[Any, ...] = (slice(None), [at]) if side == "text" else (slice(None), slice(None), [at])
-            alone = score_pairs(similarities[one], truth[one], tie=rule, ids=ids)
-            ok[name], ties[name] = getattr(alone, f"{side}_ok"), getattr(alone, f"{side}_ties")
-            chance[name] = chance_of(tuple(map(tuple, np.array(gold)[one[1:]].tolist())))[f"{side}_ok"]
+            if (name := f"{side}_ok.{at + 1}") in wanted:
+                alone[name] = (_ALL, [at]) if side == "text" else (_ALL, _ALL, [at])
     elif sum(gold[0]) > 1:
-        false = [column for column, true in enumerate(gold[0]) if not true]
-        for number, column in enumerate((column for column, true in enumerate(gold[0]) if true), start=1):
-            columns = [column, *false]
-            alone = score_pairs(similarities[:, :, columns], truth[:, :, columns], tie=rule, ids=ids)
-            ok[f"text_ok.{number}"], ties[f"text_ok.{number}"] = alone.text_ok, alone.text_ties
-            chance[f"text_ok.{number}"] = 1 / len(columns)
-        if sum(gold[0]) == 2 and "brittle" in wanted:
-            ok["brittle"], ties["brittle"] = brittle(ok), verdicts.text_ties
-            chance["brittle"] = brittle(chance)
+        true, false = ([at for at, is_true in enumerate(gold[0]) if is_true == kind] for kind in (1, 0))
+        alone = {f"text_ok.{number}": (_ALL, _ALL, [at, *false]) for number, at in enumerate(true, start=1)}
+    for name, cells in alone.items():
+        side = name.partition("_")[0]
+        found = score_pairs(similarities[cells], truth[cells], tie=rule, ids=ids)
+        ok[name], ties[name] = getattr(found, f"{side}_ok"), getattr(found, f"{side}_ties")
+        chance[name] = chance_of(tuple(map(tuple, np.array(gold)[cells[1:]].tolist())))[f"{side}_ok"]
+    if len(gold) == 1 and sum(gold[0]) == 2 and "brittle" in wanted:
+        ok["brittle"], ties["brittle"] = brittle(ok), verdicts.text_ties
+        chance["brittle"] = brittle(chance)
     return _Worths(ok, ties, verdicts.margin, {key: worth for key, worth in chance.items() if key in ok})
 
 
